@@ -1,0 +1,418 @@
+//! What to append, put together and encoded on the caller's thread.
+//!
+//! Everything that costs time per byte happens here: encoding, hashing, the checksum. The writer
+//! only copies the result.
+//! Row: append.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::codec;
+use crate::commit::{KeyHash, Target};
+use crate::coordinate::{Coordinate, DEFAULT_SCOPE, KIND_BYTES_CAP, TAG_BYTES_CAP, check_name};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Cause, EventData, EventId, micros_of};
+use crate::format::chain::{Hash, body_content, record_content};
+use crate::format::record::{self, Fields, NewRecord};
+use crate::format::{BODY_BYTES_MAX, aligned, checksum};
+use crate::options::{Durability, Limits};
+use crate::recorded::RecordedEvent;
+use crate::version::Expected;
+
+/// One atomic append: one event or many, to one entity or several.
+///
+/// What is said before the first [`Append::event`] holds for every event; what is said after an
+/// event holds for that event. The first error (a bad name, a value that does not encode) is kept
+/// and comes out of [`Append::commit`], so the calls chain without `?`.
+///
+/// ```
+/// use annals::{Append, Expected, Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// let receipt = Append::to("account:alice")
+///     .key("transfer-17")
+///     .event(&Raw("account.withdrawn", &500))
+///     .tag("transfer:17")
+///     .and_to("account:bob")
+///     .expect(Expected::NoStream)
+///     .event(&Raw("account.opened", &()))
+///     .event(&Raw("account.deposited", &500))
+///     .commit(&store)?;
+/// assert_eq!((receipt.position().get(), receipt.events()), (3, 3));
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[must_use = "an append does nothing until it is committed or submitted"]
+pub struct Append {
+    draft: Result<Draft, Error>,
+}
+
+struct Draft {
+    targets: Vec<Target>,
+    /// The target and the scope of the events that follow.
+    target: usize,
+    scope: Option<String>,
+    /// What was said before the first event.
+    common: Attributes,
+    events: Vec<NewEvent>,
+    /// Kinds and payloads, one after the other.
+    bytes: Vec<u8>,
+    key: Option<KeyHash>,
+    durability: Option<Durability>,
+}
+
+struct NewEvent {
+    target: usize,
+    scope: Option<String>,
+    kind: Range<usize>,
+    schema_version: u16,
+    payload: Range<usize>,
+    attributes: Attributes,
+}
+
+#[derive(Clone, Default)]
+struct Attributes {
+    /// Each with its length before it.
+    tags: Vec<u8>,
+    tag_count: usize,
+    metadata: Vec<u8>,
+    correlation: Option<EventId>,
+    cause: Option<Cause>,
+    occurred_at: Option<i64>,
+    foreign_id: Option<EventId>,
+}
+
+impl Append {
+    /// An append to an entity: `"account:alice"`, or `("account:alice", "tenant:acme")` with a scope.
+    pub fn to<A>(address: A) -> Append
+    where
+        A: TryInto<Coordinate, Error: Into<Error>>,
+    {
+        let draft = Draft {
+            targets: Vec::with_capacity(1),
+            target: 0,
+            scope: None,
+            common: Attributes::default(),
+            events: Vec::with_capacity(1),
+            bytes: Vec::with_capacity(256),
+            key: None,
+            durability: None,
+        };
+        Append { draft: Ok(draft) }.and_to(address)
+    }
+
+    /// Goes on with another entity, in the same atomic append.
+    pub fn and_to<A>(self, address: A) -> Append
+    where
+        A: TryInto<Coordinate, Error: Into<Error>>,
+    {
+        self.with(|draft| {
+            let (entity, scope) = address.try_into().map_err(Into::into)?.into_parts();
+            draft.scope = scope;
+            // Every target has one expectation, so an entity named again is the same target.
+            draft.target = match draft.targets.iter().position(|target| *target.entity == *entity) {
+                Some(known) => known,
+                None => {
+                    draft.targets.push(Target { entity: entity.into(), expected: Expected::Any });
+                    draft.targets.len() - 1
+                }
+            };
+            Ok(())
+        })
+    }
+
+    /// Adds an event to the entity named last.
+    pub fn event<E: EventData + ?Sized>(self, event: &E) -> Append {
+        self.with(|draft| {
+            check_name("kind", event.kind(), KIND_BYTES_CAP)?;
+            let start = draft.bytes.len();
+            draft.bytes.extend_from_slice(event.kind().as_bytes());
+            let kind = start..draft.bytes.len();
+            event.encode(&mut draft.bytes)?;
+            draft.events.push(NewEvent {
+                target: draft.target,
+                scope: draft.scope.clone(),
+                schema_version: event.schema_version(),
+                payload: kind.end..draft.bytes.len(),
+                kind,
+                attributes: draft.common.clone(),
+            });
+            Ok(())
+        })
+    }
+
+    /// Appends only if the stream of the entity named last is as expected (default:
+    /// [`Expected::Any`]). Checked before any event of this append.
+    pub fn expect(self, expected: impl Into<Expected>) -> Append {
+        self.with(|draft| {
+            draft.targets[draft.target].expected = expected.into();
+            Ok(())
+        })
+    }
+
+    /// Makes the append idempotent: while the key is remembered ([`KeyWindow`](crate::KeyWindow)),
+    /// the same append with the same key is written once, and its receipt returned again. "Same"
+    /// means everything the caller gave except metadata and durability. Keys are 1 byte or longer; 16 bytes of
+    /// their BLAKE3 hash are stored.
+    pub fn key(self, key: impl AsRef<[u8]>) -> Append {
+        self.with(|draft| {
+            if key.as_ref().is_empty() {
+                return Err(Error::invalid("the idempotency key is empty; leave it out, or give one"));
+            }
+            draft.key = Some(crate::format::array(blake3::hash(key.as_ref()).as_bytes(), 0));
+            Ok(())
+        })
+    }
+
+    /// Labels the event (or all, before the first) with a tag, 1 to 255 bytes. Tags are indexed.
+    pub fn tag(self, tag: impl AsRef<str>) -> Append {
+        let tag = tag.as_ref();
+        self.with_attributes(|attributes| {
+            check_name("tag", tag, TAG_BYTES_CAP)?;
+            if record::tags(&attributes.tags).all(|known| known != tag) {
+                attributes.tags.push(u8::try_from(tag.len()).expect("checked against 255 bytes"));
+                attributes.tags.extend_from_slice(tag.as_bytes());
+                attributes.tag_count += 1;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps a value beside the payload: who asked, from where, a trace. It is not indexed, and it
+    /// is erased with the payload.
+    pub fn metadata<M: Serialize + ?Sized>(self, metadata: &M) -> Append {
+        self.with_attributes(|attributes| {
+            attributes.metadata.clear();
+            codec::encode(metadata, &mut attributes.metadata).map_err(|error| {
+                Error::with_source(
+                    ErrorKind::Invalid,
+                    format!("the metadata does not encode: {error}"),
+                    error,
+                )
+            })
+        })
+    }
+
+    /// Says what brought the event about.
+    pub fn cause(self, cause: Cause) -> Append {
+        self.with_attributes(|attributes| {
+            attributes.cause = Some(cause);
+            Ok(())
+        })
+    }
+
+    /// Says that another event brought this about, and belongs to whatever that one belongs to.
+    pub fn caused_by(self, event: &RecordedEvent) -> Append {
+        self.cause(Cause::Event(event.id())).correlation(event.correlation())
+    }
+
+    /// Says what the event belongs to (default: the id of the append's first event).
+    pub fn correlation(self, id: impl Into<EventId>) -> Append {
+        self.with_attributes(|attributes| {
+            attributes.correlation = Some(id.into());
+            Ok(())
+        })
+    }
+
+    /// Says when it happened (default: not said).
+    pub fn occurred_at(self, time: SystemTime) -> Append {
+        self.with_attributes(|attributes| {
+            attributes.occurred_at = Some(micros_of(time));
+            Ok(())
+        })
+    }
+
+    /// Gives the event an id from elsewhere, for imports that keep theirs. It is not checked for
+    /// being new; [`Store::get`](crate::Store::get) finds the first event that has it.
+    pub fn foreign_id(self, id: impl Into<EventId>) -> Append {
+        self.with_attributes(|attributes| {
+            attributes.foreign_id = Some(id.into());
+            Ok(())
+        })
+    }
+
+    /// When this append is acknowledged (default: as the store was told).
+    pub fn durability(self, durability: Durability) -> Append {
+        self.with(|draft| {
+            draft.durability = Some(durability);
+            Ok(())
+        })
+    }
+
+    fn with(self, change: impl FnOnce(&mut Draft) -> Result<(), Error>) -> Append {
+        Append { draft: self.draft.and_then(|mut draft| change(&mut draft).map(|()| draft)) }
+    }
+
+    fn with_attributes(self, change: impl FnOnce(&mut Attributes) -> Result<(), Error>) -> Append {
+        self.with(|draft| {
+            change(draft.events.last_mut().map_or(&mut draft.common, |event| &mut event.attributes))
+        })
+    }
+
+    /// Checks the whole append against the limits, and encodes it.
+    pub(crate) fn encode(self, limits: &Limits, salts: &Salts) -> Result<Request, Error> {
+        let draft = self.draft?;
+        draft.check_targets_used()?;
+        draft.check(limits)?;
+        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.events.len());
+        let mut starts = Vec::with_capacity(draft.events.len());
+        for event in &draft.events {
+            starts.push(body.len());
+            draft.write(event, &mut body)?;
+        }
+        body.resize(aligned(body.len()), 0);
+        if body.len() > BODY_BYTES_MAX {
+            return Err(Error::too_large("the append", body.len(), "the format", BODY_BYTES_MAX));
+        }
+        salts.fill(&mut body, &starts);
+        let contents = starts
+            .iter()
+            .map(|start| record::read(&body, *start).map(|record| record_content(&record)))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|damage| Error::invalid(damage.to_string()))?;
+        let target_of = match draft.targets.len() {
+            1 => Vec::new(),
+            _ => draft.events.iter().map(|event| narrow(event.target)).collect(),
+        };
+        Ok(Request {
+            events: narrow(draft.events.len()),
+            targets: draft.targets,
+            target_of,
+            key: draft.key,
+            durability: draft.durability,
+            body_checksum: checksum(&[&body]),
+            content: body_content(&contents),
+            body,
+        })
+    }
+}
+
+impl Draft {
+    /// An entity that got no event is still checked if something was expected of it; without
+    /// either it was named for nothing.
+    fn check_targets_used(&self) -> Result<(), Error> {
+        let used = |at: usize| self.events.iter().any(|event| event.target == at);
+        match (0..self.targets.len()).find(|at| !used(*at) && self.targets[*at].expected == Expected::Any) {
+            _ if self.events.is_empty() => Err(Error::invalid("the append has no event; add one")),
+            Some(at) => Err(Error::invalid(format!(
+                "{} gets no event in this append; add one",
+                self.targets[at].entity
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self, limits: &Limits) -> Result<(), Error> {
+        let over = |what: &str, size: usize, limit: &str, max: usize| {
+            if size > max { Err(Error::too_large(what, size, limit, max)) } else { Ok(()) }
+        };
+        let count = self.events.len().max(self.targets.len());
+        if count > limits.events_per_append_max {
+            let max = limits.events_per_append_max;
+            let text = format!(
+                "the append has {count} events, more than the {max} that events_per_append_max allows"
+            );
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        for target in &self.targets {
+            over("the entity", target.entity.len(), "entity_bytes_max", limits.entity_bytes_max)?;
+        }
+        for event in &self.events {
+            let attributes = &event.attributes;
+            over(
+                "the scope",
+                event.scope.as_deref().map_or(0, str::len),
+                "scope_bytes_max",
+                limits.scope_bytes_max,
+            )?;
+            over("the kind", event.kind.len(), "kind_bytes_max", limits.kind_bytes_max)?;
+            for tag in record::tags(&attributes.tags) {
+                over("a tag", tag.len(), "tag_bytes_max", limits.tag_bytes_max)?;
+            }
+            if attributes.tag_count > limits.tags_max {
+                let text = format!(
+                    "the event has {} tags, more than the {} that tags_max allows",
+                    attributes.tag_count, limits.tags_max
+                );
+                return Err(Error::new(ErrorKind::TooLarge, text));
+            }
+            let private = event.payload.len() + attributes.metadata.len();
+            over("the payload", private, "payload_bytes_max", limits.payload_bytes_max)?;
+            self.check_cause(event)?;
+        }
+        Ok(())
+    }
+
+    fn check_cause(&self, event: &NewEvent) -> Result<(), Error> {
+        match event.attributes.cause {
+            Some(Cause::InAppend(index)) if usize::from(index) >= self.events.len() => Err(Error::invalid(
+                format!("the cause is event {index} of an append that has {}", self.events.len()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
+        let attributes = &event.attributes;
+        let new = NewRecord {
+            fields: Fields {
+                schema_version: event.schema_version,
+                entity: &self.targets[event.target].entity,
+                scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
+                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
+                tag_bytes: &attributes.tags,
+                correlation: attributes.correlation,
+                occurred_at: attributes.occurred_at,
+                foreign_id: attributes.foreign_id,
+                cause: attributes.cause,
+                has_metadata: !attributes.metadata.is_empty(),
+            },
+            metadata: &attributes.metadata,
+            payload: &self.bytes[event.payload.clone()],
+        };
+        record::write(body, &new)
+            .map_err(|what| Error::too_large(what, body.len(), "the format", BODY_BYTES_MAX))
+    }
+}
+
+/// Events and targets were checked against `events_per_append_max`.
+fn narrow(count: usize) -> u16 {
+    u16::try_from(count).expect("checked against 65,535")
+}
+
+/// An append, encoded: what the writer gets.
+pub(crate) struct Request {
+    pub(crate) targets: Vec<Target>,
+    /// The target of each event; empty if there is only one target.
+    pub(crate) target_of: Vec<u16>,
+    pub(crate) events: u16,
+    pub(crate) key: Option<KeyHash>,
+    pub(crate) durability: Option<Durability>,
+    pub(crate) body: Vec<u8>,
+    pub(crate) body_checksum: u32,
+    pub(crate) content: Hash,
+}
+
+/// Makes the random bytes that keep an erased payload from being guessed from its hash: BLAKE3
+/// keyed with randomness of the disk, over a counter.
+pub(crate) struct Salts {
+    key: [u8; 32],
+    next: AtomicU64,
+}
+
+impl Salts {
+    pub(crate) fn new(key: [u8; 32]) -> Salts {
+        Salts { key, next: AtomicU64::new(0) }
+    }
+
+    fn fill(&self, body: &mut [u8], starts: &[usize]) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut stream = blake3::Hasher::new_keyed(&self.key).update(&number.to_le_bytes()).finalize_xof();
+        for start in starts {
+            let place = record::salt_place(body, *start);
+            stream.fill(&mut body[place..place + record::SALT]);
+        }
+    }
+}

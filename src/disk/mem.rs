@@ -1,0 +1,155 @@
+//! Files in memory: the disk of [`Store::in_memory`](crate::Store::in_memory).
+//!
+//! Nothing here survives the process, so every sync succeeds at once.
+//! Row: disk.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::{Access, Disk, DiskFile, Lock};
+
+type Content = Arc<RwLock<Vec<u8>>>;
+
+/// A disk in memory. Clones share the files, so a store can be closed and opened again.
+///
+/// ```
+/// use annals::disk::MemDisk;
+/// use annals::{Raw, Store};
+///
+/// let disk = MemDisk::new();
+/// let store = Store::on(disk.clone()).open()?;
+/// store.append("account:alice", &Raw("account.opened", &()))?;
+/// store.close()?;
+/// assert_eq!(Store::on(disk).open()?.stream("account:alice").count(), 1);
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct MemDisk {
+    files: Arc<Mutex<HashMap<String, Content>>>,
+    locked: Arc<Mutex<bool>>,
+}
+
+impl MemDisk {
+    /// An empty disk.
+    #[must_use]
+    pub fn new() -> MemDisk {
+        MemDisk::default()
+    }
+}
+
+impl Disk for MemDisk {
+    fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let mut files = self.files.lock();
+        let content = match (files.get(path), access) {
+            (Some(_), Access::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (None, Access::Read | Access::Write) => return Err(io::ErrorKind::NotFound.into()),
+            (Some(content), _) => content.clone(),
+            (None, Access::CreateNew) => files.entry(path.to_owned()).or_default().clone(),
+        };
+        Ok(Box::new(MemFile(content)))
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<String>> {
+        let inside = |path: &String| match path.rsplit_once('/') {
+            Some((parent, name)) => (parent == directory).then(|| name.to_owned()),
+            None => directory.is_empty().then(|| path.clone()),
+        };
+        Ok(self.files.lock().keys().filter_map(inside).collect())
+    }
+
+    fn create_directory(&self, _directory: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_directory(&self, _directory: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.files.lock();
+        let content = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        files.insert(to.to_owned(), content);
+        Ok(())
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        self.files.lock().remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn lock(&self) -> io::Result<Lock> {
+        let mut locked = self.locked.lock();
+        if *locked {
+            return Ok(Lock::HeldBy(Some(std::process::id())));
+        }
+        *locked = true;
+        Ok(Lock::Held(Box::new(Unlock(self.locked.clone()))))
+    }
+
+    fn is_locked(&self) -> io::Result<bool> {
+        Ok(*self.locked.lock())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
+    fn random(&self) -> io::Result<[u8; 32]> {
+        super::os::random()
+    }
+
+    fn wants_zeros(&self) -> bool {
+        false
+    }
+}
+
+struct Unlock(Arc<Mutex<bool>>);
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        *self.0.lock() = false;
+    }
+}
+
+struct MemFile(Content);
+
+impl DiskFile for MemFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let content = self.0.read();
+        let rest = usize::try_from(offset).ok().and_then(|offset| content.get(offset..)).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mut content = self.0.write();
+        let end = offset.checked_add(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
+        if content.len() < end {
+            content.resize(end, 0);
+        }
+        content[offset..end].copy_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        u64::try_from(self.0.read().len()).map_err(|_| io::ErrorKind::FileTooLarge.into())
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        self.0.write().resize(bytes, 0);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drop_cache(&self, _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+}

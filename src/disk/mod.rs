@@ -1,0 +1,214 @@
+//! Where a store keeps its files, and the three places it can be: [`OsDisk`] (a directory),
+//! [`MemDisk`] (memory), [`SimDisk`] (memory that fails and loses power on demand).
+//!
+//! The traits are the one seam between annals and the outside world. They promise as little as
+//! POSIX does: written bytes are durable only after [`DiskFile::sync`], a created, renamed or
+//! removed name only after [`Disk::sync_directory`].
+//! Row: disk. No other file of the crate may touch `std::fs`.
+
+mod mem;
+mod os;
+mod sim;
+
+pub use mem::MemDisk;
+pub use os::OsDisk;
+pub use sim::{CrashMode, Fault, SimDisk, Trace};
+
+use std::any::Any;
+use std::io;
+
+/// A place for a store's files.
+///
+/// Paths are relative and made by annals from integers and fixed words (`MARK`,
+/// `segments/00000000000000000001.0.seg`), with at most one `/`; no user's text ever reaches one.
+///
+/// ```
+/// use annals::disk::{Access, Disk, MemDisk};
+///
+/// let disk = MemDisk::new();
+/// let file = disk.open("MARK", Access::CreateNew)?;
+/// file.write_at(b"hello", 0)?;
+/// assert_eq!(file.length()?, 5);
+/// assert_eq!(disk.list("")?, ["MARK"]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::AlreadyExists`] as [`Access`] says, and
+    /// whatever else keeps the file from being opened safely.
+    fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;
+
+    /// The names in a directory (`""` is the store's own), in no order.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotFound`] if there is no such directory.
+    fn list(&self, directory: &str) -> io::Result<Vec<String>>;
+
+    /// Creates a directory; one that is there already is fine.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the medium says.
+    fn create_directory(&self, directory: &str) -> io::Result<()>;
+
+    /// Makes the names created, renamed and removed in a directory durable.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the medium says; which names are durable then is not known.
+    fn sync_directory(&self, directory: &str) -> io::Result<()>;
+
+    /// Gives a file another name, replacing what had it, as one step.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotFound`] if there is no `from`.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file's name. Open handles go on working.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::NotFound`] if there is no such file.
+    fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Tries to become the only writer, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the lock from being tried; then nobody may write.
+    fn lock(&self) -> io::Result<Lock>;
+
+    /// Whether somebody holds the lock just now. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps this from being found out.
+    fn is_locked(&self) -> io::Result<bool>;
+
+    /// How many bytes can still be written, as far as the medium knows.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the medium says.
+    fn free_bytes(&self) -> io::Result<u64>;
+
+    /// Random bytes: store id, salts and marks come from here.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the medium from having any.
+    fn random(&self) -> io::Result<[u8; 32]>;
+
+    /// Whether writing over zeros is cheaper here than making a file longer, so that the writer
+    /// should keep zeros ahead of the log's end.
+    fn wants_zeros(&self) -> bool {
+        true
+    }
+}
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To read one that must exist.
+    Read,
+    /// To read and write one that must exist.
+    Write,
+    /// To read and write one that must not exist yet.
+    CreateNew,
+}
+
+/// What [`Disk::lock`] found.
+pub enum Lock {
+    /// The lock is ours until this is dropped.
+    Held(Box<dyn Any + Send + Sync>),
+    /// Somebody else has it: the process, where it is known.
+    HeldBy(Option<u32>),
+}
+
+/// An open file. Reads and writes name their place; there is no cursor.
+pub trait DiskFile: Send + Sync {
+    /// Reads up to `buffer.len()` bytes; fewer at the end of the file or whenever the medium
+    /// likes, none beyond it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the medium says; never used for "end of file".
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes some bytes from the start of `bytes`, and says how many.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the medium says.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// The file's length in bytes.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the medium says.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Cuts the file, or lengthens it with zeros.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the medium says.
+    fn set_length(&self, bytes: u64) -> io::Result<()>;
+
+    /// Returns once everything written so far, and the length, are durable.
+    ///
+    /// # Errors
+    ///
+    /// After an error what is durable is not known, and a second call that succeeds says nothing
+    /// about the writes before the first. annals never calls it again on that file.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Forgets cached, unmodified bytes from `offset` on, so that reads see the medium itself.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the medium says.
+    fn drop_cache(&self, offset: u64) -> io::Result<()>;
+}
+
+/// Writes all of `bytes`; short writes go on, interruptions are repeated.
+pub(crate) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write_at(bytes, offset) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no bytes")),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += u64::try_from(written).expect("a length fits 64 bits");
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Fills as much of `buffer` as the file has from `offset` on, and says how much that is.
+pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], mut offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset) {
+            Ok(0) => break,
+            Ok(read) => {
+                filled += read;
+                offset += u64::try_from(read).expect("a length fits 64 bits");
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Why a path is not safe to use; [`crate::Error`] knows it by this type.
+pub(crate) use crate::error::UnsafePath;

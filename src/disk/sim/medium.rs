@@ -1,0 +1,102 @@
+//! All files and names of a simulated disk, and the steps that change them.
+//!
+//! - A step holds all it needs: the same steps from the same beginning lead to the same medium.
+//! - Files are numbered and never forgotten: an open handle, or a removal that is not durable yet,
+//!   may still need them.
+//!
+//! Row: disk.
+
+use std::sync::Arc;
+
+use super::file::File;
+use super::names::{Entry, NameChange, Names, parent};
+use super::random::Random;
+
+/// One operation that changed something.
+#[derive(Clone)]
+pub(super) enum Step {
+    Name(NameChange),
+    SyncDirectory(Arc<str>),
+    Write { file: usize, offset: usize, bytes: Arc<[u8]> },
+    SetLength { file: usize, bytes: usize },
+    Sync { file: usize },
+    FailSync { file: usize, seed: u64 },
+    DropCache { file: usize, offset: usize },
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Medium {
+    names: Names,
+    files: Vec<File>,
+}
+
+impl Medium {
+    pub(super) fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Name(change) => {
+                self.add_if_new(change.entry);
+                self.names.change(change.clone());
+            }
+            Step::SyncDirectory(directory) => self.names.sync(directory),
+            Step::Write { file, offset, bytes } => self.files[*file].write(*offset, bytes.clone()),
+            Step::SetLength { file, bytes } => self.files[*file].set_length(*bytes),
+            Step::Sync { file } => self.files[*file].sync(),
+            Step::FailSync { file, seed } => self.files[*file].fail_sync(&mut Random::new(*seed)),
+            Step::DropCache { file, offset } => self.files[*file].drop_cache(*offset),
+        }
+    }
+
+    /// The names as reads see them.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The bytes of a file as reads see them.
+    pub(super) fn bytes(&self, file: usize) -> &[u8] {
+        self.files[file].bytes()
+    }
+
+    /// The number of the next file, which comes to be when it gets its name.
+    pub(super) fn next_file(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Makes a path have this content in cache and medium alike; `None` removes it.
+    pub(super) fn set_contents(&mut self, path: &str, bytes: Option<Vec<u8>>) {
+        if self.names.get(parent(path)).is_none() {
+            let entry = Some(Entry::Directory);
+            self.names.change_durably(&NameChange { path: parent(path).into(), entry });
+        }
+        let entry = bytes.as_ref().map(|_| self.names.get(path).unwrap_or(Entry::File(self.next_file())));
+        self.add_if_new(entry);
+        self.names.change_durably(&NameChange { path: path.into(), entry });
+        if let (Some(Entry::File(file)), Some(bytes)) = (entry, bytes) {
+            self.files[file] = File::new(bytes);
+        }
+    }
+
+    /// The process ends, the machine does not. What is cached will reach the medium in time; what
+    /// a failed sync lost stays lost behind the cache.
+    pub(super) fn keep(&mut self) {
+        self.names.sync_all();
+        self.files.iter_mut().for_each(File::sync);
+    }
+
+    /// The power fails before anything pending is under way.
+    pub(super) fn lose(&mut self) {
+        self.names.lose();
+        self.files.iter_mut().for_each(File::lose);
+    }
+
+    /// The power fails while everything pending is under way.
+    pub(super) fn tear(&mut self, random: &mut Random) {
+        self.names.tear(random);
+        self.files.iter_mut().for_each(|file| file.tear(random));
+    }
+
+    fn add_if_new(&mut self, entry: Option<Entry>) {
+        if entry == Some(Entry::File(self.next_file())) {
+            self.files.push(File::default());
+        }
+    }
+}

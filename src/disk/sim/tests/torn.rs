@@ -1,0 +1,157 @@
+//! What power failures and failed syncs leave, seen over many seeds: nothing that must not be, and
+//! everything that may.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+
+use super::*;
+
+const SEEDS: u64 = 300;
+
+/// The log in the images of the last point.
+fn torn_logs(disk: &SimDisk) -> Vec<Vec<u8>> {
+    let trace = disk.trace();
+    (0..SEEDS).map(|seed| trace.image(trace.len(), CrashMode::Torn(seed)).contents("log").unwrap()).collect()
+}
+
+#[test]
+fn a_torn_write_leaves_any_sectors_old_new_or_rarely_mixed() {
+    let (disk, file) = disk_with(1, &[b'-'; 2048]);
+    file.write_at(&[b'A'; 1500], 100).unwrap();
+    file.write_at(&[b'B'; 600], 1000).unwrap();
+    let mut sectors: [BTreeSet<String>; 4] = Default::default();
+    let (mut whole, mut only_later) = (0, 0);
+    for log in torn_logs(&disk) {
+        assert_eq!(log.len(), 2048);
+        for (place, byte) in log.iter().enumerate() {
+            let a = (100..1600).contains(&place) && *byte == b'A';
+            let b = (1000..1600).contains(&place) && *byte == b'B';
+            assert!(a || b || *byte == b'-', "never written at {place}: {byte}");
+        }
+        for (sector, seen) in log.chunks(512).zip(&mut sectors) {
+            let mut runs = text(sector).chars().collect::<Vec<_>>();
+            runs.dedup();
+            seen.insert(runs.into_iter().collect());
+        }
+        whole += usize::from(log == disk.contents("log").unwrap());
+        only_later += usize::from(!log.contains(&b'A') && log.contains(&b'B'));
+    }
+    let has = |n: usize, looks: &[&str]| looks.iter().all(|look: &&str| sectors[n].contains(*look));
+    assert!(has(0, &["-", "-A", "-A-"]), "{sectors:?}");
+    assert!(has(1, &["-", "A", "AB", "-B", "-A-"]), "{sectors:?}");
+    assert!(has(2, &["-", "A", "B"]) && has(3, &["-", "A-", "B-"]), "{sectors:?}");
+    assert!(whole > 3 && only_later > 3, "{whole} {only_later}");
+}
+
+#[test]
+fn a_torn_length_is_older_newer_or_between_with_zeros_for_lost_bytes() {
+    let (disk, file) = disk_with(1, b"old");
+    file.write_at(&[b'A'; 1000], 3).unwrap();
+    file.write_at(&[b'B'; 1000], 1003).unwrap();
+    let logs = torn_logs(&disk);
+    for log in &logs {
+        let parts = (&log[..3], &log[3..log.len().min(1003)], log.get(1003..).unwrap_or_default());
+        assert_eq!(parts.0, b"old");
+        assert!(parts.1.iter().all(|byte| [0, b'A'].contains(byte)), "{}", text(log));
+        assert!(parts.2.iter().all(|byte| [0, b'B'].contains(byte)), "{}", text(log));
+    }
+    let lengths: BTreeSet<usize> = logs.iter().map(Vec::len).collect();
+    assert!([3, 1003, 2003].iter().all(|length| lengths.contains(length)), "{lengths:?}");
+    assert!(lengths.range(4..1003).next().is_some() && lengths.range(1004..2003).next().is_some());
+    assert!(logs.iter().any(|log| log.len() == 2003 && log[3..] == [0; 2000]), "a length without bytes");
+}
+
+#[test]
+fn a_torn_cut_happens_or_not_and_nothing_returns_from_behind_it() {
+    let (disk, file) = disk_with(1, b"abcdef");
+    file.set_length(2).unwrap();
+    file.set_length(6).unwrap();
+    let seen: BTreeSet<String> = torn_logs(&disk).iter().map(|log| text(log)).collect();
+    let expected = ["abcdef", "ab", "ab.", "ab..", "ab...", "ab...."];
+    assert_eq!(seen, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn a_torn_rename_shows_one_file_or_the_other() {
+    let disk = SimDisk::new(1);
+    disk.set_contents("m", Some(b"old".to_vec()));
+    let file = disk.open("t", Access::CreateNew).unwrap();
+    file.write_at(b"new", 0).unwrap();
+    file.sync().unwrap();
+    disk.rename("t", "m").unwrap();
+    disk.open("n", Access::CreateNew).unwrap();
+    let trace = disk.trace();
+    let seen: BTreeSet<String> =
+        (0..SEEDS).map(|seed| show(&trace.image(trace.len(), CrashMode::Torn(seed)))).collect();
+    let expected = ["m=old", "m=old t=new", "m=new", "m=old n=", "m=old n= t=new", "m=new n="];
+    assert_eq!(seen, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn a_failed_sync_hides_its_loss_until_the_cache_is_dropped() {
+    let mut lost_and_not = BTreeSet::new();
+    for seed in 0..SEEDS {
+        let (disk, file) = disk_with(seed, b"------");
+        file.write_at(b"AA", 0).unwrap();
+        disk.fail(0, Fault::Error(ErrorKind::Other));
+        assert_eq!(file.sync().unwrap_err().kind(), ErrorKind::Other);
+        file.write_at(b"CC", 4).unwrap();
+        assert_eq!(last_image(&disk, CrashMode::Drop).contents("log").unwrap(), b"------");
+        file.sync().unwrap();
+        assert_eq!(read(&*file), b"AA--CC", "reads see what was lost");
+
+        let killed = last_image(&disk, CrashMode::Keep);
+        assert_eq!(killed.contents("log").unwrap(), b"AA--CC");
+        let truth = last_image(&disk, CrashMode::Drop).contents("log").unwrap();
+        assert_eq!(truth[2..], *b"--CC", "the later write is durable");
+        for (disk, offset) in [(&killed, 6), (&killed, 0), (&disk, 0)] {
+            let file = disk.open("log", Access::Write).unwrap();
+            file.drop_cache(offset).unwrap();
+            assert_eq!(
+                disk.contents("log").unwrap(),
+                if offset == 6 { b"AA--CC".to_vec() } else { truth.clone() }
+            );
+        }
+        lost_and_not.insert(text(&truth[..2]));
+
+        file.write_at(b"BB", 0).unwrap();
+        file.sync().unwrap();
+        assert_eq!(
+            last_image(&disk, CrashMode::Drop).contents("log").unwrap(),
+            b"BB--CC",
+            "rewritten is pending again"
+        );
+    }
+    assert!(lost_and_not.contains("AA") && lost_and_not.contains("--"), "{lost_and_not:?}");
+}
+
+#[test]
+fn dropping_the_cache_spares_pending_bytes_and_those_before_the_offset() {
+    let lost = |seed: &u64| {
+        let (disk, file) = disk_with(*seed, b"------");
+        file.write_at(b"AAAA", 0).unwrap();
+        disk.fail(0, Fault::Error(ErrorKind::Other));
+        file.sync().unwrap_err();
+        file.write_at(b"BB", 3).unwrap();
+        file.drop_cache(1).unwrap();
+        read(&*file) == b"A--BB-"
+    };
+    assert!((0..SEEDS).find(lost).is_some());
+}
+
+#[test]
+fn a_length_outlives_a_failed_sync_but_its_bytes_may_not() {
+    let mut seen = BTreeSet::new();
+    for seed in 0..SEEDS {
+        let (disk, file) = disk_with(seed, b"ab");
+        file.write_at(b"CD", 2).unwrap();
+        disk.fail(0, Fault::Error(ErrorKind::Other));
+        file.sync().unwrap_err();
+        file.sync().unwrap();
+        file.drop_cache(0).unwrap();
+        assert_eq!(read(&*file), last_image(&disk, CrashMode::Drop).contents("log").unwrap());
+        seen.insert(text(&read(&*file)));
+    }
+    assert!(seen.contains("ab..") && seen.contains("abCD"), "{seen:?}");
+    assert!(seen.iter().all(|log| log.len() == 4), "{seen:?}");
+}

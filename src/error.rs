@@ -1,0 +1,262 @@
+//! The one error type: a kind to branch on, a sentence to read.
+//!
+//! `Error` is one word and `Clone`, because one failed sync is reported to every caller of its
+//! group. It carries plain values only, never a live handle.
+//! Row: words.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::{fmt, io};
+
+use crate::version::{Expected, Position, Version};
+
+/// What went wrong, and what can be done about it.
+///
+/// [`Error::kind`] is for programs, `Display` for people: it names entity, segment and offset
+/// where there are any, and what to do.
+///
+/// ```
+/// use annals::{ErrorKind, Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// let error = store.append("", &Raw("account.opened", &())).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Invalid);
+/// assert!(error.is_definite());
+/// println!("{error}");
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    text: String,
+    detail: Detail,
+}
+
+#[derive(Debug)]
+enum Detail {
+    None,
+    Conflict(Conflict),
+    Holder(u32),
+    Source(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The kinds of [`Error`], named after what the caller can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A stream is not where the append expected it. Read what is new, decide again.
+    Conflict,
+    /// The idempotency key belongs to another append with other content. Use a new key.
+    KeyReused,
+    /// The call itself is wrong (a name, a range, bytes of another type). Fix the call.
+    Invalid,
+    /// A limit is exceeded; the text names it. Send less, or raise the limit.
+    TooLarge,
+    /// The queue is full, or stayed full beyond the deadline. Nothing was written; try later.
+    Busy,
+    /// The outcome of an append is not known: it may or may not be there. Read back, or repeat
+    /// the append with the same idempotency key.
+    CommitUnknown,
+    /// The disk is full. Nothing was written; appends resume by themselves when space returns.
+    NoSpace,
+    /// Another handle or process has the store open for writing. Wait, or close the other one.
+    Locked,
+    /// An earlier write or sync failed, and the store takes no more appends. Nothing of this one
+    /// was written. Reads go on; reopen the store to append again.
+    Poisoned,
+    /// The store was closed. Open it again.
+    Closed,
+    /// Stored bytes are damaged; the text names file and offset. Nothing was changed. Restore
+    /// from a backup.
+    Corrupt,
+    /// The payload was erased on purpose; the event's public part is still there.
+    Erased,
+    /// The store uses a feature this version of annals does not know. Update annals.
+    NeedsNewer,
+    /// The directory or a file in it is not safe to use (permissions, links, owner).
+    Unsafe,
+    /// The operating system refused something else.
+    Io,
+}
+
+/// Why an append met another one: the stream, and where it really is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Conflict {
+    /// The entity whose stream was not as expected.
+    pub entity: String,
+    /// What the append expected.
+    pub expected: Expected,
+    /// The stream's version when the append was decided.
+    pub actual: Version,
+    /// The position of the stream's last event then: reading the stream up to here shows
+    /// everything the decision was made against. [`Position::START`] if the stream is empty.
+    pub last: Position,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
+        Error::with_detail(kind, text.into(), Detail::None)
+    }
+
+    pub(crate) fn invalid(text: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Invalid, text)
+    }
+
+    pub(crate) fn too_large(what: &str, size: usize, limit: &str, max: usize) -> Error {
+        let text = format!(
+            "{what} has {size} bytes, more than the {max} that {limit} allows; send less or raise the limit"
+        );
+        Error::new(ErrorKind::TooLarge, text)
+    }
+
+    pub(crate) fn corrupt(file: &str, offset: u64, what: impl fmt::Display) -> Error {
+        let text =
+            format!("{file}, offset {offset}: {what}; nothing was changed, restore the file from a backup");
+        Error::new(ErrorKind::Corrupt, text)
+    }
+
+    pub(crate) fn needs_newer(file: &str, feature: &str) -> Error {
+        Error::new(
+            ErrorKind::NeedsNewer,
+            format!("{file} needs a newer annals ({feature}); nothing was changed, update annals"),
+        )
+    }
+
+    pub(crate) fn with_source(
+        kind: ErrorKind,
+        text: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Error {
+        Error::with_detail(kind, text.into(), Detail::Source(Box::new(source)))
+    }
+
+    /// An operating system error on a file, sorted into the kind the caller can act on.
+    pub(crate) fn io(what: &str, file: &str, source: io::Error) -> Error {
+        let kind = match source.kind() {
+            _ if source.get_ref().is_some_and(|inner| inner.is::<UnsafePath>()) => ErrorKind::Unsafe,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                ErrorKind::NoSpace
+            }
+            _ => ErrorKind::Io,
+        };
+        Error::with_source(kind, format!("{what} {file}: {source}"), source)
+    }
+
+    pub(crate) fn conflict_on(conflict: Conflict) -> Error {
+        let text = format!(
+            "{}: expected {}, but the stream is at version {}; read the stream up to position {} and decide again",
+            conflict.entity, conflict.expected, conflict.actual, conflict.last
+        );
+        Error::with_detail(ErrorKind::Conflict, text, Detail::Conflict(conflict))
+    }
+
+    pub(crate) fn locked(holder: Option<u32>) -> Error {
+        match holder {
+            Some(pid) => {
+                let text = format!(
+                    "the store is open for writing in process {pid}; close it there, or wait with open_within"
+                );
+                Error::with_detail(ErrorKind::Locked, text, Detail::Holder(pid))
+            }
+            None => Error::new(
+                ErrorKind::Locked,
+                "the store is open for writing elsewhere; close it there, or wait with open_within",
+            ),
+        }
+    }
+
+    pub(crate) fn closed() -> Error {
+        Error::new(ErrorKind::Closed, "the store is closed; open it again")
+    }
+
+    fn with_detail(kind: ErrorKind, text: String, detail: Detail) -> Error {
+        Error(Arc::new(Inner { kind, text, detail }))
+    }
+
+    /// What the caller can do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The particulars of a [`ErrorKind::Conflict`].
+    #[must_use]
+    pub fn conflict(&self) -> Option<&Conflict> {
+        match &self.0.detail {
+            Detail::Conflict(conflict) => Some(conflict),
+            _ => None,
+        }
+    }
+
+    /// The process that holds the lock, for [`ErrorKind::Locked`], when it could be read.
+    #[must_use]
+    pub fn locked_by(&self) -> Option<u32> {
+        match &self.0.detail {
+            Detail::Holder(pid) => Some(*pid),
+            _ => None,
+        }
+    }
+
+    /// Whether it is certain that a refused append wrote nothing: true for every kind but
+    /// [`ErrorKind::CommitUnknown`].
+    #[must_use]
+    pub fn is_definite(&self) -> bool {
+        self.kind() != ErrorKind::CommitUnknown
+    }
+
+    /// Whether the very same call may succeed later: [`ErrorKind::Busy`], [`ErrorKind::NoSpace`]
+    /// and [`ErrorKind::Locked`].
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Busy | ErrorKind::NoSpace | ErrorKind::Locked)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.0.kind, self.0.text)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.detail {
+            Detail::Source(source) => Some(source.as_ref()),
+            _ => None,
+        }
+    }
+}
+
+/// Why a file or directory is not safe to use; travels inside an [`io::Error`] from the disk.
+#[derive(Debug)]
+pub(crate) struct UnsafePath(pub(crate) String);
+
+impl UnsafePath {
+    pub(crate) fn error(text: String) -> io::Error {
+        io::Error::new(io::ErrorKind::PermissionDenied, UnsafePath(text))
+    }
+}
+
+impl fmt::Display for UnsafePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UnsafePath {}
+
+impl From<Infallible> for Error {
+    fn from(never: Infallible) -> Error {
+        match never {}
+    }
+}

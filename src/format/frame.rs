@@ -1,0 +1,168 @@
+//! A frame: one atomic append, as the writer puts it into a segment.
+//!
+//! The header's checksum covers the length and is bound to the place by the mark, so a wrong length
+//! never steers a reader, and a frame that lies where it was not written is not taken for one.
+//! SPEC.md "Frame". Row: bytes.
+
+use super::chain::Hash;
+use super::{ALIGN, BODY_BYTES_MAX, Damage, array, checksum, put, u16_at, u32_at, u64_at};
+
+/// Mark 0, header checksum 8, body length 12, body checksum 16, position 20, durable end 24,
+/// events 28, flags 30, recorded-at 32, first version 40, chain 48; then key, then version table.
+pub(crate) const FIXED: usize = 80;
+pub(crate) const KEY_BYTES: usize = 16;
+const CHAIN_AT: usize = 48;
+
+const KEY: u16 = 0x0100;
+const VERSIONS: u16 = 0x0200;
+/// A reader that does not know one of these bits must not read on.
+const CRITICAL: u16 = 0xFF00;
+
+/// A frame's header, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrameHeader<'a> {
+    pub(crate) body_bytes: u32,
+    pub(crate) body_checksum: u32,
+    /// The first event's position, counted from the segment's first.
+    pub(crate) position_offset: u32,
+    /// How much of this segment was durable when the header was built.
+    pub(crate) durable_end: u32,
+    pub(crate) events: u16,
+    pub(crate) flags: u16,
+    pub(crate) recorded_at: u64,
+    pub(crate) first_version: u64,
+    pub(crate) chain: Hash,
+    pub(crate) key: Option<[u8; KEY_BYTES]>,
+    /// A version per event (8 bytes each) where several entities are addressed, else empty.
+    pub(crate) version_table: &'a [u8],
+}
+
+impl FrameHeader<'_> {
+    /// The flags that say what follows the fixed part.
+    pub(crate) fn flags_for(key: bool, table: bool) -> u16 {
+        if key { KEY } else { 0 }.wrapping_add(if table { VERSIONS } else { 0 })
+    }
+
+    pub(crate) fn header_bytes(&self) -> usize {
+        header_bytes(self.flags, self.events)
+    }
+
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.header_bytes() + usize::try_from(self.body_bytes).expect("bodies are checked against 16 MiB")
+    }
+
+    /// The version of the event at `index`.
+    pub(crate) fn version(&self, index: usize) -> u64 {
+        if self.version_table.is_empty() {
+            self.first_version.saturating_add(u64::try_from(index).unwrap_or(u64::MAX))
+        } else {
+            u64_at(self.version_table, index * 8)
+        }
+    }
+
+    /// Appends the header to `out`, for a frame at `mark`'s place.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, mark: u64) {
+        let start = out.len();
+        out.resize(start + FIXED, 0);
+        let fixed = &mut out[start..];
+        put(fixed, 0, &mark.to_le_bytes());
+        put(fixed, 12, &self.body_bytes.to_le_bytes());
+        put(fixed, 16, &self.body_checksum.to_le_bytes());
+        put(fixed, 20, &self.position_offset.to_le_bytes());
+        put(fixed, 24, &self.durable_end.to_le_bytes());
+        put(fixed, 28, &self.events.to_le_bytes());
+        put(fixed, 30, &self.flags.to_le_bytes());
+        put(fixed, 32, &self.recorded_at.to_le_bytes());
+        put(fixed, 40, &self.first_version.to_le_bytes());
+        put(fixed, CHAIN_AT, &self.chain);
+        if let Some(key) = &self.key {
+            out.extend_from_slice(key);
+        }
+        out.extend_from_slice(self.version_table);
+        let crc = checksum(&[&out[start..start + 8], &out[start + 12..]]);
+        put(out, start + 8, &crc.to_le_bytes());
+    }
+}
+
+fn header_bytes(flags: u16, events: u16) -> usize {
+    let key = if flags & KEY != 0 { KEY_BYTES } else { 0 };
+    let table = if flags & VERSIONS != 0 { usize::from(events) * 8 } else { 0 };
+    FIXED + key + table
+}
+
+/// How many bytes the header that starts with `bytes` has, if it begins with `mark`.
+pub(crate) fn bytes_needed(bytes: &[u8], mark: u64) -> Option<usize> {
+    let fixed = bytes.first_chunk::<FIXED>()?;
+    (u64_at(fixed, 0) == mark).then(|| header_bytes(u16_at(fixed, 30), u16_at(fixed, 28)))
+}
+
+/// Reads and checks the header at the start of `bytes`, which may be longer.
+pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<FrameHeader<'_>, Damage> {
+    const SHORT: Damage = Damage::Bad("a frame's header is cut off");
+    let fixed = bytes.first_chunk::<FIXED>().ok_or(SHORT)?;
+    if u64_at(fixed, 0) != mark {
+        return Err(Damage::Bad("no frame begins here"));
+    }
+    let (events, flags) = (u16_at(fixed, 28), u16_at(fixed, 30));
+    let header = bytes.get(..header_bytes(flags, events)).ok_or(SHORT)?;
+    if checksum(&[&header[..8], &header[12..]]) != u32_at(fixed, 8) {
+        return Err(Damage::Bad("a frame's header does not fit its checksum"));
+    }
+    if flags & CRITICAL & !(KEY | VERSIONS) != 0 {
+        return Err(Damage::Newer(format!("frame flags {flags:#06x}")));
+    }
+    let body_bytes = u32_at(fixed, 12);
+    if usize::try_from(body_bytes).is_ok_and(|bytes| bytes > BODY_BYTES_MAX || bytes % ALIGN != 0)
+        || events == 0
+    {
+        return Err(Damage::Bad("a frame's header holds an impossible length or count"));
+    }
+    let (key, version_table) = match flags & KEY {
+        0 => (None, &header[FIXED..]),
+        _ => (Some(array(header, FIXED)), &header[FIXED + KEY_BYTES..]),
+    };
+    Ok(FrameHeader {
+        body_bytes,
+        body_checksum: u32_at(fixed, 16),
+        position_offset: u32_at(fixed, 20),
+        durable_end: u32_at(fixed, 24),
+        events,
+        flags,
+        recorded_at: u64_at(fixed, 32),
+        first_version: u64_at(fixed, 40),
+        chain: array(fixed, CHAIN_AT),
+        key,
+        version_table,
+    })
+}
+
+/// The key and version table of a header, as they enter the chain.
+pub(crate) fn extension(header: &[u8]) -> &[u8] {
+    header.get(FIXED..).unwrap_or_default()
+}
+
+/// A frame, checked: header, extension bytes, body.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame<'a> {
+    pub(crate) header: FrameHeader<'a>,
+    pub(crate) extension: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+/// Reads and checks the frame at the start of `bytes`, which may be longer.
+pub(crate) fn read(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {
+    let frame = trust(bytes, mark)?;
+    if checksum(&[frame.body]) != frame.header.body_checksum {
+        return Err(Damage::Bad("a frame's body does not fit its checksum"));
+    }
+    Ok(frame)
+}
+
+/// Like [`read`], for bytes that never left memory: the body is taken on trust.
+pub(crate) fn trust(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {
+    let header = read_header(bytes, mark)?;
+    let header_bytes = header.header_bytes();
+    let body =
+        bytes.get(header_bytes..header.frame_bytes()).ok_or(Damage::Bad("a frame's body is cut off"))?;
+    Ok(Frame { extension: extension(&bytes[..header_bytes]), header, body })
+}

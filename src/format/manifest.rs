@@ -1,0 +1,164 @@
+//! MANIFEST: which sealed segments there are, and what the store is.
+//!
+//! Replaced as a whole (write beside, sync, rename, sync the directory), never changed in place.
+//! It may lag behind: segments after its last are found by walking on.
+//! SPEC.md "MANIFEST". Row: bytes.
+
+use super::chain::Hash;
+use super::segment::SegmentId;
+use super::{Damage, array, preamble, put, u32_at, u64_at};
+
+pub(crate) const NAME: &str = "MANIFEST";
+/// Written beside, then renamed.
+pub(crate) const TEMPORARY: &str = "MANIFEST.tmp";
+
+const MAGIC: &[u8; 8] = b"ANNALMAN";
+/// Preamble 0, store id 40, sequence 56, history revision 64, created-at 72, previous hash 80,
+/// segments 112, lineages 116.
+const FIXED: usize = 120;
+/// Store id 0, up to position 16.
+const LINEAGE: usize = 24;
+/// First position 0, last position 8, generation 16, length 20, frames 24, events 28, recorded-
+/// at before it 32, last recorded-at 40, chain 48, section sizes of the index 80 (12 of 4 bytes),
+/// zero 128.
+const SEGMENT: usize = 136;
+const DIGEST: usize = 32;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) store_id: [u8; 16],
+    /// One more at every replacement.
+    pub(crate) sequence: u64,
+    /// Raised when history itself changes; cached state from before is void then.
+    pub(crate) history_revision: u64,
+    pub(crate) created_at: u64,
+    pub(crate) previous: Hash,
+    /// The stores this one was forked from, oldest first: events up to the position are theirs.
+    pub(crate) lineage: Vec<Lineage>,
+    /// In order of position.
+    pub(crate) sealed: Vec<SealedSegment>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lineage {
+    pub(crate) store_id: [u8; 16],
+    pub(crate) up_to: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SealedSegment {
+    pub(crate) id: SegmentId,
+    pub(crate) last_position: u64,
+    pub(crate) length: u32,
+    pub(crate) frames: u32,
+    pub(crate) events: u32,
+    pub(crate) recorded_before: u64,
+    pub(crate) last_recorded_at: u64,
+    pub(crate) chain: Hash,
+}
+
+impl Manifest {
+    pub(crate) fn new(store_id: [u8; 16], created_at: u64) -> Manifest {
+        Manifest {
+            store_id,
+            sequence: 1,
+            history_revision: 0,
+            created_at,
+            previous: [0; 32],
+            lineage: Vec::new(),
+            sealed: Vec::new(),
+        }
+    }
+
+    /// The bytes, and their digest: what the next manifest names as its previous.
+    pub(crate) fn write(&self) -> (Vec<u8>, Hash) {
+        let count = |items: usize| u32::try_from(items).expect("far fewer segments than 2^32").to_le_bytes();
+        let mut out = vec![0; FIXED];
+        preamble::write(&mut out, MAGIC);
+        put(&mut out, 40, &self.store_id);
+        put(&mut out, 56, &self.sequence.to_le_bytes());
+        put(&mut out, 64, &self.history_revision.to_le_bytes());
+        put(&mut out, 72, &self.created_at.to_le_bytes());
+        put(&mut out, 80, &self.previous);
+        put(&mut out, 112, &count(self.sealed.len()));
+        put(&mut out, 116, &count(self.lineage.len()));
+        for lineage in &self.lineage {
+            out.extend_from_slice(&lineage.store_id);
+            out.extend_from_slice(&lineage.up_to.to_le_bytes());
+        }
+        for segment in &self.sealed {
+            out.extend_from_slice(&segment.write());
+        }
+        let digest = *blake3::hash(&out).as_bytes();
+        out.extend_from_slice(&digest);
+        (out, digest)
+    }
+
+    /// Also gives the digest.
+    pub(crate) fn read(bytes: &[u8]) -> Result<(Manifest, Hash), Damage> {
+        const SHORT: Damage = Damage::Bad("the manifest is cut off");
+        let (bytes, digest) = bytes.split_at_checked(bytes.len().saturating_sub(DIGEST)).ok_or(SHORT)?;
+        if bytes.len() < FIXED {
+            return Err(SHORT);
+        }
+        if blake3::hash(bytes).as_bytes().as_slice() != digest {
+            return Err(Damage::Bad("the manifest does not fit its digest"));
+        }
+        preamble::check(bytes, MAGIC)?;
+        let (segments, lineages) = (u32_at(bytes, 112), u32_at(bytes, 116));
+        let lineage_bytes = table_bytes(lineages, LINEAGE)?;
+        if table_bytes(segments, SEGMENT)?.checked_add(lineage_bytes) != Some(bytes.len() - FIXED) {
+            return Err(Damage::Bad("the manifest's counts do not fit its length"));
+        }
+        let (lineage, sealed) = bytes[FIXED..].split_at(lineage_bytes);
+        let manifest = Manifest {
+            store_id: array(bytes, 40),
+            sequence: u64_at(bytes, 56),
+            history_revision: u64_at(bytes, 64),
+            created_at: u64_at(bytes, 72),
+            previous: array(bytes, 80),
+            lineage: lineage
+                .chunks_exact(LINEAGE)
+                .map(|entry| Lineage { store_id: array(entry, 0), up_to: u64_at(entry, 16) })
+                .collect(),
+            sealed: sealed.chunks_exact(SEGMENT).map(SealedSegment::read).collect(),
+        };
+        Ok((manifest, array(digest, 0)))
+    }
+}
+
+fn table_bytes(entries: u32, size: usize) -> Result<usize, Damage> {
+    usize::try_from(entries)
+        .ok()
+        .and_then(|entries| entries.checked_mul(size))
+        .ok_or(Damage::Bad("the manifest's counts are impossible"))
+}
+
+impl SealedSegment {
+    fn write(&self) -> [u8; SEGMENT] {
+        let mut out = [0; SEGMENT];
+        put(&mut out, 0, &self.id.first_position.to_le_bytes());
+        put(&mut out, 8, &self.last_position.to_le_bytes());
+        put(&mut out, 16, &self.id.generation.to_le_bytes());
+        put(&mut out, 20, &self.length.to_le_bytes());
+        put(&mut out, 24, &self.frames.to_le_bytes());
+        put(&mut out, 28, &self.events.to_le_bytes());
+        put(&mut out, 32, &self.recorded_before.to_le_bytes());
+        put(&mut out, 40, &self.last_recorded_at.to_le_bytes());
+        put(&mut out, 48, &self.chain);
+        out
+    }
+
+    fn read(entry: &[u8]) -> SealedSegment {
+        SealedSegment {
+            id: SegmentId { first_position: u64_at(entry, 0), generation: u32_at(entry, 16) },
+            last_position: u64_at(entry, 8),
+            length: u32_at(entry, 20),
+            frames: u32_at(entry, 24),
+            events: u32_at(entry, 28),
+            recorded_before: u64_at(entry, 32),
+            last_recorded_at: u64_at(entry, 40),
+            chain: array(entry, 48),
+        }
+    }
+}

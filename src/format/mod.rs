@@ -1,0 +1,107 @@
+//! Every byte annals writes, and nothing else: no files, no clock, no decisions.
+//!
+//! SPEC.md has the authoritative tables; the constants here follow them field by field, and golden
+//! files under `tests/golden/` tie the two together.
+//! All integers are little-endian. Bytes from disk are hostile until their checksum fits, and even
+//! then every length is checked against what is there before it is used.
+//! Row: bytes.
+
+pub(crate) mod chain;
+pub(crate) mod frame;
+pub(crate) mod manifest;
+pub(crate) mod mark;
+pub(crate) mod record;
+pub(crate) mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+/// Frames, headers and records start at multiples of this.
+pub(crate) const ALIGN: usize = 8;
+
+/// The largest body of a frame: 16 MiB.
+pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Why bytes are not what they should be. The log adds file and offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Damage {
+    /// The bytes are wrong.
+    Bad(&'static str),
+    /// The bytes are well, but from a later version; the feature that is not known here.
+    Newer(String),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Bad(what) => f.write_str(what),
+            Damage::Newer(feature) => write!(f, "needs a newer annals: {feature}"),
+        }
+    }
+}
+
+/// CRC-32C (Castagnoli), as in RFC 3720, over several pieces.
+pub(crate) fn checksum(pieces: &[&[u8]]) -> u32 {
+    pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece))
+}
+
+/// The next multiple of [`ALIGN`].
+pub(crate) const fn aligned(bytes: usize) -> usize {
+    bytes.next_multiple_of(ALIGN)
+}
+
+/// The `N` bytes at a place that the caller knows to be there.
+pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("a slice of N bytes is an array of N bytes")
+}
+
+macro_rules! little_endian {
+    ($($read:ident: $int:ty),*) => {
+        $(pub(crate) fn $read(bytes: &[u8], at: usize) -> $int {
+            <$int>::from_le_bytes(array(bytes, at))
+        })*
+    };
+}
+
+little_endian!(u16_at: u16, u32_at: u32, u64_at: u64, i64_at: i64);
+
+/// Copies `piece` to its place.
+pub(crate) fn put(out: &mut [u8], at: usize, piece: &[u8]) {
+    out[at..at + piece.len()].copy_from_slice(piece);
+}
+
+/// The first 40 bytes of every file: what it is, and what a reader must know to read it.
+///
+/// Offsets: magic 0, major 8, minor 10, zero 12, features 16 (incompatible), 24 (read-only), 32.
+pub(crate) mod preamble {
+    use super::{Damage, put, u16_at, u64_at};
+
+    pub(crate) const SIZE: usize = 40;
+    const MAJOR: u16 = 1;
+
+    pub(crate) fn write(out: &mut [u8], magic: &[u8; 8]) {
+        put(out, 0, magic);
+        put(out, 8, &MAJOR.to_le_bytes());
+    }
+
+    /// Called after the checksum of the structure was found right.
+    pub(crate) fn check(bytes: &[u8], magic: &[u8; 8]) -> Result<(), Damage> {
+        if bytes.get(..8) != Some(magic.as_slice()) {
+            return Err(Damage::Bad("the magic bytes are wrong; this is not such a file"));
+        }
+        if bytes.len() < SIZE {
+            return Err(Damage::Bad("the file is too short"));
+        }
+        let (major, incompatible) = (u16_at(bytes, 8), u64_at(bytes, 16));
+        if major != MAJOR {
+            return Err(Damage::Newer(format!("format {major}")));
+        }
+        // Read-only-compatible features would still let a reader in; none exists yet, so a writer
+        // and a reader both stop at any unknown bit of either mask.
+        match incompatible | u64_at(bytes, 24) {
+            0 => Ok(()),
+            unknown => Err(Damage::Newer(format!("feature bits {unknown:#x}"))),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The coordinate index of one segment: which events belong to a term, and where an event lies.
+//!
+//! An inverted index: each term (an entity, a scope, a kind, a tag, an id) has a posting list of
+//! ordinals, an event's number within its segment; an offset table gives each ordinal its place. A query
+//! is answered by joining and intersecting lists, one window of ordinals at a time, so that a
+//! reader holds the index for microseconds and pays for what it takes.
+//! Invariant: ordinals are inserted in order, so every list is sorted.
+//! Row: index.
+
+mod query;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::ops::Range;
+
+use crate::error::Error;
+use crate::event::EventId;
+use crate::format::frame::Frame;
+use crate::format::record::{Fields, records, tags};
+use crate::log::segment::{SegmentFile, wide};
+
+/// A segment's index, in memory, while it is written and (until there are sealed indexes) after.
+pub(crate) struct Index {
+    /// The offset of each event's frame, by ordinal.
+    offsets: Vec<u32>,
+    /// Where the last frame ends.
+    end: u32,
+    entities: HashMap<Box<str>, Stream>,
+    scopes: Postings<Box<str>>,
+    kinds: Postings<Box<str>>,
+    tags: Postings<Box<str>>,
+    correlations: Postings<EventId>,
+    foreign_ids: Postings<EventId>,
+}
+
+type Postings<K> = HashMap<K, Vec<u32>>;
+
+/// The events of one entity in this segment.
+pub(crate) struct Stream {
+    /// The version before the first of them.
+    before: u64,
+    ordinals: Vec<u32>,
+}
+
+/// Where an event lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) ordinal: u32,
+    /// Its frame's bytes in the segment.
+    pub(crate) frame: Range<u32>,
+}
+
+impl Index {
+    pub(crate) fn new(start: u32) -> Index {
+        Index {
+            offsets: Vec::new(),
+            end: start,
+            entities: HashMap::new(),
+            scopes: HashMap::new(),
+            kinds: HashMap::new(),
+            tags: HashMap::new(),
+            correlations: HashMap::new(),
+            foreign_ids: HashMap::new(),
+        }
+    }
+
+    /// How many events the segment has.
+    pub(crate) fn events(&self) -> u32 {
+        u32::try_from(self.offsets.len()).expect("a segment holds fewer than 2^32 events")
+    }
+
+    /// Where the last frame ends.
+    pub(crate) fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// Adds the events of the frame at `offset`.
+    pub(crate) fn insert(
+        &mut self,
+        segment: &SegmentFile,
+        offset: u32,
+        frame: &Frame<'_>,
+    ) -> Result<(), Error> {
+        let header = &frame.header;
+        let first = self.events();
+        for (index, record) in records(frame.body, header.events).enumerate() {
+            let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
+            let ordinal = self.events();
+            self.offsets.push(offset);
+            self.insert_terms(ordinal, header.version(index), &record.fields);
+        }
+        // Events of one append that name no correlation share the first one's id. A lone event is
+        // found by its own id without a list.
+        if header.events > 1 {
+            let position = segment.header.id.first_position + u64::from(first);
+            let shared = EventId::derive(header.recorded_at, position.into(), &header.chain);
+            let own = records(frame.body, header.events)
+                .map(|record| record.is_ok_and(|record| record.fields.correlation.is_some()));
+            for (ordinal, _) in (first..).zip(own).filter(|(_, own)| !own) {
+                push(&mut self.correlations, &shared, ordinal);
+            }
+        }
+        self.end = offset + u32::try_from(header.frame_bytes()).expect("the walk checked that it fits");
+        Ok(())
+    }
+
+    fn insert_terms(&mut self, ordinal: u32, version: u64, fields: &Fields<'_>) {
+        match self.entities.get_mut(fields.entity) {
+            Some(stream) => stream.ordinals.push(ordinal),
+            None => {
+                let stream = Stream { before: version.saturating_sub(1), ordinals: vec![ordinal] };
+                self.entities.insert(fields.entity.into(), stream);
+            }
+        }
+        push_name(&mut self.scopes, fields.scope, ordinal);
+        push_name(&mut self.kinds, fields.kind, ordinal);
+        for tag in tags(fields.tag_bytes) {
+            push_name(&mut self.tags, tag, ordinal);
+        }
+        if let Some(id) = fields.correlation {
+            push(&mut self.correlations, &id, ordinal);
+        }
+        if let Some(id) = fields.foreign_id {
+            push(&mut self.foreign_ids, &id, ordinal);
+        }
+    }
+
+    /// Where the event at `ordinal` lies.
+    pub(crate) fn place(&self, ordinal: u32) -> Option<Place> {
+        let start = *self.offsets.get(wide(ordinal))?;
+        let later = &self.offsets[wide(ordinal)..];
+        let end = match later.partition_point(|offset| *offset == start) {
+            same if same == later.len() => self.end,
+            same => later[same],
+        };
+        Some(Place { ordinal, frame: start..end })
+    }
+
+    /// The ordinals of one entity's events whose versions lie in `versions`.
+    pub(crate) fn stream(&self, entity: &str) -> Option<&Stream> {
+        self.entities.get(entity)
+    }
+
+    /// The first event that brought this id along.
+    pub(crate) fn foreign(&self, id: EventId) -> Option<u32> {
+        self.foreign_ids.get(&id)?.first().copied()
+    }
+}
+
+impl Stream {
+    /// The version of its last event in this segment.
+    pub(crate) fn last_version(&self) -> u64 {
+        self.before + u64::try_from(self.ordinals.len()).expect("a count fits 64 bits")
+    }
+
+    /// The ordinal of its last event in this segment.
+    pub(crate) fn last_ordinal(&self) -> u32 {
+        *self.ordinals.last().expect("a stream is made with its first event")
+    }
+
+    /// The ordinals from the one of the first version in `versions` up to the one of the last.
+    pub(crate) fn ordinals_of(&self, versions: &Range<u64>) -> Range<u32> {
+        let skip =
+            |version: u64| usize::try_from(version.saturating_sub(self.before + 1)).unwrap_or(usize::MAX);
+        let (start, end) = (skip(versions.start), skip(versions.end).min(self.ordinals.len()));
+        match self.ordinals.get(start..end) {
+            Some([first, .., last]) => *first..*last + 1,
+            Some([only]) => *only..*only + 1,
+            _ => 0..0,
+        }
+    }
+}
+
+fn push_name(postings: &mut Postings<Box<str>>, name: &str, ordinal: u32) {
+    match postings.get_mut(name) {
+        Some(list) if list.last() == Some(&ordinal) => {}
+        Some(list) => list.push(ordinal),
+        None => drop(postings.insert(name.into(), vec![ordinal])),
+    }
+}
+
+fn push<K: Eq + Hash + Copy>(postings: &mut Postings<K>, key: &K, ordinal: u32) {
+    postings.entry(*key).or_default().push(ordinal);
+}

@@ -1,0 +1,151 @@
+//! The two small files beside the segments: MANIFEST, replaced as a whole, and MARK, written in place.
+//!
+//! Row: log.
+
+use crate::disk::{Access, Disk, DiskFile, write_all};
+use crate::error::Error;
+use crate::format::chain::{Hash, genesis};
+use crate::format::manifest::{self, Manifest, SealedSegment};
+use crate::format::mark::{self, Mark};
+use crate::format::segment::{DIRECTORY, HEADER, SegmentId};
+
+use super::recover::Recovered;
+use super::scan::Tip;
+use super::segment::SegmentFile;
+use super::{Failure, LogOptions, first_zeros, next_header};
+
+pub(crate) struct ManifestFile {
+    manifest: Manifest,
+    digest: Hash,
+}
+
+impl ManifestFile {
+    pub(crate) fn new(manifest: Manifest, digest: Hash) -> ManifestFile {
+        ManifestFile { manifest, digest }
+    }
+
+    /// Lists further sealed segments. Refused if there is no space; the old file stands then.
+    pub(crate) fn add(
+        &mut self,
+        disk: &dyn Disk,
+        sealed: impl Iterator<Item = SealedSegment>,
+    ) -> Result<(), Failure> {
+        self.manifest.sealed.extend(sealed);
+        let next =
+            Manifest { sequence: self.manifest.sequence + 1, previous: self.digest, ..self.manifest.clone() };
+        let (bytes, digest) = next.write();
+        replace(disk, &bytes)?;
+        (self.manifest, self.digest) = (next, digest);
+        Ok(())
+    }
+}
+
+/// Write beside, sync, rename, sync the directory: the old or the new one is there, never half.
+fn replace(disk: &dyn Disk, bytes: &[u8]) -> Result<(), Failure> {
+    let write = || {
+        match disk.remove(manifest::TEMPORARY) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.open(manifest::TEMPORARY, Access::CreateNew)?;
+        write_all(file.as_ref(), bytes, 0)?;
+        file.sync()
+    };
+    write().map_err(|error| Failure::of_write(Error::io("cannot write", manifest::TEMPORARY, error)))?;
+    disk.rename(manifest::TEMPORARY, manifest::NAME)
+        .and_then(|()| disk.sync_directory(""))
+        .map_err(|error| Failure::Poison(Error::io("cannot replace", manifest::NAME, error)))
+}
+
+pub(crate) struct MarkFile {
+    file: Box<dyn DiskFile>,
+    store_id: [u8; 16],
+    sequence: u64,
+    is_synced: bool,
+    is_clean: bool,
+}
+
+impl MarkFile {
+    /// Opens the file, or creates a lost one.
+    pub(crate) fn open(disk: &dyn Disk, recovered: &Recovered) -> Result<MarkFile, Error> {
+        let file = match disk.open(mark::NAME, Access::Write) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => create_mark_file(disk),
+            opened => opened,
+        };
+        Ok(MarkFile {
+            file: file.map_err(|error| Error::io("cannot open", mark::NAME, error))?,
+            store_id: recovered.manifest.store_id,
+            sequence: recovered.mark.as_ref().map_or(0, |mark| mark.sequence),
+            is_synced: true,
+            is_clean: recovered.mark.as_ref().is_some_and(|mark| mark.clean),
+        })
+    }
+
+    /// Says how much of a segment is durable. Called after a sync only.
+    pub(crate) fn write(&mut self, segment: SegmentId, durable: &Tip, clean: bool) -> Result<(), Error> {
+        self.sequence += 1;
+        let mark = Mark {
+            store_id: self.store_id,
+            sequence: self.sequence,
+            segment,
+            durable_end: durable.offset,
+            position: durable.position,
+            chain: durable.chain,
+            clean,
+        };
+        (self.is_synced, self.is_clean) = (false, clean);
+        write_all(self.file.as_ref(), &mark.write(), mark.offset())
+            .map_err(|error| Error::io("cannot write", mark::NAME, error))
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.is_synced
+    }
+
+    /// Whether the newest slot says that nothing follows.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.is_clean
+    }
+
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        self.file.sync().map_err(|error| Error::io("cannot sync", mark::NAME, error))?;
+        self.is_synced = true;
+        Ok(())
+    }
+}
+
+/// Both slots get their blocks now, so that writing one never needs space.
+fn create_mark_file(disk: &dyn Disk) -> std::io::Result<Box<dyn DiskFile>> {
+    let file = disk.open(mark::NAME, Access::CreateNew)?;
+    write_all(file.as_ref(), &[0; mark::FILE_BYTES], 0)?;
+    file.sync()?;
+    disk.sync_directory("")?;
+    Ok(file)
+}
+
+/// Creates the files of a new store. MANIFEST comes last: where it is, the others once were.
+pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> Result<(), Error> {
+    let failed = |what: &'static str| move |error| Error::io("cannot create", what, error);
+    let random = disk.random().map_err(failed("a store id"))?;
+    let store_id = *uuid::Builder::from_random_bytes(crate::format::array(&random, 0)).as_uuid().as_bytes();
+    disk.create_directory(DIRECTORY).map_err(failed(DIRECTORY))?;
+    match disk.remove(mark::NAME) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(mark::NAME)(error)),
+        _ => {}
+    }
+    let header = next_header(disk, options, store_id, None, now)?;
+    let first = Mark {
+        store_id,
+        sequence: 1,
+        segment: header.id,
+        durable_end: u32::try_from(HEADER).expect("144"),
+        position: 0,
+        chain: genesis(&store_id),
+        clean: true,
+    };
+    let file = create_mark_file(disk).map_err(failed(mark::NAME))?;
+    write_all(file.as_ref(), &first.write(), first.offset()).map_err(failed(mark::NAME))?;
+    file.sync().map_err(failed(mark::NAME))?;
+    SegmentFile::create(disk, header, first_zeros(disk, options)).map_err(Failure::into_error)?;
+    replace(disk, &Manifest::new(store_id, now).write().0).map_err(Failure::into_error)
+}

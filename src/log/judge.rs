@@ -1,0 +1,69 @@
+//! Decides whether the end of the log is a clean end, a torn tail, or damage to acknowledged data.
+//!
+//! Pure. A torn tail and damage look alike from inside a segment; what tells them apart is
+//! evidence of what was durable: MARK, and the durable end that every later frame header repeats.
+//! SPEC.md "Recovery" has the table and its reasons. Row: log.
+
+use crate::format::frame;
+use crate::format::segment::SegmentHeader;
+
+/// What is known about the last segment once the walk has ended at `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    /// The first offset at which no whole frame begins.
+    pub(crate) end: u32,
+    /// MARK's durable end, if MARK speaks of this segment.
+    pub(crate) marked: Option<u32>,
+    /// The highest durable end that any whole header before or behind `end` repeats.
+    pub(crate) repeated: u32,
+    /// Behind the last byte that is not zero, if there is one at or after `end`.
+    pub(crate) last_nonzero: Option<u32>,
+    /// From the segment's header.
+    pub(crate) unsynced_bytes_max: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Only zeros follow.
+    Clean,
+    /// What follows was never acknowledged as durable: cut it.
+    Torn,
+    /// Acknowledged data is damaged or missing: touch nothing.
+    Corrupt(&'static str),
+}
+
+// marked > end | repeated > end | bytes beyond what can be unsynced | bytes | verdict
+// yes          | any            | any                               | any   | Corrupt: MARK proves more
+// no           | yes            | any                               | any   | Corrupt: a later frame proves more
+// no           | no             | yes                               | yes   | Corrupt: too far out to be torn
+// no           | no             | no                                | no    | Clean
+// no           | no             | no                                | yes   | Torn
+pub(crate) fn judge(evidence: &Evidence) -> Verdict {
+    if evidence.marked.is_some_and(|marked| marked > evidence.end) {
+        return Verdict::Corrupt(
+            "acknowledged data is damaged or missing: MARK proves that the log went on here",
+        );
+    }
+    if evidence.repeated > evidence.end {
+        return Verdict::Corrupt("acknowledged data is damaged: a later append proves that it was durable");
+    }
+    let Some(last_nonzero) = evidence.last_nonzero else { return Verdict::Clean };
+    let proven = evidence.marked.unwrap_or(0).max(evidence.repeated);
+    if u64::from(last_nonzero) > u64::from(proven).saturating_add(evidence.unsynced_bytes_max) {
+        return Verdict::Corrupt("data is damaged, and too much follows for a torn tail");
+    }
+    Verdict::Torn
+}
+
+/// The highest durable end repeated by a whole frame header in `bytes`, which begin at `offset`.
+///
+/// A header counts even if its body is torn: what it says was true when it was built.
+pub(crate) fn repeated_in(header: &SegmentHeader, bytes: &[u8], offset: u64) -> u32 {
+    (offset..)
+        .step_by(crate::format::ALIGN)
+        .zip((0..bytes.len()).step_by(crate::format::ALIGN))
+        .filter_map(|(offset, at)| frame::read_header(&bytes[at..], header.frame_mark(offset)).ok())
+        .map(|found| found.durable_end)
+        .max()
+        .unwrap_or(0)
+}

@@ -1,0 +1,425 @@
+//! The log: appends groups of frames to the last segment, makes them durable, rolls to the next.
+//!
+//! Owned by one thread. Invariants:
+//! - what is staged becomes written as a whole or not at all; after a failed write the file is cut
+//!   back to what was written before, or the log is poisoned;
+//! - MARK is written after a sync and never before one, so it never runs ahead of durable data;
+//! - a segment is sealed and synced before the next one exists, so only the last can be torn;
+//! - after a failed sync nothing is ever synced or written again.
+//!
+//! Row: log.
+
+pub(crate) mod files;
+pub(crate) mod judge;
+pub(crate) mod recover;
+pub(crate) mod scan;
+pub(crate) mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::disk::{Disk, write_all};
+use crate::error::{Error, ErrorKind};
+use crate::format::Damage;
+use crate::format::chain::{Assigned, Hash, extended_content, link};
+use crate::format::frame::{self, Frame, FrameHeader};
+use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
+
+use files::{ManifestFile, MarkFile};
+use recover::{Recovered, listing, seal};
+use scan::Tip;
+use segment::{SegmentFile, wide};
+
+/// Why a step of the log failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing of it was written, and it may be tried again.
+    Refused(Error),
+    /// What is on the disk is not known any more; the log must not be touched again.
+    Poison(Error),
+}
+
+/// The numbers the log works with.
+#[derive(Clone, Copy)]
+pub(crate) struct LogOptions {
+    pub(crate) segment_bytes_max: u32,
+    pub(crate) unsynced_bytes_max: u64,
+}
+
+/// An append, ready to become a frame.
+pub(crate) struct NewFrame<'a> {
+    pub(crate) body: &'a [u8],
+    pub(crate) body_checksum: u32,
+    /// Of the body.
+    pub(crate) content: Hash,
+    pub(crate) events: u16,
+    pub(crate) key: Option<[u8; 16]>,
+    pub(crate) first_version: u64,
+    /// A version per event, if there are several entities.
+    pub(crate) version_table: &'a [u8],
+    pub(crate) now: u64,
+}
+
+/// Zeros ahead of the end: overwriting them is a third cheaper to sync than growing the file. They
+/// are written together with the frame that passes the last of them. SPEC.md "Zeros ahead".
+const FIRST_ZEROS: u64 = 64 << 10;
+const MORE_ZEROS: u64 = 256 << 10;
+
+pub(crate) struct Log {
+    disk: Arc<dyn Disk>,
+    options: LogOptions,
+    manifest: ManifestFile,
+    mark: MarkFile,
+    segment: Arc<SegmentFile>,
+    /// The last segment was sealed, and the next could not be created yet.
+    is_sealed: bool,
+    /// Behind the last frame that is staged, written, durable.
+    staged: Tip,
+    written: Tip,
+    durable: Tip,
+    /// The file has zeros up to here.
+    zeros_end: u64,
+    /// The staged frames' bytes, and behind a write those written last.
+    buffer: Vec<u8>,
+}
+
+impl Log {
+    /// Goes on where recovery ended; in a new segment unless the last was closed cleanly.
+    pub(crate) fn resume(
+        disk: Arc<dyn Disk>,
+        options: LogOptions,
+        recovered: &mut Recovered,
+        now: u64,
+    ) -> Result<Log, Error> {
+        let mut manifest = ManifestFile::new(recovered.manifest.clone(), recovered.manifest_digest);
+        let mark = MarkFile::open(disk.as_ref(), recovered)?;
+        if !recovered.newly_sealed.is_empty() {
+            manifest.add(disk.as_ref(), recovered.newly_sealed.drain(..)).map_err(Failure::into_error)?;
+        }
+        let last = recovered.segments.last().cloned();
+        let appendable = recovered.appendable;
+        let (segment, tip) = match (last, recovered.tip) {
+            (Some(segment), Some(tip)) if appendable => (segment, tip),
+            (_, tip) => {
+                let header = next_header(disk.as_ref(), &options, recovered.manifest.store_id, tip, now)?;
+                let zeros = first_zeros(disk.as_ref(), &options);
+                let created =
+                    SegmentFile::create(disk.as_ref(), header, zeros).map_err(Failure::into_error)?;
+                let segment = Arc::new(created);
+                recovered.segments.push(segment.clone());
+                let tip = Tip::start(&segment);
+                (segment, tip)
+            }
+        };
+        let zeros_end = segment.length()?;
+        let mut log = Log {
+            disk,
+            options,
+            manifest,
+            mark,
+            segment,
+            is_sealed: false,
+            staged: tip,
+            written: tip,
+            durable: tip,
+            zeros_end,
+            buffer: Vec::new(),
+        };
+        if !appendable {
+            log.write_mark(false).map_err(Failure::into_error)?;
+        }
+        Ok(log)
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<SegmentFile> {
+        &self.segment
+    }
+
+    pub(crate) fn staged(&self) -> &Tip {
+        &self.staged
+    }
+
+    pub(crate) fn written(&self) -> &Tip {
+        &self.written
+    }
+
+    pub(crate) fn durable(&self) -> &Tip {
+        &self.durable
+    }
+
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.written.offset > self.durable.offset
+    }
+
+    /// The largest frame this log takes.
+    pub(crate) fn frame_bytes_max(&self) -> u64 {
+        self.segment.header.unsynced_bytes_max
+    }
+
+    /// Whether a frame would make the segment longer than planned; the first one always fits.
+    pub(crate) fn must_roll(&self, frame_bytes: usize) -> bool {
+        let is_empty = wide(self.staged.offset) == HEADER;
+        let end = wide(self.staged.offset).saturating_add(frame_bytes);
+        self.is_sealed || (!is_empty && end > wide(self.options.segment_bytes_max))
+    }
+
+    /// Whether a frame would leave more unsynced than the segment's header promises.
+    pub(crate) fn must_sync(&self, frame_bytes: usize) -> bool {
+        let unsynced = wide(self.staged.offset - self.durable.offset).saturating_add(frame_bytes);
+        u64::try_from(unsynced).unwrap_or(u64::MAX) > self.segment.header.unsynced_bytes_max
+    }
+
+    /// Adds a frame to what the next [`Log::write`] writes; where it begins, and the header's chain
+    /// and time, are in [`Log::staged`] afterwards.
+    pub(crate) fn stage(&mut self, new: &NewFrame<'_>) {
+        let recorded_at = self.staged.recorded_at.max(new.now);
+        let position = self.staged.position + 1;
+        let flags = FrameHeader::flags_for(new.key.is_some(), !new.version_table.is_empty());
+        let assigned =
+            Assigned { position, recorded_at, first_version: new.first_version, events: new.events, flags };
+        let content = match new.key {
+            Some(key) => extended_content(&new.content, &[key.as_slice(), new.version_table].concat()),
+            None => extended_content(&new.content, new.version_table),
+        };
+        let header = FrameHeader {
+            body_bytes: narrow(new.body.len()),
+            body_checksum: new.body_checksum,
+            position_offset: narrow_u64(position - self.segment.header.id.first_position),
+            durable_end: self.durable.offset,
+            events: new.events,
+            flags,
+            recorded_at,
+            first_version: new.first_version,
+            chain: link(&self.staged.chain, &content, &assigned),
+            key: new.key,
+            version_table: new.version_table,
+        };
+        header.write(&mut self.buffer, self.segment.header.frame_mark(self.staged.offset.into()));
+        self.buffer.extend_from_slice(new.body);
+        self.staged = Tip {
+            offset: self.staged.offset + narrow(header.frame_bytes()),
+            position: self.staged.position + u64::from(new.events),
+            recorded_at,
+            chain: header.chain,
+            frames: self.staged.frames + 1,
+            events: self.staged.events + u32::from(new.events),
+        };
+    }
+
+    /// A frame of the last write, taken apart from the bytes it was written from.
+    pub(crate) fn written_frame(&self, offset: u32) -> Result<Frame<'_>, Damage> {
+        let start = self.written.offset - narrow(self.buffer.len());
+        frame::trust(&self.buffer[wide(offset - start)..], self.segment.header.frame_mark(offset.into()))
+    }
+
+    /// Forgets the bytes of the last write.
+    pub(crate) fn clear(&mut self) {
+        self.buffer.clear();
+    }
+
+    /// Writes what is staged, at once.
+    pub(crate) fn write(&mut self) -> Result<(), Failure> {
+        let offset = u64::from(self.written.offset);
+        let passes_zeros = u64::from(self.staged.offset) > self.zeros_end;
+        match write_all(self.segment.file.as_ref(), &self.buffer, offset) {
+            Ok(()) => self.written = self.staged,
+            Err(error) => return Err(self.cut_back(Error::io("cannot write", &self.segment.path, error))),
+        }
+        if passes_zeros { self.write_zeros() } else { Ok(()) }
+    }
+
+    /// Extends the zeros; without room for them the log simply grows without.
+    fn write_zeros(&mut self) -> Result<(), Failure> {
+        let end = u64::from(self.written.offset);
+        self.zeros_end = end;
+        let next = end.next_multiple_of(MORE_ZEROS).min(self.options.segment_bytes_max.into());
+        if !self.disk.wants_zeros() || next <= end {
+            return Ok(());
+        }
+        let zeros = vec![0; usize::try_from(next - end).expect("at most 256 KiB")];
+        match write_all(self.segment.file.as_ref(), &zeros, end) {
+            Ok(()) => self.zeros_end = next,
+            Err(error) => {
+                let error = Error::io("cannot write", &self.segment.path, error);
+                if let poison @ Failure::Poison(_) = Failure::of_write(error) {
+                    return Err(poison);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a failed write not to have happened: cuts the file to what was written before. Only
+    /// then is it certain that nothing of the group will be found later.
+    fn cut_back(&mut self, error: Error) -> Failure {
+        if error.kind() != ErrorKind::NoSpace {
+            return Failure::Poison(error);
+        }
+        self.unstage();
+        let end = u64::from(self.written.offset);
+        match self.segment.file.set_length(end).and_then(|()| self.segment.file.sync()) {
+            Ok(()) => {
+                self.zeros_end = end;
+                self.durable = self.written;
+                let free = self.disk.free_bytes().map_or_else(|_| "?".to_owned(), |bytes| bytes.to_string());
+                let text = format!(
+                    "{error} ({free} bytes free); nothing was written, appends resume when there is space"
+                );
+                Failure::Refused(Error::with_source(ErrorKind::NoSpace, text, error))
+            }
+            Err(error) => Failure::Poison(Error::io("cannot cut back", &self.segment.path, error)),
+        }
+    }
+
+    /// Forgets what is staged.
+    pub(crate) fn unstage(&mut self) {
+        self.staged = self.written;
+        self.buffer.clear();
+    }
+
+    /// Makes everything written durable, and then says so in MARK.
+    pub(crate) fn sync(&mut self) -> Result<(), Failure> {
+        let synced = self.segment.file.sync();
+        synced.map_err(|error| Failure::Poison(Error::io("cannot sync", &self.segment.path, error)))?;
+        self.durable = self.written;
+        self.write_mark(false)
+    }
+
+    fn write_mark(&mut self, clean: bool) -> Result<(), Failure> {
+        self.mark.write(self.segment.header.id, &self.durable, clean).map_err(Failure::Poison)
+    }
+
+    /// Makes MARK itself durable; not needed for safety, so it is done when there is time.
+    pub(crate) fn sync_mark(&mut self) -> Result<(), Failure> {
+        self.mark.sync().map_err(Failure::Poison)
+    }
+
+    pub(crate) fn mark_is_synced(&self) -> bool {
+        self.mark.is_synced()
+    }
+
+    /// Ends this segment and begins the next. What is staged must have been written.
+    pub(crate) fn roll(&mut self, now: u64) -> Result<(), Failure> {
+        if !self.is_sealed {
+            self.seal()?;
+        }
+        self.create_next(now)
+    }
+
+    fn seal(&mut self) -> Result<(), Failure> {
+        let end = u64::from(self.written.offset);
+        let seal = seal(&self.written).map_err(Failure::Refused)?;
+        let file = self.segment.file.as_ref();
+        if let Err(error) = write_all(file, &seal.write(&self.segment.header, end), end) {
+            return Err(self.cut_back(Error::io("cannot seal", &self.segment.path, error)));
+        }
+        let poison = |error| Failure::Poison(Error::io("cannot seal", &self.segment.path, error));
+        file.set_length(seal.length.into()).map_err(poison)?;
+        file.sync().map_err(poison)?;
+        self.is_sealed = true;
+        self.durable = self.written;
+        self.write_mark(false)?;
+        self.sync_mark()?;
+        let listing = listing(self.segment.header.id, self.segment.header.recorded_before, &seal);
+        match self.manifest.add(self.disk.as_ref(), std::iter::once(listing)) {
+            // The manifest may lag behind; opening walks on from where it ends.
+            Err(Failure::Refused(error)) => tracing::warn!(%error, "the manifest was not replaced"),
+            other => other?,
+        }
+        tracing::info!(segment = self.segment.path, events = seal.events, "sealed");
+        Ok(())
+    }
+
+    fn create_next(&mut self, now: u64) -> Result<(), Failure> {
+        let store_id = self.segment.header.store_id;
+        let header = next_header(self.disk.as_ref(), &self.options, store_id, Some(self.written), now)
+            .map_err(Failure::Refused)?;
+        let path = header.id.path();
+        let zeros = first_zeros(self.disk.as_ref(), &self.options);
+        let segment = match SegmentFile::create(self.disk.as_ref(), header, zeros) {
+            Ok(segment) => Arc::new(segment),
+            // Nothing was ever acknowledged in it; without it, creating can be tried again.
+            Err(Failure::Refused(error)) => {
+                return Err(match self.disk.remove(&path) {
+                    Err(other) if other.kind() != std::io::ErrorKind::NotFound => Failure::Poison(error),
+                    _ => Failure::Refused(error),
+                });
+            }
+            Err(poison) => return Err(poison),
+        };
+        self.zeros_end = segment.length().map_err(Failure::Refused)?;
+        self.segment = segment;
+        self.is_sealed = false;
+        let tip = Tip::start(&self.segment);
+        (self.staged, self.written, self.durable) = (tip, tip, tip);
+        Ok(())
+    }
+
+    /// The last words: everything durable, MARK clean and durable.
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        let closing = |log: &mut Log| {
+            if log.has_unsynced() {
+                log.sync()?;
+            }
+            if !log.mark.is_clean() && !log.is_sealed {
+                log.write_mark(true)?;
+            }
+            if log.mark.is_synced() { Ok(()) } else { log.sync_mark() }
+        };
+        closing(self).map_err(Failure::into_error)
+    }
+}
+
+impl Failure {
+    /// A full disk can be waited out; any other failed write leaves it open what was written.
+    pub(crate) fn of_write(error: Error) -> Failure {
+        if error.kind() == ErrorKind::NoSpace { Failure::Refused(error) } else { Failure::Poison(error) }
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Failure::Refused(error) | Failure::Poison(error) => error,
+        }
+    }
+}
+
+/// The header of the segment that continues the log at `tip`; of the first one without a tip.
+pub(crate) fn next_header(
+    disk: &dyn Disk,
+    options: &LogOptions,
+    store_id: [u8; 16],
+    tip: Option<Tip>,
+    now: u64,
+) -> Result<SegmentHeader, Error> {
+    let random =
+        disk.random().map_err(|error| Error::io("cannot get random bytes for", "a segment", error))?;
+    let (position, recorded_before, chain_before) = match tip {
+        Some(tip) => (tip.position, tip.recorded_at, tip.chain),
+        None => (0, 0, crate::format::chain::genesis(&store_id)),
+    };
+    Ok(SegmentHeader {
+        store_id,
+        id: SegmentId { first_position: position + 1, generation: 0 },
+        salt: crate::format::u64_at(&random, 0),
+        created_at: now,
+        unsynced_bytes_max: options.unsynced_bytes_max,
+        chain_before,
+        recorded_before,
+    })
+}
+
+/// How long a new segment's file is.
+pub(crate) fn first_zeros(disk: &dyn Disk, options: &LogOptions) -> usize {
+    let zeros = if disk.wants_zeros() { FIRST_ZEROS.min(options.segment_bytes_max.into()) } else { 0 };
+    usize::try_from(zeros).expect("at most 64 KiB")
+}
+
+/// Frames are checked against the segment's bounds before they are staged.
+fn narrow(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a frame fits a segment")
+}
+
+fn narrow_u64(offset: u64) -> u32 {
+    u32::try_from(offset).expect("a segment holds fewer than 2^32 events")
+}

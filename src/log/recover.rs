@@ -1,0 +1,564 @@
+//! Opens the files of a store: finds where the log ends, and repairs what may be repaired.
+//!
+//! Invariants: acknowledged data is never cut; damage changes nothing on disk; every repair can be
+//! interrupted anywhere and done again. After an unclean stop the device is read, not the cache
+//! (a failed sync may have left pages in it that the device never got), and the log goes on in a
+//! new segment.
+//! SPEC.md "Recovery". Row: log. Tested by tests/it/crash.rs, fault.rs and corrupt.rs.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::disk::{Access, Disk, read_full, write_all};
+use crate::error::{Error, ErrorKind};
+use crate::format::Damage;
+use crate::format::chain::Hash;
+use crate::format::frame::Frame;
+use crate::format::manifest::{self, Manifest, SealedSegment};
+use crate::format::mark::{self, Mark};
+use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader, SegmentId};
+use crate::report::{Cut, OpenReport};
+
+use super::judge::{Evidence, Verdict, judge, repeated_in};
+use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
+use super::segment::{SegmentFile, damaged, wide};
+
+/// What was found; enough to read, and to start writing.
+pub(crate) struct Recovered {
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_digest: Hash,
+    pub(crate) mark: Option<Mark>,
+    /// In order of position.
+    pub(crate) segments: Vec<Arc<SegmentFile>>,
+    /// Seals of segments that the manifest does not list yet.
+    pub(crate) newly_sealed: Vec<SealedSegment>,
+    /// Behind the last frame of the last segment.
+    pub(crate) tip: Option<Tip>,
+    /// Whether the last segment takes further frames as it is.
+    pub(crate) appendable: bool,
+    pub(crate) report: OpenReport,
+}
+
+/// Sees every frame: its segment, its offset, and where the log stands behind it.
+pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) -> Result<(), Error> + 'a;
+
+/// Event ids hold positions of 48 bits.
+const POSITION_MAX: u64 = 1 << 48;
+
+/// How to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The lock is held: repair what may be repaired.
+    Write,
+    /// Change nothing; nobody writes just now.
+    Read,
+    /// Change nothing; somebody writes, so look no further than MARK.
+    ReadBesideWriter,
+}
+
+/// Finds and checks everything; `Ok(None)` if there is no store yet.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    purpose: Purpose,
+    visit: &mut Visit<'_>,
+) -> Result<Option<Recovered>, Error> {
+    let started = Instant::now();
+    let mark = read_mark(disk)?;
+    let Some((manifest, manifest_digest)) = read_manifest(disk)? else {
+        check_uninitialised(disk, mark.as_ref(), purpose)?;
+        return Ok(None);
+    };
+    if mark.as_ref().is_some_and(|mark| mark.store_id != manifest.store_id) {
+        return Err(Error::corrupt(mark::NAME, 0, "it belongs to another store than MANIFEST"));
+    }
+    let report = OpenReport { clean: true, mark_found: mark.is_some(), ..OpenReport::default() };
+    let mut opening = Opening {
+        disk,
+        purpose,
+        visit,
+        mark_met: mark.is_none(),
+        state: Recovered {
+            manifest,
+            manifest_digest,
+            mark,
+            segments: Vec::new(),
+            newly_sealed: Vec::new(),
+            tip: None,
+            appendable: false,
+            report,
+        },
+    };
+    let later = opening.later_segments()?;
+    opening.state.report.steps.push(("survey", started.elapsed()));
+    let scanning = Instant::now();
+    opening.sealed_segments()?;
+    opening.open_segments(&later)?;
+    opening.check_mark_met()?;
+    opening.state.report.steps.push(("scan", scanning.elapsed()));
+    opening.state.report.segments = opening.state.segments.len();
+    Ok(Some(opening.state))
+}
+
+struct Opening<'a, 'v> {
+    disk: &'a dyn Disk,
+    purpose: Purpose,
+    visit: &'a mut Visit<'v>,
+    /// Whether the walk came by the place MARK speaks of, and found the same chain.
+    mark_met: bool,
+    state: Recovered,
+}
+
+impl Opening<'_, '_> {
+    /// The segments after the manifest's last, in order; notes names it does not know.
+    fn later_segments(&mut self) -> Result<Vec<SegmentId>, Error> {
+        let listed: BTreeSet<SegmentId> = self.state.manifest.sealed.iter().map(|sealed| sealed.id).collect();
+        let next =
+            self.state.manifest.sealed.last().map_or(1, |sealed| sealed.last_position.saturating_add(1));
+        let mut later = BTreeSet::new();
+        for name in list(self.disk, DIRECTORY)? {
+            match SegmentId::parse(&name) {
+                Some(id) if listed.contains(&id) => {}
+                Some(id) if id.generation == 0 && id.first_position >= next => drop(later.insert(id)),
+                _ => self.state.report.unknown.push(format!("{DIRECTORY}/{name}")),
+            }
+        }
+        const KNOWN: [&str; 6] = ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine"];
+        for name in list(self.disk, "")? {
+            if name == manifest::TEMPORARY && self.purpose == Purpose::Write {
+                self.remove(manifest::TEMPORARY)?;
+            } else if !KNOWN.contains(&name.as_str()) && name != manifest::TEMPORARY {
+                self.state.report.unknown.push(name);
+            }
+        }
+        Ok(later.into_iter().collect())
+    }
+
+    /// Everything the manifest lists must be there as it says.
+    fn sealed_segments(&mut self) -> Result<(), Error> {
+        for sealed in self.state.manifest.sealed.clone() {
+            let segment = self.open_existing(sealed.id)?;
+            if segment.length()? != u64::from(sealed.length) {
+                return Err(Error::corrupt(
+                    &segment.path,
+                    0,
+                    "the file has another length than MANIFEST says",
+                ));
+            }
+            let found = self.walk(&segment, u32::MAX)?;
+            match found.ending {
+                Ending::Sealed(seal) if seal.chain == sealed.chain && seal.events == sealed.events => {
+                    self.state.segments.push(segment);
+                    self.state.tip = Some(found.tip);
+                }
+                Ending::Invalid(damage) => return Err(segment.damaged(found.tip.offset.into(), &damage)),
+                _ => {
+                    let what = "the segment does not end as MANIFEST says";
+                    return Err(Error::corrupt(&segment.path, found.tip.offset.into(), what));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments after the manifest: all but the last sealed, the last as it was left.
+    fn open_segments(&mut self, later: &[SegmentId]) -> Result<(), Error> {
+        for (index, id) in later.iter().enumerate() {
+            let is_last = index + 1 == later.len();
+            if is_last && self.purpose == Purpose::ReadBesideWriter && self.is_beyond_mark(*id) {
+                break;
+            }
+            if is_last && self.is_debris(*id)? {
+                break;
+            }
+            let segment = self.open_existing(*id)?;
+            if is_last {
+                self.last_segment(segment)?;
+            } else {
+                let found = self.walk(&segment, u32::MAX)?;
+                match found.ending {
+                    Ending::Sealed(seal) => self.keep_sealed(segment, &found.tip, &seal),
+                    Ending::Invalid(damage) => return Err(segment.damaged(found.tip.offset.into(), &damage)),
+                    Ending::Zeros => {
+                        let what = "the segment is not sealed, but a later one exists";
+                        return Err(Error::corrupt(&segment.path, found.tip.offset.into(), what));
+                    }
+                }
+            }
+        }
+        let has_events = self.state.mark.as_ref().is_some_and(|mark| mark.position > 0);
+        if self.state.segments.is_empty() && (later.is_empty() || has_events) {
+            return Err(Error::corrupt(DIRECTORY, 0, "the store's first segment is missing"));
+        }
+        Ok(())
+    }
+
+    fn is_beyond_mark(&self, id: SegmentId) -> bool {
+        self.state.mark.as_ref().is_none_or(|mark| mark.segment < id)
+    }
+
+    fn last_segment(&mut self, segment: Arc<SegmentFile>) -> Result<(), Error> {
+        let clean = self.is_clean(&segment)?;
+        if self.purpose == Purpose::Write && !clean {
+            self.reread_from_device(&segment)?;
+        }
+        let limit = match (&self.state.mark, self.purpose) {
+            (Some(mark), Purpose::ReadBesideWriter) if mark.segment == segment.header.id => mark.durable_end,
+            _ => u32::MAX,
+        };
+        let found = self.walk(&segment, limit)?;
+        self.state.tip = Some(found.tip);
+        let ends_at_mark = self.state.mark.as_ref().is_some_and(|mark| mark.durable_end == found.tip.offset);
+        match &found.ending {
+            Ending::Sealed(seal) => {
+                self.keep_sealed(segment, &found.tip, seal);
+                return Ok(());
+            }
+            Ending::Invalid(newer @ Damage::Newer(_)) => {
+                return Err(segment.damaged(found.tip.offset.into(), newer));
+            }
+            Ending::Zeros if clean && ends_at_mark => self.state.appendable = true,
+            Ending::Zeros if self.purpose == Purpose::ReadBesideWriter => {}
+            _ => self.judge(&segment, &found)?,
+        }
+        self.state.segments.push(segment);
+        Ok(())
+    }
+
+    /// Closed by the last writer, and nothing came after.
+    fn is_clean(&self, segment: &SegmentFile) -> Result<bool, Error> {
+        match &self.state.mark {
+            Some(mark) if mark.clean && mark.segment == segment.header.id => {
+                Window::new(segment, u32::MAX)?.is_zero_from(mark.durable_end)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// After a failed sync the cache may hold what the device never got; only the device counts.
+    fn reread_from_device(&self, segment: &SegmentFile) -> Result<(), Error> {
+        let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
+        segment.file.sync().map_err(failed)?;
+        segment
+            .file
+            .drop_cache(0)
+            .map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
+    }
+
+    /// An unclean end: decides, and repairs if it may.
+    fn judge(&mut self, segment: &Arc<SegmentFile>, found: &Scan) -> Result<(), Error> {
+        let end = found.tip.offset;
+        let evidence = evidence(segment, self.state.mark.as_ref(), end)?;
+        self.state.report.clean = false;
+        match judge(&evidence) {
+            Verdict::Corrupt(what) => return Err(Error::corrupt(&segment.path, end.into(), what)),
+            Verdict::Clean => {}
+            Verdict::Torn => self.report_cut(segment, end, evidence.last_nonzero.unwrap_or(end))?,
+        }
+        if self.purpose == Purpose::Write {
+            self.cut(segment, &found.tip)?;
+        }
+        Ok(())
+    }
+
+    fn report_cut(&mut self, segment: &SegmentFile, end: u32, last_nonzero: u32) -> Result<(), Error> {
+        let kept = match self.purpose {
+            Purpose::Write => self.quarantine(segment, end, last_nonzero)?,
+            _ => None,
+        };
+        let cut = Cut {
+            segment: segment.path.clone(),
+            offset: end.into(),
+            bytes: (last_nonzero - end).into(),
+            kept,
+        };
+        tracing::warn!(segment = cut.segment, offset = cut.offset, bytes = cut.bytes, "a torn tail was cut");
+        self.state.report.cut = Some(cut);
+        Ok(())
+    }
+
+    /// Keeps what will be cut for a person to look at. A full disk must not keep a store from
+    /// being opened, so then the bytes are let go, and the report says so.
+    fn quarantine(
+        &self,
+        segment: &SegmentFile,
+        end: u32,
+        last_nonzero: u32,
+    ) -> Result<Option<String>, Error> {
+        const KEPT_BYTES_MAX: u32 = 64 << 20;
+        let bytes = segment.block(end..last_nonzero.min(end.saturating_add(KEPT_BYTES_MAX)))?.bytes;
+        let id = segment.header.id;
+        let path = format!("quarantine/{:020}.{}.{end}.torn", id.first_position, id.generation);
+        let keep = || {
+            self.disk.create_directory("quarantine")?;
+            self.disk.sync_directory("")?;
+            // What an interrupted recovery kept is a part of what we keep now.
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let file = self.disk.open(&path, Access::CreateNew)?;
+            write_all(file.as_ref(), &bytes, 0)?;
+            file.sync()?;
+            self.disk.sync_directory("quarantine")
+        };
+        match keep().map_err(|error| Error::io("cannot write", &path, error)) {
+            Ok(()) => Ok(Some(path)),
+            Err(error) if error.kind() == ErrorKind::NoSpace => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Cuts the segment at its end and seals it there, so that the log goes on in a new one. One
+    /// without any frame is only cut: it is as good as new.
+    fn cut(&mut self, segment: &Arc<SegmentFile>, tip: &Tip) -> Result<(), Error> {
+        let failed = |error| Error::io("cannot cut", &segment.path, error);
+        segment.file.set_length(tip.offset.into()).map_err(failed)?;
+        if wide(tip.offset) == HEADER {
+            segment.file.sync().map_err(failed)?;
+            self.state.appendable = true;
+            return Ok(());
+        }
+        let seal = seal(tip)?;
+        let bytes = seal.write(&segment.header, tip.offset.into());
+        write_all(segment.file.as_ref(), &bytes, tip.offset.into()).map_err(failed)?;
+        segment.file.sync().map_err(failed)?;
+        self.state.newly_sealed.push(listing(segment.header.id, segment.header.recorded_before, &seal));
+        Ok(())
+    }
+
+    fn keep_sealed(&mut self, segment: Arc<SegmentFile>, tip: &Tip, seal: &Seal) {
+        self.state.newly_sealed.push(listing(segment.header.id, segment.header.recorded_before, seal));
+        self.state.segments.push(segment);
+        self.state.tip = Some(*tip);
+    }
+
+    /// Opens a segment and checks that it continues what came before it.
+    fn open_existing(&mut self, id: SegmentId) -> Result<Arc<SegmentFile>, Error> {
+        let path = id.path();
+        let access = if self.purpose == Purpose::Write { Access::Write } else { Access::Read };
+        let access = if self.state.manifest.sealed.iter().any(|sealed| sealed.id == id) {
+            Access::Read
+        } else {
+            access
+        };
+        let file = self.disk.open(&path, access).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, "the segment is missing"),
+            _ => Error::io("cannot open", &path, error),
+        })?;
+        let header =
+            SegmentFile::read_header(file.as_ref(), &path)?.map_err(|damage| damaged(&path, 0, &damage))?;
+        self.check_continues(&header, id).map_err(|what| Error::corrupt(&path, 0, what))?;
+        Ok(Arc::new(SegmentFile { header, path, file }))
+    }
+
+    fn check_continues(&self, header: &SegmentHeader, id: SegmentId) -> Result<(), &'static str> {
+        let manifest = &self.state.manifest;
+        if header.store_id != manifest.store_id
+            && !manifest.lineage.iter().any(|line| line.store_id == header.store_id)
+        {
+            return Err("the segment belongs to another store");
+        }
+        if header.id != id {
+            return Err("the segment is another one than its name says");
+        }
+        let (position, recorded_at, chain) = match &self.state.tip {
+            Some(tip) => (tip.position, tip.recorded_at, tip.chain),
+            None => (0, 0, crate::format::chain::genesis(&header.store_id)),
+        };
+        if header.id.first_position != position.saturating_add(1) {
+            return Err("the segment before this one is missing");
+        }
+        if header.id.first_position > POSITION_MAX {
+            return Err("the segment begins at an impossible position");
+        }
+        if header.chain_before != chain || header.recorded_before != recorded_at {
+            return Err("the segment does not continue the one before it");
+        }
+        Ok(())
+    }
+
+    /// A segment that was being created when the writer stopped: no whole header, and nothing behind.
+    fn is_debris(&mut self, id: SegmentId) -> Result<bool, Error> {
+        let path = id.path();
+        let failed = |error| Error::io("cannot open", &path, error);
+        let file = self.disk.open(&path, Access::Read).map_err(failed)?;
+        if !matches!(SegmentFile::read_header(file.as_ref(), &path)?, Err(Damage::Bad(_))) {
+            return Ok(false);
+        }
+        let length = file.length().map_err(failed)?;
+        let mut rest =
+            vec![0; usize::try_from(length.min(1 << 20)).expect("at most 1 MiB").saturating_sub(HEADER)];
+        read_full(file.as_ref(), &mut rest, u64::try_from(HEADER).expect("144")).map_err(failed)?;
+        let proven = self
+            .state
+            .mark
+            .as_ref()
+            .is_some_and(|mark| mark.segment >= id && mark.position >= id.first_position);
+        if proven || rest.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        drop(file);
+        self.state.report.clean = false;
+        if self.purpose == Purpose::Write {
+            self.remove(&path)?;
+            self.disk
+                .sync_directory(DIRECTORY)
+                .map_err(|error| Error::io("cannot sync", DIRECTORY, error))?;
+        }
+        Ok(true)
+    }
+
+    fn remove(&mut self, path: &str) -> Result<(), Error> {
+        self.disk.remove(path).map_err(|error| Error::io("cannot remove", path, error))?;
+        self.state.report.removed.push(path.to_owned());
+        Ok(())
+    }
+
+    fn walk(&mut self, segment: &Arc<SegmentFile>, limit: u32) -> Result<Scan, Error> {
+        let mark = self.state.mark.as_ref().filter(|mark| mark.segment == segment.header.id);
+        // Behind MARK nothing but the checksums speaks for a frame, so there the chain is recomputed.
+        let verify_chain_from = mark.map_or(0, |mark| mark.durable_end);
+        let is_listed = self.state.manifest.sealed.iter().any(|sealed| sealed.id == segment.header.id);
+        let met = |tip: &Tip| {
+            mark.is_some_and(|mark| {
+                tip.offset == mark.durable_end && tip.position == mark.position && tip.chain == mark.chain
+            })
+        };
+        let mut mark_met = met(&Tip::start(segment));
+        let report = &mut self.state.report;
+        let visit = &mut self.visit;
+        let found = scan(
+            segment,
+            &mut Walk {
+                limit,
+                verify_chain_from: if is_listed { u32::MAX } else { verify_chain_from },
+                visit: &mut |_, offset, frame, tip| {
+                    mark_met |= met(tip);
+                    report.appends += 1;
+                    report.events += u64::from(frame.header.events);
+                    visit(segment, offset, frame, tip)
+                },
+            },
+        )?;
+        self.state.report.bytes_read += found.bytes;
+        self.mark_met |= mark_met;
+        Ok(found)
+    }
+
+    /// What MARK speaks of must have been met, or acknowledged data is gone.
+    fn check_mark_met(&self) -> Result<(), Error> {
+        match &self.state.mark {
+            Some(mark) if !self.mark_met => {
+                let what =
+                    "acknowledged data is damaged or missing: MARK speaks of appends that are not there";
+                Err(Error::corrupt(&mark.segment.path(), mark.durable_end.into(), what))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Gathers what is known about the end of the last segment.
+pub(crate) fn evidence(segment: &SegmentFile, mark: Option<&Mark>, end: u32) -> Result<Evidence, Error> {
+    // Headers may straddle what one read fetches, so the pieces overlap by more than a header.
+    const PIECE: u32 = 1 << 19;
+    const OVERLAP: u32 = 1 << 19;
+    let mut window = Window::new(segment, u32::MAX)?;
+    let last_nonzero = window.last_nonzero(end)?;
+    let mut repeated = 0;
+    let mut offset = end;
+    while last_nonzero.is_some_and(|last| offset < last) {
+        let bytes = window.at(offset, wide(PIECE + OVERLAP))?;
+        repeated = repeated.max(repeated_in(&segment.header, bytes, offset.into()));
+        offset = offset.saturating_add(PIECE);
+    }
+    Ok(Evidence {
+        end,
+        marked: mark.filter(|mark| mark.segment == segment.header.id).map(|mark| mark.durable_end),
+        repeated,
+        last_nonzero,
+        unsynced_bytes_max: segment.header.unsynced_bytes_max,
+    })
+}
+
+/// The seal for a segment that ends at `tip`.
+pub(crate) fn seal(tip: &Tip) -> Result<Seal, Error> {
+    let length = tip.offset.checked_add(u32::try_from(crate::format::segment::SEAL).expect("72"));
+    Ok(Seal {
+        length: length.ok_or_else(|| Error::invalid("the segment is too long to be sealed"))?,
+        last_position: tip.position,
+        last_recorded_at: tip.recorded_at,
+        frames: tip.frames,
+        events: tip.events,
+        chain: tip.chain,
+    })
+}
+
+/// A sealed segment as the manifest lists it.
+pub(crate) fn listing(id: SegmentId, recorded_before: u64, seal: &Seal) -> SealedSegment {
+    SealedSegment {
+        id,
+        last_position: seal.last_position,
+        length: seal.length,
+        frames: seal.frames,
+        events: seal.events,
+        recorded_before,
+        last_recorded_at: seal.last_recorded_at,
+        chain: seal.chain,
+    }
+}
+
+pub(crate) fn read_manifest(disk: &dyn Disk) -> Result<Option<(Manifest, Hash)>, Error> {
+    /// A million segments, 64 TiB of events.
+    const MANIFEST_BYTES_MAX: u64 = 256 << 20;
+    let Some(bytes) = read_file(disk, manifest::NAME, MANIFEST_BYTES_MAX)? else { return Ok(None) };
+    Manifest::read(&bytes).map(Some).map_err(|damage| damaged(manifest::NAME, 0, &damage))
+}
+
+pub(crate) fn read_mark(disk: &dyn Disk) -> Result<Option<Mark>, Error> {
+    let bytes = read_file(disk, mark::NAME, u64::try_from(mark::FILE_BYTES).expect("8192"))?;
+    mark::newest(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
+}
+
+fn read_file(disk: &dyn Disk, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+    let failed = |error| Error::io("cannot read", name, error);
+    let file = match disk.open(name, Access::Read) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    let length = file.length().map_err(failed)?.min(bytes_max);
+    let mut bytes = vec![0; usize::try_from(length).expect("bounded above")];
+    let read = read_full(file.as_ref(), &mut bytes, 0).map_err(failed)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+/// Without a manifest there must be nothing but what an interrupted creation leaves; that is removed.
+fn check_uninitialised(disk: &dyn Disk, mark: Option<&Mark>, purpose: Purpose) -> Result<(), Error> {
+    let missing = || Error::corrupt(manifest::NAME, 0, "the file is missing, but the store has events");
+    if mark.is_some_and(|mark| mark.position > 0) {
+        return Err(missing());
+    }
+    for name in list(disk, DIRECTORY)? {
+        let path = format!("{DIRECTORY}/{name}");
+        let first = SegmentId { first_position: 1, generation: 0 };
+        let bytes = read_file(disk, &path, 1 << 30)?.unwrap_or_default();
+        if SegmentId::parse(&name) != Some(first) || bytes.iter().skip(HEADER).any(|byte| *byte != 0) {
+            return Err(missing());
+        }
+        if purpose == Purpose::Write {
+            disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Error> {
+    match disk.list(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|error| {
+            Error::io("cannot list", if directory.is_empty() { "the store" } else { directory }, error)
+        }),
+    }
+}

@@ -1,0 +1,303 @@
+//! Walks a segment from its header to where it ends, checking that every frame is whole and
+//! follows from the one before.
+//!
+//! Three outcomes, three arms: it ends as it should (zeros, or a seal), it is damaged from some
+//! offset on, or it could not be read (an error, never taken for an end).
+//! Row: log. Used by opening, by read-only opening and by verify.
+
+use crate::disk::read_full;
+use crate::error::Error;
+use crate::format::chain::{Assigned, Hash, body_content, extended_content, link, record_content};
+use crate::format::frame::{self, Frame};
+use crate::format::record::records;
+use crate::format::segment::{Attestation, HEADER, SEAL, Seal};
+use crate::format::{BODY_BYTES_MAX, Damage};
+
+use super::segment::{SegmentFile, wide};
+
+/// Where a walk stands: behind the last frame it accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tip {
+    /// In the segment.
+    pub(crate) offset: u32,
+    /// Of the last event.
+    pub(crate) position: u64,
+    pub(crate) recorded_at: u64,
+    pub(crate) chain: Hash,
+    /// Counted in this segment.
+    pub(crate) frames: u32,
+    pub(crate) events: u32,
+}
+
+impl Tip {
+    /// Before the first frame of a segment.
+    pub(crate) fn start(segment: &SegmentFile) -> Tip {
+        let header = &segment.header;
+        Tip {
+            offset: u32::try_from(HEADER).expect("144"),
+            position: header.id.first_position.saturating_sub(1),
+            recorded_at: header.recorded_before,
+            chain: header.chain_before,
+            frames: 0,
+            events: 0,
+        }
+    }
+}
+
+/// How a walk ended.
+#[derive(Debug)]
+pub(crate) enum Ending {
+    /// Nothing but zeros from here to the end of the file.
+    Zeros,
+    /// A seal that fits what was walked.
+    Sealed(Seal),
+    /// Something else; a torn tail, or damage.
+    Invalid(Damage),
+}
+
+pub(crate) struct Scan {
+    pub(crate) tip: Tip,
+    pub(crate) ending: Ending,
+    /// Bytes read.
+    pub(crate) bytes: u64,
+}
+
+/// What to look at while walking.
+pub(crate) struct Walk<'a> {
+    /// Stop here, as if the file ended; `u32::MAX` for all of it.
+    pub(crate) limit: u32,
+    /// Recompute the chain of frames at or after this offset; `u32::MAX` for none.
+    pub(crate) verify_chain_from: u32,
+    /// Sees every accepted frame, where it begins, and where the walk stands behind it.
+    #[expect(clippy::type_complexity, reason = "one visitor, spelled out once")]
+    pub(crate) visit: &'a mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &Tip) -> Result<(), Error>,
+}
+
+/// Walks from the segment's first frame.
+///
+/// # Errors
+///
+/// What reading gives, what `visit` gives, and [`crate::ErrorKind::Corrupt`] for a frame that is
+/// whole but cannot stand where it stands: no torn write leaves such a thing.
+pub(crate) fn scan(segment: &SegmentFile, walk: &mut Walk<'_>) -> Result<Scan, Error> {
+    let mut window = Window::new(segment, walk.limit)?;
+    let mut tip = Tip::start(segment);
+    let ending = loop {
+        match found_at(&mut window, tip.offset)? {
+            Found::Frame(frame) => {
+                let offset = tip.offset;
+                tip = follow(segment, &tip, &frame, offset >= walk.verify_chain_from)?;
+                (walk.visit)(segment, offset, &frame, &tip)?;
+            }
+            Found::Attestation(attestation, length) => tip = attested(segment, &tip, &attestation, length)?,
+            Found::Seal(seal) => break sealed(seal, &tip),
+            Found::Zeros => break Ending::Zeros,
+            Found::Invalid(damage) => break Ending::Invalid(damage),
+        }
+    };
+    Ok(Scan { tip, ending, bytes: window.bytes_read })
+}
+
+/// What lies at an offset.
+pub(crate) enum Found<'a> {
+    Frame(Frame<'a>),
+    Attestation(Attestation<'a>, usize),
+    Seal(Seal),
+    /// Nothing but zeros from here to the end of the file.
+    Zeros,
+    Invalid(Damage),
+}
+
+pub(crate) fn found_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<Found<'a>, Error> {
+    let header = &window.segment.header;
+    let place = u64::from(offset);
+    let mark = header.frame_mark(place);
+    let head = window.at(offset, frame::FIXED)?;
+    if header.is_seal(head, place) {
+        return Ok(Seal::read(window.at(offset, SEAL)?).map_or_else(Found::Invalid, Found::Seal));
+    }
+    if header.is_attestation(head, place) {
+        let read = Attestation::read(window.at(offset, Attestation::BYTES_MAX)?);
+        return Ok(
+            read.map_or_else(Found::Invalid, |(attestation, length)| Found::Attestation(attestation, length))
+        );
+    }
+    let Some(header_bytes) = frame::bytes_needed(head, mark) else {
+        let is_end = window.is_zero_from(offset)?;
+        return Ok(if is_end { Found::Zeros } else { Found::Invalid(Damage::Bad("no frame begins here")) });
+    };
+    let frame_bytes = match frame::read_header(window.at(offset, header_bytes)?, mark) {
+        Ok(header) => header.frame_bytes(),
+        Err(damage) => return Ok(Found::Invalid(damage)),
+    };
+    Ok(frame::read(window.at(offset, frame_bytes)?, mark).map_or_else(Found::Invalid, Found::Frame))
+}
+
+/// Whether a seal fits what was walked.
+fn sealed(seal: Seal, tip: &Tip) -> Ending {
+    let found = Seal {
+        length: tip.offset.saturating_add(u32::try_from(SEAL).expect("72")),
+        last_position: tip.position,
+        last_recorded_at: tip.recorded_at,
+        frames: tip.frames,
+        events: tip.events,
+        chain: tip.chain,
+    };
+    if seal == found {
+        Ending::Sealed(seal)
+    } else {
+        Ending::Invalid(Damage::Bad("the seal does not fit what it seals"))
+    }
+}
+
+/// The walk's place behind a frame that is whole, if it may stand here.
+pub(crate) fn follow(
+    segment: &SegmentFile,
+    tip: &Tip,
+    frame: &Frame<'_>,
+    verify_chain: bool,
+) -> Result<Tip, Error> {
+    let header = &frame.header;
+    let misplaced = |what| segment.damaged(tip.offset.into(), &Damage::Bad(what));
+    let first_position = segment.header.id.first_position.saturating_add(header.position_offset.into());
+    if first_position != tip.position.saturating_add(1) {
+        return Err(misplaced("a whole frame has another position than the one that comes next"));
+    }
+    if header.recorded_at < tip.recorded_at {
+        return Err(misplaced("a whole frame was recorded before the one in front of it"));
+    }
+    if header.durable_end > tip.offset {
+        return Err(misplaced("a whole frame claims that more was durable than was written"));
+    }
+    if verify_chain
+        && chain_after(&tip.chain, first_position, frame)
+            .map_err(|damage| segment.damaged(tip.offset.into(), &damage))?
+            != header.chain
+    {
+        return Err(misplaced("a whole frame does not continue the hash chain"));
+    }
+    let too_long = || misplaced("the segment is longer than a segment can be");
+    let frame_bytes = u32::try_from(header.frame_bytes()).map_err(|_| too_long())?;
+    Ok(Tip {
+        offset: tip.offset.checked_add(frame_bytes).ok_or_else(too_long)?,
+        position: tip.position.checked_add(header.events.into()).ok_or_else(too_long)?,
+        recorded_at: header.recorded_at,
+        chain: header.chain,
+        frames: tip.frames.saturating_add(1),
+        events: tip.events.saturating_add(header.events.into()),
+    })
+}
+
+/// The chain hash a frame should have, from its content.
+pub(crate) fn chain_after(before: &Hash, position: u64, frame: &Frame<'_>) -> Result<Hash, Damage> {
+    let header = &frame.header;
+    let contents = records(frame.body, header.events)
+        .map(|record| Ok(record_content(&record?)))
+        .collect::<Result<Vec<_>, Damage>>()?;
+    let content = extended_content(&body_content(&contents), frame.extension);
+    let assigned = Assigned {
+        position,
+        recorded_at: header.recorded_at,
+        first_version: header.first_version,
+        events: header.events,
+        flags: header.flags,
+    };
+    Ok(link(before, &content, &assigned))
+}
+
+/// The walk's place behind an attestation: removed positions are stepped over, the chain goes on.
+fn attested(
+    segment: &SegmentFile,
+    tip: &Tip,
+    attestation: &Attestation<'_>,
+    length: usize,
+) -> Result<Tip, Error> {
+    let wrong = |what| segment.damaged(tip.offset.into(), &Damage::Bad(what));
+    if segment.header.id.generation == 0 {
+        return Err(wrong("an attestation of removed frames stands in a segment that was never rewritten"));
+    }
+    let first = segment.header.id.first_position;
+    if attestation.chain_before != tip.chain
+        || attestation.first_position != tip.position.saturating_add(1)
+        || attestation.last_position < attestation.first_position
+        || attestation.last_position - first > u32::MAX.into()
+    {
+        return Err(wrong("an attestation does not continue the log"));
+    }
+    let end = u32::try_from(length).ok().and_then(|length| tip.offset.checked_add(length));
+    Ok(Tip {
+        offset: end.ok_or_else(|| wrong("the segment is longer than a segment can be"))?,
+        position: attestation.last_position,
+        chain: attestation.chain_after,
+        ..*tip
+    })
+}
+
+/// A part of the file in memory, moved forward as the walk goes on.
+pub(crate) struct Window<'a> {
+    segment: &'a SegmentFile,
+    length: u32,
+    bytes: Vec<u8>,
+    start: u32,
+    pub(crate) bytes_read: u64,
+}
+
+/// What one read fetches, unless a frame needs more.
+const WINDOW: usize = 1 << 20;
+/// The largest frame: header, key, version table, body.
+const FRAME_BYTES_MAX: usize = frame::FIXED + frame::KEY_BYTES + 8 * 65_535 + BODY_BYTES_MAX;
+
+impl<'a> Window<'a> {
+    pub(crate) fn new(segment: &'a SegmentFile, limit: u32) -> Result<Window<'a>, Error> {
+        let length = u32::try_from(segment.length()?).unwrap_or(u32::MAX).min(limit);
+        Ok(Window { segment, length, bytes: Vec::new(), start: 0, bytes_read: 0 })
+    }
+
+    pub(crate) fn segment(&self) -> &'a SegmentFile {
+        self.segment
+    }
+
+    /// The bytes from `offset` on: `needed` of them, or what the file has.
+    pub(crate) fn at(&mut self, offset: u32, needed: usize) -> Result<&[u8], Error> {
+        let rest = wide(self.length.saturating_sub(offset));
+        let needed = needed.min(rest).min(FRAME_BYTES_MAX);
+        let inside = offset.checked_sub(self.start).map(wide);
+        let have = inside.and_then(|at| self.bytes.get(at..)).is_some_and(|bytes| bytes.len() >= needed);
+        if !have {
+            self.fetch(offset, needed.max(WINDOW).min(rest))?;
+        }
+        Ok(&self.bytes[wide(offset - self.start)..])
+    }
+
+    fn fetch(&mut self, offset: u32, bytes: usize) -> Result<(), Error> {
+        self.bytes.resize(bytes, 0);
+        self.start = offset;
+        let read = read_full(self.segment.file.as_ref(), &mut self.bytes, offset.into())
+            .map_err(|error| Error::io("cannot read", &self.segment.path, error))?;
+        self.bytes.truncate(read);
+        self.bytes_read += u64::try_from(read).expect("a length fits 64 bits");
+        Ok(())
+    }
+
+    /// Whether everything from `offset` to the end of the file is zero.
+    pub(crate) fn is_zero_from(&mut self, offset: u32) -> Result<bool, Error> {
+        Ok(self.last_nonzero(offset)?.is_none())
+    }
+
+    /// The offset behind the last byte, from `offset` on, that is not zero.
+    pub(crate) fn last_nonzero(&mut self, mut offset: u32) -> Result<Option<u32>, Error> {
+        let mut last = None;
+        while offset < self.length {
+            let bytes = self.at(offset, WINDOW)?;
+            if bytes.is_empty() {
+                break;
+            }
+            let length = u32::try_from(bytes.len()).expect("a window fits 32 bits");
+            if let Some(at) = bytes.iter().rposition(|byte| *byte != 0) {
+                last = Some(offset + u32::try_from(at + 1).expect("a window fits 32 bits"));
+            }
+            offset = offset.saturating_add(length);
+        }
+        Ok(last)
+    }
+}

@@ -1,0 +1,113 @@
+//! One segment file: opened, created, and read a block at a time.
+//!
+//! Row: log.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
+use crate::error::Error;
+use crate::format::Damage;
+use crate::format::frame::{self, Frame};
+use crate::format::segment::{DIRECTORY, HEADER, SegmentHeader};
+
+use super::Failure;
+
+/// An open segment file whose header was checked.
+pub(crate) struct SegmentFile {
+    pub(crate) header: SegmentHeader,
+    /// From the store's directory; for messages.
+    pub(crate) path: String,
+    pub(crate) file: Box<dyn DiskFile>,
+}
+
+impl SegmentFile {
+    /// Creates the file, makes header, zeros up to `zeros` and name durable. Only then may a frame
+    /// in it be acknowledged.
+    ///
+    /// A refusal may leave a file that nothing was acknowledged in. A failed sync poisons: a later
+    /// one that succeeds would not say that the name is durable.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        header: SegmentHeader,
+        zeros: usize,
+    ) -> Result<SegmentFile, Failure> {
+        let path = header.id.path();
+        let failed = |error| Error::io("cannot create", &path, error);
+        let file = disk.open(&path, Access::CreateNew).map_err(|error| Failure::Refused(failed(error)))?;
+        let mut bytes = header.write().to_vec();
+        bytes.resize(zeros.max(HEADER), 0);
+        write_all(file.as_ref(), &bytes, 0).map_err(|error| Failure::of_write(failed(error)))?;
+        file.sync().map_err(|error| Failure::Poison(failed(error)))?;
+        disk.sync_directory(DIRECTORY).map_err(|error| Failure::Poison(failed(error)))?;
+        Ok(SegmentFile { header, path, file })
+    }
+
+    /// Reads and checks the header of an open file.
+    pub(crate) fn read_header(
+        file: &dyn DiskFile,
+        path: &str,
+    ) -> Result<Result<SegmentHeader, Damage>, Error> {
+        let mut bytes = [0; HEADER];
+        let read = read_full(file, &mut bytes, 0).map_err(|error| Error::io("cannot read", path, error))?;
+        Ok(SegmentHeader::read(&bytes[..read]))
+    }
+
+    pub(crate) fn length(&self) -> Result<u64, Error> {
+        self.file.length().map_err(|error| Error::io("cannot read the length of", &self.path, error))
+    }
+
+    /// Reads the bytes of `range`, which must be there.
+    pub(crate) fn block(&self, range: Range<u32>) -> Result<Block, Error> {
+        let mut bytes = vec![0; wide(range.end - range.start)];
+        let read = read_full(self.file.as_ref(), &mut bytes, range.start.into())
+            .map_err(|error| Error::io("cannot read", &self.path, error))?;
+        if read < bytes.len() {
+            let end = u64::from(range.start) + u64::try_from(read).expect("a length fits 64 bits");
+            return Err(Error::corrupt(&self.path, end, "the file ends where events were"));
+        }
+        Ok(Block { bytes: Arc::new(bytes), start: range.start })
+    }
+
+    pub(crate) fn damaged(&self, offset: u64, damage: &Damage) -> Error {
+        damaged(&self.path, offset, damage)
+    }
+}
+
+/// Damage with its place, as the error its reader gets.
+pub(crate) fn damaged(file: &str, offset: u64, damage: &Damage) -> Error {
+    match damage {
+        Damage::Bad(what) => Error::corrupt(file, offset, what),
+        Damage::Newer(feature) => Error::needs_newer(file, feature),
+    }
+}
+
+/// Some whole frames of a segment, as read from the disk.
+pub(crate) struct Block {
+    pub(crate) bytes: Arc<Vec<u8>>,
+    /// Where they lie in the segment.
+    pub(crate) start: u32,
+}
+
+impl Block {
+    pub(crate) fn holds(&self, range: &Range<u32>) -> bool {
+        self.start <= range.start && wide(range.end - self.start) <= self.bytes.len()
+    }
+
+    /// Where an offset of the segment lies in the block.
+    pub(crate) fn at(&self, offset: u32) -> usize {
+        wide(offset - self.start)
+    }
+
+    /// Checks and takes apart the frame at `offset` of the segment.
+    pub(crate) fn frame(&self, segment: &SegmentFile, offset: u32) -> Result<Frame<'_>, Error> {
+        let mark = segment.header.frame_mark(offset.into());
+        frame::read(&self.bytes[self.at(offset)..], mark)
+            .map_err(|damage| segment.damaged(offset.into(), &damage))
+    }
+}
+
+/// A 32-bit offset as one for slices.
+pub(crate) fn wide(offset: u32) -> usize {
+    usize::try_from(offset).expect("annals needs pointers of at least 32 bits")
+}

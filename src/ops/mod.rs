@@ -1,0 +1,5 @@
+//! What operators do with a store.
+//!
+//! Row: ops. May use the inside of the engine.
+
+pub(crate) mod verify;

@@ -1,0 +1,153 @@
+//! Every number a store can be told, with its default and what it trades.
+//!
+//! Row: words.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::coordinate::{ENTITY_BYTES_CAP, KIND_BYTES_CAP, SCOPE_BYTES_CAP, TAG_BYTES_CAP};
+use crate::error::Error;
+
+/// When an append is acknowledged.
+///
+/// ```
+/// use std::time::Duration;
+/// use annals::{Append, Durability, Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// let metric = Append::to("sensor:7").event(&Raw("sensor.read", &21.5));
+/// metric.durability(Durability::Buffered { flush_every: Duration::from_millis(50) }).commit(&store)?;
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// After the sync: an acknowledged event survives a power cut. The default; callers that
+    /// append at the same time share one sync.
+    #[default]
+    Synced,
+    /// After the write: an acknowledged event survives the end of the process, but the last
+    /// moments before a power cut may be lost (whole appends, newest first). It is visible at
+    /// once, and synced after at most `flush_every`, or earlier when much is unsynced.
+    Buffered {
+        /// The longest time an acknowledged event stays unsynced.
+        flush_every: Duration,
+    },
+}
+
+/// How far back an idempotency key is recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyWindow {
+    /// Within this many positions before the head.
+    Positions(u64),
+    /// For ever.
+    Unlimited,
+}
+
+/// The largest things a store takes. Beyond them an append is refused with
+/// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge), and nothing is written.
+///
+/// ```
+/// use annals::{Limits, Store};
+///
+/// let store = Store::builder(std::env::temp_dir().join("annals-doc-limits"))
+///     .limits(Limits { payload_bytes_max: 4096, ..Limits::default() })
+///     .open()?;
+/// # store.close()?;
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of an entity's name: 512 (the format holds 4,096).
+    pub entity_bytes_max: usize,
+    /// Bytes of a scope's name: 255, which is also what the format holds.
+    pub scope_bytes_max: usize,
+    /// Bytes of a kind: 255, which is also what the format holds.
+    pub kind_bytes_max: usize,
+    /// Bytes of one tag: 255, which is also what the format holds.
+    pub tag_bytes_max: usize,
+    /// Tags on one event: 32 (the format holds 255). Each is indexed, so each costs memory.
+    pub tags_max: usize,
+    /// Bytes of one event's payload and metadata together: 4 MiB (the format holds 16 MiB an append).
+    pub payload_bytes_max: usize,
+    /// Events in one append: 65,535, which is also what the format holds.
+    pub events_per_append_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            entity_bytes_max: 512,
+            scope_bytes_max: SCOPE_BYTES_CAP,
+            kind_bytes_max: KIND_BYTES_CAP,
+            tag_bytes_max: TAG_BYTES_CAP,
+            tags_max: 32,
+            payload_bytes_max: 4 << 20,
+            events_per_append_max: usize::from(u16::MAX),
+        }
+    }
+}
+
+/// The most tags format 1 can hold.
+const TAGS_CAP: usize = 255;
+
+impl Limits {
+    /// Refuses limits beyond what format 1 can hold.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let caps = [
+            ("entity_bytes_max", self.entity_bytes_max, ENTITY_BYTES_CAP),
+            ("scope_bytes_max", self.scope_bytes_max, SCOPE_BYTES_CAP),
+            ("kind_bytes_max", self.kind_bytes_max, KIND_BYTES_CAP),
+            ("tag_bytes_max", self.tag_bytes_max, TAG_BYTES_CAP),
+            ("tags_max", self.tags_max, TAGS_CAP),
+            ("payload_bytes_max", self.payload_bytes_max, 16 << 20),
+            ("events_per_append_max", self.events_per_append_max, usize::from(u16::MAX)),
+        ];
+        match caps.iter().find(|(_, limit, cap)| limit > cap || *limit == 0) {
+            Some((name, limit, cap)) => {
+                Err(Error::invalid(format!("{name} is {limit}; format 1 takes 1 to {cap}")))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The clock that stamps recorded-at.
+pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// What a [`Builder`](crate::Builder) collects; its methods document each.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) durability: Durability,
+    pub(crate) limits: Limits,
+    pub(crate) key_window: KeyWindow,
+    pub(crate) segment_bytes_max: u32,
+    pub(crate) unsynced_bytes_max: u64,
+    pub(crate) group_commands_max: usize,
+    pub(crate) group_bytes_max: usize,
+    pub(crate) queue_commands_max: usize,
+    pub(crate) queue_bytes_max: usize,
+    pub(crate) queue_deadline: Option<Duration>,
+    pub(crate) ack_deadline: Option<Duration>,
+    pub(crate) space_probe_every: Duration,
+    pub(crate) clock: Clock,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            durability: Durability::Synced,
+            limits: Limits::default(),
+            key_window: KeyWindow::Positions(1 << 20),
+            segment_bytes_max: 64 << 20,
+            unsynced_bytes_max: 32 << 20,
+            group_commands_max: 1024,
+            group_bytes_max: 4 << 20,
+            queue_commands_max: 4096,
+            queue_bytes_max: 64 << 20,
+            queue_deadline: None,
+            ack_deadline: None,
+            space_probe_every: Duration::from_millis(100),
+            clock: Arc::new(SystemTime::now),
+        }
+    }
+}

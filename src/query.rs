@@ -1,0 +1,142 @@
+//! Which events: entity, scope, kinds, tags and correlation.
+//!
+//! A query is data. The index answers it (`index/`); nothing here touches a store.
+//! Row: words.
+
+use crate::event::EventId;
+
+/// Which events to read.
+///
+/// Start with what names the events best, then narrow: every further call must hold as well.
+/// [`Query::or`] joins whole queries. Names are compared for equality; only
+/// [`Query::entity_prefix`] looks at beginnings, so `entity("user:1")` never finds `user:10`.
+///
+/// ```
+/// use annals::Query;
+///
+/// let open_orders = Query::entity_prefix("order:").scope("tenant:acme").kinds(["order.placed", "order.paid"]);
+/// let one_student = Query::all().tag("student:7").tag("course:math");
+/// let both = open_orders.or(one_student);
+/// # let _ = both;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Joined by "or"; without any, nothing matches.
+    pub(crate) items: Vec<Item>,
+}
+
+/// Everything in an item must hold; what is empty or `None` asks nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) entity: Option<Name>,
+    pub(crate) scope: Option<String>,
+    /// Any of these.
+    pub(crate) kinds: Vec<String>,
+    /// All of these.
+    pub(crate) tags: Vec<String>,
+    pub(crate) correlation: Option<EventId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    Is(String),
+    StartsWith(String),
+}
+
+impl Query {
+    /// Every event.
+    #[must_use]
+    pub fn all() -> Query {
+        Query { items: vec![Item::default()] }
+    }
+
+    /// The events of one entity: its stream.
+    #[must_use]
+    pub fn entity(entity: impl Into<String>) -> Query {
+        Query::item(Item { entity: Some(Name::Is(entity.into())), ..Item::default() })
+    }
+
+    /// The events of all entities whose name begins so.
+    #[must_use]
+    pub fn entity_prefix(prefix: impl Into<String>) -> Query {
+        Query::item(Item { entity: Some(Name::StartsWith(prefix.into())), ..Item::default() })
+    }
+
+    /// The events of one correlation: everything one request brought about.
+    #[must_use]
+    pub fn correlation(id: impl Into<EventId>) -> Query {
+        Query::item(Item { correlation: Some(id.into()), ..Item::default() })
+    }
+
+    fn item(item: Item) -> Query {
+        Query { items: vec![item] }
+    }
+
+    /// Only in this scope.
+    #[must_use]
+    pub fn scope(self, scope: impl Into<String>) -> Query {
+        let scope = scope.into();
+        self.narrow(|item| match &item.scope {
+            Some(other) if *other != scope => false,
+            _ => {
+                item.scope = Some(scope.clone());
+                true
+            }
+        })
+    }
+
+    /// Only of this kind.
+    #[must_use]
+    pub fn kind(self, kind: impl Into<String>) -> Query {
+        self.kinds([kind])
+    }
+
+    /// Only of one of these kinds. No kinds at all match nothing.
+    #[must_use]
+    pub fn kinds<K: Into<String>>(self, kinds: impl IntoIterator<Item = K>) -> Query {
+        let kinds: Vec<String> = kinds.into_iter().map(Into::into).collect();
+        self.narrow(|item| {
+            if item.kinds.is_empty() {
+                item.kinds.clone_from(&kinds);
+            } else {
+                item.kinds.retain(|kind| kinds.contains(kind));
+            }
+            !item.kinds.is_empty()
+        })
+    }
+
+    /// Only if it carries this tag; ask again for more tags, and all must be there.
+    #[must_use]
+    pub fn tag(self, tag: impl Into<String>) -> Query {
+        let tag = tag.into();
+        self.narrow(|item| {
+            item.tags.push(tag.clone());
+            true
+        })
+    }
+
+    /// What either query matches; an event that both match comes once.
+    #[must_use]
+    pub fn or(mut self, other: Query) -> Query {
+        self.items.extend(other.items);
+        self
+    }
+
+    /// Changes every item, and drops those that can no longer match anything.
+    fn narrow(mut self, mut keeps: impl FnMut(&mut Item) -> bool) -> Query {
+        self.items.retain_mut(|item| keeps(item));
+        self
+    }
+
+    /// The entity, if the query asks for one stream and nothing else.
+    pub(crate) fn single_stream(&self) -> Option<&str> {
+        match self.items.as_slice() {
+            [Item { entity: Some(Name::Is(entity)), scope: None, kinds, tags, correlation: None }]
+                if kinds.is_empty() && tags.is_empty() =>
+            {
+                Some(entity)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The queue between callers and the writer: bounded in commands and in bytes.
+//!
+//! Stop means that the channel is disconnected; there is no stop message that could be lost.
+//! Row: writer. With writer.rs and ticket.rs the only user of flume.
+
+use std::time::{Duration, Instant};
+
+use flume::{Receiver, SendTimeoutError, Sender, TrySendError};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::append::Request;
+use crate::error::{Error, ErrorKind};
+use crate::receipt::Appended;
+use crate::version::Position;
+
+/// What callers ask of the writer.
+pub(crate) enum Command {
+    Append(Box<Request>, Sender<Reply>),
+    /// Make everything before it durable.
+    Sync(Sender<Result<Position, Error>>),
+}
+
+/// What the writer says to an append.
+pub(crate) enum Reply {
+    Done(Result<Appended, Error>),
+    /// Its key is known: the caller compares with the append at this position.
+    Seen(Position, Box<Request>),
+}
+
+/// The callers' end.
+pub(crate) struct Queue {
+    sender: RwLock<Option<Sender<Command>>>,
+    bytes: Budget,
+    deadline: Option<Duration>,
+    /// Why the writer takes no more, once it does not.
+    verdict: Mutex<Option<Error>>,
+}
+
+impl Queue {
+    /// Also gives the writer's end.
+    pub(crate) fn new(
+        commands_max: usize,
+        bytes_max: usize,
+        deadline: Option<Duration>,
+    ) -> (Queue, Receiver<Command>) {
+        let (sender, receiver) = flume::bounded(commands_max);
+        let queue = Queue {
+            sender: RwLock::new(Some(sender)),
+            bytes: Budget::new(bytes_max),
+            deadline,
+            verdict: Mutex::new(None),
+        };
+        (queue, receiver)
+    }
+
+    /// Sends a command that holds `bytes`; waits while the queue is full, up to the deadline.
+    pub(crate) fn send(&self, command: Command, bytes: usize) -> Result<(), Error> {
+        let deadline = self.deadline.map(|deadline| Instant::now() + deadline);
+        let guard = self.sender.read();
+        let sender = guard.as_ref().ok_or_else(Error::closed)?;
+        if !self.bytes.take(bytes, deadline) {
+            return Err(busy());
+        }
+        let sent = match deadline {
+            None => sender.send(command).map_err(|_| self.gone()),
+            Some(deadline) => sender.send_deadline(command, deadline).map_err(|error| match error {
+                SendTimeoutError::Timeout(_) => busy(),
+                SendTimeoutError::Disconnected(_) => self.gone(),
+            }),
+        };
+        sent.inspect_err(|_| self.bytes.free(bytes))
+    }
+
+    /// Sends without waiting; gives the command back if the queue is full.
+    pub(crate) fn try_send(&self, command: Command, bytes: usize) -> Result<(), Error> {
+        let guard = self.sender.read();
+        let sender = guard.as_ref().ok_or_else(Error::closed)?;
+        if !self.bytes.try_take(bytes) {
+            return Err(busy());
+        }
+        let sent = sender.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => busy(),
+            TrySendError::Disconnected(_) => self.gone(),
+        });
+        sent.inspect_err(|_| self.bytes.free(bytes))
+    }
+
+    /// The writer took a command out.
+    pub(crate) fn freed(&self, bytes: usize) {
+        self.bytes.free(bytes);
+    }
+
+    /// Lets the writer finish what is queued and then end.
+    pub(crate) fn close(&self) {
+        self.sender.write().take();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sender.read().is_none()
+    }
+
+    /// The writer ends, or refuses everything, for this reason. The first one stays.
+    pub(crate) fn condemn(&self, reason: Error) {
+        self.verdict.lock().get_or_insert(reason);
+        self.bytes.end();
+    }
+
+    pub(crate) fn verdict(&self) -> Option<Error> {
+        self.verdict.lock().clone()
+    }
+
+    /// How many commands and bytes wait.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.sender.read().as_ref().map_or(0, Sender::len), self.bytes.used.lock().bytes)
+    }
+
+    fn gone(&self) -> Error {
+        self.verdict().map_or_else(Error::closed, |reason| poisoned(&reason))
+    }
+}
+
+/// What later appends are told once the writer failed for `reason`.
+pub(crate) fn poisoned(reason: &Error) -> Error {
+    let text = format!("an earlier write failed ({reason}); this append was not written; reopen the store");
+    Error::with_source(ErrorKind::Poisoned, text, reason.clone())
+}
+
+fn busy() -> Error {
+    Error::new(ErrorKind::Busy, "the queue to the writer is full; nothing was written, try again later")
+}
+
+/// Bytes in the queue. One command always fits, however large.
+struct Budget {
+    max: usize,
+    used: Mutex<Used>,
+    freed: Condvar,
+}
+
+#[derive(Default)]
+struct Used {
+    bytes: usize,
+    /// Nobody will free anything any more, so nobody may wait for it.
+    is_over: bool,
+}
+
+impl Used {
+    fn fits(&self, bytes: usize, max: usize) -> bool {
+        self.is_over || self.bytes == 0 || self.bytes.saturating_add(bytes) <= max
+    }
+}
+
+impl Budget {
+    fn new(max: usize) -> Budget {
+        Budget { max, used: Mutex::new(Used::default()), freed: Condvar::new() }
+    }
+
+    fn try_take(&self, bytes: usize) -> bool {
+        let mut used = self.used.lock();
+        let fits = used.fits(bytes, self.max);
+        if fits {
+            used.bytes += bytes;
+        }
+        fits
+    }
+
+    fn take(&self, bytes: usize, deadline: Option<Instant>) -> bool {
+        let mut used = self.used.lock();
+        while !used.fits(bytes, self.max) {
+            match deadline {
+                None => self.freed.wait(&mut used),
+                Some(deadline) if self.freed.wait_until(&mut used, deadline).timed_out() => return false,
+                Some(_) => {}
+            }
+        }
+        used.bytes += bytes;
+        true
+    }
+
+    fn free(&self, bytes: usize) {
+        let mut used = self.used.lock();
+        used.bytes = used.bytes.saturating_sub(bytes);
+        self.freed.notify_all();
+    }
+
+    fn end(&self) {
+        self.used.lock().is_over = true;
+        self.freed.notify_all();
+    }
+}

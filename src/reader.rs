@@ -1,0 +1,459 @@
+//! Reading: from a point to the head, forwards or backwards, then end.
+//!
+//! A read takes a snapshot when it begins and holds no lock while it goes on. It asks one segment's
+//! index after the other, in growing windows, and reads the frames found: those that lie close
+//! together in one go, each checked against its checksums.
+//! Row: reader.
+
+use std::collections::VecDeque;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::error::Error;
+use crate::event::{EventId, micros_of};
+use crate::format::Damage;
+use crate::format::frame::{self, FrameHeader};
+use crate::format::record::records;
+use crate::index::Place;
+use crate::log::segment::Block;
+use crate::query::{Item, Name, Query};
+use crate::recorded::RecordedEvent;
+use crate::version::Position;
+use crate::view::{Segment, Snapshot, View};
+
+/// Frames closer together than this are read in one go, gap and all.
+const GAP_BYTES: u32 = 4 << 10;
+/// What one go reads at most, unless a single frame is larger.
+const RUN_BYTES: u32 = 256 << 10;
+/// The first window of ordinals; each further one of a segment is four times as wide.
+const FIRST_WINDOW: u32 = 256;
+
+/// Events being read: an iterator, and until its first item a builder of what to read.
+///
+/// It sees the store as it was at its first item, and ends at the head of that moment. An error
+/// comes as an item and ends the read; nothing is skipped silently.
+///
+/// ```
+/// use annals::{Query, Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// for cents in [500, 700, 900] {
+///     store.append("account:alice", &Raw("account.deposited", &cents))?;
+/// }
+/// let newest = store.stream("account:alice").backwards().limit(2);
+/// let cents: Vec<u64> = newest.map(|event| event?.decode()).collect::<Result<_, _>>()?;
+/// assert_eq!(cents, [900, 700]);
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[must_use = "a read does nothing until it is iterated"]
+pub struct Read {
+    plan: Plan,
+    progress: Option<Progress>,
+    ended: bool,
+    refused: Option<Error>,
+}
+
+struct Plan {
+    view: Result<Arc<View>, Error>,
+    query: Query,
+    after: Position,
+    versions: Option<Range<u64>>,
+    /// Recorded-at, half-open, in microseconds.
+    between: Option<Range<i64>>,
+    occurred: Option<Range<i64>>,
+    backwards: bool,
+    limit: u64,
+}
+
+struct Progress {
+    snapshot: Snapshot,
+    /// Positions that may still come, half-open.
+    positions: Range<u64>,
+    /// The segment at hand.
+    segment: usize,
+    /// Its ordinals that may still come, and how many to look at next.
+    ordinals: Range<u32>,
+    window: u32,
+    places: VecDeque<Place>,
+    block: Option<Block>,
+    /// Events of the frame taken apart last, in the order they come.
+    ready: VecDeque<RecordedEvent>,
+    left: u64,
+}
+
+impl Read {
+    pub(crate) fn new(view: Result<Arc<View>, Error>, query: Query) -> Read {
+        let plan = Plan {
+            view,
+            query,
+            after: Position::START,
+            versions: None,
+            between: None,
+            occurred: None,
+            backwards: false,
+            limit: u64::MAX,
+        };
+        Read { plan, progress: None, ended: false, refused: None }
+    }
+
+    /// Only events after this position (default: [`Position::START`], all).
+    pub fn after(mut self, position: Position) -> Read {
+        self.plan.after = position;
+        self
+    }
+
+    /// Only these versions of the stream: `2..`, `..=5`. The query must ask for one entity and
+    /// nothing else; otherwise the first item is an [`ErrorKind::Invalid`](crate::ErrorKind::Invalid).
+    pub fn versions(mut self, versions: impl RangeBounds<u64>) -> Read {
+        if self.plan.query.single_stream().is_none() {
+            self.refused =
+                Some(Error::invalid("versions(..) counts within one stream; read store.stream(entity)"));
+        }
+        self.plan.versions = Some(half_open(&versions, 0, u64::MAX, |version| version.saturating_add(1)));
+        self
+    }
+
+    /// Only events recorded in this time. Costs a few reads to find the ends, then what it returns.
+    pub fn between(mut self, times: impl RangeBounds<SystemTime>) -> Read {
+        self.plan.between = Some(half_open_micros(&times));
+        self
+    }
+
+    /// Only events that say they occurred in this time. A filter: it reads everything else, too.
+    pub fn occurred(mut self, times: impl RangeBounds<SystemTime>) -> Read {
+        self.plan.occurred = Some(half_open_micros(&times));
+        self
+    }
+
+    /// Newest first.
+    pub fn backwards(mut self) -> Read {
+        self.plan.backwards = true;
+        self
+    }
+
+    /// At most this many events.
+    pub fn limit(mut self, events: u64) -> Read {
+        self.plan.limit = events;
+        self
+    }
+
+    fn advance(&mut self) -> Result<Option<RecordedEvent>, Error> {
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
+        let progress = match &mut self.progress {
+            Some(progress) => progress,
+            None => self.progress.insert(Progress::begin(&self.plan)?),
+        };
+        progress.next(&self.plan)
+    }
+}
+
+impl Iterator for Read {
+    type Item = Result<RecordedEvent, Error>;
+
+    fn next(&mut self) -> Option<Result<RecordedEvent, Error>> {
+        if self.ended {
+            return None;
+        }
+        let item = self.advance().transpose();
+        self.ended = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
+
+impl std::iter::FusedIterator for Read {}
+
+impl Progress {
+    fn begin(plan: &Plan) -> Result<Progress, Error> {
+        let snapshot = plan.view.clone()?.snapshot();
+        let mut positions = plan.after.get().saturating_add(1)..snapshot.head.position.get() + 1;
+        if let Some(times) = &plan.between {
+            let (start, end) = (position_at(&snapshot, times.start)?, position_at(&snapshot, times.end)?);
+            positions = positions.start.max(start)..positions.end.min(end);
+        }
+        let ends = if plan.backwards { positions.end.saturating_sub(1) } else { positions.start };
+        let later = snapshot.segments.partition_point(|segment| segment.first_position() <= ends);
+        let mut progress = Progress {
+            segment: later.saturating_sub(1),
+            snapshot,
+            positions,
+            ordinals: 0..0,
+            window: FIRST_WINDOW,
+            places: VecDeque::new(),
+            block: None,
+            ready: VecDeque::new(),
+            left: plan.limit,
+        };
+        progress.enter(plan);
+        Ok(progress)
+    }
+
+    fn next(&mut self, plan: &Plan) -> Result<Option<RecordedEvent>, Error> {
+        while self.left > 0 {
+            if let Some(event) = self.ready.pop_front() {
+                if plan.keeps(&event) {
+                    self.left -= 1;
+                    return Ok(Some(event));
+                }
+            } else if !self.places.is_empty() {
+                self.take_frame(plan)?;
+            } else if !self.ordinals.is_empty() {
+                self.look_up(plan);
+            } else if !self.leave(plan) {
+                return Ok(None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Which ordinals of the segment at hand may still come.
+    fn enter(&mut self, plan: &Plan) {
+        let segment = &self.snapshot.segments[self.segment];
+        let clip =
+            |position: u64| segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX);
+        let mut ordinals = clip(self.positions.start)..clip(self.positions.end).min(segment.events());
+        if let (Some(versions), Some(entity)) = (&plan.versions, plan.query.single_stream()) {
+            let window = segment.window_of(entity, versions);
+            ordinals = ordinals.start.max(window.start)..ordinals.end.min(window.end);
+        }
+        self.ordinals = ordinals;
+        self.window = FIRST_WINDOW;
+        self.block = None;
+    }
+
+    /// Goes on to the next segment; `false` if there is none.
+    fn leave(&mut self, plan: &Plan) -> bool {
+        let next = if plan.backwards { self.segment.checked_sub(1) } else { self.segment.checked_add(1) };
+        match next.filter(|next| *next < self.snapshot.segments.len()) {
+            Some(next) => {
+                self.segment = next;
+                self.enter(plan);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Asks the index about the next window of ordinals.
+    fn look_up(&mut self, plan: &Plan) {
+        let Range { start, end } = self.ordinals.clone();
+        let window = if plan.backwards {
+            let from = end.saturating_sub(self.window).max(start);
+            self.ordinals = start..from;
+            from..end
+        } else {
+            let to = start.saturating_add(self.window).min(end);
+            self.ordinals = to..end;
+            start..to
+        };
+        self.window = self.window.saturating_mul(4);
+        self.places = self.snapshot.segments[self.segment].matching(&plan.query, &window).into();
+        if plan.backwards {
+            self.places.make_contiguous().reverse();
+        }
+        if plan.is_exact() && u64::try_from(self.places.len()).is_ok_and(|found| found > self.left) {
+            self.places.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Checks the frame of the next place and takes all its events that were found out of it.
+    fn take_frame(&mut self, plan: &Plan) -> Result<(), Error> {
+        let Some(place) = self.places.front().cloned() else { return Ok(()) };
+        if !self.block.as_ref().is_some_and(|block| block.holds(&place.frame)) {
+            self.block = Some(self.segment().file.block(self.run())?);
+        }
+        let block = self.block.as_ref().expect("read just before");
+        let segment = &self.snapshot.segments[self.segment];
+        let wanted =
+            self.places.iter().take_while(|other| other.frame == place.frame).map(|other| other.ordinal);
+        let mut wanted: Vec<u32> = wanted.collect();
+        self.places.drain(..wanted.len());
+        if plan.backwards {
+            wanted.reverse();
+        }
+        self.ready.extend(events_in(segment, block, place.frame.start, &wanted)?);
+        if plan.backwards {
+            self.ready.make_contiguous().reverse();
+        }
+        Ok(())
+    }
+
+    fn segment(&self) -> &Arc<Segment> {
+        &self.snapshot.segments[self.segment]
+    }
+
+    /// The bytes to read next: the next place's frame, and those after it that lie close.
+    fn run(&self) -> Range<u32> {
+        let mut run = self.places.front().map_or(0..0, |place| place.frame.clone());
+        for place in self.places.iter().skip(1) {
+            let frame = &place.frame;
+            let joined = run.start.min(frame.start)..run.end.max(frame.end);
+            let gap = frame.start.saturating_sub(run.end).max(run.start.saturating_sub(frame.end));
+            if gap > GAP_BYTES || joined.end - joined.start > RUN_BYTES {
+                break;
+            }
+            run = joined;
+        }
+        run
+    }
+}
+
+impl Plan {
+    /// Whether every place found is an event to return.
+    fn is_exact(&self) -> bool {
+        self.occurred.is_none() && !self.asks_correlation()
+    }
+
+    fn asks_correlation(&self) -> bool {
+        self.query.items.iter().any(|item| item.correlation.is_some())
+    }
+
+    fn keeps(&self, event: &RecordedEvent) -> bool {
+        let in_time = self.occurred.as_ref().is_none_or(|times| {
+            event.occurred_at().is_some_and(|occurred| times.contains(&micros_of(occurred)))
+        });
+        in_time && (!self.asks_correlation() || self.query.items.iter().any(|item| matches(item, event)))
+    }
+}
+
+/// What the index answers, asked of the event itself.
+fn matches(item: &Item, event: &RecordedEvent) -> bool {
+    let entity = match &item.entity {
+        Some(Name::Is(entity)) => event.entity() == entity,
+        Some(Name::StartsWith(prefix)) => event.entity().starts_with(prefix.as_str()),
+        None => true,
+    };
+    entity
+        && item.scope.as_ref().is_none_or(|scope| event.scope() == scope)
+        && (item.kinds.is_empty() || item.kinds.iter().any(|kind| event.kind() == kind))
+        && item.tags.iter().all(|tag| event.tags().any(|own| own == tag))
+        && item.correlation.is_none_or(|id| event.correlation() == id)
+}
+
+/// The events with these ordinals, in order, of the frame at `offset`.
+fn events_in(
+    segment: &Segment,
+    block: &Block,
+    offset: u32,
+    ordinals: &[u32],
+) -> Result<Vec<RecordedEvent>, Error> {
+    let frame = block.frame(&segment.file, offset)?;
+    let first = segment.first_position() + u64::from(frame.header.position_offset);
+    let body = block.at(offset) + frame.header.header_bytes();
+    let damaged = |damage: Damage| segment.file.damaged(offset.into(), &damage);
+    let mut wanted = ordinals.iter().peekable();
+    let mut events = Vec::with_capacity(ordinals.len());
+    for (index, record) in records(frame.body, frame.header.events).enumerate() {
+        let ordinal = frame.header.position_offset + u32::try_from(index).expect("at most 65,535 events");
+        if wanted.next_if_eq(&&ordinal).is_some() {
+            let record = record.map_err(damaged)?;
+            let event = RecordedEvent::new(&block.bytes, body, &frame.header, first.into(), index, &record);
+            events.push(event.map_err(damaged)?);
+        }
+    }
+    if wanted.peek().is_some() {
+        return Err(damaged(Damage::Bad("the frame is not the one the index knows")));
+    }
+    Ok(events)
+}
+
+/// The event at a position, if it is published.
+pub(crate) fn event_at(snapshot: &Snapshot, position: Position) -> Result<Option<RecordedEvent>, Error> {
+    if position == Position::START || position > snapshot.head.position {
+        return Ok(None);
+    }
+    let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
+    let Some(place) = segment.ordinal(position.get()).and_then(|ordinal| segment.place(ordinal)) else {
+        return Ok(None);
+    };
+    event_of(segment, &place).map(Some)
+}
+
+fn event_of(segment: &Segment, place: &Place) -> Result<RecordedEvent, Error> {
+    let block = segment.file.block(place.frame.clone())?;
+    let mut events = events_in(segment, &block, place.frame.start, &[place.ordinal])?;
+    Ok(events.remove(0))
+}
+
+/// The event with this id, derived or brought along.
+pub(crate) fn event_with(snapshot: &Snapshot, id: EventId) -> Result<Option<RecordedEvent>, Error> {
+    if let Some(event) = event_at(snapshot, id.claimed_position())?
+        && event.derived_id() == id
+    {
+        return Ok(Some(event));
+    }
+    let found = snapshot.segments.iter().find_map(|segment| Some((segment, segment.foreign(id)?)));
+    match found {
+        Some((segment, place)) if segment.position(place.ordinal) <= snapshot.head.position.get() => {
+            event_of(segment, &place).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Reads the frame that begins at `position` and hands it to `look`.
+pub(crate) fn with_frame<T>(
+    snapshot: &Snapshot,
+    position: Position,
+    look: impl FnOnce(&FrameHeader<'_>, &[u8]) -> T,
+) -> Result<Option<T>, Error> {
+    let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
+    let Some(place) = segment.ordinal(position.get()).and_then(|ordinal| segment.place(ordinal)) else {
+        return Ok(None);
+    };
+    let block = segment.file.block(place.frame.clone())?;
+    let frame = block.frame(&segment.file, place.frame.start)?;
+    Ok(Some(look(&frame.header, frame.body)))
+}
+
+/// The first position recorded at `micros` or later; behind the head if there is none. Recorded
+/// times never go back, so this is a binary search: over the segments, then over one's frames.
+fn position_at(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
+    let Ok(micros) = u64::try_from(micros) else { return Ok(0) };
+    let later = snapshot.segments.partition_point(|segment| segment.file.header.recorded_before < micros);
+    let Some(segment) = later.checked_sub(1).and_then(|last| snapshot.segments.get(last)) else {
+        return Ok(0);
+    };
+    let (mut low, mut high) = (0, segment.events());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if recorded_at(segment, middle)? < micros {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(segment.position(low))
+}
+
+fn recorded_at(segment: &Segment, ordinal: u32) -> Result<u64, Error> {
+    let Some(place) = segment.place(ordinal) else { return Ok(u64::MAX) };
+    let block = segment.file.block(place.frame.clone())?;
+    let mark = segment.file.header.frame_mark(place.frame.start.into());
+    let header = frame::read_header(&block.bytes, mark);
+    header
+        .map(|header| header.recorded_at)
+        .map_err(|damage| segment.file.damaged(place.frame.start.into(), &damage))
+}
+
+fn half_open<T: Copy>(range: &impl RangeBounds<T>, least: T, most: T, next: impl Fn(T) -> T) -> Range<T> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => next(*start),
+        Bound::Unbounded => least,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => next(*end),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => most,
+    };
+    start..end
+}
+
+fn half_open_micros(times: &impl RangeBounds<SystemTime>) -> Range<i64> {
+    let bounds =
+        (times.start_bound().map(|time| micros_of(*time)), times.end_bound().map(|time| micros_of(*time)));
+    half_open(&bounds, i64::MIN, i64::MAX, |micros: i64| micros.saturating_add(1))
+}

@@ -1,0 +1,115 @@
+//! What an append gives back: where its events stand now.
+//!
+//! Row: append. Names positions, versions and ids, never a place on disk.
+
+use std::time::SystemTime;
+
+use crate::event::{EventId, time_of};
+use crate::format::chain::Hash;
+use crate::format::frame::FrameHeader;
+use crate::version::{Position, Version};
+
+/// The receipt of an append.
+///
+/// The plain questions ([`Appended::position`], [`Appended::version`], [`Appended::id`]) answer for
+/// its **last** event.
+///
+/// ```
+/// use annals::{Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// let receipt = store.append("account:alice", &Raw("account.opened", &()))?;
+/// assert_eq!((receipt.position().get(), receipt.version().get(), receipt.replayed()), (1, 1, false));
+/// assert_eq!(store.get(receipt.id())?.unwrap().kind(), "account.opened");
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    first: Position,
+    events: u16,
+    first_version: Version,
+    /// Per event, 8 bytes each, if the append addressed several entities.
+    version_table: Box<[u8]>,
+    recorded_at: u64,
+    chain: Hash,
+    replayed: bool,
+}
+
+impl Appended {
+    pub(crate) fn new(header: &FrameHeader<'_>, first: Position) -> Appended {
+        Appended {
+            first,
+            events: header.events,
+            first_version: header.first_version.into(),
+            version_table: header.version_table.into(),
+            recorded_at: header.recorded_at,
+            chain: header.chain,
+            replayed: false,
+        }
+    }
+
+    pub(crate) fn as_replayed(self) -> Appended {
+        Appended { replayed: true, ..self }
+    }
+
+    /// The position of the last event. Reading up to here shows everything the append wrote.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.first.plus(u64::from(self.events) - 1)
+    }
+
+    /// The position of the first event; the others follow without a gap.
+    #[must_use]
+    pub fn first_position(&self) -> Position {
+        self.first
+    }
+
+    /// How many events were appended.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events.into()
+    }
+
+    /// The version of the stream of the last event, after it.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version_of(u64::from(self.events) - 1)
+    }
+
+    /// The version of each event in its stream, in the order of the append.
+    pub fn versions(&self) -> impl Iterator<Item = Version> + '_ {
+        (0..u64::from(self.events)).map(|index| self.version_of(index))
+    }
+
+    /// The id of the last event. An event that brought an id along is found by either.
+    #[must_use]
+    pub fn id(&self) -> EventId {
+        EventId::derive(self.recorded_at, self.position(), &self.chain)
+    }
+
+    /// The id of each event, in the order of the append.
+    pub fn ids(&self) -> impl Iterator<Item = EventId> + '_ {
+        (0..u64::from(self.events))
+            .map(|index| EventId::derive(self.recorded_at, self.first.plus(index), &self.chain))
+    }
+
+    /// When the store took it.
+    #[must_use]
+    pub fn recorded_at(&self) -> SystemTime {
+        time_of(i64::try_from(self.recorded_at).unwrap_or(i64::MAX))
+    }
+
+    /// Whether this is the receipt of an earlier append with the same idempotency key.
+    #[must_use]
+    pub fn replayed(&self) -> bool {
+        self.replayed
+    }
+
+    fn version_of(&self, index: u64) -> Version {
+        let at = usize::try_from(index).expect("at most 65,535");
+        match self.version_table.chunks_exact(8).nth(at) {
+            Some(version) => crate::format::u64_at(version, 0).into(),
+            None => self.first_version.plus(index),
+        }
+    }
+}

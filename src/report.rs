@@ -1,0 +1,215 @@
+//! What annals says about itself: what opening found, what the counters show, what verifying found.
+//!
+//! Plain values that print themselves; whoever finds something out fills them in.
+//! Row: words.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::version::Position;
+
+/// What opening a store found and did.
+///
+/// ```
+/// let store = annals::Store::in_memory()?;
+/// assert_eq!(store.open_report().events, 0);
+/// println!("{}", store.open_report());
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Whether the store was created just now.
+    pub created: bool,
+    /// Whether the last writer closed it; a new store counts as closed.
+    pub clean: bool,
+    /// Whether MARK was there and whole. Without it, what was acknowledged last before an unclean
+    /// stop cannot be told from what was not; everything that is whole is kept either way.
+    pub mark_found: bool,
+    /// Segments, the one being written included.
+    pub segments: usize,
+    /// Appends found.
+    pub appends: u64,
+    /// Events found.
+    pub events: u64,
+    /// Bytes read while opening.
+    pub bytes_read: u64,
+    /// What was cut from the end of the log, after an unclean stop.
+    pub cut: Option<Cut>,
+    /// Leftovers of an interrupted step that were removed: files of annals without any event.
+    pub removed: Vec<String>,
+    /// Names annals does not know and left alone.
+    pub unknown: Vec<String>,
+    /// How long each step took.
+    pub steps: Vec<(&'static str, Duration)>,
+}
+
+/// A torn tail: what the last writer had not made durable when it stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// The segment it was cut from.
+    pub segment: String,
+    /// Where the log ends now.
+    pub offset: u64,
+    /// Bytes from there to the last one that was not zero.
+    pub bytes: u64,
+    /// Where the bytes are kept for a person to look at; `None` if the disk had no room.
+    pub kept: Option<String>,
+}
+
+impl fmt::Display for OpenReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match (self.created, self.clean) {
+            (true, _) => "created",
+            (false, true) => "closed cleanly",
+            (false, false) => "recovered after an unclean stop",
+        };
+        write!(f, "{state}: {} events in {} appends, {} segments", self.events, self.appends, self.segments)?;
+        if let Some(cut) = &self.cut {
+            let kept = cut.kept.as_deref().unwrap_or("nowhere, there was no room");
+            write!(f, "; cut {} bytes at {}, offset {}, kept in {kept}", cut.bytes, cut.segment, cut.offset)?;
+        }
+        if !self.mark_found {
+            f.write_str("; MARK was missing or damaged")?;
+        }
+        for name in &self.removed {
+            write!(f, "; removed {name}")?;
+        }
+        for name in &self.unknown {
+            write!(f, "; left {name} alone")?;
+        }
+        for (step, time) in &self.steps {
+            write!(f, "; {step} {time:.1?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Counters of an open store. "Since opening" unless said otherwise.
+///
+/// ```
+/// use annals::{Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// store.append("account:alice", &Raw("account.opened", &()))?;
+/// let stats = store.stats();
+/// assert_eq!((stats.events, stats.entities, stats.appends), (1, 1, 1));
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Events in the store, since it was created.
+    pub events: u64,
+    /// Bytes of its segments up to the head, since it was created.
+    pub bytes: u64,
+    /// Segments, the one being written included.
+    pub segments: usize,
+    /// Entities that have events.
+    pub entities: usize,
+    /// Commands waiting for the writer just now, and their bytes.
+    pub queue_commands: usize,
+    /// See [`Stats::queue_commands`].
+    pub queue_bytes: usize,
+    /// Groups written: each one write, and at most one sync.
+    pub groups: u64,
+    /// Appends accepted.
+    pub appends: u64,
+    /// Events accepted.
+    pub events_appended: u64,
+    /// Syncs of segment data.
+    pub syncs: u64,
+    /// The median time of a sync; zero before the first. Quantiles are exact to 1/8.
+    pub sync_p50: Duration,
+    /// Of a hundred syncs, the second slowest.
+    pub sync_p99: Duration,
+    /// The slowest sync.
+    pub sync_max: Duration,
+    /// The newest readable position.
+    pub head: Position,
+    /// The newest position that survives a power cut.
+    pub durable_head: Position,
+}
+
+impl Stats {
+    /// How many events shared a write on average; 0 before the first group.
+    #[must_use]
+    pub fn events_per_group(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "an average for people")]
+        match self.groups {
+            0 => 0.0,
+            groups => self.events_appended as f64 / groups as f64,
+        }
+    }
+}
+
+/// What verifying a store found.
+///
+/// ```
+/// use annals::{Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// store.append("account:alice", &Raw("account.opened", &()))?;
+/// let report = store.verify()?;
+/// assert!(report.is_clean());
+/// assert_eq!(report.events, 1);
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Segments read.
+    pub segments: usize,
+    /// Whole appends found.
+    pub appends: u64,
+    /// Whole events found.
+    pub events: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Everything that is wrong, in the order of the log.
+    pub breaks: Vec<Break>,
+}
+
+/// One thing that is wrong with a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Break {
+    /// The file.
+    pub file: String,
+    /// Where in the file.
+    pub offset: u64,
+    /// The position that was expected there.
+    pub position: Position,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.breaks.is_empty()
+    }
+}
+
+impl fmt::Display for VerifyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.is_clean() { "clean" } else { "DAMAGED" };
+        write!(
+            f,
+            "{verdict}: {} events in {} appends, {} segments, {} bytes",
+            self.events, self.appends, self.segments, self.bytes
+        )?;
+        for found in &self.breaks {
+            write!(f, "\n{found}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Break {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, offset {}, position {}: {}", self.file, self.offset, self.position, self.what)
+    }
+}

@@ -1,0 +1,169 @@
+//! An append on its way: wait for it, poll it, or await it.
+//!
+//! Row: ticket. Uses the reader to compare a retried append with the one its key belongs to.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use flume::{Receiver, RecvTimeoutError};
+
+use crate::append::Request;
+use crate::error::{Error, ErrorKind};
+use crate::format::record::{Record, SALT, records};
+use crate::queue::{Queue, Reply, poisoned};
+use crate::reader;
+use crate::receipt::Appended;
+use crate::version::Position;
+use crate::view::View;
+
+/// An append that was submitted.
+///
+/// Many may be in flight at once; the store decides them in the order they were submitted.
+/// Dropping a ticket does not cancel the append. A ticket is also a future's source: `ticket.await`
+/// works under any executor.
+///
+/// ```
+/// use annals::{Append, Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// let tickets: Vec<_> = (0..100)
+///     .map(|n| Append::to("sensor:7").event(&Raw("sensor.read", &n)).submit(&store))
+///     .collect::<Result<_, _>>()?;
+/// for ticket in tickets {
+///     ticket.wait()?;
+/// }
+/// assert_eq!(store.version("sensor:7")?.get(), 100);
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[must_use = "a dropped ticket leaves it open whether the append went through"]
+pub struct Ticket {
+    reply: Receiver<Reply>,
+    receiver: Resolver,
+}
+
+/// What is needed to turn the writer's reply into the caller's result.
+struct Resolver {
+    view: Arc<View>,
+    queue: Arc<Queue>,
+}
+
+impl Ticket {
+    pub(crate) fn new(reply: Receiver<Reply>, view: Arc<View>, queue: Arc<Queue>) -> Ticket {
+        Ticket { reply, receiver: Resolver { view, queue } }
+    }
+
+    /// Waits for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Append::commit`](crate::Append::commit) may answer.
+    pub fn wait(self) -> Result<Appended, Error> {
+        let reply = self.reply.recv();
+        self.receiver.resolve(reply.ok())
+    }
+
+    /// Waits at most so long; gives the ticket back if there is no outcome yet.
+    ///
+    /// # Errors
+    ///
+    /// The outer error is the ticket itself; the inner result is that of [`Ticket::wait`].
+    pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Appended, Error>, Ticket> {
+        self.wait_until(Instant::now() + timeout)
+    }
+
+    pub(crate) fn wait_until(self, deadline: Instant) -> Result<Result<Appended, Error>, Ticket> {
+        match self.reply.recv_deadline(deadline) {
+            Err(RecvTimeoutError::Timeout) => Err(self),
+            reply => Ok(self.receiver.resolve(reply.ok())),
+        }
+    }
+
+    /// Whether [`Ticket::wait`] would return at once.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        !self.reply.is_empty() || self.reply.is_disconnected()
+    }
+}
+
+impl IntoFuture for Ticket {
+    type Output = Result<Appended, Error>;
+    type IntoFuture = Pending;
+
+    fn into_future(self) -> Pending {
+        Pending { reply: self.reply.into_recv_async(), receiver: self.receiver }
+    }
+}
+
+/// The future of a [`Ticket`].
+pub struct Pending {
+    reply: flume::r#async::RecvFut<'static, Reply>,
+    receiver: Resolver,
+}
+
+impl Future for Pending {
+    type Output = Result<Appended, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Appended, Error>> {
+        Pin::new(&mut self.reply).poll(context).map(|reply| self.receiver.resolve(reply.ok()))
+    }
+}
+
+impl Resolver {
+    fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
+        match reply {
+            Some(Reply::Done(outcome)) => outcome,
+            Some(Reply::Seen(position, request)) => replayed(&self.view, position, &request),
+            None => Err(self.unanswered()),
+        }
+    }
+
+    /// The writer is gone, and took the append with it.
+    fn unanswered(&self) -> Error {
+        let why =
+            self.queue.verdict().map_or_else(|| "the writer ended".to_owned(), |reason| reason.to_string());
+        let text = format!(
+            "it is not known whether this append was written ({why}); reopen the store and read back, or retry with its key"
+        );
+        Error::new(ErrorKind::CommitUnknown, text)
+    }
+}
+
+/// The answer to an append whose key is known: the receipt of the first one, if it is the same.
+fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
+    let found = reader::with_frame(&view.snapshot(), position, |header, body| {
+        let same = header.events == request.events && same_events(body, &request.body, request.events);
+        same.then(|| Appended::new(header, position).as_replayed())
+    })?;
+    found.flatten().ok_or_else(|| {
+        let text = format!("the idempotency key belongs to another append, at position {position}; use a new key for new content");
+        Error::new(ErrorKind::KeyReused, text)
+    })
+}
+
+fn same_events(first: &[u8], second: &[u8], events: u16) -> bool {
+    let pairs = records(first, events).zip(records(second, events));
+    pairs.into_iter().all(|pair| matches!(pair, (Ok(one), Ok(other)) if is_same(&one, &other)))
+}
+
+/// Salts differ by nature. Of an erased event only the public part is left to compare.
+fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
+    let content = |record: &Record<'_>| record.private.map(|private| private[SALT..].to_vec());
+    let same_private = one.private.is_none() || content(one) == content(other);
+    one.public == other.public && same_private
+}
+
+/// What an append is told that was not answered within the deadline for acknowledgements.
+pub(crate) fn late(deadline: Duration) -> Error {
+    let text = format!(
+        "the append was not acknowledged within {deadline:?}; it may still be written: read back, or retry with its key"
+    );
+    Error::new(ErrorKind::CommitUnknown, text)
+}
+
+/// What everybody is told once the writer has failed.
+pub(crate) fn refused(queue: &Queue) -> Option<Error> {
+    queue.verdict().map(|reason| poisoned(&reason))
+}

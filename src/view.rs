@@ -1,0 +1,158 @@
+//! What readers may see: the segments with their indexes, and how far the log is published.
+//!
+//! The writer publishes a group under short locks; a reader takes a snapshot of the segment list
+//! and the head, and holds no lock while it reads.
+//! Invariant: the head is moved only after everything up to it is in the indexes.
+//! Row: view.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::error::Error;
+use crate::event::EventId;
+use crate::format::chain::Hash;
+use crate::format::frame::Frame;
+use crate::index::{Index, Place};
+use crate::log::scan::Tip;
+use crate::log::segment::SegmentFile;
+use crate::query::Query;
+use crate::version::{Position, Version};
+
+/// A segment as readers see it.
+pub(crate) struct Segment {
+    pub(crate) file: Arc<SegmentFile>,
+    index: RwLock<Index>,
+}
+
+/// A place in the log and the chain hash there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) position: Position,
+    pub(crate) chain: Hash,
+}
+
+impl From<&Tip> for Point {
+    fn from(tip: &Tip) -> Point {
+        Point { position: tip.position.into(), chain: tip.chain }
+    }
+}
+
+pub(crate) struct View {
+    published: RwLock<Snapshot>,
+}
+
+/// One consistent state of the view.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    /// In order of position; never empty.
+    pub(crate) segments: Arc<Vec<Arc<Segment>>>,
+    pub(crate) head: Point,
+    pub(crate) durable: Point,
+}
+
+impl View {
+    pub(crate) fn new(segments: Vec<Arc<Segment>>, head: Point) -> View {
+        View { published: RwLock::new(Snapshot { segments: Arc::new(segments), head, durable: head }) }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.published.read().clone()
+    }
+
+    /// Lets readers see up to `head`; whatever lies before it was inserted into its index before.
+    pub(crate) fn publish(&self, head: Point, durable: Point) {
+        let mut published = self.published.write();
+        (published.head, published.durable) = (head, durable);
+    }
+
+    /// Adds the segment that the log goes on in.
+    pub(crate) fn add_segment(&self, segment: Arc<Segment>) {
+        let mut published = self.published.write();
+        Arc::make_mut(&mut published.segments).push(segment);
+    }
+}
+
+impl Segment {
+    pub(crate) fn new(file: Arc<SegmentFile>, index: Index) -> Segment {
+        Segment { file, index: RwLock::new(index) }
+    }
+
+    /// Of the first event it can hold.
+    pub(crate) fn first_position(&self) -> u64 {
+        self.file.header.id.first_position
+    }
+
+    /// Adds frames to the index, all under one lock.
+    pub(crate) fn insert<'a>(&self, frames: impl Iterator<Item = (u32, Frame<'a>)>) -> Result<(), Error> {
+        let mut index = self.index.write();
+        frames.into_iter().try_for_each(|(offset, frame)| index.insert(&self.file, offset, &frame))
+    }
+
+    /// How many events its index knows.
+    pub(crate) fn events(&self) -> u32 {
+        self.index.read().events()
+    }
+
+    /// Where its last known frame ends.
+    pub(crate) fn end(&self) -> u32 {
+        self.index.read().end()
+    }
+
+    pub(crate) fn place(&self, ordinal: u32) -> Option<Place> {
+        self.index.read().place(ordinal)
+    }
+
+    /// The places of matching events in a window of ordinals, in order.
+    pub(crate) fn matching(&self, query: &Query, window: &Range<u32>) -> Vec<Place> {
+        let own = |id: EventId| self.ordinal(id.claimed_position().get());
+        let index = self.index.read();
+        let ordinals = index.matching(query, window, own);
+        ordinals.into_iter().filter_map(|ordinal| index.place(ordinal)).collect()
+    }
+
+    /// The ordinals that hold these versions of a stream, and all between them.
+    pub(crate) fn window_of(&self, entity: &str, versions: &Range<u64>) -> Range<u32> {
+        self.index.read().stream(entity).map_or(0..0, |stream| stream.ordinals_of(versions))
+    }
+
+    pub(crate) fn foreign(&self, id: EventId) -> Option<Place> {
+        let index = self.index.read();
+        index.place(index.foreign(id)?)
+    }
+
+    /// The version and position of an entity's last event here, if it has one up to `head`.
+    fn head_of(&self, entity: &str, head: Position) -> Option<(Version, Position)> {
+        let index = self.index.read();
+        let stream = index.stream(entity)?;
+        let position = self.position(stream.last_ordinal());
+        (position <= head.get()).then(|| (stream.last_version().into(), position.into()))
+    }
+
+    pub(crate) fn position(&self, ordinal: u32) -> u64 {
+        self.first_position() + u64::from(ordinal)
+    }
+
+    /// The ordinal a position would have here.
+    pub(crate) fn ordinal(&self, position: u64) -> Option<u32> {
+        u32::try_from(position.checked_sub(self.first_position())?).ok()
+    }
+}
+
+impl Snapshot {
+    /// The segment that holds a position.
+    pub(crate) fn segment_of(&self, position: Position) -> Option<&Arc<Segment>> {
+        let later = self.segments.partition_point(|segment| segment.first_position() <= position.get());
+        self.segments.get(later.checked_sub(1)?)
+    }
+
+    /// The version of a stream and the position of its last event.
+    pub(crate) fn stream_head(&self, entity: &str) -> (Version, Position) {
+        self.segments
+            .iter()
+            .rev()
+            .find_map(|segment| segment.head_of(entity, self.head.position))
+            .unwrap_or_default()
+    }
+}

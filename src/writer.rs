@@ -1,0 +1,426 @@
+//! The writer thread: take a group, decide each append, write, sync, publish, reply.
+//!
+//! Invariants:
+//! - nothing is visible before it is as durable as was asked, nothing is acknowledged before it is
+//!   visible;
+//! - a refused group leaves no trace: neither on the disk nor in the ledger;
+//! - once poisoned, nothing is written or synced again, and everybody is told.
+//!
+//! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flume::{Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
+
+use crate::append::Request;
+use crate::commit::{Decision, Ledger, Proposal};
+use crate::counters::Counters;
+use crate::error::{Error, ErrorKind};
+use crate::event::micros_of;
+use crate::format::frame::{self, Frame};
+use crate::index::Index;
+use crate::log::{Failure, Log, NewFrame};
+use crate::options::{Clock, Durability};
+use crate::queue::{Command, Queue, Reply, poisoned};
+use crate::receipt::Appended;
+use crate::version::Position;
+use crate::view::{Point, Segment, View};
+
+/// MARK is made durable once nothing has happened for this long.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// The numbers the writer works with.
+#[derive(Clone)]
+pub(crate) struct WriterOptions {
+    pub(crate) durability: Durability,
+    pub(crate) group_commands_max: usize,
+    pub(crate) group_bytes_max: usize,
+    pub(crate) space_probe_every: Duration,
+    pub(crate) clock: Clock,
+}
+
+pub(crate) struct Writer {
+    pub(crate) options: WriterOptions,
+    pub(crate) log: Log,
+    pub(crate) ledger: Ledger,
+    pub(crate) view: Arc<View>,
+    /// The segment being written, as readers see it.
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) counters: Arc<Mutex<Counters>>,
+    pub(crate) state: State,
+}
+
+/// What the writer remembers from group to group, and within one.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Whom to answer once the group is through.
+    waiting: Vec<Waiting>,
+    must_sync: bool,
+    /// Something buffered must be synced by then.
+    flush_by: Option<Instant>,
+    /// The disk was full: until then nothing is tried, and this is the answer.
+    full_until: Option<(Instant, Error)>,
+    poison: Option<Error>,
+    now: u64,
+}
+
+enum Waiting {
+    /// The frame begins at `offset`.
+    Accepted {
+        offset: u32,
+        first: Position,
+        events: u16,
+        reply: Sender<Reply>,
+    },
+    Answered(Reply, Sender<Reply>),
+    Synced(Sender<Result<Position, Error>>),
+}
+
+impl Writer {
+    /// Works until the queue is closed and empty. Gives what closing gives.
+    pub(crate) fn run(mut self) -> Result<(), Error> {
+        let queue = self.queue.clone();
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            while let Some(first) = self.wait() {
+                self.take_and_commit(first);
+            }
+            self.close()
+        }));
+        ended.unwrap_or_else(|_| {
+            // Dropping the queue and the replies in it answers everybody who waits.
+            let error =
+                Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
+            tracing::error!("the writer thread panicked");
+            queue.condemn(error.clone());
+            Err(error)
+        })
+    }
+
+    /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
+    fn wait(&mut self) -> Option<Command> {
+        loop {
+            let due = match self.state.flush_by {
+                _ if self.state.poison.is_some() => None,
+                Some(flush_by) => Some(flush_by),
+                None => (!self.log.mark_is_synced()).then(|| Instant::now() + IDLE),
+            };
+            let received = match due {
+                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => self.commands.recv_deadline(due),
+            };
+            match received {
+                Ok(command) => return Some(command),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.do_what_is_due(),
+            }
+        }
+    }
+
+    fn do_what_is_due(&mut self) {
+        if self.state.flush_by.is_some() {
+            self.state.must_sync = true;
+            self.finish();
+        } else if let Err(failure) = self.log.sync_mark() {
+            self.fail(failure);
+        }
+    }
+
+    /// Takes what is queued behind `first`, up to the group's limits, and commits it.
+    fn take_and_commit(&mut self, first: Command) {
+        self.state.now = self.read_clock();
+        let mut bytes = 0;
+        let mut commands = 0;
+        let mut next = Some(first);
+        while let Some(command) = next {
+            bytes += self.take(command);
+            commands += 1;
+            let is_full =
+                commands >= self.options.group_commands_max || bytes >= self.options.group_bytes_max;
+            next = if is_full { None } else { self.commands.try_recv().ok() };
+        }
+        self.finish();
+    }
+
+    /// A panicking clock must not stop the log; time stands still then.
+    fn read_clock(&self) -> u64 {
+        let now = catch_unwind(AssertUnwindSafe(|| (self.options.clock)()));
+        now.map_or(0, |now| u64::try_from(micros_of(now)).unwrap_or(0))
+    }
+
+    fn take(&mut self, command: Command) -> usize {
+        match command {
+            Command::Append(request, reply) => {
+                let bytes = request.body.len();
+                self.queue.freed(bytes);
+                self.append(request, reply);
+                bytes
+            }
+            Command::Sync(reply) => {
+                self.queue.freed(0);
+                self.state.must_sync = true;
+                self.state.waiting.push(Waiting::Synced(reply));
+                0
+            }
+        }
+    }
+
+    /// Decides one append, and stages it if it is accepted.
+    fn append(&mut self, request: Box<Request>, reply: Sender<Reply>) {
+        if let Err(error) = self.make_room(&request) {
+            return self.answer_later(Reply::Done(Err(error)), reply);
+        }
+        let first = Position::from(self.log.staged().position).plus(1);
+        let proposal = Proposal {
+            targets: &request.targets,
+            target_of: &request.target_of,
+            events: request.events,
+            key: request.key,
+        };
+        match self.ledger.decide(&proposal, first) {
+            Decision::Conflict(conflict) => {
+                self.answer_later(Reply::Done(Err(Error::conflict_on(conflict))), reply);
+            }
+            Decision::Seen(position) => {
+                self.ask_durability(request.durability);
+                self.answer_later(Reply::Seen(position, request), reply);
+            }
+            Decision::Accepted { first_version, version_table } => {
+                self.ask_durability(request.durability);
+                let offset = self.log.staged().offset;
+                self.log.stage(&NewFrame {
+                    body: &request.body,
+                    body_checksum: request.body_checksum,
+                    content: request.content,
+                    events: request.events,
+                    key: request.key,
+                    first_version: first_version.get(),
+                    version_table: &version_table,
+                    now: self.state.now,
+                });
+                self.state.waiting.push(Waiting::Accepted { offset, first, events: request.events, reply });
+            }
+        }
+    }
+
+    fn answer_later(&mut self, answer: Reply, reply: Sender<Reply>) {
+        self.state.waiting.push(Waiting::Answered(answer, reply));
+    }
+
+    /// Sees to it that a frame may be staged: rolls or syncs first if it must.
+    fn make_room(&mut self, request: &Request) -> Result<(), Error> {
+        self.refuse_if_failed()?;
+        let table = if request.target_of.is_empty() { 0 } else { request.target_of.len() * 8 };
+        let bytes = frame::FIXED + frame::KEY_BYTES + table + request.body.len();
+        if u64::try_from(bytes).unwrap_or(u64::MAX) > self.log.frame_bytes_max() {
+            let max = usize::try_from(self.log.frame_bytes_max()).unwrap_or(usize::MAX);
+            return Err(Error::too_large("the append", bytes, "unsynced_bytes_max", max));
+        }
+        if self.log.must_roll(bytes) {
+            self.finish();
+            self.refuse_if_failed()?;
+            self.roll()?;
+        } else if self.log.must_sync(bytes) {
+            self.state.must_sync = true;
+            self.finish();
+            self.refuse_if_failed()?;
+        }
+        Ok(())
+    }
+
+    fn refuse_if_failed(&mut self) -> Result<(), Error> {
+        if let Some(reason) = &self.state.poison {
+            return Err(poisoned(reason));
+        }
+        match &self.state.full_until {
+            Some((until, error)) if Instant::now() < *until => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn roll(&mut self) -> Result<(), Error> {
+        self.state.flush_by = None;
+        if let Err(failure) = self.log.roll(self.state.now) {
+            return Err(match self.fail(failure) {
+                (Outcome::Refused, error) => error,
+                (Outcome::Poisoned, error) => poisoned(&error),
+            });
+        }
+        let file = self.log.segment().clone();
+        self.segment = Arc::new(Segment::new(file, Index::new(self.log.written().offset)));
+        self.view.add_segment(self.segment.clone());
+        self.publish_heads();
+        Ok(())
+    }
+
+    fn ask_durability(&mut self, asked: Option<Durability>) {
+        match asked.unwrap_or(self.options.durability) {
+            Durability::Synced => self.state.must_sync = true,
+            Durability::Buffered { flush_every } => {
+                let by = Instant::now() + flush_every;
+                self.state.flush_by = Some(self.state.flush_by.map_or(by, |earlier| earlier.min(by)));
+            }
+        }
+    }
+
+    /// Writes what is staged, syncs if that was asked, publishes, and answers.
+    fn finish(&mut self) {
+        let outcome = self.write_and_sync();
+        let waiting = std::mem::take(&mut self.state.waiting);
+        self.state.must_sync = false;
+        match outcome {
+            Ok(()) => self.publish_and_answer(waiting),
+            Err(failure) => {
+                let (outcome, error) = self.fail(failure);
+                self.publish_heads();
+                for waiting in waiting {
+                    waiting.refuse(outcome, &error);
+                }
+            }
+        }
+    }
+
+    fn write_and_sync(&mut self) -> Result<(), Failure> {
+        if self.state.poison.is_some() {
+            return Ok(());
+        }
+        if self.log.staged().offset > self.log.written().offset {
+            self.log.write()?;
+            self.counters.lock().groups += 1;
+        }
+        if self.state.must_sync && self.log.has_unsynced() {
+            let started = Instant::now();
+            self.log.sync()?;
+            self.counters.lock().syncs.record(started.elapsed());
+        }
+        if !self.log.has_unsynced() {
+            self.state.flush_by = None;
+        }
+        Ok(())
+    }
+
+    fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
+        self.ledger.settle(Position::from(self.log.written().position).plus(1));
+        let frames = waiting.iter().filter_map(|waiting| match waiting {
+            Waiting::Accepted { offset, .. } => Some((*offset, self.written_frame(*offset))),
+            _ => None,
+        });
+        self.segment.insert(frames).expect("what was just encoded can be read");
+        self.publish_heads();
+        self.count(&waiting);
+        let receipts: Vec<Option<Appended>> = waiting.iter().map(|waiting| self.receipt(waiting)).collect();
+        self.log.clear();
+        let durable = Position::from(self.log.durable().position);
+        for (waiting, receipt) in waiting.into_iter().zip(receipts) {
+            waiting.answer(receipt, durable, self.state.poison.as_ref());
+        }
+    }
+
+    fn publish_heads(&self) {
+        self.view.publish(Point::from(self.log.written()), Point::from(self.log.durable()));
+    }
+
+    fn count(&self, waiting: &[Waiting]) {
+        let mut counters = self.counters.lock();
+        for waiting in waiting {
+            if let Waiting::Accepted { events, .. } = waiting {
+                counters.appends += 1;
+                counters.events += u64::from(*events);
+            }
+        }
+        counters.entities = self.ledger.entities();
+    }
+
+    fn receipt(&self, waiting: &Waiting) -> Option<Appended> {
+        match waiting {
+            Waiting::Accepted { offset, first, .. } => {
+                Some(Appended::new(&self.written_frame(*offset).header, *first))
+            }
+            _ => None,
+        }
+    }
+
+    /// A frame of the group just written, from the buffer it was written from.
+    fn written_frame(&self, offset: u32) -> Frame<'_> {
+        self.log.written_frame(offset).expect("what was just encoded can be read")
+    }
+
+    /// Takes note of a failure, and forgets what it undid.
+    fn fail(&mut self, failure: Failure) -> (Outcome, Error) {
+        self.ledger.discard();
+        self.log.unstage();
+        match failure {
+            Failure::Refused(error) => {
+                if error.kind() == ErrorKind::NoSpace {
+                    let until = Instant::now() + self.options.space_probe_every;
+                    self.state.full_until = Some((until, error.clone()));
+                }
+                tracing::warn!(%error, "an append was refused");
+                (Outcome::Refused, error)
+            }
+            Failure::Poison(error) => {
+                tracing::error!(%error, "the store takes no more appends");
+                self.queue.condemn(error.clone());
+                self.state.poison = Some(error.clone());
+                (Outcome::Poisoned, error)
+            }
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        match &self.state.poison {
+            Some(reason) => Err(poisoned(reason)),
+            None => self.log.close(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Outcome {
+    Refused,
+    Poisoned,
+}
+
+impl Waiting {
+    /// The group went through. Whoever gave up waiting does not hear it.
+    fn answer(self, receipt: Option<Appended>, durable: Position, poison: Option<&Error>) {
+        match self {
+            Waiting::Accepted { reply, .. } => {
+                if let Some(receipt) = receipt {
+                    let _ = reply.send(Reply::Done(Ok(receipt)));
+                }
+            }
+            Waiting::Answered(answer, reply) => drop(reply.send(answer)),
+            Waiting::Synced(reply) => {
+                let _ = reply.send(poison.map_or(Ok(durable), |reason| Err(poisoned(reason))));
+            }
+        }
+    }
+
+    /// The group failed. What was refused for reasons of its own may have rested on what the group
+    /// would have written, so it hears of the failure, too.
+    fn refuse(self, outcome: Outcome, error: &Error) {
+        let refusal = match (outcome, &self) {
+            (Outcome::Refused, _) => error.clone(),
+            (Outcome::Poisoned, Waiting::Accepted { .. } | Waiting::Synced(_)) => unknown(error),
+            (Outcome::Poisoned, Waiting::Answered(..)) => poisoned(error),
+        };
+        match self {
+            Waiting::Accepted { reply, .. } | Waiting::Answered(_, reply) => {
+                let _ = reply.send(Reply::Done(Err(refusal)));
+            }
+            Waiting::Synced(reply) => drop(reply.send(Err(refusal))),
+        }
+    }
+}
+
+fn unknown(reason: &Error) -> Error {
+    let text = format!(
+        "it is not known whether this append is durable ({reason}); reopen the store and read back, or retry with its key"
+    );
+    Error::with_source(ErrorKind::CommitUnknown, text, reason.clone())
+}
