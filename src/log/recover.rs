@@ -177,7 +177,13 @@ impl Opening<'_, '_> {
             } else {
                 let found = self.walk(&segment, u32::MAX)?;
                 match found.ending {
-                    Ending::Sealed(seal) => self.keep_sealed(segment, &found.tip, &seal),
+                    Ending::Sealed(seal) if segment.length()? == u64::from(seal.length) => {
+                        self.keep_sealed(segment, &found.tip, &seal);
+                    }
+                    Ending::Sealed(seal) => {
+                        let what = "the segment goes on behind its seal, but a later one exists";
+                        return Err(Error::corrupt(&segment.path, seal.length.into(), what));
+                    }
                     Ending::Invalid(damage) => return Err(segment.damaged(found.tip.offset.into(), &damage)),
                     Ending::Zeros => {
                         let what = "the segment is not sealed, but a later one exists";
@@ -211,6 +217,7 @@ impl Opening<'_, '_> {
         let ends_at_mark = self.state.mark.as_ref().is_some_and(|mark| mark.durable_end == found.tip.offset);
         match &found.ending {
             Ending::Sealed(seal) => {
+                self.trim(&segment, seal)?;
                 self.keep_sealed(segment, &found.tip, seal);
                 return Ok(());
             }
@@ -324,6 +331,17 @@ impl Opening<'_, '_> {
         write_all(segment.file.as_ref(), &bytes, tip.offset.into()).map_err(failed)?;
         segment.file.sync().map_err(failed)?;
         self.state.newly_sealed.push(listing(segment.header.id, segment.header.recorded_before, &seal));
+        Ok(())
+    }
+
+    /// A seal is written before the file is cut to it, so a stop between the two leaves zeros behind
+    /// the seal, or what recovery meant to cut and has in quarantine. The seal says where the end is.
+    fn trim(&self, segment: &SegmentFile, seal: &Seal) -> Result<(), Error> {
+        let failed = |error| Error::io("cannot cut", &segment.path, error);
+        if self.purpose == Purpose::Write && segment.length()? != u64::from(seal.length) {
+            segment.file.set_length(seal.length.into()).map_err(failed)?;
+            segment.file.sync().map_err(failed)?;
+        }
         Ok(())
     }
 

@@ -1,1 +1,57 @@
+//! White-box tests of the log: the recovery table, and recovery where it is easy to get wrong.
+//!
+//! tests/it/crash.rs, fault.rs and corrupt.rs go through the public API and try everything; here
+//! stand the cases that need to look at evidence, segments and walks themselves.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::time::{Duration, SystemTime};
+
+use crate::disk::{CrashMode, SimDisk};
+use crate::{Error, Raw, Store};
+
+const MARK: &str = "MARK";
+
+fn open(disk: &SimDisk) -> Result<Store, Error> {
+    let clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    Store::on(disk.clone()).segment_bytes_max(1024).unsynced_bytes_max(1024).clock(clock).open()
+}
+
+/// A store whose writer never closed it, with events of about 300 bytes each.
+fn written(events: u32) -> SimDisk {
+    let disk = SimDisk::new(7);
+    let store = open(&disk).unwrap();
+    for n in 0..events {
+        store.append("account:alice", &Raw("account.noted", &(n, "x".repeat(160)))).unwrap();
+    }
+    let trace = disk.trace();
+    drop(store);
+    trace.image(trace.len(), CrashMode::Keep)
+}
+
+fn count(store: &Store) -> usize {
+    store.stream("account:alice").map(Result::unwrap).count()
+}
+
+/// Found by reading: a writer killed between writing a seal and cutting the zeros behind it left
+/// a file longer than its seal says; recovery listed it, and the next opening refused it.
+#[test]
+fn a_store_stopped_anywhere_in_a_roll_opens_again_and_again() {
+    let disk = SimDisk::new(7);
+    let store = open(&disk).unwrap();
+    for n in 0..8_u64 {
+        store.append("account:alice", &Raw("account.noted", &(n, "x".repeat(160)))).unwrap();
+        disk.note(n + 1);
+    }
+    store.close().unwrap();
+    let trace = disk.trace();
+    let modes = [CrashMode::Keep, CrashMode::Drop, CrashMode::Torn(1), CrashMode::Torn(2)];
+    for (point, mode) in (0..=trace.len()).flat_map(|point| modes.map(|mode| (point, mode))) {
+        let acknowledged = usize::try_from(trace.notes_before(point).last().unwrap_or(0)).unwrap();
+        let image = trace.image(point, mode);
+        for time in 1..=3 {
+            let store = open(&image).unwrap_or_else(|error| panic!("{point} {mode:?} time {time}: {error}"));
+            assert!(count(&store) >= acknowledged, "{point} {mode:?} time {time}");
+            store.close().unwrap();
+        }
+    }
+}
