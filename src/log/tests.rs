@@ -7,7 +7,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::disk::{CrashMode, SimDisk};
-use crate::{Error, Raw, Store};
+use crate::format::segment::HEADER;
+use crate::{Error, ErrorKind, Raw, Store};
 
 const MARK: &str = "MARK";
 
@@ -86,4 +87,32 @@ fn last_segment(disk: &SimDisk) -> (String, Vec<u8>) {
     let path = disk.paths().into_iter().rfind(|path| path.starts_with("segments/")).unwrap();
     let bytes = disk.contents(&path).unwrap();
     (path, bytes)
+}
+
+/// Everything on the disk.
+fn contents(disk: &SimDisk) -> Vec<(String, Option<Vec<u8>>)> {
+    disk.paths().into_iter().map(|path| (path.clone(), disk.contents(&path))).collect()
+}
+
+/// Found by reading: a damaged header with nothing behind it passed for a segment that was just
+/// being created, and was removed, although MARK proves that it had been made durable.
+#[test]
+fn a_damaged_header_of_an_empty_segment_is_damage_and_changes_nothing() {
+    let created = SimDisk::new(7);
+    open(&created).unwrap().close().unwrap();
+    let resumed = written(2);
+    open(&resumed).unwrap().close().unwrap();
+    for disk in [created, resumed] {
+        let (path, whole) = last_segment(&disk);
+        assert!(whole[HEADER..].iter().all(|byte| *byte == 0));
+        for bit in 0..HEADER * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            disk.set_contents(&path, Some(bytes));
+            let before = contents(&disk);
+            let error = open(&disk).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "bit {bit}: {error}");
+            assert!(contents(&disk) == before, "bit {bit}: {error}");
+        }
+    }
 }
