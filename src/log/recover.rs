@@ -148,7 +148,9 @@ impl Opening<'_, '_> {
             }
             let found = self.walk(&segment, u32::MAX)?;
             match found.ending {
-                Ending::Sealed(seal) if seal.chain == sealed.chain && seal.events == sealed.events => {
+                Ending::Sealed(seal)
+                    if listing(sealed.id, segment.header.recorded_before, &seal) == sealed =>
+                {
                     self.state.segments.push(segment);
                     self.state.tip = Some(found.tip);
                 }
