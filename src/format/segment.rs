@@ -91,6 +91,13 @@ impl SegmentHeader {
         })
     }
 
+    /// A salt out of random bits. Offsets of marks are multiples of 8, so its low three bits are
+    /// those of every frame's mark; with these, no mark is ever zero, and marks of different kinds
+    /// differ wherever they stand.
+    pub(crate) fn salt(random: u64) -> u64 {
+        random & !0b111 | 0b100
+    }
+
     /// What a frame at `offset` begins with.
     pub(crate) fn frame_mark(&self, offset: u64) -> u64 {
         self.salt ^ offset
