@@ -177,6 +177,8 @@ pub(crate) fn follow(
         return Err(misplaced("a whole frame does not continue the hash chain"));
     }
     let too_long = || misplaced("the segment is longer than a segment can be");
+    // Events are counted in 32 bits from the segment's first position.
+    header.position_offset.checked_add(header.events.into()).ok_or_else(too_long)?;
     let frame_bytes = u32::try_from(header.frame_bytes()).map_err(|_| too_long())?;
     Ok(Tip {
         offset: tip.offset.checked_add(frame_bytes).ok_or_else(too_long)?,
