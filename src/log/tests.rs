@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::disk::{CrashMode, SimDisk};
+use crate::disk::{CrashMode, Fault, SimDisk};
 use crate::format::manifest::{Manifest, SealedSegment};
 use crate::format::segment::HEADER;
 use crate::{Error, ErrorKind, Raw, Store};
@@ -148,4 +148,26 @@ fn every_field_of_a_listing_must_fit_its_segment() {
     }
     disk.set_contents("MANIFEST", Some(whole.write().0));
     assert_eq!(count(&open(&disk).unwrap()), 8);
+}
+
+/// Found by reading: recovery keeps what it cuts, cuts, and seals. Stopped in the middle of writing
+/// the seal, it kept the beginning of that seal the next time, in place of what it had kept.
+#[test]
+fn what_is_cut_stays_in_quarantine_however_often_recovery_is_stopped() {
+    let torn = written(2);
+    let (path, mut bytes) = last_segment(&torn);
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(8);
+    bytes[end..end + 200].fill(0xAB);
+    let cut = bytes[end..end + 200].to_vec();
+    torn.set_contents(&path, Some(bytes));
+
+    torn.fail_from(0, Fault::Short(20));
+    open(&torn).unwrap().close().unwrap();
+    let trace = torn.trace();
+    for point in 0..=trace.len() {
+        let image = trace.image(point, CrashMode::Keep);
+        assert_eq!(count(&open(&image).unwrap()), 2, "{point}");
+        let kept = image.paths().into_iter().find(|path| path.starts_with("quarantine/")).unwrap();
+        assert!(image.contents(&kept).unwrap() == cut, "{point}: {kept}");
+    }
 }
