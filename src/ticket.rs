@@ -135,7 +135,7 @@ impl Resolver {
 fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
     let found = reader::with_frame(&view.snapshot(), position, |header, body| {
         let same = header.events == request.events && same_events(body, &request.body, request.events);
-        same.then(|| Appended::new(header, position).as_replayed())
+        same.then(|| Appended::new(header, position).into_replayed())
     })?;
     found.flatten().ok_or_else(|| {
         let text = format!("the idempotency key belongs to another append, at position {position}; use a new key for new content");

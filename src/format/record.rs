@@ -59,6 +59,12 @@ pub(crate) struct Fields<'a> {
     pub(crate) has_metadata: bool,
 }
 
+/// What erasure takes away, without the salt.
+pub(crate) struct Private<'a> {
+    pub(crate) metadata: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
 /// What to write as a record. The salt is left zero; [`salt_place`] finds it.
 pub(crate) struct NewRecord<'a> {
     pub(crate) fields: Fields<'a>,
@@ -265,15 +271,16 @@ impl<'a> Record<'a> {
     }
 
     /// Metadata and payload; `None` once erased.
-    pub(crate) fn private_parts(&self) -> Result<Option<(&'a [u8], &'a [u8])>, Damage> {
+    pub(crate) fn private_parts(&self) -> Result<Option<Private<'a>>, Damage> {
         let Some(private) = self.private else { return Ok(None) };
         let rest = &private[SALT..];
         if !self.fields.has_metadata {
-            return Ok(Some((&[], rest)));
+            return Ok(Some(Private { metadata: &[], payload: rest }));
         }
         const SHORT: Damage = Damage::Bad("an event's metadata is longer than its record");
         let (length, rest) = rest.split_at_checked(4).ok_or(SHORT)?;
-        rest.split_at_checked(wide(u32_at(length, 0))).map(Some).ok_or(SHORT)
+        let (metadata, payload) = rest.split_at_checked(wide(u32_at(length, 0))).ok_or(SHORT)?;
+        Ok(Some(Private { metadata, payload }))
     }
 }
 
