@@ -58,6 +58,9 @@ fn a_torn_length_is_older_newer_or_between_with_zeros_for_lost_bytes() {
     let lengths: BTreeSet<usize> = logs.iter().map(Vec::len).collect();
     assert!([3, 1003, 2003].iter().all(|length| lengths.contains(length)), "{lengths:?}");
     assert!(lengths.range(4..1003).next().is_some() && lengths.range(1004..2003).next().is_some());
+    let is_cut = |log: &&Vec<u8>| ![3, 1003, 2003].contains(&log.len()) && log.len() % 512 > 1;
+    let survives = |log: &Vec<u8>| log.last() != Some(&0);
+    assert!(logs.iter().filter(is_cut).any(survives), "a sector that survived up to the length");
     assert!(logs.iter().any(|log| log.len() == 2003 && log[3..] == [0; 2000]), "a length without bytes");
 }
 
