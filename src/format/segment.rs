@@ -219,7 +219,8 @@ impl<'a> Attestation<'a> {
         let mut out = vec![0; aligned(ATTESTATION_FIXED + self.text.len())];
         let length = |bytes: usize| u32::try_from(bytes).expect("an attestation is small").to_le_bytes();
         put(&mut out, 0, &header.attestation_mark(offset).to_le_bytes());
-        put(&mut out, 12, &length(out.len()));
+        let bytes = length(out.len());
+        put(&mut out, 12, &bytes);
         put(&mut out, 16, &self.first_position.to_le_bytes());
         put(&mut out, 24, &self.last_position.to_le_bytes());
         put(&mut out, 32, &self.events.to_le_bytes());
