@@ -70,10 +70,6 @@ impl Names {
         self.sync_if(|change| parent(&change.path) == directory);
     }
 
-    pub(super) fn sync_all(&mut self) {
-        self.sync_if(|_| true);
-    }
-
     /// The power fails before anything pending is under way.
     pub(super) fn lose(&mut self) {
         self.pending.clear();
