@@ -447,6 +447,31 @@ fn the_largest_append_fits_the_unsynced_bytes() {
     assert!(fits > 800, "an event of {fits} bytes fills 1,000");
 }
 
+// A segment promises in its header that no more than `unsynced_bytes_max` of it is ever unsynced;
+// recovery takes more than that for damage. An append of a size that only the segment before
+// promised once went into a new segment that promised less.
+#[test]
+fn an_append_must_fit_the_segment_it_goes_into() {
+    let disk = MemDisk::new();
+    let open = |unsynced| Store::on(disk.clone()).unsynced_bytes_max(unsynced).segment_bytes_max(6000).open().unwrap();
+    let append = |store: &Store, bytes: usize| Append::to("e").event(&Bytes(vec![7; bytes])).commit(store);
+    let store = open(10_000);
+    append(&store, 4000).unwrap();
+    store.close().unwrap();
+
+    let store = open(1000);
+    assert_eq!(kind_of(append(&store, 4000)), ErrorKind::TooLarge, "it would begin a segment that promises 1,000");
+    append(&store, 1500).expect("it fits the segment that promises 10,000");
+    append(&store, 700).expect("it begins a segment that promises 1,000");
+    assert_eq!(store.stats().segments, 2);
+    assert_eq!(kind_of(append(&store, 1500)), ErrorKind::TooLarge);
+    store.close().unwrap();
+
+    let store = open(10_000);
+    append(&store, 4000).expect("the limit was raised, so it begins a segment that promises 10,000");
+    assert_eq!(store.stats().segments, 3);
+}
+
 #[test]
 fn names_that_could_not_be_told_apart_are_refused() {
     let bad = ["", "$system", "$", "a\nb", "a\0b", "\u{7f}", "a\u{85}b", "tab\t"];
