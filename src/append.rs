@@ -8,7 +8,6 @@
 mod tests;
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -63,8 +62,6 @@ struct Draft {
     /// What was said before the first event.
     common: Attributes,
     events: Vec<NewEvent>,
-    /// Kinds and payloads, one after the other.
-    bytes: Vec<u8>,
     key: Option<KeyHash>,
     durability: Option<Durability>,
 }
@@ -72,9 +69,10 @@ struct Draft {
 struct NewEvent {
     target: usize,
     scope: Option<String>,
-    kind: Range<usize>,
+    kind: Box<str>,
     schema_version: u16,
-    payload: Range<usize>,
+    /// A buffer of its own: whatever a user's `encode` does to it, it does to no other event.
+    payload: Vec<u8>,
     attributes: Attributes,
 }
 
@@ -103,7 +101,6 @@ impl Append {
             scope: None,
             common: Attributes::default(),
             events: Vec::with_capacity(1),
-            bytes: Vec::with_capacity(256),
             key: None,
             durability: None,
         };
@@ -126,17 +123,17 @@ impl Append {
     /// Adds an event to the entity named last.
     pub fn event<E: EventData + ?Sized>(self, event: &E) -> Append {
         self.with(|draft| {
-            check_name("kind", event.kind(), KIND_BYTES_CAP)?;
-            let start = draft.bytes.len();
-            draft.bytes.extend_from_slice(event.kind().as_bytes());
-            let kind = start..draft.bytes.len();
-            event.encode(&mut draft.bytes)?;
+            let kind = event.kind();
+            check_name("kind", kind, KIND_BYTES_CAP)?;
+            let kind = kind.into();
+            let mut payload = Vec::with_capacity(128);
+            event.encode(&mut payload)?;
             draft.events.push(NewEvent {
                 target: draft.target,
                 scope: draft.scope.clone(),
-                schema_version: event.schema_version(),
-                payload: kind.end..draft.bytes.len(),
                 kind,
+                schema_version: event.schema_version(),
+                payload,
                 attributes: draft.common.clone(),
             });
             Ok(())
@@ -256,7 +253,8 @@ impl Append {
         let draft = self.draft?;
         draft.check_targets_used()?;
         draft.check(limits)?;
-        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.events.len());
+        let payloads: usize = draft.events.iter().map(|event| event.payload.len()).sum();
+        let mut body = Vec::with_capacity(payloads + 128 * draft.events.len());
         let mut starts = Vec::with_capacity(draft.events.len());
         for event in &draft.events {
             starts.push(body.len());
@@ -385,7 +383,7 @@ impl Draft {
                 schema_version: event.schema_version,
                 entity: &self.targets[event.target].entity,
                 scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
-                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
+                kind: &event.kind,
                 tag_bytes: &attributes.tags,
                 correlation: attributes.correlation,
                 occurred_at: attributes.occurred_at,
@@ -394,10 +392,9 @@ impl Draft {
                 has_metadata: !attributes.metadata.is_empty(),
             },
             metadata: &attributes.metadata,
-            payload: &self.bytes[event.payload.clone()],
+            payload: &event.payload,
         };
-        record::write(body, &new)
-            .map_err(|what| Error::too_large(what, body.len(), "the format", BODY_BYTES_MAX))
+        record::write(body, &new).map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
     }
 }
 

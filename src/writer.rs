@@ -216,8 +216,8 @@ impl Writer {
         self.refuse_if_failed()?;
         let table = if request.target_of.is_empty() { 0 } else { request.target_of.len() * 8 };
         let bytes = frame::FIXED + frame::KEY_BYTES + table + request.body.len();
-        if u64::try_from(bytes).unwrap_or(u64::MAX) > self.log.frame_bytes_max() {
-            let max = usize::try_from(self.log.frame_bytes_max()).unwrap_or(usize::MAX);
+        let max = usize::try_from(self.log.frame_bytes_max(bytes)).unwrap_or(usize::MAX);
+        if bytes > max {
             return Err(Error::too_large("the append", bytes, "unsynced_bytes_max", max));
         }
         if self.log.must_roll(bytes) {
@@ -243,13 +243,13 @@ impl Writer {
     }
 
     fn roll(&mut self) -> Result<(), Error> {
-        self.state.flush_by = None;
         if let Err(failure) = self.log.roll(self.state.now) {
             return Err(match self.fail(failure) {
                 (Outcome::Refused, error) => error,
                 (Outcome::Poisoned, error) => poisoned(&error),
             });
         }
+        self.state.flush_by = None;
         let file = self.log.segment().clone();
         self.segment = Arc::new(Segment::new(file, Index::new(self.log.written().offset)));
         self.view.add_segment(self.segment.clone());
@@ -276,7 +276,11 @@ impl Writer {
             Ok(()) => self.publish_and_answer(waiting),
             Err(failure) => {
                 let (outcome, error) = self.fail(failure);
-                self.publish_heads();
+                // Cutting back synced what was there before. A poisoned log may have written what
+                // must never be seen.
+                if matches!(outcome, Outcome::Refused) {
+                    self.publish_heads();
+                }
                 for waiting in waiting {
                     waiting.refuse(outcome, &error);
                 }

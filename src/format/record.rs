@@ -59,6 +59,12 @@ pub(crate) struct Fields<'a> {
     pub(crate) has_metadata: bool,
 }
 
+/// What erasure takes away, without the salt.
+pub(crate) struct Private<'a> {
+    pub(crate) metadata: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
 /// What to write as a record. The salt is left zero; [`salt_place`] finds it.
 pub(crate) struct NewRecord<'a> {
     pub(crate) fields: Fields<'a>,
@@ -66,26 +72,39 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Appends a record to `out`; an error names what is too long for it.
+/// A part of a record that is longer than its length field can say.
+pub(crate) struct TooLong {
+    pub(crate) what: &'static str,
+    pub(crate) bytes: usize,
+    pub(crate) max: usize,
+}
+
+/// Appends a record to `out`.
 ///
-/// Names are within the format's caps, which [`crate::coordinate`] and the limits see to.
-pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), &'static str> {
+/// Names are within the format's caps, which [`crate::coordinate`] and the limits see to; together
+/// they may still be too long.
+pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), TooLong> {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
     write_public(out, &new.fields);
     let private = out.len();
     out.extend_from_slice(&[0; SALT]);
     if new.fields.has_metadata {
-        let length = u32::try_from(new.metadata.len()).map_err(|_| "the metadata")?;
-        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&length("the metadata", new.metadata.len())?.to_le_bytes());
         out.extend_from_slice(new.metadata);
     }
     out.extend_from_slice(new.payload);
-    let private_bytes = u32::try_from(out.len() - private).map_err(|_| "the payload")?;
-    let public_bytes = u16::try_from(private - start - PREFIX).map_err(|_| "the event's names and tags")?;
+    let private_bytes = length("the payload", out.len() - private)?;
+    let public = private - start - PREFIX;
+    let too_long = |_| TooLong { what: "the event's names and tags", bytes: public, max: u16::MAX.into() };
+    let public_bytes = u16::try_from(public).map_err(too_long)?;
     put(out, start, &private_bytes.to_le_bytes());
     put(out, start + 4, &public_bytes.to_le_bytes());
     Ok(())
+}
+
+fn length(what: &'static str, bytes: usize) -> Result<u32, TooLong> {
+    u32::try_from(bytes).map_err(|_| TooLong { what, bytes, max: super::BODY_BYTES_MAX })
 }
 
 fn write_public(out: &mut Vec<u8>, fields: &Fields<'_>) {
@@ -265,15 +284,16 @@ impl<'a> Record<'a> {
     }
 
     /// Metadata and payload; `None` once erased.
-    pub(crate) fn private_parts(&self) -> Result<Option<(&'a [u8], &'a [u8])>, Damage> {
+    pub(crate) fn private_parts(&self) -> Result<Option<Private<'a>>, Damage> {
         let Some(private) = self.private else { return Ok(None) };
         let rest = &private[SALT..];
         if !self.fields.has_metadata {
-            return Ok(Some((&[], rest)));
+            return Ok(Some(Private { metadata: &[], payload: rest }));
         }
         const SHORT: Damage = Damage::Bad("an event's metadata is longer than its record");
         let (length, rest) = rest.split_at_checked(4).ok_or(SHORT)?;
-        rest.split_at_checked(wide(u32_at(length, 0))).map(Some).ok_or(SHORT)
+        let (metadata, payload) = rest.split_at_checked(wide(u32_at(length, 0))).ok_or(SHORT)?;
+        Ok(Some(Private { metadata, payload }))
     }
 }
 
