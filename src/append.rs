@@ -4,6 +4,10 @@
 //! only copies the result.
 //! Row: append.
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -50,6 +54,8 @@ pub struct Append {
 
 struct Draft {
     targets: Vec<Target>,
+    /// Where each entity stands among the targets; empty while they are few.
+    target_by_entity: HashMap<Box<str>, usize>,
     /// The target and the scope of the events that follow.
     target: usize,
     scope: Option<String>,
@@ -90,6 +96,7 @@ impl Append {
     {
         let draft = Draft {
             targets: Vec::with_capacity(1),
+            target_by_entity: HashMap::new(),
             target: 0,
             scope: None,
             common: Attributes::default(),
@@ -108,14 +115,7 @@ impl Append {
         self.with(|draft| {
             let (entity, scope) = address.try_into().map_err(Into::into)?.into_parts();
             draft.scope = scope;
-            // Every target has one expectation, so an entity named again is the same target.
-            draft.target = match draft.targets.iter().position(|target| *target.entity == *entity) {
-                Some(known) => known,
-                None => {
-                    draft.targets.push(Target { entity: entity.into(), expected: Expected::Any });
-                    draft.targets.len() - 1
-                }
-            };
+            draft.target = draft.target(entity.into());
             Ok(())
         })
     }
@@ -287,12 +287,36 @@ impl Append {
     }
 }
 
+/// Up to this many targets are searched one by one.
+const FEW_TARGETS: usize = 16;
+
 impl Draft {
+    /// The target an entity is. Every target has one expectation, so an entity named again is the
+    /// same target.
+    fn target(&mut self, entity: Box<str>) -> usize {
+        let known = match self.targets.len() {
+            ..=FEW_TARGETS => self.targets.iter().position(|target| target.entity == entity),
+            _ => self.target_by_entity.get(&entity).copied(),
+        };
+        known.unwrap_or_else(|| self.add_target(entity))
+    }
+
+    fn add_target(&mut self, entity: Box<str>) -> usize {
+        self.targets.push(Target { entity, expected: Expected::Any });
+        if self.targets.len() > FEW_TARGETS {
+            for at in self.target_by_entity.len()..self.targets.len() {
+                self.target_by_entity.insert(self.targets[at].entity.clone(), at);
+            }
+        }
+        self.targets.len() - 1
+    }
+
     /// An entity that got no event is still checked if something was expected of it; without
     /// either it was named for nothing.
     fn check_targets_used(&self) -> Result<(), Error> {
-        let used = |at: usize| self.events.iter().any(|event| event.target == at);
-        match (0..self.targets.len()).find(|at| !used(*at) && self.targets[*at].expected == Expected::Any) {
+        let mut used = vec![false; self.targets.len()];
+        self.events.iter().for_each(|event| used[event.target] = true);
+        match (0..used.len()).find(|at| !used[*at] && self.targets[*at].expected == Expected::Any) {
             _ if self.events.is_empty() => Err(Error::invalid("the append has no event; add one")),
             Some(at) => Err(Error::invalid(format!(
                 "{} gets no event in this append; add one",
