@@ -148,7 +148,9 @@ impl Opening<'_, '_> {
             }
             let found = self.walk(&segment, u32::MAX)?;
             match found.ending {
-                Ending::Sealed(seal) if seal.chain == sealed.chain && seal.events == sealed.events => {
+                Ending::Sealed(seal)
+                    if listing(sealed.id, segment.header.recorded_before, &seal) == sealed =>
+                {
                     self.state.segments.push(segment);
                     self.state.tip = Some(found.tip);
                 }
@@ -300,10 +302,13 @@ impl Opening<'_, '_> {
         let keep = || {
             self.disk.create_directory("quarantine")?;
             self.disk.sync_directory("")?;
-            // What an interrupted recovery kept is a part of what we keep now.
-            match self.disk.remove(&path) {
+            // What an interrupted recovery kept is a part of what we keep now, unless that one came
+            // as far as to cut: then all is kept, and what we cut is the beginning of its seal.
+            match self.disk.open(&path, Access::Read).and_then(|kept| kept.length()) {
+                Ok(kept) if usize::try_from(kept).is_ok_and(|kept| kept > bytes.len()) => return Ok(()),
+                Ok(_) => self.disk.remove(&path)?,
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+                Err(_) => {}
             }
             let file = self.disk.open(&path, Access::CreateNew)?;
             write_all(file.as_ref(), &bytes, 0)?;
