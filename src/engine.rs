@@ -94,7 +94,7 @@ impl Engine {
             queue: queue.clone(),
             commands,
             counters: counters.clone(),
-            state: State::default(),
+            state: State::new(),
         };
         let thread = std::thread::Builder::new().name("annals-writer".to_owned());
         let thread = thread.spawn(move || {

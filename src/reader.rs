@@ -210,7 +210,8 @@ impl Progress {
 
     /// Which ordinals of the segment at hand may still come.
     fn enter(&mut self, plan: &Plan) {
-        let segment = &self.snapshot.segments[self.segment];
+        // A store read beside a writer that has acknowledged nothing yet has no segment.
+        let Some(segment) = self.snapshot.segments.get(self.segment) else { return };
         let clip =
             |position: u64| segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX);
         let mut ordinals = clip(self.positions.start)..clip(self.positions.end).min(segment.events());

@@ -56,7 +56,6 @@ pub(crate) struct Writer {
 }
 
 /// What the writer remembers from group to group, and within one.
-#[derive(Default)]
 pub(crate) struct State {
     /// Whom to answer once the group is through.
     waiting: Vec<Waiting>,
@@ -66,15 +65,30 @@ pub(crate) struct State {
     /// The disk was full: until then nothing is tried, and this is the answer.
     full_until: Option<(Instant, Error)>,
     poison: Option<Error>,
+    /// When the group began, by the injected clock and by the system's.
     now: u64,
+    began: Instant,
+}
+
+impl State {
+    pub(crate) fn new() -> State {
+        State {
+            waiting: Vec::new(),
+            must_sync: false,
+            flush_by: None,
+            full_until: None,
+            poison: None,
+            now: 0,
+            began: Instant::now(),
+        }
+    }
 }
 
 enum Waiting {
     /// The frame begins at `offset`.
     Accepted {
         offset: u32,
-        first: Position,
-        events: u16,
+        receipt: Appended,
         reply: Sender<Reply>,
     },
     Answered(Reply, Sender<Reply>),
@@ -133,6 +147,7 @@ impl Writer {
     /// Takes what is queued behind `first`, up to the group's limits, and commits it.
     fn take_and_commit(&mut self, first: Command) {
         self.state.now = self.read_clock();
+        self.state.began = Instant::now();
         let mut bytes = 0;
         let mut commands = 0;
         let mut next = Some(first);
@@ -143,6 +158,7 @@ impl Writer {
                 commands >= self.options.group_commands_max || bytes >= self.options.group_bytes_max;
             next = if is_full { None } else { self.commands.try_recv().ok() };
         }
+        self.queue.freed(bytes);
         self.finish();
     }
 
@@ -156,12 +172,10 @@ impl Writer {
         match command {
             Command::Append(request, reply) => {
                 let bytes = request.body.len();
-                self.queue.freed(bytes);
                 self.append(request, reply);
                 bytes
             }
             Command::Sync(reply) => {
-                self.queue.freed(0);
                 self.state.must_sync = true;
                 self.state.waiting.push(Waiting::Synced(reply));
                 0
@@ -192,7 +206,7 @@ impl Writer {
             Decision::Accepted { first_version, version_table } => {
                 self.ask_durability(request.durability);
                 let offset = self.log.staged().offset;
-                self.log.stage(&NewFrame {
+                let receipt = self.log.stage(&NewFrame {
                     body: &request.body,
                     body_checksum: request.body_checksum,
                     content: request.content,
@@ -202,7 +216,7 @@ impl Writer {
                     version_table: &version_table,
                     now: self.state.now,
                 });
-                self.state.waiting.push(Waiting::Accepted { offset, first, events: request.events, reply });
+                self.state.waiting.push(Waiting::Accepted { offset, receipt, reply });
             }
         }
     }
@@ -216,8 +230,8 @@ impl Writer {
         self.refuse_if_failed()?;
         let table = if request.target_of.is_empty() { 0 } else { request.target_of.len() * 8 };
         let bytes = frame::FIXED + frame::KEY_BYTES + table + request.body.len();
-        if u64::try_from(bytes).unwrap_or(u64::MAX) > self.log.frame_bytes_max() {
-            let max = usize::try_from(self.log.frame_bytes_max()).unwrap_or(usize::MAX);
+        let max = usize::try_from(self.log.frame_bytes_max(bytes)).unwrap_or(usize::MAX);
+        if bytes > max {
             return Err(Error::too_large("the append", bytes, "unsynced_bytes_max", max));
         }
         if self.log.must_roll(bytes) {
@@ -237,19 +251,19 @@ impl Writer {
             return Err(poisoned(reason));
         }
         match &self.state.full_until {
-            Some((until, error)) if Instant::now() < *until => Err(error.clone()),
+            Some((until, error)) if self.state.began < *until => Err(error.clone()),
             _ => Ok(()),
         }
     }
 
     fn roll(&mut self) -> Result<(), Error> {
-        self.state.flush_by = None;
         if let Err(failure) = self.log.roll(self.state.now) {
             return Err(match self.fail(failure) {
                 (Outcome::Refused, error) => error,
                 (Outcome::Poisoned, error) => poisoned(&error),
             });
         }
+        self.state.flush_by = None;
         let file = self.log.segment().clone();
         self.segment = Arc::new(Segment::new(file, Index::new(self.log.written().offset)));
         self.view.add_segment(self.segment.clone());
@@ -261,7 +275,7 @@ impl Writer {
         match asked.unwrap_or(self.options.durability) {
             Durability::Synced => self.state.must_sync = true,
             Durability::Buffered { flush_every } => {
-                let by = Instant::now() + flush_every;
+                let by = self.state.began + flush_every;
                 self.state.flush_by = Some(self.state.flush_by.map_or(by, |earlier| earlier.min(by)));
             }
         }
@@ -276,7 +290,11 @@ impl Writer {
             Ok(()) => self.publish_and_answer(waiting),
             Err(failure) => {
                 let (outcome, error) = self.fail(failure);
-                self.publish_heads();
+                // Cutting back synced what was there before. A poisoned log may have written what
+                // must never be seen.
+                if matches!(outcome, Outcome::Refused) {
+                    self.publish_heads();
+                }
                 for waiting in waiting {
                     waiting.refuse(outcome, &error);
                 }
@@ -288,8 +306,10 @@ impl Writer {
         if self.state.poison.is_some() {
             return Ok(());
         }
+        // Under steady load the queue is never empty, so what falls due is looked at here as well.
+        self.state.must_sync |= self.state.flush_by.is_some_and(|by| by <= self.state.began);
         if self.log.staged().offset > self.log.written().offset {
-            self.log.write()?;
+            self.log.write(self.state.must_sync)?;
             self.counters.lock().groups += 1;
         }
         if self.state.must_sync && self.log.has_unsynced() {
@@ -311,12 +331,11 @@ impl Writer {
         });
         self.segment.insert(frames).expect("what was just encoded can be read");
         self.publish_heads();
-        self.count(&waiting);
-        let receipts: Vec<Option<Appended>> = waiting.iter().map(|waiting| self.receipt(waiting)).collect();
         self.log.clear();
+        self.count(&waiting);
         let durable = Position::from(self.log.durable().position);
-        for (waiting, receipt) in waiting.into_iter().zip(receipts) {
-            waiting.answer(receipt, durable, self.state.poison.as_ref());
+        for waiting in waiting {
+            waiting.answer(durable, self.state.poison.as_ref());
         }
     }
 
@@ -327,21 +346,12 @@ impl Writer {
     fn count(&self, waiting: &[Waiting]) {
         let mut counters = self.counters.lock();
         for waiting in waiting {
-            if let Waiting::Accepted { events, .. } = waiting {
+            if let Waiting::Accepted { receipt, .. } = waiting {
                 counters.appends += 1;
-                counters.events += u64::from(*events);
+                counters.events += u64::try_from(receipt.events()).expect("at most 65,535");
             }
         }
         counters.entities = self.ledger.entities();
-    }
-
-    fn receipt(&self, waiting: &Waiting) -> Option<Appended> {
-        match waiting {
-            Waiting::Accepted { offset, first, .. } => {
-                Some(Appended::new(&self.written_frame(*offset).header, *first))
-            }
-            _ => None,
-        }
     }
 
     /// A frame of the group just written, from the buffer it was written from.
@@ -387,13 +397,9 @@ enum Outcome {
 
 impl Waiting {
     /// The group went through. Whoever gave up waiting does not hear it.
-    fn answer(self, receipt: Option<Appended>, durable: Position, poison: Option<&Error>) {
+    fn answer(self, durable: Position, poison: Option<&Error>) {
         match self {
-            Waiting::Accepted { reply, .. } => {
-                if let Some(receipt) = receipt {
-                    let _ = reply.send(Reply::Done(Ok(receipt)));
-                }
-            }
+            Waiting::Accepted { receipt, reply, .. } => drop(reply.send(Reply::Done(Ok(receipt)))),
             Waiting::Answered(answer, reply) => drop(reply.send(answer)),
             Waiting::Synced(reply) => {
                 let _ = reply.send(poison.map_or(Ok(durable), |reason| Err(poisoned(reason))));

@@ -11,9 +11,10 @@ mod query;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::error::Error;
 use crate::event::EventId;
