@@ -158,7 +158,7 @@ impl Engine {
             return Err(error);
         }
         let bytes = request.body.len();
-        let (reply, answer) = flume::bounded(1);
+        let (reply, answer) = oneshot::channel();
         let command = Command::Append(Box::new(request), reply);
         if wait {
             self.queue.send(command, bytes)?
@@ -180,7 +180,7 @@ impl Engine {
         if self.is_read_only {
             return Ok(self.snapshot()?.durable.position);
         }
-        let (reply, answer) = flume::bounded(1);
+        let (reply, answer) = oneshot::channel();
         self.queue.send(Command::Sync(reply), 0)?;
         answer.recv().unwrap_or_else(|_| {
             Err(ticket::refused(&self.queue)

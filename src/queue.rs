@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use flume::{Receiver, SendTimeoutError, Sender, TrySendError};
+use oneshot::Sender as Answer;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::append::Request;
@@ -15,16 +16,22 @@ use crate::version::Position;
 
 /// What callers ask of the writer.
 pub(crate) enum Command {
-    Append(Box<Request>, Sender<Reply>),
+    Append(Box<Request>, Answer<Reply>),
     /// Make everything before it durable.
-    Sync(Sender<Result<Position, Error>>),
+    Sync(Answer<Result<Position, Error>>),
 }
 
-/// What the writer says to an append.
-pub(crate) enum Reply {
+/// What the writer says to an append. The request travels back with it: memory is cheapest to free
+/// on the thread that took it (another one would have to lock that thread's heap).
+pub(crate) struct Reply {
+    pub(crate) outcome: Outcome,
+    pub(crate) request: Box<Request>,
+}
+
+pub(crate) enum Outcome {
     Done(Result<Appended, Error>),
-    /// Its key is known: the caller compares with the append at this position.
-    Seen(Position, Box<Request>),
+    /// The append's key is known: the caller compares with the append at this position.
+    Seen(Position),
 }
 
 /// The callers' end.

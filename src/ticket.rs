@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use flume::{Receiver, RecvTimeoutError};
+use oneshot::{AsyncReceiver, Receiver, RecvTimeoutError};
 
 use crate::append::Request;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{Fields, Record, records};
-use crate::queue::{Queue, Reply, poisoned};
+use crate::queue::{Outcome, Queue, Reply, poisoned};
 use crate::reader;
 use crate::receipt::Appended;
 use crate::version::Position;
@@ -84,7 +84,7 @@ impl Ticket {
     /// Whether [`Ticket::wait`] would return at once.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        !self.reply.is_empty() || self.reply.is_disconnected()
+        self.reply.has_message() || self.reply.is_closed()
     }
 }
 
@@ -93,13 +93,13 @@ impl IntoFuture for Ticket {
     type IntoFuture = Pending;
 
     fn into_future(self) -> Pending {
-        Pending { reply: self.reply.into_recv_async(), receiver: self.receiver }
+        Pending { reply: self.reply.into_future(), receiver: self.receiver }
     }
 }
 
 /// The future of a [`Ticket`].
 pub struct Pending {
-    reply: flume::r#async::RecvFut<'static, Reply>,
+    reply: AsyncReceiver<Reply>,
     receiver: Resolver,
 }
 
@@ -113,10 +113,10 @@ impl Future for Pending {
 
 impl Resolver {
     fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
-        match reply {
-            Some(Reply::Done(outcome)) => outcome,
-            Some(Reply::Seen(position, request)) => replayed(&self.view, position, &request),
-            None => Err(self.unanswered()),
+        let Some(Reply { outcome, request }) = reply else { return Err(self.unanswered()) };
+        match outcome {
+            Outcome::Done(done) => done,
+            Outcome::Seen(position) => replayed(&self.view, position, &request),
         }
     }
 
