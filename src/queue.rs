@@ -3,6 +3,7 @@
 //! Stop means that the channel is disconnected; there is no stop message that could be lost.
 //! Row: writer. With writer.rs and ticket.rs the only user of flume.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use flume::{Receiver, SendTimeoutError, Sender, TrySendError};
@@ -40,7 +41,7 @@ pub(crate) struct Queue {
     bytes: Budget,
     deadline: Option<Duration>,
     /// Why the writer takes no more, once it does not.
-    verdict: Mutex<Option<Error>>,
+    verdict: OnceLock<Error>,
 }
 
 impl Queue {
@@ -55,7 +56,7 @@ impl Queue {
             sender: RwLock::new(Some(sender)),
             bytes: Budget::new(bytes_max),
             deadline,
-            verdict: Mutex::new(None),
+            verdict: OnceLock::new(),
         };
         (queue, receiver)
     }
@@ -108,12 +109,12 @@ impl Queue {
 
     /// The writer ends, or refuses everything, for this reason. The first one stays.
     pub(crate) fn condemn(&self, reason: Error) {
-        self.verdict.lock().get_or_insert(reason);
+        let _ = self.verdict.set(reason);
         self.bytes.end();
     }
 
-    pub(crate) fn verdict(&self) -> Option<Error> {
-        self.verdict.lock().clone()
+    pub(crate) fn verdict(&self) -> Option<&Error> {
+        self.verdict.get()
     }
 
     /// How many commands and bytes wait.
@@ -122,7 +123,7 @@ impl Queue {
     }
 
     fn gone(&self) -> Error {
-        self.verdict().map_or_else(Error::closed, |reason| poisoned(&reason))
+        self.verdict().map_or_else(Error::closed, poisoned)
     }
 }
 

@@ -122,8 +122,7 @@ impl Resolver {
 
     /// The writer is gone, and took the append with it.
     fn unanswered(&self) -> Error {
-        let why =
-            self.queue.verdict().map_or_else(|| "the writer ended".to_owned(), |reason| reason.to_string());
+        let why = self.queue.verdict().map_or_else(|| "the writer ended".to_owned(), Error::to_string);
         let text = format!(
             "it is not known whether this append was written ({why}); reopen the store and read back, or retry with its key"
         );
@@ -169,5 +168,5 @@ pub(crate) fn late(deadline: Duration) -> Error {
 
 /// What everybody is told once the writer has failed.
 pub(crate) fn refused(queue: &Queue) -> Option<Error> {
-    queue.verdict().map(|reason| poisoned(&reason))
+    queue.verdict().map(poisoned)
 }

@@ -453,7 +453,9 @@ impl Waiting {
             (Refusal::Poisoned, Waiting::Answered(..)) => poisoned(error),
         };
         match self {
-            Waiting::Accepted { asker, .. } | Waiting::Answered(_, asker) => asker.answer(Outcome::Done(Err(error))),
+            Waiting::Accepted { asker, .. } | Waiting::Answered(_, asker) => {
+                asker.answer(Outcome::Done(Err(error)))
+            }
             Waiting::Synced(reply) => drop(reply.send(Err(error))),
         }
     }
