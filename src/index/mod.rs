@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
 
+use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::Error;
 use crate::event::EventId;
 use crate::format::frame::Frame;
@@ -114,7 +115,8 @@ impl Index {
                 self.entities.insert(fields.entity.into(), stream);
             }
         }
-        push_name(&mut self.scopes, fields.scope, ordinal);
+        let scope = if fields.scope.is_empty() { DEFAULT_SCOPE } else { fields.scope };
+        push_name(&mut self.scopes, scope, ordinal);
         push_name(&mut self.kinds, fields.kind, ordinal);
         for tag in tags(fields.tag_bytes) {
             push_name(&mut self.tags, tag, ordinal);
