@@ -126,9 +126,13 @@ impl Engine {
         let recovered = recover(disk.as_ref(), purpose, &mut |segment, offset, frame, tip| {
             found.visit(segment, offset, frame, tip.position)
         })?;
-        let Some(Recovered { manifest, tip, mut report, .. }) = recovered else {
+        let Some(Recovered { manifest, segments, tip, mut report, .. }) = recovered else {
             return Err(Error::invalid("there is no store here; Store::open would create one"));
         };
+        // The walk enters segments by their frames; the last one may have none.
+        if let Some(last) = segments.last() {
+            found.enter(last);
+        }
         report.steps.push(("all", started.elapsed()));
         let head = tip.as_ref().map(Point::from).unwrap_or_default();
         let (queue, _) = Queue::new(1, 1, None);
