@@ -2,7 +2,6 @@
 //! ids, receipts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, SystemTime};
 
 use annals::disk::{MemDisk, OsDisk};
 use annals::{
@@ -11,7 +10,8 @@ use annals::{
 };
 
 use crate::support::{
-    FOREVER, GatedDisk, all, check, check_on, expectations, fill, kind_of, outcome, positions, within,
+    Bytes, FOREVER, GatedDisk, all, at, check, check_on, expectations, fill, kind_of, outcome, positions,
+    within,
 };
 
 const VERSIONS: &str = "
@@ -217,14 +217,14 @@ fn a_key_belongs_to_everything_an_append_says() {
     type Change = fn(Append) -> Append;
     let first = |change: Change| {
         let append = Append::to(("e", "s")).key("k").event(&Raw("kind", &1)).tag("t").tag("u");
-        change(append.metadata("m").occurred_at(time(5)).correlation(id(1)).cause(Cause::Event(id(2))))
+        change(append.metadata("m").occurred_at(at(5)).correlation(id(1)).cause(Cause::Event(id(2))))
     };
     let other: [(&str, Change); 8] = [
         ("tag", |append| append.tag("v")),
         ("correlation", |append| append.correlation(id(9))),
         ("cause", |append| append.cause(Cause::Event(id(9)))),
         ("kind of cause", |append| append.cause(Cause::PreviousInStream)),
-        ("occurred-at", |append| append.occurred_at(time(6))),
+        ("occurred-at", |append| append.occurred_at(at(6))),
         ("foreign id", |append| append.foreign_id(id(9))),
         ("another event", |append| append.event(&Raw("kind", &1))),
         ("schema version", |append| append.event(&Second)),
@@ -248,7 +248,7 @@ fn a_key_belongs_to_everything_an_append_says() {
         assert_eq!(again.ids().collect::<Vec<_>>(), receipt.ids().collect::<Vec<_>>(), "{what}");
     }
     let without_metadata = Append::to(("e", "s")).key("k").event(&Raw("kind", &1)).tag("t").tag("u");
-    let without_metadata = without_metadata.occurred_at(time(5)).correlation(id(1)).cause(Cause::Event(id(2)));
+    let without_metadata = without_metadata.occurred_at(at(5)).correlation(id(1)).cause(Cause::Event(id(2)));
     assert_eq!(outcome(&without_metadata.commit(&store)), "replayed v1 @1");
     assert_eq!(store.head().unwrap().position(), receipt.position());
 }
@@ -285,9 +285,11 @@ fn keys_leave_the_window_by_positions() {
         for later in 0..8 {
             for reopen in [false, true] {
                 let disk = MemDisk::new();
-                let open = || Store::on(disk.clone()).key_window(KeyWindow::Positions(window)).open().unwrap();
+                let open =
+                    || Store::on(disk.clone()).key_window(KeyWindow::Positions(window)).open().unwrap();
                 let mut store = open();
-                let keyed = |store: &Store| Append::to("e").key("k").event(&Raw("x", &())).commit(store).unwrap();
+                let keyed =
+                    |store: &Store| Append::to("e").key("k").event(&Raw("x", &())).commit(store).unwrap();
                 keyed(&store);
                 fill(&store, "other", later);
                 if reopen {
@@ -406,7 +408,8 @@ fn tagged(append: Append, tags: usize) -> Append {
 
 #[test]
 fn the_format_has_limits_of_its_own() {
-    let limits = Limits { entity_bytes_max: 4096, tags_max: 255, payload_bytes_max: 16 << 20, ..Limits::default() };
+    let limits =
+        Limits { entity_bytes_max: 4096, tags_max: 255, payload_bytes_max: 16 << 20, ..Limits::default() };
     let store = Store::on(MemDisk::new()).limits(limits).open().unwrap();
     let long_names = |tags: usize| {
         let append = Append::to(("e".repeat(4096), "s".repeat(255))).event(&Raw(&"k".repeat(255), &()));
@@ -419,7 +422,7 @@ fn the_format_has_limits_of_its_own() {
     assert!(error.to_string().contains("65544") && error.to_string().contains("65535"), "{error}");
     assert_eq!(all(store.read(Query::all()))[0].tags().count(), 237);
 
-    let payload = |bytes: usize| Bytes(vec![7; bytes]);
+    let payload = |bytes: usize| Bytes("bytes", vec![7; bytes]);
     let most = (16 << 20) - 64;
     Append::to("e").event(&payload(most)).commit(&store).unwrap();
     assert_eq!(kind_of(Append::to("e").event(&payload(16 << 20)).commit(&store)), ErrorKind::TooLarge);
@@ -432,14 +435,18 @@ fn the_format_has_limits_of_its_own() {
         Limits { tags_max: 256, ..Limits::default() },
         Limits { events_per_append_max: 65_536, ..Limits::default() },
     ] {
-        assert_eq!(kind_of(Store::on(MemDisk::new()).limits(limits).open()), ErrorKind::Invalid, "{limits:?}");
+        assert_eq!(
+            kind_of(Store::on(MemDisk::new()).limits(limits).open()),
+            ErrorKind::Invalid,
+            "{limits:?}"
+        );
     }
 }
 
 #[test]
 fn the_largest_append_fits_the_unsynced_bytes() {
     let store = Store::on(MemDisk::new()).unsynced_bytes_max(1000).open().unwrap();
-    let append = |bytes: usize| Append::to("e").event(&Bytes(vec![7; bytes])).commit(&store);
+    let append = |bytes: usize| Append::to("e").event(&Bytes("bytes", vec![7; bytes])).commit(&store);
     let fits = (0..1000).rev().find(|bytes| append(*bytes).is_ok()).unwrap();
     let error = append(fits + 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
@@ -453,14 +460,21 @@ fn the_largest_append_fits_the_unsynced_bytes() {
 #[test]
 fn an_append_must_fit_the_segment_it_goes_into() {
     let disk = MemDisk::new();
-    let open = |unsynced| Store::on(disk.clone()).unsynced_bytes_max(unsynced).segment_bytes_max(6000).open().unwrap();
-    let append = |store: &Store, bytes: usize| Append::to("e").event(&Bytes(vec![7; bytes])).commit(store);
+    let open = |unsynced| {
+        Store::on(disk.clone()).unsynced_bytes_max(unsynced).segment_bytes_max(6000).open().unwrap()
+    };
+    let append =
+        |store: &Store, bytes: usize| Append::to("e").event(&Bytes("bytes", vec![7; bytes])).commit(store);
     let store = open(10_000);
     append(&store, 4000).unwrap();
     store.close().unwrap();
 
     let store = open(1000);
-    assert_eq!(kind_of(append(&store, 4000)), ErrorKind::TooLarge, "it would begin a segment that promises 1,000");
+    assert_eq!(
+        kind_of(append(&store, 4000)),
+        ErrorKind::TooLarge,
+        "it would begin a segment that promises 1,000"
+    );
     append(&store, 1500).expect("it fits the segment that promises 10,000");
     append(&store, 700).expect("it begins a segment that promises 1,000");
     assert_eq!(store.stats().segments, 2);
@@ -527,19 +541,6 @@ fn the_first_error_comes_out() {
     assert!(error.to_string().contains("tag"), "{error}");
 }
 
-struct Bytes(Vec<u8>);
-
-impl EventData for Bytes {
-    fn kind(&self) -> &str {
-        "bytes"
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        out.extend_from_slice(&self.0);
-        Ok(())
-    }
-}
-
 enum Awkward {
     /// Encodes half, then fails.
     Fails,
@@ -583,7 +584,10 @@ fn invalid() -> Error {
 fn what_goes_wrong_in_a_users_encode_leaves_nothing_behind() {
     let store = Store::in_memory().unwrap();
     let before = || Append::to("e").event(&Raw("k", "before"));
-    assert_eq!(kind_of(before().event(&Awkward::Fails).event(&Raw("k", "after")).commit(&store)), ErrorKind::Invalid);
+    assert_eq!(
+        kind_of(before().event(&Awkward::Fails).event(&Raw("k", "after")).commit(&store)),
+        ErrorKind::Invalid
+    );
     let panicked = catch_unwind(AssertUnwindSafe(|| before().event(&Awkward::Panics).commit(&store)));
     assert!(panicked.is_err());
     // No payload of this type can be decoded as anything: a map with a float for a key is no JSON,
@@ -627,11 +631,6 @@ fn a_kind_is_asked_for_once() {
     assert_eq!(all(store.stream("e"))[0].kind(), "awkward");
 }
 
-fn time(seconds: i64) -> SystemTime {
-    let distance = Duration::from_secs(seconds.unsigned_abs());
-    if seconds < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
-}
-
 fn id(number: u8) -> EventId {
     EventId::from_bytes([number; 16])
 }
@@ -643,21 +642,21 @@ fn attributes_come_back_as_they_were_given() {
     let append = Append::to(("e", "scope"))
         .tag("all")
         .metadata(&("who", 7))
-        .occurred_at(time(-1_000_000_000))
+        .occurred_at(at(-1_000_000_000_000_000))
         .event(&Raw("first", &1))
         .event(&Raw("second", &2))
         .tag("z")
         .tag("a")
         .tag("all")
         .metadata(&("someone else", 8))
-        .occurred_at(time(4_000_000_000))
+        .occurred_at(at(4_000_000_000_000_000))
         .correlation(id(1))
         .cause(Cause::InAppend(0))
         .foreign_id(id(2))
         .and_to("f")
         .event(&Raw("third", &3))
         .cause(Cause::PreviousInStream)
-        .occurred_at(SystemTime::UNIX_EPOCH - Duration::from_micros(1));
+        .occurred_at(at(-1));
     let receipt = append.commit(&store).unwrap();
     store.append("g", &Raw("plain", &4)).unwrap();
     store.close().unwrap();
@@ -673,19 +672,19 @@ fn attributes_come_back_as_they_were_given() {
     assert_eq!((first.position().get(), first.version().get(), first.schema_version()), (1, 1, 1));
     assert_eq!(tags(first), ["all"]);
     assert_eq!(first.metadata::<(String, u8)>().unwrap(), Some(("who".to_owned(), 7)));
-    assert_eq!(first.occurred_at(), Some(time(-1_000_000_000)));
+    assert_eq!(first.occurred_at(), Some(at(-1_000_000_000_000_000)));
     assert_eq!((first.id(), first.correlation(), first.cause()), (ids[0], ids[0], None));
     assert_eq!(first.decode::<u8>().unwrap(), 1);
 
     assert_eq!(tags(second), ["all", "z", "a"]);
     assert_eq!(second.metadata::<(String, u8)>().unwrap(), Some(("someone else".to_owned(), 8)));
-    assert_eq!(second.occurred_at(), Some(time(4_000_000_000)));
+    assert_eq!(second.occurred_at(), Some(at(4_000_000_000_000_000)));
     assert_eq!((second.id(), second.correlation()), (id(2), id(1)));
     assert_eq!(second.cause(), Some(Cause::Event(ids[0])));
 
     assert_eq!((third.entity(), third.scope(), third.version().get()), ("f", annals::DEFAULT_SCOPE, 1));
     assert_eq!((third.correlation(), third.cause()), (ids[0], Some(Cause::PreviousInStream)));
-    assert_eq!(third.occurred_at(), Some(SystemTime::UNIX_EPOCH - Duration::from_micros(1)));
+    assert_eq!(third.occurred_at(), Some(at(-1)));
 
     assert_eq!((plain.occurred_at(), plain.cause(), tags(plain).len()), (None, None, 0));
     assert_eq!(plain.metadata::<u8>().unwrap(), None);
@@ -727,7 +726,8 @@ fn events_are_found_by_either_id() {
         assert!(other.get(*id).unwrap().is_none(), "{id} in another store");
     }
     assert_eq!(known.len(), 47);
-    for unknown in [[0; 16], [0xFF; 16], *b"\x01\x98\xf2\xa0\x5c\x00\x70\x00\x80\x00\x00\x00\x04\x2a\xb3\xc4"] {
+    for unknown in [[0; 16], [0xFF; 16], *b"\x01\x98\xf2\xa0\x5c\x00\x70\x00\x80\x00\x00\x00\x04\x2a\xb3\xc4"]
+    {
         assert!(store.get(EventId::from_bytes(unknown)).unwrap().is_none());
     }
     for event in all(store.read(Query::all())) {
@@ -798,5 +798,8 @@ fn the_largest_number_of_events_is_one_append() {
         receipt
     });
     assert_eq!((receipt.events(), receipt.position().get()), (65_535, 131_070));
-    assert_eq!(receipt.versions().take(4).map(|version| version.get()).collect::<Vec<_>>(), [65_536, 1, 1, 65_537]);
+    assert_eq!(
+        receipt.versions().take(4).map(|version| version.get()).collect::<Vec<_>>(),
+        [65_536, 1, 1, 65_537]
+    );
 }

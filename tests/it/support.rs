@@ -4,10 +4,13 @@
 use std::io;
 use std::process::{Command, Output};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use annals::disk::{Access, Disk, DiskFile, Lock, MemDisk};
-use annals::{Append, Appended, Builder, Error, ErrorKind, Expected, Query, Raw, RecordedEvent, Store, Version};
+use annals::{
+    Append, Appended, Builder, Error, ErrorKind, EventData, Expected, Query, Raw, RecordedEvent, Store,
+    Version,
+};
 
 /// Longer than anything takes; whoever waits so long waits for ever.
 pub const FOREVER: Duration = Duration::from_secs(20);
@@ -158,6 +161,26 @@ pub fn positions(read: annals::Read) -> Vec<u64> {
     all(read).iter().map(|event| event.position().get()).collect()
 }
 
+/// An event whose payload is these bytes as they are.
+pub struct Bytes<'a>(pub &'a str, pub Vec<u8>);
+
+impl EventData for Bytes<'_> {
+    fn kind(&self) -> &str {
+        self.0
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        out.extend_from_slice(&self.1);
+        Ok(())
+    }
+}
+
+/// The time so many microseconds after 1970, or before.
+pub fn at(micros: i64) -> SystemTime {
+    let distance = Duration::from_micros(micros.unsigned_abs());
+    if micros < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
+}
+
 /// Appends `events` events to one entity, one append each.
 pub fn fill(store: &Store, entity: &str, events: u64) {
     for number in 0..events {
@@ -281,10 +304,8 @@ impl Gate {
 
     /// Waits for the next sync after `arrived` to come here.
     pub fn wait_for_sync(&self, arrived: u64) {
-        let (_state, timeout) = self
-            .changed
-            .wait_timeout_while(self.lock(), FOREVER, |state| state.arrived <= arrived)
-            .unwrap();
+        let (_state, timeout) =
+            self.changed.wait_timeout_while(self.lock(), FOREVER, |state| state.arrived <= arrived).unwrap();
         assert!(!timeout.timed_out(), "no sync came");
     }
 
