@@ -55,7 +55,7 @@ impl Queue {
 
     /// Sends a command that holds `bytes`; waits while the queue is full, up to the deadline.
     pub(crate) fn send(&self, command: Command, bytes: usize) -> Result<(), Error> {
-        let deadline = self.deadline.map(|deadline| Instant::now() + deadline);
+        let deadline = self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         let guard = self.sender.read();
         let sender = guard.as_ref().ok_or_else(Error::closed)?;
         if !self.bytes.take(bytes, deadline) {

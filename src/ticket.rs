@@ -71,10 +71,7 @@ impl Ticket {
     ///
     /// The outer error is the ticket itself; the inner result is that of [`Ticket::wait`].
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Appended, Error>, Ticket> {
-        self.wait_until(Instant::now() + timeout)
-    }
-
-    pub(crate) fn wait_until(self, deadline: Instant) -> Result<Result<Appended, Error>, Ticket> {
+        let Some(deadline) = Instant::now().checked_add(timeout) else { return Ok(self.wait()) };
         match self.reply.recv_deadline(deadline) {
             Err(RecvTimeoutError::Timeout) => Err(self),
             reply => Ok(self.receiver.resolve(reply.ok())),

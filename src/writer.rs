@@ -63,8 +63,8 @@ pub(crate) struct State {
     must_sync: bool,
     /// Something buffered must be synced by then.
     flush_by: Option<Instant>,
-    /// The disk was full: until then nothing is tried, and this is the answer.
-    full_until: Option<(Instant, Error)>,
+    /// The disk was full: until then (if ever) nothing is tried, and this is the answer.
+    full_until: Option<(Option<Instant>, Error)>,
     poison: Option<Error>,
     now: u64,
 }
@@ -237,7 +237,7 @@ impl Writer {
             return Err(poisoned(reason));
         }
         match &self.state.full_until {
-            Some((until, error)) if Instant::now() < *until => Err(error.clone()),
+            Some((until, error)) if until.is_none_or(|until| Instant::now() < until) => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -261,8 +261,9 @@ impl Writer {
         match asked.unwrap_or(self.options.durability) {
             Durability::Synced => self.state.must_sync = true,
             Durability::Buffered { flush_every } => {
-                let by = Instant::now() + flush_every;
-                self.state.flush_by = Some(self.state.flush_by.map_or(by, |earlier| earlier.min(by)));
+                // Too far away for an instant is never.
+                let by = Instant::now().checked_add(flush_every);
+                self.state.flush_by = self.state.flush_by.into_iter().chain(by).min();
             }
         }
     }
@@ -360,7 +361,7 @@ impl Writer {
         match failure {
             Failure::Refused(error) => {
                 if error.kind() == ErrorKind::NoSpace {
-                    let until = Instant::now() + self.options.space_probe_every;
+                    let until = Instant::now().checked_add(self.options.space_probe_every);
                     self.state.full_until = Some((until, error.clone()));
                 }
                 tracing::warn!(%error, "an append was refused");
