@@ -297,7 +297,8 @@ impl Writer {
             self.log.write()?;
             self.counters.lock().groups += 1;
         }
-        if self.state.must_sync && self.log.has_unsynced() {
+        let is_due = self.state.flush_by.is_some_and(|by| by <= Instant::now());
+        if (self.state.must_sync || is_due) && self.log.has_unsynced() {
             let started = Instant::now();
             self.log.sync()?;
             self.counters.lock().syncs.record(started.elapsed());
