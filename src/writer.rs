@@ -277,11 +277,8 @@ impl Writer {
             Ok(()) => self.publish_and_answer(waiting),
             Err(failure) => {
                 let (outcome, error) = self.fail(failure);
-                // Cutting back synced what was there before. A poisoned log may have written what
-                // must never be seen.
-                if matches!(outcome, Outcome::Refused) {
-                    self.publish_heads();
-                }
+                // Cutting back synced what was there before.
+                self.publish_heads();
                 for waiting in waiting {
                     waiting.refuse(outcome, &error);
                 }
@@ -319,7 +316,11 @@ impl Writer {
         self.publish_heads();
         self.count(&waiting);
         let receipts: Vec<Option<Appended>> = waiting.iter().map(|waiting| self.receipt(waiting)).collect();
+    /// Not of a poisoned log: it may have written what must never be seen.
         self.log.clear();
+        if self.state.poison.is_some() {
+            return;
+        }
         let durable = Position::from(self.log.durable().position);
         for (waiting, receipt) in waiting.into_iter().zip(receipts) {
             waiting.answer(receipt, durable, self.state.poison.as_ref());
