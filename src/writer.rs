@@ -414,7 +414,9 @@ impl Waiting {
         let refusal = match (outcome, &self) {
             (Outcome::Refused, _) => error.clone(),
             (Outcome::Poisoned, Waiting::Accepted { .. } | Waiting::Synced(_)) => unknown(error),
-            (Outcome::Poisoned, Waiting::Answered(..)) => poisoned(error),
+            // What was seen may have been a part of the group.
+            (Outcome::Poisoned, Waiting::Answered(Reply::Seen(..), _)) => unknown(error),
+            (Outcome::Poisoned, Waiting::Answered(Reply::Done(_), _)) => poisoned(error),
         };
         match self {
             Waiting::Accepted { reply, .. } | Waiting::Answered(_, reply) => {
