@@ -19,11 +19,10 @@ use crate::append::Request;
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind};
-use crate::event::micros_of;
 use crate::format::frame::{self, Frame};
 use crate::index::Index;
 use crate::log::{Failure, Log, NewFrame};
-use crate::options::{Clock, Durability};
+use crate::options::{self, Clock, Durability};
 use crate::queue::{Command, Queue, Reply, poisoned};
 use crate::receipt::Appended;
 use crate::version::Position;
@@ -132,7 +131,7 @@ impl Writer {
 
     /// Takes what is queued behind `first`, up to the group's limits, and commits it.
     fn take_and_commit(&mut self, first: Command) {
-        self.state.now = self.read_clock();
+        self.state.now = options::read(&self.options.clock);
         let mut bytes = 0;
         let mut commands = 0;
         let mut next = Some(first);
@@ -144,12 +143,6 @@ impl Writer {
             next = if is_full { None } else { self.commands.try_recv().ok() };
         }
         self.finish();
-    }
-
-    /// A panicking clock must not stop the log; time stands still then.
-    fn read_clock(&self) -> u64 {
-        let now = catch_unwind(AssertUnwindSafe(|| (self.options.clock)()));
-        now.map_or(0, |now| u64::try_from(micros_of(now)).unwrap_or(0))
     }
 
     fn take(&mut self, command: Command) -> usize {
@@ -316,18 +309,18 @@ impl Writer {
         self.publish_heads();
         self.count(&waiting);
         let receipts: Vec<Option<Appended>> = waiting.iter().map(|waiting| self.receipt(waiting)).collect();
-    /// Not of a poisoned log: it may have written what must never be seen.
         self.log.clear();
-        if self.state.poison.is_some() {
-            return;
-        }
         let durable = Position::from(self.log.durable().position);
         for (waiting, receipt) in waiting.into_iter().zip(receipts) {
             waiting.answer(receipt, durable, self.state.poison.as_ref());
         }
     }
 
+    /// Not of a poisoned log: it may have written what must never be seen.
     fn publish_heads(&self) {
+        if self.state.poison.is_some() {
+            return;
+        }
         self.view.publish(Point::from(self.log.written()), Point::from(self.log.durable()));
     }
 
