@@ -20,6 +20,17 @@ pub(crate) enum Command {
     Sync(Sender<Result<Position, Error>>),
 }
 
+impl Command {
+    /// Answers that nothing of it was done.
+    pub(crate) fn refuse(self, error: &Error) {
+        // Whoever gave up waiting does not hear it.
+        match self {
+            Command::Append(_, reply) => drop(reply.send(Reply::Done(Err(error.clone())))),
+            Command::Sync(reply) => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}
+
 /// What the writer says to an append.
 pub(crate) enum Reply {
     Done(Result<Appended, Error>),

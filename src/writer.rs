@@ -83,21 +83,29 @@ enum Waiting {
 impl Writer {
     /// Works until the queue is closed and empty. Gives what closing gives.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let queue = self.queue.clone();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while let Some(first) = self.wait() {
                 self.take_and_commit(first);
             }
             self.close()
         }));
-        ended.unwrap_or_else(|_| {
-            // Dropping the queue and the replies in it answers everybody who waits.
-            let error =
-                Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
-            tracing::error!("the writer thread panicked");
-            queue.condemn(error.clone());
-            Err(error)
-        })
+        ended.unwrap_or_else(|_| Err(self.refuse_all()))
+    }
+
+    /// After a panic nothing is known any more, so nothing is touched: whoever waits is answered, and
+    /// whoever still comes, until the store is closed. (A channel keeps what nobody takes out.)
+    fn refuse_all(&mut self) -> Error {
+        let error =
+            Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
+        tracing::error!("the writer thread panicked");
+        self.queue.condemn(error.clone());
+        for waiting in std::mem::take(&mut self.state.waiting) {
+            waiting.refuse(Outcome::Poisoned, &error);
+        }
+        for command in self.commands.iter() {
+            command.refuse(&poisoned(&error));
+        }
+        error
     }
 
     /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
