@@ -22,6 +22,19 @@ pub(crate) enum Command {
     Sync(Answer<Result<Position, Error>>),
 }
 
+impl Command {
+    /// Answers that nothing of it was done.
+    pub(crate) fn refuse(self, error: &Error) {
+        // Whoever gave up waiting does not hear it.
+        match self {
+            Command::Append(request, reply) => {
+                let _ = reply.send(Reply { outcome: Outcome::Done(Err(error.clone())), request });
+            }
+            Command::Sync(reply) => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}
+
 /// What the writer says to an append. The request travels back with it: memory is cheapest to free
 /// on the thread that took it (another one would have to lock that thread's heap).
 pub(crate) struct Reply {
@@ -63,9 +76,8 @@ impl Queue {
 
     /// Sends a command that holds `bytes`; waits while the queue is full, up to the deadline.
     pub(crate) fn send(&self, command: Command, bytes: usize) -> Result<(), Error> {
-        let deadline = self.deadline.map(|deadline| Instant::now() + deadline);
-        let guard = self.sender.read();
-        let sender = guard.as_ref().ok_or_else(Error::closed)?;
+        let Some((command, sender)) = self.offer(command, bytes)? else { return Ok(()) };
+        let deadline = self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         if !self.bytes.take(bytes, deadline) {
             return Err(busy());
         }
@@ -79,18 +91,27 @@ impl Queue {
         sent.inspect_err(|_| self.bytes.free(bytes))
     }
 
-    /// Sends without waiting; gives the command back if the queue is full.
+    /// Sends without waiting.
     pub(crate) fn try_send(&self, command: Command, bytes: usize) -> Result<(), Error> {
+        self.offer(command, bytes)?.map_or(Ok(()), |_| Err(busy()))
+    }
+
+    /// Sends a command if there is room for it; else gives it back, with a sender of one's own to
+    /// wait with. Whoever waits must not hold the lock: behind it wait those who close, and behind
+    /// them everybody else.
+    fn offer(&self, command: Command, bytes: usize) -> Result<Option<(Command, Sender<Command>)>, Error> {
         let guard = self.sender.read();
         let sender = guard.as_ref().ok_or_else(Error::closed)?;
         if !self.bytes.try_take(bytes) {
-            return Err(busy());
+            return Ok(Some((command, sender.clone())));
         }
-        let sent = sender.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => busy(),
-            TrySendError::Disconnected(_) => self.gone(),
-        });
-        sent.inspect_err(|_| self.bytes.free(bytes))
+        let offered = match sender.try_send(command) {
+            Ok(()) => return Ok(None),
+            Err(TrySendError::Full(command)) => Ok(Some((command, sender.clone()))),
+            Err(TrySendError::Disconnected(_)) => Err(self.gone()),
+        };
+        self.bytes.free(bytes);
+        offered
     }
 
     /// The writer took a command out.

@@ -3,9 +3,10 @@
 //! Row: ticket. Uses the reader to compare a retried append with the one its key belongs to.
 
 use std::future::{Future, IntoFuture};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use oneshot::{AsyncReceiver, Receiver, RecvTimeoutError};
@@ -71,10 +72,7 @@ impl Ticket {
     ///
     /// The outer error is the ticket itself; the inner result is that of [`Ticket::wait`].
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Appended, Error>, Ticket> {
-        self.wait_until(Instant::now() + timeout)
-    }
-
-    pub(crate) fn wait_until(self, deadline: Instant) -> Result<Result<Appended, Error>, Ticket> {
+        let Some(deadline) = Instant::now().checked_add(timeout) else { return Ok(self.wait()) };
         match self.reply.recv_deadline(deadline) {
             Err(RecvTimeoutError::Timeout) => Err(self),
             reply => Ok(self.receiver.resolve(reply.ok())),
@@ -107,7 +105,25 @@ impl Future for Pending {
     type Output = Result<Appended, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Appended, Error>> {
-        Pin::new(&mut self.reply).poll(context).map(|reply| self.receiver.resolve(reply.ok()))
+        let waker = Waker::from(Arc::new(Caught(context.waker().clone())));
+        let reply = Pin::new(&mut self.reply).poll(&mut Context::from_waker(&waker));
+        reply.map(|reply| self.receiver.resolve(reply.ok()))
+    }
+}
+
+/// A waker that keeps its panics to itself. It is called on the writer thread, and in the middle of
+/// the reply channel, which would not survive them either.
+struct Caught(Waker);
+
+impl Wake for Caught {
+    fn wake(self: Arc<Caught>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Caught>) {
+        if catch_unwind(AssertUnwindSafe(|| self.0.wake_by_ref())).is_err() {
+            tracing::error!("the waker of an awaited append panicked");
+        }
     }
 }
 

@@ -20,11 +20,10 @@ use crate::append::Request;
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind};
-use crate::event::micros_of;
 use crate::format::frame::{self, Frame};
 use crate::index::Index;
 use crate::log::{Failure, Log, NewFrame};
-use crate::options::{Clock, Durability};
+use crate::options::{self, Clock, Durability};
 use crate::queue::{Command, Outcome, Queue, Reply, poisoned};
 use crate::receipt::Appended;
 use crate::version::Position;
@@ -70,8 +69,8 @@ pub(crate) struct State {
     is_dense: bool,
     /// Something buffered must be synced by then.
     flush_by: Option<Instant>,
-    /// The disk was full: until then nothing is tried, and this is the answer.
-    full_until: Option<(Instant, Error)>,
+    /// The disk was full: until then (if ever) nothing is tried, and this is the answer.
+    full_until: Option<(Option<Instant>, Error)>,
     poison: Option<Error>,
     /// When the group began, by the injected clock and by the system's.
     now: u64,
@@ -120,21 +119,29 @@ impl Asker {
 impl Writer {
     /// Works until the queue is closed and empty. Gives what closing gives.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let queue = self.queue.clone();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while let Some(first) = self.wait() {
                 self.take_and_commit(first);
             }
             self.close()
         }));
-        ended.unwrap_or_else(|_| {
-            // Dropping the queue and the replies in it answers everybody who waits.
-            let error =
-                Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
-            tracing::error!("the writer thread panicked");
-            queue.condemn(error.clone());
-            Err(error)
-        })
+        ended.unwrap_or_else(|_| Err(self.refuse_all()))
+    }
+
+    /// After a panic nothing is known any more, so nothing is touched: whoever waits is answered, and
+    /// whoever still comes, until the store is closed. (A channel keeps what nobody takes out.)
+    fn refuse_all(&mut self) -> Error {
+        let error =
+            Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
+        tracing::error!("the writer thread panicked");
+        self.queue.condemn(error.clone());
+        for waiting in std::mem::take(&mut self.state.waiting) {
+            waiting.refuse(Refusal::Poisoned, &error);
+        }
+        for command in self.commands.iter() {
+            command.refuse(&poisoned(&error));
+        }
+        error
     }
 
     /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
@@ -185,7 +192,7 @@ impl Writer {
 
     /// Takes what is queued behind `first`, up to the group's limits, and commits it.
     fn take_and_commit(&mut self, first: Command) {
-        self.state.now = self.read_clock();
+        self.state.now = options::read(&self.options.clock);
         self.state.began = Instant::now();
         let mut bytes = 0;
         let mut commands = 0;
@@ -199,12 +206,6 @@ impl Writer {
         }
         self.queue.freed(bytes);
         self.finish();
-    }
-
-    /// A panicking clock must not stop the log; time stands still then.
-    fn read_clock(&self) -> u64 {
-        let now = catch_unwind(AssertUnwindSafe(|| (self.options.clock)()));
-        now.map_or(0, |now| u64::try_from(micros_of(now)).unwrap_or(0))
     }
 
     fn take(&mut self, command: Command) -> usize {
@@ -288,7 +289,7 @@ impl Writer {
             return Err(poisoned(reason));
         }
         match &self.state.full_until {
-            Some((until, error)) if self.state.began < *until => Err(error.clone()),
+            Some((until, error)) if until.is_none_or(|until| self.state.began < until) => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -312,8 +313,9 @@ impl Writer {
         match asked.unwrap_or(self.options.durability) {
             Durability::Synced => self.state.must_sync = true,
             Durability::Buffered { flush_every } => {
-                let by = self.state.began + flush_every;
-                self.state.flush_by = Some(self.state.flush_by.map_or(by, |earlier| earlier.min(by)));
+                // Too far away for an instant is never.
+                let by = self.state.began.checked_add(flush_every);
+                self.state.flush_by = self.state.flush_by.into_iter().chain(by).min();
             }
         }
     }
@@ -327,11 +329,8 @@ impl Writer {
             Ok(()) => self.publish_and_answer(waiting),
             Err(failure) => {
                 let (refusal, error) = self.fail(failure);
-                // Cutting back synced what was there before. A poisoned log may have written what
-                // must never be seen.
-                if matches!(refusal, Refusal::Refused) {
-                    self.publish_heads();
-                }
+                // Cutting back synced what was there before.
+                self.publish_heads();
                 for waiting in waiting {
                     waiting.refuse(refusal, &error);
                 }
@@ -376,7 +375,11 @@ impl Writer {
         }
     }
 
+    /// Not of a poisoned log: it may have written what must never be seen.
     fn publish_heads(&self) {
+        if self.state.poison.is_some() {
+            return;
+        }
         self.view.publish(Point::from(self.log.written()), Point::from(self.log.durable()));
     }
 
@@ -403,7 +406,7 @@ impl Writer {
         match failure {
             Failure::Refused(error) => {
                 if error.kind() == ErrorKind::NoSpace {
-                    let until = Instant::now() + self.options.space_probe_every;
+                    let until = Instant::now().checked_add(self.options.space_probe_every);
                     self.state.full_until = Some((until, error.clone()));
                 }
                 tracing::warn!(%error, "an append was refused");
@@ -450,7 +453,9 @@ impl Waiting {
         let error = match (refusal, &self) {
             (Refusal::Refused, _) => error.clone(),
             (Refusal::Poisoned, Waiting::Accepted { .. } | Waiting::Synced(_)) => unknown(error),
-            (Refusal::Poisoned, Waiting::Answered(..)) => poisoned(error),
+            // What was seen may have been a part of the group.
+            (Refusal::Poisoned, Waiting::Answered(Outcome::Seen(_), _)) => unknown(error),
+            (Refusal::Poisoned, Waiting::Answered(Outcome::Done(_), _)) => poisoned(error),
         };
         match self {
             Waiting::Accepted { asker, .. } | Waiting::Answered(_, asker) => {
