@@ -28,6 +28,8 @@ const CAUSE_IN_APPEND: u16 = 2;
 const CAUSE_PREVIOUS: u16 = 3;
 /// A reader that does not know one of these bits must not read on.
 const CRITICAL: u16 = 0xFF00;
+/// A reader that does not know one of these passes over what it adds to the end of the public part.
+const ANCILLARY: u16 = 0x00C0;
 
 /// A record, taken apart; everything borrows the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +180,9 @@ pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
         (form, _) => return Err(Damage::Newer(format!("event record form {form}"))),
     };
     let fields = read_public(public)?;
-    Ok(Record { start, public, private, private_hash, fields })
+    let record = Record { start, public, private, private_hash, fields };
+    record.private_parts()?;
+    Ok(record)
 }
 
 fn read_public(public: &[u8]) -> Result<Fields<'_>, Damage> {
@@ -197,6 +201,9 @@ fn read_public(public: &[u8]) -> Result<Fields<'_>, Damage> {
     let occurred_at = rest.when(flags & OCCURRED_AT != 0, |rest| Ok(i64_at(rest.take(8)?, 0)))?;
     let foreign_id = rest.when(flags & FOREIGN_ID != 0, Rest::id)?;
     let cause = rest.cause((flags & CAUSE_MASK) >> CAUSE_SHIFT)?;
+    if flags & ANCILLARY == 0 && !rest.0.is_empty() {
+        return Err(Damage::Bad("an event record's public part is longer than its fields"));
+    }
     let has_metadata = flags & METADATA != 0;
     let schema_version = u16_at(fixed, 2);
     Ok(Fields {

@@ -407,7 +407,7 @@ pub(crate) fn next_header(
     Ok(SegmentHeader {
         store_id,
         id: SegmentId { first_position: position + 1, generation: 0 },
-        salt: crate::format::u64_at(&random, 0),
+        salt: SegmentHeader::salt(crate::format::u64_at(&random, 0)),
         created_at: now,
         unsynced_bytes_max: options.unsynced_bytes_max,
         chain_before,
