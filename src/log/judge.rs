@@ -5,7 +5,7 @@
 //! SPEC.md "Recovery" has the table and its reasons. Row: log.
 
 use crate::format::frame;
-use crate::format::segment::SegmentHeader;
+use crate::format::segment::{SEAL, SegmentHeader};
 
 /// What is known about the last segment once the walk has ended at `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ pub(crate) enum Verdict {
 // no           | no             | yes                               | yes   | Corrupt: too far out to be torn
 // no           | no             | no                                | no    | Clean
 // no           | no             | no                                | yes   | Torn
+//
+// What can be unsynced is counted from `end`. The durable end may lie anywhere up to there: MARK
+// and the frames in front of `end` may be from long before the last sync, so they are no better
+// beginning. A torn seal comes on top, since none is counted when frames are.
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     if evidence.marked.is_some_and(|marked| marked > evidence.end) {
         return Verdict::Corrupt(
@@ -48,8 +52,9 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
         return Verdict::Corrupt("acknowledged data is damaged: a later append proves that it was durable");
     }
     let Some(last_nonzero) = evidence.last_nonzero else { return Verdict::Clean };
-    let proven = evidence.marked.unwrap_or(0).max(evidence.repeated);
-    if u64::from(last_nonzero) > u64::from(proven).saturating_add(evidence.unsynced_bytes_max) {
+    let seal = u64::try_from(SEAL).expect("72");
+    let torn_max = evidence.unsynced_bytes_max.saturating_add(seal);
+    if u64::from(last_nonzero) > u64::from(evidence.end).saturating_add(torn_max) {
         return Verdict::Corrupt("data is damaged, and too much follows for a torn tail");
     }
     Verdict::Torn

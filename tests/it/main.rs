@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod support; // the scenario language, payloads, seeded random numbers, the tally
+mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
 
 mod append; // versions, every expected version, keys, several entities, limits
 mod close; // close and drop in every order, handles, tickets
