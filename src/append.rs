@@ -4,7 +4,10 @@
 //! only copies the result.
 //! Row: append.
 
-use std::ops::Range;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -51,14 +54,14 @@ pub struct Append {
 
 struct Draft {
     targets: Vec<Target>,
+    /// Where each entity stands among the targets; empty while they are few.
+    target_by_entity: HashMap<Box<str>, usize>,
     /// The target and the scope of the events that follow.
     target: usize,
     scope: Option<String>,
     /// What was said before the first event.
     common: Attributes,
     events: Vec<NewEvent>,
-    /// Kinds and payloads, one after the other.
-    bytes: Vec<u8>,
     key: Option<KeyHash>,
     durability: Option<Durability>,
 }
@@ -66,9 +69,10 @@ struct Draft {
 struct NewEvent {
     target: usize,
     scope: Option<String>,
-    kind: Range<usize>,
+    kind: Box<str>,
     schema_version: u16,
-    payload: Range<usize>,
+    /// A buffer of its own: whatever a user's `encode` does to it, it does to no other event.
+    payload: Vec<u8>,
     attributes: Attributes,
 }
 
@@ -92,11 +96,11 @@ impl Append {
     {
         let draft = Draft {
             targets: Vec::with_capacity(1),
+            target_by_entity: HashMap::new(),
             target: 0,
             scope: None,
             common: Attributes::default(),
             events: Vec::with_capacity(1),
-            bytes: Vec::with_capacity(256),
             key: None,
             durability: None,
         };
@@ -111,14 +115,7 @@ impl Append {
         self.with(|draft| {
             let (entity, scope) = address.try_into().map_err(Into::into)?.into_parts();
             draft.scope = scope;
-            // Every target has one expectation, so an entity named again is the same target.
-            draft.target = match draft.targets.iter().position(|target| *target.entity == *entity) {
-                Some(known) => known,
-                None => {
-                    draft.targets.push(Target { entity: entity.into(), expected: Expected::Any });
-                    draft.targets.len() - 1
-                }
-            };
+            draft.target = draft.target(entity.into());
             Ok(())
         })
     }
@@ -126,17 +123,17 @@ impl Append {
     /// Adds an event to the entity named last.
     pub fn event<E: EventData + ?Sized>(self, event: &E) -> Append {
         self.with(|draft| {
-            check_name("kind", event.kind(), KIND_BYTES_CAP)?;
-            let start = draft.bytes.len();
-            draft.bytes.extend_from_slice(event.kind().as_bytes());
-            let kind = start..draft.bytes.len();
-            event.encode(&mut draft.bytes)?;
+            let kind = event.kind();
+            check_name("kind", kind, KIND_BYTES_CAP)?;
+            let kind = kind.into();
+            let mut payload = Vec::with_capacity(128);
+            event.encode(&mut payload)?;
             draft.events.push(NewEvent {
                 target: draft.target,
                 scope: draft.scope.clone(),
-                schema_version: event.schema_version(),
-                payload: kind.end..draft.bytes.len(),
                 kind,
+                schema_version: event.schema_version(),
+                payload,
                 attributes: draft.common.clone(),
             });
             Ok(())
@@ -256,7 +253,8 @@ impl Append {
         let draft = self.draft?;
         draft.check_targets_used()?;
         draft.check(limits)?;
-        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.events.len());
+        let payloads: usize = draft.events.iter().map(|event| event.payload.len()).sum();
+        let mut body = Vec::with_capacity(payloads + 128 * draft.events.len());
         let mut starts = Vec::with_capacity(draft.events.len());
         for event in &draft.events {
             starts.push(body.len());
@@ -289,12 +287,36 @@ impl Append {
     }
 }
 
+/// Up to this many targets are searched one by one.
+const FEW_TARGETS: usize = 16;
+
 impl Draft {
+    /// The target an entity is. Every target has one expectation, so an entity named again is the
+    /// same target.
+    fn target(&mut self, entity: Box<str>) -> usize {
+        let known = match self.targets.len() {
+            ..=FEW_TARGETS => self.targets.iter().position(|target| target.entity == entity),
+            _ => self.target_by_entity.get(&entity).copied(),
+        };
+        known.unwrap_or_else(|| self.add_target(entity))
+    }
+
+    fn add_target(&mut self, entity: Box<str>) -> usize {
+        self.targets.push(Target { entity, expected: Expected::Any });
+        if self.targets.len() > FEW_TARGETS {
+            for at in self.target_by_entity.len()..self.targets.len() {
+                self.target_by_entity.insert(self.targets[at].entity.clone(), at);
+            }
+        }
+        self.targets.len() - 1
+    }
+
     /// An entity that got no event is still checked if something was expected of it; without
     /// either it was named for nothing.
     fn check_targets_used(&self) -> Result<(), Error> {
-        let used = |at: usize| self.events.iter().any(|event| event.target == at);
-        match (0..self.targets.len()).find(|at| !used(*at) && self.targets[*at].expected == Expected::Any) {
+        let mut used = vec![false; self.targets.len()];
+        self.events.iter().for_each(|event| used[event.target] = true);
+        match (0..used.len()).find(|at| !used[*at] && self.targets[*at].expected == Expected::Any) {
             _ if self.events.is_empty() => Err(Error::invalid("the append has no event; add one")),
             Some(at) => Err(Error::invalid(format!(
                 "{} gets no event in this append; add one",
@@ -361,7 +383,7 @@ impl Draft {
                 schema_version: event.schema_version,
                 entity: &self.targets[event.target].entity,
                 scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
-                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
+                kind: &event.kind,
                 tag_bytes: &attributes.tags,
                 correlation: attributes.correlation,
                 occurred_at: attributes.occurred_at,
@@ -370,10 +392,9 @@ impl Draft {
                 has_metadata: !attributes.metadata.is_empty(),
             },
             metadata: &attributes.metadata,
-            payload: &self.bytes[event.payload.clone()],
+            payload: &event.payload,
         };
-        record::write(body, &new)
-            .map_err(|what| Error::too_large(what, body.len(), "the format", BODY_BYTES_MAX))
+        record::write(body, &new).map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
     }
 }
 

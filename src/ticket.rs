@@ -12,7 +12,7 @@ use flume::{Receiver, RecvTimeoutError};
 
 use crate::append::Request;
 use crate::error::{Error, ErrorKind};
-use crate::format::record::{Record, SALT, records};
+use crate::format::record::{Fields, Record, records};
 use crate::queue::{Queue, Reply, poisoned};
 use crate::reader;
 use crate::receipt::Appended;
@@ -148,11 +148,15 @@ fn same_events(first: &[u8], second: &[u8], events: u16) -> bool {
     pairs.into_iter().all(|pair| matches!(pair, (Ok(one), Ok(other)) if is_same(&one, &other)))
 }
 
-/// Salts differ by nature. Of an erased event only the public part is left to compare.
+/// Salts differ by nature, and metadata from try to try. Of an erased event only the public part is
+/// left to compare.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
-    let content = |record: &Record<'_>| record.private.map(|private| private[SALT..].to_vec());
-    let same_private = one.private.is_none() || content(one) == content(other);
-    one.public == other.public && same_private
+    let other_fields = Fields { has_metadata: one.fields.has_metadata, ..other.fields };
+    one.fields == other_fields && (one.private.is_none() || payload(one) == payload(other))
+}
+
+fn payload<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
+    Some(record.private_parts().ok()??.payload)
 }
 
 /// What an append is told that was not answered within the deadline for acknowledgements.

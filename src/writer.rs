@@ -216,8 +216,8 @@ impl Writer {
         self.refuse_if_failed()?;
         let table = if request.target_of.is_empty() { 0 } else { request.target_of.len() * 8 };
         let bytes = frame::FIXED + frame::KEY_BYTES + table + request.body.len();
-        if u64::try_from(bytes).unwrap_or(u64::MAX) > self.log.frame_bytes_max() {
-            let max = usize::try_from(self.log.frame_bytes_max()).unwrap_or(usize::MAX);
+        let max = usize::try_from(self.log.frame_bytes_max(bytes)).unwrap_or(usize::MAX);
+        if bytes > max {
             return Err(Error::too_large("the append", bytes, "unsynced_bytes_max", max));
         }
         if self.log.must_roll(bytes) {

@@ -28,6 +28,8 @@ const CAUSE_IN_APPEND: u16 = 2;
 const CAUSE_PREVIOUS: u16 = 3;
 /// A reader that does not know one of these bits must not read on.
 const CRITICAL: u16 = 0xFF00;
+/// A reader that does not know one of these passes over what it adds to the end of the public part.
+const ANCILLARY: u16 = 0x00C0;
 
 /// A record, taken apart; everything borrows the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,26 +74,39 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Appends a record to `out`; an error names what is too long for it.
+/// A part of a record that is longer than its length field can say.
+pub(crate) struct TooLong {
+    pub(crate) what: &'static str,
+    pub(crate) bytes: usize,
+    pub(crate) max: usize,
+}
+
+/// Appends a record to `out`.
 ///
-/// Names are within the format's caps, which [`crate::coordinate`] and the limits see to.
-pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), &'static str> {
+/// Names are within the format's caps, which [`crate::coordinate`] and the limits see to; together
+/// they may still be too long.
+pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), TooLong> {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
     write_public(out, &new.fields);
     let private = out.len();
     out.extend_from_slice(&[0; SALT]);
     if new.fields.has_metadata {
-        let length = u32::try_from(new.metadata.len()).map_err(|_| "the metadata")?;
-        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&length("the metadata", new.metadata.len())?.to_le_bytes());
         out.extend_from_slice(new.metadata);
     }
     out.extend_from_slice(new.payload);
-    let private_bytes = u32::try_from(out.len() - private).map_err(|_| "the payload")?;
-    let public_bytes = u16::try_from(private - start - PREFIX).map_err(|_| "the event's names and tags")?;
+    let private_bytes = length("the payload", out.len() - private)?;
+    let public = private - start - PREFIX;
+    let too_long = |_| TooLong { what: "the event's names and tags", bytes: public, max: u16::MAX.into() };
+    let public_bytes = u16::try_from(public).map_err(too_long)?;
     put(out, start, &private_bytes.to_le_bytes());
     put(out, start + 4, &public_bytes.to_le_bytes());
     Ok(())
+}
+
+fn length(what: &'static str, bytes: usize) -> Result<u32, TooLong> {
+    u32::try_from(bytes).map_err(|_| TooLong { what, bytes, max: super::BODY_BYTES_MAX })
 }
 
 fn write_public(out: &mut Vec<u8>, fields: &Fields<'_>) {
@@ -165,7 +180,9 @@ pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
         (form, _) => return Err(Damage::Newer(format!("event record form {form}"))),
     };
     let fields = read_public(public)?;
-    Ok(Record { start, public, private, private_hash, fields })
+    let record = Record { start, public, private, private_hash, fields };
+    record.private_parts()?;
+    Ok(record)
 }
 
 fn read_public(public: &[u8]) -> Result<Fields<'_>, Damage> {
@@ -184,6 +201,9 @@ fn read_public(public: &[u8]) -> Result<Fields<'_>, Damage> {
     let occurred_at = rest.when(flags & OCCURRED_AT != 0, |rest| Ok(i64_at(rest.take(8)?, 0)))?;
     let foreign_id = rest.when(flags & FOREIGN_ID != 0, Rest::id)?;
     let cause = rest.cause((flags & CAUSE_MASK) >> CAUSE_SHIFT)?;
+    if flags & ANCILLARY == 0 && !rest.0.is_empty() {
+        return Err(Damage::Bad("an event record's public part is longer than its fields"));
+    }
     let has_metadata = flags & METADATA != 0;
     let schema_version = u16_at(fixed, 2);
     Ok(Fields {

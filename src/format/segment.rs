@@ -91,6 +91,13 @@ impl SegmentHeader {
         })
     }
 
+    /// A salt out of random bits. Offsets of marks are multiples of 8, so its low three bits are
+    /// those of every frame's mark; with these, no mark is ever zero, and marks of different kinds
+    /// differ wherever they stand.
+    pub(crate) fn salt(random: u64) -> u64 {
+        random & !0b111 | 0b100
+    }
+
     /// What a frame at `offset` begins with.
     pub(crate) fn frame_mark(&self, offset: u64) -> u64 {
         self.salt ^ offset
@@ -163,8 +170,9 @@ impl Seal {
 }
 
 /// Mark 0, checksum 8, length 12, first position 16, last position 24, events 32, text length 36,
-/// made-at 40, chain before 48, chain after 80, digest 112; then text, padded with zeros.
-const ATTESTATION_FIXED: usize = 144;
+/// made-at 40, last recorded-at 48, chain before 56, chain after 88, digest 120; then text, padded
+/// with zeros.
+const ATTESTATION_FIXED: usize = 152;
 /// Reason and author are for people; more than this is no reason.
 const ATTESTATION_TEXT_MAX: u32 = 4096;
 
@@ -175,6 +183,8 @@ pub(crate) struct Attestation<'a> {
     pub(crate) last_position: u64,
     pub(crate) events: u32,
     pub(crate) made_at: u64,
+    /// When the last removed frame was recorded: the log goes on from there.
+    pub(crate) last_recorded_at: u64,
     pub(crate) chain_before: Hash,
     pub(crate) chain_after: Hash,
     /// BLAKE3 over the chains of the removed frames, in order.
@@ -205,9 +215,10 @@ impl<'a> Attestation<'a> {
             last_position: u64_at(fixed, 24),
             events: u32_at(fixed, 32),
             made_at: u64_at(fixed, 40),
-            chain_before: array(fixed, 48),
-            chain_after: array(fixed, 80),
-            digest: array(fixed, 112),
+            last_recorded_at: u64_at(fixed, 48),
+            chain_before: array(fixed, 56),
+            chain_after: array(fixed, 88),
+            digest: array(fixed, 120),
             text: std::str::from_utf8(text).map_err(|_| Damage::Bad("an attestation's text is not UTF-8"))?,
         };
         Ok((attestation, length))
@@ -219,15 +230,17 @@ impl<'a> Attestation<'a> {
         let mut out = vec![0; aligned(ATTESTATION_FIXED + self.text.len())];
         let length = |bytes: usize| u32::try_from(bytes).expect("an attestation is small").to_le_bytes();
         put(&mut out, 0, &header.attestation_mark(offset).to_le_bytes());
-        put(&mut out, 12, &length(out.len()));
+        let bytes = length(out.len());
+        put(&mut out, 12, &bytes);
         put(&mut out, 16, &self.first_position.to_le_bytes());
         put(&mut out, 24, &self.last_position.to_le_bytes());
         put(&mut out, 32, &self.events.to_le_bytes());
         put(&mut out, 36, &length(self.text.len()));
         put(&mut out, 40, &self.made_at.to_le_bytes());
-        put(&mut out, 48, &self.chain_before);
-        put(&mut out, 80, &self.chain_after);
-        put(&mut out, 112, &self.digest);
+        put(&mut out, 48, &self.last_recorded_at.to_le_bytes());
+        put(&mut out, 56, &self.chain_before);
+        put(&mut out, 88, &self.chain_after);
+        put(&mut out, 120, &self.digest);
         put(&mut out, ATTESTATION_FIXED, self.text.as_bytes());
         let crc = checksum(&[&out[..8], &out[12..]]);
         put(&mut out, 8, &crc.to_le_bytes());

@@ -14,11 +14,11 @@ pub(crate) struct Evidence {
     pub(crate) end: u32,
     /// MARK's durable end, if MARK speaks of this segment.
     pub(crate) marked: Option<u32>,
-    /// The highest durable end that any whole header before or behind `end` repeats.
+    /// The highest durable end that any whole header behind `end` repeats; 0 if there is none.
     pub(crate) repeated: u32,
     /// Behind the last byte that is not zero, if there is one at or after `end`.
     pub(crate) last_nonzero: Option<u32>,
-    /// From the segment's header.
+    /// From the segment's header: the most that is ever unsynced, a seal not counted.
     pub(crate) unsynced_bytes_max: u64,
 }
 
@@ -32,16 +32,16 @@ pub(crate) enum Verdict {
     Corrupt(&'static str),
 }
 
-// marked > end | repeated > end | bytes beyond what can be unsynced | bytes | verdict
-// yes          | any            | any                               | any   | Corrupt: MARK proves more
-// no           | yes            | any                               | any   | Corrupt: a later frame proves more
-// no           | no             | yes                               | yes   | Corrupt: too far out to be torn
-// no           | no             | no                                | no    | Clean
-// no           | no             | no                                | yes   | Torn
+// Whatever was durable is whole, so if the tail is torn, the durable end lies at `end` or before it.
+// No more than `unsynced_bytes_max` and a seal is ever unsynced, so nothing of a torn tail lies
+// further out than that. (What MARK proves is no such bound: MARK itself may be old.)
 //
-// What can be unsynced is counted from `end`. The durable end may lie anywhere up to there: MARK
-// and the frames in front of `end` may be from long before the last sync, so they are no better
-// beginning. A torn seal comes on top, since none is counted when frames are.
+// marked > end | repeated > end | bytes beyond the reach of a torn tail | bytes | verdict
+// yes          | any            | any                                   | any   | Corrupt: MARK proves more
+// no           | yes            | any                                   | any   | Corrupt: a later frame proves more
+// no           | no             | yes                                   | yes   | Corrupt: too far out to be torn
+// no           | no             | no                                    | no    | Clean
+// no           | no             | no                                    | yes   | Torn
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     if evidence.marked.is_some_and(|marked| marked > evidence.end) {
         return Verdict::Corrupt(
@@ -53,8 +53,8 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     }
     let Some(last_nonzero) = evidence.last_nonzero else { return Verdict::Clean };
     let seal = u64::try_from(SEAL).expect("72");
-    let torn_max = evidence.unsynced_bytes_max.saturating_add(seal);
-    if u64::from(last_nonzero) > u64::from(evidence.end).saturating_add(torn_max) {
+    let reach = u64::from(evidence.end).saturating_add(evidence.unsynced_bytes_max).saturating_add(seal);
+    if u64::from(last_nonzero) > reach {
         return Verdict::Corrupt("data is damaged, and too much follows for a torn tail");
     }
     Verdict::Torn

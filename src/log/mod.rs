@@ -152,22 +152,28 @@ impl Log {
         self.written.offset > self.durable.offset
     }
 
-    /// The largest frame this log takes.
-    pub(crate) fn frame_bytes_max(&self) -> u64 {
-        self.segment.header.unsynced_bytes_max
+    /// The largest frame that fits where one of `frame_bytes` would go: here, or in the next segment.
+    pub(crate) fn frame_bytes_max(&self, frame_bytes: usize) -> u64 {
+        if self.must_roll(frame_bytes) {
+            self.options.unsynced_bytes_max
+        } else {
+            self.segment.header.unsynced_bytes_max
+        }
     }
 
-    /// Whether a frame would make the segment longer than planned; the first one always fits.
+    /// Whether a frame would make the segment longer than planned, or is larger than its header
+    /// promises; the first one stays.
     pub(crate) fn must_roll(&self, frame_bytes: usize) -> bool {
         let is_empty = wide(self.staged.offset) == HEADER;
         let end = wide(self.staged.offset).saturating_add(frame_bytes);
-        self.is_sealed || (!is_empty && end > wide(self.options.segment_bytes_max))
+        let fits = end <= wide(self.options.segment_bytes_max) && !exceeds(frame_bytes, &self.segment.header);
+        self.is_sealed || (!is_empty && !fits)
     }
 
     /// Whether a frame would leave more unsynced than the segment's header promises.
     pub(crate) fn must_sync(&self, frame_bytes: usize) -> bool {
         let unsynced = wide(self.staged.offset - self.durable.offset).saturating_add(frame_bytes);
-        u64::try_from(unsynced).unwrap_or(u64::MAX) > self.segment.header.unsynced_bytes_max
+        exceeds(unsynced, &self.segment.header)
     }
 
     /// Adds a frame to what the next [`Log::write`] writes; where it begins, and the header's chain
@@ -401,7 +407,7 @@ pub(crate) fn next_header(
     Ok(SegmentHeader {
         store_id,
         id: SegmentId { first_position: position + 1, generation: 0 },
-        salt: crate::format::u64_at(&random, 0),
+        salt: SegmentHeader::salt(crate::format::u64_at(&random, 0)),
         created_at: now,
         unsynced_bytes_max: options.unsynced_bytes_max,
         chain_before,
@@ -413,6 +419,11 @@ pub(crate) fn next_header(
 pub(crate) fn first_zeros(disk: &dyn Disk, options: &LogOptions) -> usize {
     let zeros = if disk.wants_zeros() { FIRST_ZEROS.min(options.segment_bytes_max.into()) } else { 0 };
     usize::try_from(zeros).expect("at most 64 KiB")
+}
+
+/// Whether so much unsynced would be more than the segment promises.
+fn exceeds(bytes: usize, header: &SegmentHeader) -> bool {
+    u64::try_from(bytes).unwrap_or(u64::MAX) > header.unsynced_bytes_max
 }
 
 /// Frames are checked against the segment's bounds before they are staged.

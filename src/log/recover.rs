@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::disk::{Access, Disk, read_full, write_all};
+use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::Damage;
 use crate::format::chain::Hash;
@@ -20,6 +20,7 @@ use crate::format::mark::{self, Mark};
 use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader, SegmentId};
 use crate::report::{Cut, OpenReport};
 
+use super::FIRST_ZEROS;
 use super::judge::{Evidence, Verdict, judge, repeated_in};
 use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
 use super::segment::{SegmentFile, damaged, wide};
@@ -147,7 +148,9 @@ impl Opening<'_, '_> {
             }
             let found = self.walk(&segment, u32::MAX)?;
             match found.ending {
-                Ending::Sealed(seal) if seal.chain == sealed.chain && seal.events == sealed.events => {
+                Ending::Sealed(seal)
+                    if listing(sealed.id, segment.header.recorded_before, &seal) == sealed =>
+                {
                     self.state.segments.push(segment);
                     self.state.tip = Some(found.tip);
                 }
@@ -177,7 +180,13 @@ impl Opening<'_, '_> {
             } else {
                 let found = self.walk(&segment, u32::MAX)?;
                 match found.ending {
-                    Ending::Sealed(seal) => self.keep_sealed(segment, &found.tip, &seal),
+                    Ending::Sealed(seal) if segment.length()? == u64::from(seal.length) => {
+                        self.keep_sealed(segment, &found.tip, &seal);
+                    }
+                    Ending::Sealed(seal) => {
+                        let what = "the segment goes on behind its seal, but a later one exists";
+                        return Err(Error::corrupt(&segment.path, seal.length.into(), what));
+                    }
                     Ending::Invalid(damage) => return Err(segment.damaged(found.tip.offset.into(), &damage)),
                     Ending::Zeros => {
                         let what = "the segment is not sealed, but a later one exists";
@@ -211,6 +220,7 @@ impl Opening<'_, '_> {
         let ends_at_mark = self.state.mark.as_ref().is_some_and(|mark| mark.durable_end == found.tip.offset);
         match &found.ending {
             Ending::Sealed(seal) => {
+                self.trim(&segment, seal)?;
                 self.keep_sealed(segment, &found.tip, seal);
                 return Ok(());
             }
@@ -292,10 +302,13 @@ impl Opening<'_, '_> {
         let keep = || {
             self.disk.create_directory("quarantine")?;
             self.disk.sync_directory("")?;
-            // What an interrupted recovery kept is a part of what we keep now.
-            match self.disk.remove(&path) {
+            // What an interrupted recovery kept is a part of what we keep now, unless that one came
+            // as far as to cut: then all is kept, and what we cut is the beginning of its seal.
+            match self.disk.open(&path, Access::Read).and_then(|kept| kept.length()) {
+                Ok(kept) if usize::try_from(kept).is_ok_and(|kept| kept > bytes.len()) => return Ok(()),
+                Ok(_) => self.disk.remove(&path)?,
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+                Err(_) => {}
             }
             let file = self.disk.open(&path, Access::CreateNew)?;
             write_all(file.as_ref(), &bytes, 0)?;
@@ -324,6 +337,17 @@ impl Opening<'_, '_> {
         write_all(segment.file.as_ref(), &bytes, tip.offset.into()).map_err(failed)?;
         segment.file.sync().map_err(failed)?;
         self.state.newly_sealed.push(listing(segment.header.id, segment.header.recorded_before, &seal));
+        Ok(())
+    }
+
+    /// A seal is written before the file is cut to it, so a stop between the two leaves zeros behind
+    /// the seal, or what recovery meant to cut and has in quarantine. The seal says where the end is.
+    fn trim(&self, segment: &SegmentFile, seal: &Seal) -> Result<(), Error> {
+        let failed = |error| Error::io("cannot cut", &segment.path, error);
+        if self.purpose == Purpose::Write && segment.length()? != u64::from(seal.length) {
+            segment.file.set_length(seal.length.into()).map_err(failed)?;
+            segment.file.sync().map_err(failed)?;
+        }
         Ok(())
     }
 
@@ -379,6 +403,9 @@ impl Opening<'_, '_> {
     }
 
     /// A segment that was being created when the writer stopped: no whole header, and nothing behind.
+    ///
+    /// MARK speaks of a segment only once its creation was made durable, so what it speaks of, or
+    /// what is earlier, is no debris.
     fn is_debris(&mut self, id: SegmentId) -> Result<bool, Error> {
         let path = id.path();
         let failed = |error| Error::io("cannot open", &path, error);
@@ -386,16 +413,8 @@ impl Opening<'_, '_> {
         if !matches!(SegmentFile::read_header(file.as_ref(), &path)?, Err(Damage::Bad(_))) {
             return Ok(false);
         }
-        let length = file.length().map_err(failed)?;
-        let mut rest =
-            vec![0; usize::try_from(length.min(1 << 20)).expect("at most 1 MiB").saturating_sub(HEADER)];
-        read_full(file.as_ref(), &mut rest, u64::try_from(HEADER).expect("144")).map_err(failed)?;
-        let proven = self
-            .state
-            .mark
-            .as_ref()
-            .is_some_and(|mark| mark.segment >= id && mark.position >= id.first_position);
-        if proven || rest.iter().any(|byte| *byte != 0) {
+        let proven = self.state.mark.as_ref().is_some_and(|mark| mark.segment >= id);
+        if proven || !could_be_new(file.as_ref(), &path)? {
             return Ok(false);
         }
         drop(file);
@@ -543,15 +562,24 @@ fn check_uninitialised(disk: &dyn Disk, mark: Option<&Mark>, purpose: Purpose) -
     for name in list(disk, DIRECTORY)? {
         let path = format!("{DIRECTORY}/{name}");
         let first = SegmentId { first_position: 1, generation: 0 };
-        let bytes = read_file(disk, &path, 1 << 30)?.unwrap_or_default();
-        if SegmentId::parse(&name) != Some(first) || bytes.iter().skip(HEADER).any(|byte| *byte != 0) {
+        let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
+        if SegmentId::parse(&name) != Some(first) || !could_be_new(file.as_ref(), &path)? {
             return Err(missing());
         }
+        drop(file);
         if purpose == Purpose::Write {
             disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
         }
     }
     Ok(())
+}
+
+/// Whether a segment's file is no longer than a new one, and has nothing but zeros behind its header.
+fn could_be_new(file: &dyn DiskFile, path: &str) -> Result<bool, Error> {
+    let most = usize::try_from(FIRST_ZEROS).expect("64 KiB");
+    let mut bytes = vec![0; most + 1];
+    let read = read_full(file, &mut bytes, 0).map_err(|error| Error::io("cannot read", path, error))?;
+    Ok(read <= most && bytes.iter().skip(HEADER).all(|byte| *byte == 0))
 }
 
 pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Error> {

@@ -89,7 +89,10 @@ pub(crate) fn scan(segment: &SegmentFile, walk: &mut Walk<'_>) -> Result<Scan, E
                 tip = follow(segment, &tip, &frame, offset >= walk.verify_chain_from)?;
                 (walk.visit)(segment, offset, &frame, &tip)?;
             }
-            Found::Attestation(attestation, length) => tip = attested(segment, &tip, &attestation, length)?,
+            Found::Attestation(attestation, length) => {
+                tip = attested(segment, &tip, &attestation, length)
+                    .map_err(|damage| segment.damaged(tip.offset.into(), &damage))?;
+            }
             Found::Seal(seal) => break sealed(seal, &tip),
             Found::Zeros => break Ending::Zeros,
             Found::Invalid(damage) => break Ending::Invalid(damage),
@@ -177,6 +180,8 @@ pub(crate) fn follow(
         return Err(misplaced("a whole frame does not continue the hash chain"));
     }
     let too_long = || misplaced("the segment is longer than a segment can be");
+    // Events are counted in 32 bits from the segment's first position.
+    header.position_offset.checked_add(header.events.into()).ok_or_else(too_long)?;
     let frame_bytes = u32::try_from(header.frame_bytes()).map_err(|_| too_long())?;
     Ok(Tip {
         offset: tip.offset.checked_add(frame_bytes).ok_or_else(too_long)?,
@@ -206,28 +211,31 @@ pub(crate) fn chain_after(before: &Hash, position: u64, frame: &Frame<'_>) -> Re
 }
 
 /// The walk's place behind an attestation: removed positions are stepped over, the chain goes on.
-fn attested(
+pub(crate) fn attested(
     segment: &SegmentFile,
     tip: &Tip,
     attestation: &Attestation<'_>,
     length: usize,
-) -> Result<Tip, Error> {
-    let wrong = |what| segment.damaged(tip.offset.into(), &Damage::Bad(what));
-    if segment.header.id.generation == 0 {
-        return Err(wrong("an attestation of removed frames stands in a segment that was never rewritten"));
+) -> Result<Tip, Damage> {
+    let id = segment.header.id;
+    if id.generation == 0 {
+        return Err(Damage::Bad(
+            "an attestation of removed frames stands in a segment that was never rewritten",
+        ));
     }
-    let first = segment.header.id.first_position;
     if attestation.chain_before != tip.chain
         || attestation.first_position != tip.position.saturating_add(1)
         || attestation.last_position < attestation.first_position
-        || attestation.last_position - first > u32::MAX.into()
+        || attestation.last_position.saturating_sub(id.first_position) > u32::MAX.into()
+        || attestation.last_recorded_at < tip.recorded_at
     {
-        return Err(wrong("an attestation does not continue the log"));
+        return Err(Damage::Bad("an attestation does not continue the log"));
     }
     let end = u32::try_from(length).ok().and_then(|length| tip.offset.checked_add(length));
     Ok(Tip {
-        offset: end.ok_or_else(|| wrong("the segment is longer than a segment can be"))?,
+        offset: end.ok_or(Damage::Bad("the segment is longer than a segment can be"))?,
         position: attestation.last_position,
+        recorded_at: attestation.last_recorded_at,
         chain: attestation.chain_after,
         ..*tip
     })

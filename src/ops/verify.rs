@@ -12,10 +12,10 @@ use crate::format::ALIGN;
 use crate::format::frame::{self, Frame};
 use crate::format::manifest::{self, Manifest};
 use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, Seal, SegmentId};
+use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
 use crate::log::judge::{Verdict, judge};
 use crate::log::recover::{evidence, list, read_manifest, read_mark, seal};
-use crate::log::scan::{Found, Tip, Window, chain_after, found_at};
+use crate::log::scan::{Found, Tip, Window, attested, chain_after, found_at};
 use crate::log::segment::SegmentFile;
 use crate::report::{Break, VerifyReport};
 use crate::view::Snapshot;
@@ -123,9 +123,7 @@ impl Verifier {
             match found_at(&mut window, tip.offset)? {
                 Found::Frame(frame) => tip = self.frame(segment, &tip, &frame),
                 Found::Attestation(attestation, length) => {
-                    tip.position = attestation.last_position;
-                    tip.chain = attestation.chain_after;
-                    tip.offset = tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+                    tip = self.attestation(segment, &tip, &attestation, length);
                 }
                 Found::Seal(found) => {
                     self.seal(segment, &tip, &found);
@@ -193,6 +191,26 @@ impl Verifier {
         self.report.appends += 1;
         self.report.events += u64::from(header.events);
         behind(tip.offset, first, &frame.header, tip)
+    }
+
+    /// Frames that were removed on purpose. What the attestation says is where the log goes on.
+    fn attestation(
+        &mut self,
+        segment: &SegmentFile,
+        tip: &Tip,
+        found: &Attestation<'_>,
+        length: usize,
+    ) -> Tip {
+        attested(segment, tip, found, length).unwrap_or_else(|damage| {
+            self.found(&segment.path, tip.offset.into(), damage);
+            Tip {
+                offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
+                position: found.last_position,
+                recorded_at: found.last_recorded_at,
+                chain: found.chain_after,
+                ..*tip
+            }
+        })
     }
 
     fn seal(&mut self, segment: &SegmentFile, tip: &Tip, found: &Seal) {
