@@ -77,7 +77,8 @@ impl MarkFile {
             store_id: recovered.manifest.store_id,
             sequence: recovered.mark.as_ref().map_or(0, |mark| mark.sequence),
             is_synced: true,
-            is_clean: recovered.mark.as_ref().is_some_and(|mark| mark.clean),
+            // What a slot says of a segment that recovery has left behind is not the last word.
+            is_clean: recovered.report.clean && recovered.mark.as_ref().is_some_and(|mark| mark.clean),
         })
     }
 
