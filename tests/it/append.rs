@@ -248,7 +248,8 @@ fn a_key_belongs_to_everything_an_append_says() {
         assert_eq!(again.ids().collect::<Vec<_>>(), receipt.ids().collect::<Vec<_>>(), "{what}");
     }
     let without_metadata = Append::to(("e", "s")).key("k").event(&Raw("kind", &1)).tag("t").tag("u");
-    let without_metadata = without_metadata.occurred_at(time(5)).correlation(id(1)).cause(Cause::Event(id(2)));
+    let without_metadata =
+        without_metadata.occurred_at(time(5)).correlation(id(1)).cause(Cause::Event(id(2)));
     assert_eq!(outcome(&without_metadata.commit(&store)), "replayed v1 @1");
     assert_eq!(store.head().unwrap().position(), receipt.position());
 }
@@ -285,9 +286,11 @@ fn keys_leave_the_window_by_positions() {
         for later in 0..8 {
             for reopen in [false, true] {
                 let disk = MemDisk::new();
-                let open = || Store::on(disk.clone()).key_window(KeyWindow::Positions(window)).open().unwrap();
+                let open =
+                    || Store::on(disk.clone()).key_window(KeyWindow::Positions(window)).open().unwrap();
                 let mut store = open();
-                let keyed = |store: &Store| Append::to("e").key("k").event(&Raw("x", &())).commit(store).unwrap();
+                let keyed =
+                    |store: &Store| Append::to("e").key("k").event(&Raw("x", &())).commit(store).unwrap();
                 keyed(&store);
                 fill(&store, "other", later);
                 if reopen {
@@ -406,7 +409,8 @@ fn tagged(append: Append, tags: usize) -> Append {
 
 #[test]
 fn the_format_has_limits_of_its_own() {
-    let limits = Limits { entity_bytes_max: 4096, tags_max: 255, payload_bytes_max: 16 << 20, ..Limits::default() };
+    let limits =
+        Limits { entity_bytes_max: 4096, tags_max: 255, payload_bytes_max: 16 << 20, ..Limits::default() };
     let store = Store::on(MemDisk::new()).limits(limits).open().unwrap();
     let long_names = |tags: usize| {
         let append = Append::to(("e".repeat(4096), "s".repeat(255))).event(&Raw(&"k".repeat(255), &()));
@@ -432,7 +436,11 @@ fn the_format_has_limits_of_its_own() {
         Limits { tags_max: 256, ..Limits::default() },
         Limits { events_per_append_max: 65_536, ..Limits::default() },
     ] {
-        assert_eq!(kind_of(Store::on(MemDisk::new()).limits(limits).open()), ErrorKind::Invalid, "{limits:?}");
+        assert_eq!(
+            kind_of(Store::on(MemDisk::new()).limits(limits).open()),
+            ErrorKind::Invalid,
+            "{limits:?}"
+        );
     }
 }
 
@@ -453,14 +461,20 @@ fn the_largest_append_fits_the_unsynced_bytes() {
 #[test]
 fn an_append_must_fit_the_segment_it_goes_into() {
     let disk = MemDisk::new();
-    let open = |unsynced| Store::on(disk.clone()).unsynced_bytes_max(unsynced).segment_bytes_max(6000).open().unwrap();
+    let open = |unsynced| {
+        Store::on(disk.clone()).unsynced_bytes_max(unsynced).segment_bytes_max(6000).open().unwrap()
+    };
     let append = |store: &Store, bytes: usize| Append::to("e").event(&Bytes(vec![7; bytes])).commit(store);
     let store = open(10_000);
     append(&store, 4000).unwrap();
     store.close().unwrap();
 
     let store = open(1000);
-    assert_eq!(kind_of(append(&store, 4000)), ErrorKind::TooLarge, "it would begin a segment that promises 1,000");
+    assert_eq!(
+        kind_of(append(&store, 4000)),
+        ErrorKind::TooLarge,
+        "it would begin a segment that promises 1,000"
+    );
     append(&store, 1500).expect("it fits the segment that promises 10,000");
     append(&store, 700).expect("it begins a segment that promises 1,000");
     assert_eq!(store.stats().segments, 2);
@@ -583,7 +597,10 @@ fn invalid() -> Error {
 fn what_goes_wrong_in_a_users_encode_leaves_nothing_behind() {
     let store = Store::in_memory().unwrap();
     let before = || Append::to("e").event(&Raw("k", "before"));
-    assert_eq!(kind_of(before().event(&Awkward::Fails).event(&Raw("k", "after")).commit(&store)), ErrorKind::Invalid);
+    assert_eq!(
+        kind_of(before().event(&Awkward::Fails).event(&Raw("k", "after")).commit(&store)),
+        ErrorKind::Invalid
+    );
     let panicked = catch_unwind(AssertUnwindSafe(|| before().event(&Awkward::Panics).commit(&store)));
     assert!(panicked.is_err());
     // No payload of this type can be decoded as anything: a map with a float for a key is no JSON,
@@ -727,7 +744,8 @@ fn events_are_found_by_either_id() {
         assert!(other.get(*id).unwrap().is_none(), "{id} in another store");
     }
     assert_eq!(known.len(), 47);
-    for unknown in [[0; 16], [0xFF; 16], *b"\x01\x98\xf2\xa0\x5c\x00\x70\x00\x80\x00\x00\x00\x04\x2a\xb3\xc4"] {
+    for unknown in [[0; 16], [0xFF; 16], *b"\x01\x98\xf2\xa0\x5c\x00\x70\x00\x80\x00\x00\x00\x04\x2a\xb3\xc4"]
+    {
         assert!(store.get(EventId::from_bytes(unknown)).unwrap().is_none());
     }
     for event in all(store.read(Query::all())) {
@@ -798,5 +816,8 @@ fn the_largest_number_of_events_is_one_append() {
         receipt
     });
     assert_eq!((receipt.events(), receipt.position().get()), (65_535, 131_070));
-    assert_eq!(receipt.versions().take(4).map(|version| version.get()).collect::<Vec<_>>(), [65_536, 1, 1, 65_537]);
+    assert_eq!(
+        receipt.versions().take(4).map(|version| version.get()).collect::<Vec<_>>(),
+        [65_536, 1, 1, 65_537]
+    );
 }

@@ -73,7 +73,11 @@ impl History {
                 }
                 1 => {
                     let head = store.head().unwrap();
-                    if rng.once_in(2) { store.close().unwrap() } else { drop(store) }
+                    if rng.once_in(2) {
+                        store.close().unwrap()
+                    } else {
+                        drop(store)
+                    }
                     Note::Durable(head.position().get()).put(&disk);
                     shape = Shape::any(&mut rng);
                     store = shape.builder(disk.clone(), &gate).open().unwrap();
@@ -91,7 +95,11 @@ impl History {
                     for (planned, answer) in group.into_iter().zip(answers) {
                         match answer {
                             Ok(receipt) => {
-                                promises.push((planned.number, receipt.position(), planned.is_synced(&shape)));
+                                promises.push((
+                                    planned.number,
+                                    receipt.position(),
+                                    planned.is_synced(&shape),
+                                ));
                                 accepted.push((planned, receipt.position()));
                             }
                             Err(error) => assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}"),
@@ -127,7 +135,9 @@ impl History {
                 match Note::read(note) {
                     Note::Durable(position) => durable = durable.max(position),
                     Note::Answered(number) => {
-                        let Some(promise) = promises.iter().find(|promise| promise.0 == number) else { continue };
+                        let Some(promise) = promises.iter().find(|promise| promise.0 == number) else {
+                            continue;
+                        };
                         written = written.max(promise.1.get());
                         durable = if promise.2 { durable.max(promise.1.get()) } else { durable };
                     }
@@ -149,7 +159,8 @@ impl History {
     /// What is found on an image: a prefix of what was submitted, in whole appends, with everything
     /// that was promised. Gives the number of events.
     fn check(&self, found: &[RecordedEvent], promised: u64, place: &dyn Fn() -> String) -> usize {
-        let same = found.iter().map(fingerprint).zip(&self.fingerprints).take_while(|(one, other)| one == *other);
+        let same =
+            found.iter().map(fingerprint).zip(&self.fingerprints).take_while(|(one, other)| one == *other);
         let same = same.count();
         assert_eq!(same, found.len(), "{}: event {same} is another one", place());
         assert!(self.ends.contains(&found.len()), "{}: half an append is there", place());
@@ -213,14 +224,19 @@ impl History {
             let again = Shape::any(rng).builder(disk.clone(), &Gate::default()).open();
             let again = again.unwrap_or_else(|error| panic!("{}: the second open: {error}", place()));
             let report = again.open_report();
-            assert!(report.clean && report.cut.is_none() && report.removed.is_empty(), "{}: {report}", place());
+            assert!(
+                report.clean && report.cut.is_none() && report.removed.is_empty(),
+                "{}: {report}",
+                place()
+            );
             assert_eq!(again.head().unwrap(), head, "{}: the second open", place());
         }
         let mut images = 1;
         if depth < 3 && rng.once_in(8) {
             let point = rng.below(recovery.len() + 1);
             let mode = *rng.pick(&[CrashMode::Keep, CrashMode::Drop, CrashMode::Torn(0), CrashMode::Torn(1)]);
-            let deeper = || format!("{}, recovery stopped at {point} of {}, {mode:?}", place(), recovery.len());
+            let deeper =
+                || format!("{}, recovery stopped at {point} of {}, {mode:?}", place(), recovery.len());
             let promised = promised.after_recovery(length, point == recovery.len(), mode);
             images += self.visit(&recovery.image(point, mode), promised, depth + 1, rng, &deeper);
         }
@@ -243,7 +259,13 @@ impl History {
     }
 
     /// Checksums, index and idempotency keys.
-    fn look_closely(&self, store: &Store, found: &[RecordedEvent], rng: &mut Rng, place: &dyn Fn() -> String) {
+    fn look_closely(
+        &self,
+        store: &Store,
+        found: &[RecordedEvent],
+        rng: &mut Rng,
+        place: &dyn Fn() -> String,
+    ) {
         let report = store.verify().unwrap();
         assert!(report.is_clean(), "{}: {report}", place());
         assert_eq!(report.events, found.len() as u64, "{}", place());
@@ -292,12 +314,14 @@ fn check_index(store: &Store, found: &[RecordedEvent], rng: &mut Rng, place: &dy
         (Query::entity_prefix("user:1"), Box::new(|event| event.entity().starts_with("user:1"))),
         (Query::all().kind(kind), Box::new(|event| event.kind() == kind)),
         (Query::all().tag(tag), Box::new(|event| event.tags().any(|own| own == tag))),
-        (Query::all().scope(scope).kind(kind), Box::new(|event| event.scope() == scope && event.kind() == kind)),
+        (
+            Query::all().scope(scope).kind(kind),
+            Box::new(|event| event.scope() == scope && event.kind() == kind),
+        ),
     ];
     for (query, matches) in asked {
         let scanned: Vec<u64> = found.iter().filter(|event| matches(event)).map(fingerprint).collect();
-        let asked: Vec<u64> =
-            store.read(query.clone()).map(|event| fingerprint(&event.unwrap())).collect();
+        let asked: Vec<u64> = store.read(query.clone()).map(|event| fingerprint(&event.unwrap())).collect();
         assert_eq!(asked, scanned, "{}: {query:?}", place());
         let mut backwards: Vec<u64> =
             store.read(query).backwards().map(|event| fingerprint(&event.unwrap())).collect();

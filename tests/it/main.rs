@@ -1,8 +1,8 @@
 //! Every test of annals through its public API: one binary, one link, parallel threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod support; // the scenario language, payloads, seeded random numbers, the tally
-mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
+mod sim_support;
+mod support; // the scenario language, payloads, seeded random numbers, the tally // seeds, planned appends and whole groups for the tests on simulated disks
 
 mod append; // versions, every expected version, keys, several entities, limits
 mod close; // close and drop in every order, handles, tickets

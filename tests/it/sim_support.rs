@@ -258,9 +258,10 @@ pub(crate) fn commit_group(
         .map(|planned| {
             let answered = answered.clone();
             let number = planned.number;
-            planned.append().submit(store).map(|ticket| {
-                Awaited::new(ticket.into_future(), move || answered(number))
-            })
+            planned
+                .append()
+                .submit(store)
+                .map(|ticket| Awaited::new(ticket.into_future(), move || answered(number)))
         })
         .collect();
     gate.release();

@@ -35,3 +35,26 @@ fn a_store_that_was_recovered_and_closed_is_found_closed() {
     let report = open(&image).open_report().clone();
     assert!(report.clean, "{report}");
 }
+
+/// Found by crash.rs. A writer was killed after it had created a segment and before it had synced the
+/// directory. The next one went on in that segment and acknowledged, and the power failed: the file
+/// had no name, and nine acknowledged events were gone without a word. MANIFEST of a store being
+/// created could be lost in the same way, and then nothing opened any more.
+#[test]
+fn names_that_a_killed_writer_left_unsynced_are_synced_before_anything_is_acknowledged() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk);
+    for number in 0..20 {
+        planned(number, 100).append().commit(&store).unwrap();
+    }
+    let trace = disk.trace();
+    for point in 0..=trace.len() {
+        let killed = trace.image(point, CrashMode::Keep);
+        let store = open(&killed);
+        planned(99, 100).append().commit(&store).unwrap();
+        let head = store.head().unwrap();
+        let failed = stopped(&killed, CrashMode::Drop);
+        let found = Store::on(failed).open().unwrap_or_else(|error| panic!("killed at {point}: {error}"));
+        assert_eq!(found.head().unwrap(), head, "killed at {point}");
+    }
+}

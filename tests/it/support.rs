@@ -7,7 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use annals::disk::{Access, Disk, DiskFile, Lock, MemDisk};
-use annals::{Append, Appended, Builder, Error, ErrorKind, Expected, Query, Raw, RecordedEvent, Store, Version};
+use annals::{
+    Append, Appended, Builder, Error, ErrorKind, Expected, Query, Raw, RecordedEvent, Store, Version,
+};
 
 /// Longer than anything takes; whoever waits so long waits for ever.
 pub const FOREVER: Duration = Duration::from_secs(20);
@@ -281,10 +283,8 @@ impl Gate {
 
     /// Waits for the next sync after `arrived` to come here.
     pub fn wait_for_sync(&self, arrived: u64) {
-        let (_state, timeout) = self
-            .changed
-            .wait_timeout_while(self.lock(), FOREVER, |state| state.arrived <= arrived)
-            .unwrap();
+        let (_state, timeout) =
+            self.changed.wait_timeout_while(self.lock(), FOREVER, |state| state.arrived <= arrived).unwrap();
         assert!(!timeout.timed_out(), "no sync came");
     }
 
