@@ -274,8 +274,13 @@ impl History {
         let kept: Vec<_> = self.accepted.iter().filter(|(plan, at)| plan.key.is_some() && ends(at)).collect();
         if !kept.is_empty() {
             let (planned, position) = rng.pick(&kept);
-            let receipt = planned.append().commit(store).unwrap();
-            assert!(receipt.replayed() && receipt.position() == *position, "{}: {receipt:?}", place());
+            match planned.append().commit(store) {
+                Ok(receipt) => {
+                    assert!(receipt.replayed() && receipt.position() == *position, "{}: {receipt:?}", place());
+                }
+                // The store was opened with smaller limits than before.
+                Err(error) => assert_eq!(error.kind(), ErrorKind::TooLarge, "{}: {error}", place()),
+            }
         }
     }
 
@@ -352,5 +357,15 @@ fn sweep(test: &str, salt: u64, workloads: u64, filler_max: usize, steps: usize)
 
 #[test]
 fn small_appends() {
-    sweep("crash::small_appends", 1, 10, 20, 24);
+    sweep("crash::small_appends", 1, 40, 20, 24);
+}
+
+#[test]
+fn appends_over_several_sectors() {
+    sweep("crash::appends_over_several_sectors", 2, 40, 900, 20);
+}
+
+#[test]
+fn a_long_history() {
+    sweep("crash::a_long_history", 3, 6, 300, 100);
 }
