@@ -1,5 +1,128 @@
-//! annals: an embedded event sourcing runtime for synchronous Rust.
-#![deny(missing_docs)]
+//! annals keeps events: what happened, in order, for good.
+//!
+//! An embedded event sourcing runtime for synchronous Rust. One directory, one writer thread, no
+//! server, no async runtime. An append that is acknowledged is durable.
+//!
+//! ```
+//! use annals::{Raw, Store};
+//!
+//! # let path = std::env::temp_dir().join(format!("annals-doc-tour-{}", std::process::id()));
+//! let store = Store::open(&path)?;
+//! store.append("account:alice", &Raw("account.opened", &"Alice"))?;
+//! store.append("account:alice", &Raw("account.deposited", &500))?;
+//! for event in store.stream("account:alice") {
+//!     println!("{:?}", event?);
+//! }
+//! # store.close()?;
+//! # std::fs::remove_dir_all(path).unwrap();
+//! # Ok::<(), annals::Error>(())
+//! ```
+//!
+//! # The tour
+//!
+//! An **event** is addressed to an **entity** (`account:alice`), whose events are its **stream**, and
+//! to a **scope** that cuts across entities. It has a stable **kind** (`account.deposited`) and any
+//! serde value as its payload: [`Raw`].
+//!
+//! [`Store::append`] takes one event. [`Append`] takes several, for one entity or many, all or
+//! nothing, and says what must be true for them to go in:
+//!
+//! ```
+//! use annals::{Append, ErrorKind, Expected, Raw, Store};
+//!
+//! let store = Store::in_memory()?;
+//! store.append("account:alice", &Raw("account.deposited", &500))?;
+//!
+//! let transfer = || {
+//!     Append::to("account:alice")
+//!         .expect(Expected::exact(1))                     // decided against version 1
+//!         .event(&Raw("account.withdrawn", &200))
+//!         .and_to("account:bob")
+//!         .event(&Raw("account.deposited", &200))
+//!         .key("transfer-17")                             // a retry writes nothing twice
+//! };
+//! let receipt = transfer().commit(&store)?;
+//! assert_eq!(receipt.position().get(), 3);
+//! assert!(transfer().commit(&store)?.replayed());
+//!
+//! let late = Append::to("account:alice").expect(Expected::exact(1)).event(&Raw("account.closed", &()));
+//! let refused = late.commit(&store).unwrap_err();
+//! assert_eq!(refused.kind(), ErrorKind::Conflict);
+//! assert_eq!(refused.conflict().unwrap().actual.get(), 2);
+//! # Ok::<(), annals::Error>(())
+//! ```
+//!
+//! [`Append::submit`] hands an append over without waiting; a [`Ticket`] waits for it, polls it, or is
+//! awaited. Appends that are in flight at the same time share one sync, which is what makes
+//! durability fast.
+//!
+//! [`Store::read`] answers a [`Query`] (entity, prefix, scope, kinds, tags, correlation) as an
+//! iterator, after a position, by versions, by time, backwards, limited:
+//!
+//! ```
+//! use annals::{Append, Query, Raw, Store};
+//!
+//! let store = Store::in_memory()?;
+//! for n in 0..10 {
+//!     let enrolled = Append::to(format!("course:{}", n % 2)).event(&Raw("student.enrolled", &n));
+//!     enrolled.tag(format!("student:{n}")).commit(&store)?;
+//! }
+//! let newest = store.read(Query::entity_prefix("course:").kind("student.enrolled")).backwards().limit(3);
+//! let students: Vec<u32> = newest.map(|event| event?.decode()).collect::<Result<_, _>>()?;
+//! assert_eq!(students, [9, 8, 7]);
+//! # Ok::<(), annals::Error>(())
+//! ```
+//!
+//! # Guarantees
+//!
+//! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the
+//!   default), or at least the end of the process ([`Durability::Buffered`]).
+//! - **Atomicity.** An append is there as a whole or not at all, whatever the number of entities.
+//! - **Order.** Positions and versions have no gaps, are never renumbered, and follow the order in
+//!   which one thread submitted. What is acknowledged can be read.
+//! - **Honest failure.** An error says whether it is definite ([`Error::is_definite`]). After a failed
+//!   sync nobody is told "ok" until the store was reopened. A full disk refuses appends and loses
+//!   nothing.
+//! - **Evidence.** Every read checks checksums; a hash chain over everything shows any later change
+//!   ([`Store::verify`], [`Store::head`]). Opening tells a torn tail, which it cuts and keeps aside,
+//!   from damage, which it refuses to touch ([`Store::open_report`]).
+//!
+//! SPEC.md in the repository has the promises and the bytes in full.
+//!
+//! # The code
+//!
+//! From the bottom up; a file uses only what stands above it in this list, which a test checks.
+//!
+//! | files | what |
+//! |---|---|
+//! | `version` `error` `coordinate` `event` `query` `options` `report` | words: plain values |
+//! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
+//! | `format/` `codec` `recorded` | every byte on disk; payloads; an event as it was read |
+//! | `log/` | segments: append, sync, roll, recover |
+//! | `index/` | terms to events, per segment |
+//! | `commit` `view` | pure decisions; what readers may see |
+//! | `append` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
+//! | `writer` | the thread: take, decide, append, sync, publish, reply |
+//! | `reader` `head` `ticket` | reading; waiting for an append |
+//! | `engine` `ops/` | all of it as one thing; what operators do |
+//! | `store` | the facade |
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs, unreachable_pub)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::todo,
+    clippy::dbg_macro,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
 mod append;
 mod codec;
 mod commit;

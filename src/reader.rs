@@ -114,13 +114,15 @@ impl Read {
         self
     }
 
-    /// Only events recorded in this time. Costs a few reads to find the ends, then what it returns.
+    /// Only events recorded in this time, compared in whole microseconds. Costs a few reads to find
+    /// the ends, then what it returns.
     pub fn between(mut self, times: impl RangeBounds<SystemTime>) -> Read {
         self.plan.between = Some(half_open_micros(&times));
         self
     }
 
-    /// Only events that say they occurred in this time. A filter: it reads everything else, too.
+    /// Only events that say they occurred in this time, compared in whole microseconds. A filter: it
+    /// reads everything else, too.
     pub fn occurred(mut self, times: impl RangeBounds<SystemTime>) -> Read {
         self.plan.occurred = Some(half_open_micros(&times));
         self
@@ -210,7 +212,8 @@ impl Progress {
 
     /// Which ordinals of the segment at hand may still come.
     fn enter(&mut self, plan: &Plan) {
-        let segment = &self.snapshot.segments[self.segment];
+        // A store read beside a writer that has acknowledged nothing yet has no segment.
+        let Some(segment) = self.snapshot.segments.get(self.segment) else { return };
         let clip =
             |position: u64| segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX);
         let mut ordinals = clip(self.positions.start)..clip(self.positions.end).min(segment.events());

@@ -48,7 +48,7 @@ impl Appended {
         }
     }
 
-    pub(crate) fn as_replayed(self) -> Appended {
+    pub(crate) fn into_replayed(self) -> Appended {
         Appended { replayed: true, ..self }
     }
 

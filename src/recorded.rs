@@ -88,10 +88,10 @@ impl RecordedEvent {
             kind: fields.kind.len(),
             tags: fields.tag_bytes.len(),
         };
-        let private = record.private_parts()?.map(|(metadata, payload)| {
+        let private = record.private_parts()?.map(|parts| {
             let end = body + record.end();
-            let payload = end - payload.len()..end;
-            Private { metadata: payload.start - metadata.len()..payload.start, payload }
+            let payload = end - parts.payload.len()..end;
+            Private { metadata: payload.start - parts.metadata.len()..payload.start, payload }
         });
         Ok(RecordedEvent {
             block: block.clone(),

@@ -3,8 +3,11 @@
 //! Encoded and hashed on the caller's thread; the writer copies the bytes and never looks inside.
 //! SPEC.md "Record". Row: bytes.
 
+use std::ops::Range;
+
 use crate::event::{Cause, EventId};
 
+use super::chain::{self, Hash};
 use super::{Damage, array, i64_at, put, u16_at, u32_at};
 
 /// Private length 0, public length 4, form 6, zero 7.
@@ -61,6 +64,12 @@ pub(crate) struct Fields<'a> {
     pub(crate) has_metadata: bool,
 }
 
+/// What erasure takes away, without the salt.
+pub(crate) struct Private<'a> {
+    pub(crate) metadata: &'a [u8],
+    pub(crate) payload: &'a [u8],
+}
+
 /// What to write as a record. The salt is left zero; [`salt_place`] finds it.
 pub(crate) struct NewRecord<'a> {
     pub(crate) fields: Fields<'a>,
@@ -68,26 +77,39 @@ pub(crate) struct NewRecord<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// Appends a record to `out`; an error names what is too long for it.
+/// A part of a record that is longer than its length field can say.
+pub(crate) struct TooLong {
+    pub(crate) what: &'static str,
+    pub(crate) bytes: usize,
+    pub(crate) max: usize,
+}
+
+/// Appends a record to `out`.
 ///
-/// Names are within the format's caps, which [`crate::coordinate`] and the limits see to.
-pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), &'static str> {
+/// Names are within the format's caps, which [`crate::coordinate`] and the limits see to; together
+/// they may still be too long.
+pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), TooLong> {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
     write_public(out, &new.fields);
     let private = out.len();
     out.extend_from_slice(&[0; SALT]);
     if new.fields.has_metadata {
-        let length = u32::try_from(new.metadata.len()).map_err(|_| "the metadata")?;
-        out.extend_from_slice(&length.to_le_bytes());
+        out.extend_from_slice(&length("the metadata", new.metadata.len())?.to_le_bytes());
         out.extend_from_slice(new.metadata);
     }
     out.extend_from_slice(new.payload);
-    let private_bytes = u32::try_from(out.len() - private).map_err(|_| "the payload")?;
-    let public_bytes = u16::try_from(private - start - PREFIX).map_err(|_| "the event's names and tags")?;
+    let private_bytes = length("the payload", out.len() - private)?;
+    let public = private - start - PREFIX;
+    let too_long = |_| TooLong { what: "the event's names and tags", bytes: public, max: u16::MAX.into() };
+    let public_bytes = u16::try_from(public).map_err(too_long)?;
     put(out, start, &private_bytes.to_le_bytes());
     put(out, start + 4, &public_bytes.to_le_bytes());
     Ok(())
+}
+
+fn length(what: &'static str, bytes: usize) -> Result<u32, TooLong> {
+    u32::try_from(bytes).map_err(|_| TooLong { what, bytes, max: super::BODY_BYTES_MAX })
 }
 
 fn write_public(out: &mut Vec<u8>, fields: &Fields<'_>) {
@@ -140,8 +162,15 @@ fn write_cause(out: &mut Vec<u8>, cause: Cause) -> u16 {
 }
 
 /// Where the salt of the record that starts at `start` lies.
-pub(crate) fn salt_place(body: &[u8], start: usize) -> usize {
-    start + PREFIX + usize::from(u16_at(body, start + 4))
+pub(crate) fn salt_place(body: &[u8], start: usize) -> Range<usize> {
+    let place = start + PREFIX + usize::from(u16_at(body, start + 4));
+    place..place + SALT
+}
+
+/// What the chain takes of a record that was just written.
+pub(crate) fn content(record: &[u8]) -> Hash {
+    let (public, private) = record[PREFIX..].split_at(usize::from(u16_at(record, 4)));
+    chain::record_content(public, blake3::hash(private).as_bytes())
 }
 
 /// Takes the record at `start` apart.
@@ -260,6 +289,12 @@ pub(crate) fn tags(mut bytes: &[u8]) -> impl Iterator<Item = &str> + Clone {
 }
 
 impl<'a> Record<'a> {
+    /// What the chain takes of it: erasure leaves the private part's hash, which is all it needs.
+    pub(crate) fn content(&self) -> Hash {
+        let hash = self.private.map_or(self.private_hash, |private| *blake3::hash(private).as_bytes());
+        chain::record_content(self.public, &hash)
+    }
+
     /// Where entity, scope, kind and tags begin in the body, one after the other.
     pub(crate) fn names_at(&self) -> usize {
         self.start + PREFIX + PUBLIC_FIXED
@@ -272,15 +307,16 @@ impl<'a> Record<'a> {
     }
 
     /// Metadata and payload; `None` once erased.
-    pub(crate) fn private_parts(&self) -> Result<Option<(&'a [u8], &'a [u8])>, Damage> {
+    pub(crate) fn private_parts(&self) -> Result<Option<Private<'a>>, Damage> {
         let Some(private) = self.private else { return Ok(None) };
         let rest = &private[SALT..];
         if !self.fields.has_metadata {
-            return Ok(Some((&[], rest)));
+            return Ok(Some(Private { metadata: &[], payload: rest }));
         }
         const SHORT: Damage = Damage::Bad("an event's metadata is longer than its record");
         let (length, rest) = rest.split_at_checked(4).ok_or(SHORT)?;
-        rest.split_at_checked(wide(u32_at(length, 0))).map(Some).ok_or(SHORT)
+        let (metadata, payload) = rest.split_at_checked(wide(u32_at(length, 0))).ok_or(SHORT)?;
+        Ok(Some(Private { metadata, payload }))
     }
 }
 

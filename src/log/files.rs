@@ -77,7 +77,8 @@ impl MarkFile {
             store_id: recovered.manifest.store_id,
             sequence: recovered.mark.as_ref().map_or(0, |mark| mark.sequence),
             is_synced: true,
-            is_clean: recovered.mark.as_ref().is_some_and(|mark| mark.clean),
+            // What a slot says of a segment that recovery has left behind is not the last word.
+            is_clean: recovered.report.clean && recovered.mark.as_ref().is_some_and(|mark| mark.clean),
         })
     }
 
@@ -123,7 +124,8 @@ fn create_mark_file(disk: &dyn Disk) -> std::io::Result<Box<dyn DiskFile>> {
     Ok(file)
 }
 
-/// Creates the files of a new store. MANIFEST comes last: where it is, the others once were.
+/// Creates the files of a new store. MANIFEST comes last: where it is, the others once were. Only
+/// once its name is durable, too, does MARK call the store closed; until then opening recovers.
 pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> Result<(), Error> {
     let failed = |what: &'static str| move |error| Error::io("cannot create", what, error);
     let random = disk.random().map_err(failed("a store id"))?;
@@ -141,11 +143,13 @@ pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> R
         durable_end: u32::try_from(HEADER).expect("144"),
         position: 0,
         chain: genesis(&store_id),
-        clean: true,
+        clean: false,
     };
     let file = create_mark_file(disk).map_err(failed(mark::NAME))?;
-    write_all(file.as_ref(), &first.write(), first.offset()).map_err(failed(mark::NAME))?;
-    file.sync().map_err(failed(mark::NAME))?;
+    let write =
+        |mark: Mark| write_all(file.as_ref(), &mark.write(), mark.offset()).and_then(|()| file.sync());
+    write(first.clone()).map_err(failed(mark::NAME))?;
     SegmentFile::create(disk, header, first_zeros(disk, options)).map_err(Failure::into_error)?;
-    replace(disk, &Manifest::new(store_id, now).write().0).map_err(Failure::into_error)
+    replace(disk, &Manifest::new(store_id, now).write().0).map_err(Failure::into_error)?;
+    write(Mark { sequence: 2, clean: true, ..first }).map_err(failed(mark::NAME))
 }

@@ -246,9 +246,12 @@ impl Opening<'_, '_> {
     }
 
     /// After a failed sync the cache may hold what the device never got; only the device counts.
+    /// And the last writer may have been stopped before it synced the names of what it created.
     fn reread_from_device(&self, segment: &SegmentFile) -> Result<(), Error> {
         let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
         segment.file.sync().map_err(failed)?;
+        self.disk.sync_directory(DIRECTORY).map_err(failed)?;
+        self.disk.sync_directory("").map_err(failed)?;
         segment
             .file
             .drop_cache(0)

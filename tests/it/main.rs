@@ -1,7 +1,8 @@
 //! Every test of annals through its public API: one binary, one link, parallel threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod support; // the scenario language, payloads, seeded random numbers, the tally
+mod sim_support;
+mod support; // the scenario language, payloads, seeded random numbers, the tally // seeds, planned appends and whole groups for the tests on simulated disks
 
 mod append; // versions, every expected version, keys, several entities, limits
 mod close; // close and drop in every order, handles, tickets
@@ -14,5 +15,6 @@ mod model; // random operations against a naive model, on every disk, with reope
 mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
 mod read; // order, ranges, queries, backwards, limits, reading while writing
+mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences

@@ -5,14 +5,16 @@
 use std::collections::BTreeMap;
 use std::io;
 
-/// How an operation of a [`SimDisk`] goes wrong.
+/// How an operation of a [`SimDisk`](super::SimDisk) goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It returns this error and does nothing. Only a sync of a file does something: it loses
     /// some of the bytes it should have made durable. They can still be read, until
-    /// [`DiskFile::drop_cache`] or a power failure, but no later sync saves them.
+    /// [`drop_cache`](crate::disk::DiskFile::drop_cache) or a power failure, but no later sync
+    /// saves them.
     Error(io::ErrorKind),
-    /// A read or write transfers at most so many bytes; for all else this is no fault.
+    /// A write takes at most so many bytes, which may be none; a read gives at most so many, but
+    /// one at least, since none would mean the end of the file. For all else this is no fault.
     Short(usize),
 }
 

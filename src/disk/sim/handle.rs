@@ -29,7 +29,6 @@ impl DiskFile for SimFile {
         let most = disk.faults.begin()?;
         let bytes = disk.medium.bytes(self.file);
         let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
-        // Even the shortest read takes something: nothing would mean the end of the file.
         let read = rest.len().min(buffer.len()).min(most.max(1));
         buffer[..read].copy_from_slice(&rest[..read]);
         Ok(read)

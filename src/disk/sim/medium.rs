@@ -63,23 +63,19 @@ impl Medium {
 
     /// Makes a path have this content in cache and medium alike; `None` removes it.
     pub(super) fn set_contents(&mut self, path: &str, bytes: Option<Vec<u8>>) {
+        let Some(bytes) = bytes else {
+            return self.names.change_durably(path, None);
+        };
         if self.names.get(parent(path)).is_none() {
-            let entry = Some(Entry::Directory);
-            self.names.change_durably(&NameChange { path: parent(path).into(), entry });
+            self.names.change_durably(parent(path), Some(Entry::Directory));
         }
-        let entry = bytes.as_ref().map(|_| self.names.get(path).unwrap_or(Entry::File(self.next_file())));
-        self.add_if_new(entry);
-        self.names.change_durably(&NameChange { path: path.into(), entry });
-        if let (Some(Entry::File(file)), Some(bytes)) = (entry, bytes) {
-            self.files[file] = File::new(bytes);
-        }
-    }
-
-    /// The process ends, the machine does not. What is cached will reach the medium in time; what
-    /// a failed sync lost stays lost behind the cache.
-    pub(super) fn keep(&mut self) {
-        self.names.sync_all();
-        self.files.iter_mut().for_each(File::sync);
+        let file = match self.names.get(path) {
+            Some(Entry::File(file)) => file,
+            _ => self.next_file(),
+        };
+        self.add_if_new(Some(Entry::File(file)));
+        self.names.change_durably(path, Some(Entry::File(file)));
+        self.files[file] = File::new(bytes);
     }
 
     /// The power fails before anything pending is under way.

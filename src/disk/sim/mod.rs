@@ -9,7 +9,8 @@
 //! - Every change goes through [`Medium::apply`] and into the trace, so each state the disk was in
 //!   can be had again.
 //!
-//! `trace` stops the disk anywhere, `medium` is what it holds (`names`, `file`), `random` its chance.
+//! `trace` stops the disk anywhere; `medium` is what it holds, as `names` and `file`; `handle` is an
+//! open file; `fault` says which operations fail; `random` is all the chance there is.
 //! Row: disk.
 
 mod fault;
@@ -128,8 +129,13 @@ impl SimDisk {
     ///
     /// This is no operation but another beginning: the trace starts anew from here, with the notes
     /// taken so far at its first point.
+    ///
+    /// # Panics
+    ///
+    /// If the path is a directory's.
     pub fn set_contents(&self, path: &str, bytes: Option<Vec<u8>>) {
         let mut disk = self.0.lock();
+        assert_ne!(disk.medium.names().get(path), Some(Entry::Directory), "{path:?} is a directory");
         Arc::make_mut(&mut disk.medium).set_contents(path, bytes);
         let base = disk.medium.clone();
         disk.trace.restart(base);
@@ -203,6 +209,9 @@ impl Disk for SimDisk {
         let file = disk.file(from)?;
         if parent(from) != parent(to) {
             return Err(io::ErrorKind::CrossesDevices.into());
+        }
+        if disk.medium.names().get(to) == Some(Entry::Directory) {
+            return Err(io::ErrorKind::IsADirectory.into());
         }
         disk.set_name(to, Some(Entry::File(file)));
         Ok(())

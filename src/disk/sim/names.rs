@@ -57,8 +57,9 @@ impl Names {
     }
 
     /// Changes cache and medium alike, and forgets what was pending for the name or its file.
-    pub(super) fn change_durably(&mut self, change: &NameChange) {
-        let file = self.get(&change.path).filter(|entry| *entry != Entry::Directory);
+    pub(super) fn change_durably(&mut self, path: &str, entry: Option<Entry>) {
+        let change = NameChange { path: path.into(), entry };
+        let file = self.get(path);
         self.pending.retain(|other| other.path != change.path && (file.is_none() || other.entry != file));
         self.durable.retain(|_, entry| Some(*entry) != file);
         change.apply(&mut self.cached);
@@ -66,12 +67,7 @@ impl Names {
     }
 
     pub(super) fn sync(&mut self, directory: &str) {
-        let _ = directory;
-        self.sync_all();
-    }
-
-    pub(super) fn sync_all(&mut self) {
-        self.sync_if(|_| true);
+        self.sync_if(|change| parent(&change.path) == directory);
     }
 
     /// The power fails before anything pending is under way.

@@ -1,4 +1,4 @@
-//! The only chance in a simulated disk: SplitMix64, the same numbers on every machine.
+//! The only chance in a simulated disk: `SplitMix64`, the same numbers on every machine.
 //!
 //! Row: disk.
 

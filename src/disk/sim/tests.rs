@@ -21,9 +21,16 @@ fn check(table: &str) {
             Err(error) => format!("{:?}", error.kind()),
             Ok(()) => {
                 let trace = disk.trace();
-                let [keep, lose] =
-                    [CrashMode::Keep, CrashMode::Drop].map(|mode| show(&trace.image(trace.len(), mode)));
+                let images = [CrashMode::Keep, CrashMode::Drop].map(|mode| trace.image(trace.len(), mode));
+                let [keep, lose] = images.each_ref().map(show);
                 assert_eq!(show(&disk), keep, "a killed process loses nothing: {row}");
+                let both = [lose.clone(), lose.clone()];
+                assert_eq!(after_crashes(&images[0]), both, "a kill makes nothing durable: {row}");
+                assert_eq!(
+                    after_crashes(&images[1]),
+                    both,
+                    "nothing is pending after a power failure: {row}"
+                );
                 format!("{keep} | {lose}")
             }
         };
@@ -51,6 +58,11 @@ fn run(disk: &SimDisk, open: &mut BTreeMap<String, Box<dyn DiskFile>>, command: 
         _ => panic!("no such command: {command:?}"),
     }
     Ok(())
+}
+
+/// What the next crash leaves, and the one after it.
+fn after_crashes(disk: &SimDisk) -> [String; 2] {
+    [disk.clone(), last_image(disk, CrashMode::Keep)].map(|disk| show(&last_image(&disk, CrashMode::Drop)))
 }
 
 fn show(disk: &SimDisk) -> String {
@@ -105,6 +117,7 @@ fn a_directory_is_as_durable_as_its_own_name() {
         "
         create d/a        => NotFound
         list d            => NotFound
+        mkdir d/e         => NotFound
         syncdir d         => NotFound
         mkdir d           =>             |
         create d/a        => d/a=        |
@@ -116,6 +129,9 @@ fn a_directory_is_as_durable_as_its_own_name() {
         create d/b        => d/a=x d/b=  | d/a=x
         syncdir .         => d/a=x d/b=  | d/a=x
         syncdir d         => d/a=x d/b=  | d/a=x d/b=
+        mkdir e           => d/a=x d/b=  | d/a=x d/b=
+        create e/a        => d/a=x d/b= e/a= | d/a=x d/b=
+        remove e/a        => d/a=x d/b=  | d/a=x d/b=
         open d            => IsADirectory
         create d          => AlreadyExists
         mkdir d/a         => AlreadyExists
@@ -148,6 +164,7 @@ fn renamed_and_removed_names_come_back_until_the_directory_is_synced() {
         rename a a        => a=new       | a=new t=x
         mkdir d           => a=new       | a=new t=x
         rename a d/a      => CrossesDevices
+        rename a d        => IsADirectory
         remove d          => IsADirectory
         syncdir .         => a=new       | a=new
         peek a            => a=new       | a=new
@@ -251,9 +268,12 @@ fn lasting_faults_last_until_healed() {
 }
 
 #[test]
-fn short_writes_are_traced_as_what_was_written() {
+fn what_changed_is_traced_and_nothing_else() {
     let (disk, file) = disk_with(1, b"");
     let before = disk.trace();
+    disk.create_directory("").unwrap();
+    disk.open("none", Access::Read).err().unwrap();
+    read(&*file);
     disk.fail(0, Fault::Short(2));
     disk.fail(1, Fault::Short(0));
     assert_eq!([file.write_at(b"abc", 0).unwrap(), file.write_at(b"abc", 2).unwrap()], [2, 0]);
@@ -287,7 +307,7 @@ fn images_can_be_stopped_again() {
     let first = last_image(&disk, CrashMode::Keep);
     assert!(disk.is_locked().unwrap() && !first.is_locked().unwrap() && first.trace().is_empty());
     first.open("log", Access::Write).unwrap().write_at(b"2", 1).unwrap();
-    assert_eq!(last_image(&first, CrashMode::Drop).contents("log").unwrap(), b"1ase");
+    assert_eq!(last_image(&first, CrashMode::Drop).contents("log").unwrap(), b"base", "a kill syncs nothing");
     let second = last_image(&first, CrashMode::Keep);
     assert_eq!(second.contents("log").unwrap(), b"12se");
     assert_eq!(first.trace().image(0, CrashMode::Keep).contents("log").unwrap(), b"1ase");
@@ -300,6 +320,8 @@ fn images_can_be_stopped_again() {
 #[test]
 fn contents_set_by_hand_are_durable_whatever_was_pending() {
     let disk = SimDisk::new(1);
+    disk.set_contents("back", Some(b"before".to_vec()));
+    disk.remove("back").unwrap();
     for path in ["a", "t", "gone"] {
         disk.open(path, Access::CreateNew).unwrap().write_at(b"pending", 0).unwrap();
     }
@@ -309,6 +331,7 @@ fn contents_set_by_hand_are_durable_whatever_was_pending() {
     for (path, bytes) in [
         ("a", Some("1")),
         ("b", Some("2")),
+        ("back", Some("4")),
         ("d/c", Some("3")),
         ("gone", None),
         ("new", None),
@@ -316,11 +339,11 @@ fn contents_set_by_hand_are_durable_whatever_was_pending() {
     ] {
         disk.set_contents(path, bytes.map(|text| text.as_bytes().to_vec()));
     }
-    assert_eq!(show(&last_image(&disk, CrashMode::Drop)), "a=1 b=2 d/c=3");
+    assert_eq!(show(&last_image(&disk, CrashMode::Drop)), "a=1 b=2 back=4 d/c=3");
     disk.sync_directory("").unwrap();
     disk.open("a", Access::Write).unwrap().sync().unwrap();
-    assert_eq!(show(&last_image(&disk, CrashMode::Drop)), "a=1 b=2 d/c=3");
-    assert_eq!(disk.list("").unwrap(), ["a", "b", "d"]);
+    assert_eq!(show(&last_image(&disk, CrashMode::Drop)), "a=1 b=2 back=4 d/c=3");
+    assert_eq!(disk.list("").unwrap(), ["a", "b", "back", "d"]);
     assert_eq!(disk.list("d").unwrap(), ["c"]);
     assert_eq!((disk.contents("d"), disk.contents("none")), (None, None));
 }

@@ -13,8 +13,9 @@ use super::random::Random;
 /// What becomes of everything that was not synced when a [`Trace`] is stopped.
 #[derive(Clone, Copy, Debug)]
 pub enum CrashMode {
-    /// Only the process dies: everything written is there. Where a sync had failed, the bytes it
-    /// lost are there until [`drop_cache`](super::super::DiskFile::drop_cache), and then are not.
+    /// Only the process dies: everything written is there, but no more durable than before, so a
+    /// later power failure may still take it. Where a sync had failed, the bytes it lost are there
+    /// until [`drop_cache`](crate::disk::DiskFile::drop_cache), and then are not.
     Keep,
     /// The power fails, and nothing unsynced survives, neither bytes nor lengths nor names.
     Drop,
@@ -64,7 +65,7 @@ impl Trace {
     /// A disk as it could be found if the machine, or only the process, had stopped right after
     /// the first `point` operations.
     ///
-    /// Nothing is pending on it, nobody holds its lock, nothing will fail and there is room. It
+    /// Unless only the process died, nothing is pending on it; nobody holds its lock, nothing will fail and there is room. It
     /// has a trace of its own that starts empty, so it can be stopped again. The same trace, point
     /// and mode give the same disk, bit for bit.
     ///
@@ -75,12 +76,13 @@ impl Trace {
     pub fn image(&self, point: usize, mode: CrashMode) -> SimDisk {
         let mut medium = Medium::clone(&self.base);
         self.steps[..point].iter().for_each(|step| medium.apply(step));
+        let mut random = Random::new(self.image_seed(point, mode));
         match mode {
-            CrashMode::Keep => medium.keep(),
+            CrashMode::Keep => {}
             CrashMode::Drop => medium.lose(),
-            CrashMode::Torn(seed) => medium.tear(&mut Random::new(seed)),
+            CrashMode::Torn(_) => medium.tear(&mut random),
         }
-        SimDisk::from_medium(medium, self.image_seed(point, mode))
+        SimDisk::from_medium(medium, random.next())
     }
 
     pub(super) fn new(base: Arc<Medium>, seed: u64) -> Trace {
@@ -102,8 +104,8 @@ impl Trace {
         *self = Trace { notes: Arc::new(notes), ..Trace::new(base, self.seed) };
     }
 
-    /// Differs from the seed of every other image, and from our own: a salt drawn before the stop
-    /// must not be drawn again after it.
+    /// Differs for every image: a salt drawn before the stop must not be drawn again after it, and
+    /// one seed must not tear the same way at every point.
     fn image_seed(&self, point: usize, mode: CrashMode) -> u64 {
         let (kind, torn) = match mode {
             CrashMode::Keep => (0, 0),

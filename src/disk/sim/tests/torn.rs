@@ -58,6 +58,9 @@ fn a_torn_length_is_older_newer_or_between_with_zeros_for_lost_bytes() {
     let lengths: BTreeSet<usize> = logs.iter().map(Vec::len).collect();
     assert!([3, 1003, 2003].iter().all(|length| lengths.contains(length)), "{lengths:?}");
     assert!(lengths.range(4..1003).next().is_some() && lengths.range(1004..2003).next().is_some());
+    let is_cut = |log: &&Vec<u8>| ![3, 1003, 2003].contains(&log.len()) && log.len() % 512 > 1;
+    let survives = |log: &Vec<u8>| log.last() != Some(&0);
+    assert!(logs.iter().filter(is_cut).any(survives), "a sector that survived up to the length");
     assert!(logs.iter().any(|log| log.len() == 2003 && log[3..] == [0; 2000]), "a length without bytes");
 }
 
@@ -134,9 +137,33 @@ fn dropping_the_cache_spares_pending_bytes_and_those_before_the_offset() {
         file.sync().unwrap_err();
         file.write_at(b"BB", 3).unwrap();
         file.drop_cache(1).unwrap();
-        read(&*file) == b"A--BB-"
+        read(&*file) == b"A---B-"
     };
     assert!((0..SEEDS).find(lost).is_some());
+}
+
+#[test]
+fn what_a_failed_sync_lost_stays_lost_until_dropped_or_cut() {
+    for (remedy, kept) in [("none", b"------"), ("sync", b"------"), ("drop", b"BBBB--"), ("cut", b"BBBB..")]
+    {
+        let lost = |seed: &u64| {
+            let (disk, file) = disk_with(*seed, b"------");
+            file.write_at(b"AAAA", 0).unwrap();
+            disk.fail(0, Fault::Error(ErrorKind::Other));
+            file.sync().unwrap_err();
+            match remedy {
+                "sync" => file.sync().unwrap(),
+                "drop" => file.drop_cache(0).unwrap(),
+                "cut" => file.set_length(0).and_then(|()| file.set_length(6)).unwrap(),
+                _ => {}
+            }
+            file.write_at(b"BBBB", 0).unwrap();
+            file.sync().unwrap();
+            assert_eq!(read(&*file)[..4], *b"BBBB", "reads see what was written: {remedy}");
+            text(&last_image(&disk, CrashMode::Drop).contents("log").unwrap()) == text(kept)
+        };
+        assert!((0..SEEDS).any(|seed| lost(&seed)), "{remedy}");
+    }
 }
 
 #[test]
