@@ -65,6 +65,7 @@ pub(crate) struct Fields<'a> {
 }
 
 /// What erasure takes away, without the salt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Private<'a> {
     pub(crate) metadata: &'a [u8],
     pub(crate) payload: &'a [u8],
@@ -78,6 +79,7 @@ pub(crate) struct NewRecord<'a> {
 }
 
 /// A part of a record that is longer than its length field can say.
+#[derive(Debug)]
 pub(crate) struct TooLong {
     pub(crate) what: &'static str,
     pub(crate) bytes: usize,

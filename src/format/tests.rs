@@ -2,7 +2,12 @@
 //! flipped bits, cut ends and hostile values.
 //!
 //! tests/it/golden.rs has the store that the structures here are cut out of, and how to bless.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it tried"
+)]
 
 #[path = "../../tests/golden/annotate.rs"]
 mod annotate;
@@ -13,11 +18,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link, record_content};
+use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link};
 use super::frame::{self, Frame, FrameHeader};
 use super::manifest::{Lineage, Manifest, SealedSegment};
 use super::mark::{self, Mark};
-use super::record::{self, Fields, NewRecord, Record, records};
+use super::record::{self, Fields, NewRecord, Private, Record, records};
 use super::segment::{Attestation, HEADER, Seal, SegmentHeader, SegmentId};
 use super::{aligned, checksum};
 use crate::disk::{Disk, SimDisk};
@@ -124,7 +129,8 @@ fn golden_frame_of_one_event() {
     check_encoding(&story, 0);
     let record = record_at(&frame, 0);
     assert_eq!(record.fields, fields("account:alice", "account.opened"));
-    assert_eq!(record.private_parts().unwrap().unwrap(), (&[][..], &b"\x81\xa5owner\xa5Alice"[..]));
+    let private = Private { metadata: &[], payload: b"\x81\xa5owner\xa5Alice" };
+    assert_eq!(record.private_parts().unwrap(), Some(private));
 }
 
 #[test]
@@ -174,8 +180,8 @@ fn golden_frame_with_everything() {
     let found = [0, 1, 2].map(|index| record_at(&frame, index));
     assert_eq!(found.each_ref().map(|record| record.fields), [withdrawn, opened, deposited]);
     assert_eq!(record::tags(withdrawn.tag_bytes).collect::<Vec<_>>(), ["transfer:17", "urgent"]);
-    let private = found[0].private_parts().unwrap().unwrap();
-    assert_eq!(private, (&b"\xa8by phone"[..], &b"\x81\xa5cents\xcd\x01\xf4"[..]));
+    let private = Private { metadata: b"\xa8by phone", payload: b"\x81\xa5cents\xcd\x01\xf4" };
+    assert_eq!(found[0].private_parts().unwrap(), Some(private));
 }
 
 #[test]
@@ -208,7 +214,7 @@ fn golden_mark() {
     check_text("mark", "The newer slot of store/MARK", at, bytes, Notes::mark_slot);
     let expected = Mark {
         store_id: Story::read().header.store_id,
-        sequence: 10,
+        sequence: 11,
         segment: SegmentId { first_position: 10, generation: 0 },
         durable_end: 744,
         position: 11,
@@ -262,7 +268,7 @@ fn golden_erased_event() {
     let (before, after) = (record_at(&whole, 0), record_at(&erased, 0));
     assert_eq!((after.public, after.private), (before.public, None));
     assert_eq!(after.private_hash, *blake3::hash(before.private.unwrap()).as_bytes());
-    assert_eq!(record_content(&after), record_content(&before));
+    assert_eq!(after.content(), before.content());
     assert_eq!(erased.header.chain, whole.header.chain);
     assert_eq!(chain_of(&erased, 1, &original.header.chain_before), whole.header.chain);
 }
@@ -292,15 +298,15 @@ fn golden_chain() {
     let (one, full) = (story.frame(0), story.frame(1));
     let start = genesis(&story.header.store_id);
     let only = record_at(&one, 0);
-    let contents = [0, 1, 2].map(|index| record_content(&record_at(&full, index)));
+    let contents = [0, 1, 2].map(|index| record_at(&full, index).content());
     let body = body_content(&contents);
     let extended = extended_content(&body, full.extension);
     let private = blake3::hash(only.private.unwrap());
     let pieces: [(&[u8], &str); 12] = [
         (&start, "genesis: BLAKE3(03, store id)"),
         (private.as_bytes(), "private hash: BLAKE3(private part)"),
-        (&record_content(&only), "content: BLAKE3(00, public part, private hash)"),
-        (&block(&record_content(&only), &assigned(&one, 1)), "the block: content, assigned fields, zeros"),
+        (&only.content(), "content: BLAKE3(00, public part, private hash)"),
+        (&block(&only.content(), &assigned(&one, 1)), "the block: content, assigned fields, zeros"),
         (&one.header.chain, "chain: BLAKE3 of the block, keyed by the genesis"),
         (&contents[0], "content of event 0"),
         (&contents[1], "content of event 1"),
@@ -459,11 +465,11 @@ fn check_encoding(story: &Story, index: usize) {
     let body = out.len();
     for found in records(frame.body, frame.header.events) {
         let found = found.unwrap();
-        let (metadata, payload) = found.private_parts().unwrap().unwrap();
+        let Private { metadata, payload } = found.private_parts().unwrap().unwrap();
         let start = out.len() - body;
         record::write(&mut out, &NewRecord { fields: found.fields, metadata, payload }).unwrap();
-        let salt = body + record::salt_place(&out[body..], start);
-        out[salt..salt + record::SALT].copy_from_slice(&found.private.unwrap()[..record::SALT]);
+        let salt = record::salt_place(&out[body..], start);
+        out[body..][salt].copy_from_slice(&found.private.unwrap()[..record::SALT]);
         assert_eq!(out.len() - body, found.end());
     }
     out.resize(aligned(out.len()), 0);
@@ -488,7 +494,7 @@ fn assigned(frame: &Frame<'_>, position: u64) -> Assigned {
 /// The chain a frame at `position` has, recomputed from its bytes.
 fn chain_of(frame: &Frame<'_>, position: u64, before: &Hash) -> Hash {
     let contents: Vec<Hash> =
-        records(frame.body, frame.header.events).map(|record| record_content(&record.unwrap())).collect();
+        records(frame.body, frame.header.events).map(|record| record.unwrap().content()).collect();
     let content = extended_content(&body_content(&contents), frame.extension);
     link(before, &content, &assigned(frame, position))
 }
