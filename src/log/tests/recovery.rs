@@ -1,6 +1,7 @@
 //! The recovery table: as a function, and row by row on real files.
 
-use super::super::judge::{Evidence, judge, repeated_in};
+use super::super::judge::{Evidence, Verdict, judge, repeated_in};
+use super::super::recover::evidence;
 use super::*;
 use crate::format::checksum;
 use crate::format::frame::{self, FrameHeader};
@@ -56,7 +57,7 @@ fn later_headers_are_evidence() {
         frame::read_header(&bytes[second_at..], header.frame_mark(u64::try_from(second_at).unwrap()));
     assert_eq!(second.unwrap().durable_end, u32::try_from(second_at).unwrap());
 
-    let repeated = |bytes: &[u8]| repeated_in(&header, &bytes[HEADER..], 144);
+    let repeated = |bytes: &[u8]| repeated_in(&header, &bytes[HEADER..], 144, usize::MAX, &mut bytes.len());
     let proven = u32::try_from(second_at).unwrap();
     assert_eq!(repeated(&bytes), proven);
     let mut torn = bytes.clone();
@@ -71,6 +72,55 @@ fn later_headers_are_evidence() {
     let mut moved = bytes.clone();
     moved.splice(second_at..second_at, [0; 8]);
     assert_eq!(repeated(&moved), 144, "a header that lies where it was not written");
+}
+
+/// Found by reading: a header longer than the overlap of two pieces could begin in one, end in the
+/// next, and be seen in neither. Here the longest there is straddles at every offset that matters.
+#[test]
+fn the_longest_header_is_found_wherever_it_lies() {
+    const PIECE: usize = 1 << 19;
+    let table = vec![7; 8 * 65_535];
+    for behind in [PIECE - 8, PIECE - 80, PIECE - 96, PIECE, 8] {
+        let segment = walk::segment(0, |header| {
+            let mut bytes = vec![1; behind];
+            let place = HEADER + behind;
+            let longest = FrameHeader {
+                body_bytes: 8,
+                body_checksum: 0,
+                position_offset: 0,
+                durable_end: u32::try_from(place).unwrap(),
+                events: u16::MAX,
+                flags: FrameHeader::flags_for(true, true),
+                recorded_at: 0,
+                first_version: 1,
+                chain: [0; 32],
+                key: Some([0; 16]),
+                version_table: &table,
+            };
+            longest.write(&mut bytes, header.frame_mark(u64::try_from(place).unwrap()));
+            bytes
+        });
+        let found = evidence(&segment, None, HEADER_32).unwrap();
+        assert_eq!(found.repeated, u32::try_from(HEADER + behind).unwrap(), "{behind}");
+    }
+}
+
+/// Hostile files: marks everywhere, each with a header of half a megabyte to check.
+#[test]
+fn a_file_full_of_marks_is_not_worth_its_while() {
+    let segment = walk::segment(0, |header| {
+        let mut bytes = vec![1; 4 << 20];
+        for at in (0..bytes.len() - 80).step_by(80) {
+            let mark = header.frame_mark(u64::try_from(HEADER + at).unwrap());
+            bytes[at..at + 8].copy_from_slice(&mark.to_le_bytes());
+            bytes[at + 28..at + 32].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]);
+        }
+        bytes
+    });
+    let started = std::time::Instant::now();
+    let found = evidence(&segment, None, HEADER_32).unwrap();
+    assert!(matches!(judge(&found), Verdict::Corrupt(_)), "{found:?}");
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
 /// A store with four events in one segment that nobody closed, to be changed before it is opened.
@@ -162,7 +212,7 @@ impl Case {
         })
     }
 
-    fn is_refused(self, kind: ErrorKind, what: &str) {
+    fn refused(self, kind: ErrorKind, what: &str) {
         let error = self.open().unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(error.to_string().contains(what), "{error}");
@@ -183,16 +233,16 @@ fn something_behind_the_end_is_torn() {
         assert_eq!(Case::new().with_byte(at, 1).open().unwrap(), torn, "{at}");
         assert_eq!(Case::new().without_mark().with_byte(at, 1).open().unwrap(), torn, "{at}");
     }
-    Case::new().with_byte(end + 1024 + SEAL, 1).is_refused(ErrorKind::Corrupt, "too much follows");
+    Case::new().with_byte(end + 1024 + SEAL, 1).refused(ErrorKind::Corrupt, "too much follows");
 }
 
 #[test]
 fn what_mark_or_a_later_frame_proves_is_damaged() {
     let Case { end, .. } = Case::new();
     let (last, first) = (end - 9, HEADER + 100);
-    Case::new().with_byte(last, 1).is_refused(ErrorKind::Corrupt, "MARK proves");
-    Case::new().with_byte(first, 1).is_refused(ErrorKind::Corrupt, "MARK proves");
-    Case::new().without_mark().with_byte(first, 1).is_refused(ErrorKind::Corrupt, "a later append proves");
+    Case::new().with_byte(last, 1).refused(ErrorKind::Corrupt, "MARK proves");
+    Case::new().with_byte(first, 1).refused(ErrorKind::Corrupt, "MARK proves");
+    Case::new().without_mark().with_byte(first, 1).refused(ErrorKind::Corrupt, "a later append proves");
     // The one thing that cannot be told: nothing proves the last frame.
     let (events, clean, cut, ..) = Case::new().without_mark().with_byte(last, 1).open().unwrap();
     assert_eq!((events, clean, cut.is_some()), (3, false, true));
@@ -203,11 +253,11 @@ fn a_clean_close_holds_until_a_byte_says_otherwise() {
     let end = Case::new().end;
     assert_eq!(Case::new().closed().open().unwrap(), (4, true, None, 0, 1));
     assert_eq!(Case::new().closed().with_byte(end, 1).open().unwrap(), (4, false, Some((end, 1)), 0, 2));
-    Case::new().closed().with_byte(end - 9, 1).is_refused(ErrorKind::Corrupt, "MARK proves");
+    Case::new().closed().with_byte(end - 9, 1).refused(ErrorKind::Corrupt, "MARK proves");
 }
 
 #[test]
-fn something_newer_is_refused_as_such() {
+fn something_newer_refused_as_such() {
     let case = Case::new();
     let mut bytes = case.disk.contents(&case.path).unwrap();
     let header = SegmentHeader::read(&bytes).unwrap();
@@ -217,7 +267,7 @@ fn something_newer_is_refused_as_such() {
     newer.write(&mut frame, header.frame_mark(u64::try_from(case.end).unwrap()));
     bytes[case.end..case.end + frame.len()].copy_from_slice(&frame);
     case.disk.set_contents(&case.path, Some(bytes));
-    case.is_refused(ErrorKind::NeedsNewer, "0x0400");
+    case.refused(ErrorKind::NeedsNewer, "0x0400");
 }
 
 #[test]
@@ -226,10 +276,10 @@ fn a_segment_without_a_whole_header_was_being_created_or_is_damaged() {
         assert_eq!(Case::new().sealed(0).with_next(debris).open().unwrap(), (4, false, None, 1, 2));
     }
     for no_debris in [vec![0; 65_537], [vec![9; HEADER], vec![1; 1]].concat()] {
-        Case::new().sealed(0).with_next(no_debris).is_refused(ErrorKind::Corrupt, "header");
+        Case::new().sealed(0).with_next(no_debris).refused(ErrorKind::Corrupt, "header");
     }
-    Case::new().with_byte(50, 1).is_refused(ErrorKind::Corrupt, "header");
-    Case::new().without_mark().with_byte(50, 1).is_refused(ErrorKind::Corrupt, "header");
+    Case::new().with_byte(50, 1).refused(ErrorKind::Corrupt, "header");
+    Case::new().without_mark().with_byte(50, 1).refused(ErrorKind::Corrupt, "header");
 }
 
 #[test]
@@ -241,5 +291,5 @@ fn a_sealed_end_is_where_the_log_ends() {
     let Case { disk, .. } = Case::new().sealed(0);
     open(&disk).unwrap().close().unwrap();
     let next = disk.contents(&NEXT.path()).unwrap();
-    Case::new().sealed(1).with_next(next).is_refused(ErrorKind::Corrupt, "goes on behind its seal");
+    Case::new().sealed(1).with_next(next).refused(ErrorKind::Corrupt, "goes on behind its seal");
 }

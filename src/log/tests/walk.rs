@@ -15,7 +15,7 @@ use crate::format::segment::{Attestation, SegmentHeader, SegmentId};
 use crate::format::{Damage, checksum};
 
 /// A segment in memory with these bytes behind its header.
-fn segment(generation: u32, behind: impl FnOnce(&SegmentHeader) -> Vec<u8>) -> SegmentFile {
+pub(super) fn segment(generation: u32, behind: impl FnOnce(&SegmentHeader) -> Vec<u8>) -> SegmentFile {
     let header = SegmentHeader {
         store_id: [1; 16],
         id: SegmentId { first_position: 1, generation },
