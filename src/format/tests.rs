@@ -293,6 +293,24 @@ fn golden_event_id() {
 }
 
 #[test]
+fn every_bit_of_an_id_is_where_the_specification_says() {
+    let positions = (0..48).map(|bit| 1 << bit).chain([1, (1 << 48) - 1]);
+    for (position, micros) in
+        positions.flat_map(|position| [(position, 0), (position, START), (position, u64::MAX)])
+    {
+        for chain in [[0; 32], [0xFF; 32], [0x5A; 32]] {
+            let id = EventId::derive(micros, position.into(), &chain);
+            assert_eq!(id.claimed_position().get(), position);
+            let millis = u128::from(micros / 1000) & ((1 << 48) - 1);
+            let (high, low) = (u128::from(position >> 36), u128::from(position & ((1 << 36) - 1)));
+            let chain = u128::from(u32::from_be_bytes(*chain.first_chunk().unwrap()) & 0x3FF_FFFF);
+            let expected = millis << 80 | 7 << 76 | high << 64 | 0b10 << 62 | low << 26 | chain;
+            assert_eq!(u128::from_be_bytes(*id.as_bytes()), expected, "{position} {micros}");
+        }
+    }
+}
+
+#[test]
 fn golden_chain() {
     let story = Story::read();
     let (one, full) = (story.frame(0), story.frame(1));

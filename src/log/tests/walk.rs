@@ -11,7 +11,7 @@ use crate::disk::{DiskFile, MemDisk};
 use crate::format::chain::genesis;
 use crate::format::frame::{self, Frame, FrameHeader};
 use crate::format::record::{self, Fields, NewRecord};
-use crate::format::segment::{Attestation, SegmentHeader, SegmentId};
+use crate::format::segment::{Attestation, SEAL, Seal, SegmentHeader, SegmentId};
 use crate::format::{Damage, checksum};
 
 /// A segment in memory with these bytes behind its header.
@@ -86,6 +86,60 @@ fn attestation(first_position: u64, last_position: u64) -> Attestation<'static> 
         chain_after: [10; 32],
         digest: [0; 32],
         text: "because",
+    }
+}
+
+/// A segment with one frame of two events, changed by `change` under a right checksum, and a seal.
+fn one_frame(change: impl FnOnce(&mut Vec<u8>), seal: impl FnOnce(&mut Seal)) -> SegmentFile {
+    segment(0, |header| {
+        let mut bytes = frame_at(header, 0, 0, 2);
+        change(&mut bytes);
+        let crc = checksum(&[&bytes[..8], &bytes[12..frame::FIXED]]);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        let place = HEADER + bytes.len();
+        let mut found = Seal {
+            length: u32::try_from(place + SEAL).unwrap(),
+            last_position: 2,
+            last_recorded_at: 7,
+            frames: 1,
+            events: 2,
+            chain: [9; 32],
+        };
+        seal(&mut found);
+        bytes.extend(found.write(header, u64::try_from(place).unwrap()));
+        bytes
+    })
+}
+
+/// A whole frame that cannot stand where it stands is no torn tail.
+#[test]
+fn a_whole_frame_must_fit_its_place() {
+    let whole = walked(&one_frame(|_| (), |_| ())).unwrap();
+    assert!(matches!(whole.ending, Ending::Sealed(_)));
+    let wrong: [(&str, usize, u8); 3] =
+        [("another position", 20, 1), ("more durable than written", 24, 145), ("of another time", 32, 6)];
+    for (name, at, value) in wrong {
+        let mut segment = one_frame(|frame| frame[at] = value, |_| ());
+        segment.header.recorded_before = 7;
+        assert_eq!(walked(&segment).err().unwrap().kind(), ErrorKind::Corrupt, "{name}");
+    }
+    let exact = one_frame(|frame| frame[24] = 144, |_| ());
+    assert!(matches!(walked(&exact).unwrap().ending, Ending::Sealed(_)), "all in front of it was durable");
+}
+
+#[test]
+fn every_field_of_a_seal_must_fit_what_it_seals() {
+    let changes: [fn(&mut Seal); 6] = [
+        |seal| seal.length += 8,
+        |seal| seal.last_position += 1,
+        |seal| seal.last_recorded_at += 1,
+        |seal| seal.frames += 1,
+        |seal| seal.events += 1,
+        |seal| seal.chain[31] ^= 1,
+    ];
+    for (index, change) in changes.into_iter().enumerate() {
+        let found = walked(&one_frame(|_| (), change)).unwrap();
+        assert!(matches!(found.ending, Ending::Invalid(Damage::Bad(_))), "field {index}");
     }
 }
 
