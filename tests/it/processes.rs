@@ -40,7 +40,7 @@ fn every_kill_leaves_what_was_acknowledged() {
     let (mut acks, mut history) = (Vec::new(), Vec::new());
     for round in 0..KILLS {
         // None at all: the kill meets opening, or recovering from the kill before.
-        let heard = if round % 4 == 3 { 0 } else { 1 + random.below(1500) };
+        let heard = if round % 4 == 3 { 0 } else { 1 + random.below(800) };
         let mut writer = site.start(LOADS[round % LOADS.len()]);
         acks.extend(writer.acks(heard));
         acks.extend(writer.kill());
@@ -55,7 +55,7 @@ fn every_kill_leaves_what_was_acknowledged() {
 #[test]
 fn a_kill_while_a_store_is_created_leaves_one_that_opens() {
     let mut random = Random::for_test("a_kill_while_a_store_is_created_leaves_one_that_opens");
-    for _ in 0..20 {
+    for _ in 0..15 {
         let site = Site::new();
         let writer = site.start("--threads 1");
         let started = Instant::now();
@@ -99,7 +99,7 @@ fn a_second_process_is_kept_out_while_the_first_goes_on() {
 #[test]
 fn many_processes_take_turns() {
     const PROCESSES: usize = 8;
-    const TURNS: usize = 5;
+    const TURNS: usize = 3;
     let site = Site::new();
     let mut acks = Vec::new();
     for _ in 0..TURNS {
@@ -118,7 +118,7 @@ fn a_reader_beside_a_writer_sees_what_was_acknowledged() {
     let site = Site::new();
     let mut writer = site.start("--threads 4 --batch 2 --segment 20000");
     let mut acks = Vec::new();
-    for _ in 0..15 {
+    for _ in 0..10 {
         acks.extend(writer.acks(200));
         let reader = Store::open_read_only(&site.store).unwrap();
         let head = reader.head().unwrap().position();
