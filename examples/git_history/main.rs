@@ -13,7 +13,7 @@
 //! | top folder | scope; `/` for files outside any folder |
 //! | change | event: `file.added`, `file.modified`, `file.deleted`, `file.renamed` |
 //! | rename of unchanged content | `file.renamed` on the new path, `file.deleted` on the old one, each naming the other |
-//! | commit | one atomic append; its hash is the key, and the first half of it the correlation |
+//! | commit | one atomic append; its hash is the key, the first 16 bytes of it the correlation |
 //! | commit time | occurred-at |
 //! | author | tag |
 //! | change before | cause: the previous event of the stream, if there is one |
