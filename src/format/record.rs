@@ -337,7 +337,13 @@ pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<R
             start = record.end();
             let rest = body.get(start..).unwrap_or_default();
             let ends_well = left > 0 || (rest.len() < super::ALIGN && rest.iter().all(|byte| *byte == 0));
-            if ends_well { Ok(record) } else { Err(Damage::Bad("a frame's body holds more than its events")) }
+            match record.fields.cause {
+                _ if !ends_well => Err(Damage::Bad("a frame's body holds more than its events")),
+                Some(Cause::InAppend(index)) if index >= events => {
+                    Err(Damage::Bad("an event's cause is one that its append does not have"))
+                }
+                _ => Ok(record),
+            }
         });
         if record.is_err() {
             left = 0;
