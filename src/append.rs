@@ -394,7 +394,8 @@ impl Draft {
             metadata: &attributes.metadata,
             payload: &event.payload,
         };
-        record::write(body, &new).map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
+        record::write(body, &new)
+            .map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
     }
 }
 
