@@ -8,6 +8,7 @@
 mod tests;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -18,7 +19,7 @@ use crate::commit::{KeyHash, Target};
 use crate::coordinate::{Coordinate, DEFAULT_SCOPE, KIND_BYTES_CAP, TAG_BYTES_CAP, check_name};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventData, EventId, micros_of};
-use crate::format::chain::{Hash, body_content, record_content};
+use crate::format::chain::{Hash, body_content};
 use crate::format::record::{self, Fields, NewRecord};
 use crate::format::{BODY_BYTES_MAX, aligned, checksum};
 use crate::options::{Durability, Limits};
@@ -60,8 +61,12 @@ struct Draft {
     target: usize,
     scope: Option<String>,
     /// What was said before the first event.
-    common: Attributes,
+    common: Option<Box<Attributes>>,
     events: Vec<NewEvent>,
+    /// Kinds and payloads, one after the other.
+    bytes: Vec<u8>,
+    /// What a user's `encode` gets: whatever it does to it, it does to no other event.
+    scratch: Vec<u8>,
     key: Option<KeyHash>,
     durability: Option<Durability>,
 }
@@ -69,11 +74,10 @@ struct Draft {
 struct NewEvent {
     target: usize,
     scope: Option<String>,
-    kind: Box<str>,
+    kind: Range<usize>,
     schema_version: u16,
-    /// A buffer of its own: whatever a user's `encode` does to it, it does to no other event.
-    payload: Vec<u8>,
-    attributes: Attributes,
+    payload: Range<usize>,
+    attributes: Option<Box<Attributes>>,
 }
 
 #[derive(Clone, Default)]
@@ -88,6 +92,20 @@ struct Attributes {
     foreign_id: Option<EventId>,
 }
 
+/// What most events have.
+const NO_ATTRIBUTES: &Attributes = &Attributes {
+    tags: Vec::new(),
+    tag_count: 0,
+    metadata: Vec::new(),
+    correlation: None,
+    cause: None,
+    occurred_at: None,
+    foreign_id: None,
+};
+
+/// Room for an event of common size, so that its buffers need not grow.
+const COMMON_BYTES: usize = 256;
+
 impl Append {
     /// An append to an entity: `"account:alice"`, or `("account:alice", "tenant:acme")` with a scope.
     pub fn to<A>(address: A) -> Append
@@ -99,8 +117,10 @@ impl Append {
             target_by_entity: HashMap::new(),
             target: 0,
             scope: None,
-            common: Attributes::default(),
+            common: None,
             events: Vec::with_capacity(1),
+            bytes: Vec::with_capacity(COMMON_BYTES),
+            scratch: Vec::with_capacity(COMMON_BYTES),
             key: None,
             durability: None,
         };
@@ -125,15 +145,18 @@ impl Append {
         self.with(|draft| {
             let kind = event.kind();
             check_name("kind", kind, KIND_BYTES_CAP)?;
-            let kind = kind.into();
-            let mut payload = Vec::with_capacity(128);
-            event.encode(&mut payload)?;
+            let start = draft.bytes.len();
+            draft.bytes.extend_from_slice(kind.as_bytes());
+            let kind = start..draft.bytes.len();
+            draft.scratch.clear();
+            event.encode(&mut draft.scratch)?;
+            draft.bytes.extend_from_slice(&draft.scratch);
             draft.events.push(NewEvent {
                 target: draft.target,
                 scope: draft.scope.clone(),
-                kind,
                 schema_version: event.schema_version(),
-                payload,
+                payload: kind.end..draft.bytes.len(),
+                kind,
                 attributes: draft.common.clone(),
             });
             Ok(())
@@ -238,13 +261,19 @@ impl Append {
         })
     }
 
-    fn with(self, change: impl FnOnce(&mut Draft) -> Result<(), Error>) -> Append {
-        Append { draft: self.draft.and_then(|mut draft| change(&mut draft).map(|()| draft)) }
+    fn with(mut self, change: impl FnOnce(&mut Draft) -> Result<(), Error>) -> Append {
+        if let Ok(draft) = &mut self.draft
+            && let Err(error) = change(draft)
+        {
+            self.draft = Err(error);
+        }
+        self
     }
 
     fn with_attributes(self, change: impl FnOnce(&mut Attributes) -> Result<(), Error>) -> Append {
         self.with(|draft| {
-            change(draft.events.last_mut().map_or(&mut draft.common, |event| &mut event.attributes))
+            let attributes = draft.events.last_mut().map_or(&mut draft.common, |event| &mut event.attributes);
+            change(attributes.get_or_insert_default())
         })
     }
 
@@ -253,23 +282,20 @@ impl Append {
         let draft = self.draft?;
         draft.check_targets_used()?;
         draft.check(limits)?;
-        let payloads: usize = draft.events.iter().map(|event| event.payload.len()).sum();
-        let mut body = Vec::with_capacity(payloads + 128 * draft.events.len());
-        let mut starts = Vec::with_capacity(draft.events.len());
+        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.events.len());
+        let mut contents = Vec::with_capacity(draft.events.len());
+        let mut salts = salts.stream();
         for event in &draft.events {
-            starts.push(body.len());
+            let start = body.len();
             draft.write(event, &mut body)?;
+            let salt = record::salt_place(&body, start);
+            salts.fill(&mut body[salt]);
+            contents.push(record::content(&body[start..]));
         }
         body.resize(aligned(body.len()), 0);
         if body.len() > BODY_BYTES_MAX {
             return Err(Error::too_large("the append", body.len(), "the format", BODY_BYTES_MAX));
         }
-        salts.fill(&mut body, &starts);
-        let contents = starts
-            .iter()
-            .map(|start| record::read(&body, *start).map(|record| record_content(&record)))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|damage| Error::invalid(damage.to_string()))?;
         let target_of = match draft.targets.len() {
             1 => Vec::new(),
             _ => draft.events.iter().map(|event| narrow(event.target)).collect(),
@@ -314,6 +340,9 @@ impl Draft {
     /// An entity that got no event is still checked if something was expected of it; without
     /// either it was named for nothing.
     fn check_targets_used(&self) -> Result<(), Error> {
+        if self.targets.len() == 1 && !self.events.is_empty() {
+            return Ok(());
+        }
         let mut used = vec![false; self.targets.len()];
         self.events.iter().for_each(|event| used[event.target] = true);
         match (0..used.len()).find(|at| !used[*at] && self.targets[*at].expected == Expected::Any) {
@@ -342,7 +371,7 @@ impl Draft {
             over("the entity", target.entity.len(), "entity_bytes_max", limits.entity_bytes_max)?;
         }
         for event in &self.events {
-            let attributes = &event.attributes;
+            let attributes = event.attributes();
             over(
                 "the scope",
                 event.scope.as_deref().map_or(0, str::len),
@@ -368,7 +397,7 @@ impl Draft {
     }
 
     fn check_cause(&self, event: &NewEvent) -> Result<(), Error> {
-        match event.attributes.cause {
+        match event.attributes().cause {
             Some(Cause::InAppend(index)) if usize::from(index) >= self.events.len() => Err(Error::invalid(
                 format!("the cause is event {index} of an append that has {}", self.events.len()),
             )),
@@ -377,13 +406,13 @@ impl Draft {
     }
 
     fn write(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
-        let attributes = &event.attributes;
+        let attributes = event.attributes();
         let new = NewRecord {
             fields: Fields {
                 schema_version: event.schema_version,
                 entity: &self.targets[event.target].entity,
                 scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
-                kind: &event.kind,
+                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
                 tag_bytes: &attributes.tags,
                 correlation: attributes.correlation,
                 occurred_at: attributes.occurred_at,
@@ -392,10 +421,16 @@ impl Draft {
                 has_metadata: !attributes.metadata.is_empty(),
             },
             metadata: &attributes.metadata,
-            payload: &event.payload,
+            payload: &self.bytes[event.payload.clone()],
         };
         record::write(body, &new)
             .map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
+    }
+}
+
+impl NewEvent {
+    fn attributes(&self) -> &Attributes {
+        self.attributes.as_deref().unwrap_or(NO_ATTRIBUTES)
     }
 }
 
@@ -429,12 +464,9 @@ impl Salts {
         Salts { key, next: AtomicU64::new(0) }
     }
 
-    fn fill(&self, body: &mut [u8], starts: &[usize]) {
+    /// The salts of one append.
+    fn stream(&self) -> blake3::OutputReader {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut stream = blake3::Hasher::new_keyed(&self.key).update(&number.to_le_bytes()).finalize_xof();
-        for start in starts {
-            let place = record::salt_place(body, *start);
-            stream.fill(&mut body[place..place + record::SALT]);
-        }
+        blake3::Hasher::new_keyed(&self.key).update(&number.to_le_bytes()).finalize_xof()
     }
 }

@@ -9,7 +9,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::error::Conflict;
 use crate::options::KeyWindow;
@@ -53,8 +55,11 @@ pub(crate) enum Decision {
 
 /// Every head and key the decisions rest on: those published, and those of the group being decided.
 pub(crate) struct Ledger {
-    heads: HashMap<Box<str>, Head>,
-    staged_heads: HashMap<Box<str>, Head>,
+    /// Where each entity's head is in `heads`.
+    entities: HashMap<Box<str>, usize>,
+    heads: Vec<Head>,
+    /// What staging replaced in `heads`, oldest first.
+    replaced: Vec<(usize, Head)>,
     keys: HashMap<KeyHash, Position>,
     staged_keys: HashMap<KeyHash, Position>,
     /// Keys in the order of their positions, to forget those that leave the window.
@@ -65,8 +70,9 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(window: KeyWindow) -> Ledger {
         Ledger {
-            heads: HashMap::new(),
-            staged_heads: HashMap::new(),
+            entities: HashMap::new(),
+            heads: Vec::new(),
+            replaced: Vec::new(),
             keys: HashMap::new(),
             staged_keys: HashMap::new(),
             key_order: VecDeque::new(),
@@ -74,6 +80,7 @@ impl Ledger {
         }
     }
 
+    /// How many entities there are; one whose first append was not written after all counts, too.
     pub(crate) fn entities(&self) -> usize {
         self.heads.len()
     }
@@ -86,6 +93,9 @@ impl Ledger {
             return Decision::Seen(position);
         }
         for target in proposal.targets {
+            if target.expected == Expected::Any {
+                continue;
+            }
             let actual = self.head(&target.entity);
             if !target.expected.accepts(actual.version) {
                 let (entity, expected) = (target.entity.to_string(), target.expected);
@@ -108,19 +118,21 @@ impl Ledger {
     }
 
     fn stage_one(&mut self, entity: &str, events: u16, next: Position) -> Decision {
-        let before = self.head(entity).version;
+        let slot = self.slot(entity);
+        let before = self.heads[slot].version;
         let count = u64::from(events);
-        self.stage(entity, Head { version: before.plus(count), last: next.plus(count - 1) });
+        self.stage(slot, Head { version: before.plus(count), last: next.plus(count - 1) });
         Decision::Accepted { first_version: before.plus(1), version_table: Vec::new() }
     }
 
     fn stage_several(&mut self, targets: &[Target], target_of: &[u16], next: Position) -> Decision {
+        let slots: Vec<usize> = targets.iter().map(|target| self.slot(&target.entity)).collect();
         let mut version_table = Vec::with_capacity(target_of.len() * 8);
         let mut first_version = Version::EMPTY;
         for (offset, target) in (0_u64..).zip(target_of) {
-            let entity = &targets[usize::from(*target)].entity;
-            let version = self.head(entity).version.plus(1);
-            self.stage(entity, Head { version, last: next.plus(offset) });
+            let slot = slots[usize::from(*target)];
+            let version = self.heads[slot].version.plus(1);
+            self.stage(slot, Head { version, last: next.plus(offset) });
             version_table.extend_from_slice(&version.get().to_le_bytes());
             if offset == 0 {
                 first_version = version;
@@ -129,15 +141,23 @@ impl Ledger {
         Decision::Accepted { first_version, version_table }
     }
 
-    fn stage(&mut self, entity: &str, head: Head) {
-        match self.staged_heads.get_mut(entity) {
-            Some(staged) => *staged = head,
-            None => drop(self.staged_heads.insert(entity.into(), head)),
+    /// Where an entity's head is; a new one gets an empty head.
+    fn slot(&mut self, entity: &str) -> usize {
+        if let Some(slot) = self.entities.get(entity) {
+            return *slot;
         }
+        self.entities.insert(entity.into(), self.heads.len());
+        self.heads.push(Head::default());
+        self.heads.len() - 1
+    }
+
+    fn stage(&mut self, slot: usize, head: Head) {
+        self.replaced.push((slot, self.heads[slot]));
+        self.heads[slot] = head;
     }
 
     fn head(&self, entity: &str) -> Head {
-        self.staged_heads.get(entity).or_else(|| self.heads.get(entity)).copied().unwrap_or_default()
+        self.entities.get(entity).map(|slot| self.heads[*slot]).unwrap_or_default()
     }
 
     fn key(&self, key: &KeyHash, next: Position) -> Option<Position> {
@@ -154,7 +174,10 @@ impl Ledger {
 
     /// What is staged was written: it becomes what later groups see.
     pub(crate) fn settle(&mut self, next: Position) {
-        self.heads.extend(self.staged_heads.drain());
+        self.replaced.clear();
+        if self.staged_keys.is_empty() && self.key_order.is_empty() {
+            return;
+        }
         let mut keys: Vec<_> = self.staged_keys.drain().collect();
         keys.sort_unstable_by_key(|(_, position)| *position);
         for (key, position) in keys {
@@ -174,7 +197,9 @@ impl Ledger {
 
     /// What is staged was not written: it never happened.
     pub(crate) fn discard(&mut self) {
-        self.staged_heads.clear();
+        while let Some((slot, head)) = self.replaced.pop() {
+            self.heads[slot] = head;
+        }
         self.staged_keys.clear();
     }
 
@@ -188,18 +213,9 @@ impl Ledger {
     /// Learns, while opening, of an event that is in the log; `false` if its version does not
     /// follow the one before it.
     pub(crate) fn learn(&mut self, entity: &str, version: Version, position: Position) -> bool {
-        let head = Head { version, last: position };
-        match self.heads.get_mut(entity) {
-            Some(known) => {
-                let follows = known.version.get().checked_add(1) == Some(version.get());
-                *known = head;
-                follows
-            }
-            None => {
-                self.heads.insert(entity.into(), head);
-                version.get() == 1
-            }
-        }
+        let slot = self.slot(entity);
+        let known = std::mem::replace(&mut self.heads[slot], Head { version, last: position });
+        known.version.get().checked_add(1) == Some(version.get())
     }
 
     /// Learns, while opening, of a key that is in the log.

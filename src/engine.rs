@@ -16,7 +16,6 @@ use crate::commit::Ledger;
 use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind};
-use crate::event::micros_of;
 use crate::format::Damage;
 use crate::format::record::records;
 use crate::index::Index;
@@ -24,7 +23,7 @@ use crate::log::files::create_store;
 use crate::log::recover::{Purpose, Recovered, recover};
 use crate::log::segment::SegmentFile;
 use crate::log::{Log, LogOptions};
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::queue::{Command, Queue};
 use crate::report::{OpenReport, Stats};
 use crate::ticket::{self, Ticket};
@@ -55,7 +54,7 @@ impl Engine {
             segment_bytes_max: options.segment_bytes_max,
             unsynced_bytes_max: options.unsynced_bytes_max,
         };
-        let now = u64::try_from(micros_of((options.clock)())).unwrap_or(0);
+        let now = options::read(&options.clock);
         let mut created = false;
         let (mut recovered, mut found) = loop {
             let mut found = Found::new(options.key_window);
@@ -94,7 +93,7 @@ impl Engine {
             queue: queue.clone(),
             commands,
             counters: counters.clone(),
-            state: State::default(),
+            state: State::new(),
         };
         let thread = std::thread::Builder::new().name("annals-writer".to_owned());
         let thread = thread.spawn(move || {
@@ -126,9 +125,13 @@ impl Engine {
         let recovered = recover(disk.as_ref(), purpose, &mut |segment, offset, frame, tip| {
             found.visit(segment, offset, frame, tip.position)
         })?;
-        let Some(Recovered { manifest, tip, mut report, .. }) = recovered else {
+        let Some(Recovered { manifest, segments, tip, mut report, .. }) = recovered else {
             return Err(Error::invalid("there is no store here; Store::open would create one"));
         };
+        // The walk enters segments by their frames; the last one may have none.
+        if let Some(last) = segments.last() {
+            found.enter(last);
+        }
         report.steps.push(("all", started.elapsed()));
         let head = tip.as_ref().map(Point::from).unwrap_or_default();
         let (queue, _) = Queue::new(1, 1, None);
@@ -158,7 +161,7 @@ impl Engine {
             return Err(error);
         }
         let bytes = request.body.len();
-        let (reply, answer) = flume::bounded(1);
+        let (reply, answer) = oneshot::channel();
         let command = Command::Append(Box::new(request), reply);
         if wait {
             self.queue.send(command, bytes)?
@@ -180,7 +183,7 @@ impl Engine {
         if self.is_read_only {
             return Ok(self.snapshot()?.durable.position);
         }
-        let (reply, answer) = flume::bounded(1);
+        let (reply, answer) = oneshot::channel();
         self.queue.send(Command::Sync(reply), 0)?;
         answer.recv().unwrap_or_else(|_| {
             Err(ticket::refused(&self.queue)

@@ -2,11 +2,13 @@
 //!
 //! Row: words.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::coordinate::{ENTITY_BYTES_CAP, KIND_BYTES_CAP, SCOPE_BYTES_CAP, TAG_BYTES_CAP};
 use crate::error::Error;
+use crate::event::micros_of;
 
 /// When an append is acknowledged.
 ///
@@ -113,6 +115,12 @@ impl Limits {
 
 /// The clock that stamps recorded-at.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// Microseconds since 1970. A clock that panics must not stop the log: it stands still.
+pub(crate) fn read(clock: &Clock) -> u64 {
+    let now = catch_unwind(AssertUnwindSafe(|| clock()));
+    now.map_or(0, |now| u64::try_from(micros_of(now)).unwrap_or(0))
+}
 
 /// What a [`Builder`](crate::Builder) collects; its methods document each.
 #[derive(Clone)]

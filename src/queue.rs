@@ -3,9 +3,11 @@
 //! Stop means that the channel is disconnected; there is no stop message that could be lost.
 //! Row: writer. With writer.rs and ticket.rs the only user of flume.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use flume::{Receiver, SendTimeoutError, Sender, TrySendError};
+use oneshot::Sender as Answer;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::append::Request;
@@ -15,16 +17,35 @@ use crate::version::Position;
 
 /// What callers ask of the writer.
 pub(crate) enum Command {
-    Append(Box<Request>, Sender<Reply>),
+    Append(Box<Request>, Answer<Reply>),
     /// Make everything before it durable.
-    Sync(Sender<Result<Position, Error>>),
+    Sync(Answer<Result<Position, Error>>),
 }
 
-/// What the writer says to an append.
-pub(crate) enum Reply {
+impl Command {
+    /// Answers that nothing of it was done.
+    pub(crate) fn refuse(self, error: &Error) {
+        // Whoever gave up waiting does not hear it.
+        match self {
+            Command::Append(request, reply) => {
+                let _ = reply.send(Reply { outcome: Outcome::Done(Err(error.clone())), request });
+            }
+            Command::Sync(reply) => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// What the writer says to an append. The request travels back with it: memory is cheapest to free
+/// on the thread that took it (another one would have to lock that thread's heap).
+pub(crate) struct Reply {
+    pub(crate) outcome: Outcome,
+    pub(crate) request: Box<Request>,
+}
+
+pub(crate) enum Outcome {
     Done(Result<Appended, Error>),
-    /// Its key is known: the caller compares with the append at this position.
-    Seen(Position, Box<Request>),
+    /// The append's key is known: the caller compares with the append at this position.
+    Seen(Position),
 }
 
 /// The callers' end.
@@ -33,7 +54,7 @@ pub(crate) struct Queue {
     bytes: Budget,
     deadline: Option<Duration>,
     /// Why the writer takes no more, once it does not.
-    verdict: Mutex<Option<Error>>,
+    verdict: OnceLock<Error>,
 }
 
 impl Queue {
@@ -48,16 +69,15 @@ impl Queue {
             sender: RwLock::new(Some(sender)),
             bytes: Budget::new(bytes_max),
             deadline,
-            verdict: Mutex::new(None),
+            verdict: OnceLock::new(),
         };
         (queue, receiver)
     }
 
     /// Sends a command that holds `bytes`; waits while the queue is full, up to the deadline.
     pub(crate) fn send(&self, command: Command, bytes: usize) -> Result<(), Error> {
-        let deadline = self.deadline.map(|deadline| Instant::now() + deadline);
-        let guard = self.sender.read();
-        let sender = guard.as_ref().ok_or_else(Error::closed)?;
+        let Some((command, sender)) = self.offer(command, bytes)? else { return Ok(()) };
+        let deadline = self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         if !self.bytes.take(bytes, deadline) {
             return Err(busy());
         }
@@ -71,18 +91,27 @@ impl Queue {
         sent.inspect_err(|_| self.bytes.free(bytes))
     }
 
-    /// Sends without waiting; gives the command back if the queue is full.
+    /// Sends without waiting.
     pub(crate) fn try_send(&self, command: Command, bytes: usize) -> Result<(), Error> {
+        self.offer(command, bytes)?.map_or(Ok(()), |_| Err(busy()))
+    }
+
+    /// Sends a command if there is room for it; else gives it back, with a sender of one's own to
+    /// wait with. Whoever waits must not hold the lock: behind it wait those who close, and behind
+    /// them everybody else.
+    fn offer(&self, command: Command, bytes: usize) -> Result<Option<(Command, Sender<Command>)>, Error> {
         let guard = self.sender.read();
         let sender = guard.as_ref().ok_or_else(Error::closed)?;
         if !self.bytes.try_take(bytes) {
-            return Err(busy());
+            return Ok(Some((command, sender.clone())));
         }
-        let sent = sender.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => busy(),
-            TrySendError::Disconnected(_) => self.gone(),
-        });
-        sent.inspect_err(|_| self.bytes.free(bytes))
+        let offered = match sender.try_send(command) {
+            Ok(()) => return Ok(None),
+            Err(TrySendError::Full(command)) => Ok(Some((command, sender.clone()))),
+            Err(TrySendError::Disconnected(_)) => Err(self.gone()),
+        };
+        self.bytes.free(bytes);
+        offered
     }
 
     /// The writer took a command out.
@@ -101,12 +130,12 @@ impl Queue {
 
     /// The writer ends, or refuses everything, for this reason. The first one stays.
     pub(crate) fn condemn(&self, reason: Error) {
-        self.verdict.lock().get_or_insert(reason);
+        let _ = self.verdict.set(reason);
         self.bytes.end();
     }
 
-    pub(crate) fn verdict(&self) -> Option<Error> {
-        self.verdict.lock().clone()
+    pub(crate) fn verdict(&self) -> Option<&Error> {
+        self.verdict.get()
     }
 
     /// How many commands and bytes wait.
@@ -115,7 +144,7 @@ impl Queue {
     }
 
     fn gone(&self) -> Error {
-        self.verdict().map_or_else(Error::closed, |reason| poisoned(&reason))
+        self.verdict().map_or_else(Error::closed, poisoned)
     }
 }
 

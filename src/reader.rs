@@ -114,13 +114,15 @@ impl Read {
         self
     }
 
-    /// Only events recorded in this time. Costs a few reads to find the ends, then what it returns.
+    /// Only events recorded in this time, compared in whole microseconds. Costs a few reads to find
+    /// the ends, then what it returns.
     pub fn between(mut self, times: impl RangeBounds<SystemTime>) -> Read {
         self.plan.between = Some(half_open_micros(&times));
         self
     }
 
-    /// Only events that say they occurred in this time. A filter: it reads everything else, too.
+    /// Only events that say they occurred in this time, compared in whole microseconds. A filter: it
+    /// reads everything else, too.
     pub fn occurred(mut self, times: impl RangeBounds<SystemTime>) -> Read {
         self.plan.occurred = Some(half_open_micros(&times));
         self

@@ -3,17 +3,18 @@
 //! Row: ticket. Uses the reader to compare a retried append with the one its key belongs to.
 
 use std::future::{Future, IntoFuture};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use flume::{Receiver, RecvTimeoutError};
+use oneshot::{AsyncReceiver, Receiver, RecvTimeoutError};
 
 use crate::append::Request;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{Fields, Record, records};
-use crate::queue::{Queue, Reply, poisoned};
+use crate::queue::{Outcome, Queue, Reply, poisoned};
 use crate::reader;
 use crate::receipt::Appended;
 use crate::version::Position;
@@ -71,10 +72,7 @@ impl Ticket {
     ///
     /// The outer error is the ticket itself; the inner result is that of [`Ticket::wait`].
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Appended, Error>, Ticket> {
-        self.wait_until(Instant::now() + timeout)
-    }
-
-    pub(crate) fn wait_until(self, deadline: Instant) -> Result<Result<Appended, Error>, Ticket> {
+        let Some(deadline) = Instant::now().checked_add(timeout) else { return Ok(self.wait()) };
         match self.reply.recv_deadline(deadline) {
             Err(RecvTimeoutError::Timeout) => Err(self),
             reply => Ok(self.receiver.resolve(reply.ok())),
@@ -84,7 +82,7 @@ impl Ticket {
     /// Whether [`Ticket::wait`] would return at once.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        !self.reply.is_empty() || self.reply.is_disconnected()
+        self.reply.has_message() || self.reply.is_closed()
     }
 }
 
@@ -93,13 +91,13 @@ impl IntoFuture for Ticket {
     type IntoFuture = Pending;
 
     fn into_future(self) -> Pending {
-        Pending { reply: self.reply.into_recv_async(), receiver: self.receiver }
+        Pending { reply: self.reply.into_future(), receiver: self.receiver }
     }
 }
 
 /// The future of a [`Ticket`].
 pub struct Pending {
-    reply: flume::r#async::RecvFut<'static, Reply>,
+    reply: AsyncReceiver<Reply>,
     receiver: Resolver,
 }
 
@@ -107,23 +105,40 @@ impl Future for Pending {
     type Output = Result<Appended, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Appended, Error>> {
-        Pin::new(&mut self.reply).poll(context).map(|reply| self.receiver.resolve(reply.ok()))
+        let waker = Waker::from(Arc::new(Caught(context.waker().clone())));
+        let reply = Pin::new(&mut self.reply).poll(&mut Context::from_waker(&waker));
+        reply.map(|reply| self.receiver.resolve(reply.ok()))
+    }
+}
+
+/// A waker that keeps its panics to itself. It is called on the writer thread, and in the middle of
+/// the reply channel, which would not survive them either.
+struct Caught(Waker);
+
+impl Wake for Caught {
+    fn wake(self: Arc<Caught>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Caught>) {
+        if catch_unwind(AssertUnwindSafe(|| self.0.wake_by_ref())).is_err() {
+            tracing::error!("the waker of an awaited append panicked");
+        }
     }
 }
 
 impl Resolver {
     fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
-        match reply {
-            Some(Reply::Done(outcome)) => outcome,
-            Some(Reply::Seen(position, request)) => replayed(&self.view, position, &request),
-            None => Err(self.unanswered()),
+        let Some(Reply { outcome, request }) = reply else { return Err(self.unanswered()) };
+        match outcome {
+            Outcome::Done(done) => done,
+            Outcome::Seen(position) => replayed(&self.view, position, &request),
         }
     }
 
     /// The writer is gone, and took the append with it.
     fn unanswered(&self) -> Error {
-        let why =
-            self.queue.verdict().map_or_else(|| "the writer ended".to_owned(), |reason| reason.to_string());
+        let why = self.queue.verdict().map_or_else(|| "the writer ended".to_owned(), Error::to_string);
         let text = format!(
             "it is not known whether this append was written ({why}); reopen the store and read back, or retry with its key"
         );
@@ -169,5 +184,5 @@ pub(crate) fn late(deadline: Duration) -> Error {
 
 /// What everybody is told once the writer has failed.
 pub(crate) fn refused(queue: &Queue) -> Option<Error> {
-    queue.verdict().map(|reason| poisoned(&reason))
+    queue.verdict().map(poisoned)
 }

@@ -122,12 +122,13 @@ impl Segment {
         index.place(index.foreign(id)?)
     }
 
-    /// The version and position of an entity's last event here, if it has one up to `head`.
+    /// The version and position of an entity's last event here up to `head`: what comes after is
+    /// in the index already, but not published.
     fn head_of(&self, entity: &str, head: Position) -> Option<(Version, Position)> {
-        let index = self.index.read();
-        let stream = index.stream(entity)?;
-        let position = self.position(stream.last_ordinal());
-        (position <= head.get()).then(|| (stream.last_version().into(), position.into()))
+        let last = head.get().checked_sub(self.first_position())?;
+        let last = u32::try_from(last).unwrap_or(u32::MAX);
+        let (version, ordinal) = self.index.read().stream(entity)?.last_up_to(last)?;
+        Some((version.into(), self.position(ordinal).into()))
     }
 
     pub(crate) fn position(&self, ordinal: u32) -> u64 {

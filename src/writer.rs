@@ -12,25 +12,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flume::{Receiver, RecvTimeoutError, Sender};
+use flume::{Receiver, RecvTimeoutError};
+use oneshot::Sender as Answer;
 use parking_lot::Mutex;
 
 use crate::append::Request;
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind};
-use crate::event::micros_of;
 use crate::format::frame::{self, Frame};
 use crate::index::Index;
 use crate::log::{Failure, Log, NewFrame};
-use crate::options::{Clock, Durability};
-use crate::queue::{Command, Queue, Reply, poisoned};
+use crate::options::{self, Clock, Durability};
+use crate::queue::{Command, Outcome, Queue, Reply, poisoned};
 use crate::receipt::Appended;
 use crate::version::Position;
 use crate::view::{Point, Segment, View};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
+
+/// Under dense buffered traffic the next command is looked for so long before the thread sleeps:
+/// waking it would cost its caller more than the append itself. After a synced group there is no
+/// spinning; the pause lets the next group gather.
+const SPIN: Duration = Duration::from_micros(20);
 
 /// The numbers the writer works with.
 #[derive(Clone)]
@@ -56,53 +61,98 @@ pub(crate) struct Writer {
 }
 
 /// What the writer remembers from group to group, and within one.
-#[derive(Default)]
 pub(crate) struct State {
     /// Whom to answer once the group is through.
     waiting: Vec<Waiting>,
     must_sync: bool,
+    /// The last command came soon after the group before it.
+    is_dense: bool,
     /// Something buffered must be synced by then.
     flush_by: Option<Instant>,
-    /// The disk was full: until then nothing is tried, and this is the answer.
-    full_until: Option<(Instant, Error)>,
+    /// The disk was full: until then (if ever) nothing is tried, and this is the answer.
+    full_until: Option<(Option<Instant>, Error)>,
     poison: Option<Error>,
+    /// When the group began, by the injected clock and by the system's.
     now: u64,
+    began: Instant,
+}
+
+impl State {
+    pub(crate) fn new() -> State {
+        State {
+            waiting: Vec::new(),
+            must_sync: false,
+            is_dense: false,
+            flush_by: None,
+            full_until: None,
+            poison: None,
+            now: 0,
+            began: Instant::now(),
+        }
+    }
 }
 
 enum Waiting {
     /// The frame begins at `offset`.
     Accepted {
         offset: u32,
-        first: Position,
-        events: u16,
-        reply: Sender<Reply>,
+        receipt: Appended,
+        asker: Asker,
     },
-    Answered(Reply, Sender<Reply>),
-    Synced(Sender<Result<Position, Error>>),
+    Answered(Outcome, Asker),
+    Synced(Answer<Result<Position, Error>>),
+}
+
+/// Who asked for an append, and what for.
+struct Asker {
+    request: Box<Request>,
+    reply: Answer<Reply>,
+}
+
+impl Asker {
+    /// Whoever gave up waiting does not hear it.
+    fn answer(self, outcome: Outcome) {
+        let _ = self.reply.send(Reply { outcome, request: self.request });
+    }
 }
 
 impl Writer {
     /// Works until the queue is closed and empty. Gives what closing gives.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let queue = self.queue.clone();
         let ended = catch_unwind(AssertUnwindSafe(|| {
             while let Some(first) = self.wait() {
                 self.take_and_commit(first);
             }
             self.close()
         }));
-        ended.unwrap_or_else(|_| {
-            // Dropping the queue and the replies in it answers everybody who waits.
-            let error =
-                Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
-            tracing::error!("the writer thread panicked");
-            queue.condemn(error.clone());
-            Err(error)
-        })
+        ended.unwrap_or_else(|_| Err(self.refuse_all()))
+    }
+
+    /// After a panic nothing is known any more, so nothing is touched: whoever waits is answered, and
+    /// whoever still comes, until the store is closed. (A channel keeps what nobody takes out.)
+    fn refuse_all(&mut self) -> Error {
+        let error =
+            Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
+        tracing::error!("the writer thread panicked");
+        self.queue.condemn(error.clone());
+        for waiting in std::mem::take(&mut self.state.waiting) {
+            waiting.refuse(Refusal::Poisoned, &error);
+        }
+        for command in self.commands.iter() {
+            command.refuse(&poisoned(&error));
+        }
+        error
     }
 
     /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
     fn wait(&mut self) -> Option<Command> {
+        let began = Instant::now();
+        let command = self.spin(began).or_else(|| self.sleep());
+        self.state.is_dense = began.elapsed() < SPIN;
+        command
+    }
+
+    fn sleep(&mut self) -> Option<Command> {
         loop {
             let due = match self.state.flush_by {
                 _ if self.state.poison.is_some() => None,
@@ -121,6 +171,16 @@ impl Writer {
         }
     }
 
+    fn spin(&self, began: Instant) -> Option<Command> {
+        while self.state.is_dense && self.log.has_unsynced() && began.elapsed() < SPIN {
+            if let Ok(command) = self.commands.try_recv() {
+                return Some(command);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
     fn do_what_is_due(&mut self) {
         if self.state.flush_by.is_some() {
             self.state.must_sync = true;
@@ -132,7 +192,8 @@ impl Writer {
 
     /// Takes what is queued behind `first`, up to the group's limits, and commits it.
     fn take_and_commit(&mut self, first: Command) {
-        self.state.now = self.read_clock();
+        self.state.now = options::read(&self.options.clock);
+        self.state.began = Instant::now();
         let mut bytes = 0;
         let mut commands = 0;
         let mut next = Some(first);
@@ -143,25 +204,18 @@ impl Writer {
                 commands >= self.options.group_commands_max || bytes >= self.options.group_bytes_max;
             next = if is_full { None } else { self.commands.try_recv().ok() };
         }
+        self.queue.freed(bytes);
         self.finish();
-    }
-
-    /// A panicking clock must not stop the log; time stands still then.
-    fn read_clock(&self) -> u64 {
-        let now = catch_unwind(AssertUnwindSafe(|| (self.options.clock)()));
-        now.map_or(0, |now| u64::try_from(micros_of(now)).unwrap_or(0))
     }
 
     fn take(&mut self, command: Command) -> usize {
         match command {
             Command::Append(request, reply) => {
                 let bytes = request.body.len();
-                self.queue.freed(bytes);
-                self.append(request, reply);
+                self.append(Asker { request, reply });
                 bytes
             }
             Command::Sync(reply) => {
-                self.queue.freed(0);
                 self.state.must_sync = true;
                 self.state.waiting.push(Waiting::Synced(reply));
                 0
@@ -170,9 +224,10 @@ impl Writer {
     }
 
     /// Decides one append, and stages it if it is accepted.
-    fn append(&mut self, request: Box<Request>, reply: Sender<Reply>) {
-        if let Err(error) = self.make_room(&request) {
-            return self.answer_later(Reply::Done(Err(error)), reply);
+    fn append(&mut self, asker: Asker) {
+        let request = &asker.request;
+        if let Err(error) = self.make_room(request) {
+            return self.state.waiting.push(Waiting::Answered(Outcome::Done(Err(error)), asker));
         }
         let first = Position::from(self.log.staged().position).plus(1);
         let proposal = Proposal {
@@ -181,18 +236,18 @@ impl Writer {
             events: request.events,
             key: request.key,
         };
-        match self.ledger.decide(&proposal, first) {
+        let waiting = match self.ledger.decide(&proposal, first) {
             Decision::Conflict(conflict) => {
-                self.answer_later(Reply::Done(Err(Error::conflict_on(conflict))), reply);
+                Waiting::Answered(Outcome::Done(Err(Error::conflict_on(conflict))), asker)
             }
             Decision::Seen(position) => {
                 self.ask_durability(request.durability);
-                self.answer_later(Reply::Seen(position, request), reply);
+                Waiting::Answered(Outcome::Seen(position), asker)
             }
             Decision::Accepted { first_version, version_table } => {
                 self.ask_durability(request.durability);
                 let offset = self.log.staged().offset;
-                self.log.stage(&NewFrame {
+                let receipt = self.log.stage(&NewFrame {
                     body: &request.body,
                     body_checksum: request.body_checksum,
                     content: request.content,
@@ -202,13 +257,10 @@ impl Writer {
                     version_table: &version_table,
                     now: self.state.now,
                 });
-                self.state.waiting.push(Waiting::Accepted { offset, first, events: request.events, reply });
+                Waiting::Accepted { offset, receipt, asker }
             }
-        }
-    }
-
-    fn answer_later(&mut self, answer: Reply, reply: Sender<Reply>) {
-        self.state.waiting.push(Waiting::Answered(answer, reply));
+        };
+        self.state.waiting.push(waiting);
     }
 
     /// Sees to it that a frame may be staged: rolls or syncs first if it must.
@@ -237,7 +289,7 @@ impl Writer {
             return Err(poisoned(reason));
         }
         match &self.state.full_until {
-            Some((until, error)) if Instant::now() < *until => Err(error.clone()),
+            Some((until, error)) if until.is_none_or(|until| self.state.began < until) => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -245,8 +297,8 @@ impl Writer {
     fn roll(&mut self) -> Result<(), Error> {
         if let Err(failure) = self.log.roll(self.state.now) {
             return Err(match self.fail(failure) {
-                (Outcome::Refused, error) => error,
-                (Outcome::Poisoned, error) => poisoned(&error),
+                (Refusal::Refused, error) => error,
+                (Refusal::Poisoned, error) => poisoned(&error),
             });
         }
         self.state.flush_by = None;
@@ -261,8 +313,9 @@ impl Writer {
         match asked.unwrap_or(self.options.durability) {
             Durability::Synced => self.state.must_sync = true,
             Durability::Buffered { flush_every } => {
-                let by = Instant::now() + flush_every;
-                self.state.flush_by = Some(self.state.flush_by.map_or(by, |earlier| earlier.min(by)));
+                // Too far away for an instant is never.
+                let by = self.state.began.checked_add(flush_every);
+                self.state.flush_by = self.state.flush_by.into_iter().chain(by).min();
             }
         }
     }
@@ -275,14 +328,11 @@ impl Writer {
         match outcome {
             Ok(()) => self.publish_and_answer(waiting),
             Err(failure) => {
-                let (outcome, error) = self.fail(failure);
-                // Cutting back synced what was there before. A poisoned log may have written what
-                // must never be seen.
-                if matches!(outcome, Outcome::Refused) {
-                    self.publish_heads();
-                }
+                let (refusal, error) = self.fail(failure);
+                // Cutting back synced what was there before.
+                self.publish_heads();
                 for waiting in waiting {
-                    waiting.refuse(outcome, &error);
+                    waiting.refuse(refusal, &error);
                 }
             }
         }
@@ -292,8 +342,10 @@ impl Writer {
         if self.state.poison.is_some() {
             return Ok(());
         }
+        // Under steady load the queue is never empty, so what falls due is looked at here as well.
+        self.state.must_sync |= self.state.flush_by.is_some_and(|by| by <= self.state.began);
         if self.log.staged().offset > self.log.written().offset {
-            self.log.write()?;
+            self.log.write(self.state.must_sync)?;
             self.counters.lock().groups += 1;
         }
         if self.state.must_sync && self.log.has_unsynced() {
@@ -315,37 +367,31 @@ impl Writer {
         });
         self.segment.insert(frames).expect("what was just encoded can be read");
         self.publish_heads();
-        self.count(&waiting);
-        let receipts: Vec<Option<Appended>> = waiting.iter().map(|waiting| self.receipt(waiting)).collect();
         self.log.clear();
+        self.count(&waiting);
         let durable = Position::from(self.log.durable().position);
-        for (waiting, receipt) in waiting.into_iter().zip(receipts) {
-            waiting.answer(receipt, durable, self.state.poison.as_ref());
+        for waiting in waiting {
+            waiting.answer(durable, self.state.poison.as_ref());
         }
     }
 
+    /// Not of a poisoned log: it may have written what must never be seen.
     fn publish_heads(&self) {
+        if self.state.poison.is_some() {
+            return;
+        }
         self.view.publish(Point::from(self.log.written()), Point::from(self.log.durable()));
     }
 
     fn count(&self, waiting: &[Waiting]) {
         let mut counters = self.counters.lock();
         for waiting in waiting {
-            if let Waiting::Accepted { events, .. } = waiting {
+            if let Waiting::Accepted { receipt, .. } = waiting {
                 counters.appends += 1;
-                counters.events += u64::from(*events);
+                counters.events += u64::try_from(receipt.events()).expect("at most 65,535");
             }
         }
         counters.entities = self.ledger.entities();
-    }
-
-    fn receipt(&self, waiting: &Waiting) -> Option<Appended> {
-        match waiting {
-            Waiting::Accepted { offset, first, .. } => {
-                Some(Appended::new(&self.written_frame(*offset).header, *first))
-            }
-            _ => None,
-        }
     }
 
     /// A frame of the group just written, from the buffer it was written from.
@@ -354,23 +400,23 @@ impl Writer {
     }
 
     /// Takes note of a failure, and forgets what it undid.
-    fn fail(&mut self, failure: Failure) -> (Outcome, Error) {
+    fn fail(&mut self, failure: Failure) -> (Refusal, Error) {
         self.ledger.discard();
         self.log.unstage();
         match failure {
             Failure::Refused(error) => {
                 if error.kind() == ErrorKind::NoSpace {
-                    let until = Instant::now() + self.options.space_probe_every;
+                    let until = Instant::now().checked_add(self.options.space_probe_every);
                     self.state.full_until = Some((until, error.clone()));
                 }
                 tracing::warn!(%error, "an append was refused");
-                (Outcome::Refused, error)
+                (Refusal::Refused, error)
             }
             Failure::Poison(error) => {
                 tracing::error!(%error, "the store takes no more appends");
                 self.queue.condemn(error.clone());
                 self.state.poison = Some(error.clone());
-                (Outcome::Poisoned, error)
+                (Refusal::Poisoned, error)
             }
         }
     }
@@ -384,21 +430,17 @@ impl Writer {
 }
 
 #[derive(Clone, Copy)]
-enum Outcome {
+enum Refusal {
     Refused,
     Poisoned,
 }
 
 impl Waiting {
-    /// The group went through. Whoever gave up waiting does not hear it.
-    fn answer(self, receipt: Option<Appended>, durable: Position, poison: Option<&Error>) {
+    /// The group went through.
+    fn answer(self, durable: Position, poison: Option<&Error>) {
         match self {
-            Waiting::Accepted { reply, .. } => {
-                if let Some(receipt) = receipt {
-                    let _ = reply.send(Reply::Done(Ok(receipt)));
-                }
-            }
-            Waiting::Answered(answer, reply) => drop(reply.send(answer)),
+            Waiting::Accepted { receipt, asker, .. } => asker.answer(Outcome::Done(Ok(receipt))),
+            Waiting::Answered(outcome, asker) => asker.answer(outcome),
             Waiting::Synced(reply) => {
                 let _ = reply.send(poison.map_or(Ok(durable), |reason| Err(poisoned(reason))));
             }
@@ -407,17 +449,19 @@ impl Waiting {
 
     /// The group failed. What was refused for reasons of its own may have rested on what the group
     /// would have written, so it hears of the failure, too.
-    fn refuse(self, outcome: Outcome, error: &Error) {
-        let refusal = match (outcome, &self) {
-            (Outcome::Refused, _) => error.clone(),
-            (Outcome::Poisoned, Waiting::Accepted { .. } | Waiting::Synced(_)) => unknown(error),
-            (Outcome::Poisoned, Waiting::Answered(..)) => poisoned(error),
+    fn refuse(self, refusal: Refusal, error: &Error) {
+        let error = match (refusal, &self) {
+            (Refusal::Refused, _) => error.clone(),
+            (Refusal::Poisoned, Waiting::Accepted { .. } | Waiting::Synced(_)) => unknown(error),
+            // What was seen may have been a part of the group.
+            (Refusal::Poisoned, Waiting::Answered(Outcome::Seen(_), _)) => unknown(error),
+            (Refusal::Poisoned, Waiting::Answered(Outcome::Done(_), _)) => poisoned(error),
         };
         match self {
-            Waiting::Accepted { reply, .. } | Waiting::Answered(_, reply) => {
-                let _ = reply.send(Reply::Done(Err(refusal)));
+            Waiting::Accepted { asker, .. } | Waiting::Answered(_, asker) => {
+                asker.answer(Outcome::Done(Err(error)))
             }
-            Waiting::Synced(reply) => drop(reply.send(Err(refusal))),
+            Waiting::Synced(reply) => drop(reply.send(Err(error))),
         }
     }
 }

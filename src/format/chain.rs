@@ -5,7 +5,6 @@
 //! SPEC.md "Chain". Row: bytes.
 
 use super::put;
-use super::record::Record;
 
 /// A BLAKE3 hash.
 pub(crate) type Hash = [u8; 32];
@@ -20,14 +19,9 @@ pub(crate) fn genesis(store_id: &[u8; 16]) -> Hash {
     prefixed(GENESIS, &[store_id])
 }
 
-/// The content of one record: public part, and the hash of the private part, which is all that
-/// erasure leaves of it.
-pub(crate) fn record_content(record: &Record<'_>) -> Hash {
-    let private_hash = match record.private {
-        Some(private) => *blake3::hash(private).as_bytes(),
-        None => record.private_hash,
-    };
-    prefixed(RECORD, &[record.public, &private_hash])
+/// The content of one record: its public part, and the hash of its private part.
+pub(crate) fn record_content(public: &[u8], private_hash: &Hash) -> Hash {
+    prefixed(RECORD, &[public, private_hash])
 }
 
 /// The content of a body: of its one record, or of all of them.

@@ -3,8 +3,11 @@
 //! Encoded and hashed on the caller's thread; the writer copies the bytes and never looks inside.
 //! SPEC.md "Record". Row: bytes.
 
+use std::ops::Range;
+
 use crate::event::{Cause, EventId};
 
+use super::chain::{self, Hash};
 use super::{Damage, array, i64_at, put, u16_at, u32_at};
 
 /// Private length 0, public length 4, form 6, zero 7.
@@ -159,8 +162,15 @@ fn write_cause(out: &mut Vec<u8>, cause: Cause) -> u16 {
 }
 
 /// Where the salt of the record that starts at `start` lies.
-pub(crate) fn salt_place(body: &[u8], start: usize) -> usize {
-    start + PREFIX + usize::from(u16_at(body, start + 4))
+pub(crate) fn salt_place(body: &[u8], start: usize) -> Range<usize> {
+    let place = start + PREFIX + usize::from(u16_at(body, start + 4));
+    place..place + SALT
+}
+
+/// What the chain takes of a record that was just written.
+pub(crate) fn content(record: &[u8]) -> Hash {
+    let (public, private) = record[PREFIX..].split_at(usize::from(u16_at(record, 4)));
+    chain::record_content(public, blake3::hash(private).as_bytes())
 }
 
 /// Takes the record at `start` apart.
@@ -279,6 +289,12 @@ pub(crate) fn tags(mut bytes: &[u8]) -> impl Iterator<Item = &str> + Clone {
 }
 
 impl<'a> Record<'a> {
+    /// What the chain takes of it: erasure leaves the private part's hash, which is all it needs.
+    pub(crate) fn content(&self) -> Hash {
+        let hash = self.private.map_or(self.private_hash, |private| *blake3::hash(private).as_bytes());
+        chain::record_content(self.public, &hash)
+    }
+
     /// Where entity, scope, kind and tags begin in the body, one after the other.
     pub(crate) fn names_at(&self) -> usize {
         self.start + PREFIX + PUBLIC_FIXED

@@ -11,10 +11,12 @@ mod query;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
 
+use foldhash::{HashMap, HashMapExt};
+
+use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::Error;
 use crate::event::EventId;
 use crate::format::frame::Frame;
@@ -114,7 +116,8 @@ impl Index {
                 self.entities.insert(fields.entity.into(), stream);
             }
         }
-        push_name(&mut self.scopes, fields.scope, ordinal);
+        let scope = if fields.scope.is_empty() { DEFAULT_SCOPE } else { fields.scope };
+        push_name(&mut self.scopes, scope, ordinal);
         push_name(&mut self.kinds, fields.kind, ordinal);
         for tag in tags(fields.tag_bytes) {
             push_name(&mut self.tags, tag, ordinal);
@@ -150,14 +153,11 @@ impl Index {
 }
 
 impl Stream {
-    /// The version of its last event in this segment.
-    pub(crate) fn last_version(&self) -> u64 {
-        self.before + u64::try_from(self.ordinals.len()).expect("a count fits 64 bits")
-    }
-
-    /// The ordinal of its last event in this segment.
-    pub(crate) fn last_ordinal(&self) -> u32 {
-        *self.ordinals.last().expect("a stream is made with its first event")
+    /// Version and ordinal of its last event in this segment up to `ordinal`.
+    pub(crate) fn last_up_to(&self, ordinal: u32) -> Option<(u64, u32)> {
+        let events = self.ordinals.partition_point(|own| *own <= ordinal);
+        let last = *self.ordinals.get(events.checked_sub(1)?)?;
+        Some((self.before + u64::try_from(events).expect("a count fits 64 bits"), last))
     }
 
     /// The ordinals from the one of the first version in `versions` up to the one of the last.

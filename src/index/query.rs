@@ -68,8 +68,7 @@ impl Index {
             None => {}
         }
         if let Some(scope) = &item.scope {
-            let stored = if scope == crate::coordinate::DEFAULT_SCOPE { "" } else { scope };
-            lists.push(cut(self.scopes.get(stored), window));
+            lists.push(cut(self.scopes.get(scope.as_str()), window));
         }
         match item.kinds.as_slice() {
             [] => {}

@@ -25,6 +25,7 @@ use crate::format::Damage;
 use crate::format::chain::{Assigned, Hash, extended_content, link};
 use crate::format::frame::{self, Frame, FrameHeader};
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
+use crate::receipt::Appended;
 
 use files::{ManifestFile, MarkFile};
 use recover::{Recovered, listing, seal};
@@ -176,9 +177,8 @@ impl Log {
         exceeds(unsynced, &self.segment.header)
     }
 
-    /// Adds a frame to what the next [`Log::write`] writes; where it begins, and the header's chain
-    /// and time, are in [`Log::staged`] afterwards.
-    pub(crate) fn stage(&mut self, new: &NewFrame<'_>) {
+    /// Adds a frame to what the next [`Log::write`] writes, and gives the receipt for it.
+    pub(crate) fn stage(&mut self, new: &NewFrame<'_>) -> Appended {
         let recorded_at = self.staged.recorded_at.max(new.now);
         let position = self.staged.position + 1;
         let flags = FrameHeader::flags_for(new.key.is_some(), !new.version_table.is_empty());
@@ -211,6 +211,7 @@ impl Log {
             frames: self.staged.frames + 1,
             events: self.staged.events + u32::from(new.events),
         };
+        Appended::new(&header, position.into())
     }
 
     /// A frame of the last write, taken apart from the bytes it was written from.
@@ -224,21 +225,29 @@ impl Log {
         self.buffer.clear();
     }
 
-    /// Writes what is staged, at once.
-    pub(crate) fn write(&mut self) -> Result<(), Failure> {
+    /// Writes what is staged, at once. If a sync follows and the zeros are used up, more of them: it
+    /// then pays for the growth of the file once for many groups.
+    pub(crate) fn write(&mut self, sync_follows: bool) -> Result<(), Failure> {
         let offset = u64::from(self.written.offset);
-        let passes_zeros = u64::from(self.staged.offset) > self.zeros_end;
+        let end = u64::from(self.staged.offset);
+        let passes_zeros = end > self.zeros_end;
         match write_all(self.segment.file.as_ref(), &self.buffer, offset) {
             Ok(()) => self.written = self.staged,
             Err(error) => return Err(self.cut_back(Error::io("cannot write", &self.segment.path, error))),
         }
-        if passes_zeros { self.write_zeros() } else { Ok(()) }
+        if passes_zeros {
+            self.zeros_end = end;
+            // A group as large as the zeros would use them up at once.
+            if sync_follows && end - offset < MORE_ZEROS / 2 {
+                return self.write_zeros();
+            }
+        }
+        Ok(())
     }
 
     /// Extends the zeros; without room for them the log simply grows without.
     fn write_zeros(&mut self) -> Result<(), Failure> {
-        let end = u64::from(self.written.offset);
-        self.zeros_end = end;
+        let end = self.zeros_end;
         let next = end.next_multiple_of(MORE_ZEROS).min(self.options.segment_bytes_max.into());
         if !self.disk.wants_zeros() || next <= end {
             return Ok(());

@@ -7,7 +7,7 @@
 
 use crate::disk::read_full;
 use crate::error::Error;
-use crate::format::chain::{Assigned, Hash, body_content, extended_content, link, record_content};
+use crate::format::chain::{Assigned, Hash, body_content, extended_content, link};
 use crate::format::frame::{self, Frame};
 use crate::format::record::records;
 use crate::format::segment::{Attestation, HEADER, SEAL, Seal};
@@ -197,7 +197,7 @@ pub(crate) fn follow(
 pub(crate) fn chain_after(before: &Hash, position: u64, frame: &Frame<'_>) -> Result<Hash, Damage> {
     let header = &frame.header;
     let contents = records(frame.body, header.events)
-        .map(|record| Ok(record_content(&record?)))
+        .map(|record| Ok(record?.content()))
         .collect::<Result<Vec<_>, Damage>>()?;
     let content = extended_content(&body_content(&contents), frame.extension);
     let assigned = Assigned {

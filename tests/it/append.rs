@@ -2,7 +2,6 @@
 //! ids, receipts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, SystemTime};
 
 use annals::disk::{MemDisk, OsDisk};
 use annals::{
@@ -11,7 +10,8 @@ use annals::{
 };
 
 use crate::support::{
-    FOREVER, GatedDisk, all, check, check_on, expectations, fill, kind_of, outcome, positions, within,
+    Bytes, FOREVER, GatedDisk, all, at, check, check_on, expectations, fill, kind_of, outcome, positions,
+    within,
 };
 
 const VERSIONS: &str = "
@@ -217,14 +217,14 @@ fn a_key_belongs_to_everything_an_append_says() {
     type Change = fn(Append) -> Append;
     let first = |change: Change| {
         let append = Append::to(("e", "s")).key("k").event(&Raw("kind", &1)).tag("t").tag("u");
-        change(append.metadata("m").occurred_at(time(5)).correlation(id(1)).cause(Cause::Event(id(2))))
+        change(append.metadata("m").occurred_at(at(5)).correlation(id(1)).cause(Cause::Event(id(2))))
     };
     let other: [(&str, Change); 8] = [
         ("tag", |append| append.tag("v")),
         ("correlation", |append| append.correlation(id(9))),
         ("cause", |append| append.cause(Cause::Event(id(9)))),
         ("kind of cause", |append| append.cause(Cause::PreviousInStream)),
-        ("occurred-at", |append| append.occurred_at(time(6))),
+        ("occurred-at", |append| append.occurred_at(at(6))),
         ("foreign id", |append| append.foreign_id(id(9))),
         ("another event", |append| append.event(&Raw("kind", &1))),
         ("schema version", |append| append.event(&Second)),
@@ -248,8 +248,7 @@ fn a_key_belongs_to_everything_an_append_says() {
         assert_eq!(again.ids().collect::<Vec<_>>(), receipt.ids().collect::<Vec<_>>(), "{what}");
     }
     let without_metadata = Append::to(("e", "s")).key("k").event(&Raw("kind", &1)).tag("t").tag("u");
-    let without_metadata =
-        without_metadata.occurred_at(time(5)).correlation(id(1)).cause(Cause::Event(id(2)));
+    let without_metadata = without_metadata.occurred_at(at(5)).correlation(id(1)).cause(Cause::Event(id(2)));
     assert_eq!(outcome(&without_metadata.commit(&store)), "replayed v1 @1");
     assert_eq!(store.head().unwrap().position(), receipt.position());
 }
@@ -423,7 +422,7 @@ fn the_format_has_limits_of_its_own() {
     assert!(error.to_string().contains("65544") && error.to_string().contains("65535"), "{error}");
     assert_eq!(all(store.read(Query::all()))[0].tags().count(), 237);
 
-    let payload = |bytes: usize| Bytes(vec![7; bytes]);
+    let payload = |bytes: usize| Bytes("bytes", vec![7; bytes]);
     let most = (16 << 20) - 64;
     Append::to("e").event(&payload(most)).commit(&store).unwrap();
     assert_eq!(kind_of(Append::to("e").event(&payload(16 << 20)).commit(&store)), ErrorKind::TooLarge);
@@ -447,7 +446,7 @@ fn the_format_has_limits_of_its_own() {
 #[test]
 fn the_largest_append_fits_the_unsynced_bytes() {
     let store = Store::on(MemDisk::new()).unsynced_bytes_max(1000).open().unwrap();
-    let append = |bytes: usize| Append::to("e").event(&Bytes(vec![7; bytes])).commit(&store);
+    let append = |bytes: usize| Append::to("e").event(&Bytes("bytes", vec![7; bytes])).commit(&store);
     let fits = (0..1000).rev().find(|bytes| append(*bytes).is_ok()).unwrap();
     let error = append(fits + 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
@@ -464,7 +463,8 @@ fn an_append_must_fit_the_segment_it_goes_into() {
     let open = |unsynced| {
         Store::on(disk.clone()).unsynced_bytes_max(unsynced).segment_bytes_max(6000).open().unwrap()
     };
-    let append = |store: &Store, bytes: usize| Append::to("e").event(&Bytes(vec![7; bytes])).commit(store);
+    let append =
+        |store: &Store, bytes: usize| Append::to("e").event(&Bytes("bytes", vec![7; bytes])).commit(store);
     let store = open(10_000);
     append(&store, 4000).unwrap();
     store.close().unwrap();
@@ -539,19 +539,6 @@ fn the_first_error_comes_out() {
     let append = Append::to("e").tag("").event(&Raw("", &())).key("").and_to("$");
     let error = append.event(&Raw("k", &())).commit(&store).unwrap_err();
     assert!(error.to_string().contains("tag"), "{error}");
-}
-
-struct Bytes(Vec<u8>);
-
-impl EventData for Bytes {
-    fn kind(&self) -> &str {
-        "bytes"
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        out.extend_from_slice(&self.0);
-        Ok(())
-    }
 }
 
 enum Awkward {
@@ -644,11 +631,6 @@ fn a_kind_is_asked_for_once() {
     assert_eq!(all(store.stream("e"))[0].kind(), "awkward");
 }
 
-fn time(seconds: i64) -> SystemTime {
-    let distance = Duration::from_secs(seconds.unsigned_abs());
-    if seconds < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
-}
-
 fn id(number: u8) -> EventId {
     EventId::from_bytes([number; 16])
 }
@@ -660,21 +642,21 @@ fn attributes_come_back_as_they_were_given() {
     let append = Append::to(("e", "scope"))
         .tag("all")
         .metadata(&("who", 7))
-        .occurred_at(time(-1_000_000_000))
+        .occurred_at(at(-1_000_000_000_000_000))
         .event(&Raw("first", &1))
         .event(&Raw("second", &2))
         .tag("z")
         .tag("a")
         .tag("all")
         .metadata(&("someone else", 8))
-        .occurred_at(time(4_000_000_000))
+        .occurred_at(at(4_000_000_000_000_000))
         .correlation(id(1))
         .cause(Cause::InAppend(0))
         .foreign_id(id(2))
         .and_to("f")
         .event(&Raw("third", &3))
         .cause(Cause::PreviousInStream)
-        .occurred_at(SystemTime::UNIX_EPOCH - Duration::from_micros(1));
+        .occurred_at(at(-1));
     let receipt = append.commit(&store).unwrap();
     store.append("g", &Raw("plain", &4)).unwrap();
     store.close().unwrap();
@@ -690,19 +672,19 @@ fn attributes_come_back_as_they_were_given() {
     assert_eq!((first.position().get(), first.version().get(), first.schema_version()), (1, 1, 1));
     assert_eq!(tags(first), ["all"]);
     assert_eq!(first.metadata::<(String, u8)>().unwrap(), Some(("who".to_owned(), 7)));
-    assert_eq!(first.occurred_at(), Some(time(-1_000_000_000)));
+    assert_eq!(first.occurred_at(), Some(at(-1_000_000_000_000_000)));
     assert_eq!((first.id(), first.correlation(), first.cause()), (ids[0], ids[0], None));
     assert_eq!(first.decode::<u8>().unwrap(), 1);
 
     assert_eq!(tags(second), ["all", "z", "a"]);
     assert_eq!(second.metadata::<(String, u8)>().unwrap(), Some(("someone else".to_owned(), 8)));
-    assert_eq!(second.occurred_at(), Some(time(4_000_000_000)));
+    assert_eq!(second.occurred_at(), Some(at(4_000_000_000_000_000)));
     assert_eq!((second.id(), second.correlation()), (id(2), id(1)));
     assert_eq!(second.cause(), Some(Cause::Event(ids[0])));
 
     assert_eq!((third.entity(), third.scope(), third.version().get()), ("f", annals::DEFAULT_SCOPE, 1));
     assert_eq!((third.correlation(), third.cause()), (ids[0], Some(Cause::PreviousInStream)));
-    assert_eq!(third.occurred_at(), Some(SystemTime::UNIX_EPOCH - Duration::from_micros(1)));
+    assert_eq!(third.occurred_at(), Some(at(-1)));
 
     assert_eq!((plain.occurred_at(), plain.cause(), tags(plain).len()), (None, None, 0));
     assert_eq!(plain.metadata::<u8>().unwrap(), None);

@@ -1,1 +1,411 @@
-//! (to be written)
+//! More than one process: the lock, reading beside a writer, `kill -9`, and what `crash_me` promises.
+//!
+//! `cargo test` builds the examples for this; `cargo test --test it` takes those that are there.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use annals::{ErrorKind, Position, Query, Store};
+use tempfile::TempDir;
+
+use crate::support::{FOREVER, Random, kind_of, within};
+
+const FINE: i32 = 0;
+const LOST: i32 = 1;
+const REFUSED: i32 = 2;
+const WRONG_USAGE: i32 = 3;
+
+/// How often a writer is killed; each time the whole store is proved.
+const KILLS: usize = 20;
+
+/// What the killed writers do. A mere kill takes nothing from the page cache, so buffered
+/// acknowledgements hold as well.
+const LOADS: [&str; 7] = [
+    "--threads 1",
+    "--threads 4",
+    "--threads 8 --segment 20000",
+    "--threads 4 --batch 7 --segment 50000",
+    "--threads 8 --buffered --segment 100000",
+    "--threads 1 --batch 100 --payload 1000",
+    "--threads 2 --batch 3 --payload 5000 --buffered --segment 30000",
+];
+
+#[test]
+fn every_kill_leaves_what_was_acknowledged() {
+    let mut random = Random::for_test("every_kill_leaves_what_was_acknowledged");
+    let site = Site::new();
+    let (mut acks, mut history) = (Vec::new(), Vec::new());
+    for round in 0..KILLS {
+        // None at all: the kill meets opening, or recovering from the kill before.
+        let heard = if round % 4 == 3 { 0 } else { 1 + random.below(1500) };
+        let mut writer = site.start(LOADS[round % LOADS.len()]);
+        acks.extend(writer.acks(heard));
+        acks.extend(writer.kill());
+        site.prove(&acks);
+        history = site.dump_after(&history);
+    }
+    let events = history.split(|byte| *byte == b'\n').count() - 1;
+    println!("{KILLS} kills, {} acknowledged, {events} events, none lost", lines(&acks).count());
+}
+
+/// The kill comes within the first moments of a store, whatever it is doing then.
+#[test]
+fn a_kill_while_a_store_is_created_leaves_one_that_opens() {
+    let mut random = Random::for_test("a_kill_while_a_store_is_created_leaves_one_that_opens");
+    for _ in 0..20 {
+        let site = Site::new();
+        let writer = site.start("--threads 1");
+        let started = Instant::now();
+        let moment = Duration::from_micros(random.below(20_000));
+        while started.elapsed() < moment {
+            std::thread::yield_now();
+        }
+        let acks = writer.kill();
+        site.prove(&acks);
+        site.dump_after(b"");
+    }
+}
+
+#[test]
+fn a_second_process_is_kept_out_while_the_first_goes_on() {
+    let site = Site::new();
+    let mut holder = site.start("--threads 1");
+    holder.acks(1);
+
+    let refused = Store::open(&site.store).unwrap_err();
+    assert_eq!((refused.kind(), refused.locked_by()), (ErrorKind::Locked, Some(holder.child.id())));
+    let started = Instant::now();
+    let wait = Duration::from_millis(30);
+    assert_eq!(kind_of(Store::builder(&site.store).open_within(wait)), ErrorKind::Locked);
+    assert!(started.elapsed() >= wait);
+    let other = site.run("--count 1", b"");
+    assert_eq!(other.status.code(), Some(REFUSED), "{}", text(&other.stderr));
+    assert!(text(&other.stderr).contains(&format!("process {}", holder.child.id())));
+
+    let head = Store::open_read_only(&site.store).unwrap().head().unwrap().position();
+    while position_of(&holder.acks(1)) <= head {}
+
+    let store = site.store.clone();
+    let waiting = std::thread::spawn(move || Store::builder(store).open_within(FOREVER));
+    let acks = holder.kill();
+    let store = waiting.join().unwrap().unwrap();
+    assert!(!store.open_report().clean);
+    assert!(lines(&acks).all(|ack| position_of(ack) <= store.head().unwrap().position()));
+}
+
+#[test]
+fn many_processes_take_turns() {
+    const PROCESSES: usize = 8;
+    const TURNS: usize = 5;
+    let site = Site::new();
+    let mut acks = Vec::new();
+    for _ in 0..TURNS {
+        let start = || site.start("--threads 1 --count 1 --wait 20");
+        let writers: Vec<_> = (0..PROCESSES).map(|_| start()).collect();
+        writers.into_iter().for_each(|writer| acks.extend(writer.finish()));
+    }
+    let mut positions: Vec<u64> = lines(&acks).map(|ack| position_of(ack).get()).collect();
+    positions.sort_unstable();
+    assert!(positions.into_iter().eq(1..=(PROCESSES * TURNS) as u64));
+    site.prove(&acks);
+}
+
+#[test]
+fn a_reader_beside_a_writer_sees_what_was_acknowledged() {
+    let site = Site::new();
+    let mut writer = site.start("--threads 4 --batch 2 --segment 20000");
+    let mut acks = Vec::new();
+    for _ in 0..15 {
+        acks.extend(writer.acks(200));
+        let reader = Store::open_read_only(&site.store).unwrap();
+        let head = reader.head().unwrap().position();
+        for ack in lines(&acks) {
+            assert!(reader.at(position_of(ack)).unwrap().is_some(), "{} of {head}", text(ack));
+        }
+        let seen = reader.read(Query::all()).map(|event| event.unwrap().position());
+        assert!(seen.eq((1..=head.get()).map(Position::from)));
+        let report = reader.verify().unwrap();
+        assert!(report.is_clean(), "{report}");
+    }
+    acks.extend(writer.kill());
+    site.prove(&acks);
+}
+
+#[test]
+fn a_count_ends_in_a_clean_close() {
+    let site = Site::new();
+    let acks = site.start("--count 100 --threads 3 --batch 7").finish();
+    assert_eq!(lines(&acks).count(), 100);
+    let store = Store::open(&site.store).unwrap();
+    assert!(store.open_report().clean);
+    assert_eq!(store.stats().events, 100);
+}
+
+#[test]
+fn refusals_are_said_and_counted() {
+    let site = Site::new();
+    let output = site.run("--threads 1 --count 1 --payload 5000000 --errors 3", b"");
+    assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
+    let said: Vec<_> = lines(&output.stdout).collect();
+    assert_eq!(said.len(), 3);
+    assert!(said.iter().all(|line| text(line).starts_with("err TooLarge the payload has 5000000 bytes")));
+}
+
+/// Whoever reads the lines may stop reading.
+#[test]
+fn nobody_listening_is_no_failure() {
+    let site = Site::new();
+    let mut child = site.command("--threads 4").spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.starts_with("ack "), "{first:?}");
+    let output = within(FOREVER, "ending", move || child.wait_with_output().unwrap());
+    assert_eq!(output.status.code(), Some(FINE));
+    assert!(!text(&output.stderr).contains("panic"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_check_tells_true_lines_from_invented_ones() {
+    let site = Site::new();
+    let acks = site.start("--count 1000 --threads 2").finish();
+    let cases: [(&[u8], i32); 8] = [
+        (b"", FINE),
+        (b"err NoSpace the disk is full\nack\nack x\n\xff\n\nsomething else\n", FINE),
+        (b"ack 100", FINE), // torn off `ack 1000`, which is there, too
+        (b"ac", FINE),
+        (b"ack 1001\n", LOST),
+        (b"ack 1001", LOST),
+        (b"ack 0\n", LOST),
+        (b"ack 7\n", LOST), // a second event cannot have got this position
+    ];
+    for (more, code) in cases {
+        let output = site.run("--check", &[&acks, more].concat());
+        assert_eq!(output.status.code(), Some(code), "{:?}: {}", text(more), text(&output.stderr));
+    }
+}
+
+/// The check looks at contents, not only at positions.
+#[test]
+fn the_check_finds_an_event_of_somebody_else() {
+    for (entity, kind) in [("thread:0", "crash_me.appended"), ("thread:0", "other"), ("other", "other")] {
+        let site = Site::new();
+        let acks = site.start("--count 10 --threads 1").finish();
+        let store = Store::open(&site.store).unwrap();
+        let receipt = store.append(entity, &annals::Raw(kind, "a payload of some length")).unwrap();
+        store.close().unwrap();
+        let more = format!("ack {}\n", receipt.position());
+        let output = site.run("--check", &[&acks, more.as_bytes()].concat());
+        assert_eq!(output.status.code(), Some(LOST), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn damage_is_reported_and_healing_it_helps() {
+    let site = Site::new();
+    let acks = site.start("--count 500 --segment 20000").finish();
+    let mut segments: Vec<PathBuf> =
+        std::fs::read_dir(site.store.join("segments")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.sort();
+    let sealed = &segments[1];
+    assert!(segments.len() > 3, "{segments:?}");
+    let whole = std::fs::read(sealed).unwrap();
+    for offset in [0, 100, 1000, whole.len() / 2, whole.len() - 64] {
+        let mut damaged = whole.clone();
+        damaged[offset] ^= 0x10;
+        std::fs::write(sealed, &damaged).unwrap();
+        for job in ["--check", "--dump", "--count 1"] {
+            let output = site.run(job, &acks);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(REFUSED), "{job} with byte {offset} flipped: {said}");
+            assert!(said.contains("Corrupt"), "{said}");
+        }
+        std::fs::write(sealed, &whole).unwrap();
+    }
+    site.prove(&acks);
+    site.dump_after(b"");
+}
+
+#[test]
+fn usage_is_told_apart_from_failure() {
+    let site = Site::new();
+    let wrong = [
+        "--unknown",
+        "anything",
+        "--threads",
+        "--threads x",
+        "--threads 0",
+        "--batch 0",
+        "--count -1",
+        "--segment 99999999999",
+        "--check --dump",
+    ];
+    for options in wrong {
+        let output = site.run(options, b"");
+        assert_eq!(output.status.code(), Some(WRONG_USAGE), "{options}");
+        assert!(text(&output.stderr).contains("usage: "), "{options}");
+    }
+    for directory in ["", "absent"] {
+        let mut command = site.command("--dump");
+        command.env("ANNALS_DIR", directory);
+        if directory == "absent" {
+            command.env_remove("ANNALS_DIR");
+        }
+        assert_eq!(command.output().unwrap().status.code(), Some(WRONG_USAGE), "ANNALS_DIR {directory}");
+    }
+    assert_eq!(site.run("--help", b"").status.code(), Some(FINE));
+    assert!(!site.store.exists(), "nothing of this opens a store");
+}
+
+/// A place for one store, and `crash_me` to work on it.
+struct Site {
+    store: PathBuf,
+    _directory: TempDir,
+}
+
+impl Site {
+    fn new() -> Site {
+        let directory = TempDir::new().unwrap();
+        Site { store: directory.path().join("store"), _directory: directory }
+    }
+
+    fn command(&self, options: &str) -> Command {
+        let mut command = Command::new(crash_me());
+        command.args(options.split_whitespace()).env("ANNALS_DIR", &self.store);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn start(&self, options: &str) -> Writer {
+        let mut child = self.command(options).spawn().unwrap();
+        let lines = read_in_background(child.stdout.take().unwrap());
+        Writer { child, lines }
+    }
+
+    fn run(&self, options: &str, input: &[u8]) -> Output {
+        let mut child = self.command(options).spawn().unwrap();
+        // It need not read to the end, or at all.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap()
+    }
+
+    fn prove(&self, acks: &[u8]) {
+        let output = self.run("--check", acks);
+        assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
+        let counted = format!("{} acknowledged, 0 other lines, 0 faults", lines(acks).count());
+        assert!(text(&output.stderr).contains(&counted), "{}", text(&output.stderr));
+    }
+
+    /// Verifies the store. What an earlier dump showed must be there still, byte for byte.
+    fn dump_after(&self, earlier: &[u8]) -> Vec<u8> {
+        let output = self.run("--dump", b"");
+        assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
+        assert!(output.stdout.starts_with(earlier), "history has changed");
+        output.stdout
+    }
+}
+
+/// A process that appends. It is killed at the latest when the test ends.
+struct Writer {
+    child: Child,
+    lines: Receiver<Vec<u8>>,
+}
+
+impl Writer {
+    /// The next so many lines, which must be acknowledgements.
+    fn acks(&mut self, count: u64) -> Vec<u8> {
+        let acks =
+            (0..count).flat_map(|_| self.lines.recv_timeout(FOREVER).expect("it should go on")).collect();
+        assert_all_acks(&acks);
+        acks
+    }
+
+    /// Kills it, and gives what it still got out.
+    fn kill(mut self) -> Vec<u8> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.rest()
+    }
+
+    /// Waits for it to end by itself, and gives what it said.
+    fn finish(mut self) -> Vec<u8> {
+        let acks = self.rest();
+        assert_eq!(self.child.wait().unwrap().code(), Some(FINE), "{}", self.errors());
+        acks
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        let mut acks = Vec::new();
+        loop {
+            match self.lines.recv_timeout(FOREVER) {
+                Ok(line) => acks.extend(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("it neither speaks nor ends"),
+            }
+        }
+        assert_all_acks(&acks);
+        acks
+    }
+
+    fn errors(&mut self) -> String {
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        said
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whole lines only: the last one may be torn by the kill.
+fn read_in_background(output: ChildStdout) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        loop {
+            let mut line = Vec::new();
+            let read = output.read_until(b'\n', &mut line);
+            if read.is_err() || !line.ends_with(b"\n") || sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+fn assert_all_acks(lines_said: &Vec<u8>) {
+    if let Some(other) = lines(lines_said).find(|line| !line.starts_with(b"ack ")) {
+        panic!("crash_me said {:?}", text(other));
+    }
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split_inclusive(|byte| *byte == b'\n')
+}
+
+fn position_of(ack: &[u8]) -> Position {
+    text(ack).trim_end().strip_prefix("ack ").and_then(|position| position.parse().ok()).expect("an ack line")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Examples lie beside the directory of the test binary.
+fn crash_me() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let program = profile.join("examples").join(format!("crash_me{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        program.exists(),
+        "{} is missing; `cargo test` builds it, or `cargo build --example crash_me`",
+        program.display()
+    );
+    program
+}

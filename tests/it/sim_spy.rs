@@ -3,7 +3,6 @@
 //! Rules: a file whose sync failed is never synced again through the same handle; once
 //! [`Spy::freeze`] was called (the store has said that it is poisoned), nothing is changed.
 
-use std::any::Any;
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};

@@ -3,12 +3,14 @@
 
 use std::io;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use annals::disk::{Access, Disk, DiskFile, Lock, MemDisk};
 use annals::{
-    Append, Appended, Builder, Error, ErrorKind, Expected, Query, Raw, RecordedEvent, Store, Version,
+    Append, Appended, Builder, Error, ErrorKind, EventData, Expected, Query, Raw, RecordedEvent, Store,
+    Version,
 };
 
 /// Longer than anything takes; whoever waits so long waits for ever.
@@ -160,6 +162,26 @@ pub fn positions(read: annals::Read) -> Vec<u64> {
     all(read).iter().map(|event| event.position().get()).collect()
 }
 
+/// An event whose payload is these bytes as they are.
+pub struct Bytes<'a>(pub &'a str, pub Vec<u8>);
+
+impl EventData for Bytes<'_> {
+    fn kind(&self) -> &str {
+        self.0
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        out.extend_from_slice(&self.1);
+        Ok(())
+    }
+}
+
+/// The time so many microseconds after 1970, or before.
+pub fn at(micros: i64) -> SystemTime {
+    let distance = Duration::from_micros(micros.unsigned_abs());
+    if micros < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
+}
+
 /// Appends `events` events to one entity, one append each.
 pub fn fill(store: &Store, entity: &str, events: u64) {
     for number in 0..events {
@@ -228,6 +250,7 @@ impl Random {
 pub struct GatedDisk {
     disk: MemDisk,
     gate: Arc<Gate>,
+    other_syncs: Arc<AtomicU64>,
 }
 
 /// What stands in front of the syncs of a [`GatedDisk`].
@@ -242,7 +265,9 @@ struct GateState {
     is_held: bool,
     /// Syncs that reached the gate.
     arrived: u64,
+    /// What happens to those that pass it, and to those after so many.
     behind: Behind,
+    later: Option<(u64, Behind)>,
 }
 
 /// What happens to a sync that passes the gate.
@@ -262,6 +287,11 @@ impl GatedDisk {
     pub fn gate(&self) -> &Gate {
         &self.gate
     }
+
+    /// Syncs of other files than segments, which pass no gate.
+    pub fn other_syncs(&self) -> u64 {
+        self.other_syncs.load(Ordering::SeqCst)
+    }
 }
 
 impl Gate {
@@ -274,6 +304,12 @@ impl Gate {
     /// From now on.
     pub fn set_behind(&self, behind: Behind) {
         self.lock().behind = behind;
+    }
+
+    /// From the sync after the next `syncs` on.
+    pub fn set_behind_after(&self, syncs: u64, behind: Behind) {
+        let mut state = self.lock();
+        state.later = Some((state.arrived + syncs, behind));
     }
 
     /// How many syncs came here so far.
@@ -291,9 +327,11 @@ impl Gate {
     fn pass(&self) -> io::Result<()> {
         let mut state = self.lock();
         state.arrived += 1;
+        let number = state.arrived;
         self.changed.notify_all();
         let state = self.changed.wait_while(state, |state| state.is_held).unwrap();
-        let behind = state.behind;
+        let later = state.later.filter(|(after, _)| number > *after);
+        let behind = later.map_or(state.behind, |(_, behind)| behind);
         drop(state);
         match behind {
             Behind::Sync => Ok(()),
@@ -321,7 +359,7 @@ impl Disk for GatedDisk {
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let file = self.disk.open(path, access)?;
         let gate = path.starts_with("segments/").then(|| self.gate.clone());
-        Ok(Box::new(GatedFile { file, gate }))
+        Ok(Box::new(GatedFile { file, gate, other_syncs: self.other_syncs.clone() }))
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
@@ -368,6 +406,7 @@ impl Disk for GatedDisk {
 struct GatedFile {
     file: Box<dyn DiskFile>,
     gate: Option<Arc<Gate>>,
+    other_syncs: Arc<AtomicU64>,
 }
 
 impl DiskFile for GatedFile {
@@ -388,7 +427,10 @@ impl DiskFile for GatedFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.gate.as_ref().map_or(Ok(()), |gate| gate.pass())?;
+        match &self.gate {
+            Some(gate) => gate.pass()?,
+            None => drop(self.other_syncs.fetch_add(1, Ordering::SeqCst)),
+        }
         self.file.sync()
     }
 

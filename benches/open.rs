@@ -1,0 +1,183 @@
+//! How long opening takes: after a clean close, and after kill -9.
+//!
+//! Every measurement has a store and two processes of its own. The first fills the store with
+//! `--size` events and makes them durable; then it either closes it, or waits idle and is killed
+//! with SIGKILL. The second opens it, so that nothing but opening is in its time and memory. The
+//! page cache is warm; what was not durable in it is read again from the device.
+//!
+//! `cargo bench --bench open -- --help` names the options.
+
+mod support;
+
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use annals::Store;
+use serde_json::{Value, json};
+use support::options::Options;
+use support::place::Place;
+use support::report::{Column, Figures};
+use support::rounds::{Bench, Cell, Measured, run};
+use support::sample::{Sample, open_buffered};
+use support::{Failure, float};
+
+const BENCH: Bench = Bench {
+    name: "open",
+    columns: &[
+        Column { figure: "open_ms", title: "open ms" },
+        Column { figure: "resident_bytes_per_event", title: "resident bytes/event" },
+        Column { figure: "bytes_read", title: "bytes read" },
+        Column { figure: "segments", title: "segments" },
+    ],
+};
+
+/// How the filling process ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Closed,
+    Killed,
+}
+
+/// What a child process is told to do: the first argument, then the store's directory.
+const FILL_AND_CLOSE: &str = "--fill-and-close";
+const FILL_AND_WAIT: &str = "--fill-and-wait";
+const OPEN: &str = "--open";
+
+fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [FILL_AND_CLOSE, directory, events] => Ok(fill(directory, events)?.close()?),
+        [FILL_AND_WAIT, directory, events] => wait_for_the_end(fill(directory, events)?),
+        [OPEN, directory] => open(directory),
+        _ => measure_all(&Options::from_command_line()),
+    }
+}
+
+fn measure_all(options: &Options) -> Result<(), Failure> {
+    let place = Place::new(&options.directory, BENCH.name)?;
+    let cells = [("after-close", End::Closed), ("after-kill-9", End::Killed)];
+    run(&BENCH, options, &place, cells.map(|(name, end)| cell(name, end, options, &place)).into())
+}
+
+fn cell<'a>(name: &str, end: End, options: &'a Options, place: &'a Place) -> Cell<'a> {
+    Cell {
+        name: name.to_owned(),
+        parameters: serde_json::Map::from_iter([("size_events".to_owned(), options.events.into())]),
+        goal: None,
+        is_durable: false,
+        measure: Box::new(move || measure(place, options.events, end)),
+    }
+}
+
+/// Fills a store, ends its process, and lets another one open it.
+fn measure(place: &Place, events: u64, end: End) -> Result<Measured, Failure> {
+    let directory = place.store("store");
+    let path = directory.to_str().ok_or("the directory's name is not UTF-8")?;
+    match end {
+        End::Closed => drop(Process::start(&[FILL_AND_CLOSE, path, &events.to_string()])?.finish()?),
+        End::Killed => Process::start(&[FILL_AND_WAIT, path, &events.to_string()])?.kill_when_ready()?,
+    }
+    let opened = Process::start(&[OPEN, path])?.finish()?;
+    let measured = Opened(serde_json::from_str(&opened)?).measured(events)?;
+    place.clear(&directory)?;
+    Ok(measured)
+}
+
+/// This program, started as another process.
+struct Process {
+    child: Child,
+    says: BufReader<ChildStdout>,
+}
+
+impl Process {
+    fn start(arguments: &[&str]) -> io::Result<Process> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let command = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let says = BufReader::new(child.stdout.take().expect("it was piped"));
+        Ok(Process { child, says })
+    }
+
+    /// Waits until it ends well, and gives what it said.
+    fn finish(mut self) -> Result<String, Failure> {
+        let said = io::read_to_string(&mut self.says)?;
+        let status = self.child.wait()?;
+        if status.success() { Ok(said) } else { Err(format!("a child ended: {status}").into()) }
+    }
+
+    /// Waits for its first line, then kills it with SIGKILL.
+    fn kill_when_ready(mut self) -> Result<(), Failure> {
+        let mut line = String::new();
+        self.says.read_line(&mut line)?;
+        self.child.kill()?;
+        let status = self.child.wait()?;
+        if line == READY { Ok(()) } else { Err(format!("a child did not get ready: {status}").into()) }
+    }
+}
+
+/// What a filling process says before it waits to be killed.
+const READY: &str = "ready\n";
+
+fn fill(directory: &str, events: &str) -> Result<Store, Failure> {
+    let store = open_buffered(Path::new(directory))?;
+    Sample::new().fill(&store, events.parse()?)?;
+    Ok(store)
+}
+
+/// Waits with the store open. If nobody kills it, the end of its input ends it.
+fn wait_for_the_end(store: Store) -> Result<(), Failure> {
+    print!("{READY}");
+    io::Write::flush(&mut io::stdout())?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    drop(store);
+    Ok(())
+}
+
+/// Opens a store in this fresh process, and says what that took.
+fn open(directory: &str) -> Result<(), Failure> {
+    let before = resident_bytes();
+    let began = Instant::now();
+    let store = Store::open(directory)?;
+    let took = began.elapsed();
+    let report = store.open_report();
+    let said = json!({
+        "open_ms": took.as_secs_f64() * 1e3,
+        "resident_bytes": resident_bytes().saturating_sub(before),
+        "events": report.events,
+        "is_clean": report.clean,
+        "bytes_read": report.bytes_read,
+        "segments": report.segments,
+        "report": report.to_string(),
+    });
+    println!("{said}");
+    Ok(store.close()?)
+}
+
+/// What the opening process said.
+struct Opened(Value);
+
+impl Opened {
+    fn measured(&self, events: u64) -> Result<Measured, Failure> {
+        assert_eq!(self.0["events"], events, "everything is there");
+        let figures: Figures = vec![
+            ("open_ms", self.figure("open_ms")?),
+            ("resident_bytes_per_event", self.figure("resident_bytes")? / float(events)),
+            ("bytes_read", self.figure("bytes_read")?),
+            ("segments", self.figure("segments")?),
+        ];
+        Ok(Measured { figures, note: self.0["report"].as_str().map(str::to_owned) })
+    }
+
+    fn figure(&self, name: &str) -> Result<f64, Failure> {
+        self.0[name].as_f64().ok_or_else(|| format!("the child did not say {name}").into())
+    }
+}
+
+/// This process's memory that is not swapped out; 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    kilobytes.and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or_default() * 1024
+}

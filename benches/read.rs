@@ -1,0 +1,182 @@
+//! How fast reads are: replay, streams, single events by id, the newest few.
+//!
+//! One store of `--size` events, filled once and made durable; nobody appends meanwhile. "Raw" looks
+//! at every byte of a payload without decoding it. Checksums are verified on every read, as always.
+//!
+//! `cargo bench --bench read -- --help` names the options.
+
+mod support;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use annals::{Error, EventId, Position, Query, Read, RecordedEvent, Store};
+use serde_json::json;
+use support::latency::Latency;
+use support::options::Options;
+use support::place::{Place, bytes_in};
+use support::report::{Column, Figures, Goal};
+use support::rounds::{Bench, Cell, run};
+use support::sample::{ENTITIES, Order, OrderRef, Sample, entity, open_buffered, scattered};
+use support::{Failure, float};
+
+const BENCH: Bench = Bench {
+    name: "read",
+    columns: &[
+        Column { figure: "events_per_s", title: "events/s" },
+        Column { figure: "p50_us", title: "p50 us" },
+        Column { figure: "p99_us", title: "p99 us" },
+        Column { figure: "p99_9_us", title: "p99.9 us" },
+        Column { figure: "max_us", title: "max us" },
+        Column { figure: "bytes_per_event", title: "bytes/event" },
+    ],
+};
+
+/// How many different events are fetched by id.
+const IDS: u64 = 100_000;
+
+fn main() -> Result<(), Failure> {
+    let options = Options::from_command_line();
+    let place = Place::new(&options.directory, BENCH.name)?;
+    let directory = place.store("store");
+    let store = open_buffered(&directory)?;
+    Sample::new().fill(&store, options.events)?;
+    let stored = Stored { store: &store, events: options.events, time: options.time };
+    let mut cells = stored.cells()?;
+    for cell in &mut cells {
+        cell.parameters.insert("size_events".to_owned(), options.events.into());
+    }
+    let disk = float(bytes_in(&directory)?) / float(options.events);
+    cells.push(cell("disk", None, move || Ok(vec![("bytes_per_event", disk)])));
+    run(&BENCH, &options, &place, cells)?;
+    Ok(store.close()?)
+}
+
+fn cell<'a>(
+    name: &str,
+    goal: Option<Goal>,
+    mut measure: impl FnMut() -> Result<Figures, Error> + 'a,
+) -> Cell<'a> {
+    Cell {
+        name: name.to_owned(),
+        parameters: serde_json::Map::new(),
+        goal,
+        is_durable: false,
+        measure: Box::new(move || Ok(measure()?.into())),
+    }
+}
+
+/// The store that is read, and for how long.
+#[derive(Clone, Copy)]
+struct Stored<'a> {
+    store: &'a Store,
+    events: u64,
+    time: Duration,
+}
+
+impl<'a> Stored<'a> {
+    fn cells(self) -> Result<Vec<Cell<'a>>, Error> {
+        let decoded = Goal { figure: "events_per_s", at_least: 3e6 };
+        let ids = self.ids()?;
+        Ok(vec![
+            cell("replay/raw", None, move || self.replay(raw)),
+            cell("replay/decoded", Some(decoded), move || self.replay(owned)),
+            cell("replay/decoded-borrowed", None, move || self.replay(borrowed)),
+            self.stream("stream/raw", raw),
+            self.stream("stream/decoded", owned),
+            cell("stream/newest-10", None, move || {
+                self.over_entities(|entity| each(self.store.stream(entity).backwards().limit(10), raw))
+            }),
+            cell("all/newest-10", None, move || {
+                self.over_entities(|_| each(self.store.read(Query::all()).backwards().limit(10), raw))
+            }),
+            cell("get", None, move || self.get(&ids)),
+        ])
+    }
+
+    /// Reads everything, again and again until the time is up.
+    fn replay(&self, look: fn(&RecordedEvent) -> Result<(), Error>) -> Result<Figures, Error> {
+        let began = Instant::now();
+        let mut events = 0;
+        while events == 0 || began.elapsed() < self.time {
+            events += each(self.store.read(Query::all()), look)?;
+        }
+        assert!(events.is_multiple_of(self.events), "a replay sees every event");
+        Ok(vec![("events_per_s", float(events) / began.elapsed().as_secs_f64())])
+    }
+
+    /// Reads one entity's whole stream after the other's.
+    fn stream(self, name: &str, look: fn(&RecordedEvent) -> Result<(), Error>) -> Cell<'a> {
+        let measure = move || self.over_entities(|entity| each(self.store.stream(entity), look));
+        let mut cell = cell(name, None, measure);
+        cell.parameters.insert("events_per_stream".to_owned(), json!(self.events / ENTITIES));
+        cell
+    }
+
+    /// Times a read per entity, entities in no visible order, until the time is up.
+    fn over_entities(&self, read: impl Fn(String) -> Result<u64, Error>) -> Result<Figures, Error> {
+        let mut latency = Latency::new();
+        let deadline = Instant::now() + self.time;
+        for step in 0.. {
+            let entity = entity(scattered(step, ENTITIES));
+            let began = Instant::now();
+            let events = read(entity)?;
+            latency.record(began.elapsed());
+            assert!(events > 0, "every entity has events");
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        Ok(latency.figures())
+    }
+
+    /// Fetches each event once. A look at the clock, some 20 ns, is in each time.
+    fn get(&self, ids: &[EventId]) -> Result<Figures, Error> {
+        let mut latency = Latency::new();
+        for id in ids {
+            let began = Instant::now();
+            let event = self.store.get(*id)?.expect("the id is of an event that is there");
+            raw(&event)?;
+            latency.record(began.elapsed());
+        }
+        Ok(latency.figures())
+    }
+
+    /// The ids of different events all over the store, in no visible order.
+    fn ids(&self) -> Result<Vec<EventId>, Error> {
+        let positions = (0..IDS.min(self.events)).map(|step| 1 + scattered(step, self.events));
+        positions
+            .map(|position| {
+                let event = self.store.at(Position::from(position))?;
+                Ok(event.expect("positions have no gaps").id())
+            })
+            .collect()
+    }
+}
+
+/// Looks at every event of a read, and counts them.
+fn each(read: Read, look: impl Fn(&RecordedEvent) -> Result<(), Error>) -> Result<u64, Error> {
+    let mut events = 0;
+    for event in read {
+        look(&event?)?;
+        events += 1;
+    }
+    Ok(events)
+}
+
+/// Looks at every byte of the payload.
+fn raw(event: &RecordedEvent) -> Result<(), Error> {
+    let sum = event.payload()?.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    black_box(sum);
+    Ok(())
+}
+
+fn owned(event: &RecordedEvent) -> Result<(), Error> {
+    black_box(event.decode::<Order>()?);
+    Ok(())
+}
+
+fn borrowed(event: &RecordedEvent) -> Result<(), Error> {
+    black_box(event.decode::<OrderRef<'_>>()?);
+    Ok(())
+}
