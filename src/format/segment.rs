@@ -174,7 +174,7 @@ impl Seal {
 /// with zeros.
 const ATTESTATION_FIXED: usize = 152;
 /// Reason and author are for people; more than this is no reason.
-const ATTESTATION_TEXT_MAX: u32 = 4096;
+const ATTESTATION_TEXT_MAX: usize = 4096;
 
 /// Stands where frames were removed on purpose; legal only in a rewritten segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,13 +195,15 @@ pub(crate) struct Attestation<'a> {
 
 impl<'a> Attestation<'a> {
     /// The longest one.
-    pub(crate) const BYTES_MAX: usize = ATTESTATION_FIXED + 4096;
+    pub(crate) const BYTES_MAX: usize = ATTESTATION_FIXED + ATTESTATION_TEXT_MAX;
 
     pub(crate) fn read(bytes: &'a [u8]) -> Result<(Attestation<'a>, usize), Damage> {
         const SHORT: Damage = Damage::Bad("an attestation is cut off");
         let fixed = bytes.first_chunk::<ATTESTATION_FIXED>().ok_or(SHORT)?;
-        let text_bytes = u32_at(fixed, 36).min(ATTESTATION_TEXT_MAX);
-        let text_bytes = usize::try_from(text_bytes).expect("at most 4,096");
+        let text_bytes = usize::try_from(u32_at(fixed, 36)).unwrap_or(usize::MAX);
+        if text_bytes > ATTESTATION_TEXT_MAX {
+            return Err(Damage::Bad("an attestation's text is longer than one can be"));
+        }
         let length = aligned(ATTESTATION_FIXED + text_bytes);
         let whole = bytes.get(..length).ok_or(SHORT)?;
         if checksum(&[&whole[..8], &whole[12..]]) != u32_at(fixed, 8)

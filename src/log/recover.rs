@@ -45,7 +45,7 @@ pub(crate) struct Recovered {
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) -> Result<(), Error> + 'a;
 
 /// Event ids hold positions of 48 bits.
-const POSITION_MAX: u64 = 1 << 48;
+const POSITION_MAX: u64 = (1 << 48) - 1;
 
 /// How to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
