@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use annals::disk::{Access, Disk, DiskFile, Lock, SimDisk};
+use annals::disk::{Access, Disk, DiskFile, Fault, Lock, SimDisk};
 
 #[derive(Clone)]
 pub(crate) struct Spy {
@@ -56,7 +56,11 @@ struct Seen {
     unsyncable: HashSet<usize>,
     is_frozen: bool,
     broken: Vec<String>,
+    /// The next such call goes wrong.
+    trap: Option<Trap>,
 }
+
+type Trap = (What, &'static str, Fault);
 
 impl Spy {
     pub(crate) fn new(disk: SimDisk) -> Spy {
@@ -65,6 +69,11 @@ impl Spy {
 
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.lock().calls.clone()
+    }
+
+    /// Lets the next call of this kind on a path that begins so go wrong.
+    pub(crate) fn trap(&self, what: What, path: &'static str, fault: Fault) {
+        self.lock().trap = Some((what, path, fault));
     }
 
     /// Nothing may be changed from here on, until [`Spy::thaw`].
@@ -103,6 +112,9 @@ impl Spy {
     ) -> io::Result<T> {
         {
             let mut seen = self.lock();
+            if let Some((_, _, fault)) = seen.trap.take_if(|trap| trap.0 == what && path.starts_with(trap.1)) {
+                self.disk.fail(0, fault);
+            }
             if seen.is_frozen && what.changes() {
                 seen.broken.push(format!("{what:?} of {path:?} by a poisoned store"));
             }
