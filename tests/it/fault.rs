@@ -79,7 +79,8 @@ struct Run<'a> {
     settled: Vec<u64>,
     /// Those of the writer at work, with what it said.
     recent: Vec<(u64, Outcome)>,
-    is_poisoned: bool,
+    /// Something was answered with an error that is not the append's own fault.
+    has_trouble: bool,
     images: u64,
 }
 
@@ -102,7 +103,7 @@ impl<'a> Run<'a> {
             calls: 0,
             settled: Vec::new(),
             recent: Vec::new(),
-            is_poisoned: false,
+            has_trouble: false,
             images: 0,
         }
     }
@@ -112,7 +113,8 @@ impl<'a> Run<'a> {
         format!("seed {}, {:?} ({failed:?})", self.plan.seed, self.wrong)
     }
 
-    fn go(mut self) -> (Vec<Call>, u64, bool) {
+    /// Gives what was called, and how many images were looked at.
+    fn go(mut self) -> (Vec<Call>, u64) {
         let mut store = self.open();
         for action in &self.plan.actions {
             match action {
@@ -131,21 +133,26 @@ impl<'a> Run<'a> {
         self.go_on(store);
         let broken = self.spy.broken();
         assert!(broken.is_empty(), "{}: {broken:?}", self.place());
-        (self.spy.calls(), self.images, self.is_poisoned)
+        let calls = self.spy.calls();
+        assert!(!self.has_trouble || !calls.iter().all(is_bearable), "{}: it showed", self.place());
+        (calls, self.images)
     }
 
     /// Opens, the second time at the latest, and settles what became of everything before.
     fn open(&mut self) -> Store {
         let shape = self.plan.shapes[self.opened % self.plan.shapes.len()];
         self.opened += 1;
-        let open = || within(&|| self.place(), || shape.builder(self.spy.clone(), &self.gate).open());
-        let store = open().unwrap_or_else(|error| {
+        let open = |run: &Run<'_>| {
+            within(&|| run.place(), || shape.builder(run.spy.clone(), &run.gate).open())
+        };
+        let store = open(self).unwrap_or_else(|error| {
             let expected = matches!(error.kind(), ErrorKind::Io | ErrorKind::NoSpace);
             assert!(expected && !matches!(self.wrong, Wrong::Nothing), "{}: {error}", self.place());
+            self.has_trouble = true;
             if let Wrong::From(..) = self.wrong {
                 self.disk.heal();
             }
-            open().unwrap_or_else(|error| panic!("{}: does not open again: {error}", self.place()))
+            open(self).unwrap_or_else(|error| panic!("{}: does not open again: {error}", self.place()))
         });
         // Reading may fail, too, if the fault is still to come.
         let events = dump(&store).or_else(|_| {
@@ -156,7 +163,6 @@ impl<'a> Run<'a> {
         let found = self.check(&events, Outcome::Written);
         self.settled = found;
         self.recent.clear();
-        self.is_poisoned = false;
         self.calls = self.spy.calls().len();
         store
     }
@@ -191,32 +197,22 @@ impl<'a> Run<'a> {
     }
 
     fn outcome(&mut self, planned: &Planned, answer: &Result<Appended, Error>) -> Outcome {
-        match answer {
-            Ok(receipt) => {
-                assert!(!self.is_poisoned && !receipt.replayed(), "{}: {receipt:?}", self.place());
-                if planned.is_synced(self.shape()) { Outcome::Durable } else { Outcome::Written }
-            }
-            Err(error) => match error.kind() {
-                ErrorKind::CommitUnknown => {
-                    assert!(!self.is_poisoned, "{}: {error}", self.place());
-                    self.poisoned();
-                    Outcome::Unknown
-                }
-                ErrorKind::Poisoned => {
-                    self.poisoned();
-                    Outcome::Refused
-                }
-                ErrorKind::NoSpace | ErrorKind::Io | ErrorKind::TooLarge => {
-                    assert!(!self.is_poisoned || error.kind() == ErrorKind::TooLarge, "{}: {error}", self.place());
-                    Outcome::Refused
-                }
-                _ => panic!("{}: {error}", self.place()),
-            },
+        let Err(error) = answer else {
+            return if planned.is_synced(self.shape()) { Outcome::Durable } else { Outcome::Written };
+        };
+        match error.kind() {
+            ErrorKind::TooLarge => return Outcome::Refused,
+            ErrorKind::CommitUnknown | ErrorKind::Poisoned => self.poisoned(error),
+            ErrorKind::NoSpace | ErrorKind::Io => self.has_trouble = true,
+            _ => panic!("{}: {error}", self.place()),
         }
+        if error.is_definite() { Outcome::Refused } else { Outcome::Unknown }
     }
 
-    fn poisoned(&mut self) {
-        // Others of the same group may still be told that their outcome is not known.
+    fn poisoned(&mut self, error: &Error) {
+        self.has_trouble = true;
+        let calls = self.spy.calls();
+        assert!(calls[self.calls..].iter().any(poisons), "{}: poisoned by nothing: {error}", self.place());
         self.spy.freeze();
     }
 
@@ -227,8 +223,11 @@ impl<'a> Run<'a> {
                 let accepted = self.recent.iter_mut().filter(|(_, outcome)| *outcome == Outcome::Written);
                 accepted.for_each(|(_, outcome)| *outcome = Outcome::Durable);
             }
-            Err(error) if matches!(error.kind(), ErrorKind::CommitUnknown | ErrorKind::Poisoned) => self.poisoned(),
-            Err(error) => panic!("{}: {error}", self.place()),
+            Err(error) => {
+                let expected = matches!(error.kind(), ErrorKind::CommitUnknown | ErrorKind::Poisoned);
+                assert!(expected, "{}: {error}", self.place());
+                self.poisoned(&error);
+            }
         }
     }
 
@@ -240,15 +239,18 @@ impl<'a> Run<'a> {
                 let head = store.head().unwrap().position().get();
                 assert_eq!(events.len() as u64, head, "{}: head and events differ", self.place());
             }
-            Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{}: {error}", self.place()),
+            Err(error) => {
+                let expected = matches!(error.kind(), ErrorKind::Io | ErrorKind::NoSpace);
+                assert!(expected, "{}: {error}", self.place());
+                self.has_trouble = true;
+            }
         }
     }
 
     fn close(&mut self, store: Store) {
-        let was_poisoned = self.recent.iter().any(|(_, outcome)| *outcome == Outcome::Unknown);
         let closed = within(&|| self.place(), || store.close());
-        assert!(!was_poisoned || closed.is_err(), "{}: closing a poisoned store says nothing", self.place());
-        self.spy.thaw();
+        assert!(!self.spy.thaw() || closed.is_err(), "{}: closing a poisoned store says nothing", self.place());
+        self.has_trouble |= closed.is_err();
         if closed.is_ok() {
             let accepted = self.recent.iter_mut().filter(|(_, outcome)| *outcome == Outcome::Written);
             accepted.for_each(|(_, outcome)| *outcome = Outcome::Durable);
@@ -284,6 +286,26 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Nobody need hear of it: what was interrupted or cut short can be gone on with.
+fn is_bearable(call: &Call) -> bool {
+    match (call.what, call.failed) {
+        (_, None | Some(Io::NotFound)) => true,
+        (What::Read | What::Write, Some(kind)) => kind == Io::Interrupted,
+        _ => false,
+    }
+}
+
+/// After which it is not known what is on the disk.
+fn poisons(call: &Call) -> bool {
+    match (call.what, call.failed) {
+        (_, None) => false,
+        (What::Write, Some(Io::StorageFull | Io::WriteZero)) => call.path == "MARK",
+        (What::Write, Some(kind)) => kind != Io::Interrupted,
+        (What::Sync | What::SyncDirectory | What::SetLength | What::Rename | What::Remove, Some(_)) => true,
+        _ => false,
+    }
+}
+
 fn is_lossy(call: &Call) -> bool {
     call.what == What::Sync && call.failed.is_some() && call.path.starts_with("segments/")
 }
@@ -302,7 +324,7 @@ fn sweep(test: &str, salt: u64, plans: u64, wrongs: &[fn(u64) -> Wrong]) {
     let (mut runs, mut images) = (0, 0);
     for n in 0..plans * heavy() {
         let plan = Plan::new(seed().wrapping_mul(1_000_003).wrapping_add(salt * 100_003 + n), 12);
-        let (calls, _, _) = Run::new(&plan, Wrong::Nothing).go();
+        let (calls, _) = Run::new(&plan, Wrong::Nothing).go();
         for nth in 0..calls.len() as u64 {
             for wrong in wrongs {
                 let wrong = wrong(nth);

@@ -81,8 +81,9 @@ impl Spy {
         self.lock().is_frozen = true;
     }
 
-    pub(crate) fn thaw(&self) {
-        self.lock().is_frozen = false;
+    /// Says whether it was frozen.
+    pub(crate) fn thaw(&self) -> bool {
+        std::mem::take(&mut self.lock().is_frozen)
     }
 
     /// Which rules were broken.
@@ -199,7 +200,11 @@ impl DiskFile for SpyFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.call(What::Write, bytes.len(), || self.file.write_at(bytes, offset))
+        let written = self.call(What::Write, bytes.len(), || self.file.write_at(bytes, offset));
+        if let (Ok(0), Some(call)) = (&written, self.spy.lock().calls.last_mut()) {
+            call.failed = Some(io::ErrorKind::WriteZero);
+        }
+        written
     }
 
     fn length(&self) -> io::Result<u64> {

@@ -1,6 +1,7 @@
 //! What crash.rs, fault.rs and corrupt.rs once found, made small: each test tells its story.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
 use annals::Store;
 use annals::disk::{CrashMode, Fault, SimDisk};
@@ -84,4 +85,15 @@ fn a_segment_whose_header_never_reached_the_device_is_made_again() {
         let found = Store::on(stopped(&disk, CrashMode::Drop)).open().unwrap();
         assert_eq!(found.head().unwrap(), head);
     }
+}
+
+/// Found by fault.rs. A write that takes no bytes is a full disk (SPEC 1.4); it poisoned the store.
+#[test]
+fn a_write_that_takes_nothing_is_a_full_disk() {
+    let spy = Spy::new(SimDisk::new(1));
+    let store = Store::on(spy.clone()).space_probe_every(Duration::ZERO).open().unwrap();
+    spy.trap(What::Write, "segments/", Fault::Short(0));
+    let refused = planned(1, 100).append().commit(&store).unwrap_err();
+    assert_eq!(refused.kind(), annals::ErrorKind::NoSpace, "{refused}");
+    assert_eq!(planned(1, 100).append().commit(&store).unwrap().position().get(), 1);
 }
