@@ -171,13 +171,10 @@ impl Opening<'_, '_> {
             if is_last && self.purpose == Purpose::ReadBesideWriter && self.is_beyond_mark(*id) {
                 break;
             }
-            if is_last && self.is_debris(*id)? {
-                break;
-            }
-            let segment = self.open_existing(*id)?;
             if is_last {
-                self.last_segment(segment)?;
+                self.last_segment(*id)?;
             } else {
+                let segment = self.open_existing(*id)?;
                 let found = self.walk(&segment, u32::MAX)?;
                 match found.ending {
                     Ending::Sealed(seal) if segment.length()? == u64::from(seal.length) => {
@@ -206,10 +203,19 @@ impl Opening<'_, '_> {
         self.state.mark.as_ref().is_none_or(|mark| mark.segment < id)
     }
 
-    fn last_segment(&mut self, segment: Arc<SegmentFile>) -> Result<(), Error> {
+    fn last_segment(&mut self, id: SegmentId) -> Result<(), Error> {
+        if self.is_debris(id)? {
+            return Ok(());
+        }
+        let mut segment = self.open_existing(id)?;
         let clean = self.is_clean(&segment)?;
         if self.purpose == Purpose::Write && !clean {
             self.reread_from_device(&segment)?;
+            // Not even the header need have got there.
+            if self.is_debris(id)? {
+                return Ok(());
+            }
+            segment = self.open_existing(id)?;
         }
         let limit = match (&self.state.mark, self.purpose) {
             (Some(mark), Purpose::ReadBesideWriter) if mark.segment == segment.header.id => mark.durable_end,

@@ -1,6 +1,7 @@
 //! Every test of annals through its public API: one binary, one link, parallel threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod sim_spy; // a simulated disk that is watched
 mod sim_support;
 mod support; // the scenario language, payloads, seeded random numbers, the tally // seeds, planned appends and whole groups for the tests on simulated disks
 
