@@ -83,6 +83,7 @@ pub(crate) struct NewRecord<'a> {
 }
 
 /// A part of a record that is longer than its length field can say.
+#[derive(Debug)]
 pub(crate) struct TooLong {
     pub(crate) what: &'static str,
     pub(crate) bytes: usize,

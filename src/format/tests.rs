@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link, record_content};
+use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link};
 use super::frame::{self, Frame, FrameHeader};
 use super::manifest::{Lineage, Manifest, SealedSegment};
 use super::mark::{self, Mark};
@@ -124,7 +124,8 @@ fn golden_frame_of_one_event() {
     check_encoding(&story, 0);
     let record = record_at(&frame, 0);
     assert_eq!(record.fields, fields("account:alice", "account.opened"));
-    assert_eq!(record.private_parts().unwrap().unwrap(), (&[][..], &b"\x81\xa5owner\xa5Alice"[..]));
+    let parts = record.parts.clone().unwrap();
+    assert_eq!((parts.metadata, parts.payload), (&[][..], &b"\x81\xa5owner\xa5Alice"[..]));
 }
 
 #[test]
@@ -174,8 +175,11 @@ fn golden_frame_with_everything() {
     let found = [0, 1, 2].map(|index| record_at(&frame, index));
     assert_eq!(found.each_ref().map(|record| record.fields), [withdrawn, opened, deposited]);
     assert_eq!(record::tags(withdrawn.tag_bytes).collect::<Vec<_>>(), ["transfer:17", "urgent"]);
-    let private = found[0].private_parts().unwrap().unwrap();
-    assert_eq!(private, (&b"\xa8by phone"[..], &b"\x81\xa5cents\xcd\x01\xf4"[..]));
+    let private = found[0].parts.clone().unwrap();
+    assert_eq!(
+        (private.metadata, private.payload),
+        (&b"\xa8by phone"[..], &b"\x81\xa5cents\xcd\x01\xf4"[..])
+    );
 }
 
 #[test]
@@ -262,7 +266,7 @@ fn golden_erased_event() {
     let (before, after) = (record_at(&whole, 0), record_at(&erased, 0));
     assert_eq!((after.public, after.private), (before.public, None));
     assert_eq!(after.private_hash, *blake3::hash(before.private.unwrap()).as_bytes());
-    assert_eq!(record_content(&after), record_content(&before));
+    assert_eq!(after.content(), before.content());
     assert_eq!(erased.header.chain, whole.header.chain);
     assert_eq!(chain_of(&erased, 1, &original.header.chain_before), whole.header.chain);
 }
@@ -292,15 +296,15 @@ fn golden_chain() {
     let (one, full) = (story.frame(0), story.frame(1));
     let start = genesis(&story.header.store_id);
     let only = record_at(&one, 0);
-    let contents = [0, 1, 2].map(|index| record_content(&record_at(&full, index)));
+    let contents = [0, 1, 2].map(|index| record_at(&full, index).content());
     let body = body_content(&contents);
     let extended = extended_content(&body, full.extension);
     let private = blake3::hash(only.private.unwrap());
     let pieces: [(&[u8], &str); 12] = [
         (&start, "genesis: BLAKE3(03, store id)"),
         (private.as_bytes(), "private hash: BLAKE3(private part)"),
-        (&record_content(&only), "content: BLAKE3(00, public part, private hash)"),
-        (&block(&record_content(&only), &assigned(&one, 1)), "the block: content, assigned fields, zeros"),
+        (&only.content(), "content: BLAKE3(00, public part, private hash)"),
+        (&block(&only.content(), &assigned(&one, 1)), "the block: content, assigned fields, zeros"),
         (&one.header.chain, "chain: BLAKE3 of the block, keyed by the genesis"),
         (&contents[0], "content of event 0"),
         (&contents[1], "content of event 1"),
@@ -488,7 +492,7 @@ fn assigned(frame: &Frame<'_>, position: u64) -> Assigned {
 /// The chain a frame at `position` has, recomputed from its bytes.
 fn chain_of(frame: &Frame<'_>, position: u64, before: &Hash) -> Hash {
     let contents: Vec<Hash> =
-        records(frame.body, frame.header.events).map(|record| record_content(&record.unwrap())).collect();
+        records(frame.body, frame.header.events).map(|record| record.unwrap().content()).collect();
     let content = extended_content(&body_content(&contents), frame.extension);
     link(before, &content, &assigned(frame, position))
 }

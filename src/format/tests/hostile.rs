@@ -234,7 +234,8 @@ fn fields_of_ancillary_flags_are_passed_over() {
     body[record::PREFIX] = 0x40;
     let found = record::read(&body, 0).unwrap();
     assert_eq!((found.fields, found.end()), (fields, body.len()));
-    assert_eq!(found.private_parts().unwrap(), Some((&[][..], &b"p"[..])));
+    let parts = found.parts.unwrap();
+    assert_eq!((parts.metadata, parts.payload), (&[][..], &b"p"[..]));
 }
 
 #[test]
