@@ -463,11 +463,11 @@ fn check_encoding(story: &Story, index: usize) {
     let body = out.len();
     for found in records(frame.body, frame.header.events) {
         let found = found.unwrap();
-        let (metadata, payload) = found.private_parts().unwrap().unwrap();
+        let record::Private { metadata, payload } = found.parts.clone().unwrap();
         let start = out.len() - body;
         record::write(&mut out, &NewRecord { fields: found.fields, metadata, payload }).unwrap();
-        let salt = body + record::salt_place(&out[body..], start);
-        out[salt..salt + record::SALT].copy_from_slice(&found.private.unwrap()[..record::SALT]);
+        let salt = record::salt_place(&out[body..], start);
+        out[body..][salt].copy_from_slice(&found.private.unwrap()[..record::SALT]);
         assert_eq!(out.len() - body, found.end());
     }
     out.resize(aligned(out.len()), 0);
