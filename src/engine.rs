@@ -47,7 +47,6 @@ pub(crate) struct Engine {
 impl Engine {
     /// Opens a store to read and write; creates it if there is none.
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options, wait: Duration) -> Result<Engine, Error> {
-        options.limits.check()?;
         let started = Instant::now();
         let lock = lock(disk.as_ref(), wait)?;
         let log_options = LogOptions {
@@ -126,7 +125,7 @@ impl Engine {
             found.visit(segment, offset, frame, tip.position)
         })?;
         let Some(Recovered { manifest, segments, tip, mut report, .. }) = recovered else {
-            return Err(Error::invalid("there is no store here; Store::open would create one"));
+            return Err(Error::no_store());
         };
         // The walk enters segments by their frames; the last one may have none.
         if let Some(last) = segments.last() {
