@@ -11,6 +11,7 @@ mod corrupt; // every byte flipped, every truncation, files swapped, removed, fr
 mod crash; // crash after every operation of the simulated disk, nested crashes in recovery
 mod durability; // synced and buffered, sync, the clock, heads
 mod fault; // every operation fails once or from then on; short writes; full disks
+mod fault_space; // the disk is full, and writes are short, at every byte
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
