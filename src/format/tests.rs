@@ -1,1 +1,550 @@
+//! Ties the code to the golden files: decodes them, encodes them again, and tries to fool it with
+//! flipped bits, cut ends and hostile values.
+//!
+//! tests/it/golden.rs has the store that the structures here are cut out of, and how to bless.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../../tests/golden/annotate.rs"]
+mod annotate;
+mod hostile;
+mod size;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link};
+use super::frame::{self, Frame, FrameHeader};
+use super::manifest::{Lineage, Manifest, SealedSegment};
+use super::mark::{self, Mark};
+use super::record::{self, Fields, NewRecord, Record, records};
+use super::segment::{Attestation, HEADER, Seal, SegmentHeader, SegmentId};
+use super::{aligned, checksum};
+use crate::disk::{Disk, SimDisk};
+use crate::event::{Cause, EventId};
+use crate::{Raw, Store};
+use annotate::{Notes, strip};
+
+/// 2026-01-02T03:04:05Z, when the golden store was created; second 1 is its first event.
+const START: u64 = 1_767_323_045_000_000;
+const SECOND: u64 = 1_000_000;
+
+const FIRST: &str = "segments/00000000000000000001.0.seg";
+const SECOND_FILE: &str = "segments/00000000000000000007.0.seg";
+const REWRITTEN: &str = "segments/00000000000000000001.1.seg";
+
+/// The golden store's first segment, and what is in it.
+struct Story {
+    bytes: Vec<u8>,
+    header: SegmentHeader,
+    /// Where frames and the seal begin.
+    offsets: Vec<usize>,
+}
+
+impl Story {
+    fn read() -> Story {
+        Story::of(golden_bytes(&format!("store/{FIRST}")))
+    }
+
+    fn of(bytes: Vec<u8>) -> Story {
+        let header = SegmentHeader::read(&bytes).unwrap();
+        let mut offsets = vec![HEADER];
+        loop {
+            let at = *offsets.last().unwrap();
+            let Ok(frame) = frame::read(&bytes[at..], header.frame_mark(wide(at))) else { break };
+            offsets.push(at + frame.header.frame_bytes());
+        }
+        Story { bytes, header, offsets }
+    }
+
+    fn frame_bytes(&self, index: usize) -> &[u8] {
+        &self.bytes[self.offsets[index]..self.offsets[index + 1]]
+    }
+
+    fn mark(&self, index: usize) -> u64 {
+        self.header.frame_mark(wide(self.offsets[index]))
+    }
+
+    fn frame(&self, index: usize) -> Frame<'_> {
+        frame::read(self.frame_bytes(index), self.mark(index)).unwrap()
+    }
+
+    fn seal_bytes(&self) -> &[u8] {
+        &self.bytes[*self.offsets.last().unwrap()..]
+    }
+}
+
+#[test]
+fn golden_segment_header() {
+    let story = Story::read();
+    let bytes = &story.bytes[..HEADER];
+    check_text("segment-header", &format!("The segment header of store/{FIRST}"), 0, bytes, |notes| {
+        notes.segment_header();
+    });
+    let expected = SegmentHeader {
+        store_id: story.header.store_id,
+        id: SegmentId { first_position: 1, generation: 0 },
+        salt: story.header.salt,
+        created_at: START,
+        unsynced_bytes_max: 32 << 20,
+        chain_before: genesis(&story.header.store_id),
+        recorded_before: 0,
+    };
+    assert_eq!(story.header, expected);
+    assert_eq!(expected.write().as_slice(), bytes);
+    assert_eq!(expected.id.path(), FIRST);
+    assert_eq!(SegmentId::parse(&expected.id.file_name()), Some(expected.id));
+}
+
+#[test]
+fn golden_frame_of_one_event() {
+    let story = Story::read();
+    check_text(
+        "frame-single",
+        &format!("A frame of one event, the first of store/{FIRST}"),
+        HEADER,
+        story.frame_bytes(0),
+        Notes::frame,
+    );
+    let frame = story.frame(0);
+    let expected = FrameHeader {
+        body_bytes: 80,
+        body_checksum: checksum(&[frame.body]),
+        position_offset: 0,
+        durable_end: 144,
+        events: 1,
+        flags: 0,
+        recorded_at: START + SECOND,
+        first_version: 1,
+        chain: frame.header.chain,
+        key: None,
+        version_table: &[],
+    };
+    assert_eq!(frame.header, expected);
+    check_encoding(&story, 0);
+    let record = record_at(&frame, 0);
+    assert_eq!(record.fields, fields("account:alice", "account.opened"));
+    let parts = record.parts.clone().unwrap();
+    assert_eq!((parts.metadata, parts.payload), (&[][..], &b"\x81\xa5owner\xa5Alice"[..]));
+}
+
+#[test]
+fn golden_frame_with_everything() {
+    let story = Story::read();
+    check_text(
+        "frame-full",
+        &format!("A frame with a key, several entities and all optional fields, the second of store/{FIRST}"),
+        story.offsets[1],
+        story.frame_bytes(1),
+        Notes::frame,
+    );
+    let frame = story.frame(1);
+    let versions: Vec<u8> = [2_u64, 1, 2].iter().flat_map(|version| version.to_le_bytes()).collect();
+    let key: Hash = *blake3::hash(b"transfer-17").as_bytes();
+    let expected = FrameHeader {
+        body_bytes: 320,
+        body_checksum: checksum(&[frame.body]),
+        position_offset: 1,
+        durable_end: u32::try_from(story.offsets[1]).unwrap(),
+        events: 3,
+        flags: 0x0300,
+        recorded_at: START + 2 * SECOND,
+        first_version: 2,
+        chain: frame.header.chain,
+        key: key.first_chunk().copied(),
+        version_table: &versions,
+    };
+    assert_eq!(frame.header, expected);
+    assert_eq!([0, 1, 2].map(|index| frame.header.version(index)), [2, 1, 2]);
+    check_encoding(&story, 1);
+
+    let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain);
+    let withdrawn = Fields {
+        scope: "tenant:acme",
+        tag_bytes: b"\x0btransfer:17\x06urgent",
+        correlation: Some("0192d4e0-7f00-7000-8000-00000000c0de".parse().unwrap()),
+        occurred_at: Some(i64::try_from(START - 86_400 * SECOND).unwrap()),
+        foreign_id: Some("f81d4fae-7dec-11d0-a765-00a0c91e6bf6".parse().unwrap()),
+        cause: Some(Cause::Event(first)),
+        has_metadata: true,
+        ..fields("account:alice", "account.withdrawn")
+    };
+    let opened = Fields { cause: Some(Cause::InAppend(0)), ..fields("account:bob", "account.opened") };
+    let deposited =
+        Fields { cause: Some(Cause::PreviousInStream), ..fields("account:bob", "account.deposited") };
+    let found = [0, 1, 2].map(|index| record_at(&frame, index));
+    assert_eq!(found.each_ref().map(|record| record.fields), [withdrawn, opened, deposited]);
+    assert_eq!(record::tags(withdrawn.tag_bytes).collect::<Vec<_>>(), ["transfer:17", "urgent"]);
+    let private = found[0].parts.clone().unwrap();
+    assert_eq!(
+        (private.metadata, private.payload),
+        (&b"\xa8by phone"[..], &b"\x81\xa5cents\xcd\x01\xf4"[..])
+    );
+}
+
+#[test]
+fn golden_seal() {
+    let story = Story::read();
+    let at = *story.offsets.last().unwrap();
+    let title = format!("The seal of store/{FIRST}");
+    check_text("seal", &title, at, story.seal_bytes(), Notes::seal);
+    let last = story.frame(2);
+    let expected = Seal {
+        length: u32::try_from(story.bytes.len()).unwrap(),
+        last_position: 6,
+        last_recorded_at: START + 3 * SECOND,
+        frames: 3,
+        events: 6,
+        chain: last.header.chain,
+    };
+    assert!(story.header.is_seal(story.seal_bytes(), wide(at)));
+    assert_eq!(Seal::read(story.seal_bytes()).unwrap(), expected);
+    assert_eq!(expected.write(&story.header, wide(at)).as_slice(), story.seal_bytes());
+}
+
+#[test]
+fn golden_mark() {
+    let file = golden_bytes("store/MARK");
+    assert_eq!(file.len(), mark::FILE_BYTES);
+    let newest = mark::newest(&file).unwrap().unwrap();
+    let at = usize::try_from(newest.offset()).unwrap();
+    let bytes = &file[at..at + mark::SLOT];
+    check_text("mark", "The newer slot of store/MARK", at, bytes, Notes::mark_slot);
+    let expected = Mark {
+        store_id: Story::read().header.store_id,
+        sequence: 10,
+        segment: SegmentId { first_position: 10, generation: 0 },
+        durable_end: 744,
+        position: 11,
+        chain: newest.chain,
+        clean: true,
+    };
+    assert_eq!(newest, expected);
+    assert_eq!(expected.write().as_slice(), bytes);
+}
+
+#[test]
+fn golden_manifest() {
+    let bytes = golden_bytes("rewritten/MANIFEST");
+    check_text("manifest", "The whole of rewritten/MANIFEST", 0, &bytes, Notes::manifest);
+    let (manifest, digest) = Manifest::read(&bytes).unwrap();
+    assert_eq!(manifest, rewritten_manifest());
+    assert_eq!(manifest.write(), (bytes, digest));
+
+    let bytes = golden_bytes("store/MANIFEST");
+    let (manifest, _) = Manifest::read(&bytes).unwrap();
+    assert_eq!((manifest.sequence, manifest.history_revision, manifest.sealed.len()), (3, 0, 2));
+    assert_eq!(manifest.write().0, bytes);
+}
+
+#[test]
+fn golden_attestation() {
+    let story = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let at = *story.offsets.last().unwrap();
+    let (found, length) = Attestation::read(&story.bytes[at..]).unwrap();
+    let bytes = &story.bytes[at..at + length];
+    let title = format!("The attestation in rewritten/{REWRITTEN}");
+    check_text("attestation", &title, at, bytes, Notes::attestation);
+    assert!(story.header.is_attestation(bytes, wide(at)));
+    let original = Story::read();
+    assert_eq!(found, attestation(&original));
+    assert_eq!(found.write(&story.header, wide(at)), bytes);
+}
+
+#[test]
+fn golden_erased_event() {
+    let story = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    check_text(
+        "frame-erased",
+        &format!("The frame of one event, after erasure, in rewritten/{REWRITTEN}"),
+        HEADER,
+        story.frame_bytes(0),
+        Notes::frame,
+    );
+    let original = Story::read();
+    let (whole, erased) = (original.frame(0), story.frame(0));
+    let (before, after) = (record_at(&whole, 0), record_at(&erased, 0));
+    assert_eq!((after.public, after.private), (before.public, None));
+    assert_eq!(after.private_hash, *blake3::hash(before.private.unwrap()).as_bytes());
+    assert_eq!(after.content(), before.content());
+    assert_eq!(erased.header.chain, whole.header.chain);
+    assert_eq!(chain_of(&erased, 1, &original.header.chain_before), whole.header.chain);
+}
+
+#[test]
+fn golden_event_id() {
+    let story = Story::read();
+    let frame = story.frame(1);
+    let id = EventId::derive(frame.header.recorded_at, 3.into(), &frame.header.chain);
+    check_text("event-id", "The derived id of the event at position 3", 0, id.as_bytes(), |notes| {
+        notes.take(6, "milliseconds of recorded-at: 1767323047000 = 019b7ca99458, big-endian");
+        notes.take(2, "version 7 in the first four bits, then position bits 47 to 36");
+        notes.take(8, "10 in the first two bits, then position bits 35 to 0, then 26 bits of the chain");
+    });
+    assert_eq!(id.claimed_position().get(), 3);
+    let uuid = u128::from_be_bytes(*id.as_bytes());
+    assert_eq!(uuid >> 80, 1_767_323_047_000);
+    assert_eq!((uuid >> 76 & 0xF, uuid >> 62 & 0b11), (7, 0b10));
+    assert_eq!((uuid >> 64 & 0xFFF) << 36 | uuid >> 26 & 0xF_FFFF_FFFF, 3);
+    let chain = u32::from_be_bytes(*frame.header.chain.first_chunk().unwrap());
+    assert_eq!(uuid & 0x3FF_FFFF, u128::from(chain & 0x3FF_FFFF));
+}
+
+#[test]
+fn golden_chain() {
+    let story = Story::read();
+    let (one, full) = (story.frame(0), story.frame(1));
+    let start = genesis(&story.header.store_id);
+    let only = record_at(&one, 0);
+    let contents = [0, 1, 2].map(|index| record_at(&full, index).content());
+    let body = body_content(&contents);
+    let extended = extended_content(&body, full.extension);
+    let private = blake3::hash(only.private.unwrap());
+    let pieces: [(&[u8], &str); 12] = [
+        (&start, "genesis: BLAKE3(03, store id)"),
+        (private.as_bytes(), "private hash: BLAKE3(private part)"),
+        (&only.content(), "content: BLAKE3(00, public part, private hash)"),
+        (&block(&only.content(), &assigned(&one, 1)), "the block: content, assigned fields, zeros"),
+        (&one.header.chain, "chain: BLAKE3 of the block, keyed by the genesis"),
+        (&contents[0], "content of event 0"),
+        (&contents[1], "content of event 1"),
+        (&contents[2], "content of event 2"),
+        (&body, "content of the body: BLAKE3(01, the three)"),
+        (&extended, "extended content: BLAKE3(02, content of the body, key, version table)"),
+        (&block(&extended, &assigned(&full, 2)), "the block: extended content, assigned fields, zeros"),
+        (&full.header.chain, "chain: BLAKE3 of the block, keyed by the chain before"),
+    ];
+    let bytes: Vec<u8> = pieces.iter().flat_map(|(piece, _)| piece.iter().copied()).collect();
+    check_text("chain", "The chain over the first two frames, step by step", 0, &bytes, |notes| {
+        for (index, (piece, name)) in pieces.iter().enumerate() {
+            match index {
+                0 => notes.part("the frame of one event, at position 1"),
+                5 => notes.part("the frame of three events, from position 2"),
+                _ => {}
+            }
+            notes.take(piece.len(), name);
+        }
+    });
+    // Once more by the letter of the specification, without the code it is about.
+    let hash = |pieces: &[&[u8]]| -> Hash { blake3::hash(&pieces.concat()).into() };
+    assert_eq!(start, hash(&[&[3], &story.header.store_id]));
+    let content = hash(&[&[0], only.public, &hash(&[only.private.unwrap()])]);
+    let first: Hash = blake3::keyed_hash(&start, &block(&content, &assigned(&one, 1))).into();
+    assert_eq!(one.header.chain, first);
+    let content = hash(&[&[2], &hash(&[&[1], contents.as_flattened()]), full.extension]);
+    let second: Hash = blake3::keyed_hash(&first, &block(&content, &assigned(&full, 2))).into();
+    assert_eq!(full.header.chain, second);
+    assert_eq!(chain_of(&full, 2, &first), second);
+}
+
+/// The 64 bytes a link hashes, put together by hand.
+fn block(content: &Hash, assigned: &Assigned) -> [u8; 64] {
+    let fields = [
+        content.as_slice(),
+        &assigned.position.to_le_bytes(),
+        &assigned.recorded_at.to_le_bytes(),
+        &assigned.first_version.to_le_bytes(),
+        &assigned.events.to_le_bytes(),
+        &assigned.flags.to_le_bytes(),
+        &[0; 4],
+    ];
+    fields.concat().try_into().unwrap()
+}
+
+/// A store as maintenance will leave one, made by hand from the golden store: a fork whose first
+/// segment was rewritten (one event erased, one append removed), and that went on by itself.
+#[test]
+fn golden_rewritten_store() {
+    let disk = SimDisk::new(3);
+    disk.create_directory("segments").unwrap();
+    disk.set_contents(REWRITTEN, Some(rewritten_segment(&Story::read())));
+    disk.set_contents(SECOND_FILE, Some(golden_bytes(&format!("store/{SECOND_FILE}"))));
+    disk.set_contents("MANIFEST", Some(rewritten_manifest().write().0));
+    let clock = || SystemTime::UNIX_EPOCH + Duration::from_micros(START + 20 * SECOND);
+    let store = Store::on(disk.clone()).segment_bytes_max(1024).clock(clock).open().unwrap();
+    store.append("account:alice", &Raw("account.reopened", &())).unwrap();
+    store.close().unwrap();
+
+    for path in disk.paths() {
+        let bytes = disk.contents(&path).unwrap();
+        let mut notes = Notes::new(&path, 0, &bytes);
+        match path.as_str() {
+            "MANIFEST" => notes.manifest(),
+            "MARK" => notes.mark_file(),
+            _ => notes.segment(),
+        }
+        check_file(&golden(&format!("rewritten/{path}.hex")), &notes.finish());
+    }
+}
+
+fn rewritten_segment(original: &Story) -> Vec<u8> {
+    let header = SegmentHeader {
+        id: SegmentId { generation: 1, ..original.header.id },
+        salt: SegmentHeader::salt(0x0123_4567_89AB_CDEF),
+        created_at: START + 10 * SECOND,
+        ..original.header.clone()
+    };
+    let mut out = header.write().to_vec();
+    let erased = erased_body(&original.frame(0));
+    for (index, body) in [erased, original.frame(1).body.to_vec()].iter().enumerate() {
+        let place = out.len();
+        let moved = FrameHeader {
+            body_bytes: u32::try_from(body.len()).unwrap(),
+            body_checksum: checksum(&[body]),
+            durable_end: u32::try_from(place).unwrap(),
+            ..original.frame(index).header
+        };
+        moved.write(&mut out, header.frame_mark(wide(place)));
+        out.extend_from_slice(body);
+    }
+    let place = wide(out.len());
+    out.extend(attestation(original).write(&header, place));
+    let place = wide(out.len());
+    out.extend(rewritten_seal(original).write(&header, place));
+    out
+}
+
+/// The one record of a frame, without its private part.
+fn erased_body(frame: &Frame<'_>) -> Vec<u8> {
+    let record = record_at(frame, 0);
+    let public_bytes = u16::try_from(record.public.len()).unwrap();
+    let mut body = [&32_u32.to_le_bytes()[..], &public_bytes.to_le_bytes(), &[1, 0], record.public].concat();
+    body.extend_from_slice(blake3::hash(record.private.unwrap()).as_bytes());
+    body.resize(aligned(body.len()), 0);
+    body
+}
+
+fn attestation(original: &Story) -> Attestation<'static> {
+    let (before, removed) = (original.frame(1).header, original.frame(2).header);
+    Attestation {
+        first_position: 5,
+        last_position: 6,
+        events: 2,
+        made_at: START + 10 * SECOND,
+        last_recorded_at: removed.recorded_at,
+        chain_before: before.chain,
+        chain_after: removed.chain,
+        digest: *blake3::hash(&removed.chain).as_bytes(),
+        text: "orders are kept for a year; by admin",
+    }
+}
+
+fn rewritten_seal(original: &Story) -> Seal {
+    Seal { length: 1008, frames: 2, events: 4, ..Seal::read(original.seal_bytes()).unwrap() }
+}
+
+fn rewritten_manifest() -> Manifest {
+    let (origin, previous) = Manifest::read(&golden_bytes("store/MANIFEST")).unwrap();
+    let seal = rewritten_seal(&Story::read());
+    let first = SealedSegment {
+        id: SegmentId { first_position: 1, generation: 1 },
+        length: seal.length,
+        frames: seal.frames,
+        events: seal.events,
+        ..origin.sealed[0].clone()
+    };
+    Manifest {
+        store_id: *b"a forked store\x01\x02",
+        sequence: 1,
+        history_revision: 1,
+        created_at: START + 10 * SECOND,
+        previous,
+        lineage: vec![Lineage { store_id: origin.store_id, up_to: origin.sealed[1].last_position }],
+        sealed: vec![first, origin.sealed[1].clone()],
+    }
+}
+
+/// What the encoder makes of a frame's parts is the frame.
+fn check_encoding(story: &Story, index: usize) {
+    let frame = story.frame(index);
+    let mut out = Vec::new();
+    frame.header.write(&mut out, story.mark(index));
+    assert_eq!(out.len(), frame.header.header_bytes());
+    let body = out.len();
+    for found in records(frame.body, frame.header.events) {
+        let found = found.unwrap();
+        let record::Private { metadata, payload } = found.parts.clone().unwrap();
+        let start = out.len() - body;
+        record::write(&mut out, &NewRecord { fields: found.fields, metadata, payload }).unwrap();
+        let salt = record::salt_place(&out[body..], start);
+        out[body..][salt].copy_from_slice(&found.private.unwrap()[..record::SALT]);
+        assert_eq!(out.len() - body, found.end());
+    }
+    out.resize(aligned(out.len()), 0);
+    assert_eq!(out, story.frame_bytes(index));
+}
+
+fn record_at<'a>(frame: &Frame<'a>, index: usize) -> Record<'a> {
+    records(frame.body, frame.header.events).nth(index).unwrap().unwrap()
+}
+
+fn assigned(frame: &Frame<'_>, position: u64) -> Assigned {
+    let header = &frame.header;
+    Assigned {
+        position,
+        recorded_at: header.recorded_at,
+        first_version: header.first_version,
+        events: header.events,
+        flags: header.flags,
+    }
+}
+
+/// The chain a frame at `position` has, recomputed from its bytes.
+fn chain_of(frame: &Frame<'_>, position: u64, before: &Hash) -> Hash {
+    let contents: Vec<Hash> =
+        records(frame.body, frame.header.events).map(|record| record.unwrap().content()).collect();
+    let content = extended_content(&body_content(&contents), frame.extension);
+    link(before, &content, &assigned(frame, position))
+}
+
+/// A public part with nothing optional.
+fn fields<'a>(entity: &'a str, kind: &'a str) -> Fields<'a> {
+    Fields {
+        schema_version: 1,
+        entity,
+        scope: "",
+        kind,
+        tag_bytes: &[],
+        correlation: None,
+        occurred_at: None,
+        foreign_id: None,
+        cause: None,
+        has_metadata: false,
+    }
+}
+
+fn wide(offset: usize) -> u64 {
+    u64::try_from(offset).unwrap()
+}
+
+/// Compares annotated bytes with the golden file `name`, notes included.
+fn check_text<'a>(
+    name: &str,
+    title: &str,
+    start: usize,
+    bytes: &'a [u8],
+    annotate: impl FnOnce(&mut Notes<'a>),
+) {
+    let mut notes = Notes::new(title, start, bytes);
+    annotate(&mut notes);
+    let text = notes.finish();
+    assert_eq!(strip(&text), bytes, "{name}: annotating loses nothing");
+    check_file(&golden(&format!("{name}.hex")), &text);
+}
+
+fn check_file(path: &Path, text: &str) {
+    if std::env::var_os("ANNALS_BLESS").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let golden = fs::read_to_string(path).unwrap_or_default();
+    assert!(golden == text, "{} differs from\n{text}", path.display());
+}
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(path)
+}
+
+fn golden_bytes(path: &str) -> Vec<u8> {
+    strip(&fs::read_to_string(golden(&format!("{path}.hex"))).unwrap())
+}

@@ -276,7 +276,11 @@ impl History {
             let (planned, position) = rng.pick(&kept);
             match planned.append().commit(store) {
                 Ok(receipt) => {
-                    assert!(receipt.replayed() && receipt.position() == *position, "{}: {receipt:?}", place());
+                    assert!(
+                        receipt.replayed() && receipt.position() == *position,
+                        "{}: {receipt:?}",
+                        place()
+                    );
                 }
                 // The store was opened with smaller limits than before.
                 Err(error) => assert_eq!(error.kind(), ErrorKind::TooLarge, "{}: {error}", place()),

@@ -37,7 +37,8 @@ impl Plan {
             2 => Action::Reopen,
             _ => {
                 let count = 1 + rng.below(3);
-                let group = (number..).take(count).map(|number| Planned::any(&mut rng, number, 200)).collect();
+                let group =
+                    (number..).take(count).map(|number| Planned::any(&mut rng, number, 200)).collect();
                 number += count as u64;
                 Action::Append(group)
             }
@@ -109,7 +110,8 @@ impl<'a> Run<'a> {
     }
 
     fn place(&self) -> String {
-        let failed = self.spy.calls().into_iter().find(|call| call.failed.is_some_and(|kind| kind != Io::NotFound));
+        let failed =
+            self.spy.calls().into_iter().find(|call| call.failed.is_some_and(|kind| kind != Io::NotFound));
         format!("seed {}, {:?} ({failed:?})", self.plan.seed, self.wrong)
     }
 
@@ -142,9 +144,8 @@ impl<'a> Run<'a> {
     fn open(&mut self) -> Store {
         let shape = self.plan.shapes[self.opened % self.plan.shapes.len()];
         self.opened += 1;
-        let open = |run: &Run<'_>| {
-            within(&|| run.place(), || shape.builder(run.spy.clone(), &run.gate).open())
-        };
+        let open =
+            |run: &Run<'_>| within(&|| run.place(), || shape.builder(run.spy.clone(), &run.gate).open());
         let store = open(self).unwrap_or_else(|error| {
             let expected = matches!(error.kind(), ErrorKind::Io | ErrorKind::NoSpace);
             assert!(expected && !matches!(self.wrong, Wrong::Nothing), "{}: {error}", self.place());
@@ -169,17 +170,23 @@ impl<'a> Run<'a> {
 
     /// What is found is a prefix of what was not refused, with everything that was promised.
     fn check(&self, events: &[annals::RecordedEvent], promised: Outcome) -> Vec<u64> {
-        let found: Vec<u64> = events.iter().map(origin).filter(|(_, last)| *last).map(|(number, _)| number).collect();
+        let found: Vec<u64> =
+            events.iter().map(origin).filter(|(_, last)| *last).map(|(number, _)| number).collect();
         assert!(events.last().is_none_or(|event| origin(event).1), "{}: half an append", self.place());
         let possible = self.recent.iter().filter(|(_, outcome)| *outcome != Outcome::Refused);
-        let possible: Vec<u64> = self.settled.iter().copied().chain(possible.map(|(number, _)| *number)).collect();
+        let possible: Vec<u64> =
+            self.settled.iter().copied().chain(possible.map(|(number, _)| *number)).collect();
         assert!(possible.starts_with(&found), "{}: {found:?} of {possible:?}", self.place());
         // A failed sync takes away what was only written, as a power failure does.
         let written = promised == Outcome::Written && !self.spy.calls().iter().skip(self.calls).any(is_lossy);
         let kept = |outcome| outcome == Outcome::Durable || (outcome == Outcome::Written && written);
         let last = self.recent.iter().rfind(|(_, outcome)| kept(*outcome)).map(|(number, _)| *number);
         let last = last.or(self.settled.last().copied());
-        assert!(last.is_none_or(|last| found.contains(&last)), "{}: {last:?} is not in {found:?}", self.place());
+        assert!(
+            last.is_none_or(|last| found.contains(&last)),
+            "{}: {last:?} is not in {found:?}",
+            self.place()
+        );
         found
     }
 
@@ -249,7 +256,11 @@ impl<'a> Run<'a> {
 
     fn close(&mut self, store: Store) {
         let closed = within(&|| self.place(), || store.close());
-        assert!(!self.spy.thaw() || closed.is_err(), "{}: closing a poisoned store says nothing", self.place());
+        assert!(
+            !self.spy.thaw() || closed.is_err(),
+            "{}: closing a poisoned store says nothing",
+            self.place()
+        );
         self.has_trouble |= closed.is_err();
         if closed.is_ok() {
             let accepted = self.recent.iter_mut().filter(|(_, outcome)| *outcome == Outcome::Written);
@@ -277,7 +288,8 @@ impl<'a> Run<'a> {
         let trace = self.disk.trace();
         for mode in [CrashMode::Drop, CrashMode::Torn(2)] {
             let opened = Store::on(trace.image(trace.len(), mode)).open();
-            let opened = opened.unwrap_or_else(|error| panic!("{}, going on, {mode:?}: {error}", self.place()));
+            let opened =
+                opened.unwrap_or_else(|error| panic!("{}, going on, {mode:?}: {error}", self.place()));
             self.check(&dump(&opened).unwrap(), Outcome::Durable);
             assert!(opened.verify().unwrap().is_clean(), "{}", self.place());
             self.images += 1;

@@ -1,1 +1,403 @@
-//! (to be written)
+//! Golden files, the specification, the store and a second decoder say the same.
+//!
+//! `tests/golden/v1/store` is a whole store in annotated hex, `store.dump` what is in it;
+//! `rewritten` is a store as maintenance will leave it one day: forked, one segment rewritten, an
+//! event erased, an append removed. src/format/tests.rs ties the single structures to the code.
+//!
+//! To change the format on purpose: `ANNALS_BLESS=1 cargo test golden`, twice (the structures are
+//! cut out of the store), then look at the diff.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use annals::disk::{Disk, SimDisk};
+use annals::{Append, Cause, Durability, ErrorKind, EventId, Query, Raw, RecordedEvent, Store};
+use serde::Serialize;
+
+#[path = "../golden/annotate.rs"]
+mod annotate;
+
+use annotate::{Notes, strip};
+
+/// 2026-01-02T03:04:05Z in microseconds.
+const START: u64 = 1_767_323_045_000_000;
+
+#[derive(Serialize)]
+struct Opened {
+    owner: &'static str,
+}
+
+#[derive(Serialize)]
+struct Moved {
+    cents: u64,
+}
+
+#[derive(Serialize)]
+struct Placed {
+    items: Vec<&'static str>,
+}
+
+#[test]
+fn a_new_store_has_the_bytes_of_the_golden_one() {
+    let disk = SimDisk::new(1);
+    write_story(&disk);
+    let written = files(&disk);
+    if blessing() {
+        bless_store("store", &written);
+    }
+    let golden = golden_store("store");
+    assert_eq!(written.keys().collect::<Vec<_>>(), golden.keys().collect::<Vec<_>>());
+    for (path, bytes) in &written {
+        assert!(
+            annotated(path, bytes) == annotated(path, &golden[path]),
+            "{path} differs; see the module's top"
+        );
+        assert_eq!(golden_text("store", path), annotated(path, bytes), "the notes of {path}");
+    }
+}
+
+#[test]
+fn the_golden_stores_hold_exactly_the_expected_events() {
+    for name in ["store", "rewritten"] {
+        let disk = disk_of(&golden_store(name));
+        let before = files(&disk);
+        let store = Store::on(disk.clone()).open_read_only().unwrap();
+        let dump = dump(&store);
+        if blessing() {
+            fs::write(golden(&format!("{name}.dump")), &dump).unwrap();
+        }
+        assert_eq!(dump, fs::read_to_string(golden(&format!("{name}.dump"))).unwrap(), "{name}");
+        assert!(store.verify().unwrap().is_clean(), "{name}");
+        let report = Store::on(disk.clone()).verify().unwrap();
+        assert!(report.is_clean(), "{name}: {report}");
+        drop(store);
+        assert!(files(&disk) == before, "reading changes nothing");
+    }
+}
+
+#[test]
+fn every_golden_structure_stands_in_the_specification() {
+    let path = spec();
+    let mut text = fs::read_to_string(&path).unwrap();
+    let mut blocks = 0;
+    for entry in fs::read_dir(golden("")).unwrap() {
+        let file = entry.unwrap().path();
+        if file.extension().is_none_or(|extension| extension != "hex") {
+            continue;
+        }
+        let block = fs::read_to_string(&file).unwrap();
+        let title = block.lines().next().unwrap();
+        let start = text.find(&format!("```text\n{title}\n"));
+        let start = start.unwrap_or_else(|| panic!("no block {title:?} in {}", path.display())) + 8;
+        let end = start + text[start..].find("```").unwrap();
+        if blessing() {
+            text.replace_range(start..end, &block);
+        } else {
+            assert_eq!(text[start..end], block, "{} in {}", file.display(), path.display());
+        }
+        blocks += 1;
+    }
+    assert!(blocks >= 10);
+    if blessing() {
+        fs::write(path, text).unwrap();
+    }
+}
+
+#[test]
+fn the_second_decoder_reads_the_same() {
+    let names = ["store", "rewritten"];
+    let Some(decoded) = decode(&names.map(golden_store)) else { return };
+    let dumps = names.map(|name| fs::read_to_string(golden(&format!("{name}.dump"))).unwrap());
+    assert_eq!(decoded, dumps.map(Some));
+}
+
+/// The decoder judges by itself: it must refuse every damage that the library refuses, and no other.
+#[test]
+fn the_second_decoder_judges_the_same() {
+    let whole = golden_store("store");
+    let mut stores = Vec::new();
+    for (path, bytes) in &whole {
+        let mut with = |what: String, changed: Option<Vec<u8>>, has_mark: bool| {
+            let mut store = whole.clone();
+            store.remove(path);
+            store.extend(changed.map(|changed| (path.clone(), changed)));
+            if !has_mark {
+                store.remove("MARK");
+            }
+            stores.push((format!("{path} {what}, with MARK: {has_mark}"), store));
+        };
+        for has_mark in [true, false] {
+            with("removed".to_owned(), None, has_mark);
+            with("followed by something".to_owned(), Some([bytes.as_slice(), &[7; 20]].concat()), has_mark);
+            for at in (0..bytes.len()).step_by(100) {
+                with(format!("cut at {at}"), Some(bytes[..at].to_vec()), has_mark);
+            }
+            let written = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at);
+            for at in written.step_by(17).chain([bytes.len() - 100, bytes.len() - 1]) {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 0x10;
+                with(format!("flipped at {at}"), Some(flipped), has_mark);
+            }
+        }
+    }
+    let (names, stores): (Vec<_>, Vec<_>) = stores.into_iter().unzip();
+    let Some(decoded) = decode(&stores) else { return };
+    let mut opens = 0;
+    for ((name, store), decoded) in names.iter().zip(&stores).zip(decoded) {
+        let opened = Store::on(disk_of(store)).open_read_only().map(|store| dump(&store));
+        match (&opened, &decoded) {
+            (Ok(one), Some(other)) => assert_eq!(one, other, "{name}"),
+            (Err(error), None) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}"),
+            _ => panic!("{name}: annals says {opened:?}, the decoder {decoded:?}"),
+        }
+        opens += u32::from(opened.is_ok());
+    }
+    println!(
+        "the second decoder agreed with annals on {} changed stores, {opens} of them fit to read",
+        stores.len()
+    );
+    assert!(opens > 10);
+}
+
+/// Its checksum and its hash are its own as well.
+#[test]
+fn the_second_decoder_hashes_right() {
+    let script = "import decode\n\
+        for size in [0, 1, 63, 64, 65, 1023, 1024, 1025, 2048, 2049, 3072, 4097, 8192, 9000]:\n\
+        \x20   data = bytes(n % 251 for n in range(size))\n\
+        \x20   key = bytes(range(32))\n\
+        \x20   print(size, decode.checksum(data[:7], data[7:]), decode.blake3(data[:9], data[9:]).hex(), \
+                decode.blake3(data, key=key).hex())";
+    let Some(text) = python(script, &[]) else { return };
+    assert_eq!(text.lines().count(), 14);
+    let key = std::array::from_fn(|n| u8::try_from(n).unwrap());
+    for line in text.lines() {
+        let size: usize = line.split(' ').next().unwrap().parse().unwrap();
+        let data: Vec<u8> = (0..=250).cycle().take(size).collect();
+        let (hash, keyed) = (blake3::hash(&data), blake3::keyed_hash(&key, &data));
+        assert_eq!(line, format!("{size} {} {hash} {keyed}", crc32c::crc32c(&data)));
+    }
+}
+
+/// Writes the story that the golden store tells: every field of the format 1 that this version
+/// writes, two sealed segments and the one being written.
+fn write_story(disk: &SimDisk) {
+    let now = Arc::new(AtomicU64::new(START));
+    let clock = now.clone();
+    let clock = move || SystemTime::UNIX_EPOCH + Duration::from_micros(clock.load(Ordering::SeqCst));
+    let store = Store::on(disk.clone()).segment_bytes_max(1024).clock(clock).open().unwrap();
+    let at = |seconds: u64| now.store(START + seconds * 1_000_000, Ordering::SeqCst);
+
+    at(1);
+    let opened = store.append("account:alice", &Raw("account.opened", &Opened { owner: "Alice" })).unwrap();
+
+    at(2);
+    let occurred = SystemTime::UNIX_EPOCH + Duration::from_micros(START - 86_400_000_000);
+    Append::to(("account:alice", "tenant:acme"))
+        .key("transfer-17")
+        .event(&Raw("account.withdrawn", &Moved { cents: 500 }))
+        .tag("transfer:17")
+        .tag("urgent")
+        .metadata("by phone")
+        .correlation("0192d4e0-7f00-7000-8000-00000000c0de".parse::<EventId>().unwrap())
+        .cause(Cause::Event(opened.id()))
+        .occurred_at(occurred)
+        .foreign_id("f81d4fae-7dec-11d0-a765-00a0c91e6bf6".parse::<EventId>().unwrap())
+        .and_to("account:bob")
+        .event(&Raw("account.opened", &Opened { owner: "Bob" }))
+        .cause(Cause::InAppend(0))
+        .event(&Raw("account.deposited", &Moved { cents: 500 }))
+        .cause(Cause::PreviousInStream)
+        .commit(&store)
+        .unwrap();
+
+    at(3);
+    Append::to("order:1")
+        .event(&Raw("order.placed", &Placed { items: vec!["book", "pen"] }))
+        .event(&Raw("order.paid", &()))
+        .commit(&store)
+        .unwrap();
+
+    // The clock goes back; recorded-at does not. Written, and synced only together with the next:
+    // three frames with one durable end.
+    at(0);
+    let later = Durability::Buffered { flush_every: Duration::from_secs(3600) };
+    for cents in [1, 2] {
+        let deposited = Raw("account.deposited", &Moved { cents });
+        Append::to("account:bob").event(&deposited).durability(later).commit(&store).unwrap();
+    }
+    store.append("account:bob", &Raw("account.deposited", &Moved { cents: 3 })).unwrap();
+
+    // Long enough to roll.
+    at(4);
+    store.append("note:1", &Raw("note.written", &"n".repeat(300))).unwrap();
+    at(5);
+    store.append(("account:alice", "tenant:acme"), &Raw("account.closed", &())).unwrap();
+    store.close().unwrap();
+}
+
+/// The events of a store, a line each, as tests/decoder/decode.py prints them with `--events`.
+fn dump(store: &Store) -> String {
+    let mut text = String::new();
+    for event in store.read(Query::all()) {
+        writeln!(text, "{}", line(&event.unwrap())).unwrap();
+    }
+    text
+}
+
+fn line(event: &RecordedEvent) -> String {
+    let micros = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
+    let mut line = format!(
+        "{} {} {} entity={} scope={} kind={} version={} schema={} recorded={} correlation={}",
+        event.position(),
+        event.id(),
+        hex(&event.chain()),
+        event.entity(),
+        event.scope(),
+        event.kind(),
+        event.version(),
+        event.schema_version(),
+        micros(event.recorded_at()),
+        event.correlation(),
+    );
+    if let Some(occurred) = event.occurred_at() {
+        line += &format!(" occurred={}", micros(occurred));
+    }
+    match event.cause() {
+        Some(Cause::Event(id)) => line += &format!(" cause={id}"),
+        Some(Cause::PreviousInStream) => line += " cause=previous",
+        other => assert_eq!(other, None),
+    }
+    let tags: Vec<&str> = event.tags().collect();
+    if !tags.is_empty() {
+        line += &format!(" tags={}", tags.join(","));
+    }
+    match event.payload() {
+        Ok(payload) => {
+            if let Some(metadata) = event.metadata::<String>().unwrap() {
+                line += &format!(" metadata={}", hex(&rmp_serde::to_vec(&metadata).unwrap()));
+            }
+            line += &format!(" payload={}", hex(payload));
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Erased);
+            line += " erased";
+        }
+    }
+    line
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the decoder prints for each of these stores; an inner `None` if it refuses it, the outer one
+/// if there is no python3 to run it. One process reads them all.
+fn decode(stores: &[BTreeMap<String, Vec<u8>>]) -> Option<Vec<Option<String>>> {
+    let root = tempfile::tempdir().unwrap();
+    let directories: Vec<PathBuf> =
+        (0..stores.len()).map(|index| root.path().join(index.to_string())).collect();
+    for (directory, files) in directories.iter().zip(stores) {
+        for (path, bytes) in files {
+            let path = directory.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+    }
+    let script = "import decode, sys\nfor directory in sys.argv[1:]:\n\
+        \x20   print('ended with', decode.main(['--events', directory]))";
+    let output = python(script, &directories)?;
+    let (mut outcomes, mut printed) = (Vec::new(), String::new());
+    for line in output.lines() {
+        match line.strip_prefix("ended with ") {
+            None => printed += &format!("{line}\n"),
+            Some(code) => {
+                assert!(code == "0" || code == "1", "{line}");
+                let printed = std::mem::take(&mut printed);
+                outcomes.push((code == "0").then_some(printed));
+            }
+        }
+    }
+    assert_eq!(outcomes.len(), stores.len());
+    Some(outcomes)
+}
+
+/// What a script beside the decoder prints.
+fn python(script: &str, arguments: &[PathBuf]) -> Option<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/decoder");
+    let mut command = Command::new("python3");
+    let Ok(output) = command.args(["-B", "-c", script]).args(arguments).current_dir(directory).output()
+    else {
+        println!("skipped: no python3");
+        return None;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+fn blessing() -> bool {
+    std::env::var_os("ANNALS_BLESS").is_some()
+}
+
+fn golden(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(path)
+}
+
+/// The half of the specification that is about bytes, while it stands by itself.
+fn spec() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let half = root.join("SPEC-format.md");
+    if half.exists() { half } else { root.join("SPEC.md") }
+}
+
+fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
+    disk.paths().into_iter().map(|path| (path.clone(), disk.contents(&path).unwrap())).collect()
+}
+
+fn disk_of(files: &BTreeMap<String, Vec<u8>>) -> SimDisk {
+    let disk = SimDisk::new(2);
+    disk.create_directory("segments").unwrap();
+    for (path, bytes) in files {
+        disk.set_contents(path, Some(bytes.clone()));
+    }
+    disk
+}
+
+fn golden_text(store: &str, path: &str) -> String {
+    fs::read_to_string(golden(&format!("{store}/{path}.hex"))).unwrap()
+}
+
+fn golden_store(store: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut paths = Vec::new();
+    for directory in ["", "segments/"] {
+        for entry in fs::read_dir(golden(&format!("{store}/{directory}"))).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            paths.extend(name.strip_suffix(".hex").map(|name| format!("{directory}{name}")));
+        }
+    }
+    paths.into_iter().map(|path| (path.clone(), strip(&golden_text(store, &path)))).collect()
+}
+
+fn bless_store(store: &str, files: &BTreeMap<String, Vec<u8>>) {
+    for (path, bytes) in files {
+        let file = golden(&format!("{store}/{path}.hex"));
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, annotated(path, bytes)).unwrap();
+    }
+}
+
+fn annotated(path: &str, bytes: &[u8]) -> String {
+    let mut notes = Notes::new(path, 0, bytes);
+    match path {
+        "MANIFEST" => notes.manifest(),
+        "MARK" => notes.mark_file(),
+        _ => notes.segment(),
+    }
+    notes.finish()
+}

@@ -113,7 +113,8 @@ impl Spy {
     ) -> io::Result<T> {
         {
             let mut seen = self.lock();
-            if let Some((_, _, fault)) = seen.trap.take_if(|trap| trap.0 == what && path.starts_with(trap.1)) {
+            if let Some((_, _, fault)) = seen.trap.take_if(|trap| trap.0 == what && path.starts_with(trap.1))
+            {
                 self.disk.fail(0, fault);
             }
             if seen.is_frozen && what.changes() {

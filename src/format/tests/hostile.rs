@@ -1,0 +1,333 @@
+//! Flipped bits, cut ends, and values nobody wrote under checksums that fit: readers say so, and
+//! never panic. What a reader cannot see is named here, with the reason why that does no harm.
+
+use super::*;
+use crate::format::{BODY_BYTES_MAX, Damage, preamble, u16_at, u32_at};
+
+/// A structure, and whether its reader takes these bytes for it.
+struct Structure {
+    name: &'static str,
+    bytes: Vec<u8>,
+    read: Box<dyn Fn(&[u8]) -> Result<(), Damage>>,
+}
+
+fn structures() -> Vec<Structure> {
+    let story = Story::read();
+    let rewritten = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let structure = |name, bytes: &[u8], read| Structure { name, bytes: bytes.to_vec(), read };
+    let frame = |story: &Story, index| -> Box<dyn Fn(&[u8]) -> Result<(), Damage>> {
+        let mark = story.mark(index);
+        Box::new(move |bytes| frame::read(bytes, mark).map(drop))
+    };
+    let (seal_at, seal_header) = (wide(*story.offsets.last().unwrap()), story.header.clone());
+    let (at, header) = (*rewritten.offsets.last().unwrap(), rewritten.header.clone());
+    let newest = mark::newest(&golden_bytes("store/MARK")).unwrap().unwrap();
+    const ELSE: Damage = Damage::Bad("the mark is another");
+    vec![
+        structure("segment header", &story.bytes[..HEADER], Box::new(|b| SegmentHeader::read(b).map(drop))),
+        structure("frame of one event", story.frame_bytes(0), frame(&story, 0)),
+        structure("frame with everything", story.frame_bytes(1), frame(&story, 1)),
+        structure("frame of two events", story.frame_bytes(2), frame(&story, 2)),
+        structure("erased frame", rewritten.frame_bytes(0), frame(&rewritten, 0)),
+        structure(
+            "seal",
+            story.seal_bytes(),
+            Box::new(move |bytes| match seal_header.is_seal(bytes, seal_at) {
+                true => Seal::read(bytes).map(drop),
+                false => Err(ELSE),
+            }),
+        ),
+        structure(
+            "attestation",
+            &rewritten.bytes[at..at + 192],
+            Box::new(move |bytes| match header.is_attestation(bytes, wide(at)) {
+                true => Attestation::read(bytes).map(drop),
+                false => Err(ELSE),
+            }),
+        ),
+        structure("slot of MARK", &newest.write(), Box::new(|bytes| Mark::read(bytes).map(drop))),
+        structure("MANIFEST", &golden_bytes("rewritten/MANIFEST"), Box::new(|b| Manifest::read(b).map(drop))),
+    ]
+}
+
+#[test]
+fn every_flipped_bit_is_found() {
+    let mut flips = 0;
+    for Structure { name, bytes, read } in structures() {
+        assert_eq!(read(&bytes), Ok(()), "{name}");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(read(&flipped), Err(Damage::Bad(_))), "{name}, bit {bit}");
+            flips += 1;
+        }
+    }
+    println!("{flips} flipped bits in single structures: all found");
+}
+
+#[test]
+fn every_cut_end_is_found() {
+    for Structure { name, bytes, read } in structures() {
+        for length in 0..bytes.len() {
+            assert!(matches!(read(&bytes[..length]), Err(Damage::Bad(_))), "{name}, {length} bytes");
+        }
+    }
+}
+
+/// A damaged slot makes the other one count; the zeros between the slots mean nothing.
+#[test]
+fn mark_survives_one_damaged_slot() {
+    let file = golden_bytes("store/MARK");
+    let newest = mark::newest(&file).unwrap().unwrap();
+    let older = Mark { sequence: newest.sequence - 1, clean: false, ..newest.clone() };
+    for bit in 0..file.len() * 8 {
+        let mut flipped = file.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let newest_at = usize::try_from(newest.offset()).unwrap();
+        let is_in_newest = (newest_at..newest_at + mark::SLOT).contains(&(bit / 8));
+        let expected = if is_in_newest { &older } else { &newest };
+        assert_eq!(mark::newest(&flipped).unwrap().as_ref(), Some(expected), "bit {bit}");
+    }
+    for length in 0..=file.len() {
+        let found = mark::newest(&file[..length]).unwrap();
+        assert!([None, Some(&older), Some(&newest)].contains(&found.as_ref()), "{length} bytes");
+    }
+}
+
+/// Whoever changes a bit and repairs both checksums is found by the chain.
+#[test]
+fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
+    let story = Story::read();
+    let rewritten = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let (first, second) = (story.frame(0).header.chain, story.frame(1).header.chain);
+    let frames = [
+        (&story, 0, story.header.chain_before),
+        (&story, 1, first),
+        (&story, 2, second),
+        (&rewritten, 0, story.header.chain_before),
+    ];
+    let mut changes = 0;
+    for (story, index, before) in frames {
+        let bytes = story.frame_bytes(index);
+        let mark = story.mark(index);
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.to_vec();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            repair(&mut changed);
+            let kept = passes(&changed, mark, &before);
+            // Evidence for recovery while the frame was new; no part of history. And the two
+            // checksums themselves, which were repaired again.
+            let is_harmless = matches!(bit / 8, 8..12 | 16..20 | 24..28);
+            assert_eq!(kept, is_harmless, "frame {index}, byte {}", bit / 8);
+            changes += 1;
+        }
+    }
+    println!("{changes} changed bits under right checksums: found by the chain, but for the durable end");
+}
+
+/// Whether a frame is whole and continues the chain.
+fn passes(bytes: &[u8], mark: u64, before: &Hash) -> bool {
+    let Ok(frame) = frame::read(bytes, mark) else { return false };
+    let position = 1 + u64::from(frame.header.position_offset);
+    crate::log::scan::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain)
+}
+
+/// Makes both checksums of a frame fit again, as far as its lengths lie within it.
+fn repair(frame: &mut [u8]) {
+    let (flags, events) = (u16_at(frame, 30), usize::from(u16_at(frame, 28)));
+    let key = if flags & 0x0100 != 0 { 16 } else { 0 };
+    let table = if flags & 0x0200 != 0 { 8 * events } else { 0 };
+    let header = frame::FIXED + key + table;
+    let body_bytes = usize::try_from(u32_at(frame, 12)).unwrap();
+    if let Some(body) = frame.get(header..).and_then(|rest| rest.get(..body_bytes)) {
+        let crc = checksum(&[body]);
+        frame[16..20].copy_from_slice(&crc.to_le_bytes());
+    }
+    if let Some(rest) = frame.get(12..header) {
+        let crc = checksum(&[&frame[..8], rest]);
+        frame[8..12].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// The frame of one event with some bytes of it overwritten, under right checksums.
+fn with(at: usize, value: &[u8]) -> Result<(), Damage> {
+    let story = Story::read();
+    let mut bytes = story.frame_bytes(0).to_vec();
+    bytes[at..at + value.len()].copy_from_slice(value);
+    repair(&mut bytes);
+    let frame = frame::read(&bytes, story.mark(0))?;
+    records(frame.body, frame.header.events).try_for_each(|record| record.map(drop))
+}
+
+#[test]
+fn impossible_values_under_right_checksums_are_refused() {
+    let body = frame::FIXED;
+    let public = body + record::PREFIX;
+    let too_large = u32::try_from(BODY_BYTES_MAX + 8).unwrap();
+    let cases: [(&str, usize, &[u8]); 23] = [
+        ("body length 2^32 - 8", 12, &(u32::MAX - 7).to_le_bytes()),
+        ("body length beyond the format", 12, &too_large.to_le_bytes()),
+        ("body length within the format, beyond the input", 12, &(1_u32 << 24).to_le_bytes()),
+        ("body length no multiple of 8", 12, &79_u32.to_le_bytes()),
+        ("body length 0", 12, &0_u32.to_le_bytes()),
+        ("no events", 28, &0_u16.to_le_bytes()),
+        ("more events than records", 28, &2_u16.to_le_bytes()),
+        ("65,535 events", 28, &u16::MAX.to_le_bytes()),
+        ("65,535 events with a version table", 28, &[0xFF, 0xFF, 0x00, 0x02]),
+        ("private length 2^32 - 1", body, &u32::MAX.to_le_bytes()),
+        ("private length less than the salt", body, &15_u32.to_le_bytes()),
+        ("private length into the padding", body, &30_u32.to_le_bytes()),
+        ("private length 1 short", body, &20_u32.to_le_bytes()),
+        ("public length 65,535", body + 4, &u16::MAX.to_le_bytes()),
+        ("public length 0", body + 4, &0_u16.to_le_bytes()),
+        ("erased, with another length than a hash", body + 6, &[1]),
+        ("a byte that must be zero", body + 7, &[1]),
+        ("entity length 65,535", public + 4, &u16::MAX.to_le_bytes()),
+        ("entity one shorter than its public part", public + 4, &12_u16.to_le_bytes()),
+        ("255 tags", public + 8, &[255]),
+        ("an entity that is not UTF-8", public + 10, &[0xFF]),
+        ("metadata where there is none", public, &4_u16.to_le_bytes()),
+        ("a correlation where there is none", public, &1_u16.to_le_bytes()),
+    ];
+    for (name, at, value) in cases {
+        let refused = with(at, value);
+        if name == "private length into the padding" {
+            assert_eq!(refused, Ok(()), "{name}: one record and fewer zeros; the chain finds it");
+        } else {
+            assert!(matches!(refused, Err(Damage::Bad(_))), "{name}: {refused:?}");
+        }
+    }
+    let cause_in_append = with(public, &0x20_u16.to_le_bytes());
+    assert!(matches!(cause_in_append, Err(Damage::Bad(_))), "{cause_in_append:?}");
+    assert_eq!(with(0, &[0; 8]), Err(Damage::Bad("no frame begins here")));
+}
+
+#[test]
+fn what_only_a_newer_version_knows_is_refused_as_such() {
+    let newer = |result: Result<(), Damage>| matches!(result, Err(Damage::Newer(_)));
+    let public = frame::FIXED + record::PREFIX;
+    for bit in 0..16 {
+        let flag = 1_u16 << bit;
+        // Of a frame: the key and the version table are known, and not there.
+        let frame_flag = with(30, &flag.to_le_bytes());
+        assert_eq!(newer(frame_flag.clone()), bit >= 10, "frame flag {flag:#06x}: {frame_flag:?}");
+        assert_eq!(frame_flag == Ok(()), bit < 8, "frame flag {flag:#06x}: {frame_flag:?}");
+        // Of a record: bits 6 and 7 are passed over, and may bring fields along.
+        let record_flag = with(public, &flag.to_le_bytes());
+        assert_eq!(newer(record_flag.clone()), bit >= 8, "record flag {flag:#06x}: {record_flag:?}");
+        assert_eq!(record_flag == Ok(()), matches!(bit, 6 | 7), "record flag {flag:#06x}: {record_flag:?}");
+    }
+    for form in 2..=255 {
+        assert!(newer(with(frame::FIXED + 6, &[form])), "record form {form}");
+    }
+}
+
+#[test]
+fn fields_of_ancillary_flags_are_passed_over() {
+    let mut body = Vec::new();
+    let fields = fields("a", "b");
+    record::write(&mut body, &NewRecord { fields, metadata: &[], payload: b"p" }).unwrap();
+    let (public_end, private) = (record::PREFIX + 12, [0; 3]);
+    body.splice(public_end..public_end, private);
+    body[4] += 3;
+    assert!(matches!(record::read(&body, 0), Err(Damage::Bad(_))), "more than the fields");
+    body[record::PREFIX] = 0x40;
+    let found = record::read(&body, 0).unwrap();
+    assert_eq!((found.fields, found.end()), (fields, body.len()));
+    let parts = found.parts.unwrap();
+    assert_eq!((parts.metadata, parts.payload), (&[][..], &b"p"[..]));
+}
+
+#[test]
+fn preambles_of_other_versions() {
+    type Read = fn(&[u8]) -> Result<(), Damage>;
+    let story = Story::read();
+    let manifest = golden_bytes("store/MANIFEST");
+    let mark = mark::newest(&golden_bytes("store/MARK")).unwrap().unwrap().write();
+    let files: [(&[u8], Read); 3] = [
+        (&story.bytes[..HEADER], |bytes| SegmentHeader::read(bytes).map(drop)),
+        (&mark, |bytes| Mark::read(bytes).map(drop)),
+        (&manifest, |bytes| Manifest::read(bytes).map(drop)),
+    ];
+    for (bytes, read) in files {
+        for bit in 0..preamble::SIZE * 8 {
+            let mut changed = bytes.to_vec();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let end = changed.len();
+            if end > HEADER {
+                let digest = blake3::hash(&changed[..end - 32]);
+                changed[end - 32..].copy_from_slice(digest.as_bytes());
+            } else {
+                let crc = checksum(&[&changed[..end - 4]]);
+                changed[end - 4..].copy_from_slice(&crc.to_le_bytes());
+            }
+            let found = read(&changed);
+            match bit / 8 {
+                0..8 => assert!(matches!(found, Err(Damage::Bad(_))), "magic, bit {bit}"),
+                8..10 | 16..32 => assert!(matches!(found, Err(Damage::Newer(_))), "bit {bit}"),
+                // Minor version, zero, compatible features.
+                _ => assert_eq!(found, Ok(()), "bit {bit}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn impossible_counts_in_a_manifest_are_refused() {
+    for (segments, lineages) in [(u32::MAX, 0), (0, u32::MAX), (u32::MAX, u32::MAX), (3, 0), (1, 1), (0, 8)] {
+        let mut bytes = golden_bytes("rewritten/MANIFEST");
+        let end = bytes.len() - 32;
+        bytes[112..116].copy_from_slice(&segments.to_le_bytes());
+        bytes[116..120].copy_from_slice(&lineages.to_le_bytes());
+        let digest = blake3::hash(&bytes[..end]);
+        bytes[end..].copy_from_slice(digest.as_bytes());
+        assert!(matches!(Manifest::read(&bytes), Err(Damage::Bad(_))), "{segments} {lineages}");
+    }
+}
+
+#[test]
+fn impossible_lengths_in_an_attestation_are_refused() {
+    let story = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let at = *story.offsets.last().unwrap();
+    for (field, value) in [(12, 0), (12, 8), (12, 184), (12, 200), (12, u32::MAX), (36, u32::MAX), (36, 4097)]
+    {
+        for length in [192, 4248, 8192] {
+            let mut bytes = story.bytes[at..at + 192].to_vec();
+            bytes.resize(length, b' ');
+            bytes[field..field + 4].copy_from_slice(&u32::to_le_bytes(value));
+            let covered = usize::try_from(u32_at(&bytes, 12)).unwrap().clamp(12, bytes.len());
+            let crc = checksum(&[&bytes[..8], &bytes[12..covered]]);
+            bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+            assert!(matches!(Attestation::read(&bytes), Err(Damage::Bad(_))), "{field} {value} {length}");
+        }
+    }
+}
+
+/// Some thousand frames with several bytes changed at random, under right checksums: whatever comes
+/// of it, nobody panics, and nothing that differs continues the chain.
+#[test]
+fn random_values_under_right_checksums_never_panic() {
+    let story = Story::read();
+    let mut random = 1_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random >> 33).unwrap()
+    };
+    for round in 0..60_000 {
+        let index = round % 3;
+        let before = if index == 0 { story.header.chain_before } else { story.frame(index - 1).header.chain };
+        let bytes = story.frame_bytes(index);
+        let mut changed = bytes.to_vec();
+        for _ in 0..=next() % 6 {
+            let at = 12 + next() % (changed.len() - 12);
+            changed[at] = [0, 1, 0x7F, 0x80, 0xFF, changed[at].wrapping_add(8)][next() % 6];
+        }
+        repair(&mut changed);
+        // But for what no chain covers, see above.
+        changed[24..28].copy_from_slice(&bytes[24..28]);
+        repair(&mut changed);
+        assert_eq!(passes(&changed, story.mark(index), &before), changed == bytes, "round {round}");
+    }
+}

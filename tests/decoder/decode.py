@@ -1,0 +1,628 @@
+#!/usr/bin/env python3
+"""Reads an annals store of format 1 and verifies all of it.
+
+    python3 decode.py DIR            prints `position id chain` for every event
+    python3 decode.py --events DIR   prints everything an event holds
+
+Written from the specification ("Format 1: every byte on disk"), not from the Rust code, to show that the
+specification is enough. Standard library only; nobody should write to the store meanwhile.
+Ends with 1 and a message if anything is damaged, missing or not known, with 2 if called wrongly.
+"""
+
+import os
+import struct
+import sys
+import uuid
+
+
+class Damaged(Exception):
+    """Bytes are not what they should be, or need a newer reader."""
+
+    def __init__(self, file, offset, what):
+        super().__init__(f"{file}, offset {offset}: {what}")
+
+
+class Newer(Damaged):
+    pass
+
+
+# --- Checksum and hash -------------------------------------------------------------------------------
+
+
+def crc_table():
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        yield value
+
+
+CRC_TABLE = list(crc_table())
+
+
+def checksum(*pieces):
+    """CRC-32C over the pieces joined together."""
+    crc = 0xFFFFFFFF
+    for piece in pieces:
+        for byte in piece:
+            crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+IV = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+PERMUTATION = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
+COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
+DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
+CHUNK_START, CHUNK_END, PARENT, ROOT, KEYED = 1, 2, 4, 8, 16
+
+
+def compress(chaining, block, counter, length, flags):
+    """The BLAKE3 compression function: the first half of its output."""
+    words = list(struct.unpack("<16I", block.ljust(64, b"\0")))
+    state = list(chaining) + list(IV[:4]) + [counter & 0xFFFFFFFF, counter >> 32, length, flags]
+    for turn in range(7):
+        for index, (a, b, c, d) in enumerate(COLUMNS + DIAGONALS):
+            for word, turns in ((words[2 * index], (16, 12)), (words[2 * index + 1], (8, 7))):
+                state[a] = (state[a] + state[b] + word) & 0xFFFFFFFF
+                state[d] = rotate(state[d] ^ state[a], turns[0])
+                state[c] = (state[c] + state[d]) & 0xFFFFFFFF
+                state[b] = rotate(state[b] ^ state[c], turns[1])
+        words = [words[index] for index in PERMUTATION]
+    return [state[index] ^ state[index + 8] for index in range(8)]
+
+
+def rotate(word, turns):
+    return (word >> turns | word << (32 - turns)) & 0xFFFFFFFF
+
+
+def blake3(*pieces, key=None):
+    """BLAKE3 over the pieces joined together, keyed if there is a key: 32 bytes."""
+    data = b"".join(pieces)
+    start = struct.unpack("<8I", key) if key else IV
+    mode = KEYED if key else 0
+
+    def chunk(counter, root):
+        bytes_ = data[counter * 1024 : counter * 1024 + 1024]
+        blocks = [bytes_[at : at + 64] for at in range(0, len(bytes_), 64)] or [b""]
+        value = start
+        for index, block in enumerate(blocks):
+            flags = mode | (CHUNK_START if index == 0 else 0)
+            if index + 1 == len(blocks):
+                flags |= CHUNK_END | (ROOT if root else 0)
+            value = compress(value, block, counter, len(block), flags)
+        return value
+
+    def tree(first, count, root):
+        if count == 1:
+            return chunk(first, root)
+        left = 1 << ((count - 1).bit_length() - 1)
+        block = struct.pack("<16I", *tree(first, left, False), *tree(first + left, count - left, False))
+        return compress(start, block, 0, 64, mode | PARENT | (ROOT if root else 0))
+
+    return struct.pack("<8I", *tree(0, max(1, -(-len(data) // 1024)), True))
+
+
+# --- Structures --------------------------------------------------------------------------------------
+
+
+def integer(bytes_, at, size):
+    return int.from_bytes(bytes_[at : at + size], "little")
+
+
+def check_preamble(bytes_, magic, file, offset=0):
+    """After the checksum was found right."""
+    if bytes_[:8] != magic:
+        raise Damaged(file, offset, "the magic bytes are wrong")
+    if integer(bytes_, 8, 2) != 1:
+        raise Newer(file, offset, f"format {integer(bytes_, 8, 2)} needs a newer reader")
+    if integer(bytes_, 16, 8) or integer(bytes_, 24, 8):
+        raise Newer(file, offset, "unknown features need a newer reader")
+
+
+class Mark:
+    """The newer valid slot of MARK."""
+
+    def __init__(self, slot):
+        self.store_id = slot[40:56]
+        self.sequence = integer(slot, 56, 8)
+        self.segment = (integer(slot, 64, 8), integer(slot, 72, 4))
+        self.durable_end = integer(slot, 76, 4)
+        self.position = integer(slot, 80, 8)
+        self.chain = slot[88:120]
+        self.clean = bool(integer(slot, 120, 4) & 1)
+
+
+def read_mark(file):
+    newest = None
+    for at in (0, 4096):
+        slot = file[at : at + 128]
+        if len(slot) < 128 or checksum(slot[:124]) != integer(slot, 124, 4):
+            continue
+        if slot[:8] == b"ANNALMRK":
+            check_preamble(slot, b"ANNALMRK", "MARK", at)
+            mark = Mark(slot)
+            if newest is None or mark.sequence > newest.sequence:
+                newest = mark
+    return newest
+
+
+class Manifest:
+    def __init__(self, file):
+        if len(file) < 152:
+            raise Damaged("MANIFEST", 0, "cut off")
+        if blake3(file[:-32]) != file[-32:]:
+            raise Damaged("MANIFEST", 0, "the digest is wrong")
+        check_preamble(file, b"ANNALMAN", "MANIFEST")
+        self.store_id = file[40:56]
+        segments, lineages = integer(file, 112, 4), integer(file, 116, 4)
+        if len(file) != 120 + 24 * lineages + 136 * segments + 32:
+            raise Damaged("MANIFEST", 112, "the counts do not fit the length")
+        self.origins = [file[at : at + 16] for at in range(120, 120 + 24 * lineages, 24)]
+        start = 120 + 24 * lineages
+        self.listed = [file[at : at + 80] for at in range(start, start + 136 * segments, 136)]
+
+
+def listed_id(entry):
+    return integer(entry, 0, 8), integer(entry, 16, 4)
+
+
+class Segment:
+    """A segment file with a checked header."""
+
+    def __init__(self, name, bytes_):
+        self.name, self.bytes = name, bytes_
+        header = bytes_[:144]
+        if len(header) < 144 or checksum(header[:140]) != integer(header, 140, 4):
+            raise Damaged(name, 0, "the header is damaged")
+        check_preamble(header, b"ANNALSEG", name)
+        self.store_id = header[40:56]
+        self.id = (integer(header, 56, 8), integer(header, 64, 4))
+        self.salt = integer(header, 72, 8)
+        self.unsynced_bytes_max = integer(header, 88, 8)
+        self.chain_before = header[96:128]
+        self.recorded_before = integer(header, 128, 8)
+
+    def mark(self, offset, word=bytes(8)):
+        return (self.salt ^ offset ^ integer(word, 0, 8)).to_bytes(8, "little")
+
+    def header_at(self, offset):
+        """A frame header whose mark and checksum fit; `None` if there is none."""
+        fixed = self.bytes[offset : offset + 80]
+        if len(fixed) < 80 or fixed[:8] != self.mark(offset):
+            return None
+        flags, events = integer(fixed, 30, 2), integer(fixed, 28, 2)
+        size = 80 + (16 if flags & 0x0100 else 0) + (8 * events if flags & 0x0200 else 0)
+        header = self.bytes[offset : offset + size]
+        if len(header) < size or checksum(header[:8], header[12:]) != integer(header, 8, 4):
+            raise Damaged(self.name, offset, "the frame header does not fit its checksum")
+        if flags & 0xFF00 & ~0x0300:
+            raise Newer(self.name, offset, f"unknown frame flags {flags:04x} need a newer reader")
+        body = integer(header, 12, 4)
+        if body % 8 or body > 16 << 20 or events == 0:
+            raise Damaged(self.name, offset, "impossible length or count in a frame header")
+        return header
+
+
+class Place:
+    """Where a walk over a segment stands: behind the last frame."""
+
+    def __init__(self, segment):
+        self.offset = 144
+        self.position = segment.id[0] - 1
+        self.recorded_at = segment.recorded_before
+        self.chain = segment.chain_before
+        self.frames = self.events = 0
+
+
+class Record:
+    """One event in a body, and where the next one starts."""
+
+    def __init__(self, body, start, fail):
+        prefix = body[start : start + 8]
+        if len(prefix) < 8:
+            fail("a record is cut off")
+        private_length, public_length = integer(prefix, 0, 4), integer(prefix, 4, 2)
+        public = body[start + 8 : start + 8 + public_length]
+        private = body[start + 8 + public_length : start + 8 + public_length + private_length]
+        if len(public) < public_length or len(private) < private_length:
+            fail("a record is longer than its body")
+        form = prefix[6]
+        if form > 1:
+            fail(f"record form {form} needs a newer reader")
+        if prefix[7] or (private_length < 16 if form == 0 else private_length != 32):
+            fail("a record's private part has a wrong length")
+        self.end = start + 8 + public_length + private_length
+        self.read_public(public, fail)
+        self.metadata = self.payload = None
+        if form == 0:
+            self.read_private(private, fail)
+        self.content = blake3(b"\x00", public, blake3(private) if form == 0 else private)
+
+    def read_public(self, public, fail):
+        if len(public) < 10:
+            fail("a public part is too short")
+        flags, self.schema_version, entity, scope, kind, tags, _ = struct.unpack("<HHHBBBB", public[:10])
+        if flags & 0xFF00:
+            fail(f"unknown record flags {flags:04x} need a newer reader")
+        rest = public[10:]
+
+        def take(size):
+            nonlocal rest
+            if len(rest) < size:
+                fail("a public part is too short")
+            piece, rest = rest[:size], rest[size:]
+            return piece
+
+        def name(size):
+            try:
+                return take(size).decode("utf-8")
+            except UnicodeDecodeError:
+                return fail("a name is not UTF-8")
+
+        self.entity, self.scope, self.kind = name(entity), name(scope) or "default", name(kind)
+        self.tags = [name(take(1)[0]) for _ in range(tags)]
+        self.correlation = take(16) if flags & 0x0001 else None
+        self.occurred_at = struct.unpack("<q", take(8))[0] if flags & 0x0002 else None
+        self.foreign_id = take(16) if flags & 0x0008 else None
+        form = flags & 0x0030
+        self.cause = {0x0010: lambda: take(16), 0x0020: lambda: integer(take(2), 0, 2), 0x0030: lambda: "previous"}
+        self.cause = self.cause[form]() if form else None
+        self.has_metadata = bool(flags & 0x0004)
+        if rest and not flags & 0x00C0:
+            fail("a public part is longer than its fields")
+
+    def read_private(self, private, fail):
+        self.payload = private[16:]
+        if self.has_metadata:
+            size = integer(self.payload, 0, 4)
+            if len(self.payload) < 4 + size:
+                fail("metadata is longer than its record")
+            self.metadata, self.payload = self.payload[4 : 4 + size], self.payload[4 + size :]
+
+
+def event_id(recorded_at, position, chain):
+    bits = (recorded_at // 1000 & (1 << 48) - 1) << 80 | 7 << 76 | (position >> 36 & 0xFFF) << 64
+    bits |= 0b10 << 62 | (position & (1 << 36) - 1) << 26 | int.from_bytes(chain[:4], "big") & (1 << 26) - 1
+    return bits.to_bytes(16, "big")
+
+
+# --- Reading a segment -------------------------------------------------------------------------------
+
+
+def walk(segment, events, met):
+    """Walks a segment; the place it stopped at, and `sealed`, `open` or the reason it is not well.
+
+    Appends to `events`; calls `met` with every place behind the header and behind a frame.
+    """
+    place = Place(segment)
+    met(place)
+    while True:
+        try:
+            ending = step(segment, place, events)
+        except Newer:
+            raise
+        except Invalid as invalid:
+            return place, invalid.args[0]
+        if ending:
+            return place, ending
+        met(place)
+
+
+class Invalid(Exception):
+    """What a torn tail may look like."""
+
+
+def step(segment, place, events):
+    bytes_, at = segment.bytes, place.offset
+    head = bytes_[at : at + 8]
+    if head == segment.mark(at, b"SEALSEAL"):
+        return read_seal(segment, place)
+    if head == segment.mark(at, b"ATTESTED"):
+        return read_attestation(segment, place)
+    try:
+        header = segment.header_at(at)
+    except Newer:
+        raise
+    except Damaged as damaged:
+        raise Invalid(damaged) from None
+    if header is None:
+        if not bytes_[at:].strip(b"\0"):
+            return "open"
+        raise Invalid(Damaged(segment.name, at, "no frame begins here"))
+    return read_frame(segment, place, header, events)
+
+
+def read_seal(segment, place):
+    seal = segment.bytes[place.offset : place.offset + 72]
+    expected = struct.pack(
+        "<IQQII32s",
+        place.offset + 72,
+        place.position,
+        place.recorded_at,
+        place.frames,
+        place.events,
+        place.chain,
+    )
+    if len(seal) < 72 or checksum(seal[:8], seal[12:]) != integer(seal, 8, 4) or seal[12:] != expected:
+        raise Invalid(Damaged(segment.name, place.offset, "the seal is damaged or does not fit"))
+    return "sealed"
+
+
+def read_attestation(segment, place):
+    at = place.offset
+    fixed = segment.bytes[at : at + 152]
+    length, text = integer(fixed, 12, 4), integer(fixed, 36, 4)
+    whole = segment.bytes[at : at + length]
+    if (
+        len(fixed) < 152
+        or text > 4096
+        or length != -(-(152 + text) // 8) * 8
+        or len(whole) < length
+        or checksum(whole[:8], whole[12:]) != integer(whole, 8, 4)
+    ):
+        raise Invalid(Damaged(segment.name, at, "the attestation is damaged"))
+    try:
+        whole[152 : 152 + text].decode("utf-8")
+    except UnicodeDecodeError:
+        raise Invalid(Damaged(segment.name, at, "the attestation's text is not UTF-8")) from None
+    first, last, recorded_at = integer(whole, 16, 8), integer(whole, 24, 8), integer(whole, 48, 8)
+    if (
+        segment.id[1] == 0
+        or first != place.position + 1
+        or last < first
+        or last - segment.id[0] >= 1 << 32
+        or recorded_at < place.recorded_at
+        or whole[56:88] != place.chain
+    ):
+        raise Damaged(segment.name, at, "the attestation does not continue the log")
+    place.offset, place.position, place.recorded_at = at + length, last, recorded_at
+    place.chain = whole[88:120]
+    return None
+
+
+def read_frame(segment, place, header, events):
+    at = place.offset
+    body = segment.bytes[at + len(header) : at + len(header) + integer(header, 12, 4)]
+    if len(body) < integer(header, 12, 4) or checksum(body) != integer(header, 16, 4):
+        raise Invalid(Damaged(segment.name, at, "the body is cut off or does not fit its checksum"))
+
+    def fail(what):
+        raise Damaged(segment.name, at, what)
+
+    position = segment.id[0] + integer(header, 20, 4)
+    count, flags = integer(header, 28, 2), integer(header, 30, 2)
+    recorded_at, first_version, chain = integer(header, 32, 8), integer(header, 40, 8), header[48:80]
+    if position != place.position + 1:
+        fail("the frame has another position than the one that comes next")
+    if recorded_at < place.recorded_at:
+        fail("the frame was recorded before the one in front of it")
+    if integer(header, 24, 4) > at:
+        fail("the frame claims that more was durable than was written")
+
+    records, start = [], 0
+    for _ in range(count):
+        records.append(Record(body, start, fail))
+        start = records[-1].end
+    if len(body) - start > 7 or body[start:].strip(b"\0"):
+        fail("the body holds more than its events")
+    content = records[0].content
+    if count > 1:
+        content = blake3(b"\x01", *(record.content for record in records))
+    if len(header) > 80:
+        content = blake3(b"\x02", content, header[80:])
+    block = content + struct.pack("<QQQHHI", position, recorded_at, first_version, count, flags, 0)
+    if blake3(block, key=place.chain) != chain:
+        fail("the frame does not continue the chain")
+
+    ids = [event_id(recorded_at, position + index, chain) for index in range(count)]
+    table = header[len(header) - 8 * count :] if flags & 0x0200 else None
+    for index, record in enumerate(records):
+        record.position, record.recorded_at, record.chain = position + index, recorded_at, chain
+        record.id = record.foreign_id or ids[index]
+        record.version = integer(table, 8 * index, 8) if table else first_version + index
+        record.correlation = record.correlation or ids[0]
+        if isinstance(record.cause, int):
+            if record.cause >= count:
+                fail("the cause is an event that the append does not have")
+            record.cause = ids[record.cause]
+        record.generation, record.place = segment.id[1], (segment.name, at)
+        events.append(record)
+    place.offset = at + len(header) + len(body)
+    place.position, place.recorded_at, place.chain = position + count - 1, recorded_at, chain
+    place.frames, place.events = place.frames + 1, place.events + count
+    return None
+
+
+# --- Reading a store ---------------------------------------------------------------------------------
+
+
+def read_file(directory, name):
+    try:
+        with open(os.path.join(directory, name), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def name_of(id_):
+    return f"{id_[0]:020}.{id_[1]}.seg"
+
+
+def id_of(name):
+    parts = name.split(".")
+    if len(parts) == 3 and parts[2] == "seg" and parts[0].isdecimal() and parts[1].isdecimal():
+        id_ = (int(parts[0]), int(parts[1]))
+        return id_ if name_of(id_) == name else None
+    return None
+
+
+class Store:
+    def __init__(self, directory):
+        self.directory = directory
+        self.events, self.notes = [], []
+        self.mark = read_mark(read_file(directory, "MARK") or b"")
+        manifest = read_file(directory, "MANIFEST")
+        if manifest is None:
+            raise Damaged("MANIFEST", 0, "there is no store here, or its manifest is missing")
+        self.manifest = Manifest(manifest)
+        if self.mark and self.mark.store_id != self.manifest.store_id:
+            raise Damaged("MARK", 0, "it belongs to another store")
+        self.mark_met = self.mark is None
+        self.last = None
+        self.read_segments()
+        if not self.mark_met:
+            raise Damaged("MARK", 0, "acknowledged data is damaged or missing")
+        self.check_versions()
+
+    def read_segments(self):
+        listed = {listed_id(entry): entry for entry in self.manifest.listed}
+        next_ = integer(self.manifest.listed[-1], 8, 8) + 1 if listed else 1
+        later = []
+        for name in os.listdir(os.path.join(self.directory, "segments")):
+            id_ = id_of(name)
+            if id_ in listed:
+                continue
+            if id_ and id_[1] == 0 and id_[0] >= next_:
+                later.append(id_)
+            else:
+                self.notes.append(f"left alone: segments/{name}")
+        later.sort()
+        for id_ in [*listed, *later]:
+            is_last = bool(later) and id_ == later[-1]
+            if not self.read_segment(id_, listed.get(id_), is_last):
+                self.notes.append(f"just being created: segments/{name_of(id_)}")
+                later.pop()
+        if not later and not listed:
+            raise Damaged("segments", 0, "the first segment is missing")
+
+    def read_segment(self, id_, entry, is_last):
+        name = "segments/" + name_of(id_)
+        bytes_ = read_file(self.directory, name)
+        if bytes_ is None:
+            raise Damaged(name, 0, "the segment is missing")
+        try:
+            segment = Segment(name, bytes_)
+        except Newer:
+            raise
+        except Damaged:
+            spoken_of = self.mark and self.mark.segment >= id_
+            if is_last and not spoken_of and len(bytes_) <= 65536 and not bytes_[144:].strip(b"\0"):
+                return False
+            raise
+        self.check_continues(segment, id_)
+        place, ending = walk(segment, self.events, lambda place: self.meet(segment, place))
+        if is_last:
+            self.judge(segment, place, ending)
+        elif ending != "sealed" or place.offset + 72 != len(bytes_):
+            raise ending if isinstance(ending, Exception) else Damaged(name, place.offset, "the segment is not sealed")
+        if entry and entry != struct.pack(
+            "<QQIIIIQQ32s",
+            id_[0],
+            place.position,
+            id_[1],
+            len(bytes_),
+            place.frames,
+            place.events,
+            segment.recorded_before,
+            place.recorded_at,
+            place.chain,
+        ):
+            raise Damaged(name, place.offset, "the segment is not as MANIFEST lists it")
+        self.last = place
+        return True
+
+    def check_continues(self, segment, id_):
+        genesis = blake3(b"\x03", segment.store_id)
+        before = (self.last.position, self.last.recorded_at, self.last.chain) if self.last else (0, 0, genesis)
+        if segment.store_id not in [self.manifest.store_id, *self.manifest.origins]:
+            raise Damaged(segment.name, 40, "the segment belongs to another store")
+        if segment.id != id_ or segment.id[0] >= 1 << 48:
+            raise Damaged(segment.name, 56, "the segment is another one than its name says")
+        if (segment.id[0] - 1, segment.recorded_before, segment.chain_before) != before:
+            raise Damaged(segment.name, 0, "the segment does not continue the one before it")
+
+    def meet(self, segment, place):
+        mark = self.mark
+        if mark and mark.segment == segment.id and mark.durable_end == place.offset:
+            self.mark_met |= (mark.position, mark.chain) == (place.position, place.chain)
+
+    def judge(self, segment, place, ending):
+        """How the log ends: the table under "Recovery"."""
+        end, bytes_ = place.offset, segment.bytes
+        marked = self.mark.durable_end if self.mark and self.mark.segment == segment.id else None
+        tail = bytes_[end:].rstrip(b"\0")
+        if ending == "sealed" or (self.mark and self.mark.clean and marked == end and not tail):
+            return
+        if marked is not None and marked > end:
+            raise Damaged(segment.name, end, "MARK proves that more was durable")
+        if self.repeated(segment, end, end + len(tail)) > end:
+            raise Damaged(segment.name, end, "a later frame proves that more was durable")
+        if end + len(tail) > end + segment.unsynced_bytes_max + 72:
+            raise Damaged(segment.name, end, "damaged, and too far out for a torn tail")
+        what = f"torn: {len(tail)} bytes" if tail else "not closed"
+        self.notes.append(f"{what} at {segment.name}, offset {end}")
+
+    def repeated(self, segment, start, end):
+        greatest = 0
+        for offset in range(start, end, 8):
+            try:
+                header = segment.header_at(offset)
+            except Damaged:
+                continue
+            if header:
+                greatest = max(greatest, integer(header, 24, 4))
+        return greatest
+
+    def check_versions(self):
+        versions = {}
+        for event in self.events:
+            if event.generation == 0 and event.version != versions.get(event.entity, 0) + 1:
+                raise Damaged(*event.place, "a version does not follow its stream's last one")
+            versions[event.entity] = event.version
+
+
+# --- Printing ----------------------------------------------------------------------------------------
+
+
+def line(event, everything):
+    words = [str(event.position), str(uuid.UUID(bytes=event.id)), event.chain.hex()]
+    if not everything:
+        return " ".join(words)
+    words += [f"entity={event.entity}", f"scope={event.scope}", f"kind={event.kind}"]
+    words += [f"version={event.version}", f"schema={event.schema_version}", f"recorded={event.recorded_at}"]
+    words.append(f"correlation={uuid.UUID(bytes=event.correlation)}")
+    if event.occurred_at is not None:
+        words.append(f"occurred={event.occurred_at}")
+    if event.cause is not None:
+        words.append(f"cause={event.cause if event.cause == 'previous' else uuid.UUID(bytes=event.cause)}")
+    if event.tags:
+        words.append(f"tags={','.join(event.tags)}")
+    if event.payload is None:
+        words.append("erased")
+    else:
+        if event.metadata is not None:
+            words.append(f"metadata={event.metadata.hex()}")
+        words.append(f"payload={event.payload.hex()}")
+    return " ".join(words)
+
+
+def main(arguments):
+    everything = "--events" in arguments
+    directories = [argument for argument in arguments if argument != "--events"]
+    if len(directories) != 1 or directories[0].startswith("-"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    assert checksum(b"123456789") == 0xE3069283
+    try:
+        store = Store(directories[0])
+    except (Damaged, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for note in store.notes:
+        print(note, file=sys.stderr)
+    for event in store.events:
+        print(line(event, everything))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

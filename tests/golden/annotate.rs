@@ -1,0 +1,340 @@
+//! Annotated hex: the form of the golden files, and of the worked examples in the specification.
+//!
+//! A line is an offset, bytes, and what they are; `00 * 400` stands for 400 zeros, `#` begins a
+//! comment. Written after the specification, not with the crate: it shares no code with `src/`.
+//! Included by src/format/tests.rs and by tests/it/golden.rs.
+
+/// The bytes of an annotated file; every offset must fit what came before.
+pub fn strip(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut start = None;
+    for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (offset, rest) = line.split_once("  ").expect("an offset and bytes");
+        let offset = usize::from_str_radix(offset, 16).expect("a hexadecimal offset");
+        let start = *start.get_or_insert(offset);
+        assert_eq!(offset, start + bytes.len(), "the offset of {line:?}");
+        let hex = rest.split("  ").next().expect("bytes");
+        match hex.split_once(" * ") {
+            Some((byte, count)) => {
+                bytes.resize(bytes.len() + count.parse::<usize>().expect("a count"), hex_byte(byte));
+            }
+            None => bytes.extend(hex.split(' ').map(hex_byte)),
+        }
+    }
+    bytes
+}
+
+fn hex_byte(digits: &str) -> u8 {
+    assert_eq!(digits.len(), 2, "{digits:?} is no byte");
+    u8::from_str_radix(digits, 16).expect("two hexadecimal digits")
+}
+
+/// Writes annotated hex of bytes that lie at `start` in their file.
+pub struct Notes<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    at: usize,
+    text: String,
+}
+
+impl<'a> Notes<'a> {
+    pub fn new(title: &str, start: usize, bytes: &'a [u8]) -> Notes<'a> {
+        Notes { bytes, start, at: 0, text: format!("# {title}\n") }
+    }
+
+    /// The text; every byte must have been named.
+    pub fn finish(self) -> String {
+        assert_eq!(self.at, self.bytes.len(), "all bytes are named in {}", self.text);
+        self.text
+    }
+
+    /// Begins a part with a heading.
+    pub fn part(&mut self, heading: &str) {
+        self.text += &format!("# {heading}\n");
+    }
+
+    /// Names the next `count` bytes.
+    pub fn take(&mut self, count: usize, name: &str) -> &'a [u8] {
+        let bytes = &self.bytes[self.at..self.at + count];
+        if count > 16 && bytes.iter().all(|byte| *byte == 0) {
+            self.line(&format!("00 * {count}"), name);
+        } else {
+            for (index, line) in bytes.chunks(16).enumerate() {
+                let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+                self.line(&hex.join(" "), if index == 0 { name } else { "" });
+                self.at += line.len();
+            }
+            self.at -= count;
+        }
+        self.at += count;
+        bytes
+    }
+
+    fn line(&mut self, hex: &str, name: &str) {
+        let line = format!("{:04x}  {hex:47}  {name}", self.start + self.at);
+        self.text += line.trim_end();
+        self.text.push('\n');
+    }
+
+    /// Names an integer of `size` bytes, and says its value.
+    fn int(&mut self, size: usize, name: &str) -> usize {
+        let value = le(&self.bytes[self.at..self.at + size]);
+        let shown = i64::try_from(value).map_or_else(|_| "a random number".to_owned(), |v| v.to_string());
+        self.take(size, &format!("{name}: {shown}"));
+        usize::try_from(value).unwrap_or(usize::MAX)
+    }
+
+    fn string(&mut self, size: usize, name: &str) {
+        let text = String::from_utf8_lossy(&self.bytes[self.at..self.at + size]).into_owned();
+        if size > 0 {
+            self.take(size, &format!("{name} {text:?}"));
+        }
+    }
+
+    fn preamble(&mut self) {
+        self.string(8, "magic");
+        self.int(2, "major version");
+        self.int(2, "minor version");
+        self.take(4, "zero");
+        self.take(8, "incompatible features: none");
+        self.take(8, "read-only features: none");
+        self.take(8, "compatible features: none");
+    }
+
+    /// A segment's header; its salt.
+    pub fn segment_header(&mut self) -> u64 {
+        self.preamble();
+        self.take(16, "store id");
+        self.int(8, "first position");
+        self.int(4, "generation");
+        self.take(4, "zero");
+        let salt = le(self.take(8, "salt"));
+        self.int(8, "created-at");
+        self.int(8, "unsynced-bytes-max");
+        self.take(32, "chain before");
+        self.int(8, "recorded-at before");
+        self.take(4, "zero");
+        self.take(4, "checksum of 0..140");
+        salt
+    }
+
+    /// A whole segment file, up to its end.
+    pub fn segment(&mut self) {
+        self.part("segment header");
+        let salt = self.segment_header();
+        while let Some(mark) = self.bytes.get(self.at..self.at + 8) {
+            let mark = le(mark) ^ salt ^ u64::try_from(self.start + self.at).expect("an offset");
+            match mark.to_le_bytes() {
+                [0, 0, 0, 0, 0, 0, 0, 0] => self.frame(),
+                bytes if bytes == *b"SEALSEAL" => self.seal(),
+                bytes if bytes == *b"ATTESTED" => self.attestation(),
+                _ => break,
+            }
+        }
+        let rest = self.bytes.len() - self.at;
+        if rest > 0 {
+            self.part("behind the last frame");
+            self.take(rest, "zeros ahead");
+        }
+    }
+
+    pub fn frame(&mut self) {
+        self.part("frame: header");
+        let start = self.at;
+        self.take(8, "mark: salt XOR offset");
+        self.take(4, "header checksum");
+        let body = self.int(4, "body length");
+        self.take(4, "body checksum");
+        self.int(4, "position offset");
+        self.int(4, "durable end");
+        let events = self.int(2, "events");
+        let flags = le(&self.bytes[self.at..self.at + 2]);
+        let (key, table) = (flags & 0x0100 != 0, flags & 0x0200 != 0);
+        let named: Vec<&str> =
+            [(key, "key"), (table, "version table")].iter().filter(|f| f.0).map(|f| f.1).collect();
+        self.take(
+            2,
+            &format!("flags: {}", if named.is_empty() { "none".to_owned() } else { named.join(", ") }),
+        );
+        self.int(8, "recorded-at");
+        self.int(8, "first version");
+        self.take(32, "chain");
+        if key {
+            self.take(16, "key");
+        }
+        for event in 0..if table { events } else { 0 } {
+            self.int(8, &format!("version of event {event}"));
+        }
+        let body_start = self.at;
+        assert!(body_start > start);
+        for event in 0..events {
+            self.part(&format!("frame: record of event {event}"));
+            self.record();
+        }
+        let rest = body_start + body - self.at;
+        if rest > 0 {
+            self.take(rest, "zeros up to a multiple of 8");
+        }
+    }
+
+    fn record(&mut self) {
+        let private = self.int(4, "private length");
+        self.int(2, "public length");
+        let form = self.bytes[self.at];
+        self.take(1, ["form: whole", "form: erased"][usize::from(form)]);
+        self.take(1, "zero");
+        let flags = le(&self.bytes[self.at..self.at + 2]);
+        let bits = ["correlation", "occurred-at", "metadata", "foreign id"];
+        let mut named: Vec<&str> = bits
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| flags & (1 << bit) != 0)
+            .map(|(_, name)| *name)
+            .collect();
+        let cause = usize::try_from(flags >> 4 & 0b11).expect("two bits");
+        named.extend(
+            [None, Some("cause: an event"), Some("cause: in the append"), Some("cause: previous")][cause],
+        );
+        self.take(
+            2,
+            &format!("flags: {}", if named.is_empty() { "none".to_owned() } else { named.join(", ") }),
+        );
+        self.int(2, "schema version");
+        let entity = self.int(2, "entity length");
+        let scope = self.int(1, "scope length");
+        let kind = self.int(1, "kind length");
+        let tags = self.int(1, "tags");
+        self.take(1, "zero");
+        self.string(entity, "entity");
+        self.string(scope, "scope");
+        self.string(kind, "kind");
+        for _ in 0..tags {
+            let length = self.int(1, "tag length");
+            self.string(length, "tag");
+        }
+        if flags & 1 != 0 {
+            self.take(16, "correlation");
+        }
+        if flags & 2 != 0 {
+            self.int(8, "occurred-at");
+        }
+        if flags & 8 != 0 {
+            self.take(16, "foreign id");
+        }
+        match cause {
+            1 => _ = self.take(16, "cause: the event with this id"),
+            2 => _ = self.int(2, "cause: the event of this append with the index"),
+            _ => {}
+        }
+        if form == 1 {
+            self.take(32, "BLAKE3 of the private part that was here");
+            return;
+        }
+        self.take(16, "salt");
+        let mut payload = private - 16;
+        if flags & 4 != 0 {
+            let metadata = self.int(4, "metadata length");
+            self.take(metadata, "metadata (MessagePack)");
+            payload -= 4 + metadata;
+        }
+        if payload > 0 {
+            self.take(payload, "payload (MessagePack)");
+        }
+    }
+
+    pub fn seal(&mut self) {
+        self.part("seal");
+        self.take(8, "mark: salt XOR offset XOR \"SEALSEAL\"");
+        self.take(4, "checksum");
+        self.int(4, "length of the file");
+        self.int(8, "last position");
+        self.int(8, "last recorded-at");
+        self.int(4, "frames");
+        self.int(4, "events");
+        self.take(32, "chain");
+    }
+
+    pub fn attestation(&mut self) {
+        self.part("attestation");
+        let start = self.at;
+        self.take(8, "mark: salt XOR offset XOR \"ATTESTED\"");
+        self.take(4, "checksum");
+        let length = self.int(4, "length");
+        self.int(8, "first position");
+        self.int(8, "last position");
+        self.int(4, "events");
+        let text = self.int(4, "text length");
+        self.int(8, "made-at");
+        self.int(8, "last recorded-at");
+        self.take(32, "chain before");
+        self.take(32, "chain after");
+        self.take(32, "digest of the removed chains");
+        self.string(text, "text");
+        let rest = start + length - self.at;
+        if rest > 0 {
+            self.take(rest, "zeros up to a multiple of 8");
+        }
+    }
+
+    pub fn mark_slot(&mut self) {
+        self.preamble();
+        self.take(16, "store id");
+        self.int(8, "sequence");
+        self.int(8, "segment: first position");
+        self.int(4, "segment: generation");
+        self.int(4, "durable end");
+        self.int(8, "position");
+        self.take(32, "chain");
+        let flags = le(&self.bytes[self.at..self.at + 4]);
+        self.take(4, if flags & 1 != 0 { "flags: closed cleanly" } else { "flags: none" });
+        self.take(4, "checksum of 0..124");
+    }
+
+    /// A whole MARK file.
+    pub fn mark_file(&mut self) {
+        for (slot, stride) in [("slot 0", 4096), ("slot 1", 4096)] {
+            self.part(slot);
+            let end = self.at + stride;
+            if self.bytes[self.at] != 0 {
+                self.mark_slot();
+            }
+            self.take(end - self.at, "zeros up to the end of the slot");
+        }
+    }
+
+    pub fn manifest(&mut self) {
+        self.preamble();
+        self.take(16, "store id");
+        self.int(8, "sequence");
+        self.int(8, "history revision");
+        self.int(8, "created-at");
+        self.take(32, "BLAKE3 of the manifest before");
+        let segments = self.int(4, "segments");
+        let lineages = self.int(4, "lineages");
+        for index in 0..lineages {
+            self.part(&format!("lineage {index}"));
+            self.take(16, "store id of the origin");
+            self.int(8, "up to position");
+        }
+        for index in 0..segments {
+            self.part(&format!("segment {index}"));
+            self.int(8, "first position");
+            self.int(8, "last position");
+            self.int(4, "generation");
+            self.int(4, "length of the file");
+            self.int(4, "frames");
+            self.int(4, "events");
+            self.int(8, "recorded-at before");
+            self.int(8, "last recorded-at");
+            self.take(32, "chain");
+            self.take(48, "sizes of the index's sections: no index");
+            self.take(8, "zero");
+        }
+        self.part("digest");
+        self.take(32, "BLAKE3 of all bytes before");
+    }
+}
+
+fn le(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
