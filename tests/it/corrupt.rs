@@ -124,7 +124,7 @@ impl State {
                 assert!(self.fingerprints.starts_with(&found), "{}: other events", place());
                 assert!(beyond_proof, "{}: {} events are gone without a word", place(), self.fingerprints.len() - found.len());
                 assert!(found.len() as u64 >= self.proven.1, "{}: acknowledged events are gone", place());
-                assert!(store.open_report().cut.is_some(), "{}: {}", place(), store.open_report());
+                assert!(!store.open_report().clean, "{}: {}", place(), store.open_report());
                 Found::Cut
             }
             Err(error) => {
@@ -173,7 +173,7 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 fn proven(mark: &[u8], last: &str) -> (usize, u64) {
     let slot = [0, 4096].into_iter().max_by_key(|slot| u64_at(mark, slot + 56)).unwrap();
     let is_of_last = last == format!("segments/{:020}.{}.seg", u64_at(mark, slot + 64), u32_at(mark, slot + 72));
-    (if is_of_last { u32_at(mark, slot + 76) } else { 144 }, u64_at(mark, slot + 80))
+    (if is_of_last { u32_at(mark, slot + 76) } else { 0 }, u64_at(mark, slot + 80))
 }
 
 /// The parts of a segment as SPEC.md lays them out: header, frames, seal.
