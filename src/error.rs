@@ -170,6 +170,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn no_store() -> Error {
+        Error::invalid("there is no store here; Store::open would create one")
+    }
+
     pub(crate) fn closed() -> Error {
         Error::new(ErrorKind::Closed, "the store is closed; open it again")
     }

@@ -11,6 +11,8 @@ use super::{ALIGN, BODY_BYTES_MAX, Damage, array, checksum, put, u16_at, u32_at,
 /// events 28, flags 30, recorded-at 32, first version 40, chain 48; then key, then version table.
 pub(crate) const FIXED: usize = 80;
 pub(crate) const KEY_BYTES: usize = 16;
+/// The longest header: with a key, and a version table of as many events as there can be.
+pub(crate) const HEADER_BYTES_MAX: usize = FIXED + KEY_BYTES + 8 * 65_535;
 const CHAIN_AT: usize = 48;
 
 const KEY: u16 = 0x0100;
@@ -141,6 +143,15 @@ pub(crate) fn checked_header(bytes: &[u8]) -> FrameHeader<'_> {
         chain: array(fixed, CHAIN_AT),
         key,
         version_table,
+    }
+}
+
+/// The durable end that a whole header at the start of `bytes` repeats. One with flags that only a
+/// newer version knows counts, too: it is as good a proof.
+pub(crate) fn repeated_durable_end(bytes: &[u8], mark: u64) -> Option<u32> {
+    match read_header(bytes, mark) {
+        Err(Damage::Bad(_)) => None,
+        Ok(_) | Err(Damage::Newer(_)) => Some(u32_at(bytes, 24)),
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct Fields<'a> {
 }
 
 /// What erasure takes away, without the salt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Private<'a> {
     pub(crate) metadata: &'a [u8],
     pub(crate) payload: &'a [u8],

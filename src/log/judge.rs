@@ -4,6 +4,7 @@
 //! evidence of what was durable: MARK, and the durable end that every later frame header repeats.
 //! SPEC.md "Recovery" has the table and its reasons. Row: log.
 
+use crate::format::ALIGN;
 use crate::format::frame;
 use crate::format::segment::{SEAL, SegmentHeader};
 
@@ -60,15 +61,28 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     Verdict::Torn
 }
 
-/// The highest durable end repeated by a whole frame header in `bytes`, which begin at `offset`.
+/// The highest durable end repeated by a whole frame header that begins in the first `places` of
+/// `bytes`, which begin at `offset`.
 ///
-/// A header counts even if its body is torn: what it says was true when it was built.
-pub(crate) fn repeated_in(header: &SegmentHeader, bytes: &[u8], offset: u64) -> u32 {
-    (offset..)
-        .step_by(crate::format::ALIGN)
-        .zip((0..bytes.len()).step_by(crate::format::ALIGN))
-        .filter_map(|(offset, at)| frame::read_header(&bytes[at..], header.frame_mark(offset)).ok())
-        .map(|found| found.durable_end)
-        .max()
-        .unwrap_or(0)
+/// A header counts even if its body is torn: what it says was true when it was built. `left` is how
+/// many bytes of headers there can be. Frames do not overlap, so a file with more of them was made to
+/// keep us busy: nobody's torn tail, which is what the largest answer says.
+pub(crate) fn repeated_in(
+    header: &SegmentHeader,
+    bytes: &[u8],
+    offset: u64,
+    places: usize,
+    left: &mut usize,
+) -> u32 {
+    let mut repeated = 0;
+    for (place, at) in (offset..).step_by(ALIGN).zip((0..bytes.len().min(places)).step_by(ALIGN)) {
+        let (bytes, mark) = (&bytes[at..], header.frame_mark(place));
+        let Some(needed) = frame::bytes_needed(bytes, mark) else { continue };
+        match left.checked_sub(needed) {
+            Some(rest) => *left = rest,
+            None => return u32::MAX,
+        }
+        repeated = repeated.max(frame::repeated_durable_end(bytes, mark).unwrap_or(0));
+    }
+    repeated
 }

@@ -350,20 +350,9 @@ impl Log {
         let store_id = self.segment.header.store_id;
         let header = next_header(self.disk.as_ref(), &self.options, store_id, Some(self.written), now)
             .map_err(Failure::Refused)?;
-        let path = header.id.path();
         let zeros = first_zeros(self.disk.as_ref(), &self.options);
-        let segment = match SegmentFile::create(self.disk.as_ref(), header, zeros) {
-            Ok(segment) => Arc::new(segment),
-            // Nothing was ever acknowledged in it; without it, creating can be tried again.
-            Err(Failure::Refused(error)) => {
-                return Err(match self.disk.remove(&path) {
-                    Err(other) if other.kind() != std::io::ErrorKind::NotFound => Failure::Poison(error),
-                    _ => Failure::Refused(error),
-                });
-            }
-            Err(poison) => return Err(poison),
-        };
-        self.zeros_end = segment.length().map_err(Failure::Refused)?;
+        let segment = Arc::new(SegmentFile::create(self.disk.as_ref(), header, zeros)?);
+        self.zeros_end = u64::try_from(zeros.max(HEADER)).expect("at most 64 KiB");
         self.segment = segment;
         self.is_sealed = false;
         let tip = Tip::start(&self.segment);

@@ -14,7 +14,7 @@ use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::Damage;
 use crate::format::chain::Hash;
-use crate::format::frame::Frame;
+use crate::format::frame::{self, Frame};
 use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
 use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader, SegmentId};
@@ -486,17 +486,17 @@ impl Opening<'_, '_> {
 
 /// Gathers what is known about the end of the last segment.
 pub(crate) fn evidence(segment: &SegmentFile, mark: Option<&Mark>, end: u32) -> Result<Evidence, Error> {
-    // Headers may straddle what one read fetches, so the pieces overlap by more than a header.
-    const PIECE: u32 = 1 << 19;
-    const OVERLAP: u32 = 1 << 19;
+    // Headers may straddle pieces, so each is read with what a header more may need.
+    const PIECE: usize = 1 << 19;
     let mut window = Window::new(segment, u32::MAX)?;
     let last_nonzero = window.last_nonzero(end)?;
+    let behind = wide(last_nonzero.unwrap_or(end) - end);
+    let mut left = behind.saturating_add(frame::HEADER_BYTES_MAX);
     let mut repeated = 0;
-    let mut offset = end;
-    while last_nonzero.is_some_and(|last| offset < last) {
-        let bytes = window.at(offset, wide(PIECE + OVERLAP))?;
-        repeated = repeated.max(repeated_in(&segment.header, bytes, offset.into()));
-        offset = offset.saturating_add(PIECE);
+    for piece in (0..behind).step_by(PIECE) {
+        let offset = end.saturating_add(u32::try_from(piece).expect("a part of a 32-bit length"));
+        let bytes = window.at(offset, PIECE + frame::HEADER_BYTES_MAX)?;
+        repeated = repeated.max(repeated_in(&segment.header, bytes, offset.into(), PIECE, &mut left));
     }
     Ok(Evidence {
         end,

@@ -253,7 +253,7 @@ pub(crate) struct Window<'a> {
 /// What one read fetches, unless a frame needs more.
 const WINDOW: usize = 1 << 20;
 /// The largest frame: header, key, version table, body.
-const FRAME_BYTES_MAX: usize = frame::FIXED + frame::KEY_BYTES + 8 * 65_535 + BODY_BYTES_MAX;
+const FRAME_BYTES_MAX: usize = frame::HEADER_BYTES_MAX + BODY_BYTES_MAX;
 
 impl<'a> Window<'a> {
     pub(crate) fn new(segment: &'a SegmentFile, limit: u32) -> Result<Window<'a>, Error> {

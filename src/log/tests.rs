@@ -2,7 +2,15 @@
 //!
 //! tests/it/crash.rs, fault.rs and corrupt.rs go through the public API and try everything; here
 //! stand the cases that need to look at evidence, segments and walks themselves.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it tried"
+)]
+
+mod recovery;
+mod walk;
 
 use std::time::{Duration, SystemTime};
 
@@ -18,12 +26,12 @@ fn open(disk: &SimDisk) -> Result<Store, Error> {
     Store::on(disk.clone()).segment_bytes_max(1024).unsynced_bytes_max(1024).clock(clock).open()
 }
 
-/// A store whose writer never closed it, with events of about 300 bytes each.
+/// A store whose writer never closed it, with events of about 180 bytes each.
 fn written(events: u32) -> SimDisk {
     let disk = SimDisk::new(7);
     let store = open(&disk).unwrap();
     for n in 0..events {
-        store.append("account:alice", &Raw("account.noted", &(n, "x".repeat(160)))).unwrap();
+        store.append("account:alice", &Raw("account.noted", &(n, "x".repeat(40)))).unwrap();
     }
     let trace = disk.trace();
     drop(store);

@@ -565,11 +565,11 @@ class Store:
         greatest = 0
         for offset in range(start, end, 8):
             try:
-                header = segment.header_at(offset)
-            except Damaged:
-                continue
-            if header:
-                greatest = max(greatest, integer(header, 24, 4))
+                is_whole = segment.header_at(offset) is not None
+            except Damaged as damaged:
+                is_whole = isinstance(damaged, Newer)
+            if is_whole:
+                greatest = max(greatest, integer(segment.bytes, offset + 24, 4))
         return greatest
 
     def check_versions(self):

@@ -5,7 +5,7 @@
 //! Included by src/format/tests.rs and by tests/it/golden.rs.
 
 /// The bytes of an annotated file; every offset must fit what came before.
-pub fn strip(text: &str) -> Vec<u8> {
+pub(crate) fn strip(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut start = None;
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -30,7 +30,7 @@ fn hex_byte(digits: &str) -> u8 {
 }
 
 /// Writes annotated hex of bytes that lie at `start` in their file.
-pub struct Notes<'a> {
+pub(crate) struct Notes<'a> {
     bytes: &'a [u8],
     start: usize,
     at: usize,
@@ -38,23 +38,23 @@ pub struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    pub fn new(title: &str, start: usize, bytes: &'a [u8]) -> Notes<'a> {
+    pub(crate) fn new(title: &str, start: usize, bytes: &'a [u8]) -> Notes<'a> {
         Notes { bytes, start, at: 0, text: format!("# {title}\n") }
     }
 
     /// The text; every byte must have been named.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         assert_eq!(self.at, self.bytes.len(), "all bytes are named in {}", self.text);
         self.text
     }
 
     /// Begins a part with a heading.
-    pub fn part(&mut self, heading: &str) {
+    pub(crate) fn part(&mut self, heading: &str) {
         self.text += &format!("# {heading}\n");
     }
 
     /// Names the next `count` bytes.
-    pub fn take(&mut self, count: usize, name: &str) -> &'a [u8] {
+    pub(crate) fn take(&mut self, count: usize, name: &str) -> &'a [u8] {
         let bytes = &self.bytes[self.at..self.at + count];
         if count > 16 && bytes.iter().all(|byte| *byte == 0) {
             self.line(&format!("00 * {count}"), name);
@@ -102,7 +102,7 @@ impl<'a> Notes<'a> {
     }
 
     /// A segment's header; its salt.
-    pub fn segment_header(&mut self) -> u64 {
+    pub(crate) fn segment_header(&mut self) -> u64 {
         self.preamble();
         self.take(16, "store id");
         self.int(8, "first position");
@@ -119,7 +119,7 @@ impl<'a> Notes<'a> {
     }
 
     /// A whole segment file, up to its end.
-    pub fn segment(&mut self) {
+    pub(crate) fn segment(&mut self) {
         self.part("segment header");
         let salt = self.segment_header();
         while let Some(mark) = self.bytes.get(self.at..self.at + 8) {
@@ -138,7 +138,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    pub fn frame(&mut self) {
+    pub(crate) fn frame(&mut self) {
         self.part("frame: header");
         let start = self.at;
         self.take(8, "mark: salt XOR offset");
@@ -242,7 +242,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    pub fn seal(&mut self) {
+    pub(crate) fn seal(&mut self) {
         self.part("seal");
         self.take(8, "mark: salt XOR offset XOR \"SEALSEAL\"");
         self.take(4, "checksum");
@@ -254,7 +254,7 @@ impl<'a> Notes<'a> {
         self.take(32, "chain");
     }
 
-    pub fn attestation(&mut self) {
+    pub(crate) fn attestation(&mut self) {
         self.part("attestation");
         let start = self.at;
         self.take(8, "mark: salt XOR offset XOR \"ATTESTED\"");
@@ -276,7 +276,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    pub fn mark_slot(&mut self) {
+    pub(crate) fn mark_slot(&mut self) {
         self.preamble();
         self.take(16, "store id");
         self.int(8, "sequence");
@@ -291,7 +291,7 @@ impl<'a> Notes<'a> {
     }
 
     /// A whole MARK file.
-    pub fn mark_file(&mut self) {
+    pub(crate) fn mark_file(&mut self) {
         for (slot, stride) in [("slot 0", 4096), ("slot 1", 4096)] {
             self.part(slot);
             let end = self.at + stride;
@@ -302,7 +302,7 @@ impl<'a> Notes<'a> {
         }
     }
 
-    pub fn manifest(&mut self) {
+    pub(crate) fn manifest(&mut self) {
         self.preamble();
         self.take(16, "store id");
         self.int(8, "sequence");

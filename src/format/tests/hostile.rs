@@ -4,18 +4,20 @@
 use super::*;
 use crate::format::{BODY_BYTES_MAX, Damage, preamble, u16_at, u32_at};
 
+type Reader = Box<dyn Fn(&[u8]) -> Result<(), Damage>>;
+
 /// A structure, and whether its reader takes these bytes for it.
 struct Structure {
     name: &'static str,
     bytes: Vec<u8>,
-    read: Box<dyn Fn(&[u8]) -> Result<(), Damage>>,
+    read: Reader,
 }
 
 fn structures() -> Vec<Structure> {
     let story = Story::read();
     let rewritten = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
     let structure = |name, bytes: &[u8], read| Structure { name, bytes: bytes.to_vec(), read };
-    let frame = |story: &Story, index| -> Box<dyn Fn(&[u8]) -> Result<(), Damage>> {
+    let frame = |story: &Story, index| -> Reader {
         let mark = story.mark(index);
         Box::new(move |bytes| frame::read(bytes, mark).map(drop))
     };
@@ -227,15 +229,14 @@ fn fields_of_ancillary_flags_are_passed_over() {
     let mut body = Vec::new();
     let fields = fields("a", "b");
     record::write(&mut body, &NewRecord { fields, metadata: &[], payload: b"p" }).unwrap();
-    let (public_end, private) = (record::PREFIX + 12, [0; 3]);
-    body.splice(public_end..public_end, private);
+    let public_end = record::PREFIX + 12;
+    body.splice(public_end..public_end, [0; 3]);
     body[4] += 3;
     assert!(matches!(record::read(&body, 0), Err(Damage::Bad(_))), "more than the fields");
     body[record::PREFIX] = 0x40;
     let found = record::read(&body, 0).unwrap();
     assert_eq!((found.fields, found.end()), (fields, body.len()));
-    let parts = found.parts.unwrap();
-    assert_eq!((parts.metadata, parts.payload), (&[][..], &b"p"[..]));
+    assert_eq!(found.parts, Some(Private { metadata: &[], payload: b"p" }));
 }
 
 #[test]

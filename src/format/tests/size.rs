@@ -40,7 +40,7 @@ fn optional_parts_cost_what_the_specification_says() {
     let store = Store::in_memory().unwrap();
     // A payload that leaves no padding, so that the difference shows whole.
     let base = |extra: usize| "x".repeat((8 - (114 + 2 + 4 + 1 + extra) % 8) % 8);
-    let mut cost = |extra: usize, change: &dyn Fn(Append) -> Append| {
+    let cost = |extra: usize, change: &dyn Fn(Append) -> Append| {
         let before = store.stats().bytes;
         let payload = base(extra);
         change(Append::to("e0").event(&Raw("kind", &payload))).commit(&store).unwrap();

@@ -1,0 +1,193 @@
+//! Walking a segment: what is stepped over, and what hostile bytes cannot do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::super::Failure;
+use super::super::scan::{Ending, Scan, Tip, Walk, scan};
+use super::super::segment::SegmentFile;
+use super::*;
+use crate::disk::{DiskFile, MemDisk};
+use crate::format::chain::genesis;
+use crate::format::frame::{self, Frame, FrameHeader};
+use crate::format::record::{self, Fields, NewRecord};
+use crate::format::segment::{Attestation, SegmentHeader, SegmentId};
+use crate::format::{Damage, checksum};
+
+/// A segment in memory with these bytes behind its header.
+pub(super) fn segment(generation: u32, behind: impl FnOnce(&SegmentHeader) -> Vec<u8>) -> SegmentFile {
+    let header = SegmentHeader {
+        store_id: [1; 16],
+        id: SegmentId { first_position: 1, generation },
+        salt: SegmentHeader::salt(42),
+        created_at: 0,
+        unsynced_bytes_max: 1 << 20,
+        chain_before: genesis(&[1; 16]),
+        recorded_before: 0,
+    };
+    let bytes = behind(&header);
+    let disk = MemDisk::new();
+    let segment = SegmentFile::create(&disk, header, HEADER).map_err(Failure::into_error).unwrap();
+    segment.file.write_at(&bytes, 144).unwrap();
+    segment
+}
+
+/// A whole frame of so many events at a place behind the header, its chain not cared for.
+fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events: u16) -> Vec<u8> {
+    let mut body = Vec::new();
+    for _ in 0..events {
+        let fields = Fields {
+            schema_version: 1,
+            entity: "e",
+            scope: "",
+            kind: "k",
+            tag_bytes: &[],
+            correlation: None,
+            occurred_at: None,
+            foreign_id: None,
+            cause: None,
+            has_metadata: false,
+        };
+        record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }).unwrap();
+    }
+    body.resize(body.len().next_multiple_of(8), 0);
+    let frame = FrameHeader {
+        body_bytes: u32::try_from(body.len()).unwrap(),
+        body_checksum: checksum(&[&body]),
+        position_offset,
+        durable_end: 0,
+        events,
+        flags: 0,
+        recorded_at: 7,
+        first_version: 1,
+        chain: [9; 32],
+        key: None,
+        version_table: &[],
+    };
+    let mut out = Vec::new();
+    frame.write(&mut out, header.frame_mark(u64::try_from(HEADER + behind).unwrap()));
+    out.extend_from_slice(&body);
+    out
+}
+
+fn walked(segment: &SegmentFile) -> Result<Scan, Error> {
+    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, _: &Tip| Ok(());
+    scan(segment, &mut Walk { limit: u32::MAX, verify_chain_from: u32::MAX, visit: &mut visit })
+}
+
+fn attestation(first_position: u64, last_position: u64) -> Attestation<'static> {
+    Attestation {
+        first_position,
+        last_position,
+        events: 1,
+        made_at: 0,
+        last_recorded_at: 8,
+        chain_before: [9; 32],
+        chain_after: [10; 32],
+        digest: [0; 32],
+        text: "because",
+    }
+}
+
+/// Removed frames leave a gap in the middle of a segment, and the walk goes on behind it.
+#[test]
+fn a_walk_steps_over_an_attestation() {
+    let build = |generation: u32, attestation: Attestation<'static>, next: u32, recorded: bool| {
+        segment(generation, |header| {
+            let mut bytes = frame_at(header, 0, 0, 2);
+            bytes.extend(attestation.write(header, u64::try_from(HEADER + bytes.len()).unwrap()));
+            let mut last = frame_at(header, bytes.len(), next, 1);
+            if recorded {
+                last[32] = 8;
+                let crc = checksum(&[&last[..8], &last[12..frame::FIXED]]);
+                last[8..12].copy_from_slice(&crc.to_le_bytes());
+            }
+            bytes.extend(last);
+            bytes
+        })
+    };
+    let found = walked(&build(1, attestation(3, 10), 10, true)).unwrap();
+    assert!(matches!(found.ending, Ending::Zeros));
+    assert_eq!(
+        (found.tip.position, found.tip.frames, found.tip.events, found.tip.recorded_at),
+        (11, 2, 3, 8)
+    );
+
+    let wrong = [
+        ("in a segment that was never rewritten", build(0, attestation(3, 10), 10, true)),
+        ("at another position", build(1, attestation(4, 10), 10, true)),
+        ("that ends before it begins", build(1, attestation(3, 2), 2, true)),
+        ("further than a segment reaches", build(1, attestation(3, 1 << 33), 10, true)),
+        ("of another chain", build(1, Attestation { chain_before: [8; 32], ..attestation(3, 10) }, 10, true)),
+        (
+            "that goes back in time",
+            build(1, Attestation { last_recorded_at: 6, ..attestation(3, 10) }, 10, true),
+        ),
+        ("followed by an earlier frame", build(1, attestation(3, 10), 10, false)),
+        ("followed by another position", build(1, attestation(3, 10), 11, true)),
+    ];
+    for (name, segment) in wrong {
+        assert_eq!(walked(&segment).err().unwrap().kind(), ErrorKind::Corrupt, "an attestation {name}");
+    }
+}
+
+/// Hostile files: positions at the end of what 32 bits hold.
+#[test]
+fn positions_of_a_segment_do_not_overflow() {
+    let last = u64::from(u32::MAX);
+    for events in [1, 2] {
+        let segment = segment(1, |header| {
+            let mut bytes = frame_at(header, 0, 0, 1);
+            let attestation = Attestation { last_recorded_at: 7, ..attestation(2, last) };
+            bytes.extend(attestation.write(header, u64::try_from(HEADER + bytes.len()).unwrap()));
+            bytes.extend(frame_at(header, bytes.len(), u32::MAX, events));
+            bytes
+        });
+        assert_eq!(walked(&segment).err().unwrap().kind(), ErrorKind::Corrupt, "{events} events");
+    }
+}
+
+/// Hostile files: what a header promises is not what a reader makes room for.
+#[test]
+fn a_walk_reads_no_more_than_there_is() {
+    struct Measured(Box<dyn DiskFile>, Arc<AtomicUsize>);
+    impl DiskFile for Measured {
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+            self.1.fetch_max(buffer.len(), Ordering::Relaxed);
+            self.0.read_at(buffer, offset)
+        }
+        fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
+            self.0.write_at(bytes, offset)
+        }
+        fn length(&self) -> std::io::Result<u64> {
+            self.0.length()
+        }
+        fn set_length(&self, bytes: u64) -> std::io::Result<()> {
+            self.0.set_length(bytes)
+        }
+        fn sync(&self) -> std::io::Result<()> {
+            self.0.sync()
+        }
+        fn drop_cache(&self, offset: u64) -> std::io::Result<()> {
+            self.0.drop_cache(offset)
+        }
+    }
+    let huge = |change: fn(&mut Vec<u8>)| {
+        let segment = segment(0, |header| {
+            let mut frame = frame_at(header, 0, 0, 1);
+            change(&mut frame);
+            let crc = checksum(&[&frame[..8], &frame[12..frame::FIXED]]);
+            frame[8..12].copy_from_slice(&crc.to_le_bytes());
+            frame
+        });
+        let length = usize::try_from(segment.length().unwrap()).unwrap();
+        let most = Arc::new(AtomicUsize::new(0));
+        let file = Box::new(Measured(segment.file, most.clone()));
+        let found = walked(&SegmentFile { file, ..segment }).unwrap();
+        assert!(matches!(found.ending, Ending::Invalid(Damage::Bad(_))), "{:?}", found.ending);
+        assert!(most.load(Ordering::Relaxed) <= length, "{most:?} of {length}");
+    };
+    huge(|frame| frame[12..16].copy_from_slice(&(16_u32 << 20).to_le_bytes()));
+    huge(|frame| frame[12..16].copy_from_slice(&(u32::MAX - 7).to_le_bytes()));
+    huge(|frame| frame[28..32].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]));
+}
