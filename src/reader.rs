@@ -348,7 +348,7 @@ fn events_in(
     let body = start + header.header_bytes();
     let damaged = |damage: Damage| segment.file.damaged(offset.into(), &damage);
     let mut wanted = ordinals.peekable();
-    for (index, record) in (0_u16..).zip(records(frame.body, header.events)) {
+    for (index, record) in (0..header.events).zip(records(frame.body, header.events)) {
         let ordinal = header.position_offset + u32::from(index);
         if wanted.next_if_eq(&ordinal).is_some() {
             let record = record.map_err(damaged)?;

@@ -73,7 +73,7 @@ pub(crate) fn recover(
     if mark.as_ref().is_some_and(|mark| mark.store_id != manifest.store_id) {
         return Err(Error::corrupt(mark::NAME, 0, "it belongs to another store than MANIFEST"));
     }
-    let report = OpenReport { clean: true, mark_found: mark.is_some(), ..OpenReport::default() };
+    let report = OpenReport { mark_found: mark.is_some(), ..OpenReport::default() };
     let mut opening = Opening {
         disk,
         purpose,
@@ -233,7 +233,9 @@ impl Opening<'_, '_> {
             Ending::Invalid(newer @ Damage::Newer(_)) => {
                 return Err(segment.damaged(found.tip.offset.into(), newer));
             }
-            Ending::Zeros if clean && ends_at_mark => self.state.appendable = true,
+            Ending::Zeros if clean && ends_at_mark => {
+                (self.state.appendable, self.state.report.clean) = (true, true);
+            }
             Ending::Zeros if self.purpose == Purpose::ReadBesideWriter => {}
             _ => self.judge(&segment, &found)?,
         }
@@ -268,7 +270,6 @@ impl Opening<'_, '_> {
     fn judge(&mut self, segment: &Arc<SegmentFile>, found: &Scan) -> Result<(), Error> {
         let end = found.tip.offset;
         let evidence = evidence(segment, self.state.mark.as_ref(), end)?;
-        self.state.report.clean = false;
         match judge(&evidence) {
             Verdict::Corrupt(what) => return Err(Error::corrupt(&segment.path, end.into(), what)),
             Verdict::Clean => {}
@@ -386,10 +387,7 @@ impl Opening<'_, '_> {
     }
 
     fn check_continues(&self, header: &SegmentHeader, id: SegmentId) -> Result<(), &'static str> {
-        let manifest = &self.state.manifest;
-        if header.store_id != manifest.store_id
-            && !manifest.lineage.iter().any(|line| line.store_id == header.store_id)
-        {
+        if !self.state.manifest.knows(&header.store_id) {
             return Err("the segment belongs to another store");
         }
         if header.id != id {
@@ -427,7 +425,6 @@ impl Opening<'_, '_> {
             return Ok(false);
         }
         drop(file);
-        self.state.report.clean = false;
         if self.purpose == Purpose::Write {
             self.remove(&path)?;
             self.disk
@@ -584,7 +581,7 @@ fn check_uninitialised(disk: &dyn Disk, mark: Option<&Mark>, purpose: Purpose) -
 }
 
 /// Whether a segment's file is no longer than a new one, and has nothing but zeros behind its header.
-fn could_be_new(file: &dyn DiskFile, path: &str) -> Result<bool, Error> {
+pub(crate) fn could_be_new(file: &dyn DiskFile, path: &str) -> Result<bool, Error> {
     let most = usize::try_from(FIRST_ZEROS).expect("64 KiB");
     let mut bytes = vec![0; most + 1];
     let read = read_full(file, &mut bytes, 0).map_err(|error| Error::io("cannot read", path, error))?;
