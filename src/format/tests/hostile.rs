@@ -304,6 +304,52 @@ fn impossible_lengths_in_an_attestation_are_refused() {
     }
 }
 
+/// A frame with this body, under right checksums.
+fn frame_of(body: &[u8]) -> Result<(), Damage> {
+    let story = Story::read();
+    let frame = FrameHeader {
+        body_bytes: u32::try_from(body.len()).unwrap(),
+        body_checksum: checksum(&[body]),
+        ..story.frame(0).header
+    };
+    let mut bytes = Vec::new();
+    frame.write(&mut bytes, 7);
+    bytes.extend_from_slice(body);
+    let frame = frame::read(&bytes, 7)?;
+    records(frame.body, 1).try_for_each(|record| record.map(drop))
+}
+
+fn body_of(cause: Option<Cause>, payload_bytes: usize) -> Vec<u8> {
+    let mut body = Vec::new();
+    let fields = Fields { cause, ..fields("a", "b") };
+    record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &vec![1; payload_bytes] }).unwrap();
+    body.resize(aligned(body.len()), 0);
+    body
+}
+
+#[test]
+fn limits_hold_to_the_byte() {
+    let bad = |result: Result<(), Damage>| matches!(result, Err(Damage::Bad(_)));
+    // 36 bytes of a record are no payload.
+    assert_eq!(frame_of(&body_of(None, BODY_BYTES_MAX - 36)), Ok(()));
+    assert!(bad(frame_of(&body_of(None, BODY_BYTES_MAX - 35))), "a body of more than 16 MiB");
+    for payload_bytes in 0..8 {
+        let mut body = body_of(None, payload_bytes);
+        assert_eq!(frame_of(&body), Ok(()));
+        body.extend_from_slice(&[0; 8]);
+        assert!(bad(frame_of(&body)), "8 zeros too many behind {payload_bytes} bytes");
+    }
+    assert_eq!(frame_of(&body_of(Some(Cause::InAppend(0)), 0)), Ok(()));
+    assert!(bad(frame_of(&body_of(Some(Cause::InAppend(1)), 0))), "the second cause of one");
+
+    let story = Story::read();
+    for (text_bytes, fits) in [(0, true), (4096, true), (4097, false)] {
+        let text = "t".repeat(text_bytes);
+        let bytes = Attestation { text: &text, ..attestation(&story) }.write(&story.header, 144);
+        assert_eq!(Attestation::read(&bytes).is_ok(), fits, "{text_bytes}");
+    }
+}
+
 /// Some thousand frames with several bytes changed at random, under right checksums: whatever comes
 /// of it, nobody panics, and nothing that differs continues the chain.
 #[test]

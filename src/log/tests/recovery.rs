@@ -66,6 +66,11 @@ fn later_headers_are_evidence() {
     assert_eq!(repeated(&torn), proven, "without its body, and with nothing whole in front of it");
     torn.truncate(second_at + frame::FIXED - 1);
     assert_eq!(repeated(&torn), 0, "a header that is cut off");
+    let mut newer = bytes.clone();
+    newer[second_at + 31] = 0x80;
+    let crc = checksum(&[&newer[second_at..second_at + 8], &newer[second_at + 12..second_at + frame::FIXED]]);
+    newer[second_at + 8..second_at + 12].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(repeated(&newer), proven, "with a flag only a newer version knows");
     let mut changed = bytes.clone();
     changed[second_at + 24] ^= 8;
     assert_eq!(repeated(&changed), 144, "a header that does not fit its checksum; the first one is left");
