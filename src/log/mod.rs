@@ -12,8 +12,10 @@
 pub(crate) mod files;
 pub(crate) mod judge;
 pub(crate) mod recover;
+pub(crate) mod repair;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +30,8 @@ use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 
 use files::{ManifestFile, MarkFile};
-use recover::{Recovered, listing, seal};
+use recover::Recovered;
+use repair::{listing, seal};
 use scan::Tip;
 use segment::{SegmentFile, wide};
 
@@ -336,7 +339,7 @@ impl Log {
         self.durable = self.written;
         self.write_mark(false)?;
         self.sync_mark()?;
-        let listing = listing(self.segment.header.id, self.segment.header.recorded_before, &seal);
+        let listing = listing(&self.segment.header, &seal);
         match self.manifest.add(self.disk.as_ref(), std::iter::once(listing)) {
             // The manifest may lag behind; opening walks on from where it ends.
             Err(Failure::Refused(error)) => tracing::warn!(%error, "the manifest was not replaced"),

@@ -15,9 +15,10 @@ use crate::format::mark::{self, Mark};
 use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
 use crate::format::{ALIGN, Damage};
 use crate::log::judge::{Verdict, judge};
-use crate::log::recover::{could_be_new, evidence, list, listing, read_manifest, read_mark, seal};
+use crate::log::repair::{evidence, listing, seal};
 use crate::log::scan::{Found, Tip, Window, attested, chain_after, found_at};
 use crate::log::segment::SegmentFile;
+use crate::log::survey::{could_be_new, list, read_manifest, read_mark};
 use crate::report::{Break, VerifyReport};
 use crate::view::Snapshot;
 
@@ -263,7 +264,7 @@ impl<'a> Verifier<'a> {
         if !is_damaged && seal(tip).ok().as_ref() != Some(found) {
             self.found(path, tip.offset.into(), "the seal does not fit what it seals");
         }
-        let listing = listing(segment.header.id, segment.header.recorded_before, found);
+        let listing = listing(&segment.header, found);
         if self.listed(segment.header.id).is_some_and(|listed| *listed != listing) {
             self.found(path, tip.offset.into(), "the segment does not end as MANIFEST says");
         }

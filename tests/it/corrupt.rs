@@ -94,7 +94,11 @@ impl State {
     }
 
     pub(crate) fn segments(&self) -> Vec<&str> {
-        self.files.iter().map(|(path, _)| path.as_str()).filter(|path| path.starts_with("segments/")).collect()
+        self.files
+            .iter()
+            .map(|(path, _)| path.as_str())
+            .filter(|path| path.starts_with("segments/"))
+            .collect()
     }
 
     /// Changes some files, opens, and judges. `from` is the first byte changed, of the first file.
@@ -122,7 +126,12 @@ impl State {
                     return Found::Harmless;
                 }
                 assert!(self.fingerprints.starts_with(&found), "{}: other events", place());
-                assert!(beyond_proof, "{}: {} events are gone without a word", place(), self.fingerprints.len() - found.len());
+                assert!(
+                    beyond_proof,
+                    "{}: {} events are gone without a word",
+                    place(),
+                    self.fingerprints.len() - found.len()
+                );
                 assert!(found.len() as u64 >= self.proven.1, "{}: acknowledged events are gone", place());
                 assert!(!store.open_report().clean, "{}: {}", place(), store.open_report());
                 Found::Cut
@@ -172,7 +181,8 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// What the newer slot of MARK proves: an offset in the last segment, and a position.
 fn proven(mark: &[u8], last: &str) -> (usize, u64) {
     let slot = [0, 4096].into_iter().max_by_key(|slot| u64_at(mark, slot + 56)).unwrap();
-    let is_of_last = last == format!("segments/{:020}.{}.seg", u64_at(mark, slot + 64), u32_at(mark, slot + 72));
+    let is_of_last =
+        last == format!("segments/{:020}.{}.seg", u64_at(mark, slot + 64), u32_at(mark, slot + 72));
     (if is_of_last { u32_at(mark, slot + 76) } else { 0 }, u64_at(mark, slot + 80))
 }
 

@@ -40,7 +40,9 @@ fn every_length() {
                 damage(&state, path, Some(pristine[..length].to_vec()), length, "the end");
                 damages += 1;
             }
-            for (more, byte) in [(1, 0), (1, 7), (8, 0), (80, 0), (512, 7), (4096, 0), (70_000, 0), (70_000, 7)] {
+            for (more, byte) in
+                [(1, 0), (1, 7), (8, 0), (80, 0), (512, 7), (4096, 0), (70_000, 0), (70_000, 7)]
+            {
                 let mut bytes = pristine.clone();
                 bytes.resize(pristine.len() + more, byte);
                 damage(&state, path, Some(bytes), pristine.len(), "more behind the end");
@@ -89,7 +91,8 @@ fn swap(state: &State, one: (&str, usize), other: (&str, usize)) -> u64 {
     if first.len() != second.len() || first == second {
         return 0;
     }
-    let put = |bytes: &mut Vec<u8>, at: usize, piece: &[u8]| bytes[at..at + piece.len()].copy_from_slice(piece);
+    let put =
+        |bytes: &mut Vec<u8>, at: usize, piece: &[u8]| bytes[at..at + piece.len()].copy_from_slice(piece);
     let mut bytes = state.bytes(one.0).to_vec();
     put(&mut bytes, one.1, &second);
     if one.0 == other.0 {
@@ -121,19 +124,39 @@ fn files_gone_doubled_and_exchanged() {
             damage(state, path, None, 0, "absence");
             damages += 1;
             for other in &names {
-                damage(state, path, Some(state.bytes(other).to_vec()), 0, &format!("a copy of {other} instead"));
-                damage(state, path, Some(stranger.bytes(other).to_vec()), 0, &format!("a stranger's {other} instead"));
+                damage(
+                    state,
+                    path,
+                    Some(state.bytes(other).to_vec()),
+                    0,
+                    &format!("a copy of {other} instead"),
+                );
+                damage(
+                    state,
+                    path,
+                    Some(stranger.bytes(other).to_vec()),
+                    0,
+                    &format!("a stranger's {other} instead"),
+                );
                 damages += 2;
             }
         }
         for path in state.segments() {
             for name in ["segments/00000000000000000002.0.seg", "segments/00000000000000099999.0.seg"] {
                 if !names.contains(&name) {
-                    damage(state, name, Some(state.bytes(path).to_vec()), 0, &format!("a copy of {path} as well"));
+                    damage(
+                        state,
+                        name,
+                        Some(state.bytes(path).to_vec()),
+                        0,
+                        &format!("a copy of {path} as well"),
+                    );
                     damages += 1;
                 }
             }
-            for name in ["segments/00000000000000000001.1.seg", "segments/1.0.seg", "segments/notes", "MANIFEST.old"] {
+            for name in
+                ["segments/00000000000000000001.1.seg", "segments/1.0.seg", "segments/notes", "MANIFEST.old"]
+            {
                 let found = state.damage(&[(name, Some(state.bytes(path).to_vec()))], 0, "an unknown file");
                 assert!(matches!(found, Found::Harmless), "{}: {name} is not left alone", state.name);
                 damages += 1;
@@ -202,7 +225,10 @@ fn without_mark_only_the_last_append_can_be_cut() {
                     let report = store.open_report();
                     assert!(!report.mark_found, "{report}");
                     let kept = disk.contents(report.cut.as_ref().unwrap().kept.as_ref().unwrap()).unwrap();
-                    assert!(bytes[last.clone()].starts_with(&kept) && kept.len() + 8 > last.len(), "{report}");
+                    assert!(
+                        bytes[last.clone()].starts_with(&kept) && kept.len() + 8 > last.len(),
+                        "{report}"
+                    );
                     cut += 1;
                 }
             }

@@ -89,7 +89,11 @@ impl Short<'_> {
             let store = store.unwrap_or_else(|error| panic!("{}: {error}", place()));
             let found = numbers(&dump(&store).unwrap());
             let possible: Vec<u64> = (0..self.before + self.group.len() as u64).collect();
-            assert!(found.len() as u64 >= self.before && possible.starts_with(&found), "{}: {found:?}", place());
+            assert!(
+                found.len() as u64 >= self.before && possible.starts_with(&found),
+                "{}: {found:?}",
+                place()
+            );
             for note in trace.notes_before(point) {
                 let Note::Answered(number) = Note::read(note) else { continue };
                 let answer = &answers[usize::try_from(number - self.before).unwrap()];
@@ -108,13 +112,19 @@ impl Short<'_> {
 
     /// Space is back: appends go on, unless it is not known what is on the disk.
     fn resume(&self, store: Store, disk: &SimDisk, gate: &Gate, answers: &[Result<annals::Appended, Error>]) {
-        let is_poisoned = answers.iter().flat_map(Result::as_ref).count() == 0 && answers.iter().any(is_fatal);
+        let is_poisoned =
+            answers.iter().flat_map(Result::as_ref).count() == 0 && answers.iter().any(is_fatal);
         if is_poisoned {
             store.close().unwrap_err();
             return;
         }
-        let again: Vec<Planned> =
-            self.group.iter().zip(answers).filter(|(_, answer)| answer.is_err()).map(|(plan, _)| plan.clone()).collect();
+        let again: Vec<Planned> = self
+            .group
+            .iter()
+            .zip(answers)
+            .filter(|(_, answer)| answer.is_err())
+            .map(|(plan, _)| plan.clone())
+            .collect();
         for answer in commit_group(&store, gate, &again, |_| {}) {
             answer.unwrap_or_else(|error| panic!("{}: {error}", self.place()));
         }
@@ -290,7 +300,10 @@ fn reading_fails_while_opening() {
             let found = numbers(&dump(&open(spy).unwrap()).unwrap());
             // What was only buffered may go with a failed sync.
             let least = if failed.what == What::Sync { 12 } else { expected.len() };
-            assert!(expected.starts_with(&found) && found.len() >= least, "{mode:?}, operation {nth}: {failed:?}");
+            assert!(
+                expected.starts_with(&found) && found.len() >= least,
+                "{mode:?}, operation {nth}: {failed:?}"
+            );
         }
     }
     assert!(failures > 100, "{failures}");
