@@ -82,6 +82,7 @@ impl<'a> Stored<'a> {
             cell("replay/raw", None, move || self.replay(raw)),
             cell("replay/decoded", Some(decoded), move || self.replay(owned)),
             cell("replay/decoded-borrowed", None, move || self.replay(borrowed)),
+            cell("decode-without-store", None, move || self.decode()),
             self.stream("stream/raw", raw),
             self.stream("stream/decoded", owned),
             cell("stream/newest-10", None, move || {
@@ -103,6 +104,16 @@ impl<'a> Stored<'a> {
         }
         assert!(events.is_multiple_of(self.events), "a replay sees every event");
         Ok(vec![("events_per_s", float(events) / began.elapsed().as_secs_f64())])
+    }
+
+    /// Decodes as many payloads as a replay does, but from memory: what no store could be faster than.
+    fn decode(&self) -> Result<Figures, Error> {
+        let payloads: Vec<Vec<u8>> = Sample::new().payloads().collect();
+        let began = Instant::now();
+        for payload in payloads.iter().cycle().zip(0..self.events).map(|(payload, _)| payload) {
+            black_box(rmp_serde::from_slice::<Order>(payload).expect("it was just encoded"));
+        }
+        Ok(vec![("events_per_s", float(self.events) / began.elapsed().as_secs_f64())])
     }
 
     /// Reads one entity's whole stream after the other's.

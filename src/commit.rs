@@ -183,16 +183,7 @@ impl Ledger {
         for (key, position) in keys {
             self.remember(key, position);
         }
-        while let Some((position, key)) = self.key_order.front().copied() {
-            if self.remembers(position, next) {
-                break;
-            }
-            self.key_order.pop_front();
-            // The key may have been used again since, at a later position.
-            if self.keys.get(&key) == Some(&position) {
-                self.keys.remove(&key);
-            }
-        }
+        self.forget_old_keys(next);
     }
 
     /// What is staged was not written: it never happened.
@@ -210,6 +201,19 @@ impl Ledger {
         }
     }
 
+    fn forget_old_keys(&mut self, next: Position) {
+        while let Some((position, key)) = self.key_order.front().copied() {
+            if self.remembers(position, next) {
+                break;
+            }
+            self.key_order.pop_front();
+            // The key may have been used again since, at a later position.
+            if self.keys.get(&key) == Some(&position) {
+                self.keys.remove(&key);
+            }
+        }
+    }
+
     /// Learns, while opening, of an event that is in the log; `false` if its version does not
     /// follow the one before it.
     pub(crate) fn learn(&mut self, entity: &str, version: Version, position: Position) -> bool {
@@ -221,5 +225,6 @@ impl Ledger {
     /// Learns, while opening, of a key that is in the log.
     pub(crate) fn learn_key(&mut self, key: KeyHash, position: Position) {
         self.remember(key, position);
+        self.forget_old_keys(position.plus(1));
     }
 }

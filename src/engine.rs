@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -39,15 +39,21 @@ pub(crate) struct Engine {
     queue: Arc<Queue>,
     salts: Salts,
     counters: Arc<Mutex<Counters>>,
-    /// `None` once joined, and for a store opened to read.
-    writer: Mutex<Option<JoinHandle<Result<(), Error>>>>,
+    writer_id: Option<ThreadId>,
+    ending: Mutex<Ending>,
     is_read_only: bool,
+}
+
+/// The writer thread, and how it ended.
+struct Ending {
+    /// `None` once joined, and for a store opened to read.
+    writer: Option<JoinHandle<Result<(), Error>>>,
+    outcome: Result<(), Error>,
 }
 
 impl Engine {
     /// Opens a store to read and write; creates it if there is none.
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options, wait: Duration) -> Result<Engine, Error> {
-        options.limits.check()?;
         let started = Instant::now();
         let lock = lock(disk.as_ref(), wait)?;
         let log_options = LogOptions {
@@ -95,12 +101,14 @@ impl Engine {
             counters: counters.clone(),
             state: State::new(),
         };
+        let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
+        // From here on nothing may fail: the thread holds the lock, and only an engine ends it.
         let thread = std::thread::Builder::new().name("annals-writer".to_owned());
         let thread = thread.spawn(move || {
             let _held = lock;
             writer.run()
         });
-        let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
+        let thread = thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
         Ok(Engine {
             view,
             store_id: recovered.manifest.store_id,
@@ -109,9 +117,8 @@ impl Engine {
             queue,
             salts: Salts::new(salt),
             counters,
-            writer: Mutex::new(Some(
-                thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?,
-            )),
+            writer_id: Some(thread.thread().id()),
+            ending: Mutex::new(Ending { writer: Some(thread), outcome: Ok(()) }),
             is_read_only: false,
         })
     }
@@ -126,7 +133,7 @@ impl Engine {
             found.visit(segment, offset, frame, tip.position)
         })?;
         let Some(Recovered { manifest, segments, tip, mut report, .. }) = recovered else {
-            return Err(Error::invalid("there is no store here; Store::open would create one"));
+            return Err(Error::no_store());
         };
         // The walk enters segments by their frames; the last one may have none.
         if let Some(last) = segments.last() {
@@ -144,7 +151,8 @@ impl Engine {
             queue: Arc::new(queue),
             salts: Salts::new([0; 32]),
             counters: Arc::new(Mutex::new(counters)),
-            writer: Mutex::new(None),
+            writer_id: None,
+            ending: Mutex::new(Ending { writer: None, outcome: Ok(()) }),
             is_read_only: true,
         })
     }
@@ -217,23 +225,29 @@ impl Engine {
         stats
     }
 
-    /// Lets the writer finish, and says how it ended. The first call; later ones find it closed.
+    /// Lets the writer finish, and says how it ended: to everybody who asks.
     pub(crate) fn close(&self) -> Result<(), Error> {
         self.queue.close();
-        let Some(thread) = self.writer.lock().take() else { return Ok(()) };
-        // A waker that runs on the writer thread may drop the last handle; a thread cannot join itself.
-        if thread.thread().id() == std::thread::current().id() {
+        // A waker that runs on the writer thread may close or drop a handle; a thread cannot join itself.
+        if self.writer_id == Some(std::thread::current().id()) {
             return Ok(());
         }
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::CommitUnknown, "the writer thread panicked")))
+        let mut ending = self.ending.lock();
+        if let Some(writer) = ending.writer.take() {
+            ending.outcome = writer
+                .join()
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::CommitUnknown, "the writer thread panicked")));
+        }
+        ending.outcome.clone()
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
+        let was_closed = self.ending.get_mut().writer.is_none();
+        if let Err(error) = self.close()
+            && !was_closed
+        {
             tracing::error!(%error, "closing failed; close() would have returned this");
         }
     }

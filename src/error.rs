@@ -138,9 +138,10 @@ impl Error {
     pub(crate) fn io(what: &str, file: &str, source: io::Error) -> Error {
         let kind = match source.kind() {
             _ if source.get_ref().is_some_and(|inner| inner.is::<UnsafePath>()) => ErrorKind::Unsafe,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                ErrorKind::NoSpace
-            }
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::WriteZero => ErrorKind::NoSpace,
             _ => ErrorKind::Io,
         };
         Error::with_source(kind, format!("{what} {file}: {source}"), source)
@@ -167,6 +168,10 @@ impl Error {
                 "the store is open for writing elsewhere; close it there, or wait with open_within",
             ),
         }
+    }
+
+    pub(crate) fn no_store() -> Error {
+        Error::invalid("there is no store here; Store::open would create one")
     }
 
     pub(crate) fn closed() -> Error {

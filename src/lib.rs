@@ -121,7 +121,7 @@
     clippy::cast_sign_loss,
     clippy::cast_lossless
 )]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
 mod append;
 mod codec;

@@ -263,20 +263,18 @@ impl Progress {
 
     /// Checks the frame of the next place and takes all its events that were found out of it.
     fn take_frame(&mut self, plan: &Plan) -> Result<(), Error> {
-        let Some(place) = self.places.front().cloned() else { return Ok(()) };
-        if !self.block.as_ref().is_some_and(|block| block.holds(&place.frame)) {
+        let Some(frame) = self.places.front().map(|place| place.frame.clone()) else { return Ok(()) };
+        if !self.block.as_ref().is_some_and(|block| block.holds(&frame)) {
             self.block = Some(self.segment().file.block(self.run())?);
         }
         let block = self.block.as_ref().expect("read just before");
-        let segment = &self.snapshot.segments[self.segment];
-        let wanted =
-            self.places.iter().take_while(|other| other.frame == place.frame).map(|other| other.ordinal);
-        let mut wanted: Vec<u32> = wanted.collect();
-        self.places.drain(..wanted.len());
+        let same = self.places.iter().take_while(|place| place.frame == frame).count();
         if plan.backwards {
-            wanted.reverse();
+            self.places.make_contiguous()[..same].reverse();
         }
-        self.ready.extend(events_in(segment, block, place.frame.start, &wanted)?);
+        let segment = &self.snapshot.segments[self.segment];
+        let wanted = self.places.drain(..same).map(|place| place.ordinal);
+        events_in(segment, block, frame.start, wanted, |event| self.ready.push_back(event))?;
         if plan.backwards {
             self.ready.make_contiguous().reverse();
         }
@@ -335,31 +333,32 @@ fn matches(item: &Item, event: &RecordedEvent) -> bool {
         && item.correlation.is_none_or(|id| event.correlation() == id)
 }
 
-/// The events with these ordinals, in order, of the frame at `offset`.
+/// Hands the events with these ordinals, in order, of the frame at `offset` to `take`.
 fn events_in(
     segment: &Segment,
     block: &Block,
     offset: u32,
-    ordinals: &[u32],
-) -> Result<Vec<RecordedEvent>, Error> {
+    ordinals: impl Iterator<Item = u32>,
+    mut take: impl FnMut(RecordedEvent),
+) -> Result<(), Error> {
     let frame = block.frame(&segment.file, offset)?;
-    let first = segment.first_position() + u64::from(frame.header.position_offset);
-    let body = block.at(offset) + frame.header.header_bytes();
+    let header = &frame.header;
+    let first = Position::from(segment.first_position() + u64::from(header.position_offset));
+    let start = block.at(offset);
+    let body = start + header.header_bytes();
     let damaged = |damage: Damage| segment.file.damaged(offset.into(), &damage);
-    let mut wanted = ordinals.iter().peekable();
-    let mut events = Vec::with_capacity(ordinals.len());
-    for (index, record) in records(frame.body, frame.header.events).enumerate() {
-        let ordinal = frame.header.position_offset + u32::try_from(index).expect("at most 65,535 events");
-        if wanted.next_if_eq(&&ordinal).is_some() {
+    let mut wanted = ordinals.peekable();
+    for (index, record) in (0..header.events).zip(records(frame.body, header.events)) {
+        let ordinal = header.position_offset + u32::from(index);
+        if wanted.next_if_eq(&ordinal).is_some() {
             let record = record.map_err(damaged)?;
-            let event = RecordedEvent::new(&block.bytes, body, &frame.header, first.into(), index, &record);
-            events.push(event.map_err(damaged)?);
+            take(RecordedEvent::new(&block.bytes, start, body, first, index, &record));
         }
     }
-    if wanted.peek().is_some() {
-        return Err(damaged(Damage::Bad("the frame is not the one the index knows")));
+    match wanted.peek() {
+        None => Ok(()),
+        Some(_) => Err(damaged(Damage::Bad("the frame is not the one the index knows"))),
     }
-    Ok(events)
 }
 
 /// The event at a position, if it is published.
@@ -376,8 +375,11 @@ pub(crate) fn event_at(snapshot: &Snapshot, position: Position) -> Result<Option
 
 fn event_of(segment: &Segment, place: &Place) -> Result<RecordedEvent, Error> {
     let block = segment.file.block(place.frame.clone())?;
-    let mut events = events_in(segment, &block, place.frame.start, &[place.ordinal])?;
-    Ok(events.remove(0))
+    let mut found = None;
+    events_in(segment, &block, place.frame.start, std::iter::once(place.ordinal), |event| {
+        found = Some(event)
+    })?;
+    Ok(found.expect("the one event asked for was handed over"))
 }
 
 /// The event with this id, derived or brought along.

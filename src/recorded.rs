@@ -3,7 +3,6 @@
 //! Row: bytes.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,8 +12,7 @@ use crate::codec;
 use crate::coordinate::{Coordinate, DEFAULT_SCOPE};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventId, time_of};
-use crate::format::Damage;
-use crate::format::frame::FrameHeader;
+use crate::format::frame::{self, FrameHeader};
 use crate::format::record::{self, Record};
 use crate::version::{Position, Version};
 
@@ -37,109 +35,93 @@ use crate::version::{Position, Version};
 /// ```
 #[derive(Clone)]
 pub struct RecordedEvent {
+    /// Holds the whole frame, checked.
     block: Arc<Vec<u8>>,
+    /// Where the frame and, in it, the event's record begin in the block.
+    frame: u32,
+    record: u32,
+    /// Of the append's first event, and how many events of it stand before this one.
+    first: Position,
+    index: u16,
     names: Names,
-    /// Payload and metadata in the block; `None` once erased.
-    private: Option<Private>,
-    position: Position,
-    version: Version,
-    recorded_at: u64,
-    chain: [u8; 32],
-    id: EventId,
-    correlation: EventId,
-    cause: Option<Cause>,
-    occurred_at: Option<i64>,
-    schema_version: u16,
+    /// Where the payload lies; `None` once erased.
+    payload: Option<Span>,
 }
 
-/// Where the names lie in the block: one after the other, from `start` on.
+/// Lengths in bytes of what lies one after the other behind the record's fixed fields.
 #[derive(Clone, Copy)]
 struct Names {
-    start: usize,
-    entity: usize,
-    scope: usize,
-    kind: usize,
-    tags: usize,
+    entity: u16,
+    scope: u8,
+    kind: u8,
+    tags: u16,
 }
 
-#[derive(Clone)]
-struct Private {
-    metadata: Range<usize>,
-    payload: Range<usize>,
+#[derive(Clone, Copy)]
+struct Span {
+    start: u32,
+    bytes: u32,
 }
 
 impl RecordedEvent {
-    /// The event at `index` of a frame whose body starts at `body` in `block`.
+    /// The event at `index` of the frame at `frame` in `block`; `body` is where its body begins.
     pub(crate) fn new(
         block: &Arc<Vec<u8>>,
+        frame: usize,
         body: usize,
-        header: &FrameHeader<'_>,
         first: Position,
-        index: usize,
+        index: u16,
         record: &Record<'_>,
-    ) -> Result<RecordedEvent, Damage> {
-        let position = first.plus(u64::try_from(index).expect("at most 65,535 events"));
-        let id_at = |position| EventId::derive(header.recorded_at, position, &header.chain);
+    ) -> RecordedEvent {
         let fields = &record.fields;
-        let names = Names {
-            start: body + record.names_at(),
-            entity: fields.entity.len(),
-            scope: fields.scope.len(),
-            kind: fields.kind.len(),
-            tags: fields.tag_bytes.len(),
-        };
-        let private = record.private_parts()?.map(|parts| {
-            let end = body + record.end();
-            let payload = end - parts.payload.len()..end;
-            Private { metadata: payload.start - parts.metadata.len()..payload.start, payload }
-        });
-        Ok(RecordedEvent {
+        let end = body + record.end();
+        RecordedEvent {
             block: block.clone(),
-            names,
-            private,
-            position,
-            version: Version::from(header.version(index)),
-            recorded_at: header.recorded_at,
-            chain: header.chain,
-            id: fields.foreign_id.unwrap_or_else(|| id_at(position)),
-            correlation: fields.correlation.unwrap_or_else(|| id_at(first)),
-            cause: fields.cause.map(|cause| match cause {
-                Cause::InAppend(index) => Cause::Event(id_at(first.plus(u64::from(index)))),
-                other => other,
+            frame: short(frame),
+            record: short(body + record.start()),
+            first,
+            index,
+            names: Names {
+                entity: short(fields.entity.len()),
+                scope: short(fields.scope.len()),
+                kind: short(fields.kind.len()),
+                tags: short(fields.tag_bytes.len()),
+            },
+            payload: record.parts.as_ref().map(|parts| {
+                let bytes = parts.payload.len();
+                Span { start: short(end - bytes), bytes: short(bytes) }
             }),
-            occurred_at: fields.occurred_at,
-            schema_version: fields.schema_version,
-        })
+        }
     }
 
     /// The event's identity.
     #[must_use]
     pub fn id(&self) -> EventId {
-        self.id
+        self.with_record(|record| record.fields.foreign_id).unwrap_or_else(|| self.derived_id())
     }
 
     /// Its place in the order of the store.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.position
+        self.first.plus(self.index.into())
     }
 
     /// Its place in its stream.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.version
+        self.header().version(self.index.into()).into()
     }
 
     /// The entity it tells about.
     #[must_use]
     pub fn entity(&self) -> &str {
-        self.name(0, self.names.entity)
+        self.name(0, self.names.entity.into())
     }
 
     /// The scope it happened in.
     #[must_use]
     pub fn scope(&self) -> &str {
-        match self.name(self.names.entity, self.names.scope) {
+        match self.name(self.names.entity.into(), self.names.scope.into()) {
             "" => DEFAULT_SCOPE,
             scope => scope,
         }
@@ -154,50 +136,55 @@ impl RecordedEvent {
     /// The kind.
     #[must_use]
     pub fn kind(&self) -> &str {
-        self.name(self.names.entity + self.names.scope, self.names.kind)
+        let before = usize::from(self.names.entity) + usize::from(self.names.scope);
+        self.name(before, self.names.kind.into())
     }
 
     /// The version of the payload's shape.
     #[must_use]
     pub fn schema_version(&self) -> u16 {
-        self.schema_version
+        self.with_record(|record| record.fields.schema_version)
     }
 
     /// The tags, in the order they were given.
     pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
-        let start = self.names.start + self.names.entity + self.names.scope + self.names.kind;
-        record::tags(&self.block[start..start + self.names.tags])
+        let Names { entity, scope, kind, tags } = self.names;
+        let start = self.names_at() + usize::from(entity) + usize::from(scope) + usize::from(kind);
+        record::tags(&self.block[start..start + usize::from(tags)])
     }
 
     /// When the store took it; never earlier than the event before.
     #[must_use]
     pub fn recorded_at(&self) -> SystemTime {
-        time_of(i64::try_from(self.recorded_at).unwrap_or(i64::MAX))
+        time_of(i64::try_from(self.header().recorded_at).unwrap_or(i64::MAX))
     }
 
     /// When it happened, if the application said so.
     #[must_use]
     pub fn occurred_at(&self) -> Option<SystemTime> {
-        self.occurred_at.map(time_of)
+        self.with_record(|record| record.fields.occurred_at).map(time_of)
     }
 
     /// What it belongs to: the id given when it was appended, else the id of its append's first event.
     #[must_use]
     pub fn correlation(&self) -> EventId {
-        self.correlation
+        self.with_record(|record| record.fields.correlation).unwrap_or_else(|| self.id_at(0))
     }
 
     /// What brought it about, if that was said. [`Cause::InAppend`] comes back as the
     /// [`Cause::Event`] it turned out to be.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
-        self.cause
+        self.with_record(|record| record.fields.cause).map(|cause| match cause {
+            Cause::InAppend(index) => Cause::Event(self.id_at(index)),
+            other => other,
+        })
     }
 
     /// The chain hash of the append it belongs to: all history up to here in 32 bytes.
     #[must_use]
     pub fn chain(&self) -> [u8; 32] {
-        self.chain
+        self.header().chain
     }
 
     /// The payload's bytes.
@@ -206,7 +193,8 @@ impl RecordedEvent {
     ///
     /// [`ErrorKind::Erased`] if it was erased.
     pub fn payload(&self) -> Result<&[u8], Error> {
-        self.private().map(|private| &self.block[private.payload.clone()])
+        let Some(Span { start, bytes }) = self.payload else { return Err(self.erased()) };
+        Ok(&self.block[wide(start)..wide(start) + wide(bytes)])
     }
 
     /// Decodes the payload; the value may borrow from the event.
@@ -224,15 +212,16 @@ impl RecordedEvent {
     ///
     /// As [`RecordedEvent::decode`].
     pub fn metadata<'a, T: Deserialize<'a>>(&'a self) -> Result<Option<T>, Error> {
-        match &self.block[self.private()?.metadata.clone()] {
-            [] => Ok(None),
-            bytes => self.decoded("metadata", bytes).map(Some),
+        match self.read_record().parts {
+            None => Err(self.erased()),
+            Some(parts) if parts.metadata.is_empty() => Ok(None),
+            Some(parts) => self.decoded("metadata", parts.metadata).map(Some),
         }
     }
 
     /// The id the store gave it, whether or not it brought one along.
     pub(crate) fn derived_id(&self) -> EventId {
-        EventId::derive(self.recorded_at, self.position, &self.chain)
+        self.id_at(self.index)
     }
 
     fn decoded<'a, T: Deserialize<'a>>(&self, what: &str, bytes: &'a [u8]) -> Result<T, Error> {
@@ -240,34 +229,63 @@ impl RecordedEvent {
             let text = format!(
                 "{} at position {}: the {what} of {} (version {}) does not decode as {}: {error}",
                 self.entity(),
-                self.position,
+                self.position(),
                 self.kind(),
-                self.schema_version,
+                self.schema_version(),
                 std::any::type_name::<T>()
             );
             Error::with_source(ErrorKind::Invalid, text, error)
         })
     }
 
-    fn private(&self) -> Result<&Private, Error> {
-        self.private.as_ref().ok_or_else(|| {
-            let text = format!("{} at position {}: the payload was erased", self.entity(), self.position);
-            Error::new(ErrorKind::Erased, text)
-        })
+    fn erased(&self) -> Error {
+        let text = format!("{} at position {}: the payload was erased", self.entity(), self.position());
+        Error::new(ErrorKind::Erased, text)
+    }
+
+    /// The id the store gave to the event at `index` of the append.
+    fn id_at(&self, index: u16) -> EventId {
+        let header = self.header();
+        EventId::derive(header.recorded_at, self.first.plus(index.into()), &header.chain)
+    }
+
+    fn header(&self) -> FrameHeader<'_> {
+        frame::checked_header(&self.block[wide(self.frame)..])
+    }
+
+    fn read_record(&self) -> Record<'_> {
+        record::read(&self.block, wide(self.record)).expect("checked when the event was read")
+    }
+
+    fn with_record<T>(&self, look: impl FnOnce(&Record<'_>) -> T) -> T {
+        look(&self.read_record())
+    }
+
+    fn names_at(&self) -> usize {
+        wide(self.record) + record::NAMES
     }
 
     fn name(&self, skip: usize, length: usize) -> &str {
-        let start = self.names.start + skip;
-        std::str::from_utf8(&self.block[start..start + length]).expect("checked when the record was read")
+        let start = self.names_at() + skip;
+        std::str::from_utf8(&self.block[start..start + length]).expect("checked when the event was read")
     }
+}
+
+/// A block is no longer than a segment, and the format bounds lengths of names.
+fn short<T: TryFrom<usize>>(number: usize) -> T {
+    T::try_from(number).ok().expect("lengths are bounded where they are read")
+}
+
+fn wide(offset: u32) -> usize {
+    usize::try_from(offset).expect("annals needs pointers of at least 32 bits")
 }
 
 impl fmt::Debug for RecordedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RecordedEvent")
-            .field("position", &self.position.get())
+            .field("position", &self.position().get())
             .field("entity", &self.entity())
-            .field("version", &self.version.get())
+            .field("version", &self.version().get())
             .field("kind", &self.kind())
             .finish_non_exhaustive()
     }

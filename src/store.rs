@@ -398,6 +398,7 @@ impl Builder {
     ///
     /// As [`Store::open`].
     pub fn open_within(self, wait: Duration) -> Result<Store, Error> {
+        self.options.limits.check()?;
         let disk = self.place.disk(true)?;
         Ok(Store { engine: Arc::new(Engine::open(disk, self.options, wait)?) })
     }
@@ -434,9 +435,11 @@ impl Place {
                     (false, true) => OsDisk::open_shared(&path),
                     (false, false) => OsDisk::open(&path),
                 };
-                let opened =
-                    opened.map_err(|error| Error::io("cannot open", &path.display().to_string(), error))?;
-                Ok(Arc::new(opened))
+                let opened = opened.map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound if !create => Error::no_store(),
+                    _ => Error::io("cannot open", &path.display().to_string(), error),
+                });
+                Ok(Arc::new(opened?))
             }
         }
     }

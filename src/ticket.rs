@@ -171,7 +171,7 @@ fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
 }
 
 fn payload<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
-    Some(record.private_parts().ok()??.payload)
+    Some(record.parts.as_ref()?.payload)
 }
 
 /// What an append is told that was not answered within the deadline for acknowledgements.

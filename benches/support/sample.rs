@@ -12,16 +12,16 @@ pub const PAYLOAD_BYTES: usize = 177;
 pub const ENTITIES: u64 = 1_000;
 const KIND: &str = "order.accepted";
 
-/// Ten fields as an application would have them: numbers, a flag, short texts.
+/// Ten fields as an application would have them: three texts, a time, a flag, small numbers.
 #[derive(Serialize, Deserialize)]
 pub struct Order {
     pub order: u64,
     pub customer: String,
     pub product: String,
-    pub quantity: u16,
-    pub cents: u32,
-    pub currency: String,
-    pub depot: String,
+    pub quantity: u32,
+    pub cents: u64,
+    pub discount: u32,
+    pub depot: u32,
     pub ordered_at: u64,
     pub gift: bool,
     pub note: String,
@@ -33,10 +33,10 @@ pub struct OrderRef<'a> {
     pub order: u64,
     pub customer: &'a str,
     pub product: &'a str,
-    pub quantity: u16,
-    pub cents: u32,
-    pub currency: &'a str,
-    pub depot: &'a str,
+    pub quantity: u32,
+    pub cents: u64,
+    pub discount: u32,
+    pub depot: u32,
     pub ordered_at: u64,
     pub gift: bool,
     pub note: &'a str,
@@ -51,12 +51,23 @@ pub struct Sample {
 impl Sample {
     pub fn new() -> Sample {
         let sample = Sample { orders: (0..ENTITIES).map(|number| (entity(number), order(number))).collect() };
-        for (_, order) in &sample.orders {
-            let mut payload = Vec::new();
-            Raw(KIND, order).encode(&mut payload).expect("a plain struct");
-            assert_eq!(payload.len(), PAYLOAD_BYTES, "the sample is the one that the goals were set with");
+        for payload in sample.payloads() {
+            assert_eq!(
+                payload.len(),
+                PAYLOAD_BYTES,
+                "the sample is as large as the one the goals were set with"
+            );
         }
         sample
+    }
+
+    /// The events as they are stored.
+    pub fn payloads(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.orders.iter().map(|(_, order)| {
+            let mut payload = Vec::new();
+            Raw(KIND, order).encode(&mut payload).expect("a plain struct");
+            payload
+        })
     }
 
     /// The append of one event, the `number`th in the round.
@@ -110,20 +121,20 @@ pub fn entity(number: u64) -> String {
     format!("customer:{:07}", number % ENTITIES)
 }
 
-/// Numbers are so large that none is encoded shorter than another.
+/// MessagePack writes small numbers shorter, so each field stays within one length.
 fn order(number: u64) -> Order {
-    let small = u16::try_from(number).expect("below a thousand");
+    let small = u32::try_from(number % 100).expect("below a hundred");
     Order {
-        order: (1 << 40) + number,
-        customer: format!("customer:{number:07}"),
-        product: format!("prod-{:08}", number * 7919),
-        quantity: 256 + small,
-        cents: 100_000 + 37 * u32::from(small),
-        currency: "EUR".to_owned(),
-        depot: format!("depot-{:03}", number % 100),
+        order: 1_000 + number,
+        customer: entity(number),
+        product: format!("shelf, oak, 80 cm, n. {small:02}"),
+        quantity: 1 + small,
+        cents: 128 + u64::from(small),
+        discount: small % 20,
+        depot: small,
         ordered_at: 1_750_000_000_000_000 + number,
         gift: number.is_multiple_of(3),
-        note: "leave it at the door, please!".to_owned(),
+        note: "leave it at the door of number 7, please".to_owned(),
     }
 }
 

@@ -86,10 +86,10 @@ impl Load {
     }
 
     fn acknowledge(&self, receipt: &Appended) -> bool {
-        let positions = receipt.first_position().get()..=receipt.position().get();
-        self.acknowledged.fetch_add(positions.clone().count() as u64, Relaxed);
+        let (first, last) = (receipt.first_position().get(), receipt.position().get());
+        self.acknowledged.fetch_add(last - first + 1, Relaxed);
         let mut lines = String::new();
-        for position in positions {
+        for position in first..=last {
             let _ = writeln!(lines, "ack {position}");
         }
         print(&lines)

@@ -62,10 +62,10 @@ impl Options {
             }
             options.take(&argument.to_string_lossy(), &mut arguments)?;
         }
-        match options.directory.as_os_str().is_empty() {
-            true => Err("ANNALS_DIR names no store".to_owned()),
-            false => Ok(Some(options)),
+        if options.directory.as_os_str().is_empty() {
+            return Err("ANNALS_DIR names no store".to_owned());
         }
+        Ok(Some(options))
     }
 
     fn take(&mut self, name: &str, rest: &mut impl Iterator<Item = OsString>) -> Result<(), String> {

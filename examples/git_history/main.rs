@@ -13,13 +13,14 @@
 //! | top folder | scope; `/` for files outside any folder |
 //! | change | event: `file.added`, `file.modified`, `file.deleted`, `file.renamed` |
 //! | rename of unchanged content | `file.renamed` on the new path, `file.deleted` on the old one, each naming the other |
-//! | commit | one atomic append; its hash is the key, and the first half of it the correlation |
+//! | commit | one atomic append; its hash is the key, the first 16 bytes of it the correlation |
 //! | commit time | occurred-at |
 //! | author | tag |
 //! | change before | cause: the previous event of the stream, if there is one |
 //!
 //! Merges are left out: what they bring together was recorded with the commits that did it. A second
-//! run finds every key again and appends nothing.
+//! run finds every key again and appends nothing. A commit that is too large for one append (65,535
+//! events, 16 MiB) is halved until its parts fit, and only then.
 //!
 //! Learn from it: several entities in one append, tickets in flight, keys, queries (answers.rs).
 
@@ -111,8 +112,11 @@ fn print_import(out: &mut impl Write, store: &Store, imported: &Imported, took: 
         writeln!(out, "appended    0 events{why}")?;
     } else {
         let rate = events as f64 / took.as_secs_f64();
-        writeln!(out, "appended    {events} events in {} appends, all durable,", imported.appends)?;
-        writeln!(out, "            in {took:.2?}: {rate:.0} events/s")?;
+        let appends = imported.appends;
+        writeln!(
+            out,
+            "appended    {events} events in {appends} appends, all durable, in {took:.2?}: {rate:.0} events/s"
+        )?;
         writeln!(
             out,
             "            {} syncs, median {:.1?}; {:.0} events per group; up to {} appends in flight",
@@ -123,8 +127,11 @@ fn print_import(out: &mut impl Write, store: &Store, imported: &Imported, took: 
         )?;
     }
     if let Some(per_event) = stats.bytes.checked_div(stats.events) {
-        writeln!(out, "stored      {} events of {} files", stats.events, stats.entities)?;
-        writeln!(out, "            in {} bytes: {per_event} bytes per event", stats.bytes)?;
+        let (events, files, bytes) = (stats.events, stats.entities, stats.bytes);
+        writeln!(
+            out,
+            "stored      {events} events of {files} files in {bytes} bytes: {per_event} bytes per event"
+        )?;
     }
     Ok(())
 }

@@ -4,21 +4,29 @@
 //! regular file, of our owner, readable by the owner alone whatever the umask.
 //! Row: disk.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::collections::BTreeSet;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::{Access, Disk, DiskFile, Lock, UnsafePath};
 
 const LOCK: &str = "LOCK";
 const OWNER_DIRECTORY: u32 = 0o700;
 const OWNER_FILE: u32 = 0o600;
+const PERMISSIONS: u32 = 0o7777;
 const OTHERS_MAY_WRITE: u32 = 0o022;
-const OTHERS_MAY_ANYTHING: u32 = 0o077;
+
+/// The directories this process writes to, by device and inode: a lock file can be deleted, and then
+/// another one be locked in its place.
+static HELD: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 
 /// A directory on a local file system.
 ///
@@ -36,7 +44,11 @@ const OTHERS_MAY_ANYTHING: u32 = 0o077;
 pub struct OsDisk {
     path: PathBuf,
     directory: OwnedFd,
+    /// Device and inode of the directory.
+    identity: (u64, u64),
     owner: u32,
+    /// Once the lock was ours, so that files may be changed to what they should be.
+    is_writer: AtomicBool,
 }
 
 impl OsDisk {
@@ -72,7 +84,7 @@ impl OsDisk {
             let text = format!(
                 "others may write to {} (mode {:o}); chmod it to 700",
                 disk.path.display(),
-                mode & 0o7777
+                mode & PERMISSIONS
             );
             return Err(UnsafePath::error(text));
         }
@@ -89,12 +101,14 @@ impl OsDisk {
         let path = path.as_ref().to_owned();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(&path, flags, Mode::empty())?;
-        let owner = File::from(directory.try_clone()?).metadata()?.uid();
+        let found = File::from(directory.try_clone()?).metadata()?;
+        let owner = found.uid();
         let me = rustix::process::geteuid();
         if owner != me.as_raw() && !me.is_root() {
             return Err(UnsafePath::error(format!("{} belongs to user {owner}, not to us", path.display())));
         }
-        Ok(OsDisk { path, directory, owner })
+        let identity = (found.dev(), found.ino());
+        Ok(OsDisk { path, directory, identity, owner, is_writer: AtomicBool::new(false) })
     }
 
     /// The directory that holds `path`, and its name there. Opened anew without following links,
@@ -111,7 +125,14 @@ impl OsDisk {
             return self.directory.try_clone();
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(&self.directory, name, flags, Mode::empty())?)
+        rustix::fs::openat(&self.directory, name, flags, Mode::empty()).map_err(|error| match error {
+            Errno::LOOP | Errno::NOTDIR => self.unsafe_because(name, "is not a directory, or a link to one"),
+            other => other.into(),
+        })
+    }
+
+    fn unsafe_because(&self, path: &str, why: &str) -> io::Error {
+        UnsafePath::error(format!("{} {why}", self.path.join(path).display()))
     }
 
     fn open_file(&self, path: &str, flags: OFlags) -> io::Result<File> {
@@ -120,11 +141,9 @@ impl OsDisk {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = match rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(OWNER_FILE)) {
             Ok(file) => File::from(file),
-            Err(rustix::io::Errno::LOOP) => {
-                return Err(UnsafePath::error(format!(
-                    "{} is a symbolic link",
-                    self.path.join(path).display()
-                )));
+            Err(Errno::LOOP) => return Err(self.unsafe_because(path, "is a symbolic link")),
+            Err(Errno::ISDIR | Errno::NXIO) => {
+                return Err(self.unsafe_because(path, "is not a regular file"));
             }
             Err(error) => return Err(error.into()),
         };
@@ -134,19 +153,19 @@ impl OsDisk {
 
     fn check(&self, path: &str, file: &File, writable: bool) -> io::Result<()> {
         let found = file.metadata()?;
-        let unsafe_because =
-            |why: &str| Err(UnsafePath::error(format!("{} {why}", self.path.join(path).display())));
         if !found.is_file() {
-            return unsafe_because("is not a regular file");
+            return Err(self.unsafe_because(path, "is not a regular file"));
         }
         if found.uid() != self.owner && found.uid() != rustix::process::geteuid().as_raw() {
-            return unsafe_because("belongs to another user than its directory");
+            return Err(self.unsafe_because(path, "belongs to another user than its directory"));
         }
         // Sealed segments may be shared with backups by hard links; what is written to may not.
         if writable && found.nlink() > 1 {
-            return unsafe_because("has a second name (hard link), through which it could be changed");
+            let why = "has a second name (hard link), through which it could be changed";
+            return Err(self.unsafe_because(path, why));
         }
-        if writable && found.mode() & OTHERS_MAY_ANYTHING != 0 {
+        let may_change = found.nlink() == 1 && (writable || self.is_writer.load(Ordering::Relaxed));
+        if may_change && found.mode() & PERMISSIONS != OWNER_FILE {
             rustix::fs::fchmod(file, Mode::from_raw_mode(OWNER_FILE))?;
         }
         Ok(())
@@ -157,7 +176,7 @@ impl OsDisk {
         let held = file.metadata()?;
         match rustix::fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(named) => Ok((named.st_dev, named.st_ino) == (held.dev(), held.ino())),
-            Err(rustix::io::Errno::NOENT) => Ok(false),
+            Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -174,13 +193,23 @@ impl Disk for OsDisk {
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
-        let entries = fs::read_dir(self.path.join(directory))?;
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        let opened = self.subdirectory(directory)?;
+        if !directory.is_empty() && self.is_writer.load(Ordering::Relaxed) {
+            rustix::fs::fchmod(&opened, Mode::from_raw_mode(OWNER_DIRECTORY))?;
+        }
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&opened)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 
     fn create_directory(&self, directory: &str) -> io::Result<()> {
         match rustix::fs::mkdirat(&self.directory, directory, Mode::from_raw_mode(OWNER_DIRECTORY)) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
         let made = self.subdirectory(directory)?;
@@ -202,6 +231,9 @@ impl Disk for OsDisk {
     }
 
     fn lock(&self) -> io::Result<Lock> {
+        let Some(held) = HeldDirectory::take(self.identity) else {
+            return Ok(Lock::HeldBy(Some(std::process::id())));
+        };
         loop {
             let mut file = self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
             match file.try_lock() {
@@ -216,9 +248,11 @@ impl Disk for OsDisk {
             }
             // The file may have been replaced between our open and our lock.
             if self.is_current(LOCK, &file)? {
-                file.set_len(0)?;
-                file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
-                return Ok(Lock::Held(Box::new(file)));
+                // For people as well: a full disk must not keep the store from being opened.
+                let pid = format!("{}\n", std::process::id());
+                let _ = file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0));
+                self.is_writer.store(true, Ordering::Relaxed);
+                return Ok(Lock::Held(Box::new((file, held))));
             }
         }
     }
@@ -245,11 +279,39 @@ impl Disk for OsDisk {
     }
 }
 
-fn create_directory(path: &Path) -> io::Result<()> {
-    match DirBuilder::new().mode(OWNER_DIRECTORY).recursive(true).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+/// The claim of this process on a directory.
+struct HeldDirectory((u64, u64));
+
+impl HeldDirectory {
+    fn take(identity: (u64, u64)) -> Option<HeldDirectory> {
+        let is_new = HELD.lock().insert(identity);
+        is_new.then(|| HeldDirectory(identity))
     }
+}
+
+impl Drop for HeldDirectory {
+    fn drop(&mut self) {
+        HELD.lock().remove(&self.0);
+    }
+}
+
+/// Creates what is missing of a path, for its owner only whatever the umask, and durably: what is
+/// synced in a directory is lost with it if its own name is.
+fn create_directory(path: &Path) -> io::Result<()> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    for path in missing.into_iter().rev() {
+        match DirBuilder::new().mode(OWNER_DIRECTORY).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made?,
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::open(path, flags, Mode::empty())?;
+        rustix::fs::fchmod(made, Mode::from_raw_mode(OWNER_DIRECTORY))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Random bytes of the operating system.

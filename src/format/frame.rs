@@ -119,12 +119,20 @@ pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<FrameHeader<'_>, Da
     {
         return Err(Damage::Bad("a frame's header holds an impossible length or count"));
     }
+    Ok(checked_header(header))
+}
+
+/// Takes a header apart that [`read_header`] has accepted before; `bytes` may be longer.
+pub(crate) fn checked_header(bytes: &[u8]) -> FrameHeader<'_> {
+    let fixed = bytes.first_chunk::<FIXED>().expect("the header was checked");
+    let (events, flags) = (u16_at(fixed, 28), u16_at(fixed, 30));
+    let header = &bytes[..header_bytes(flags, events)];
     let (key, version_table) = match flags & KEY {
         0 => (None, &header[FIXED..]),
         _ => (Some(array(header, FIXED)), &header[FIXED + KEY_BYTES..]),
     };
-    Ok(FrameHeader {
-        body_bytes,
+    FrameHeader {
+        body_bytes: u32_at(fixed, 12),
         body_checksum: u32_at(fixed, 16),
         position_offset: u32_at(fixed, 20),
         durable_end: u32_at(fixed, 24),
@@ -135,7 +143,7 @@ pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<FrameHeader<'_>, Da
         chain: array(fixed, CHAIN_AT),
         key,
         version_table,
-    })
+    }
 }
 
 /// The durable end that a whole header at the start of `bytes` repeats. One with flags that only a

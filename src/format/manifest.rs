@@ -70,6 +70,11 @@ impl Manifest {
         }
     }
 
+    /// Whether segments of that store belong to this one.
+    pub(crate) fn knows(&self, store_id: &[u8; 16]) -> bool {
+        *store_id == self.store_id || self.lineage.iter().any(|line| line.store_id == *store_id)
+    }
+
     /// The bytes, and their digest: what the next manifest names as its previous.
     pub(crate) fn write(&self) -> (Vec<u8>, Hash) {
         let count = |items: usize| u32::try_from(items).expect("far fewer segments than 2^32").to_le_bytes();

@@ -14,6 +14,8 @@ use super::{Damage, array, i64_at, put, u16_at, u32_at};
 pub(crate) const PREFIX: usize = 8;
 /// Flags 0, schema version 2, entity length 4, scope length 6, kind length 7, tags 8, zero 9.
 const PUBLIC_FIXED: usize = 10;
+/// Where the names begin in a record: entity, scope, kind and tags, one after the other.
+pub(crate) const NAMES: usize = PREFIX + PUBLIC_FIXED;
 /// The random bytes a private part begins with.
 pub(crate) const SALT: usize = 16;
 
@@ -45,6 +47,8 @@ pub(crate) struct Record<'a> {
     /// What erasure left; zero while the private part is there.
     pub(crate) private_hash: [u8; 32],
     pub(crate) fields: Fields<'a>,
+    /// The private part, taken apart; `None` once erased.
+    pub(crate) parts: Option<Private<'a>>,
 }
 
 /// The public part, taken apart.
@@ -192,9 +196,8 @@ pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
         (form, _) => return Err(Damage::Newer(format!("event record form {form}"))),
     };
     let fields = read_public(public)?;
-    let record = Record { start, public, private, private_hash, fields };
-    record.private_parts()?;
-    Ok(record)
+    let parts = private.map(|private| read_private(private, fields.has_metadata)).transpose()?;
+    Ok(Record { start, public, private, private_hash, fields, parts })
 }
 
 fn read_public(public: &[u8]) -> Result<Fields<'_>, Damage> {
@@ -297,9 +300,9 @@ impl<'a> Record<'a> {
         chain::record_content(self.public, &hash)
     }
 
-    /// Where entity, scope, kind and tags begin in the body, one after the other.
-    pub(crate) fn names_at(&self) -> usize {
-        self.start + PREFIX + PUBLIC_FIXED
+    /// Where it starts in its body.
+    pub(crate) fn start(&self) -> usize {
+        self.start
     }
 
     /// Where the record ends in the body, and the next one starts.
@@ -307,19 +310,17 @@ impl<'a> Record<'a> {
         let private_bytes = self.private.map_or(self.private_hash.len(), <[u8]>::len);
         self.start + PREFIX + self.public.len() + private_bytes
     }
+}
 
-    /// Metadata and payload; `None` once erased.
-    pub(crate) fn private_parts(&self) -> Result<Option<Private<'a>>, Damage> {
-        let Some(private) = self.private else { return Ok(None) };
-        let rest = &private[SALT..];
-        if !self.fields.has_metadata {
-            return Ok(Some(Private { metadata: &[], payload: rest }));
-        }
-        const SHORT: Damage = Damage::Bad("an event's metadata is longer than its record");
-        let (length, rest) = rest.split_at_checked(4).ok_or(SHORT)?;
-        let (metadata, payload) = rest.split_at_checked(wide(u32_at(length, 0))).ok_or(SHORT)?;
-        Ok(Some(Private { metadata, payload }))
+fn read_private(private: &[u8], has_metadata: bool) -> Result<Private<'_>, Damage> {
+    let rest = &private[SALT..];
+    if !has_metadata {
+        return Ok(Private { metadata: &[], payload: rest });
     }
+    const SHORT: Damage = Damage::Bad("an event's metadata is longer than its record");
+    let (length, rest) = rest.split_at_checked(4).ok_or(SHORT)?;
+    let (metadata, payload) = rest.split_at_checked(wide(u32_at(length, 0))).ok_or(SHORT)?;
+    Ok(Private { metadata, payload })
 }
 
 /// A 32-bit length as one for slices.

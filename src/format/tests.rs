@@ -130,7 +130,7 @@ fn golden_frame_of_one_event() {
     let record = record_at(&frame, 0);
     assert_eq!(record.fields, fields("account:alice", "account.opened"));
     let private = Private { metadata: &[], payload: b"\x81\xa5owner\xa5Alice" };
-    assert_eq!(record.private_parts().unwrap(), Some(private));
+    assert_eq!(record.parts, Some(private));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn golden_frame_with_everything() {
     assert_eq!(found.each_ref().map(|record| record.fields), [withdrawn, opened, deposited]);
     assert_eq!(record::tags(withdrawn.tag_bytes).collect::<Vec<_>>(), ["transfer:17", "urgent"]);
     let private = Private { metadata: b"\xa8by phone", payload: b"\x81\xa5cents\xcd\x01\xf4" };
-    assert_eq!(found[0].private_parts().unwrap(), Some(private));
+    assert_eq!(found[0].parts, Some(private));
 }
 
 #[test]
@@ -483,7 +483,7 @@ fn check_encoding(story: &Story, index: usize) {
     let body = out.len();
     for found in records(frame.body, frame.header.events) {
         let found = found.unwrap();
-        let Private { metadata, payload } = found.private_parts().unwrap().unwrap();
+        let Private { metadata, payload } = found.parts.unwrap();
         let start = out.len() - body;
         record::write(&mut out, &NewRecord { fields: found.fields, metadata, payload }).unwrap();
         let salt = record::salt_place(&out[body..], start);

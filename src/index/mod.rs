@@ -8,6 +8,7 @@
 //! Row: index.
 
 mod query;
+mod search;
 #[cfg(test)]
 mod tests;
 
@@ -133,11 +134,8 @@ impl Index {
     /// Where the event at `ordinal` lies.
     pub(crate) fn place(&self, ordinal: u32) -> Option<Place> {
         let start = *self.offsets.get(wide(ordinal))?;
-        let later = &self.offsets[wide(ordinal)..];
-        let end = match later.partition_point(|offset| *offset == start) {
-            same if same == later.len() => self.end,
-            same => later[same],
-        };
+        let same = search::beyond(&self.offsets[wide(ordinal)..], |offset| *offset == start);
+        let end = self.offsets.get(wide(ordinal) + same).copied().unwrap_or(self.end);
         Some(Place { ordinal, frame: start..end })
     }
 

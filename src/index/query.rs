@@ -9,6 +9,7 @@ use crate::event::EventId;
 use crate::query::{Item, Name, Query};
 
 use super::Index;
+use super::search::beyond;
 
 impl Index {
     /// The ordinals in `window` that match, in order, once each.
@@ -105,14 +106,9 @@ fn joined<'a>(lists: impl Iterator<Item = Cow<'a, [u32]>>) -> Cow<'a, [u32]> {
 struct Ahead<'a>(&'a [u32]);
 
 impl Ahead<'_> {
-    /// Whether `ordinal` is in the list. Gallops: doubles its step until it is past, so that a few
-    /// questions to a long list cost little (Bentley and Yao, 1976).
+    /// Whether `ordinal` is in the list.
     fn reaches(&mut self, ordinal: u32) -> bool {
-        let mut step = 1;
-        while self.0.get(step).is_some_and(|found| *found < ordinal) {
-            step *= 2;
-        }
-        let skipped = self.0[..self.0.len().min(step + 1)].partition_point(|found| *found < ordinal);
+        let skipped = beyond(self.0, |found| *found < ordinal);
         self.0 = &self.0[skipped..];
         self.0.first() == Some(&ordinal)
     }

@@ -1,1 +1,244 @@
+//! Random events and queries against a naive filter.
 
+use super::*;
+use crate::disk::{Access, Disk, MemDisk};
+use crate::format::frame::{self, FrameHeader};
+use crate::format::record::{NewRecord, write};
+use crate::format::segment::{SegmentHeader, SegmentId};
+use crate::query::{Item, Name, Query};
+use crate::version::Position;
+
+const ENTITIES: [&str; 4] = ["e:1", "e:10", "e", "f"];
+const SCOPES: [&str; 3] = ["", "s", "s2"];
+const KINDS: [&str; 4] = ["k", "k.a", "k.b", "rare"];
+const TAGS: [&str; 3] = ["t", "t:1", "t:10"];
+const FIRST_POSITION: u64 = 1000;
+
+/// SplitMix64; the tests of the library have no other crate's numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % end
+    }
+
+    fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[usize::try_from(self.below(items.len().try_into().unwrap())).unwrap()]
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    entity: &'static str,
+    version: u64,
+    scope: &'static str,
+    kind: &'static str,
+    tags: Vec<&'static str>,
+    correlation: Option<EventId>,
+    foreign_id: Option<EventId>,
+    frame: Range<u32>,
+}
+
+fn id(number: u64) -> EventId {
+    EventId::from_bytes([u8::try_from(number).unwrap(); 16])
+}
+
+fn segment() -> SegmentFile {
+    let header = SegmentHeader {
+        store_id: [1; 16],
+        id: SegmentId { first_position: FIRST_POSITION, generation: 0 },
+        salt: 77,
+        created_at: 0,
+        unsynced_bytes_max: 1 << 20,
+        chain_before: [0; 32],
+        recorded_before: 0,
+    };
+    let file = MemDisk::new().open("segment", Access::CreateNew).unwrap();
+    SegmentFile { header, path: "segment".to_owned(), file }
+}
+
+/// An index of some thousand events, and the events. Streams begin at different versions, as they
+/// do in a segment that is not the first.
+fn build(random: &mut Random, frames: usize) -> (Index, Vec<Known>) {
+    let segment = segment();
+    let (mut index, mut events) = (Index::new(144), Vec::<Known>::new());
+    let mut versions: HashMap<&str, u64> = HashMap::from([("e:1", 5), ("f", 100)]);
+    let mut offset = 144;
+    for number in 0..frames {
+        let count = if random.chance(70) { 1 } else { 2 + random.below(3) };
+        let mut new = Vec::new();
+        for _ in 0..count {
+            let entity = random.pick(&ENTITIES);
+            let version = *versions.entry(entity).and_modify(|version| *version += 1).or_insert(1);
+            let kinds = if random.chance(2) { &KINDS[..] } else { &KINDS[..3] };
+            new.push(Known {
+                entity,
+                version,
+                scope: random.pick(&SCOPES),
+                kind: random.pick(kinds),
+                tags: TAGS.into_iter().filter(|_| random.chance(20)).collect(),
+                correlation: random.chance(30).then(|| id(random.below(4))),
+                foreign_id: random.chance(5).then(|| id(100 + random.below(20))),
+                frame: 0..0,
+            });
+        }
+        let bytes = encode(&segment, offset, &events, &new, u64::try_from(number).unwrap());
+        let frame = frame::trust(&bytes, segment.header.frame_mark(offset.into())).unwrap();
+        index.insert(&segment, offset, &frame).unwrap();
+        let end = offset + u32::try_from(bytes.len()).unwrap();
+        let first = Position::from(FIRST_POSITION + u64::try_from(events.len()).unwrap());
+        let shared = EventId::derive(frame.header.recorded_at, first, &frame.header.chain);
+        for mut event in new {
+            event.frame = offset..end;
+            event.correlation = event.correlation.or((count > 1).then_some(shared));
+            events.push(event);
+        }
+        offset = end;
+    }
+    assert_eq!(index.end(), offset);
+    (index, events)
+}
+
+fn encode(segment: &SegmentFile, offset: u32, before: &[Known], events: &[Known], number: u64) -> Vec<u8> {
+    let mut body = Vec::new();
+    for event in events {
+        let tags: Vec<u8> = event
+            .tags
+            .iter()
+            .flat_map(|tag| [&[u8::try_from(tag.len()).unwrap()], tag.as_bytes()].concat())
+            .collect();
+        let fields = Fields {
+            schema_version: 1,
+            entity: event.entity,
+            scope: event.scope,
+            kind: event.kind,
+            tag_bytes: &tags,
+            correlation: event.correlation,
+            occurred_at: None,
+            foreign_id: event.foreign_id,
+            cause: None,
+            has_metadata: false,
+        };
+        assert!(write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }).is_ok());
+    }
+    body.resize(crate::format::aligned(body.len()), 0);
+    let table: Vec<u8> = events.iter().flat_map(|event| event.version.to_le_bytes()).collect();
+    let table = if events.len() > 1 { table.as_slice() } else { &[] };
+    let header = FrameHeader {
+        body_bytes: body.len().try_into().unwrap(),
+        body_checksum: 0,
+        position_offset: before.len().try_into().unwrap(),
+        durable_end: 0,
+        events: events.len().try_into().unwrap(),
+        flags: FrameHeader::flags_for(false, !table.is_empty()),
+        recorded_at: number * 1_000_000,
+        first_version: events[0].version,
+        chain: *blake3::hash(&number.to_le_bytes()).as_bytes(),
+        key: None,
+        version_table: table,
+    };
+    let mut bytes = Vec::new();
+    header.write(&mut bytes, segment.header.frame_mark(offset.into()));
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+fn draw_item(random: &mut Random, events: &[Known]) -> Item {
+    let some = &events[usize::try_from(random.below(events.len().try_into().unwrap())).unwrap()];
+    let entity = match random.below(4) {
+        0 => Some(Name::Is(random.pick(&[some.entity, "none"]).to_owned())),
+        1 => Some(Name::StartsWith(random.pick(&["", "e", "e:1", "e:10", "x"]).to_owned())),
+        _ => None,
+    };
+    let scopes = ["default", "s", "s2", "", "none"];
+    Item {
+        entity,
+        scope: random.chance(30).then(|| random.pick(&scopes).to_owned()),
+        kinds: KINDS.into_iter().chain(["none"]).filter(|_| random.chance(15)).map(str::to_owned).collect(),
+        tags: TAGS.into_iter().filter(|_| random.chance(15)).map(str::to_owned).collect(),
+        correlation: random
+            .chance(20)
+            .then(|| random.pick(&[id(1), id(9), some.correlation.unwrap_or(id(2))])),
+    }
+}
+
+/// Whether the index should find it; `own` is the ordinal that may itself have the id asked for.
+fn matches(item: &Item, event: &Known, is_own: bool) -> bool {
+    let entity = match &item.entity {
+        Some(Name::Is(entity)) => event.entity == entity,
+        Some(Name::StartsWith(prefix)) => event.entity.starts_with(prefix.as_str()),
+        None => true,
+    };
+    let scope = if event.scope.is_empty() { "default" } else { event.scope };
+    entity
+        && item.scope.as_ref().is_none_or(|asked| asked == scope)
+        && (item.kinds.is_empty() || item.kinds.iter().any(|kind| kind == event.kind))
+        && item.tags.iter().all(|tag| event.tags.contains(&tag.as_str()))
+        && (item.correlation.is_none() || event.correlation == item.correlation || is_own)
+}
+
+#[test]
+fn queries_agree_with_a_naive_filter() {
+    let mut random = Random(20_260_101);
+    let mut found = 0;
+    for frames in [1, 10, 300, 4000] {
+        let (index, events) = build(&mut random, frames);
+        let count = index.events();
+        assert_eq!(count, u32::try_from(events.len()).unwrap());
+        for _ in 0..400 {
+            let items: Vec<Item> = (0..random.below(4)).map(|_| draw_item(&mut random, &events)).collect();
+            let bound = |random: &mut Random| u32::try_from(random.below(u64::from(count) + 1)).unwrap();
+            let window = bound(&mut random)..bound(&mut random);
+            let window = window.start.min(window.end)..window.end.max(window.start);
+            let own = random.chance(50).then(|| bound(&mut random)).filter(|own| *own < count);
+            let is_right = |(ordinal, event): &(u32, &Known)| {
+                items.iter().any(|item| matches(item, event, own == Some(*ordinal)))
+            };
+            let inside = (0..).zip(&events).filter(|(ordinal, _)| window.contains(ordinal));
+            let right: Vec<u32> = inside.filter(is_right).map(|(ordinal, _)| ordinal).collect();
+            let query = Query { items: items.clone() };
+            assert_eq!(index.matching(&query, &window, |_| own), right, "{items:?} in {window:?}");
+            found += right.len();
+        }
+    }
+    assert!(found > 50_000, "{found}");
+}
+
+#[test]
+fn streams_places_and_ids_agree_too() {
+    let mut random = Random(20_260_102);
+    let (index, events) = build(&mut random, 500);
+    for (ordinal, event) in (0..).zip(&events) {
+        assert_eq!(index.place(ordinal), Some(Place { ordinal, frame: event.frame.clone() }));
+    }
+    assert_eq!(index.place(index.events()), None);
+    for number in 90..130 {
+        let first = (0..).zip(&events).find(|(_, event)| event.foreign_id == Some(id(number)));
+        assert_eq!(index.foreign(id(number)), first.map(|(ordinal, _)| ordinal));
+    }
+    assert!(index.stream("none").is_none());
+    for entity in ENTITIES {
+        let stream = index.stream(entity).unwrap();
+        let own: Vec<(u64, u32)> =
+            (0..).zip(&events).filter(|(_, e)| e.entity == entity).map(|(o, e)| (e.version, o)).collect();
+        for up_to in (0..index.events()).chain([u32::MAX]) {
+            let right = own.iter().rev().find(|(_, ordinal)| *ordinal <= up_to).copied();
+            assert_eq!(stream.last_up_to(up_to), right, "{entity} up to {up_to}");
+        }
+        for _ in 0..300 {
+            let bound = |random: &mut Random| own[0].0.saturating_sub(3) + random.below(200);
+            let versions = bound(&mut random)..bound(&mut random);
+            let inside = |(version, _): &&(u64, u32)| versions.contains(version);
+            let (first, last) = (own.iter().find(inside), own.iter().rev().find(inside));
+            let right = first.zip(last).map_or(0..0, |(first, last)| first.1..last.1 + 1);
+            assert_eq!(stream.ordinals_of(&versions), right, "{entity} {versions:?}");
+        }
+    }
+}

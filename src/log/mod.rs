@@ -12,8 +12,10 @@
 pub(crate) mod files;
 pub(crate) mod judge;
 pub(crate) mod recover;
+pub(crate) mod repair;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +30,8 @@ use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 
 use files::{ManifestFile, MarkFile};
-use recover::{Recovered, listing, seal};
+use recover::Recovered;
+use repair::{listing, seal};
 use scan::Tip;
 use segment::{SegmentFile, wide};
 
@@ -336,7 +339,7 @@ impl Log {
         self.durable = self.written;
         self.write_mark(false)?;
         self.sync_mark()?;
-        let listing = listing(self.segment.header.id, self.segment.header.recorded_before, &seal);
+        let listing = listing(&self.segment.header, &seal);
         match self.manifest.add(self.disk.as_ref(), std::iter::once(listing)) {
             // The manifest may lag behind; opening walks on from where it ends.
             Err(Failure::Refused(error)) => tracing::warn!(%error, "the manifest was not replaced"),
@@ -350,20 +353,9 @@ impl Log {
         let store_id = self.segment.header.store_id;
         let header = next_header(self.disk.as_ref(), &self.options, store_id, Some(self.written), now)
             .map_err(Failure::Refused)?;
-        let path = header.id.path();
         let zeros = first_zeros(self.disk.as_ref(), &self.options);
-        let segment = match SegmentFile::create(self.disk.as_ref(), header, zeros) {
-            Ok(segment) => Arc::new(segment),
-            // Nothing was ever acknowledged in it; without it, creating can be tried again.
-            Err(Failure::Refused(error)) => {
-                return Err(match self.disk.remove(&path) {
-                    Err(other) if other.kind() != std::io::ErrorKind::NotFound => Failure::Poison(error),
-                    _ => Failure::Refused(error),
-                });
-            }
-            Err(poison) => return Err(poison),
-        };
-        self.zeros_end = segment.length().map_err(Failure::Refused)?;
+        let segment = Arc::new(SegmentFile::create(self.disk.as_ref(), header, zeros)?);
+        self.zeros_end = u64::try_from(zeros.max(HEADER)).expect("at most 64 KiB");
         self.segment = segment;
         self.is_sealed = false;
         let tip = Tip::start(&self.segment);

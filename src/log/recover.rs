@@ -10,20 +10,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
-use crate::error::{Error, ErrorKind};
+use crate::disk::{Access, Disk};
+use crate::error::Error;
 use crate::format::Damage;
 use crate::format::chain::Hash;
-use crate::format::frame::{self, Frame};
+use crate::format::frame::Frame;
 use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader, SegmentId};
+use crate::format::segment::{DIRECTORY, Seal, SegmentHeader, SegmentId};
 use crate::report::{Cut, OpenReport};
 
-use super::FIRST_ZEROS;
-use super::judge::{Evidence, Verdict, judge, repeated_in};
+use super::judge::{Verdict, judge};
+use super::repair::{cut, evidence, listing, quarantine, reread_from_device, trim};
 use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
-use super::segment::{SegmentFile, damaged, wide};
+use super::segment::{SegmentFile, damaged};
+use super::survey::{check_uninitialised, could_be_new, list, read_manifest, read_mark};
 
 /// What was found; enough to read, and to start writing.
 pub(crate) struct Recovered {
@@ -67,13 +68,13 @@ pub(crate) fn recover(
     let started = Instant::now();
     let mark = read_mark(disk)?;
     let Some((manifest, manifest_digest)) = read_manifest(disk)? else {
-        check_uninitialised(disk, mark.as_ref(), purpose)?;
+        check_uninitialised(disk, mark.as_ref(), purpose == Purpose::Write)?;
         return Ok(None);
     };
     if mark.as_ref().is_some_and(|mark| mark.store_id != manifest.store_id) {
         return Err(Error::corrupt(mark::NAME, 0, "it belongs to another store than MANIFEST"));
     }
-    let report = OpenReport { clean: true, mark_found: mark.is_some(), ..OpenReport::default() };
+    let report = OpenReport { mark_found: mark.is_some(), ..OpenReport::default() };
     let mut opening = Opening {
         disk,
         purpose,
@@ -148,9 +149,7 @@ impl Opening<'_, '_> {
             }
             let found = self.walk(&segment, u32::MAX)?;
             match found.ending {
-                Ending::Sealed(seal)
-                    if listing(sealed.id, segment.header.recorded_before, &seal) == sealed =>
-                {
+                Ending::Sealed(seal) if listing(&segment.header, &seal) == sealed => {
                     self.state.segments.push(segment);
                     self.state.tip = Some(found.tip);
                 }
@@ -171,13 +170,10 @@ impl Opening<'_, '_> {
             if is_last && self.purpose == Purpose::ReadBesideWriter && self.is_beyond_mark(*id) {
                 break;
             }
-            if is_last && self.is_debris(*id)? {
-                break;
-            }
-            let segment = self.open_existing(*id)?;
             if is_last {
-                self.last_segment(segment)?;
+                self.last_segment(*id)?;
             } else {
+                let segment = self.open_existing(*id)?;
                 let found = self.walk(&segment, u32::MAX)?;
                 match found.ending {
                     Ending::Sealed(seal) if segment.length()? == u64::from(seal.length) => {
@@ -206,10 +202,19 @@ impl Opening<'_, '_> {
         self.state.mark.as_ref().is_none_or(|mark| mark.segment < id)
     }
 
-    fn last_segment(&mut self, segment: Arc<SegmentFile>) -> Result<(), Error> {
+    fn last_segment(&mut self, id: SegmentId) -> Result<(), Error> {
+        if self.is_debris(id)? {
+            return Ok(());
+        }
+        let mut segment = self.open_existing(id)?;
         let clean = self.is_clean(&segment)?;
         if self.purpose == Purpose::Write && !clean {
-            self.reread_from_device(&segment)?;
+            reread_from_device(self.disk, &segment)?;
+            // Not even the header need have got there.
+            if self.is_debris(id)? {
+                return Ok(());
+            }
+            segment = self.open_existing(id)?;
         }
         let limit = match (&self.state.mark, self.purpose) {
             (Some(mark), Purpose::ReadBesideWriter) if mark.segment == segment.header.id => mark.durable_end,
@@ -220,14 +225,18 @@ impl Opening<'_, '_> {
         let ends_at_mark = self.state.mark.as_ref().is_some_and(|mark| mark.durable_end == found.tip.offset);
         match &found.ending {
             Ending::Sealed(seal) => {
-                self.trim(&segment, seal)?;
+                if self.purpose == Purpose::Write {
+                    trim(&segment, seal)?;
+                }
                 self.keep_sealed(segment, &found.tip, seal);
                 return Ok(());
             }
             Ending::Invalid(newer @ Damage::Newer(_)) => {
                 return Err(segment.damaged(found.tip.offset.into(), newer));
             }
-            Ending::Zeros if clean && ends_at_mark => self.state.appendable = true,
+            Ending::Zeros if clean && ends_at_mark => {
+                (self.state.appendable, self.state.report.clean) = (true, true);
+            }
             Ending::Zeros if self.purpose == Purpose::ReadBesideWriter => {}
             _ => self.judge(&segment, &found)?,
         }
@@ -245,38 +254,27 @@ impl Opening<'_, '_> {
         }
     }
 
-    /// After a failed sync the cache may hold what the device never got; only the device counts.
-    /// And the last writer may have been stopped before it synced the names of what it created.
-    fn reread_from_device(&self, segment: &SegmentFile) -> Result<(), Error> {
-        let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
-        segment.file.sync().map_err(failed)?;
-        self.disk.sync_directory(DIRECTORY).map_err(failed)?;
-        self.disk.sync_directory("").map_err(failed)?;
-        segment
-            .file
-            .drop_cache(0)
-            .map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
-    }
-
     /// An unclean end: decides, and repairs if it may.
     fn judge(&mut self, segment: &Arc<SegmentFile>, found: &Scan) -> Result<(), Error> {
         let end = found.tip.offset;
         let evidence = evidence(segment, self.state.mark.as_ref(), end)?;
-        self.state.report.clean = false;
         match judge(&evidence) {
             Verdict::Corrupt(what) => return Err(Error::corrupt(&segment.path, end.into(), what)),
             Verdict::Clean => {}
             Verdict::Torn => self.report_cut(segment, end, evidence.last_nonzero.unwrap_or(end))?,
         }
         if self.purpose == Purpose::Write {
-            self.cut(segment, &found.tip)?;
+            match cut(segment, &found.tip)? {
+                Some(seal) => self.state.newly_sealed.push(listing(&segment.header, &seal)),
+                None => self.state.appendable = true,
+            }
         }
         Ok(())
     }
 
     fn report_cut(&mut self, segment: &SegmentFile, end: u32, last_nonzero: u32) -> Result<(), Error> {
         let kept = match self.purpose {
-            Purpose::Write => self.quarantine(segment, end, last_nonzero)?,
+            Purpose::Write => quarantine(self.disk, segment, end, last_nonzero)?,
             _ => None,
         };
         let cut = Cut {
@@ -290,72 +288,8 @@ impl Opening<'_, '_> {
         Ok(())
     }
 
-    /// Keeps what will be cut for a person to look at. A full disk must not keep a store from
-    /// being opened, so then the bytes are let go, and the report says so.
-    fn quarantine(
-        &self,
-        segment: &SegmentFile,
-        end: u32,
-        last_nonzero: u32,
-    ) -> Result<Option<String>, Error> {
-        const KEPT_BYTES_MAX: u32 = 64 << 20;
-        let bytes = segment.block(end..last_nonzero.min(end.saturating_add(KEPT_BYTES_MAX)))?.bytes;
-        let id = segment.header.id;
-        let path = format!("quarantine/{:020}.{}.{end}.torn", id.first_position, id.generation);
-        let keep = || {
-            self.disk.create_directory("quarantine")?;
-            self.disk.sync_directory("")?;
-            // What an interrupted recovery kept is a part of what we keep now, unless that one came
-            // as far as to cut: then all is kept, and what we cut is the beginning of its seal.
-            match self.disk.open(&path, Access::Read).and_then(|kept| kept.length()) {
-                Ok(kept) if usize::try_from(kept).is_ok_and(|kept| kept > bytes.len()) => return Ok(()),
-                Ok(_) => self.disk.remove(&path)?,
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                Err(_) => {}
-            }
-            let file = self.disk.open(&path, Access::CreateNew)?;
-            write_all(file.as_ref(), &bytes, 0)?;
-            file.sync()?;
-            self.disk.sync_directory("quarantine")
-        };
-        match keep().map_err(|error| Error::io("cannot write", &path, error)) {
-            Ok(()) => Ok(Some(path)),
-            Err(error) if error.kind() == ErrorKind::NoSpace => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Cuts the segment at its end and seals it there, so that the log goes on in a new one. One
-    /// without any frame is only cut: it is as good as new.
-    fn cut(&mut self, segment: &Arc<SegmentFile>, tip: &Tip) -> Result<(), Error> {
-        let failed = |error| Error::io("cannot cut", &segment.path, error);
-        segment.file.set_length(tip.offset.into()).map_err(failed)?;
-        if wide(tip.offset) == HEADER {
-            segment.file.sync().map_err(failed)?;
-            self.state.appendable = true;
-            return Ok(());
-        }
-        let seal = seal(tip)?;
-        let bytes = seal.write(&segment.header, tip.offset.into());
-        write_all(segment.file.as_ref(), &bytes, tip.offset.into()).map_err(failed)?;
-        segment.file.sync().map_err(failed)?;
-        self.state.newly_sealed.push(listing(segment.header.id, segment.header.recorded_before, &seal));
-        Ok(())
-    }
-
-    /// A seal is written before the file is cut to it, so a stop between the two leaves zeros behind
-    /// the seal, or what recovery meant to cut and has in quarantine. The seal says where the end is.
-    fn trim(&self, segment: &SegmentFile, seal: &Seal) -> Result<(), Error> {
-        let failed = |error| Error::io("cannot cut", &segment.path, error);
-        if self.purpose == Purpose::Write && segment.length()? != u64::from(seal.length) {
-            segment.file.set_length(seal.length.into()).map_err(failed)?;
-            segment.file.sync().map_err(failed)?;
-        }
-        Ok(())
-    }
-
     fn keep_sealed(&mut self, segment: Arc<SegmentFile>, tip: &Tip, seal: &Seal) {
-        self.state.newly_sealed.push(listing(segment.header.id, segment.header.recorded_before, seal));
+        self.state.newly_sealed.push(listing(&segment.header, seal));
         self.state.segments.push(segment);
         self.state.tip = Some(*tip);
     }
@@ -380,10 +314,7 @@ impl Opening<'_, '_> {
     }
 
     fn check_continues(&self, header: &SegmentHeader, id: SegmentId) -> Result<(), &'static str> {
-        let manifest = &self.state.manifest;
-        if header.store_id != manifest.store_id
-            && !manifest.lineage.iter().any(|line| line.store_id == header.store_id)
-        {
+        if !self.state.manifest.knows(&header.store_id) {
             return Err("the segment belongs to another store");
         }
         if header.id != id {
@@ -421,7 +352,6 @@ impl Opening<'_, '_> {
             return Ok(false);
         }
         drop(file);
-        self.state.report.clean = false;
         if self.purpose == Purpose::Write {
             self.remove(&path)?;
             self.disk
@@ -478,118 +408,5 @@ impl Opening<'_, '_> {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Gathers what is known about the end of the last segment.
-pub(crate) fn evidence(segment: &SegmentFile, mark: Option<&Mark>, end: u32) -> Result<Evidence, Error> {
-    // Headers may straddle pieces, so each is read with what a header more may need.
-    const PIECE: usize = 1 << 19;
-    let mut window = Window::new(segment, u32::MAX)?;
-    let last_nonzero = window.last_nonzero(end)?;
-    let behind = wide(last_nonzero.unwrap_or(end) - end);
-    let mut left = behind.saturating_add(frame::HEADER_BYTES_MAX);
-    let mut repeated = 0;
-    for piece in (0..behind).step_by(PIECE) {
-        let offset = end.saturating_add(u32::try_from(piece).expect("a part of a 32-bit length"));
-        let bytes = window.at(offset, PIECE + frame::HEADER_BYTES_MAX)?;
-        repeated = repeated.max(repeated_in(&segment.header, bytes, offset.into(), PIECE, &mut left));
-    }
-    Ok(Evidence {
-        end,
-        marked: mark.filter(|mark| mark.segment == segment.header.id).map(|mark| mark.durable_end),
-        repeated,
-        last_nonzero,
-        unsynced_bytes_max: segment.header.unsynced_bytes_max,
-    })
-}
-
-/// The seal for a segment that ends at `tip`.
-pub(crate) fn seal(tip: &Tip) -> Result<Seal, Error> {
-    let length = tip.offset.checked_add(u32::try_from(crate::format::segment::SEAL).expect("72"));
-    Ok(Seal {
-        length: length.ok_or_else(|| Error::invalid("the segment is too long to be sealed"))?,
-        last_position: tip.position,
-        last_recorded_at: tip.recorded_at,
-        frames: tip.frames,
-        events: tip.events,
-        chain: tip.chain,
-    })
-}
-
-/// A sealed segment as the manifest lists it.
-pub(crate) fn listing(id: SegmentId, recorded_before: u64, seal: &Seal) -> SealedSegment {
-    SealedSegment {
-        id,
-        last_position: seal.last_position,
-        length: seal.length,
-        frames: seal.frames,
-        events: seal.events,
-        recorded_before,
-        last_recorded_at: seal.last_recorded_at,
-        chain: seal.chain,
-    }
-}
-
-pub(crate) fn read_manifest(disk: &dyn Disk) -> Result<Option<(Manifest, Hash)>, Error> {
-    /// A million segments, 64 TiB of events.
-    const MANIFEST_BYTES_MAX: u64 = 256 << 20;
-    let Some(bytes) = read_file(disk, manifest::NAME, MANIFEST_BYTES_MAX)? else { return Ok(None) };
-    Manifest::read(&bytes).map(Some).map_err(|damage| damaged(manifest::NAME, 0, &damage))
-}
-
-pub(crate) fn read_mark(disk: &dyn Disk) -> Result<Option<Mark>, Error> {
-    let bytes = read_file(disk, mark::NAME, u64::try_from(mark::FILE_BYTES).expect("8192"))?;
-    mark::newest(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
-}
-
-fn read_file(disk: &dyn Disk, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
-    let failed = |error| Error::io("cannot read", name, error);
-    let file = match disk.open(name, Access::Read) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(failed)?,
-    };
-    let length = file.length().map_err(failed)?.min(bytes_max);
-    let mut bytes = vec![0; usize::try_from(length).expect("bounded above")];
-    let read = read_full(file.as_ref(), &mut bytes, 0).map_err(failed)?;
-    bytes.truncate(read);
-    Ok(Some(bytes))
-}
-
-/// Without a manifest there must be nothing but what an interrupted creation leaves; that is removed.
-fn check_uninitialised(disk: &dyn Disk, mark: Option<&Mark>, purpose: Purpose) -> Result<(), Error> {
-    let missing = || Error::corrupt(manifest::NAME, 0, "the file is missing, but the store has events");
-    if mark.is_some_and(|mark| mark.position > 0) {
-        return Err(missing());
-    }
-    for name in list(disk, DIRECTORY)? {
-        let path = format!("{DIRECTORY}/{name}");
-        let first = SegmentId { first_position: 1, generation: 0 };
-        let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
-        if SegmentId::parse(&name) != Some(first) || !could_be_new(file.as_ref(), &path)? {
-            return Err(missing());
-        }
-        drop(file);
-        if purpose == Purpose::Write {
-            disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether a segment's file is no longer than a new one, and has nothing but zeros behind its header.
-fn could_be_new(file: &dyn DiskFile, path: &str) -> Result<bool, Error> {
-    let most = usize::try_from(FIRST_ZEROS).expect("64 KiB");
-    let mut bytes = vec![0; most + 1];
-    let read = read_full(file, &mut bytes, 0).map_err(|error| Error::io("cannot read", path, error))?;
-    Ok(read <= most && bytes.iter().skip(HEADER).all(|byte| *byte == 0))
-}
-
-pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Error> {
-    match disk.list(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.map_err(|error| {
-            Error::io("cannot list", if directory.is_empty() { "the store" } else { directory }, error)
-        }),
     }
 }

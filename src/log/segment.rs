@@ -25,8 +25,9 @@ impl SegmentFile {
     /// Creates the file, makes header, zeros up to `zeros` and name durable. Only then may a frame
     /// in it be acknowledged.
     ///
-    /// A refusal may leave a file that nothing was acknowledged in. A failed sync poisons: a later
-    /// one that succeeds would not say that the name is durable.
+    /// A refusal leaves nothing behind, so that creating can be tried again; a file that was there
+    /// before is somebody else's, and stays. A failed sync poisons: a later one that succeeds would not
+    /// say that the name is durable.
     pub(crate) fn create(
         disk: &dyn Disk,
         header: SegmentHeader,
@@ -37,7 +38,10 @@ impl SegmentFile {
         let file = disk.open(&path, Access::CreateNew).map_err(|error| Failure::Refused(failed(error)))?;
         let mut bytes = header.write().to_vec();
         bytes.resize(zeros.max(HEADER), 0);
-        write_all(file.as_ref(), &bytes, 0).map_err(|error| Failure::of_write(failed(error)))?;
+        write_all(file.as_ref(), &bytes, 0).map_err(|error| match disk.remove(&path) {
+            Ok(()) => Failure::of_write(failed(error)),
+            Err(_) => Failure::Poison(failed(error)),
+        })?;
         file.sync().map_err(|error| Failure::Poison(failed(error)))?;
         disk.sync_directory(DIRECTORY).map_err(|error| Failure::Poison(failed(error)))?;
         Ok(SegmentFile { header, path, file })

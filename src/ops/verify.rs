@@ -8,137 +8,183 @@ use std::fmt::Display;
 
 use crate::disk::{Access, Disk};
 use crate::error::{Error, ErrorKind};
-use crate::format::ALIGN;
+use crate::format::chain::{Hash, genesis};
 use crate::format::frame::{self, Frame};
-use crate::format::manifest::{self, Manifest};
+use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
 use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
+use crate::format::{ALIGN, Damage};
 use crate::log::judge::{Verdict, judge};
-use crate::log::recover::{evidence, list, read_manifest, read_mark, seal};
+use crate::log::repair::{evidence, listing, seal};
 use crate::log::scan::{Found, Tip, Window, attested, chain_after, found_at};
 use crate::log::segment::SegmentFile;
+use crate::log::survey::{could_be_new, list, read_manifest, read_mark};
 use crate::report::{Break, VerifyReport};
 use crate::view::Snapshot;
 
 /// Verifies the segments of an open store up to its head.
 pub(crate) fn verify_open(snapshot: &Snapshot) -> Result<VerifyReport, Error> {
-    let mut verifier = Verifier::default();
+    let mut verifier = Verifier::new(None, None);
     let last = snapshot.segments.len().saturating_sub(1);
     for (index, segment) in snapshot.segments.iter().enumerate() {
         // What the active segment holds beyond its published end is still being written.
-        let limit = if index == last { segment.end() } else { u32::MAX };
-        verifier.segment(&segment.file, limit, None)?;
+        let end = if index == last { End::At(segment.end()) } else { End::Seal };
+        verifier.segment(&segment.file, end)?;
     }
     Ok(verifier.report)
 }
 
-/// Verifies the files of a store that need not be fit to be opened.
+/// Verifies the files of a store that need not be fit to be opened: what opening would refuse, this
+/// finds; what opening would repair, it passes over.
 pub(crate) fn verify_files(disk: &dyn Disk) -> Result<VerifyReport, Error> {
-    let mut verifier = Verifier::default();
-    let manifest = verifier.small_file(manifest::NAME, read_manifest(disk))?.flatten();
-    let mark = verifier.small_file(mark::NAME, read_mark(disk))?.flatten();
-    let listed = manifest.as_ref().map(|(manifest, _)| manifest);
-    if listed.is_none() {
-        verifier.found(manifest::NAME, 0, "the file is missing or damaged");
-    }
-    if mark.is_none() {
-        verifier.found(mark::NAME, 0, "the file is missing or both its slots are damaged");
-    }
-    let mut ids: Vec<SegmentId> =
-        list(disk, DIRECTORY)?.iter().filter_map(|name| SegmentId::parse(name)).collect();
-    ids.sort_unstable();
+    let (manifest, mark) = (read_manifest(disk), read_mark(disk));
+    let known = |read: &Result<Option<(Manifest, Hash)>, Error>| {
+        read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
+    };
+    let (manifest_known, mark_known) = (known(&manifest), mark.as_ref().ok().cloned().flatten());
+    let mut verifier = Verifier::new(manifest_known.as_ref(), mark_known.as_ref());
+    verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
+    verifier.small_file(mark::NAME, "the file is missing or both its slots are damaged", mark)?;
+    let ids = verifier.ids(&list(disk, DIRECTORY)?);
     for (index, id) in ids.iter().enumerate() {
-        let is_last = index + 1 == ids.len();
-        verifier.file(disk, *id, listed, is_last.then_some(mark.as_ref()))?;
+        verifier.file(disk, *id, index + 1 == ids.len())?;
     }
-    verifier.check_listed(listed, &ids);
-    verifier.check_mark(mark.as_ref());
+    verifier.check_listed(&ids);
+    verifier.check_mark();
     Ok(verifier.report)
 }
 
-#[derive(Default)]
-struct Verifier {
+struct Verifier<'a> {
     report: VerifyReport,
-    /// Where the log stands; `None` before the first segment and behind one that could not be read.
-    tip: Option<Tip>,
+    before: Before,
+    manifest: Option<&'a Manifest>,
+    mark: Option<&'a Mark>,
+    /// Whether the walk came by the place MARK speaks of.
+    mark_met: bool,
 }
 
-impl Verifier {
+/// Where the log stands.
+#[derive(Clone, Copy)]
+enum Before {
+    /// At its beginning.
+    Nothing,
+    At(Tip),
+    /// Behind a segment that could not be read.
+    Unknown,
+}
+
+/// How a segment must end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// With a seal and the end of the file.
+    Seal,
+    /// As the last segment of a store that was or was not closed.
+    Last,
+    /// Not at all: look no further than this.
+    At(u32),
+}
+
+impl<'a> Verifier<'a> {
+    fn new(manifest: Option<&'a Manifest>, mark: Option<&'a Mark>) -> Verifier<'a> {
+        let (report, before) = (VerifyReport::default(), Before::Nothing);
+        Verifier { report, before, manifest, mark, mark_met: false }
+    }
+
     fn found(&mut self, file: &str, offset: u64, what: impl Display) {
-        let position = self.tip.map_or(0, |tip| tip.position).saturating_add(1).into();
+        let position = match self.before {
+            Before::At(tip) => tip.position.saturating_add(1),
+            Before::Nothing | Before::Unknown => 1,
+        };
+        let position = position.into();
         self.report.breaks.push(Break { file: file.to_owned(), offset, position, what: what.to_string() });
     }
 
-    fn small_file<T>(&mut self, name: &str, read: Result<T, Error>) -> Result<Option<T>, Error> {
+    fn small_file<T>(
+        &mut self,
+        name: &str,
+        missing: &str,
+        read: Result<Option<T>, Error>,
+    ) -> Result<(), Error> {
         match read {
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
                 self.found(name, 0, error);
-                Ok(None)
             }
-            other => other.map(Some),
+            Err(error) => return Err(error),
+            Ok(None) => self.found(name, 0, missing),
+            Ok(Some(_)) => {}
         }
+        Ok(())
     }
 
-    fn file(
-        &mut self,
-        disk: &dyn Disk,
-        id: SegmentId,
-        manifest: Option<&Manifest>,
-        last: Option<Option<&Mark>>,
-    ) -> Result<(), Error> {
+    fn listed(&self, id: SegmentId) -> Option<&'a SealedSegment> {
+        self.manifest.and_then(|manifest| manifest.sealed.iter().find(|sealed| sealed.id == id))
+    }
+
+    /// The segments that make up the store, in order, as opening sees them.
+    fn ids(&self, names: &[String]) -> Vec<SegmentId> {
+        let last = self.manifest.and_then(|manifest| manifest.sealed.last());
+        let next = last.map_or(1, |sealed| sealed.last_position.saturating_add(1));
+        let is_ours =
+            |id: &SegmentId| self.listed(*id).is_some() || (id.generation == 0 && id.first_position >= next);
+        let mut ids: Vec<SegmentId> =
+            names.iter().filter_map(|name| SegmentId::parse(name)).filter(is_ours).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn file(&mut self, disk: &dyn Disk, id: SegmentId, is_last: bool) -> Result<(), Error> {
         let path = id.path();
         let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
+        let end = if is_last && self.listed(id).is_none() { End::Last } else { End::Seal };
         let header = match SegmentFile::read_header(file.as_ref(), &path)? {
             Ok(header) => header,
             Err(damage) => {
-                self.found(&path, 0, damage);
-                self.tip = None;
+                let is_proven = self.mark.is_some_and(|mark| mark.segment >= id);
+                let is_debris = end == End::Last && !is_proven && could_be_new(file.as_ref(), &path)?;
+                if !is_debris || matches!(damage, Damage::Newer(_)) {
+                    self.found(&path, 0, damage);
+                    self.before = Before::Unknown;
+                }
                 return Ok(());
             }
         };
         if header.id != id {
             self.found(&path, 0, "the segment is another one than its name says");
         }
-        if manifest
-            .is_some_and(|manifest| manifest.store_id != header.store_id && manifest.lineage.is_empty())
-        {
+        if self.manifest.is_some_and(|manifest| !manifest.knows(&header.store_id)) {
             self.found(&path, 0, "the segment belongs to another store");
         }
-        self.segment(&SegmentFile { header, path, file }, u32::MAX, last)
+        self.segment(&SegmentFile { header, path, file }, end)
     }
 
-    /// `last`: this is the last segment, so it need not be sealed, and its end is judged by MARK.
-    fn segment(
-        &mut self,
-        segment: &SegmentFile,
-        limit: u32,
-        last: Option<Option<&Mark>>,
-    ) -> Result<(), Error> {
+    fn segment(&mut self, segment: &SegmentFile, end: End) -> Result<(), Error> {
         self.check_continues(segment);
+        let limit = if let End::At(limit) = end { limit } else { u32::MAX };
         let mut window = Window::new(segment, limit)?;
         let mut tip = Tip::start(segment);
-        let needs_seal = limit == u32::MAX && last.is_none();
         loop {
-            self.tip = Some(tip);
+            self.before = Before::At(tip);
+            self.mark_met |= self.mark.is_some_and(|mark| is_met(mark, segment, &tip));
             match found_at(&mut window, tip.offset)? {
                 Found::Frame(frame) => tip = self.frame(segment, &tip, &frame),
                 Found::Attestation(attestation, length) => {
                     tip = self.attestation(segment, &tip, &attestation, length);
                 }
                 Found::Seal(found) => {
-                    self.seal(segment, &tip, &found);
+                    self.seal(segment, &tip, &found, end)?;
                     break;
                 }
-                Found::Zeros if needs_seal => {
-                    self.found(
-                        &segment.path,
-                        tip.offset.into(),
-                        "the segment is not sealed, but a later one exists",
-                    );
+                Found::Zeros if end == End::Seal => {
+                    let what =
+                        "the segment is not sealed, but a later one exists, or MANIFEST says that it is";
+                    self.found(&segment.path, tip.offset.into(), what);
                     break;
                 }
-                Found::Zeros if self.ends_well(segment, last, tip.offset)? => break,
-                Found::Invalid(_) if last.is_some() && self.ends_well(segment, last, tip.offset)? => break,
+                Found::Zeros | Found::Invalid(Damage::Bad(_))
+                    if end != End::Seal && self.ends_well(segment, tip.offset)? =>
+                {
+                    break;
+                }
                 Found::Zeros => {
                     self.found(&segment.path, tip.offset.into(), "acknowledged data is missing");
                     break;
@@ -159,16 +205,15 @@ impl Verifier {
 
     fn check_continues(&mut self, segment: &SegmentFile) {
         let header = &segment.header;
-        let Some(before) = self.tip else {
-            if self.report.segments == 0 && header.id.first_position != 1 {
-                self.found(&segment.path, 0, "the segments before this one are missing");
-            }
-            return;
+        let (position, recorded_at, chain) = match self.before {
+            Before::Nothing => (0, 0, genesis(&header.store_id)),
+            Before::At(tip) => (tip.position, tip.recorded_at, tip.chain),
+            Before::Unknown => return,
         };
-        if header.id.first_position != before.position.saturating_add(1) {
+        if header.id.first_position != position.saturating_add(1) {
             self.found(&segment.path, 0, "the segment before this one is missing");
-        } else if header.chain_before != before.chain {
-            self.found(&segment.path, 0, "the segment does not continue the hash chain");
+        } else if header.chain_before != chain || header.recorded_before != recorded_at {
+            self.found(&segment.path, 0, "the segment does not continue the one before it");
         }
     }
 
@@ -213,43 +258,61 @@ impl Verifier {
         })
     }
 
-    fn seal(&mut self, segment: &SegmentFile, tip: &Tip, found: &Seal) {
-        let damaged = self.report.breaks.iter().any(|known| known.file == segment.path);
-        if !damaged && seal(tip).ok().as_ref() != Some(found) {
-            self.found(&segment.path, tip.offset.into(), "the seal does not fit what it seals");
+    fn seal(&mut self, segment: &SegmentFile, tip: &Tip, found: &Seal, end: End) -> Result<(), Error> {
+        let path = &segment.path;
+        let is_damaged = self.report.breaks.iter().any(|known| known.file == *path);
+        if !is_damaged && seal(tip).ok().as_ref() != Some(found) {
+            self.found(path, tip.offset.into(), "the seal does not fit what it seals");
+        }
+        let listing = listing(&segment.header, found);
+        if self.listed(segment.header.id).is_some_and(|listed| *listed != listing) {
+            self.found(path, tip.offset.into(), "the segment does not end as MANIFEST says");
+        }
+        // A writer that stopped right behind the seal left the file longer; opening cuts that.
+        if end == End::Seal && segment.length()? != u64::from(found.length) {
+            self.found(path, found.length.into(), "the segment goes on behind its seal");
         }
         // What the seal says goes on, so that one break is not reported again for each later segment.
-        self.tip = Some(Tip {
+        self.before = Before::At(Tip {
             position: found.last_position,
             recorded_at: found.last_recorded_at,
             chain: found.chain,
             ..*tip
         });
+        Ok(())
     }
 
     /// Whether the last segment may end here: with zeros, or with a tail that opening would cut.
-    fn ends_well(&self, segment: &SegmentFile, last: Option<Option<&Mark>>, end: u32) -> Result<bool, Error> {
-        match last {
-            Some(mark) => Ok(!matches!(judge(&evidence(segment, mark, end)?), Verdict::Corrupt(_))),
-            None => Ok(true),
+    fn ends_well(&self, segment: &SegmentFile, end: u32) -> Result<bool, Error> {
+        Ok(!matches!(judge(&evidence(segment, self.mark, end)?), Verdict::Corrupt(_)))
+    }
+
+    fn check_listed(&mut self, ids: &[SegmentId]) {
+        if ids.is_empty() {
+            self.found(DIRECTORY, 0, "the store's first segment is missing");
+        }
+        let Some(manifest) = self.manifest else { return };
+        for sealed in manifest.sealed.iter().filter(|sealed| !ids.contains(&sealed.id)) {
+            self.found(&sealed.id.path(), 0, "the segment is missing");
         }
     }
 
-    fn check_listed(&mut self, manifest: Option<&Manifest>, ids: &[SegmentId]) {
-        for sealed in manifest.iter().flat_map(|manifest| &manifest.sealed) {
-            if !ids.contains(&sealed.id) {
-                self.found(&sealed.id.path(), 0, "the segment is missing");
-            }
+    fn check_mark(&mut self) {
+        let Some(mark) = self.mark else { return };
+        let path = mark.segment.path();
+        if self.manifest.is_some_and(|manifest| manifest.store_id != mark.store_id) {
+            self.found(mark::NAME, 0, "it belongs to another store than MANIFEST");
+        } else if !self.mark_met && self.report.breaks.iter().all(|known| known.file != path) {
+            let what = "acknowledged data is damaged or missing: MARK speaks of appends that are not there";
+            self.found(&path, mark.durable_end.into(), what);
         }
     }
+}
 
-    fn check_mark(&mut self, mark: Option<&Mark>) {
-        let end = self.tip.map_or(0, |tip| tip.position);
-        if let Some(mark) = mark.filter(|mark| mark.position > end) {
-            let what = format!("acknowledged data is missing: the log went on to position {}", mark.position);
-            self.found(&mark.segment.path(), mark.durable_end.into(), what);
-        }
-    }
+/// Whether MARK speaks of this place.
+fn is_met(mark: &Mark, segment: &SegmentFile, tip: &Tip) -> bool {
+    mark.segment == segment.header.id
+        && (mark.durable_end, mark.position, mark.chain) == (tip.offset, tip.position, tip.chain)
 }
 
 /// Where the log stands behind a frame at `offset` whose header is whole.
@@ -272,11 +335,16 @@ fn resume(window: &mut Window<'_>, tip: &Tip) -> Result<Option<Tip>, Error> {
     let header = &segment.header;
     let mut offset = tip.offset;
     loop {
-        let bytes = window.at(offset, HEADER_LOOKAHEAD)?;
-        if bytes.len() < frame::FIXED {
+        let mark = header.frame_mark(offset.into());
+        let head = window.at(offset, frame::FIXED)?;
+        if head.len() < frame::FIXED {
             return Ok(None);
         }
-        let Ok(found) = frame::read_header(bytes, header.frame_mark(offset.into())) else {
+        let whole = match frame::bytes_needed(head, mark) {
+            Some(bytes) => frame::read_header(window.at(offset, bytes)?, mark).ok(),
+            None => None,
+        };
+        let Some(found) = whole else {
             offset = offset.saturating_add(u32::try_from(ALIGN).expect("8"));
             continue;
         };
@@ -290,6 +358,3 @@ fn resume(window: &mut Window<'_>, tip: &Tip) -> Result<Option<Tip>, Error> {
         return Ok(Some(Tip { offset, position: first.saturating_sub(1), ..*tip }));
     }
 }
-
-/// Enough for the header of a frame with a version table of its largest size.
-const HEADER_LOOKAHEAD: usize = 1 << 20;

@@ -349,11 +349,8 @@ fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(path)
 }
 
-/// The half of the specification that is about bytes, while it stands by itself.
 fn spec() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let half = root.join("SPEC-format.md");
-    if half.exists() { half } else { root.join("SPEC.md") }
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("SPEC.md")
 }
 
 fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {

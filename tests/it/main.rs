@@ -1,15 +1,18 @@
 //! Every test of annals through its public API: one binary, one link, parallel threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod sim_spy; // a simulated disk that is watched
 mod sim_support;
 mod support; // the scenario language, payloads, seeded random numbers, the tally // seeds, planned appends and whole groups for the tests on simulated disks
 
 mod append; // versions, every expected version, keys, several entities, limits
 mod close; // close and drop in every order, handles, tickets
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
+mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
 mod crash; // crash after every operation of the simulated disk, nested crashes in recovery
 mod durability; // synced and buffered, sync, the clock, heads
 mod fault; // every operation fails once or from then on; short writes; full disks
+mod fault_space; // the disk is full, and writes are short, at every byte
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only

@@ -1,14 +1,14 @@
-//! More than one process: the lock, reading beside a writer, `kill -9`, and what `crash_me` promises.
+//! More than one process: the lock, reading beside a writer, `kill -9`, and what the examples promise.
 //!
 //! `cargo test` builds the examples for this; `cargo test --test it` takes those that are there.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use annals::{ErrorKind, Position, Query, Store};
+use annals::{Cause, ErrorKind, Position, Query, Store};
 use tempfile::TempDir;
 
 use crate::support::{FOREVER, Random, kind_of, within};
@@ -40,7 +40,7 @@ fn every_kill_leaves_what_was_acknowledged() {
     let (mut acks, mut history) = (Vec::new(), Vec::new());
     for round in 0..KILLS {
         // None at all: the kill meets opening, or recovering from the kill before.
-        let heard = if round % 4 == 3 { 0 } else { 1 + random.below(1500) };
+        let heard = if round % 4 == 3 { 0 } else { 1 + random.below(800) };
         let mut writer = site.start(LOADS[round % LOADS.len()]);
         acks.extend(writer.acks(heard));
         acks.extend(writer.kill());
@@ -55,7 +55,7 @@ fn every_kill_leaves_what_was_acknowledged() {
 #[test]
 fn a_kill_while_a_store_is_created_leaves_one_that_opens() {
     let mut random = Random::for_test("a_kill_while_a_store_is_created_leaves_one_that_opens");
-    for _ in 0..20 {
+    for _ in 0..15 {
         let site = Site::new();
         let writer = site.start("--threads 1");
         let started = Instant::now();
@@ -99,7 +99,7 @@ fn a_second_process_is_kept_out_while_the_first_goes_on() {
 #[test]
 fn many_processes_take_turns() {
     const PROCESSES: usize = 8;
-    const TURNS: usize = 5;
+    const TURNS: usize = 3;
     let site = Site::new();
     let mut acks = Vec::new();
     for _ in 0..TURNS {
@@ -118,7 +118,7 @@ fn a_reader_beside_a_writer_sees_what_was_acknowledged() {
     let site = Site::new();
     let mut writer = site.start("--threads 4 --batch 2 --segment 20000");
     let mut acks = Vec::new();
-    for _ in 0..15 {
+    for _ in 0..10 {
         acks.extend(writer.acks(200));
         let reader = Store::open_read_only(&site.store).unwrap();
         let head = reader.head().unwrap().position();
@@ -259,20 +259,105 @@ fn usage_is_told_apart_from_failure() {
     assert!(!site.store.exists(), "nothing of this opens a store");
 }
 
+/// Two commits that add, change, rename and delete files, some with odd names.
+const HISTORY: &[u8] = b"\
+commit refs/heads/main
+committer A <a> 1000000000 +0000
+data 3
+one
+M 100644 inline \"new\\nline\"
+data 1
+1
+M 100644 inline \"$dir/\\377\"
+data 1
+2
+M 100644 inline kept
+data 1
+3
+commit refs/heads/main
+committer B <b> 1000000100 +0000
+data 3
+two
+M 100644 inline kept
+data 1
+4
+R \"new\\nline\" folder/renamed
+D \"$dir/\\377\"
+";
+
+/// What `git_history` makes of a history; where there is no git, there is none to make something of.
+#[test]
+fn a_git_history_is_imported_once() {
+    let site = Site::new();
+    let repository = site.directory.path().join("repository");
+    let git_history = || {
+        let mut command = Command::new(example("git_history"));
+        command.arg(&repository).env("ANNALS_DIR", &site.store);
+        command
+    };
+    let refused = |mut command: Command, why: &str| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stderr).contains(why), "{}", text(&output.stderr));
+    };
+    let mut without_git = git_history();
+    without_git.env("PATH", "");
+    refused(without_git, "git was not found");
+    if Command::new("git").arg("--version").output().is_err() {
+        return println!("there is no git, so no history was imported");
+    }
+    std::fs::create_dir(&repository).unwrap();
+    refused(git_history(), "is not a repository");
+    git(&repository, "init --quiet", b"");
+    git(&repository, "symbolic-ref HEAD refs/heads/main", b"");
+    refused(git_history(), "has no commits");
+    git(&repository, "fast-import --quiet", HISTORY);
+
+    for appended in ["appended    7 events in 2 appends", "appended    0 events"] {
+        let output = git_history().output().unwrap();
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(FINE), "{}", text(&output.stderr));
+        for expected in [appended, "2  new\\x0aline\n", "2  \\x24dir/\\xff\n", "verified    clean: 7 events"]
+        {
+            assert!(said.contains(expected), "{expected} is not in\n{said}");
+        }
+    }
+    let store = Store::open(&site.store).unwrap();
+    let told = |entity: &str| {
+        store.stream(entity).map(|event| event.unwrap().kind().to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(told("kept"), "file.added file.modified");
+    assert_eq!(told("new\\x0aline"), "file.added file.deleted");
+    assert_eq!(told("folder/renamed"), "file.renamed");
+    let last = store.stream("kept").backwards().next().unwrap().unwrap();
+    assert_eq!((last.scope(), last.cause()), ("/", Some(Cause::PreviousInStream)));
+    assert_eq!(last.occurred_at(), Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_100)));
+    assert_eq!(store.read(Query::correlation(last.correlation())).count(), 4);
+    assert_eq!(store.read(Query::all().scope("\\x24dir").tag("author:B")).count(), 1);
+}
+
+fn git(repository: &Path, arguments: &str, input: &[u8]) {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(repository).args(arguments.split(' ')).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    assert!(child.wait().unwrap().success(), "git {arguments}");
+}
+
 /// A place for one store, and `crash_me` to work on it.
 struct Site {
     store: PathBuf,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Site {
     fn new() -> Site {
         let directory = TempDir::new().unwrap();
-        Site { store: directory.path().join("store"), _directory: directory }
+        Site { store: directory.path().join("store"), directory }
     }
 
     fn command(&self, options: &str) -> Command {
-        let mut command = Command::new(crash_me());
+        let mut command = Command::new(example("crash_me"));
         command.args(options.split_whitespace()).env("ANNALS_DIR", &self.store);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -316,7 +401,7 @@ struct Writer {
 impl Writer {
     /// The next so many lines, which must be acknowledgements.
     fn acks(&mut self, count: u64) -> Vec<u8> {
-        let acks =
+        let acks: Vec<u8> =
             (0..count).flat_map(|_| self.lines.recv_timeout(FOREVER).expect("it should go on")).collect();
         assert_all_acks(&acks);
         acks
@@ -379,8 +464,8 @@ fn read_in_background(output: ChildStdout) -> Receiver<Vec<u8>> {
     receiver
 }
 
-fn assert_all_acks(lines_said: &Vec<u8>) {
-    if let Some(other) = lines(lines_said).find(|line| !line.starts_with(b"ack ")) {
+fn assert_all_acks(said: &[u8]) {
+    if let Some(other) = lines(said).find(|line| !line.starts_with(b"ack ")) {
         panic!("crash_me said {:?}", text(other));
     }
 }
@@ -398,13 +483,13 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Examples lie beside the directory of the test binary.
-fn crash_me() -> PathBuf {
+fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(|deps| deps.parent()).unwrap();
-    let program = profile.join("examples").join(format!("crash_me{}", std::env::consts::EXE_SUFFIX));
+    let program = profile.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(
         program.exists(),
-        "{} is missing; `cargo test` builds it, or `cargo build --example crash_me`",
+        "{} is missing; `cargo test` builds it, or `cargo build --examples`",
         program.display()
     );
     program

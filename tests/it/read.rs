@@ -86,7 +86,7 @@ impl World {
     }
 
     fn draw(&mut self, random: &mut Random) -> Known {
-        let entity = *random.pick(&ENTITIES);
+        let entity = random.pick(&ENTITIES);
         let version = self.versions.entry(entity).and_modify(|version| *version += 1).or_insert(1);
         let bytes = match random.below(40) {
             0 => random.below(10_000),
@@ -97,8 +97,8 @@ impl World {
             position: 0,
             version: *version,
             entity,
-            scope: *random.pick(&SCOPES),
-            kind: *random.pick(&KINDS),
+            scope: random.pick(&SCOPES),
+            kind: random.pick(&KINDS),
             tags: TAGS.into_iter().filter(|_| random.chance(30)).collect(),
             correlation: random.chance(30).then(|| correlation(random.below(3))),
             id: correlation(0),
@@ -176,15 +176,15 @@ impl Asked {
         let mut asked = Asked::default();
         match random.below(6) {
             0 => {}
-            1 | 2 => asked.entity = Some(*random.pick(&[&ENTITIES[..], &["user:", "nobody"]].concat())),
-            3 => asked.prefix = Some(*random.pick(&["", "user", "user:1", "user:10", "order:", "x"])),
+            1 | 2 => asked.entity = Some(random.pick(&[&ENTITIES[..], &["user:", "nobody"]].concat())),
+            3 => asked.prefix = Some(random.pick(&["", "user", "user:1", "user:10", "order:", "x"])),
             _ => {
-                let some = random.pick(known);
-                asked.correlation = *random.pick(&[Some(correlation(1)), some.correlation, Some(some.id)]);
+                let some = &known[random.index(known.len())];
+                asked.correlation = random.pick(&[Some(correlation(1)), some.correlation, Some(some.id)]);
             }
         }
         if random.chance(30) {
-            asked.scope.push(*random.pick(&["default", "acme", "acme2", "none", ""]));
+            asked.scope.push(random.pick(&["default", "acme", "acme2", "none", ""]));
         }
         if random.chance(30) {
             let chosen = KINDS.into_iter().chain(["k"]).filter(|_| random.chance(40)).collect();
@@ -240,7 +240,7 @@ impl Cut {
         let recorded = |random: &mut Random| match random.below(8) {
             0 => at(-5),
             1 => at(i64::from(u32::MAX) * 1_000_000),
-            _ => random.pick(known).recorded_at,
+            _ => known[random.index(known.len())].recorded_at,
         };
         let asked = |bit: u32| which >> bit & 1 == 1;
         Cut {
@@ -320,7 +320,7 @@ fn check_one(random: &mut Random, which: u64, store: &Store, known: &[Known]) ->
     let count = if cut.versions.is_some() { 1 } else { 1 + random.below(3) };
     let mut asked: Vec<Asked> = (0..count).map(|_| Asked::draw(random, known)).collect();
     if cut.versions.is_some() {
-        asked[0] = Asked { entity: Some(*random.pick(&ENTITIES)), ..Asked::default() };
+        asked[0] = Asked { entity: Some(random.pick(&ENTITIES)), ..Asked::default() };
         assert!(asked[0].is_one_stream());
     }
     let query = asked.iter().map(Asked::query).reduce(Query::or).unwrap();

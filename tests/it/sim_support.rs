@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -350,5 +350,33 @@ impl Note {
 
     pub(crate) fn read(value: u64) -> Note {
         if value & 1 == 0 { Note::Answered(value >> 1) } else { Note::Durable(value >> 1) }
+    }
+}
+
+/// Ends the whole run if a test stops making progress: a call that hangs cannot be unwound.
+pub(crate) struct Watchdog(mpsc::Sender<String>);
+
+impl Watchdog {
+    pub(crate) fn new() -> Watchdog {
+        let (sender, places) = mpsc::channel::<String>();
+        std::thread::spawn(move || {
+            let mut place = "the beginning".to_owned();
+            loop {
+                match places.recv_timeout(Duration::from_secs(60)) {
+                    Ok(next) => place = next,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        let _ = writeln!(std::io::stderr(), "hangs for a minute: {place}");
+                        std::process::abort();
+                    }
+                }
+            }
+        });
+        Watchdog(sender)
+    }
+
+    /// Says how far the test is.
+    pub(crate) fn at(&self, place: String) {
+        self.0.send(place).unwrap();
     }
 }

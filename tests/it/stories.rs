@@ -1,8 +1,12 @@
 //! What crash.rs, fault.rs and corrupt.rs once found, made small: each test tells its story.
 
-use annals::Store;
-use annals::disk::{CrashMode, SimDisk};
+use std::io::ErrorKind;
+use std::time::Duration;
 
+use annals::Store;
+use annals::disk::{CrashMode, Fault, SimDisk};
+
+use crate::sim_spy::{Spy, What};
 use crate::sim_support::*;
 
 fn open(disk: &SimDisk) -> Store {
@@ -57,4 +61,39 @@ fn names_that_a_killed_writer_left_unsynced_are_synced_before_anything_is_acknow
         let found = Store::on(failed).open().unwrap_or_else(|error| panic!("killed at {point}: {error}"));
         assert_eq!(found.head().unwrap(), head, "killed at {point}");
     }
+}
+
+/// Found by fault.rs. The sync of a new segment failed and took its header along, which the cache
+/// went on showing. The next writer read the header from the cache, then dropped the cache, found
+/// nothing behind the header, went on in the segment and acknowledged. The device never had a
+/// header, so after the next power failure the store did not open any more.
+#[test]
+fn a_segment_whose_header_never_reached_the_device_is_made_again() {
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let spy = Spy::new(disk.clone());
+        let store = Store::on(spy.clone()).segment_bytes_max(600).open().unwrap();
+        planned(1, 400).append().commit(&store).unwrap();
+        spy.trap(What::Sync, "segments/00000000000000000002", Fault::Error(ErrorKind::Other));
+        let refused = planned(2, 400).append().commit(&store).unwrap_err();
+        assert_eq!(refused.kind(), annals::ErrorKind::Poisoned);
+        store.close().unwrap_err();
+
+        let store = open(&disk);
+        planned(3, 100).append().commit(&store).unwrap();
+        let head = store.head().unwrap();
+        let found = Store::on(stopped(&disk, CrashMode::Drop)).open().unwrap();
+        assert_eq!(found.head().unwrap(), head);
+    }
+}
+
+/// Found by fault.rs. A write that takes no bytes is a full disk (SPEC 1.4); it poisoned the store.
+#[test]
+fn a_write_that_takes_nothing_is_a_full_disk() {
+    let spy = Spy::new(SimDisk::new(1));
+    let store = Store::on(spy.clone()).space_probe_every(Duration::ZERO).open().unwrap();
+    spy.trap(What::Write, "segments/", Fault::Short(0));
+    let refused = planned(1, 100).append().commit(&store).unwrap_err();
+    assert_eq!(refused.kind(), annals::ErrorKind::NoSpace, "{refused}");
+    assert_eq!(planned(1, 100).append().commit(&store).unwrap().position().get(), 1);
 }

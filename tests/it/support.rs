@@ -240,8 +240,12 @@ impl Random {
         self.below(100) < percent
     }
 
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[usize::try_from(self.below(items.len().try_into().unwrap())).unwrap()]
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length.try_into().unwrap())).unwrap()
+    }
+
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.index(items.len())]
     }
 }
 
@@ -251,6 +255,7 @@ pub struct GatedDisk {
     disk: MemDisk,
     gate: Arc<Gate>,
     other_syncs: Arc<AtomicU64>,
+    random_left: Arc<Mutex<Option<u64>>>,
 }
 
 /// What stands in front of the syncs of a [`GatedDisk`].
@@ -291,6 +296,11 @@ impl GatedDisk {
     /// Syncs of other files than segments, which pass no gate.
     pub fn other_syncs(&self) -> u64 {
         self.other_syncs.load(Ordering::SeqCst)
+    }
+
+    /// From now on there are only so many random numbers; `None` is no limit.
+    pub fn limit_random(&self, numbers: Option<u64>) {
+        *self.random_left.lock().unwrap() = numbers;
     }
 }
 
@@ -395,6 +405,9 @@ impl Disk for GatedDisk {
     }
 
     fn random(&self) -> io::Result<[u8; 32]> {
+        if let Some(left) = self.random_left.lock().unwrap().as_mut() {
+            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("no randomness is left"))?;
+        }
         self.disk.random()
     }
 

@@ -236,7 +236,7 @@ fn fields_of_ancillary_flags_are_passed_over() {
     body[record::PREFIX] = 0x40;
     let found = record::read(&body, 0).unwrap();
     assert_eq!((found.fields, found.end()), (fields, body.len()));
-    assert_eq!(found.private_parts().unwrap(), Some(Private { metadata: &[], payload: b"p" }));
+    assert_eq!(found.parts, Some(Private { metadata: &[], payload: b"p" }));
 }
 
 #[test]

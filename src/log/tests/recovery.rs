@@ -1,7 +1,7 @@
 //! The recovery table: as a function, and row by row on real files.
 
 use super::super::judge::{Evidence, Verdict, judge, repeated_in};
-use super::super::recover::evidence;
+use super::super::repair::evidence;
 use super::*;
 use crate::format::checksum;
 use crate::format::frame::{self, FrameHeader};

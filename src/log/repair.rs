@@ -1,0 +1,137 @@
+//! The single steps of recovery: gather evidence, keep what is cut, cut, seal.
+//!
+//! Each can be interrupted anywhere and done again; when to take which is recover.rs's to say.
+//! Row: log.
+
+use crate::disk::{Access, Disk, write_all};
+use crate::error::{Error, ErrorKind};
+use crate::format::frame;
+use crate::format::manifest::SealedSegment;
+use crate::format::mark::Mark;
+use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader};
+
+use super::judge::{Evidence, repeated_in};
+use super::scan::{Tip, Window};
+use super::segment::{SegmentFile, wide};
+
+/// After a failed sync the cache may hold what the device never got; only the device counts.
+/// And the last writer may have been stopped before it synced the names of what it created.
+pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
+    let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
+    segment.file.sync().map_err(failed)?;
+    disk.sync_directory(DIRECTORY).map_err(failed)?;
+    disk.sync_directory("").map_err(failed)?;
+    segment.file.drop_cache(0).map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
+}
+
+/// Gathers what is known about the end of the last segment.
+pub(crate) fn evidence(segment: &SegmentFile, mark: Option<&Mark>, end: u32) -> Result<Evidence, Error> {
+    // Headers may straddle pieces, so each is read with what a header more may need.
+    const PIECE: usize = 1 << 19;
+    let mut window = Window::new(segment, u32::MAX)?;
+    let last_nonzero = window.last_nonzero(end)?;
+    let behind = wide(last_nonzero.unwrap_or(end) - end);
+    let mut left = behind.saturating_add(frame::HEADER_BYTES_MAX);
+    let mut repeated = 0;
+    for piece in (0..behind).step_by(PIECE) {
+        let offset = end.saturating_add(u32::try_from(piece).expect("a part of a 32-bit length"));
+        let bytes = window.at(offset, PIECE + frame::HEADER_BYTES_MAX)?;
+        repeated = repeated.max(repeated_in(&segment.header, bytes, offset.into(), PIECE, &mut left));
+    }
+    Ok(Evidence {
+        end,
+        marked: mark.filter(|mark| mark.segment == segment.header.id).map(|mark| mark.durable_end),
+        repeated,
+        last_nonzero,
+        unsynced_bytes_max: segment.header.unsynced_bytes_max,
+    })
+}
+
+/// Keeps what will be cut for a person to look at. A full disk must not keep a store from
+/// being opened, so then the bytes are let go, and the report says so.
+pub(super) fn quarantine(
+    disk: &dyn Disk,
+    segment: &SegmentFile,
+    end: u32,
+    last_nonzero: u32,
+) -> Result<Option<String>, Error> {
+    const KEPT_BYTES_MAX: u32 = 64 << 20;
+    let bytes = segment.block(end..last_nonzero.min(end.saturating_add(KEPT_BYTES_MAX)))?.bytes;
+    let id = segment.header.id;
+    let path = format!("quarantine/{:020}.{}.{end}.torn", id.first_position, id.generation);
+    let keep = || {
+        disk.create_directory("quarantine")?;
+        disk.sync_directory("")?;
+        // What an interrupted recovery kept is a part of what we keep now, unless that one came
+        // as far as to cut: then all is kept, and what we cut is the beginning of its seal.
+        match disk.open(&path, Access::Read).and_then(|kept| kept.length()) {
+            Ok(kept) if usize::try_from(kept).is_ok_and(|kept| kept > bytes.len()) => return Ok(()),
+            Ok(_) => disk.remove(&path)?,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+        let file = disk.open(&path, Access::CreateNew)?;
+        write_all(file.as_ref(), &bytes, 0)?;
+        file.sync()?;
+        disk.sync_directory("quarantine")
+    };
+    match keep().map_err(|error| Error::io("cannot write", &path, error)) {
+        Ok(()) => Ok(Some(path)),
+        Err(error) if error.kind() == ErrorKind::NoSpace => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Cuts the segment at its end and seals it there, so that the log goes on in a new one. One
+/// without any frame is only cut: it is as good as new, and gets no seal.
+pub(super) fn cut(segment: &SegmentFile, tip: &Tip) -> Result<Option<Seal>, Error> {
+    let failed = |error| Error::io("cannot cut", &segment.path, error);
+    segment.file.set_length(tip.offset.into()).map_err(failed)?;
+    if wide(tip.offset) == HEADER {
+        segment.file.sync().map_err(failed)?;
+        return Ok(None);
+    }
+    let seal = seal(tip)?;
+    let bytes = seal.write(&segment.header, tip.offset.into());
+    write_all(segment.file.as_ref(), &bytes, tip.offset.into()).map_err(failed)?;
+    segment.file.sync().map_err(failed)?;
+    Ok(Some(seal))
+}
+
+/// A seal is written before the file is cut to it, so a stop between the two leaves zeros behind
+/// the seal, or what recovery meant to cut and has in quarantine. The seal says where the end is.
+pub(super) fn trim(segment: &SegmentFile, seal: &Seal) -> Result<(), Error> {
+    let failed = |error| Error::io("cannot cut", &segment.path, error);
+    if segment.length()? != u64::from(seal.length) {
+        segment.file.set_length(seal.length.into()).map_err(failed)?;
+        segment.file.sync().map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The seal for a segment that ends at `tip`.
+pub(crate) fn seal(tip: &Tip) -> Result<Seal, Error> {
+    let length = tip.offset.checked_add(u32::try_from(crate::format::segment::SEAL).expect("72"));
+    Ok(Seal {
+        length: length.ok_or_else(|| Error::invalid("the segment is too long to be sealed"))?,
+        last_position: tip.position,
+        last_recorded_at: tip.recorded_at,
+        frames: tip.frames,
+        events: tip.events,
+        chain: tip.chain,
+    })
+}
+
+/// A sealed segment as the manifest lists it.
+pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SealedSegment {
+    SealedSegment {
+        id: header.id,
+        last_position: seal.last_position,
+        length: seal.length,
+        frames: seal.frames,
+        events: seal.events,
+        recorded_before: header.recorded_before,
+        last_recorded_at: seal.last_recorded_at,
+        chain: seal.chain,
+    }
+}
