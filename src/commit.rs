@@ -80,7 +80,7 @@ impl Ledger {
         }
     }
 
-    /// How many entities there are; one whose first append was not written after all counts, too.
+    /// How many entities there are.
     pub(crate) fn entities(&self) -> usize {
         self.heads.len()
     }
@@ -190,6 +190,13 @@ impl Ledger {
     pub(crate) fn discard(&mut self) {
         while let Some((slot, head)) = self.replaced.pop() {
             self.heads[slot] = head;
+        }
+        // Entities that came with the group stand at the end, empty again.
+        let kept =
+            self.heads.iter().rposition(|head| head.version > Version::EMPTY).map_or(0, |last| last + 1);
+        if kept < self.heads.len() {
+            self.heads.truncate(kept);
+            self.entities.retain(|_, slot| *slot < kept);
         }
         self.staged_keys.clear();
     }

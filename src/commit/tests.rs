@@ -185,7 +185,7 @@ fn a_conflict_stages_nothing() {
     let ask = Ask { targets: &[A, B], events: &[0, 1], expected: Expected::exact(1), key: Some([7; 16]) };
     let Decision::Conflict(conflict) = decide(&mut ledger, &ask, 2) else { panic!("b is at 0") };
     assert_eq!((conflict.entity.as_str(), conflict.actual.get(), conflict.last.get()), (B, 0, 0));
-    assert!(ledger.staged_heads.is_empty() && ledger.staged_keys.is_empty());
+    assert!(ledger.replaced.is_empty() && ledger.staged_keys.is_empty());
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn segment() -> SegmentFile {
 fn build(random: &mut Random, frames: usize) -> (Index, Vec<Known>) {
     let segment = segment();
     let (mut index, mut events) = (Index::new(144), Vec::<Known>::new());
-    let mut versions: HashMap<&str, u64> = HashMap::from([("e:1", 5), ("f", 100)]);
+    let mut versions = std::collections::HashMap::from([("e:1", 5), ("f", 100)]);
     let mut offset = 144;
     for number in 0..frames {
         let count = if random.chance(70) { 1 } else { 2 + random.below(3) };

@@ -166,7 +166,7 @@ fn tickets_of_one_thread_keep_their_order() {
 /// What a caller was told about each of its appends.
 type Told = BTreeMap<(u64, u64), bool>;
 
-/// Appends until the store refuses; `Closed` and `Poisoned` mean that nothing was written.
+/// Appends until the store refuses; what it was told of each append for certain.
 fn append_until_refused(store: &Store, thread: u64, kinds: &[ErrorKind]) -> Told {
     let mut told = Told::new();
     let mut in_flight = Vec::new();
@@ -181,7 +181,11 @@ fn append_until_refused(store: &Store, thread: u64, kinds: &[ErrorKind]) -> Told
         }
         if in_flight.len() == 10 {
             let (number, ticket) = in_flight.remove(0);
-            told.extend(outcome_of(ticket).map(|written| ((thread, number), written)));
+            let outcome = outcome_of(ticket);
+            told.extend(outcome.map(|written| ((thread, number), written)));
+            if outcome != Some(true) {
+                break;
+            }
         }
     }
     let rest = in_flight.into_iter();
@@ -248,7 +252,7 @@ fn a_failing_disk_loses_no_acknowledgement_and_stops_nobody() {
         let told = std::thread::scope(|scope| {
             let appender = |thread| {
                 let store = &store;
-                move || append_until_refused(store, thread, &[ErrorKind::Poisoned, ErrorKind::Io])
+                move || append_until_refused(store, thread, &[ErrorKind::Poisoned])
             };
             let threads: Vec<_> = (0..4).map(|thread| scope.spawn(appender(thread))).collect();
             let told = threads.into_iter().map(|thread| thread.join().unwrap());
