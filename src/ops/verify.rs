@@ -180,8 +180,9 @@ impl<'a> Verifier<'a> {
                     self.found(&segment.path, tip.offset.into(), what);
                     break;
                 }
+                Found::Zeros if matches!(end, End::At(_)) => break,
                 Found::Zeros | Found::Invalid(Damage::Bad(_))
-                    if end != End::Seal && self.ends_well(segment, tip.offset)? =>
+                    if end == End::Last && self.ends_well(segment, tip.offset)? =>
                 {
                     break;
                 }
