@@ -32,10 +32,11 @@ use crate::view::{Point, Segment, View};
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// Under dense buffered traffic the next command is looked for so long before the thread sleeps:
-/// waking it would cost its caller more than the append itself. After a synced group there is no
-/// spinning; the pause lets the next group gather.
-const SPIN: Duration = Duration::from_micros(20);
+/// After a buffered group of several appends the next ones are on their way: so long they are left
+/// to gather. It costs less than to write them one by one, or to sleep and have a caller pay for the
+/// waking. Synced groups need no pause; the sync is one.
+const LINGER: Duration = Duration::from_micros(10);
+const SEVERAL: usize = 4;
 
 /// The numbers the writer works with.
 #[derive(Clone)]
@@ -65,7 +66,7 @@ pub(crate) struct State {
     /// Whom to answer once the group is through.
     waiting: Vec<Waiting>,
     must_sync: bool,
-    /// The last command came soon after the group before it.
+    /// The last group was of several appends.
     is_dense: bool,
     /// Something buffered must be synced by then.
     flush_by: Option<Instant>,
@@ -146,10 +147,13 @@ impl Writer {
 
     /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
     fn wait(&mut self) -> Option<Command> {
-        let began = Instant::now();
-        let command = self.spin(began).or_else(|| self.sleep());
-        self.state.is_dense = began.elapsed() < SPIN;
-        command
+        if self.state.is_dense && self.log.has_unsynced() {
+            let began = Instant::now();
+            while began.elapsed() < LINGER {
+                std::hint::spin_loop();
+            }
+        }
+        self.sleep()
     }
 
     fn sleep(&mut self) -> Option<Command> {
@@ -169,16 +173,6 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => self.do_what_is_due(),
             }
         }
-    }
-
-    fn spin(&self, began: Instant) -> Option<Command> {
-        while self.state.is_dense && self.log.has_unsynced() && began.elapsed() < SPIN {
-            if let Ok(command) = self.commands.try_recv() {
-                return Some(command);
-            }
-            std::hint::spin_loop();
-        }
-        None
     }
 
     fn do_what_is_due(&mut self) {
@@ -205,6 +199,7 @@ impl Writer {
             next = if is_full { None } else { self.commands.try_recv().ok() };
         }
         self.queue.freed(bytes);
+        self.state.is_dense = commands >= SEVERAL;
         self.finish();
     }
 
