@@ -9,9 +9,9 @@ mod tests;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::codec;
@@ -284,7 +284,6 @@ impl Append {
         draft.check(limits)?;
         let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.events.len());
         let mut contents = Vec::with_capacity(draft.events.len());
-        let mut salts = salts.stream();
         for event in &draft.events {
             let start = body.len();
             draft.write(event, &mut body)?;
@@ -452,21 +451,33 @@ pub(crate) struct Request {
     pub(crate) content: Hash,
 }
 
-/// Makes the random bytes that keep an erased payload from being guessed from its hash: BLAKE3
-/// keyed with randomness of the disk, over a counter.
-pub(crate) struct Salts {
-    key: [u8; 32],
-    next: AtomicU64,
+/// The random bytes that keep an erased payload from being guessed from its hash: the output of
+/// BLAKE3 keyed with randomness of the disk, made some pages at a time because that is what makes it
+/// cheap.
+pub(crate) struct Salts(Mutex<Pool>);
+
+struct Pool {
+    stream: blake3::OutputReader,
+    bytes: Vec<u8>,
+    used: usize,
 }
+
+const POOL_BYTES: usize = 256 * record::SALT;
 
 impl Salts {
     pub(crate) fn new(key: [u8; 32]) -> Salts {
-        Salts { key, next: AtomicU64::new(0) }
+        let stream = blake3::Hasher::new_keyed(&key).finalize_xof();
+        Salts(Mutex::new(Pool { stream, bytes: vec![0; POOL_BYTES], used: POOL_BYTES }))
     }
 
-    /// The salts of one append.
-    fn stream(&self) -> blake3::OutputReader {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        blake3::Hasher::new_keyed(&self.key).update(&number.to_le_bytes()).finalize_xof()
+    fn fill(&self, salt: &mut [u8]) {
+        let mut pool = self.0.lock();
+        let Pool { stream, bytes, used } = &mut *pool;
+        if *used == POOL_BYTES {
+            stream.fill(bytes);
+            *used = 0;
+        }
+        salt.copy_from_slice(&bytes[*used..*used + record::SALT]);
+        *used += record::SALT;
     }
 }
