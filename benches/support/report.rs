@@ -97,10 +97,24 @@ impl<'a> Report<'a> {
         let header = header.chain(["goal", "met"]).map(str::to_owned).collect();
         let rows = cells.iter().map(|cell| self.row(cell));
         self.text.table(&[header].into_iter().chain(rows).collect::<Vec<_>>());
-        for note in &self.notes {
+        for note in self.notes.iter().chain(&self.disturbance()) {
             self.text.line(note);
         }
         Ok(())
+    }
+
+    /// A warning, if "cal" moved so much that others must have used the disk or the processor.
+    fn disturbance(&self) -> Option<String> {
+        const CALM: f64 = 1.5;
+        let cals = self.values.iter().filter(|((_, figure), _)| *figure == "cal_mean_us");
+        let cals = || cals.clone().flat_map(|(_, rounds)| rounds.iter().copied());
+        let (least, most) = (cals().fold(f64::INFINITY, f64::min), cals().fold(0.0, f64::max));
+        let text = format!(
+            "DISTURBED: cal went from {} to {} us during this run; measure again on an idle machine",
+            number(least),
+            number(most)
+        );
+        (most > CALM * least).then_some(text)
     }
 
     fn row(&self, cell: &Cell<'_>) -> Vec<String> {
