@@ -93,7 +93,7 @@ enum Thing {
     #[expect(dead_code, reason = "only dropped")]
     Ticket(Ticket),
     #[expect(dead_code, reason = "only dropped")]
-    Read(annals::Read),
+    Read(Box<annals::Read>),
     Event(annals::RecordedEvent),
 }
 
@@ -109,8 +109,8 @@ fn everything_may_be_dropped_in_every_order() {
         let event = begun.next().unwrap().unwrap();
         let ticket = one().submit(&store).unwrap();
         let things = [
-            Thing::Read(store.stream("e")),
-            Thing::Read(begun),
+            Thing::Read(Box::new(store.stream("e"))),
+            Thing::Read(Box::new(begun)),
             Thing::Ticket(ticket),
             Thing::Event(event),
             Thing::Store(store.clone()),

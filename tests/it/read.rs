@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use annals::disk::{Fault, MemDisk, SimDisk};
 use annals::{Append, Durability, ErrorKind, EventId, Position, Query, Raw, Read, RecordedEvent, Store};
 
-use crate::support::{Bytes, FOREVER, Random, all, at, fill, kind_of, positions, within};
+use crate::support::{Bytes, FOREVER, NOTHING, Random, all, at, fill, kind_of, positions, within};
 
 const ENTITIES: [&str; 6] = ["user:1", "user:10", "user:100", "user", "order:1", "order:2"];
 const SCOPES: [&str; 3] = ["default", "acme", "acme2"];
@@ -393,7 +393,7 @@ fn versions_need_a_single_stream() {
     assert_eq!(positions(store.stream("f").versions(..=2)), [6, 7]);
     assert_eq!(positions(store.stream("f").versions((Bound::Excluded(3), Bound::Unbounded))), [9, 10]);
     assert_eq!(positions(store.stream("f").versions(0..)).len(), 5);
-    assert_eq!(positions(store.stream("f").versions(6..)), []);
+    assert_eq!(positions(store.stream("f").versions(6..)), NOTHING);
     let one = || Query::entity("e");
     let refused = [
         Query::all(),
@@ -438,10 +438,10 @@ fn an_empty_store_has_nothing_to_read() {
     let check = |store: &Store| {
         assert_eq!(store.head().unwrap().position(), Position::START);
         for read in [store.read(Query::all()), store.read(Query::all()).backwards(), store.stream("e")] {
-            assert_eq!(positions(read), []);
+            assert_eq!(positions(read), NOTHING);
         }
-        assert_eq!(positions(store.stream("e").versions(1..)), []);
-        assert_eq!(positions(store.read(Query::all()).between(at(0)..).after(Position::from(7))), []);
+        assert_eq!(positions(store.stream("e").versions(1..)), NOTHING);
+        assert_eq!(positions(store.read(Query::all()).between(at(0)..).after(Position::from(7))), NOTHING);
         assert!(store.at(Position::from(1)).unwrap().is_none());
         assert!(store.get(EventId::from_bytes([0x41; 16])).unwrap().is_none());
         assert_eq!(store.version("e").unwrap().get(), 0);

@@ -152,6 +152,9 @@ pub fn outcome(result: &Result<Appended, Error>) -> String {
     }
 }
 
+/// No positions.
+pub const NOTHING: [u64; 0] = [];
+
 /// All events a read gives; an error fails the test.
 pub fn all(read: annals::Read) -> Vec<RecordedEvent> {
     read.collect::<Result<_, _>>().unwrap()

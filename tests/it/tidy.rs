@@ -1,1 +1,453 @@
-//! (to be written)
+//! What no single test shows: layers, doors to the outside, size, forbidden words, dependencies.
+//!
+//! The code is read as tokens, without comments and texts. Tests inside `src` may do as they like.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The modules of the crate. A file may use only modules that stand above its own.
+const LAYERS: [&str; 26] = [
+    // words
+    "version",
+    "error",
+    "coordinate",
+    "event",
+    "query",
+    "options",
+    "report",
+    // bytes and where they go
+    "disk",
+    "format",
+    "codec",
+    "recorded",
+    "receipt",
+    "log",
+    // what is known of them
+    "index",
+    "commit",
+    "view",
+    // writing
+    "append",
+    "counters",
+    "queue",
+    "writer",
+    // reading
+    "reader",
+    "head",
+    "ticket",
+    // all of it
+    "engine",
+    "ops",
+    "store",
+];
+
+/// Each outside thing, and the files that may touch it.
+const DOORS: [(&str, &[&str]); 16] = [
+    ("std::fs", &["disk/os.rs"]),
+    ("std::os", &["disk/os.rs"]),
+    ("rustix", &["disk/os.rs"]),
+    ("getrandom", &["disk/os.rs"]),
+    ("crc32c", &["format/mod.rs"]),
+    ("rmp_serde", &["codec.rs"]),
+    ("flume", &["queue.rs", "writer.rs"]),
+    ("oneshot", &["queue.rs", "writer.rs", "ticket.rs", "engine.rs"]),
+    ("std::thread::Builder", &["engine.rs"]),
+    ("std::thread::sleep", &["engine.rs"]),
+    ("std::thread::spawn", &[]),
+    ("std::thread::scope", &[]),
+    ("SystemTime::now", &["options.rs"]),
+    ("std::env", &[]),
+    ("std::net", &[]),
+    ("std::process::Command", &[]),
+];
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+const CRATES_MAX: usize = 50;
+
+const LICENCES: [&str; 12] = [
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "Unicode-3.0",
+    "Zlib",
+];
+
+struct Source {
+    /// From `src/`.
+    path: String,
+    tokens: Vec<Token>,
+    lines: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Token {
+    text: String,
+    line: usize,
+}
+
+impl Source {
+    fn is_test(&self) -> bool {
+        self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
+    }
+
+    /// The crate's module it belongs to.
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().unwrap();
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    let (mut found, mut left) = (Vec::new(), vec![root().join("src")]);
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let path: PathBuf = path.strip_prefix(root().join("src")).unwrap().to_owned();
+            let lines = text.lines().count();
+            found.push(Source { path: path.to_str().unwrap().to_owned(), tokens: tokens(&text), lines });
+        }
+    }
+    found.sort_by(|one, other| one.path.cmp(&other.path));
+    assert!(found.len() > 30, "the sources were not found");
+    found
+}
+
+/// Names, numbers and signs; `::` is one sign. Comments, texts and characters are left out.
+fn tokens(text: &str) -> Vec<Token> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    let mut line = 1;
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
+            '"' => text_length(rest, 1),
+            'b' if rest.starts_with("b\"") => text_length(rest, 2),
+            'r' if rest.starts_with("r\"") => 3 + rest[2..].find('"').unwrap(),
+            'r' if rest.starts_with("r#\"") => 5 + rest[3..].find("\"#").unwrap(),
+            '\'' => character_length(rest),
+            _ if first.is_alphanumeric() || first == '_' => {
+                rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
+            }
+            ':' if rest.starts_with("::") => 2,
+            _ => first.len_utf8(),
+        };
+        let piece = &rest[..length];
+        let is_word = first.is_alphanumeric() || first == '_';
+        let is_sign = first.is_ascii_punctuation() && !matches!(first, '"' | '\'');
+        if (is_word && !piece.contains('"'))
+            || (is_sign && !piece.starts_with("//") && !piece.starts_with("/*"))
+        {
+            found.push(Token { text: piece.to_owned(), line });
+        }
+        line += piece.matches('\n').count();
+        rest = &rest[length..];
+    }
+    found
+}
+
+fn text_length(text: &str, start: usize) -> usize {
+    let mut escaped = false;
+    let end = text[start..].find(|c: char| {
+        let ends = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        ends
+    });
+    start + end.unwrap() + 1
+}
+
+/// Of a character, or of the quote before a lifetime.
+fn character_length(text: &str) -> usize {
+    let mut inside = text[1..].chars();
+    match (inside.next(), inside.next()) {
+        (Some('\\'), _) => 3 + text[3..].find('\'').unwrap(),
+        (Some(one), Some('\'')) => 2 + one.len_utf8(),
+        _ => 1,
+    }
+}
+
+/// All paths with at least two parts, `use` trees spread out, each with its line.
+fn paths(tokens: &[Token]) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        if is_word(&tokens[at].text) && tokens.get(at + 1).is_some_and(|next| next.text == "::") {
+            spread(tokens, &mut at, "", &mut found);
+        } else {
+            at += 1;
+        }
+    }
+    found
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+fn spread(tokens: &[Token], at: &mut usize, before: &str, found: &mut Vec<(String, usize)>) {
+    let mut path = before.to_owned();
+    while let Some(token) = tokens.get(*at) {
+        match token.text.as_str() {
+            "{" if path.ends_with("::") => {
+                *at += 1;
+                while tokens[*at].text != "}" {
+                    match tokens[*at].text.as_str() {
+                        "," => *at += 1,
+                        _ => spread(tokens, at, &path, found),
+                    }
+                }
+                *at += 1;
+                return;
+            }
+            "::" => path.push_str("::"),
+            word if is_word(word) && (path.is_empty() || path.ends_with("::")) && word != "as" => {
+                path.push_str(word);
+            }
+            "*" if path.ends_with("::") => path.push('*'),
+            _ => break,
+        }
+        *at += 1;
+    }
+    if tokens.get(*at).is_some_and(|token| token.text == "as") && !before.is_empty() {
+        *at += 2;
+    }
+    // A sign that belongs to no path here (`Vec::<u8>`) must not stop us.
+    if path == before {
+        *at += 1;
+    }
+    let line = tokens[at.saturating_sub(1).min(tokens.len() - 1)].line;
+    found.push((path, line));
+}
+
+#[test]
+fn the_reader_of_this_test_can_read() {
+    let text = r##"
+        use a::{b::c, d::{self, e as f}, g::*}; // use h::i
+        /// `j::k`
+        fn l() { let m = "n::o \" p::q"; r::<u8>::s('\'', 't', "/*"); Vec::<u::v>::new() } /* w::x */
+        struct Y<'a>(&'a z::A);
+    "##;
+    let found: Vec<String> = paths(&tokens(text)).into_iter().map(|(path, _)| path).collect();
+    for right in ["a::b::c", "a::d::self", "a::d::e", "a::g::*", "u::v", "z::A"] {
+        assert!(found.iter().any(|path| path == right), "{right} is missing in {found:?}");
+    }
+    for wrong in ["h::i", "j::k", "n::o", "p::q", "w::x"] {
+        assert!(!found.iter().any(|path| path.contains(wrong)), "{wrong} is in {found:?}");
+    }
+    assert_eq!(tokens(text).iter().filter(|token| token.text == "fn").count(), 1);
+    assert_eq!(tokens("a\n'b'\n\"\n\"\nc").last().unwrap().line, 5);
+}
+
+#[test]
+fn a_file_uses_only_what_stands_above_it() {
+    let row = |module: &str| LAYERS.iter().position(|layer| *layer == module);
+    let mut wrong = Vec::new();
+    let mut uses = 0;
+    for source in sources().iter().filter(|source| source.path != "lib.rs" && !source.is_test()) {
+        let own = row(source.module()).unwrap_or_else(|| panic!("{} is in no layer", source.path));
+        for (path, line) in paths(&source.tokens) {
+            let Some(used) = path.strip_prefix("crate::") else { continue };
+            let used = used.split("::").next().unwrap();
+            uses += 1;
+            if used != source.module() && row(used).is_none_or(|used| used >= own) {
+                wrong.push(format!("src/{}:{line} uses {path}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(uses > 150, "only {uses} uses were found");
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let words = tokens(&lib);
+    let modules = words.windows(3).filter(|three| three[0].text == "mod" && three[2].text == ";");
+    let modules: BTreeSet<&str> = modules.map(|three| three[1].text.as_str()).collect();
+    let layers: BTreeSet<&str> = LAYERS.into_iter().collect();
+    assert_eq!(modules, layers, "lib.rs and the layers name the same modules");
+}
+
+#[test]
+fn each_outside_thing_has_its_door() {
+    let mut wrong = Vec::new();
+    let mut used: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let sources = sources();
+    for source in sources.iter().filter(|source| !source.is_test()) {
+        for (path, line) in paths(&source.tokens) {
+            let through = |(thing, _): &&(&str, &[&str])| {
+                path == *thing
+                    || path.starts_with(&format!("{thing}::"))
+                    || path.ends_with(&format!("::{thing}"))
+            };
+            for (thing, doors) in DOORS.iter().filter(through) {
+                match doors.iter().find(|door| **door == source.path) {
+                    Some(door) => drop(used.insert((thing, door))),
+                    None => wrong.push(format!("src/{}:{line} uses {path}", source.path)),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let doors: BTreeSet<_> =
+        DOORS.iter().flat_map(|(thing, doors)| doors.iter().map(|door| (*thing, *door))).collect();
+    assert_eq!(used, doors, "a door that nobody uses is to be closed");
+}
+
+#[test]
+fn files_and_functions_stay_readable() {
+    let sources = sources();
+    let code: Vec<&Source> = sources.iter().filter(|source| !source.is_test()).collect();
+    let longest = code.iter().max_by_key(|source| source.lines).unwrap();
+    let functions: Vec<(usize, String)> = code.iter().flat_map(|source| functions(source)).collect();
+    let (lines, name) = functions.iter().max().unwrap();
+    let total: usize = code.iter().map(|source| source.lines).sum();
+    println!("{} files of {total} lines, the longest src/{} of {}", code.len(), longest.path, longest.lines);
+    println!("{} functions, the longest {name} of {lines} lines", functions.len());
+    assert!(functions.len() > 400, "only {} functions were found", functions.len());
+    assert!(longest.lines <= FILE_LINES_MAX, "src/{} has {} lines", longest.path, longest.lines);
+    assert!(*lines <= FUNCTION_LINES_MAX, "{name} has {lines} lines");
+}
+
+/// The lines of each function with a body, and its name.
+fn functions(source: &Source) -> Vec<(usize, String)> {
+    let tokens = &source.tokens;
+    let starts = (0..tokens.len()).filter(|at| tokens[*at].text == "fn" && is_word(&tokens[at + 1].text));
+    let mut found = Vec::new();
+    for start in starts {
+        let mut depth = 0_i32;
+        for token in &tokens[start..] {
+            match token.text.as_str() {
+                ";" if depth == 0 => break,
+                "{" | "(" | "[" => depth += 1,
+                "}" | ")" | "]" => depth -= 1,
+                _ => continue,
+            }
+            if depth == 0 && token.text == "}" {
+                let name = format!("src/{}, {}", source.path, tokens[start + 1].text);
+                found.push((token.line - tokens[start].line + 1, name));
+                break;
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_is_unwrapped_cast_or_left_over() {
+    const NUMBERS: [&str; 12] =
+        ["u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize"];
+    const LEFT_OVER: [&str; 7] = ["todo", "unimplemented", "dbg", "print", "println", "eprint", "eprintln"];
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_test()) {
+        for three in source.tokens.windows(3) {
+            let [one, two, three] = [&three[0], &three[1], &three[2]].map(|token| token.text.as_str());
+            let is_wrong = (one == "." && two == "unwrap" && three == "(")
+                || (one == "as" && NUMBERS.contains(&two))
+                || (LEFT_OVER.contains(&one) && two == "!")
+                || one == "unsafe";
+            if is_wrong {
+                wrong.push(format!("src/{}: {one} {two} {three}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    assert!(lib.lines().any(|line| line == "#![forbid(unsafe_code)]"));
+}
+
+#[test]
+fn dependencies_are_few_and_free() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    for package in packages {
+        let (name, licence) = (&package["name"], package["license"].as_str().unwrap_or("none"));
+        assert!(is_allowed(licence), "{name} has the licence {licence}");
+    }
+    let tree = default_tree(&metadata);
+    let names: Vec<&str> = packages
+        .iter()
+        .filter(|package| tree.contains(package["id"].as_str().unwrap()))
+        .map(|package| package["name"].as_str().unwrap())
+        .collect();
+    println!("{} crates in the default tree, build ones included: {}", names.len(), names.join(" "));
+    assert!(names.len() > 10 && names.contains(&"blake3"), "the tree was not read: {names:?}");
+    assert!(names.len() <= CRATES_MAX, "{} crates", names.len());
+}
+
+/// What cargo knows of the crates for this platform; asks no network.
+fn metadata() -> Value {
+    let about = Command::new(option_env!("RUSTC").unwrap_or("rustc")).arg("-vV").output().unwrap();
+    let about = String::from_utf8(about.stdout).unwrap();
+    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version=1", "--offline", "--locked", "--filter-platform", host])
+        .arg("--manifest-path")
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The packages that a user of ours builds: dependencies and build dependencies, all the way down.
+fn default_tree(metadata: &Value) -> BTreeSet<&str> {
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
+    let nodes: BTreeMap<&str, &Value> =
+        nodes.iter().map(|node| (node["id"].as_str().unwrap(), node)).collect();
+    let mut found = BTreeSet::new();
+    let mut left = vec![metadata["resolve"]["root"].as_str().unwrap()];
+    while let Some(id) = left.pop() {
+        for dependency in nodes[id]["deps"].as_array().unwrap() {
+            let kinds = dependency["dep_kinds"].as_array().unwrap();
+            let package = dependency["pkg"].as_str().unwrap();
+            if kinds.iter().any(|kind| kind["kind"] != "dev") && found.insert(package) {
+                left.push(package);
+            }
+        }
+    }
+    found
+}
+
+/// An SPDX expression: `AND` binds tighter than `OR`; `/` is an old way to write `OR`.
+fn is_allowed(licence: &str) -> bool {
+    let licence = licence.replace('/', " OR ");
+    if let Some((inside, rest)) = licence.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        return match rest.trim() {
+            "" => is_allowed(inside),
+            rest if rest.starts_with("AND ") => is_allowed(inside) && is_allowed(&rest[4..]),
+            rest if rest.starts_with("OR ") => is_allowed(inside) || is_allowed(&rest[3..]),
+            _ => false,
+        };
+    }
+    licence.split(" OR ").any(|one| one.split(" AND ").all(|all| LICENCES.contains(&all.trim())))
+}
+
+#[test]
+fn licences_are_understood() {
+    for allowed in
+        ["MIT", "MIT/Apache-2.0", "GPL-3.0 OR MIT", "(MIT OR GPL-3.0) AND Unicode-3.0", "MIT AND Zlib"]
+    {
+        assert!(is_allowed(allowed), "{allowed}");
+    }
+    for refused in
+        ["", "none", "GPL-3.0", "MIT AND GPL-3.0", "(MIT OR Zlib) AND GPL-3.0", "Apache-2.0 WITH X", "(MIT"]
+    {
+        assert!(!is_allowed(refused), "{refused}");
+    }
+}
