@@ -80,6 +80,7 @@ pub(crate) fn recover(
         purpose,
         visit,
         mark_met: mark.is_none(),
+        leftovers: Vec::new(),
         state: Recovered {
             manifest,
             manifest_digest,
@@ -97,6 +98,7 @@ pub(crate) fn recover(
     opening.sealed_segments()?;
     opening.open_segments(&later)?;
     opening.check_mark_met()?;
+    opening.remove_leftovers()?;
     opening.state.report.steps.push(("scan", scanning.elapsed()));
     opening.state.report.segments = opening.state.segments.len();
     Ok(Some(opening.state))
@@ -108,6 +110,8 @@ struct Opening<'a, 'v> {
     visit: &'a mut Visit<'v>,
     /// Whether the walk came by the place MARK speaks of, and found the same chain.
     mark_met: bool,
+    /// Files to be removed once it is known that nothing is damaged.
+    leftovers: Vec<String>,
     state: Recovered,
 }
 
@@ -127,9 +131,9 @@ impl Opening<'_, '_> {
         }
         const KNOWN: [&str; 6] = ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine"];
         for name in list(self.disk, "")? {
-            if name == manifest::TEMPORARY && self.purpose == Purpose::Write {
-                self.remove(manifest::TEMPORARY)?;
-            } else if !KNOWN.contains(&name.as_str()) && name != manifest::TEMPORARY {
+            if name == manifest::TEMPORARY {
+                self.leftovers.push(name);
+            } else if !KNOWN.contains(&name.as_str()) {
                 self.state.report.unknown.push(name);
             }
         }
@@ -222,6 +226,8 @@ impl Opening<'_, '_> {
         };
         let found = self.walk(&segment, limit)?;
         self.state.tip = Some(found.tip);
+        // This was the last segment. What is damaged must show before anything is changed.
+        self.check_mark_met()?;
         let ends_at_mark = self.state.mark.as_ref().is_some_and(|mark| mark.durable_end == found.tip.offset);
         match &found.ending {
             Ending::Sealed(seal) => {
@@ -351,20 +357,20 @@ impl Opening<'_, '_> {
         if proven || !could_be_new(file.as_ref(), &path)? {
             return Ok(false);
         }
-        drop(file);
-        if self.purpose == Purpose::Write {
-            self.remove(&path)?;
-            self.disk
-                .sync_directory(DIRECTORY)
-                .map_err(|error| Error::io("cannot sync", DIRECTORY, error))?;
-        }
+        self.leftovers.push(path);
         Ok(true)
     }
 
-    fn remove(&mut self, path: &str) -> Result<(), Error> {
-        self.disk.remove(path).map_err(|error| Error::io("cannot remove", path, error))?;
-        self.state.report.removed.push(path.to_owned());
-        Ok(())
+    fn remove_leftovers(&mut self) -> Result<(), Error> {
+        if self.purpose != Purpose::Write || self.leftovers.is_empty() {
+            return Ok(());
+        }
+        for path in self.leftovers.drain(..) {
+            self.disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
+            self.state.report.removed.push(path);
+        }
+        let synced = self.disk.sync_directory(DIRECTORY);
+        synced.map_err(|error| Error::io("cannot sync", DIRECTORY, error))
     }
 
     fn walk(&mut self, segment: &Arc<SegmentFile>, limit: u32) -> Result<Scan, Error> {
