@@ -226,11 +226,10 @@ impl Opening<'_, '_> {
         };
         let found = self.walk(&segment, limit)?;
         self.state.tip = Some(found.tip);
-        // This was the last segment. What is damaged must show before anything is changed.
-        self.check_mark_met()?;
         let ends_at_mark = self.state.mark.as_ref().is_some_and(|mark| mark.durable_end == found.tip.offset);
         match &found.ending {
             Ending::Sealed(seal) => {
+                self.check_mark_met()?;
                 if self.purpose == Purpose::Write {
                     trim(&segment, seal)?;
                 }
@@ -264,10 +263,14 @@ impl Opening<'_, '_> {
     fn judge(&mut self, segment: &Arc<SegmentFile>, found: &Scan) -> Result<(), Error> {
         let end = found.tip.offset;
         let evidence = evidence(segment, self.state.mark.as_ref(), end)?;
-        match judge(&evidence) {
-            Verdict::Corrupt(what) => return Err(Error::corrupt(&segment.path, end.into(), what)),
-            Verdict::Clean => {}
-            Verdict::Torn => self.report_cut(segment, end, evidence.last_nonzero.unwrap_or(end))?,
+        let verdict = judge(&evidence);
+        if let Verdict::Corrupt(what) = verdict {
+            return Err(Error::corrupt(&segment.path, end.into(), what));
+        }
+        // This was the last segment. What is damaged must show before anything is changed.
+        self.check_mark_met()?;
+        if verdict == Verdict::Torn {
+            self.report_cut(segment, end, evidence.last_nonzero.unwrap_or(end))?;
         }
         if self.purpose == Purpose::Write {
             match cut(segment, &found.tip)? {
