@@ -6,7 +6,7 @@
 
 use super::chain::Hash;
 use super::segment::SegmentId;
-use super::{Damage, array, preamble, put, u32_at, u64_at};
+use super::{Damage, SEQUENCE_MAX, array, preamble, put, u32_at, u64_at};
 
 pub(crate) const NAME: &str = "MANIFEST";
 /// Written beside, then renamed.
@@ -110,6 +110,9 @@ impl Manifest {
             return Err(Damage::Bad("the manifest does not fit its digest"));
         }
         preamble::check(bytes, MAGIC)?;
+        if u64_at(bytes, 56) > SEQUENCE_MAX {
+            return Err(Damage::Bad("the manifest's sequence is impossible"));
+        }
         let (segments, lineages) = (u32_at(bytes, 112), u32_at(bytes, 116));
         let lineage_bytes = table_bytes(lineages, LINEAGE)?;
         if table_bytes(segments, SEGMENT)?.checked_add(lineage_bytes) != Some(bytes.len() - FIXED) {

@@ -6,7 +6,7 @@
 
 use super::chain::Hash;
 use super::segment::SegmentId;
-use super::{Damage, array, checksum, preamble, put, u32_at, u64_at};
+use super::{Damage, SEQUENCE_MAX, array, checksum, preamble, put, u32_at, u64_at};
 
 pub(crate) const NAME: &str = "MARK";
 /// The second slot begins here: another sector, another page.
@@ -64,9 +64,13 @@ impl Mark {
             return Err(Damage::Bad("the slot does not fit its checksum"));
         }
         preamble::check(bytes, MAGIC)?;
+        let sequence = u64_at(bytes, 56);
+        if sequence > SEQUENCE_MAX {
+            return Err(Damage::Bad("the slot's sequence is impossible"));
+        }
         Ok(Mark {
             store_id: array(bytes, 40),
-            sequence: u64_at(bytes, 56),
+            sequence,
             segment: SegmentId { first_position: u64_at(bytes, 64), generation: u32_at(bytes, 72) },
             durable_end: u32_at(bytes, 76),
             position: u64_at(bytes, 80),

@@ -20,6 +20,9 @@ use std::fmt;
 /// Frames, headers and records start at multiples of this.
 pub(crate) const ALIGN: usize = 8;
 
+/// Files that are replaced or rewritten count how often; nobody gets this far.
+pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
+
 /// The largest body of a frame: 16 MiB.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 

@@ -80,6 +80,7 @@ pub(crate) fn recover(
         purpose,
         visit,
         mark_met: mark.is_none(),
+        leftovers: Vec::new(),
         state: Recovered {
             manifest,
             manifest_digest,
@@ -97,6 +98,7 @@ pub(crate) fn recover(
     opening.sealed_segments()?;
     opening.open_segments(&later)?;
     opening.check_mark_met()?;
+    opening.remove_leftovers()?;
     opening.state.report.steps.push(("scan", scanning.elapsed()));
     opening.state.report.segments = opening.state.segments.len();
     Ok(Some(opening.state))
@@ -108,6 +110,8 @@ struct Opening<'a, 'v> {
     visit: &'a mut Visit<'v>,
     /// Whether the walk came by the place MARK speaks of, and found the same chain.
     mark_met: bool,
+    /// Files to be removed once it is known that nothing is damaged.
+    leftovers: Vec<String>,
     state: Recovered,
 }
 
@@ -127,9 +131,9 @@ impl Opening<'_, '_> {
         }
         const KNOWN: [&str; 6] = ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine"];
         for name in list(self.disk, "")? {
-            if name == manifest::TEMPORARY && self.purpose == Purpose::Write {
-                self.remove(manifest::TEMPORARY)?;
-            } else if !KNOWN.contains(&name.as_str()) && name != manifest::TEMPORARY {
+            if name == manifest::TEMPORARY {
+                self.leftovers.push(name);
+            } else if !KNOWN.contains(&name.as_str()) {
                 self.state.report.unknown.push(name);
             }
         }
@@ -225,6 +229,7 @@ impl Opening<'_, '_> {
         let ends_at_mark = self.state.mark.as_ref().is_some_and(|mark| mark.durable_end == found.tip.offset);
         match &found.ending {
             Ending::Sealed(seal) => {
+                self.check_mark_met()?;
                 if self.purpose == Purpose::Write {
                     trim(&segment, seal)?;
                 }
@@ -258,10 +263,14 @@ impl Opening<'_, '_> {
     fn judge(&mut self, segment: &Arc<SegmentFile>, found: &Scan) -> Result<(), Error> {
         let end = found.tip.offset;
         let evidence = evidence(segment, self.state.mark.as_ref(), end)?;
-        match judge(&evidence) {
-            Verdict::Corrupt(what) => return Err(Error::corrupt(&segment.path, end.into(), what)),
-            Verdict::Clean => {}
-            Verdict::Torn => self.report_cut(segment, end, evidence.last_nonzero.unwrap_or(end))?,
+        let verdict = judge(&evidence);
+        if let Verdict::Corrupt(what) = verdict {
+            return Err(Error::corrupt(&segment.path, end.into(), what));
+        }
+        // This was the last segment. What is damaged must show before anything is changed.
+        self.check_mark_met()?;
+        if verdict == Verdict::Torn {
+            self.report_cut(segment, end, evidence.last_nonzero.unwrap_or(end))?;
         }
         if self.purpose == Purpose::Write {
             match cut(segment, &found.tip)? {
@@ -351,20 +360,20 @@ impl Opening<'_, '_> {
         if proven || !could_be_new(file.as_ref(), &path)? {
             return Ok(false);
         }
-        drop(file);
-        if self.purpose == Purpose::Write {
-            self.remove(&path)?;
-            self.disk
-                .sync_directory(DIRECTORY)
-                .map_err(|error| Error::io("cannot sync", DIRECTORY, error))?;
-        }
+        self.leftovers.push(path);
         Ok(true)
     }
 
-    fn remove(&mut self, path: &str) -> Result<(), Error> {
-        self.disk.remove(path).map_err(|error| Error::io("cannot remove", path, error))?;
-        self.state.report.removed.push(path.to_owned());
-        Ok(())
+    fn remove_leftovers(&mut self) -> Result<(), Error> {
+        if self.purpose != Purpose::Write || self.leftovers.is_empty() {
+            return Ok(());
+        }
+        for path in self.leftovers.drain(..) {
+            self.disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
+            self.state.report.removed.push(path);
+        }
+        let synced = self.disk.sync_directory(DIRECTORY);
+        synced.map_err(|error| Error::io("cannot sync", DIRECTORY, error))
     }
 
     fn walk(&mut self, segment: &Arc<SegmentFile>, limit: u32) -> Result<Scan, Error> {

@@ -86,7 +86,8 @@ pub(crate) fn scan(segment: &SegmentFile, walk: &mut Walk<'_>) -> Result<Scan, E
         match found_at(&mut window, tip.offset)? {
             Found::Frame(frame) => {
                 let offset = tip.offset;
-                tip = follow(segment, &tip, &frame, offset >= walk.verify_chain_from)?;
+                tip = follow(segment, &tip, &frame, offset >= walk.verify_chain_from)
+                    .map_err(|damage| segment.damaged(offset.into(), &damage))?;
                 (walk.visit)(segment, offset, &frame, &tip)?;
             }
             Found::Attestation(attestation, length) => {
@@ -159,33 +160,28 @@ pub(crate) fn follow(
     tip: &Tip,
     frame: &Frame<'_>,
     verify_chain: bool,
-) -> Result<Tip, Error> {
+) -> Result<Tip, Damage> {
+    const TOO_LONG: Damage = Damage::Bad("the segment is longer than a segment can be");
     let header = &frame.header;
-    let misplaced = |what| segment.damaged(tip.offset.into(), &Damage::Bad(what));
     let first_position = segment.header.id.first_position.saturating_add(header.position_offset.into());
     if first_position != tip.position.saturating_add(1) {
-        return Err(misplaced("a whole frame has another position than the one that comes next"));
+        return Err(Damage::Bad("a whole frame has another position than the one that comes next"));
     }
     if header.recorded_at < tip.recorded_at {
-        return Err(misplaced("a whole frame was recorded before the one in front of it"));
+        return Err(Damage::Bad("a whole frame was recorded before the one in front of it"));
     }
     if header.durable_end > tip.offset {
-        return Err(misplaced("a whole frame claims that more was durable than was written"));
+        return Err(Damage::Bad("a whole frame claims that more was durable than was written"));
     }
-    if verify_chain
-        && chain_after(&tip.chain, first_position, frame)
-            .map_err(|damage| segment.damaged(tip.offset.into(), &damage))?
-            != header.chain
-    {
-        return Err(misplaced("a whole frame does not continue the hash chain"));
+    if verify_chain && chain_after(&tip.chain, first_position, frame)? != header.chain {
+        return Err(Damage::Bad("a whole frame does not continue the hash chain"));
     }
-    let too_long = || misplaced("the segment is longer than a segment can be");
     // Events are counted in 32 bits from the segment's first position.
-    header.position_offset.checked_add(header.events.into()).ok_or_else(too_long)?;
-    let frame_bytes = u32::try_from(header.frame_bytes()).map_err(|_| too_long())?;
+    header.position_offset.checked_add(header.events.into()).ok_or(TOO_LONG)?;
+    let frame_bytes = u32::try_from(header.frame_bytes()).map_err(|_| TOO_LONG)?;
     Ok(Tip {
-        offset: tip.offset.checked_add(frame_bytes).ok_or_else(too_long)?,
-        position: tip.position.checked_add(header.events.into()).ok_or_else(too_long)?,
+        offset: tip.offset.checked_add(frame_bytes).ok_or(TOO_LONG)?,
+        position: tip.position.checked_add(header.events.into()).ok_or(TOO_LONG)?,
         recorded_at: header.recorded_at,
         chain: header.chain,
         frames: tip.frames.saturating_add(1),

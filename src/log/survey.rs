@@ -47,17 +47,18 @@ pub(super) fn check_uninitialised(
     if mark.is_some_and(|mark| mark.position > 0) {
         return Err(missing());
     }
-    for name in list(disk, DIRECTORY)? {
+    let names = list(disk, DIRECTORY)?;
+    for name in &names {
         let path = format!("{DIRECTORY}/{name}");
         let first = SegmentId { first_position: 1, generation: 0 };
         let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
-        if SegmentId::parse(&name) != Some(first) || !could_be_new(file.as_ref(), &path)? {
+        if SegmentId::parse(name) != Some(first) || !could_be_new(file.as_ref(), &path)? {
             return Err(missing());
         }
-        drop(file);
-        if may_remove {
-            disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
-        }
+    }
+    for name in names.iter().filter(|_| may_remove) {
+        let path = format!("{DIRECTORY}/{name}");
+        disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
 use crate::format::{ALIGN, Damage};
 use crate::log::judge::{Verdict, judge};
 use crate::log::repair::{evidence, listing, seal};
-use crate::log::scan::{Found, Tip, Window, attested, chain_after, found_at};
+use crate::log::scan::{Found, Tip, Window, attested, follow, found_at};
 use crate::log::segment::SegmentFile;
 use crate::log::survey::{could_be_new, list, read_manifest, read_mark};
 use crate::report::{Break, VerifyReport};
@@ -180,7 +180,7 @@ impl<'a> Verifier<'a> {
                     self.found(&segment.path, tip.offset.into(), what);
                     break;
                 }
-                Found::Zeros if matches!(end, End::At(_)) => break,
+                Found::Zeros if end == End::At(tip.offset) => break,
                 Found::Zeros | Found::Invalid(Damage::Bad(_))
                     if end == End::Last && self.ends_well(segment, tip.offset)? =>
                 {
@@ -220,23 +220,13 @@ impl<'a> Verifier<'a> {
 
     /// A whole frame: its place, its time and its chain. Whatever it says is where the log goes on.
     fn frame(&mut self, segment: &SegmentFile, tip: &Tip, frame: &Frame<'_>) -> Tip {
-        let header = &frame.header;
-        let first = segment.header.id.first_position.saturating_add(header.position_offset.into());
-        let offset = u64::from(tip.offset);
-        if first != tip.position.saturating_add(1) {
-            self.found(&segment.path, offset, "a frame has another position than the one that comes next");
-        }
-        if header.recorded_at < tip.recorded_at {
-            self.found(&segment.path, offset, "a frame was recorded before the one in front of it");
-        }
-        match chain_after(&tip.chain, first, frame) {
-            Ok(chain) if chain == header.chain => {}
-            Ok(_) => self.found(&segment.path, offset, "a frame does not continue the hash chain"),
-            Err(damage) => self.found(&segment.path, offset, damage),
-        }
         self.report.appends += 1;
-        self.report.events += u64::from(header.events);
-        behind(tip.offset, first, &frame.header, tip)
+        self.report.events += u64::from(frame.header.events);
+        follow(segment, tip, frame, true).unwrap_or_else(|damage| {
+            self.found(&segment.path, tip.offset.into(), damage);
+            let first = segment.header.id.first_position.saturating_add(frame.header.position_offset.into());
+            behind(tip.offset, first, &frame.header, tip)
+        })
     }
 
     /// Frames that were removed on purpose. What the attestation says is where the log goes on.

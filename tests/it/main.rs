@@ -9,6 +9,7 @@ mod append; // versions, every expected version, keys, several entities, limits
 mod close; // close and drop in every order, handles, tickets
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
 mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
+mod corrupt_forged; // right checksums over wrong fields; several breaks; damage under an open store
 mod crash; // crash after every operation of the simulated disk, nested crashes in recovery
 mod durability; // synced and buffered, sync, the clock, heads
 mod fault; // every operation fails once or from then on; short writes; full disks

@@ -234,7 +234,7 @@ pub(crate) fn fingerprint(event: &RecordedEvent) -> u64 {
     (event.entity(), event.scope(), event.kind(), event.schema_version()).hash(&mut hasher);
     event.tags().for_each(|tag| tag.hash(&mut hasher));
     (event.recorded_at(), event.occurred_at(), event.correlation()).hash(&mut hasher);
-    event.payload().unwrap().hash(&mut hasher);
+    event.payload().ok().hash(&mut hasher);
     hasher.finish()
 }
 
