@@ -290,7 +290,7 @@ fn a_segment_without_a_whole_header_was_being_created_or_is_damaged() {
 #[test]
 fn a_sealed_end_is_where_the_log_ends() {
     for behind in [0, 1, 500] {
-        assert_eq!(Case::new().sealed(behind).open().unwrap(), (4, true, None, 0, 2), "{behind}");
+        assert_eq!(Case::new().sealed(behind).open().unwrap(), (4, false, None, 0, 2), "{behind}");
     }
     // But only of the last segment: the next one is created once the file was cut to its seal.
     let Case { disk, .. } = Case::new().sealed(0);
