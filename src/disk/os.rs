@@ -111,6 +111,12 @@ impl OsDisk {
         Ok(OsDisk { path, directory, identity, owner, is_writer: AtomicBool::new(false) })
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The directory that holds `path`, and its name there. Opened anew without following links,
     /// because a subdirectory could have been replaced by one.
     fn place<'a>(&self, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {

@@ -189,7 +189,8 @@ fn proven(mark: &[u8], last: &str) -> (usize, u64) {
 /// The parts of a segment as SPEC.md lays them out: header, frames, seal.
 pub(crate) fn parts(segment: &[u8]) -> Vec<Range<usize>> {
     let salt = u64_at(segment, 72);
-    let mut parts = vec![0..144];
+    let header = 0..144;
+    let mut parts = vec![header];
     loop {
         let start = parts.last().unwrap().end;
         if segment.len() < start + 8 {

@@ -318,7 +318,8 @@ fn check_index(store: &Store, found: &[RecordedEvent], rng: &mut Rng, place: &dy
     let (entity, kind, tag) = (*rng.pick(&ENTITIES), *rng.pick(&KINDS), *rng.pick(&TAGS));
     let scope = *rng.pick(&SCOPES);
     let of_entity = |event: &&RecordedEvent| event.entity() == entity;
-    let asked: [(Query, Box<dyn Fn(&&RecordedEvent) -> bool>); 5] = [
+    type Is<'a> = Box<dyn Fn(&&RecordedEvent) -> bool + 'a>;
+    let asked: [(Query, Is<'_>); 5] = [
         (Query::entity(entity), Box::new(of_entity)),
         (Query::entity_prefix("user:1"), Box::new(|event| event.entity().starts_with("user:1"))),
         (Query::all().kind(kind), Box::new(|event| event.kind() == kind)),

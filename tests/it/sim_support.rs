@@ -184,11 +184,11 @@ impl Planned {
     pub(crate) fn any(rng: &mut Rng, number: u64, filler_max: usize) -> Planned {
         let count = if rng.once_in(4) { 2 + rng.below(4) } else { 1 };
         let several = rng.once_in(2);
-        let first = *rng.pick(&ENTITIES);
+        let first = rng.pick(&ENTITIES);
         let events = (0..count).map(|_| PlannedEvent {
-            entity: if several { *rng.pick(&ENTITIES) } else { first },
+            entity: if several { rng.pick::<&str>(&ENTITIES) } else { first },
             scope: rng.once_in(3).then(|| *rng.pick(&SCOPES)),
-            kind: *rng.pick(&KINDS),
+            kind: rng.pick::<&str>(&KINDS),
             tag: rng.once_in(3).then(|| *rng.pick(&TAGS)),
             filler: if rng.once_in(4) { rng.below(filler_max + 1) } else { rng.below(20) },
         });
