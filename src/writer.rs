@@ -32,11 +32,11 @@ use crate::view::{Point, Segment, View};
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// After a buffered group of several appends the next ones are on their way: so long they are left
-/// to gather. It costs less than to write them one by one, or to sleep and have a caller pay for the
-/// waking. Synced groups need no pause; the sync is one.
-const LINGER: Duration = Duration::from_micros(10);
-const SEVERAL: usize = 4;
+/// After a buffered group of so many appends somebody keeps many in flight, and the next ones are on
+/// their way: so long they are left to gather. It costs less than to write them one by one, or to
+/// sleep and have a caller pay for the waking. Synced groups need no pause; the sync is one.
+const LINGER: Duration = Duration::from_micros(50);
+const SEVERAL: usize = 16;
 
 /// The numbers the writer works with.
 #[derive(Clone)]
