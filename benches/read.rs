@@ -82,6 +82,7 @@ impl<'a> Stored<'a> {
             cell("replay/raw", None, move || self.replay(raw)),
             cell("replay/decoded", Some(decoded), move || self.replay(owned)),
             cell("replay/decoded-borrowed", None, move || self.replay(borrowed)),
+            cell("replay/decoded-by-2-threads", None, move || self.replay_in_halves()),
             cell("decode-without-store", None, move || self.decode()),
             self.stream("stream/raw", raw),
             self.stream("stream/decoded", owned),
@@ -103,6 +104,23 @@ impl<'a> Stored<'a> {
             events += each(self.store.read(Query::all()), look)?;
         }
         assert!(events.is_multiple_of(self.events), "a replay sees every event");
+        Ok(vec![("events_per_s", float(events) / began.elapsed().as_secs_f64())])
+    }
+
+    /// Two threads read and decode one half each, again and again until the time is up.
+    fn replay_in_halves(&self) -> Result<Figures, Error> {
+        let half = self.events / 2;
+        let read = || self.store.read(Query::all());
+        let began = Instant::now();
+        let mut events = 0;
+        while events == 0 || began.elapsed() < self.time {
+            events += std::thread::scope(|scope| {
+                let first = scope.spawn(|| each(read().limit(half), owned));
+                let second = each(read().after(Position::from(half)), owned)?;
+                Ok::<_, Error>(first.join().expect("the other half does not panic")? + second)
+            })?;
+        }
+        assert!(events.is_multiple_of(self.events), "both halves together are every event");
         Ok(vec![("events_per_s", float(events) / began.elapsed().as_secs_f64())])
     }
 

@@ -285,21 +285,21 @@ impl Found {
         last: u64,
     ) -> Result<(), Error> {
         let header = &frame.header;
-        let first = last + 1 - u64::from(header.events);
+        let first = last + 1 - u64::from(header.events());
         let damaged = |what| file.damaged(offset.into(), &Damage::Bad(what));
-        for (index, record) in records(frame.body, header.events).enumerate() {
+        for (index, record) in records(frame.body, header.events()).enumerate() {
             let record = record.map_err(|damage| file.damaged(offset.into(), &damage))?;
             let position = first + u64::try_from(index).expect("at most 65,535");
             let version = header.version(index).into();
-            let follows = self.ledger.learn(record.fields.entity, version, position.into());
+            let follows = self.ledger.learn(record.entity(), version, position.into());
             if !follows && file.header.id.generation == 0 {
                 return Err(damaged("an event's version does not follow its stream's last one"));
             }
         }
-        if let Some(key) = header.key {
+        if let Some(key) = header.key() {
             self.ledger.learn_key(key, first.into());
         }
-        self.enter(file).insert(std::iter::once((offset, frame.clone())))
+        self.enter(file).insert(std::iter::once((offset, *frame)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::event::{EventId, time_of};
 use crate::format::chain::Hash;
-use crate::format::frame::FrameHeader;
+use crate::format::frame::Header;
 use crate::version::{Position, Version};
 
 /// The receipt of an append.
@@ -36,14 +36,14 @@ pub struct Appended {
 }
 
 impl Appended {
-    pub(crate) fn new(header: &FrameHeader<'_>, first: Position) -> Appended {
+    pub(crate) fn new(header: &Header<'_>, first: Position) -> Appended {
         Appended {
             first,
-            events: header.events,
-            first_version: header.first_version.into(),
-            version_table: header.version_table.into(),
-            recorded_at: header.recorded_at,
-            chain: header.chain,
+            events: header.events(),
+            first_version: header.first_version().into(),
+            version_table: header.version_table().into(),
+            recorded_at: header.recorded_at(),
+            chain: header.chain(),
             replayed: false,
         }
     }

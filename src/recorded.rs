@@ -12,8 +12,8 @@ use crate::codec;
 use crate::coordinate::{Coordinate, DEFAULT_SCOPE};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventId, time_of};
-use crate::format::frame::{self, FrameHeader};
-use crate::format::record::{self, Record};
+use crate::format::frame::Header;
+use crate::format::record::{self, Record, Shape};
 use crate::version::{Position, Version};
 
 /// An event of the store.
@@ -43,61 +43,34 @@ pub struct RecordedEvent {
     /// Of the append's first event, and how many events of it stand before this one.
     first: Position,
     index: u16,
-    names: Names,
-    /// Where the payload lies; `None` once erased.
-    payload: Option<Span>,
-}
-
-/// Lengths in bytes of what lies one after the other behind the record's fixed fields.
-#[derive(Clone, Copy)]
-struct Names {
-    entity: u16,
-    scope: u8,
-    kind: u8,
-    tags: u16,
-}
-
-#[derive(Clone, Copy)]
-struct Span {
-    start: u32,
-    bytes: u32,
+    shape: Shape,
 }
 
 impl RecordedEvent {
-    /// The event at `index` of the frame at `frame` in `block`; `body` is where its body begins.
+    /// The event at `index` of the frame at `frame` in `block`, whose record begins at `record`.
+    #[inline(always)]
     pub(crate) fn new(
         block: &Arc<Vec<u8>>,
         frame: usize,
-        body: usize,
+        record: usize,
         first: Position,
         index: u16,
-        record: &Record<'_>,
+        shape: Shape,
     ) -> RecordedEvent {
-        let fields = &record.fields;
-        let end = body + record.end();
         RecordedEvent {
             block: block.clone(),
             frame: short(frame),
-            record: short(body + record.start()),
+            record: short(record),
             first,
             index,
-            names: Names {
-                entity: short(fields.entity.len()),
-                scope: short(fields.scope.len()),
-                kind: short(fields.kind.len()),
-                tags: short(fields.tag_bytes.len()),
-            },
-            payload: record.parts.as_ref().map(|parts| {
-                let bytes = parts.payload.len();
-                Span { start: short(end - bytes), bytes: short(bytes) }
-            }),
+            shape,
         }
     }
 
     /// The event's identity.
     #[must_use]
     pub fn id(&self) -> EventId {
-        self.with_record(|record| record.fields.foreign_id).unwrap_or_else(|| self.derived_id())
+        self.record().foreign_id().unwrap_or_else(|| self.derived_id())
     }
 
     /// Its place in the order of the store.
@@ -115,13 +88,13 @@ impl RecordedEvent {
     /// The entity it tells about.
     #[must_use]
     pub fn entity(&self) -> &str {
-        self.name(0, self.names.entity.into())
+        self.record().entity()
     }
 
     /// The scope it happened in.
     #[must_use]
     pub fn scope(&self) -> &str {
-        match self.name(self.names.entity.into(), self.names.scope.into()) {
+        match self.record().scope() {
             "" => DEFAULT_SCOPE,
             scope => scope,
         }
@@ -136,46 +109,43 @@ impl RecordedEvent {
     /// The kind.
     #[must_use]
     pub fn kind(&self) -> &str {
-        let before = usize::from(self.names.entity) + usize::from(self.names.scope);
-        self.name(before, self.names.kind.into())
+        self.record().kind()
     }
 
     /// The version of the payload's shape.
     #[must_use]
     pub fn schema_version(&self) -> u16 {
-        self.with_record(|record| record.fields.schema_version)
+        self.record().schema_version()
     }
 
     /// The tags, in the order they were given.
     pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
-        let Names { entity, scope, kind, tags } = self.names;
-        let start = self.names_at() + usize::from(entity) + usize::from(scope) + usize::from(kind);
-        record::tags(&self.block[start..start + usize::from(tags)])
+        record::tags(self.record().tag_bytes())
     }
 
     /// When the store took it; never earlier than the event before.
     #[must_use]
     pub fn recorded_at(&self) -> SystemTime {
-        time_of(i64::try_from(self.header().recorded_at).unwrap_or(i64::MAX))
+        time_of(i64::try_from(self.header().recorded_at()).unwrap_or(i64::MAX))
     }
 
     /// When it happened, if the application said so.
     #[must_use]
     pub fn occurred_at(&self) -> Option<SystemTime> {
-        self.with_record(|record| record.fields.occurred_at).map(time_of)
+        self.record().occurred_at().map(time_of)
     }
 
     /// What it belongs to: the id given when it was appended, else the id of its append's first event.
     #[must_use]
     pub fn correlation(&self) -> EventId {
-        self.with_record(|record| record.fields.correlation).unwrap_or_else(|| self.id_at(0))
+        self.record().correlation().unwrap_or_else(|| self.id_at(0))
     }
 
     /// What brought it about, if that was said. [`Cause::InAppend`] comes back as the
     /// [`Cause::Event`] it turned out to be.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
-        self.with_record(|record| record.fields.cause).map(|cause| match cause {
+        self.record().cause().map(|cause| match cause {
             Cause::InAppend(index) => Cause::Event(self.id_at(index)),
             other => other,
         })
@@ -184,7 +154,7 @@ impl RecordedEvent {
     /// The chain hash of the append it belongs to: all history up to here in 32 bytes.
     #[must_use]
     pub fn chain(&self) -> [u8; 32] {
-        self.header().chain
+        self.header().chain()
     }
 
     /// The payload's bytes.
@@ -193,8 +163,7 @@ impl RecordedEvent {
     ///
     /// [`ErrorKind::Erased`] if it was erased.
     pub fn payload(&self) -> Result<&[u8], Error> {
-        let Some(Span { start, bytes }) = self.payload else { return Err(self.erased()) };
-        Ok(&self.block[wide(start)..wide(start) + wide(bytes)])
+        self.record().payload().ok_or_else(|| self.erased())
     }
 
     /// Decodes the payload; the value may borrow from the event.
@@ -212,10 +181,10 @@ impl RecordedEvent {
     ///
     /// As [`RecordedEvent::decode`].
     pub fn metadata<'a, T: Deserialize<'a>>(&'a self) -> Result<Option<T>, Error> {
-        match self.read_record().parts {
+        match self.record().metadata() {
             None => Err(self.erased()),
-            Some(parts) if parts.metadata.is_empty() => Ok(None),
-            Some(parts) => self.decoded("metadata", parts.metadata).map(Some),
+            Some([]) => Ok(None),
+            Some(bytes) => self.decoded("metadata", bytes).map(Some),
         }
     }
 
@@ -246,28 +215,15 @@ impl RecordedEvent {
     /// The id the store gave to the event at `index` of the append.
     fn id_at(&self, index: u16) -> EventId {
         let header = self.header();
-        EventId::derive(header.recorded_at, self.first.plus(index.into()), &header.chain)
+        EventId::derive(header.recorded_at(), self.first.plus(index.into()), &header.chain())
     }
 
-    fn header(&self) -> FrameHeader<'_> {
-        frame::checked_header(&self.block[wide(self.frame)..])
+    fn header(&self) -> Header<'_> {
+        Header::known(&self.block[wide(self.frame)..])
     }
 
-    fn read_record(&self) -> Record<'_> {
-        record::read(&self.block, wide(self.record)).expect("checked when the event was read")
-    }
-
-    fn with_record<T>(&self, look: impl FnOnce(&Record<'_>) -> T) -> T {
-        look(&self.read_record())
-    }
-
-    fn names_at(&self) -> usize {
-        wide(self.record) + record::NAMES
-    }
-
-    fn name(&self, skip: usize, length: usize) -> &str {
-        let start = self.names_at() + skip;
-        std::str::from_utf8(&self.block[start..start + length]).expect("checked when the event was read")
+    fn record(&self) -> Record<'_> {
+        Record::known(&self.block, wide(self.record), self.shape)
     }
 }
 

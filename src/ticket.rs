@@ -149,7 +149,7 @@ impl Resolver {
 /// The answer to an append whose key is known: the receipt of the first one, if it is the same.
 fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
     let found = reader::with_frame(&view.snapshot(), position, |header, body| {
-        let same = header.events == request.events && same_events(body, &request.body, request.events);
+        let same = header.events() == request.events && same_events(body, &request.body, request.events);
         same.then(|| Appended::new(header, position).into_replayed())
     })?;
     found.flatten().ok_or_else(|| {
@@ -166,12 +166,9 @@ fn same_events(first: &[u8], second: &[u8], events: u16) -> bool {
 /// Salts differ by nature, and metadata from try to try. Of an erased event only the public part is
 /// left to compare.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
-    let other_fields = Fields { has_metadata: one.fields.has_metadata, ..other.fields };
-    one.fields == other_fields && (one.private.is_none() || payload(one) == payload(other))
-}
-
-fn payload<'a>(record: &Record<'a>) -> Option<&'a [u8]> {
-    Some(record.parts.as_ref()?.payload)
+    let fields = one.fields();
+    let other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };
+    fields == other_fields && one.payload().is_none_or(|payload| other.payload() == Some(payload))
 }
 
 /// What an append is told that was not answered within the deadline for acknowledgements.

@@ -20,7 +20,7 @@ use crate::append::Request;
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
 use crate::error::{Error, ErrorKind};
-use crate::format::frame::{self, Frame};
+use crate::format::frame::{self};
 use crate::index::Index;
 use crate::log::{Failure, Log, NewFrame};
 use crate::options::{self, Clock, Durability};
@@ -357,7 +357,7 @@ impl Writer {
     fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
         self.ledger.settle(Position::from(self.log.written().position).plus(1));
         let frames = waiting.iter().filter_map(|waiting| match waiting {
-            Waiting::Accepted { offset, .. } => Some((*offset, self.written_frame(*offset))),
+            Waiting::Accepted { offset, .. } => Some((*offset, self.log.written_frame(*offset))),
             _ => None,
         });
         self.segment.insert(frames).expect("what was just encoded can be read");
@@ -387,11 +387,6 @@ impl Writer {
             }
         }
         counters.entities = self.ledger.entities();
-    }
-
-    /// A frame of the group just written, from the buffer it was written from.
-    fn written_frame(&self, offset: u32) -> Frame<'_> {
-        self.log.written_frame(offset).expect("what was just encoded can be read")
     }
 
     /// Takes note of a failure, and forgets what it undid.

@@ -20,9 +20,9 @@ const VERSIONS: u16 = 0x0200;
 /// A reader that does not know one of these bits must not read on.
 const CRITICAL: u16 = 0xFF00;
 
-/// A frame's header, taken apart.
+/// What to write as a frame's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FrameHeader<'a> {
+pub(crate) struct NewHeader<'a> {
     pub(crate) body_bytes: u32,
     pub(crate) body_checksum: u32,
     /// The first event's position, counted from the segment's first.
@@ -39,27 +39,10 @@ pub(crate) struct FrameHeader<'a> {
     pub(crate) version_table: &'a [u8],
 }
 
-impl FrameHeader<'_> {
+impl NewHeader<'_> {
     /// The flags that say what follows the fixed part.
     pub(crate) fn flags_for(key: bool, table: bool) -> u16 {
         if key { KEY } else { 0 }.wrapping_add(if table { VERSIONS } else { 0 })
-    }
-
-    pub(crate) fn header_bytes(&self) -> usize {
-        header_bytes(self.flags, self.events)
-    }
-
-    pub(crate) fn frame_bytes(&self) -> usize {
-        self.header_bytes() + usize::try_from(self.body_bytes).expect("bodies are checked against 16 MiB")
-    }
-
-    /// The version of the event at `index`.
-    pub(crate) fn version(&self, index: usize) -> u64 {
-        if self.version_table.is_empty() {
-            self.first_version.saturating_add(u64::try_from(index).unwrap_or(u64::MAX))
-        } else {
-            u64_at(self.version_table, index * 8)
-        }
     }
 
     /// Appends the header to `out`, for a frame at `mark`'s place.
@@ -99,7 +82,7 @@ pub(crate) fn bytes_needed(bytes: &[u8], mark: u64) -> Option<usize> {
 }
 
 /// Reads and checks the header at the start of `bytes`, which may be longer.
-pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<FrameHeader<'_>, Damage> {
+pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<Header<'_>, Damage> {
     const SHORT: Damage = Damage::Bad("a frame's header is cut off");
     let fixed = bytes.first_chunk::<FIXED>().ok_or(SHORT)?;
     if u64_at(fixed, 0) != mark {
@@ -119,30 +102,103 @@ pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<FrameHeader<'_>, Da
     {
         return Err(Damage::Bad("a frame's header holds an impossible length or count"));
     }
-    Ok(checked_header(header))
+    Ok(Header(header))
 }
 
-/// Takes a header apart that [`read_header`] has accepted before; `bytes` may be longer.
-pub(crate) fn checked_header(bytes: &[u8]) -> FrameHeader<'_> {
-    let fixed = bytes.first_chunk::<FIXED>().expect("the header was checked");
-    let (events, flags) = (u16_at(fixed, 28), u16_at(fixed, 30));
-    let header = &bytes[..header_bytes(flags, events)];
-    let (key, version_table) = match flags & KEY {
-        0 => (None, &header[FIXED..]),
-        _ => (Some(array(header, FIXED)), &header[FIXED + KEY_BYTES..]),
-    };
-    FrameHeader {
-        body_bytes: u32_at(fixed, 12),
-        body_checksum: u32_at(fixed, 16),
-        position_offset: u32_at(fixed, 20),
-        durable_end: u32_at(fixed, 24),
-        events,
-        flags,
-        recorded_at: u64_at(fixed, 32),
-        first_version: u64_at(fixed, 40),
-        chain: array(fixed, CHAIN_AT),
-        key,
-        version_table,
+/// A checked header, read where it lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header<'a>(&'a [u8]);
+
+impl<'a> Header<'a> {
+    /// The header at the start of `bytes`, which may be longer. It was written just now, or
+    /// [`read_header`] has accepted it before.
+    pub(crate) fn known(bytes: &'a [u8]) -> Header<'a> {
+        Header(&bytes[..header_bytes(u16_at(bytes, 30), u16_at(bytes, 28))])
+    }
+
+    pub(crate) fn body_bytes(&self) -> u32 {
+        u32_at(self.0, 12)
+    }
+
+    pub(crate) fn body_checksum(&self) -> u32 {
+        u32_at(self.0, 16)
+    }
+
+    /// The first event's position, counted from the segment's first.
+    pub(crate) fn position_offset(&self) -> u32 {
+        u32_at(self.0, 20)
+    }
+
+    /// How much of this segment was durable when the header was built.
+    pub(crate) fn durable_end(&self) -> u32 {
+        u32_at(self.0, 24)
+    }
+
+    pub(crate) fn events(&self) -> u16 {
+        u16_at(self.0, 28)
+    }
+
+    pub(crate) fn flags(&self) -> u16 {
+        u16_at(self.0, 30)
+    }
+
+    pub(crate) fn recorded_at(&self) -> u64 {
+        u64_at(self.0, 32)
+    }
+
+    pub(crate) fn first_version(&self) -> u64 {
+        u64_at(self.0, 40)
+    }
+
+    pub(crate) fn chain(&self) -> Hash {
+        array(self.0, CHAIN_AT)
+    }
+
+    pub(crate) fn key(&self) -> Option<[u8; KEY_BYTES]> {
+        (self.flags() & KEY != 0).then(|| array(self.0, FIXED))
+    }
+
+    /// A version per event (8 bytes each) where several entities are addressed, else empty.
+    pub(crate) fn version_table(&self) -> &'a [u8] {
+        &self.0[FIXED + if self.flags() & KEY != 0 { KEY_BYTES } else { 0 }..]
+    }
+
+    /// Key and version table, as they enter the chain.
+    pub(crate) fn extension(&self) -> &'a [u8] {
+        &self.0[FIXED..]
+    }
+
+    /// The version of the event at `index`.
+    pub(crate) fn version(&self, index: usize) -> u64 {
+        match self.version_table() {
+            [] => self.first_version().saturating_add(u64::try_from(index).unwrap_or(u64::MAX)),
+            table => u64_at(table, index * 8),
+        }
+    }
+
+    pub(crate) fn header_bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.0.len() + usize::try_from(self.body_bytes()).expect("bodies are checked against 16 MiB")
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fields(&self) -> NewHeader<'a> {
+        NewHeader {
+            body_bytes: self.body_bytes(),
+            body_checksum: self.body_checksum(),
+            position_offset: self.position_offset(),
+            durable_end: self.durable_end(),
+            events: self.events(),
+            flags: self.flags(),
+            recorded_at: self.recorded_at(),
+            first_version: self.first_version(),
+            chain: self.chain(),
+            key: self.key(),
+            version_table: self.version_table(),
+        }
     }
 }
 
@@ -155,33 +211,30 @@ pub(crate) fn repeated_durable_end(bytes: &[u8], mark: u64) -> Option<u32> {
     }
 }
 
-/// The key and version table of a header, as they enter the chain.
-pub(crate) fn extension(header: &[u8]) -> &[u8] {
-    header.get(FIXED..).unwrap_or_default()
-}
-
-/// A frame, checked: header, extension bytes, body.
-#[derive(Clone, Debug)]
+/// A checked frame: header and body.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
-    pub(crate) header: FrameHeader<'a>,
-    pub(crate) extension: &'a [u8],
+    pub(crate) header: Header<'a>,
     pub(crate) body: &'a [u8],
 }
 
-/// Reads and checks the frame at the start of `bytes`, which may be longer.
-pub(crate) fn read(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {
-    let frame = trust(bytes, mark)?;
-    if checksum(&[frame.body]) != frame.header.body_checksum {
-        return Err(Damage::Bad("a frame's body does not fit its checksum"));
+impl<'a> Frame<'a> {
+    /// The frame at the start of `bytes`, which may be longer, that was written there just now.
+    pub(crate) fn known(bytes: &'a [u8]) -> Frame<'a> {
+        let header = Header::known(bytes);
+        Frame { header, body: &bytes[header.header_bytes()..header.frame_bytes()] }
     }
-    Ok(frame)
 }
 
-/// Like [`read`], for bytes that never left memory: the body is taken on trust.
-pub(crate) fn trust(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {
+/// Reads and checks the frame at the start of `bytes`, which may be longer.
+#[inline(always)]
+pub(crate) fn read(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {
     let header = read_header(bytes, mark)?;
-    let header_bytes = header.header_bytes();
-    let body =
-        bytes.get(header_bytes..header.frame_bytes()).ok_or(Damage::Bad("a frame's body is cut off"))?;
-    Ok(Frame { extension: extension(&bytes[..header_bytes]), header, body })
+    let body = bytes
+        .get(header.header_bytes()..header.frame_bytes())
+        .ok_or(Damage::Bad("a frame's body is cut off"))?;
+    if checksum(&[body]) != header.body_checksum() {
+        return Err(Damage::Bad("a frame's body does not fit its checksum"));
+    }
+    Ok(Frame { header, body })
 }

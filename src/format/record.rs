@@ -15,9 +15,12 @@ pub(crate) const PREFIX: usize = 8;
 /// Flags 0, schema version 2, entity length 4, scope length 6, kind length 7, tags 8, zero 9.
 const PUBLIC_FIXED: usize = 10;
 /// Where the names begin in a record: entity, scope, kind and tags, one after the other.
-pub(crate) const NAMES: usize = PREFIX + PUBLIC_FIXED;
+const NAMES: usize = PREFIX + PUBLIC_FIXED;
 /// The random bytes a private part begins with.
 pub(crate) const SALT: usize = 16;
+/// What erasure leaves of a private part: its hash.
+const ERASED_BYTES: usize = 32;
+const ID_BYTES: usize = 16;
 
 const FORM_WHOLE: u8 = 0;
 const FORM_ERASED: u8 = 1;
@@ -36,19 +39,27 @@ const CRITICAL: u16 = 0xFF00;
 /// A reader that does not know one of these passes over what it adds to the end of the public part.
 const ANCILLARY: u16 = 0x00C0;
 
-/// A record, taken apart; everything borrows the body.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A checked record: its bytes, and where its parts lie in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record<'a> {
-    /// Where it starts in its body.
-    start: usize,
-    pub(crate) public: &'a [u8],
-    /// Salt, metadata and payload; `None` once erased.
-    pub(crate) private: Option<&'a [u8]>,
-    /// What erasure left; zero while the private part is there.
-    pub(crate) private_hash: [u8; 32],
-    pub(crate) fields: Fields<'a>,
-    /// The private part, taken apart; `None` once erased.
-    pub(crate) parts: Option<Private<'a>>,
+    bytes: &'a [u8],
+    shape: Shape,
+}
+
+/// Where the parts of a checked record lie: small enough to be kept with every event that is read,
+/// so that nothing is taken apart twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    flags: u16,
+    public: u16,
+    entity: u16,
+    scope: u8,
+    kind: u8,
+    tags: u16,
+    is_erased: bool,
+    private: u32,
+    /// The last bytes of the private part.
+    payload: u32,
 }
 
 /// The public part, taken apart.
@@ -66,13 +77,6 @@ pub(crate) struct Fields<'a> {
     pub(crate) foreign_id: Option<EventId>,
     pub(crate) cause: Option<Cause>,
     pub(crate) has_metadata: bool,
-}
-
-/// What erasure takes away, without the salt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Private<'a> {
-    pub(crate) metadata: &'a [u8],
-    pub(crate) payload: &'a [u8],
 }
 
 /// What to write as a record. The salt is left zero; [`salt_place`] finds it.
@@ -179,107 +183,102 @@ pub(crate) fn content(record: &[u8]) -> Hash {
     chain::record_content(public, blake3::hash(private).as_bytes())
 }
 
-/// Takes the record at `start` apart.
+/// Reads and checks the record at `start`.
 pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
-    const SHORT: Damage = Damage::Bad("an event record is longer than its frame");
-    let rest = body.get(start..).ok_or(SHORT)?;
-    let prefix = rest.get(..PREFIX).ok_or(SHORT)?;
-    let (private_bytes, public_bytes) = (wide(u32_at(prefix, 0)), usize::from(u16_at(prefix, 4)));
-    let (public, rest) = rest[PREFIX..].split_at_checked(public_bytes).ok_or(SHORT)?;
-    let (stored, _) = rest.split_at_checked(private_bytes).ok_or(SHORT)?;
-    let (private, private_hash) = match (prefix[6], prefix[7]) {
-        (FORM_WHOLE, 0) if private_bytes >= SALT => (Some(stored), [0; 32]),
-        (FORM_ERASED, 0) if private_bytes == 32 => (None, array(stored, 0)),
-        (FORM_WHOLE | FORM_ERASED, _) => {
-            return Err(Damage::Bad("an event record's private part has a wrong length"));
-        }
-        (form, _) => return Err(Damage::Newer(format!("event record form {form}"))),
-    };
-    let fields = read_public(public)?;
-    let parts = private.map(|private| read_private(private, fields.has_metadata)).transpose()?;
-    Ok(Record { start, public, private, private_hash, fields, parts })
+    let bytes = body.get(start..).ok_or(LONG)?;
+    let shape = Shape::of(bytes)?;
+    Ok(Record { bytes: &bytes[..shape.bytes()], shape })
 }
 
-fn read_public(public: &[u8]) -> Result<Fields<'_>, Damage> {
-    const SHORT: Damage = Damage::Bad("an event record's public part is too short");
-    let fixed = public.get(..PUBLIC_FIXED).ok_or(SHORT)?;
-    let flags = u16_at(fixed, 0);
-    if flags & CRITICAL != 0 {
-        return Err(Damage::Newer(format!("event record flags {flags:#06x}")));
+const LONG: Damage = Damage::Bad("an event record is longer than its frame");
+const SHORT: Damage = Damage::Bad("an event record's public part is too short");
+
+impl Shape {
+    /// Checks the record at the start of `bytes`, which may be longer.
+    #[inline(always)]
+    fn of(bytes: &[u8]) -> Result<Shape, Damage> {
+        let prefix = bytes.first_chunk::<PREFIX>().ok_or(LONG)?;
+        let (private, public) = (u32_at(prefix, 0), u16_at(prefix, 4));
+        let (public_part, rest) = bytes[PREFIX..].split_at_checked(public.into()).ok_or(LONG)?;
+        let private_part = rest.get(..wide(private)).ok_or(LONG)?;
+        let is_erased = match (prefix[6], prefix[7]) {
+            (FORM_WHOLE, 0) if private_part.len() >= SALT => false,
+            (FORM_ERASED, 0) if private_part.len() == ERASED_BYTES => true,
+            (FORM_WHOLE | FORM_ERASED, _) => {
+                return Err(Damage::Bad("an event record's private part has a wrong length"));
+            }
+            (form, _) => return Err(Damage::Newer(format!("event record form {form}"))),
+        };
+        let fixed = public_part.first_chunk::<PUBLIC_FIXED>().ok_or(SHORT)?;
+        let flags = u16_at(fixed, 0);
+        if flags & CRITICAL != 0 {
+            return Err(Damage::Newer(format!("event record flags {flags:#06x}")));
+        }
+        let (entity, scope, kind) = (u16_at(fixed, 4), fixed[6], fixed[7]);
+        let rest = check_names(&public_part[PUBLIC_FIXED..], [entity, scope.into(), kind.into()])?;
+        let (tags, rest) = check_tags(rest, fixed[8])?;
+        let rest = rest.get(optional_bytes(flags) + cause_bytes(flags)..).ok_or(SHORT)?;
+        if flags & ANCILLARY == 0 && !rest.is_empty() {
+            return Err(Damage::Bad("an event record's public part is longer than its fields"));
+        }
+        let payload = if is_erased { 0 } else { check_private(private_part, private, flags)? };
+        Ok(Shape { flags, public, entity, scope, kind, tags, is_erased, private, payload })
     }
-    let mut rest = Rest(&public[PUBLIC_FIXED..]);
-    let entity = rest.text(usize::from(u16_at(fixed, 4)))?;
-    let scope = rest.text(usize::from(fixed[6]))?;
-    let kind = rest.text(usize::from(fixed[7]))?;
-    let tag_bytes = rest.tags(fixed[8])?;
-    let correlation = rest.when(flags & CORRELATION != 0, Rest::id)?;
-    let occurred_at = rest.when(flags & OCCURRED_AT != 0, |rest| Ok(i64_at(rest.take(8)?, 0)))?;
-    let foreign_id = rest.when(flags & FOREIGN_ID != 0, Rest::id)?;
-    let cause = rest.cause((flags & CAUSE_MASK) >> CAUSE_SHIFT)?;
-    if flags & ANCILLARY == 0 && !rest.0.is_empty() {
-        return Err(Damage::Bad("an event record's public part is longer than its fields"));
+
+    /// How long the record is.
+    pub(crate) fn bytes(&self) -> usize {
+        PREFIX + usize::from(self.public) + wide(self.private)
     }
-    let has_metadata = flags & METADATA != 0;
-    let schema_version = u16_at(fixed, 2);
-    Ok(Fields {
-        schema_version,
-        entity,
-        scope,
-        kind,
-        tag_bytes,
-        correlation,
-        occurred_at,
-        foreign_id,
-        cause,
-        has_metadata,
-    })
 }
 
-/// What of the public part is still to be read.
-struct Rest<'a>(&'a [u8]);
+/// Checks the names at the start of `public`, one after the other; returns what follows.
+fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Damage> {
+    const BAD: Damage = Damage::Bad("a name is not UTF-8");
+    let [entity, scope, kind] = lengths.map(usize::from);
+    let (names, rest) = public.split_at_checked(entity + scope + kind).ok_or(SHORT)?;
+    // In one go, and that no character lies across a border: each name is UTF-8, then.
+    let names = std::str::from_utf8(names).map_err(|_| BAD)?;
+    let is_parted = names.is_char_boundary(entity) && names.is_char_boundary(entity + scope);
+    if is_parted { Ok(rest) } else { Err(BAD) }
+}
 
-impl<'a> Rest<'a> {
-    fn take(&mut self, bytes: usize) -> Result<&'a [u8], Damage> {
-        let (piece, rest) = self
-            .0
-            .split_at_checked(bytes)
-            .ok_or(Damage::Bad("an event record's public part is too short"))?;
-        self.0 = rest;
-        Ok(piece)
+/// Checks `count` tags at the start of `public`; returns how many bytes they are, and what follows.
+fn check_tags(public: &[u8], count: u8) -> Result<(u16, &[u8]), Damage> {
+    let mut rest = public;
+    for _ in 0..count {
+        let (length, behind) = rest.split_first().ok_or(SHORT)?;
+        let (tag, behind) = behind.split_at_checked(usize::from(*length)).ok_or(SHORT)?;
+        std::str::from_utf8(tag).map_err(|_| Damage::Bad("a name is not UTF-8"))?;
+        rest = behind;
     }
+    let bytes = u16::try_from(public.len() - rest.len()).map_err(|_| LONG)?;
+    Ok((bytes, rest))
+}
 
-    fn text(&mut self, bytes: usize) -> Result<&'a str, Damage> {
-        std::str::from_utf8(self.take(bytes)?).map_err(|_| Damage::Bad("a name is not UTF-8"))
+/// How many bytes the payload at the end of a private part has.
+fn check_private(part: &[u8], bytes: u32, flags: u16) -> Result<u32, Damage> {
+    const BAD: Damage = Damage::Bad("an event's metadata is longer than its record");
+    let salt = u32::try_from(SALT).expect("16");
+    let behind = bytes.checked_sub(salt).ok_or(BAD)?;
+    if flags & METADATA == 0 {
+        return Ok(behind);
     }
+    let length = part.get(SALT..SALT + 4).ok_or(BAD)?;
+    behind.checked_sub(4).and_then(|rest| rest.checked_sub(u32_at(length, 0))).ok_or(BAD)
+}
 
-    fn tags(&mut self, count: u8) -> Result<&'a [u8], Damage> {
-        let start = self.0;
-        for _ in 0..count {
-            let length = self.take(1)?[0];
-            self.text(usize::from(length))?;
-        }
-        Ok(&start[..start.len() - self.0.len()])
-    }
+/// How many bytes the fields have whose presence these flags tell, all but the cause. They stand in
+/// the order of their bits, so those before one are the ones of the lower bits.
+fn optional_bytes(flags: u16) -> usize {
+    let sizes = [(CORRELATION, ID_BYTES), (OCCURRED_AT, 8), (FOREIGN_ID, ID_BYTES)];
+    sizes.iter().map(|(flag, bytes)| if flags & flag != 0 { *bytes } else { 0 }).sum()
+}
 
-    fn id(&mut self) -> Result<EventId, Damage> {
-        Ok(EventId::from_bytes(array(self.take(16)?, 0)))
-    }
-
-    fn cause(&mut self, form: u16) -> Result<Option<Cause>, Damage> {
-        Ok(match form {
-            CAUSE_EVENT => Some(Cause::Event(self.id()?)),
-            CAUSE_IN_APPEND => Some(Cause::InAppend(u16_at(self.take(2)?, 0))),
-            CAUSE_PREVIOUS => Some(Cause::PreviousInStream),
-            _ => None,
-        })
-    }
-
-    fn when<T>(
-        &mut self,
-        present: bool,
-        read: impl FnOnce(&mut Rest<'a>) -> Result<T, Damage>,
-    ) -> Result<Option<T>, Damage> {
-        present.then(|| read(self)).transpose()
+fn cause_bytes(flags: u16) -> usize {
+    match (flags & CAUSE_MASK) >> CAUSE_SHIFT {
+        CAUSE_EVENT => ID_BYTES,
+        CAUSE_IN_APPEND => 2,
+        _ => 0,
     }
 }
 
@@ -294,33 +293,130 @@ pub(crate) fn tags(mut bytes: &[u8]) -> impl Iterator<Item = &str> + Clone {
 }
 
 impl<'a> Record<'a> {
+    /// The record that begins at `start`, whose shape was found there before.
+    pub(crate) fn known(bytes: &'a [u8], start: usize, shape: Shape) -> Record<'a> {
+        Record { bytes: &bytes[start..start + shape.bytes()], shape }
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// What outlives erasure.
+    pub(crate) fn public(&self) -> &'a [u8] {
+        &self.bytes[PREFIX..self.private_at()]
+    }
+
+    /// Salt, metadata and payload; `None` once erased.
+    pub(crate) fn private(&self) -> Option<&'a [u8]> {
+        (!self.shape.is_erased).then(|| &self.bytes[self.private_at()..])
+    }
+
     /// What the chain takes of it: erasure leaves the private part's hash, which is all it needs.
     pub(crate) fn content(&self) -> Hash {
-        let hash = self.private.map_or(self.private_hash, |private| *blake3::hash(private).as_bytes());
-        chain::record_content(self.public, &hash)
+        let private = &self.bytes[self.private_at()..];
+        let hash = if self.shape.is_erased { array(private, 0) } else { *blake3::hash(private).as_bytes() };
+        chain::record_content(self.public(), &hash)
     }
 
-    /// Where it starts in its body.
-    pub(crate) fn start(&self) -> usize {
-        self.start
+    pub(crate) fn schema_version(&self) -> u16 {
+        u16_at(self.bytes, PREFIX + 2)
     }
 
-    /// Where the record ends in the body, and the next one starts.
-    pub(crate) fn end(&self) -> usize {
-        let private_bytes = self.private.map_or(self.private_hash.len(), <[u8]>::len);
-        self.start + PREFIX + self.public.len() + private_bytes
+    pub(crate) fn entity(&self) -> &'a str {
+        self.name(0, self.shape.entity.into())
     }
-}
 
-fn read_private(private: &[u8], has_metadata: bool) -> Result<Private<'_>, Damage> {
-    let rest = &private[SALT..];
-    if !has_metadata {
-        return Ok(Private { metadata: &[], payload: rest });
+    /// Empty for the default scope.
+    pub(crate) fn scope(&self) -> &'a str {
+        self.name(self.shape.entity.into(), self.shape.scope.into())
     }
-    const SHORT: Damage = Damage::Bad("an event's metadata is longer than its record");
-    let (length, rest) = rest.split_at_checked(4).ok_or(SHORT)?;
-    let (metadata, payload) = rest.split_at_checked(wide(u32_at(length, 0))).ok_or(SHORT)?;
-    Ok(Private { metadata, payload })
+
+    pub(crate) fn kind(&self) -> &'a str {
+        let before = usize::from(self.shape.entity) + usize::from(self.shape.scope);
+        self.name(before, self.shape.kind.into())
+    }
+
+    /// Length-prefixed; [`tags`] takes them apart.
+    pub(crate) fn tag_bytes(&self) -> &'a [u8] {
+        let end = self.optional_at();
+        &self.bytes[end - usize::from(self.shape.tags)..end]
+    }
+
+    pub(crate) fn correlation(&self) -> Option<EventId> {
+        self.optional(CORRELATION).map(|at| self.id(at))
+    }
+
+    pub(crate) fn occurred_at(&self) -> Option<i64> {
+        self.optional(OCCURRED_AT).map(|at| i64_at(self.bytes, at))
+    }
+
+    pub(crate) fn foreign_id(&self) -> Option<EventId> {
+        self.optional(FOREIGN_ID).map(|at| self.id(at))
+    }
+
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        let at = self.optional_at() + optional_bytes(self.shape.flags);
+        match (self.shape.flags & CAUSE_MASK) >> CAUSE_SHIFT {
+            CAUSE_EVENT => Some(Cause::Event(self.id(at))),
+            CAUSE_IN_APPEND => Some(Cause::InAppend(u16_at(self.bytes, at))),
+            CAUSE_PREVIOUS => Some(Cause::PreviousInStream),
+            _ => None,
+        }
+    }
+
+    /// Empty if there is none; `None` once erased.
+    pub(crate) fn metadata(&self) -> Option<&'a [u8]> {
+        let before = self.private()?.len().checked_sub(wide(self.shape.payload))?;
+        // The salt, the length, the metadata; without any, the salt alone.
+        Some(self.private()?.get(SALT + 4..before).unwrap_or_default())
+    }
+
+    /// `None` once erased.
+    pub(crate) fn payload(&self) -> Option<&'a [u8]> {
+        (!self.shape.is_erased).then(|| &self.bytes[self.bytes.len() - wide(self.shape.payload)..])
+    }
+
+    /// The public part, taken apart.
+    pub(crate) fn fields(&self) -> Fields<'a> {
+        Fields {
+            schema_version: self.schema_version(),
+            entity: self.entity(),
+            scope: self.scope(),
+            kind: self.kind(),
+            tag_bytes: self.tag_bytes(),
+            correlation: self.correlation(),
+            occurred_at: self.occurred_at(),
+            foreign_id: self.foreign_id(),
+            cause: self.cause(),
+            has_metadata: self.shape.flags & METADATA != 0,
+        }
+    }
+
+    fn private_at(&self) -> usize {
+        PREFIX + usize::from(self.shape.public)
+    }
+
+    fn name(&self, skip: usize, length: usize) -> &'a str {
+        let start = NAMES + skip;
+        std::str::from_utf8(&self.bytes[start..start + length]).expect("checked when the record was read")
+    }
+
+    /// Where the optional fields begin.
+    fn optional_at(&self) -> usize {
+        let Shape { entity, scope, kind, tags, .. } = self.shape;
+        NAMES + usize::from(entity) + usize::from(scope) + usize::from(kind) + usize::from(tags)
+    }
+
+    /// Where the optional field of this flag lies.
+    fn optional(&self, flag: u16) -> Option<usize> {
+        let flags = self.shape.flags;
+        (flags & flag != 0).then(|| self.optional_at() + optional_bytes(flags & (flag - 1)))
+    }
+
+    fn id(&self, at: usize) -> EventId {
+        EventId::from_bytes(array(self.bytes, at))
+    }
 }
 
 /// A 32-bit length as one for slices.
@@ -334,21 +430,50 @@ pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<R
     let mut left = events;
     std::iter::from_fn(move || {
         left = left.checked_sub(1)?;
-        let record = read(body, start).and_then(|record| {
-            start = record.end();
-            let rest = body.get(start..).unwrap_or_default();
-            let ends_well = left > 0 || (rest.len() < super::ALIGN && rest.iter().all(|byte| *byte == 0));
-            match record.fields.cause {
-                _ if !ends_well => Err(Damage::Bad("a frame's body holds more than its events")),
-                Some(Cause::InAppend(index)) if index >= events => {
-                    Err(Damage::Bad("an event's cause is one that its append does not have"))
-                }
-                _ => Ok(record),
+        let record = read_in(body, start, events).and_then(|record| {
+            start += record.bytes.len();
+            if left == 0 {
+                ends_well(body, start)?
             }
+            Ok(record)
         });
         if record.is_err() {
             left = 0;
         }
         Some(record)
     })
+}
+
+/// Where the records of a body begin, by looking at their lengths only: exactly `events` of them.
+pub(crate) fn lay_out(body: &[u8], events: u16, starts: &mut Vec<usize>) -> Result<(), Damage> {
+    starts.clear();
+    let mut start = 0;
+    for _ in 0..events {
+        starts.push(start);
+        let prefix = body.get(start..).and_then(|rest| rest.first_chunk::<PREFIX>()).ok_or(LONG)?;
+        start += PREFIX + usize::from(u16_at(prefix, 4)) + wide(u32_at(prefix, 0));
+    }
+    ends_well(body, start)
+}
+
+/// Reads and checks the record at `start` of the body of an append of `events`.
+#[inline(always)]
+pub(crate) fn read_in(body: &[u8], start: usize, events: u16) -> Result<Record<'_>, Damage> {
+    let record = read(body, start)?;
+    match record.cause() {
+        Some(Cause::InAppend(index)) if index >= events => {
+            Err(Damage::Bad("an event's cause is one that its append does not have"))
+        }
+        _ => Ok(record),
+    }
+}
+
+/// That nothing but zeros for the alignment follows the last record.
+fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
+    let rest = body.get(end..).ok_or(LONG)?;
+    if rest.len() < super::ALIGN && rest.iter().all(|byte| *byte == 0) {
+        Ok(())
+    } else {
+        Err(Damage::Bad("a frame's body holds more than its events"))
+    }
 }

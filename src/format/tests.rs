@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link};
-use super::frame::{self, Frame, FrameHeader};
+use super::frame::{self, Frame, NewHeader};
 use super::manifest::{Lineage, Manifest, SealedSegment};
 use super::mark::{self, Mark};
-use super::record::{self, Fields, NewRecord, Private, Record, records};
+use super::record::{self, Fields, NewRecord, Record, records};
 use super::segment::{Attestation, HEADER, Seal, SegmentHeader, SegmentId};
 use super::{aligned, checksum};
 use crate::disk::{Disk, SimDisk};
@@ -112,7 +112,7 @@ fn golden_frame_of_one_event() {
         Notes::frame,
     );
     let frame = story.frame(0);
-    let expected = FrameHeader {
+    let expected = NewHeader {
         body_bytes: 80,
         body_checksum: checksum(&[frame.body]),
         position_offset: 0,
@@ -121,16 +121,16 @@ fn golden_frame_of_one_event() {
         flags: 0,
         recorded_at: START + SECOND,
         first_version: 1,
-        chain: frame.header.chain,
+        chain: frame.header.chain(),
         key: None,
         version_table: &[],
     };
-    assert_eq!(frame.header, expected);
+    assert_eq!(frame.header.fields(), expected);
     check_encoding(&story, 0);
     let record = record_at(&frame, 0);
-    assert_eq!(record.fields, fields("account:alice", "account.opened"));
-    let private = Private { metadata: &[], payload: b"\x81\xa5owner\xa5Alice" };
-    assert_eq!(record.parts, Some(private));
+    assert_eq!(record.fields(), fields("account:alice", "account.opened"));
+    assert_eq!(record.metadata(), Some(&[][..]));
+    assert_eq!(record.payload(), Some(&b"\x81\xa5owner\xa5Alice"[..]));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn golden_frame_with_everything() {
     let frame = story.frame(1);
     let versions: Vec<u8> = [2_u64, 1, 2].iter().flat_map(|version| version.to_le_bytes()).collect();
     let key: Hash = *blake3::hash(b"transfer-17").as_bytes();
-    let expected = FrameHeader {
+    let expected = NewHeader {
         body_bytes: 320,
         body_checksum: checksum(&[frame.body]),
         position_offset: 1,
@@ -155,15 +155,15 @@ fn golden_frame_with_everything() {
         flags: 0x0300,
         recorded_at: START + 2 * SECOND,
         first_version: 2,
-        chain: frame.header.chain,
+        chain: frame.header.chain(),
         key: key.first_chunk().copied(),
         version_table: &versions,
     };
-    assert_eq!(frame.header, expected);
+    assert_eq!(frame.header.fields(), expected);
     assert_eq!([0, 1, 2].map(|index| frame.header.version(index)), [2, 1, 2]);
     check_encoding(&story, 1);
 
-    let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain);
+    let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain());
     let withdrawn = Fields {
         scope: "tenant:acme",
         tag_bytes: b"\x0btransfer:17\x06urgent",
@@ -178,10 +178,10 @@ fn golden_frame_with_everything() {
     let deposited =
         Fields { cause: Some(Cause::PreviousInStream), ..fields("account:bob", "account.deposited") };
     let found = [0, 1, 2].map(|index| record_at(&frame, index));
-    assert_eq!(found.each_ref().map(|record| record.fields), [withdrawn, opened, deposited]);
+    assert_eq!(found.each_ref().map(|record| record.fields()), [withdrawn, opened, deposited]);
     assert_eq!(record::tags(withdrawn.tag_bytes).collect::<Vec<_>>(), ["transfer:17", "urgent"]);
-    let private = Private { metadata: b"\xa8by phone", payload: b"\x81\xa5cents\xcd\x01\xf4" };
-    assert_eq!(found[0].parts, Some(private));
+    assert_eq!(found[0].metadata(), Some(&b"\xa8by phone"[..]));
+    assert_eq!(found[0].payload(), Some(&b"\x81\xa5cents\xcd\x01\xf4"[..]));
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn golden_seal() {
         last_recorded_at: START + 3 * SECOND,
         frames: 3,
         events: 6,
-        chain: last.header.chain,
+        chain: last.header.chain(),
     };
     assert!(story.header.is_seal(story.seal_bytes(), wide(at)));
     assert_eq!(Seal::read(story.seal_bytes()).unwrap(), expected);
@@ -266,18 +266,18 @@ fn golden_erased_event() {
     let original = Story::read();
     let (whole, erased) = (original.frame(0), story.frame(0));
     let (before, after) = (record_at(&whole, 0), record_at(&erased, 0));
-    assert_eq!((after.public, after.private), (before.public, None));
-    assert_eq!(after.private_hash, *blake3::hash(before.private.unwrap()).as_bytes());
+    assert_eq!((after.public(), after.private()), (before.public(), None));
+    assert_eq!((after.content(), after.payload(), after.metadata()), (before.content(), None, None));
     assert_eq!(after.content(), before.content());
-    assert_eq!(erased.header.chain, whole.header.chain);
-    assert_eq!(chain_of(&erased, 1, &original.header.chain_before), whole.header.chain);
+    assert_eq!(erased.header.chain(), whole.header.chain());
+    assert_eq!(chain_of(&erased, 1, &original.header.chain_before), whole.header.chain());
 }
 
 #[test]
 fn golden_event_id() {
     let story = Story::read();
     let frame = story.frame(1);
-    let id = EventId::derive(frame.header.recorded_at, 3.into(), &frame.header.chain);
+    let id = EventId::derive(frame.header.recorded_at(), 3.into(), &frame.header.chain());
     check_text("event-id", "The derived id of the event at position 3", 0, id.as_bytes(), |notes| {
         notes.take(6, "milliseconds of recorded-at: 1767323047000 = 019b7ca99458, big-endian");
         notes.take(2, "version 7 in the first four bits, then position bits 47 to 36");
@@ -288,7 +288,7 @@ fn golden_event_id() {
     assert_eq!(uuid >> 80, 1_767_323_047_000);
     assert_eq!((uuid >> 76 & 0xF, uuid >> 62 & 0b11), (7, 0b10));
     assert_eq!((uuid >> 64 & 0xFFF) << 36 | uuid >> 26 & 0xF_FFFF_FFFF, 3);
-    let chain = u32::from_be_bytes(*frame.header.chain.first_chunk().unwrap());
+    let chain = u32::from_be_bytes(*frame.header.chain().first_chunk().unwrap());
     assert_eq!(uuid & 0x3FF_FFFF, u128::from(chain & 0x3FF_FFFF));
 }
 
@@ -318,21 +318,21 @@ fn golden_chain() {
     let only = record_at(&one, 0);
     let contents = [0, 1, 2].map(|index| record_at(&full, index).content());
     let body = body_content(&contents);
-    let extended = extended_content(&body, full.extension);
-    let private = blake3::hash(only.private.unwrap());
+    let extended = extended_content(&body, full.header.extension());
+    let private = blake3::hash(only.private().unwrap());
     let pieces: [(&[u8], &str); 12] = [
         (&start, "genesis: BLAKE3(03, store id)"),
         (private.as_bytes(), "private hash: BLAKE3(private part)"),
         (&only.content(), "content: BLAKE3(00, public part, private hash)"),
         (&block(&only.content(), &assigned(&one, 1)), "the block: content, assigned fields, zeros"),
-        (&one.header.chain, "chain: BLAKE3 of the block, keyed by the genesis"),
+        (&one.header.chain(), "chain: BLAKE3 of the block, keyed by the genesis"),
         (&contents[0], "content of event 0"),
         (&contents[1], "content of event 1"),
         (&contents[2], "content of event 2"),
         (&body, "content of the body: BLAKE3(01, the three)"),
         (&extended, "extended content: BLAKE3(02, content of the body, key, version table)"),
         (&block(&extended, &assigned(&full, 2)), "the block: extended content, assigned fields, zeros"),
-        (&full.header.chain, "chain: BLAKE3 of the block, keyed by the chain before"),
+        (&full.header.chain(), "chain: BLAKE3 of the block, keyed by the chain before"),
     ];
     let bytes: Vec<u8> = pieces.iter().flat_map(|(piece, _)| piece.iter().copied()).collect();
     check_text("chain", "The chain over the first two frames, step by step", 0, &bytes, |notes| {
@@ -348,12 +348,12 @@ fn golden_chain() {
     // Once more by the letter of the specification, without the code it is about.
     let hash = |pieces: &[&[u8]]| -> Hash { blake3::hash(&pieces.concat()).into() };
     assert_eq!(start, hash(&[&[3], &story.header.store_id]));
-    let content = hash(&[&[0], only.public, &hash(&[only.private.unwrap()])]);
+    let content = hash(&[&[0], only.public(), &hash(&[only.private().unwrap()])]);
     let first: Hash = blake3::keyed_hash(&start, &block(&content, &assigned(&one, 1))).into();
-    assert_eq!(one.header.chain, first);
-    let content = hash(&[&[2], &hash(&[&[1], contents.as_flattened()]), full.extension]);
+    assert_eq!(one.header.chain(), first);
+    let content = hash(&[&[2], &hash(&[&[1], contents.as_flattened()]), full.header.extension()]);
     let second: Hash = blake3::keyed_hash(&first, &block(&content, &assigned(&full, 2))).into();
-    assert_eq!(full.header.chain, second);
+    assert_eq!(full.header.chain(), second);
     assert_eq!(chain_of(&full, 2, &first), second);
 }
 
@@ -408,11 +408,11 @@ fn rewritten_segment(original: &Story) -> Vec<u8> {
     let erased = erased_body(&original.frame(0));
     for (index, body) in [erased, original.frame(1).body.to_vec()].iter().enumerate() {
         let place = out.len();
-        let moved = FrameHeader {
+        let moved = NewHeader {
             body_bytes: u32::try_from(body.len()).unwrap(),
             body_checksum: checksum(&[body]),
             durable_end: u32::try_from(place).unwrap(),
-            ..original.frame(index).header
+            ..original.frame(index).header.fields()
         };
         moved.write(&mut out, header.frame_mark(wide(place)));
         out.extend_from_slice(body);
@@ -427,9 +427,10 @@ fn rewritten_segment(original: &Story) -> Vec<u8> {
 /// The one record of a frame, without its private part.
 fn erased_body(frame: &Frame<'_>) -> Vec<u8> {
     let record = record_at(frame, 0);
-    let public_bytes = u16::try_from(record.public.len()).unwrap();
-    let mut body = [&32_u32.to_le_bytes()[..], &public_bytes.to_le_bytes(), &[1, 0], record.public].concat();
-    body.extend_from_slice(blake3::hash(record.private.unwrap()).as_bytes());
+    let public_bytes = u16::try_from(record.public().len()).unwrap();
+    let mut body =
+        [&32_u32.to_le_bytes()[..], &public_bytes.to_le_bytes(), &[1, 0], record.public()].concat();
+    body.extend_from_slice(blake3::hash(record.private().unwrap()).as_bytes());
     body.resize(aligned(body.len()), 0);
     body
 }
@@ -441,10 +442,10 @@ fn attestation(original: &Story) -> Attestation<'static> {
         last_position: 6,
         events: 2,
         made_at: START + 10 * SECOND,
-        last_recorded_at: removed.recorded_at,
-        chain_before: before.chain,
-        chain_after: removed.chain,
-        digest: *blake3::hash(&removed.chain).as_bytes(),
+        last_recorded_at: removed.recorded_at(),
+        chain_before: before.chain(),
+        chain_after: removed.chain(),
+        digest: *blake3::hash(&removed.chain()).as_bytes(),
         text: "orders are kept for a year; by admin",
     }
 }
@@ -478,42 +479,42 @@ fn rewritten_manifest() -> Manifest {
 fn check_encoding(story: &Story, index: usize) {
     let frame = story.frame(index);
     let mut out = Vec::new();
-    frame.header.write(&mut out, story.mark(index));
+    frame.header.fields().write(&mut out, story.mark(index));
     assert_eq!(out.len(), frame.header.header_bytes());
     let body = out.len();
-    for found in records(frame.body, frame.header.events) {
+    for found in records(frame.body, frame.header.events()) {
         let found = found.unwrap();
-        let Private { metadata, payload } = found.parts.unwrap();
+        let (metadata, payload) = (found.metadata().unwrap(), found.payload().unwrap());
         let start = out.len() - body;
-        record::write(&mut out, &NewRecord { fields: found.fields, metadata, payload }).unwrap();
+        record::write(&mut out, &NewRecord { fields: found.fields(), metadata, payload }).unwrap();
         let salt = record::salt_place(&out[body..], start);
-        out[body..][salt].copy_from_slice(&found.private.unwrap()[..record::SALT]);
-        assert_eq!(out.len() - body, found.end());
+        out[body..][salt].copy_from_slice(&found.private().unwrap()[..record::SALT]);
+        assert_eq!(out.len() - body - start, found.shape().bytes());
     }
     out.resize(aligned(out.len()), 0);
     assert_eq!(out, story.frame_bytes(index));
 }
 
 fn record_at<'a>(frame: &Frame<'a>, index: usize) -> Record<'a> {
-    records(frame.body, frame.header.events).nth(index).unwrap().unwrap()
+    records(frame.body, frame.header.events()).nth(index).unwrap().unwrap()
 }
 
 fn assigned(frame: &Frame<'_>, position: u64) -> Assigned {
     let header = &frame.header;
     Assigned {
         position,
-        recorded_at: header.recorded_at,
-        first_version: header.first_version,
-        events: header.events,
-        flags: header.flags,
+        recorded_at: header.recorded_at(),
+        first_version: header.first_version(),
+        events: header.events(),
+        flags: header.flags(),
     }
 }
 
 /// The chain a frame at `position` has, recomputed from its bytes.
 fn chain_of(frame: &Frame<'_>, position: u64, before: &Hash) -> Hash {
     let contents: Vec<Hash> =
-        records(frame.body, frame.header.events).map(|record| record.unwrap().content()).collect();
-    let content = extended_content(&body_content(&contents), frame.extension);
+        records(frame.body, frame.header.events()).map(|record| record.unwrap().content()).collect();
+    let content = extended_content(&body_content(&contents), frame.header.extension());
     link(before, &content, &assigned(frame, position))
 }
 

@@ -21,7 +21,7 @@ use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::Error;
 use crate::event::EventId;
 use crate::format::frame::Frame;
-use crate::format::record::{Fields, records, tags};
+use crate::format::record::{Record, records, tags};
 use crate::log::segment::{SegmentFile, wide};
 
 /// A segment's index, in memory, while it is written and (until there are sealed indexes) after.
@@ -88,19 +88,19 @@ impl Index {
     ) -> Result<(), Error> {
         let header = &frame.header;
         let first = self.events();
-        for (index, record) in records(frame.body, header.events).enumerate() {
+        for (index, record) in records(frame.body, header.events()).enumerate() {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
             let ordinal = self.events();
             self.offsets.push(offset);
-            self.insert_terms(ordinal, header.version(index), &record.fields);
+            self.insert_terms(ordinal, header.version(index), &record);
         }
         // Events of one append that name no correlation share the first one's id. A lone event is
         // found by its own id without a list.
-        if header.events > 1 {
+        if header.events() > 1 {
             let position = segment.header.id.first_position + u64::from(first);
-            let shared = EventId::derive(header.recorded_at, position.into(), &header.chain);
-            let own = records(frame.body, header.events)
-                .map(|record| record.is_ok_and(|record| record.fields.correlation.is_some()));
+            let shared = EventId::derive(header.recorded_at(), position.into(), &header.chain());
+            let own = records(frame.body, header.events())
+                .map(|record| record.is_ok_and(|record| record.correlation().is_some()));
             for (ordinal, _) in (first..).zip(own).filter(|(_, own)| !own) {
                 push(&mut self.correlations, &shared, ordinal);
             }
@@ -109,24 +109,28 @@ impl Index {
         Ok(())
     }
 
-    fn insert_terms(&mut self, ordinal: u32, version: u64, fields: &Fields<'_>) {
-        match self.entities.get_mut(fields.entity) {
+    fn insert_terms(&mut self, ordinal: u32, version: u64, record: &Record<'_>) {
+        let entity = record.entity();
+        match self.entities.get_mut(entity) {
             Some(stream) => stream.ordinals.push(ordinal),
             None => {
                 let stream = Stream { before: version.saturating_sub(1), ordinals: vec![ordinal] };
-                self.entities.insert(fields.entity.into(), stream);
+                self.entities.insert(entity.into(), stream);
             }
         }
-        let scope = if fields.scope.is_empty() { DEFAULT_SCOPE } else { fields.scope };
+        let scope = match record.scope() {
+            "" => DEFAULT_SCOPE,
+            scope => scope,
+        };
         push_name(&mut self.scopes, scope, ordinal);
-        push_name(&mut self.kinds, fields.kind, ordinal);
-        for tag in tags(fields.tag_bytes) {
+        push_name(&mut self.kinds, record.kind(), ordinal);
+        for tag in tags(record.tag_bytes()) {
             push_name(&mut self.tags, tag, ordinal);
         }
-        if let Some(id) = fields.correlation {
+        if let Some(id) = record.correlation() {
             push(&mut self.correlations, &id, ordinal);
         }
-        if let Some(id) = fields.foreign_id {
+        if let Some(id) = record.foreign_id() {
             push(&mut self.foreign_ids, &id, ordinal);
         }
     }

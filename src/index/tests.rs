@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::disk::{Access, Disk, MemDisk};
-use crate::format::frame::{self, FrameHeader};
-use crate::format::record::{NewRecord, write};
+use crate::format::frame::{Frame, NewHeader};
+use crate::format::record::{Fields, NewRecord, write};
 use crate::format::segment::{SegmentHeader, SegmentId};
 use crate::query::{Item, Name, Query};
 use crate::version::Position;
@@ -90,11 +90,11 @@ fn build(random: &mut Random, frames: usize) -> (Index, Vec<Known>) {
             });
         }
         let bytes = encode(&segment, offset, &events, &new, u64::try_from(number).unwrap());
-        let frame = frame::trust(&bytes, segment.header.frame_mark(offset.into())).unwrap();
+        let frame = Frame::known(&bytes);
         index.insert(&segment, offset, &frame).unwrap();
         let end = offset + u32::try_from(bytes.len()).unwrap();
         let first = Position::from(FIRST_POSITION + u64::try_from(events.len()).unwrap());
-        let shared = EventId::derive(frame.header.recorded_at, first, &frame.header.chain);
+        let shared = EventId::derive(frame.header.recorded_at(), first, &frame.header.chain());
         for mut event in new {
             event.frame = offset..end;
             event.correlation = event.correlation.or((count > 1).then_some(shared));
@@ -131,13 +131,13 @@ fn encode(segment: &SegmentFile, offset: u32, before: &[Known], events: &[Known]
     body.resize(crate::format::aligned(body.len()), 0);
     let table: Vec<u8> = events.iter().flat_map(|event| event.version.to_le_bytes()).collect();
     let table = if events.len() > 1 { table.as_slice() } else { &[] };
-    let header = FrameHeader {
+    let header = NewHeader {
         body_bytes: body.len().try_into().unwrap(),
         body_checksum: 0,
         position_offset: before.len().try_into().unwrap(),
         durable_end: 0,
         events: events.len().try_into().unwrap(),
-        flags: FrameHeader::flags_for(false, !table.is_empty()),
+        flags: NewHeader::flags_for(false, !table.is_empty()),
         recorded_at: number * 1_000_000,
         first_version: events[0].version,
         chain: *blake3::hash(&number.to_le_bytes()).as_bytes(),

@@ -23,9 +23,8 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, write_all};
 use crate::error::{Error, ErrorKind};
-use crate::format::Damage;
 use crate::format::chain::{Assigned, Hash, extended_content, link};
-use crate::format::frame::{self, Frame, FrameHeader};
+use crate::format::frame::{Frame, Header, NewHeader};
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 
@@ -184,14 +183,15 @@ impl Log {
     pub(crate) fn stage(&mut self, new: &NewFrame<'_>) -> Appended {
         let recorded_at = self.staged.recorded_at.max(new.now);
         let position = self.staged.position + 1;
-        let flags = FrameHeader::flags_for(new.key.is_some(), !new.version_table.is_empty());
+        let flags = NewHeader::flags_for(new.key.is_some(), !new.version_table.is_empty());
         let assigned =
             Assigned { position, recorded_at, first_version: new.first_version, events: new.events, flags };
         let content = match new.key {
             Some(key) => extended_content(&new.content, &[key.as_slice(), new.version_table].concat()),
             None => extended_content(&new.content, new.version_table),
         };
-        let header = FrameHeader {
+        let start = self.buffer.len();
+        NewHeader {
             body_bytes: narrow(new.body.len()),
             body_checksum: new.body_checksum,
             position_offset: narrow_u64(position - self.segment.header.id.first_position),
@@ -203,24 +203,25 @@ impl Log {
             chain: link(&self.staged.chain, &content, &assigned),
             key: new.key,
             version_table: new.version_table,
-        };
-        header.write(&mut self.buffer, self.segment.header.frame_mark(self.staged.offset.into()));
+        }
+        .write(&mut self.buffer, self.segment.header.frame_mark(self.staged.offset.into()));
         self.buffer.extend_from_slice(new.body);
+        let header = Header::known(&self.buffer[start..]);
         self.staged = Tip {
             offset: self.staged.offset + narrow(header.frame_bytes()),
             position: self.staged.position + u64::from(new.events),
             recorded_at,
-            chain: header.chain,
+            chain: header.chain(),
             frames: self.staged.frames + 1,
             events: self.staged.events + u32::from(new.events),
         };
         Appended::new(&header, position.into())
     }
 
-    /// A frame of the last write, taken apart from the bytes it was written from.
-    pub(crate) fn written_frame(&self, offset: u32) -> Result<Frame<'_>, Damage> {
+    /// A frame of the last write, from the bytes it was written from.
+    pub(crate) fn written_frame(&self, offset: u32) -> Frame<'_> {
         let start = self.written.offset - narrow(self.buffer.len());
-        frame::trust(&self.buffer[wide(offset - start)..], self.segment.header.frame_mark(offset.into()))
+        Frame::known(&self.buffer[wide(offset - start)..])
     }
 
     /// Forgets the bytes of the last write.

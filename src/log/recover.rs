@@ -397,7 +397,7 @@ impl Opening<'_, '_> {
                 visit: &mut |_, offset, frame, tip| {
                     mark_met |= met(tip);
                     report.appends += 1;
-                    report.events += u64::from(frame.header.events);
+                    report.events += u64::from(frame.header.events());
                     visit(segment, offset, frame, tip)
                 },
             },

@@ -163,45 +163,45 @@ pub(crate) fn follow(
 ) -> Result<Tip, Damage> {
     const TOO_LONG: Damage = Damage::Bad("the segment is longer than a segment can be");
     let header = &frame.header;
-    let first_position = segment.header.id.first_position.saturating_add(header.position_offset.into());
+    let first_position = segment.header.id.first_position.saturating_add(header.position_offset().into());
     if first_position != tip.position.saturating_add(1) {
         return Err(Damage::Bad("a whole frame has another position than the one that comes next"));
     }
-    if header.recorded_at < tip.recorded_at {
+    if header.recorded_at() < tip.recorded_at {
         return Err(Damage::Bad("a whole frame was recorded before the one in front of it"));
     }
-    if header.durable_end > tip.offset {
+    if header.durable_end() > tip.offset {
         return Err(Damage::Bad("a whole frame claims that more was durable than was written"));
     }
-    if verify_chain && chain_after(&tip.chain, first_position, frame)? != header.chain {
+    if verify_chain && chain_after(&tip.chain, first_position, frame)? != header.chain() {
         return Err(Damage::Bad("a whole frame does not continue the hash chain"));
     }
     // Events are counted in 32 bits from the segment's first position.
-    header.position_offset.checked_add(header.events.into()).ok_or(TOO_LONG)?;
+    header.position_offset().checked_add(header.events().into()).ok_or(TOO_LONG)?;
     let frame_bytes = u32::try_from(header.frame_bytes()).map_err(|_| TOO_LONG)?;
     Ok(Tip {
         offset: tip.offset.checked_add(frame_bytes).ok_or(TOO_LONG)?,
-        position: tip.position.checked_add(header.events.into()).ok_or(TOO_LONG)?,
-        recorded_at: header.recorded_at,
-        chain: header.chain,
+        position: tip.position.checked_add(header.events().into()).ok_or(TOO_LONG)?,
+        recorded_at: header.recorded_at(),
+        chain: header.chain(),
         frames: tip.frames.saturating_add(1),
-        events: tip.events.saturating_add(header.events.into()),
+        events: tip.events.saturating_add(header.events().into()),
     })
 }
 
 /// The chain hash a frame should have, from its content.
 pub(crate) fn chain_after(before: &Hash, position: u64, frame: &Frame<'_>) -> Result<Hash, Damage> {
     let header = &frame.header;
-    let contents = records(frame.body, header.events)
+    let contents = records(frame.body, header.events())
         .map(|record| Ok(record?.content()))
         .collect::<Result<Vec<_>, Damage>>()?;
-    let content = extended_content(&body_content(&contents), frame.extension);
+    let content = extended_content(&body_content(&contents), frame.header.extension());
     let assigned = Assigned {
         position,
-        recorded_at: header.recorded_at,
-        first_version: header.first_version,
-        events: header.events,
-        flags: header.flags,
+        recorded_at: header.recorded_at(),
+        first_version: header.first_version(),
+        events: header.events(),
+        flags: header.flags(),
     };
     Ok(link(before, &content, &assigned))
 }

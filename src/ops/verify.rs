@@ -221,10 +221,11 @@ impl<'a> Verifier<'a> {
     /// A whole frame: its place, its time and its chain. Whatever it says is where the log goes on.
     fn frame(&mut self, segment: &SegmentFile, tip: &Tip, frame: &Frame<'_>) -> Tip {
         self.report.appends += 1;
-        self.report.events += u64::from(frame.header.events);
+        self.report.events += u64::from(frame.header.events());
         follow(segment, tip, frame, true).unwrap_or_else(|damage| {
             self.found(&segment.path, tip.offset.into(), damage);
-            let first = segment.header.id.first_position.saturating_add(frame.header.position_offset.into());
+            let first =
+                segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
             behind(tip.offset, first, &frame.header, tip)
         })
     }
@@ -307,15 +308,15 @@ fn is_met(mark: &Mark, segment: &SegmentFile, tip: &Tip) -> bool {
 }
 
 /// Where the log stands behind a frame at `offset` whose header is whole.
-fn behind(offset: u32, first: u64, header: &frame::FrameHeader<'_>, before: &Tip) -> Tip {
+fn behind(offset: u32, first: u64, header: &frame::Header<'_>, before: &Tip) -> Tip {
     let bytes = u32::try_from(header.frame_bytes()).unwrap_or(u32::MAX);
     Tip {
         offset: offset.saturating_add(bytes),
-        position: first.saturating_add(header.events.into()).saturating_sub(1),
-        recorded_at: header.recorded_at,
-        chain: header.chain,
+        position: first.saturating_add(header.events().into()).saturating_sub(1),
+        recorded_at: header.recorded_at(),
+        chain: header.chain(),
         frames: before.frames.saturating_add(1),
-        events: before.events.saturating_add(header.events.into()),
+        events: before.events.saturating_add(header.events().into()),
     }
 }
 
@@ -339,7 +340,7 @@ fn resume(window: &mut Window<'_>, tip: &Tip) -> Result<Option<Tip>, Error> {
             offset = offset.saturating_add(u32::try_from(ALIGN).expect("8"));
             continue;
         };
-        let first = header.id.first_position.saturating_add(found.position_offset.into());
+        let first = header.id.first_position.saturating_add(found.position_offset().into());
         let next = behind(offset, first, &found, tip);
         if offset == tip.offset {
             return Ok(Some(next));

@@ -101,7 +101,7 @@ fn mark_survives_one_damaged_slot() {
 fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
     let story = Story::read();
     let rewritten = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
-    let (first, second) = (story.frame(0).header.chain, story.frame(1).header.chain);
+    let (first, second) = (story.frame(0).header.chain(), story.frame(1).header.chain());
     let frames = [
         (&story, 0, story.header.chain_before),
         (&story, 1, first),
@@ -130,8 +130,8 @@ fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
 /// Whether a frame is whole and continues the chain.
 fn passes(bytes: &[u8], mark: u64, before: &Hash) -> bool {
     let Ok(frame) = frame::read(bytes, mark) else { return false };
-    let position = 1 + u64::from(frame.header.position_offset);
-    crate::log::scan::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain)
+    let position = 1 + u64::from(frame.header.position_offset());
+    crate::log::scan::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain())
 }
 
 /// Makes both checksums of a frame fit again, as far as its lengths lie within it.
@@ -158,7 +158,7 @@ fn with(at: usize, value: &[u8]) -> Result<(), Damage> {
     bytes[at..at + value.len()].copy_from_slice(value);
     repair(&mut bytes);
     let frame = frame::read(&bytes, story.mark(0))?;
-    records(frame.body, frame.header.events).try_for_each(|record| record.map(drop))
+    records(frame.body, frame.header.events()).try_for_each(|record| record.map(drop))
 }
 
 #[test]
@@ -235,8 +235,8 @@ fn fields_of_ancillary_flags_are_passed_over() {
     assert!(matches!(record::read(&body, 0), Err(Damage::Bad(_))), "more than the fields");
     body[record::PREFIX] = 0x40;
     let found = record::read(&body, 0).unwrap();
-    assert_eq!((found.fields, found.end()), (fields, body.len()));
-    assert_eq!(found.parts, Some(Private { metadata: &[], payload: b"p" }));
+    assert_eq!((found.fields(), found.shape().bytes()), (fields, body.len()));
+    assert_eq!((found.metadata(), found.payload()), (Some(&[][..]), Some(&b"p"[..])));
 }
 
 #[test]
@@ -307,10 +307,10 @@ fn impossible_lengths_in_an_attestation_are_refused() {
 /// A frame with this body, under right checksums.
 fn frame_of(body: &[u8]) -> Result<(), Damage> {
     let story = Story::read();
-    let frame = FrameHeader {
+    let frame = NewHeader {
         body_bytes: u32::try_from(body.len()).unwrap(),
         body_checksum: checksum(&[body]),
-        ..story.frame(0).header
+        ..story.frame(0).header.fields()
     };
     let mut bytes = Vec::new();
     frame.write(&mut bytes, 7);
@@ -364,7 +364,8 @@ fn random_values_under_right_checksums_never_panic() {
     };
     for round in 0..60_000 {
         let index = round % 3;
-        let before = if index == 0 { story.header.chain_before } else { story.frame(index - 1).header.chain };
+        let before =
+            if index == 0 { story.header.chain_before } else { story.frame(index - 1).header.chain() };
         let bytes = story.frame_bytes(index);
         let mut changed = bytes.to_vec();
         for _ in 0..=next() % 6 {

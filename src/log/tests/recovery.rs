@@ -4,7 +4,7 @@ use super::super::judge::{Evidence, Verdict, judge, repeated_in};
 use super::super::repair::evidence;
 use super::*;
 use crate::format::checksum;
-use crate::format::frame::{self, FrameHeader};
+use crate::format::frame::{self, NewHeader};
 use crate::format::mark::{self, Mark};
 use crate::format::segment::{SEAL, Seal, SegmentHeader, SegmentId};
 
@@ -55,7 +55,7 @@ fn later_headers_are_evidence() {
     let second_at = HEADER + first.header.frame_bytes();
     let second =
         frame::read_header(&bytes[second_at..], header.frame_mark(u64::try_from(second_at).unwrap()));
-    assert_eq!(second.unwrap().durable_end, u32::try_from(second_at).unwrap());
+    assert_eq!(second.unwrap().durable_end(), u32::try_from(second_at).unwrap());
 
     let repeated = |bytes: &[u8]| repeated_in(&header, &bytes[HEADER..], 144, usize::MAX, &mut bytes.len());
     let proven = u32::try_from(second_at).unwrap();
@@ -89,13 +89,13 @@ fn the_longest_header_is_found_wherever_it_lies() {
         let segment = walk::segment(0, |header| {
             let mut bytes = vec![1; behind];
             let place = HEADER + behind;
-            let longest = FrameHeader {
+            let longest = NewHeader {
                 body_bytes: 8,
                 body_checksum: 0,
                 position_offset: 0,
                 durable_end: u32::try_from(place).unwrap(),
                 events: u16::MAX,
-                flags: FrameHeader::flags_for(true, true),
+                flags: NewHeader::flags_for(true, true),
                 recorded_at: 0,
                 first_version: 1,
                 chain: [0; 32],
@@ -266,8 +266,8 @@ fn something_newer_refused_as_such() {
     let case = Case::new();
     let mut bytes = case.disk.contents(&case.path).unwrap();
     let header = SegmentHeader::read(&bytes).unwrap();
-    let first = frame::read(&bytes[HEADER..], header.frame_mark(144)).unwrap().header;
-    let newer = FrameHeader { flags: 0x0400, body_bytes: 0, body_checksum: checksum(&[]), ..first };
+    let first = frame::read(&bytes[HEADER..], header.frame_mark(144)).unwrap().header.fields();
+    let newer = NewHeader { flags: 0x0400, body_bytes: 0, body_checksum: checksum(&[]), ..first };
     let mut frame = Vec::new();
     newer.write(&mut frame, header.frame_mark(u64::try_from(case.end).unwrap()));
     bytes[case.end..case.end + frame.len()].copy_from_slice(&frame);

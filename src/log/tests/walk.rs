@@ -9,7 +9,7 @@ use super::super::segment::SegmentFile;
 use super::*;
 use crate::disk::{DiskFile, MemDisk};
 use crate::format::chain::genesis;
-use crate::format::frame::{self, Frame, FrameHeader};
+use crate::format::frame::{self, Frame, NewHeader};
 use crate::format::record::{self, Fields, NewRecord};
 use crate::format::segment::{Attestation, SEAL, Seal, SegmentHeader, SegmentId};
 use crate::format::{Damage, checksum};
@@ -51,7 +51,7 @@ fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events:
         record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }).unwrap();
     }
     body.resize(body.len().next_multiple_of(8), 0);
-    let frame = FrameHeader {
+    let frame = NewHeader {
         body_bytes: u32::try_from(body.len()).unwrap(),
         body_checksum: checksum(&[&body]),
         position_offset,

@@ -1,0 +1,72 @@
+//! The frame at hand of a read: checked once, its events taken out one by one, in any order.
+//!
+//! Row: reader.
+
+use crate::error::Error;
+use crate::format::Damage;
+use crate::format::record;
+use crate::index::Place;
+use crate::log::segment::Block;
+use crate::recorded::RecordedEvent;
+use crate::version::Position;
+use crate::view::Segment;
+
+/// A frame of a block whose checksums were found right; or none yet.
+#[derive(Default)]
+pub(super) struct CheckedFrame {
+    /// Where it begins in its segment; 0, where no frame can be, while there is none.
+    offset: u32,
+    events: u16,
+    position_offset: u32,
+    /// Where in the block its records are.
+    body: std::ops::Range<usize>,
+    /// Where each record begins in the body.
+    starts: Vec<usize>,
+}
+
+impl CheckedFrame {
+    /// What was checked is no longer at hand.
+    pub(super) fn forget(&mut self) {
+        self.offset = 0;
+    }
+
+    /// The event at `place`, which lies in `block`.
+    #[inline(always)]
+    pub(super) fn event(
+        &mut self,
+        segment: &Segment,
+        block: &Block,
+        place: &Place,
+    ) -> Result<RecordedEvent, Error> {
+        let offset = place.frame.start;
+        if self.offset != offset {
+            self.check(segment, block, offset)?;
+        }
+        let damaged = |damage: Damage| segment.file.damaged(offset.into(), &damage);
+        let index = place
+            .ordinal
+            .checked_sub(self.position_offset)
+            .and_then(|index| u16::try_from(index).ok())
+            .filter(|index| *index < self.events)
+            .ok_or_else(|| damaged(Damage::Bad("the frame is not the one the index knows")))?;
+        let start = self.starts[usize::from(index)];
+        let body = &block.bytes[self.body.clone()];
+        let record = record::read_in(body, start, self.events).map_err(damaged)?;
+        let first = Position::from(segment.position(self.position_offset));
+        let (frame, start) = (block.at(offset), self.body.start + start);
+        Ok(RecordedEvent::new(&block.bytes, frame, start, first, index, record.shape()))
+    }
+
+    fn check(&mut self, segment: &Segment, block: &Block, offset: u32) -> Result<(), Error> {
+        self.forget();
+        let frame = block.frame(&segment.file, offset)?;
+        let header = &frame.header;
+        let start = block.at(offset) + header.header_bytes();
+        (self.events, self.position_offset) = (header.events(), header.position_offset());
+        self.body = start..start + frame.body.len();
+        record::lay_out(frame.body, self.events, &mut self.starts)
+            .map_err(|damage| segment.file.damaged(offset.into(), &damage))?;
+        self.offset = offset;
+        Ok(())
+    }
+}
