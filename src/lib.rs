@@ -97,7 +97,7 @@
 //! |---|---|
 //! | `version` `error` `coordinate` `event` `query` `options` `report` | words: plain values |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
-//! | `format/` `codec` `recorded` | every byte on disk; payloads; an event as it was read |
+//! | `format/` `codec` `matching` `recorded` | every byte on disk; payloads; whether an event matches a query; an event as it was read |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment |
 //! | `commit` `view` | pure decisions; what readers may see |
@@ -136,6 +136,7 @@ mod format;
 mod head;
 mod index;
 mod log;
+mod matching;
 mod ops;
 mod options;
 mod query;

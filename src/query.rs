@@ -1,6 +1,7 @@
 //! Which events: entity, scope, kinds, tags and correlation.
 //!
-//! A query is data. The index answers it (`index/`); nothing here touches a store.
+//! A query is data. The index answers it for many events (`index/`), `matching.rs` for one; nothing
+//! here touches a store.
 //! Row: words.
 
 use crate::event::EventId;
@@ -32,6 +33,7 @@ pub(crate) struct Item {
     pub(crate) scope: Option<String>,
     /// Any of these.
     pub(crate) kinds: Vec<String>,
+    pub(crate) kind_prefix: Option<String>,
     /// All of these.
     pub(crate) tags: Vec<String>,
     pub(crate) correlation: Option<EventId>,
@@ -105,6 +107,20 @@ impl Query {
         })
     }
 
+    /// Only of kinds that begin so: `kind_prefix("order.")`.
+    #[must_use]
+    pub fn kind_prefix(self, prefix: impl Into<String>) -> Query {
+        let prefix = prefix.into();
+        self.narrow(|item| match &item.kind_prefix {
+            Some(longer) if longer.starts_with(&prefix) => true,
+            Some(shorter) if !prefix.starts_with(shorter) => false,
+            _ => {
+                item.kind_prefix = Some(prefix.clone());
+                true
+            }
+        })
+    }
+
     /// Only if it carries this tag; ask again for more tags, and all must be there.
     #[must_use]
     pub fn tag(self, tag: impl Into<String>) -> Query {
@@ -131,11 +147,16 @@ impl Query {
     /// The entity, if the query asks for one stream and nothing else.
     pub(crate) fn single_stream(&self) -> Option<&str> {
         match self.items.as_slice() {
-            [Item { entity: Some(Name::Is(entity)), scope: None, kinds, tags, correlation: None }]
-                if kinds.is_empty() && tags.is_empty() =>
-            {
-                Some(entity)
-            }
+            [
+                Item {
+                    entity: Some(Name::Is(entity)),
+                    scope: None,
+                    kinds,
+                    kind_prefix: None,
+                    tags,
+                    correlation: None,
+                },
+            ] if kinds.is_empty() && tags.is_empty() => Some(entity),
             _ => None,
         }
     }

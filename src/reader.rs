@@ -19,7 +19,7 @@ use crate::event::{EventId, micros_of};
 use crate::format::frame::{self, Header};
 use crate::index::Place;
 use crate::log::segment::Block;
-use crate::query::{Item, Name, Query};
+use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::version::Position;
 use crate::view::{Segment, Snapshot, View};
@@ -314,22 +314,8 @@ impl Plan {
         let in_time = self.occurred.as_ref().is_none_or(|times| {
             event.occurred_at().is_some_and(|occurred| times.contains(&micros_of(occurred)))
         });
-        in_time && (!self.asks_correlation() || self.query.items.iter().any(|item| matches(item, event)))
+        in_time && (!self.asks_correlation() || event.matches(&self.query))
     }
-}
-
-/// What the index answers, asked of the event itself.
-fn matches(item: &Item, event: &RecordedEvent) -> bool {
-    let entity = match &item.entity {
-        Some(Name::Is(entity)) => event.entity() == entity,
-        Some(Name::StartsWith(prefix)) => event.entity().starts_with(prefix.as_str()),
-        None => true,
-    };
-    entity
-        && item.scope.as_ref().is_none_or(|scope| event.scope() == scope)
-        && (item.kinds.is_empty() || item.kinds.iter().any(|kind| event.kind() == kind))
-        && item.tags.iter().all(|tag| event.tags().any(|own| own == tag))
-        && item.correlation.is_none_or(|id| event.correlation() == id)
 }
 
 /// The event at a position, if it is published.

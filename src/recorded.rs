@@ -14,6 +14,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventId, time_of};
 use crate::format::frame::Header;
 use crate::format::record::{self, Record, Shape};
+use crate::matching::matches;
+use crate::query::Query;
 use crate::version::{Position, Version};
 
 /// An event of the store.
@@ -186,6 +188,11 @@ impl RecordedEvent {
             Some([]) => Ok(None),
             Some(bytes) => self.decoded("metadata", bytes).map(Some),
         }
+    }
+
+    /// Whether a query asks for it.
+    pub(crate) fn matches(&self, query: &Query) -> bool {
+        matches(query, &self.record(), || self.correlation())
     }
 
     /// The id the store gave it, whether or not it brought one along.

@@ -76,6 +76,10 @@ impl Index {
             [kind] => lists.push(cut(self.kinds.get(kind.as_str()), window)),
             kinds => lists.push(joined(kinds.iter().map(|kind| cut(self.kinds.get(kind.as_str()), window)))),
         }
+        if let Some(prefix) = &item.kind_prefix {
+            let kinds = self.kinds.iter().filter(|(kind, _)| kind.starts_with(prefix.as_str()));
+            lists.push(joined(kinds.map(|(_, list)| cut(Some(list), window))));
+        }
         for tag in &item.tags {
             lists.push(cut(self.tags.get(tag.as_str()), window));
         }

@@ -162,6 +162,7 @@ fn draw_item(random: &mut Random, events: &[Known]) -> Item {
         entity,
         scope: random.chance(30).then(|| random.pick(&scopes).to_owned()),
         kinds: KINDS.into_iter().chain(["none"]).filter(|_| random.chance(15)).map(str::to_owned).collect(),
+        kind_prefix: random.chance(20).then(|| random.pick(&["", "k", "k.", "none"]).to_owned()),
         tags: TAGS.into_iter().filter(|_| random.chance(15)).map(str::to_owned).collect(),
         correlation: random
             .chance(20)
@@ -180,6 +181,7 @@ fn matches(item: &Item, event: &Known, is_own: bool) -> bool {
     entity
         && item.scope.as_ref().is_none_or(|asked| asked == scope)
         && (item.kinds.is_empty() || item.kinds.iter().any(|kind| kind == event.kind))
+        && item.kind_prefix.as_ref().is_none_or(|prefix| event.kind.starts_with(prefix.as_str()))
         && item.tags.iter().all(|tag| event.tags.contains(&tag.as_str()))
         && (item.correlation.is_none() || event.correlation == item.correlation || is_own)
 }

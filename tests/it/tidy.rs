@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 26] = [
+const LAYERS: [&str; 27] = [
     // words
     "version",
     "error",
@@ -23,6 +23,7 @@ const LAYERS: [&str; 26] = [
     "disk",
     "format",
     "codec",
+    "matching",
     "recorded",
     "receipt",
     "log",
