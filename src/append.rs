@@ -4,6 +4,7 @@
 //! only copies the result.
 //! Row: append.
 
+mod salts;
 #[cfg(test)]
 mod tests;
 
@@ -11,20 +12,22 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::codec;
 use crate::commit::{KeyHash, Target};
+use crate::condition::AppendCondition;
 use crate::coordinate::{Coordinate, DEFAULT_SCOPE, KIND_BYTES_CAP, TAG_BYTES_CAP, check_name};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, FailedCondition};
 use crate::event::{Cause, EventData, EventId, micros_of};
 use crate::format::chain::{Hash, body_content};
 use crate::format::record::{self, Fields, NewRecord};
 use crate::format::{BODY_BYTES_MAX, aligned, checksum};
 use crate::options::{Durability, Limits};
 use crate::recorded::RecordedEvent;
-use crate::version::Expected;
+use crate::version::{Expected, Position};
+
+pub(crate) use salts::Salts;
 
 /// One atomic append: one event or many, to one entity or several.
 ///
@@ -68,6 +71,7 @@ struct Draft {
     /// What a user's `encode` gets: whatever it does to it, it does to no other event.
     scratch: Vec<u8>,
     key: Option<KeyHash>,
+    conditions: Vec<AppendCondition>,
     durability: Option<Durability>,
 }
 
@@ -122,6 +126,7 @@ impl Append {
             bytes: Vec::with_capacity(COMMON_BYTES),
             scratch: Vec::with_capacity(COMMON_BYTES),
             key: None,
+            conditions: Vec::new(),
             durability: None,
         };
         Append { draft: Ok(draft) }.and_to(address)
@@ -168,6 +173,21 @@ impl Append {
     pub fn expect(self, expected: impl Into<Expected>) -> Append {
         self.with(|draft| {
             draft.targets[draft.target].expected = expected.into();
+            Ok(())
+        })
+    }
+
+    /// Appends only if no event matches a query, or no new one; ask again for more, and all must hold.
+    /// Looked at after the expectations, and just before the append goes in: of two appends that
+    /// rule each other out one is refused, wherever they come from.
+    pub fn condition(self, condition: AppendCondition) -> Append {
+        self.with(|draft| {
+            if condition.query.asks_correlation() {
+                return Err(Error::invalid(
+                    "a condition cannot ask for a correlation; ask for entities, scopes, kinds or tags",
+                ));
+            }
+            draft.conditions.push(condition);
             Ok(())
         })
     }
@@ -304,6 +324,9 @@ impl Append {
             targets: draft.targets,
             target_of,
             key: draft.key,
+            conditions: draft.conditions,
+            resolved: Position::START,
+            unmet: None,
             durability: draft.durability,
             body_checksum: checksum(&[&body]),
             content: body_content(&contents),
@@ -445,39 +468,12 @@ pub(crate) struct Request {
     pub(crate) target_of: Vec<u16>,
     pub(crate) events: u16,
     pub(crate) key: Option<KeyHash>,
+    pub(crate) conditions: Vec<AppendCondition>,
+    /// Up to where the caller has looked at the conditions, and what it found.
+    pub(crate) resolved: Position,
+    pub(crate) unmet: Option<FailedCondition>,
     pub(crate) durability: Option<Durability>,
     pub(crate) body: Vec<u8>,
     pub(crate) body_checksum: u32,
     pub(crate) content: Hash,
-}
-
-/// The random bytes that keep an erased payload from being guessed from its hash: the output of
-/// BLAKE3 keyed with randomness of the disk, made some pages at a time because that is what makes it
-/// cheap.
-pub(crate) struct Salts(Mutex<Pool>);
-
-struct Pool {
-    stream: blake3::OutputReader,
-    bytes: Vec<u8>,
-    used: usize,
-}
-
-const POOL_BYTES: usize = 256 * record::SALT;
-
-impl Salts {
-    pub(crate) fn new(key: [u8; 32]) -> Salts {
-        let stream = blake3::Hasher::new_keyed(&key).finalize_xof();
-        Salts(Mutex::new(Pool { stream, bytes: vec![0; POOL_BYTES], used: POOL_BYTES }))
-    }
-
-    fn fill(&self, salt: &mut [u8]) {
-        let mut pool = self.0.lock();
-        let Pool { stream, bytes, used } = &mut *pool;
-        if *used == POOL_BYTES {
-            stream.fill(bytes);
-            *used = 0;
-        }
-        salt.copy_from_slice(&bytes[*used..*used + record::SALT]);
-        *used += record::SALT;
-    }
 }

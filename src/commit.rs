@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::error::Conflict;
+use crate::error::{Conflict, FailedCondition};
 use crate::options::KeyWindow;
 use crate::version::{Expected, Position, Version};
 
@@ -51,6 +51,8 @@ pub(crate) enum Decision {
     Seen(Position),
     /// A target is not as expected.
     Conflict(Conflict),
+    /// A condition does not hold.
+    Unmet(FailedCondition),
 }
 
 /// Every head and key the decisions rest on: those published, and those of the group being decided.
@@ -87,8 +89,13 @@ impl Ledger {
 
     /// Decides an append whose first event would get position `next`; an accepted one is staged.
     ///
-    /// The key comes first: a retry's expectation is stale by nature.
-    pub(crate) fn decide(&mut self, proposal: &Proposal<'_>, next: Position) -> Decision {
+    /// The key comes first: a retry's expectation is stale by nature. Conditions come last, they cost most.
+    pub(crate) fn decide(
+        &mut self,
+        proposal: &Proposal<'_>,
+        next: Position,
+        unmet: impl FnOnce() -> Option<FailedCondition>,
+    ) -> Decision {
         if let Some(position) = proposal.key.and_then(|key| self.key(&key, next)) {
             return Decision::Seen(position);
         }
@@ -106,6 +113,9 @@ impl Ledger {
                     last: actual.last,
                 });
             }
+        }
+        if let Some(failed) = unmet() {
+            return Decision::Unmet(failed);
         }
         let accepted = match proposal.targets {
             [only] => self.stage_one(&only.entity, proposal.events, next),

@@ -26,6 +26,7 @@ use crate::log::{Log, LogOptions};
 use crate::options::{self, Options};
 use crate::queue::{Command, Queue};
 use crate::report::{OpenReport, Stats};
+use crate::resolve::resolve;
 use crate::ticket::{self, Ticket};
 use crate::version::Position;
 use crate::view::{Point, Segment, Snapshot, View};
@@ -164,9 +165,16 @@ impl Engine {
                 "the store was opened to read only; open it with Store::open to append",
             ));
         }
-        let request = append.encode(&self.options.limits, &self.salts)?;
+        let mut request = append.encode(&self.options.limits, &self.salts)?;
         if let Some(error) = ticket::refused(&self.queue) {
             return Err(error);
+        }
+        if !request.conditions.is_empty() {
+            resolve(&mut request, &self.snapshot()?);
+            // A key comes before any condition, and only the writer knows keys.
+            if let (Some(failed), None) = (&request.unmet, &request.key) {
+                return Err(Error::condition_failed(failed.clone()));
+            }
         }
         let bytes = request.body.len();
         let (reply, answer) = oneshot::channel();

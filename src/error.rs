@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::{fmt, io};
 
+use crate::query::Query;
 use crate::version::{Expected, Position, Version};
 
 /// What went wrong, and what can be done about it.
@@ -39,6 +40,7 @@ struct Inner {
 enum Detail {
     None,
     Conflict(Conflict),
+    Condition(FailedCondition),
     Holder(u32),
     Source(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -47,7 +49,8 @@ enum Detail {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A stream is not where the append expected it. Read what is new, decide again.
+    /// A stream is not where the append expected it, or an event came that one of its conditions
+    /// forbids. Read what is new, decide again.
     Conflict,
     /// The idempotency key belongs to another append with other content. Use a new key.
     KeyReused,
@@ -95,6 +98,18 @@ pub struct Conflict {
     /// The position of the stream's last event then: reading the stream up to here shows
     /// everything the decision was made against. [`Position::START`] if the stream is empty.
     pub last: Position,
+}
+
+/// Why an append met another one: the condition, and the event it forbids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FailedCondition {
+    /// What was not to be there.
+    pub query: Query,
+    /// The position the condition looked from; reading the query from here shows what is new.
+    pub after: Position,
+    /// The first event after it that matches.
+    pub first_match: Position,
 }
 
 impl Error {
@@ -155,6 +170,14 @@ impl Error {
         Error::with_detail(ErrorKind::Conflict, text, Detail::Conflict(conflict))
     }
 
+    pub(crate) fn condition_failed(failed: FailedCondition) -> Error {
+        let text = format!(
+            "the append's condition does not hold: the event at position {} matches ({}); read on from position {} and decide again",
+            failed.first_match, failed.query, failed.after
+        );
+        Error::with_detail(ErrorKind::Conflict, text, Detail::Condition(failed))
+    }
+
     pub(crate) fn locked(holder: Option<u32>) -> Error {
         match holder {
             Some(pid) => {
@@ -188,11 +211,21 @@ impl Error {
         self.0.kind
     }
 
-    /// The particulars of a [`ErrorKind::Conflict`].
+    /// The particulars of a [`ErrorKind::Conflict`] with a stream; `None` if a condition failed.
     #[must_use]
     pub fn conflict(&self) -> Option<&Conflict> {
         match &self.0.detail {
             Detail::Conflict(conflict) => Some(conflict),
+            _ => None,
+        }
+    }
+
+    /// The particulars of a [`ErrorKind::Conflict`] with an
+    /// [`AppendCondition`](crate::AppendCondition).
+    #[must_use]
+    pub fn failed_condition(&self) -> Option<&FailedCondition> {
+        match &self.0.detail {
+            Detail::Condition(failed) => Some(failed),
             _ => None,
         }
     }

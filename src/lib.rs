@@ -95,13 +95,13 @@
 //!
 //! | files | what |
 //! |---|---|
-//! | `version` `error` `coordinate` `event` `query` `options` `report` | words: plain values |
+//! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` | words: plain values |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
 //! | `format/` `codec` `matching` `recorded` | every byte on disk; payloads; whether an event matches a query; an event as it was read |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment |
 //! | `commit` `view` | pure decisions; what readers may see |
-//! | `append` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
+//! | `append` `resolve` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply |
 //! | `reader` `head` `ticket` | reading; waiting for an append |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
@@ -126,6 +126,7 @@
 mod append;
 mod codec;
 mod commit;
+mod condition;
 mod coordinate;
 mod counters;
 pub mod disk;
@@ -134,6 +135,7 @@ mod error;
 mod event;
 mod format;
 mod head;
+mod id;
 mod index;
 mod log;
 mod matching;
@@ -145,6 +147,7 @@ mod reader;
 mod receipt;
 mod recorded;
 mod report;
+mod resolve;
 mod store;
 mod ticket;
 mod version;
@@ -154,8 +157,9 @@ mod writer;
 pub use crate::{
     append::Append,
     codec::Raw,
+    condition::AppendCondition,
     coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Error, ErrorKind},
+    error::{Conflict, Error, ErrorKind, FailedCondition},
     event::{Cause, EventData, EventId},
     head::Head,
     options::{Durability, KeyWindow, Limits},

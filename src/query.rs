@@ -4,7 +4,9 @@
 //! here touches a store.
 //! Row: words.
 
-use crate::event::EventId;
+use std::fmt;
+
+use crate::id::EventId;
 
 /// Which events to read.
 ///
@@ -144,6 +146,10 @@ impl Query {
         self
     }
 
+    pub(crate) fn asks_correlation(&self) -> bool {
+        self.items.iter().any(|item| item.correlation.is_some())
+    }
+
     /// The entity, if the query asks for one stream and nothing else.
     pub(crate) fn single_stream(&self) -> Option<&str> {
         match self.items.as_slice() {
@@ -159,5 +165,40 @@ impl Query {
             ] if kinds.is_empty() && tags.is_empty() => Some(entity),
             _ => None,
         }
+    }
+}
+
+/// For messages: what is asked for, as people would say it.
+impl fmt::Display for Query {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.items.is_empty() {
+            return f.write_str("nothing");
+        }
+        for (number, item) in self.items.iter().enumerate() {
+            if number > 0 {
+                f.write_str(" or ")?;
+            }
+            item.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        match &self.entity {
+            Some(Name::Is(entity)) => parts.push(format!("entity {entity}")),
+            Some(Name::StartsWith(prefix)) => parts.push(format!("entity {prefix}*")),
+            None => {}
+        }
+        parts.extend(self.scope.iter().map(|scope| format!("scope {scope}")));
+        if !self.kinds.is_empty() {
+            parts.push(format!("kind {}", self.kinds.join("|")));
+        }
+        parts.extend(self.kind_prefix.iter().map(|prefix| format!("kind {prefix}*")));
+        parts.extend(self.tags.iter().map(|tag| format!("tag {tag}")));
+        parts.extend(self.correlation.iter().map(|id| format!("correlation {id}")));
+        if parts.is_empty() { f.write_str("every event") } else { f.write_str(&parts.join(", ")) }
     }
 }

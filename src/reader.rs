@@ -303,18 +303,14 @@ fn run(place: &Place, others: &[Place]) -> Range<u32> {
 impl Plan {
     /// Whether every place found is an event to return.
     fn is_exact(&self) -> bool {
-        self.occurred.is_none() && !self.asks_correlation()
-    }
-
-    fn asks_correlation(&self) -> bool {
-        self.query.items.iter().any(|item| item.correlation.is_some())
+        self.occurred.is_none() && !self.query.asks_correlation()
     }
 
     fn keeps(&self, event: &RecordedEvent) -> bool {
         let in_time = self.occurred.as_ref().is_none_or(|times| {
             event.occurred_at().is_some_and(|occurred| times.contains(&micros_of(occurred)))
         });
-        in_time && (!self.asks_correlation() || event.matches(&self.query))
+        in_time && (!self.query.asks_correlation() || event.matches(&self.query))
     }
 }
 

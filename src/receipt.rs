@@ -52,6 +52,11 @@ impl Appended {
         Appended { replayed: true, ..self }
     }
 
+    /// The position of the first event.
+    pub(crate) fn first(&self) -> Position {
+        self.first
+    }
+
     /// The position of the last event. Reading up to here shows everything the append wrote.
     #[must_use]
     pub fn position(&self) -> Position {

@@ -19,13 +19,14 @@ use parking_lot::Mutex;
 use crate::append::Request;
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, FailedCondition};
 use crate::format::frame::{self};
 use crate::index::Index;
 use crate::log::{Failure, Log, NewFrame};
 use crate::options::{self, Clock, Durability};
 use crate::queue::{Command, Outcome, Queue, Reply, poisoned};
 use crate::receipt::Appended;
+use crate::resolve::unmet;
 use crate::version::Position;
 use crate::view::{Point, Segment, View};
 
@@ -231,9 +232,13 @@ impl Writer {
             events: request.events,
             key: request.key,
         };
-        let waiting = match self.ledger.decide(&proposal, first) {
+        let unmet = || unmet_condition(request, &self.view, &self.log, &self.state.waiting);
+        let waiting = match self.ledger.decide(&proposal, first, unmet) {
             Decision::Conflict(conflict) => {
                 Waiting::Answered(Outcome::Done(Err(Error::conflict_on(conflict))), asker)
+            }
+            Decision::Unmet(failed) => {
+                Waiting::Answered(Outcome::Done(Err(Error::condition_failed(failed))), asker)
             }
             Decision::Seen(position) => {
                 self.ask_durability(request.durability);
@@ -357,7 +362,7 @@ impl Writer {
     fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
         self.ledger.settle(Position::from(self.log.written().position).plus(1));
         let frames = waiting.iter().filter_map(|waiting| match waiting {
-            Waiting::Accepted { offset, .. } => Some((*offset, self.log.written_frame(*offset))),
+            Waiting::Accepted { offset, .. } => Some((*offset, self.log.frame_in_memory(*offset))),
             _ => None,
         });
         self.segment.insert(frames).expect("what was just encoded can be read");
@@ -417,6 +422,23 @@ impl Writer {
             None => self.log.close(),
         }
     }
+}
+
+/// The condition that keeps an append from going in, by what came since its caller looked.
+fn unmet_condition(
+    request: &Request,
+    view: &View,
+    log: &Log,
+    waiting: &[Waiting],
+) -> Option<FailedCondition> {
+    if request.conditions.is_empty() {
+        return None;
+    }
+    let staged = waiting.iter().filter_map(|waiting| match waiting {
+        Waiting::Accepted { offset, receipt, .. } => Some((receipt.first(), log.frame_in_memory(*offset))),
+        _ => None,
+    });
+    unmet(request, &view.snapshot().segments, log.written().position.into(), staged)
 }
 
 #[derive(Clone, Copy)]

@@ -90,7 +90,7 @@ fn decide(ledger: &mut Ledger, ask: &Ask, next: u64) -> Decision {
         events: u16::try_from(ask.events.len()).unwrap(),
         key: ask.key,
     };
-    ledger.decide(&proposal, Position::from(next))
+    ledger.decide(&proposal, Position::from(next), || None)
 }
 
 fn asks() -> Vec<Ask> {
@@ -160,7 +160,7 @@ fn run((mut ledger, mut model): (Ledger, Model), plan: &[(&Ask, Then); 3], seen:
         seen[match decision {
             Decision::Accepted { .. } => 0,
             Decision::Seen(_) => 1,
-            Decision::Conflict(_) => 2,
+            Decision::Conflict(_) | Decision::Unmet(_) => 2,
         }] += 1;
         match then {
             Then::Staged => {}

@@ -218,9 +218,9 @@ impl Log {
         Appended::new(&header, position.into())
     }
 
-    /// A frame of the last write, from the bytes it was written from.
-    pub(crate) fn written_frame(&self, offset: u32) -> Frame<'_> {
-        let start = self.written.offset - narrow(self.buffer.len());
+    /// A frame that is staged, or of the last write: from the bytes it was or will be written from.
+    pub(crate) fn frame_in_memory(&self, offset: u32) -> Frame<'_> {
+        let start = self.staged.offset - narrow(self.buffer.len());
         Frame::known(&self.buffer[wide(offset - start)..])
     }
 

@@ -10,13 +10,15 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 27] = [
+const LAYERS: [&str; 30] = [
     // words
     "version",
+    "id",
+    "query",
+    "condition",
     "error",
     "coordinate",
     "event",
-    "query",
     "options",
     "report",
     // bytes and where they go
@@ -33,6 +35,7 @@ const LAYERS: [&str; 27] = [
     "view",
     // writing
     "append",
+    "resolve",
     "counters",
     "queue",
     "writer",
