@@ -231,12 +231,10 @@ impl Ledger {
         }
     }
 
-    /// Learns, while opening, of an event that is in the log; `false` if its version does not
-    /// follow the one before it.
-    pub(crate) fn learn(&mut self, entity: &str, version: Version, position: Position) -> bool {
+    /// Learns, while opening, of an event that is in the log; gives its stream's version before it.
+    pub(crate) fn learn(&mut self, entity: &str, version: Version, position: Position) -> Version {
         let slot = self.slot(entity);
-        let known = std::mem::replace(&mut self.heads[slot], Head { version, last: position });
-        known.version.get().checked_add(1) == Some(version.get())
+        std::mem::replace(&mut self.heads[slot], Head { version, last: position }).version
     }
 
     /// Learns, while opening, of a key that is in the log.

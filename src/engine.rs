@@ -21,6 +21,7 @@ use crate::format::record::records;
 use crate::index::Index;
 use crate::log::files::create_store;
 use crate::log::recover::{Purpose, Recovered, recover};
+use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
 use crate::log::{Log, LogOptions};
 use crate::options::{self, Options};
@@ -75,12 +76,12 @@ impl Engine {
         };
         recovered.report.created = created;
         let log = Log::resume(disk.clone(), log_options, &mut recovered, now)?;
-        found.enter(log.segment());
         recovered.report.segments = recovered.segments.len();
         recovered.report.steps.push(("all", started.elapsed()));
         tracing::info!(report = %recovered.report, "opened");
-        let segment = found.segments.last().cloned().expect("the log's segment was entered");
-        let view = Arc::new(View::new(found.segments, Point::from(log.written())));
+        let segments = found.segments(&recovered.segments);
+        let segment = segments.last().cloned().expect("the log has a segment");
+        let view = Arc::new(View::new(segments, Point::from(log.written())));
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
         let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::default())));
@@ -136,16 +137,12 @@ impl Engine {
         let Some(Recovered { manifest, segments, tip, mut report, .. }) = recovered else {
             return Err(Error::no_store());
         };
-        // The walk enters segments by their frames; the last one may have none.
-        if let Some(last) = segments.last() {
-            found.enter(last);
-        }
         report.steps.push(("all", started.elapsed()));
         let head = tip.as_ref().map(Point::from).unwrap_or_default();
         let (queue, _) = Queue::new(1, 1, None);
         let counters = Counters { entities: found.ledger.entities(), ..Counters::default() };
         Ok(Engine {
-            view: Arc::new(View::new(found.segments, head)),
+            view: Arc::new(View::new(found.segments(&segments), head)),
             store_id: manifest.store_id,
             report,
             options,
@@ -264,12 +261,16 @@ impl Drop for Engine {
 /// What the walk over the log finds out for readers and for the writer.
 struct Found {
     ledger: Ledger,
+    /// The position that comes next, and whether one was ever left out.
+    next: u64,
+    has_gaps: bool,
+    /// Those that have frames.
     segments: Vec<Arc<Segment>>,
 }
 
 impl Found {
     fn new(window: crate::options::KeyWindow) -> Found {
-        Found { ledger: Ledger::new(window), segments: Vec::new() }
+        Found { ledger: Ledger::new(window), next: 1, has_gaps: false, segments: Vec::new() }
     }
 
     /// The segment as readers see it; made when its first frame comes.
@@ -277,12 +278,18 @@ impl Found {
         match self.segments.last() {
             Some(segment) if Arc::ptr_eq(&segment.file, file) => segment.clone(),
             _ => {
-                let start = crate::log::scan::Tip::start(file).offset;
-                let segment = Arc::new(Segment::new(file.clone(), Index::new(start)));
+                let segment = empty(file);
                 self.segments.push(segment.clone());
                 segment
             }
         }
+    }
+
+    /// All segments as readers see them, those without a frame included.
+    fn segments(&mut self, files: &[Arc<SegmentFile>]) -> Vec<Arc<Segment>> {
+        let mut entered = self.segments.drain(..).peekable();
+        let mut of = |file| entered.next_if(|segment| Arc::ptr_eq(&segment.file, file));
+        files.iter().map(|file| of(file).unwrap_or_else(|| empty(file))).collect()
     }
 
     fn visit(
@@ -293,22 +300,37 @@ impl Found {
         last: u64,
     ) -> Result<(), Error> {
         let header = &frame.header;
-        let first = last + 1 - u64::from(header.events());
-        let damaged = |what| file.damaged(offset.into(), &Damage::Bad(what));
-        for (index, record) in records(frame.body, header.events()).enumerate() {
-            let record = record.map_err(|damage| file.damaged(offset.into(), &damage))?;
-            let position = first + u64::try_from(index).expect("at most 65,535");
-            let version = header.version(index).into();
-            let follows = self.ledger.learn(record.entity(), version, position.into());
-            if !follows && file.header.id.generation == 0 {
-                return Err(damaged("an event's version does not follow its stream's last one"));
-            }
+        let damaged = |damage: Damage| file.damaged(offset.into(), &damage);
+        let next = last.checked_add(1).ok_or_else(|| damaged(Damage::Bad("there is no position left")))?;
+        let first = next.saturating_sub(header.events().into());
+        self.has_gaps |= first != self.next;
+        self.next = next;
+        for ((index, position), record) in (0..).zip(first..).zip(records(frame.body, header.events())) {
+            let record = record.map_err(damaged)?;
+            self.learn(record.entity(), header.version(index), position).map_err(damaged)?;
         }
         if let Some(key) = header.key() {
             self.ledger.learn_key(key, first.into());
         }
         self.enter(file).insert(std::iter::once((offset, *frame)))
     }
+
+    fn learn(&mut self, entity: &str, version: u64, position: u64) -> Result<(), Damage> {
+        let before = self.ledger.learn(entity, version.into(), position.into()).get();
+        let follows = if self.has_gaps { version > before } else { Some(version) == before.checked_add(1) };
+        if !follows {
+            return Err(Damage::Bad("an event's version does not follow its stream's last one"));
+        }
+        // Every version took a position. So versions do not run out before positions do.
+        if version > position {
+            return Err(Damage::Bad("an event's version is greater than its position"));
+        }
+        Ok(())
+    }
+}
+
+fn empty(file: &Arc<SegmentFile>) -> Arc<Segment> {
+    Arc::new(Segment::new(file.clone(), Index::new(Tip::start(file).offset)))
 }
 
 /// How often a waiting open tries again.

@@ -224,7 +224,7 @@ impl Progress {
         let Some(segment) = self.snapshot.segments.get(self.segment) else { return };
         let clip =
             |position: u64| segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX);
-        let mut ordinals = clip(self.positions.start)..clip(self.positions.end).min(segment.events());
+        let mut ordinals = clip(self.positions.start)..clip(self.positions.end).min(segment.ordinals_end());
         if let (Some(versions), Some(entity)) = (&plan.versions, plan.query.single_stream()) {
             let window = segment.window_of(entity, versions);
             ordinals = ordinals.start.max(window.start)..ordinals.end.min(window.end);
@@ -370,7 +370,7 @@ fn position_at(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
     let Some(segment) = later.checked_sub(1).and_then(|last| snapshot.segments.get(last)) else {
         return Ok(0);
     };
-    let (mut low, mut high) = (0, segment.events());
+    let (mut low, mut high) = (0, segment.ordinals_end());
     while low < high {
         let middle = low + (high - low) / 2;
         if recorded_at(segment, middle)? < micros {
@@ -382,8 +382,9 @@ fn position_at(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
     Ok(segment.position(low))
 }
 
+/// When the first event at or behind `ordinal` was recorded.
 fn recorded_at(segment: &Segment, ordinal: u32) -> Result<u64, Error> {
-    let Some(place) = segment.place(ordinal) else { return Ok(u64::MAX) };
+    let Some(place) = segment.place_from(ordinal) else { return Ok(u64::MAX) };
     let block = segment.file.block(place.frame.clone())?;
     let mark = segment.file.header.frame_mark(place.frame.start.into());
     let header = frame::read_header(&block.bytes, mark);

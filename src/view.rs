@@ -123,6 +123,11 @@ impl Segment {
         self.index.read().events()
     }
 
+    /// The ordinal behind the last its index knows.
+    pub(crate) fn ordinals_end(&self) -> u32 {
+        self.index.read().ordinals_end()
+    }
+
     /// Where its last known frame ends.
     pub(crate) fn end(&self) -> u32 {
         self.index.read().end()
@@ -130,6 +135,11 @@ impl Segment {
 
     pub(crate) fn place(&self, ordinal: u32) -> Option<Place> {
         self.index.read().place(ordinal)
+    }
+
+    /// The place of the first event at or behind `ordinal`.
+    pub(crate) fn place_from(&self, ordinal: u32) -> Option<Place> {
+        self.index.read().place_from(ordinal)
     }
 
     /// The places of matching events in a window of ordinals, in order.

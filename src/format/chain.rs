@@ -4,7 +4,7 @@
 //! is hashed on the caller's thread; the writer adds one 64-byte block per frame.
 //! SPEC.md "Chain". Row: bytes.
 
-use super::put;
+use super::{put, sum};
 
 /// A BLAKE3 hash.
 pub(crate) type Hash = [u8; 32];
@@ -60,14 +60,13 @@ pub(crate) fn link(previous: &Hash, content: &Hash, assigned: &Assigned) -> Hash
 
 fn prefixed(prefix: u8, pieces: &[&[u8]]) -> Hash {
     // Hashing one short slice is a third cheaper than feeding the same bytes piece by piece.
-    let mut short = [0; 256];
-    let length = 1 + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+    let mut short = [prefix; 256];
+    let length = pieces.iter().fold(1, |length: usize, piece| length.saturating_add(piece.len()));
     if let Some(joined) = short.get_mut(..length) {
-        joined[0] = prefix;
         let mut at = 1;
         for piece in pieces {
             put(joined, at, piece);
-            at += piece.len();
+            at = sum([at, piece.len()]);
         }
         return *blake3::hash(joined).as_bytes();
     }

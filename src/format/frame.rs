@@ -5,7 +5,9 @@
 //! SPEC.md "Frame". Row: bytes.
 
 use super::chain::Hash;
-use super::{ALIGN, BODY_BYTES_MAX, Damage, array, checksum, put, u16_at, u32_at, u64_at};
+use super::{
+    ALIGN, BODY_BYTES_MAX, Damage, array, checksum, own_checksum, part, put, sum, u16_at, u32_at, u64_at,
+};
 
 /// Mark 0, header checksum 8, body length 12, body checksum 16, position 20, durable end 24,
 /// events 28, flags 30, recorded-at 32, first version 40, chain 48; then key, then version table.
@@ -48,31 +50,32 @@ impl NewHeader<'_> {
     /// Appends the header to `out`, for a frame at `mark`'s place.
     pub(crate) fn write(&self, out: &mut Vec<u8>, mark: u64) {
         let start = out.len();
-        out.resize(start + FIXED, 0);
-        let fixed = &mut out[start..];
-        put(fixed, 0, &mark.to_le_bytes());
-        put(fixed, 12, &self.body_bytes.to_le_bytes());
-        put(fixed, 16, &self.body_checksum.to_le_bytes());
-        put(fixed, 20, &self.position_offset.to_le_bytes());
-        put(fixed, 24, &self.durable_end.to_le_bytes());
-        put(fixed, 28, &self.events.to_le_bytes());
-        put(fixed, 30, &self.flags.to_le_bytes());
-        put(fixed, 32, &self.recorded_at.to_le_bytes());
-        put(fixed, 40, &self.first_version.to_le_bytes());
-        put(fixed, CHAIN_AT, &self.chain);
+        let mut fixed = [0; FIXED];
+        put(&mut fixed, 0, &mark.to_le_bytes());
+        put(&mut fixed, 12, &self.body_bytes.to_le_bytes());
+        put(&mut fixed, 16, &self.body_checksum.to_le_bytes());
+        put(&mut fixed, 20, &self.position_offset.to_le_bytes());
+        put(&mut fixed, 24, &self.durable_end.to_le_bytes());
+        put(&mut fixed, 28, &self.events.to_le_bytes());
+        put(&mut fixed, 30, &self.flags.to_le_bytes());
+        put(&mut fixed, 32, &self.recorded_at.to_le_bytes());
+        put(&mut fixed, 40, &self.first_version.to_le_bytes());
+        put(&mut fixed, CHAIN_AT, &self.chain);
+        out.extend_from_slice(&fixed);
         if let Some(key) = &self.key {
             out.extend_from_slice(key);
         }
         out.extend_from_slice(self.version_table);
-        let crc = checksum(&[&out[start..start + 8], &out[start + 12..]]);
-        put(out, start + 8, &crc.to_le_bytes());
+        let (_, header) = out.split_at_mut(start);
+        let crc = own_checksum(header);
+        put(header, 8, &crc.to_le_bytes());
     }
 }
 
 fn header_bytes(flags: u16, events: u16) -> usize {
     let key = if flags & KEY != 0 { KEY_BYTES } else { 0 };
-    let table = if flags & VERSIONS != 0 { usize::from(events) * 8 } else { 0 };
-    FIXED + key + table
+    let table = if flags & VERSIONS != 0 { usize::from(events).saturating_mul(8) } else { 0 };
+    sum([FIXED, key, table])
 }
 
 /// How many bytes the header that starts with `bytes` has, if it begins with `mark`.
@@ -90,7 +93,7 @@ pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<Header<'_>, Damage>
     }
     let (events, flags) = (u16_at(fixed, 28), u16_at(fixed, 30));
     let header = bytes.get(..header_bytes(flags, events)).ok_or(SHORT)?;
-    if checksum(&[&header[..8], &header[12..]]) != u32_at(fixed, 8) {
+    if own_checksum(header) != u32_at(fixed, 8) {
         return Err(Damage::Bad("a frame's header does not fit its checksum"));
     }
     if flags & CRITICAL & !(KEY | VERSIONS) != 0 {
@@ -113,7 +116,7 @@ impl<'a> Header<'a> {
     /// The header at the start of `bytes`, which may be longer. It was written just now, or
     /// [`read_header`] has accepted it before.
     pub(crate) fn known(bytes: &'a [u8]) -> Header<'a> {
-        Header(&bytes[..header_bytes(u16_at(bytes, 30), u16_at(bytes, 28))])
+        Header(part(bytes, ..header_bytes(u16_at(bytes, 30), u16_at(bytes, 28))))
     }
 
     pub(crate) fn body_bytes(&self) -> u32 {
@@ -160,19 +163,19 @@ impl<'a> Header<'a> {
 
     /// A version per event (8 bytes each) where several entities are addressed, else empty.
     pub(crate) fn version_table(&self) -> &'a [u8] {
-        &self.0[FIXED + if self.flags() & KEY != 0 { KEY_BYTES } else { 0 }..]
+        part(self.0, header_bytes(self.flags() & KEY, 0)..)
     }
 
     /// Key and version table, as they enter the chain.
     pub(crate) fn extension(&self) -> &'a [u8] {
-        &self.0[FIXED..]
+        part(self.0, FIXED..)
     }
 
     /// The version of the event at `index`.
     pub(crate) fn version(&self, index: usize) -> u64 {
         match self.version_table() {
             [] => self.first_version().saturating_add(u64::try_from(index).unwrap_or(u64::MAX)),
-            table => u64_at(table, index * 8),
+            table => u64_at(table, index.saturating_mul(8)),
         }
     }
 
@@ -181,7 +184,8 @@ impl<'a> Header<'a> {
     }
 
     pub(crate) fn frame_bytes(&self) -> usize {
-        self.0.len() + usize::try_from(self.body_bytes()).expect("bodies are checked against 16 MiB")
+        let body = usize::try_from(self.body_bytes()).expect("bodies are checked against 16 MiB");
+        sum([self.0.len(), body])
     }
 
     #[cfg(test)]
@@ -222,7 +226,7 @@ impl<'a> Frame<'a> {
     /// The frame at the start of `bytes`, which may be longer, that was written there just now.
     pub(crate) fn known(bytes: &'a [u8]) -> Frame<'a> {
         let header = Header::known(bytes);
-        Frame { header, body: &bytes[header.header_bytes()..header.frame_bytes()] }
+        Frame { header, body: part(bytes, header.header_bytes()..header.frame_bytes()) }
     }
 }
 

@@ -102,10 +102,9 @@ impl Manifest {
     /// Also gives the digest.
     pub(crate) fn read(bytes: &[u8]) -> Result<(Manifest, Hash), Damage> {
         const SHORT: Damage = Damage::Bad("the manifest is cut off");
+        const COUNTS: Damage = Damage::Bad("the manifest's counts do not fit its length");
         let (bytes, digest) = bytes.split_at_checked(bytes.len().saturating_sub(DIGEST)).ok_or(SHORT)?;
-        if bytes.len() < FIXED {
-            return Err(SHORT);
-        }
+        let (_, tables) = bytes.split_at_checked(FIXED).ok_or(SHORT)?;
         if blake3::hash(bytes).as_bytes().as_slice() != digest {
             return Err(Damage::Bad("the manifest does not fit its digest"));
         }
@@ -114,11 +113,10 @@ impl Manifest {
             return Err(Damage::Bad("the manifest's sequence is impossible"));
         }
         let (segments, lineages) = (u32_at(bytes, 112), u32_at(bytes, 116));
-        let lineage_bytes = table_bytes(lineages, LINEAGE)?;
-        if table_bytes(segments, SEGMENT)?.checked_add(lineage_bytes) != Some(bytes.len() - FIXED) {
-            return Err(Damage::Bad("the manifest's counts do not fit its length"));
+        let (lineage, sealed) = tables.split_at_checked(table_bytes(lineages, LINEAGE)?).ok_or(COUNTS)?;
+        if sealed.len() != table_bytes(segments, SEGMENT)? {
+            return Err(COUNTS);
         }
-        let (lineage, sealed) = bytes[FIXED..].split_at(lineage_bytes);
         let manifest = Manifest {
             store_id: array(bytes, 40),
             sequence: u64_at(bytes, 56),

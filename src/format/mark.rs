@@ -38,7 +38,7 @@ pub(crate) struct Mark {
 impl Mark {
     /// Where this slot goes.
     pub(crate) fn offset(&self) -> u64 {
-        (self.sequence % 2) * SLOT_STRIDE
+        if self.sequence.is_multiple_of(2) { 0 } else { SLOT_STRIDE }
     }
 
     pub(crate) fn write(&self) -> [u8; SLOT] {

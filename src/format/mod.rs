@@ -3,8 +3,12 @@
 //! SPEC.md has the authoritative tables; the constants here follow them field by field, and golden
 //! files under `tests/golden/` tie the two together.
 //! All integers are little-endian. Bytes from disk are hostile until their checksum fits, and even
-//! then every length is checked against what is there before it is used.
+//! then every length is checked against what is there before it is used. So here nothing is indexed
+//! and nothing may overflow; where bytes are known to be there, because they were checked or just
+//! written, [`part`], [`array`] and [`put`] say so.
 //! Row: bytes.
+
+#![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
 pub(crate) mod chain;
 pub(crate) mod frame;
@@ -16,6 +20,7 @@ pub(crate) mod segment;
 mod tests;
 
 use std::fmt;
+use std::slice::SliceIndex;
 
 /// Frames, headers and records start at multiples of this.
 pub(crate) const ALIGN: usize = 8;
@@ -54,14 +59,35 @@ pub(crate) const fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN)
 }
 
+/// The checksum of what holds it itself, behind its mark: of all but the bytes 8 to 11.
+pub(crate) fn own_checksum(bytes: &[u8]) -> u32 {
+    checksum(&[part(bytes, ..8), part(bytes, 12..)])
+}
+
+/// Adds up lengths of what lies in memory, or is claimed to: at worst more than can lie there.
+#[inline]
+pub(crate) fn sum<const N: usize>(lengths: [usize; N]) -> usize {
+    lengths.into_iter().fold(0, usize::saturating_add)
+}
+
+const KNOWN: &str = "the caller knows that the bytes are there";
+
+/// A part that the caller knows to be there.
+#[inline]
+pub(crate) fn part<R: SliceIndex<[u8], Output = [u8]>>(bytes: &[u8], range: R) -> &[u8] {
+    bytes.get(range).expect(KNOWN)
+}
+
 /// The `N` bytes at a place that the caller knows to be there.
+#[inline]
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes[at..at + N].try_into().expect("a slice of N bytes is an array of N bytes")
+    *part(bytes, at..).first_chunk().expect(KNOWN)
 }
 
 macro_rules! little_endian {
     ($($read:ident: $int:ty),*) => {
-        $(pub(crate) fn $read(bytes: &[u8], at: usize) -> $int {
+        $(#[inline]
+        pub(crate) fn $read(bytes: &[u8], at: usize) -> $int {
             <$int>::from_le_bytes(array(bytes, at))
         })*
     };
@@ -69,9 +95,9 @@ macro_rules! little_endian {
 
 little_endian!(u16_at: u16, u32_at: u32, u64_at: u64, i64_at: i64);
 
-/// Copies `piece` to its place.
+/// Copies `piece` to its place, which the caller knows to be there.
 pub(crate) fn put(out: &mut [u8], at: usize, piece: &[u8]) {
-    out[at..at + piece.len()].copy_from_slice(piece);
+    out.get_mut(at..).and_then(|rest| rest.get_mut(..piece.len())).expect(KNOWN).copy_from_slice(piece);
 }
 
 /// The first 40 bytes of every file: what it is, and what a reader must know to read it.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::event::{Cause, EventId};
 
 use super::chain::{self, Hash};
-use super::{Damage, array, i64_at, put, u16_at, u32_at};
+use super::{Damage, array, i64_at, part, put, sum, u16_at, u32_at};
 
 /// Private length 0, public length 4, form 6, zero 7.
 pub(crate) const PREFIX: usize = 8;
@@ -101,6 +101,7 @@ pub(crate) struct TooLong {
 pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), TooLong> {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX]);
+    let public_at = out.len();
     write_public(out, &new.fields);
     let private = out.len();
     out.extend_from_slice(&[0; SALT]);
@@ -109,12 +110,12 @@ pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), TooLon
         out.extend_from_slice(new.metadata);
     }
     out.extend_from_slice(new.payload);
-    let private_bytes = length("the payload", out.len() - private)?;
-    let public = private - start - PREFIX;
+    let private_bytes = length("the payload", out.len().saturating_sub(private))?;
+    let public = private.saturating_sub(public_at);
     let too_long = |_| TooLong { what: "the event's names and tags", bytes: public, max: u16::MAX.into() };
     let public_bytes = u16::try_from(public).map_err(too_long)?;
     put(out, start, &private_bytes.to_le_bytes());
-    put(out, start + 4, &public_bytes.to_le_bytes());
+    put(out, sum([start, 4]), &public_bytes.to_le_bytes());
     Ok(())
 }
 
@@ -173,13 +174,14 @@ fn write_cause(out: &mut Vec<u8>, cause: Cause) -> u16 {
 
 /// Where the salt of the record that starts at `start` lies.
 pub(crate) fn salt_place(body: &[u8], start: usize) -> Range<usize> {
-    let place = start + PREFIX + usize::from(u16_at(body, start + 4));
-    place..place + SALT
+    let public = u16_at(part(body, start..), 4);
+    let place = sum([start, PREFIX, public.into()]);
+    place..sum([place, SALT])
 }
 
 /// What the chain takes of a record that was just written.
 pub(crate) fn content(record: &[u8]) -> Hash {
-    let (public, private) = record[PREFIX..].split_at(usize::from(u16_at(record, 4)));
+    let (public, private) = part(record, PREFIX..).split_at(usize::from(u16_at(record, 4)));
     chain::record_content(public, blake3::hash(private).as_bytes())
 }
 
@@ -187,7 +189,7 @@ pub(crate) fn content(record: &[u8]) -> Hash {
 pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
     let bytes = body.get(start..).ok_or(LONG)?;
     let shape = Shape::of(bytes)?;
-    Ok(Record { bytes: &bytes[..shape.bytes()], shape })
+    Ok(Record { bytes: part(bytes, ..shape.bytes()), shape })
 }
 
 const LONG: Damage = Damage::Bad("an event record is longer than its frame");
@@ -197,9 +199,9 @@ impl Shape {
     /// Checks the record at the start of `bytes`, which may be longer.
     #[inline(always)]
     fn of(bytes: &[u8]) -> Result<Shape, Damage> {
-        let prefix = bytes.first_chunk::<PREFIX>().ok_or(LONG)?;
+        let (prefix, rest) = bytes.split_first_chunk::<PREFIX>().ok_or(LONG)?;
         let (private, public) = (u32_at(prefix, 0), u16_at(prefix, 4));
-        let (public_part, rest) = bytes[PREFIX..].split_at_checked(public.into()).ok_or(LONG)?;
+        let (public_part, rest) = rest.split_at_checked(public.into()).ok_or(LONG)?;
         let private_part = rest.get(..wide(private)).ok_or(LONG)?;
         let is_erased = match (prefix[6], prefix[7]) {
             (FORM_WHOLE, 0) if private_part.len() >= SALT => false,
@@ -209,15 +211,15 @@ impl Shape {
             }
             (form, _) => return Err(Damage::Newer(format!("event record form {form}"))),
         };
-        let fixed = public_part.first_chunk::<PUBLIC_FIXED>().ok_or(SHORT)?;
+        let (fixed, rest) = public_part.split_first_chunk::<PUBLIC_FIXED>().ok_or(SHORT)?;
         let flags = u16_at(fixed, 0);
         if flags & CRITICAL != 0 {
             return Err(Damage::Newer(format!("event record flags {flags:#06x}")));
         }
         let (entity, scope, kind) = (u16_at(fixed, 4), fixed[6], fixed[7]);
-        let rest = check_names(&public_part[PUBLIC_FIXED..], [entity, scope.into(), kind.into()])?;
+        let rest = check_names(rest, [entity, scope.into(), kind.into()])?;
         let (tags, rest) = check_tags(rest, fixed[8])?;
-        let rest = rest.get(optional_bytes(flags) + cause_bytes(flags)..).ok_or(SHORT)?;
+        let rest = rest.get(sum([optional_bytes(flags), cause_bytes(flags)])..).ok_or(SHORT)?;
         if flags & ANCILLARY == 0 && !rest.is_empty() {
             return Err(Damage::Bad("an event record's public part is longer than its fields"));
         }
@@ -227,7 +229,7 @@ impl Shape {
 
     /// How long the record is.
     pub(crate) fn bytes(&self) -> usize {
-        PREFIX + usize::from(self.public) + wide(self.private)
+        sum([PREFIX, self.public.into(), wide(self.private)])
     }
 }
 
@@ -235,10 +237,10 @@ impl Shape {
 fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Damage> {
     const BAD: Damage = Damage::Bad("a name is not UTF-8");
     let [entity, scope, kind] = lengths.map(usize::from);
-    let (names, rest) = public.split_at_checked(entity + scope + kind).ok_or(SHORT)?;
+    let (names, rest) = public.split_at_checked(sum([entity, scope, kind])).ok_or(SHORT)?;
     // In one go, and that no character lies across a border: each name is UTF-8, then.
     let names = std::str::from_utf8(names).map_err(|_| BAD)?;
-    let is_parted = names.is_char_boundary(entity) && names.is_char_boundary(entity + scope);
+    let is_parted = names.is_char_boundary(entity) && names.is_char_boundary(sum([entity, scope]));
     if is_parted { Ok(rest) } else { Err(BAD) }
 }
 
@@ -251,7 +253,7 @@ fn check_tags(public: &[u8], count: u8) -> Result<(u16, &[u8]), Damage> {
         std::str::from_utf8(tag).map_err(|_| Damage::Bad("a name is not UTF-8"))?;
         rest = behind;
     }
-    let bytes = u16::try_from(public.len() - rest.len()).map_err(|_| LONG)?;
+    let bytes = u16::try_from(public.len().saturating_sub(rest.len())).map_err(|_| LONG)?;
     Ok((bytes, rest))
 }
 
@@ -295,7 +297,7 @@ pub(crate) fn tags(mut bytes: &[u8]) -> impl Iterator<Item = &str> + Clone {
 impl<'a> Record<'a> {
     /// The record that begins at `start`, whose shape was found there before.
     pub(crate) fn known(bytes: &'a [u8], start: usize, shape: Shape) -> Record<'a> {
-        Record { bytes: &bytes[start..start + shape.bytes()], shape }
+        Record { bytes: part(bytes, start..sum([start, shape.bytes()])), shape }
     }
 
     pub(crate) fn shape(&self) -> Shape {
@@ -304,17 +306,17 @@ impl<'a> Record<'a> {
 
     /// What outlives erasure.
     pub(crate) fn public(&self) -> &'a [u8] {
-        &self.bytes[PREFIX..self.private_at()]
+        part(self.bytes, PREFIX..self.private_at())
     }
 
     /// Salt, metadata and payload; `None` once erased.
     pub(crate) fn private(&self) -> Option<&'a [u8]> {
-        (!self.shape.is_erased).then(|| &self.bytes[self.private_at()..])
+        (!self.shape.is_erased).then(|| part(self.bytes, self.private_at()..))
     }
 
     /// What the chain takes of it: erasure leaves the private part's hash, which is all it needs.
     pub(crate) fn content(&self) -> Hash {
-        let private = &self.bytes[self.private_at()..];
+        let private = part(self.bytes, self.private_at()..);
         let hash = if self.shape.is_erased { array(private, 0) } else { *blake3::hash(private).as_bytes() };
         chain::record_content(self.public(), &hash)
     }
@@ -333,14 +335,14 @@ impl<'a> Record<'a> {
     }
 
     pub(crate) fn kind(&self) -> &'a str {
-        let before = usize::from(self.shape.entity) + usize::from(self.shape.scope);
-        self.name(before, self.shape.kind.into())
+        let Shape { entity, scope, kind, .. } = self.shape;
+        self.name(sum([entity.into(), scope.into()]), kind.into())
     }
 
     /// Length-prefixed; [`tags`] takes them apart.
     pub(crate) fn tag_bytes(&self) -> &'a [u8] {
         let end = self.optional_at();
-        &self.bytes[end - usize::from(self.shape.tags)..end]
+        part(self.bytes, end.saturating_sub(self.shape.tags.into())..end)
     }
 
     pub(crate) fn correlation(&self) -> Option<EventId> {
@@ -356,7 +358,7 @@ impl<'a> Record<'a> {
     }
 
     pub(crate) fn cause(&self) -> Option<Cause> {
-        let at = self.optional_at() + optional_bytes(self.shape.flags);
+        let at = sum([self.optional_at(), optional_bytes(self.shape.flags)]);
         match (self.shape.flags & CAUSE_MASK) >> CAUSE_SHIFT {
             CAUSE_EVENT => Some(Cause::Event(self.id(at))),
             CAUSE_IN_APPEND => Some(Cause::InAppend(u16_at(self.bytes, at))),
@@ -374,7 +376,8 @@ impl<'a> Record<'a> {
 
     /// `None` once erased.
     pub(crate) fn payload(&self) -> Option<&'a [u8]> {
-        (!self.shape.is_erased).then(|| &self.bytes[self.bytes.len() - wide(self.shape.payload)..])
+        let start = self.bytes.len().saturating_sub(wide(self.shape.payload));
+        (!self.shape.is_erased).then(|| part(self.bytes, start..))
     }
 
     /// The public part, taken apart.
@@ -394,24 +397,26 @@ impl<'a> Record<'a> {
     }
 
     fn private_at(&self) -> usize {
-        PREFIX + usize::from(self.shape.public)
+        sum([PREFIX, self.shape.public.into()])
     }
 
     fn name(&self, skip: usize, length: usize) -> &'a str {
-        let start = NAMES + skip;
-        std::str::from_utf8(&self.bytes[start..start + length]).expect("checked when the record was read")
+        let start = sum([NAMES, skip]);
+        let name = part(self.bytes, start..sum([start, length]));
+        std::str::from_utf8(name).expect("checked when the record was read")
     }
 
     /// Where the optional fields begin.
     fn optional_at(&self) -> usize {
         let Shape { entity, scope, kind, tags, .. } = self.shape;
-        NAMES + usize::from(entity) + usize::from(scope) + usize::from(kind) + usize::from(tags)
+        sum([NAMES, entity.into(), scope.into(), kind.into(), tags.into()])
     }
 
     /// Where the optional field of this flag lies.
     fn optional(&self, flag: u16) -> Option<usize> {
         let flags = self.shape.flags;
-        (flags & flag != 0).then(|| self.optional_at() + optional_bytes(flags & (flag - 1)))
+        let before = flags & flag.saturating_sub(1);
+        (flags & flag != 0).then(|| sum([self.optional_at(), optional_bytes(before)]))
     }
 
     fn id(&self, at: usize) -> EventId {
@@ -431,7 +436,7 @@ pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<R
     std::iter::from_fn(move || {
         left = left.checked_sub(1)?;
         let record = read_in(body, start, events).and_then(|record| {
-            start += record.bytes.len();
+            start = sum([start, record.bytes.len()]);
             if left == 0 {
                 ends_well(body, start)?
             }
@@ -451,7 +456,7 @@ pub(crate) fn lay_out(body: &[u8], events: u16, starts: &mut Vec<usize>) -> Resu
     for _ in 0..events {
         starts.push(start);
         let prefix = body.get(start..).and_then(|rest| rest.first_chunk::<PREFIX>()).ok_or(LONG)?;
-        start += PREFIX + usize::from(u16_at(prefix, 4)) + wide(u32_at(prefix, 0));
+        start = sum([start, PREFIX, u16_at(prefix, 4).into(), wide(u32_at(prefix, 0))]);
     }
     ends_well(body, start)
 }

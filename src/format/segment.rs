@@ -6,7 +6,7 @@
 //! SPEC.md "Segment". Row: bytes.
 
 use super::chain::Hash;
-use super::{Damage, aligned, array, checksum, preamble, put, u32_at, u64_at};
+use super::{Damage, aligned, array, checksum, own_checksum, part, preamble, put, sum, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"ANNALSEG";
 
@@ -147,7 +147,7 @@ impl Seal {
         put(&mut out, 32, &self.frames.to_le_bytes());
         put(&mut out, 36, &self.events.to_le_bytes());
         put(&mut out, 40, &self.chain);
-        let crc = checksum(&[&out[..8], &out[12..]]);
+        let crc = own_checksum(&out);
         put(&mut out, 8, &crc.to_le_bytes());
         out
     }
@@ -155,7 +155,7 @@ impl Seal {
     /// Reads what [`SegmentHeader::is_seal`] found.
     pub(crate) fn read(bytes: &[u8]) -> Result<Seal, Damage> {
         let bytes = bytes.first_chunk::<SEAL>().ok_or(Damage::Bad("the seal is cut off"))?;
-        if checksum(&[&bytes[..8], &bytes[12..]]) != u32_at(bytes, 8) {
+        if own_checksum(bytes) != u32_at(bytes, 8) {
             return Err(Damage::Bad("the seal does not fit its checksum"));
         }
         Ok(Seal {
@@ -204,14 +204,12 @@ impl<'a> Attestation<'a> {
         if text_bytes > ATTESTATION_TEXT_MAX {
             return Err(Damage::Bad("an attestation's text is longer than one can be"));
         }
-        let length = aligned(ATTESTATION_FIXED + text_bytes);
+        let text = ATTESTATION_FIXED..sum([ATTESTATION_FIXED, text_bytes]);
+        let length = aligned(text.end);
         let whole = bytes.get(..length).ok_or(SHORT)?;
-        if checksum(&[&whole[..8], &whole[12..]]) != u32_at(fixed, 8)
-            || usize::try_from(u32_at(fixed, 12)) != Ok(length)
-        {
+        if own_checksum(whole) != u32_at(fixed, 8) || usize::try_from(u32_at(fixed, 12)) != Ok(length) {
             return Err(Damage::Bad("an attestation does not fit its checksum"));
         }
-        let text = &whole[ATTESTATION_FIXED..ATTESTATION_FIXED + text_bytes];
         let attestation = Attestation {
             first_position: u64_at(fixed, 16),
             last_position: u64_at(fixed, 24),
@@ -221,7 +219,8 @@ impl<'a> Attestation<'a> {
             chain_before: array(fixed, 56),
             chain_after: array(fixed, 88),
             digest: array(fixed, 120),
-            text: std::str::from_utf8(text).map_err(|_| Damage::Bad("an attestation's text is not UTF-8"))?,
+            text: std::str::from_utf8(part(whole, text))
+                .map_err(|_| Damage::Bad("an attestation's text is not UTF-8"))?,
         };
         Ok((attestation, length))
     }
@@ -229,7 +228,7 @@ impl<'a> Attestation<'a> {
     /// Until compaction writes attestations, the golden test does.
     #[cfg(test)]
     pub(crate) fn write(&self, header: &SegmentHeader, offset: u64) -> Vec<u8> {
-        let mut out = vec![0; aligned(ATTESTATION_FIXED + self.text.len())];
+        let mut out = vec![0; aligned(sum([ATTESTATION_FIXED, self.text.len()]))];
         let length = |bytes: usize| u32::try_from(bytes).expect("an attestation is small").to_le_bytes();
         put(&mut out, 0, &header.attestation_mark(offset).to_le_bytes());
         let bytes = length(out.len());
@@ -244,7 +243,7 @@ impl<'a> Attestation<'a> {
         put(&mut out, 88, &self.chain_after);
         put(&mut out, 120, &self.digest);
         put(&mut out, ATTESTATION_FIXED, self.text.as_bytes());
-        let crc = checksum(&[&out[..8], &out[12..]]);
+        let crc = own_checksum(&out);
         put(&mut out, 8, &crc.to_le_bytes());
         out
     }

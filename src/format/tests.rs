@@ -6,6 +6,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     reason = "a test fails by panicking, and prints what it tried"
 )]
 

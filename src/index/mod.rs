@@ -1,12 +1,15 @@
 //! The coordinate index of one segment: which events belong to a term, and where an event lies.
 //!
 //! An inverted index: each term (an entity, a scope, a kind, a tag, an id) has a posting list of
-//! ordinals, an event's number within its segment; an offset table gives each ordinal its place. A query
+//! ordinals, an event's number within its segment; an offset table gives each ordinal its place.
+//! Ordinals are positions, counted from the segment's first: without gaps, unless frames were removed
+//! from the segment on purpose. A query
 //! is answered by joining and intersecting lists, one window of ordinals at a time, so that a
 //! reader holds the index for microseconds and pays for what it takes.
 //! Invariant: ordinals are inserted in order, so every list is sorted.
 //! Row: index.
 
+mod numbers;
 mod query;
 mod search;
 #[cfg(test)]
@@ -22,12 +25,18 @@ use crate::error::Error;
 use crate::event::EventId;
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records, tags};
-use crate::log::segment::{SegmentFile, wide};
+use crate::log::segment::SegmentFile;
+
+use numbers::Numbers;
 
 /// A segment's index, in memory, while it is written and (until there are sealed indexes) after.
 pub(crate) struct Index {
-    /// The offset of each event's frame, by ordinal.
+    /// Which ordinals there are.
+    ordinals: Numbers,
+    /// The offset of each event's frame, in the same order.
     offsets: Vec<u32>,
+    /// What stands between frames for removed ones.
+    removed: Vec<Range<u32>>,
     /// Where the last frame ends.
     end: u32,
     entities: HashMap<Box<str>, Stream>,
@@ -42,8 +51,8 @@ type Postings<K> = HashMap<K, Vec<u32>>;
 
 /// The events of one entity in this segment.
 pub(crate) struct Stream {
-    /// The version before the first of them.
-    before: u64,
+    versions: Numbers,
+    /// In the same order.
     ordinals: Vec<u32>,
 }
 
@@ -58,7 +67,9 @@ pub(crate) struct Place {
 impl Index {
     pub(crate) fn new(start: u32) -> Index {
         Index {
+            ordinals: Numbers::default(),
             offsets: Vec::new(),
+            removed: Vec::new(),
             end: start,
             entities: HashMap::new(),
             scopes: HashMap::new(),
@@ -71,7 +82,12 @@ impl Index {
 
     /// How many events the segment has.
     pub(crate) fn events(&self) -> u32 {
-        u32::try_from(self.offsets.len()).expect("a segment holds fewer than 2^32 events")
+        u32::try_from(self.ordinals.count()).expect("a segment holds fewer than 2^32 events")
+    }
+
+    /// The ordinal behind the last.
+    pub(crate) fn ordinals_end(&self) -> u32 {
+        narrow(self.ordinals.at(self.ordinals.count()))
     }
 
     /// Where the last frame ends.
@@ -87,10 +103,13 @@ impl Index {
         frame: &Frame<'_>,
     ) -> Result<(), Error> {
         let header = &frame.header;
-        let first = self.events();
-        for (index, record) in records(frame.body, header.events()).enumerate() {
+        if offset != self.end {
+            self.removed.push(self.end..offset);
+        }
+        let first = header.position_offset();
+        for (ordinal, (index, record)) in (first..).zip(records(frame.body, header.events()).enumerate()) {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
-            let ordinal = self.events();
+            self.ordinals.push(ordinal.into());
             self.offsets.push(offset);
             self.insert_terms(ordinal, header.version(index), &record);
         }
@@ -112,9 +131,10 @@ impl Index {
     fn insert_terms(&mut self, ordinal: u32, version: u64, record: &Record<'_>) {
         let entity = record.entity();
         match self.entities.get_mut(entity) {
-            Some(stream) => stream.ordinals.push(ordinal),
+            Some(stream) => stream.push(version, ordinal),
             None => {
-                let stream = Stream { before: version.saturating_sub(1), ordinals: vec![ordinal] };
+                let mut stream = Stream { versions: Numbers::default(), ordinals: Vec::new() };
+                stream.push(version, ordinal);
                 self.entities.insert(entity.into(), stream);
             }
         }
@@ -135,12 +155,23 @@ impl Index {
         }
     }
 
-    /// Where the event at `ordinal` lies.
+    /// Where the event at `ordinal` lies, if there is one.
     pub(crate) fn place(&self, ordinal: u32) -> Option<Place> {
-        let start = *self.offsets.get(wide(ordinal))?;
-        let same = search::beyond(&self.offsets[wide(ordinal)..], |offset| *offset == start);
-        let end = self.offsets.get(wide(ordinal) + same).copied().unwrap_or(self.end);
-        Some(Place { ordinal, frame: start..end })
+        self.place_at(self.ordinals.slot(ordinal.into())?)
+    }
+
+    /// Where the first event at or behind `ordinal` lies.
+    pub(crate) fn place_from(&self, ordinal: u32) -> Option<Place> {
+        self.place_at(self.ordinals.below(ordinal.into()))
+    }
+
+    fn place_at(&self, slot: usize) -> Option<Place> {
+        let (start, rest) = self.offsets.get(slot..)?.split_first()?;
+        let same = search::beyond(rest, |offset| offset == start);
+        let next = rest.get(same).copied().unwrap_or(self.end);
+        let removed = self.removed.binary_search_by_key(&next, |removed| removed.end).ok();
+        let end = removed.map_or(next, |removed| self.removed[removed].start);
+        Some(Place { ordinal: narrow(self.ordinals.at(slot)), frame: *start..end })
     }
 
     /// The ordinals of one entity's events whose versions lie in `versions`.
@@ -155,24 +186,30 @@ impl Index {
 }
 
 impl Stream {
+    fn push(&mut self, version: u64, ordinal: u32) {
+        self.versions.push(version);
+        self.ordinals.push(ordinal);
+    }
+
     /// Version and ordinal of its last event in this segment up to `ordinal`.
     pub(crate) fn last_up_to(&self, ordinal: u32) -> Option<(u64, u32)> {
-        let events = self.ordinals.partition_point(|own| *own <= ordinal);
-        let last = *self.ordinals.get(events.checked_sub(1)?)?;
-        Some((self.before + u64::try_from(events).expect("a count fits 64 bits"), last))
+        let last = self.ordinals.partition_point(|own| *own <= ordinal).checked_sub(1)?;
+        Some((self.versions.at(last), *self.ordinals.get(last)?))
     }
 
     /// The ordinals from the one of the first version in `versions` up to the one of the last.
     pub(crate) fn ordinals_of(&self, versions: &Range<u64>) -> Range<u32> {
-        let skip =
-            |version: u64| usize::try_from(version.saturating_sub(self.before + 1)).unwrap_or(usize::MAX);
-        let (start, end) = (skip(versions.start), skip(versions.end).min(self.ordinals.len()));
-        match self.ordinals.get(start..end) {
+        match self.ordinals.get(self.versions.below(versions.start)..self.versions.below(versions.end)) {
             Some([first, .., last]) => *first..*last + 1,
             Some([only]) => *only..*only + 1,
             _ => 0..0,
         }
     }
+}
+
+/// An ordinal again; the walk checked that a segment's fit 32 bits.
+fn narrow(ordinal: u64) -> u32 {
+    u32::try_from(ordinal).expect("ordinals fit 32 bits")
 }
 
 fn push_name(postings: &mut Postings<Box<str>>, name: &str, ordinal: u32) {

@@ -8,8 +8,8 @@ use std::ops::Range;
 use crate::event::EventId;
 use crate::query::{Item, Name, Query};
 
-use super::Index;
 use super::search::beyond;
+use super::{Index, narrow};
 
 impl Index {
     /// The ordinals in `window` that match, in order, once each.
@@ -40,13 +40,19 @@ impl Index {
         let mut lists = self.lists(item, window, own);
         lists.sort_by_key(|list| list.len());
         match lists.split_first() {
-            None => window.clone().collect(),
+            None => self.present(window).collect(),
             Some((shortest, others)) => {
                 let mut others: Vec<Ahead<'_>> = others.iter().map(|list| Ahead(list)).collect();
                 let in_all = |ordinal: &u32| others.iter_mut().all(|list| list.reaches(*ordinal));
                 shortest.iter().copied().filter(in_all).collect()
             }
         }
+    }
+
+    /// The ordinals in `window` that there are.
+    fn present(&self, window: &Range<u32>) -> impl Iterator<Item = u32> {
+        let slots = self.ordinals.below(window.start.into())..self.ordinals.below(window.end.into());
+        slots.map(|slot| narrow(self.ordinals.at(slot)))
     }
 
     /// One sorted list per thing the item asks for, cut to the window.

@@ -43,6 +43,7 @@ struct Known {
     tags: Vec<&'static str>,
     correlation: Option<EventId>,
     foreign_id: Option<EventId>,
+    ordinal: u32,
     frame: Range<u32>,
 }
 
@@ -65,13 +66,19 @@ fn segment() -> SegmentFile {
 }
 
 /// An index of some thousand events, and the events. Streams begin at different versions, as they
-/// do in a segment that is not the first.
-fn build(random: &mut Random, frames: usize) -> (Index, Vec<Known>) {
+/// do in a segment that is not the first. In so many of a hundred places frames were removed: there
+/// ordinals and versions have gaps, and the bytes hold something else.
+fn build(random: &mut Random, frames: usize, removed: u64) -> (Index, Vec<Known>) {
     let segment = segment();
     let (mut index, mut events) = (Index::new(144), Vec::<Known>::new());
     let mut versions = std::collections::HashMap::from([("e:1", 5), ("f", 100)]);
-    let mut offset = 144;
+    let (mut offset, mut next) = (144, 0);
     for number in 0..frames {
+        if random.chance(removed) {
+            offset += u32::try_from(8 * random.below(20)).unwrap();
+            next += u32::try_from(random.below(30)).unwrap();
+            versions.values_mut().for_each(|version| *version += random.below(3));
+        }
         let count = if random.chance(70) { 1 } else { 2 + random.below(3) };
         let mut new = Vec::new();
         for _ in 0..count {
@@ -86,17 +93,19 @@ fn build(random: &mut Random, frames: usize) -> (Index, Vec<Known>) {
                 tags: TAGS.into_iter().filter(|_| random.chance(20)).collect(),
                 correlation: random.chance(30).then(|| id(random.below(4))),
                 foreign_id: random.chance(5).then(|| id(100 + random.below(20))),
+                ordinal: 0,
                 frame: 0..0,
             });
         }
-        let bytes = encode(&segment, offset, &events, &new, u64::try_from(number).unwrap());
+        let bytes = encode(&segment, offset, next, &new, u64::try_from(number).unwrap());
         let frame = Frame::known(&bytes);
         index.insert(&segment, offset, &frame).unwrap();
         let end = offset + u32::try_from(bytes.len()).unwrap();
-        let first = Position::from(FIRST_POSITION + u64::try_from(events.len()).unwrap());
+        let first = Position::from(FIRST_POSITION + u64::from(next));
         let shared = EventId::derive(frame.header.recorded_at(), first, &frame.header.chain());
         for mut event in new {
-            event.frame = offset..end;
+            (event.frame, event.ordinal) = (offset..end, next);
+            next += 1;
             event.correlation = event.correlation.or((count > 1).then_some(shared));
             events.push(event);
         }
@@ -106,7 +115,7 @@ fn build(random: &mut Random, frames: usize) -> (Index, Vec<Known>) {
     (index, events)
 }
 
-fn encode(segment: &SegmentFile, offset: u32, before: &[Known], events: &[Known], number: u64) -> Vec<u8> {
+fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], number: u64) -> Vec<u8> {
     let mut body = Vec::new();
     for event in events {
         let tags: Vec<u8> = event
@@ -134,7 +143,7 @@ fn encode(segment: &SegmentFile, offset: u32, before: &[Known], events: &[Known]
     let header = NewHeader {
         body_bytes: body.len().try_into().unwrap(),
         body_checksum: 0,
-        position_offset: before.len().try_into().unwrap(),
+        position_offset: first,
         durable_end: 0,
         events: events.len().try_into().unwrap(),
         flags: NewHeader::flags_for(false, !table.is_empty()),
@@ -190,21 +199,22 @@ fn matches(item: &Item, event: &Known, is_own: bool) -> bool {
 fn queries_agree_with_a_naive_filter() {
     let mut random = Random(20_260_101);
     let mut found = 0;
-    for frames in [1, 10, 300, 4000] {
-        let (index, events) = build(&mut random, frames);
-        let count = index.events();
-        assert_eq!(count, u32::try_from(events.len()).unwrap());
+    for (frames, removed) in [(1, 0), (10, 0), (300, 0), (4000, 0), (1, 100), (10, 50), (300, 10), (2000, 1)]
+    {
+        let (index, events) = build(&mut random, frames, removed);
+        assert_eq!(index.events(), u32::try_from(events.len()).unwrap());
+        let end = index.ordinals_end();
+        assert_eq!(end, events.last().unwrap().ordinal + 1);
         for _ in 0..400 {
             let items: Vec<Item> = (0..random.below(4)).map(|_| draw_item(&mut random, &events)).collect();
-            let bound = |random: &mut Random| u32::try_from(random.below(u64::from(count) + 1)).unwrap();
+            let bound = |random: &mut Random| u32::try_from(random.below(u64::from(end) + 1)).unwrap();
             let window = bound(&mut random)..bound(&mut random);
             let window = window.start.min(window.end)..window.end.max(window.start);
-            let own = random.chance(50).then(|| bound(&mut random)).filter(|own| *own < count);
-            let is_right = |(ordinal, event): &(u32, &Known)| {
-                items.iter().any(|item| matches(item, event, own == Some(*ordinal)))
-            };
-            let inside = (0..).zip(&events).filter(|(ordinal, _)| window.contains(ordinal));
-            let right: Vec<u32> = inside.filter(is_right).map(|(ordinal, _)| ordinal).collect();
+            let own = random.chance(50).then(|| bound(&mut random)).filter(|own| index.place(*own).is_some());
+            let is_right =
+                |event: &&Known| items.iter().any(|item| matches(item, event, own == Some(event.ordinal)));
+            let inside = events.iter().filter(|event| window.contains(&event.ordinal));
+            let right: Vec<u32> = inside.filter(is_right).map(|event| event.ordinal).collect();
             let query = Query { items: items.clone() };
             assert_eq!(index.matching(&query, &window, |_| own), right, "{items:?} in {window:?}");
             found += right.len();
@@ -215,28 +225,40 @@ fn queries_agree_with_a_naive_filter() {
 
 #[test]
 fn streams_places_and_ids_agree_too() {
-    let mut random = Random(20_260_102);
-    let (index, events) = build(&mut random, 500);
-    for (ordinal, event) in (0..).zip(&events) {
-        assert_eq!(index.place(ordinal), Some(Place { ordinal, frame: event.frame.clone() }));
+    for removed in [0, 10] {
+        let mut random = Random(20_260_102);
+        let (index, events) = build(&mut random, 500, removed);
+        check_places(&index, &events);
+        check_streams(&mut random, &index, &events);
     }
-    assert_eq!(index.place(index.events()), None);
+}
+
+fn check_places(index: &Index, events: &[Known]) {
+    for ordinal in 0..index.ordinals_end() + 2 {
+        let place = |event: &Known| Place { ordinal: event.ordinal, frame: event.frame.clone() };
+        let from = events.iter().find(|event| event.ordinal >= ordinal).map(place);
+        assert_eq!(index.place_from(ordinal), from);
+        assert_eq!(index.place(ordinal), from.filter(|place| place.ordinal == ordinal));
+    }
     for number in 90..130 {
-        let first = (0..).zip(&events).find(|(_, event)| event.foreign_id == Some(id(number)));
-        assert_eq!(index.foreign(id(number)), first.map(|(ordinal, _)| ordinal));
+        let first = events.iter().find(|event| event.foreign_id == Some(id(number)));
+        assert_eq!(index.foreign(id(number)), first.map(|event| event.ordinal));
     }
+}
+
+fn check_streams(random: &mut Random, index: &Index, events: &[Known]) {
     assert!(index.stream("none").is_none());
     for entity in ENTITIES {
         let stream = index.stream(entity).unwrap();
         let own: Vec<(u64, u32)> =
-            (0..).zip(&events).filter(|(_, e)| e.entity == entity).map(|(o, e)| (e.version, o)).collect();
-        for up_to in (0..index.events()).chain([u32::MAX]) {
+            events.iter().filter(|e| e.entity == entity).map(|e| (e.version, e.ordinal)).collect();
+        for up_to in (0..index.ordinals_end()).chain([u32::MAX]) {
             let right = own.iter().rev().find(|(_, ordinal)| *ordinal <= up_to).copied();
             assert_eq!(stream.last_up_to(up_to), right, "{entity} up to {up_to}");
         }
         for _ in 0..300 {
             let bound = |random: &mut Random| own[0].0.saturating_sub(3) + random.below(200);
-            let versions = bound(&mut random)..bound(&mut random);
+            let versions = bound(random)..bound(random);
             let inside = |(version, _): &&(u64, u32)| versions.contains(version);
             let (first, last) = (own.iter().find(inside), own.iter().rev().find(inside));
             let right = first.zip(last).map_or(0..0, |(first, last)| first.1..last.1 + 1);

@@ -10,11 +10,12 @@
 )]
 
 mod recovery;
+mod rewritten;
 mod walk;
 
 use std::time::{Duration, SystemTime};
 
-use crate::disk::{CrashMode, Fault, SimDisk};
+use crate::disk::{Access, CrashMode, Disk, Fault, SimDisk};
 use crate::format::manifest::{Manifest, SealedSegment};
 use crate::format::segment::HEADER;
 use crate::{Error, ErrorKind, Raw, Store};

@@ -424,7 +424,7 @@ def read_frame(segment, place, header, events):
             if record.cause >= count:
                 fail("the cause is an event that the append does not have")
             record.cause = ids[record.cause]
-        record.generation, record.place = segment.id[1], (segment.name, at)
+        record.place = (segment.name, at)
         events.append(record)
     place.offset = at + len(header) + len(body)
     place.position, place.recorded_at, place.chain = position + count - 1, recorded_at, chain
@@ -573,9 +573,13 @@ class Store:
         return greatest
 
     def check_versions(self):
-        versions = {}
+        versions, position, has_gaps = {}, 0, False
         for event in self.events:
-            if event.generation == 0 and event.version != versions.get(event.entity, 0) + 1:
+            has_gaps |= event.position != position + 1
+            position = event.position
+            before = versions.get(event.entity, 0)
+            follows = event.version > before if has_gaps else event.version == before + 1
+            if not follows or event.version > position:
                 raise Damaged(*event.place, "a version does not follow its stream's last one")
             versions[event.entity] = event.version
 
