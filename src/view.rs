@@ -195,3 +195,34 @@ impl Snapshot {
             .unwrap_or_default()
     }
 }
+
+/// The first window of ordinals that a search looks at; each further one is four times as wide.
+#[allow(dead_code, reason = "append conditions ask it")]
+const FIRST_WINDOW: u32 = 256;
+
+#[allow(dead_code, reason = "append conditions ask it")]
+/// The position of the first event after `after`, up to `up_to`, that a query without a correlation
+/// matches; reads no event.
+pub(crate) fn first_match(
+    segments: &[Arc<Segment>],
+    query: &Query,
+    after: Position,
+    up_to: Position,
+) -> Option<Position> {
+    let first = segments.partition_point(|segment| segment.first_position() <= after.get());
+    segments[first.saturating_sub(1)..].iter().find_map(|segment| {
+        let clip = |position: u64| {
+            segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX).min(segment.events())
+        };
+        let (mut start, end) = (clip(after.get() + 1), clip(up_to.get() + 1));
+        let mut window = FIRST_WINDOW;
+        while start < end {
+            let next = start.saturating_add(window).min(end);
+            if let Some(place) = segment.matching(query, &(start..next)).first() {
+                return Some(segment.position(place.ordinal).into());
+            }
+            (start, window) = (next, window.saturating_mul(4));
+        }
+        None
+    })
+}
