@@ -43,34 +43,6 @@ pub(crate) struct View {
     published: RwLock<Snapshot>,
 }
 
-/// The first position in `after+1..=up_to` of an event that matches. Not for correlations: the index alone
-/// does not know those.
-pub(crate) fn first_match(
-    segments: &[Arc<Segment>],
-    query: &Query,
-    after: Position,
-    up_to: Position,
-) -> Option<Position> {
-    const WINDOW: u32 = 4096;
-    if after >= up_to {
-        return None;
-    }
-    let later = segments.partition_point(|segment| segment.first_position() <= after.get());
-    segments.get(later.saturating_sub(1)..)?.iter().find_map(|segment| {
-        let clip = |position: u64| segment.ordinal(position).unwrap_or(0).min(segment.events());
-        let end = clip(up_to.get() + 1);
-        let mut start = clip(after.get() + 1);
-        while start < end {
-            let window = start..start.saturating_add(WINDOW).min(end);
-            if let Some(place) = segment.matching(query, &window).first() {
-                return Some(segment.position(place.ordinal).into());
-            }
-            start = window.end;
-        }
-        None
-    })
-}
-
 /// One consistent state of the view.
 #[derive(Clone)]
 pub(crate) struct Snapshot {
@@ -197,10 +169,8 @@ impl Snapshot {
 }
 
 /// The first window of ordinals that a search looks at; each further one is four times as wide.
-#[allow(dead_code, reason = "append conditions ask it")]
 const FIRST_WINDOW: u32 = 256;
 
-#[allow(dead_code, reason = "append conditions ask it")]
 /// The position of the first event after `after`, up to `up_to`, that a query without a correlation
 /// matches; reads no event.
 pub(crate) fn first_match(
@@ -212,7 +182,7 @@ pub(crate) fn first_match(
     let first = segments.partition_point(|segment| segment.first_position() <= after.get());
     segments[first.saturating_sub(1)..].iter().find_map(|segment| {
         let clip = |position: u64| {
-            segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX).min(segment.events())
+            segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX).min(segment.ordinals_end())
         };
         let (mut start, end) = (clip(after.get() + 1), clip(up_to.get() + 1));
         let mut window = FIRST_WINDOW;
