@@ -12,26 +12,18 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::append::{Append, Salts};
-use crate::commit::Ledger;
 use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind};
-use crate::format::Damage;
-use crate::format::record::records;
-use crate::index::Index;
-use crate::log::files::create_store;
-use crate::log::recover::{Purpose, Recovered, recover};
-use crate::log::scan::Tip;
-use crate::log::segment::SegmentFile;
-use crate::log::{Log, LogOptions};
-use crate::options::{self, Options};
+use crate::load::{Readable, Writable, load_to_read, load_to_write};
+use crate::options::Options;
 use crate::queue::{Command, Queue};
 use crate::report::{OpenReport, Stats};
 use crate::resolve::resolve;
 use crate::ticket::{self, Ticket};
 use crate::version::Position;
-use crate::view::{Point, Segment, Snapshot, View};
-use crate::writer::{State, Writer, WriterOptions};
+use crate::view::{Point, Snapshot, View};
+use crate::writer::{State, Writer};
 
 pub(crate) struct Engine {
     pub(crate) view: Arc<View>,
@@ -56,46 +48,20 @@ struct Ending {
 impl Engine {
     /// Opens a store to read and write; creates it if there is none.
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options, wait: Duration) -> Result<Engine, Error> {
-        let started = Instant::now();
         let lock = lock(disk.as_ref(), wait)?;
-        let log_options = LogOptions {
-            segment_bytes_max: options.segment_bytes_max,
-            unsynced_bytes_max: options.unsynced_bytes_max,
-        };
-        let now = options::read(&options.clock);
-        let mut created = false;
-        let (mut recovered, mut found) = loop {
-            let mut found = Found::new(options.key_window);
-            match recover(disk.as_ref(), Purpose::Write, &mut |segment, offset, frame, tip| {
-                found.visit(segment, offset, frame, tip.position)
-            })? {
-                Some(recovered) => break (recovered, found),
-                None => create_store(disk.as_ref(), &log_options, now)?,
-            }
-            created = true;
-        };
-        recovered.report.created = created;
-        let log = Log::resume(disk.clone(), log_options, &mut recovered, now)?;
-        recovered.report.segments = recovered.segments.len();
-        recovered.report.steps.push(("all", started.elapsed()));
-        tracing::info!(report = %recovered.report, "opened");
-        let segments = found.segments(&recovered.segments);
+        let Writable { log, ledger, segments, store_id, report } = load_to_write(&disk, &options)?;
         let segment = segments.last().cloned().expect("the log has a segment");
         let view = Arc::new(View::new(segments, Point::from(log.written())));
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
         let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::default())));
-        counters.lock().entities = found.ledger.entities();
+        counters.lock().entities = ledger.entities();
+        let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
         let writer = Writer {
-            options: WriterOptions {
-                durability: options.durability,
-                group_commands_max: options.group_commands_max,
-                group_bytes_max: options.group_bytes_max,
-                space_probe_every: options.space_probe_every,
-                clock: options.clock.clone(),
-            },
+            disk,
+            options: options.clone(),
             log,
-            ledger: found.ledger,
+            ledger,
             view: view.clone(),
             segment,
             queue: queue.clone(),
@@ -103,7 +69,6 @@ impl Engine {
             counters: counters.clone(),
             state: State::new(),
         };
-        let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
         // From here on nothing may fail: the thread holds the lock, and only an engine ends it.
         let thread = std::thread::Builder::new().name("annals-writer".to_owned());
         let thread = thread.spawn(move || {
@@ -113,8 +78,8 @@ impl Engine {
         let thread = thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
         Ok(Engine {
             view,
-            store_id: recovered.manifest.store_id,
-            report: recovered.report,
+            store_id,
+            report,
             options,
             queue,
             salts: Salts::new(salt),
@@ -127,23 +92,12 @@ impl Engine {
 
     /// Opens a store to read, and writes nothing. Beside a writer it sees what is marked durable.
     pub(crate) fn open_read_only(disk: Arc<dyn Disk>, options: Options) -> Result<Engine, Error> {
-        let started = Instant::now();
-        let is_locked = disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))?;
-        let purpose = if is_locked { Purpose::ReadBesideWriter } else { Purpose::Read };
-        let mut found = Found::new(options.key_window);
-        let recovered = recover(disk.as_ref(), purpose, &mut |segment, offset, frame, tip| {
-            found.visit(segment, offset, frame, tip.position)
-        })?;
-        let Some(Recovered { manifest, segments, tip, mut report, .. }) = recovered else {
-            return Err(Error::no_store());
-        };
-        report.steps.push(("all", started.elapsed()));
-        let head = tip.as_ref().map(Point::from).unwrap_or_default();
+        let Readable { entities, segments, head, store_id, report } = load_to_read(disk.as_ref(), &options)?;
         let (queue, _) = Queue::new(1, 1, None);
-        let counters = Counters { entities: found.ledger.entities(), ..Counters::default() };
+        let counters = Counters { entities, ..Counters::default() };
         Ok(Engine {
-            view: Arc::new(View::new(found.segments(&segments), head)),
-            store_id: manifest.store_id,
+            view: Arc::new(View::new(segments, head)),
+            store_id,
             report,
             options,
             queue: Arc::new(queue),
@@ -196,6 +150,7 @@ impl Engine {
         if self.is_read_only {
             return Ok(self.snapshot()?.durable.position);
         }
+        self.queue.check_process()?;
         let (reply, answer) = oneshot::channel();
         self.queue.send(Command::Sync(reply), 0)?;
         answer.recv().unwrap_or_else(|_| {
@@ -232,6 +187,9 @@ impl Engine {
 
     /// Lets the writer finish, and says how it ended: to everybody who asks.
     pub(crate) fn close(&self) -> Result<(), Error> {
+        if !self.is_read_only {
+            self.queue.check_process()?;
+        }
         self.queue.close();
         // A waker that runs on the writer thread may close or drop a handle; a thread cannot join itself.
         if self.writer_id == Some(std::thread::current().id()) {
@@ -256,81 +214,6 @@ impl Drop for Engine {
             tracing::error!(%error, "closing failed; close() would have returned this");
         }
     }
-}
-
-/// What the walk over the log finds out for readers and for the writer.
-struct Found {
-    ledger: Ledger,
-    /// The position that comes next, and whether one was ever left out.
-    next: u64,
-    has_gaps: bool,
-    /// Those that have frames.
-    segments: Vec<Arc<Segment>>,
-}
-
-impl Found {
-    fn new(window: crate::options::KeyWindow) -> Found {
-        Found { ledger: Ledger::new(window), next: 1, has_gaps: false, segments: Vec::new() }
-    }
-
-    /// The segment as readers see it; made when its first frame comes.
-    fn enter(&mut self, file: &Arc<SegmentFile>) -> Arc<Segment> {
-        match self.segments.last() {
-            Some(segment) if Arc::ptr_eq(&segment.file, file) => segment.clone(),
-            _ => {
-                let segment = empty(file);
-                self.segments.push(segment.clone());
-                segment
-            }
-        }
-    }
-
-    /// All segments as readers see them, those without a frame included.
-    fn segments(&mut self, files: &[Arc<SegmentFile>]) -> Vec<Arc<Segment>> {
-        let mut entered = self.segments.drain(..).peekable();
-        let mut of = |file| entered.next_if(|segment| Arc::ptr_eq(&segment.file, file));
-        files.iter().map(|file| of(file).unwrap_or_else(|| empty(file))).collect()
-    }
-
-    fn visit(
-        &mut self,
-        file: &Arc<SegmentFile>,
-        offset: u32,
-        frame: &crate::format::frame::Frame<'_>,
-        last: u64,
-    ) -> Result<(), Error> {
-        let header = &frame.header;
-        let damaged = |damage: Damage| file.damaged(offset.into(), &damage);
-        let next = last.checked_add(1).ok_or_else(|| damaged(Damage::Bad("there is no position left")))?;
-        let first = next.saturating_sub(header.events().into());
-        self.has_gaps |= first != self.next;
-        self.next = next;
-        for ((index, position), record) in (0..).zip(first..).zip(records(frame.body, header.events())) {
-            let record = record.map_err(damaged)?;
-            self.learn(record.entity(), header.version(index), position).map_err(damaged)?;
-        }
-        if let Some(key) = header.key() {
-            self.ledger.learn_key(key, first.into());
-        }
-        self.enter(file).insert(std::iter::once((offset, *frame)))
-    }
-
-    fn learn(&mut self, entity: &str, version: u64, position: u64) -> Result<(), Damage> {
-        let before = self.ledger.learn(entity, version.into(), position.into()).get();
-        let follows = if self.has_gaps { version > before } else { Some(version) == before.checked_add(1) };
-        if !follows {
-            return Err(Damage::Bad("an event's version does not follow its stream's last one"));
-        }
-        // Every version took a position. So versions do not run out before positions do.
-        if version > position {
-            return Err(Damage::Bad("an event's version is greater than its position"));
-        }
-        Ok(())
-    }
-}
-
-fn empty(file: &Arc<SegmentFile>) -> Arc<Segment> {
-    Arc::new(Segment::new(file.clone(), Index::new(Tip::start(file).offset)))
 }
 
 /// How often a waiting open tries again.

@@ -81,6 +81,11 @@ pub enum ErrorKind {
     NeedsNewer,
     /// The directory or a file in it is not safe to use (permissions, links, owner).
     Unsafe,
+    /// The caller broke off what it had asked for. Nothing was changed.
+    Cancelled,
+    /// The store was opened before this process was forked, and its writer lives in the parent. Open
+    /// it again here once the parent has closed it, or let the parent append.
+    Forked,
     /// The operating system refused something else.
     Io,
 }
@@ -197,6 +202,17 @@ impl Error {
         Error::invalid("there is no store here; Store::open would create one")
     }
 
+    pub(crate) fn cancelled() -> Error {
+        Error::new(ErrorKind::Cancelled, "opening was broken off, as asked; nothing was changed")
+    }
+
+    pub(crate) fn forked() -> Error {
+        Error::new(
+            ErrorKind::Forked,
+            "the store was opened before this process was forked, and its writer lives in the parent; let the parent append, or open the store here once the parent has closed it",
+        )
+    }
+
     pub(crate) fn closed() -> Error {
         Error::new(ErrorKind::Closed, "the store is closed; open it again")
     }
@@ -240,10 +256,10 @@ impl Error {
     }
 
     /// Whether it is certain that a refused append wrote nothing: true for every kind but
-    /// [`ErrorKind::CommitUnknown`].
+    /// [`ErrorKind::CommitUnknown`], and [`ErrorKind::Forked`]: the parent may have written it.
     #[must_use]
     pub fn is_definite(&self) -> bool {
-        self.kind() != ErrorKind::CommitUnknown
+        !matches!(self.kind(), ErrorKind::CommitUnknown | ErrorKind::Forked)
     }
 
     /// Whether the very same call may succeed later: [`ErrorKind::Busy`], [`ErrorKind::NoSpace`]

@@ -100,7 +100,7 @@
 //! | `format/` `codec` `matching` `recorded` | every byte on disk; payloads; whether an event matches a query; an event as it was read |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment |
-//! | `commit` `view` | pure decisions; what readers may see |
+//! | `commit` `view` `load` | pure decisions; what readers may see; opening |
 //! | `append` `resolve` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply |
 //! | `reader` `head` `ticket` | reading; waiting for an append |
@@ -137,6 +137,7 @@ mod format;
 mod head;
 mod id;
 mod index;
+mod load;
 mod log;
 mod matching;
 mod ops;
@@ -162,12 +163,12 @@ pub use crate::{
     error::{Conflict, Error, ErrorKind, FailedCondition},
     event::{Cause, EventData, EventId},
     head::Head,
-    options::{Durability, KeyWindow, Limits},
+    options::{Durability, KeyWindow, Limits, RestartPolicy},
     query::Query,
     reader::Read,
     receipt::Appended,
     recorded::RecordedEvent,
-    report::{Break, Cut, OpenReport, Stats, VerifyReport},
+    report::{Break, Cut, OpenProgress, OpenReport, Stats, VerifyReport},
     store::{Builder, Store},
     ticket::{Pending, Ticket},
     version::{Expected, Position, Version},

@@ -2,6 +2,7 @@
 //!
 //! Row: words.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use crate::coordinate::{ENTITY_BYTES_CAP, KIND_BYTES_CAP, SCOPE_BYTES_CAP, TAG_BYTES_CAP};
 use crate::error::Error;
 use crate::event::micros_of;
+use crate::report::OpenProgress;
 
 /// When an append is acknowledged.
 ///
@@ -113,6 +115,23 @@ impl Limits {
     }
 }
 
+/// What becomes of a store whose writer thread panicked, which would be a bug in annals or in a
+/// [`Disk`](crate::disk::Disk) brought along. Whoever waited for it is told
+/// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// The store takes no more appends until it is opened again. The default: a bug is looked at
+    /// before it is met again.
+    #[default]
+    Never,
+    /// Once, the writer recovers the store as opening would, and goes on with the queue. Appends that come
+    /// meanwhile wait. The second panic ends it.
+    Once,
+}
+
+/// Told how far opening is; says whether to go on.
+pub(crate) type OpenWatcher = Arc<dyn Fn(&OpenProgress) -> ControlFlow<()> + Send + Sync>;
+
 /// The clock that stamps recorded-at.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -138,6 +157,8 @@ pub(crate) struct Options {
     pub(crate) ack_deadline: Option<Duration>,
     pub(crate) space_probe_every: Duration,
     pub(crate) clock: Clock,
+    pub(crate) restart: RestartPolicy,
+    pub(crate) open_watcher: Option<OpenWatcher>,
 }
 
 impl Default for Options {
@@ -156,6 +177,8 @@ impl Default for Options {
             ack_deadline: None,
             space_probe_every: Duration::from_millis(100),
             clock: Arc::new(SystemTime::now),
+            restart: RestartPolicy::Never,
+            open_watcher: None,
         }
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Queue {
     deadline: Option<Duration>,
     /// Why the writer takes no more, once it does not.
     verdict: OnceLock<Error>,
+    /// Where the writer is: a process forked from it has the queue, but no thread that empties it.
+    process: u32,
 }
 
 impl Queue {
@@ -70,6 +72,7 @@ impl Queue {
             bytes: Budget::new(bytes_max),
             deadline,
             verdict: OnceLock::new(),
+            process: std::process::id(),
         };
         (queue, receiver)
     }
@@ -77,6 +80,7 @@ impl Queue {
     /// Sends a command that holds `bytes`; waits while the queue is full, up to the deadline.
     pub(crate) fn send(&self, command: Command, bytes: usize) -> Result<(), Error> {
         let Some((command, sender)) = self.offer(command, bytes)? else { return Ok(()) };
+        self.check_process()?;
         let deadline = self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         if !self.bytes.take(bytes, deadline) {
             return Err(busy());
@@ -89,6 +93,11 @@ impl Queue {
             }),
         };
         sent.inspect_err(|_| self.bytes.free(bytes))
+    }
+
+    /// That the writer is in this process. A system call, so it is asked only before waiting.
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        if std::process::id() == self.process { Ok(()) } else { Err(Error::forked()) }
     }
 
     /// Sends without waiting.

@@ -44,6 +44,30 @@ pub struct OpenReport {
     pub steps: Vec<(&'static str, Duration)>,
 }
 
+/// How far opening a store is; see [`Builder::on_open_progress`](crate::Builder::on_open_progress).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OpenProgress {
+    /// Bytes of events walked over so far.
+    pub bytes: u64,
+    /// Bytes of all segment files, room for events to come included: at most so many are walked over.
+    pub bytes_total: u64,
+    /// Events found so far.
+    pub events: u64,
+    /// Time since opening began.
+    pub elapsed: Duration,
+}
+
+impl OpenProgress {
+    /// How long the rest takes at most, if it goes on like this; `None` before anything was walked over.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let rest = self.bytes_total.saturating_sub(self.bytes);
+        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(self.bytes.into())?;
+        u64::try_from(nanos).ok().map(Duration::from_nanos)
+    }
+}
+
 /// A torn tail: what the last writer had not made durable when it stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

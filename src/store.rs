@@ -2,24 +2,25 @@
 //!
 //! Row: store. No logic lives here.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::append::Append;
 use crate::coordinate::Coordinate;
-use crate::disk::{Disk, MemDisk, OsDisk};
+use crate::disk::{Allow, Disk, MemDisk, OsDisk};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::event::{EventData, EventId};
 use crate::head::Head;
 use crate::ops::verify;
-use crate::options::{Durability, KeyWindow, Limits, Options};
+use crate::options::{Durability, KeyWindow, Limits, Options, RestartPolicy};
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::receipt::Appended;
 use crate::recorded::RecordedEvent;
-use crate::report::{OpenReport, Stats, VerifyReport};
+use crate::report::{OpenProgress, OpenReport, Stats, VerifyReport};
 use crate::ticket::Ticket;
 use crate::version::{Position, Version};
 
@@ -85,7 +86,7 @@ impl Store {
 
     /// Sets options before opening a directory.
     pub fn builder(path: impl AsRef<Path>) -> Builder {
-        Builder::new(Place::Directory { path: path.as_ref().to_owned(), shared: false })
+        Builder::new(Place::Directory(path.as_ref().to_owned(), Allow::nothing()))
     }
 
     /// Sets options before opening a store on a [`Disk`] of your own.
@@ -260,7 +261,7 @@ impl Append {
 }
 
 enum Place {
-    Directory { path: PathBuf, shared: bool },
+    Directory(PathBuf, Allow),
     Disk(Arc<dyn Disk>),
 }
 
@@ -374,11 +375,51 @@ impl Builder {
         self
     }
 
+    /// What to do if the writer thread panics (default: [`RestartPolicy::Never`]).
+    pub fn restart(mut self, policy: RestartPolicy) -> Builder {
+        self.options.restart = policy;
+        self
+    }
+
+    /// Tells how far opening is, every few milliseconds, on the opening thread; what it returns says
+    /// whether to go on (default: nothing is told). Broken off, opening changes nothing and is
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use annals::{Store, disk::MemDisk};
+    ///
+    /// let store = Store::on(MemDisk::new())
+    ///     .on_open_progress(|progress| {
+    ///         println!("{} of {} bytes, {:?} left", progress.bytes, progress.bytes_total, progress.remaining());
+    ///         ControlFlow::Continue(())
+    ///     })
+    ///     .open()?;
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn on_open_progress(
+        mut self,
+        tell: impl Fn(&OpenProgress) -> ControlFlow<()> + Send + Sync + 'static,
+    ) -> Builder {
+        self.options.open_watcher = Some(Arc::new(tell));
+        self
+    }
+
     /// Opens even if others may write to the directory (default: refused). They can then delete or
     /// replace the store's files.
     pub fn allow_shared_directory(mut self) -> Builder {
-        if let Place::Directory { shared, .. } = &mut self.place {
-            *shared = true;
+        if let Place::Directory(_, allow) = &mut self.place {
+            *allow = allow.shared_directory();
+        }
+        self
+    }
+
+    /// Opens even if the directory lies on a network file system (default: refused). Whether a lock
+    /// keeps writers on other machines out, and whether a sync reaches a disk, is then up to the
+    /// server and how it is mounted.
+    pub fn allow_network_file_system(mut self) -> Builder {
+        if let Place::Directory(_, allow) = &mut self.place {
+            *allow = allow.network_file_system();
         }
         self
     }
@@ -428,12 +469,10 @@ impl Place {
     fn disk(self, create: bool) -> Result<Arc<dyn Disk>, Error> {
         match self {
             Place::Disk(disk) => Ok(disk),
-            Place::Directory { path, shared } => {
-                let opened = match (create, shared) {
-                    (true, true) => OsDisk::create_shared(&path),
-                    (true, false) => OsDisk::create(&path),
-                    (false, true) => OsDisk::open_shared(&path),
-                    (false, false) => OsDisk::open(&path),
+            Place::Directory(path, allow) => {
+                let opened = match create {
+                    true => OsDisk::create_allowing(&path, allow),
+                    false => OsDisk::open_allowing(&path, allow),
                 };
                 let opened = opened.map_err(|error| match error.kind() {
                     std::io::ErrorKind::NotFound if !create => Error::no_store(),

@@ -62,6 +62,7 @@ impl Ticket {
     ///
     /// Whatever [`Append::commit`](crate::Append::commit) may answer.
     pub fn wait(self) -> Result<Appended, Error> {
+        self.check_process()?;
         let reply = self.reply.recv();
         self.receiver.resolve(reply.ok())
     }
@@ -72,11 +73,19 @@ impl Ticket {
     ///
     /// The outer error is the ticket itself; the inner result is that of [`Ticket::wait`].
     pub fn wait_timeout(self, timeout: Duration) -> Result<Result<Appended, Error>, Ticket> {
+        if let Err(error) = self.check_process() {
+            return Ok(Err(error));
+        }
         let Some(deadline) = Instant::now().checked_add(timeout) else { return Ok(self.wait()) };
         match self.reply.recv_deadline(deadline) {
             Err(RecvTimeoutError::Timeout) => Err(self),
             reply => Ok(self.receiver.resolve(reply.ok())),
         }
+    }
+
+    /// A process that was forked meanwhile would wait for ever.
+    fn check_process(&self) -> Result<(), Error> {
+        if self.is_done() { Ok(()) } else { self.receiver.queue.check_process() }
     }
 
     /// Whether [`Ticket::wait`] would return at once.

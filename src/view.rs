@@ -67,6 +67,11 @@ impl View {
         (published.head, published.durable) = (head, durable);
     }
 
+    /// Begins again with what recovery found.
+    pub(crate) fn replace(&self, segments: Vec<Arc<Segment>>, head: Point) {
+        *self.published.write() = Snapshot { segments: Arc::new(segments), head, durable: head };
+    }
+
     /// Adds the segment that the log goes on in.
     pub(crate) fn add_segment(&self, segment: Arc<Segment>) {
         let mut published = self.published.write();
@@ -182,7 +187,10 @@ pub(crate) fn first_match(
     let first = segments.partition_point(|segment| segment.first_position() <= after.get());
     segments[first.saturating_sub(1)..].iter().find_map(|segment| {
         let clip = |position: u64| {
-            segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX).min(segment.ordinals_end())
+            segment
+                .ordinal(position.max(segment.first_position()))
+                .unwrap_or(u32::MAX)
+                .min(segment.ordinals_end())
         };
         let (mut start, end) = (clip(after.get() + 1), clip(up_to.get() + 1));
         let mut window = FIRST_WINDOW;

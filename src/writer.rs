@@ -8,27 +8,31 @@
 //!
 //! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies.
 
+mod waiting;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flume::{Receiver, RecvTimeoutError};
-use oneshot::Sender as Answer;
 use parking_lot::Mutex;
 
 use crate::append::Request;
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
+use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, FailedCondition};
 use crate::format::frame::{self};
 use crate::index::Index;
+use crate::load::{Writable, load_to_write};
 use crate::log::{Failure, Log, NewFrame};
-use crate::options::{self, Clock, Durability};
-use crate::queue::{Command, Outcome, Queue, Reply, poisoned};
-use crate::receipt::Appended;
+use crate::options::{self, Durability, Options, RestartPolicy};
+use crate::queue::{Command, Outcome, Queue, poisoned};
 use crate::resolve::unmet;
 use crate::version::Position;
 use crate::view::{Point, Segment, View};
+
+use waiting::{Asker, Refusal, Waiting};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
@@ -39,18 +43,11 @@ const IDLE: Duration = Duration::from_millis(100);
 const LINGER: Duration = Duration::from_micros(50);
 const SEVERAL: usize = 16;
 
-/// The numbers the writer works with.
-#[derive(Clone)]
-pub(crate) struct WriterOptions {
-    pub(crate) durability: Durability,
-    pub(crate) group_commands_max: usize,
-    pub(crate) group_bytes_max: usize,
-    pub(crate) space_probe_every: Duration,
-    pub(crate) clock: Clock,
-}
-
+/// All that belongs to the thread.
 pub(crate) struct Writer {
-    pub(crate) options: WriterOptions,
+    pub(crate) options: Options,
+    /// To recover on, after a panic.
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: Log,
     pub(crate) ledger: Ledger,
     pub(crate) view: Arc<View>,
@@ -66,6 +63,8 @@ pub(crate) struct Writer {
 pub(crate) struct State {
     /// Whom to answer once the group is through.
     waiting: Vec<Waiting>,
+    /// Bytes that left the queue with this group's commands.
+    taken_bytes: usize,
     must_sync: bool,
     /// The last group was of several appends.
     is_dense: bool,
@@ -83,6 +82,7 @@ impl State {
     pub(crate) fn new() -> State {
         State {
             waiting: Vec::new(),
+            taken_bytes: 0,
             must_sync: false,
             is_dense: false,
             flush_by: None,
@@ -94,48 +94,36 @@ impl State {
     }
 }
 
-enum Waiting {
-    /// The frame begins at `offset`.
-    Accepted {
-        offset: u32,
-        receipt: Appended,
-        asker: Asker,
-    },
-    Answered(Outcome, Asker),
-    Synced(Answer<Result<Position, Error>>),
-}
-
-/// Who asked for an append, and what for.
-struct Asker {
-    request: Box<Request>,
-    reply: Answer<Reply>,
-}
-
-impl Asker {
-    /// Whoever gave up waiting does not hear it.
-    fn answer(self, outcome: Outcome) {
-        let _ = self.reply.send(Reply { outcome, request: self.request });
-    }
-}
-
 impl Writer {
     /// Works until the queue is closed and empty. Gives what closing gives.
     pub(crate) fn run(mut self) -> Result<(), Error> {
-        let ended = catch_unwind(AssertUnwindSafe(|| {
-            while let Some(first) = self.wait() {
-                self.take_and_commit(first);
+        let mut restarts_left = u32::from(self.options.restart == RestartPolicy::Once);
+        loop {
+            if let Ok(ended) = catch_unwind(AssertUnwindSafe(|| self.work())) {
+                return ended;
             }
-            self.close()
-        }));
-        ended.unwrap_or_else(|_| Err(self.refuse_all()))
+            if restarts_left == 0 || self.state.poison.is_some() {
+                tracing::error!("the writer thread panicked; the store takes no more appends");
+                return Err(self.refuse_all(panicked()));
+            }
+            restarts_left -= 1;
+            if let Err(error) = self.restart() {
+                tracing::error!(%error, "the writer thread panicked, and could not recover the store");
+                return Err(self.refuse_all(error));
+            }
+        }
+    }
+
+    fn work(&mut self) -> Result<(), Error> {
+        while let Some(first) = self.wait() {
+            self.take_and_commit(first);
+        }
+        self.close()
     }
 
     /// After a panic nothing is known any more, so nothing is touched: whoever waits is answered, and
     /// whoever still comes, until the store is closed. (A channel keeps what nobody takes out.)
-    fn refuse_all(&mut self) -> Error {
-        let error =
-            Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
-        tracing::error!("the writer thread panicked");
+    fn refuse_all(&mut self, error: Error) -> Error {
         self.queue.condemn(error.clone());
         for waiting in std::mem::take(&mut self.state.waiting) {
             waiting.refuse(Refusal::Poisoned, &error);
@@ -144,6 +132,24 @@ impl Writer {
             command.refuse(&poisoned(&error));
         }
         error
+    }
+
+    /// After a panic, if that is wanted: forgets everything, and begins again with what opening finds. What is
+    /// in the queue was not touched, and stays.
+    fn restart(&mut self) -> Result<(), Error> {
+        tracing::error!("the writer thread panicked; it recovers the store and goes on");
+        for waiting in std::mem::take(&mut self.state.waiting) {
+            waiting.refuse(Refusal::Panicked, &panicked());
+        }
+        self.queue.freed(self.state.taken_bytes);
+        self.state = State::new();
+        let loaded = catch_unwind(AssertUnwindSafe(|| load_to_write(&self.disk, &self.options)));
+        let Writable { log, ledger, segments, .. } = loaded.unwrap_or_else(|_| Err(panicked()))?;
+        self.segment = segments.last().cloned().expect("the log has a segment");
+        self.view.replace(segments, Point::from(log.written()));
+        (self.log, self.ledger) = (log, ledger);
+        self.counters.lock().entities = self.ledger.entities();
+        Ok(())
     }
 
     /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
@@ -189,32 +195,29 @@ impl Writer {
     fn take_and_commit(&mut self, first: Command) {
         self.state.now = options::read(&self.options.clock);
         self.state.began = Instant::now();
-        let mut bytes = 0;
         let mut commands = 0;
         let mut next = Some(first);
         while let Some(command) = next {
-            bytes += self.take(command);
+            self.take(command);
             commands += 1;
-            let is_full =
-                commands >= self.options.group_commands_max || bytes >= self.options.group_bytes_max;
+            let is_full = commands >= self.options.group_commands_max
+                || self.state.taken_bytes >= self.options.group_bytes_max;
             next = if is_full { None } else { self.commands.try_recv().ok() };
         }
-        self.queue.freed(bytes);
+        self.queue.freed(std::mem::take(&mut self.state.taken_bytes));
         self.state.is_dense = commands >= SEVERAL;
         self.finish();
     }
 
-    fn take(&mut self, command: Command) -> usize {
+    fn take(&mut self, command: Command) {
         match command {
             Command::Append(request, reply) => {
-                let bytes = request.body.len();
+                self.state.taken_bytes += request.body.len();
                 self.append(Asker { request, reply });
-                bytes
             }
             Command::Sync(reply) => {
                 self.state.must_sync = true;
                 self.state.waiting.push(Waiting::Synced(reply));
-                0
             }
         }
     }
@@ -298,7 +301,7 @@ impl Writer {
         if let Err(failure) = self.log.roll(self.state.now) {
             return Err(match self.fail(failure) {
                 (Refusal::Refused, error) => error,
-                (Refusal::Poisoned, error) => poisoned(&error),
+                (_, error) => poisoned(&error),
             });
         }
         self.state.flush_by = None;
@@ -441,46 +444,9 @@ fn unmet_condition(
     unmet(request, &view.snapshot().segments, log.written().position.into(), staged)
 }
 
-#[derive(Clone, Copy)]
-enum Refusal {
-    Refused,
-    Poisoned,
-}
-
-impl Waiting {
-    /// The group went through.
-    fn answer(self, durable: Position, poison: Option<&Error>) {
-        match self {
-            Waiting::Accepted { receipt, asker, .. } => asker.answer(Outcome::Done(Ok(receipt))),
-            Waiting::Answered(outcome, asker) => asker.answer(outcome),
-            Waiting::Synced(reply) => {
-                let _ = reply.send(poison.map_or(Ok(durable), |reason| Err(poisoned(reason))));
-            }
-        }
-    }
-
-    /// The group failed. What was refused for reasons of its own may have rested on what the group
-    /// would have written, so it hears of the failure, too.
-    fn refuse(self, refusal: Refusal, error: &Error) {
-        let error = match (refusal, &self) {
-            (Refusal::Refused, _) => error.clone(),
-            (Refusal::Poisoned, Waiting::Accepted { .. } | Waiting::Synced(_)) => unknown(error),
-            // What was seen may have been a part of the group.
-            (Refusal::Poisoned, Waiting::Answered(Outcome::Seen(_), _)) => unknown(error),
-            (Refusal::Poisoned, Waiting::Answered(Outcome::Done(_), _)) => poisoned(error),
-        };
-        match self {
-            Waiting::Accepted { asker, .. } | Waiting::Answered(_, asker) => {
-                asker.answer(Outcome::Done(Err(error)))
-            }
-            Waiting::Synced(reply) => drop(reply.send(Err(error))),
-        }
-    }
-}
-
-fn unknown(reason: &Error) -> Error {
-    let text = format!(
-        "it is not known whether this append is durable ({reason}); reopen the store and read back, or retry with its key"
-    );
-    Error::with_source(ErrorKind::CommitUnknown, text, reason.clone())
+fn panicked() -> Error {
+    Error::new(
+        ErrorKind::CommitUnknown,
+        "the writer thread panicked; this is a bug in annals, or in the disk it was given",
+    )
 }

@@ -11,7 +11,7 @@ mod os;
 mod sim;
 
 pub use mem::MemDisk;
-pub use os::OsDisk;
+pub use os::{Allow, OsDisk};
 pub use sim::{CrashMode, Fault, SimDisk, Trace};
 
 use std::any::Any;

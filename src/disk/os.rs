@@ -51,53 +51,71 @@ pub struct OsDisk {
     is_writer: AtomicBool,
 }
 
+/// What an [`OsDisk`] does not refuse though it weakens what annals promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allow {
+    shared_directory: bool,
+    network_file_system: bool,
+}
+
+impl Allow {
+    /// Everything that weakens a promise is refused.
+    #[must_use]
+    pub fn nothing() -> Allow {
+        Allow::default()
+    }
+
+    /// A directory that others may write to. They can then delete or replace the store's files; annals
+    /// notices, but cannot prevent it.
+    #[must_use]
+    pub fn shared_directory(self) -> Allow {
+        Allow { shared_directory: true, ..self }
+    }
+
+    /// A network file system. Whether a lock keeps writers on other machines out, and whether a sync
+    /// reaches a disk, is then up to the server and how it is mounted.
+    #[must_use]
+    pub fn network_file_system(self) -> Allow {
+        Allow { network_file_system: true, ..self }
+    }
+}
+
 impl OsDisk {
     /// Opens a directory, and creates it, for its owner only, if it is not there.
     ///
     /// # Errors
     ///
-    /// If it cannot be created or opened, or if others may write to it.
+    /// If it cannot be created or opened, if others may write to it, or if it lies on a network file
+    /// system.
     pub fn create(path: impl AsRef<Path>) -> io::Result<OsDisk> {
-        create_directory(path.as_ref())?;
-        OsDisk::open(path)
+        OsDisk::create_allowing(path, Allow::nothing())
     }
 
-    /// [`OsDisk::create`], without refusing a directory that others may write to.
+    /// [`OsDisk::create`], without refusing what is allowed.
     ///
     /// # Errors
     ///
-    /// If it cannot be created or opened, or belongs to somebody else.
-    pub fn create_shared(path: impl AsRef<Path>) -> io::Result<OsDisk> {
+    /// As [`OsDisk::create`], but for what is allowed; also if it belongs to somebody else.
+    pub fn create_allowing(path: impl AsRef<Path>, allow: Allow) -> io::Result<OsDisk> {
         create_directory(path.as_ref())?;
-        OsDisk::open_shared(path)
+        OsDisk::open_allowing(path, allow)
     }
 
     /// Opens a directory that is there.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened, or if others may write to it.
+    /// As [`OsDisk::create`].
     pub fn open(path: impl AsRef<Path>) -> io::Result<OsDisk> {
-        let disk = OsDisk::open_shared(path)?;
-        let mode = File::from(disk.directory.try_clone()?).metadata()?.mode();
-        if mode & OTHERS_MAY_WRITE != 0 {
-            let text = format!(
-                "others may write to {} (mode {:o}); chmod it to 700",
-                disk.path.display(),
-                mode & PERMISSIONS
-            );
-            return Err(UnsafePath::error(text));
-        }
-        Ok(disk)
+        OsDisk::open_allowing(path, Allow::nothing())
     }
 
-    /// Opens a directory that is there, even if others may write to it. They can then delete or
-    /// replace the store's files; annals notices, but cannot prevent it.
+    /// [`OsDisk::open`], without refusing what is allowed.
     ///
     /// # Errors
     ///
-    /// If it cannot be opened, or belongs to somebody else.
-    pub fn open_shared(path: impl AsRef<Path>) -> io::Result<OsDisk> {
+    /// As [`OsDisk::create_allowing`].
+    pub fn open_allowing(path: impl AsRef<Path>, allow: Allow) -> io::Result<OsDisk> {
         let path = path.as_ref().to_owned();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(&path, flags, Mode::empty())?;
@@ -106,6 +124,20 @@ impl OsDisk {
         let me = rustix::process::geteuid();
         if owner != me.as_raw() && !me.is_root() {
             return Err(UnsafePath::error(format!("{} belongs to user {owner}, not to us", path.display())));
+        }
+        if found.mode() & OTHERS_MAY_WRITE != 0 && !allow.shared_directory {
+            let mode = found.mode() & PERMISSIONS;
+            let text = format!("others may write to {} (mode {mode:o}); chmod it to 700", path.display());
+            return Err(UnsafePath::error(text));
+        }
+        if let Some(name) = network_file_system(&directory)?
+            && !allow.network_file_system
+        {
+            let text = format!(
+                "{} lies on a network file system ({name}), where locks and syncs may not hold; use a local disk, or allow it",
+                path.display()
+            );
+            return Err(UnsafePath::error(text));
         }
         let identity = (found.dev(), found.ino());
         Ok(OsDisk { path, directory, identity, owner, is_writer: AtomicBool::new(false) })
@@ -299,6 +331,47 @@ impl Drop for HeldDirectory {
     fn drop(&mut self) {
         HELD.lock().remove(&self.0);
     }
+}
+
+/// The name of the network file system that a directory lies on.
+#[cfg(target_os = "linux")]
+fn network_file_system(directory: &OwnedFd) -> io::Result<Option<&'static str>> {
+    let [a, b, c, d, ..] = rustix::fs::fstatfs(directory)?.f_type.to_le_bytes();
+    Ok(network_name(u32::from_le_bytes([a, b, c, d])))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn network_file_system(_directory: &OwnedFd) -> io::Result<Option<&'static str>> {
+    Ok(None)
+}
+
+/// By the magic numbers of statfs(2).
+#[cfg(target_os = "linux")]
+fn network_name(magic: u32) -> Option<&'static str> {
+    Some(match magic {
+        0x6969 => "NFS",
+        0x517B | 0xFE53_4D42 | 0xFF53_4D42 => "SMB",
+        0x5346_414F | 0x6B41_4653 => "AFS",
+        0x00C3_6400 => "Ceph",
+        0x0BD0_0BD0 => "Lustre",
+        0x0102_1997 => "9P",
+        0x7375_7245 => "Coda",
+        0x564C => "NCP",
+        0x0116_1970 => "GFS2",
+        0x7461_636F => "OCFS2",
+        _ => return None,
+    })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[test]
+fn network_file_systems_are_known_by_their_magic() {
+    let found = [0x6969, 0xFF53_4D42, 0xEF53, 0x0102_1994, 0x9123_683E, 0x5846_5342].map(network_name);
+    assert_eq!(
+        found,
+        [Some("NFS"), Some("SMB"), None, None, None, None],
+        "the last are ext4, tmpfs, btrfs, XFS"
+    );
 }
 
 /// Creates what is missing of a path, for its owner only whatever the umask, and durably: what is

@@ -16,6 +16,7 @@ mod durability; // synced and buffered, sync, the clock, heads
 mod fault; // every operation fails once or from then on; short writes; full disks
 mod fault_space; // the disk is full, and writes are short, at every byte
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
+mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me

@@ -285,6 +285,8 @@ pub enum Behind {
     Sync,
     Fail,
     Panic,
+    /// The first that comes; the others go on.
+    PanicOnce,
 }
 
 impl GatedDisk {
@@ -342,14 +344,17 @@ impl Gate {
         state.arrived += 1;
         let number = state.arrived;
         self.changed.notify_all();
-        let state = self.changed.wait_while(state, |state| state.is_held).unwrap();
+        let mut state = self.changed.wait_while(state, |state| state.is_held).unwrap();
         let later = state.later.filter(|(after, _)| number > *after);
         let behind = later.map_or(state.behind, |(_, behind)| behind);
+        if matches!(behind, Behind::PanicOnce) {
+            (state.behind, state.later) = (Behind::Sync, None);
+        }
         drop(state);
         match behind {
             Behind::Sync => Ok(()),
             Behind::Fail => Err(io::Error::other("the gate fails this sync")),
-            Behind::Panic => panic!("the gate panics in this sync, on purpose"),
+            Behind::Panic | Behind::PanicOnce => panic!("the gate panics in this sync, on purpose"),
         }
     }
 
