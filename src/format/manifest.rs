@@ -6,7 +6,7 @@
 
 use super::chain::Hash;
 use super::segment::SegmentId;
-use super::{Damage, SEQUENCE_MAX, array, preamble, put, u32_at, u64_at};
+use super::{Damage, SEQUENCE_MAX, array, preamble, put, u16_at, u32_at, u64_at};
 
 pub(crate) const NAME: &str = "MANIFEST";
 /// Written beside, then renamed.
@@ -19,13 +19,18 @@ const FIXED: usize = 120;
 /// Store id 0, up to position 16.
 const LINEAGE: usize = 24;
 /// First position 0, last position 8, generation 16, length 20, frames 24, events 28, recorded-
-/// at before it 32, last recorded-at 40, chain 48, section sizes of the index 80 (12 of 4 bytes),
-/// zero 128.
+/// at before it 32, last recorded-at 40, chain 48, section sizes of the index 80 (12 of 4 bytes, then
+/// zeros).
 const SEGMENT: usize = 136;
+const INDEX_SIZES: usize = 56;
 const DIGEST: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
+    /// Minor version and compatible features of whoever wrote it, which need not be known here; they
+    /// are passed on.
+    pub(crate) minor: u16,
+    pub(crate) compatible: u64,
     pub(crate) store_id: [u8; 16],
     /// One more at every replacement.
     pub(crate) sequence: u64,
@@ -55,11 +60,19 @@ pub(crate) struct SealedSegment {
     pub(crate) recorded_before: u64,
     pub(crate) last_recorded_at: u64,
     pub(crate) chain: Hash,
+    /// Passed on as it was found, too.
+    pub(crate) index: IndexSizes,
 }
+
+/// What an entry says of the segment's index file: nothing, unless a newer version wrote one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IndexSizes([u8; INDEX_SIZES]);
 
 impl Manifest {
     pub(crate) fn new(store_id: [u8; 16], created_at: u64) -> Manifest {
         Manifest {
+            minor: 0,
+            compatible: 0,
             store_id,
             sequence: 1,
             history_revision: 0,
@@ -80,6 +93,8 @@ impl Manifest {
         let count = |items: usize| u32::try_from(items).expect("far fewer segments than 2^32").to_le_bytes();
         let mut out = vec![0; FIXED];
         preamble::write(&mut out, MAGIC);
+        put(&mut out, preamble::MINOR, &self.minor.to_le_bytes());
+        put(&mut out, preamble::COMPATIBLE, &self.compatible.to_le_bytes());
         put(&mut out, 40, &self.store_id);
         put(&mut out, 56, &self.sequence.to_le_bytes());
         put(&mut out, 64, &self.history_revision.to_le_bytes());
@@ -118,6 +133,8 @@ impl Manifest {
             return Err(COUNTS);
         }
         let manifest = Manifest {
+            minor: u16_at(bytes, preamble::MINOR),
+            compatible: u64_at(bytes, preamble::COMPATIBLE),
             store_id: array(bytes, 40),
             sequence: u64_at(bytes, 56),
             history_revision: u64_at(bytes, 64),
@@ -140,6 +157,11 @@ fn table_bytes(entries: u32, size: usize) -> Result<usize, Damage> {
         .ok_or(Damage::Bad("the manifest's counts are impossible"))
 }
 
+impl IndexSizes {
+    /// There is no index file.
+    pub(crate) const NONE: IndexSizes = IndexSizes([0; INDEX_SIZES]);
+}
+
 impl SealedSegment {
     fn write(&self) -> [u8; SEGMENT] {
         let mut out = [0; SEGMENT];
@@ -152,6 +174,7 @@ impl SealedSegment {
         put(&mut out, 32, &self.recorded_before.to_le_bytes());
         put(&mut out, 40, &self.last_recorded_at.to_le_bytes());
         put(&mut out, 48, &self.chain);
+        put(&mut out, 80, &self.index.0);
         out
     }
 
@@ -165,6 +188,12 @@ impl SealedSegment {
             recorded_before: u64_at(entry, 32),
             last_recorded_at: u64_at(entry, 40),
             chain: array(entry, 48),
+            index: IndexSizes(array(entry, 80)),
         }
+    }
+
+    /// Whether this entry says what was found of its segment.
+    pub(crate) fn fits(&self, found: &SealedSegment) -> bool {
+        *self == SealedSegment { index: self.index, ..found.clone() }
     }
 }

@@ -108,6 +108,8 @@ pub(crate) mod preamble {
 
     pub(crate) const SIZE: usize = 40;
     const MAJOR: u16 = 1;
+    pub(crate) const MINOR: usize = 10;
+    pub(crate) const COMPATIBLE: usize = 32;
 
     pub(crate) fn write(out: &mut [u8], magic: &[u8; 8]) {
         put(out, 0, magic);

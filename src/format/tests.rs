@@ -467,6 +467,8 @@ fn rewritten_manifest() -> Manifest {
         ..origin.sealed[0].clone()
     };
     Manifest {
+        minor: 0,
+        compatible: 0,
         store_id: *b"a forked store\x01\x02",
         sequence: 1,
         history_revision: 1,

@@ -153,7 +153,7 @@ impl Opening<'_, '_> {
             }
             let found = self.walk(&segment, u32::MAX)?;
             match found.ending {
-                Ending::Sealed(seal) if listing(&segment.header, &seal) == sealed => {
+                Ending::Sealed(seal) if sealed.fits(&listing(&segment.header, &seal)) => {
                     self.state.segments.push(segment);
                     self.state.tip = Some(found.tip);
                 }

@@ -3,10 +3,10 @@
 //! Each can be interrupted anywhere and done again; when to take which is recover.rs's to say.
 //! Row: log.
 
-use crate::disk::{Access, Disk, write_all};
+use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame;
-use crate::format::manifest::SealedSegment;
+use crate::format::manifest::{IndexSizes, SealedSegment};
 use crate::format::mark::Mark;
 use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader};
 
@@ -56,30 +56,42 @@ pub(super) fn quarantine(
     last_nonzero: u32,
 ) -> Result<Option<String>, Error> {
     const KEPT_BYTES_MAX: u32 = 64 << 20;
-    let bytes = segment.block(end..last_nonzero.min(end.saturating_add(KEPT_BYTES_MAX)))?.bytes;
+    const PIECE: u32 = 256 << 10;
+    let kept = end..last_nonzero.min(end.saturating_add(KEPT_BYTES_MAX));
     let id = segment.header.id;
     let path = format!("quarantine/{:020}.{}.{end}.torn", id.first_position, id.generation);
+    let failed = |error| Error::io("cannot write", &path, error);
     let keep = || {
-        disk.create_directory("quarantine")?;
-        disk.sync_directory("")?;
-        // What an interrupted recovery kept is a part of what we keep now, unless that one came
-        // as far as to cut: then all is kept, and what we cut is the beginning of its seal.
-        match disk.open(&path, Access::Read).and_then(|kept| kept.length()) {
-            Ok(kept) if usize::try_from(kept).is_ok_and(|kept| kept > bytes.len()) => return Ok(()),
-            Ok(_) => disk.remove(&path)?,
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            Err(_) => {}
+        let Some(file) = file_to_keep(disk, &path, (kept.end - kept.start).into()).map_err(failed)? else {
+            return Ok(());
+        };
+        for start in kept.clone().step_by(wide(PIECE)) {
+            let piece = segment.block(start..kept.end.min(start.saturating_add(PIECE)))?;
+            write_all(file.as_ref(), &piece.bytes, (start - kept.start).into()).map_err(failed)?;
         }
-        let file = disk.open(&path, Access::CreateNew)?;
-        write_all(file.as_ref(), &bytes, 0)?;
-        file.sync()?;
-        disk.sync_directory("quarantine")
+        file.sync().and_then(|()| disk.sync_directory("quarantine")).map_err(failed)
     };
-    match keep().map_err(|error| Error::io("cannot write", &path, error)) {
+    match keep() {
         Ok(()) => Ok(Some(path)),
         Err(error) if error.kind() == ErrorKind::NoSpace => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// A new file for so many bytes; `None` if they are kept already.
+///
+/// What an interrupted recovery kept is a part of what we keep now, unless that one came as far as
+/// to cut: then all is kept, and what we cut is the beginning of its seal.
+fn file_to_keep(disk: &dyn Disk, path: &str, bytes: u64) -> std::io::Result<Option<Box<dyn DiskFile>>> {
+    disk.create_directory("quarantine")?;
+    disk.sync_directory("")?;
+    match disk.open(path, Access::Read).and_then(|kept| kept.length()) {
+        Ok(kept) if kept > bytes => return Ok(None),
+        Ok(_) => disk.remove(path)?,
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Err(_) => {}
+    }
+    disk.open(path, Access::CreateNew).map(Some)
 }
 
 /// Cuts the segment at its end and seals it there, so that the log goes on in a new one. One
@@ -133,5 +145,6 @@ pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SealedSegment {
         recorded_before: header.recorded_before,
         last_recorded_at: seal.last_recorded_at,
         chain: seal.chain,
+        index: IndexSizes::NONE,
     }
 }

@@ -261,6 +261,11 @@ impl<'a> Window<'a> {
         self.segment
     }
 
+    /// Of the file, as far as it is looked at.
+    pub(crate) fn length(&self) -> u32 {
+        self.length
+    }
+
     /// The bytes from `offset` on: `needed` of them, or what the file has.
     pub(crate) fn at(&mut self, offset: u32, needed: usize) -> Result<&[u8], Error> {
         let rest = wide(self.length.saturating_sub(offset));

@@ -180,3 +180,36 @@ fn what_is_cut_stays_in_quarantine_however_often_recovery_is_stopped() {
         assert!(image.contents(&kept).unwrap() == cut, "{point}: {kept}");
     }
 }
+
+/// Found by reading: rewriting MANIFEST dropped what only a newer version knows of, although it had
+/// said that everybody may pass over it.
+#[test]
+fn what_a_newer_version_left_in_manifest_is_passed_on() {
+    const SEALED: usize = 120;
+    let disk = written(8);
+    open(&disk).unwrap().close().unwrap();
+    let mut newer = disk.contents("MANIFEST").unwrap();
+    newer[10..12].copy_from_slice(&7_u16.to_le_bytes());
+    newer[32..40].copy_from_slice(&0x8000_0000_0000_0001_u64.to_le_bytes());
+    for (number, byte) in (1..=56).zip(&mut newer[SEALED + 80..SEALED + 136]) {
+        *byte = number;
+    }
+    let end = newer.len() - 32;
+    let digest = *blake3::hash(&newer[..end]).as_bytes();
+    newer[end..].copy_from_slice(&digest);
+    disk.set_contents("MANIFEST", Some(newer.clone()));
+
+    let store = open(&disk).unwrap();
+    for n in 0..8_u32 {
+        store.append("account:alice", &Raw("account.noted", &(n, "x".repeat(160)))).unwrap();
+    }
+    assert!(store.verify().unwrap().is_clean());
+    store.close().unwrap();
+    assert!(Store::on(disk.clone()).verify().unwrap().is_clean());
+    let rewritten = disk.contents("MANIFEST").unwrap();
+    assert!(rewritten.len() > newer.len());
+    for (kept, what) in [(0..56, "preamble"), (SEALED..SEALED + 136, "entry")] {
+        assert_eq!(rewritten[kept.clone()], newer[kept], "{what}");
+    }
+    assert!(rewritten[SEALED + 136 + 80..SEALED + 272].iter().all(|byte| *byte == 0));
+}

@@ -4,23 +4,29 @@
 //! on from there. Changes nothing.
 //! Row: ops. Tested by tests/it/corrupt.rs.
 
+mod search;
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Display;
 
 use crate::disk::{Access, Disk};
 use crate::error::{Error, ErrorKind};
+use crate::format::Damage;
 use crate::format::chain::{Hash, genesis};
-use crate::format::frame::{self, Frame};
+use crate::format::frame::Frame;
 use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
 use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
-use crate::format::{ALIGN, Damage};
-use crate::log::judge::{Verdict, judge};
+use crate::log::judge::{Evidence, Verdict, judge};
 use crate::log::repair::{evidence, listing, seal};
 use crate::log::scan::{Found, Tip, Window, attested, follow, found_at};
 use crate::log::segment::SegmentFile;
 use crate::log::survey::{could_be_new, list, read_manifest, read_mark};
 use crate::report::{Break, VerifyReport};
 use crate::view::Snapshot;
+
+use search::{Search, behind};
 
 /// Verifies the segments of an open store up to its head.
 pub(crate) fn verify_open(snapshot: &Snapshot) -> Result<VerifyReport, Error> {
@@ -161,6 +167,7 @@ impl<'a> Verifier<'a> {
         self.check_continues(segment);
         let limit = if let End::At(limit) = end { limit } else { u32::MAX };
         let mut window = Window::new(segment, limit)?;
+        let (mut search, mut known) = (Search::new(&window), None);
         let mut tip = Tip::start(segment);
         loop {
             self.before = Before::At(tip);
@@ -182,7 +189,7 @@ impl<'a> Verifier<'a> {
                 }
                 Found::Zeros if end == End::At(tip.offset) => break,
                 Found::Zeros | Found::Invalid(Damage::Bad(_))
-                    if end == End::Last && self.ends_well(segment, tip.offset)? =>
+                    if end == End::Last && self.ends_well(&mut known, segment, tip.offset)? =>
                 {
                     break;
                 }
@@ -192,7 +199,7 @@ impl<'a> Verifier<'a> {
                 }
                 Found::Invalid(damage) => {
                     self.found(&segment.path, tip.offset.into(), damage);
-                    match resume(&mut window, &tip)? {
+                    match search.resume(&mut window, &tip)? {
                         Some(next) => tip = next,
                         None => break,
                     }
@@ -257,7 +264,7 @@ impl<'a> Verifier<'a> {
             self.found(path, tip.offset.into(), "the seal does not fit what it seals");
         }
         let listing = listing(&segment.header, found);
-        if self.listed(segment.header.id).is_some_and(|listed| *listed != listing) {
+        if self.listed(segment.header.id).is_some_and(|listed| !listed.fits(&listing)) {
             self.found(path, tip.offset.into(), "the segment does not end as MANIFEST says");
         }
         // A writer that stopped right behind the seal left the file longer; opening cuts that.
@@ -275,8 +282,22 @@ impl<'a> Verifier<'a> {
     }
 
     /// Whether the last segment may end here: with zeros, or with a tail that opening would cut.
-    fn ends_well(&self, segment: &SegmentFile, end: u32) -> Result<bool, Error> {
-        Ok(!matches!(judge(&evidence(segment, self.mark, end)?), Verdict::Corrupt(_)))
+    ///
+    /// `known` is the evidence of an earlier break. It holds for this one, too: no header repeats more
+    /// than its own offset, so one that speaks of what is behind `end` lies there itself.
+    fn ends_well(
+        &self,
+        known: &mut Option<Evidence>,
+        segment: &SegmentFile,
+        end: u32,
+    ) -> Result<bool, Error> {
+        let earlier = match known {
+            Some(earlier) => *earlier,
+            None => *known.insert(evidence(segment, self.mark, end)?),
+        };
+        let last_nonzero = earlier.last_nonzero.filter(|last| *last > end);
+        let evidence = Evidence { end, last_nonzero, ..earlier };
+        Ok(!matches!(judge(&evidence), Verdict::Corrupt(_)))
     }
 
     fn check_listed(&mut self, ids: &[SegmentId]) {
@@ -305,48 +326,4 @@ impl<'a> Verifier<'a> {
 fn is_met(mark: &Mark, segment: &SegmentFile, tip: &Tip) -> bool {
     mark.segment == segment.header.id
         && (mark.durable_end, mark.position, mark.chain) == (tip.offset, tip.position, tip.chain)
-}
-
-/// Where the log stands behind a frame at `offset` whose header is whole.
-fn behind(offset: u32, first: u64, header: &frame::Header<'_>, before: &Tip) -> Tip {
-    let bytes = u32::try_from(header.frame_bytes()).unwrap_or(u32::MAX);
-    Tip {
-        offset: offset.saturating_add(bytes),
-        position: first.saturating_add(header.events().into()).saturating_sub(1),
-        recorded_at: header.recorded_at(),
-        chain: header.chain(),
-        frames: before.frames.saturating_add(1),
-        events: before.events.saturating_add(header.events().into()),
-    }
-}
-
-/// The next place behind damage from which the log can be followed again: behind the damaged
-/// frame, if its header is whole; else before the next whole header.
-fn resume(window: &mut Window<'_>, tip: &Tip) -> Result<Option<Tip>, Error> {
-    let segment = window.segment();
-    let header = &segment.header;
-    let mut offset = tip.offset;
-    loop {
-        let mark = header.frame_mark(offset.into());
-        let head = window.at(offset, frame::FIXED)?;
-        if head.len() < frame::FIXED {
-            return Ok(None);
-        }
-        let whole = match frame::bytes_needed(head, mark) {
-            Some(bytes) => frame::read_header(window.at(offset, bytes)?, mark).ok(),
-            None => None,
-        };
-        let Some(found) = whole else {
-            offset = offset.saturating_add(u32::try_from(ALIGN).expect("8"));
-            continue;
-        };
-        let first = header.id.first_position.saturating_add(found.position_offset().into());
-        let next = behind(offset, first, &found, tip);
-        if offset == tip.offset {
-            return Ok(Some(next));
-        }
-        // A frame's chain cannot be undone, so what came before this one is taken from nowhere; the
-        // walk meets it, and reports that the chain does not continue.
-        return Ok(Some(Tip { offset, position: first.saturating_sub(1), ..*tip }));
-    }
 }

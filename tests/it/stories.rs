@@ -97,3 +97,26 @@ fn a_write_that_takes_nothing_is_a_full_disk() {
     assert_eq!(refused.kind(), annals::ErrorKind::NoSpace, "{refused}");
     assert_eq!(planned(1, 100).append().commit(&store).unwrap().position().get(), 1);
 }
+
+/// Found by reading. What recovery cut was copied in one piece, up to 64 MiB of memory.
+#[test]
+fn a_long_torn_tail_is_kept_in_pieces() {
+    let disk = SimDisk::new(1);
+    let store = Store::on(disk.clone()).open().unwrap();
+    planned(1, 100).append().commit(&store).unwrap();
+    let torn = stopped(&disk, CrashMode::Keep);
+    let path = "segments/00000000000000000001.0.seg";
+    let mut bytes = torn.contents(path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(8);
+    let tail: Vec<u8> = (0..(5 << 20) + 123_u32).map(|n| (n % 255 + 1).to_le_bytes()[0]).collect();
+    bytes.truncate(end);
+    bytes.extend_from_slice(&tail);
+    torn.set_contents(path, Some(bytes));
+
+    let spy = Spy::new(torn.clone());
+    let store = Store::on(spy.clone()).open().unwrap();
+    let cut = store.open_report().cut.clone().unwrap();
+    assert!(torn.contents(&cut.kept.unwrap()).unwrap() == tail);
+    let most = spy.calls().iter().map(|call| call.bytes).max().unwrap();
+    assert!(most <= 2 << 20, "{most} bytes at once");
+}

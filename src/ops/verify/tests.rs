@@ -1,0 +1,81 @@
+//! Going on behind damage.
+
+use super::search::Search;
+use crate::disk::{Access, Disk, MemDisk};
+use crate::format::frame::{HEADER_BYTES_MAX, NewHeader};
+use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
+use crate::log::scan::{Tip, Window};
+use crate::log::segment::SegmentFile;
+
+/// A segment of `bytes` that are nothing, with what `fill` puts there.
+fn segment(bytes: usize, fill: impl FnOnce(&SegmentHeader, &mut Vec<u8>)) -> SegmentFile {
+    let header = SegmentHeader {
+        store_id: [1; 16],
+        id: SegmentId { first_position: 1, generation: 0 },
+        salt: SegmentHeader::salt(42),
+        created_at: 0,
+        unsynced_bytes_max: 1 << 20,
+        chain_before: [0; 32],
+        recorded_before: 0,
+    };
+    let mut contents = header.write().to_vec();
+    contents.resize(bytes, 1);
+    fill(&header, &mut contents);
+    let file = MemDisk::new().open("segment", Access::CreateNew).unwrap();
+    crate::disk::write_all(file.as_ref(), &contents, 0).unwrap();
+    SegmentFile { header, path: "segment".to_owned(), file }
+}
+
+/// A header of an event or, with a table, of as many as there can be; appended.
+fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
+    let new = NewHeader {
+        body_bytes: 8,
+        body_checksum: 0,
+        position_offset: 6,
+        durable_end: 0,
+        events: u16::try_from(table.len() / 8).unwrap().max(1),
+        flags: NewHeader::flags_for(false, !table.is_empty()),
+        recorded_at: 0,
+        first_version: 1,
+        chain: [0; 32],
+        key: None,
+        version_table: table,
+    };
+    let mark = header.frame_mark(contents.len().try_into().unwrap());
+    new.write(contents, mark);
+}
+
+/// Found by reading: half a mebibyte was checked at every mark that somebody had put there.
+#[test]
+fn marks_everywhere_cost_no_more_than_reading_the_segment_some_times() {
+    const BYTES: usize = 4 << 20;
+    let segment = segment(BYTES, |header, contents| {
+        for at in (HEADER..BYTES - 80).step_by(80) {
+            let mark = header.frame_mark(at.try_into().unwrap());
+            contents[at..at + 8].copy_from_slice(&mark.to_le_bytes());
+            contents[at + 28..at + 32].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]);
+        }
+        add_header(header, contents, &[]);
+    });
+    let mut window = Window::new(&segment, u32::MAX).unwrap();
+    let mut search = Search::new(&window);
+    let budget = search.left;
+    assert!(budget < 32 * BYTES as u64, "{budget}");
+    let tip = Tip::start(&segment);
+    let found = search.resume(&mut window, &tip).unwrap().unwrap();
+    assert_eq!((found.offset as usize, found.position), (BYTES, 6), "short headers are found all the same");
+    assert!(search.left < HEADER_BYTES_MAX as u64, "{} of {budget} left", search.left);
+    assert!(window.bytes_read < 3 * BYTES as u64, "{} bytes", window.bytes_read);
+}
+
+#[test]
+fn long_headers_are_found_behind_damage() {
+    let table = vec![7; 8 * 65_535];
+    let segment = segment(1 << 20, |header, contents| add_header(header, contents, &table));
+    let mut window = Window::new(&segment, u32::MAX).unwrap();
+    let mut search = Search::new(&window);
+    let found = search.resume(&mut window, &Tip::start(&segment)).unwrap().unwrap();
+    assert_eq!((found.offset, found.position), (1 << 20, 6));
+    let next = search.resume(&mut window, &found).unwrap().unwrap();
+    assert_eq!((next.position, next.events), (6 + 65_535, 65_535), "a damaged body is stepped over");
+}
