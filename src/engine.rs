@@ -15,7 +15,7 @@ use crate::append::{Append, Salts};
 use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind};
-use crate::load::{Readable, Writable, load_to_read, load_to_write};
+use crate::load::{Readable, Writable, load_to_write};
 use crate::options::Options;
 use crate::queue::{Command, Queue};
 use crate::report::{OpenReport, Stats};
@@ -90,12 +90,12 @@ impl Engine {
         })
     }
 
-    /// Opens a store to read, and writes nothing. Beside a writer it sees what is marked durable.
-    pub(crate) fn open_read_only(disk: Arc<dyn Disk>, options: Options) -> Result<Engine, Error> {
-        let Readable { entities, segments, head, store_id, report } = load_to_read(disk.as_ref(), &options)?;
+    /// A store to read; nothing is ever written.
+    pub(crate) fn to_read(loaded: Readable, options: Options) -> Engine {
+        let Readable { entities, segments, head, store_id, report } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
         let counters = Counters { entities, ..Counters::default() };
-        Ok(Engine {
+        Engine {
             view: Arc::new(View::new(segments, head)),
             store_id,
             report,
@@ -106,7 +106,7 @@ impl Engine {
             writer_id: None,
             ending: Mutex::new(Ending { writer: None, outcome: Ok(()) }),
             is_read_only: true,
-        })
+        }
     }
 
     /// Encodes an append and sends it to the writer; without waiting if `wait` is false.

@@ -40,6 +40,9 @@ pub struct OpenReport {
     pub removed: Vec<String>,
     /// Names annals does not know and left alone.
     pub unknown: Vec<String>,
+    /// What is damaged or missing, in a store that was opened by
+    /// [`Builder::salvage`](crate::Builder::salvage); otherwise nothing, or it would not be open.
+    pub holes: Vec<Break>,
     /// How long each step took.
     pub steps: Vec<(&'static str, Duration)>,
 }
@@ -96,6 +99,9 @@ impl fmt::Display for OpenReport {
         }
         if !self.mark_found {
             f.write_str("; MARK was missing or damaged")?;
+        }
+        for hole in &self.holes {
+            write!(f, "; HOLE: {hole}")?;
         }
         for name in &self.removed {
             write!(f, "; removed {name}")?;

@@ -1,28 +1,29 @@
-//! The facade: a handle that delegates, and the builder that opens it.
+//! The facade: a handle that delegates, and (builder.rs) what opens it.
 //!
 //! Row: store. No logic lives here.
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+mod builder;
+
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use crate::append::Append;
 use crate::coordinate::Coordinate;
-use crate::disk::{Allow, Disk, MemDisk, OsDisk};
+use crate::disk::{Disk, MemDisk};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::event::{EventData, EventId};
 use crate::head::Head;
 use crate::ops::verify;
-use crate::options::{Durability, KeyWindow, Limits, Options, RestartPolicy};
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::receipt::Appended;
 use crate::recorded::RecordedEvent;
-use crate::report::{OpenProgress, OpenReport, Stats, VerifyReport};
+use crate::report::{OpenReport, Stats, VerifyReport};
 use crate::ticket::Ticket;
 use crate::version::{Position, Version};
+
+pub use builder::Builder;
 
 /// A store of events: one directory, one writer.
 ///
@@ -86,12 +87,12 @@ impl Store {
 
     /// Sets options before opening a directory.
     pub fn builder(path: impl AsRef<Path>) -> Builder {
-        Builder::new(Place::Directory(path.as_ref().to_owned(), Allow::nothing()))
+        Builder::of_directory(path.as_ref())
     }
 
     /// Sets options before opening a store on a [`Disk`] of your own.
     pub fn on(disk: impl Disk) -> Builder {
-        Builder::new(Place::Disk(Arc::new(disk)))
+        Builder::of_disk(Arc::new(disk))
     }
 
     /// Appends one event to an entity, and returns once it is acknowledged: durable, unless the
@@ -257,229 +258,5 @@ impl Append {
     /// As [`Append::submit`].
     pub fn try_submit(self, store: &Store) -> Result<Ticket, Error> {
         store.engine.submit(self, false)
-    }
-}
-
-enum Place {
-    Directory(PathBuf, Allow),
-    Disk(Arc<dyn Disk>),
-}
-
-/// Options for opening a store. Each has a default that suits most; each says what it trades.
-///
-/// ```
-/// use std::time::Duration;
-/// use annals::{Durability, Store};
-///
-/// let disk = annals::disk::MemDisk::new();
-/// let store = Store::on(disk)
-///     .durability(Durability::Buffered { flush_every: Duration::from_millis(100) })
-///     .segment_bytes_max(16 << 20)
-///     .open()?;
-/// # Ok::<(), annals::Error>(())
-/// ```
-#[must_use = "a builder opens nothing until it is told to"]
-pub struct Builder {
-    place: Place,
-    options: Options,
-}
-
-impl Builder {
-    fn new(place: Place) -> Builder {
-        Builder { place, options: Options::default() }
-    }
-
-    /// When appends are acknowledged, unless they say otherwise (default: [`Durability::Synced`]).
-    pub fn durability(mut self, durability: Durability) -> Builder {
-        self.options.durability = durability;
-        self
-    }
-
-    /// The largest things the store takes (default: [`Limits::default`]).
-    pub fn limits(mut self, limits: Limits) -> Builder {
-        self.options.limits = limits;
-        self
-    }
-
-    /// How far back idempotency keys are recognised (default: 1,048,576 positions). A key costs
-    /// about 60 bytes of memory while it is.
-    pub fn key_window(mut self, window: KeyWindow) -> Builder {
-        self.options.key_window = window;
-        self
-    }
-
-    /// Where a segment file ends and the next begins (default: 64 MiB; at least one append, at most
-    /// 1 GiB). Small segments make many files, large ones make a damaged or torn one cost more.
-    pub fn segment_bytes_max(mut self, bytes: u32) -> Builder {
-        self.options.segment_bytes_max = bytes.min(1 << 30);
-        self
-    }
-
-    /// How much may be written but not synced (default: 32 MiB). Also the largest append. It is
-    /// fixed in a segment when that is created; damage further out than this is never taken for a
-    /// torn tail.
-    pub fn unsynced_bytes_max(mut self, bytes: u32) -> Builder {
-        self.options.unsynced_bytes_max = bytes.into();
-        self
-    }
-
-    /// How many appends share a sync at most (default: 1,024).
-    pub fn group_commands_max(mut self, commands: usize) -> Builder {
-        self.options.group_commands_max = commands.max(1);
-        self
-    }
-
-    /// How many bytes share a sync at most (default: 4 MiB). More delays the first of a group.
-    pub fn group_bytes_max(mut self, bytes: usize) -> Builder {
-        self.options.group_bytes_max = bytes;
-        self
-    }
-
-    /// How many appends wait for the writer at most (default: 4,096).
-    pub fn queue_commands_max(mut self, commands: usize) -> Builder {
-        self.options.queue_commands_max = commands.max(1);
-        self
-    }
-
-    /// How many bytes wait for the writer at most (default: 64 MiB). One append always may.
-    pub fn queue_bytes_max(mut self, bytes: usize) -> Builder {
-        self.options.queue_bytes_max = bytes;
-        self
-    }
-
-    /// How long an append waits for a place in the queue before it gives up with
-    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) (default: as long as it takes).
-    pub fn queue_deadline(mut self, deadline: Duration) -> Builder {
-        self.options.queue_deadline = Some(deadline);
-        self
-    }
-
-    /// How long [`Append::commit`] waits for the acknowledgement before it gives up with
-    /// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) (default: as long as it takes).
-    pub fn ack_deadline(mut self, deadline: Duration) -> Builder {
-        self.options.ack_deadline = Some(deadline);
-        self
-    }
-
-    /// How often a full disk is tried again (default: 100 ms). Appends in between are refused with
-    /// [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace) at once.
-    pub fn space_probe_every(mut self, interval: Duration) -> Builder {
-        self.options.space_probe_every = interval;
-        self
-    }
-
-    /// The clock that stamps recorded-at (default: [`SystemTime::now`]). Called on the writer
-    /// thread, once per group.
-    pub fn clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Builder {
-        self.options.clock = Arc::new(clock);
-        self
-    }
-
-    /// What to do if the writer thread panics (default: [`RestartPolicy::Never`]).
-    pub fn restart(mut self, policy: RestartPolicy) -> Builder {
-        self.options.restart = policy;
-        self
-    }
-
-    /// Tells how far opening is, every few milliseconds, on the opening thread; what it returns says
-    /// whether to go on (default: nothing is told). Broken off, opening changes nothing and is
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
-    ///
-    /// ```
-    /// use std::ops::ControlFlow;
-    /// use annals::{Store, disk::MemDisk};
-    ///
-    /// let store = Store::on(MemDisk::new())
-    ///     .on_open_progress(|progress| {
-    ///         println!("{} of {} bytes, {:?} left", progress.bytes, progress.bytes_total, progress.remaining());
-    ///         ControlFlow::Continue(())
-    ///     })
-    ///     .open()?;
-    /// # Ok::<(), annals::Error>(())
-    /// ```
-    pub fn on_open_progress(
-        mut self,
-        tell: impl Fn(&OpenProgress) -> ControlFlow<()> + Send + Sync + 'static,
-    ) -> Builder {
-        self.options.open_watcher = Some(Arc::new(tell));
-        self
-    }
-
-    /// Opens even if others may write to the directory (default: refused). They can then delete or
-    /// replace the store's files.
-    pub fn allow_shared_directory(mut self) -> Builder {
-        if let Place::Directory(_, allow) = &mut self.place {
-            *allow = allow.shared_directory();
-        }
-        self
-    }
-
-    /// Opens even if the directory lies on a network file system (default: refused). Whether a lock
-    /// keeps writers on other machines out, and whether a sync reaches a disk, is then up to the
-    /// server and how it is mounted.
-    pub fn allow_network_file_system(mut self) -> Builder {
-        if let Place::Directory(_, allow) = &mut self.place {
-            *allow = allow.network_file_system();
-        }
-        self
-    }
-
-    /// Opens the store; see [`Store::open`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::open`].
-    pub fn open(self) -> Result<Store, Error> {
-        self.open_within(Duration::ZERO)
-    }
-
-    /// Opens the store; waits up to this long for another writer to close it.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::open`].
-    pub fn open_within(self, wait: Duration) -> Result<Store, Error> {
-        self.options.limits.check()?;
-        let disk = self.place.disk(true)?;
-        Ok(Store { engine: Arc::new(Engine::open(disk, self.options, wait)?) })
-    }
-
-    /// Opens the store to read; see [`Store::open_read_only`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::open_read_only`].
-    pub fn open_read_only(self) -> Result<Store, Error> {
-        let disk = self.place.disk(false)?;
-        Ok(Store { engine: Arc::new(Engine::open_read_only(disk, self.options)?) })
-    }
-
-    /// Checks a store that need not open: all files, all breaks. Changes nothing. Nobody should
-    /// write to the store meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::verify`].
-    pub fn verify(self) -> Result<VerifyReport, Error> {
-        verify::verify_files(self.place.disk(false)?.as_ref())
-    }
-}
-
-impl Place {
-    fn disk(self, create: bool) -> Result<Arc<dyn Disk>, Error> {
-        match self {
-            Place::Disk(disk) => Ok(disk),
-            Place::Directory(path, allow) => {
-                let opened = match create {
-                    true => OsDisk::create_allowing(&path, allow),
-                    false => OsDisk::open_allowing(&path, allow),
-                };
-                let opened = opened.map_err(|error| match error.kind() {
-                    std::io::ErrorKind::NotFound if !create => Error::no_store(),
-                    _ => Error::io("cannot open", &path.display().to_string(), error),
-                });
-                Ok(Arc::new(opened?))
-            }
-        }
     }
 }

@@ -2,4 +2,5 @@
 //!
 //! Row: ops. May use the inside of the engine.
 
+pub(crate) mod salvage;
 pub(crate) mod verify;

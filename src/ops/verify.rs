@@ -9,6 +9,7 @@ mod search;
 mod tests;
 
 use std::fmt::Display;
+use std::sync::Arc;
 
 use crate::disk::{Access, Disk};
 use crate::error::{Error, ErrorKind};
@@ -28,9 +29,13 @@ use crate::view::Snapshot;
 
 use search::{Search, behind};
 
+/// Sees every whole frame: its segment, its offset, and where the log goes on behind it.
+pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) + 'a;
+
 /// Verifies the segments of an open store up to its head.
 pub(crate) fn verify_open(snapshot: &Snapshot) -> Result<VerifyReport, Error> {
-    let mut verifier = Verifier::new(None, None);
+    let visit: &mut Visit<'_> = &mut |_, _, _, _| {};
+    let mut verifier = Verifier::new(None, None, visit);
     let last = snapshot.segments.len().saturating_sub(1);
     for (index, segment) in snapshot.segments.iter().enumerate() {
         // What the active segment holds beyond its published end is still being written.
@@ -41,14 +46,14 @@ pub(crate) fn verify_open(snapshot: &Snapshot) -> Result<VerifyReport, Error> {
 }
 
 /// Verifies the files of a store that need not be fit to be opened: what opening would refuse, this
-/// finds; what opening would repair, it passes over.
-pub(crate) fn verify_files(disk: &dyn Disk) -> Result<VerifyReport, Error> {
+/// finds; what opening would repair, it passes over. `visit` sees what is whole.
+pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<VerifyReport, Error> {
     let (manifest, mark) = (read_manifest(disk), read_mark(disk));
     let known = |read: &Result<Option<(Manifest, Hash)>, Error>| {
         read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
     };
     let (manifest_known, mark_known) = (known(&manifest), mark.as_ref().ok().cloned().flatten());
-    let mut verifier = Verifier::new(manifest_known.as_ref(), mark_known.as_ref());
+    let mut verifier = Verifier::new(manifest_known.as_ref(), mark_known.as_ref(), visit);
     verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
     verifier.small_file(mark::NAME, "the file is missing or both its slots are damaged", mark)?;
     let ids = verifier.ids(&list(disk, DIRECTORY)?);
@@ -60,7 +65,8 @@ pub(crate) fn verify_files(disk: &dyn Disk) -> Result<VerifyReport, Error> {
     Ok(verifier.report)
 }
 
-struct Verifier<'a> {
+struct Verifier<'a, 'v> {
+    visit: &'a mut Visit<'v>,
     report: VerifyReport,
     before: Before,
     manifest: Option<&'a Manifest>,
@@ -90,10 +96,14 @@ enum End {
     At(u32),
 }
 
-impl<'a> Verifier<'a> {
-    fn new(manifest: Option<&'a Manifest>, mark: Option<&'a Mark>) -> Verifier<'a> {
+impl<'a, 'v> Verifier<'a, 'v> {
+    fn new(
+        manifest: Option<&'a Manifest>,
+        mark: Option<&'a Mark>,
+        visit: &'a mut Visit<'v>,
+    ) -> Verifier<'a, 'v> {
         let (report, before) = (VerifyReport::default(), Before::Nothing);
-        Verifier { report, before, manifest, mark, mark_met: false }
+        Verifier { visit, report, before, manifest, mark, mark_met: false }
     }
 
     fn found(&mut self, file: &str, offset: u64, what: impl Display) {
@@ -160,10 +170,10 @@ impl<'a> Verifier<'a> {
         if self.manifest.is_some_and(|manifest| !manifest.knows(&header.store_id)) {
             self.found(&path, 0, "the segment belongs to another store");
         }
-        self.segment(&SegmentFile { header, path, file }, end)
+        self.segment(&Arc::new(SegmentFile { header, path, file }), end)
     }
 
-    fn segment(&mut self, segment: &SegmentFile, end: End) -> Result<(), Error> {
+    fn segment(&mut self, segment: &Arc<SegmentFile>, end: End) -> Result<(), Error> {
         self.check_continues(segment);
         let limit = if let End::At(limit) = end { limit } else { u32::MAX };
         let mut window = Window::new(segment, limit)?;
@@ -226,15 +236,17 @@ impl<'a> Verifier<'a> {
     }
 
     /// A whole frame: its place, its time and its chain. Whatever it says is where the log goes on.
-    fn frame(&mut self, segment: &SegmentFile, tip: &Tip, frame: &Frame<'_>) -> Tip {
+    fn frame(&mut self, segment: &Arc<SegmentFile>, tip: &Tip, frame: &Frame<'_>) -> Tip {
         self.report.appends += 1;
         self.report.events += u64::from(frame.header.events());
-        follow(segment, tip, frame, true).unwrap_or_else(|damage| {
+        let next = follow(segment, tip, frame, true).unwrap_or_else(|damage| {
             self.found(&segment.path, tip.offset.into(), damage);
             let first =
                 segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
             behind(tip.offset, first, &frame.header, tip)
-        })
+        });
+        (self.visit)(segment, tip.offset, frame, &next);
+        next
     }
 
     /// Frames that were removed on purpose. What the attestation says is where the log goes on.

@@ -21,6 +21,7 @@ mod model; // random operations against a naive model, on every disk, with reope
 mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
 mod read; // order, ranges, queries, backwards, limits, reading while writing
+mod salvage; // what is left of a damaged store
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences

@@ -1,0 +1,99 @@
+//! Opens what is left of a damaged store, to be read: every whole append that can stand where it
+//! stands. Changes nothing.
+//!
+//! Verify finds what is whole; here it becomes readable. What verify reports is what is missing.
+//! Row: ops. Tested by tests/it/salvage.rs.
+
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
+
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::format::frame::Frame;
+use crate::format::record::records;
+use crate::index::Index;
+use crate::load::Readable;
+use crate::log::scan::Tip;
+use crate::log::segment::SegmentFile;
+use crate::report::OpenReport;
+use crate::view::{Point, Segment};
+
+use super::verify::verify_files;
+
+/// Reads everything that is whole. Nobody may write meanwhile.
+pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
+    if disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))? {
+        return Err(Error::locked(None));
+    }
+    let mut kept = Kept::default();
+    let verified =
+        verify_files(disk, &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip))?;
+    let store_id = kept.segments.first().ok_or_else(Error::no_store)?.file.header.store_id;
+    let report = OpenReport {
+        segments: kept.segments.len(),
+        appends: kept.appends,
+        events: kept.events,
+        bytes_read: verified.bytes,
+        holes: verified.breaks,
+        ..OpenReport::default()
+    };
+    tracing::warn!(%report, "salvaged");
+    Ok(Readable { entities: kept.versions.len(), segments: kept.segments, head: kept.head, store_id, report })
+}
+
+/// What can be read so far.
+#[derive(Default)]
+struct Kept {
+    segments: Vec<Arc<Segment>>,
+    /// The last version of each entity.
+    versions: HashMap<Box<str>, u64>,
+    head: Point,
+    appends: u64,
+    events: u64,
+}
+
+impl Kept {
+    /// Keeps a frame if positions and versions grow with it: what lies elsewhere than it was written, or
+    /// twice, is not read twice. (Verify has reported it.)
+    fn visit(&mut self, segment: &Arc<SegmentFile>, offset: u32, frame: &Frame<'_>, tip: &Tip) {
+        // A file that has taken another's name would push what comes before it out of order.
+        if segment.path != segment.header.id.path() {
+            return;
+        }
+        let header = &frame.header;
+        let first = segment.header.id.first_position.saturating_add(header.position_offset().into());
+        if first <= self.head.position.get() || !self.learn_versions(frame) {
+            return;
+        }
+        let is_new = self.segments.last().is_none_or(|last| !Arc::ptr_eq(&last.file, segment));
+        if is_new {
+            let index = Index::new(Tip::start(segment).offset);
+            self.segments.push(Arc::new(Segment::new(segment.clone(), index)));
+        }
+        let last = self.segments.last().expect("pushed just before");
+        if last.insert(std::iter::once((offset, *frame))).is_ok() {
+            self.head = Point { position: tip.position.into(), chain: tip.chain };
+            self.appends += 1;
+            self.events += u64::from(header.events());
+        }
+    }
+
+    /// Whether every record is whole, and every version greater than its stream's last one.
+    fn learn_versions(&mut self, frame: &Frame<'_>) -> bool {
+        let header = &frame.header;
+        let all = records(frame.body, header.events()).enumerate();
+        let mut learnt = HashMap::new();
+        for (index, record) in all {
+            let Ok(record) = record else { return false };
+            let (entity, version) = (record.entity(), header.version(index));
+            let before = learnt.get(entity).or_else(|| self.versions.get(entity)).copied().unwrap_or(0);
+            if version <= before {
+                return false;
+            }
+            learnt.insert(Box::from(entity), version);
+        }
+        self.versions.extend(learnt);
+        true
+    }
+}
