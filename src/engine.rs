@@ -23,8 +23,9 @@ use crate::log::files::create_store;
 use crate::log::recover::{Purpose, Recovered, recover};
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
+use crate::log::survey::Stamp;
 use crate::log::{Log, LogOptions};
-use crate::options::{self, Options};
+use crate::options::{self, KeyWindow, Options};
 use crate::queue::{Command, Queue};
 use crate::report::{OpenReport, Stats};
 use crate::ticket::{self, Ticket};
@@ -127,15 +128,8 @@ impl Engine {
     /// Opens a store to read, and writes nothing. Beside a writer it sees what is marked durable.
     pub(crate) fn open_read_only(disk: Arc<dyn Disk>, options: Options) -> Result<Engine, Error> {
         let started = Instant::now();
-        let is_locked = disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))?;
-        let purpose = if is_locked { Purpose::ReadBesideWriter } else { Purpose::Read };
-        let mut found = Found::new(options.key_window);
-        let recovered = recover(disk.as_ref(), purpose, &mut |segment, offset, frame, tip| {
-            found.visit(segment, offset, frame, tip.position)
-        })?;
-        let Some(Recovered { manifest, segments, tip, mut report, .. }) = recovered else {
-            return Err(Error::no_store());
-        };
+        let (recovered, mut found) = find_to_read(disk.as_ref(), options.key_window)?;
+        let Recovered { manifest, segments, tip, mut report, .. } = recovered;
         report.steps.push(("all", started.elapsed()));
         let head = tip.as_ref().map(Point::from).unwrap_or_default();
         let (queue, _) = Queue::new(1, 1, None);
@@ -250,6 +244,40 @@ impl Drop for Engine {
     }
 }
 
+/// Looks at a store without the lock, so a writer may come at any moment.
+///
+/// While nobody writes, all that is whole counts. If somebody came meanwhile, what was seen may be
+/// half of what was there before and half of what is there now: look like damage, or hold what the
+/// writer has cut. Then only what MARK says counts, which no writer takes back. The files MARK speaks of
+/// may have been met while they were created or renamed, so a failure counts only if nothing moved.
+fn find_to_read(disk: &dyn Disk, key_window: KeyWindow) -> Result<(Recovered, Found), Error> {
+    const TRIES: u32 = 3;
+    let look = |purpose| look(disk, key_window, purpose);
+    let before = Stamp::of(disk)?;
+    if !before.is_locked {
+        let found = look(Purpose::Read);
+        if Stamp::of(disk)? == before {
+            return found;
+        }
+    }
+    for _ in 0..TRIES {
+        let before = Stamp::of(disk)?;
+        let found = look(Purpose::ReadBesideWriter);
+        if found.is_ok() || Stamp::of(disk)? == before {
+            return found;
+        }
+    }
+    look(Purpose::ReadBesideWriter)
+}
+
+fn look(disk: &dyn Disk, key_window: KeyWindow, purpose: Purpose) -> Result<(Recovered, Found), Error> {
+    let mut found = Found::new(key_window);
+    let recovered = recover(disk, purpose, &mut |segment, offset, frame, tip| {
+        found.visit(segment, offset, frame, tip.position)
+    })?;
+    recovered.map(|recovered| (recovered, found)).ok_or_else(Error::no_store)
+}
+
 /// What the walk over the log finds out for readers and for the writer.
 struct Found {
     ledger: Ledger,
@@ -261,7 +289,7 @@ struct Found {
 }
 
 impl Found {
-    fn new(window: crate::options::KeyWindow) -> Found {
+    fn new(window: KeyWindow) -> Found {
         Found { ledger: Ledger::new(window), next: 1, has_gaps: false, segments: Vec::new() }
     }
 
