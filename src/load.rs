@@ -18,6 +18,7 @@ use crate::log::files::create_store;
 use crate::log::recover::{Purpose, Recovered, recover};
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
+use crate::log::survey::Stamp;
 use crate::log::{Log, LogOptions};
 use crate::options::{self, KeyWindow, OpenWatcher, Options};
 use crate::report::{OpenProgress, OpenReport};
@@ -70,9 +71,7 @@ pub(crate) fn load_to_write(disk: &Arc<dyn Disk>, options: &Options) -> Result<W
 /// Opens for reading, and changes nothing. Beside a writer up to what is marked durable.
 pub(crate) fn load_to_read(disk: &dyn Disk, options: &Options) -> Result<Readable, Error> {
     let started = Instant::now();
-    let is_locked = disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))?;
-    let purpose = if is_locked { Purpose::ReadBesideWriter } else { Purpose::Read };
-    let (recovered, mut found) = walk(disk, purpose, options)?.ok_or_else(Error::no_store)?;
+    let (recovered, mut found) = find_to_read(disk, options)?;
     let Recovered { manifest, segments, tip, mut report, .. } = recovered;
     report.steps.push(("all", started.elapsed()));
     Ok(Readable {
@@ -82,6 +81,32 @@ pub(crate) fn load_to_read(disk: &dyn Disk, options: &Options) -> Result<Readabl
         store_id: manifest.store_id,
         report,
     })
+}
+
+/// Looks at a store without the lock, so a writer may come at any moment.
+///
+/// While nobody writes, all that is whole counts. If somebody came meanwhile, what was seen may be
+/// half of what was there before and half of what is there now: look like damage, or hold what the
+/// writer has cut. Then only what MARK says counts, which no writer takes back. The files MARK speaks of
+/// may have been met while they were created or renamed, so a failure counts only if nothing moved.
+fn find_to_read<'a>(disk: &dyn Disk, options: &'a Options) -> Result<(Recovered, Found<'a>), Error> {
+    const TRIES: u32 = 3;
+    let look = |purpose| walk(disk, purpose, options)?.ok_or_else(Error::no_store);
+    let before = Stamp::of(disk)?;
+    if !before.is_locked {
+        let found = look(Purpose::Read);
+        if Stamp::of(disk)? == before {
+            return found;
+        }
+    }
+    for _ in 0..TRIES {
+        let before = Stamp::of(disk)?;
+        let found = look(Purpose::ReadBesideWriter);
+        if found.is_ok() || Stamp::of(disk)? == before {
+            return found;
+        }
+    }
+    look(Purpose::ReadBesideWriter)
 }
 
 fn walk<'a>(

@@ -12,16 +12,57 @@ use crate::format::segment::{DIRECTORY, HEADER, SegmentId};
 use super::FIRST_ZEROS;
 use super::segment::damaged;
 
+/// A million segments, 64 TiB of events.
+const MANIFEST_BYTES_MAX: u64 = 256 << 20;
+const MARK_BYTES_MAX: u64 = 8192;
+const _: () = assert!(mark::FILE_BYTES == 8192);
+
 pub(crate) fn read_manifest(disk: &dyn Disk) -> Result<Option<(Manifest, Hash)>, Error> {
-    /// A million segments, 64 TiB of events.
-    const MANIFEST_BYTES_MAX: u64 = 256 << 20;
     let Some(bytes) = read_file(disk, manifest::NAME, MANIFEST_BYTES_MAX)? else { return Ok(None) };
     Manifest::read(&bytes).map(Some).map_err(|damage| damaged(manifest::NAME, 0, &damage))
 }
 
 pub(crate) fn read_mark(disk: &dyn Disk) -> Result<Option<Mark>, Error> {
-    let bytes = read_file(disk, mark::NAME, u64::try_from(mark::FILE_BYTES).expect("8192"))?;
+    let bytes = read_file(disk, mark::NAME, MARK_BYTES_MAX)?;
     mark::newest(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
+}
+
+/// What a writer changes with whatever it does: two that are equal, and nobody was at work between.
+#[derive(PartialEq, Eq)]
+pub(crate) struct Stamp {
+    mark: Option<Hash>,
+    manifest: Option<Hash>,
+    segments: Vec<String>,
+    last_bytes: u64,
+    pub(crate) is_locked: bool,
+}
+
+impl Stamp {
+    pub(crate) fn of(disk: &dyn Disk) -> Result<Stamp, Error> {
+        let hash = |bytes: Vec<u8>| *blake3::hash(&bytes).as_bytes();
+        let mut segments = list(disk, DIRECTORY)?;
+        segments.sort_unstable();
+        let last_bytes = match segments.last() {
+            Some(last) => length(disk, &format!("{DIRECTORY}/{last}"))?,
+            None => 0,
+        };
+        Ok(Stamp {
+            mark: read_file(disk, mark::NAME, MARK_BYTES_MAX)?.map(hash),
+            manifest: read_file(disk, manifest::NAME, MANIFEST_BYTES_MAX)?.map(hash),
+            segments,
+            last_bytes,
+            // Last, so that a writer who comes while we look is seen as well.
+            is_locked: disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))?,
+        })
+    }
+}
+
+/// How long a file is; 0 if it is gone.
+fn length(disk: &dyn Disk, path: &str) -> Result<u64, Error> {
+    match disk.open(path, Access::Read).and_then(|file| file.length()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        length => length.map_err(|error| Error::io("cannot read the length of", path, error)),
+    }
 }
 
 fn read_file(disk: &dyn Disk, name: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {

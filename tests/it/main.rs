@@ -20,6 +20,7 @@ mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
+mod racing; // a writer comes while a read-only open is looking
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod salvage; // what is left of a damaged store
 mod stories; // what crash, fault and corrupt once found, made small
