@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,12 @@ use crate::log::files::create_store;
 use crate::log::recover::{Purpose, Recovered, recover};
 use crate::log::segment::SegmentFile;
 use crate::log::{Log, LogOptions};
+use crate::notification::{Listeners, Notifications};
 use crate::options::{self, Options};
+use crate::query::Query;
 use crate::queue::{Command, Queue};
 use crate::report::{OpenReport, Stats};
+use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
 use crate::version::Position;
 use crate::view::{Point, Segment, Snapshot, View};
@@ -33,6 +37,7 @@ use crate::writer::{State, Writer, WriterOptions};
 
 pub(crate) struct Engine {
     pub(crate) view: Arc<View>,
+    listeners: Arc<Listeners>,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
     options: Options,
@@ -84,17 +89,13 @@ impl Engine {
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
         let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::default())));
         counters.lock().entities = found.ledger.entities();
+        let listeners = Arc::<Listeners>::default();
         let writer = Writer {
-            options: WriterOptions {
-                durability: options.durability,
-                group_commands_max: options.group_commands_max,
-                group_bytes_max: options.group_bytes_max,
-                space_probe_every: options.space_probe_every,
-                clock: options.clock.clone(),
-            },
+            options: WriterOptions::from(&options),
             log,
             ledger: found.ledger,
             view: view.clone(),
+            listeners: listeners.clone(),
             segment,
             queue: queue.clone(),
             commands,
@@ -111,6 +112,7 @@ impl Engine {
         let thread = thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
         Ok(Engine {
             view,
+            listeners,
             store_id: recovered.manifest.store_id,
             report: recovered.report,
             options,
@@ -145,6 +147,7 @@ impl Engine {
         let counters = Counters { entities: found.ledger.entities(), ..Counters::default() };
         Ok(Engine {
             view: Arc::new(View::new(found.segments, head)),
+            listeners: Arc::default(),
             store_id: manifest.store_id,
             report,
             options,
@@ -208,6 +211,24 @@ impl Engine {
         if self.queue.is_closed() { Err(Error::closed()) } else { Ok(self.view.clone()) }
     }
 
+    pub(crate) fn subscribe(&self, query: Query) -> Subscription {
+        Subscription::new(self.followed(), query)
+    }
+
+    pub(crate) fn notifications(&self, query: Query) -> Notifications {
+        Notifications::new(self.followed(), &self.listeners, query)
+    }
+
+    /// The view of a store that may still grow.
+    fn followed(&self) -> Result<Arc<View>, Error> {
+        if self.is_read_only {
+            return Err(Error::invalid(
+                "the store was opened to read only and does not follow its writer; read it, or follow where it is written",
+            ));
+        }
+        self.readable()
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let snapshot = self.view.snapshot();
         let (queue_commands, queue_bytes) = self.queue.waiting();
@@ -219,6 +240,8 @@ impl Engine {
             queue_bytes,
             head: snapshot.head.position,
             durable_head: snapshot.durable.position,
+            subscriptions: self.view.subscriptions.load(Ordering::Relaxed),
+            notification_receivers: self.listeners.count(),
             ..Stats::default()
         };
         self.counters.lock().fill(&mut stats);

@@ -1,4 +1,4 @@
-//! The writer thread: take a group, decide each append, write, sync, publish, reply.
+//! The writer thread: take a group, decide each append, write, sync, publish, reply, wake who follows.
 //!
 //! Invariants:
 //! - nothing is visible before it is as durable as was asked, nothing is acknowledged before it is
@@ -6,14 +6,15 @@
 //! - a refused group leaves no trace: neither on the disk nor in the ledger;
 //! - once poisoned, nothing is written or synced again, and everybody is told.
 //!
-//! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies.
+//! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
+
+mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flume::{Receiver, RecvTimeoutError};
-use oneshot::Sender as Answer;
 use parking_lot::Mutex;
 
 use crate::append::Request;
@@ -23,11 +24,13 @@ use crate::error::{Error, ErrorKind};
 use crate::format::frame::{self};
 use crate::index::Index;
 use crate::log::{Failure, Log, NewFrame};
-use crate::options::{self, Clock, Durability};
-use crate::queue::{Command, Outcome, Queue, Reply, poisoned};
-use crate::receipt::Appended;
+use crate::notification::Listeners;
+use crate::options::{self, Clock, Durability, Options};
+use crate::queue::{Command, Outcome, Queue, poisoned};
 use crate::version::Position;
-use crate::view::{Point, Segment, View};
+use crate::view::{End, Point, Segment, View};
+
+use waiting::{Asker, Refusal, Waiting};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
@@ -48,11 +51,24 @@ pub(crate) struct WriterOptions {
     pub(crate) clock: Clock,
 }
 
+impl From<&Options> for WriterOptions {
+    fn from(options: &Options) -> WriterOptions {
+        WriterOptions {
+            durability: options.durability,
+            group_commands_max: options.group_commands_max,
+            group_bytes_max: options.group_bytes_max,
+            space_probe_every: options.space_probe_every,
+            clock: options.clock.clone(),
+        }
+    }
+}
+
 pub(crate) struct Writer {
     pub(crate) options: WriterOptions,
     pub(crate) log: Log,
     pub(crate) ledger: Ledger,
     pub(crate) view: Arc<View>,
+    pub(crate) listeners: Arc<Listeners>,
     /// The segment being written, as readers see it.
     pub(crate) segment: Arc<Segment>,
     pub(crate) queue: Arc<Queue>,
@@ -93,30 +109,6 @@ impl State {
     }
 }
 
-enum Waiting {
-    /// The frame begins at `offset`.
-    Accepted {
-        offset: u32,
-        receipt: Appended,
-        asker: Asker,
-    },
-    Answered(Outcome, Asker),
-    Synced(Answer<Result<Position, Error>>),
-}
-
-/// Who asked for an append, and what for.
-struct Asker {
-    request: Box<Request>,
-    reply: Answer<Reply>,
-}
-
-impl Asker {
-    /// Whoever gave up waiting does not hear it.
-    fn answer(self, outcome: Outcome) {
-        let _ = self.reply.send(Reply { outcome, request: self.request });
-    }
-}
-
 impl Writer {
     /// Works until the queue is closed and empty. Gives what closing gives.
     pub(crate) fn run(mut self) -> Result<(), Error> {
@@ -126,7 +118,11 @@ impl Writer {
             }
             self.close()
         }));
-        ended.unwrap_or_else(|_| Err(self.refuse_all()))
+        let ended = ended.unwrap_or_else(|_| Err(self.refuse_all()));
+        self.view.end(ended.clone().map_or_else(End::Failed, |()| End::Closed));
+        self.view.wake();
+        self.listeners.end();
+        ended
     }
 
     /// After a panic nothing is known any more, so nothing is touched: whoever waits is answered, and
@@ -136,9 +132,12 @@ impl Writer {
             Error::new(ErrorKind::CommitUnknown, "the writer thread panicked; this is a bug in annals");
         tracing::error!("the writer thread panicked");
         self.queue.condemn(error.clone());
+        self.view.end(End::Failed(error.clone()));
         for waiting in std::mem::take(&mut self.state.waiting) {
             waiting.refuse(Refusal::Poisoned, &error);
         }
+        self.view.wake();
+        self.listeners.end();
         for command in self.commands.iter() {
             command.refuse(&poisoned(&error));
         }
@@ -181,6 +180,7 @@ impl Writer {
             self.finish();
         } else if let Err(failure) = self.log.sync_mark() {
             self.fail(failure);
+            self.wake_followers();
         }
     }
 
@@ -291,9 +291,11 @@ impl Writer {
 
     fn roll(&mut self) -> Result<(), Error> {
         if let Err(failure) = self.log.roll(self.state.now) {
-            return Err(match self.fail(failure) {
-                (Refusal::Refused, error) => error,
-                (Refusal::Poisoned, error) => poisoned(&error),
+            let (refusal, error) = self.fail(failure);
+            self.wake_followers();
+            return Err(match refusal {
+                Refusal::Refused => error,
+                Refusal::Poisoned => poisoned(&error),
             });
         }
         self.state.flush_by = None;
@@ -301,6 +303,7 @@ impl Writer {
         self.segment = Arc::new(Segment::new(file, Index::new(self.log.written().offset)));
         self.view.add_segment(self.segment.clone());
         self.publish_heads();
+        self.wake_followers();
         Ok(())
     }
 
@@ -329,6 +332,7 @@ impl Writer {
                 for waiting in waiting {
                     waiting.refuse(refusal, &error);
                 }
+                self.wake_followers();
             }
         }
     }
@@ -356,18 +360,44 @@ impl Writer {
 
     fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
         self.ledger.settle(Position::from(self.log.written().position).plus(1));
-        let frames = waiting.iter().filter_map(|waiting| match waiting {
-            Waiting::Accepted { offset, .. } => Some((*offset, self.log.written_frame(*offset))),
-            _ => None,
-        });
+        let frames = waiting.iter().filter_map(Waiting::offset);
+        let frames = frames.map(|offset| (offset, self.log.written_frame(offset)));
         self.segment.insert(frames).expect("what was just encoded can be read");
         self.publish_heads();
-        self.log.clear();
         self.count(&waiting);
+        let heard: Vec<u32> = match self.listeners.count() {
+            0 => Vec::new(),
+            _ => waiting.iter().filter_map(Waiting::offset).collect(),
+        };
         let durable = Position::from(self.log.durable().position);
         for waiting in waiting {
             waiting.answer(durable, self.state.poison.as_ref());
         }
+        self.wake_followers();
+        self.notify(&heard);
+        self.log.clear();
+    }
+
+    fn wake_followers(&self) {
+        self.view.wake();
+        if self.state.poison.is_some() {
+            self.listeners.end();
+        }
+    }
+
+    /// Tells those who listen of the frames at these offsets.
+    fn notify(&self, frames: &[u32]) {
+        if frames.is_empty() {
+            return;
+        }
+        let told = self.listeners.tell(frames.iter().map(|offset| {
+            let frame = self.log.written_frame(*offset);
+            let first = self.segment.position(frame.header.position_offset());
+            (first.into(), frame)
+        }));
+        let mut counters = self.counters.lock();
+        counters.notified += told.sent;
+        counters.missed += told.missed;
     }
 
     /// Not of a poisoned log: it may have written what must never be seen.
@@ -405,6 +435,7 @@ impl Writer {
             Failure::Poison(error) => {
                 tracing::error!(%error, "the store takes no more appends");
                 self.queue.condemn(error.clone());
+                self.view.end(End::Failed(error.clone()));
                 self.state.poison = Some(error.clone());
                 (Refusal::Poisoned, error)
             }
@@ -414,51 +445,12 @@ impl Writer {
     fn close(&mut self) -> Result<(), Error> {
         match &self.state.poison {
             Some(reason) => Err(poisoned(reason)),
-            None => self.log.close(),
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Refusal {
-    Refused,
-    Poisoned,
-}
-
-impl Waiting {
-    /// The group went through.
-    fn answer(self, durable: Position, poison: Option<&Error>) {
-        match self {
-            Waiting::Accepted { receipt, asker, .. } => asker.answer(Outcome::Done(Ok(receipt))),
-            Waiting::Answered(outcome, asker) => asker.answer(outcome),
-            Waiting::Synced(reply) => {
-                let _ = reply.send(poison.map_or(Ok(durable), |reason| Err(poisoned(reason))));
+            None => {
+                self.log.close()?;
+                // What was buffered is durable now, and those who wait for that shall see it.
+                self.publish_heads();
+                Ok(())
             }
         }
     }
-
-    /// The group failed. What was refused for reasons of its own may have rested on what the group
-    /// would have written, so it hears of the failure, too.
-    fn refuse(self, refusal: Refusal, error: &Error) {
-        let error = match (refusal, &self) {
-            (Refusal::Refused, _) => error.clone(),
-            (Refusal::Poisoned, Waiting::Accepted { .. } | Waiting::Synced(_)) => unknown(error),
-            // What was seen may have been a part of the group.
-            (Refusal::Poisoned, Waiting::Answered(Outcome::Seen(_), _)) => unknown(error),
-            (Refusal::Poisoned, Waiting::Answered(Outcome::Done(_), _)) => poisoned(error),
-        };
-        match self {
-            Waiting::Accepted { asker, .. } | Waiting::Answered(_, asker) => {
-                asker.answer(Outcome::Done(Err(error)))
-            }
-            Waiting::Synced(reply) => drop(reply.send(Err(error))),
-        }
-    }
-}
-
-fn unknown(reason: &Error) -> Error {
-    let text = format!(
-        "it is not known whether this append is durable ({reason}); reopen the store and read back, or retry with its key"
-    );
-    Error::with_source(ErrorKind::CommitUnknown, text, reason.clone())
 }

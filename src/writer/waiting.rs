@@ -1,0 +1,89 @@
+//! Who waits for the group at hand, and what they are told.
+//!
+//! Row: writer.
+
+use oneshot::Sender as Answer;
+
+use crate::append::Request;
+use crate::error::{Error, ErrorKind};
+use crate::queue::{Outcome, Reply, poisoned};
+use crate::receipt::Appended;
+use crate::version::Position;
+
+/// Somebody who waits.
+pub(super) enum Waiting {
+    /// The frame begins at `offset`.
+    Accepted {
+        offset: u32,
+        receipt: Appended,
+        asker: Asker,
+    },
+    Answered(Outcome, Asker),
+    Synced(Answer<Result<Position, Error>>),
+}
+
+/// Who asked for an append, and what for.
+pub(super) struct Asker {
+    pub(super) request: Box<Request>,
+    pub(super) reply: Answer<Reply>,
+}
+
+impl Asker {
+    /// Whoever gave up waiting does not hear it.
+    fn answer(self, outcome: Outcome) {
+        let _ = self.reply.send(Reply { outcome, request: self.request });
+    }
+}
+
+/// Why a whole group is refused.
+#[derive(Clone, Copy)]
+pub(super) enum Refusal {
+    Refused,
+    Poisoned,
+}
+
+impl Waiting {
+    /// Where the frame of an accepted append begins.
+    pub(super) fn offset(&self) -> Option<u32> {
+        match self {
+            Waiting::Accepted { offset, .. } => Some(*offset),
+            _ => None,
+        }
+    }
+
+    /// The group went through.
+    pub(super) fn answer(self, durable: Position, poison: Option<&Error>) {
+        match self {
+            Waiting::Accepted { receipt, asker, .. } => asker.answer(Outcome::Done(Ok(receipt))),
+            Waiting::Answered(outcome, asker) => asker.answer(outcome),
+            Waiting::Synced(reply) => {
+                let _ = reply.send(poison.map_or(Ok(durable), |reason| Err(poisoned(reason))));
+            }
+        }
+    }
+
+    /// The group failed. What was refused for reasons of its own may have rested on what the group
+    /// would have written, so it hears of the failure, too.
+    pub(super) fn refuse(self, refusal: Refusal, error: &Error) {
+        let error = match (refusal, &self) {
+            (Refusal::Refused, _) => error.clone(),
+            (Refusal::Poisoned, Waiting::Accepted { .. } | Waiting::Synced(_)) => unknown(error),
+            // What was seen may have been a part of the group.
+            (Refusal::Poisoned, Waiting::Answered(Outcome::Seen(_), _)) => unknown(error),
+            (Refusal::Poisoned, Waiting::Answered(Outcome::Done(_), _)) => poisoned(error),
+        };
+        match self {
+            Waiting::Accepted { asker, .. } | Waiting::Answered(_, asker) => {
+                asker.answer(Outcome::Done(Err(error)))
+            }
+            Waiting::Synced(reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+fn unknown(reason: &Error) -> Error {
+    let text = format!(
+        "it is not known whether this append is durable ({reason}); reopen the store and read back, or retry with its key"
+    );
+    Error::with_source(ErrorKind::CommitUnknown, text, reason.clone())
+}
