@@ -14,6 +14,9 @@ pub(crate) struct Counters {
     pub(crate) events: u64,
     pub(crate) entities: usize,
     pub(crate) syncs: Histogram,
+    /// Notifications sent, and those that did not fit; in events, per receiver.
+    pub(crate) notified: u64,
+    pub(crate) missed: u64,
 }
 
 impl Counters {
@@ -22,6 +25,8 @@ impl Counters {
         stats.appends = self.appends;
         stats.events_appended = self.events;
         stats.entities = self.entities;
+        stats.notifications_sent = self.notified;
+        stats.notifications_missed = self.missed;
         stats.syncs = self.syncs.count();
         stats.sync_p50 = self.syncs.quantile(50);
         stats.sync_p99 = self.syncs.quantile(99);

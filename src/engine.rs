@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,13 @@ use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind};
 use crate::load::{Readable, Writable, load_to_write};
+use crate::notification::{Listeners, Notifications};
 use crate::options::Options;
+use crate::query::Query;
 use crate::queue::{Command, Queue};
 use crate::report::{OpenReport, Stats};
 use crate::resolve::resolve;
+use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
 use crate::version::Position;
 use crate::view::{Point, Snapshot, View};
@@ -27,6 +31,7 @@ use crate::writer::{State, Writer};
 
 pub(crate) struct Engine {
     pub(crate) view: Arc<View>,
+    listeners: Arc<Listeners>,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
     options: Options,
@@ -57,12 +62,14 @@ impl Engine {
         let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::default())));
         counters.lock().entities = ledger.entities();
         let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
+        let listeners = Arc::<Listeners>::default();
         let writer = Writer {
             disk,
             options: options.clone(),
             log,
             ledger,
             view: view.clone(),
+            listeners: listeners.clone(),
             segment,
             queue: queue.clone(),
             commands,
@@ -78,6 +85,7 @@ impl Engine {
         let thread = thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
         Ok(Engine {
             view,
+            listeners,
             store_id,
             report,
             options,
@@ -97,6 +105,7 @@ impl Engine {
         let counters = Counters { entities, ..Counters::default() };
         Engine {
             view: Arc::new(View::new(segments, head)),
+            listeners: Arc::default(),
             store_id,
             report,
             options,
@@ -168,6 +177,24 @@ impl Engine {
         if self.queue.is_closed() { Err(Error::closed()) } else { Ok(self.view.clone()) }
     }
 
+    pub(crate) fn subscribe(&self, query: Query) -> Subscription {
+        Subscription::new(self.followed(), query)
+    }
+
+    pub(crate) fn notifications(&self, query: Query) -> Notifications {
+        Notifications::new(self.followed(), &self.listeners, query)
+    }
+
+    /// The view of a store that may still grow.
+    fn followed(&self) -> Result<Arc<View>, Error> {
+        if self.is_read_only {
+            return Err(Error::invalid(
+                "the store was opened to read only and does not follow its writer; read it, or follow where it is written",
+            ));
+        }
+        self.readable()
+    }
+
     pub(crate) fn stats(&self) -> Stats {
         let snapshot = self.view.snapshot();
         let (queue_commands, queue_bytes) = self.queue.waiting();
@@ -179,6 +206,8 @@ impl Engine {
             queue_bytes,
             head: snapshot.head.position,
             durable_head: snapshot.durable.position,
+            subscriptions: self.view.subscriptions.load(Ordering::Relaxed),
+            notification_receivers: self.listeners.count(),
             ..Stats::default()
         };
         self.counters.lock().fill(&mut stats);

@@ -73,6 +73,9 @@
 //! # Ok::<(), annals::Error>(())
 //! ```
 //!
+//! [`Store::subscribe`] goes on where a read ends: the events that are there, then those that come,
+//! without a gap. [`Store::notifications`] gives hints that are lost rather than waited for.
+//!
 //! # Guarantees
 //!
 //! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the
@@ -100,10 +103,11 @@
 //! | `format/` `codec` `matching` `recorded` | every byte on disk; payloads; whether an event matches a query; an event as it was read |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment |
-//! | `commit` `view` `load` | pure decisions; what readers may see; opening |
+//! | `commit` `view` `load` | pure decisions; what readers may see, and waking those who wait for more; opening |
 //! | `append` `resolve` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
-//! | `writer` | the thread: take, decide, append, sync, publish, reply |
-//! | `reader` `head` `ticket` | reading; waiting for an append |
+//! | `notification` | hints to those who listen |
+//! | `writer` | the thread: take, decide, append, sync, publish, reply, wake who follows |
+//! | `reader` `head` `ticket` `subscription` | reading; waiting for an append; following |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
 //! | `store` | the facade |
 
@@ -140,6 +144,7 @@ mod index;
 mod load;
 mod log;
 mod matching;
+mod notification;
 mod ops;
 mod options;
 mod query;
@@ -150,6 +155,7 @@ mod recorded;
 mod report;
 mod resolve;
 mod store;
+mod subscription;
 mod ticket;
 mod version;
 mod view;
@@ -163,6 +169,7 @@ pub use crate::{
     error::{Conflict, Error, ErrorKind, FailedCondition},
     event::{Cause, EventData, EventId},
     head::Head,
+    notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     query::Query,
     reader::Read,
@@ -170,6 +177,7 @@ pub use crate::{
     recorded::RecordedEvent,
     report::{Break, Cut, OpenProgress, OpenReport, Stats, VerifyReport},
     store::{Builder, Store},
+    subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
     version::{Expected, Position, Version},
 };

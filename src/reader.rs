@@ -64,6 +64,7 @@ struct Plan {
     view: Result<Arc<View>, Error>,
     query: Query,
     after: Position,
+    up_to: Option<Position>,
     versions: Option<Range<u64>>,
     /// Recorded-at, half-open, in microseconds.
     between: Option<Range<i64>>,
@@ -95,6 +96,7 @@ impl Read {
             view,
             query,
             after: Position::START,
+            up_to: None,
             versions: None,
             between: None,
             occurred: None,
@@ -147,6 +149,12 @@ impl Read {
         self
     }
 
+    /// Begins anew, with the events after one position and up to another.
+    pub(crate) fn again(&mut self, after: Position, up_to: Position) {
+        (self.plan.after, self.plan.up_to) = (after, Some(up_to));
+        (self.progress, self.ended) = (None, false);
+    }
+
     #[inline(always)]
     fn advance(&mut self) -> Result<Option<RecordedEvent>, Error> {
         if let Some(error) = self.refused.take() {
@@ -178,7 +186,8 @@ impl std::iter::FusedIterator for Read {}
 impl Progress {
     fn begin(plan: &Plan) -> Result<Progress, Error> {
         let snapshot = plan.view.clone()?.snapshot();
-        let mut positions = plan.after.get().saturating_add(1)..snapshot.head.position.get() + 1;
+        let head = plan.up_to.map_or(snapshot.head.position, |up_to| up_to.min(snapshot.head.position));
+        let mut positions = plan.after.get().saturating_add(1)..head.get() + 1;
         if let Some(times) = &plan.between {
             let (start, end) = (position_at(&snapshot, times.start)?, position_at(&snapshot, times.end)?);
             positions = positions.start.max(start)..positions.end.min(end);

@@ -156,6 +156,14 @@ pub struct Stats {
     pub sync_p99: Duration,
     /// The slowest sync.
     pub sync_max: Duration,
+    /// Subscriptions there are just now.
+    pub subscriptions: usize,
+    /// Receivers of notifications there are just now.
+    pub notification_receivers: usize,
+    /// Events that notifications told of, counted once per receiver.
+    pub notifications_sent: u64,
+    /// Events that receivers of notifications were too slow for.
+    pub notifications_missed: u64,
     /// The newest readable position.
     pub head: Position,
     /// The newest position that survives a power cut.

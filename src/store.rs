@@ -14,12 +14,14 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::event::{EventData, EventId};
 use crate::head::Head;
+use crate::notification::Notifications;
 use crate::ops::verify;
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::receipt::Appended;
 use crate::recorded::RecordedEvent;
 use crate::report::{OpenReport, Stats, VerifyReport};
+use crate::subscription::Subscription;
 use crate::ticket::Ticket;
 use crate::version::{Position, Version};
 
@@ -136,6 +138,18 @@ impl Store {
     /// Reads the events of one entity: `read(Query::entity(..))`.
     pub fn stream(&self, entity: impl Into<String>) -> Read {
         self.read(Query::entity(entity))
+    }
+
+    /// Follows the events a query matches: those that are there, then those that come, without a
+    /// gap. See [`Subscription`] for where to begin and how to wait.
+    pub fn subscribe(&self, query: Query) -> Subscription {
+        self.engine.subscribe(query)
+    }
+
+    /// Lossy hints about the events a query matches that are appended from now on. They cost the
+    /// writer about a microsecond for each that matches; [`Store::subscribe`] loses nothing.
+    pub fn notifications(&self, query: Query) -> Notifications {
+        self.engine.notifications(query)
     }
 
     /// The version an entity's stream is at; [`Version::EMPTY`] if it has no events.

@@ -5,8 +5,11 @@
 //! Invariant: the head is moved only after everything up to it is in the indexes.
 //! Row: view.
 
+mod wake;
+
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use parking_lot::RwLock;
 
@@ -19,6 +22,9 @@ use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
 use crate::query::Query;
 use crate::version::{Position, Version};
+
+use wake::Waiters;
+pub(crate) use wake::{End, Reach, Slot, wake};
 
 /// A segment as readers see it.
 pub(crate) struct Segment {
@@ -41,6 +47,9 @@ impl From<&Tip> for Point {
 
 pub(crate) struct View {
     published: RwLock<Snapshot>,
+    waiters: Waiters,
+    /// How many subscriptions there are; for people.
+    pub(crate) subscriptions: AtomicUsize,
 }
 
 /// One consistent state of the view.
@@ -54,11 +63,24 @@ pub(crate) struct Snapshot {
 
 impl View {
     pub(crate) fn new(segments: Vec<Arc<Segment>>, head: Point) -> View {
-        View { published: RwLock::new(Snapshot { segments: Arc::new(segments), head, durable: head }) }
+        View {
+            published: RwLock::new(Snapshot { segments: Arc::new(segments), head, durable: head }),
+            waiters: Waiters::default(),
+            subscriptions: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.published.read().clone()
+    }
+
+    /// The newest position within reach.
+    pub(crate) fn reaches(&self, reach: Reach) -> Position {
+        let published = self.published.read();
+        match reach {
+            Reach::Published => published.head.position,
+            Reach::Durable => published.durable.position,
+        }
     }
 
     /// Lets readers see up to `head`; whatever lies before it was inserted into its index before.

@@ -1,4 +1,4 @@
-//! The writer thread: take a group, decide each append, write, sync, publish, reply.
+//! The writer thread: take a group, decide each append, write, sync, publish, reply, wake who follows.
 //!
 //! Invariants:
 //! - nothing is visible before it is as durable as was asked, nothing is acknowledged before it is
@@ -6,7 +6,7 @@
 //! - a refused group leaves no trace: neither on the disk nor in the ledger;
 //! - once poisoned, nothing is written or synced again, and everybody is told.
 //!
-//! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies.
+//! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
 
 mod waiting;
 
@@ -26,13 +26,14 @@ use crate::format::frame::{self};
 use crate::index::Index;
 use crate::load::{Writable, load_to_write};
 use crate::log::{Failure, Log, NewFrame};
+use crate::notification::Listeners;
 use crate::options::{self, Durability, Options, RestartPolicy};
 use crate::queue::{Command, Outcome, Queue, poisoned};
 use crate::resolve::unmet;
 use crate::version::Position;
-use crate::view::{Point, Segment, View};
+use crate::view::{End, Point, Segment, View};
 
-use waiting::{Asker, Refusal, Waiting};
+use waiting::{Asker, Refusal, Waiting, staged};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
@@ -51,6 +52,7 @@ pub(crate) struct Writer {
     pub(crate) log: Log,
     pub(crate) ledger: Ledger,
     pub(crate) view: Arc<View>,
+    pub(crate) listeners: Arc<Listeners>,
     /// The segment being written, as readers see it.
     pub(crate) segment: Arc<Segment>,
     pub(crate) queue: Arc<Queue>,
@@ -97,6 +99,14 @@ impl State {
 impl Writer {
     /// Works until the queue is closed and empty. Gives what closing gives.
     pub(crate) fn run(mut self) -> Result<(), Error> {
+        let ended = self.work_and_restart();
+        self.view.end(ended.clone().map_or_else(End::Failed, |()| End::Closed));
+        self.view.wake();
+        self.listeners.end();
+        ended
+    }
+
+    fn work_and_restart(&mut self) -> Result<(), Error> {
         let mut restarts_left = u32::from(self.options.restart == RestartPolicy::Once);
         loop {
             if let Ok(ended) = catch_unwind(AssertUnwindSafe(|| self.work())) {
@@ -125,9 +135,12 @@ impl Writer {
     /// whoever still comes, until the store is closed. (A channel keeps what nobody takes out.)
     fn refuse_all(&mut self, error: Error) -> Error {
         self.queue.condemn(error.clone());
+        self.view.end(End::Failed(error.clone()));
         for waiting in std::mem::take(&mut self.state.waiting) {
             waiting.refuse(Refusal::Poisoned, &error);
         }
+        self.view.wake();
+        self.listeners.end();
         for command in self.commands.iter() {
             command.refuse(&poisoned(&error));
         }
@@ -149,6 +162,7 @@ impl Writer {
         self.view.replace(segments, Point::from(log.written()));
         (self.log, self.ledger) = (log, ledger);
         self.counters.lock().entities = self.ledger.entities();
+        self.view.wake();
         Ok(())
     }
 
@@ -188,6 +202,7 @@ impl Writer {
             self.finish();
         } else if let Err(failure) = self.log.sync_mark() {
             self.fail(failure);
+            self.wake_followers();
         }
     }
 
@@ -299,9 +314,11 @@ impl Writer {
 
     fn roll(&mut self) -> Result<(), Error> {
         if let Err(failure) = self.log.roll(self.state.now) {
-            return Err(match self.fail(failure) {
-                (Refusal::Refused, error) => error,
-                (_, error) => poisoned(&error),
+            let (refusal, error) = self.fail(failure);
+            self.wake_followers();
+            return Err(match refusal {
+                Refusal::Refused => error,
+                Refusal::Poisoned | Refusal::Panicked => poisoned(&error),
             });
         }
         self.state.flush_by = None;
@@ -309,6 +326,7 @@ impl Writer {
         self.segment = Arc::new(Segment::new(file, Index::new(self.log.written().offset)));
         self.view.add_segment(self.segment.clone());
         self.publish_heads();
+        self.wake_followers();
         Ok(())
     }
 
@@ -337,6 +355,7 @@ impl Writer {
                 for waiting in waiting {
                     waiting.refuse(refusal, &error);
                 }
+                self.wake_followers();
             }
         }
     }
@@ -364,18 +383,44 @@ impl Writer {
 
     fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
         self.ledger.settle(Position::from(self.log.written().position).plus(1));
-        let frames = waiting.iter().filter_map(|waiting| match waiting {
-            Waiting::Accepted { offset, .. } => Some((*offset, self.log.frame_in_memory(*offset))),
-            _ => None,
-        });
+        let frames = waiting.iter().filter_map(Waiting::offset);
+        let frames = frames.map(|offset| (offset, self.log.frame_in_memory(offset)));
         self.segment.insert(frames).expect("what was just encoded can be read");
         self.publish_heads();
-        self.log.clear();
         self.count(&waiting);
+        let heard: Vec<u32> = match self.listeners.count() {
+            0 => Vec::new(),
+            _ => waiting.iter().filter_map(Waiting::offset).collect(),
+        };
         let durable = Position::from(self.log.durable().position);
         for waiting in waiting {
             waiting.answer(durable, self.state.poison.as_ref());
         }
+        self.wake_followers();
+        self.notify(&heard);
+        self.log.clear();
+    }
+
+    fn wake_followers(&self) {
+        self.view.wake();
+        if self.state.poison.is_some() {
+            self.listeners.end();
+        }
+    }
+
+    /// Tells those who listen of the frames at these offsets.
+    fn notify(&self, frames: &[u32]) {
+        if frames.is_empty() {
+            return;
+        }
+        let told = self.listeners.tell(frames.iter().map(|offset| {
+            let frame = self.log.frame_in_memory(*offset);
+            let first = self.segment.position(frame.header.position_offset());
+            (first.into(), frame)
+        }));
+        let mut counters = self.counters.lock();
+        counters.notified += told.sent;
+        counters.missed += told.missed;
     }
 
     /// Not of a poisoned log: it may have written what must never be seen.
@@ -413,6 +458,7 @@ impl Writer {
             Failure::Poison(error) => {
                 tracing::error!(%error, "the store takes no more appends");
                 self.queue.condemn(error.clone());
+                self.view.end(End::Failed(error.clone()));
                 self.state.poison = Some(error.clone());
                 (Refusal::Poisoned, error)
             }
@@ -422,7 +468,12 @@ impl Writer {
     fn close(&mut self) -> Result<(), Error> {
         match &self.state.poison {
             Some(reason) => Err(poisoned(reason)),
-            None => self.log.close(),
+            None => {
+                self.log.close()?;
+                // What was buffered is durable now, and those who wait for that shall see it.
+                self.publish_heads();
+                Ok(())
+            }
         }
     }
 }
@@ -437,11 +488,7 @@ fn unmet_condition(
     if request.conditions.is_empty() {
         return None;
     }
-    let staged = waiting.iter().filter_map(|waiting| match waiting {
-        Waiting::Accepted { offset, receipt, .. } => Some((receipt.first(), log.frame_in_memory(*offset))),
-        _ => None,
-    });
-    unmet(request, &view.snapshot().segments, log.written().position.into(), staged)
+    unmet(request, &view.snapshot().segments, log.written().position.into(), staged(waiting, log))
 }
 
 fn panicked() -> Error {

@@ -1,4 +1,4 @@
-//! What the three benches share.
+//! What the benches share.
 //!
 //! A bench is a list of cells, each a name, its parameters and a closure that measures once.
 //! [`rounds::run`] measures every cell once per round, between two calibrations, and hands the

@@ -6,6 +6,8 @@ use oneshot::Sender as Answer;
 
 use crate::append::Request;
 use crate::error::{Error, ErrorKind};
+use crate::format::frame::Frame;
+use crate::log::Log;
 use crate::queue::{Outcome, Reply, poisoned};
 use crate::receipt::Appended;
 use crate::version::Position;
@@ -28,6 +30,17 @@ pub(super) struct Asker {
     pub(super) reply: Answer<Reply>,
 }
 
+/// The frames of those whose append was accepted, each with its first position.
+pub(super) fn staged<'a>(
+    waiting: &'a [Waiting],
+    log: &'a Log,
+) -> impl Iterator<Item = (Position, Frame<'a>)> + Clone {
+    waiting.iter().filter_map(|waiting| match waiting {
+        Waiting::Accepted { offset, receipt, .. } => Some((receipt.first(), log.frame_in_memory(*offset))),
+        _ => None,
+    })
+}
+
 impl Asker {
     /// Whoever gave up waiting does not hear it.
     fn answer(self, outcome: Outcome) {
@@ -47,6 +60,14 @@ pub(super) enum Refusal {
 }
 
 impl Waiting {
+    /// Where the frame of an accepted append begins.
+    pub(super) fn offset(&self) -> Option<u32> {
+        match self {
+            Waiting::Accepted { offset, .. } => Some(*offset),
+            _ => None,
+        }
+    }
+
     /// The group went through.
     pub(super) fn answer(self, durable: Position, poison: Option<&Error>) {
         match self {
