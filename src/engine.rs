@@ -16,12 +16,13 @@ use crate::append::{Append, Salts};
 use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind};
+use crate::follower::Follower;
 use crate::load::{Readable, Writable, load_to_write};
 use crate::notification::{Listeners, Notifications};
 use crate::options::Options;
 use crate::query::Query;
 use crate::queue::{Command, Queue};
-use crate::report::{OpenReport, Stats};
+use crate::report::{OpenReport, Stats, WriterState};
 use crate::resolve::resolve;
 use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
@@ -41,6 +42,8 @@ pub(crate) struct Engine {
     writer_id: Option<ThreadId>,
     ending: Mutex<Ending>,
     is_read_only: bool,
+    /// Of a store that was opened to read, unless it is damaged.
+    follower: Option<Arc<Follower>>,
 }
 
 /// The writer thread, and how it ended.
@@ -95,17 +98,23 @@ impl Engine {
             writer_id: Some(thread.thread().id()),
             ending: Mutex::new(Ending { writer: Some(thread), outcome: Ok(()) }),
             is_read_only: false,
+            follower: None,
         })
     }
 
     /// A store to read; nothing is ever written.
-    pub(crate) fn to_read(loaded: Readable, options: Options) -> Engine {
-        let Readable { entities, segments, head, store_id, report } = loaded;
+    pub(crate) fn to_read(disk: Arc<dyn Disk>, loaded: Readable, options: Options) -> Engine {
+        let Readable { entities, segments, head, store_id, report, end } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
         let counters = Counters { entities, ..Counters::default() };
+        let (view, listeners) = (Arc::new(View::new(segments, head)), Arc::<Listeners>::default());
+        let follower = end.map(|end| {
+            let (view, listeners) = (view.clone(), listeners.clone());
+            Arc::new(Follower::new(disk, view, listeners, store_id, options.follow_every, end))
+        });
         Engine {
-            view: Arc::new(View::new(segments, head)),
-            listeners: Arc::default(),
+            view,
+            listeners,
             store_id,
             report,
             options,
@@ -115,6 +124,7 @@ impl Engine {
             writer_id: None,
             ending: Mutex::new(Ending { writer: None, outcome: Ok(()) }),
             is_read_only: true,
+            follower,
         }
     }
 
@@ -174,7 +184,13 @@ impl Engine {
     }
 
     pub(crate) fn readable(&self) -> Result<Arc<View>, Error> {
-        if self.queue.is_closed() { Err(Error::closed()) } else { Ok(self.view.clone()) }
+        if self.queue.is_closed() {
+            return Err(Error::closed());
+        }
+        if let Some(follower) = &self.follower {
+            follower.refresh()?;
+        }
+        Ok(self.view.clone())
     }
 
     pub(crate) fn subscribe(&self, query: Query) -> Subscription {
@@ -187,12 +203,24 @@ impl Engine {
 
     /// The view of a store that may still grow.
     fn followed(&self) -> Result<Arc<View>, Error> {
-        if self.is_read_only {
-            return Err(Error::invalid(
-                "the store was opened to read only and does not follow its writer; read it, or follow where it is written",
-            ));
+        match &self.follower {
+            Some(follower) => Follower::poll(follower)?,
+            None if self.is_read_only => {
+                return Err(Error::invalid(
+                    "the store is damaged, and nobody writes to it; read what is left",
+                ));
+            }
+            None => {}
         }
         self.readable()
+    }
+
+    pub(crate) fn writer(&self) -> Result<WriterState, Error> {
+        match &self.follower {
+            Some(follower) => follower.writer(),
+            None if self.is_read_only => Ok(WriterState::Gone),
+            None => Ok(WriterState::Here),
+        }
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -211,6 +239,9 @@ impl Engine {
             ..Stats::default()
         };
         self.counters.lock().fill(&mut stats);
+        if let Some(follower) = &self.follower {
+            stats.entities = follower.entities();
+        }
         stats
     }
 
@@ -220,6 +251,9 @@ impl Engine {
             self.queue.check_process()?;
         }
         self.queue.close();
+        if let Some(follower) = &self.follower {
+            follower.close();
+        }
         // A waker that runs on the writer thread may close or drop a handle; a thread cannot join itself.
         if self.writer_id == Some(std::thread::current().id()) {
             return Ok(());

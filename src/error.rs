@@ -81,6 +81,9 @@ pub enum ErrorKind {
     NeedsNewer,
     /// The directory or a file in it is not safe to use (permissions, links, owner).
     Unsafe,
+    /// A store opened to read finds that it is another one than before, or was set back (restored,
+    /// rolled back). What was read is not what is there now: open it again, and start over.
+    RolledBack,
     /// The caller broke off what it had asked for. Nothing was changed.
     Cancelled,
     /// The store was opened before this process was forked, and its writer lives in the parent. Open

@@ -108,6 +108,7 @@
 //! | `notification` | hints to those who listen |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply, wake who follows |
 //! | `reader` `head` `ticket` `subscription` | reading; waiting for an append; following |
+//! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
 //! | `store` | the facade |
 
@@ -137,6 +138,7 @@ pub mod disk;
 mod engine;
 mod error;
 mod event;
+mod follower;
 mod format;
 mod head;
 mod id;
@@ -175,7 +177,7 @@ pub use crate::{
     reader::Read,
     receipt::Appended,
     recorded::RecordedEvent,
-    report::{Break, Cut, OpenProgress, OpenReport, Stats, VerifyReport},
+    report::{Break, Cut, OpenProgress, OpenReport, Stats, VerifyReport, WriterState},
     store::{Builder, Store},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},

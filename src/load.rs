@@ -11,6 +11,7 @@ use crate::disk::{Access, Disk};
 use crate::error::Error;
 use crate::format::Damage;
 use crate::format::frame::{Frame, Header};
+use crate::format::mark::Mark;
 use crate::format::record::records;
 use crate::format::segment::DIRECTORY;
 use crate::index::Index;
@@ -40,6 +41,15 @@ pub(crate) struct Readable {
     pub(crate) head: Point,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
+    /// From where its writer can be followed; not if the store is damaged.
+    pub(crate) end: Option<ReadEnd>,
+}
+
+/// How far a store was read, and what was found out by then.
+pub(crate) struct ReadEnd {
+    pub(crate) tip: Option<Tip>,
+    pub(crate) mark: Option<Mark>,
+    pub(crate) found: Found,
 }
 
 /// Opens for writing; the lock is held. Creates a store if there is none.
@@ -72,14 +82,15 @@ pub(crate) fn load_to_write(disk: &Arc<dyn Disk>, options: &Options) -> Result<W
 pub(crate) fn load_to_read(disk: &dyn Disk, options: &Options) -> Result<Readable, Error> {
     let started = Instant::now();
     let (recovered, mut found) = find_to_read(disk, options)?;
-    let Recovered { manifest, segments, tip, mut report, .. } = recovered;
+    let Recovered { manifest, segments, tip, mark, mut report, .. } = recovered;
     report.steps.push(("all", started.elapsed()));
     Ok(Readable {
-        entities: found.ledger.entities(),
+        entities: found.entities(),
         segments: found.segments(&segments),
         head: tip.as_ref().map(Point::from).unwrap_or_default(),
         store_id: manifest.store_id,
         report,
+        end: Some(ReadEnd { tip, mark, found }),
     })
 }
 
@@ -89,7 +100,7 @@ pub(crate) fn load_to_read(disk: &dyn Disk, options: &Options) -> Result<Readabl
 /// half of what was there before and half of what is there now: look like damage, or hold what the
 /// writer has cut. Then only what MARK says counts, which no writer takes back. The files MARK speaks of
 /// may have been met while they were created or renamed, so a failure counts only if nothing moved.
-fn find_to_read<'a>(disk: &dyn Disk, options: &'a Options) -> Result<(Recovered, Found<'a>), Error> {
+fn find_to_read(disk: &dyn Disk, options: &Options) -> Result<(Recovered, Found), Error> {
     const TRIES: u32 = 3;
     let look = |purpose| walk(disk, purpose, options)?.ok_or_else(Error::no_store);
     let before = Stamp::of(disk)?;
@@ -109,22 +120,19 @@ fn find_to_read<'a>(disk: &dyn Disk, options: &'a Options) -> Result<(Recovered,
     look(Purpose::ReadBesideWriter)
 }
 
-fn walk<'a>(
-    disk: &dyn Disk,
-    purpose: Purpose,
-    options: &'a Options,
-) -> Result<Option<(Recovered, Found<'a>)>, Error> {
-    let watch = options.open_watcher.as_ref().map(|tell| Watch::new(disk, tell)).transpose()?;
+fn walk(disk: &dyn Disk, purpose: Purpose, options: &Options) -> Result<Option<(Recovered, Found)>, Error> {
+    let watch = options.open_watcher.clone().map(|tell| Watch::new(disk, tell)).transpose()?;
     let mut found = Found::new(options.key_window, watch);
     let recovered = recover(disk, purpose, &mut |segment, offset, frame, tip| {
         found.visit(segment, offset, frame, tip.position)
     })?;
+    found.watch = None;
     Ok(recovered.map(|recovered| (recovered, found)))
 }
 
 /// Tells whoever waits for a store to open how far that is.
-struct Watch<'a> {
-    tell: &'a OpenWatcher,
+struct Watch {
+    tell: OpenWatcher,
     started: Instant,
     /// Frames until the next word.
     quiet: u32,
@@ -134,8 +142,8 @@ struct Watch<'a> {
 /// Some milliseconds' worth.
 const FRAMES_PER_WORD: u32 = 4096;
 
-impl<'a> Watch<'a> {
-    fn new(disk: &dyn Disk, tell: &'a OpenWatcher) -> Result<Watch<'a>, Error> {
+impl Watch {
+    fn new(disk: &dyn Disk, tell: OpenWatcher) -> Result<Watch, Error> {
         let failed = |error| Error::io("cannot look at", DIRECTORY, error);
         let mut bytes_total = 0_u64;
         for name in disk.list(DIRECTORY).or_else(none_if_missing).map_err(failed)? {
@@ -167,24 +175,29 @@ fn none_if_missing(error: std::io::Error) -> std::io::Result<Vec<String>> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(Vec::new()) } else { Err(error) }
 }
 
-/// What the walk over the log finds out.
-struct Found<'a> {
+/// What a walk over the log finds out.
+pub(crate) struct Found {
     ledger: Ledger,
     /// The position that comes next, and whether one was ever left out.
     next: u64,
     has_gaps: bool,
-    /// Those that have frames.
+    /// The segments met so far, as readers see them.
     segments: Vec<Arc<Segment>>,
-    watch: Option<Watch<'a>>,
+    watch: Option<Watch>,
 }
 
-impl<'a> Found<'a> {
-    fn new(window: KeyWindow, watch: Option<Watch<'a>>) -> Found<'a> {
+impl Found {
+    fn new(window: KeyWindow, watch: Option<Watch>) -> Found {
         Found { ledger: Ledger::new(window), next: 1, has_gaps: false, segments: Vec::new(), watch }
     }
 
-    /// The segment as readers see it; made when its first frame comes.
-    fn enter(&mut self, file: &Arc<SegmentFile>) -> Arc<Segment> {
+    /// How many entities there are.
+    pub(crate) fn entities(&self) -> usize {
+        self.ledger.entities()
+    }
+
+    /// The segment as readers see it; made when it is met first.
+    pub(crate) fn enter(&mut self, file: &Arc<SegmentFile>) -> Arc<Segment> {
         match self.segments.last() {
             Some(segment) if Arc::ptr_eq(&segment.file, file) => segment.clone(),
             _ => {
@@ -197,12 +210,16 @@ impl<'a> Found<'a> {
 
     /// All segments as readers see them, those without a frame included.
     fn segments(&mut self, files: &[Arc<SegmentFile>]) -> Vec<Arc<Segment>> {
-        let mut entered = self.segments.drain(..).peekable();
-        let mut of = |file| entered.next_if(|segment| Arc::ptr_eq(&segment.file, file));
-        files.iter().map(|file| of(file).unwrap_or_else(|| empty(file))).collect()
+        let mut met = self.segments.drain(..).peekable();
+        let mut of = |file| met.next_if(|segment| Arc::ptr_eq(&segment.file, file));
+        let all: Vec<_> = files.iter().map(|file| of(file).unwrap_or_else(|| empty(file))).collect();
+        drop(met);
+        self.segments.clone_from(&all);
+        all
     }
 
-    fn visit(
+    /// Checks a frame against what came before, and makes it known.
+    pub(crate) fn visit(
         &mut self,
         file: &Arc<SegmentFile>,
         offset: u32,

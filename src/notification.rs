@@ -231,7 +231,7 @@ impl Notifications {
     fn item(&mut self, step: Step) -> Option<Result<Notice, Error>> {
         let item = match (step, &self.inlet) {
             (Step::Notice(notice), _) => return Some(Ok(notice)),
-            (Step::Ended(failed @ End::Failed(_)), _) => Some(Err(failed.into_error())),
+            (Step::Ended(failed @ (End::Failed(_) | End::Parted(_))), _) => Some(Err(failed.into_error())),
             (_, Err(refused)) => Some(Err(refused.clone())),
             (Step::Nothing | Step::Ended(End::Closed), Ok(_)) => None,
         };

@@ -159,6 +159,7 @@ pub(crate) struct Options {
     pub(crate) clock: Clock,
     pub(crate) restart: RestartPolicy,
     pub(crate) open_watcher: Option<OpenWatcher>,
+    pub(crate) follow_every: Duration,
 }
 
 impl Default for Options {
@@ -179,6 +180,7 @@ impl Default for Options {
             clock: Arc::new(SystemTime::now),
             restart: RestartPolicy::Never,
             open_watcher: None,
+            follow_every: Duration::from_millis(2),
         }
     }
 }

@@ -47,6 +47,21 @@ pub struct OpenReport {
     pub steps: Vec<(&'static str, Duration)>,
 }
 
+/// What can be known of the writer of a store; see [`Store::writer`](crate::Store::writer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriterState {
+    /// This handle's own thread: the store was opened to write.
+    Here,
+    /// Another handle or process has the store open to write.
+    Elsewhere,
+    /// The store was closed; nobody writes.
+    Closed,
+    /// The last writer ended without closing the store, or it is not known how. What it had not made
+    /// durable shows, or is cut, once the next one has opened the store.
+    Gone,
+}
+
 /// How far opening a store is; see [`Builder::on_open_progress`](crate::Builder::on_open_progress).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

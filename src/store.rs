@@ -20,7 +20,7 @@ use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::receipt::Appended;
 use crate::recorded::RecordedEvent;
-use crate::report::{OpenReport, Stats, VerifyReport};
+use crate::report::{OpenReport, Stats, VerifyReport, WriterState};
 use crate::subscription::Subscription;
 use crate::ticket::Ticket;
 use crate::version::{Position, Version};
@@ -67,8 +67,8 @@ impl Store {
         Store::builder(path).open()
     }
 
-    /// Opens the store in a directory to read it, and writes nothing. Beside a living writer it
-    /// shows what is durable at this moment; it does not follow.
+    /// Opens the store in a directory to read it, and writes nothing. Beside a living writer, in this or
+    /// another process, it shows what that one has made durable, and goes along as more comes.
     ///
     /// # Errors
     ///
@@ -201,6 +201,16 @@ impl Store {
     /// in the report.
     pub fn verify(&self) -> Result<VerifyReport, Error> {
         verify::verify_open(&self.engine.snapshot()?)
+    }
+
+    /// What can be known of the store's writer.
+    ///
+    /// # Errors
+    ///
+    /// In a store opened to read: [`ErrorKind::Io`](crate::ErrorKind::Io),
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
+    pub fn writer(&self) -> Result<WriterState, Error> {
+        self.engine.writer()
     }
 
     /// What opening found and did.

@@ -267,7 +267,7 @@ impl Subscription {
         let item = match step {
             Ok(Step::Event(event)) => return Some(Ok(event)),
             Ok(Step::Nothing | Step::Ended(End::Closed)) => None,
-            Ok(Step::Ended(failed @ End::Failed(_))) => Some(Err(failed.into_error())),
+            Ok(Step::Ended(failed @ (End::Failed(_) | End::Parted(_)))) => Some(Err(failed.into_error())),
             Err(error) => Some(Err(error)),
         };
         self.has_ended = true;

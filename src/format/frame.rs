@@ -179,6 +179,10 @@ impl<'a> Header<'a> {
         }
     }
 
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.0
+    }
+
     pub(crate) fn header_bytes(&self) -> usize {
         self.0.len()
     }

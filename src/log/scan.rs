@@ -80,8 +80,16 @@ pub(crate) struct Walk<'a> {
 /// What reading gives, what `visit` gives, and [`crate::ErrorKind::Corrupt`] for a frame that is
 /// whole but cannot stand where it stands: no torn write leaves such a thing.
 pub(crate) fn scan(segment: &SegmentFile, walk: &mut Walk<'_>) -> Result<Scan, Error> {
+    scan_from(segment, Tip::start(segment), walk)
+}
+
+/// Walks on from where an earlier walk of the segment stood.
+///
+/// # Errors
+///
+/// As [`scan`].
+pub(crate) fn scan_from(segment: &SegmentFile, mut tip: Tip, walk: &mut Walk<'_>) -> Result<Scan, Error> {
     let mut window = Window::new(segment, walk.limit)?;
-    let mut tip = Tip::start(segment);
     let ending = loop {
         match found_at(&mut window, tip.offset)? {
             Found::Frame(frame) => {

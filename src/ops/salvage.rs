@@ -39,7 +39,8 @@ pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
         ..OpenReport::default()
     };
     tracing::warn!(%report, "salvaged");
-    Ok(Readable { entities: kept.versions.len(), segments: kept.segments, head: kept.head, store_id, report })
+    let Kept { segments, versions, head, .. } = kept;
+    Ok(Readable { entities: versions.len(), segments, head, store_id, report, end: None })
 }
 
 /// What can be read so far.

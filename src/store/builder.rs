@@ -168,6 +168,13 @@ impl Builder {
         self
     }
 
+    /// How often a store opened to read looks whether its writer has appended, while somebody is
+    /// subscribed to it (default: 2 ms). It is how late events come there; a look costs about a microsecond.
+    pub fn follow_every(mut self, interval: Duration) -> Builder {
+        self.options.follow_every = interval;
+        self
+    }
+
     /// Opens even if others may write to the directory (default: refused). They can then delete or
     /// replace the store's files.
     pub fn allow_shared_directory(mut self) -> Builder {
@@ -215,7 +222,7 @@ impl Builder {
     pub fn open_read_only(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
         let loaded = load_to_read(disk.as_ref(), &self.options)?;
-        Ok(Store { engine: Arc::new(Engine::to_read(loaded, self.options)) })
+        Ok(Store { engine: Arc::new(Engine::to_read(disk, loaded, self.options)) })
     }
 
     /// Opens what is left of a damaged store, to read it: every whole append, with its positions,
@@ -230,8 +237,9 @@ impl Builder {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if nothing is left,
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read.
     pub fn salvage(self) -> Result<Store, Error> {
-        let loaded = salvage(self.place.disk(false)?.as_ref())?;
-        Ok(Store { engine: Arc::new(Engine::to_read(loaded, self.options)) })
+        let disk = self.place.disk(false)?;
+        let loaded = salvage(disk.as_ref())?;
+        Ok(Store { engine: Arc::new(Engine::to_read(disk, loaded, self.options)) })
     }
 
     /// Checks a store that need not open: all files, all breaks. Changes nothing. Nobody should

@@ -33,6 +33,8 @@ pub(crate) enum End {
     Closed,
     /// The writer failed, for this reason; nothing will be published any more.
     Failed(Error),
+    /// A store opened to read cannot follow its writer any more, for this reason.
+    Parted(Error),
 }
 
 impl End {
@@ -40,6 +42,7 @@ impl End {
     pub(crate) fn into_error(self) -> Error {
         match self {
             End::Closed => Error::closed(),
+            End::Parted(reason) => reason,
             End::Failed(reason) => {
                 let text = format!("the writer failed ({reason}); no more events come, reopen the store");
                 Error::with_source(ErrorKind::Poisoned, text, reason)

@@ -23,6 +23,7 @@ mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
 mod racing; // a writer comes while a read-only open is looking
 mod read; // order, ranges, queries, backwards, limits, reading while writing
+mod read_along; // a store opened to read goes along with its writer
 mod salvage; // what is left of a damaged store
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant, SystemTime};
 
-use annals::{Cause, ErrorKind, Position, Query, Store};
+use annals::{Cause, ErrorKind, Position, Query, Store, WriterState};
 use tempfile::TempDir;
 
 use crate::support::{FOREVER, Random, kind_of, within};
@@ -132,6 +132,95 @@ fn a_reader_beside_a_writer_sees_what_was_acknowledged() {
     }
     acks.extend(writer.kill());
     site.prove(&acks);
+}
+
+/// "A second process follows 1,000,000 events live; killed and restarted; sees each once; the writer killed
+/// meanwhile: the reader says so and goes on after reopen."
+#[test]
+fn a_second_process_follows_live() {
+    const TEST: &str = "processes::a_second_process_follows_live";
+    if let Some(store) = std::env::var_os("ANNALS_FOLLOW") {
+        return follow(Path::new(&store));
+    }
+    let site = Site::new();
+    let load = "--threads 4 --batch 500 --payload 64 --segment 8000000";
+    let mut writer = site.start(load);
+    let mut acks = writer.acks(500);
+    let mut seen: Vec<u64> = Vec::new();
+    let follow = |after: Option<&u64>| {
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(program);
+        command.args(["--exact", TEST, "--nocapture", "--test-threads=1"]);
+        command.env("ANNALS_FOLLOW", &site.store).env("ANNALS_AFTER", after.unwrap_or(&0).to_string());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = read_in_background(child.stdout.take().unwrap());
+        Writer { child, lines }
+    };
+    // Twice the reader is killed.
+    for until in [100_000, 300_000] {
+        let reader = follow(seen.last());
+        while seen.last().is_none_or(|last| *last < until) {
+            seen.extend(seen_in(&reader.lines.recv_timeout(FOREVER).unwrap()));
+        }
+        seen.extend(lines(&reader.kill_at_once()).filter_map(seen_in));
+    }
+    // Then the writer is, and the reader says so.
+    acks.extend(writer.acks(1));
+    acks.extend(writer.kill());
+    let reader = follow(seen.last());
+    loop {
+        let line = reader.lines.recv_timeout(FOREVER).unwrap();
+        if line == b"gone\n" {
+            break;
+        }
+        seen.extend(seen_in(&line));
+    }
+    let before = seen.len();
+    let rest = 1_000_000_u64.saturating_sub(*seen.last().unwrap()).max(50_000).next_multiple_of(2_000);
+    acks.extend(site.start(&format!("{load} --count {rest}")).finish());
+    let said = reader.finish_all();
+    assert!(text(&said).contains("\nclosed\n"), "the reader saw the clean end");
+    seen.extend(lines(&said).filter_map(seen_in));
+    let head = Store::open(&site.store).unwrap().head().unwrap().position().get();
+    assert!(head >= 1_000_000 && seen.len() > before, "{head}");
+    assert!(seen.iter().copied().eq(1..=head), "each once, in order: {} of {head}", seen.len());
+    site.prove(&acks);
+}
+
+/// The position a reader says it has seen.
+fn seen_in(line: &[u8]) -> Option<u64> {
+    let line = std::str::from_utf8(line).ok()?.strip_suffix('\n')?;
+    line.strip_prefix("seen ")?.parse().ok()
+}
+
+/// The other process: says every event it sees, and how the writer is once nothing comes.
+fn follow(store: &Path) {
+    let after: Position = std::env::var("ANNALS_AFTER").unwrap().parse().unwrap();
+    let store = Store::open_read_only(store).unwrap();
+    let mut events = store.subscribe(Query::all()).after(after);
+    let mut out = std::io::stdout().lock();
+    out.write_all(b"\n").unwrap();
+    let mut was_gone = false;
+    loop {
+        while let Some(event) = events.try_next().unwrap() {
+            writeln!(out, "seen {}", event.position()).unwrap();
+        }
+        out.flush().unwrap();
+        match store.writer().unwrap() {
+            _ if events.behind() > 0 => {}
+            WriterState::Closed => return writeln!(out, "closed").unwrap(),
+            WriterState::Gone if !was_gone => {
+                was_gone = true;
+                writeln!(out, "gone").unwrap();
+            }
+            _ => drop(
+                events
+                    .next_timeout(Duration::from_millis(20))
+                    .unwrap()
+                    .map(|event| writeln!(out, "seen {}", event.position()).unwrap()),
+            ),
+        }
+    }
 }
 
 #[test]
@@ -407,11 +496,25 @@ impl Writer {
         acks
     }
 
+    /// Waits for its end, and gives everything it still says.
+    fn finish_all(mut self) -> Vec<u8> {
+        let said = self.lines.iter().flatten().collect();
+        assert!(self.child.wait().unwrap().success());
+        said
+    }
+
     /// Kills it, and gives what it still got out.
     fn kill(mut self) -> Vec<u8> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.rest()
+    }
+
+    /// The same, of a process that says something else.
+    fn kill_at_once(mut self) -> Vec<u8> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.lines.iter().flatten().collect()
     }
 
     /// Waits for it to end by itself, and gives what it said.

@@ -1,0 +1,349 @@
+//! Keeps a store that was opened to read up with its writer, which is another process.
+//!
+//! MARK says how far the writer has made the log durable. When it has moved, the frames up to there are
+//! walked, checked and made known, through as many segments as there are; nothing beyond MARK is ever
+//! shown, so nothing that is shown is taken back. Whoever reads looks at MARK first; for those who wait a
+//! thread looks at it, from the first one on.
+//! Invariant: what is published ends where MARK once pointed, or where the store ended when it was opened.
+//! Row: follower. Tested by tests/it/read_along.rs.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::disk::{Access, Disk, DiskFile, read_full};
+use crate::error::{Error, ErrorKind};
+use crate::format::chain::genesis;
+use crate::format::frame::Frame;
+use crate::format::mark::{self, Mark};
+use crate::format::segment::SegmentId;
+use crate::load::{Found, ReadEnd};
+use crate::log::scan::{Ending, Tip, Walk, scan_from};
+use crate::log::segment::{SegmentFile, damaged};
+use crate::notification::Listeners;
+use crate::report::WriterState;
+use crate::version::Position;
+use crate::view::{End, Point, Segment, View};
+
+/// Follows the writer of a store.
+pub(crate) struct Follower {
+    disk: Arc<dyn Disk>,
+    view: Arc<View>,
+    listeners: Arc<Listeners>,
+    store_id: [u8; 16],
+    every: Duration,
+    state: Mutex<State>,
+    poller: Mutex<Poller>,
+    stopped: Condvar,
+}
+
+struct State {
+    tip: Option<Tip>,
+    /// The segment the log goes on in; whether the tip is inside, or still in the one before.
+    segment: Option<Arc<Segment>>,
+    is_inside: bool,
+    found: Found,
+    mark: Option<Mark>,
+    mark_file: Option<(Box<dyn DiskFile>, Instant)>,
+    /// Why the writer cannot be followed any more.
+    parted: Option<Error>,
+}
+
+#[derive(Default)]
+struct Poller {
+    thread: Option<JoinHandle<()>>,
+    is_stopped: bool,
+}
+
+/// How long an open MARK is taken for the one that has the name: a writer that finds it lost makes a new
+/// one.
+const MARK_NAME_HOLDS: Duration = Duration::from_secs(1);
+/// How often the thread looks whether there still is a writer.
+const WRITER_LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Follower {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        view: Arc<View>,
+        listeners: Arc<Listeners>,
+        store_id: [u8; 16],
+        every: Duration,
+        end: ReadEnd,
+    ) -> Follower {
+        let segment = view.snapshot().segments.last().cloned();
+        let ReadEnd { tip, mark, found } = end;
+        let state =
+            State { tip, is_inside: segment.is_some(), segment, found, mark, mark_file: None, parted: None };
+        Follower {
+            disk,
+            view,
+            listeners,
+            store_id,
+            every,
+            state: Mutex::new(state),
+            poller: Mutex::default(),
+            stopped: Condvar::new(),
+        }
+    }
+
+    /// Makes known what the writer has made durable since. An error of reading may pass; what the writer
+    /// cannot be followed after stays.
+    pub(crate) fn refresh(&self) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        if let Some(parted) = &state.parted {
+            return Err(parted.clone());
+        }
+        self.catch_up(&mut state).map_err(|error| self.part(&mut state, error))
+    }
+
+    /// How many entities are known.
+    pub(crate) fn entities(&self) -> usize {
+        self.state.lock().found.entities()
+    }
+
+    /// What can be known of the writer from here.
+    pub(crate) fn writer(&self) -> Result<WriterState, Error> {
+        if self.disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))? {
+            return Ok(WriterState::Elsewhere);
+        }
+        self.refresh()?;
+        let is_clean = self.state.lock().mark.as_ref().is_some_and(|mark| mark.clean);
+        Ok(if is_clean { WriterState::Closed } else { WriterState::Gone })
+    }
+
+    fn catch_up(&self, state: &mut State) -> Result<(), Error> {
+        let Some(mark) = state.new_mark(self.disk.as_ref(), &self.store_id)? else { return Ok(()) };
+        let before = state.segment.clone().zip(state.tip);
+        self.follow(state, &mark).map_err(|error| match &before {
+            Some((segment, tip)) if error.kind() == ErrorKind::Corrupt && !self.still_has(segment, tip) => {
+                rolled_back(&segment.file.path)
+            }
+            _ => error,
+        })?;
+        state.mark = Some(mark);
+        Ok(())
+    }
+
+    /// Whether what was read before is there as it was. If so what does not fit is damage.
+    fn still_has(&self, segment: &Segment, tip: &Tip) -> bool {
+        let path = &segment.file.path;
+        let Ok(file) = self.disk.open(path, Access::Read) else { return false };
+        let Ok(Ok(header)) = SegmentFile::read_header(file.as_ref(), path) else { return false };
+        let file = SegmentFile { header, path: path.clone(), file };
+        let mut walk =
+            Walk { limit: tip.offset, verify_chain_from: u32::MAX, visit: &mut |_, _, _, _| Ok(()) };
+        scan_from(&file, Tip::start(&file), &mut walk).is_ok_and(|walked| walked.tip == *tip)
+    }
+
+    fn part(&self, state: &mut State, error: Error) -> Error {
+        if error.kind() != ErrorKind::Io {
+            tracing::error!(%error, "the writer cannot be followed any more");
+            state.parted = Some(error.clone());
+            self.view.end(End::Parted(error.clone()));
+            self.view.wake();
+            self.listeners.end();
+        }
+        error
+    }
+
+    /// Walks up to what MARK says, and publishes that.
+    fn follow(&self, state: &mut State, mark: &Mark) -> Result<(), Error> {
+        let mut batch = Batch { follower: self, frames: 0, heard: Vec::new() };
+        let tip = loop {
+            let segment = match state.segment.clone() {
+                Some(segment) => segment,
+                None => self.next_segment(state, mark)?,
+            };
+            let file = &segment.file;
+            let is_last = file.header.id == mark.segment;
+            let tip = state.tip.filter(|_| state.is_inside).unwrap_or_else(|| Tip::start(file));
+            if is_last && tip.offset > mark.durable_end {
+                return Err(rolled_back(&file.path));
+            }
+            let found = &mut state.found;
+            let mut visit = |_: &SegmentFile, offset, frame: &Frame<'_>, tip: &Tip| {
+                found.visit(file, offset, frame, tip.position)?;
+                batch.add(&segment, frame, tip);
+                Ok(())
+            };
+            let limit = if is_last { mark.durable_end } else { u32::MAX };
+            let walked =
+                scan_from(file, tip, &mut Walk { limit, verify_chain_from: tip.offset, visit: &mut visit })?;
+            (state.tip, state.is_inside) = (Some(walked.tip), true);
+            match walked.ending {
+                Ending::Invalid(damage) => {
+                    return Err(damaged(&file.path, walked.tip.offset.into(), &damage));
+                }
+                Ending::Zeros | Ending::Sealed(_) if is_last => break walked.tip,
+                Ending::Sealed(_) => state.segment = None,
+                Ending::Zeros => return Err(rolled_back(&file.path)),
+            }
+        };
+        if (tip.offset, tip.position, tip.chain) != (mark.durable_end, mark.position, mark.chain) {
+            return Err(rolled_back(mark::NAME));
+        }
+        batch.publish(&tip);
+        Ok(())
+    }
+
+    /// The segment behind the one that ended, as readers see it.
+    fn next_segment(&self, state: &mut State, mark: &Mark) -> Result<Arc<Segment>, Error> {
+        let before = state.tip.map_or(0, |tip| tip.position);
+        let id = SegmentId { first_position: before.saturating_add(1), generation: 0 };
+        let path = id.path();
+        // MARK speaks of a segment that stands before this one.
+        if mark.segment < id {
+            return Err(rolled_back(mark::NAME));
+        }
+        let file = self.disk.open(&path, Access::Read).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, "the segment is missing"),
+            _ => Error::io("cannot open", &path, error),
+        })?;
+        let header =
+            SegmentFile::read_header(file.as_ref(), &path)?.map_err(|damage| damaged(&path, 0, &damage))?;
+        let chain = state.tip.map_or_else(|| genesis(&self.store_id), |tip| tip.chain);
+        if header.id != id || header.chain_before != chain {
+            return Err(Error::corrupt(&path, 0, "the segment does not continue the one before it"));
+        }
+        let segment = state.found.enter(&Arc::new(SegmentFile { header, path, file }));
+        self.view.add_segment(segment.clone());
+        (state.segment, state.is_inside) = (Some(segment.clone()), false);
+        Ok(segment)
+    }
+
+    /// Has a thread look at MARK, for those who wait for more to come.
+    pub(crate) fn poll(follower: &Arc<Follower>) -> Result<(), Error> {
+        let mut poller = follower.poller.lock();
+        if poller.thread.is_some() || poller.is_stopped {
+            return Ok(());
+        }
+        let own = follower.clone();
+        let thread = std::thread::Builder::new().name("annals-follower".to_owned());
+        let thread = thread.spawn(move || own.run());
+        poller.thread =
+            Some(thread.map_err(|error| Error::io("cannot start", "the thread that follows", error))?);
+        Ok(())
+    }
+
+    fn run(&self) {
+        let mut looked = Instant::now();
+        let mut was_gone = false;
+        loop {
+            // What keeps the writer from being followed was told to those who wait.
+            let refreshed = self.refresh();
+            if looked.elapsed() >= WRITER_LOOK_EVERY {
+                looked = Instant::now();
+                let is_gone = refreshed.is_ok() && matches!(self.writer(), Ok(WriterState::Gone));
+                if is_gone && !was_gone {
+                    tracing::warn!(
+                        "the writer is gone without having closed the store; waiting for the next one"
+                    );
+                }
+                was_gone = is_gone;
+            }
+            let mut poller = self.poller.lock();
+            if !poller.is_stopped {
+                self.stopped.wait_for(&mut poller, self.every);
+            }
+            if poller.is_stopped {
+                return;
+            }
+        }
+    }
+
+    /// Ends the thread, and tells those who wait that the store was closed.
+    pub(crate) fn close(&self) {
+        let thread = {
+            let mut poller = self.poller.lock();
+            poller.is_stopped = true;
+            self.stopped.notify_all();
+            poller.thread.take()
+        };
+        // A waker called on that thread may close the store; a thread cannot join itself.
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that follows panicked");
+        }
+        self.view.end(End::Closed);
+        self.view.wake();
+        self.listeners.end();
+    }
+}
+
+impl State {
+    /// MARK, if it has moved since.
+    fn new_mark(&mut self, disk: &dyn Disk, store_id: &[u8; 16]) -> Result<Option<Mark>, Error> {
+        let Some(mark) = self.read_mark(disk)? else { return Ok(None) };
+        if mark.store_id != *store_id {
+            return Err(rolled_back(mark::NAME));
+        }
+        match &self.mark {
+            Some(known) if known.sequence == mark.sequence && *known == mark => Ok(None),
+            Some(known) if known.sequence >= mark.sequence => Err(rolled_back(mark::NAME)),
+            _ => Ok(Some(mark)),
+        }
+    }
+
+    /// A slot that is just being written does not fit its checksum; then the other one counts.
+    fn read_mark(&mut self, disk: &dyn Disk) -> Result<Option<Mark>, Error> {
+        let failed = |error| Error::io("cannot read", mark::NAME, error);
+        let file = match self.mark_file.take().filter(|(_, opened)| opened.elapsed() < MARK_NAME_HOLDS) {
+            Some(file) => file,
+            None => match disk.open(mark::NAME, Access::Read) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                opened => (opened.map_err(failed)?, Instant::now()),
+            },
+        };
+        let mut bytes = [0; mark::FILE_BYTES];
+        let read = read_full(file.0.as_ref(), &mut bytes, 0).map_err(failed)?;
+        self.mark_file = Some(file);
+        mark::newest(&bytes[..read]).map_err(|damage| damaged(mark::NAME, 0, &damage))
+    }
+}
+
+/// What was walked and is not published yet.
+struct Batch<'a> {
+    follower: &'a Follower,
+    frames: u32,
+    /// For those who listen: frames and their first positions.
+    heard: Vec<(Position, Vec<u8>)>,
+}
+
+/// Whoever is far behind is let see what there is, and keeps no more than this for those who listen.
+const BATCH_FRAMES: u32 = 1024;
+
+impl Batch<'_> {
+    fn add(&mut self, segment: &Segment, frame: &Frame<'_>, tip: &Tip) {
+        self.frames += 1;
+        if self.follower.listeners.count() > 0 {
+            let first = segment.position(frame.header.position_offset());
+            self.heard.push((first.into(), [frame.header.bytes(), frame.body].concat()));
+        }
+        if self.frames == BATCH_FRAMES {
+            self.publish(tip);
+        }
+    }
+
+    fn publish(&mut self, tip: &Tip) {
+        let Follower { view, listeners, .. } = self.follower;
+        let head = Point::from(tip);
+        view.publish(head, head);
+        view.wake();
+        if !self.heard.is_empty() {
+            listeners.tell(self.heard.iter().map(|(first, bytes)| (*first, Frame::known(bytes))));
+        }
+        self.heard.clear();
+        self.frames = 0;
+    }
+}
+
+fn rolled_back(file: &str) -> Error {
+    let text = format!(
+        "{file}: the store is not the one that was read before, or was set back; open it again to read it as it is now"
+    );
+    Error::new(ErrorKind::RolledBack, text)
+}
