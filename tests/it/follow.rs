@@ -453,6 +453,33 @@ fn the_end_wakes_everybody_at_once() {
     }
 }
 
+/// The last group and the end come as close behind each other as can be, again and again.
+#[test]
+fn closing_behind_an_append_cuts_nothing_off() {
+    for round in 0..300 {
+        let store = Store::on(MemDisk::new()).durability(lazy()).open().unwrap();
+        let subscription = store.subscribe(Query::all());
+        let durable = store.subscribe(Query::all()).durable();
+        let mut notifications = store.notifications(Query::all());
+        thread::scope(|scope| {
+            let count = |subscription: Subscription| move || subscription.map(Result::unwrap).last();
+            let (one, other) = (scope.spawn(count(subscription)), scope.spawn(count(durable)));
+            let hints = scope.spawn(move || {
+                let groups = notifications.by_ref().map(|notice| told(&notice.unwrap()).unwrap());
+                groups.map(|group| group.len()).sum::<usize>()
+            });
+            for number in 0..3_u64 {
+                let ticket = Append::to("e").event(&Raw("k", &number)).submit(&store).unwrap();
+                drop(ticket);
+            }
+            store.close().unwrap();
+            assert_eq!(one.join().unwrap().unwrap().position().get(), 3, "round {round}");
+            assert_eq!(other.join().unwrap().unwrap().position().get(), 3, "round {round}, durable");
+            assert_eq!(hints.join().unwrap(), 3, "round {round}, notifications");
+        });
+    }
+}
+
 #[test]
 fn deadlines_are_kept() {
     let store = Store::in_memory().unwrap();
@@ -673,26 +700,36 @@ fn futures_are_woken() {
     let (mut subscription, mut notifications) =
         (store.subscribe(Query::all()), store.notifications(Query::all()));
     let (begun, beginnings) = mpsc::channel();
+    let heard = begun.clone();
     let follower = thread::spawn(move || {
-        let mut seen = (Vec::new(), Vec::new());
+        let mut seen = Vec::new();
         begun.send(()).unwrap();
         while let Some(event) = block_on(subscription.next_async()) {
-            seen.0.push(event.unwrap().position().get());
+            seen.push(event.unwrap().position().get());
             begun.send(()).unwrap();
-        }
-        while let Some(notice) = block_on(notifications.next_async()) {
-            seen.1.extend(told(&notice.unwrap()).unwrap());
         }
         assert!(block_on(subscription.next_async()).is_none());
         seen
     });
+    let listener = thread::spawn(move || {
+        let mut seen = Vec::new();
+        heard.send(()).unwrap();
+        while let Some(notice) = block_on(notifications.next_async()) {
+            seen.extend(told(&notice.unwrap()).unwrap());
+            heard.send(()).unwrap();
+        }
+        assert!(block_on(notifications.next_async()).is_none());
+        seen
+    });
     for _ in 0..100 {
-        beginnings.recv_timeout(FOREVER).expect("the last event was seen");
+        for _ in 0..2 {
+            beginnings.recv_timeout(FOREVER).expect("both had the last event");
+        }
         fill(&store, "e", 1);
     }
     store.close().unwrap();
     let right: Vec<u64> = (1..=100).collect();
-    assert_eq!(follower.join().unwrap(), (right.clone(), right));
+    assert_eq!((follower.join().unwrap(), listener.join().unwrap()), (right.clone(), right));
 }
 
 #[test]
