@@ -196,7 +196,9 @@ fn beside(load: &Load, time: Duration, store: &Store, sample: &Sample) -> Result
         if load.followers > 0 {
             let all = float(appended * u64::from(load.followers));
             figures.push(("behind_ms", (last - ended).as_secs_f64() * 1e3));
-            figures.push(("missed_percent", 100.0 * float(missed) / all));
+            if load.how == How::Notifications {
+                figures.push(("missed_percent", 100.0 * float(missed) / all));
+            }
         }
         Ok(figures)
     })

@@ -6,6 +6,8 @@
 
 mod channel;
 mod listeners;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::future::Future;

@@ -177,6 +177,10 @@ impl Iterator for Read {
         }
         let item = self.advance().transpose();
         self.ended = !matches!(item, Some(Ok(_)));
+        if self.ended {
+            // A subscription sleeps after its read has ended, and would keep the last block.
+            self.progress = None;
+        }
         item
     }
 }

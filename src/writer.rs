@@ -315,6 +315,8 @@ impl Writer {
     fn roll(&mut self) -> Result<(), Error> {
         if let Err(failure) = self.log.roll(self.state.now) {
             let (refusal, error) = self.fail(failure);
+            // Sealing may have made durable what was written before.
+            self.publish_heads();
             self.wake_followers();
             return Err(match refusal {
                 Refusal::Refused => error,

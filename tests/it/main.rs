@@ -15,7 +15,9 @@ mod crash; // crash after every operation of the simulated disk, nested crashes 
 mod durability; // synced and buffered, sync, the clock, heads
 mod fault; // every operation fails once or from then on; short writes; full disks
 mod fault_space; // the disk is full, and writes are short, at every byte
-mod follow; // subscriptions and notifications: nothing missed, every end, wakers, slow readers, crashes
+mod follow; // subscriptions: where they begin, what they find; notifications: groups and losses
+mod follow_end; // every end of following; who is woken; wakers that panic, close, are replaced
+mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
