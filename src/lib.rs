@@ -103,7 +103,7 @@
 //! | `commit` `view` | pure decisions; what readers may see |
 //! | `append` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply |
-//! | `reader` `head` `ticket` | reading; waiting for an append |
+//! | `reader` `listing` `head` `ticket` | reading; names; waiting for an append |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
 //! | `store` | the facade |
 
@@ -135,6 +135,7 @@ mod event;
 mod format;
 mod head;
 mod index;
+mod listing;
 mod log;
 mod matching;
 mod ops;
@@ -158,6 +159,7 @@ pub use crate::{
     error::{Conflict, Error, ErrorKind},
     event::{Cause, EventData, EventId},
     head::Head,
+    listing::{Listed, Listing},
     options::{Durability, KeyWindow, Limits},
     query::Query,
     reader::Read,

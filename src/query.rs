@@ -45,6 +45,17 @@ pub(crate) enum Name {
     StartsWith(String),
 }
 
+/// What answering a query from posting lists costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// What it finds.
+    Take,
+    /// The shortest of some lists.
+    Compare,
+    /// As many lists as there are names, each time it is asked.
+    ManyLists,
+}
+
 impl Query {
     /// Every event.
     #[must_use]
@@ -142,6 +153,25 @@ impl Query {
     fn narrow(mut self, mut keeps: impl FnMut(&mut Item) -> bool) -> Query {
         self.items.retain_mut(|item| keeps(item));
         self
+    }
+
+    /// Whether lists must be compared to answer it, which costs more than what is found; and whether
+    /// there are so many lists that finding them costs more.
+    pub(crate) fn effort(&self) -> Effort {
+        let has_prefix =
+            |item: &Item| matches!(item.entity, Some(Name::StartsWith(_))) || item.kind_prefix.is_some();
+        let conditions = |item: &Item| {
+            let single = [item.entity.is_some(), item.scope.is_some(), !item.kinds.is_empty()];
+            let single = single.into_iter().chain([item.kind_prefix.is_some(), item.correlation.is_some()]);
+            single.filter(|asked| *asked).count() + item.tags.len()
+        };
+        if self.items.iter().any(has_prefix) {
+            Effort::ManyLists
+        } else if self.items.iter().any(|item| conditions(item) > 1) {
+            Effort::Compare
+        } else {
+            Effort::Take
+        }
     }
 
     /// The entity, if the query asks for one stream and nothing else.

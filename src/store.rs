@@ -2,6 +2,8 @@
 //!
 //! Row: store. No logic lives here.
 
+mod ask;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -2,17 +2,19 @@
 //!
 //! An inverted index: each term (an entity, a scope, a kind, a tag, an id) has a posting list of
 //! ordinals, an event's number within its segment; an offset table gives each ordinal its place. A query
-//! is answered by joining and intersecting lists, one window of ordinals at a time, so that a
+//! is answered by joining and intersecting lists, an ordinal at a time and some at once, so that a
 //! reader holds the index for microseconds and pays for what it takes.
 //! Invariant: ordinals are inserted in order, so every list is sorted.
 //! Row: index.
 
+mod listing;
+mod lists;
+mod names;
 mod query;
 mod search;
 #[cfg(test)]
 mod tests;
 
-use std::hash::Hash;
 use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt};
@@ -24,21 +26,25 @@ use crate::format::frame::Frame;
 use crate::format::record::{Record, records, tags};
 use crate::log::segment::{SegmentFile, wide};
 
+pub(crate) use listing::{Entry, Label, Wanted};
+pub(crate) use lists::Way;
+use names::Names;
+
 /// A segment's index, in memory, while it is written and (until there are sealed indexes) after.
 pub(crate) struct Index {
     /// The offset of each event's frame, by ordinal.
     offsets: Vec<u32>,
     /// Where the last frame ends.
     end: u32,
-    entities: HashMap<Box<str>, Stream>,
-    scopes: Postings<Box<str>>,
-    kinds: Postings<Box<str>>,
-    tags: Postings<Box<str>>,
-    correlations: Postings<EventId>,
-    foreign_ids: Postings<EventId>,
+    entities: Names<Stream>,
+    scopes: Names<Vec<u32>>,
+    kinds: Names<Vec<u32>>,
+    tags: Names<Vec<u32>>,
+    correlations: Ids,
+    foreign_ids: Ids,
 }
 
-type Postings<K> = HashMap<K, Vec<u32>>;
+type Ids = HashMap<EventId, Vec<u32>>;
 
 /// The events of one entity in this segment.
 pub(crate) struct Stream {
@@ -60,10 +66,10 @@ impl Index {
         Index {
             offsets: Vec::new(),
             end: start,
-            entities: HashMap::new(),
-            scopes: HashMap::new(),
-            kinds: HashMap::new(),
-            tags: HashMap::new(),
+            entities: Names::new(),
+            scopes: Names::new(),
+            kinds: Names::new(),
+            tags: Names::new(),
             correlations: HashMap::new(),
             foreign_ids: HashMap::new(),
         }
@@ -115,7 +121,7 @@ impl Index {
             Some(stream) => stream.ordinals.push(ordinal),
             None => {
                 let stream = Stream { before: version.saturating_sub(1), ordinals: vec![ordinal] };
-                self.entities.insert(entity.into(), stream);
+                self.entities.insert(entity, stream);
             }
         }
         let scope = match record.scope() {
@@ -175,14 +181,14 @@ impl Stream {
     }
 }
 
-fn push_name(postings: &mut Postings<Box<str>>, name: &str, ordinal: u32) {
+fn push_name(postings: &mut Names<Vec<u32>>, name: &str, ordinal: u32) {
     match postings.get_mut(name) {
         Some(list) if list.last() == Some(&ordinal) => {}
         Some(list) => list.push(ordinal),
-        None => drop(postings.insert(name.into(), vec![ordinal])),
+        None => postings.insert(name, vec![ordinal]),
     }
 }
 
-fn push<K: Eq + Hash + Copy>(postings: &mut Postings<K>, key: &K, ordinal: u32) {
-    postings.entry(*key).or_default().push(ordinal);
+fn push(postings: &mut Ids, id: &EventId, ordinal: u32) {
+    postings.entry(*id).or_default().push(ordinal);
 }

@@ -206,7 +206,12 @@ fn queries_agree_with_a_naive_filter() {
             let inside = (0..).zip(&events).filter(|(ordinal, _)| window.contains(ordinal));
             let right: Vec<u32> = inside.filter(is_right).map(|(ordinal, _)| ordinal).collect();
             let query = Query { items: items.clone() };
-            assert_eq!(index.matching(&query, &window, |_| own), right, "{items:?} in {window:?}");
+            let mut ways = [Way::Forward, Way::Backward]
+                .map(|way| index.matching(&query, &window, way, |_| own).collect::<Vec<_>>());
+            assert_eq!(ways[0], right, "{items:?} in {window:?}");
+            ways[1].reverse();
+            assert_eq!(ways[1], right, "{items:?} in {window:?}, backwards");
+            assert_eq!(index.count(&query, &window, |_| own), u64::try_from(right.len()).unwrap());
             found += right.len();
         }
     }

@@ -18,6 +18,7 @@ mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
+mod queries; // counts, last and exists, windows both ways, listings of names
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure

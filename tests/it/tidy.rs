@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 27] = [
+const LAYERS: [&str; 28] = [
     // words
     "version",
     "error",
@@ -38,6 +38,7 @@ const LAYERS: [&str; 27] = [
     "writer",
     // reading
     "reader",
+    "listing",
     "head",
     "ticket",
     // all of it
