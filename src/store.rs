@@ -3,6 +3,8 @@
 //! Row: store. No logic lives here.
 
 mod ask;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

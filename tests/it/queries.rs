@@ -188,29 +188,6 @@ fn answers_read_no_event() {
 }
 
 #[test]
-fn answers_end_at_the_head() {
-    let store = Store::in_memory().unwrap();
-    let writer = store.clone();
-    let appender = std::thread::spawn(move || {
-        for number in 0..20_000_u64 {
-            drop(Append::to("e").event(&Raw("k", &number)).submit(&writer).unwrap());
-        }
-    });
-    let mut rounds = 0_u64;
-    while !appender.is_finished() || rounds < 100 {
-        let before = store.head().unwrap().position().get();
-        let count = store.count(Query::entity("e")).unwrap();
-        let last = store.last(Query::all()).unwrap().map_or(0, |event| event.position().get());
-        let listed = store.entities().map(|listed| listed.unwrap().events).sum::<u64>();
-        let after = store.head().unwrap().position().get();
-        let answers = [before, count, last, listed, after];
-        assert!(answers.is_sorted(), "{answers:?}");
-        rounds += 1;
-    }
-    appender.join().unwrap();
-}
-
-#[test]
 fn answers_of_an_empty_and_of_a_closed_store() {
     let store = Store::in_memory().unwrap();
     assert_eq!(store.count(Query::all()).unwrap(), 0);
