@@ -103,7 +103,8 @@
 //! | `commit` `view` | pure decisions; what readers may see |
 //! | `append` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply |
-//! | `reader` `listing` `head` `ticket` | reading; names; waiting for an append |
+//! | `reader` `listing` `causes` `story` | reading; which names there are; what brought what about |
+//! | `head` `ticket` | a place in history; waiting for an append |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
 //! | `store` | the facade |
 
@@ -124,6 +125,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
 mod append;
+mod causes;
 mod codec;
 mod commit;
 mod coordinate;
@@ -147,6 +149,7 @@ mod receipt;
 mod recorded;
 mod report;
 mod store;
+mod story;
 mod ticket;
 mod version;
 mod view;
@@ -154,6 +157,7 @@ mod writer;
 
 pub use crate::{
     append::Append,
+    causes::{Ancestors, Descendants},
     codec::Raw,
     coordinate::{Coordinate, DEFAULT_SCOPE},
     error::{Conflict, Error, ErrorKind},
@@ -167,6 +171,7 @@ pub use crate::{
     recorded::RecordedEvent,
     report::{Break, Cut, OpenReport, Stats, VerifyReport},
     store::{Builder, Store},
+    story::{Story, StoryEvent},
     ticket::{Pending, Ticket},
     version::{Expected, Position, Version},
 };

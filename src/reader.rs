@@ -10,13 +10,14 @@
 
 mod answers;
 mod checked;
+mod single;
 
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::Error;
-use crate::event::{EventId, micros_of};
+use crate::event::micros_of;
 use crate::format::frame::{self, Header};
 use crate::index::{Place, Way};
 use crate::log::segment::Block;
@@ -27,6 +28,7 @@ use crate::view::{Own, Segment, Snapshot, View};
 
 pub(crate) use answers::{count, exists, last};
 use checked::CheckedFrame;
+pub(crate) use single::{AtHand, event_at, event_with};
 
 /// Frames closer together than this are read in one go, gap and all.
 const GAP_BYTES: u32 = 4 << 10;
@@ -334,39 +336,6 @@ fn between(window: &Range<u32>, last: u32, way: Way) -> Range<u32> {
     match way {
         Way::Forward => window.start..last + 1,
         Way::Backward => last..window.end,
-    }
-}
-
-/// The event at a position, if it is published.
-pub(crate) fn event_at(snapshot: &Snapshot, position: Position) -> Result<Option<RecordedEvent>, Error> {
-    if position == Position::START || position > snapshot.head.position {
-        return Ok(None);
-    }
-    let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
-    let Some(place) = segment.ordinal(position.get()).and_then(|ordinal| segment.place(ordinal)) else {
-        return Ok(None);
-    };
-    event_of(segment, &place).map(Some)
-}
-
-fn event_of(segment: &Segment, place: &Place) -> Result<RecordedEvent, Error> {
-    let block = segment.file.block(place.frame.clone())?;
-    CheckedFrame::default().event(segment, &block, place)
-}
-
-/// The event with this id, derived or brought along.
-pub(crate) fn event_with(snapshot: &Snapshot, id: EventId) -> Result<Option<RecordedEvent>, Error> {
-    if let Some(event) = event_at(snapshot, id.claimed_position())?
-        && event.derived_id() == id
-    {
-        return Ok(Some(event));
-    }
-    let found = snapshot.segments.iter().find_map(|segment| Some((segment, segment.foreign(id)?)));
-    match found {
-        Some((segment, place)) if segment.position(place.ordinal) <= snapshot.head.position.get() => {
-            event_of(segment, &place).map(Some)
-        }
-        _ => Ok(None),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
 use crate::version::{Position, Version};
 
+#[allow(unused_imports, reason = "append conditions ask for first_match")]
 pub(crate) use search::{Own, first_match};
 
 /// A segment as readers see it.
@@ -145,10 +146,12 @@ impl Snapshot {
 
     /// The version of a stream and the position of its last event.
     pub(crate) fn stream_head(&self, entity: &str) -> (Version, Position) {
-        self.segments
-            .iter()
-            .rev()
-            .find_map(|segment| segment.head_of(entity, self.head.position))
-            .unwrap_or_default()
+        self.stream_head_at(entity, self.head.position)
+    }
+
+    /// The same as of `head`, which is not after the snapshot's.
+    pub(crate) fn stream_head_at(&self, entity: &str, head: Position) -> (Version, Position) {
+        let heads = self.segments.iter().rev().find_map(|segment| segment.head_of(entity, head));
+        heads.unwrap_or_default()
     }
 }

@@ -21,7 +21,7 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::Error;
-use crate::event::EventId;
+use crate::event::{Cause, EventId};
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records, tags};
 use crate::log::segment::{SegmentFile, wide};
@@ -42,6 +42,10 @@ pub(crate) struct Index {
     tags: Names<Vec<u32>>,
     correlations: Ids,
     foreign_ids: Ids,
+    /// The events that name an event as their cause, by that event's id.
+    causes: Ids,
+    /// The events whose cause is the one before them in their stream.
+    followers: Vec<u32>,
 }
 
 type Ids = HashMap<EventId, Vec<u32>>;
@@ -72,6 +76,8 @@ impl Index {
             tags: Names::new(),
             correlations: HashMap::new(),
             foreign_ids: HashMap::new(),
+            causes: HashMap::new(),
+            followers: Vec::new(),
         }
     }
 
@@ -94,17 +100,26 @@ impl Index {
     ) -> Result<(), Error> {
         let header = &frame.header;
         let first = self.events();
+        let id_at = |index: u16| {
+            let position = segment.header.id.first_position + u64::from(first) + u64::from(index);
+            EventId::derive(header.recorded_at(), position.into(), &header.chain())
+        };
         for (index, record) in records(frame.body, header.events()).enumerate() {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
             let ordinal = self.events();
             self.offsets.push(offset);
             self.insert_terms(ordinal, header.version(index), &record);
+            match record.cause() {
+                None => {}
+                Some(Cause::Event(id)) => push(&mut self.causes, &id, ordinal),
+                Some(Cause::InAppend(index)) => push(&mut self.causes, &id_at(index), ordinal),
+                Some(Cause::PreviousInStream) => self.followers.push(ordinal),
+            }
         }
         // Events of one append that name no correlation share the first one's id. A lone event is
         // found by its own id without a list.
         if header.events() > 1 {
-            let position = segment.header.id.first_position + u64::from(first);
-            let shared = EventId::derive(header.recorded_at(), position.into(), &header.chain());
+            let shared = id_at(0);
             let own = records(frame.body, header.events())
                 .map(|record| record.is_ok_and(|record| record.correlation().is_some()));
             for (ordinal, _) in (first..).zip(own).filter(|(_, own)| !own) {
@@ -152,6 +167,16 @@ impl Index {
     /// The ordinals of one entity's events whose versions lie in `versions`.
     pub(crate) fn stream(&self, entity: &str) -> Option<&Stream> {
         self.entities.get(entity)
+    }
+
+    /// The events that name this id as their cause.
+    pub(crate) fn effects(&self, id: EventId) -> &[u32] {
+        self.causes.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether an event's cause is the one before it in its stream.
+    pub(crate) fn is_follower(&self, ordinal: u32) -> bool {
+        self.followers.binary_search(&ordinal).is_ok()
     }
 
     /// The first event that brought this id along.

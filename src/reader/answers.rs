@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use crate::error::Error;
-use crate::index::{Place, Way};
+use crate::index::Way;
 use crate::query::Query;
 use crate::recorded::RecordedEvent;
-use crate::view::{Own, Segment, Snapshot};
+use crate::version::Position;
+use crate::view::{Own, Snapshot};
 
-use super::{event_at, event_of};
+use super::event_at;
 
 /// Which of the query's correlations find an event in `positions` by its own id.
 pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) -> Result<Own, Error> {
@@ -49,14 +50,18 @@ pub(crate) fn exists(snapshot: &Snapshot, query: &Query) -> Result<bool, Error> 
 
 /// The newest published event that matches.
 pub(crate) fn last(snapshot: &Snapshot, query: &Query) -> Result<Option<RecordedEvent>, Error> {
-    newest(snapshot, query)?.map(|(segment, place)| event_of(segment, &place)).transpose()
+    match newest(snapshot, query)? {
+        Some(position) => event_at(snapshot, position),
+        None => Ok(None),
+    }
 }
 
-fn newest<'a>(snapshot: &'a Snapshot, query: &Query) -> Result<Option<(&'a Segment, Place)>, Error> {
+/// The position of the newest published event that matches.
+fn newest(snapshot: &Snapshot, query: &Query) -> Result<Option<Position>, Error> {
     let positions = snapshot.positions();
     let own = own(snapshot, query, &positions)?;
     Ok(snapshot.segments.iter().rev().find_map(|segment| {
         let found = segment.matching(query, &own, &segment.clip(&positions), Way::Backward, 1);
-        Some((&**segment, found.into_iter().next()?))
+        Some(segment.position(found.first()?.ordinal).into())
     }))
 }

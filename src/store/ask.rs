@@ -2,12 +2,15 @@
 //!
 //! Row: store. No logic lives here.
 
+use crate::causes::{self, Ancestors, Descendants};
 use crate::error::Error;
+use crate::event::EventId;
 use crate::index::Label;
 use crate::listing::Listing;
 use crate::query::Query;
 use crate::reader;
 use crate::recorded::RecordedEvent;
+use crate::story::{self, Story};
 
 use super::Store;
 
@@ -143,5 +146,71 @@ impl Store {
     /// ```
     pub fn tags(&self) -> Listing {
         Listing::new(self.engine.readable(), Label::Tag)
+    }
+}
+
+/// Questions about causes.
+impl Store {
+    /// What brought an event about, nearest first; nothing if there is no event with this id.
+    pub fn ancestors(&self, id: EventId) -> Ancestors {
+        Ancestors::new(self.engine.readable(), id)
+    }
+
+    /// What an event brought about, near and far, in order of position; nothing if there is no event
+    /// with this id.
+    pub fn descendants(&self, id: EventId) -> Descendants {
+        Descendants::new(self.engine.readable(), id)
+    }
+
+    /// Everything that belongs to a correlation, as a tree by cause: at most the first 10,000 events.
+    /// A story without events if there are none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub fn story(&self, correlation: EventId) -> Result<Story, Error> {
+        self.story_limited(correlation, story::EVENTS_MAX)
+    }
+
+    /// As [`Store::story`], with at most this many events. They are all kept in memory, with the
+    /// blocks they were read in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub fn story_limited(&self, correlation: EventId, events: u64) -> Result<Story, Error> {
+        Story::read(self.engine.readable(), correlation, events)
+    }
+
+    /// An event with its causes in the same entity, oldest first: for an entity whose events
+    /// branch, the way from its root to this leaf. Empty if there is no event with this id.
+    ///
+    /// An event says with [`Cause::Event`](crate::Cause::Event) which one it goes on from, by the
+    /// id the store gave to that one or the id it brought along. The path ends before a cause of
+    /// another entity.
+    ///
+    /// ```
+    /// use annals::{Append, Cause, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let say = |text: &str, parent: Option<annals::EventId>| {
+    ///     let append = Append::to("chat:1").event(&Raw("said", &text));
+    ///     let append = parent.into_iter().map(Cause::Event).fold(append, Append::cause);
+    ///     append.commit(&store).map(|receipt| receipt.ids().next().unwrap())
+    /// };
+    /// let question = say("question", None)?;
+    /// say("an answer", Some(question))?;
+    /// let other = say("another answer", Some(question))?;
+    /// let path = store.path(other)?;
+    /// let texts: Vec<&str> = path.iter().map(|event| event.decode()).collect::<Result<_, _>>()?;
+    /// assert_eq!(texts, ["question", "another answer"]);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub fn path(&self, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
+        causes::path(self.engine.readable(), leaf)
     }
 }

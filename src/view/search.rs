@@ -61,6 +61,38 @@ impl Segment {
     }
 }
 
+/// What caused what, as far as the indexes know it.
+impl Snapshot {
+    /// The positions of the events that name this id as their cause.
+    pub(crate) fn effects_of(&self, id: EventId) -> Vec<Position> {
+        let mut effects = Vec::new();
+        for segment in self.segments.iter() {
+            let index = segment.index.read();
+            let positions = index.effects(id).iter().map(|ordinal| segment.position(*ordinal));
+            let published = positions.take_while(|position| *position <= self.head.position.get());
+            effects.extend(published.map(Position::from));
+        }
+        effects
+    }
+
+    /// The position of the next event of a stream, if its cause is the one before.
+    pub(crate) fn follower_of(&self, entity: &str, position: Position) -> Option<Position> {
+        let next = first_match(&self.segments, &Query::entity(entity), position, self.head.position)?;
+        let segment = self.segment_of(next)?;
+        let is_follower = segment.index.read().is_follower(segment.ordinal(next.get())?);
+        is_follower.then_some(next)
+    }
+
+    /// The position of the first event that brought this id along.
+    pub(crate) fn foreign(&self, id: EventId) -> Option<Position> {
+        let found = self.segments.iter().find_map(|segment| {
+            let place = segment.foreign(id)?;
+            Some(segment.position(place.ordinal))
+        });
+        found.map(Position::from).filter(|position| *position <= self.head.position)
+    }
+}
+
 impl Snapshot {
     /// Everything published, as positions.
     pub(crate) fn positions(&self) -> Range<u64> {

@@ -6,6 +6,7 @@ mod sim_support;
 mod support; // the scenario language, payloads, seeded random numbers, the tally // seeds, planned appends and whole groups for the tests on simulated disks
 
 mod append; // versions, every expected version, keys, several entities, limits
+mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod close; // close and drop in every order, handles, tickets
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
 mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
