@@ -73,6 +73,23 @@
 //! # Ok::<(), annals::Error>(())
 //! ```
 //!
+//! [`Store::count`], [`Store::exists`] and [`Store::last`] answer from the index; [`Store::entities`] and
+//! its like list names. [`Store::ancestors`], [`Store::descendants`] and [`Store::story`] follow what
+//! brought what about:
+//!
+//! ```
+//! use annals::{Append, Cause, Query, Raw, Store};
+//!
+//! let store = Store::in_memory()?;
+//! let order = Append::to("order:1").event(&Raw("order.placed", &()));
+//! let order = order.and_to("stock:4").event(&Raw("stock.reserved", &2)).cause(Cause::InAppend(0));
+//! let receipt = order.commit(&store)?;
+//! assert_eq!(store.count(Query::entity_prefix("order:"))?, 1);
+//! let story = store.story(receipt.ids().next().unwrap())?;
+//! assert!(story.to_string().contains("└─ +0s stock:4 v1 stock.reserved @2"));
+//! # Ok::<(), annals::Error>(())
+//! ```
+//!
 //! # Guarantees
 //!
 //! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the

@@ -70,6 +70,9 @@ impl Query {
     }
 
     /// The events of all entities whose name begins so.
+    ///
+    /// Costs a look-up per such entity, in each segment that is entered; the first prefix asked of a
+    /// segment also sorts its names.
     #[must_use]
     pub fn entity_prefix(prefix: impl Into<String>) -> Query {
         Query::item(Item { entity: Some(Name::StartsWith(prefix.into())), ..Item::default() })
@@ -155,19 +158,11 @@ impl Query {
         self
     }
 
-    /// Whether lists must be compared to answer it, which costs more than what is found; and whether
-    /// there are so many lists that finding them costs more.
+    /// What it costs to answer it from posting lists.
     pub(crate) fn effort(&self) -> Effort {
-        let has_prefix =
-            |item: &Item| matches!(item.entity, Some(Name::StartsWith(_))) || item.kind_prefix.is_some();
-        let conditions = |item: &Item| {
-            let single = [item.entity.is_some(), item.scope.is_some(), !item.kinds.is_empty()];
-            let single = single.into_iter().chain([item.kind_prefix.is_some(), item.correlation.is_some()]);
-            single.filter(|asked| *asked).count() + item.tags.len()
-        };
-        if self.items.iter().any(has_prefix) {
+        if self.items.iter().any(Item::has_prefix) {
             Effort::ManyLists
-        } else if self.items.iter().any(|item| conditions(item) > 1) {
+        } else if self.items.iter().any(|item| item.conditions() > 1) {
             Effort::Compare
         } else {
             Effort::Take
@@ -189,5 +184,23 @@ impl Query {
             ] if kinds.is_empty() && tags.is_empty() => Some(entity),
             _ => None,
         }
+    }
+}
+
+impl Item {
+    /// How many things it asks.
+    pub(crate) fn conditions(&self) -> usize {
+        let single = [
+            self.entity.is_some(),
+            self.scope.is_some(),
+            !self.kinds.is_empty(),
+            self.kind_prefix.is_some(),
+            self.correlation.is_some(),
+        ];
+        single.into_iter().filter(|asked| *asked).count() + self.tags.len()
+    }
+
+    fn has_prefix(&self) -> bool {
+        matches!(self.entity, Some(Name::StartsWith(_))) || self.kind_prefix.is_some()
     }
 }

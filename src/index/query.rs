@@ -11,10 +11,12 @@ use super::lists::{Cursor, Matches, Way};
 use super::names::Names;
 use super::{Index, Stream};
 
-/// One thing that a query asks, and where in the segment: what turns names into cursors.
+/// Where in the segment is asked, and how: what turns names into cursors.
 struct Asked<'q> {
     window: &'q Range<u32>,
     way: Way,
+    /// Of many lists, the first that holds anything is enough.
+    any: bool,
 }
 
 impl Index {
@@ -29,7 +31,7 @@ impl Index {
         way: Way,
         own: impl Fn(EventId) -> Option<u32>,
     ) -> Matches<'_> {
-        let asked = Asked { window, way };
+        let asked = Asked { window, way, any: false };
         let items = query.items.iter().map(|item| self.item(item, &asked, &own)).collect();
         Matches { cursor: Cursor::any(items), way }
     }
@@ -42,7 +44,7 @@ impl Index {
         window: &Range<u32>,
         own: impl Fn(EventId) -> Option<u32>,
     ) -> u64 {
-        let asked = Asked { window, way: Way::Forward };
+        let asked = Asked { window, way: Way::Forward, any: false };
         if let [item] = query.items.as_slice() {
             // What one thing is asked by are lists that share nothing: an event has one entity, one
             // kind, and its tag once.
@@ -52,7 +54,8 @@ impl Index {
                 _ => {}
             }
         }
-        let matches = self.matching(query, window, Way::Forward, own).count();
+        let matches = self.matching(query, window, Way::Forward, own);
+        let matches = matches.filter(|ordinal| self.is_event(*ordinal)).count();
         u64::try_from(matches).expect("a count fits 64 bits")
     }
 
@@ -61,8 +64,28 @@ impl Index {
         self.correlations.get(&id).is_some_and(|list| list.binary_search(&ordinal).is_ok())
     }
 
+    /// Whether any ordinal in `window` matches.
+    pub(crate) fn exists(
+        &self,
+        query: &Query,
+        window: &Range<u32>,
+        own: impl Fn(EventId) -> Option<u32>,
+    ) -> bool {
+        query.items.iter().any(|item| {
+            let asked = Asked { window, way: Way::Backward, any: item.conditions() == 1 };
+            let mut matches = Matches { cursor: self.item(item, &asked, &own), way: asked.way };
+            matches.any(|ordinal| self.is_event(ordinal))
+        })
+    }
+
+    /// How many events there are in a window: today, one at each ordinal.
     fn events_in(&self, window: &Range<u32>) -> u64 {
         window.end.min(self.events()).saturating_sub(window.start).into()
+    }
+
+    /// Whether there is an event at an ordinal, which only a query that asks nothing must look at.
+    fn is_event(&self, ordinal: u32) -> bool {
+        ordinal < self.events()
     }
 
     fn item<'a>(
@@ -133,7 +156,7 @@ impl Asked<'_> {
             if !list.is_empty() {
                 lists.push(Cursor::List(list, self.way));
             }
-            ControlFlow::Continue(())
+            if self.any && !lists.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         Cursor::any(lists)
     }

@@ -211,6 +211,7 @@ fn queries_agree_with_a_naive_filter() {
             assert_eq!(ways[0], right, "{items:?} in {window:?}");
             ways[1].reverse();
             assert_eq!(ways[1], right, "{items:?} in {window:?}, backwards");
+            assert_eq!(index.exists(&query, &window, |_| own), !right.is_empty(), "{items:?} in {window:?}");
             assert_eq!(index.count(&query, &window, |_| own), u64::try_from(right.len()).unwrap());
             found += right.len();
         }

@@ -45,7 +45,10 @@ pub(crate) fn count(snapshot: &Snapshot, query: &Query) -> Result<u64, Error> {
 
 /// Whether any published event matches.
 pub(crate) fn exists(snapshot: &Snapshot, query: &Query) -> Result<bool, Error> {
-    Ok(newest(snapshot, query)?.is_some())
+    let positions = snapshot.positions();
+    let own = own(snapshot, query, &positions)?;
+    let mut segments = snapshot.segments.iter().rev();
+    Ok(segments.any(|segment| segment.exists(query, &own, &segment.clip(&positions))))
 }
 
 /// The newest published event that matches.

@@ -45,6 +45,11 @@ impl Segment {
         self.index.read().count(query, window, |id| self.own(own, id))
     }
 
+    /// Whether any event in a window of ordinals matches.
+    pub(crate) fn exists(&self, query: &Query, own: &Own, window: &Range<u32>) -> bool {
+        self.index.read().exists(query, window, |id| self.own(own, id))
+    }
+
     /// Whether the index itself knows that an event belongs to a correlation.
     pub(crate) fn correlates(&self, id: EventId, position: Position) -> bool {
         self.ordinal(position.get()).is_some_and(|ordinal| self.index.read().correlates(id, ordinal))
