@@ -250,3 +250,38 @@ fn streams_places_and_ids_agree_too() {
         }
     }
 }
+
+#[test]
+fn names_of_the_store_are_not_listed() {
+    let (segment, mut index) = (segment(), Index::new(144));
+    let known = |entity, tags| Known {
+        entity,
+        version: 1,
+        scope: "$scope",
+        kind: "$kind",
+        tags,
+        correlation: None,
+        foreign_id: None,
+        frame: 0..0,
+    };
+    let events =
+        [known("$consumer/a", vec!["$", "a"]), known("#first", vec!["$t"]), known("b", vec!["%last", "a"])];
+    index.insert(&segment, 144, &Frame::known(&encode(&segment, 144, &[], &events, 0))).unwrap();
+    let listed = |label, prefix: &str, most| {
+        let wanted = Wanted { label, prefix: prefix.to_owned(), after: None };
+        let entries = index.listed(&wanted, &(0..3), most);
+        entries.into_iter().map(|entry| (entry.name, entry.events)).collect::<Vec<_>>()
+    };
+    let table = [
+        (Label::Entity, "", 9, &[("#first", 1), ("b", 1)][..]),
+        (Label::Entity, "", 1, &[("#first", 1)]),
+        (Label::Entity, "$", 9, &[]),
+        (Label::Scope, "", 9, &[]),
+        (Label::Kind, "$kind", 9, &[]),
+        (Label::Tag, "", 9, &[("%last", 1), ("a", 2)]),
+    ];
+    for (label, prefix, most, right) in table {
+        let right: Vec<_> = right.iter().map(|(name, events)| ((*name).to_owned(), *events)).collect();
+        assert_eq!(listed(label, prefix, most), right, "{label:?} with {prefix:?}, {most}");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use annals::disk::MemDisk;
+use annals::disk::{Access, Disk, MemDisk};
 use annals::{Append, Cause, ErrorKind, EventId, Query, Raw, RecordedEvent, Store, Story, StoryEvent};
 use serde_json::Value;
 
@@ -430,4 +430,29 @@ fn nothing_comes_of_unknown_ids_and_closed_stores() {
         kind_of(handle.path(lone)),
     ];
     assert_eq!(closed, [ErrorKind::Closed; 4]);
+}
+
+#[test]
+fn damage_ends_a_walk() {
+    let disk = MemDisk::new();
+    let store = Store::on(disk.clone()).segment_bytes_max(0).open().unwrap();
+    let ids: Vec<EventId> = (0..3)
+        .map(|_| {
+            let append = Append::to("e").event(&Raw("k", &())).correlation(some_id(1));
+            append.cause(Cause::PreviousInStream).commit(&store).unwrap().id()
+        })
+        .collect();
+    // The segment of the first event.
+    let mut segments = disk.list("segments").unwrap();
+    segments.sort();
+    let file = disk.open(&format!("segments/{}", segments[0]), Access::Write).unwrap();
+    file.write_at(&vec![0; usize::try_from(file.length().unwrap()).unwrap()], 0).unwrap();
+
+    let mut ancestors = store.ancestors(ids[2]);
+    assert_eq!(place(&ancestors.next().unwrap().unwrap()), 2);
+    assert_eq!(kind_of(ancestors.next().unwrap()), ErrorKind::Corrupt);
+    assert!(ancestors.next().is_none());
+    assert_eq!(kind_of(store.descendants(ids[0]).next().unwrap()), ErrorKind::Corrupt);
+    assert_eq!(places(store.descendants(ids[1])), [3]);
+    assert_eq!([kind_of(store.story(some_id(1))), kind_of(store.path(ids[2]))], [ErrorKind::Corrupt; 2]);
 }
