@@ -76,6 +76,23 @@
 //! [`Store::subscribe`] goes on where a read ends: the events that are there, then those that come,
 //! without a gap. [`Store::notifications`] gives hints that are lost rather than waited for.
 //!
+//! [`Store::count`], [`Store::exists`] and [`Store::last`] answer from the index; [`Store::entities`] and
+//! its like list names. [`Store::ancestors`], [`Store::descendants`] and [`Store::story`] follow what
+//! brought what about:
+//!
+//! ```
+//! use annals::{Append, Cause, Query, Raw, Store};
+//!
+//! let store = Store::in_memory()?;
+//! let order = Append::to("order:1").event(&Raw("order.placed", &()));
+//! let order = order.and_to("stock:4").event(&Raw("stock.reserved", &2)).cause(Cause::InAppend(0));
+//! let receipt = order.commit(&store)?;
+//! assert_eq!(store.count(Query::entity_prefix("order:"))?, 1);
+//! let story = store.story(receipt.ids().next().unwrap())?;
+//! assert!(story.to_string().contains("└─ +0s stock:4 v1 stock.reserved @2"));
+//! # Ok::<(), annals::Error>(())
+//! ```
+//!
 //! # Guarantees
 //!
 //! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the
@@ -107,7 +124,8 @@
 //! | `append` `resolve` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
 //! | `notification` | hints to those who listen |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply, wake who follows |
-//! | `reader` `head` `ticket` `subscription` | reading; waiting for an append; following |
+//! | `reader` `listing` `causes` `story` | reading; which names there are; what brought what about |
+//! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
 //! | `store` | the facade |
@@ -129,6 +147,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
 mod append;
+mod causes;
 mod codec;
 mod commit;
 mod condition;
@@ -143,6 +162,7 @@ mod format;
 mod head;
 mod id;
 mod index;
+mod listing;
 mod load;
 mod log;
 mod matching;
@@ -157,6 +177,7 @@ mod recorded;
 mod report;
 mod resolve;
 mod store;
+mod story;
 mod subscription;
 mod ticket;
 mod version;
@@ -165,12 +186,14 @@ mod writer;
 
 pub use crate::{
     append::Append,
+    causes::{Ancestors, Descendants},
     codec::Raw,
     condition::AppendCondition,
     coordinate::{Coordinate, DEFAULT_SCOPE},
     error::{Conflict, Error, ErrorKind, FailedCondition},
     event::{Cause, EventData, EventId},
     head::Head,
+    listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     query::Query,
@@ -179,6 +202,7 @@ pub use crate::{
     recorded::RecordedEvent,
     report::{Break, Cut, OpenProgress, OpenReport, Stats, VerifyReport, WriterState},
     store::{Builder, Store},
+    story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
     version::{Expected, Position, Version},

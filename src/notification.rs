@@ -193,7 +193,7 @@ impl Notifications {
     ///
     /// Once everything was handed out: [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned);
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store was opened to read only.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store is only what was salvaged.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<Notice>, Error> {
         // Too far away for an instant is for ever.
         let deadline = Instant::now().checked_add(timeout);

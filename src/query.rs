@@ -47,6 +47,17 @@ pub(crate) enum Name {
     StartsWith(String),
 }
 
+/// What answering a query from posting lists costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// What it finds.
+    Take,
+    /// The shortest of some lists.
+    Compare,
+    /// As many lists as there are names, each time it is asked.
+    ManyLists,
+}
+
 impl Query {
     /// Every event.
     #[must_use]
@@ -61,6 +72,9 @@ impl Query {
     }
 
     /// The events of all entities whose name begins so.
+    ///
+    /// Costs a look-up per such entity, in each segment that is entered; the first prefix asked of a
+    /// segment also sorts its names.
     #[must_use]
     pub fn entity_prefix(prefix: impl Into<String>) -> Query {
         Query::item(Item { entity: Some(Name::StartsWith(prefix.into())), ..Item::default() })
@@ -150,6 +164,17 @@ impl Query {
         self.items.iter().any(|item| item.correlation.is_some())
     }
 
+    /// What it costs to answer it from posting lists.
+    pub(crate) fn effort(&self) -> Effort {
+        if self.items.iter().any(Item::has_prefix) {
+            Effort::ManyLists
+        } else if self.items.iter().any(|item| item.conditions() > 1) {
+            Effort::Compare
+        } else {
+            Effort::Take
+        }
+    }
+
     /// The entity, if the query asks for one stream and nothing else.
     pub(crate) fn single_stream(&self) -> Option<&str> {
         match self.items.as_slice() {
@@ -200,5 +225,23 @@ impl fmt::Display for Item {
         parts.extend(self.tags.iter().map(|tag| format!("tag {tag}")));
         parts.extend(self.correlation.iter().map(|id| format!("correlation {id}")));
         if parts.is_empty() { f.write_str("every event") } else { f.write_str(&parts.join(", ")) }
+    }
+}
+
+impl Item {
+    /// How many things it asks.
+    pub(crate) fn conditions(&self) -> usize {
+        let single = [
+            self.entity.is_some(),
+            self.scope.is_some(),
+            !self.kinds.is_empty(),
+            self.kind_prefix.is_some(),
+            self.correlation.is_some(),
+        ];
+        single.into_iter().filter(|asked| *asked).count() + self.tags.len()
+    }
+
+    fn has_prefix(&self) -> bool {
+        matches!(self.entity, Some(Name::StartsWith(_))) || self.kind_prefix.is_some()
     }
 }

@@ -8,32 +8,39 @@
 //! it is a fifth slower (bench `read`, replay/raw 4.6 against 5.4 million events/s).
 //! Row: reader.
 
+mod answers;
 mod checked;
+mod single;
 
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::Error;
-use crate::event::{EventId, micros_of};
+use crate::event::micros_of;
 use crate::format::frame::{self, Header};
-use crate::index::Place;
+use crate::index::{Place, Way};
 use crate::log::segment::Block;
-use crate::query::Query;
+use crate::query::{Effort, Query};
 use crate::recorded::RecordedEvent;
 use crate::version::Position;
-use crate::view::{Segment, Snapshot, View};
+use crate::view::{Own, Segment, Snapshot, View};
 
+pub(crate) use answers::{count, exists, last};
 use checked::CheckedFrame;
+pub(crate) use single::{AtHand, event_at, event_with};
 
 /// Frames closer together than this are read in one go, gap and all.
 const GAP_BYTES: u32 = 4 << 10;
 /// What one go reads at most, unless a single frame is larger.
 const RUN_BYTES: u32 = 256 << 10;
-/// The first window of ordinals; each further one of a segment is four times as wide.
+/// The first window, in ordinals or in events found; each further one of a segment is four times as
+/// wide.
 const FIRST_WINDOW: u32 = 256;
 /// The widest: what is found in one is kept in memory, and the index is held while it is asked.
 const WINDOW_MAX: u32 = 16 << 10;
+/// The widest where each window looks up many lists first, so that this is done a few times only.
+const WIDE_WINDOW_MAX: u32 = 256 << 10;
 
 /// Events being read: an iterator, and until its first item a builder of what to read.
 ///
@@ -75,6 +82,7 @@ struct Plan {
 
 struct Progress {
     snapshot: Snapshot,
+    own: Own,
     /// Positions that may still come, half-open.
     positions: Range<u64>,
     /// The segment at hand.
@@ -200,6 +208,7 @@ impl Progress {
         let later = snapshot.segments.partition_point(|segment| segment.first_position() <= ends);
         let mut progress = Progress {
             segment: later.saturating_sub(1),
+            own: answers::own(&snapshot, &plan.query, &positions)?,
             snapshot,
             positions,
             ordinals: 0..0,
@@ -235,9 +244,7 @@ impl Progress {
     fn enter(&mut self, plan: &Plan) {
         // A store read beside a writer that has acknowledged nothing yet has no segment.
         let Some(segment) = self.snapshot.segments.get(self.segment) else { return };
-        let clip =
-            |position: u64| segment.ordinal(position.max(segment.first_position())).unwrap_or(u32::MAX);
-        let mut ordinals = clip(self.positions.start)..clip(self.positions.end).min(segment.ordinals_end());
+        let mut ordinals = segment.clip(&self.positions);
         if let (Some(versions), Some(entity)) = (&plan.versions, plan.query.single_stream()) {
             let window = segment.window_of(entity, versions);
             ordinals = ordinals.start.max(window.start)..ordinals.end.min(window.end);
@@ -261,26 +268,29 @@ impl Progress {
         }
     }
 
-    /// Asks the index about the next window of ordinals.
+    /// Asks the index about the next window: of ordinals where they must be compared, of events found
+    /// where these come for nothing.
     fn look_up(&mut self, plan: &Plan) {
-        let Range { start, end } = self.ordinals.clone();
-        let window = if plan.backwards {
-            let from = end.saturating_sub(self.window).max(start);
-            self.ordinals = start..from;
-            from..end
-        } else {
-            let to = start.saturating_add(self.window).min(end);
-            self.ordinals = to..end;
-            start..to
+        let (way, effort) = (plan.way(), plan.query.effort());
+        let wanted = if plan.occurred.is_none() { self.left } else { u64::MAX };
+        let (width, most) = match effort {
+            Effort::Compare => (self.window, wanted),
+            Effort::Take | Effort::ManyLists => (u32::MAX, wanted.min(self.window.into())),
         };
-        self.window = self.window.saturating_mul(4).min(WINDOW_MAX);
-        let mut places = self.snapshot.segments[self.segment].matching(&plan.query, &window);
-        if plan.backwards {
-            places.reverse();
-        }
-        if plan.is_exact() {
-            places.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
-        }
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let window = first_of(&self.ordinals, width, way);
+        let places =
+            self.snapshot.segments[self.segment].matching(&plan.query, &self.own, &window, way, most);
+        let seen = match places.last() {
+            Some(last) if places.len() == most => between(&window, last.ordinal, way),
+            _ => window,
+        };
+        self.ordinals = match way {
+            Way::Forward => seen.end..self.ordinals.end,
+            Way::Backward => self.ordinals.start..seen.start,
+        };
+        let widest = if effort == Effort::ManyLists { WIDE_WINDOW_MAX } else { WINDOW_MAX };
+        self.window = self.window.saturating_mul(4).min(widest);
         self.places = places.into_iter();
     }
 
@@ -314,49 +324,31 @@ fn run(place: &Place, others: &[Place]) -> Range<u32> {
 }
 
 impl Plan {
-    /// Whether every place found is an event to return.
-    fn is_exact(&self) -> bool {
-        self.occurred.is_none() && !self.query.asks_correlation()
+    fn way(&self) -> Way {
+        if self.backwards { Way::Backward } else { Way::Forward }
     }
 
     fn keeps(&self, event: &RecordedEvent) -> bool {
-        let in_time = self.occurred.as_ref().is_none_or(|times| {
+        self.occurred.as_ref().is_none_or(|times| {
             event.occurred_at().is_some_and(|occurred| times.contains(&micros_of(occurred)))
-        });
-        in_time && (!self.query.asks_correlation() || event.matches(&self.query))
+        })
     }
 }
 
-/// The event at a position, if it is published.
-pub(crate) fn event_at(snapshot: &Snapshot, position: Position) -> Result<Option<RecordedEvent>, Error> {
-    if position == Position::START || position > snapshot.head.position {
-        return Ok(None);
+/// At most `width` ordinals, the first ones of their way.
+fn first_of(ordinals: &Range<u32>, width: u32, way: Way) -> Range<u32> {
+    let Range { start, end } = *ordinals;
+    match way {
+        Way::Forward => start..start.saturating_add(width).min(end),
+        Way::Backward => end.saturating_sub(width).max(start)..end,
     }
-    let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
-    let Some(place) = segment.ordinal(position.get()).and_then(|ordinal| segment.place(ordinal)) else {
-        return Ok(None);
-    };
-    event_of(segment, &place).map(Some)
 }
 
-fn event_of(segment: &Segment, place: &Place) -> Result<RecordedEvent, Error> {
-    let block = segment.file.block(place.frame.clone())?;
-    CheckedFrame::default().event(segment, &block, place)
-}
-
-/// The event with this id, derived or brought along.
-pub(crate) fn event_with(snapshot: &Snapshot, id: EventId) -> Result<Option<RecordedEvent>, Error> {
-    if let Some(event) = event_at(snapshot, id.claimed_position())?
-        && event.derived_id() == id
-    {
-        return Ok(Some(event));
-    }
-    let found = snapshot.segments.iter().find_map(|segment| Some((segment, segment.foreign(id)?)));
-    match found {
-        Some((segment, place)) if segment.position(place.ordinal) <= snapshot.head.position.get() => {
-            event_of(segment, &place).map(Some)
-        }
-        _ => Ok(None),
+/// The part of a window up to and with its `last` ordinal.
+fn between(window: &Range<u32>, last: u32, way: Way) -> Range<u32> {
+    match way {
+        Way::Forward => window.start..last + 1,
+        Way::Backward => last..window.end,
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! Row: store. No logic lives here.
 
+mod ask;
 mod builder;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;

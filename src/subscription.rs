@@ -136,8 +136,8 @@ impl Subscription {
     /// Once everything was handed out: [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned). Else those of reading:
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), [`ErrorKind::Io`](crate::ErrorKind::Io).
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store was opened to read only: it
-    /// does not follow its writer.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store is only what was
+    /// salvaged.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<RecordedEvent>, Error> {
         // Too far away for an instant is for ever.
         self.wait(Instant::now().checked_add(timeout))

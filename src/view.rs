@@ -5,6 +5,7 @@
 //! Invariant: the head is moved only after everything up to it is in the indexes.
 //! Row: view.
 
+mod search;
 mod wake;
 
 use std::ops::Range;
@@ -20,9 +21,9 @@ use crate::format::frame::Frame;
 use crate::index::{Index, Place};
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
-use crate::query::Query;
 use crate::version::{Position, Version};
 
+pub(crate) use search::{Own, first_match};
 use wake::Waiters;
 pub(crate) use wake::{End, Reach, Slot, wake};
 
@@ -141,14 +142,6 @@ impl Segment {
         self.index.read().place_from(ordinal)
     }
 
-    /// The places of matching events in a window of ordinals, in order.
-    pub(crate) fn matching(&self, query: &Query, window: &Range<u32>) -> Vec<Place> {
-        let own = |id: EventId| self.ordinal(id.claimed_position().get());
-        let index = self.index.read();
-        let ordinals = index.matching(query, window, own);
-        ordinals.into_iter().filter_map(|ordinal| index.place(ordinal)).collect()
-    }
-
     /// The ordinals that hold these versions of a stream, and all between them.
     pub(crate) fn window_of(&self, entity: &str, versions: &Range<u64>) -> Range<u32> {
         self.index.read().stream(entity).map_or(0..0, |stream| stream.ordinals_of(versions))
@@ -187,42 +180,12 @@ impl Snapshot {
 
     /// The version of a stream and the position of its last event.
     pub(crate) fn stream_head(&self, entity: &str) -> (Version, Position) {
-        self.segments
-            .iter()
-            .rev()
-            .find_map(|segment| segment.head_of(entity, self.head.position))
-            .unwrap_or_default()
+        self.stream_head_at(entity, self.head.position)
     }
-}
 
-/// The first window of ordinals that a search looks at; each further one is four times as wide.
-const FIRST_WINDOW: u32 = 256;
-
-/// The position of the first event after `after`, up to `up_to`, that a query without a correlation
-/// matches; reads no event.
-pub(crate) fn first_match(
-    segments: &[Arc<Segment>],
-    query: &Query,
-    after: Position,
-    up_to: Position,
-) -> Option<Position> {
-    let first = segments.partition_point(|segment| segment.first_position() <= after.get());
-    segments[first.saturating_sub(1)..].iter().find_map(|segment| {
-        let clip = |position: u64| {
-            segment
-                .ordinal(position.max(segment.first_position()))
-                .unwrap_or(u32::MAX)
-                .min(segment.ordinals_end())
-        };
-        let (mut start, end) = (clip(after.get() + 1), clip(up_to.get() + 1));
-        let mut window = FIRST_WINDOW;
-        while start < end {
-            let next = start.saturating_add(window).min(end);
-            if let Some(place) = segment.matching(query, &(start..next)).first() {
-                return Some(segment.position(place.ordinal).into());
-            }
-            (start, window) = (next, window.saturating_mul(4));
-        }
-        None
-    })
+    /// The same as of `head`, which is not after the snapshot's.
+    pub(crate) fn stream_head_at(&self, entity: &str, head: Position) -> (Version, Position) {
+        let heads = self.segments.iter().rev().find_map(|segment| segment.head_of(entity, head));
+        heads.unwrap_or_default()
+    }
 }

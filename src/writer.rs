@@ -494,8 +494,6 @@ fn unmet_condition(
 }
 
 fn panicked() -> Error {
-    Error::new(
-        ErrorKind::CommitUnknown,
-        "the writer thread panicked; this is a bug in annals, or in the disk it was given",
-    )
+    let text = "the writer thread panicked; this is a bug in annals, or in the disk it was given";
+    Error::new(ErrorKind::CommitUnknown, text)
 }

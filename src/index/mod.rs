@@ -4,30 +4,36 @@
 //! ordinals, an event's number within its segment; an offset table gives each ordinal its place.
 //! Ordinals are positions, counted from the segment's first: without gaps, unless frames were removed
 //! from the segment on purpose. A query
-//! is answered by joining and intersecting lists, one window of ordinals at a time, so that a
+//! is answered by joining and intersecting lists, an ordinal at a time and some at once, so that a
 //! reader holds the index for microseconds and pays for what it takes.
 //! Invariant: ordinals are inserted in order, so every list is sorted.
 //! Row: index.
 
+mod listing;
+mod lists;
+mod names;
 mod numbers;
 mod query;
 mod search;
 #[cfg(test)]
 mod tests;
 
-use std::hash::Hash;
 use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt};
 
 use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::Error;
-use crate::event::EventId;
+use crate::event::{Cause, EventId};
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records, tags};
 use crate::log::segment::SegmentFile;
 
 use numbers::Numbers;
+
+pub(crate) use listing::{Entry, Label, Wanted};
+pub(crate) use lists::Way;
+use names::Names;
 
 /// A segment's index, in memory, while it is written and (until there are sealed indexes) after.
 pub(crate) struct Index {
@@ -39,15 +45,19 @@ pub(crate) struct Index {
     removed: Vec<Range<u32>>,
     /// Where the last frame ends.
     end: u32,
-    entities: HashMap<Box<str>, Stream>,
-    scopes: Postings<Box<str>>,
-    kinds: Postings<Box<str>>,
-    tags: Postings<Box<str>>,
-    correlations: Postings<EventId>,
-    foreign_ids: Postings<EventId>,
+    entities: Names<Stream>,
+    scopes: Names<Vec<u32>>,
+    kinds: Names<Vec<u32>>,
+    tags: Names<Vec<u32>>,
+    correlations: Ids,
+    foreign_ids: Ids,
+    /// The events that name an event as their cause, by that event's id.
+    causes: Ids,
+    /// The events whose cause is the one before them in their stream.
+    followers: Vec<u32>,
 }
 
-type Postings<K> = HashMap<K, Vec<u32>>;
+type Ids = HashMap<EventId, Vec<u32>>;
 
 /// The events of one entity in this segment.
 pub(crate) struct Stream {
@@ -71,12 +81,14 @@ impl Index {
             offsets: Vec::new(),
             removed: Vec::new(),
             end: start,
-            entities: HashMap::new(),
-            scopes: HashMap::new(),
-            kinds: HashMap::new(),
-            tags: HashMap::new(),
+            entities: Names::new(),
+            scopes: Names::new(),
+            kinds: Names::new(),
+            tags: Names::new(),
             correlations: HashMap::new(),
             foreign_ids: HashMap::new(),
+            causes: HashMap::new(),
+            followers: Vec::new(),
         }
     }
 
@@ -107,17 +119,27 @@ impl Index {
             self.removed.push(self.end..offset);
         }
         let first = header.position_offset();
+        let id_at = |index: u16| {
+            let ordinal = u64::from(first) + u64::from(index);
+            let position = segment.header.id.first_position + ordinal;
+            EventId::derive(header.recorded_at(), position.into(), &header.chain())
+        };
         for (ordinal, (index, record)) in (first..).zip(records(frame.body, header.events()).enumerate()) {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
             self.ordinals.push(ordinal.into());
             self.offsets.push(offset);
             self.insert_terms(ordinal, header.version(index), &record);
+            match record.cause() {
+                None => {}
+                Some(Cause::Event(id)) => push(&mut self.causes, &id, ordinal),
+                Some(Cause::InAppend(index)) => push(&mut self.causes, &id_at(index), ordinal),
+                Some(Cause::PreviousInStream) => self.followers.push(ordinal),
+            }
         }
         // Events of one append that name no correlation share the first one's id. A lone event is
         // found by its own id without a list.
         if header.events() > 1 {
-            let position = segment.header.id.first_position + u64::from(first);
-            let shared = EventId::derive(header.recorded_at(), position.into(), &header.chain());
+            let shared = id_at(0);
             let own = records(frame.body, header.events())
                 .map(|record| record.is_ok_and(|record| record.correlation().is_some()));
             for (ordinal, _) in (first..).zip(own).filter(|(_, own)| !own) {
@@ -135,7 +157,7 @@ impl Index {
             None => {
                 let mut stream = Stream { versions: Numbers::default(), ordinals: Vec::new() };
                 stream.push(version, ordinal);
-                self.entities.insert(entity.into(), stream);
+                self.entities.insert(entity, stream);
             }
         }
         let scope = match record.scope() {
@@ -179,6 +201,16 @@ impl Index {
         self.entities.get(entity)
     }
 
+    /// The events that name this id as their cause.
+    pub(crate) fn effects(&self, id: EventId) -> &[u32] {
+        self.causes.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether an event's cause is the one before it in its stream.
+    pub(crate) fn is_follower(&self, ordinal: u32) -> bool {
+        self.followers.binary_search(&ordinal).is_ok()
+    }
+
     /// The first event that brought this id along.
     pub(crate) fn foreign(&self, id: EventId) -> Option<u32> {
         self.foreign_ids.get(&id)?.first().copied()
@@ -212,14 +244,14 @@ fn narrow(ordinal: u64) -> u32 {
     u32::try_from(ordinal).expect("ordinals fit 32 bits")
 }
 
-fn push_name(postings: &mut Postings<Box<str>>, name: &str, ordinal: u32) {
+fn push_name(postings: &mut Names<Vec<u32>>, name: &str, ordinal: u32) {
     match postings.get_mut(name) {
         Some(list) if list.last() == Some(&ordinal) => {}
         Some(list) => list.push(ordinal),
-        None => drop(postings.insert(name.into(), vec![ordinal])),
+        None => postings.insert(name, vec![ordinal]),
     }
 }
 
-fn push<K: Eq + Hash + Copy>(postings: &mut Postings<K>, key: &K, ordinal: u32) {
-    postings.entry(*key).or_default().push(ordinal);
+fn push(postings: &mut Ids, id: &EventId, ordinal: u32) {
+    postings.entry(*id).or_default().push(ordinal);
 }

@@ -13,3 +13,14 @@ pub(super) fn beyond<T>(list: &[T], holds: impl Fn(&T) -> bool) -> usize {
     }
     list[..list.len().min(step + 1)].partition_point(holds)
 }
+
+/// How many trailing items fulfil `holds`, which no earlier item does once one does not.
+pub(super) fn beyond_back<T>(list: &[T], holds: impl Fn(&T) -> bool) -> usize {
+    let from_end = |step: usize| list.len().checked_sub(step + 1).map(|at| &list[at]);
+    let mut step = 1;
+    while from_end(step).is_some_and(&holds) {
+        step *= 2;
+    }
+    let start = list.len().saturating_sub(step + 1);
+    list.len() - start - list[start..].partition_point(|item| !holds(item))
+}

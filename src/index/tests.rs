@@ -216,7 +216,15 @@ fn queries_agree_with_a_naive_filter() {
             let inside = events.iter().filter(|event| window.contains(&event.ordinal));
             let right: Vec<u32> = inside.filter(is_right).map(|event| event.ordinal).collect();
             let query = Query { items: items.clone() };
-            assert_eq!(index.matching(&query, &window, |_| own), right, "{items:?} in {window:?}");
+            let mut ways = [Way::Forward, Way::Backward].map(|way| {
+                let matches = index.matching(&query, &window, way, |_| own);
+                matches.filter(|ordinal| index.place(*ordinal).is_some()).collect::<Vec<_>>()
+            });
+            assert_eq!(ways[0], right, "{items:?} in {window:?}");
+            ways[1].reverse();
+            assert_eq!(ways[1], right, "{items:?} in {window:?}, backwards");
+            assert_eq!(index.exists(&query, &window, |_| own), !right.is_empty(), "{items:?} in {window:?}");
+            assert_eq!(index.count(&query, &window, |_| own), u64::try_from(right.len()).unwrap());
             found += right.len();
         }
     }
@@ -264,5 +272,41 @@ fn check_streams(random: &mut Random, index: &Index, events: &[Known]) {
             let right = first.zip(last).map_or(0..0, |(first, last)| first.1..last.1 + 1);
             assert_eq!(stream.ordinals_of(&versions), right, "{entity} {versions:?}");
         }
+    }
+}
+
+#[test]
+fn names_of_the_store_are_not_listed() {
+    let (segment, mut index) = (segment(), Index::new(144));
+    let known = |entity, tags| Known {
+        entity,
+        version: 1,
+        scope: "$scope",
+        kind: "$kind",
+        tags,
+        correlation: None,
+        foreign_id: None,
+        frame: 0..0,
+        ordinal: 0,
+    };
+    let events =
+        [known("$consumer/a", vec!["$", "a"]), known("#first", vec!["$t"]), known("b", vec!["%last", "a"])];
+    index.insert(&segment, 144, &Frame::known(&encode(&segment, 144, 0, &events, 0))).unwrap();
+    let listed = |label, prefix: &str, most| {
+        let wanted = Wanted { label, prefix: prefix.to_owned(), after: None };
+        let entries = index.listed(&wanted, &(0..3), most);
+        entries.into_iter().map(|entry| (entry.name, entry.events)).collect::<Vec<_>>()
+    };
+    let table = [
+        (Label::Entity, "", 9, &[("#first", 1), ("b", 1)][..]),
+        (Label::Entity, "", 1, &[("#first", 1)]),
+        (Label::Entity, "$", 9, &[]),
+        (Label::Scope, "", 9, &[]),
+        (Label::Kind, "$kind", 9, &[]),
+        (Label::Tag, "", 9, &[("%last", 1), ("a", 2)]),
+    ];
+    for (label, prefix, most, right) in table {
+        let right: Vec<_> = right.iter().map(|(name, events)| ((*name).to_owned(), *events)).collect();
+        assert_eq!(listed(label, prefix, most), right, "{label:?} with {prefix:?}, {most}");
     }
 }

@@ -159,19 +159,19 @@ fn notifications_end_as_the_store_does() {
     }
 }
 
-/// A store that ended, or only reads, says so.
+/// A store that ended, or of which only the remains are read, says so.
 #[test]
 fn what_cannot_be_followed_says_why() {
     let (disk, store) = three();
     let closed = store.clone();
     store.close().unwrap();
-    let read_only = Store::on(disk.clone()).open_read_only().unwrap();
+    let salvaged = Store::on(disk.clone()).salvage().unwrap();
     let poisoned = Store::on(disk.clone()).open().unwrap();
     disk.gate().set_behind(Behind::Fail);
     assert_eq!(kind_of(poisoned.append("e", &Raw("k", &()))), ErrorKind::CommitUnknown);
     let table = [
         ("closed", &closed, 0, ErrorKind::Closed),
-        ("opened to read", &read_only, 0, ErrorKind::Invalid),
+        ("salvaged", &salvaged, 0, ErrorKind::Invalid),
         ("poisoned", &poisoned, 3, ErrorKind::Poisoned),
     ];
     for (name, store, events, kind) in table {

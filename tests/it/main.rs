@@ -6,6 +6,7 @@ mod sim_support;
 mod support; // the scenario language, payloads, seeded random numbers, the tally // seeds, planned appends and whole groups for the tests on simulated disks
 
 mod append; // versions, every expected version, keys, several entities, limits
+mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod close; // close and drop in every order, handles, tickets
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
@@ -23,6 +24,7 @@ mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
+mod queries; // counts, last and exists, windows both ways, listings of names
 mod racing; // a writer comes while a read-only open is looking
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer

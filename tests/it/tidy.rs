@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 34] = [
+const LAYERS: [&str; 37] = [
     // words
     "version",
     "id",
@@ -43,6 +43,9 @@ const LAYERS: [&str; 34] = [
     "writer",
     // reading
     "reader",
+    "listing",
+    "causes",
+    "story",
     "head",
     "ticket",
     "subscription",

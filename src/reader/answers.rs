@@ -1,0 +1,70 @@
+//! Answers that need no events, or one: how many, whether any, which is the newest.
+//!
+//! The index answers, up to the head of the snapshot. Only whether a lone event is its own
+//! correlation is not in the index; that one event is read.
+//! Row: reader.
+
+use std::ops::Range;
+
+use crate::error::Error;
+use crate::index::Way;
+use crate::query::Query;
+use crate::recorded::RecordedEvent;
+use crate::version::Position;
+use crate::view::{Own, Snapshot};
+
+use super::event_at;
+
+/// Which of the query's correlations find an event in `positions` by its own id.
+pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) -> Result<Own, Error> {
+    let mut own = Own::new();
+    for id in query.items.iter().filter_map(|item| item.correlation) {
+        let position = id.claimed_position();
+        if !positions.contains(&position.get()) || own.iter().any(|(known, _)| *known == id) {
+            continue;
+        }
+        let Some(segment) = snapshot.segment_of(position) else { continue };
+        let is_known = segment.correlates(id, position);
+        if !is_known
+            && event_at(snapshot, position)?.is_some_and(|event| event.matches(&Query::correlation(id)))
+        {
+            own.push((id, position));
+        }
+    }
+    Ok(own)
+}
+
+/// How many published events match.
+pub(crate) fn count(snapshot: &Snapshot, query: &Query) -> Result<u64, Error> {
+    let positions = snapshot.positions();
+    let own = own(snapshot, query, &positions)?;
+    let counts =
+        snapshot.segments.iter().map(|segment| segment.count(query, &own, &segment.clip(&positions)));
+    Ok(counts.sum())
+}
+
+/// Whether any published event matches.
+pub(crate) fn exists(snapshot: &Snapshot, query: &Query) -> Result<bool, Error> {
+    let positions = snapshot.positions();
+    let own = own(snapshot, query, &positions)?;
+    let mut segments = snapshot.segments.iter().rev();
+    Ok(segments.any(|segment| segment.exists(query, &own, &segment.clip(&positions))))
+}
+
+/// The newest published event that matches.
+pub(crate) fn last(snapshot: &Snapshot, query: &Query) -> Result<Option<RecordedEvent>, Error> {
+    match newest(snapshot, query)? {
+        Some(position) => event_at(snapshot, position),
+        None => Ok(None),
+    }
+}
+
+/// The position of the newest published event that matches.
+fn newest(snapshot: &Snapshot, query: &Query) -> Result<Option<Position>, Error> {
+    let positions = snapshot.positions();
+    let own = own(snapshot, query, &positions)?;
+    Ok(snapshot.segments.iter().rev().find_map(|segment| {
+        let found = segment.matching(query, &own, &segment.clip(&positions), Way::Backward, 1);
+        Some(segment.position(found.first()?.ordinal).into())
+    }))
+}
