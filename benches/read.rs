@@ -10,7 +10,7 @@ mod support;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use annals::{Error, EventId, Position, Query, Read, RecordedEvent, Store};
+use annals::{Error, EventId, Position, Query, RecordedEvent, Store};
 use serde_json::json;
 use support::latency::Latency;
 use support::options::Options;
@@ -80,8 +80,9 @@ impl<'a> Stored<'a> {
         let ids = self.ids()?;
         Ok(vec![
             cell("replay/raw", None, move || self.replay(raw)),
-            cell("replay/decoded", Some(decoded), move || self.replay(owned)),
+            cell("replay/decoded", None, move || self.replay(owned)),
             cell("replay/decoded-borrowed", None, move || self.replay(borrowed)),
+            cell("replay/decoded-read-ahead", Some(decoded), move || self.replay_ahead()),
             cell("replay/decoded-by-2-threads", None, move || self.replay_in_halves()),
             cell("decode-without-store", None, move || self.decode()),
             self.stream("stream/raw", raw),
@@ -98,30 +99,35 @@ impl<'a> Stored<'a> {
 
     /// Reads everything, again and again until the time is up.
     fn replay(&self, look: fn(&RecordedEvent) -> Result<(), Error>) -> Result<Figures, Error> {
+        self.again_and_again(|| each(self.store.read(Query::all()), look))
+    }
+
+    fn again_and_again(&self, replay: impl Fn() -> Result<u64, Error>) -> Result<Figures, Error> {
         let began = Instant::now();
         let mut events = 0;
         while events == 0 || began.elapsed() < self.time {
-            events += each(self.store.read(Query::all()), look)?;
+            events += replay()?;
         }
         assert!(events.is_multiple_of(self.events), "a replay sees every event");
         Ok(vec![("events_per_s", float(events) / began.elapsed().as_secs_f64())])
+    }
+
+    /// One thread decodes everything, while another one reads ahead.
+    fn replay_ahead(&self) -> Result<Figures, Error> {
+        self.again_and_again(|| each(self.store.read(Query::all()).read_ahead(), owned))
     }
 
     /// Two threads read and decode one half each, again and again until the time is up.
     fn replay_in_halves(&self) -> Result<Figures, Error> {
         let half = self.events / 2;
         let read = || self.store.read(Query::all());
-        let began = Instant::now();
-        let mut events = 0;
-        while events == 0 || began.elapsed() < self.time {
-            events += std::thread::scope(|scope| {
+        self.again_and_again(|| {
+            std::thread::scope(|scope| {
                 let first = scope.spawn(|| each(read().limit(half), owned));
                 let second = each(read().after(Position::from(half)), owned)?;
-                Ok::<_, Error>(first.join().expect("the other half does not panic")? + second)
-            })?;
-        }
-        assert!(events.is_multiple_of(self.events), "both halves together are every event");
-        Ok(vec![("events_per_s", float(events) / began.elapsed().as_secs_f64())])
+                Ok(first.join().expect("the other half does not panic")? + second)
+            })
+        })
     }
 
     /// Decodes as many payloads as a replay does, but from memory: what no store could be faster than.
@@ -184,7 +190,10 @@ impl<'a> Stored<'a> {
 }
 
 /// Looks at every event of a read, and counts them.
-fn each(read: Read, look: impl Fn(&RecordedEvent) -> Result<(), Error>) -> Result<u64, Error> {
+fn each(
+    read: impl Iterator<Item = Result<RecordedEvent, Error>>,
+    look: impl Fn(&RecordedEvent) -> Result<(), Error>,
+) -> Result<u64, Error> {
     let mut events = 0;
     for event in read {
         look(&event?)?;

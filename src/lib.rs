@@ -197,7 +197,7 @@ pub use crate::{
     notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     query::Query,
-    reader::Read,
+    reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,
     report::{Break, Cut, OpenProgress, OpenReport, Stats, VerifyReport, WriterState},

@@ -195,6 +195,11 @@ impl RecordedEvent {
         matches(query, &self.record(), || self.correlation())
     }
 
+    /// Whether both were read in one go.
+    pub(crate) fn shares_block_with(&self, other: &RecordedEvent) -> bool {
+        Arc::ptr_eq(&self.block, &other.block)
+    }
+
     /// The id the store gave it, whether or not it brought one along.
     pub(crate) fn derived_id(&self) -> EventId {
         self.id_at(self.index)

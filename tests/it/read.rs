@@ -566,3 +566,45 @@ fn a_long_read_goes_on_while_segments_are_added() {
     });
     assert!(seen.into_iter().eq(1..=100));
 }
+
+/// Reading ahead gives what reading gives, also where it ends early, in an error, or unread.
+#[test]
+fn reading_ahead_reads_the_same() {
+    let store = Store::on(MemDisk::new()).segment_bytes_max(20_000).open().unwrap();
+    for number in 0..40 {
+        let events = (0..100).fold(Append::to(format!("e:{}", number % 7)), |append, event| {
+            append.event(&Raw(if event % 3 == 0 { "a" } else { "b" }, &event))
+        });
+        events.commit(&store).unwrap();
+    }
+    let reads: [fn(&Store) -> annals::Read; 5] = [
+        |store| store.read(Query::all()),
+        |store| store.read(Query::all().kind("a")).backwards(),
+        |store| store.stream("e:3").versions(5..170),
+        |store| store.read(Query::all()).after(Position::from(1_000)).limit(1_500),
+        |store| store.read(Query::entity("nobody")),
+    ];
+    for read in reads {
+        let seen = |items: &mut dyn Iterator<Item = Result<annals::RecordedEvent, annals::Error>>| {
+            items.map(|event| event.unwrap().position().get()).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(&mut read(&store).read_ahead()), seen(&mut read(&store)));
+    }
+    // Dropped before the end, and before the beginning.
+    for taken in [0, 1, 700] {
+        let mut ahead = store.read(Query::all()).read_ahead();
+        assert_eq!(ahead.by_ref().take(taken).count(), taken);
+        drop(ahead);
+    }
+    let mut refused = store.read(Query::all()).versions(1..).read_ahead();
+    assert_eq!(kind_of(refused.next().unwrap()), annals::ErrorKind::Invalid);
+    assert!(refused.next().is_none() && refused.next().is_none());
+    let mut after_close = store.read(Query::all()).read_ahead();
+    assert_eq!(after_close.next().unwrap().unwrap().position().get(), 1);
+    let late = store.read(Query::all()).read_ahead();
+    store.clone().close().unwrap();
+    assert_eq!(after_close.count(), 3_999, "a read that began goes on");
+    // A read knows its store from when it was made.
+    assert_eq!(late.filter(Result::is_ok).count(), 4_000);
+    assert_eq!(kind_of(store.read(Query::all()).read_ahead().next().unwrap()), annals::ErrorKind::Closed);
+}
