@@ -10,7 +10,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -328,11 +328,17 @@ impl Append {
             resolved: Position::START,
             unmet: None,
             durability: draft.durability,
+            encoded_at: is_sample(&body).then(Instant::now),
             body_checksum: checksum(&[&body]),
             content: body_content(&contents),
             body,
         })
     }
+}
+
+/// One append in sixteen, by its first random byte.
+fn is_sample(body: &[u8]) -> bool {
+    body.get(record::salt_place(body, 0).start).is_some_and(|random| *random < 16)
 }
 
 /// Up to this many targets are searched one by one.
@@ -473,6 +479,8 @@ pub(crate) struct Request {
     pub(crate) resolved: Position,
     pub(crate) unmet: Option<FailedCondition>,
     pub(crate) durability: Option<Durability>,
+    /// When it was encoded, of one in sixteen: a look at the clock costs as much as a good part of encoding.
+    pub(crate) encoded_at: Option<Instant>,
     pub(crate) body: Vec<u8>,
     pub(crate) body_checksum: u32,
     pub(crate) content: Hash,

@@ -2,9 +2,31 @@
 //!
 //! Row: append.
 
+#[cfg(feature = "metrics")]
+mod facade;
+
 use std::time::Duration;
 
 use crate::report::Stats;
+
+#[cfg(feature = "metrics")]
+use facade::Metrics;
+
+/// Without the feature `metrics` nobody outside is told.
+#[cfg(not(feature = "metrics"))]
+#[derive(Clone, Default)]
+struct Metrics;
+
+#[cfg(not(feature = "metrics"))]
+impl Metrics {
+    fn new(_: [u8; 16]) -> Metrics {
+        Metrics
+    }
+
+    fn accepted(&self, _: &Accepted) {}
+
+    fn synced(&self, _: Duration) {}
+}
 
 /// Since opening.
 #[derive(Clone, Default)]
@@ -13,13 +35,47 @@ pub(crate) struct Counters {
     pub(crate) appends: u64,
     pub(crate) events: u64,
     pub(crate) entities: usize,
+    /// Of the events accepted, as records; and everything handed to the disk.
+    pub(crate) event_bytes: u64,
+    pub(crate) bytes_written: u64,
     pub(crate) syncs: Histogram,
+    /// From encoding to being answered.
+    pub(crate) latencies: Histogram,
     /// Notifications sent, and those that did not fit; in events, per receiver.
     pub(crate) notified: u64,
     pub(crate) missed: u64,
+    metrics: Metrics,
+}
+
+/// What a group adds to the counters.
+#[derive(Default)]
+pub(crate) struct Accepted {
+    pub(crate) appends: u64,
+    pub(crate) events: u64,
+    pub(crate) event_bytes: u64,
+    /// Of those that were sampled.
+    pub(crate) latencies: Vec<Duration>,
 }
 
 impl Counters {
+    pub(crate) fn new(store_id: [u8; 16], entities: usize) -> Counters {
+        let metrics = Metrics::new(store_id);
+        Counters { entities, metrics, ..Counters::default() }
+    }
+
+    pub(crate) fn accepted(&mut self, accepted: &Accepted) {
+        self.appends += accepted.appends;
+        self.events += accepted.events;
+        self.event_bytes += accepted.event_bytes;
+        accepted.latencies.iter().for_each(|time| self.latencies.record(*time));
+        self.metrics.accepted(accepted);
+    }
+
+    pub(crate) fn synced(&mut self, time: Duration) {
+        self.syncs.record(time);
+        self.metrics.synced(time);
+    }
+
     pub(crate) fn fill(&self, stats: &mut Stats) {
         stats.groups = self.groups;
         stats.appends = self.appends;
@@ -31,6 +87,11 @@ impl Counters {
         stats.sync_p50 = self.syncs.quantile(50);
         stats.sync_p99 = self.syncs.quantile(99);
         stats.sync_max = self.syncs.max;
+        stats.event_bytes = self.event_bytes;
+        stats.bytes_written = self.bytes_written;
+        stats.append_p50 = self.latencies.quantile(50);
+        stats.append_p99 = self.latencies.quantile(99);
+        stats.append_max = self.latencies.max;
     }
 }
 

@@ -6,7 +6,6 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,8 @@ pub(crate) struct Engine {
     listeners: Arc<Listeners>,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
-    options: Options,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: Options,
     queue: Arc<Queue>,
     salts: Salts,
     counters: Arc<Mutex<Counters>>,
@@ -62,12 +62,12 @@ impl Engine {
         let view = Arc::new(View::new(segments, Point::from(log.written())));
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
-        let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::default())));
-        counters.lock().entities = ledger.entities();
+        let (queue, counters) =
+            (Arc::new(queue), Arc::new(Mutex::new(Counters::new(store_id, ledger.entities()))));
         let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
         let listeners = Arc::<Listeners>::default();
         let writer = Writer {
-            disk,
+            disk: disk.clone(),
             options: options.clone(),
             log,
             ledger,
@@ -91,6 +91,7 @@ impl Engine {
             listeners,
             store_id,
             report,
+            disk,
             options,
             queue,
             salts: Salts::new(salt),
@@ -106,17 +107,18 @@ impl Engine {
     pub(crate) fn to_read(disk: Arc<dyn Disk>, loaded: Readable, options: Options) -> Engine {
         let Readable { entities, segments, head, store_id, report, end } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
-        let counters = Counters { entities, ..Counters::default() };
+        let counters = Counters::new(store_id, entities);
         let (view, listeners) = (Arc::new(View::new(segments, head)), Arc::<Listeners>::default());
         let follower = end.map(|end| {
             let (view, listeners) = (view.clone(), listeners.clone());
-            Arc::new(Follower::new(disk, view, listeners, store_id, options.follow_every, end))
+            Arc::new(Follower::new(disk.clone(), view, listeners, store_id, options.follow_every, end))
         });
         Engine {
             view,
             listeners,
             store_id,
             report,
+            disk,
             options,
             queue: Arc::new(queue),
             salts: Salts::new([0; 32]),
@@ -234,7 +236,8 @@ impl Engine {
             queue_bytes,
             head: snapshot.head.position,
             durable_head: snapshot.durable.position,
-            subscriptions: self.view.subscriptions.load(Ordering::Relaxed),
+            subscriptions: self.view.followers().len(),
+            subscription_lags: self.view.followers(),
             notification_receivers: self.listeners.count(),
             ..Stats::default()
         };

@@ -200,7 +200,10 @@ pub use crate::{
     reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,
-    report::{Break, Cut, OpenProgress, OpenReport, Stats, VerifyReport, WriterState},
+    report::{
+        Break, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag, VerifyReport,
+        WriterState,
+    },
     store::{Builder, Store},
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},

@@ -171,8 +171,22 @@ pub struct Stats {
     pub sync_p99: Duration,
     /// The slowest sync.
     pub sync_max: Duration,
+    /// The median time of an append, from being encoded to being answered, the queue included; zero before
+    /// the first. One append in sixteen is timed.
+    pub append_p50: Duration,
+    /// Of a hundred appends, the second slowest.
+    pub append_p99: Duration,
+    /// The slowest append that was timed.
+    pub append_max: Duration,
+    /// Bytes of the events accepted: names, metadata, payload, as they are stored.
+    pub event_bytes: u64,
+    /// Bytes handed to the disk: events, frames, zeros ahead, MARK, MANIFEST. See
+    /// [`Stats::write_amplification`].
+    pub bytes_written: u64,
     /// Subscriptions there are just now.
     pub subscriptions: usize,
+    /// How far each of them is behind.
+    pub subscription_lags: Vec<SubscriptionLag>,
     /// Receivers of notifications there are just now.
     pub notification_receivers: usize,
     /// Events that notifications told of, counted once per receiver.
@@ -186,6 +200,17 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// How many bytes were handed to the disk for each byte of an event; 0 before the first. Small appends
+    /// and synced ones cost most: each sync writes 128 bytes of MARK, each frame has a header of 80.
+    #[must_use]
+    pub fn write_amplification(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        match self.event_bytes {
+            0 => 0.0,
+            bytes => self.bytes_written as f64 / bytes as f64,
+        }
+    }
+
     /// How many events shared a write on average; 0 before the first group.
     #[must_use]
     pub fn events_per_group(&self) -> f64 {
@@ -195,6 +220,67 @@ impl Stats {
             groups => self.events_appended as f64 / groups as f64,
         }
     }
+}
+
+/// Where everything of a store lives, and why; see [`Store::describe`](crate::Store::describe).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Description {
+    /// The directory, or what else the store is on.
+    pub place: String,
+    /// The store's id, as a UUID.
+    pub store_id: String,
+    /// The newest readable position.
+    pub head: Position,
+    /// The newest position that survives a power cut.
+    pub durable_head: Position,
+    /// What can be known of the writer.
+    pub writer: WriterState,
+    /// Files and directories, as they are just now.
+    pub parts: Vec<Part>,
+    /// The options in force, by the names of the [`Builder`](crate::Builder)'s methods.
+    pub options: Vec<(&'static str, String)>,
+}
+
+/// A file or directory of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Part {
+    /// Its name in the store's directory.
+    pub name: String,
+    /// How many files it is.
+    pub files: usize,
+    /// How many bytes they have, zeros ahead included.
+    pub bytes: u64,
+    /// What it is for, and what may be done with it.
+    pub why: &'static str,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Description { place, store_id, head, durable_head, writer, .. } = self;
+        writeln!(f, "store {store_id} in {place}")?;
+        writeln!(f, "head {head}, durable up to {durable_head}, writer: {writer:?}")?;
+        for Part { name, files, bytes, why } in &self.parts {
+            writeln!(f, "  {name:<12} {files:>5} files {bytes:>13} bytes  {why}")?;
+        }
+        for (name, value) in &self.options {
+            writeln!(f, "  {name} = {value}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How far a subscription is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionLag {
+    /// What it asks for, for people.
+    pub query: String,
+    /// Up to where it has seen everything.
+    pub position: Position,
+    /// How many positions the head is ahead of that; not all of them need match.
+    pub behind: u64,
 }
 
 /// What verifying a store found.

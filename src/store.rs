@@ -18,12 +18,13 @@ use crate::error::Error;
 use crate::event::{EventData, EventId};
 use crate::head::Head;
 use crate::notification::Notifications;
+use crate::ops::describe::describe;
 use crate::ops::verify;
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::receipt::Appended;
 use crate::recorded::RecordedEvent;
-use crate::report::{OpenReport, Stats, VerifyReport, WriterState};
+use crate::report::{Description, OpenReport, Stats, VerifyReport, WriterState};
 use crate::subscription::Subscription;
 use crate::ticket::Ticket;
 use crate::version::{Position, Version};
@@ -220,6 +221,23 @@ impl Store {
     #[must_use]
     pub fn open_report(&self) -> &OpenReport {
         &self.engine.report
+    }
+
+    /// Where everything lives and why: files, sizes, options. For people; print it.
+    ///
+    /// ```
+    /// let store = annals::Store::in_memory()?;
+    /// let description = store.describe()?;
+    /// assert!(description.parts.iter().any(|part| part.name == "segments" && part.files == 1));
+    /// println!("{description}");
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    pub fn describe(&self) -> Result<Description, Error> {
+        describe(&self.engine)
     }
 
     /// Counters.

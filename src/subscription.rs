@@ -10,7 +10,6 @@ use std::future::Future;
 use std::iter::FusedIterator;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use crate::query::Query;
 use crate::reader::Read;
 use crate::recorded::RecordedEvent;
 use crate::version::Position;
-use crate::view::{End, Reach, Slot, View};
+use crate::view::{Cursor, End, Reach, Slot, View};
 
 /// The events a query matches, those that are there and those that come: each once, in order.
 ///
@@ -53,6 +52,8 @@ pub struct Subscription {
     /// The read at hand goes up to here; `None` if it is through.
     reading_to: Option<Position>,
     cursor: Position,
+    /// The cursor as others see it.
+    shown: Option<Arc<Cursor>>,
     /// Of the waker that was registered last.
     slot: Option<Slot>,
     has_ended: bool,
@@ -66,10 +67,9 @@ enum Step {
 
 impl Subscription {
     pub(crate) fn new(view: Result<Arc<View>, Error>, query: Query) -> Subscription {
-        if let Ok(view) = &view {
-            view.subscriptions.fetch_add(1, Ordering::Relaxed);
-        }
+        let shown = view.as_ref().ok().map(|view| view.add_follower(query.to_string()));
         Subscription {
+            shown,
             read: Read::new(view.clone(), query),
             view,
             reach: Reach::Published,
@@ -84,7 +84,7 @@ impl Subscription {
     /// beyond the head are left out when they come.
     pub fn after(mut self, position: Position) -> Subscription {
         self.reading_to = None;
-        self.cursor = position;
+        self.move_to(position);
         self
     }
 
@@ -228,7 +228,7 @@ impl Subscription {
             if let Some(up_to) = self.reading_to {
                 match self.read.next() {
                     Some(Ok(event)) => {
-                        self.cursor = event.position();
+                        self.move_to(event.position());
                         return Ok(Step::Event(event));
                     }
                     Some(Err(error)) => {
@@ -237,13 +237,20 @@ impl Subscription {
                     }
                     None => {
                         self.reading_to = None;
-                        self.cursor = self.cursor.max(up_to);
+                        self.move_to(self.cursor.max(up_to));
                     }
                 }
             }
             if let Some(nothing) = self.look_ahead()? {
                 return Ok(nothing);
             }
+        }
+    }
+
+    fn move_to(&mut self, position: Position) {
+        self.cursor = position;
+        if let Some(shown) = &self.shown {
+            shown.set(position);
         }
     }
 
@@ -297,11 +304,8 @@ impl FusedIterator for Subscription {}
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Ok(view) = &self.view {
-            view.subscriptions.fetch_sub(1, Ordering::Relaxed);
-            if let Some(slot) = self.slot {
-                view.forget(slot);
-            }
+        if let (Ok(view), Some(slot)) = (&self.view, self.slot) {
+            view.forget(slot);
         }
     }
 }

@@ -5,12 +5,12 @@
 //! Invariant: the head is moved only after everything up to it is in the indexes.
 //! Row: view.
 
+mod cursors;
 mod search;
 mod wake;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use parking_lot::RwLock;
 
@@ -23,6 +23,8 @@ use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
 use crate::version::{Position, Version};
 
+pub(crate) use cursors::Cursor;
+use cursors::Cursors;
 pub(crate) use search::{Own, first_match};
 use wake::Waiters;
 pub(crate) use wake::{End, Reach, Slot, wake};
@@ -49,8 +51,7 @@ impl From<&Tip> for Point {
 pub(crate) struct View {
     published: RwLock<Snapshot>,
     waiters: Waiters,
-    /// How many subscriptions there are; for people.
-    pub(crate) subscriptions: AtomicUsize,
+    cursors: Cursors,
 }
 
 /// One consistent state of the view.
@@ -67,7 +68,7 @@ impl View {
         View {
             published: RwLock::new(Snapshot { segments: Arc::new(segments), head, durable: head }),
             waiters: Waiters::default(),
-            subscriptions: AtomicUsize::new(0),
+            cursors: Cursors::default(),
         }
     }
 

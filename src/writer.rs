@@ -33,7 +33,7 @@ use crate::resolve::unmet;
 use crate::version::Position;
 use crate::view::{End, Point, Segment, View};
 
-use waiting::{Asker, Refusal, Waiting, staged};
+use waiting::{Asker, Refusal, Waiting, accepted, staged};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
@@ -375,7 +375,7 @@ impl Writer {
         if self.state.must_sync && self.log.has_unsynced() {
             let started = Instant::now();
             self.log.sync()?;
-            self.counters.lock().syncs.record(started.elapsed());
+            self.counters.lock().synced(started.elapsed());
         }
         if !self.log.has_unsynced() {
             self.state.flush_by = None;
@@ -434,14 +434,11 @@ impl Writer {
     }
 
     fn count(&self, waiting: &[Waiting]) {
+        let accepted = accepted(waiting);
         let mut counters = self.counters.lock();
-        for waiting in waiting {
-            if let Waiting::Accepted { receipt, .. } = waiting {
-                counters.appends += 1;
-                counters.events += u64::try_from(receipt.events()).expect("at most 65,535");
-            }
-        }
+        counters.accepted(&accepted);
         counters.entities = self.ledger.entities();
+        counters.bytes_written = self.log.bytes_written();
     }
 
     /// Takes note of a failure, and forgets what it undid.

@@ -92,6 +92,10 @@ impl Disk for MemDisk {
         Ok(*self.locked.lock())
     }
 
+    fn place(&self) -> String {
+        "memory, gone with the process".to_owned()
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }

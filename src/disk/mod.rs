@@ -104,6 +104,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Whatever keeps the medium from having any.
     fn random(&self) -> io::Result<[u8; 32]>;
 
+    /// Where this is, for people.
+    fn place(&self) -> String {
+        "a disk of its own kind".to_owned()
+    }
+
     /// Whether writing over zeros is cheaper here than making a file longer, so that the writer
     /// should keep zeros ahead of the log's end.
     fn wants_zeros(&self) -> bool {

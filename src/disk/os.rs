@@ -307,6 +307,10 @@ impl Disk for OsDisk {
         }
     }
 
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let found = rustix::fs::fstatvfs(&self.directory)?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))

@@ -24,19 +24,20 @@ impl ManifestFile {
         ManifestFile { manifest, digest }
     }
 
-    /// Lists further sealed segments. Refused if there is no space; the old file stands then.
+    /// Lists further sealed segments, and says how many bytes the file has now. Refused if there is no
+    /// space; the old file stands then.
     pub(crate) fn add(
         &mut self,
         disk: &dyn Disk,
         sealed: impl Iterator<Item = SealedSegment>,
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         self.manifest.sealed.extend(sealed);
         let next =
             Manifest { sequence: self.manifest.sequence + 1, previous: self.digest, ..self.manifest.clone() };
         let (bytes, digest) = next.write();
         replace(disk, &bytes)?;
         (self.manifest, self.digest) = (next, digest);
-        Ok(())
+        Ok(u64::try_from(bytes.len()).expect("a length fits 64 bits"))
     }
 }
 

@@ -25,6 +25,7 @@ use crate::disk::{Disk, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::chain::{Assigned, Hash, extended_content, link};
 use crate::format::frame::{Frame, Header, NewHeader};
+use crate::format::mark::SLOT;
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 
@@ -85,6 +86,8 @@ pub(crate) struct Log {
     zeros_end: u64,
     /// The staged frames' bytes, and behind a write those written last.
     buffer: Vec<u8>,
+    /// Everything handed to the disk since opening.
+    bytes_written: u64,
 }
 
 impl Log {
@@ -128,6 +131,7 @@ impl Log {
             durable: tip,
             zeros_end,
             buffer: Vec::new(),
+            bytes_written: 0,
         };
         if !appendable {
             log.write_mark(false).map_err(Failure::into_error)?;
@@ -149,6 +153,11 @@ impl Log {
 
     pub(crate) fn durable(&self) -> &Tip {
         &self.durable
+    }
+
+    /// Everything handed to the disk since opening, zeros ahead included.
+    pub(crate) fn bytes_written(&self) -> u64 {
+        self.bytes_written
     }
 
     pub(crate) fn has_unsynced(&self) -> bool {
@@ -239,6 +248,7 @@ impl Log {
             Ok(()) => self.written = self.staged,
             Err(error) => return Err(self.cut_back(Error::io("cannot write", &self.segment.path, error))),
         }
+        self.bytes_written += end - offset;
         if passes_zeros {
             self.zeros_end = end;
             // A group as large as the zeros would use them up at once.
@@ -258,7 +268,10 @@ impl Log {
         }
         let zeros = vec![0; usize::try_from(next - end).expect("at most 256 KiB")];
         match write_all(self.segment.file.as_ref(), &zeros, end) {
-            Ok(()) => self.zeros_end = next,
+            Ok(()) => {
+                self.zeros_end = next;
+                self.bytes_written += next - end;
+            }
             Err(error) => {
                 let error = Error::io("cannot write", &self.segment.path, error);
                 if let poison @ Failure::Poison(_) = Failure::of_write(error) {
@@ -306,6 +319,7 @@ impl Log {
     }
 
     fn write_mark(&mut self, clean: bool) -> Result<(), Failure> {
+        self.bytes_written += u64::try_from(SLOT).expect("128");
         self.mark.write(self.segment.header.id, &self.durable, clean).map_err(Failure::Poison)
     }
 
@@ -344,7 +358,7 @@ impl Log {
         match self.manifest.add(self.disk.as_ref(), std::iter::once(listing)) {
             // The manifest may lag behind; opening walks on from where it ends.
             Err(Failure::Refused(error)) => tracing::warn!(%error, "the manifest was not replaced"),
-            other => other?,
+            replaced => self.bytes_written += replaced?,
         }
         tracing::info!(segment = self.segment.path, events = seal.events, "sealed");
         Ok(())
@@ -357,6 +371,7 @@ impl Log {
         let zeros = first_zeros(self.disk.as_ref(), &self.options);
         let segment = Arc::new(SegmentFile::create(self.disk.as_ref(), header, zeros)?);
         self.zeros_end = u64::try_from(zeros.max(HEADER)).expect("at most 64 KiB");
+        self.bytes_written += self.zeros_end;
         self.segment = segment;
         self.is_sealed = false;
         let tip = Tip::start(&self.segment);

@@ -2,5 +2,6 @@
 //!
 //! Row: ops. May use the inside of the engine.
 
+pub(crate) mod describe;
 pub(crate) mod salvage;
 pub(crate) mod verify;

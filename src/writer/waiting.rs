@@ -5,6 +5,7 @@
 use oneshot::Sender as Answer;
 
 use crate::append::Request;
+use crate::counters::Accepted;
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::Frame;
 use crate::log::Log;
@@ -39,6 +40,20 @@ pub(super) fn staged<'a>(
         Waiting::Accepted { offset, receipt, .. } => Some((receipt.first(), log.frame_in_memory(*offset))),
         _ => None,
     })
+}
+
+/// What those whose append was accepted add to the counters.
+pub(super) fn accepted(waiting: &[Waiting]) -> Accepted {
+    let mut all = Accepted::default();
+    for waiting in waiting {
+        if let Waiting::Accepted { receipt, asker, .. } = waiting {
+            all.appends += 1;
+            all.events += u64::try_from(receipt.events()).expect("at most 65,535");
+            all.event_bytes += u64::try_from(asker.request.body.len()).expect("a length fits 64 bits");
+            all.latencies.extend(asker.request.encoded_at.map(|encoded| encoded.elapsed()));
+        }
+    }
+    all
 }
 
 impl Asker {

@@ -13,6 +13,7 @@ mod corrupt; // every byte flipped, every truncation, files swapped, removed, fr
 mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
 mod corrupt_forged; // right checksums over wrong fields; several breaks; damage under an open store
 mod crash; // crash after every operation of the simulated disk, nested crashes in recovery
+mod diagnostics; // counters, lags, descriptions, metrics
 mod durability; // synced and buffered, sync, the clock, heads
 mod fault; // every operation fails once or from then on; short writes; full disks
 mod fault_space; // the disk is full, and writes are short, at every byte

@@ -1,0 +1,89 @@
+//! Says where everything of a store lives, and why.
+//!
+//! Row: ops.
+
+use crate::disk::{Access, Disk};
+use crate::engine::Engine;
+use crate::error::Error;
+use crate::options::Options;
+use crate::report::{Description, Part};
+
+/// Every name annals gives, whether it is a directory, and what it is for.
+const PARTS: [(&str, bool, &str); 6] = [
+    ("LOCK", false, "locked by the one writer; holds its process id, for people; never deleted"),
+    ("MANIFEST", false, "the segments that are sealed; replaced as a whole when one more is"),
+    ("MARK", false, "how far the log is proven durable; written after each sync"),
+    ("segments", true, "the events, the only truth; keep every file"),
+    ("quarantine", true, "what was cut from torn tails, to look at; may be deleted"),
+    ("cache", true, "states folded from events; may be deleted, costs only time"),
+];
+
+pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
+    let snapshot = engine.snapshot()?;
+    let disk = engine.disk.as_ref();
+    let mut parts = Vec::new();
+    for (name, is_directory, why) in PARTS {
+        parts.extend(part(disk, name, is_directory, why)?);
+    }
+    for name in names(disk, "")? {
+        if PARTS.iter().all(|(known, _, _)| *known != name) {
+            parts.push(Part { name, files: 1, bytes: 0, why: "not of annals; left alone" });
+        }
+    }
+    Ok(Description {
+        place: disk.place(),
+        store_id: uuid::Uuid::from_bytes(engine.store_id).to_string(),
+        head: snapshot.head.position,
+        durable_head: snapshot.durable.position,
+        writer: engine.writer()?,
+        parts,
+        options: options(&engine.options),
+    })
+}
+
+fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> Result<Option<Part>, Error> {
+    let paths = match is_directory {
+        true => names(disk, name)?.into_iter().map(|file| format!("{name}/{file}")).collect(),
+        false => vec![name.to_owned()],
+    };
+    let mut part = Part { name: name.to_owned(), files: 0, bytes: 0, why };
+    for path in paths {
+        match disk.open(&path, Access::Read).and_then(|file| file.length()) {
+            Ok(bytes) => {
+                part.files += 1;
+                part.bytes = part.bytes.saturating_add(bytes);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("cannot look at", &path, error)),
+        }
+    }
+    Ok((part.files > 0).then_some(part))
+}
+
+fn names(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Error> {
+    match disk.list(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed.map_err(|error| Error::io("cannot list", directory, error)),
+    }
+}
+
+fn options(options: &Options) -> Vec<(&'static str, String)> {
+    let or_none =
+        |time: Option<std::time::Duration>| time.map_or("none".to_owned(), |time| format!("{time:?}"));
+    vec![
+        ("durability", format!("{:?}", options.durability)),
+        ("key_window", format!("{:?}", options.key_window)),
+        ("limits", format!("{:?}", options.limits)),
+        ("segment_bytes_max", options.segment_bytes_max.to_string()),
+        ("unsynced_bytes_max", options.unsynced_bytes_max.to_string()),
+        ("group_commands_max", options.group_commands_max.to_string()),
+        ("group_bytes_max", options.group_bytes_max.to_string()),
+        ("queue_commands_max", options.queue_commands_max.to_string()),
+        ("queue_bytes_max", options.queue_bytes_max.to_string()),
+        ("queue_deadline", or_none(options.queue_deadline)),
+        ("ack_deadline", or_none(options.ack_deadline)),
+        ("space_probe_every", format!("{:?}", options.space_probe_every)),
+        ("restart", format!("{:?}", options.restart)),
+        ("follow_every", format!("{:?}", options.follow_every)),
+    ]
+}
