@@ -176,7 +176,7 @@ impl Store {
     }
 
     /// The newest position that survives a power cut; the same as the head unless appends are
-    /// [`Durability::Buffered`].
+    /// [`Durability::Buffered`](crate::Durability::Buffered).
     ///
     /// # Errors
     ///

@@ -117,7 +117,7 @@ impl Builder {
         self
     }
 
-    /// How long [`Append::commit`] waits for the acknowledgement before it gives up with
+    /// How long [`Append::commit`](crate::Append::commit) waits for the acknowledgement before it gives up with
     /// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) (default: as long as it takes).
     pub fn ack_deadline(mut self, deadline: Duration) -> Builder {
         self.options.ack_deadline = Some(deadline);
@@ -226,7 +226,7 @@ impl Builder {
     }
 
     /// Opens what is left of a damaged store, to read it: every whole append, with its positions,
-    /// versions and ids. [`OpenReport::holes`] has what is damaged or missing; reading passes over it. Nothing is
+    /// versions and ids. [`OpenReport::holes`](crate::OpenReport::holes) has what is damaged or missing; reading passes over it. Nothing is
     /// changed, and the store must not be open for writing elsewhere.
     ///
     /// To go on from it, copy what can be read into a new store.
