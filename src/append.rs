@@ -479,7 +479,7 @@ pub(crate) struct Request {
     pub(crate) resolved: Position,
     pub(crate) unmet: Option<FailedCondition>,
     pub(crate) durability: Option<Durability>,
-    /// When it was encoded, of one in sixteen: a look at the clock costs as much as a good part of encoding.
+    /// When it was encoded, of some: a look at the clock costs as much as a good part of encoding.
     pub(crate) encoded_at: Option<Instant>,
     pub(crate) body: Vec<u8>,
     pub(crate) body_checksum: u32,

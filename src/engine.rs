@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::append::{Append, Salts};
+use crate::append::{Append, Request, Salts};
 use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind};
@@ -21,6 +21,7 @@ use crate::notification::{Listeners, Notifications};
 use crate::options::Options;
 use crate::query::Query;
 use crate::queue::{Command, Queue};
+use crate::receipt::Appended;
 use crate::report::{OpenReport, Stats, WriterState};
 use crate::resolve::resolve;
 use crate::subscription::Subscription;
@@ -130,8 +131,22 @@ impl Engine {
         }
     }
 
-    /// Encodes an append and sends it to the writer; without waiting if `wait` is false.
+    /// Appends, and waits for the answer.
+    pub(crate) fn commit(&self, append: Append) -> Result<Appended, Error> {
+        let mut request = self.request(append)?;
+        // Whoever waits does not notice what looking at the clock costs; of the others a sample is timed.
+        request.encoded_at.get_or_insert_with(Instant::now);
+        let ticket = self.send(request, true)?;
+        self.wait(ticket)
+    }
+
+    /// Hands an append to the writer; without waiting for a place in the queue if `wait` is false.
     pub(crate) fn submit(&self, append: Append, wait: bool) -> Result<Ticket, Error> {
+        self.send(self.request(append)?, wait)
+    }
+
+    /// Encodes an append, and looks up what it can be refused for already.
+    fn request(&self, append: Append) -> Result<Request, Error> {
         if self.is_read_only {
             return Err(Error::invalid(
                 "the store was opened to read only; open it with Store::open to append",
@@ -148,6 +163,10 @@ impl Engine {
                 return Err(Error::condition_failed(failed.clone()));
             }
         }
+        Ok(request)
+    }
+
+    fn send(&self, request: Request, wait: bool) -> Result<Ticket, Error> {
         let bytes = request.body.len();
         let (reply, answer) = oneshot::channel();
         let command = Command::Append(Box::new(request), reply);
@@ -160,7 +179,7 @@ impl Engine {
     }
 
     /// Waits for an append, up to the deadline for acknowledgements.
-    pub(crate) fn wait(&self, ticket: Ticket) -> Result<crate::receipt::Appended, Error> {
+    fn wait(&self, ticket: Ticket) -> Result<Appended, Error> {
         match self.options.ack_deadline {
             None => ticket.wait(),
             Some(deadline) => ticket.wait_timeout(deadline).unwrap_or_else(|_| Err(ticket::late(deadline))),

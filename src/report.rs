@@ -172,7 +172,7 @@ pub struct Stats {
     /// The slowest sync.
     pub sync_max: Duration,
     /// The median time of an append, from being encoded to being answered, the queue included; zero before
-    /// the first. One append in sixteen is timed.
+    /// the first. Every append that is waited for is timed, and one in sixteen of those that are submitted.
     pub append_p50: Duration,
     /// Of a hundred appends, the second slowest.
     pub append_p99: Duration,

@@ -283,8 +283,7 @@ impl Append {
     /// - [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Closed`](crate::ErrorKind::Closed):
     ///   open the store again.
     pub fn commit(self, store: &Store) -> Result<Appended, Error> {
-        let ticket = store.engine.submit(self, true)?;
-        store.engine.wait(ticket)
+        store.engine.commit(self)
     }
 
     /// Hands the append to the writer and returns at once, unless the queue is full: then it waits.

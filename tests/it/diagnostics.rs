@@ -31,7 +31,7 @@ fn the_disk_gets_what_stats_says() {
     let ratio = after.bytes_written as f64 / after.event_bytes as f64;
     assert!((after.write_amplification() - ratio).abs() < 1e-9 && ratio > 1.0);
     assert!(after.append_p50 <= after.append_p99 && after.append_p99 <= after.append_max);
-    assert!(after.append_max > std::time::Duration::ZERO, "of 400 appends some 25 are timed");
+    assert!(after.append_p50 > std::time::Duration::ZERO);
 }
 
 #[test]
