@@ -162,16 +162,21 @@ impl Follower {
             if is_last && tip.offset > mark.durable_end {
                 return Err(rolled_back(&file.path));
             }
+            // If reading fails on the way, the next look goes on behind what is known by then.
+            let mut reached = tip;
             let found = &mut state.found;
             let mut visit = |_: &SegmentFile, offset, frame: &Frame<'_>, tip: &Tip| {
                 found.visit(file, offset, frame, tip.position)?;
                 batch.add(&segment, frame, tip);
+                reached = *tip;
                 Ok(())
             };
             let limit = if is_last { mark.durable_end } else { u32::MAX };
-            let walked =
-                scan_from(file, tip, &mut Walk { limit, verify_chain_from: tip.offset, visit: &mut visit })?;
-            (state.tip, state.is_inside) = (Some(walked.tip), true);
+            let walk = &mut Walk { limit, verify_chain_from: tip.offset, visit: &mut visit };
+            let walked = scan_from(file, tip, walk);
+            (state.tip, state.is_inside) = (Some(reached), true);
+            let walked = walked?;
+            state.tip = Some(walked.tip);
             match walked.ending {
                 Ending::Invalid(damage) => {
                     return Err(damaged(&file.path, walked.tip.offset.into(), &damage));

@@ -207,3 +207,36 @@ fn damage_in_what_comes_is_told_with_its_place() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains(&path), "{error}");
 }
+
+// A read that fails in the middle of what is new leaves the reader where it was, not half-way twice.
+#[test]
+fn a_read_that_fails_is_made_up_for_by_the_next() {
+    for segment_bytes_max in [200_000, 8 << 20] {
+        let mut failed = 0;
+        for nth in 0..60 {
+            let disk = SimDisk::new(1);
+            let store = writer(disk.clone(), segment_bytes_max).open().unwrap();
+            fill(&store, "a", 3);
+            let reader = reader(disk.clone());
+            assert_eq!(reader.head().unwrap().position().get(), 3);
+            // Several windows of a walk, in one segment or in many.
+            let large = "x".repeat(40_000);
+            for _ in 0..8 {
+                let events =
+                    (0..10).fold(Append::to("b").tag("t"), |append, _| append.event(&Raw("large", &large)));
+                events.commit(&store).unwrap();
+            }
+            disk.fail(nth, annals::disk::Fault::Error(std::io::ErrorKind::Other));
+            let first = reader.head();
+            disk.heal();
+            if let Err(error) = &first {
+                assert_eq!(error.kind(), ErrorKind::Io, "{nth}: {error}");
+                failed += 1;
+            }
+            assert_eq!(reader.head().unwrap(), store.head().unwrap(), "{nth}");
+            assert_eq!(positions(reader.read(Query::all().tag("t"))), (4..=83).collect::<Vec<_>>(), "{nth}");
+            assert_eq!(reader.version("b").unwrap().get(), 80);
+        }
+        assert!(failed >= 4, "only {failed} reads failed");
+    }
+}
