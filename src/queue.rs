@@ -1,7 +1,7 @@
 //! The queue between callers and the writer: bounded in commands and in bytes.
 //!
 //! Stop means that the channel is disconnected; there is no stop message that could be lost.
-//! Row: writer. With writer.rs and notification/channel.rs the only user of flume.
+//! Row: writer.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

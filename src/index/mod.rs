@@ -124,11 +124,17 @@ impl Index {
             let position = segment.header.id.first_position + ordinal;
             EventId::derive(header.recorded_at(), position.into(), &header.chain())
         };
+        // Events of one append that name no correlation share the first one's id. A lone event is
+        // found by its own id without a list.
+        let mut sharing = Vec::new();
         for (ordinal, (index, record)) in (first..).zip(records(frame.body, header.events()).enumerate()) {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
             self.ordinals.push(ordinal.into());
             self.offsets.push(offset);
             self.insert_terms(ordinal, header.version(index), &record);
+            if header.events() > 1 && record.correlation().is_none() {
+                sharing.push(ordinal);
+            }
             match record.cause() {
                 None => {}
                 Some(Cause::Event(id)) => push(&mut self.causes, &id, ordinal),
@@ -136,15 +142,8 @@ impl Index {
                 Some(Cause::PreviousInStream) => self.followers.push(ordinal),
             }
         }
-        // Events of one append that name no correlation share the first one's id. A lone event is
-        // found by its own id without a list.
-        if header.events() > 1 {
-            let shared = id_at(0);
-            let own = records(frame.body, header.events())
-                .map(|record| record.is_ok_and(|record| record.correlation().is_some()));
-            for (ordinal, _) in (first..).zip(own).filter(|(_, own)| !own) {
-                push(&mut self.correlations, &shared, ordinal);
-            }
+        if !sharing.is_empty() {
+            self.correlations.entry(id_at(0)).or_default().extend(sharing);
         }
         self.end = offset + u32::try_from(header.frame_bytes()).expect("the walk checked that it fits");
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! Both ends keep a count of the events in it under one lock. Under the same lock a loss is noted and
 //! collected, so it cannot change places with what was sent before it or after it.
-//! Row: notification. With queue.rs and writer.rs the only user of flume.
+//! Row: notification.
 
 use std::sync::Arc;
 use std::task::Waker;
