@@ -71,7 +71,7 @@ struct Draft {
     /// What a user's `encode` gets: whatever it does to it, it does to no other event.
     scratch: Vec<u8>,
     key: Option<KeyHash>,
-    conditions: Vec<AppendCondition>,
+    conditions: Option<Box<Conditions>>,
     durability: Option<Durability>,
 }
 
@@ -126,7 +126,7 @@ impl Append {
             bytes: Vec::with_capacity(COMMON_BYTES),
             scratch: Vec::with_capacity(COMMON_BYTES),
             key: None,
-            conditions: Vec::new(),
+            conditions: None,
             durability: None,
         };
         Append { draft: Ok(draft) }.and_to(address)
@@ -187,7 +187,7 @@ impl Append {
                     "a condition cannot ask for a correlation; ask for entities, scopes, kinds or tags",
                 ));
             }
-            draft.conditions.push(condition);
+            draft.conditions.get_or_insert_default().all.push(condition);
             Ok(())
         })
     }
@@ -325,8 +325,6 @@ impl Append {
             target_of,
             key: draft.key,
             conditions: draft.conditions,
-            resolved: Position::START,
-            unmet: None,
             durability: draft.durability,
             encoded_at: is_sample(&body).then(Instant::now),
             body_checksum: checksum(&[&body]),
@@ -467,6 +465,15 @@ fn narrow(count: usize) -> u16 {
     u16::try_from(count).expect("checked against 65,535")
 }
 
+/// What must still hold when an append is decided.
+#[derive(Default)]
+pub(crate) struct Conditions {
+    pub(crate) all: Vec<AppendCondition>,
+    /// Up to where the caller has looked at them, and what it found.
+    pub(crate) resolved: Position,
+    pub(crate) unmet: Option<FailedCondition>,
+}
+
 /// An append, encoded: what the writer gets.
 pub(crate) struct Request {
     pub(crate) targets: Vec<Target>,
@@ -474,10 +481,8 @@ pub(crate) struct Request {
     pub(crate) target_of: Vec<u16>,
     pub(crate) events: u16,
     pub(crate) key: Option<KeyHash>,
-    pub(crate) conditions: Vec<AppendCondition>,
-    /// Up to where the caller has looked at the conditions, and what it found.
-    pub(crate) resolved: Position,
-    pub(crate) unmet: Option<FailedCondition>,
+    /// Most appends have none.
+    pub(crate) conditions: Option<Box<Conditions>>,
     pub(crate) durability: Option<Durability>,
     /// When it was encoded, of some: a look at the clock costs as much as a good part of encoding.
     pub(crate) encoded_at: Option<Instant>,

@@ -156,10 +156,10 @@ impl Engine {
         if let Some(error) = ticket::refused(&self.queue) {
             return Err(error);
         }
-        if !request.conditions.is_empty() {
-            resolve(&mut request, &self.snapshot()?);
+        if let Some(conditions) = &mut request.conditions {
+            resolve(conditions, &self.snapshot()?);
             // A key comes before any condition, and only the writer knows keys.
-            if let (Some(failed), None) = (&request.unmet, &request.key) {
+            if let (Some(failed), None) = (&conditions.unmet, &request.key) {
                 return Err(Error::condition_failed(failed.clone()));
             }
         }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::append::Request;
+use crate::append::Conditions;
 use crate::error::FailedCondition;
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records};
@@ -18,11 +18,11 @@ use crate::version::Position;
 use crate::view::{Segment, Snapshot, first_match};
 
 /// On the caller's thread: how things stand in what is published.
-pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot) {
-    request.resolved = snapshot.head.position;
-    request.unmet = request.conditions.iter().find_map(|condition| {
-        let first_match =
-            first_match(&snapshot.segments, &condition.query, condition.after, snapshot.head.position)?;
+pub(crate) fn resolve(conditions: &mut Conditions, snapshot: &Snapshot) {
+    let head = snapshot.head.position;
+    conditions.resolved = head;
+    conditions.unmet = conditions.all.iter().find_map(|condition| {
+        let first_match = first_match(&snapshot.segments, &condition.query, condition.after, head)?;
         Some(FailedCondition { query: condition.query.clone(), after: condition.after, first_match })
     });
 }
@@ -30,16 +30,16 @@ pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot) {
 /// On the writer: what keeps the append from going in. `segments` are known up to `written`; `staged` are
 /// the frames behind that, each with its first position.
 pub(crate) fn unmet<'a>(
-    request: &Request,
+    conditions: &Conditions,
     segments: &[Arc<Segment>],
     written: Position,
     staged: impl Iterator<Item = (Position, Frame<'a>)> + Clone,
 ) -> Option<FailedCondition> {
-    if request.unmet.is_some() {
-        return request.unmet.clone();
+    if conditions.unmet.is_some() {
+        return conditions.unmet.clone();
     }
-    request.conditions.iter().find_map(|condition| {
-        let since = condition.after.max(request.resolved);
+    conditions.all.iter().find_map(|condition| {
+        let since = condition.after.max(conditions.resolved);
         let first_match = first_match(segments, &condition.query, since, written).or_else(|| {
             staged.clone().find_map(|(first, frame)| first_in(&frame, first, &condition.query, since))
         })?;

@@ -484,10 +484,8 @@ fn unmet_condition(
     log: &Log,
     waiting: &[Waiting],
 ) -> Option<FailedCondition> {
-    if request.conditions.is_empty() {
-        return None;
-    }
-    unmet(request, &view.snapshot().segments, log.written().position.into(), staged(waiting, log))
+    let conditions = request.conditions.as_ref()?;
+    unmet(conditions, &view.snapshot().segments, log.written().position.into(), staged(waiting, log))
 }
 
 fn panicked() -> Error {
