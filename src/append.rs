@@ -5,6 +5,7 @@
 //! Row: append.
 
 mod salts;
+mod scratch;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
 pub(crate) use salts::Salts;
+use scratch::encode_apart;
 
 /// One atomic append: one event or many, to one entity or several.
 ///
@@ -68,8 +70,6 @@ struct Draft {
     events: Vec<NewEvent>,
     /// Kinds and payloads, one after the other.
     bytes: Vec<u8>,
-    /// What a user's `encode` gets: whatever it does to it, it does to no other event.
-    scratch: Vec<u8>,
     key: Option<KeyHash>,
     conditions: Option<Box<Conditions>>,
     durability: Option<Durability>,
@@ -124,7 +124,6 @@ impl Append {
             common: None,
             events: Vec::with_capacity(1),
             bytes: Vec::with_capacity(COMMON_BYTES),
-            scratch: Vec::with_capacity(COMMON_BYTES),
             key: None,
             conditions: None,
             durability: None,
@@ -153,9 +152,7 @@ impl Append {
             let start = draft.bytes.len();
             draft.bytes.extend_from_slice(kind.as_bytes());
             let kind = start..draft.bytes.len();
-            draft.scratch.clear();
-            event.encode(&mut draft.scratch)?;
-            draft.bytes.extend_from_slice(&draft.scratch);
+            encode_apart(event, &mut draft.bytes)?;
             draft.events.push(NewEvent {
                 target: draft.target,
                 scope: draft.scope.clone(),

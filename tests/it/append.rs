@@ -624,6 +624,40 @@ fn an_encode_that_replaces_the_buffer_harms_nobody() {
     assert_eq!(events[2].decode::<&str>().unwrap(), "three");
 }
 
+/// An event that appends another one, and makes an append of its own, before it encodes itself.
+struct Nested<'a>(&'a Store);
+
+impl EventData for Nested<'_> {
+    fn kind(&self) -> &str {
+        "outer"
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        out.extend_from_slice(b"\xa5");
+        self.0.append("inner", &Raw("inner", "inside"))?;
+        let panicked = catch_unwind(|| Append::to("e").event(&Awkward::Panics));
+        assert!(panicked.is_err());
+        out.extend_from_slice(b"outer");
+        Ok(())
+    }
+}
+
+// The buffer events encode themselves into is kept by the thread; whoever comes in between has another.
+#[test]
+fn an_encode_that_appends_meets_a_buffer_of_its_own() {
+    let store = Store::in_memory().unwrap();
+    for _ in 0..3 {
+        let append = Append::to("e").event(&Raw("first", "one")).event(&Nested(&store));
+        append.event(&Raw("third", "three")).commit(&store).unwrap();
+    }
+    let texts = |entity: &str| {
+        let events = all(store.stream(entity));
+        events.iter().map(|event| event.decode::<String>().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(texts("e"), ["one", "outer", "three"].repeat(3));
+    assert_eq!(texts("inner"), ["inside"; 3]);
+}
+
 #[test]
 fn a_kind_is_asked_for_once() {
     let store = Store::in_memory().unwrap();
