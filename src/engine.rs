@@ -247,6 +247,7 @@ impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         let snapshot = self.view.snapshot();
         let (queue_commands, queue_bytes) = self.queue.waiting();
+        let subscription_lags = self.view.followers();
         let mut stats = Stats {
             events: snapshot.segments.iter().map(|segment| u64::from(segment.events())).sum(),
             bytes: snapshot.segments.iter().map(|segment| u64::from(segment.end())).sum(),
@@ -255,8 +256,8 @@ impl Engine {
             queue_bytes,
             head: snapshot.head.position,
             durable_head: snapshot.durable.position,
-            subscriptions: self.view.followers().len(),
-            subscription_lags: self.view.followers(),
+            subscriptions: subscription_lags.len(),
+            subscription_lags,
             notification_receivers: self.listeners.count(),
             ..Stats::default()
         };

@@ -128,10 +128,8 @@ impl Follower {
 
     /// Whether what was read before is there as it was. If so what does not fit is damage.
     fn still_has(&self, segment: &Segment, tip: &Tip) -> bool {
-        let path = &segment.file.path;
-        let Ok(file) = self.disk.open(path, Access::Read) else { return false };
-        let Ok(Ok(header)) = SegmentFile::read_header(file.as_ref(), path) else { return false };
-        let file = SegmentFile { header, path: path.clone(), file };
+        let id = segment.file.header.id;
+        let Ok(file) = SegmentFile::open(self.disk.as_ref(), id, Access::Read) else { return false };
         let mut walk =
             Walk { limit: tip.offset, verify_chain_from: u32::MAX, visit: &mut |_, _, _, _| Ok(()) };
         scan_from(&file, Tip::start(&file), &mut walk).is_ok_and(|walked| walked.tip == *tip)
@@ -197,22 +195,16 @@ impl Follower {
     fn next_segment(&self, state: &mut State, mark: &Mark) -> Result<Arc<Segment>, Error> {
         let before = state.tip.map_or(0, |tip| tip.position);
         let id = SegmentId { first_position: before.saturating_add(1), generation: 0 };
-        let path = id.path();
         // MARK speaks of a segment that stands before this one.
         if mark.segment < id {
             return Err(rolled_back(mark::NAME));
         }
-        let file = self.disk.open(&path, Access::Read).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, "the segment is missing"),
-            _ => Error::io("cannot open", &path, error),
-        })?;
-        let header =
-            SegmentFile::read_header(file.as_ref(), &path)?.map_err(|damage| damaged(&path, 0, &damage))?;
+        let file = SegmentFile::open(self.disk.as_ref(), id, Access::Read)?;
         let chain = state.tip.map_or_else(|| genesis(&self.store_id), |tip| tip.chain);
-        if header.id != id || header.chain_before != chain {
-            return Err(Error::corrupt(&path, 0, "the segment does not continue the one before it"));
+        if file.header.id != id || file.header.chain_before != chain {
+            return Err(Error::corrupt(&file.path, 0, "the segment does not continue the one before it"));
         }
-        let segment = state.found.enter(&Arc::new(SegmentFile { header, path, file }));
+        let segment = state.found.enter(&Arc::new(file));
         self.view.add_segment(segment.clone());
         (state.segment, state.is_inside) = (Some(segment.clone()), false);
         Ok(segment)

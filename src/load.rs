@@ -19,7 +19,7 @@ use crate::log::files::create_store;
 use crate::log::recover::{Purpose, Recovered, recover};
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
-use crate::log::survey::Stamp;
+use crate::log::survey::{Stamp, list};
 use crate::log::{Log, LogOptions};
 use crate::options::{self, KeyWindow, OpenWatcher, Options};
 use crate::report::{OpenProgress, OpenReport};
@@ -146,7 +146,7 @@ impl Watch {
     fn new(disk: &dyn Disk, tell: OpenWatcher) -> Result<Watch, Error> {
         let failed = |error| Error::io("cannot look at", DIRECTORY, error);
         let mut bytes_total = 0_u64;
-        for name in disk.list(DIRECTORY).or_else(none_if_missing).map_err(failed)? {
+        for name in list(disk, DIRECTORY)? {
             let file = disk.open(&format!("{DIRECTORY}/{name}"), Access::Read).map_err(failed)?;
             bytes_total = bytes_total.saturating_add(file.length().map_err(failed)?);
         }
@@ -168,11 +168,6 @@ impl Watch {
             ControlFlow::Break(()) => Err(Error::cancelled()),
         }
     }
-}
-
-/// A store that is not there yet has nothing to walk.
-fn none_if_missing(error: std::io::Error) -> std::io::Result<Vec<String>> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(Vec::new()) } else { Err(error) }
 }
 
 /// What a walk over the log finds out.

@@ -2,7 +2,6 @@
 //!
 //! Row: bytes. Tested against the index by tests/it/model.rs.
 
-use crate::coordinate::DEFAULT_SCOPE;
 use crate::event::EventId;
 use crate::format::record::{Record, tags};
 use crate::query::{Item, Name, Query};
@@ -20,16 +19,9 @@ fn matches_item(item: &Item, record: &Record<'_>, correlation: &impl Fn() -> Eve
         None => true,
     };
     entity
-        && item.scope.as_deref().is_none_or(|scope| scope_of(record) == scope)
+        && item.scope.as_deref().is_none_or(|scope| record.scope_or_default() == scope)
         && (item.kinds.is_empty() || item.kinds.iter().any(|kind| record.kind() == kind))
         && item.kind_prefix.as_deref().is_none_or(|prefix| record.kind().starts_with(prefix))
         && item.tags.iter().all(|tag| tags(record.tag_bytes()).any(|own| own == tag))
         && item.correlation.is_none_or(|id| correlation() == id)
-}
-
-fn scope_of<'a>(record: &Record<'a>) -> &'a str {
-    match record.scope() {
-        "" => DEFAULT_SCOPE,
-        scope => scope,
-    }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::coordinate::{Coordinate, DEFAULT_SCOPE};
+use crate::coordinate::Coordinate;
 use crate::error::Error;
 use crate::event::EventId;
 use crate::format::frame::Header;
@@ -42,16 +42,13 @@ pub struct Notification {
 
 impl Notification {
     fn new(header: &Header<'_>, first: Position, index: u16, record: &Record<'_>) -> Notification {
-        let scope = match record.scope() {
-            "" => DEFAULT_SCOPE,
-            scope => scope,
-        };
+        let scope = record.scope_or_default();
         let position = first.plus(index.into());
         let short = |length| u16::try_from(length).expect("names are shorter than 5,000 bytes");
         let entity = record.entity();
         Notification {
             position,
-            id: record.foreign_id().unwrap_or_else(|| id_at(header, position)),
+            id: record.foreign_id().unwrap_or_else(|| header.event_id(position)),
             names: [entity, scope, record.kind()].concat().into(),
             ends: (short(entity.len()), short(entity.len() + scope.len())),
         }
@@ -92,10 +89,6 @@ impl Notification {
     pub fn kind(&self) -> &str {
         &self.names[self.ends.1.into()..]
     }
-}
-
-fn id_at(header: &Header<'_>, position: Position) -> EventId {
-    EventId::derive(header.recorded_at(), position, &header.chain())
 }
 
 impl fmt::Debug for Notification {

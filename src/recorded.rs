@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use crate::codec;
-use crate::coordinate::{Coordinate, DEFAULT_SCOPE};
+use crate::coordinate::Coordinate;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventId, time_of};
 use crate::format::frame::Header;
@@ -96,10 +96,7 @@ impl RecordedEvent {
     /// The scope it happened in.
     #[must_use]
     pub fn scope(&self) -> &str {
-        match self.record().scope() {
-            "" => DEFAULT_SCOPE,
-            scope => scope,
-        }
+        self.record().scope_or_default()
     }
 
     /// Entity and scope.
@@ -226,8 +223,7 @@ impl RecordedEvent {
 
     /// The id the store gave to the event at `index` of the append.
     fn id_at(&self, index: u16) -> EventId {
-        let header = self.header();
-        EventId::derive(header.recorded_at(), self.first.plus(index.into()), &header.chain())
+        self.header().event_id(self.first.plus(index.into()))
     }
 
     fn header(&self) -> Header<'_> {

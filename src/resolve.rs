@@ -11,7 +11,6 @@ use crate::append::Conditions;
 use crate::error::FailedCondition;
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records};
-use crate::id::EventId;
 use crate::matching::matches;
 use crate::query::Query;
 use crate::version::Position;
@@ -50,7 +49,7 @@ pub(crate) fn unmet<'a>(
 /// The first event of a frame, which begins at `first`, that matches after a position.
 fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) -> Option<Position> {
     let header = &frame.header;
-    let shared = || EventId::derive(header.recorded_at(), first, &header.chain());
+    let shared = || header.event_id(first);
     let is_match =
         |record: &Record<'_>| matches(query, record, || record.correlation().unwrap_or_else(shared));
     let events = (0..).zip(records(frame.body, header.events()));

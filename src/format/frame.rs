@@ -4,6 +4,9 @@
 //! never steers a reader, and a frame that lies where it was not written is not taken for one.
 //! SPEC.md "Frame". Row: bytes.
 
+use crate::id::EventId;
+use crate::version::Position;
+
 use super::chain::Hash;
 use super::{
     ALIGN, BODY_BYTES_MAX, Damage, array, checksum, own_checksum, part, put, sum, u16_at, u32_at, u64_at,
@@ -169,6 +172,11 @@ impl<'a> Header<'a> {
     /// Key and version table, as they enter the chain.
     pub(crate) fn extension(&self) -> &'a [u8] {
         part(self.0, FIXED..)
+    }
+
+    /// The id the store gives to the frame's event at `position`.
+    pub(crate) fn event_id(&self, position: Position) -> EventId {
+        EventId::derive(self.recorded_at(), position, &self.chain())
     }
 
     /// The version of the event at `index`.

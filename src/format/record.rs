@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::coordinate::DEFAULT_SCOPE;
 use crate::event::{Cause, EventId};
 
 use super::chain::{self, Hash};
@@ -332,6 +333,14 @@ impl<'a> Record<'a> {
     /// Empty for the default scope.
     pub(crate) fn scope(&self) -> &'a str {
         self.name(self.shape.entity.into(), self.shape.scope.into())
+    }
+
+    /// By the name it is known by.
+    pub(crate) fn scope_or_default(&self) -> &'a str {
+        match self.scope() {
+            "" => DEFAULT_SCOPE,
+            scope => scope,
+        }
     }
 
     pub(crate) fn kind(&self) -> &'a str {

@@ -22,7 +22,6 @@ use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::Error;
 use crate::event::{Cause, EventId};
 use crate::format::frame::Frame;
@@ -122,7 +121,7 @@ impl Index {
         let id_at = |index: u16| {
             let ordinal = u64::from(first) + u64::from(index);
             let position = segment.header.id.first_position + ordinal;
-            EventId::derive(header.recorded_at(), position.into(), &header.chain())
+            header.event_id(position.into())
         };
         // Events of one append that name no correlation share the first one's id. A lone event is
         // found by its own id without a list.
@@ -159,11 +158,7 @@ impl Index {
                 self.entities.insert(entity, stream);
             }
         }
-        let scope = match record.scope() {
-            "" => DEFAULT_SCOPE,
-            scope => scope,
-        };
-        push_name(&mut self.scopes, scope, ordinal);
+        push_name(&mut self.scopes, record.scope_or_default(), ordinal);
         push_name(&mut self.kinds, record.kind(), ordinal);
         for tag in tags(record.tag_bytes()) {
             push_name(&mut self.tags, tag, ordinal);

@@ -23,7 +23,7 @@ use crate::report::{Cut, OpenReport};
 use super::judge::{Verdict, judge};
 use super::repair::{cut, evidence, listing, quarantine, reread_from_device, trim};
 use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
-use super::segment::{SegmentFile, damaged};
+use super::segment::SegmentFile;
 use super::survey::{check_uninitialised, could_be_new, list, read_manifest, read_mark};
 
 /// What was found; enough to read, and to start writing.
@@ -305,21 +305,15 @@ impl Opening<'_, '_> {
 
     /// Opens a segment and checks that it continues what came before it.
     fn open_existing(&mut self, id: SegmentId) -> Result<Arc<SegmentFile>, Error> {
-        let path = id.path();
         let access = if self.purpose == Purpose::Write { Access::Write } else { Access::Read };
         let access = if self.state.manifest.sealed.iter().any(|sealed| sealed.id == id) {
             Access::Read
         } else {
             access
         };
-        let file = self.disk.open(&path, access).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, "the segment is missing"),
-            _ => Error::io("cannot open", &path, error),
-        })?;
-        let header =
-            SegmentFile::read_header(file.as_ref(), &path)?.map_err(|damage| damaged(&path, 0, &damage))?;
-        self.check_continues(&header, id).map_err(|what| Error::corrupt(&path, 0, what))?;
-        Ok(Arc::new(SegmentFile { header, path, file }))
+        let segment = SegmentFile::open(self.disk, id, access)?;
+        self.check_continues(&segment.header, id).map_err(|what| Error::corrupt(&segment.path, 0, what))?;
+        Ok(Arc::new(segment))
     }
 
     fn check_continues(&self, header: &SegmentHeader, id: SegmentId) -> Result<(), &'static str> {

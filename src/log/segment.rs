@@ -9,7 +9,7 @@ use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::error::Error;
 use crate::format::Damage;
 use crate::format::frame::{self, Frame};
-use crate::format::segment::{DIRECTORY, HEADER, SegmentHeader};
+use crate::format::segment::{DIRECTORY, HEADER, SegmentHeader, SegmentId};
 
 use super::Failure;
 
@@ -44,6 +44,19 @@ impl SegmentFile {
         })?;
         file.sync().map_err(|error| Failure::Poison(failed(error)))?;
         disk.sync_directory(DIRECTORY).map_err(|error| Failure::Poison(failed(error)))?;
+        Ok(SegmentFile { header, path, file })
+    }
+
+    /// Opens the file of a segment that must be there, and checks its header. Whose segment it is, and whether
+    /// it has its own name, is for the caller to see.
+    pub(crate) fn open(disk: &dyn Disk, id: SegmentId, access: Access) -> Result<SegmentFile, Error> {
+        let path = id.path();
+        let file = disk.open(&path, access).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, "the segment is missing"),
+            _ => Error::io("cannot open", &path, error),
+        })?;
+        let header =
+            SegmentFile::read_header(file.as_ref(), &path)?.map_err(|damage| damaged(&path, 0, &damage))?;
         Ok(SegmentFile { header, path, file })
     }
 

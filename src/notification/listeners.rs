@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::Notification;
 use super::channel::{Outlet, Shared};
-use super::{Notification, id_at};
 use crate::format::frame::Frame;
 use crate::format::record::records;
 use crate::matching::matches;
@@ -81,7 +81,7 @@ impl Listeners {
         for (first, Frame { header, body }) in frames {
             for (index, record) in (0..).zip(records(body, header.events())) {
                 let record = record.expect("what was just encoded can be read");
-                let correlation = || record.correlation().unwrap_or_else(|| id_at(&header, first));
+                let correlation = || record.correlation().unwrap_or_else(|| header.event_id(first));
                 let mut made = None;
                 for group in &mut groups {
                     let is_new = first > group.outlet.after;

@@ -5,6 +5,7 @@
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::log::survey::list;
 use crate::options::Options;
 use crate::report::{Description, Part};
 
@@ -25,7 +26,7 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     for (name, is_directory, why) in PARTS {
         parts.extend(part(disk, name, is_directory, why)?);
     }
-    for name in names(disk, "")? {
+    for name in list(disk, "")? {
         if PARTS.iter().all(|(known, _, _)| *known != name) {
             parts.push(Part { name, files: 1, bytes: 0, why: "not of annals; left alone" });
         }
@@ -43,7 +44,7 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
 
 fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> Result<Option<Part>, Error> {
     let paths = match is_directory {
-        true => names(disk, name)?.into_iter().map(|file| format!("{name}/{file}")).collect(),
+        true => list(disk, name)?.into_iter().map(|file| format!("{name}/{file}")).collect(),
         false => vec![name.to_owned()],
     };
     let mut part = Part { name: name.to_owned(), files: 0, bytes: 0, why };
@@ -58,13 +59,6 @@ fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> R
         }
     }
     Ok((part.files > 0).then_some(part))
-}
-
-fn names(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Error> {
-    match disk.list(directory) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed.map_err(|error| Error::io("cannot list", directory, error)),
-    }
 }
 
 fn options(options: &Options) -> Vec<(&'static str, String)> {

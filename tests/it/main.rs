@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod sim_spy; // a simulated disk that is watched
-mod sim_support;
-mod support; // the scenario language, payloads, seeded random numbers, the tally // seeds, planned appends and whole groups for the tests on simulated disks
+mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
+mod support; // the scenario language, payloads, seeded random numbers, the tally
 
 mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
