@@ -328,10 +328,8 @@ fn a_key_staged_twice_in_one_group_is_written_once() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).open().unwrap();
     let (first, same, other) = {
-        let arrived = disk.gate().arrived();
-        let held = disk.gate().hold();
-        let busy = Append::to("busy").event(&Raw("x", &())).submit(&store).unwrap();
-        disk.gate().wait_for_sync(arrived);
+        let (held, busy) =
+            disk.gate().hold_up(|| Append::to("busy").event(&Raw("x", &())).submit(&store).unwrap());
         // All three wait in the queue now, so that they are decided in one group.
         let submit = |payload: u64| {
             let append = Append::to("e").key("k").expect(Expected::NoStream).event(&Raw("x", &payload));

@@ -363,10 +363,7 @@ fn the_last_handle_may_be_dropped_on_the_writer_thread() {
 fn a_full_queue_is_busy() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).queue_commands_max(1).open().unwrap();
-    let arrived = disk.gate().arrived();
-    let held = disk.gate().hold();
-    let written = one().submit(&store).unwrap();
-    disk.gate().wait_for_sync(arrived);
+    let (held, written) = disk.gate().hold_up(|| one().submit(&store).unwrap());
     let waiting = one().try_submit(&store).unwrap();
     for _ in 0..3 {
         let busy = one().try_submit(&store).map(drop).unwrap_err();
@@ -385,10 +382,7 @@ fn a_queue_deadline_is_busy_in_time() {
     let disk = GatedDisk::new();
     let deadline = Duration::from_millis(20);
     let store = Store::on(disk.clone()).queue_commands_max(1).queue_deadline(deadline).open().unwrap();
-    let arrived = disk.gate().arrived();
-    let held = disk.gate().hold();
-    let written = one().submit(&store).unwrap();
-    disk.gate().wait_for_sync(arrived);
+    let (held, written) = disk.gate().hold_up(|| one().submit(&store).unwrap());
     let waiting = one().submit(&store).unwrap();
     type Call = fn(&Store) -> Result<(), Error>;
     let calls: [Call; 3] = [
@@ -428,10 +422,7 @@ fn bytes_in_the_queue_are_limited_too() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).queue_bytes_max(2000).open().unwrap();
     let append = |bytes: usize| Append::to("e").event(&Bytes("k", vec![1; bytes]));
-    let arrived = disk.gate().arrived();
-    let held = disk.gate().hold();
-    let written = one().submit(&store).unwrap();
-    disk.gate().wait_for_sync(arrived);
+    let (held, written) = disk.gate().hold_up(|| one().submit(&store).unwrap());
     let large = append(5000).try_submit(&store).expect("one append always fits");
     assert_eq!(kind_of(one().try_submit(&store)), ErrorKind::Busy);
     assert!(store.stats().queue_bytes >= 5000);
@@ -445,10 +436,7 @@ fn bytes_in_the_queue_are_limited_too() {
     assert_eq!(outcome(&large.wait()), "v2 @2");
     assert_eq!(outcome(&blocked), "v3 @3");
 
-    let arrived = disk.gate().arrived();
-    let held = disk.gate().hold();
-    let written = one().submit(&store).unwrap();
-    disk.gate().wait_for_sync(arrived);
+    let (held, written) = disk.gate().hold_up(|| one().submit(&store).unwrap());
     let small: Vec<Ticket> = std::iter::from_fn(|| append(400).try_submit(&store).ok()).collect();
     assert_eq!(small.len(), 4, "of about 450 bytes each in 2,000");
     drop(held);
@@ -463,10 +451,7 @@ fn bytes_in_the_queue_are_limited_too() {
 fn closing_while_the_disk_hangs_stops_nobody_else() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).queue_commands_max(1).open().unwrap();
-    let arrived = disk.gate().arrived();
-    let held = disk.gate().hold();
-    let written = one().submit(&store).unwrap();
-    disk.gate().wait_for_sync(arrived);
+    let (held, written) = disk.gate().hold_up(|| one().submit(&store).unwrap());
     let waiting = one().submit(&store).unwrap();
     let before = store.stats().queue_bytes;
     let blocked = {

@@ -360,10 +360,7 @@ fn a_condition_cannot_ask_for_a_correlation() {
 fn what_a_failed_group_refused_is_told_of_the_failure() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).open().unwrap();
-    let arrived = disk.gate().arrived();
-    let held = disk.gate().hold();
-    let ahead = Append::to("other").event(&EVENT).submit(&store).unwrap();
-    disk.gate().wait_for_sync(arrived);
+    let (held, ahead) = disk.gate().hold_up(|| Append::to("other").event(&EVENT).submit(&store).unwrap());
     let claim = || {
         let taken = AppendCondition::none(Query::all().tag("t"));
         Append::to("a").event(&EVENT).tag("t").condition(taken).submit(&store).unwrap()

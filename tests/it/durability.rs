@@ -268,10 +268,8 @@ fn a_retry_in_a_failed_group_is_as_unknown_as_the_first_try() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).open().unwrap();
     let append = |entity: &str| Append::to(entity).key("k").event(&Raw("k", &()));
-    let arrived = disk.gate().arrived();
-    let held = disk.gate().hold();
-    let busy = Append::to("busy").event(&Raw("k", &())).submit(&store).unwrap();
-    disk.gate().wait_for_sync(arrived);
+    let (held, busy) =
+        disk.gate().hold_up(|| Append::to("busy").event(&Raw("k", &())).submit(&store).unwrap());
     let tickets = [append("e").submit(&store).unwrap(), append("e").submit(&store).unwrap()];
     let conflict =
         Append::to("e").expect(annals::Expected::NoStream).event(&Raw("k", &())).submit(&store).unwrap();

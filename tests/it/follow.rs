@@ -239,10 +239,8 @@ fn nothing_is_seen_before_it_is_durable() {
     let (disk, store) = three();
     let mut subscription = store.subscribe(Query::all()).after_head();
     let mut notifications = store.notifications(Query::all());
-    let arrived = disk.gate().arrived();
-    let held = disk.gate().hold();
-    let ticket = Append::to("e").event(&Raw("k", &())).submit(&store).unwrap();
-    disk.gate().wait_for_sync(arrived);
+    let (held, ticket) =
+        disk.gate().hold_up(|| Append::to("e").event(&Raw("k", &())).submit(&store).unwrap());
     assert!(subscription.try_next().unwrap().is_none());
     assert!(notifications.try_next().unwrap().is_none());
     drop(held);

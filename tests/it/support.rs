@@ -316,6 +316,16 @@ impl Gate {
         Held(self)
     }
 
+    /// Does `work`, and leaves the writer held up in the sync it brought about. Drop what this gives
+    /// before the store.
+    pub fn hold_up<T>(&self, work: impl FnOnce() -> T) -> (Held<'_>, T) {
+        let arrived = self.arrived();
+        let held = self.hold();
+        let done = work();
+        self.wait_for_sync(arrived);
+        (held, done)
+    }
+
     /// From now on.
     pub fn set_behind(&self, behind: Behind) {
         self.lock().behind = behind;

@@ -300,10 +300,8 @@ fn after_a_failure_everybody_is_answered() {
         let store = Store::on(disk.clone()).queue_commands_max(3).queue_bytes_max(1000).open().unwrap();
         fill(&store, "e", 2);
         let (told, outcomes) = mpsc::channel();
-        let arrived = disk.gate().arrived();
-        let held = disk.gate().hold();
-        let in_flight = Append::to("e").event(&Raw("k", &())).submit(&store).unwrap();
-        disk.gate().wait_for_sync(arrived);
+        let (held, in_flight) =
+            disk.gate().hold_up(|| Append::to("e").event(&Raw("k", &())).submit(&store).unwrap());
         let queued: Vec<_> =
             (0..2).map(|_| Append::to("e").event(&Raw("k", &())).submit(&store).unwrap()).collect();
         let before = store.stats().queue_bytes;
