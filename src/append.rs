@@ -4,13 +4,12 @@
 //! only copies the result.
 //! Row: append.
 
+mod draft;
 mod salts;
 mod scratch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::ops::Range;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
@@ -18,18 +17,18 @@ use serde::Serialize;
 use crate::codec;
 use crate::commit::{KeyHash, Target};
 use crate::condition::AppendCondition;
-use crate::coordinate::{Coordinate, DEFAULT_SCOPE, KIND_BYTES_CAP, TAG_BYTES_CAP, check_name};
+use crate::coordinate::{Coordinate, KIND_BYTES_CAP, SYSTEM_SCOPE, TAG_BYTES_CAP, check_name};
 use crate::error::{Error, ErrorKind, FailedCondition};
 use crate::event::{Cause, EventData, EventId, micros_of};
 use crate::format::chain::{Hash, body_content};
-use crate::format::record::{self, Fields, NewRecord};
+use crate::format::record;
 use crate::format::{BODY_BYTES_MAX, aligned, checksum};
 use crate::options::{Durability, Limits};
 use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
+use draft::{Attributes, Draft, narrow};
 pub(crate) use salts::Salts;
-use scratch::encode_apart;
 
 /// One atomic append: one event or many, to one entity or several.
 ///
@@ -58,77 +57,13 @@ pub struct Append {
     draft: Result<Draft, Error>,
 }
 
-struct Draft {
-    targets: Vec<Target>,
-    /// Where each entity stands among the targets; empty while they are few.
-    target_by_entity: HashMap<Box<str>, usize>,
-    /// The target and the scope of the events that follow.
-    target: usize,
-    scope: Option<String>,
-    /// What was said before the first event.
-    common: Option<Box<Attributes>>,
-    events: Vec<NewEvent>,
-    /// Kinds and payloads, one after the other.
-    bytes: Vec<u8>,
-    key: Option<KeyHash>,
-    conditions: Option<Box<Conditions>>,
-    durability: Option<Durability>,
-}
-
-struct NewEvent {
-    target: usize,
-    scope: Option<String>,
-    kind: Range<usize>,
-    schema_version: u16,
-    payload: Range<usize>,
-    attributes: Option<Box<Attributes>>,
-}
-
-#[derive(Clone, Default)]
-struct Attributes {
-    /// Each with its length before it.
-    tags: Vec<u8>,
-    tag_count: usize,
-    metadata: Vec<u8>,
-    correlation: Option<EventId>,
-    cause: Option<Cause>,
-    occurred_at: Option<i64>,
-    foreign_id: Option<EventId>,
-}
-
-/// What most events have.
-const NO_ATTRIBUTES: &Attributes = &Attributes {
-    tags: Vec::new(),
-    tag_count: 0,
-    metadata: Vec::new(),
-    correlation: None,
-    cause: None,
-    occurred_at: None,
-    foreign_id: None,
-};
-
-/// Room for an event of common size, so that its buffers need not grow.
-const COMMON_BYTES: usize = 256;
-
 impl Append {
     /// An append to an entity: `"account:alice"`, or `("account:alice", "tenant:acme")` with a scope.
     pub fn to<A>(address: A) -> Append
     where
         A: TryInto<Coordinate, Error: Into<Error>>,
     {
-        let draft = Draft {
-            targets: Vec::with_capacity(1),
-            target_by_entity: HashMap::new(),
-            target: 0,
-            scope: None,
-            common: None,
-            events: Vec::with_capacity(1),
-            bytes: Vec::with_capacity(COMMON_BYTES),
-            key: None,
-            conditions: None,
-            durability: None,
-        };
-        Append { draft: Ok(draft) }.and_to(address)
+        Append { draft: Ok(Draft::new()) }.and_to(address)
     }
 
     /// Goes on with another entity, in the same atomic append.
@@ -147,21 +82,8 @@ impl Append {
     /// Adds an event to the entity named last.
     pub fn event<E: EventData + ?Sized>(self, event: &E) -> Append {
         self.with(|draft| {
-            let kind = event.kind();
-            check_name("kind", kind, KIND_BYTES_CAP)?;
-            let start = draft.bytes.len();
-            draft.bytes.extend_from_slice(kind.as_bytes());
-            let kind = start..draft.bytes.len();
-            encode_apart(event, &mut draft.bytes)?;
-            draft.events.push(NewEvent {
-                target: draft.target,
-                scope: draft.scope.clone(),
-                schema_version: event.schema_version(),
-                payload: kind.end..draft.bytes.len(),
-                kind,
-                attributes: draft.common.clone(),
-            });
-            Ok(())
+            check_name("kind", event.kind(), KIND_BYTES_CAP)?;
+            draft.add(draft.target, draft.scope.clone(), draft.common.clone(), event)
         })
     }
 
@@ -278,6 +200,33 @@ impl Append {
         })
     }
 
+    /// Adds an event of the store's own: to an entity, of a kind, that begin with `$`.
+    pub(crate) fn system_event<E: EventData>(self, entity: &str, expected: Expected, event: &E) -> Append {
+        self.with(|draft| {
+            let target = draft.target(entity.into());
+            draft.targets[target].expected = expected;
+            draft.add(target, Some(SYSTEM_SCOPE.to_owned()), None, event)
+        })
+    }
+
+    /// An append of the store's own.
+    pub(crate) fn of_system<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
+        Append { draft: Ok(Draft::new()) }.system_event(entity, expected, event)
+    }
+
+    /// Says of every event that says nothing else that another one brought it about, and that it belongs to
+    /// whatever that one belongs to.
+    pub(crate) fn inherit(self, from: &RecordedEvent) -> Append {
+        self.with(|draft| {
+            for event in &mut draft.events {
+                let attributes = event.attributes.get_or_insert_default();
+                attributes.cause.get_or_insert(Cause::Event(from.id()));
+                attributes.correlation.get_or_insert(from.correlation());
+            }
+            Ok(())
+        })
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Draft) -> Result<(), Error>) -> Append {
         if let Ok(draft) = &mut self.draft
             && let Err(error) = change(draft)
@@ -334,132 +283,6 @@ impl Append {
 /// One append in sixteen, by its first random byte.
 fn is_sample(body: &[u8]) -> bool {
     body.get(record::salt_place(body, 0).start).is_some_and(|random| *random < 16)
-}
-
-/// Up to this many targets are searched one by one.
-const FEW_TARGETS: usize = 16;
-
-impl Draft {
-    /// The target an entity is. Every target has one expectation, so an entity named again is the
-    /// same target.
-    fn target(&mut self, entity: Box<str>) -> usize {
-        let known = match self.targets.len() {
-            ..=FEW_TARGETS => self.targets.iter().position(|target| target.entity == entity),
-            _ => self.target_by_entity.get(&entity).copied(),
-        };
-        known.unwrap_or_else(|| self.add_target(entity))
-    }
-
-    fn add_target(&mut self, entity: Box<str>) -> usize {
-        self.targets.push(Target { entity, expected: Expected::Any });
-        if self.targets.len() > FEW_TARGETS {
-            for at in self.target_by_entity.len()..self.targets.len() {
-                self.target_by_entity.insert(self.targets[at].entity.clone(), at);
-            }
-        }
-        self.targets.len() - 1
-    }
-
-    /// An entity that got no event is still checked if something was expected of it; without
-    /// either it was named for nothing.
-    fn check_targets_used(&self) -> Result<(), Error> {
-        if self.targets.len() == 1 && !self.events.is_empty() {
-            return Ok(());
-        }
-        let mut used = vec![false; self.targets.len()];
-        self.events.iter().for_each(|event| used[event.target] = true);
-        match (0..used.len()).find(|at| !used[*at] && self.targets[*at].expected == Expected::Any) {
-            _ if self.events.is_empty() => Err(Error::invalid("the append has no event; add one")),
-            Some(at) => Err(Error::invalid(format!(
-                "{} gets no event in this append; add one",
-                self.targets[at].entity
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    fn check(&self, limits: &Limits) -> Result<(), Error> {
-        let over = |what: &str, size: usize, limit: &str, max: usize| {
-            if size > max { Err(Error::too_large(what, size, limit, max)) } else { Ok(()) }
-        };
-        let count = self.events.len().max(self.targets.len());
-        if count > limits.events_per_append_max {
-            let max = limits.events_per_append_max;
-            let text = format!(
-                "the append has {count} events, more than the {max} that events_per_append_max allows"
-            );
-            return Err(Error::new(ErrorKind::TooLarge, text));
-        }
-        for target in &self.targets {
-            over("the entity", target.entity.len(), "entity_bytes_max", limits.entity_bytes_max)?;
-        }
-        for event in &self.events {
-            let attributes = event.attributes();
-            over(
-                "the scope",
-                event.scope.as_deref().map_or(0, str::len),
-                "scope_bytes_max",
-                limits.scope_bytes_max,
-            )?;
-            over("the kind", event.kind.len(), "kind_bytes_max", limits.kind_bytes_max)?;
-            for tag in record::tags(&attributes.tags) {
-                over("a tag", tag.len(), "tag_bytes_max", limits.tag_bytes_max)?;
-            }
-            if attributes.tag_count > limits.tags_max {
-                let text = format!(
-                    "the event has {} tags, more than the {} that tags_max allows",
-                    attributes.tag_count, limits.tags_max
-                );
-                return Err(Error::new(ErrorKind::TooLarge, text));
-            }
-            let private = event.payload.len() + attributes.metadata.len();
-            over("the payload", private, "payload_bytes_max", limits.payload_bytes_max)?;
-            self.check_cause(event)?;
-        }
-        Ok(())
-    }
-
-    fn check_cause(&self, event: &NewEvent) -> Result<(), Error> {
-        match event.attributes().cause {
-            Some(Cause::InAppend(index)) if usize::from(index) >= self.events.len() => Err(Error::invalid(
-                format!("the cause is event {index} of an append that has {}", self.events.len()),
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn write(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
-        let attributes = event.attributes();
-        let new = NewRecord {
-            fields: Fields {
-                schema_version: event.schema_version,
-                entity: &self.targets[event.target].entity,
-                scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
-                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
-                tag_bytes: &attributes.tags,
-                correlation: attributes.correlation,
-                occurred_at: attributes.occurred_at,
-                foreign_id: attributes.foreign_id,
-                cause: attributes.cause,
-                has_metadata: !attributes.metadata.is_empty(),
-            },
-            metadata: &attributes.metadata,
-            payload: &self.bytes[event.payload.clone()],
-        };
-        record::write(body, &new)
-            .map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
-    }
-}
-
-impl NewEvent {
-    fn attributes(&self) -> &Attributes {
-        self.attributes.as_deref().unwrap_or(NO_ATTRIBUTES)
-    }
-}
-
-/// Events and targets were checked against `events_per_append_max`.
-fn narrow(count: usize) -> u16 {
-    u16::try_from(count).expect("checked against 65,535")
 }
 
 /// What must still hold when an append is decided.

@@ -134,6 +134,14 @@ pub(crate) const TAG_BYTES_CAP: usize = 255;
 /// Names of the store's own streams begin with this.
 const SYSTEM_PREFIX: char = '$';
 
+/// The scope of the store's own events, so that no scope of anybody's holds them.
+pub(crate) const SYSTEM_SCOPE: &str = "$";
+
+/// Whether a name is the store's own.
+pub(crate) fn is_system(name: &str) -> bool {
+    name.starts_with(SYSTEM_PREFIX)
+}
+
 /// Refuses a name that could not be stored, printed on one line, or told from the store's own.
 pub(crate) fn check_name(what: &str, name: &str, cap: usize) -> Result<(), Error> {
     if name.is_empty() {
@@ -142,7 +150,7 @@ pub(crate) fn check_name(what: &str, name: &str, cap: usize) -> Result<(), Error
     if name.len() > cap {
         return Err(Error::too_large(&format!("the {what}"), name.len(), "the format", cap));
     }
-    if name.starts_with(SYSTEM_PREFIX) {
+    if is_system(name) {
         return Err(Error::invalid(format!(
             "the {what} {name:?} begins with `$`, which is kept for the store"
         )));

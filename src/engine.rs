@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::append::{Append, Request, Salts};
+use crate::codec::Raw;
 use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind};
@@ -26,7 +27,7 @@ use crate::report::{OpenReport, Stats, WriterState};
 use crate::resolve::resolve;
 use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
-use crate::version::Position;
+use crate::version::{Expected, Position};
 use crate::view::{Point, Snapshot, View};
 use crate::writer::{State, Writer};
 
@@ -143,6 +144,16 @@ impl Engine {
     /// Hands an append to the writer; without waiting for a place in the queue if `wait` is false.
     pub(crate) fn submit(&self, append: Append, wait: bool) -> Result<Ticket, Error> {
         self.send(self.request(append)?, wait)
+    }
+
+    /// The position of the append that has this key, while the key is known.
+    ///
+    /// Only the writer knows keys. It is asked with an append of the same key whose expectation cannot hold: if
+    /// the key is new the answer is a conflict, and nothing is written.
+    pub(crate) fn find_key(&self, key: &[u8]) -> Result<Option<Position>, Error> {
+        const NOWHERE: &str = "$nowhere";
+        let probe = Append::of_system(NOWHERE, Expected::StreamExists, &Raw(NOWHERE, &())).key(key);
+        self.submit(probe, true)?.wait_for_key()
     }
 
     /// Encodes an append, and looks up what it can be refused for already.

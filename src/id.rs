@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::version::Position;
@@ -22,7 +23,8 @@ use crate::version::Position;
 /// assert_eq!(id.to_string(), "0198f2a0-5c00-7000-8000-0000042ab3c4");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct EventId(Uuid);
 
 const POSITION_MASK: u64 = (1 << 48) - 1;

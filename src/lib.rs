@@ -169,6 +169,7 @@ mod matching;
 mod notification;
 mod ops;
 mod options;
+mod projection;
 mod query;
 mod queue;
 mod reader;
@@ -180,6 +181,7 @@ mod store;
 mod story;
 mod subscription;
 mod ticket;
+mod typed;
 mod version;
 mod view;
 mod writer;
@@ -196,6 +198,7 @@ pub use crate::{
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
+    projection::{Loaded, Projection},
     query::Query,
     reader::{Read, ReadAhead},
     receipt::Appended,
@@ -208,5 +211,6 @@ pub use crate::{
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
+    typed::{DomainEvent, Meta},
     version::{Expected, Position, Version},
 };

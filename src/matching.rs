@@ -2,6 +2,7 @@
 //!
 //! Row: bytes. Tested against the index by tests/it/model.rs.
 
+use crate::coordinate::SYSTEM_SCOPE;
 use crate::event::EventId;
 use crate::format::record::{Record, tags};
 use crate::query::{Item, Name, Query};
@@ -19,6 +20,7 @@ fn matches_item(item: &Item, record: &Record<'_>, correlation: &impl Fn() -> Eve
         None => true,
     };
     entity
+        && !(item.passes_over_system() && record.scope_or_default() == SYSTEM_SCOPE)
         && item.scope.as_deref().is_none_or(|scope| record.scope_or_default() == scope)
         && (item.kinds.is_empty() || item.kinds.iter().any(|kind| record.kind() == kind))
         && item.kind_prefix.as_deref().is_none_or(|prefix| record.kind().starts_with(prefix))

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::EventId;
 
 /// Which events to read.
@@ -22,14 +24,14 @@ use crate::id::EventId;
 /// let both = open_orders.or(one_student);
 /// # let _ = both;
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
     /// Joined by "or"; without any, nothing matches.
     pub(crate) items: Vec<Item>,
 }
 
 /// Everything in an item must hold; what is empty or `None` asks nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Item {
     pub(crate) entity: Option<Name>,
     pub(crate) scope: Option<String>,
@@ -41,7 +43,7 @@ pub(crate) struct Item {
     pub(crate) correlation: Option<EventId>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Name {
     Is(String),
     StartsWith(String),
@@ -59,7 +61,9 @@ pub(crate) enum Effort {
 }
 
 impl Query {
-    /// Every event.
+    /// Every event, save the store's own: those of entities that begin with `$` (checkpoints of
+    /// consumers, for one). They come only to a query that names something that begins so:
+    /// `entity_prefix("$")` finds them all.
     #[must_use]
     pub fn all() -> Query {
         Query { items: vec![Item::default()] }
@@ -229,6 +233,19 @@ impl fmt::Display for Item {
 }
 
 impl Item {
+    /// Whether it names nothing that events of the store's own never carry: then it would find them, and must
+    /// pass over them. (Their scopes and kinds begin with `$`, and they have no tags.)
+    pub(crate) fn passes_over_system(&self) -> bool {
+        let names_entity = match &self.entity {
+            Some(Name::Is(_)) => true,
+            Some(Name::StartsWith(prefix)) => !prefix.is_empty(),
+            None => false,
+        };
+        let names_kind =
+            !self.kinds.is_empty() || self.kind_prefix.as_ref().is_some_and(|kind| !kind.is_empty());
+        !names_entity && !names_kind && self.scope.is_none() && self.tags.is_empty()
+    }
+
     /// How many things it asks.
     pub(crate) fn conditions(&self) -> usize {
         let single = [

@@ -4,6 +4,7 @@
 
 mod ask;
 mod builder;
+mod core;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use crate::append::Append;
 use crate::coordinate::Coordinate;
 use crate::disk::{Disk, MemDisk};
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::event::{EventData, EventId};
 use crate::head::Head;
@@ -30,6 +30,8 @@ use crate::ticket::Ticket;
 use crate::version::{Position, Version};
 
 pub use builder::Builder;
+use core::Core;
+pub(crate) use core::WeakStore;
 
 /// A store of events: one directory, one writer.
 ///
@@ -52,7 +54,7 @@ pub use builder::Builder;
 /// ```
 #[derive(Clone)]
 pub struct Store {
-    engine: Arc<Engine>,
+    core: Arc<Core>,
 }
 
 impl Store {
@@ -122,7 +124,7 @@ impl Store {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), [`ErrorKind::Io`](crate::ErrorKind::Io),
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn get(&self, id: EventId) -> Result<Option<RecordedEvent>, Error> {
-        reader::event_with(&self.engine.snapshot()?, id)
+        reader::event_with(&self.engine().snapshot()?, id)
     }
 
     /// The event at this position, if there is one.
@@ -131,12 +133,12 @@ impl Store {
     ///
     /// As [`Store::get`].
     pub fn at(&self, position: Position) -> Result<Option<RecordedEvent>, Error> {
-        reader::event_at(&self.engine.snapshot()?, position)
+        reader::event_at(&self.engine().snapshot()?, position)
     }
 
     /// Reads the events a query matches, oldest first unless told otherwise.
     pub fn read(&self, query: Query) -> Read {
-        Read::new(self.engine.readable(), query)
+        Read::new(self.engine().readable(), query)
     }
 
     /// Reads the events of one entity: `read(Query::entity(..))`.
@@ -147,13 +149,13 @@ impl Store {
     /// Follows the events a query matches: those that are there, then those that come, without a
     /// gap. See [`Subscription`] for where to begin and how to wait.
     pub fn subscribe(&self, query: Query) -> Subscription {
-        self.engine.subscribe(query)
+        self.engine().subscribe(query)
     }
 
     /// Lossy hints about the events a query matches that are appended from now on. They cost the
     /// writer about a microsecond for each that matches; [`Store::subscribe`] loses nothing.
     pub fn notifications(&self, query: Query) -> Notifications {
-        self.engine.notifications(query)
+        self.engine().notifications(query)
     }
 
     /// The version an entity's stream is at; [`Version::EMPTY`] if it has no events.
@@ -162,7 +164,7 @@ impl Store {
     ///
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn version(&self, entity: &str) -> Result<Version, Error> {
-        Ok(self.engine.snapshot()?.stream_head(entity).0)
+        Ok(self.engine().snapshot()?.stream_head(entity).0)
     }
 
     /// The newest position that can be read, with the chain hash there. Printed and kept
@@ -172,7 +174,7 @@ impl Store {
     ///
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn head(&self) -> Result<Head, Error> {
-        Ok(Head::new(self.engine.snapshot()?.head, self.engine.store_id))
+        Ok(Head::new(self.engine().snapshot()?.head, self.engine().store_id))
     }
 
     /// The newest position that survives a power cut; the same as the head unless appends are
@@ -182,7 +184,7 @@ impl Store {
     ///
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn durable_head(&self) -> Result<Head, Error> {
-        Ok(Head::new(self.engine.snapshot()?.durable, self.engine.store_id))
+        Ok(Head::new(self.engine().snapshot()?.durable, self.engine().store_id))
     }
 
     /// Makes everything acknowledged so far durable, and says up to where that is.
@@ -193,7 +195,7 @@ impl Store {
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) if an earlier one did,
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn sync(&self) -> Result<Position, Error> {
-        self.engine.sync()
+        self.engine().sync()
     }
 
     /// Reads the whole store and checks it: checksums, the hash chain, positions, versions, seals.
@@ -204,7 +206,7 @@ impl Store {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read; damage is not an error but
     /// in the report.
     pub fn verify(&self) -> Result<VerifyReport, Error> {
-        verify::verify_open(&self.engine.snapshot()?)
+        verify::verify_open(&self.engine().snapshot()?)
     }
 
     /// What can be known of the store's writer.
@@ -214,13 +216,13 @@ impl Store {
     /// In a store opened to read: [`ErrorKind::Io`](crate::ErrorKind::Io),
     /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
     pub fn writer(&self) -> Result<WriterState, Error> {
-        self.engine.writer()
+        self.engine().writer()
     }
 
     /// What opening found and did.
     #[must_use]
     pub fn open_report(&self) -> &OpenReport {
-        &self.engine.report
+        &self.engine().report
     }
 
     /// Where everything lives and why: files, sizes, options. For people; print it.
@@ -237,13 +239,13 @@ impl Store {
     ///
     /// [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn describe(&self) -> Result<Description, Error> {
-        describe(&self.engine)
+        describe(self.engine())
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.engine.stats()
+        self.engine().stats()
     }
 
     /// Closes the store for all its handles: writes and syncs what was accepted, and ends the
@@ -254,14 +256,14 @@ impl Store {
     /// Whatever keeps the last accepted events from being durable, and
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) if something failed before.
     pub fn close(self) -> Result<(), Error> {
-        self.engine.close()
+        self.engine().close()
     }
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Store")
-            .field("head", &self.engine.view.snapshot().head.position.get())
+            .field("head", &self.engine().view.snapshot().head.position.get())
             .finish_non_exhaustive()
     }
 }
@@ -283,7 +285,7 @@ impl Append {
     /// - [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Closed`](crate::ErrorKind::Closed):
     ///   open the store again.
     pub fn commit(self, store: &Store) -> Result<Appended, Error> {
-        store.engine.commit(self)
+        store.engine().commit(self)
     }
 
     /// Hands the append to the writer and returns at once, unless the queue is full: then it waits.
@@ -292,7 +294,7 @@ impl Append {
     ///
     /// Those of [`Append::commit`] that show before the writer has it.
     pub fn submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine.submit(self, true)
+        store.engine().submit(self, true)
     }
 
     /// Like [`Append::submit`], but says [`ErrorKind::Busy`](crate::ErrorKind::Busy) if the queue is full.
@@ -301,6 +303,6 @@ impl Append {
     ///
     /// As [`Append::submit`].
     pub fn try_submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine.submit(self, false)
+        store.engine().submit(self, false)
     }
 }

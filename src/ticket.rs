@@ -83,6 +83,17 @@ impl Ticket {
         }
     }
 
+    /// The position of the append whose key this one has; `None` if it was refused for anything else.
+    pub(crate) fn wait_for_key(self) -> Result<Option<Position>, Error> {
+        self.check_process()?;
+        let reply = self.reply.recv().map_err(|_| self.receiver.unanswered())?;
+        match reply.outcome {
+            Outcome::Seen(position) => Ok(Some(position)),
+            Outcome::Done(Err(error)) if error.kind() == ErrorKind::Conflict => Ok(None),
+            Outcome::Done(done) => done.map(|_| None),
+        }
+    }
+
     /// A process that was forked meanwhile would wait for ever.
     fn check_process(&self) -> Result<(), Error> {
         if self.is_done() { Ok(()) } else { self.receiver.queue.check_process() }

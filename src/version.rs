@@ -7,6 +7,8 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// How many events a stream holds, up to and including an event.
 ///
 /// An empty stream is at version 0, its first event has version 1. Versions of a stream have no
@@ -18,7 +20,8 @@ use std::str::FromStr;
 /// assert_eq!(Version::EMPTY.get(), 0);
 /// assert_eq!("7".parse::<Version>().unwrap(), Version::from(7));
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Version(u64);
 
 /// An event's place in the one order of the store: 1, 2, 3 and so on.
@@ -33,7 +36,8 @@ pub struct Version(u64);
 /// assert!(Position::START < Position::from(1));
 /// assert_eq!(Position::from(42).to_string(), "42");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Position(u64);
 
 impl Version {

@@ -47,6 +47,8 @@ pub(super) enum Cursor<'a> {
     Any(Box<Union<'a>>),
     /// What is in all.
     All(Vec<Cursor<'a>>),
+    /// What is in the first, and not in the list.
+    Without(Box<Cursor<'a>>, &'a [u32], Way),
 }
 
 /// Each rank once, whatever number of cursors have it.
@@ -85,6 +87,11 @@ impl<'a> Cursor<'a> {
         Cursor::All(cursors)
     }
 
+    /// What is in a cursor and not in a sorted list of ordinals.
+    pub(super) fn without(self, list: &'a [u32], way: Way) -> Cursor<'a> {
+        if list.is_empty() { self } else { Cursor::Without(Box::new(self), list, way) }
+    }
+
     /// How many ranks are left: exact for windows, lists, and unions of these that share nothing;
     /// otherwise there may be fewer.
     pub(super) fn at_most(&self) -> u64 {
@@ -93,6 +100,7 @@ impl<'a> Cursor<'a> {
             Cursor::List(list, _) => u64::try_from(list.len()).expect("a length fits 64 bits"),
             Cursor::Any(union) => union.cursors.iter().map(Cursor::at_most).sum(),
             Cursor::All(cursors) => cursors.iter().map(Cursor::at_most).min().unwrap_or(0),
+            Cursor::Without(cursor, ..) => cursor.at_most(),
         }
     }
 
@@ -106,6 +114,7 @@ impl<'a> Cursor<'a> {
             },
             Cursor::Any(union) => union.heads.peek().map(|Reverse((rank, _))| *rank),
             Cursor::All(cursors) => in_all(cursors),
+            Cursor::Without(cursor, list, way) => without(cursor, list, *way),
         }
     }
 
@@ -123,6 +132,7 @@ impl<'a> Cursor<'a> {
             Cursor::Any(union) => union.advance_to(rank),
             // The others follow when the head is asked for.
             Cursor::All(cursors) => cursors[0].advance_to(rank),
+            Cursor::Without(cursor, ..) => cursor.advance_to(rank),
         }
     }
 }
@@ -157,6 +167,17 @@ fn in_all(cursors: &mut [Cursor<'_>]) -> Option<u64> {
             }
         }
         return Some(candidate);
+    }
+}
+
+/// The first rank from here on that is not in the list.
+fn without(cursor: &mut Cursor<'_>, list: &[u32], way: Way) -> Option<u64> {
+    loop {
+        let rank = cursor.head()?;
+        if list.binary_search(&way.ordinal(rank)).is_err() {
+            return Some(rank);
+        }
+        cursor.advance_to(rank + 1);
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::ops::{ControlFlow, Range};
 
+use crate::coordinate::SYSTEM_SCOPE;
 use crate::event::EventId;
 use crate::query::{Item, Name, Query};
 
@@ -50,8 +51,8 @@ impl Index {
             // What one thing is asked by are lists that share nothing: an event has one entity, one
             // kind, and its tag once.
             match self.conditions(item, &asked, &own).as_slice() {
-                [] => return self.events_in(window),
-                [only] => return only.at_most(),
+                [] => return self.events_in(window) - self.system_events_in(window),
+                [only] if self.system(item, window).is_empty() => return only.at_most(),
                 _ => {}
             }
         }
@@ -85,6 +86,19 @@ impl Index {
         u64::try_from(slots.len()).expect("a count fits 64 bits")
     }
 
+    fn system_events_in(&self, window: &Range<u32>) -> u64 {
+        let list = self.system(&Item::default(), window);
+        u64::try_from(list.len()).expect("a count fits 64 bits")
+    }
+
+    /// The store's own events in a window, if the item must pass over them.
+    fn system(&self, item: &Item, window: &Range<u32>) -> &[u32] {
+        match self.scopes.get(SYSTEM_SCOPE) {
+            Some(list) if item.passes_over_system() => cut(list, window),
+            _ => &[],
+        }
+    }
+
     /// Whether there is an event at an ordinal, which only a query that asks nothing must look at.
     fn is_event(&self, ordinal: u32) -> bool {
         self.ordinals.slot(ordinal.into()).is_some()
@@ -97,10 +111,11 @@ impl Index {
         own: &impl Fn(EventId) -> Option<u32>,
     ) -> Cursor<'a> {
         let conditions = self.conditions(item, asked, own);
-        match conditions.as_slice() {
+        let cursor = match conditions.as_slice() {
             [] => Cursor::window(asked.window, asked.way),
             _ => Cursor::all(conditions),
-        }
+        };
+        cursor.without(self.system(item, asked.window), asked.way)
     }
 
     /// One cursor per thing the item asks for.

@@ -39,7 +39,7 @@ impl Store {
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); for a correlation also what
     /// [`Store::get`] gives.
     pub fn count(&self, query: Query) -> Result<u64, Error> {
-        reader::count(&self.engine.snapshot()?, &query)
+        reader::count(&self.engine().snapshot()?, &query)
     }
 
     /// The newest event a query matches; reads that one event.
@@ -62,7 +62,7 @@ impl Store {
     ///
     /// As [`Store::get`].
     pub fn last(&self, query: Query) -> Result<Option<RecordedEvent>, Error> {
-        reader::last(&self.engine.snapshot()?, &query)
+        reader::last(&self.engine().snapshot()?, &query)
     }
 
     /// Whether any event matches a query. Reads no event, save one for each correlation asked for.
@@ -83,7 +83,7 @@ impl Store {
     ///
     /// As [`Store::count`].
     pub fn exists(&self, query: Query) -> Result<bool, Error> {
-        reader::exists(&self.engine.snapshot()?, &query)
+        reader::exists(&self.engine().snapshot()?, &query)
     }
 
     /// The entities there are, with the number of events of each and where they begin and end.
@@ -99,7 +99,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn entities(&self) -> Listing {
-        Listing::new(self.engine.readable(), Label::Entity)
+        Listing::new(self.engine().readable(), Label::Entity)
     }
 
     /// The scopes there are, as [`Store::entities`]. Events that name none are in `default`.
@@ -115,7 +115,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn scopes(&self) -> Listing {
-        Listing::new(self.engine.readable(), Label::Scope)
+        Listing::new(self.engine().readable(), Label::Scope)
     }
 
     /// The kinds there are, as [`Store::entities`].
@@ -131,7 +131,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn kinds(&self) -> Listing {
-        Listing::new(self.engine.readable(), Label::Kind)
+        Listing::new(self.engine().readable(), Label::Kind)
     }
 
     /// The tags there are, as [`Store::entities`].
@@ -145,7 +145,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn tags(&self) -> Listing {
-        Listing::new(self.engine.readable(), Label::Tag)
+        Listing::new(self.engine().readable(), Label::Tag)
     }
 }
 
@@ -153,13 +153,13 @@ impl Store {
 impl Store {
     /// What brought an event about, nearest first; nothing if there is no event with this id.
     pub fn ancestors(&self, id: EventId) -> Ancestors {
-        Ancestors::new(self.engine.readable(), id)
+        Ancestors::new(self.engine().readable(), id)
     }
 
     /// What an event brought about, near and far, in order of position; nothing if there is no event
     /// with this id.
     pub fn descendants(&self, id: EventId) -> Descendants {
-        Descendants::new(self.engine.readable(), id)
+        Descendants::new(self.engine().readable(), id)
     }
 
     /// Everything that belongs to a correlation, as a tree by cause: at most the first 10,000 events.
@@ -179,7 +179,7 @@ impl Store {
     ///
     /// As [`Store::get`].
     pub fn story_limited(&self, correlation: EventId, events: u64) -> Result<Story, Error> {
-        Story::read(self.engine.readable(), correlation, events)
+        Story::read(self.engine().readable(), correlation, events)
     }
 
     /// An event with its causes in the same entity, oldest first: for an entity whose events
@@ -211,6 +211,6 @@ impl Store {
     ///
     /// As [`Store::get`].
     pub fn path(&self, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
-        causes::path(self.engine.readable(), leaf)
+        causes::path(self.engine().readable(), leaf)
     }
 }

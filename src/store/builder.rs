@@ -211,7 +211,7 @@ impl Builder {
     pub fn open_within(self, wait: Duration) -> Result<Store, Error> {
         self.options.limits.check()?;
         let disk = self.place.disk(true)?;
-        Ok(Store { engine: Arc::new(Engine::open(disk, self.options, wait)?) })
+        Ok(Store::around(Engine::open(disk, self.options, wait)?))
     }
 
     /// Opens the store to read; see [`Store::open_read_only`].
@@ -222,7 +222,7 @@ impl Builder {
     pub fn open_read_only(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
         let loaded = load_to_read(disk.as_ref(), &self.options)?;
-        Ok(Store { engine: Arc::new(Engine::to_read(disk, loaded, self.options)) })
+        Ok(Store::around(Engine::to_read(disk, loaded, self.options)))
     }
 
     /// Opens what is left of a damaged store, to read it: every whole append, with its positions,
@@ -239,7 +239,7 @@ impl Builder {
     pub fn salvage(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
         let loaded = salvage(disk.as_ref())?;
-        Ok(Store { engine: Arc::new(Engine::to_read(disk, loaded, self.options)) })
+        Ok(Store::around(Engine::to_read(disk, loaded, self.options)))
     }
 
     /// Checks a store that need not open: all files, all breaks. Changes nothing. Nobody should

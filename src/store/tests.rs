@@ -10,7 +10,7 @@ use crate::view::{Point, View};
 
 /// A view of a store that is published up to `head` only.
 fn view_up_to(store: &Store, head: u64) -> Arc<View> {
-    let snapshot = store.engine.snapshot().unwrap();
+    let snapshot = store.engine().snapshot().unwrap();
     let head = Point { position: head.into(), chain: snapshot.head.chain };
     Arc::new(View::new(snapshot.segments.to_vec(), head))
 }

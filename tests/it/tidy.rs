@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 37] = [
+const LAYERS: [&str; 39] = [
     // words
     "version",
     "id",
@@ -27,6 +27,7 @@ const LAYERS: [&str; 37] = [
     "codec",
     "matching",
     "recorded",
+    "typed",
     "receipt",
     "log",
     // what is known of them
@@ -54,6 +55,8 @@ const LAYERS: [&str; 37] = [
     "engine",
     "ops",
     "store",
+    // what stands on it, and uses what a user could use
+    "projection",
 ];
 
 /// Each outside thing, and the files that may touch it.

@@ -1,0 +1,233 @@
+//! What an append is while it is put together: names, payloads, and what belongs to each event.
+//!
+//! Row: append.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::commit::{KeyHash, Target};
+use crate::coordinate::DEFAULT_SCOPE;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Cause, EventData, EventId};
+use crate::format::record::{self, Fields, NewRecord};
+use crate::options::{Durability, Limits};
+use crate::version::Expected;
+
+use super::Conditions;
+use super::scratch::encode_apart;
+
+pub(super) struct Draft {
+    pub(super) targets: Vec<Target>,
+    /// Where each entity stands among the targets; empty while they are few.
+    pub(super) target_by_entity: HashMap<Box<str>, usize>,
+    /// The target and the scope of the events that follow.
+    pub(super) target: usize,
+    pub(super) scope: Option<String>,
+    /// What was said before the first event.
+    pub(super) common: Option<Box<Attributes>>,
+    pub(super) events: Vec<NewEvent>,
+    /// Kinds and payloads, one after the other.
+    pub(super) bytes: Vec<u8>,
+    pub(super) key: Option<KeyHash>,
+    pub(super) conditions: Option<Box<Conditions>>,
+    pub(super) durability: Option<Durability>,
+}
+
+pub(super) struct NewEvent {
+    pub(super) target: usize,
+    pub(super) scope: Option<String>,
+    pub(super) kind: Range<usize>,
+    pub(super) schema_version: u16,
+    pub(super) payload: Range<usize>,
+    pub(super) attributes: Option<Box<Attributes>>,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Attributes {
+    /// Each with its length before it.
+    pub(super) tags: Vec<u8>,
+    pub(super) tag_count: usize,
+    pub(super) metadata: Vec<u8>,
+    pub(super) correlation: Option<EventId>,
+    pub(super) cause: Option<Cause>,
+    pub(super) occurred_at: Option<i64>,
+    pub(super) foreign_id: Option<EventId>,
+}
+
+/// What most events have.
+const NO_ATTRIBUTES: &Attributes = &Attributes {
+    tags: Vec::new(),
+    tag_count: 0,
+    metadata: Vec::new(),
+    correlation: None,
+    cause: None,
+    occurred_at: None,
+    foreign_id: None,
+};
+
+/// Up to this many targets are searched one by one.
+const FEW_TARGETS: usize = 16;
+
+/// Room for an event of common size, so that its buffers need not grow.
+const COMMON_BYTES: usize = 256;
+
+impl Draft {
+    pub(super) fn new() -> Draft {
+        Draft {
+            targets: Vec::with_capacity(1),
+            target_by_entity: HashMap::new(),
+            target: 0,
+            scope: None,
+            common: None,
+            events: Vec::with_capacity(1),
+            bytes: Vec::with_capacity(COMMON_BYTES),
+            key: None,
+            conditions: None,
+            durability: None,
+        }
+    }
+
+    /// Adds an event to a target, whose kind was checked.
+    pub(super) fn add<E: EventData + ?Sized>(
+        &mut self,
+        target: usize,
+        scope: Option<String>,
+        attributes: Option<Box<Attributes>>,
+        event: &E,
+    ) -> Result<(), Error> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(event.kind().as_bytes());
+        let kind = start..self.bytes.len();
+        encode_apart(event, &mut self.bytes)?;
+        self.events.push(NewEvent {
+            target,
+            scope,
+            schema_version: event.schema_version(),
+            payload: kind.end..self.bytes.len(),
+            kind,
+            attributes,
+        });
+        Ok(())
+    }
+
+    /// The target an entity is. Every target has one expectation, so an entity named again is the
+    /// same target.
+    pub(super) fn target(&mut self, entity: Box<str>) -> usize {
+        let known = match self.targets.len() {
+            ..=FEW_TARGETS => self.targets.iter().position(|target| target.entity == entity),
+            _ => self.target_by_entity.get(&entity).copied(),
+        };
+        known.unwrap_or_else(|| self.add_target(entity))
+    }
+
+    fn add_target(&mut self, entity: Box<str>) -> usize {
+        self.targets.push(Target { entity, expected: Expected::Any });
+        if self.targets.len() > FEW_TARGETS {
+            for at in self.target_by_entity.len()..self.targets.len() {
+                self.target_by_entity.insert(self.targets[at].entity.clone(), at);
+            }
+        }
+        self.targets.len() - 1
+    }
+
+    /// An entity that got no event is still checked if something was expected of it; without
+    /// either it was named for nothing.
+    pub(super) fn check_targets_used(&self) -> Result<(), Error> {
+        if self.targets.len() == 1 && !self.events.is_empty() {
+            return Ok(());
+        }
+        let mut used = vec![false; self.targets.len()];
+        self.events.iter().for_each(|event| used[event.target] = true);
+        match (0..used.len()).find(|at| !used[*at] && self.targets[*at].expected == Expected::Any) {
+            _ if self.events.is_empty() => Err(Error::invalid("the append has no event; add one")),
+            Some(at) => Err(Error::invalid(format!(
+                "{} gets no event in this append; add one",
+                self.targets[at].entity
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), Error> {
+        let over = |what: &str, size: usize, limit: &str, max: usize| {
+            if size > max { Err(Error::too_large(what, size, limit, max)) } else { Ok(()) }
+        };
+        let count = self.events.len().max(self.targets.len());
+        if count > limits.events_per_append_max {
+            let max = limits.events_per_append_max;
+            let text = format!(
+                "the append has {count} events, more than the {max} that events_per_append_max allows"
+            );
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        for target in &self.targets {
+            over("the entity", target.entity.len(), "entity_bytes_max", limits.entity_bytes_max)?;
+        }
+        for event in &self.events {
+            let attributes = event.attributes();
+            over(
+                "the scope",
+                event.scope.as_deref().map_or(0, str::len),
+                "scope_bytes_max",
+                limits.scope_bytes_max,
+            )?;
+            over("the kind", event.kind.len(), "kind_bytes_max", limits.kind_bytes_max)?;
+            for tag in record::tags(&attributes.tags) {
+                over("a tag", tag.len(), "tag_bytes_max", limits.tag_bytes_max)?;
+            }
+            if attributes.tag_count > limits.tags_max {
+                let text = format!(
+                    "the event has {} tags, more than the {} that tags_max allows",
+                    attributes.tag_count, limits.tags_max
+                );
+                return Err(Error::new(ErrorKind::TooLarge, text));
+            }
+            let private = event.payload.len() + attributes.metadata.len();
+            over("the payload", private, "payload_bytes_max", limits.payload_bytes_max)?;
+            self.check_cause(event)?;
+        }
+        Ok(())
+    }
+
+    fn check_cause(&self, event: &NewEvent) -> Result<(), Error> {
+        match event.attributes().cause {
+            Some(Cause::InAppend(index)) if usize::from(index) >= self.events.len() => Err(Error::invalid(
+                format!("the cause is event {index} of an append that has {}", self.events.len()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn write(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
+        let attributes = event.attributes();
+        let new = NewRecord {
+            fields: Fields {
+                schema_version: event.schema_version,
+                entity: &self.targets[event.target].entity,
+                scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
+                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
+                tag_bytes: &attributes.tags,
+                correlation: attributes.correlation,
+                occurred_at: attributes.occurred_at,
+                foreign_id: attributes.foreign_id,
+                cause: attributes.cause,
+                has_metadata: !attributes.metadata.is_empty(),
+            },
+            metadata: &attributes.metadata,
+            payload: &self.bytes[event.payload.clone()],
+        };
+        record::write(body, &new)
+            .map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
+    }
+}
+
+impl NewEvent {
+    pub(super) fn attributes(&self) -> &Attributes {
+        self.attributes.as_deref().unwrap_or(NO_ATTRIBUTES)
+    }
+}
+
+/// Events and targets were checked against `events_per_append_max`.
+pub(super) fn narrow(count: usize) -> u16 {
+    u16::try_from(count).expect("checked against 65,535")
+}

@@ -1,0 +1,114 @@
+//! Folding events into state.
+//!
+//! Row: app. Uses nothing a user could not use.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind};
+use crate::recorded::RecordedEvent;
+use crate::store::Store;
+use crate::typed::{DomainEvent, Meta};
+use crate::version::{Position, Version};
+
+/// State that is folded from events.
+pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The events it folds.
+    type Event: DomainEvent;
+
+    /// Its stable name: what its cached states are kept under. Unique among the projections of a store.
+    const NAME: &'static str;
+
+    /// To be raised when the same events mean another state than before (default: 1): states that were cached
+    /// with another revision are folded anew.
+    const REVISION: u32 = 1;
+
+    /// Takes in one event. Must depend on nothing but the state, the event and what is known of it:
+    /// no clock, no randomness, no order of a `HashMap`.
+    fn apply(&mut self, event: Self::Event, meta: &Meta<'_>);
+
+    /// Takes in that an event's payload was erased (default: nothing).
+    fn erased(&mut self, meta: &Meta<'_>) {
+        let _ = meta;
+    }
+
+    /// Decides about an event whose kind [`Projection::Event`] does not know (default: an error, so that
+    /// nothing is passed over by accident).
+    ///
+    /// # Errors
+    ///
+    /// Whatever is to end the fold; by default that the kind is not known.
+    fn unknown(&mut self, event: &RecordedEvent) -> Result<(), Error> {
+        Err(Error::invalid(format!("{} knows no events of kind {}", Self::NAME, event.kind())))
+    }
+}
+
+/// State as it was folded, and how far.
+#[derive(Clone, Debug)]
+pub struct Loaded<P> {
+    state: Arc<P>,
+    version: Version,
+    position: Position,
+}
+
+impl<P> Loaded<P> {
+    /// The version of the entity's stream it stands at; [`Version::EMPTY`] if there are no events.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The position of the last event it was folded from.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The state itself.
+    #[must_use]
+    pub fn state(&self) -> &Arc<P> {
+        &self.state
+    }
+}
+
+impl<P> Deref for Loaded<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.state
+    }
+}
+
+impl Store {
+    /// The state of an entity.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading, and whatever keeps an event from being folded.
+    pub fn load<P: Projection>(&self, entity: &str) -> Result<Loaded<P>, Error> {
+        let mut state = P::default();
+        let (mut version, mut position) = (Version::EMPTY, Position::START);
+        for event in self.stream(entity) {
+            let event = event?;
+            fold(&mut state, &event)?;
+            (version, position) = (event.version(), event.position());
+        }
+        Ok(Loaded { state: Arc::new(state), version, position })
+    }
+}
+
+/// Takes one event into a state.
+pub(crate) fn fold<P: Projection>(state: &mut P, event: &RecordedEvent) -> Result<(), Error> {
+    if !P::Event::knows(event.kind()) {
+        return state.unknown(event);
+    }
+    match P::Event::from_recorded(event) {
+        Ok(value) => state.apply(value, &Meta::of(event)),
+        Err(error) if error.kind() == ErrorKind::Erased => state.erased(&Meta::of(event)),
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
