@@ -180,6 +180,7 @@ mod resolve;
 mod store;
 mod story;
 mod subscription;
+pub mod test;
 mod ticket;
 mod typed;
 mod version;
