@@ -5,6 +5,7 @@
 //! Row: append.
 
 mod draft;
+mod merge;
 mod salts;
 mod scratch;
 #[cfg(test)]
@@ -63,7 +64,7 @@ impl Append {
     where
         A: TryInto<Coordinate, Error: Into<Error>>,
     {
-        Append { draft: Ok(Draft::new()) }.and_to(address)
+        Append::empty().and_to(address)
     }
 
     /// Goes on with another entity, in the same atomic append.
@@ -211,7 +212,7 @@ impl Append {
 
     /// An append of the store's own.
     pub(crate) fn of_system<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
-        Append { draft: Ok(Draft::new()) }.system_event(entity, expected, event)
+        Append::empty().system_event(entity, expected, event)
     }
 
     /// Says of every event that says nothing else that another one brought it about, and that it belongs to
