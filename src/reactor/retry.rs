@@ -92,6 +92,11 @@ impl Attempts {
         (attempts.refusals, PATIENCE.backoff(attempts.refusals))
     }
 
+    /// Nothing went wrong.
+    pub(super) fn is_clear(&self) -> bool {
+        self.failures == 0 && self.conflicts == 0 && self.refusals == 0
+    }
+
     /// An event went through, or somebody decided what becomes of it.
     pub(super) fn clear(&mut self) {
         *self = Attempts::default();

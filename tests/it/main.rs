@@ -27,6 +27,7 @@ mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names
 mod racing; // a writer comes while a read-only open is looking
+mod reactors; // reactors: outputs, failures and halts, moves, cycles, the end of the store
 mod reactors_crash; // an order system of two reactors, stopped at every operation of the disk
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
