@@ -45,7 +45,7 @@ impl Retry {
 }
 
 /// Other appends were first so often, one after the other; then it counts as a failure.
-const CONFLICTS_MAX: u32 = 100;
+const CONFLICTS_MAX: u32 = 20;
 /// Up to so many conflicts it is tried again at once: one is what others doing their work looks like.
 const CONFLICTS_AT_ONCE: u32 = 3;
 /// The longest time between attempts that conflicts, or a full disk or queue, are the reason for.

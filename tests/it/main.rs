@@ -9,6 +9,7 @@ mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod close; // close and drop in every order, handles, tickets
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
+mod consumers; // consumers: acknowledgements, moves, states, waiting; partitions
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
 mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
 mod corrupt_forged; // right checksums over wrong fields; several breaks; damage under an open store

@@ -449,7 +449,7 @@ fn a_handler_may_do_anything() {
     let table = [
         Case("appends", |store| drop(store.append("aside", &Raw("k", &1)).unwrap()), goes_on),
         Case("reads", |store| assert_eq!(store.read(Query::all()).count(), 1), goes_on),
-        Case("syncs", |store| drop(store.sync().unwrap()), goes_on),
+        Case("syncs", |store| assert!(store.sync().is_ok()), goes_on),
         Case(
             "starts another",
             |store| {
@@ -584,7 +584,7 @@ fn a_full_disk_is_waited_for() {
         .retry(Retry { attempts: 1, ..QUICK })
         .react(move |order: &RecordedEvent, reaction: &mut Reaction<'_>| {
             if reaction.store().version("payment:1")?.get() == 0 && entered.send(()).is_ok() {
-                drop(may_leave.lock().unwrap().recv());
+                let _ = may_leave.lock().unwrap().recv();
             }
             // More than the zeros that are written ahead.
             reaction.append("scan:1", &Raw("order.scanned", &"x".repeat(1 << 20)));
