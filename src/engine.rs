@@ -158,15 +158,8 @@ impl Engine {
 
     /// Encodes an append, and looks up what it can be refused for already.
     fn request(&self, append: Append) -> Result<Request, Error> {
-        if self.is_read_only {
-            return Err(Error::invalid(
-                "the store was opened to read only; open it with Store::open to append",
-            ));
-        }
+        self.check_writable()?;
         let mut request = append.encode(&self.options.limits, &self.salts)?;
-        if let Some(error) = ticket::refused(&self.queue) {
-            return Err(error);
-        }
         if let Some(conditions) = &mut request.conditions {
             resolve(conditions, &self.snapshot()?);
             // A key comes before any condition, and only the writer knows keys.
@@ -175,6 +168,20 @@ impl Engine {
             }
         }
         Ok(request)
+    }
+
+    /// Whether appends are taken at all.
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        if self.is_read_only {
+            return Err(Error::invalid(
+                "the store was opened to read only; open it with Store::open to append",
+            ));
+        }
+        match ticket::refused(&self.queue) {
+            Some(error) => Err(error),
+            None if self.queue.is_closed() => Err(Error::closed()),
+            None => Ok(()),
+        }
     }
 
     fn send(&self, request: Request, wait: bool) -> Result<Ticket, Error> {

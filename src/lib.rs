@@ -147,6 +147,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
 mod append;
+mod bell;
 mod causes;
 mod codec;
 mod commit;
@@ -182,6 +183,7 @@ mod story;
 mod subscription;
 pub mod test;
 mod ticket;
+mod timer;
 mod typed;
 mod version;
 mod view;
@@ -212,6 +214,7 @@ pub use crate::{
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
+    timer::{Timer, TimerStatus, Timers},
     typed::{DomainEvent, Meta},
     version::{Expected, Position, Version},
 };

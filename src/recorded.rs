@@ -197,6 +197,11 @@ impl RecordedEvent {
         Arc::ptr_eq(&self.block, &other.block)
     }
 
+    /// The id of the first event of the append it belongs to.
+    pub(crate) fn first_of_append(&self) -> EventId {
+        self.id_at(0)
+    }
+
     /// The id the store gave it, whether or not it brought one along.
     pub(crate) fn derived_id(&self) -> EventId {
         self.id_at(self.index)

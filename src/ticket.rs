@@ -150,10 +150,11 @@ impl Wake for Caught {
 impl Resolver {
     fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
         let Some(Reply { outcome, request }) = reply else { return Err(self.unanswered()) };
-        match outcome {
+        let appended = match outcome {
             Outcome::Done(done) => done,
             Outcome::Seen(position) => replayed(&self.view, position, &request),
-        }
+        };
+        appended.map(|appended| appended.without_last(request.system_events))
     }
 
     /// The writer is gone, and took the append with it.
