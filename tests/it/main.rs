@@ -32,4 +32,5 @@ mod read_along; // a store opened to read goes along with its writer
 mod salvage; // what is left of a damaged store
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
-mod tidy; // layers, doors, ratchets, licences
+mod tidy;
+mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors // layers, doors, ratchets, licences
