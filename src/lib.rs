@@ -117,7 +117,7 @@
 //! |---|---|
 //! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` | words: plain values |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
-//! | `format/` `codec` `matching` `recorded` | every byte on disk; payloads; whether an event matches a query; an event as it was read |
+//! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment |
 //! | `commit` `view` `load` | pure decisions; what readers may see, and waking those who wait for more; opening |
@@ -189,13 +189,16 @@ mod version;
 mod view;
 mod writer;
 
+/// Makes an enum or a struct a [`trait@DomainEvent`], which has the tour.
+pub use annals_macros::DomainEvent;
+
 pub use crate::{
     append::Append,
     causes::{Ancestors, Descendants},
-    codec::Raw,
+    codec::{Raw, Value},
     condition::AppendCondition,
     coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Error, ErrorKind, FailedCondition},
+    error::{Conflict, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
     head::Head,
     listing::{Listed, Listing},
@@ -215,6 +218,10 @@ pub use crate::{
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
     timer::{Timer, TimerStatus, Timers},
-    typed::{DomainEvent, Meta},
+    typed::{DomainEvent, KnownKind, Meta},
     version::{Expected, Position, Version},
 };
+
+// What the code calls that the macro writes. No part of what annals promises.
+#[doc(hidden)]
+pub use crate::typed::derive as __derive;

@@ -69,7 +69,7 @@ const DOORS: [(&str, &[&str]); 17] = [
     ("rustix", &["disk/os.rs"]),
     ("getrandom", &["disk/os.rs"]),
     ("crc32c", &["format/mod.rs"]),
-    ("rmp_serde", &["codec.rs"]),
+    ("rmp_serde", &["codec/mod.rs", "codec/fields.rs", "codec/value.rs"]),
     ("flume", &["queue.rs", "writer.rs", "notification/channel.rs", "reader/ahead.rs"]),
     ("metrics", &["counters/facade.rs"]),
     ("oneshot", &["queue.rs", "writer/waiting.rs", "ticket.rs", "engine.rs"]),
