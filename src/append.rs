@@ -5,6 +5,7 @@
 //! Row: append.
 
 mod draft;
+mod proposed;
 mod salts;
 mod scratch;
 #[cfg(test)]
@@ -28,6 +29,8 @@ use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
 use draft::{Attributes, Draft, narrow};
+pub(crate) use proposed::{BYPASSED, Keyed};
+pub use proposed::{Proposed, ProposedEvent};
 pub(crate) use salts::Salts;
 
 /// One atomic append: one event or many, to one entity or several.
@@ -101,11 +104,7 @@ impl Append {
     /// rule each other out one is refused, wherever they come from.
     pub fn condition(self, condition: AppendCondition) -> Append {
         self.with(|draft| {
-            if condition.query.asks_correlation() {
-                return Err(Error::invalid(
-                    "a condition cannot ask for a correlation; ask for entities, scopes, kinds or tags",
-                ));
-            }
+            condition.check()?;
             draft.conditions.get_or_insert_default().all.push(condition);
             Ok(())
         })
@@ -117,10 +116,7 @@ impl Append {
     /// their BLAKE3 hash are stored.
     pub fn key(self, key: impl AsRef<[u8]>) -> Append {
         self.with(|draft| {
-            if key.as_ref().is_empty() {
-                return Err(Error::invalid("the idempotency key is empty; leave it out, or give one"));
-            }
-            draft.key = Some(crate::format::array(blake3::hash(key.as_ref()).as_bytes(), 0));
+            draft.key = Some(Keyed::by(key.as_ref())?.key);
             Ok(())
         })
     }
@@ -267,6 +263,7 @@ impl Append {
         };
         Ok(Request {
             events: narrow(draft.events.len()),
+            remarks: draft.remarks,
             targets: draft.targets,
             target_of,
             key: draft.key,
@@ -300,6 +297,8 @@ pub(crate) struct Request {
     /// The target of each event; empty if there is only one target.
     pub(crate) target_of: Vec<u16>,
     pub(crate) events: u16,
+    /// How many events at the end of it are the store's, and not for the receipt.
+    pub(crate) remarks: u16,
     pub(crate) key: Option<KeyHash>,
     /// Most appends have none.
     pub(crate) conditions: Option<Box<Conditions>>,

@@ -146,6 +146,7 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
+mod aggregate;
 mod append;
 mod causes;
 mod codec;
@@ -153,10 +154,12 @@ mod commit;
 mod condition;
 mod coordinate;
 mod counters;
+mod decide;
 pub mod disk;
 mod engine;
 mod error;
 mod event;
+mod executed;
 mod follower;
 mod format;
 mod head;
@@ -182,19 +185,23 @@ mod story;
 mod subscription;
 pub mod test;
 mod ticket;
+mod transition;
+mod turns;
 mod typed;
 mod version;
 mod view;
 mod writer;
 
 pub use crate::{
-    append::Append,
+    aggregate::Aggregate,
+    append::{Append, Proposed, ProposedEvent},
     causes::{Ancestors, Descendants},
     codec::Raw,
     condition::AppendCondition,
     coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Error, ErrorKind, FailedCondition},
+    error::{Conflict, Denial, Error, ErrorKind, FailedCondition},
     event::{Cause, EventData, EventId},
+    executed::{Executed, Outcome, Refused},
     head::Head,
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
@@ -208,10 +215,11 @@ pub use crate::{
         Break, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag, VerifyReport,
         WriterState,
     },
-    store::{Builder, Store},
+    store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
+    transition::{EntityState, InState, Transition},
     typed::{DomainEvent, Meta},
     version::{Expected, Position, Version},
 };

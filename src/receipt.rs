@@ -52,6 +52,11 @@ impl Appended {
         Appended { replayed: true, ..self }
     }
 
+    /// Leaves out the last events, which are not the caller's.
+    pub(crate) fn without(self, last: u16) -> Appended {
+        Appended { events: self.events.saturating_sub(last), ..self }
+    }
+
     /// The position of the first event.
     pub(crate) fn first(&self) -> Position {
         self.first

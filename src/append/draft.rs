@@ -14,6 +14,7 @@ use crate::options::{Durability, Limits};
 use crate::version::Expected;
 
 use super::Conditions;
+use super::proposed::ForGates;
 use super::scratch::encode_apart;
 
 pub(super) struct Draft {
@@ -31,6 +32,10 @@ pub(super) struct Draft {
     pub(super) key: Option<KeyHash>,
     pub(super) conditions: Option<Box<Conditions>>,
     pub(super) durability: Option<Durability>,
+    /// Most appends say nothing to gates.
+    pub(super) for_gates: Option<Box<ForGates>>,
+    /// How many events at the end were added by gates.
+    pub(super) remarks: u16,
 }
 
 pub(super) struct NewEvent {
@@ -84,6 +89,8 @@ impl Draft {
             key: None,
             conditions: None,
             durability: None,
+            for_gates: None,
+            remarks: 0,
         }
     }
 
@@ -198,6 +205,10 @@ impl Draft {
         }
     }
 
+    pub(super) fn kind(&self, event: &NewEvent) -> &str {
+        std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string")
+    }
+
     pub(super) fn write(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
         let attributes = event.attributes();
         let new = NewRecord {
@@ -205,7 +216,7 @@ impl Draft {
                 schema_version: event.schema_version,
                 entity: &self.targets[event.target].entity,
                 scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
-                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
+                kind: self.kind(event),
                 tag_bytes: &attributes.tags,
                 correlation: attributes.correlation,
                 occurred_at: attributes.occurred_at,

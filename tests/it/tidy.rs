@@ -10,13 +10,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 40] = [
+const LAYERS: [&str; 45] = [
     // words
     "version",
     "id",
     "query",
-    "condition",
     "error",
+    "condition",
     "coordinate",
     "event",
     "report",
@@ -54,9 +54,14 @@ const LAYERS: [&str; 40] = [
     "follower",
     "engine",
     "ops",
+    "turns",
     "store",
     // what stands on it, and uses what a user could use
     "projection",
+    "executed",
+    "aggregate",
+    "decide",
+    "transition",
     "test",
 ];
 
