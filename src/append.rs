@@ -5,6 +5,7 @@
 //! Row: append.
 
 mod draft;
+mod proposed;
 mod salts;
 mod scratch;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use crate::version::{Expected, Position};
 
 pub(crate) use draft::Draft;
 use draft::{Attributes, NewEvent, narrow};
+pub(crate) use proposed::{BYPASSED, Keyed};
+pub use proposed::{Proposed, ProposedEvent};
 pub(crate) use salts::Salts;
 
 /// One atomic append: one event or many, to one entity or several.
@@ -106,11 +109,7 @@ impl Append {
     /// rule each other out one is refused, wherever they come from.
     pub fn condition(self, condition: AppendCondition) -> Append {
         self.with(|draft| {
-            if condition.query.asks_correlation() {
-                return Err(Error::invalid(
-                    "a condition cannot ask for a correlation; ask for entities, scopes, kinds or tags",
-                ));
-            }
+            condition.check()?;
             draft.conditions.get_or_insert_default().all.push(condition);
             Ok(())
         })
@@ -122,10 +121,7 @@ impl Append {
     /// their BLAKE3 hash are stored.
     pub fn key(self, key: impl AsRef<[u8]>) -> Append {
         self.with(|draft| {
-            if key.as_ref().is_empty() {
-                return Err(Error::invalid("the idempotency key is empty; leave it out, or give one"));
-            }
-            draft.key = Some(crate::format::array(blake3::hash(key.as_ref()).as_bytes(), 0));
+            draft.key = Some(Keyed::by(key.as_ref())?.key);
             Ok(())
         })
     }
@@ -239,16 +235,16 @@ impl Append {
     /// Says of every event that says nothing else that another one brought it about, and that it belongs to
     /// whatever that one belongs to.
     pub(crate) fn inherit(self, from: &RecordedEvent) -> Append {
-        self.belonging(Some(Cause::Event(from.id())), from.correlation())
+        self.belonging(Some(Cause::Event(from.id())), Some(from.correlation()))
     }
 
     /// Says of every event that says nothing else what brought it about, and what it belongs to.
-    pub(crate) fn belonging(self, cause: Option<Cause>, correlation: EventId) -> Append {
+    pub(crate) fn belonging(self, cause: Option<Cause>, correlation: Option<EventId>) -> Append {
         self.with(|draft| {
             for event in draft.events.iter_mut().chain(&mut draft.system) {
                 let attributes = event.attributes.get_or_insert_default();
                 attributes.cause = attributes.cause.or(cause);
-                attributes.correlation.get_or_insert(correlation);
+                attributes.correlation = attributes.correlation.or(correlation);
             }
             Ok(())
         })
@@ -295,6 +291,7 @@ impl Append {
         Ok(Request {
             events: narrow(draft.count()),
             system_events: narrow(draft.system.len()),
+            remarks: draft.remarks,
             targets: draft.targets,
             target_of,
             key: draft.key,
@@ -328,8 +325,10 @@ pub(crate) struct Request {
     /// The target of each event; empty if there is only one target.
     pub(crate) target_of: Vec<u16>,
     pub(crate) events: u16,
-    /// How many of them, the last ones, are the store's own.
+    /// How many of them, the last ones, are the store's own, and no part of the receipt.
     pub(crate) system_events: u16,
+    /// How many of these, the last ones, are no part of what the caller gave either.
+    pub(crate) remarks: u16,
     pub(crate) key: Option<KeyHash>,
     /// Most appends have none.
     pub(crate) conditions: Option<Box<Conditions>>,

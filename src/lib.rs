@@ -146,6 +146,7 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
+mod aggregate;
 mod append;
 mod bell;
 mod causes;
@@ -154,10 +155,12 @@ mod commit;
 mod condition;
 mod coordinate;
 mod counters;
+mod decide;
 pub mod disk;
 mod engine;
 mod error;
 mod event;
+mod executed;
 mod follower;
 mod format;
 mod head;
@@ -184,6 +187,8 @@ mod subscription;
 pub mod test;
 mod ticket;
 mod timer;
+mod transition;
+mod turns;
 mod typed;
 mod version;
 mod view;
@@ -193,13 +198,15 @@ mod writer;
 pub use annals_macros::DomainEvent;
 
 pub use crate::{
-    append::Append,
+    aggregate::Aggregate,
+    append::{Append, Proposed, ProposedEvent},
     causes::{Ancestors, Descendants},
     codec::{Raw, Value},
     condition::AppendCondition,
     coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
+    error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
+    executed::{Executed, Outcome, Refused},
     head::Head,
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
@@ -213,11 +220,12 @@ pub use crate::{
         Break, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag, VerifyReport,
         WriterState,
     },
-    store::{Builder, Store},
+    store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
     timer::{Timer, TimerStatus, Timers},
+    transition::{EntityState, InState, Transition},
     typed::{DomainEvent, KnownKind, Meta},
     version::{Expected, Position, Version},
 };

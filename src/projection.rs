@@ -56,6 +56,10 @@ pub struct Loaded<P> {
 }
 
 impl<P> Loaded<P> {
+    pub(crate) fn new(state: P, version: Version, position: Position) -> Loaded<P> {
+        Loaded { state: Arc::new(state), version, position }
+    }
+
     /// The version of the entity's stream it stands at; [`Version::EMPTY`] if there are no events.
     #[must_use]
     pub fn version(&self) -> Version {

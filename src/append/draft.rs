@@ -14,6 +14,7 @@ use crate::options::{Durability, Limits};
 use crate::version::Expected;
 
 use super::Conditions;
+use super::proposed::ForGates;
 use super::scratch::encode_apart;
 
 pub(crate) struct Draft {
@@ -33,6 +34,10 @@ pub(crate) struct Draft {
     pub(super) key: Option<KeyHash>,
     pub(super) conditions: Option<Box<Conditions>>,
     pub(super) durability: Option<Durability>,
+    /// Most appends say nothing to gates.
+    pub(super) for_gates: Option<Box<ForGates>>,
+    /// How many events at the end were added by gates.
+    pub(super) remarks: u16,
 }
 
 pub(super) struct NewEvent {
@@ -87,6 +92,8 @@ impl Draft {
             key: None,
             conditions: None,
             durability: None,
+            for_gates: None,
+            remarks: 0,
         }
     }
 
@@ -210,6 +217,10 @@ impl Draft {
         }
     }
 
+    pub(super) fn kind(&self, event: &NewEvent) -> &str {
+        std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string")
+    }
+
     pub(super) fn write(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
         let attributes = event.attributes();
         let new = NewRecord {
@@ -217,7 +228,7 @@ impl Draft {
                 schema_version: event.schema_version,
                 entity: &self.targets[event.target].entity,
                 scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
-                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
+                kind: self.kind(event),
                 tag_bytes: &attributes.tags,
                 correlation: attributes.correlation,
                 occurred_at: attributes.occurred_at,
@@ -233,29 +244,7 @@ impl Draft {
     }
 }
 
-/// One event of an append, as those who look at it before it goes in see it.
-pub(crate) struct Drafted<'a> {
-    pub(crate) entity: &'a str,
-    pub(crate) scope: &'a str,
-    pub(crate) kind: &'a str,
-    pub(crate) schema_version: u16,
-    pub(crate) tag_bytes: &'a [u8],
-    pub(crate) payload: &'a [u8],
-}
-
 impl Draft {
-    /// The events, in order, without the store's own.
-    pub(crate) fn drafted(&self) -> impl ExactSizeIterator<Item = Drafted<'_>> + Clone {
-        self.events.iter().map(|event| Drafted {
-            entity: &self.targets[event.target].entity,
-            scope: event.scope.as_deref().unwrap_or(DEFAULT_SCOPE),
-            kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
-            schema_version: event.schema_version,
-            tag_bytes: &event.attributes().tags,
-            payload: &self.bytes[event.payload.clone()],
-        })
-    }
-
     /// Whether it has events of the store's own.
     pub(crate) fn has_system_events(&self) -> bool {
         !self.system.is_empty()

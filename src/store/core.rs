@@ -5,11 +5,15 @@
 use std::sync::{Arc, Weak};
 
 use crate::engine::Engine;
+use crate::turns::Turns;
 
 use super::Store;
+use super::gate::Gates;
 
 pub(crate) struct Core {
     pub(crate) engine: Engine,
+    pub(super) gates: Gates,
+    turns: Turns,
 }
 
 /// A handle that keeps no store open.
@@ -24,12 +28,16 @@ impl WeakStore {
 }
 
 impl Store {
-    pub(super) fn around(engine: Engine) -> Store {
-        Store { core: Arc::new(Core { engine }) }
+    pub(super) fn around(engine: Engine, gates: Gates) -> Store {
+        Store { core: Arc::new(Core { engine, gates, turns: Turns::default() }) }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.core.engine
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.core.turns
     }
 
     pub(crate) fn downgrade(&self) -> WeakStore {

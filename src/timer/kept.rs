@@ -7,7 +7,6 @@ use std::fmt;
 use crate::append::Append;
 use crate::error::Error;
 use crate::event::EventData;
-use crate::format::record::tags;
 
 /// An event as it is to be appended.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,25 +48,18 @@ pub(super) fn keep(append: &Append) -> Result<Vec<Kept>, Error> {
             "an append in a timer cannot have an expectation, a condition or a key; say when it is not to happen with unless(query)",
         ));
     }
-    if draft.drafted().len() == 0 {
+    let Some(proposed) = append.proposed() else {
         return Err(Error::invalid("the append in the timer has no event; add one"));
-    }
-    if draft.has_system_events() {
-        return Err(Error::invalid(
-            "the append in the timer sets a timer itself; set both with the same append",
-        ));
-    }
-    Ok(draft
-        .drafted()
-        .map(|event| Kept {
-            entity: event.entity.to_owned(),
-            scope: event.scope.to_owned(),
-            kind: event.kind.to_owned(),
-            schema_version: event.schema_version,
-            tags: tags(event.tag_bytes).map(str::to_owned).collect(),
-            payload: Payload(event.payload.to_vec()),
-        })
-        .collect())
+    };
+    let kept = proposed.events().map(|event| Kept {
+        entity: event.entity().to_owned(),
+        scope: event.scope().to_owned(),
+        kind: event.kind().to_owned(),
+        schema_version: event.schema_version(),
+        tags: event.tags().map(str::to_owned).collect(),
+        payload: Payload(event.payload().to_vec()),
+    });
+    Ok(kept.collect())
 }
 
 /// The append that these events become.

@@ -198,7 +198,7 @@ fn fire(store: &Store, name: &str, entry: &Entry) -> Result<bool, Error> {
     })?;
     let plan: Set = set.decode()?;
     let (stream, expected) = (entity_of(name), Expected::Exact(entry.version));
-    let append = append_of(&plan.events).belonging(cause_of(store, &set)?, set.correlation());
+    let append = append_of(&plan.events).belonging(cause_of(store, &set)?, Some(set.correlation()));
     let append = plan
         .unless
         .into_iter()
@@ -215,7 +215,7 @@ fn fire(store: &Store, name: &str, entry: &Entry) -> Result<bool, Error> {
             let by = refused.failed_condition().map(|failed| failed.first_match);
             (CANCELLED, Ended { by, reason: None })
         }
-        ErrorKind::Invalid | ErrorKind::TooLarge => {
+        ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::TooLarge => {
             (FAILED, Ended { by: None, reason: Some(refused.to_string()) })
         }
         _ => return Err(refused),

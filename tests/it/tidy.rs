@@ -10,13 +10,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 42] = [
+const LAYERS: [&str; 47] = [
     // words
     "version",
     "id",
     "query",
-    "condition",
     "error",
+    "condition",
     "coordinate",
     "event",
     "report",
@@ -55,10 +55,15 @@ const LAYERS: [&str; 42] = [
     "follower",
     "engine",
     "ops",
+    "turns",
     "store",
     // what stands on it, and uses what a user could use
     "projection",
     "timer",
+    "executed",
+    "aggregate",
+    "decide",
+    "transition",
     "test",
 ];
 
