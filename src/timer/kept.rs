@@ -48,6 +48,11 @@ pub(super) fn keep(append: &Append) -> Result<Vec<Kept>, Error> {
             "an append in a timer cannot have an expectation, a condition or a key; say when it is not to happen with unless(query)",
         ));
     }
+    if draft.has_system_events() {
+        return Err(Error::invalid(
+            "the append in the timer sets a timer itself; set both with the same append",
+        ));
+    }
     let Some(proposed) = append.proposed() else {
         return Err(Error::invalid("the append in the timer has no event; add one"));
     };
