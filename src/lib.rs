@@ -128,7 +128,10 @@
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
+//! | `running` | which consumers run in this process, and how to wake them |
 //! | `store` | the facade |
+//! | `consumer/` | checkpoints: how far each named consumer is, and who may move it |
+//! | `reactor/` | threads that react: an event's outputs and its checkpoint in one append |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
@@ -153,6 +156,7 @@ mod causes;
 mod codec;
 mod commit;
 mod condition;
+mod consumer;
 mod coordinate;
 mod counters;
 mod decide;
@@ -176,11 +180,13 @@ mod options;
 mod projection;
 mod query;
 mod queue;
+mod reactor;
 mod reader;
 mod receipt;
 mod recorded;
 mod report;
 mod resolve;
+mod running;
 mod store;
 mod story;
 mod subscription;
@@ -203,6 +209,7 @@ pub use crate::{
     causes::{Ancestors, Descendants},
     codec::{Raw, Value},
     condition::AppendCondition,
+    consumer::{Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt},
     coordinate::{Coordinate, DEFAULT_SCOPE},
     error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
@@ -213,6 +220,7 @@ pub use crate::{
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     projection::{Loaded, Projection},
     query::Query,
+    reactor::{Reaction, Reactor, Retry, StopReason, Worker, WorkerBuilder},
     reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,
