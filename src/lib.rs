@@ -128,7 +128,9 @@
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
+//! | `cache` | states folded before: in memory, and on disk |
 //! | `store` | the facade |
+//! | `projection` | folding events into state |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
@@ -147,6 +149,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
 mod append;
+mod cache;
 mod causes;
 mod codec;
 mod commit;
@@ -199,7 +202,7 @@ pub use crate::{
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
-    projection::{Loaded, Projection},
+    projection::{Freshness, Loaded, Projection},
     query::Query,
     reader::{Read, ReadAhead},
     receipt::Appended,

@@ -4,11 +4,13 @@
 
 use std::sync::{Arc, Weak};
 
+use crate::cache::Memory;
 use crate::engine::Engine;
 
 use super::Store;
 
 pub(crate) struct Core {
+    memory: Memory,
     pub(crate) engine: Engine,
 }
 
@@ -25,7 +27,12 @@ impl WeakStore {
 
 impl Store {
     pub(super) fn around(engine: Engine) -> Store {
-        Store { core: Arc::new(Core { engine }) }
+        let memory = Memory::new(64 << 20);
+        Store { core: Arc::new(Core { memory, engine }) }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.core.memory
     }
 
     pub(crate) fn engine(&self) -> &Engine {

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 40] = [
+const LAYERS: [&str; 41] = [
     // words
     "version",
     "id",
@@ -54,6 +54,7 @@ const LAYERS: [&str; 40] = [
     "follower",
     "engine",
     "ops",
+    "cache",
     "store",
     // what stands on it, and uses what a user could use
     "projection",

@@ -2,6 +2,8 @@
 //!
 //! Row: app. Uses nothing a user could not use.
 
+mod load;
+
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -10,9 +12,10 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind};
 use crate::recorded::RecordedEvent;
-use crate::store::Store;
 use crate::typed::{DomainEvent, Meta};
 use crate::version::{Position, Version};
+
+pub use load::Freshness;
 
 /// State that is folded from events.
 pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -79,24 +82,6 @@ impl<P> Deref for Loaded<P> {
 
     fn deref(&self) -> &P {
         &self.state
-    }
-}
-
-impl Store {
-    /// The state of an entity.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading, and whatever keeps an event from being folded.
-    pub fn load<P: Projection>(&self, entity: &str) -> Result<Loaded<P>, Error> {
-        let mut state = P::default();
-        let (mut version, mut position) = (Version::EMPTY, Position::START);
-        for event in self.stream(entity) {
-            let event = event?;
-            fold(&mut state, &event)?;
-            (version, position) = (event.version(), event.position());
-        }
-        Ok(Loaded { state: Arc::new(state), version, position })
     }
 }
 

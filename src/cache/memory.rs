@@ -1,0 +1,266 @@
+//! The states that were used last, in memory.
+//!
+//! A state that is being folded on is taken out and reserved, so that its folder is the only one who holds it
+//! and nothing need be copied. Whoever wants it meanwhile waits for a moment, and then does without: code of
+//! users runs while it is out, and nothing here may depend on that coming to an end.
+//! Invariant: no code of users runs under the lock: states are cloned, encoded and dropped outside.
+//! Row: cache.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+use parking_lot::{Condvar, Mutex};
+
+use super::{Erased, Folded, Reached, Shape};
+use crate::error::Error;
+use crate::version::{Position, Version};
+
+/// How long somebody waits for a state that another thread is folding.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// What a state costs besides its own bytes, about.
+const SLOT_BYTES: usize = 256;
+/// A state is weighed again when it has grown by so many events, or by a quarter.
+const WEIGH_EVERY: u64 = 64;
+
+/// States in memory, up to a budget in bytes; those used least recently go first.
+pub(crate) struct Memory {
+    budget: usize,
+    hasher: foldhash::fast::RandomState,
+    state: Mutex<State>,
+    put_back: Condvar,
+}
+
+struct State {
+    /// By a hash of type and entity. Two that share one take turns.
+    slots: LruCache<u64, Slot, foldhash::fast::RandomState>,
+    bytes: usize,
+    /// Whose name is whose.
+    names: HashMap<&'static str, Shape>,
+}
+
+struct Slot {
+    of: TypeId,
+    entity: Box<str>,
+    held: Held,
+    bytes: usize,
+    /// At which version it was weighed.
+    weighed: Version,
+}
+
+enum Held {
+    Here {
+        folded: Folded<Erased>,
+        /// Up to here there are no other events of the entity.
+        seen: Position,
+        looked_at: Instant,
+    },
+    /// A thread has taken it out.
+    Elsewhere(ThreadId),
+}
+
+/// A state as it was found.
+pub(crate) struct Known {
+    pub(crate) folded: Folded<Erased>,
+    pub(crate) seen: Position,
+    pub(crate) looked_at: Instant,
+}
+
+/// The right to fold a state on. Dropped without being filled, the state is forgotten: it may be half folded.
+pub(crate) struct Reservation<'a> {
+    memory: &'a Memory,
+    shape: Shape,
+    key: u64,
+    entity: &'a str,
+    weight: (usize, Version),
+    is_filled: bool,
+}
+
+/// What came of asking for a state to fold on.
+pub(crate) enum Reserve<'a> {
+    /// The state, if there is one.
+    Ours(Reservation<'a>, Option<Folded<Erased>>),
+    /// Another thread has it, and did not put it back in time.
+    Elsewhere,
+}
+
+impl Memory {
+    pub(crate) fn new(budget: usize) -> Memory {
+        let slots = LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default());
+        Memory {
+            budget,
+            hasher: foldhash::fast::RandomState::default(),
+            state: Mutex::new(State { slots, bytes: 0, names: HashMap::new() }),
+            put_back: Condvar::new(),
+        }
+    }
+
+    fn key(&self, of: TypeId, entity: &str) -> u64 {
+        self.hasher.hash_one((of, entity))
+    }
+
+    /// The state of an entity, if it is here.
+    pub(crate) fn look(&self, of: TypeId, entity: &str) -> Option<Known> {
+        let key = self.key(of, entity);
+        match self.state.lock().slots.get(&key) {
+            Some(Slot { held: Held::Here { folded, seen, looked_at }, of: own, entity: name, .. })
+                if *own == of && **name == *entity =>
+            {
+                Some(Known { folded: folded.clone(), seen: *seen, looked_at: *looked_at })
+            }
+            _ => None,
+        }
+    }
+
+    /// Up to `seen` there are no events of the entity that its state does not know.
+    pub(crate) fn confirm(&self, of: TypeId, entity: &str, reached: &Reached, seen: Position) {
+        let key = self.key(of, entity);
+        if let Some(slot) = self.state.lock().slots.peek_mut(&key)
+            && slot.is_of(of, entity)
+            && let Held::Here { folded, seen: own, looked_at } = &mut slot.held
+            && folded.reached == *reached
+        {
+            *own = seen.max(*own);
+            *looked_at = Instant::now();
+        }
+    }
+
+    /// Takes the state of an entity out, to fold it on.
+    pub(crate) fn reserve<'a>(&'a self, shape: Shape, entity: &'a str) -> Result<Reserve<'a>, Error> {
+        let key = self.key(shape.of, entity);
+        let me = std::thread::current().id();
+        let mut state = self.state.lock();
+        state.claim_name(shape)?;
+        let mut deadline = None;
+        while let Some(Slot { held: Held::Elsewhere(folder), .. }) = state.slots.peek(&key) {
+            // Whoever loads an entity while it folds that entity would wait for itself.
+            let is_own = *folder == me;
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+            if is_own || self.put_back.wait_until(&mut state, deadline).timed_out() {
+                return Ok(Reserve::Elsewhere);
+            }
+        }
+        let mut reservation =
+            Reservation { memory: self, shape, key, entity, weight: (0, Version::EMPTY), is_filled: false };
+        let found = match state.slots.get_mut(&key) {
+            Some(slot) if slot.is_of(shape.of, entity) => {
+                reservation.weight = (slot.bytes, slot.weighed);
+                std::mem::replace(&mut slot.held, Held::Elsewhere(me)).into_folded()
+            }
+            _ => {
+                let slot = Slot::reserved(shape.of, entity, me);
+                state.bytes += slot.bytes;
+                let replaced = state.slots.put(key, slot);
+                state.bytes -= replaced.as_ref().map_or(0, |slot| slot.bytes);
+                drop(state);
+                drop(replaced);
+                None
+            }
+        };
+        Ok(Reserve::Ours(reservation, found))
+    }
+
+    /// States, and their bytes.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.slots.len(), state.bytes)
+    }
+}
+
+impl Reservation<'_> {
+    /// Puts a state back. Up to `seen` there are no other events of the entity.
+    pub(crate) fn fill(mut self, folded: Folded<Erased>, seen: Position) {
+        let (bytes, weighed) = self.weigh(&folded);
+        let held = Held::Here { folded, seen, looked_at: Instant::now() };
+        let mut state = self.memory.state.lock();
+        self.is_filled = true;
+        let mut unused = Vec::new();
+        if let Some(slot) = state.slots.get_mut(&self.key)
+            && slot.is_ours(&self)
+        {
+            let before = std::mem::replace(&mut slot.bytes, bytes);
+            (slot.held, slot.weighed) = (held, weighed);
+            state.bytes = state.bytes - before + bytes;
+            while state.bytes > self.memory.budget
+                && let Some((_, slot)) = state.slots.pop_lru()
+            {
+                state.bytes -= slot.bytes;
+                unused.push(slot);
+            }
+        }
+        drop(state);
+        self.memory.put_back.notify_all();
+        drop(unused);
+    }
+
+    /// The bytes of a state, as of some version: encoding it costs as much as it is large, so that is done
+    /// only once it may have grown.
+    fn weigh(&self, folded: &Folded<Erased>) -> (usize, Version) {
+        let (bytes, weighed) = self.weight;
+        let version = folded.reached.version.get();
+        let grown = version.saturating_sub(weighed.get());
+        if weighed > Version::EMPTY && grown < WEIGH_EVERY.max(weighed.get() / 4) {
+            return (bytes, weighed);
+        }
+        let encoded = (self.shape.encode)(folded.state.as_ref());
+        let own = encoded.map_or(0, |encoded| encoded.len());
+        (own + SLOT_BYTES + self.entity.len(), folded.reached.version)
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.is_filled {
+            return;
+        }
+        let mut state = self.memory.state.lock();
+        if state.slots.peek(&self.key).is_some_and(|slot| slot.is_ours(self))
+            && let Some(slot) = state.slots.pop(&self.key)
+        {
+            state.bytes -= slot.bytes;
+        }
+        drop(state);
+        self.memory.put_back.notify_all();
+    }
+}
+
+impl State {
+    /// Two types of one name would take each other's saved states for their own.
+    fn claim_name(&mut self, shape: Shape) -> Result<(), Error> {
+        let owner = self.names.entry(shape.name).or_insert(shape);
+        if owner.of == shape.of {
+            return Ok(());
+        }
+        let (one, other, name) = (owner.type_name, shape.type_name, shape.name);
+        Err(Error::invalid(format!("{one} and {other} are both projections named {name:?}; rename one")))
+    }
+}
+
+impl Slot {
+    fn reserved(of: TypeId, entity: &str, by: ThreadId) -> Slot {
+        let bytes = SLOT_BYTES + entity.len();
+        Slot { of, entity: entity.into(), held: Held::Elsewhere(by), bytes, weighed: Version::EMPTY }
+    }
+
+    fn is_of(&self, of: TypeId, entity: &str) -> bool {
+        self.of == of && *self.entity == *entity
+    }
+
+    /// Whether it is the reservation of this thread.
+    fn is_ours(&self, reservation: &Reservation<'_>) -> bool {
+        self.is_of(reservation.shape.of, reservation.entity)
+            && matches!(self.held, Held::Elsewhere(folder) if folder == std::thread::current().id())
+    }
+}
+
+impl Held {
+    fn into_folded(self) -> Option<Folded<Erased>> {
+        match self {
+            Held::Here { folded, .. } => Some(folded),
+            Held::Elsewhere(_) => None,
+        }
+    }
+}
