@@ -128,7 +128,7 @@
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
-//! | `cache` | states folded before: in memory, and on disk |
+//! | `housekeeper` `cache/` | jobs that wait; states folded before: in memory, and on disk |
 //! | `store` | the facade |
 //! | `projection` | folding events into state |
 
@@ -163,6 +163,7 @@ mod event;
 mod follower;
 mod format;
 mod head;
+mod housekeeper;
 mod id;
 mod index;
 mod listing;
@@ -208,8 +209,8 @@ pub use crate::{
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag, VerifyReport,
-        WriterState,
+        Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag,
+        VerifyReport, WriterState,
     },
     store::{Builder, Store},
     story::{Story, StoryEvent},

@@ -245,7 +245,7 @@ impl Store {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.engine().stats()
+        Stats { cache: self.cache().stats(), ..self.engine().stats() }
     }
 
     /// Closes the store for all its handles: writes and syncs what was accepted, and ends the
@@ -256,6 +256,7 @@ impl Store {
     /// Whatever keeps the last accepted events from being durable, and
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) if something failed before.
     pub fn close(self) -> Result<(), Error> {
+        self.core.close_cache();
         self.engine().close()
     }
 }

@@ -23,6 +23,10 @@ use crate::version::{Position, Version};
 const PATIENCE: Duration = Duration::from_millis(100);
 /// What a state costs besides its own bytes, about.
 const SLOT_BYTES: usize = 256;
+/// A state is saved once so many events would have to be folded without: to find it on the disk costs as much.
+pub(crate) const WORTH_SAVING: u64 = 32;
+/// States that leave before they were saved are kept until then, up to this part of the budget.
+const LEAVING_SHARE: usize = 4;
 /// A state is weighed again when it has grown by so many events, or by a quarter.
 const WEIGH_EVERY: u64 = 64;
 
@@ -40,15 +44,32 @@ struct State {
     bytes: usize,
     /// Whose name is whose.
     names: HashMap<&'static str, Shape>,
+    /// Slots that have something to be saved.
+    unsaved: Vec<u64>,
+    /// States that had to go before they were saved, and their bytes.
+    leaving: Vec<Unsaved>,
+    leaving_bytes: usize,
+    dropped: u64,
 }
 
 struct Slot {
-    of: TypeId,
+    shape: Shape,
     entity: Box<str>,
     held: Held,
     bytes: usize,
     /// At which version it was weighed.
     weighed: Version,
+    /// The version that was saved.
+    saved: Version,
+    /// Whether it is among the unsaved.
+    is_listed: bool,
+}
+
+/// A state to be saved.
+pub(crate) struct Unsaved {
+    pub(crate) shape: Shape,
+    pub(crate) entity: Box<str>,
+    pub(crate) folded: Folded<Erased>,
 }
 
 enum Held {
@@ -60,6 +81,7 @@ enum Held {
     },
     /// A thread has taken it out.
     Elsewhere(ThreadId),
+    Nowhere,
 }
 
 /// A state as it was found.
@@ -76,6 +98,7 @@ pub(crate) struct Reservation<'a> {
     key: u64,
     entity: &'a str,
     weight: (usize, Version),
+    saved: Version,
     is_filled: bool,
 }
 
@@ -89,11 +112,10 @@ pub(crate) enum Reserve<'a> {
 
 impl Memory {
     pub(crate) fn new(budget: usize) -> Memory {
-        let slots = LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default());
         Memory {
             budget,
             hasher: foldhash::fast::RandomState::default(),
-            state: Mutex::new(State { slots, bytes: 0, names: HashMap::new() }),
+            state: Mutex::new(State::new()),
             put_back: Condvar::new(),
         }
     }
@@ -106,11 +128,12 @@ impl Memory {
     pub(crate) fn look(&self, of: TypeId, entity: &str) -> Option<Known> {
         let key = self.key(of, entity);
         match self.state.lock().slots.get(&key) {
-            Some(Slot { held: Held::Here { folded, seen, looked_at }, of: own, entity: name, .. })
-                if *own == of && **name == *entity =>
-            {
-                Some(Known { folded: folded.clone(), seen: *seen, looked_at: *looked_at })
-            }
+            Some(slot) if slot.is_of(of, entity) => match &slot.held {
+                Held::Here { folded, seen, looked_at } => {
+                    Some(Known { folded: folded.clone(), seen: *seen, looked_at: *looked_at })
+                }
+                Held::Elsewhere(_) | Held::Nowhere => None,
+            },
             _ => None,
         }
     }
@@ -143,15 +166,22 @@ impl Memory {
                 return Ok(Reserve::Elsewhere);
             }
         }
-        let mut reservation =
-            Reservation { memory: self, shape, key, entity, weight: (0, Version::EMPTY), is_filled: false };
+        let mut reservation = Reservation {
+            memory: self,
+            shape,
+            key,
+            entity,
+            weight: (0, Version::EMPTY),
+            saved: Version::EMPTY,
+            is_filled: false,
+        };
         let found = match state.slots.get_mut(&key) {
             Some(slot) if slot.is_of(shape.of, entity) => {
-                reservation.weight = (slot.bytes, slot.weighed);
+                (reservation.weight, reservation.saved) = ((slot.bytes, slot.weighed), slot.saved);
                 std::mem::replace(&mut slot.held, Held::Elsewhere(me)).into_folded()
             }
             _ => {
-                let slot = Slot::reserved(shape.of, entity, me);
+                let slot = Slot::reserved(shape, entity, me);
                 state.bytes += slot.bytes;
                 let replaced = state.slots.put(key, slot);
                 state.bytes -= replaced.as_ref().map_or(0, |slot| slot.bytes);
@@ -163,37 +193,64 @@ impl Memory {
         Ok(Reserve::Ours(reservation, found))
     }
 
-    /// States, and their bytes.
-    pub(crate) fn held(&self) -> (usize, usize) {
+    /// What is to be saved; from here on it counts as saved. What is being folded comes next time.
+    pub(crate) fn take_unsaved(&self) -> Vec<Unsaved> {
+        let mut state = self.state.lock();
+        let State { slots, unsaved, leaving, leaving_bytes, .. } = &mut *state;
+        *leaving_bytes = 0;
+        let mut found = std::mem::take(leaving);
+        unsaved.retain(|key| {
+            let Some(slot) = slots.peek_mut(key) else { return false };
+            let Held::Here { folded, .. } = &slot.held else { return true };
+            let (shape, entity, folded) = (slot.shape, slot.entity.clone(), folded.clone());
+            (slot.saved, slot.is_listed) = (folded.reached.version, false);
+            found.push(Unsaved { shape, entity, folded });
+            false
+        });
+        found
+    }
+
+    /// States, their bytes, and how many were dropped to make room.
+    pub(crate) fn held(&self) -> (usize, usize, u64) {
         let state = self.state.lock();
-        (state.slots.len(), state.bytes)
+        (state.slots.len(), state.bytes, state.dropped)
     }
 }
 
 impl Reservation<'_> {
-    /// Puts a state back. Up to `seen` there are no other events of the entity.
-    pub(crate) fn fill(mut self, folded: Folded<Erased>, seen: Position) {
+    /// The state that is folded on was saved at this version.
+    pub(crate) fn was_saved_at(&mut self, version: Version) {
+        self.saved = version;
+    }
+
+    /// Puts a state back. Up to `seen` there are no other events of the entity. Says whether there is something
+    /// to be saved now.
+    pub(crate) fn fill(mut self, folded: Folded<Erased>, seen: Position) -> bool {
         let (bytes, weighed) = self.weigh(&folded);
+        let unsaved = folded.reached.version.get().saturating_sub(self.saved.get());
         let held = Held::Here { folded, seen, looked_at: Instant::now() };
         let mut state = self.memory.state.lock();
         self.is_filled = true;
-        let mut unused = Vec::new();
-        if let Some(slot) = state.slots.get_mut(&self.key)
+        let mut replaced = None;
+        let mut is_listed = false;
+        let State { slots, unsaved: list, .. } = &mut *state;
+        if let Some(slot) = slots.get_mut(&self.key)
             && slot.is_ours(&self)
         {
-            let before = std::mem::replace(&mut slot.bytes, bytes);
-            (slot.held, slot.weighed) = (held, weighed);
-            state.bytes = state.bytes - before + bytes;
-            while state.bytes > self.memory.budget
-                && let Some((_, slot)) = state.slots.pop_lru()
-            {
-                state.bytes -= slot.bytes;
-                unused.push(slot);
+            if unsaved >= WORTH_SAVING && !slot.is_listed {
+                list.push(self.key);
+                (slot.is_listed, is_listed) = (true, true);
             }
+            (slot.weighed, slot.saved) = (weighed, self.saved);
+            let before = std::mem::replace(&mut slot.bytes, bytes);
+            replaced = Some(std::mem::replace(&mut slot.held, held));
+            state.bytes = state.bytes - before + bytes;
         }
+        let unused = state.make_room(self.memory.budget);
         drop(state);
         self.memory.put_back.notify_all();
-        drop(unused);
+        drop((replaced, unused));
+        is_listed
     }
 
     /// The bytes of a state, as of some version: encoding it costs as much as it is large, so that is done
@@ -228,6 +285,38 @@ impl Drop for Reservation<'_> {
 }
 
 impl State {
+    fn new() -> State {
+        State {
+            slots: LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default()),
+            bytes: 0,
+            names: HashMap::new(),
+            unsaved: Vec::new(),
+            leaving: Vec::new(),
+            leaving_bytes: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Takes out what was used least recently, until the rest fits. To be dropped outside the lock.
+    fn make_room(&mut self, budget: usize) -> Vec<Slot> {
+        let mut unused = Vec::new();
+        while self.bytes > budget
+            && let Some((_, mut slot)) = self.slots.pop_lru()
+        {
+            self.bytes -= slot.bytes;
+            self.dropped += 1;
+            if slot.is_listed
+                && self.leaving_bytes.saturating_add(slot.bytes) <= budget / LEAVING_SHARE
+                && let Some(folded) = std::mem::replace(&mut slot.held, Held::Nowhere).into_folded()
+            {
+                self.leaving_bytes += slot.bytes;
+                self.leaving.push(Unsaved { shape: slot.shape, entity: slot.entity.clone(), folded });
+            }
+            unused.push(slot);
+        }
+        unused
+    }
+
     /// Two types of one name would take each other's saved states for their own.
     fn claim_name(&mut self, shape: Shape) -> Result<(), Error> {
         let owner = self.names.entry(shape.name).or_insert(shape);
@@ -240,13 +329,20 @@ impl State {
 }
 
 impl Slot {
-    fn reserved(of: TypeId, entity: &str, by: ThreadId) -> Slot {
-        let bytes = SLOT_BYTES + entity.len();
-        Slot { of, entity: entity.into(), held: Held::Elsewhere(by), bytes, weighed: Version::EMPTY }
+    fn reserved(shape: Shape, entity: &str, by: ThreadId) -> Slot {
+        Slot {
+            shape,
+            entity: entity.into(),
+            held: Held::Elsewhere(by),
+            bytes: SLOT_BYTES + entity.len(),
+            weighed: Version::EMPTY,
+            saved: Version::EMPTY,
+            is_listed: false,
+        }
     }
 
     fn is_of(&self, of: TypeId, entity: &str) -> bool {
-        self.of == of && *self.entity == *entity
+        self.shape.of == of && *self.entity == *entity
     }
 
     /// Whether it is the reservation of this thread.
@@ -260,7 +356,7 @@ impl Held {
     fn into_folded(self) -> Option<Folded<Erased>> {
         match self {
             Held::Here { folded, .. } => Some(folded),
-            Held::Elsewhere(_) => None,
+            Held::Elsewhere(_) | Held::Nowhere => None,
         }
     }
 }

@@ -1,19 +1,44 @@
-//! States that were folded before, so that they need not be folded again.
+//! States that were folded before, so that they need not be folded again: the recent ones in memory, behind
+//! them a file.
 //!
-//! Knows no projection: a state is anything, with a [`Shape`] that says whose it is and how it is encoded.
-//! Invariant: a state is here with the place it was folded up to, or not at all.
+//! Knows no projection: a state is anything, with a [`Shape`] that says whose it is and how it is encoded. Any of
+//! it may be gone at any time. What is saved is saved by the housekeeper, a while after it was folded.
+//! Invariant: a state is here with the place it was folded up to, or not at all. Nothing is saved that a power cut
+//! could take back from the log.
 //! Row: cache.
 
+mod backend;
+mod file;
 mod memory;
+mod table;
 
 use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use crate::disk::Disk;
 use crate::format::chain::Hash;
+use crate::housekeeper::Housekeeper;
 use crate::recorded::RecordedEvent;
+use crate::report::CacheStats;
 use crate::version::{Position, Version};
+use crate::view::{Reach, View};
 
+use file::CacheFile;
 pub(crate) use memory::{Known, Memory, Reservation, Reserve};
+use memory::{Unsaved, WORTH_SAVING};
+pub(crate) use table::{Key, Owner, Saving};
+
+/// How long a state waits to be saved: one that changes all the time is saved so often.
+const SAVE_EVERY: Duration = Duration::from_millis(250);
+/// How many states wait at most for their events to become durable.
+const WAITING_MAX: usize = 1024;
+/// How many bytes are saved in one transaction, about.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// A state, whatever its type.
 pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
@@ -42,6 +67,191 @@ pub(crate) struct Reached {
 pub(crate) struct Folded<S> {
     pub(crate) state: S,
     pub(crate) reached: Reached,
+}
+
+/// How a state was come by.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    Memory,
+    File,
+    Log,
+}
+
+/// The states of one store.
+pub(crate) struct Cache {
+    shared: Arc<Shared>,
+    housekeeper: Housekeeper,
+    /// Where it was opened: in a process forked from that one nobody keeps house.
+    process: u32,
+}
+
+struct Shared {
+    memory: Memory,
+    file: Option<CacheFile>,
+    view: Arc<View>,
+    is_scheduled: AtomicBool,
+    /// States whose events are not durable yet.
+    waiting: Mutex<BTreeMap<Key, Unsaved>>,
+    counters: [AtomicU64; 5],
+}
+
+/// Places in the counters, behind those of [`Source`].
+const SAVED: usize = 3;
+const DROPPED: usize = 4;
+
+impl Cache {
+    /// With a budget of 0 bytes there is no file.
+    pub(crate) fn new(
+        memory_bytes: usize,
+        file_bytes: u64,
+        disk: Arc<dyn Disk>,
+        owner: Owner,
+        view: Arc<View>,
+    ) -> Cache {
+        let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
+        let shared = Shared {
+            memory: Memory::new(memory_bytes),
+            file,
+            view,
+            is_scheduled: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            counters: Default::default(),
+        };
+        let (shared, housekeeper) = (Arc::new(shared), Housekeeper::default());
+        Cache { shared, housekeeper, process: std::process::id() }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.shared.memory
+    }
+
+    /// The state of an entity as it was saved, if it may be worth looking for it: the stream is at `version`.
+    pub(crate) fn saved(&self, shape: &Shape, entity: &str, version: Version) -> Option<Folded<Vec<u8>>> {
+        if version.get() < WORTH_SAVING {
+            return None;
+        }
+        self.read(&Key::of_entity(shape.name, shape.revision, entity))
+    }
+
+    /// What was saved under a key.
+    pub(crate) fn read(&self, key: &Key) -> Option<Folded<Vec<u8>>> {
+        // The file is written to by the process that opened the store.
+        let file = self.shared.file.as_ref().filter(|_| self.is_at_home())?;
+        file.get(key)
+    }
+
+    /// Puts a state back into memory, and has it saved before long.
+    pub(crate) fn fill(&self, reservation: Reservation<'_>, folded: Folded<Erased>, seen: Position) {
+        if reservation.fill(folded, seen) && self.shared.file.is_some() {
+            self.schedule();
+        }
+    }
+
+    pub(crate) fn count(&self, source: Source) {
+        let place = match source {
+            Source::Memory => 0,
+            Source::File => 1,
+            Source::Log => 2,
+        };
+        self.shared.counters[place].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn schedule(&self) {
+        if !self.shared.is_scheduled.swap(true, Ordering::Relaxed) {
+            let shared = self.shared.clone();
+            self.housekeeper.run_in(SAVE_EVERY, Box::new(move || shared.save()));
+        }
+    }
+
+    /// Saves what there is to save, and ends. `sync` makes the log durable; it is called if states wait for that.
+    pub(crate) fn close(&self, sync: impl FnOnce()) {
+        let Some(file) = self.shared.file.as_ref().filter(|_| self.is_at_home()) else { return };
+        self.housekeeper.close();
+        self.shared.save_all();
+        if !self.shared.waiting.lock().is_empty() {
+            sync();
+            self.shared.save_all();
+        }
+        file.close();
+    }
+
+    fn is_at_home(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        let [memory_hits, disk_hits, misses, saved, dropped] =
+            [0, 1, 2, SAVED, DROPPED].map(|place| self.shared.counters[place].load(Ordering::Relaxed));
+        let (states, bytes, dropped_from_memory) = self.shared.memory.held();
+        let disk_bytes = self.shared.file.as_ref().map_or(0, CacheFile::bytes);
+        CacheStats {
+            memory_hits,
+            disk_hits,
+            misses,
+            states,
+            bytes,
+            dropped: dropped_from_memory,
+            saved,
+            disk_bytes,
+            disk_dropped: dropped,
+        }
+    }
+}
+
+impl Shared {
+    /// The housekeeper's job: saves what there is, and says when it wants to do that again.
+    fn save(&self) -> Option<Duration> {
+        self.is_scheduled.store(false, Ordering::Relaxed);
+        self.save_all();
+        let is_waiting = !self.waiting.lock().is_empty() && self.view.ended().is_none();
+        let unsynced = self.file.as_ref().and_then(CacheFile::settle);
+        let again = if is_waiting { Some(SAVE_EVERY) } else { unsynced };
+        again.filter(|_| !self.is_scheduled.swap(true, Ordering::Relaxed))
+    }
+
+    fn save_all(&self) {
+        let Some(file) = &self.file else { return };
+        let durable = self.view.reaches(Reach::Durable);
+        let mut waiting = self.waiting.lock();
+        for unsaved in self.memory.take_unsaved() {
+            // The older one, which waits already, will be durable first.
+            if waiting.len() < WAITING_MAX || unsaved.folded.reached.position <= durable {
+                waiting.entry(unsaved.key()).or_insert(unsaved);
+            }
+        }
+        let ready: Vec<(Key, Unsaved)> =
+            waiting.extract_if(.., |_, unsaved| unsaved.folded.reached.position <= durable).collect();
+        drop(waiting);
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for (key, unsaved) in ready {
+            let Some(encoded) = (unsaved.shape.encode)(unsaved.folded.state.as_ref()) else { continue };
+            bytes += encoded.len();
+            batch.push(Saving { key, folded: Folded { state: encoded, reached: unsaved.folded.reached } });
+            if bytes > BATCH_BYTES {
+                self.write(file, &batch);
+                batch.clear();
+                bytes = 0;
+            }
+        }
+        if !batch.is_empty() {
+            self.write(file, &batch);
+        }
+    }
+
+    fn write(&self, file: &CacheFile, batch: &[Saving]) {
+        if let Some(written) = file.put(batch, &[]) {
+            let saved = u64::try_from(batch.len()).expect("a length fits 64 bits");
+            self.counters[SAVED].fetch_add(saved, Ordering::Relaxed);
+            self.counters[DROPPED].fetch_add(written.dropped, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Unsaved {
+    fn key(&self) -> Key {
+        Key::of_entity(self.shape.name, self.shape.revision, &self.entity)
+    }
 }
 
 impl Reached {

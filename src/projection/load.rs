@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Loaded, Projection, fold};
-use crate::cache::{Erased, Folded, Known, Reached, Reservation, Reserve, Shape};
+use crate::cache::{Erased, Folded, Known, Reached, Reservation, Reserve, Shape, Source};
 use crate::codec;
 use crate::error::Error;
 use crate::reader::event_at;
@@ -56,37 +56,72 @@ impl Store {
         freshness: Freshness,
     ) -> Result<Loaded<P>, Error> {
         let entity = entity.as_ref();
-        let (shape, memory) = (shape::<P>(), self.memory());
+        let (shape, memory) = (shape::<P>(), self.cache().memory());
         let known = memory.look(shape.of, entity);
-        if let (Freshness::MaxStale(most), Some(known)) = (freshness, &known)
-            && known.looked_at.elapsed() <= most
+        if let (Freshness::MaxStale(most), Some(Known { folded, looked_at, .. })) = (freshness, &known)
+            && looked_at.elapsed() <= most
         {
-            return Ok(loaded(known.folded.clone()));
+            self.cache().count(Source::Memory);
+            return Ok(loaded(folded.clone()));
         }
         let snapshot = self.engine().snapshot()?;
         if let Some(known) = known
             && is_current(&known, entity, &snapshot)
         {
             memory.confirm(shape.of, entity, &known.folded.reached, snapshot.head.position);
+            self.cache().count(Source::Memory);
             return Ok(loaded(known.folded));
         }
         match memory.reserve(shape, entity)? {
             Reserve::Ours(reservation, found) => self.load_into(reservation, found, entity, &snapshot),
-            Reserve::Elsewhere => self.fold_from(None, entity, &snapshot).map(Loaded::from),
+            Reserve::Elsewhere => {
+                let saved = self.saved(&shape, entity, &snapshot);
+                self.cache().count(if saved.is_some() { Source::File } else { Source::Log });
+                self.fold_from(saved, entity, &snapshot).map(Loaded::from)
+            }
         }
     }
 
     fn load_into<P: Projection>(
         &self,
-        reservation: Reservation<'_>,
+        mut reservation: Reservation<'_>,
         found: Option<Folded<Erased>>,
         entity: &str,
         snapshot: &Snapshot,
     ) -> Result<Loaded<P>, Error> {
-        let folded: Folded<Arc<P>> = self.fold_from(found.and_then(typed), entity, snapshot)?;
+        let (from, source) = match found.and_then(typed) {
+            Some(found) => (Some(found), Source::Memory),
+            None => match self.saved(&shape::<P>(), entity, snapshot) {
+                Some(saved) => {
+                    reservation.was_saved_at(saved.reached.version);
+                    (Some(saved), Source::File)
+                }
+                None => (None, Source::Log),
+            },
+        };
+        self.cache().count(source);
+        let folded: Folded<Arc<P>> = self.fold_from(from, entity, snapshot)?;
         let erased: Folded<Erased> = Folded { state: folded.state.clone(), reached: folded.reached };
-        reservation.fill(erased, snapshot.head.position);
+        self.cache().fill(reservation, erased, snapshot.head.position);
         Ok(folded.into())
+    }
+
+    /// What was saved of an entity, if the log agrees: the state's last event must be there as it was. What
+    /// does not decode was encoded by other code; it is as if it were not there.
+    fn saved<P: Projection>(
+        &self,
+        shape: &Shape,
+        entity: &str,
+        snapshot: &Snapshot,
+    ) -> Option<Folded<Arc<P>>> {
+        let (version, _) = snapshot.stream_head(entity);
+        let Folded { state, reached } = self.cache().saved(shape, entity, version)?;
+        let event = event_at(snapshot, reached.position).ok().flatten()?;
+        if event.entity() != entity || Reached::at(&event) != reached {
+            return None;
+        }
+        let state = catch_unwind(|| codec::decode::<P>(&state)).ok()?.ok()?;
+        Some(Folded { state: Arc::new(state), reached })
     }
 
     /// Folds the events behind a state, or all, up to the version the stream has in the snapshot, or further.

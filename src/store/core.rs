@@ -4,13 +4,13 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::cache::Memory;
+use crate::cache::{Cache, Owner};
 use crate::engine::Engine;
 
 use super::Store;
 
 pub(crate) struct Core {
-    memory: Memory,
+    cache: Cache,
     pub(crate) engine: Engine,
 }
 
@@ -27,12 +27,17 @@ impl WeakStore {
 
 impl Store {
     pub(super) fn around(engine: Engine) -> Store {
-        let memory = Memory::new(64 << 20);
-        Store { core: Arc::new(Core { memory, engine }) }
+        let options = &engine.options;
+        // Beside a writer, or where nothing may be written, there is no file to be shared.
+        let file_bytes = if engine.is_read_only() { 0 } else { options.cache_disk_bytes };
+        let owner = Owner { store_id: engine.store_id, history: 0 };
+        let (disk, view) = (engine.disk.clone(), engine.view.clone());
+        let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view);
+        Store { core: Arc::new(Core { cache, engine }) }
     }
 
-    pub(crate) fn memory(&self) -> &Memory {
-        &self.core.memory
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.core.cache
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -41,5 +46,19 @@ impl Store {
 
     pub(crate) fn downgrade(&self) -> WeakStore {
         WeakStore(Arc::downgrade(&self.core))
+    }
+}
+
+impl Core {
+    /// Before the engine, which gives up the lock: then the cache is somebody else's.
+    pub(super) fn close_cache(&self) {
+        // What cannot be made durable is not saved; closing the engine says why.
+        self.cache.close(|| drop(self.engine.sync()));
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.close_cache();
     }
 }
