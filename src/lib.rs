@@ -203,7 +203,10 @@ pub use crate::{
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
-    projection::{Freshness, Loaded, Projection},
+    projection::{
+        At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
+        ReadModel, ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, diff,
+    },
     query::Query,
     reader::{Read, ReadAhead},
     receipt::Appended,

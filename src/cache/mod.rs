@@ -21,6 +21,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
+use crate::error::Error;
 use crate::format::chain::Hash;
 use crate::housekeeper::Housekeeper;
 use crate::recorded::RecordedEvent;
@@ -69,6 +70,14 @@ pub(crate) struct Folded<S> {
     pub(crate) reached: Reached,
 }
 
+impl Folded<Erased> {
+    /// As the type it is of.
+    pub(crate) fn typed<P: Send + Sync + 'static>(self) -> Option<Folded<Arc<P>>> {
+        let state = self.state.downcast::<P>().ok()?;
+        Some(Folded { state, reached: self.reached })
+    }
+}
+
 /// How a state was come by.
 #[derive(Clone, Copy)]
 pub(crate) enum Source {
@@ -85,6 +94,15 @@ pub(crate) struct Cache {
     process: u32,
 }
 
+/// Ends what runs by itself, without waiting for ever.
+pub(crate) type End = Arc<dyn Fn() + Send + Sync>;
+
+/// A name that is taken, as long as this lives; and the way to the file for whoever has it.
+pub(crate) struct Claim {
+    name: &'static str,
+    shared: Arc<Shared>,
+}
+
 struct Shared {
     memory: Memory,
     file: Option<CacheFile>,
@@ -92,6 +110,7 @@ struct Shared {
     is_scheduled: AtomicBool,
     /// States whose events are not durable yet.
     waiting: Mutex<BTreeMap<Key, Unsaved>>,
+    claims: Mutex<BTreeMap<&'static str, End>>,
     counters: [AtomicU64; 5],
 }
 
@@ -115,6 +134,7 @@ impl Cache {
             view,
             is_scheduled: AtomicBool::new(false),
             waiting: Mutex::default(),
+            claims: Mutex::default(),
             counters: Default::default(),
         };
         let (shared, housekeeper) = (Arc::new(shared), Housekeeper::default());
@@ -163,10 +183,27 @@ impl Cache {
         }
     }
 
+    /// Claims a name for a projection that runs by itself. `end` is called when the store is closed, before the
+    /// file is: it ends what runs.
+    pub(crate) fn claim(&self, name: &'static str, end: End) -> Result<Claim, Error> {
+        let mut claims = self.shared.claims.lock();
+        if claims.contains_key(name) {
+            let text = format!("a projection named {name:?} runs on this store already; share its handle");
+            return Err(Error::invalid(text));
+        }
+        claims.insert(name, end);
+        Ok(Claim { name, shared: self.shared.clone() })
+    }
+
     /// Saves what there is to save, and ends. `sync` makes the log durable; it is called if states wait for that.
     pub(crate) fn close(&self, sync: impl FnOnce()) {
-        let Some(file) = self.shared.file.as_ref().filter(|_| self.is_at_home()) else { return };
+        if !self.is_at_home() {
+            return;
+        }
+        let claims: Vec<End> = self.shared.claims.lock().values().cloned().collect();
+        claims.iter().for_each(|end| end());
         self.housekeeper.close();
+        let Some(file) = &self.shared.file else { return };
         self.shared.save_all();
         if !self.shared.waiting.lock().is_empty() {
             sync();
@@ -195,6 +232,32 @@ impl Cache {
             disk_bytes,
             disk_dropped: dropped,
         }
+    }
+}
+
+impl Claim {
+    /// Saves a state, if no power cut can take back what it was folded from, and removes others, in one transaction. `None` if it is not
+    /// saved.
+    pub(crate) fn save(&self, saving: Saving, removed: &[Key]) -> Option<()> {
+        let is_durable = saving.folded.reached.position <= self.shared.view.reaches(Reach::Durable);
+        let file = self.shared.file.as_ref().filter(|_| is_durable)?;
+        file.put(&[saving], removed).map(drop)
+    }
+
+    /// Makes durable what was saved, once it has waited long enough; says how long it has to wait still.
+    pub(crate) fn settle(&self) -> Option<Duration> {
+        self.shared.file.as_ref().and_then(CacheFile::settle)
+    }
+
+    /// Whether there is a file to save to.
+    pub(crate) fn has_file(&self) -> bool {
+        self.shared.file.is_some()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.shared.claims.lock().remove(self.name);
     }
 }
 

@@ -89,7 +89,7 @@ impl Store {
         entity: &str,
         snapshot: &Snapshot,
     ) -> Result<Loaded<P>, Error> {
-        let (from, source) = match found.and_then(typed) {
+        let (from, source) = match found.and_then(Folded::typed) {
             Some(found) => (Some(found), Source::Memory),
             None => match self.saved(&shape::<P>(), entity, snapshot) {
                 Some(saved) => {
@@ -108,7 +108,7 @@ impl Store {
 
     /// What was saved of an entity, if the log agrees: the state's last event must be there as it was. What
     /// does not decode was encoded by other code; it is as if it were not there.
-    fn saved<P: Projection>(
+    pub(super) fn saved<P: Projection>(
         &self,
         shape: &Shape,
         entity: &str,
@@ -184,13 +184,8 @@ fn encoded<P: Projection>(state: &(dyn Any + Send + Sync)) -> Option<Vec<u8>> {
     catch_unwind(AssertUnwindSafe(encode)).ok().flatten()
 }
 
-fn typed<P: Projection>(folded: Folded<Erased>) -> Option<Folded<Arc<P>>> {
-    let state = folded.state.downcast::<P>().ok()?;
-    Some(Folded { state, reached: folded.reached })
-}
-
 fn loaded<P: Projection>(folded: Folded<Erased>) -> Loaded<P> {
-    typed(folded).expect("states are kept by their type").into()
+    folded.typed().expect("states are kept by their type").into()
 }
 
 impl<P> From<Folded<Arc<P>>> for Loaded<P> {

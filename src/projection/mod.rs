@@ -2,8 +2,14 @@
 //!
 //! Row: app. Uses nothing a user could not use.
 
+mod diff;
 mod load;
+mod model;
+mod past;
+mod replay;
+mod tree;
 
+use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -15,7 +21,11 @@ use crate::recorded::RecordedEvent;
 use crate::typed::{DomainEvent, Meta};
 use crate::version::{Position, Version};
 
+pub use diff::{Change, Diff, diff};
 pub use load::Freshness;
+pub use model::{CatchUp, ReadModel, ReadModelStatus};
+pub use past::{At, History, Moment};
+pub use replay::{Departure, Parted, ReplayCheck, ReplayProgress, ReplayReport};
 
 /// State that is folded from events.
 pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -96,4 +106,13 @@ pub(crate) fn fold<P: Projection>(state: &mut P, event: &RecordedEvent) -> Resul
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// What is told of a projection that panicked.
+fn panicked<P: Projection>(event: &RecordedEvent, panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text =
+        text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text");
+    let (name, kind, position) = (P::NAME, event.kind(), event.position());
+    Error::invalid(format!("projection {name} panicked at position {position} ({kind}): {text}"))
 }
