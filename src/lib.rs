@@ -117,7 +117,7 @@
 //! |---|---|
 //! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` | words: plain values |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
-//! | `format/` `codec` `matching` `recorded` | every byte on disk; payloads; whether an event matches a query; an event as it was read |
+//! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment |
 //! | `commit` `view` `load` | pure decisions; what readers may see, and waking those who wait for more; opening |
@@ -148,7 +148,9 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
+mod aggregate;
 mod append;
+mod bell;
 mod cache;
 mod causes;
 mod codec;
@@ -156,10 +158,12 @@ mod commit;
 mod condition;
 mod coordinate;
 mod counters;
+mod decide;
 pub mod disk;
 mod engine;
 mod error;
 mod event;
+mod executed;
 mod follower;
 mod format;
 mod head;
@@ -186,19 +190,27 @@ mod story;
 mod subscription;
 pub mod test;
 mod ticket;
+mod timer;
+mod transition;
+mod turns;
 mod typed;
 mod version;
 mod view;
 mod writer;
 
+/// Makes an enum or a struct a [`trait@DomainEvent`], which has the tour.
+pub use annals_macros::DomainEvent;
+
 pub use crate::{
-    append::Append,
+    aggregate::Aggregate,
+    append::{Append, Proposed, ProposedEvent},
     causes::{Ancestors, Descendants},
-    codec::Raw,
+    codec::{Raw, Value},
     condition::AppendCondition,
     coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Error, ErrorKind, FailedCondition},
+    error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
+    executed::{Executed, Outcome, Refused},
     head::Head,
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
@@ -215,10 +227,16 @@ pub use crate::{
         Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag,
         VerifyReport, WriterState,
     },
-    store::{Builder, Store},
+    store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
-    typed::{DomainEvent, Meta},
+    timer::{Timer, TimerStatus, Timers},
+    transition::{EntityState, InState, Transition},
+    typed::{DomainEvent, KnownKind, Meta},
     version::{Expected, Position, Version},
 };
+
+// What the code calls that the macro writes. No part of what annals promises.
+#[doc(hidden)]
+pub use crate::typed::derive as __derive;

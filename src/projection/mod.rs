@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind};
 use crate::recorded::RecordedEvent;
+use crate::typed::derive::unknown_kind;
 use crate::typed::{DomainEvent, Meta};
 use crate::version::{Position, Version};
 
@@ -55,7 +56,7 @@ pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sy
     ///
     /// Whatever is to end the fold; by default that the kind is not known.
     fn unknown(&mut self, event: &RecordedEvent) -> Result<(), Error> {
-        Err(Error::invalid(format!("{} knows no events of kind {}", Self::NAME, event.kind())))
+        Err(unknown_kind::<Self::Event>(event))
     }
 }
 
@@ -68,6 +69,10 @@ pub struct Loaded<P> {
 }
 
 impl<P> Loaded<P> {
+    pub(crate) fn new(state: P, version: Version, position: Position) -> Loaded<P> {
+        Loaded { state: Arc::new(state), version, position }
+    }
+
     /// The version of the entity's stream it stands at; [`Version::EMPTY`] if there are no events.
     #[must_use]
     pub fn version(&self) -> Version {

@@ -6,12 +6,16 @@ use std::sync::{Arc, Weak};
 
 use crate::cache::{Cache, Owner};
 use crate::engine::Engine;
+use crate::turns::Turns;
 
 use super::Store;
+use super::gate::Gates;
 
 pub(crate) struct Core {
     cache: Cache,
     pub(crate) engine: Engine,
+    pub(super) gates: Gates,
+    turns: Turns,
 }
 
 /// A handle that keeps no store open.
@@ -26,14 +30,14 @@ impl WeakStore {
 }
 
 impl Store {
-    pub(super) fn around(engine: Engine) -> Store {
+    pub(super) fn around(engine: Engine, gates: Gates) -> Store {
         let options = &engine.options;
         // Beside a writer, or where nothing may be written, there is no file to be shared.
         let file_bytes = if engine.is_read_only() { 0 } else { options.cache_disk_bytes };
         let owner = Owner { store_id: engine.store_id, history: 0 };
         let (disk, view) = (engine.disk.clone(), engine.view.clone());
         let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view);
-        Store { core: Arc::new(Core { cache, engine }) }
+        Store { core: Arc::new(Core { cache, engine, gates, turns: Turns::default() }) }
     }
 
     pub(crate) fn cache(&self) -> &Cache {
@@ -42,6 +46,10 @@ impl Store {
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.core.engine
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.core.turns
     }
 
     pub(crate) fn downgrade(&self) -> WeakStore {

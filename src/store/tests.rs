@@ -1,4 +1,5 @@
-//! The index knows events before they are published: no answer may show them.
+//! What no user can bring about alone: the index knows events before they are published, and no answer may show
+//! them; events of the store's own stay out of answers to those who do not ask for them.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use super::*;
 use crate::Raw;
 use crate::index::Label;
 use crate::listing::Listing;
+use crate::version::Expected;
 use crate::view::{Point, View};
 
 /// A view of a store that is published up to `head` only.
@@ -50,5 +52,66 @@ fn answers_end_at_the_head() {
             assert_eq!(listed.iter().map(|listed| listed.events).sum::<u64>(), head);
             assert_eq!(listed.iter().map(|listed| listed.last.get()).max().unwrap_or(0), head);
         }
+    }
+}
+
+#[test]
+fn events_of_the_store_stay_out_of_answers() {
+    for segment_bytes_max in [500, 1 << 20] {
+        let store = Store::on(MemDisk::new()).segment_bytes_max(segment_bytes_max).open().unwrap();
+        let correlation = store.append("order:0", &Raw("placed", &0)).unwrap().id();
+        for number in 0..30 {
+            let append = Append::to(("order:1", "shop")).event(&Raw("placed", &number)).tag("t");
+            let append = append.correlation(correlation);
+            let own = Raw("$consumer.acked", &number);
+            let append = match number % 3 {
+                0 => append,
+                1 => append.system_event("$consumer/a", Expected::Any, &own),
+                _ => Append::of_system("$consumer/b", Expected::Any, &own).belonging(None, Some(correlation)),
+            };
+            append.commit(&store).unwrap();
+        }
+        let queries = [
+            (Query::all(), 21),
+            (Query::entity_prefix(""), 21),
+            (Query::all().kind_prefix(""), 21),
+            (Query::correlation(correlation), 21),
+            (Query::all().kind("placed"), 21),
+            (Query::all().scope("shop"), 20),
+            (Query::all().tag("t"), 20),
+            (Query::entity("$consumer/a"), 10),
+            (Query::entity_prefix("$"), 20),
+            (Query::all().kind("$consumer.acked"), 20),
+            (Query::correlation(correlation).kind_prefix("$"), 10),
+            (Query::all().scope("$"), 20),
+            (Query::all().or(Query::entity("$consumer/b")), 31),
+        ];
+        for (query, expected) in queries {
+            let read = |query: &Query| store.read(query.clone()).map(Result::unwrap).collect::<Vec<_>>();
+            let positions =
+                |events: &[RecordedEvent]| events.iter().map(RecordedEvent::position).collect::<Vec<_>>();
+            let events = read(&query);
+            assert_eq!(events.len(), expected, "{query}");
+            assert!(events.iter().all(|event| event.matches(&query)), "{query}");
+            assert_eq!(store.count(query.clone()).unwrap(), expected as u64, "{query}");
+            assert!(store.exists(query.clone()).unwrap(), "{query}");
+            let last = store.last(query.clone()).unwrap();
+            assert_eq!(
+                last.map(|event| event.position()),
+                events.last().map(RecordedEvent::position),
+                "{query}"
+            );
+            let mut backwards: Vec<_> = store.read(query.clone()).backwards().map(Result::unwrap).collect();
+            backwards.reverse();
+            assert_eq!(positions(&backwards), positions(&events), "{query}");
+            let everything = store.read(Query::all().or(Query::entity_prefix("$"))).map(Result::unwrap);
+            let naive: Vec<_> = everything.filter(|event| event.matches(&query)).collect();
+            assert_eq!(positions(&naive), positions(&events), "{query}");
+        }
+        assert_eq!(store.story(correlation).unwrap().events().count(), 21);
+        let mut follower = store.subscribe(Query::all());
+        assert_eq!(follower.next_batch(100).unwrap().len(), 21);
+        assert!(follower.try_next().unwrap().is_none());
+        assert_eq!(follower.behind(), 0);
     }
 }

@@ -34,3 +34,5 @@ mod state; // loading states: the same as folding from the first event
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
+mod timers; // set, fired, cancelled, failed; once, whoever runs them and whatever stops
+mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors

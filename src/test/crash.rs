@@ -1,0 +1,171 @@
+//! Your code on a disk that fails: stopped after every operation, opened again, looked at.
+//!
+//! The work runs once, on a simulated disk that remembers every operation. Then, for every point between two
+//! operations, the disk is made as it could be found there after a crash, the store is opened on it, and
+//! the check is called.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::disk::{CrashMode, SimDisk, Trace};
+use crate::error::Error;
+use crate::store::Store;
+
+use super::Clock;
+
+/// Runs code on a simulated disk, crashes it after every operation, and has a promise checked each time.
+///
+/// Three kinds of crash: the process is killed; the power fails and everything unsynced is gone; the power fails and
+/// parts of what is unsynced survive, torn and in any order. Whatever was chosen at random follows from the
+/// seed.
+///
+/// ```
+/// use annals::test::Crash;
+/// use annals::{Append, Query, Raw};
+///
+/// // The promise: every transfer that was confirmed is there, and none is half there.
+/// let report = Crash::new(42).run(
+///     |store, said| {
+///         for number in 0..5u64 {
+///             let transfer = Append::to("account:a").event(&Raw("account.withdrawn", &number));
+///             let transfer = transfer.and_to("account:b").event(&Raw("account.deposited", &number));
+///             transfer.commit(store).unwrap();
+///             said.say(number);
+///         }
+///     },
+///     |store, said| {
+///         let withdrawn = store.count(Query::entity("account:a")).unwrap();
+///         assert_eq!(withdrawn, store.count(Query::entity("account:b")).unwrap());
+///         assert!(withdrawn >= said.len() as u64);
+///     },
+/// );
+/// assert!(report.images > 50);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "nothing is crashed until it runs"]
+pub struct Crash {
+    seed: u64,
+    torn_per_point: u64,
+    images_max: usize,
+    only_after: Option<usize>,
+}
+
+/// How often the code was crashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CrashReport {
+    /// Operations of the disk that the work took.
+    pub operations: usize,
+    /// Crashed disks that were opened and checked.
+    pub images: usize,
+}
+
+/// What the work has told the world: what must not be lost.
+#[derive(Clone)]
+pub struct Said {
+    disk: SimDisk,
+}
+
+impl Said {
+    /// Says something that a crash from now on must not take back: the number of an order that was confirmed, for
+    /// one.
+    pub fn say(&self, what: u64) {
+        self.disk.note(what);
+    }
+}
+
+impl Crash {
+    /// A kit that tries two torn disks at each point, and at most 2,000 disks in all.
+    pub fn new(seed: u64) -> Crash {
+        Crash { seed, torn_per_point: 2, images_max: 2_000, only_after: None }
+    }
+
+    /// How many differently torn disks to try at each point (default: 2).
+    pub fn torn_per_point(self, disks: u64) -> Crash {
+        Crash { torn_per_point: disks, ..self }
+    }
+
+    /// At most about so many crashed disks (default: 2,000), at points evenly apart; each costs opening a store and
+    /// whatever the check does.
+    pub fn images_max(self, images: usize) -> Crash {
+        Crash { images_max: images, ..self }
+    }
+
+    /// Only crashes after this operation, as a failed run named it.
+    pub fn only_after(self, operation: usize) -> Crash {
+        Crash { only_after: Some(operation), ..self }
+    }
+
+    /// Runs the work once, then checks what every crash leaves.
+    ///
+    /// The check gets the store that was opened on the crashed disk, and everything that was said before the
+    /// crash, in order. It may go on working with the store: run reactors to their end, or repeat what
+    /// was not acknowledged.
+    ///
+    /// # Panics
+    ///
+    /// If the work or a check does, or a crashed store does not open; the message says which crash it was, and how
+    /// to see it again.
+    pub fn run(&self, work: impl FnOnce(&Store, &Said), check: impl Fn(&Store, &[u64])) -> CrashReport {
+        let (disk, clock) = (SimDisk::new(self.seed), Clock::new());
+        let store = open(&disk, &clock).unwrap_or_else(|error| panic!("the store does not open: {error}"));
+        work(&store, &Said { disk: disk.clone() });
+        drop(store);
+        let trace = disk.trace();
+        let mut images = 0;
+        for (point, mode) in self.crashes(trace.len()) {
+            let checked = catch_unwind(AssertUnwindSafe(|| check_one(&trace, point, mode, &clock, &check)));
+            let failure = checked.unwrap_or_else(|panic| Some(text_of(panic.as_ref())));
+            if let Some(failure) = failure {
+                let (all, seed) = (trace.len(), self.seed);
+                panic!(
+                    "after a crash behind operation {point} of {all} ({mode:?}): {failure}\n\
+                     see it again with Crash::new({seed}).only_after({point})"
+                );
+            }
+            images += 1;
+        }
+        CrashReport { operations: trace.len(), images }
+    }
+
+    /// The points and kinds of crashes to try. Where not all can be, each kind is tried at other points.
+    fn crashes(&self, operations: usize) -> impl Iterator<Item = (usize, CrashMode)> {
+        let torn = (0..self.torn_per_point).map(CrashMode::Torn);
+        let modes: Vec<CrashMode> = [CrashMode::Keep, CrashMode::Drop].into_iter().chain(torn).collect();
+        let points_max = (self.images_max / modes.len()).max(1);
+        let step = (operations + 1).div_ceil(points_max);
+        let (only, step) = (self.only_after, if self.only_after.is_some() { 1 } else { step });
+        modes.into_iter().enumerate().flat_map(move |(at, mode)| {
+            let points = (at % step..=operations).step_by(step).map(move |point| (point, mode));
+            points.filter(move |(point, _)| only.is_none_or(|only| only == *point))
+        })
+    }
+}
+
+/// What is wrong behind one crash, unless it panics.
+fn check_one(
+    trace: &Trace,
+    point: usize,
+    mode: CrashMode,
+    clock: &Clock,
+    check: &impl Fn(&Store, &[u64]),
+) -> Option<String> {
+    let said: Vec<u64> = trace.notes_before(point).collect();
+    match open(&trace.image(point, mode), clock) {
+        Ok(store) => {
+            check(&store, &said);
+            None
+        }
+        Err(error) => Some(format!("the store does not open: {error}")),
+    }
+}
+
+fn open(disk: &SimDisk, clock: &Clock) -> Result<Store, Error> {
+    Store::on(disk.clone()).clock(clock.source()).open()
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the check panicked".to_owned())
+}
