@@ -30,6 +30,7 @@ mod racing; // a writer comes while a read-only open is looking
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod salvage; // what is left of a damaged store
+mod state; // loading states: the same as folding from the first event
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
