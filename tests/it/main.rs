@@ -21,6 +21,7 @@ mod follow; // subscriptions: where they begin, what they find; notifications: g
 mod follow_end; // every end of following; who is woken; wakers that panic, close, are replaced
 mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
+mod kit; // annals::test: what it says when a promise does not hold
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
