@@ -22,16 +22,16 @@ pub(crate) fn code(events: &Events) -> TokenStream {
     let (name, annals) = (&events.name, &events.annals);
     let known: Vec<Known<'_>> =
         events.kinds.iter().enumerate().flat_map(|(variant, kind)| all_known(variant, kind)).collect();
-    let table = known.iter().map(Known::entry);
+    let form = match events.form {
+        Form::Enum => quote!(__annals::Form::Enum),
+        Form::Unit => quote!(__annals::Form::Unit),
+        Form::Struct => quote!(__annals::Form::Struct),
+    };
+    let table = known.iter().map(|known| known.entry(&form));
     let (names, numbers): (Vec<&LitStr>, Vec<usize>) =
         known.iter().enumerate().map(|(number, known)| (known.kind, number)).unzip();
     let kind = by_variant(events, |kind| kind.kind.to_token_stream());
     let version = by_variant(events, |kind| kind.version.to_token_stream());
-    let form = match events.form {
-        Form::Enum => quote!(Enum),
-        Form::Unit => quote!(Unit),
-        Form::Struct => quote!(Struct),
-    };
     quote! {
         const _: () = {
             use #annals::__derive as __annals;
@@ -48,7 +48,7 @@ pub(crate) fn code(events: &Events) -> TokenStream {
                 }
 
                 fn encode(&self, out: &mut __annals::Vec<u8>) -> __annals::Result<(), __annals::Error> {
-                    __annals::encode(self, __annals::Form::#form, out)
+                    __annals::encode(self, #form, out)
                 }
             }
 
@@ -65,7 +65,7 @@ pub(crate) fn code(events: &Events) -> TokenStream {
                         #(#names => #numbers,)*
                         _ => return __annals::Err(__annals::unknown_kind::<Self>(event)),
                     };
-                    __annals::read(event, &<Self as __annals::DomainEvent>::KINDS[number], __annals::Form::#form)
+                    __annals::read(event, &<Self as __annals::DomainEvent>::KINDS[number])
                 }
             }
         };
@@ -106,7 +106,7 @@ fn former<'a>(variant: usize, kind: &'a Kind, alias: &'a Alias) -> Known<'a> {
 }
 
 impl Known<'_> {
-    fn entry(&self) -> TokenStream {
+    fn entry(&self, form: &TokenStream) -> TokenStream {
         let (kind, version) = (self.kind, self.version);
         let variant = LitInt::new(&self.variant.to_string(), kind.span());
         let steps = self.steps.iter().map(|function| {
@@ -117,6 +117,6 @@ impl Known<'_> {
             Some(now) => quote!(__annals::Some(#now)),
             None => quote!(__annals::None),
         };
-        quote!(__annals::KnownKind::new(#kind, #version, #variant, #now, &[#(#steps),*]))
+        quote!(__annals::KnownKind::new(#kind, #version, #form, #variant, #now, &[#(#steps),*]))
     }
 }

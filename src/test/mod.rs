@@ -2,6 +2,7 @@
 //!
 //! - [`Crash`] runs your code on a simulated disk, stops it after every single operation of the
 //!   disk, opens the store again, and lets you look whether your promise still holds.
+//! - [`events_lock!`](crate::test::events_lock) fails a test when the shape of stored events changes and their version does not.
 //! - [`store`] is a store in memory whose clock stands still and whose ids are the same in every run; [`Clock`] is a clock
 //!   that moves when it is told to.
 //!
@@ -15,6 +16,11 @@
 mod clock;
 mod crash;
 mod difference;
+mod lock;
 
 pub use clock::{Clock, store};
 pub use crash::{Crash, CrashReport, Said};
+pub use lock::{Additions, EventsLock};
+
+#[doc(inline)]
+pub use crate::__events_lock as events_lock;

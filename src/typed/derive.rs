@@ -25,7 +25,7 @@ pub use crate::typed::DomainEvent;
 pub use crate::typed::known::{KnownKind, Step};
 
 /// How values of a type are written and read.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Form {
     /// The fields of the variant that the kind stands for.
     Enum,
@@ -55,23 +55,19 @@ pub fn encode<E: EventData + Serialize>(event: &E, form: Form, out: &mut Vec<u8>
 ///
 /// As [`DomainEvent::from_recorded`].
 #[inline]
-pub fn read<E: DeserializeOwned>(event: &RecordedEvent, known: &KnownKind, form: Form) -> Result<E, Error> {
+pub fn read<E: DeserializeOwned>(event: &RecordedEvent, known: &KnownKind) -> Result<E, Error> {
     let payload = event.payload()?;
     match known.steps_from(event.schema_version()) {
-        Some([]) => decode(payload, known, form).map_err(|error| mismatch::<E>(event, known, error)),
-        Some(steps) => decode(&upcasted(event, known, payload, steps)?, known, form)
+        Some([]) => decode(payload, known).map_err(|error| mismatch::<E>(event, known, error)),
+        Some(steps) => decode(&upcasted(event, known, payload, steps)?, known)
             .map_err(|error| mismatch::<E>(event, known, error)),
         None => Err(other_version::<E>(event, known)),
     }
 }
 
 #[inline]
-fn decode<E: DeserializeOwned>(
-    payload: &[u8],
-    known: &KnownKind,
-    form: Form,
-) -> Result<E, codec::DecodeError> {
-    match form {
+fn decode<E: DeserializeOwned>(payload: &[u8], known: &KnownKind) -> Result<E, codec::DecodeError> {
+    match known.form() {
         Form::Enum => codec::decode_variant(payload, known.variant()),
         Form::Unit => codec::decode_unit(payload),
         Form::Struct => codec::decode(payload),
