@@ -15,6 +15,7 @@ struct Known<'a> {
     steps: Vec<&'a Path>,
     /// The variant it is read as, by its number.
     variant: usize,
+    is_former: bool,
     now: Option<&'a LitStr>,
 }
 
@@ -88,6 +89,7 @@ fn all_known(variant: usize, kind: &Kind) -> Vec<Known<'_>> {
         version: kind.version,
         steps: kind.upcasters.iter().collect(),
         variant,
+        is_former: kind.is_former,
         now: None,
     };
     std::iter::once(own).chain(kind.aliases.iter().map(|alias| former(variant, kind, alias))).collect()
@@ -102,12 +104,14 @@ fn former<'a>(variant: usize, kind: &'a Kind, alias: &'a Alias) -> Known<'a> {
             (version, own.iter().chain(&kind.upcasters[usize::from(*to) - 1..]).collect())
         }
     };
-    Known { kind: &alias.kind, version, steps, variant, now: Some(&kind.kind) }
+    Known { kind: &alias.kind, version, steps, variant, is_former: kind.is_former, now: Some(&kind.kind) }
 }
 
 impl Known<'_> {
     fn entry(&self, form: &TokenStream) -> TokenStream {
         let (kind, version) = (self.kind, self.version);
+        let former = quote!(__annals::Form::FormerVariant);
+        let form = if self.is_former { &former } else { form };
         let variant = LitInt::new(&self.variant.to_string(), kind.span());
         let steps = self.steps.iter().map(|function| {
             let name = quote!(#function).to_string().replace(' ', "");

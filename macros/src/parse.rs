@@ -33,6 +33,8 @@ pub(crate) struct Kind {
     pub(crate) variant: Option<Ident>,
     pub(crate) kind: LitStr,
     pub(crate) version: u16,
+    /// Of a variant that is not written any more.
+    pub(crate) is_former: bool,
     /// From version 1 to 2, from 2 to 3, and so on up to `version`.
     pub(crate) upcasters: Vec<Path>,
     pub(crate) aliases: Vec<Alias>,
@@ -170,7 +172,9 @@ fn of_enum(input: &DeriveInput, data: &DataEnum, said: &Said, problems: &mut Pro
                 continue;
             }
         };
-        kinds.extend(of_variant.into_kind(Some(variant.ident.clone()), kind, problems));
+        let is_former = serde_words(&variant.attrs).iter().any(|word| word.is_ident("skip_serializing"));
+        let kind = of_variant.into_kind(Some(variant.ident.clone()), kind, problems);
+        kinds.extend(kind.map(|kind| Kind { is_former, ..kind }));
     }
     if lacks_prefix {
         let text = "the kinds of its events need a prefix that does not change when the type is renamed: write #[event(prefix = \"account\")] above the enum, or #[event(kind = \"account.opened\")] on every variant";
@@ -235,7 +239,7 @@ impl Said {
             problems.keep(alias.checked(version))
         });
         let aliases = aliases.collect();
-        Some(Kind { variant, kind, version, upcasters: upcasters?, aliases })
+        Some(Kind { variant, kind, version, is_former: false, upcasters: upcasters?, aliases })
     }
 }
 

@@ -29,6 +29,8 @@ pub use crate::typed::known::{KnownKind, Step};
 pub enum Form {
     /// The fields of the variant that the kind stands for.
     Enum,
+    /// The same, of a variant that is not written any more.
+    FormerVariant,
     /// A struct without fields.
     Unit,
     /// Whatever serde makes of it.
@@ -43,7 +45,7 @@ pub enum Form {
 #[inline]
 pub fn encode<E: EventData + Serialize>(event: &E, form: Form, out: &mut Vec<u8>) -> Result<(), Error> {
     let encoded = match form {
-        Form::Enum | Form::Unit => codec::encode_fields(event, out),
+        Form::Enum | Form::FormerVariant | Form::Unit => codec::encode_fields(event, out),
         Form::Struct => codec::encode(event, out),
     };
     encoded.map_err(|error| codec::does_not_encode(event.kind(), error))
@@ -68,7 +70,7 @@ pub fn read<E: DeserializeOwned>(event: &RecordedEvent, known: &KnownKind) -> Re
 #[inline]
 fn decode<E: DeserializeOwned>(payload: &[u8], known: &KnownKind) -> Result<E, codec::DecodeError> {
     match known.form() {
-        Form::Enum => codec::decode_variant(payload, known.variant()),
+        Form::Enum | Form::FormerVariant => codec::decode_variant(payload, known.variant()),
         Form::Unit => codec::decode_unit(payload),
         Form::Struct => codec::decode(payload),
     }

@@ -83,10 +83,10 @@ impl KnownKind {
         self.now.unwrap_or(self.name)
     }
 
-    /// Whether no such events are written any more.
+    /// Whether no such events are written any more: it is an alias, or its variant has `#[serde(skip_serializing)]`.
     #[must_use]
     pub fn is_former(&self) -> bool {
-        self.now.is_some()
+        self.now.is_some() || matches!(self.form, Form::FormerVariant)
     }
 
     pub(crate) fn form(&self) -> Form {
@@ -100,7 +100,7 @@ impl KnownKind {
 
     /// Of an event type that is an enum.
     pub(crate) fn variant_of_enum(&self) -> Option<u32> {
-        matches!(self.form, Form::Enum).then_some(self.variant)
+        matches!(self.form, Form::Enum | Form::FormerVariant).then_some(self.variant)
     }
 
     /// What an event that was stored with a version goes through; `None` if there is no such version.

@@ -33,4 +33,6 @@ mod salvage; // what is left of a damaged store
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy;
-mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors // layers, doors, ratchets, licences
+mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
+mod typed_lock; // the lock of stored shapes
+mod ui; // what does not compile

@@ -42,7 +42,7 @@ enum Shape {
 impl Described {
     /// Takes in one more value.
     pub(super) fn see<T: Serialize + ?Sized>(&mut self, value: &T, form: Form) -> Result<(), Unseen> {
-        let is_event = matches!(form, Form::Enum | Form::Unit);
+        let is_event = !matches!(form, Form::Struct);
         let shape = value.serialize(Describer { seen: self, is_event })?;
         self.root = std::mem::take(&mut self.root).and(shape);
         Ok(())
@@ -91,6 +91,10 @@ impl Described {
             Shape::Map(key, value) => {
                 let words = format!("{words}map from {} to ", key.brief());
                 self.write(path, &words, value, open, lines);
+            }
+            // An array.
+            Shape::Tuple(shapes) if shapes.len() > 2 && shapes.iter().all(|other| *other == shapes[0]) => {
+                self.write(path, &format!("{words}{} times ", shapes.len()), &shapes[0], open, lines);
             }
             Shape::Tuple(shapes) => {
                 lines.push(format!("{path}: {words}{}", shape.brief()));
