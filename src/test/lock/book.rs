@@ -72,7 +72,9 @@ impl Book {
             }
             for sample in &entry.samples {
                 text.push_str("    sample ");
-                sample.iter().for_each(|byte| drop(write!(text, "{byte:02x}")));
+                for byte in sample {
+                    let _ = write!(text, "{byte:02x}");
+                }
                 text.push('\n');
             }
         }
