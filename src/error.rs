@@ -41,6 +41,7 @@ enum Detail {
     None,
     Conflict(Conflict),
     Condition(FailedCondition),
+    Denied(Denial),
     Holder(u32),
     Undecodable(Box<Undecodable>, Option<Box<dyn std::error::Error + Send + Sync>>),
     Source(Box<dyn std::error::Error + Send + Sync>),
@@ -60,6 +61,9 @@ pub enum ErrorKind {
     /// An event is not what it was to be read as: its kind is not known, its version is newer, its bytes are
     /// of another type, or an upcaster refused it. The event is whole; change what reads it.
     Undecodable,
+    /// A gate does not let the append pass; the text says which, and why. Nothing of it was written. Ask for
+    /// what is allowed, or bypass the gates on the record.
+    Denied,
     /// A limit is exceeded; the text names it. Send less, or raise the limit.
     TooLarge,
     /// The queue is full, or stayed full beyond the deadline. Nothing was written; try later.
@@ -69,8 +73,12 @@ pub enum ErrorKind {
     CommitUnknown,
     /// The disk is full. Nothing was written; appends resume by themselves when space returns.
     NoSpace,
-    /// Another handle or process has the store open for writing. Wait, or close the other one.
+    /// Another handle or process has the store open for writing, or runs the consumer of this name. Wait, or
+    /// close the other one.
     Locked,
+    /// The consumer was halted, by somebody or because an event could not be handled. Resume it, or skip the
+    /// event.
+    Halted,
     /// An earlier write or sync failed, and the store takes no more appends. Nothing of this one
     /// was written. Reads go on; reopen the store to append again.
     Poisoned,
@@ -85,8 +93,9 @@ pub enum ErrorKind {
     NeedsNewer,
     /// The directory or a file in it is not safe to use (permissions, links, owner).
     Unsafe,
-    /// A store opened to read finds that it is another one than before, or was set back (restored,
-    /// rolled back). What was read is not what is there now: open it again, and start over.
+    /// History was set back (restored, rolled back), or is another one than before. A store opened to read: what
+    /// was read is not what is there now, open it again and start over. A consumer: it has handled events that are
+    /// not there, reset or rewind it.
     RolledBack,
     /// The caller broke off what it had asked for. Nothing was changed.
     Cancelled,
@@ -157,6 +166,44 @@ pub enum UndecodableReason {
     Upcaster,
 }
 
+/// Why a [`Gate`](crate::Gate) does not let an append pass.
+///
+/// ```
+/// use annals::Denial;
+///
+/// let denial = Denial::new("only the owner may close an account");
+/// assert_eq!(denial.reason, "only the owner may close an account");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Denial {
+    /// The name the gate was registered by; the store fills it in.
+    pub gate: String,
+    /// Why, for whoever asked: it is a part of the error's text, and of the record of denials.
+    pub reason: String,
+}
+
+impl Denial {
+    /// A denial for this reason.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Denial {
+        Denial { gate: String::new(), reason: reason.into() }
+    }
+}
+
+/// A gate that cannot find out denies.
+impl From<Error> for Denial {
+    fn from(error: Error) -> Denial {
+        Denial::new(error.to_string())
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the gate {} denies it: {}", self.gate, self.reason)
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
         Error::with_detail(kind, text.into(), Detail::None)
@@ -221,6 +268,12 @@ impl Error {
             failed.first_match, failed.query, failed.after
         );
         Error::with_detail(ErrorKind::Conflict, text, Detail::Condition(failed))
+    }
+
+    /// `of` says what is denied, `remark` what else is to be known.
+    pub(crate) fn denied(of: &str, denial: Denial, remark: &str) -> Error {
+        let text = format!("{of} was not appended; {denial}{remark}");
+        Error::with_detail(ErrorKind::Denied, text, Detail::Denied(denial))
     }
 
     pub(crate) fn locked(holder: Option<u32>) -> Error {
@@ -304,6 +357,15 @@ impl Error {
     pub fn undecodable(&self) -> Option<&Undecodable> {
         match &self.0.detail {
             Detail::Undecodable(event, _) => Some(event),
+            _ => None,
+        }
+    }
+
+    /// Which gate did not let the append pass, and why, for [`ErrorKind::Denied`].
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        match &self.0.detail {
+            Detail::Denied(denial) => Some(denial),
             _ => None,
         }
     }

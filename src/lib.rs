@@ -128,7 +128,12 @@
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
+//! | `housekeeper` `cache/` | jobs that wait; states folded before: in memory, and on disk |
+//! | `running` | which consumers run in this process, and how to wake them |
 //! | `store` | the facade |
+//! | `consumer/` | checkpoints: how far each named consumer is, and who may move it |
+//! | `reactor/` | threads that react: an event's outputs and its checkpoint in one append |
+//! | `projection/` | folding events into state |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
@@ -146,20 +151,27 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
+mod aggregate;
 mod append;
+mod bell;
+mod cache;
 mod causes;
 mod codec;
 mod commit;
 mod condition;
+mod consumer;
 mod coordinate;
 mod counters;
+mod decide;
 pub mod disk;
 mod engine;
 mod error;
 mod event;
+mod executed;
 mod follower;
 mod format;
 mod head;
+mod housekeeper;
 mod id;
 mod index;
 mod listing;
@@ -172,16 +184,21 @@ mod options;
 mod projection;
 mod query;
 mod queue;
+mod reactor;
 mod reader;
 mod receipt;
 mod recorded;
 mod report;
 mod resolve;
+mod running;
 mod store;
 mod story;
 mod subscription;
 pub mod test;
 mod ticket;
+mod timer;
+mod transition;
+mod turns;
 mod typed;
 mod version;
 mod view;
@@ -191,30 +208,39 @@ mod writer;
 pub use annals_macros::DomainEvent;
 
 pub use crate::{
-    append::Append,
+    aggregate::Aggregate,
+    append::{Append, Proposed, ProposedEvent},
     causes::{Ancestors, Descendants},
     codec::{Raw, Value},
     condition::AppendCondition,
+    consumer::{Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt},
     coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
+    error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
+    executed::{Executed, Outcome, Refused},
     head::Head,
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
-    projection::{Loaded, Projection},
+    projection::{
+        At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
+        ReadModel, ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, diff,
+    },
     query::Query,
+    reactor::{Reaction, Reactor, Retry, StopReason, Worker, WorkerBuilder},
     reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag, VerifyReport,
-        WriterState,
+        Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag,
+        VerifyReport, WriterState,
     },
-    store::{Builder, Store},
+    store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
+    timer::{Timer, TimerStatus, Timers},
+    transition::{EntityState, InState, Transition},
     typed::{DomainEvent, KnownKind, Meta},
     version::{Expected, Position, Version},
 };

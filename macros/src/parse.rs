@@ -173,7 +173,7 @@ fn of_enum(input: &DeriveInput, data: &DataEnum, said: &Said, problems: &mut Pro
             }
         };
         let is_former = serde_words(&variant.attrs).iter().any(|word| word.is_ident("skip_serializing"));
-        let kind = of_variant.into_kind(Some(variant.ident.clone()), kind, problems);
+        let kind = of_variant.kind(Some(variant.ident.clone()), kind, problems);
         kinds.extend(kind.map(|kind| Kind { is_former, ..kind }));
     }
     if lacks_prefix {
@@ -196,7 +196,7 @@ fn of_struct(input: &DeriveInput, said: &Said, problems: &mut Problems) -> Vec<K
         problems.add(Error::new(input.ident.span(), text));
         return Vec::new();
     };
-    said.into_kind(None, kind, problems).into_iter().collect()
+    said.kind(None, kind, problems).into_iter().collect()
 }
 
 impl Said {
@@ -230,7 +230,7 @@ impl Said {
     }
 
     /// Checks what was said of one kind.
-    fn into_kind(&self, variant: Option<Ident>, kind: LitStr, problems: &mut Problems) -> Option<Kind> {
+    fn kind(&self, variant: Option<Ident>, kind: LitStr, problems: &mut Problems) -> Option<Kind> {
         problems.keep(names::check("the kind", &kind));
         let version = problems.keep(self.version.as_ref().map_or(Ok(1), version))?;
         let upcasters = problems.keep(chain(&self.upcasters, version, &kind));

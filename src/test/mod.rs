@@ -1,5 +1,6 @@
 //! For the tests of those who build on annals: given, when, then, and crashes on demand.
 //!
+//! - [`Given`] tests aggregates and projections: these events were there, this is asked, that is decided.
 //! - [`Crash`] runs your code on a simulated disk, stops it after every single operation of the
 //!   disk, opens the store again, and lets you look whether your promise still holds.
 //! - [`events_lock!`](crate::test::events_lock) fails a test when the shape of stored events changes and their version does not.
@@ -16,10 +17,12 @@
 mod clock;
 mod crash;
 mod difference;
+mod given;
 mod lock;
 
 pub use clock::{Clock, store};
 pub use crash::{Crash, CrashReport, Said};
+pub use given::{Decided, Given};
 pub use lock::{Additions, EventsLock};
 
 #[doc(inline)]

@@ -30,9 +30,11 @@ mod racing; // a writer comes while a read-only open is looking
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod salvage; // what is left of a damaged store
+mod state; // loading states: the same as folding from the first event
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
-mod tidy;
+mod tidy; // layers, doors, ratchets, licences
+mod timers; // set, fired, cancelled, failed; once, whoever runs them and whatever stops
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod ui; // what does not compile
