@@ -37,3 +37,5 @@ mod threads; // many appenders and readers; nobody waits for ever after a failur
 mod tidy; // layers, doors, ratchets, licences
 mod timers; // set, fired, cancelled, failed; once, whoever runs them and whatever stops
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
+mod typed_lock; // the lock of stored shapes
+mod ui; // what does not compile
