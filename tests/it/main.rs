@@ -5,6 +5,7 @@ mod sim_spy; // a simulated disk that is watched
 mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
 mod support; // the scenario language, payloads, seeded random numbers, the tally
 
+mod account; // an account to decide about, for those that follow
 mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod close; // close and drop in every order, handles, tickets
@@ -13,6 +14,7 @@ mod corrupt; // every byte flipped, every truncation, files swapped, removed, fr
 mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
 mod corrupt_forged; // right checksums over wrong fields; several breaks; damage under an open store
 mod crash; // crash after every operation of the simulated disk, nested crashes in recovery
+mod decide; // aggregates and boundaries: conflicts, keys, turns, mischief in the middle of a decision
 mod diagnostics; // counters, lags, descriptions, metrics
 mod durability; // synced and buffered, sync, the clock, heads
 mod fault; // every operation fails once or from then on; short writes; full disks
