@@ -5,6 +5,7 @@
 //! Row: append.
 
 mod draft;
+mod merge;
 mod proposed;
 mod salts;
 mod scratch;
@@ -28,7 +29,8 @@ use crate::options::{Durability, Limits};
 use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
-use draft::{Attributes, Draft, narrow};
+pub(crate) use draft::Draft;
+use draft::{Attributes, NewEvent, narrow};
 pub(crate) use proposed::{BYPASSED, Keyed};
 pub use proposed::{Proposed, ProposedEvent};
 pub(crate) use salts::Salts;
@@ -66,7 +68,7 @@ impl Append {
     where
         A: TryInto<Coordinate, Error: Into<Error>>,
     {
-        Append { draft: Ok(Draft::new()) }.and_to(address)
+        Append::empty().and_to(address)
     }
 
     /// Goes on with another entity, in the same atomic append.
@@ -85,8 +87,12 @@ impl Append {
     /// Adds an event to the entity named last.
     pub fn event<E: EventData + ?Sized>(self, event: &E) -> Append {
         self.with(|draft| {
-            check_name("kind", event.kind(), KIND_BYTES_CAP)?;
-            draft.add(draft.target, draft.scope.clone(), draft.common.clone(), event)
+            let kind = event.kind();
+            check_name("kind", kind, KIND_BYTES_CAP)?;
+            let (scope, attributes) = (draft.scope.clone(), draft.common.clone());
+            let new = draft.encoded(draft.target, kind, event)?;
+            draft.events.push(NewEvent { scope, attributes, ..new });
+            Ok(())
         })
     }
 
@@ -201,23 +207,51 @@ impl Append {
         self.with(|draft| {
             let target = draft.target(entity.into());
             draft.targets[target].expected = expected;
-            draft.add(target, Some(SYSTEM_SCOPE.to_owned()), None, event)
+            let new = draft.encoded(target, event.kind(), event)?;
+            draft.system.push(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..new });
+            Ok(())
+        })
+    }
+
+    /// An append that begins with an event of the store's own, for others to be added to.
+    pub(crate) fn led_by<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
+        Append::empty().with(|draft| {
+            let target = draft.target(entity.into());
+            draft.targets[target].expected = expected;
+            let lead = draft.encoded(target, event.kind(), event)?;
+            draft.lead = Some(Box::new(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..lead }));
+            Ok(())
         })
     }
 
     /// An append of the store's own.
     pub(crate) fn of_system<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
-        Append { draft: Ok(Draft::new()) }.system_event(entity, expected, event)
+        Append::empty().system_event(entity, expected, event)
+    }
+
+    /// What it is so far.
+    pub(crate) fn draft(&self) -> Result<&Draft, Error> {
+        self.draft.as_ref().map_err(Error::clone)
+    }
+
+    /// Goes on with an error, unless there was one before.
+    pub(crate) fn and_failed(self, error: Error) -> Append {
+        self.with(|_| Err(error))
     }
 
     /// Says of every event that says nothing else that another one brought it about, and that it belongs to
     /// whatever that one belongs to.
     pub(crate) fn inherit(self, from: &RecordedEvent) -> Append {
+        self.belonging(Some(Cause::Event(from.id())), Some(from.correlation()))
+    }
+
+    /// Says of every event that says nothing else what brought it about, and what it belongs to.
+    pub(crate) fn belonging(self, cause: Option<Cause>, correlation: Option<EventId>) -> Append {
         self.with(|draft| {
-            for event in &mut draft.events {
+            for event in draft.events.iter_mut().chain(&mut draft.system) {
                 let attributes = event.attributes.get_or_insert_default();
-                attributes.cause.get_or_insert(Cause::Event(from.id()));
-                attributes.correlation.get_or_insert(from.correlation());
+                attributes.cause = attributes.cause.or(cause);
+                attributes.correlation = attributes.correlation.or(correlation);
             }
             Ok(())
         })
@@ -244,9 +278,9 @@ impl Append {
         let draft = self.draft?;
         draft.check_targets_used()?;
         draft.check(limits)?;
-        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.events.len());
-        let mut contents = Vec::with_capacity(draft.events.len());
-        for event in &draft.events {
+        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.count());
+        let mut contents = Vec::with_capacity(draft.count());
+        for event in draft.all() {
             let start = body.len();
             draft.write(event, &mut body)?;
             let salt = record::salt_place(&body, start);
@@ -259,10 +293,11 @@ impl Append {
         }
         let target_of = match draft.targets.len() {
             1 => Vec::new(),
-            _ => draft.events.iter().map(|event| narrow(event.target)).collect(),
+            _ => draft.all().map(|event| narrow(event.target)).collect(),
         };
         Ok(Request {
-            events: narrow(draft.events.len()),
+            events: narrow(draft.count()),
+            system_events: narrow(draft.system.len()),
             remarks: draft.remarks,
             targets: draft.targets,
             target_of,
@@ -297,7 +332,9 @@ pub(crate) struct Request {
     /// The target of each event; empty if there is only one target.
     pub(crate) target_of: Vec<u16>,
     pub(crate) events: u16,
-    /// How many events at the end of it are the store's, and not for the receipt.
+    /// How many of them, the last ones, are the store's own, and no part of the receipt.
+    pub(crate) system_events: u16,
+    /// How many of these, the last ones, are no part of what the caller gave either.
     pub(crate) remarks: u16,
     pub(crate) key: Option<KeyHash>,
     /// Most appends have none.

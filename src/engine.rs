@@ -156,23 +156,10 @@ impl Engine {
         self.submit(probe, true)?.wait_for_key()
     }
 
-    /// That the store was opened to append, and is still open.
-    pub(crate) fn check_writable(&self) -> Result<(), Error> {
-        if self.is_read_only {
-            return Err(Error::invalid(
-                "the store was opened to read only; open it with Store::open to append",
-            ));
-        }
-        if self.queue.is_closed() { Err(Error::closed()) } else { Ok(()) }
-    }
-
     /// Encodes an append, and looks up what it can be refused for already.
     fn request(&self, append: Append) -> Result<Request, Error> {
         self.check_writable()?;
         let mut request = append.encode(&self.options.limits, &self.salts)?;
-        if let Some(error) = ticket::refused(&self.queue) {
-            return Err(error);
-        }
         if let Some(conditions) = &mut request.conditions {
             resolve(conditions, &self.snapshot()?);
             // A key comes before any condition, and only the writer knows keys.
@@ -181,6 +168,20 @@ impl Engine {
             }
         }
         Ok(request)
+    }
+
+    /// Whether appends are taken at all.
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        if self.is_read_only {
+            return Err(Error::invalid(
+                "the store was opened to read only; open it with Store::open to append",
+            ));
+        }
+        match ticket::refused(&self.queue) {
+            Some(error) => Err(error),
+            None if self.queue.is_closed() => Err(Error::closed()),
+            None => Ok(()),
+        }
     }
 
     fn send(&self, request: Request, wait: bool) -> Result<Ticket, Error> {
@@ -306,16 +307,21 @@ impl Engine {
         }
         ending.outcome.clone()
     }
-}
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let was_closed = self.ending.get_mut().writer.is_none();
+    /// Closes without anybody to tell how that went, unless it was closed before.
+    pub(crate) fn abandon(&self) {
+        let was_closed = self.ending.lock().writer.is_none();
         if let Err(error) = self.close()
             && !was_closed
         {
             tracing::error!(%error, "closing failed; close() would have returned this");
         }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

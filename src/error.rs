@@ -43,6 +43,7 @@ enum Detail {
     Condition(FailedCondition),
     Denied(Denial),
     Holder(u32),
+    Undecodable(Box<Undecodable>, Option<Box<dyn std::error::Error + Send + Sync>>),
     Source(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -55,8 +56,11 @@ pub enum ErrorKind {
     Conflict,
     /// The idempotency key belongs to another append with other content. Use a new key.
     KeyReused,
-    /// The call itself is wrong (a name, a range, bytes of another type). Fix the call.
+    /// The call itself is wrong (a name, a range, a value serde refuses). Fix the call.
     Invalid,
+    /// An event is not what it was to be read as: its kind is not known, its version is newer, its bytes are
+    /// of another type, or an upcaster refused it. The event is whole; change what reads it.
+    Undecodable,
     /// A gate does not let the append pass; the text says which, and why. Nothing of it was written. Ask for
     /// what is allowed, or bypass the gates on the record.
     Denied,
@@ -69,8 +73,12 @@ pub enum ErrorKind {
     CommitUnknown,
     /// The disk is full. Nothing was written; appends resume by themselves when space returns.
     NoSpace,
-    /// Another handle or process has the store open for writing. Wait, or close the other one.
+    /// Another handle or process has the store open for writing, or runs the consumer of this name. Wait, or
+    /// close the other one.
     Locked,
+    /// The consumer was halted, by somebody or because an event could not be handled. Resume it, or skip the
+    /// event.
+    Halted,
     /// An earlier write or sync failed, and the store takes no more appends. Nothing of this one
     /// was written. Reads go on; reopen the store to append again.
     Poisoned,
@@ -85,8 +93,9 @@ pub enum ErrorKind {
     NeedsNewer,
     /// The directory or a file in it is not safe to use (permissions, links, owner).
     Unsafe,
-    /// A store opened to read finds that it is another one than before, or was set back (restored,
-    /// rolled back). What was read is not what is there now: open it again, and start over.
+    /// History was set back (restored, rolled back), or is another one than before. A store opened to read: what
+    /// was read is not what is there now, open it again and start over. A consumer: it has handled events that are
+    /// not there, reset or rewind it.
     RolledBack,
     /// The caller broke off what it had asked for. Nothing was changed.
     Cancelled,
@@ -122,6 +131,39 @@ pub struct FailedCondition {
     pub after: Position,
     /// The first event after it that matches.
     pub first_match: Position,
+}
+
+/// Why an event could not be read as a type, for [`ErrorKind::Undecodable`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undecodable {
+    /// What is in the way.
+    pub reason: UndecodableReason,
+    /// The entity whose event it is.
+    pub entity: String,
+    /// The event's position.
+    pub position: Position,
+    /// The event's kind.
+    pub kind: String,
+    /// The version of the payload's shape that it was stored with.
+    pub stored_version: u16,
+    /// The newest version of this kind that the type knows; `None` if it does not know the kind, or is
+    /// no [`DomainEvent`](crate::DomainEvent).
+    pub known_version: Option<u16>,
+}
+
+/// What keeps an event from being read as a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UndecodableReason {
+    /// The type knows no events of this kind. Add a variant, or an alias; or ask for other kinds.
+    UnknownKind,
+    /// It was stored by a program that knows more versions. Update this one.
+    NewerVersion,
+    /// The bytes are of another type. If the type has changed, raise its version and write an upcaster.
+    Mismatch,
+    /// An upcaster refused it. Mend the upcaster.
+    Upcaster,
 }
 
 /// Why a [`Gate`](crate::Gate) does not let an append pass.
@@ -268,6 +310,19 @@ impl Error {
         Error::new(ErrorKind::Closed, "the store is closed; open it again")
     }
 
+    /// `problem` follows the event's place and kind in the text.
+    pub(crate) fn undecodable_because(
+        event: Undecodable,
+        problem: impl fmt::Display,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        let text = format!(
+            "{} at position {}: {} (version {}) {problem}",
+            event.entity, event.position, event.kind, event.stored_version
+        );
+        Error::with_detail(ErrorKind::Undecodable, text, Detail::Undecodable(Box::new(event), source))
+    }
+
     fn with_detail(kind: ErrorKind, text: String, detail: Detail) -> Error {
         Error(Arc::new(Inner { kind, text, detail }))
     }
@@ -293,6 +348,15 @@ impl Error {
     pub fn failed_condition(&self) -> Option<&FailedCondition> {
         match &self.0.detail {
             Detail::Condition(failed) => Some(failed),
+            _ => None,
+        }
+    }
+
+    /// The particulars of an [`ErrorKind::Undecodable`].
+    #[must_use]
+    pub fn undecodable(&self) -> Option<&Undecodable> {
+        match &self.0.detail {
+            Detail::Undecodable(event, _) => Some(event),
             _ => None,
         }
     }
@@ -345,7 +409,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.detail {
-            Detail::Source(source) => Some(source.as_ref()),
+            Detail::Source(source) | Detail::Undecodable(_, Some(source)) => Some(source.as_ref()),
             _ => None,
         }
     }

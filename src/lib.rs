@@ -117,7 +117,7 @@
 //! |---|---|
 //! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` | words: plain values |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
-//! | `format/` `codec` `matching` `recorded` | every byte on disk; payloads; whether an event matches a query; an event as it was read |
+//! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment |
 //! | `commit` `view` `load` | pure decisions; what readers may see, and waking those who wait for more; opening |
@@ -128,7 +128,10 @@
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
+//! | `running` | which consumers run in this process, and how to wake them |
 //! | `store` | the facade |
+//! | `consumer/` | checkpoints: how far each named consumer is, and who may move it |
+//! | `reactor/` | threads that react: an event's outputs and its checkpoint in one append |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
@@ -148,10 +151,12 @@
 
 mod aggregate;
 mod append;
+mod bell;
 mod causes;
 mod codec;
 mod commit;
 mod condition;
+mod consumer;
 mod coordinate;
 mod counters;
 mod decide;
@@ -175,16 +180,19 @@ mod options;
 mod projection;
 mod query;
 mod queue;
+mod reactor;
 mod reader;
 mod receipt;
 mod recorded;
 mod report;
 mod resolve;
+mod running;
 mod store;
 mod story;
 mod subscription;
 pub mod test;
 mod ticket;
+mod timer;
 mod transition;
 mod turns;
 mod typed;
@@ -192,14 +200,18 @@ mod version;
 mod view;
 mod writer;
 
+/// Makes an enum or a struct a [`trait@DomainEvent`], which has the tour.
+pub use annals_macros::DomainEvent;
+
 pub use crate::{
     aggregate::Aggregate,
     append::{Append, Proposed, ProposedEvent},
     causes::{Ancestors, Descendants},
-    codec::Raw,
+    codec::{Raw, Value},
     condition::AppendCondition,
+    consumer::{Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt},
     coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Denial, Error, ErrorKind, FailedCondition},
+    error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
     executed::{Executed, Outcome, Refused},
     head::Head,
@@ -208,6 +220,7 @@ pub use crate::{
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     projection::{Loaded, Projection},
     query::Query,
+    reactor::{Reaction, Reactor, Retry, StopReason, Worker, WorkerBuilder},
     reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,
@@ -219,7 +232,12 @@ pub use crate::{
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
+    timer::{Timer, TimerStatus, Timers},
     transition::{EntityState, InState, Transition},
-    typed::{DomainEvent, Meta},
+    typed::{DomainEvent, KnownKind, Meta},
     version::{Expected, Position, Version},
 };
+
+// What the code calls that the macro writes. No part of what annals promises.
+#[doc(hidden)]
+pub use crate::typed::derive as __derive;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, ErrorKind};
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
+use crate::typed::derive::unknown_kind;
 use crate::typed::{DomainEvent, Meta};
 use crate::version::{Position, Version};
 
@@ -42,7 +43,7 @@ pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sy
     ///
     /// Whatever is to end the fold; by default that the kind is not known.
     fn unknown(&mut self, event: &RecordedEvent) -> Result<(), Error> {
-        Err(Error::invalid(format!("{} knows no events of kind {}", Self::NAME, event.kind())))
+        Err(unknown_kind::<Self::Event>(event))
     }
 }
 

@@ -52,14 +52,16 @@ impl Appended {
         Appended { replayed: true, ..self }
     }
 
-    /// Leaves out the last events, which are not the caller's.
-    pub(crate) fn without(self, last: u16) -> Appended {
-        Appended { events: self.events.saturating_sub(last), ..self }
-    }
-
     /// The position of the first event.
     pub(crate) fn first(&self) -> Position {
         self.first
+    }
+
+    /// The receipt of the events that stand before the last ones, which are the store's own; of these, if there
+    /// are no others.
+    pub(crate) fn without_last(self, system_events: u16) -> Appended {
+        let events = self.events.checked_sub(system_events).filter(|events| *events > 0);
+        Appended { events: events.unwrap_or(self.events), ..self }
     }
 
     /// The position of the last event. Reading up to here shows everything the append wrote.

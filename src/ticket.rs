@@ -152,7 +152,7 @@ impl Resolver {
     fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
         let Some(Reply { outcome, request }) = reply else { return Err(self.unanswered()) };
         match outcome {
-            Outcome::Done(done) => done.map(|receipt| receipt.without(request.remarks)),
+            Outcome::Done(done) => done.map(|receipt| receipt.without_last(request.system_events)),
             Outcome::Seen(position) => replayed(&self.view, position, &request),
         }
     }
@@ -183,7 +183,7 @@ fn first_receipt(
 ) -> Result<Option<Appended>, Error> {
     let found = reader::with_frame(&view.snapshot(), position, |header, body| {
         let given = Given::of_frame(body, header.events());
-        is_it(&given).then(|| Appended::new(header, position).into_replayed().without(given.remarks))
+        is_it(&given).then(|| Appended::new(header, position).into_replayed().without_last(given.system))
     })?;
     Ok(found.flatten())
 }
@@ -193,21 +193,31 @@ fn first_receipt(
 struct Given<'a> {
     body: &'a [u8],
     events: u16,
+    /// How many of the last are the store's own, and how many of these are remarks.
+    system: u16,
     remarks: u16,
 }
 
 impl<'a> Given<'a> {
     fn of_request(request: &'a Request) -> Given<'a> {
-        Given { body: &request.body, events: request.events, remarks: request.remarks }
+        Given {
+            body: &request.body,
+            events: request.events,
+            system: request.system_events,
+            remarks: request.remarks,
+        }
     }
 
     fn of_frame(body: &'a [u8], events: u16) -> Given<'a> {
-        let is_remark = |record: &Record<'_>| record.scope() == SYSTEM_SCOPE && record.kind() == BYPASSED;
-        let remarks = records(body, events).fold(0_u16, |remarks, record| match record {
-            Ok(record) if is_remark(&record) => remarks.saturating_add(1),
-            _ => 0,
-        });
-        Given { body, events, remarks }
+        let last = |is_so: fn(&Record<'_>) -> bool| {
+            records(body, events).fold(0_u16, |last, record| match record {
+                Ok(record) if is_so(&record) => last.saturating_add(1),
+                _ => 0,
+            })
+        };
+        let system = last(|record| record.scope() == SYSTEM_SCOPE);
+        let remarks = last(|record| record.scope() == SYSTEM_SCOPE && record.kind() == BYPASSED);
+        Given { body, events, system, remarks }
     }
 
     fn own(&self) -> u16 {

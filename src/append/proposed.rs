@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Raw};
 use crate::commit::KeyHash;
-use crate::coordinate::{DEFAULT_SCOPE, SYSTEM_SCOPE, is_system};
+use crate::coordinate::{DEFAULT_SCOPE, is_system};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventData, EventId, time_of};
 use crate::format::record;
@@ -97,7 +97,7 @@ impl<'a> Proposed<'a> {
     /// The events, in the order of the append.
     pub fn events(&self) -> impl Iterator<Item = ProposedEvent<'a>> + Clone + use<'a> {
         let draft = self.draft;
-        draft.users_events().map(move |event| ProposedEvent { draft, event })
+        draft.events.iter().map(move |event| ProposedEvent { draft, event })
     }
 
     /// The entities it is addressed to, each with what is expected of its stream.
@@ -249,7 +249,7 @@ impl Append {
     /// What gates are to judge: nothing, if it has no events of a user's, or cannot be appended anyway.
     pub(crate) fn proposed(&self) -> Option<Proposed<'_>> {
         let draft = self.draft.as_ref().ok()?;
-        draft.users_events().next().map(|_| Proposed { draft })
+        draft.events.first().map(|_| Proposed { draft })
     }
 
     /// Whether the gates are not to be asked.
@@ -299,12 +299,6 @@ impl Append {
             draft.targets.iter_mut().for_each(|target| target.expected = Expected::exact(u64::MAX));
             Ok(())
         })
-    }
-}
-
-impl Draft {
-    fn users_events(&self) -> impl Iterator<Item = &NewEvent> + Clone {
-        self.events.iter().filter(|event| event.scope.as_deref() != Some(SYSTEM_SCOPE))
     }
 }
 

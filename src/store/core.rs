@@ -1,10 +1,15 @@
 //! What the handles of a store share: the engine, and what stands on it.
 //!
+//! A store is open as long as the application has a handle. Threads of our own upgrade a [`WeakStore`] for as long
+//! as they use it; what they hold then is the same store, but keeps nothing open: once the application's
+//! last handle is gone the store is closed, whoever is still at work.
 //! Row: store.
 
 use std::sync::{Arc, Weak};
 
 use crate::engine::Engine;
+use crate::error::Error;
+use crate::running::Running;
 use crate::turns::Turns;
 
 use super::Store;
@@ -14,6 +19,27 @@ pub(crate) struct Core {
     pub(crate) engine: Engine,
     pub(super) gates: Gates,
     turns: Turns,
+    /// The consumers that run in this process.
+    pub(crate) running: Arc<Running>,
+}
+
+impl Core {
+    /// Closes for all handles, and tells whoever runs.
+    pub(super) fn close(&self) -> Result<(), Error> {
+        let closed = self.engine.close();
+        self.running.end();
+        closed
+    }
+}
+
+/// What the application's handles have in common: when it is dropped, the store is closed.
+pub(super) struct Keeper(Arc<Core>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.engine.abandon();
+        self.0.running.end();
+    }
 }
 
 /// A handle that keeps no store open.
@@ -21,15 +47,17 @@ pub(crate) struct Core {
 pub(crate) struct WeakStore(Weak<Core>);
 
 impl WeakStore {
-    /// The store, while it has other handles.
+    /// The store, if there is still anything of it; it may be closed. What this gives keeps it no longer open than the
+    /// application does.
     pub(crate) fn upgrade(&self) -> Option<Store> {
-        self.0.upgrade().map(|core| Store { core })
+        self.0.upgrade().map(|core| Store { core, _keeper: None })
     }
 }
 
 impl Store {
     pub(super) fn around(engine: Engine, gates: Gates) -> Store {
-        Store { core: Arc::new(Core { engine, gates, turns: Turns::default() }) }
+        let core = Arc::new(Core { engine, gates, turns: Turns::default(), running: Arc::default() });
+        Store { _keeper: Some(Arc::new(Keeper(core.clone()))), core }
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -38,6 +66,10 @@ impl Store {
 
     pub(crate) fn turns(&self) -> &Turns {
         &self.core.turns
+    }
+
+    pub(crate) fn running(&self) -> &Arc<Running> {
+        &self.core.running
     }
 
     pub(crate) fn downgrade(&self) -> WeakStore {

@@ -243,14 +243,11 @@ impl Store {
     /// Returns what is to be said if that fails.
     fn record_denial(&self, proposed: &Proposed<'_>, denial: &Denial) -> String {
         let record = Denied::new(proposed, denial);
-        let mut append = Append::of_system(&stream_of(&denial.gate), Expected::Any, &Raw(DENIED, &record));
+        let append = Append::of_system(&stream_of(&denial.gate), Expected::Any, &Raw(DENIED, &record));
         let first = proposed.events().next();
-        if let Some(correlation) = first.and_then(|event| event.correlation()) {
-            append = append.correlation(correlation);
-        }
-        if let Some(Cause::Event(cause)) = first.and_then(|event| event.cause()) {
-            append = append.cause(Cause::Event(cause));
-        }
+        // An index within the append that was denied means nothing.
+        let cause = first.and_then(|event| event.cause()).filter(|cause| matches!(cause, Cause::Event(_)));
+        let append = append.belonging(cause, first.and_then(|event| event.correlation()));
         match self.engine().commit(append) {
             Ok(_) => String::new(),
             Err(error) => {

@@ -1,5 +1,6 @@
 //! For the tests of those who build on annals: given, when, then, and crashes on demand.
 //!
+//! - [`Given`] tests aggregates and projections: these events were there, this is asked, that is decided.
 //! - [`Crash`] runs your code on a simulated disk, stops it after every single operation of the
 //!   disk, opens the store again, and lets you look whether your promise still holds.
 //! - [`store`] is a store in memory whose clock stands still and whose ids are the same in every run; [`Clock`] is a clock
@@ -15,6 +16,8 @@
 mod clock;
 mod crash;
 mod difference;
+mod given;
 
 pub use clock::{Clock, store};
 pub use crash::{Crash, CrashReport, Said};
+pub use given::{Decided, Given};

@@ -35,3 +35,5 @@ mod salvage; // what is left of a damaged store
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
+mod timers; // set, fired, cancelled, failed; once, whoever runs them and whatever stops
+mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors

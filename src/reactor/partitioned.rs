@@ -1,0 +1,3 @@
+//! Partitioned consumption.
+//!
+//! Row: app.
