@@ -2,51 +2,21 @@
 
 use std::sync::Arc;
 
-use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Projection, Raw, RecordedEvent};
+use annals::{Aggregate, DomainEvent, Meta, Projection};
 use serde::{Deserialize, Serialize};
 
+#[derive(Debug, Serialize, Deserialize, DomainEvent)]
+#[event(prefix = "account")]
 pub enum AccountEvent {
-    Deposited(Moved),
-    Withdrawn(Moved),
-}
-
-#[derive(Serialize, Deserialize)]
-pub struct Moved {
-    pub cents: u64,
-    /// Of the command it comes from, where that matters.
-    pub id: u64,
-}
-
-const DEPOSITED: &str = "account.deposited";
-const WITHDRAWN: &str = "account.withdrawn";
-
-impl EventData for AccountEvent {
-    fn kind(&self) -> &str {
-        match self {
-            AccountEvent::Deposited(_) => DEPOSITED,
-            AccountEvent::Withdrawn(_) => WITHDRAWN,
-        }
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        let (AccountEvent::Deposited(moved) | AccountEvent::Withdrawn(moved)) = self;
-        Raw(self.kind(), moved).encode(out)
-    }
-}
-
-impl DomainEvent for AccountEvent {
-    fn knows(kind: &str) -> bool {
-        kind == DEPOSITED || kind == WITHDRAWN
-    }
-
-    fn from_recorded(event: &RecordedEvent) -> Result<AccountEvent, Error> {
-        let moved = event.decode()?;
-        Ok(if event.kind() == DEPOSITED {
-            AccountEvent::Deposited(moved)
-        } else {
-            AccountEvent::Withdrawn(moved)
-        })
-    }
+    /// `id` is that of the command it comes from, where that matters.
+    Deposited {
+        cents: u64,
+        id: u64,
+    },
+    Withdrawn {
+        cents: u64,
+        id: u64,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -62,8 +32,8 @@ impl Projection for Account {
     fn apply(&mut self, event: AccountEvent, _: &Meta<'_>) {
         self.events += 1;
         match event {
-            AccountEvent::Deposited(moved) => self.cents += moved.cents,
-            AccountEvent::Withdrawn(moved) => self.cents -= moved.cents,
+            AccountEvent::Deposited { cents, .. } => self.cents += cents,
+            AccountEvent::Withdrawn { cents, .. } => self.cents -= cents,
         }
     }
 }
@@ -107,14 +77,13 @@ impl Aggregate for Account {
 
     fn decide(&self, command: &Do) -> Result<Vec<AccountEvent>, NotEnough> {
         (command.meanwhile)();
-        let moved = |cents| Moved { cents, id: command.id };
+        let id = command.id;
+        let deposited = |cents| AccountEvent::Deposited { cents, id };
         match command.what {
-            What::Deposit(cents) => Ok(vec![AccountEvent::Deposited(moved(cents))]),
+            What::Deposit(cents) => Ok(vec![deposited(cents)]),
             What::Withdraw(cents) if cents > self.cents => Err(NotEnough { missing: cents - self.cents }),
-            What::Withdraw(cents) => Ok(vec![AccountEvent::Withdrawn(moved(cents))]),
-            What::Double => {
-                Ok(vec![AccountEvent::Deposited(moved(self.cents)), AccountEvent::Deposited(moved(1))])
-            }
+            What::Withdraw(cents) => Ok(vec![AccountEvent::Withdrawn { cents, id }]),
+            What::Double => Ok(vec![deposited(self.cents), deposited(1)]),
             What::Nothing => Ok(Vec::new()),
         }
     }

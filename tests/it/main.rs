@@ -22,6 +22,7 @@ mod fault_space; // the disk is full, and writes are short, at every byte
 mod follow; // subscriptions: where they begin, what they find; notifications: groups and losses
 mod follow_end; // every end of following; who is woken; wakers that panic, close, are replaced
 mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
+mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
@@ -36,4 +37,5 @@ mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
 mod timers; // set, fired, cancelled, failed; once, whoever runs them and whatever stops
+mod transitions; // entities in states: chains, restarts, what only the log can say
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
