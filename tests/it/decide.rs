@@ -116,7 +116,7 @@ fn an_outcome_knows_nothing_of_later_events() {
 #[test]
 fn eight_threads_increment_one_account() {
     const THREADS: u64 = 8;
-    const EACH: u64 = 200;
+    const EACH: u64 = 10_000;
     let store = buffered();
     let (conflicts, most, start) = (AtomicU64::new(0), AtomicU64::new(0), Barrier::new(8));
     let started = Instant::now();
@@ -232,8 +232,9 @@ fn a_conflict_that_deciding_again_cannot_mend_is_the_answer_at_once() {
     for (with, is_condition) in cases {
         let runs = Arc::new(AtomicU64::new(0));
         let counted = runs.clone();
-        let command =
-            Do::new(What::Deposit(1)).meanwhile(move || drop(counted.fetch_add(1, Ordering::SeqCst)));
+        let command = Do::new(What::Deposit(1)).meanwhile(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
         let error = store_error(store.execute_with::<Account>(ALICE, &command, with));
         assert_eq!((error.kind(), error.failed_condition().is_some()), (ErrorKind::Conflict, is_condition));
         assert_eq!(runs.load(Ordering::SeqCst), 2);
