@@ -204,6 +204,10 @@ impl Engine {
         }
     }
 
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
     pub(crate) fn sync(&self) -> Result<Position, Error> {
         if self.is_read_only {
             return Ok(self.snapshot()?.durable.position);

@@ -128,10 +128,12 @@
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
+//! | `housekeeper` `cache/` | jobs that wait; states folded before: in memory, and on disk |
 //! | `running` | which consumers run in this process, and how to wake them |
 //! | `store` | the facade |
 //! | `consumer/` | checkpoints: how far each named consumer is, and who may move it |
 //! | `reactor/` | threads that react: an event's outputs and its checkpoint in one append |
+//! | `projection/` | folding events into state |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
@@ -152,6 +154,7 @@
 mod aggregate;
 mod append;
 mod bell;
+mod cache;
 mod causes;
 mod codec;
 mod commit;
@@ -168,6 +171,7 @@ mod executed;
 mod follower;
 mod format;
 mod head;
+mod housekeeper;
 mod id;
 mod index;
 mod listing;
@@ -218,15 +222,18 @@ pub use crate::{
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
-    projection::{Loaded, Projection},
+    projection::{
+        At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
+        ReadModel, ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, diff,
+    },
     query::Query,
     reactor::{Reaction, Reactor, Retry, StopReason, Worker, WorkerBuilder},
     reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag, VerifyReport,
-        WriterState,
+        Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag,
+        VerifyReport, WriterState,
     },
     store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},

@@ -249,7 +249,7 @@ impl Store {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.engine().stats()
+        Stats { cache: self.cache().stats(), ..self.engine().stats() }
     }
 
     /// Closes the store for all its handles: writes and syncs what was accepted, and ends the

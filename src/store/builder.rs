@@ -205,6 +205,22 @@ impl Builder {
         self
     }
 
+    /// How many bytes of states of projections are kept in memory (default: 64 MiB; 0: none), those used
+    /// last. They are counted by their encoded form, which is most often smaller than they are in memory.
+    /// A state that is not there is taken from the file, or folded again.
+    pub fn cache_memory_bytes(mut self, bytes: usize) -> Builder {
+        self.options.cache_memory_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of states of projections are kept in `cache/` (default: 256 MiB; 0: no file at all),
+    /// those used last; the file may be twice as large. It saves folding long streams again after the store was closed, and may be deleted at
+    /// any time. A store opened to read does without.
+    pub fn cache_disk_bytes(mut self, bytes: u64) -> Builder {
+        self.options.cache_disk_bytes = bytes;
+        self
+    }
+
     /// Opens even if others may write to the directory (default: refused). They can then delete or
     /// replace the store's files.
     pub fn allow_shared_directory(mut self) -> Builder {

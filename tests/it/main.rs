@@ -34,6 +34,7 @@ mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod salvage; // what is left of a damaged store
+mod state; // loading states: the same as folding from the first event
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
