@@ -10,6 +10,7 @@ mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod close; // close and drop in every order, handles, tickets
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
+mod consumers; // consumers: acknowledgements, moves, states, waiting; partitions
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
 mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
 mod corrupt_forged; // right checksums over wrong fields; several breaks; damage under an open store
@@ -31,6 +32,8 @@ mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names
 mod racing; // a writer comes while a read-only open is looking
+mod reactors; // reactors: outputs, failures and halts, moves, cycles, the end of the store
+mod reactors_crash; // an order system of two reactors, stopped at every operation of the disk
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod retry_storm; // commands with keys over a disk that dies again and again
