@@ -29,8 +29,11 @@ mod queries; // counts, last and exists, windows both ways, listings of names
 mod racing; // a writer comes while a read-only open is looking
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
+mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod salvage; // what is left of a damaged store
 mod state; // loading states: the same as folding from the first event
+mod state_disk; // states in cache/: found again, never believed; flips, crashes, budgets
+mod state_past; // states as they were, differences, checking by replay
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
