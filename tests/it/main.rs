@@ -36,9 +36,12 @@ mod reactors; // reactors: outputs, failures and halts, moves, cycles, the end o
 mod reactors_crash; // an order system of two reactors, stopped at every operation of the disk
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
+mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod salvage; // what is left of a damaged store
 mod state; // loading states: the same as folding from the first event
+mod state_disk; // states in cache/: found again, never believed; flips, crashes, budgets
+mod state_past; // states as they were, differences, checking by replay
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
