@@ -6,6 +6,7 @@
 
 mod draft;
 mod merge;
+mod proposed;
 mod salts;
 mod scratch;
 #[cfg(test)]
@@ -28,7 +29,10 @@ use crate::options::{Durability, Limits};
 use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
-use draft::{Attributes, Draft, narrow};
+pub(crate) use draft::Draft;
+use draft::{Attributes, NewEvent, narrow};
+pub(crate) use proposed::{BYPASSED, Keyed};
+pub use proposed::{Proposed, ProposedEvent};
 pub(crate) use salts::Salts;
 
 /// One atomic append: one event or many, to one entity or several.
@@ -83,8 +87,12 @@ impl Append {
     /// Adds an event to the entity named last.
     pub fn event<E: EventData + ?Sized>(self, event: &E) -> Append {
         self.with(|draft| {
-            check_name("kind", event.kind(), KIND_BYTES_CAP)?;
-            draft.add(draft.target, draft.scope.clone(), draft.common.clone(), event)
+            let kind = event.kind();
+            check_name("kind", kind, KIND_BYTES_CAP)?;
+            let (scope, attributes) = (draft.scope.clone(), draft.common.clone());
+            let new = draft.encoded(draft.target, kind, event)?;
+            draft.events.push(NewEvent { scope, attributes, ..new });
+            Ok(())
         })
     }
 
@@ -102,11 +110,7 @@ impl Append {
     /// rule each other out one is refused, wherever they come from.
     pub fn condition(self, condition: AppendCondition) -> Append {
         self.with(|draft| {
-            if condition.query.asks_correlation() {
-                return Err(Error::invalid(
-                    "a condition cannot ask for a correlation; ask for entities, scopes, kinds or tags",
-                ));
-            }
+            condition.check()?;
             draft.conditions.get_or_insert_default().all.push(condition);
             Ok(())
         })
@@ -118,10 +122,7 @@ impl Append {
     /// their BLAKE3 hash are stored.
     pub fn key(self, key: impl AsRef<[u8]>) -> Append {
         self.with(|draft| {
-            if key.as_ref().is_empty() {
-                return Err(Error::invalid("the idempotency key is empty; leave it out, or give one"));
-            }
-            draft.key = Some(crate::format::array(blake3::hash(key.as_ref()).as_bytes(), 0));
+            draft.key = Some(Keyed::by(key.as_ref())?.key);
             Ok(())
         })
     }
@@ -206,7 +207,20 @@ impl Append {
         self.with(|draft| {
             let target = draft.target(entity.into());
             draft.targets[target].expected = expected;
-            draft.add(target, Some(SYSTEM_SCOPE.to_owned()), None, event)
+            let new = draft.encoded(target, event.kind(), event)?;
+            draft.system.push(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..new });
+            Ok(())
+        })
+    }
+
+    /// An append that begins with an event of the store's own, for others to be added to.
+    pub(crate) fn led_by<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
+        Append::empty().with(|draft| {
+            let target = draft.target(entity.into());
+            draft.targets[target].expected = expected;
+            let lead = draft.encoded(target, event.kind(), event)?;
+            draft.lead = Some(Box::new(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..lead }));
+            Ok(())
         })
     }
 
@@ -215,14 +229,29 @@ impl Append {
         Append::empty().system_event(entity, expected, event)
     }
 
+    /// What it is so far.
+    pub(crate) fn draft(&self) -> Result<&Draft, Error> {
+        self.draft.as_ref().map_err(Error::clone)
+    }
+
+    /// Goes on with an error, unless there was one before.
+    pub(crate) fn and_failed(self, error: Error) -> Append {
+        self.with(|_| Err(error))
+    }
+
     /// Says of every event that says nothing else that another one brought it about, and that it belongs to
     /// whatever that one belongs to.
     pub(crate) fn inherit(self, from: &RecordedEvent) -> Append {
+        self.belonging(Some(Cause::Event(from.id())), Some(from.correlation()))
+    }
+
+    /// Says of every event that says nothing else what brought it about, and what it belongs to.
+    pub(crate) fn belonging(self, cause: Option<Cause>, correlation: Option<EventId>) -> Append {
         self.with(|draft| {
-            for event in &mut draft.events {
+            for event in draft.events.iter_mut().chain(&mut draft.system) {
                 let attributes = event.attributes.get_or_insert_default();
-                attributes.cause.get_or_insert(Cause::Event(from.id()));
-                attributes.correlation.get_or_insert(from.correlation());
+                attributes.cause = attributes.cause.or(cause);
+                attributes.correlation = attributes.correlation.or(correlation);
             }
             Ok(())
         })
@@ -249,9 +278,9 @@ impl Append {
         let draft = self.draft?;
         draft.check_targets_used()?;
         draft.check(limits)?;
-        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.events.len());
-        let mut contents = Vec::with_capacity(draft.events.len());
-        for event in &draft.events {
+        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.count());
+        let mut contents = Vec::with_capacity(draft.count());
+        for event in draft.all() {
             let start = body.len();
             draft.write(event, &mut body)?;
             let salt = record::salt_place(&body, start);
@@ -264,10 +293,12 @@ impl Append {
         }
         let target_of = match draft.targets.len() {
             1 => Vec::new(),
-            _ => draft.events.iter().map(|event| narrow(event.target)).collect(),
+            _ => draft.all().map(|event| narrow(event.target)).collect(),
         };
         Ok(Request {
-            events: narrow(draft.events.len()),
+            events: narrow(draft.count()),
+            system_events: narrow(draft.system.len()),
+            remarks: draft.remarks,
             targets: draft.targets,
             target_of,
             key: draft.key,
@@ -301,6 +332,10 @@ pub(crate) struct Request {
     /// The target of each event; empty if there is only one target.
     pub(crate) target_of: Vec<u16>,
     pub(crate) events: u16,
+    /// How many of them, the last ones, are the store's own, and no part of the receipt.
+    pub(crate) system_events: u16,
+    /// How many of these, the last ones, are no part of what the caller gave either.
+    pub(crate) remarks: u16,
     pub(crate) key: Option<KeyHash>,
     /// Most appends have none.
     pub(crate) conditions: Option<Box<Conditions>>,

@@ -2,6 +2,7 @@
 //!
 //! Row: words.
 
+use crate::error::Error;
 use crate::query::Query;
 use crate::version::Position;
 
@@ -52,5 +53,15 @@ impl AppendCondition {
     #[must_use]
     pub fn after(self, position: Position) -> AppendCondition {
         AppendCondition { after: position, ..self }
+    }
+
+    /// That it can be decided: what an event is correlated with may be its own id, which no index holds.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.query.asks_correlation() {
+            return Err(Error::invalid(
+                "a condition cannot ask for a correlation; ask for entities, scopes, kinds or tags",
+            ));
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::append::{Append, Request, Salts};
+use crate::append::{Append, Keyed, Request, Salts};
 use crate::codec::Raw;
 use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
@@ -27,7 +27,7 @@ use crate::report::{OpenReport, Stats, WriterState};
 use crate::resolve::resolve;
 use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
-use crate::version::{Expected, Position};
+use crate::version::Position;
 use crate::view::{Point, Snapshot, View};
 use crate::writer::{State, Writer};
 
@@ -146,27 +146,20 @@ impl Engine {
         self.send(self.request(append)?, wait)
     }
 
-    /// The position of the append that has this key, while the key is known.
+    /// The receipt of the append that has this key, while the key is known.
     ///
     /// Only the writer knows keys. It is asked with an append of the same key whose expectation cannot hold: if
     /// the key is new the answer is a conflict, and nothing is written.
-    pub(crate) fn find_key(&self, key: &[u8]) -> Result<Option<Position>, Error> {
+    pub(crate) fn find_key(&self, keyed: Keyed) -> Result<Option<Appended>, Error> {
         const NOWHERE: &str = "$nowhere";
-        let probe = Append::of_system(NOWHERE, Expected::StreamExists, &Raw(NOWHERE, &())).key(key);
+        let probe = Append::probe(NOWHERE, &Raw(NOWHERE, &()), keyed);
         self.submit(probe, true)?.wait_for_key()
     }
 
     /// Encodes an append, and looks up what it can be refused for already.
     fn request(&self, append: Append) -> Result<Request, Error> {
-        if self.is_read_only {
-            return Err(Error::invalid(
-                "the store was opened to read only; open it with Store::open to append",
-            ));
-        }
+        self.check_writable()?;
         let mut request = append.encode(&self.options.limits, &self.salts)?;
-        if let Some(error) = ticket::refused(&self.queue) {
-            return Err(error);
-        }
         if let Some(conditions) = &mut request.conditions {
             resolve(conditions, &self.snapshot()?);
             // A key comes before any condition, and only the writer knows keys.
@@ -175,6 +168,20 @@ impl Engine {
             }
         }
         Ok(request)
+    }
+
+    /// Whether appends are taken at all.
+    pub(crate) fn check_writable(&self) -> Result<(), Error> {
+        if self.is_read_only {
+            return Err(Error::invalid(
+                "the store was opened to read only; open it with Store::open to append",
+            ));
+        }
+        match ticket::refused(&self.queue) {
+            Some(error) => Err(error),
+            None if self.queue.is_closed() => Err(Error::closed()),
+            None => Ok(()),
+        }
     }
 
     fn send(&self, request: Request, wait: bool) -> Result<Ticket, Error> {
@@ -197,6 +204,10 @@ impl Engine {
         }
     }
 
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only
+    }
+
     pub(crate) fn sync(&self) -> Result<Position, Error> {
         if self.is_read_only {
             return Ok(self.snapshot()?.durable.position);
@@ -215,10 +226,12 @@ impl Engine {
         self.readable().map(|view| view.snapshot())
     }
 
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.queue.is_closed() { Err(Error::closed()) } else { Ok(()) }
+    }
+
     pub(crate) fn readable(&self) -> Result<Arc<View>, Error> {
-        if self.queue.is_closed() {
-            return Err(Error::closed());
-        }
+        self.check_open()?;
         if let Some(follower) = &self.follower {
             follower.refresh()?;
         }

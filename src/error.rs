@@ -41,7 +41,9 @@ enum Detail {
     None,
     Conflict(Conflict),
     Condition(FailedCondition),
+    Denied(Denial),
     Holder(u32),
+    Undecodable(Box<Undecodable>, Option<Box<dyn std::error::Error + Send + Sync>>),
     Source(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -54,8 +56,14 @@ pub enum ErrorKind {
     Conflict,
     /// The idempotency key belongs to another append with other content. Use a new key.
     KeyReused,
-    /// The call itself is wrong (a name, a range, bytes of another type). Fix the call.
+    /// The call itself is wrong (a name, a range, a value serde refuses). Fix the call.
     Invalid,
+    /// An event is not what it was to be read as: its kind is not known, its version is newer, its bytes are
+    /// of another type, or an upcaster refused it. The event is whole; change what reads it.
+    Undecodable,
+    /// A gate does not let the append pass; the text says which, and why. Nothing of it was written. Ask for
+    /// what is allowed, or bypass the gates on the record.
+    Denied,
     /// A limit is exceeded; the text names it. Send less, or raise the limit.
     TooLarge,
     /// The queue is full, or stayed full beyond the deadline. Nothing was written; try later.
@@ -125,6 +133,77 @@ pub struct FailedCondition {
     pub first_match: Position,
 }
 
+/// Why an event could not be read as a type, for [`ErrorKind::Undecodable`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undecodable {
+    /// What is in the way.
+    pub reason: UndecodableReason,
+    /// The entity whose event it is.
+    pub entity: String,
+    /// The event's position.
+    pub position: Position,
+    /// The event's kind.
+    pub kind: String,
+    /// The version of the payload's shape that it was stored with.
+    pub stored_version: u16,
+    /// The newest version of this kind that the type knows; `None` if it does not know the kind, or is
+    /// no [`DomainEvent`](crate::DomainEvent).
+    pub known_version: Option<u16>,
+}
+
+/// What keeps an event from being read as a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UndecodableReason {
+    /// The type knows no events of this kind. Add a variant, or an alias; or ask for other kinds.
+    UnknownKind,
+    /// It was stored by a program that knows more versions. Update this one.
+    NewerVersion,
+    /// The bytes are of another type. If the type has changed, raise its version and write an upcaster.
+    Mismatch,
+    /// An upcaster refused it. Mend the upcaster.
+    Upcaster,
+}
+
+/// Why a [`Gate`](crate::Gate) does not let an append pass.
+///
+/// ```
+/// use annals::Denial;
+///
+/// let denial = Denial::new("only the owner may close an account");
+/// assert_eq!(denial.reason, "only the owner may close an account");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Denial {
+    /// The name the gate was registered by; the store fills it in.
+    pub gate: String,
+    /// Why, for whoever asked: it is a part of the error's text, and of the record of denials.
+    pub reason: String,
+}
+
+impl Denial {
+    /// A denial for this reason.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Denial {
+        Denial { gate: String::new(), reason: reason.into() }
+    }
+}
+
+/// A gate that cannot find out denies.
+impl From<Error> for Denial {
+    fn from(error: Error) -> Denial {
+        Denial::new(error.to_string())
+    }
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the gate {} denies it: {}", self.gate, self.reason)
+    }
+}
+
 impl Error {
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
         Error::with_detail(kind, text.into(), Detail::None)
@@ -191,6 +270,12 @@ impl Error {
         Error::with_detail(ErrorKind::Conflict, text, Detail::Condition(failed))
     }
 
+    /// `of` says what is denied, `remark` what else is to be known.
+    pub(crate) fn denied(of: &str, denial: Denial, remark: &str) -> Error {
+        let text = format!("{of} was not appended; {denial}{remark}");
+        Error::with_detail(ErrorKind::Denied, text, Detail::Denied(denial))
+    }
+
     pub(crate) fn locked(holder: Option<u32>) -> Error {
         match holder {
             Some(pid) => {
@@ -225,6 +310,19 @@ impl Error {
         Error::new(ErrorKind::Closed, "the store is closed; open it again")
     }
 
+    /// `problem` follows the event's place and kind in the text.
+    pub(crate) fn undecodable_because(
+        event: Undecodable,
+        problem: impl fmt::Display,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        let text = format!(
+            "{} at position {}: {} (version {}) {problem}",
+            event.entity, event.position, event.kind, event.stored_version
+        );
+        Error::with_detail(ErrorKind::Undecodable, text, Detail::Undecodable(Box::new(event), source))
+    }
+
     fn with_detail(kind: ErrorKind, text: String, detail: Detail) -> Error {
         Error(Arc::new(Inner { kind, text, detail }))
     }
@@ -250,6 +348,24 @@ impl Error {
     pub fn failed_condition(&self) -> Option<&FailedCondition> {
         match &self.0.detail {
             Detail::Condition(failed) => Some(failed),
+            _ => None,
+        }
+    }
+
+    /// The particulars of an [`ErrorKind::Undecodable`].
+    #[must_use]
+    pub fn undecodable(&self) -> Option<&Undecodable> {
+        match &self.0.detail {
+            Detail::Undecodable(event, _) => Some(event),
+            _ => None,
+        }
+    }
+
+    /// Which gate did not let the append pass, and why, for [`ErrorKind::Denied`].
+    #[must_use]
+    pub fn denial(&self) -> Option<&Denial> {
+        match &self.0.detail {
+            Detail::Denied(denial) => Some(denial),
             _ => None,
         }
     }
@@ -293,7 +409,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.detail {
-            Detail::Source(source) => Some(source.as_ref()),
+            Detail::Source(source) | Detail::Undecodable(_, Some(source)) => Some(source.as_ref()),
             _ => None,
         }
     }

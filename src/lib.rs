@@ -117,7 +117,7 @@
 //! |---|---|
 //! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` | words: plain values |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
-//! | `format/` `codec` `matching` `recorded` | every byte on disk; payloads; whether an event matches a query; an event as it was read |
+//! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment |
 //! | `commit` `view` `load` | pure decisions; what readers may see, and waking those who wait for more; opening |
@@ -128,10 +128,12 @@
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
+//! | `housekeeper` `cache/` | jobs that wait; states folded before: in memory, and on disk |
 //! | `running` | which consumers run in this process, and how to wake them |
 //! | `store` | the facade |
 //! | `consumer/` | checkpoints: how far each named consumer is, and who may move it |
 //! | `reactor/` | threads that react: an event's outputs and its checkpoint in one append |
+//! | `projection/` | folding events into state |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
@@ -149,7 +151,10 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
+mod aggregate;
 mod append;
+mod bell;
+mod cache;
 mod causes;
 mod codec;
 mod commit;
@@ -157,13 +162,16 @@ mod condition;
 mod consumer;
 mod coordinate;
 mod counters;
+mod decide;
 pub mod disk;
 mod engine;
 mod error;
 mod event;
+mod executed;
 mod follower;
 mod format;
 mod head;
+mod housekeeper;
 mod id;
 mod index;
 mod listing;
@@ -188,38 +196,55 @@ mod story;
 mod subscription;
 pub mod test;
 mod ticket;
+mod timer;
+mod transition;
+mod turns;
 mod typed;
 mod version;
 mod view;
 mod writer;
 
+/// Makes an enum or a struct a [`trait@DomainEvent`], which has the tour.
+pub use annals_macros::DomainEvent;
+
 pub use crate::{
-    append::Append,
+    aggregate::Aggregate,
+    append::{Append, Proposed, ProposedEvent},
     causes::{Ancestors, Descendants},
-    codec::Raw,
+    codec::{Raw, Value},
     condition::AppendCondition,
     consumer::{Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt},
     coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Error, ErrorKind, FailedCondition},
+    error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
+    executed::{Executed, Outcome, Refused},
     head::Head,
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     options::{Durability, KeyWindow, Limits, RestartPolicy},
-    projection::{Loaded, Projection},
+    projection::{
+        At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
+        ReadModel, ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, diff,
+    },
     query::Query,
     reactor::{Reaction, Reactor, Retry, StopReason, Worker, WorkerBuilder},
     reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag, VerifyReport,
-        WriterState,
+        Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag,
+        VerifyReport, WriterState,
     },
-    store::{Builder, Store},
+    store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
     ticket::{Pending, Ticket},
-    typed::{DomainEvent, Meta},
+    timer::{Timer, TimerStatus, Timers},
+    transition::{EntityState, InState, Transition},
+    typed::{DomainEvent, KnownKind, Meta},
     version::{Expected, Position, Version},
 };
+
+// What the code calls that the macro writes. No part of what annals promises.
+#[doc(hidden)]
+pub use crate::typed::derive as __derive;

@@ -160,6 +160,8 @@ pub(crate) struct Options {
     pub(crate) restart: RestartPolicy,
     pub(crate) open_watcher: Option<OpenWatcher>,
     pub(crate) follow_every: Duration,
+    pub(crate) cache_memory_bytes: usize,
+    pub(crate) cache_disk_bytes: u64,
 }
 
 impl Default for Options {
@@ -181,6 +183,8 @@ impl Default for Options {
             restart: RestartPolicy::Never,
             open_watcher: None,
             follow_every: Duration::from_millis(2),
+            cache_memory_bytes: 64 << 20,
+            cache_disk_bytes: 256 << 20,
         }
     }
 }

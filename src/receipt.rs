@@ -57,6 +57,13 @@ impl Appended {
         self.first
     }
 
+    /// The receipt of the events that stand before the last ones, which are the store's own; of these, if there
+    /// are no others.
+    pub(crate) fn without_last(self, system_events: u16) -> Appended {
+        let events = self.events.checked_sub(system_events).filter(|events| *events > 0);
+        Appended { events: events.unwrap_or(self.events), ..self }
+    }
+
     /// The position of the last event. Reading up to here shows everything the append wrote.
     #[must_use]
     pub fn position(&self) -> Position {

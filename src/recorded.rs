@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::codec;
 use crate::coordinate::Coordinate;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Undecodable, UndecodableReason};
 use crate::event::{Cause, EventId, time_of};
 use crate::format::frame::Header;
 use crate::format::record::{self, Record, Shape};
@@ -169,7 +169,7 @@ impl RecordedEvent {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if the payload is not of this type, [`ErrorKind::Erased`] if it is gone.
+    /// [`ErrorKind::Undecodable`] if the payload is not of this type, [`ErrorKind::Erased`] if it is gone.
     pub fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
         self.decoded("payload", self.payload()?)
     }
@@ -215,16 +215,29 @@ impl RecordedEvent {
 
     fn decoded<'a, T: Deserialize<'a>>(&self, what: &str, bytes: &'a [u8]) -> Result<T, Error> {
         codec::decode(bytes).map_err(|error| {
-            let text = format!(
-                "{} at position {}: the {what} of {} (version {}) does not decode as {}: {error}",
-                self.entity(),
-                self.position(),
-                self.kind(),
-                self.schema_version(),
-                std::any::type_name::<T>()
-            );
-            Error::with_source(ErrorKind::Invalid, text, error)
+            let type_name = std::any::type_name::<T>();
+            let problem = format!("has a {what} that does not decode as {type_name}: {error}");
+            self.undecodable(UndecodableReason::Mismatch, None, problem, Some(Box::new(error)))
         })
+    }
+
+    /// The error that it is not what it was to be read as.
+    pub(crate) fn undecodable(
+        &self,
+        reason: UndecodableReason,
+        known_version: Option<u16>,
+        problem: impl fmt::Display,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        let event = Undecodable {
+            reason,
+            entity: self.entity().to_owned(),
+            position: self.position(),
+            kind: self.kind().to_owned(),
+            stored_version: self.schema_version(),
+            known_version,
+        };
+        Error::undecodable_because(event, problem, source)
     }
 
     fn erased(&self) -> Error {

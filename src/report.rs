@@ -197,6 +197,34 @@ pub struct Stats {
     pub head: Position,
     /// The newest position that survives a power cut.
     pub durable_head: Position,
+    /// States of projections that were kept.
+    pub cache: CacheStats,
+}
+
+/// What became of the states of projections; see [`Stats::cache`].
+///
+/// Every [`Store::load`](crate::Store::load) is one of `memory_hits`, `disk_hits` and `misses`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// Loads that found a state in memory, as it is now or some events behind.
+    pub memory_hits: u64,
+    /// Loads that found a state in the file.
+    pub disk_hits: u64,
+    /// Loads that folded from the first event.
+    pub misses: u64,
+    /// States in memory just now.
+    pub states: usize,
+    /// Their bytes, estimated from their encoded form.
+    pub bytes: usize,
+    /// States dropped from memory to stay within its budget.
+    pub dropped: u64,
+    /// States written to the file.
+    pub saved: u64,
+    /// Bytes of the states in the file, as far as it was used since opening. The file is larger.
+    pub disk_bytes: u64,
+    /// States dropped from the file to stay within its budget.
+    pub disk_dropped: u64,
 }
 
 impl Stats {

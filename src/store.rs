@@ -5,6 +5,7 @@
 mod ask;
 mod builder;
 mod core;
+mod gate;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +33,7 @@ use crate::version::{Position, Version};
 pub use builder::Builder;
 pub(crate) use core::WeakStore;
 use core::{Core, Keeper};
+pub use gate::{Gate, Permit};
 
 /// A store of events: one directory, one writer.
 ///
@@ -247,7 +249,7 @@ impl Store {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.engine().stats()
+        Stats { cache: self.cache().stats(), ..self.engine().stats() }
     }
 
     /// Closes the store for all its handles: writes and syncs what was accepted, and ends the
@@ -278,6 +280,7 @@ impl Append {
     /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a stream is not as expected. Read what
     ///   is new and decide again.
     /// - [`ErrorKind::KeyReused`](crate::ErrorKind::KeyReused): the key belongs to another append.
+    /// - [`ErrorKind::Denied`](crate::ErrorKind::Denied): a [`Gate`] does not let it pass.
     /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid),
     ///   [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge): fix the call.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy), [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace):
@@ -287,7 +290,7 @@ impl Append {
     /// - [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Closed`](crate::ErrorKind::Closed):
     ///   open the store again.
     pub fn commit(self, store: &Store) -> Result<Appended, Error> {
-        store.engine().commit(self)
+        store.engine().commit(store.admit(self)?)
     }
 
     /// Hands the append to the writer and returns at once, unless the queue is full: then it waits.
@@ -296,7 +299,7 @@ impl Append {
     ///
     /// Those of [`Append::commit`] that show before the writer has it.
     pub fn submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine().submit(self, true)
+        store.engine().submit(store.admit(self)?, true)
     }
 
     /// Like [`Append::submit`], but says [`ErrorKind::Busy`](crate::ErrorKind::Busy) if the queue is full.
@@ -305,6 +308,6 @@ impl Append {
     ///
     /// As [`Append::submit`].
     pub fn try_submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine().submit(self, false)
+        store.engine().submit(store.admit(self)?, false)
     }
 }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use oneshot::{AsyncReceiver, Receiver, RecvTimeoutError};
 
-use crate::append::Request;
+use crate::append::{BYPASSED, Request};
+use crate::coordinate::SYSTEM_SCOPE;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{Fields, Record, records};
 use crate::queue::{Outcome, Queue, Reply, poisoned};
@@ -83,12 +84,12 @@ impl Ticket {
         }
     }
 
-    /// The position of the append whose key this one has; `None` if it was refused for anything else.
-    pub(crate) fn wait_for_key(self) -> Result<Option<Position>, Error> {
+    /// The receipt of the append whose key this one has; `None` if it was refused for anything else.
+    pub(crate) fn wait_for_key(self) -> Result<Option<Appended>, Error> {
         self.check_process()?;
         let reply = self.reply.recv().map_err(|_| self.receiver.unanswered())?;
         match reply.outcome {
-            Outcome::Seen(position) => Ok(Some(position)),
+            Outcome::Seen(position) => first_receipt(&self.receiver.view, position, |_| true),
             Outcome::Done(Err(error)) if error.kind() == ErrorKind::Conflict => Ok(None),
             Outcome::Done(done) => done.map(|_| None),
         }
@@ -151,7 +152,7 @@ impl Resolver {
     fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
         let Some(Reply { outcome, request }) = reply else { return Err(self.unanswered()) };
         match outcome {
-            Outcome::Done(done) => done,
+            Outcome::Done(done) => done.map(|receipt| receipt.without_last(request.system_events)),
             Outcome::Seen(position) => replayed(&self.view, position, &request),
         }
     }
@@ -168,19 +169,68 @@ impl Resolver {
 
 /// The answer to an append whose key is known: the receipt of the first one, if it is the same.
 fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
-    let found = reader::with_frame(&view.snapshot(), position, |header, body| {
-        let same = header.events() == request.events && same_events(body, &request.body, request.events);
-        same.then(|| Appended::new(header, position).into_replayed())
-    })?;
-    found.flatten().ok_or_else(|| {
+    first_receipt(view, position, |first| first.is_same(&Given::of_request(request)))?.ok_or_else(|| {
         let text = format!("the idempotency key belongs to another append, at position {position}; use a new key for new content");
         Error::new(ErrorKind::KeyReused, text)
     })
 }
 
-fn same_events(first: &[u8], second: &[u8], events: u16) -> bool {
-    let pairs = records(first, events).zip(records(second, events));
-    pairs.into_iter().all(|pair| matches!(pair, (Ok(one), Ok(other)) if is_same(&one, &other)))
+/// The receipt of the append at a position, if it is the one that is looked for.
+fn first_receipt(
+    view: &View,
+    position: Position,
+    is_it: impl FnOnce(&Given<'_>) -> bool,
+) -> Result<Option<Appended>, Error> {
+    let found = reader::with_frame(&view.snapshot(), position, |header, body| {
+        let given = Given::of_frame(body, header.events());
+        is_it(&given).then(|| Appended::new(header, position).into_replayed().without_last(given.system))
+    })?;
+    Ok(found.flatten())
+}
+
+/// The events of an append, of which the last may be remarks: no part of what its caller gave. A retry need not
+/// bring the same ones, it may find other gates to pass by.
+struct Given<'a> {
+    body: &'a [u8],
+    events: u16,
+    /// How many of the last are the store's own, and how many of these are remarks.
+    system: u16,
+    remarks: u16,
+}
+
+impl<'a> Given<'a> {
+    fn of_request(request: &'a Request) -> Given<'a> {
+        Given {
+            body: &request.body,
+            events: request.events,
+            system: request.system_events,
+            remarks: request.remarks,
+        }
+    }
+
+    fn of_frame(body: &'a [u8], events: u16) -> Given<'a> {
+        let last = |is_so: fn(&Record<'_>) -> bool| {
+            records(body, events).fold(0_u16, |last, record| match record {
+                Ok(record) if is_so(&record) => last.saturating_add(1),
+                _ => 0,
+            })
+        };
+        let system = last(|record| record.scope() == SYSTEM_SCOPE);
+        let remarks = last(|record| record.scope() == SYSTEM_SCOPE && record.kind() == BYPASSED);
+        Given { body, events, system, remarks }
+    }
+
+    fn own(&self) -> u16 {
+        self.events.saturating_sub(self.remarks)
+    }
+
+    fn is_same(&self, other: &Given<'_>) -> bool {
+        let pairs = records(self.body, self.events).zip(records(other.body, other.events));
+        self.own() == other.own()
+            && pairs
+                .take(self.own().into())
+                .all(|pair| matches!(pair, (Ok(one), Ok(other)) if is_same(&one, &other)))
+    }
 }
 
 /// Salts differ by nature, and metadata from try to try. Of an erased event only the public part is

@@ -1,19 +1,141 @@
 //! Typed events: what a payload is to the program that reads it.
 //!
+//! A kind and a version say what the bytes are; the Rust type says what they are to become. Whatever
+//! reads events as a type comes through `DomainEvent::from_recorded`, so that upcasters are never passed by.
 //! Row: bytes. Touches no store.
 
-use std::time::SystemTime;
+pub mod derive;
+mod known;
+mod meta;
 
-use serde::Deserialize;
-
-use crate::coordinate::Coordinate;
 use crate::error::Error;
-use crate::event::{Cause, EventData, EventId};
+use crate::event::EventData;
 use crate::recorded::RecordedEvent;
-use crate::version::{Position, Version};
+
+pub use known::KnownKind;
+pub use meta::Meta;
 
 /// An event type of an application: what can be appended, and read back as what it was.
+///
+/// Derive it, together with serde's traits:
+///
+/// ```
+/// use annals::{DomainEvent, Store};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize, DomainEvent)]
+/// #[event(prefix = "account")]
+/// enum AccountEvent {
+///     Opened { owner: String },     // account.opened
+///     Deposited { cents: u64 },     // account.deposited
+///     Closed,                       // account.closed
+/// }
+///
+/// let store = Store::in_memory()?;
+/// store.append("account:alice", &AccountEvent::Opened { owner: "Alice".to_owned() })?;
+/// store.append("account:alice", &AccountEvent::Deposited { cents: 500 })?;
+///
+/// let mut balance = 0;
+/// for event in store.stream("account:alice") {
+///     match event?.to::<AccountEvent>()? {
+///         AccountEvent::Deposited { cents } => balance += cents,
+///         AccountEvent::Opened { .. } | AccountEvent::Closed => {}
+///     }
+/// }
+/// assert_eq!(balance, 500);
+/// # Ok::<(), annals::Error>(())
+/// ```
+///
+/// # What is stored
+///
+/// The **kind** is the prefix, a dot, and the variant in snake case; `#[event(kind = "..")]` names another. It never
+/// comes from the name of the type or its path, which can be renamed freely. A variant can be renamed once its
+/// kind is written out.
+///
+/// The payload is the variant's **fields only**, as MessagePack with field names: what stands in a struct with these
+/// fields would be stored the same. So a variant and a struct of the same kind read each other's events. Every
+/// attribute of serde's works on fields and variants (`rename`, `default`, `with`, `flatten`, `skip_serializing_if` ...); what
+/// names the variant in another way (`tag`, `untagged`) is refused. An event type owns its data, so
+/// it has no type parameters and no lifetimes.
+///
+/// # Attributes
+///
+/// | where | attribute | means |
+/// |---|---|---|
+/// | enum | `prefix = "account"` | what the kinds of its variants begin with |
+/// | struct, variant | `kind = "account.opened"` | the kind; a struct needs it |
+/// | struct, variant | `version = 2` | the payload's shape is the second one (default: 1) |
+/// | struct, variant | `upcast(1 = "path::to::function")` | makes a payload of version 1 one of version 2; one for each old version |
+/// | struct, variant | `alias = "account.created"` | events of this former kind are read as this one; their versions are this one's |
+/// | struct, variant | `alias(kind = "account.created", upcast(1 = "path"), to = 2)` | events of this former kind are made version 2 of this one by upcasters of their own |
+/// | enum, struct | `crate = "path::to::annals"` | where annals is, if not at `::annals` |
+///
+/// # When a type changes
+///
+/// Stored events stay as they are. Raise the version, and say how to read the old one; that is done whenever
+/// such an event is read as this type, by projections and reactors, too. The upcaster is a
+/// `fn(Value) -> Result<Value, E>`, where `E` is anything that prints; see [`Value`](crate::Value).
+///
+/// ```
+/// use annals::{DomainEvent, Error, Raw, Store, Value};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Debug, PartialEq, Serialize, Deserialize, DomainEvent)]
+/// #[event(prefix = "customer")]
+/// enum CustomerEvent {
+///     #[event(version = 3, upcast(1 = "split_name", 2 = "Value::unchanged"))]
+///     Registered { first: String, last: String, #[serde(default)] country: Option<String> },
+///     #[event(alias = "customer.relocated")]
+///     Moved { to: String },
+/// }
+///
+/// /// Version 1 had one name.
+/// fn split_name(mut event: Value) -> Result<Value, Error> {
+///     let name: String = event.take("name")?;
+///     let (first, last) = name.split_once(' ').unwrap_or((&name, ""));
+///     event.set("first", first)?;
+///     event.set("last", last)?;
+///     Ok(event)
+/// }
+///
+/// #[derive(Serialize)]
+/// struct Version1 { name: String }
+/// #[derive(Serialize)]
+/// struct Relocated { to: String }
+///
+/// let store = Store::in_memory()?;
+/// store.append("customer:7", &Raw("customer.registered", &Version1 { name: "Ada Lovelace".to_owned() }))?;
+/// store.append("customer:7", &Raw("customer.relocated", &Relocated { to: "London".to_owned() }))?;
+///
+/// let events: Vec<CustomerEvent> = store.stream("customer:7").map(|event| event?.to()).collect::<Result<_, _>>()?;
+/// assert_eq!(events, [
+///     CustomerEvent::Registered { first: "Ada".to_owned(), last: "Lovelace".to_owned(), country: None },
+///     CustomerEvent::Moved { to: "London".to_owned() },
+/// ]);
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// | to | do |
+/// |---|---|
+/// | add a field | raise the version; `Value::unchanged` if the field has a serde default, else an upcaster that sets it |
+/// | drop a field | raise the version; `Value::unchanged` |
+/// | rename, split or merge fields, change a type | raise the version; an upcaster |
+/// | rename a variant | write its old kind out with `kind` |
+/// | rename a kind | the new `kind`, and the old one as `alias` |
+/// | merge two kinds | one variant, and the other kind as `alias(..)` with upcasters of its own |
+/// | split one event into two | add the two, and keep the old variant for what is stored, with `#[serde(skip_serializing)]`: one stored event is read as one event |
+///
+/// [`EventsLock`](crate::test::EventsLock) is a test of one line that fails when a shape changes and the version does not.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no event type",
+    label = "this is no event type",
+    note = "write #[derive(serde::Serialize, serde::Deserialize, annals::DomainEvent)] and #[event(prefix = \"..\")] above it"
+)]
 pub trait DomainEvent: EventData + Sized {
+    /// The kinds it reads: its own, each followed by the former ones that became it. Empty where the trait is
+    /// implemented by hand; [`EventsLock`](crate::test::EventsLock) needs it.
+    const KINDS: &'static [KnownKind] = &[];
+
     /// Whether events of this kind are values of this type.
     fn knows(kind: &str) -> bool;
 
@@ -21,112 +143,21 @@ pub trait DomainEvent: EventData + Sized {
     ///
     /// # Errors
     ///
-    /// If its kind is not one of this type's, its schema is newer, or its bytes do not fit.
+    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if its kind is not one of this type's, its version is newer, its
+    /// bytes do not fit, or an upcaster refuses it; [`Error::undecodable`] has the particulars.
+    /// [`ErrorKind::Erased`](crate::ErrorKind::Erased) if its payload was erased.
     fn from_recorded(event: &RecordedEvent) -> Result<Self, Error>;
 }
 
-/// What is known of an event besides its payload.
-#[derive(Clone, Copy, Debug)]
-pub struct Meta<'a> {
-    event: &'a RecordedEvent,
-}
-
-impl<'a> Meta<'a> {
-    /// What is known of an event.
-    #[must_use]
-    pub fn of(event: &'a RecordedEvent) -> Meta<'a> {
-        Meta { event }
-    }
-
-    /// The event's identity.
-    #[must_use]
-    pub fn id(&self) -> EventId {
-        self.event.id()
-    }
-
-    /// Its place in the order of the store.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        self.event.position()
-    }
-
-    /// Its place in its stream.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        self.event.version()
-    }
-
-    /// The entity it tells about.
-    #[must_use]
-    pub fn entity(&self) -> &'a str {
-        self.event.entity()
-    }
-
-    /// The scope it happened in.
-    #[must_use]
-    pub fn scope(&self) -> &'a str {
-        self.event.scope()
-    }
-
-    /// Entity and scope.
-    #[must_use]
-    pub fn coordinate(&self) -> Coordinate {
-        self.event.coordinate()
-    }
-
-    /// The kind.
-    #[must_use]
-    pub fn kind(&self) -> &'a str {
-        self.event.kind()
-    }
-
-    /// The version of the payload's shape as it was stored.
-    #[must_use]
-    pub fn schema_version(&self) -> u16 {
-        self.event.schema_version()
-    }
-
-    /// The tags, in the order they were given.
-    pub fn tags(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
-        self.event.tags()
-    }
-
-    /// When the store took it.
-    #[must_use]
-    pub fn recorded_at(&self) -> SystemTime {
-        self.event.recorded_at()
-    }
-
-    /// When it happened, if the application said so.
-    #[must_use]
-    pub fn occurred_at(&self) -> Option<SystemTime> {
-        self.event.occurred_at()
-    }
-
-    /// What it belongs to.
-    #[must_use]
-    pub fn correlation(&self) -> EventId {
-        self.event.correlation()
-    }
-
-    /// What brought it about, if that was said.
-    #[must_use]
-    pub fn cause(&self) -> Option<Cause> {
-        self.event.cause()
-    }
-
-    /// Decodes the metadata, if there is any.
+impl RecordedEvent {
+    /// Reads the event as a type, upcasters included.
+    ///
+    /// [`RecordedEvent::decode`] is for payloads of any type; it looks at neither kind nor version.
     ///
     /// # Errors
     ///
-    /// As [`RecordedEvent::metadata`].
-    pub fn metadata<T: Deserialize<'a>>(&self) -> Result<Option<T>, Error> {
-        self.event.metadata()
-    }
-
-    /// The event as it was recorded.
-    #[must_use]
-    pub fn event(&self) -> &'a RecordedEvent {
-        self.event
+    /// As [`DomainEvent::from_recorded`].
+    pub fn to<E: DomainEvent>(&self) -> Result<E, Error> {
+        E::from_recorded(self)
     }
 }

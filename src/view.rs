@@ -184,6 +184,14 @@ impl Snapshot {
         self.stream_head_at(entity, self.head.position)
     }
 
+    /// The same, if there are events of it after `seen`; costs the segments since, not all. It may answer for
+    /// earlier ones, too.
+    pub(crate) fn stream_head_since(&self, entity: &str, seen: Position) -> Option<(Version, Position)> {
+        let later = self.segments.partition_point(|segment| segment.first_position() <= seen.get());
+        let since = self.segments.get(later.saturating_sub(1)..).unwrap_or_default();
+        since.iter().rev().find_map(|segment| segment.head_of(entity, self.head.position))
+    }
+
     /// The same as of `head`, which is not after the snapshot's.
     pub(crate) fn stream_head_at(&self, entity: &str, head: Position) -> (Version, Position) {
         let heads = self.segments.iter().rev().find_map(|segment| segment.head_of(entity, head));

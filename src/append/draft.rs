@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::commit::{KeyHash, Target};
-use crate::coordinate::DEFAULT_SCOPE;
+use crate::coordinate::{DEFAULT_SCOPE, is_system};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventData, EventId};
 use crate::format::record::{self, Fields, NewRecord};
@@ -14,9 +14,10 @@ use crate::options::{Durability, Limits};
 use crate::version::Expected;
 
 use super::Conditions;
+use super::proposed::ForGates;
 use super::scratch::encode_apart;
 
-pub(super) struct Draft {
+pub(crate) struct Draft {
     pub(super) targets: Vec<Target>,
     /// Where each entity stands among the targets; empty while they are few.
     pub(super) target_by_entity: HashMap<Box<str>, usize>,
@@ -25,12 +26,20 @@ pub(super) struct Draft {
     pub(super) scope: Option<String>,
     /// What was said before the first event.
     pub(super) common: Option<Box<Attributes>>,
+    /// The store's own event that stands before all others: what a reaction is told by.
+    pub(super) lead: Option<Box<NewEvent>>,
     pub(super) events: Vec<NewEvent>,
+    /// The store's own, which stand behind all others: no index within the append counts them.
+    pub(super) system: Vec<NewEvent>,
     /// Kinds and payloads, one after the other.
     pub(super) bytes: Vec<u8>,
     pub(super) key: Option<KeyHash>,
     pub(super) conditions: Option<Box<Conditions>>,
     pub(super) durability: Option<Durability>,
+    /// Most appends say nothing to gates.
+    pub(super) for_gates: Option<Box<ForGates>>,
+    /// How many events at the end were added by gates.
+    pub(super) remarks: u16,
 }
 
 pub(super) struct NewEvent {
@@ -79,35 +88,52 @@ impl Draft {
             target: 0,
             scope: None,
             common: None,
+            lead: None,
             events: Vec::with_capacity(1),
+            system: Vec::new(),
             bytes: Vec::with_capacity(COMMON_BYTES),
             key: None,
             conditions: None,
             durability: None,
+            for_gates: None,
+            remarks: 0,
         }
     }
 
-    /// Adds an event to a target, whose kind was checked.
-    pub(super) fn add<E: EventData + ?Sized>(
+    /// Encodes an event for a target. Its kind was asked for once, and checked: another answer would not be.
+    pub(super) fn encoded<E: EventData + ?Sized>(
         &mut self,
         target: usize,
-        scope: Option<String>,
-        attributes: Option<Box<Attributes>>,
+        kind: &str,
         event: &E,
-    ) -> Result<(), Error> {
+    ) -> Result<NewEvent, Error> {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(event.kind().as_bytes());
+        self.bytes.extend_from_slice(kind.as_bytes());
         let kind = start..self.bytes.len();
         encode_apart(event, &mut self.bytes)?;
-        self.events.push(NewEvent {
+        Ok(NewEvent {
             target,
-            scope,
+            scope: None,
             schema_version: event.schema_version(),
             payload: kind.end..self.bytes.len(),
             kind,
-            attributes,
-        });
-        Ok(())
+            attributes: None,
+        })
+    }
+
+    /// Every event, in the order in which they are written.
+    pub(super) fn all(&self) -> impl Iterator<Item = &NewEvent> + Clone {
+        self.lead.as_deref().into_iter().chain(&self.events).chain(&self.system)
+    }
+
+    /// How many there are before the store's own at the end: what an index within the append may name.
+    pub(super) fn numbered(&self) -> usize {
+        usize::from(self.lead.is_some()) + self.events.len()
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.numbered() + self.system.len()
     }
 
     /// The target an entity is. Every target has one expectation, so an entity named again is the
@@ -133,13 +159,13 @@ impl Draft {
     /// An entity that got no event is still checked if something was expected of it; without
     /// either it was named for nothing.
     pub(super) fn check_targets_used(&self) -> Result<(), Error> {
-        if self.targets.len() == 1 && !self.events.is_empty() {
+        if self.targets.len() == 1 && self.count() > 0 {
             return Ok(());
         }
         let mut used = vec![false; self.targets.len()];
-        self.events.iter().for_each(|event| used[event.target] = true);
+        self.all().for_each(|event| used[event.target] = true);
         match (0..used.len()).find(|at| !used[*at] && self.targets[*at].expected == Expected::Any) {
-            _ if self.events.is_empty() => Err(Error::invalid("the append has no event; add one")),
+            _ if self.count() == 0 => Err(Error::invalid("the append has no event; add one")),
             Some(at) => Err(Error::invalid(format!(
                 "{} gets no event in this append; add one",
                 self.targets[at].entity
@@ -152,7 +178,7 @@ impl Draft {
         let over = |what: &str, size: usize, limit: &str, max: usize| {
             if size > max { Err(Error::too_large(what, size, limit, max)) } else { Ok(()) }
         };
-        let count = self.events.len().max(self.targets.len());
+        let count = self.count().max(self.targets.len());
         if count > limits.events_per_append_max {
             let max = limits.events_per_append_max;
             let text = format!(
@@ -160,7 +186,8 @@ impl Draft {
             );
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        for target in &self.targets {
+        // What the store itself appends must not fail for a limit that was set for others.
+        for target in self.targets.iter().filter(|target| !is_system(&target.entity)) {
             over("the entity", target.entity.len(), "entity_bytes_max", limits.entity_bytes_max)?;
         }
         for event in &self.events {
@@ -191,11 +218,15 @@ impl Draft {
 
     fn check_cause(&self, event: &NewEvent) -> Result<(), Error> {
         match event.attributes().cause {
-            Some(Cause::InAppend(index)) if usize::from(index) >= self.events.len() => Err(Error::invalid(
-                format!("the cause is event {index} of an append that has {}", self.events.len()),
+            Some(Cause::InAppend(index)) if usize::from(index) >= self.numbered() => Err(Error::invalid(
+                format!("the cause is event {index} of an append that has {}", self.numbered()),
             )),
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn kind(&self, event: &NewEvent) -> &str {
+        std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string")
     }
 
     pub(super) fn write(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
@@ -205,7 +236,7 @@ impl Draft {
                 schema_version: event.schema_version,
                 entity: &self.targets[event.target].entity,
                 scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
-                kind: std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string"),
+                kind: self.kind(event),
                 tag_bytes: &attributes.tags,
                 correlation: attributes.correlation,
                 occurred_at: attributes.occurred_at,
@@ -218,6 +249,19 @@ impl Draft {
         };
         record::write(body, &new)
             .map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
+    }
+}
+
+impl Draft {
+    /// Whether it has events of the store's own.
+    pub(crate) fn has_system_events(&self) -> bool {
+        !self.system.is_empty()
+    }
+
+    /// Whether it asks for anything that is looked at when it is decided.
+    pub(crate) fn is_conditional(&self) -> bool {
+        let expects = |target: &Target| target.expected != Expected::Any;
+        self.key.is_some() || self.conditions.is_some() || self.targets.iter().any(expects)
     }
 }
 

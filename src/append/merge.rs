@@ -38,13 +38,15 @@ impl Draft {
         for target in other.targets {
             targets.push(self.expecting(target.entity, target.expected)?);
         }
-        let (bytes, events) = (self.bytes.len(), self.events.len());
+        let (bytes, events) = (self.bytes.len(), self.numbered());
         self.bytes.extend_from_slice(&other.bytes);
-        for mut event in other.events {
+        let moved = |mut event: NewEvent| {
             event.target = targets[event.target];
             event.move_behind(bytes, events);
-            self.events.push(event);
-        }
+            event
+        };
+        self.events.extend(other.events.into_iter().map(moved));
+        self.system.extend(other.system.into_iter().map(moved));
         if let Some(conditions) = other.conditions {
             self.conditions.get_or_insert_default().all.extend(conditions.all);
         }

@@ -166,7 +166,7 @@ impl Checkpoint {
             ..Standing::default()
         };
         let expected = Expected::Exact(self.version.plus(ahead));
-        Append::of_system(&self.entity, expected, &standing::record(standing::REACTED, &next))
+        Append::led_by(&self.entity, expected, &standing::record(standing::REACTED, &next))
     }
 
     /// Such an append went in.

@@ -17,6 +17,7 @@ use crate::options::{Durability, KeyWindow, Limits, Options, RestartPolicy};
 use crate::report::{OpenProgress, VerifyReport};
 
 use super::Store;
+use super::gate::{Gate, Gates};
 
 enum Place {
     Directory(PathBuf, Allow),
@@ -40,16 +41,17 @@ enum Place {
 pub struct Builder {
     place: Place,
     options: Options,
+    gates: Gates,
 }
 
 impl Builder {
     pub(super) fn of_directory(path: &Path) -> Builder {
         let place = Place::Directory(path.to_owned(), Allow::nothing());
-        Builder { place, options: Options::default() }
+        Builder { place, options: Options::default(), gates: Gates::default() }
     }
 
     pub(super) fn of_disk(disk: Arc<dyn Disk>) -> Builder {
-        Builder { place: Place::Disk(disk), options: Options::default() }
+        Builder { place: Place::Disk(disk), options: Options::default(), gates: Gates::default() }
     }
 
     /// When appends are acknowledged, unless they say otherwise (default: [`Durability::Synced`]).
@@ -168,10 +170,54 @@ impl Builder {
         self
     }
 
+    /// Has a policy judge every append before it is sent (default: none): see [`Gate`]. Gates are asked in the
+    /// order they are added; the first denial counts. The name tells who denied, and is the gate's stream
+    /// (`$gate/<name>`): 1 to 255 bytes, given once. A gate costs what it does, on the caller's thread.
+    pub fn gate(mut self, name: impl Into<String>, gate: impl Gate) -> Builder {
+        self.gates.add(name.into(), gate);
+        self
+    }
+
+    /// Keeps every denial as an event (default: it is only told to the caller): `$gate.denied` in the stream
+    /// `$gate/<name>`, with the reason, and entity, scope and kind of what was denied, never a payload.
+    /// A denial then costs an append of its own, and is durable when the caller hears of it.
+    ///
+    /// ```
+    /// use annals::{Denial, Permit, Proposed, Raw, Store, disk::MemDisk};
+    ///
+    /// let closed = |_: &Proposed<'_>, _: &Store| -> Result<Permit, Denial> { Err(Denial::new("after hours")) };
+    /// let store = Store::on(MemDisk::new()).gate("hours", closed).record_denials().open()?;
+    /// store.append("account:alice", &Raw("account.opened", &())).unwrap_err();
+    ///
+    /// let denied = store.stream("$gate/hours").next().unwrap()?;
+    /// assert_eq!(denied.kind(), "$gate.denied");
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn record_denials(mut self) -> Builder {
+        self.gates.record_denials();
+        self
+    }
+
     /// How often a store opened to read looks whether its writer has appended, while somebody is
     /// subscribed to it (default: 2 ms). It is how late events come there; a look costs about a microsecond.
     pub fn follow_every(mut self, interval: Duration) -> Builder {
         self.options.follow_every = interval;
+        self
+    }
+
+    /// How many bytes of states of projections are kept in memory (default: 64 MiB; 0: none), those used
+    /// last. They are counted by their encoded form, which is most often smaller than they are in memory.
+    /// A state that is not there is taken from the file, or folded again.
+    pub fn cache_memory_bytes(mut self, bytes: usize) -> Builder {
+        self.options.cache_memory_bytes = bytes;
+        self
+    }
+
+    /// How many bytes of states of projections are kept in `cache/` (default: 256 MiB; 0: no file at all),
+    /// those used last; the file may be twice as large. It saves folding long streams again after the store was closed, and may be deleted at
+    /// any time. A store opened to read does without.
+    pub fn cache_disk_bytes(mut self, bytes: u64) -> Builder {
+        self.options.cache_disk_bytes = bytes;
         self
     }
 
@@ -210,8 +256,9 @@ impl Builder {
     /// As [`Store::open`].
     pub fn open_within(self, wait: Duration) -> Result<Store, Error> {
         self.options.limits.check()?;
+        self.gates.check(&self.options.limits)?;
         let disk = self.place.disk(true)?;
-        Ok(Store::around(Engine::open(disk, self.options, wait)?))
+        Ok(Store::around(Engine::open(disk, self.options, wait)?, self.gates))
     }
 
     /// Opens the store to read; see [`Store::open_read_only`].
@@ -222,7 +269,7 @@ impl Builder {
     pub fn open_read_only(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
         let loaded = load_to_read(disk.as_ref(), &self.options)?;
-        Ok(Store::around(Engine::to_read(disk, loaded, self.options)))
+        Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates))
     }
 
     /// Opens what is left of a damaged store, to read it: every whole append, with its positions,
@@ -239,7 +286,7 @@ impl Builder {
     pub fn salvage(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
         let loaded = salvage(disk.as_ref())?;
-        Ok(Store::around(Engine::to_read(disk, loaded, self.options)))
+        Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates))
     }
 
     /// Checks a store that need not open: all files, all breaks. Changes nothing. Nobody should

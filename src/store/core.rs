@@ -7,14 +7,20 @@
 
 use std::sync::{Arc, Weak};
 
+use crate::cache::{Cache, Owner};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::running::Running;
+use crate::turns::Turns;
 
 use super::Store;
+use super::gate::Gates;
 
 pub(crate) struct Core {
+    cache: Cache,
     pub(crate) engine: Engine,
+    pub(super) gates: Gates,
+    turns: Turns,
     /// The consumers that run in this process.
     pub(crate) running: Arc<Running>,
 }
@@ -22,9 +28,16 @@ pub(crate) struct Core {
 impl Core {
     /// Closes for all handles, and tells whoever runs.
     pub(super) fn close(&self) -> Result<(), Error> {
+        self.close_cache();
         let closed = self.engine.close();
         self.running.end();
         closed
+    }
+
+    /// Before the engine, which gives up the lock: then the cache is somebody else's.
+    fn close_cache(&self) {
+        // What cannot be made durable is not saved; closing the engine says why.
+        self.cache.close(|| drop(self.engine.sync()));
     }
 }
 
@@ -33,6 +46,7 @@ pub(super) struct Keeper(Arc<Core>);
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        self.0.close_cache();
         self.0.engine.abandon();
         self.0.running.end();
     }
@@ -51,13 +65,27 @@ impl WeakStore {
 }
 
 impl Store {
-    pub(super) fn around(engine: Engine) -> Store {
-        let core = Arc::new(Core { engine, running: Arc::default() });
+    pub(super) fn around(engine: Engine, gates: Gates) -> Store {
+        let options = &engine.options;
+        // Beside a writer, or where nothing may be written, there is no file to be shared.
+        let file_bytes = if engine.is_read_only() { 0 } else { options.cache_disk_bytes };
+        let owner = Owner { store_id: engine.store_id, history: 0 };
+        let (disk, view) = (engine.disk.clone(), engine.view.clone());
+        let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view);
+        let core = Arc::new(Core { cache, engine, gates, turns: Turns::default(), running: Arc::default() });
         Store { _keeper: Some(Arc::new(Keeper(core.clone()))), core }
+    }
+
+    pub(crate) fn cache(&self) -> &Cache {
+        &self.core.cache
     }
 
     pub(crate) fn engine(&self) -> &Engine {
         &self.core.engine
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.core.turns
     }
 
     pub(crate) fn running(&self) -> &Arc<Running> {

@@ -67,7 +67,7 @@ fn events_of_the_store_stay_out_of_answers() {
             let append = match number % 3 {
                 0 => append,
                 1 => append.system_event("$consumer/a", Expected::Any, &own),
-                _ => Append::of_system("$consumer/b", Expected::Any, &own).correlation(correlation),
+                _ => Append::of_system("$consumer/b", Expected::Any, &own).belonging(None, Some(correlation)),
             };
             append.commit(&store).unwrap();
         }

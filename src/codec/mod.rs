@@ -1,12 +1,21 @@
-//! Payloads: MessagePack with field names. The only file that touches the payload serializer.
+//! Payloads: MessagePack with field names. Nothing else touches the payload serializer.
 //!
 //! Payload bytes go from here to the disk and back as they are.
 //! Row: bytes.
+
+mod fields;
+mod value;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind};
 use crate::event::EventData;
+
+pub(crate) use fields::{decode_unit, decode_variant, encode_fields};
+pub use value::Value;
+
+pub(crate) type EncodeError = rmp_serde::encode::Error;
+pub(crate) type DecodeError = rmp_serde::decode::Error;
 
 /// An event of any kind whose payload is any serde value.
 ///
@@ -35,19 +44,19 @@ impl<T: Serialize + ?Sized> EventData for Raw<'_, T> {
     }
 
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        encode(self.1, out).map_err(|error| {
-            Error::with_source(ErrorKind::Invalid, format!("{} does not encode: {error}", self.0), error)
-        })
+        encode(self.1, out).map_err(|error| does_not_encode(self.0, error))
     }
 }
 
-pub(crate) fn encode<T: Serialize + ?Sized>(
-    value: &T,
-    out: &mut Vec<u8>,
-) -> Result<(), rmp_serde::encode::Error> {
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     rmp_serde::encode::write_named(out, value)
 }
 
-pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, rmp_serde::decode::Error> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
     rmp_serde::from_slice(bytes)
+}
+
+/// What a caller is told whose value serde refuses.
+pub(crate) fn does_not_encode(kind: &str, error: EncodeError) -> Error {
+    Error::with_source(ErrorKind::Invalid, format!("{kind} does not encode: {error}"), error)
 }

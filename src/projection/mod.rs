@@ -2,6 +2,14 @@
 //!
 //! Row: app. Uses nothing a user could not use.
 
+mod diff;
+mod load;
+mod model;
+mod past;
+mod replay;
+mod tree;
+
+use std::any::Any;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -10,9 +18,15 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind};
 use crate::recorded::RecordedEvent;
-use crate::store::Store;
+use crate::typed::derive::unknown_kind;
 use crate::typed::{DomainEvent, Meta};
 use crate::version::{Position, Version};
+
+pub use diff::{Change, Diff, diff};
+pub use load::Freshness;
+pub use model::{CatchUp, ReadModel, ReadModelStatus};
+pub use past::{At, History, Moment};
+pub use replay::{Departure, Parted, ReplayCheck, ReplayProgress, ReplayReport};
 
 /// State that is folded from events.
 pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
@@ -42,7 +56,7 @@ pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sy
     ///
     /// Whatever is to end the fold; by default that the kind is not known.
     fn unknown(&mut self, event: &RecordedEvent) -> Result<(), Error> {
-        Err(Error::invalid(format!("{} knows no events of kind {}", Self::NAME, event.kind())))
+        Err(unknown_kind::<Self::Event>(event))
     }
 }
 
@@ -55,6 +69,10 @@ pub struct Loaded<P> {
 }
 
 impl<P> Loaded<P> {
+    pub(crate) fn new(state: P, version: Version, position: Position) -> Loaded<P> {
+        Loaded { state: Arc::new(state), version, position }
+    }
+
     /// The version of the entity's stream it stands at; [`Version::EMPTY`] if there are no events.
     #[must_use]
     pub fn version(&self) -> Version {
@@ -82,24 +100,6 @@ impl<P> Deref for Loaded<P> {
     }
 }
 
-impl Store {
-    /// The state of an entity.
-    ///
-    /// # Errors
-    ///
-    /// Those of reading, and whatever keeps an event from being folded.
-    pub fn load<P: Projection>(&self, entity: &str) -> Result<Loaded<P>, Error> {
-        let mut state = P::default();
-        let (mut version, mut position) = (Version::EMPTY, Position::START);
-        for event in self.stream(entity) {
-            let event = event?;
-            fold(&mut state, &event)?;
-            (version, position) = (event.version(), event.position());
-        }
-        Ok(Loaded { state: Arc::new(state), version, position })
-    }
-}
-
 /// Takes one event into a state.
 pub(crate) fn fold<P: Projection>(state: &mut P, event: &RecordedEvent) -> Result<(), Error> {
     if !P::Event::knows(event.kind()) {
@@ -111,4 +111,13 @@ pub(crate) fn fold<P: Projection>(state: &mut P, event: &RecordedEvent) -> Resul
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// What is told of a projection that panicked.
+fn panicked<P: Projection>(event: &RecordedEvent, panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text =
+        text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text");
+    let (name, kind, position) = (P::NAME, event.kind(), event.position());
+    Error::invalid(format!("projection {name} panicked at position {position} ({kind}): {text}"))
 }

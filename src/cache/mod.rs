@@ -1,0 +1,324 @@
+//! States that were folded before, so that they need not be folded again: the recent ones in memory, behind
+//! them a file.
+//!
+//! Knows no projection: a state is anything, with a [`Shape`] that says whose it is and how it is encoded. Any of
+//! it may be gone at any time. What is saved is saved by the housekeeper, a while after it was folded.
+//! Invariant: a state is here with the place it was folded up to, or not at all. Nothing is saved that a power cut
+//! could take back from the log.
+//! Row: cache.
+
+mod backend;
+mod file;
+mod memory;
+mod table;
+
+use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::format::chain::Hash;
+use crate::housekeeper::Housekeeper;
+use crate::recorded::RecordedEvent;
+use crate::report::CacheStats;
+use crate::version::{Position, Version};
+use crate::view::{Reach, View};
+
+use file::CacheFile;
+pub(crate) use memory::{Known, Memory, Reservation, Reserve};
+use memory::{Unsaved, WORTH_SAVING};
+pub(crate) use table::{Key, Owner, Saving};
+
+/// How long a state waits to be saved: one that changes all the time is saved so often.
+const SAVE_EVERY: Duration = Duration::from_millis(250);
+/// How many states wait at most for their events to become durable.
+const WAITING_MAX: usize = 1024;
+/// How many bytes are saved in one transaction, about.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// A state, whatever its type.
+pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
+
+/// What is known of a projection here.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) of: TypeId,
+    pub(crate) type_name: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) revision: u32,
+    /// The encoded state; `None` if it does not encode. Panics of the user's code are caught.
+    pub(crate) encode: fn(&(dyn Any + Send + Sync)) -> Option<Vec<u8>>,
+}
+
+/// Up to where a state was folded: its last event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) chain: Hash,
+}
+
+/// A state and up to where it was folded.
+#[derive(Clone, Default)]
+pub(crate) struct Folded<S> {
+    pub(crate) state: S,
+    pub(crate) reached: Reached,
+}
+
+impl Folded<Erased> {
+    /// As the type it is of.
+    pub(crate) fn typed<P: Send + Sync + 'static>(self) -> Option<Folded<Arc<P>>> {
+        let state = self.state.downcast::<P>().ok()?;
+        Some(Folded { state, reached: self.reached })
+    }
+}
+
+/// How a state was come by.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    Memory,
+    File,
+    Log,
+}
+
+/// The states of one store.
+pub(crate) struct Cache {
+    shared: Arc<Shared>,
+    housekeeper: Housekeeper,
+    /// Where it was opened: in a process forked from that one nobody keeps house.
+    process: u32,
+}
+
+/// Ends what runs by itself, without waiting for ever.
+pub(crate) type End = Arc<dyn Fn() + Send + Sync>;
+
+/// A name that is taken, as long as this lives; and the way to the file for whoever has it.
+pub(crate) struct Claim {
+    name: &'static str,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    memory: Memory,
+    file: Option<CacheFile>,
+    view: Arc<View>,
+    is_scheduled: AtomicBool,
+    /// States whose events are not durable yet.
+    waiting: Mutex<BTreeMap<Key, Unsaved>>,
+    claims: Mutex<BTreeMap<&'static str, End>>,
+    counters: [AtomicU64; 5],
+}
+
+/// Places in the counters, behind those of [`Source`].
+const SAVED: usize = 3;
+const DROPPED: usize = 4;
+
+impl Cache {
+    /// With a budget of 0 bytes there is no file.
+    pub(crate) fn new(
+        memory_bytes: usize,
+        file_bytes: u64,
+        disk: Arc<dyn Disk>,
+        owner: Owner,
+        view: Arc<View>,
+    ) -> Cache {
+        let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
+        let shared = Shared {
+            memory: Memory::new(memory_bytes),
+            file,
+            view,
+            is_scheduled: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            claims: Mutex::default(),
+            counters: Default::default(),
+        };
+        let (shared, housekeeper) = (Arc::new(shared), Housekeeper::default());
+        Cache { shared, housekeeper, process: std::process::id() }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.shared.memory
+    }
+
+    /// The state of an entity as it was saved, if it may be worth looking for it: the stream is at `version`.
+    pub(crate) fn saved(&self, shape: &Shape, entity: &str, version: Version) -> Option<Folded<Vec<u8>>> {
+        if version.get() < WORTH_SAVING {
+            return None;
+        }
+        self.read(&Key::of_entity(shape.name, shape.revision, entity))
+    }
+
+    /// What was saved under a key.
+    pub(crate) fn read(&self, key: &Key) -> Option<Folded<Vec<u8>>> {
+        // The file is written to by the process that opened the store.
+        let file = self.shared.file.as_ref().filter(|_| self.is_at_home())?;
+        file.get(key)
+    }
+
+    /// Puts a state back into memory, and has it saved before long.
+    pub(crate) fn fill(&self, reservation: Reservation<'_>, folded: Folded<Erased>, seen: Position) {
+        if reservation.fill(folded, seen) && self.shared.file.is_some() {
+            self.schedule();
+        }
+    }
+
+    pub(crate) fn count(&self, source: Source) {
+        let place = match source {
+            Source::Memory => 0,
+            Source::File => 1,
+            Source::Log => 2,
+        };
+        self.shared.counters[place].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn schedule(&self) {
+        if !self.shared.is_scheduled.swap(true, Ordering::Relaxed) {
+            let shared = self.shared.clone();
+            self.housekeeper.run_in(SAVE_EVERY, Box::new(move || shared.save()));
+        }
+    }
+
+    /// Claims a name for a projection that runs by itself. `end` is called when the store is closed, before the
+    /// file is: it ends what runs.
+    pub(crate) fn claim(&self, name: &'static str, end: End) -> Result<Claim, Error> {
+        let mut claims = self.shared.claims.lock();
+        if claims.contains_key(name) {
+            let text = format!("a projection named {name:?} runs on this store already; share its handle");
+            return Err(Error::invalid(text));
+        }
+        claims.insert(name, end);
+        Ok(Claim { name, shared: self.shared.clone() })
+    }
+
+    /// Saves what there is to save, and ends. `sync` makes the log durable; it is called if states wait for that.
+    pub(crate) fn close(&self, sync: impl FnOnce()) {
+        if !self.is_at_home() {
+            return;
+        }
+        let claims: Vec<End> = self.shared.claims.lock().values().cloned().collect();
+        claims.iter().for_each(|end| end());
+        self.housekeeper.close();
+        let Some(file) = &self.shared.file else { return };
+        self.shared.save_all();
+        if !self.shared.waiting.lock().is_empty() {
+            sync();
+            self.shared.save_all();
+        }
+        file.close();
+    }
+
+    fn is_at_home(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        let [memory_hits, disk_hits, misses, saved, dropped] =
+            [0, 1, 2, SAVED, DROPPED].map(|place| self.shared.counters[place].load(Ordering::Relaxed));
+        let (states, bytes, dropped_from_memory) = self.shared.memory.held();
+        let disk_bytes = self.shared.file.as_ref().map_or(0, CacheFile::bytes);
+        CacheStats {
+            memory_hits,
+            disk_hits,
+            misses,
+            states,
+            bytes,
+            dropped: dropped_from_memory,
+            saved,
+            disk_bytes,
+            disk_dropped: dropped,
+        }
+    }
+}
+
+impl Claim {
+    /// Saves a state, if no power cut can take back what it was folded from, and removes others, in one transaction. `None` if it is not
+    /// saved.
+    pub(crate) fn save(&self, saving: Saving, removed: &[Key]) -> Option<()> {
+        let is_durable = saving.folded.reached.position <= self.shared.view.reaches(Reach::Durable);
+        let file = self.shared.file.as_ref().filter(|_| is_durable)?;
+        file.put(&[saving], removed).map(drop)
+    }
+
+    /// Makes durable what was saved, once it has waited long enough; says how long it has to wait still.
+    pub(crate) fn settle(&self) -> Option<Duration> {
+        self.shared.file.as_ref().and_then(CacheFile::settle)
+    }
+
+    /// Whether there is a file to save to.
+    pub(crate) fn has_file(&self) -> bool {
+        self.shared.file.is_some()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.shared.claims.lock().remove(self.name);
+    }
+}
+
+impl Shared {
+    /// The housekeeper's job: saves what there is, and says when it wants to do that again.
+    fn save(&self) -> Option<Duration> {
+        self.is_scheduled.store(false, Ordering::Relaxed);
+        self.save_all();
+        let is_waiting = !self.waiting.lock().is_empty() && self.view.ended().is_none();
+        let unsynced = self.file.as_ref().and_then(CacheFile::settle);
+        let again = if is_waiting { Some(SAVE_EVERY) } else { unsynced };
+        again.filter(|_| !self.is_scheduled.swap(true, Ordering::Relaxed))
+    }
+
+    fn save_all(&self) {
+        let Some(file) = &self.file else { return };
+        let durable = self.view.reaches(Reach::Durable);
+        let mut waiting = self.waiting.lock();
+        for unsaved in self.memory.take_unsaved() {
+            // The older one, which waits already, will be durable first.
+            if waiting.len() < WAITING_MAX || unsaved.folded.reached.position <= durable {
+                waiting.entry(unsaved.key()).or_insert(unsaved);
+            }
+        }
+        let ready: Vec<(Key, Unsaved)> =
+            waiting.extract_if(.., |_, unsaved| unsaved.folded.reached.position <= durable).collect();
+        drop(waiting);
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for (key, unsaved) in ready {
+            let Some(encoded) = (unsaved.shape.encode)(unsaved.folded.state.as_ref()) else { continue };
+            bytes += encoded.len();
+            batch.push(Saving { key, folded: Folded { state: encoded, reached: unsaved.folded.reached } });
+            if bytes > BATCH_BYTES {
+                self.write(file, &batch);
+                batch.clear();
+                bytes = 0;
+            }
+        }
+        if !batch.is_empty() {
+            self.write(file, &batch);
+        }
+    }
+
+    fn write(&self, file: &CacheFile, batch: &[Saving]) {
+        if let Some(written) = file.put(batch, &[]) {
+            let saved = u64::try_from(batch.len()).expect("a length fits 64 bits");
+            self.counters[SAVED].fetch_add(saved, Ordering::Relaxed);
+            self.counters[DROPPED].fetch_add(written.dropped, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Unsaved {
+    fn key(&self) -> Key {
+        Key::of_entity(self.shape.name, self.shape.revision, &self.entity)
+    }
+}
+
+impl Reached {
+    pub(crate) fn at(event: &RecordedEvent) -> Reached {
+        Reached { version: event.version(), position: event.position(), chain: event.chain() }
+    }
+}

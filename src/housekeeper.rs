@@ -1,0 +1,101 @@
+//! A background thread that runs boxed jobs and knows none of them.
+//!
+//! It is started by the first job, sleeps while there is nothing to do, and ends when it is closed: the job at
+//! hand is waited for, those that wait are dropped. Jobs hold no store.
+//! Row: housekeeper.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use flume::{Receiver, RecvTimeoutError, Sender};
+use parking_lot::Mutex;
+
+/// Does a piece of work, and says when it wants to be run again, if so.
+pub(crate) type Job = Box<dyn FnMut() -> Option<Duration> + Send>;
+
+#[derive(Default)]
+pub(crate) struct Housekeeper(Mutex<State>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Idle,
+    Running {
+        jobs: Sender<Due>,
+        thread: JoinHandle<()>,
+    },
+    Closed,
+}
+
+/// A job and when it is to be run.
+struct Due(Instant, Job);
+
+impl Housekeeper {
+    /// Runs a job in a while. After closing, jobs are dropped.
+    pub(crate) fn run_in(&self, delay: Duration, job: Job) {
+        let due = Due(Instant::now() + delay, job);
+        let mut state = self.0.lock();
+        if let State::Idle = *state {
+            *state = match start() {
+                Ok(running) => running,
+                Err(error) => {
+                    tracing::warn!(%error, "the housekeeping thread cannot be started");
+                    return;
+                }
+            };
+        }
+        if let State::Running { jobs, .. } = &*state {
+            // It ends only once this sender is gone.
+            let _ = jobs.send(due);
+        }
+    }
+
+    /// Ends the thread, unless this is it.
+    pub(crate) fn close(&self) {
+        let before = std::mem::replace(&mut *self.0.lock(), State::Closed);
+        if let State::Running { jobs, thread } = before {
+            drop(jobs);
+            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+                tracing::error!("the housekeeping thread panicked");
+            }
+        }
+    }
+}
+
+fn start() -> std::io::Result<State> {
+    let (sender, jobs) = flume::unbounded();
+    let thread = std::thread::Builder::new().name("annals-housekeeper".to_owned());
+    let thread = thread.spawn(move || run(&jobs))?;
+    Ok(State::Running { jobs: sender, thread })
+}
+
+fn run(jobs: &Receiver<Due>) {
+    let mut waiting: Vec<Due> = Vec::new();
+    loop {
+        let next = waiting.iter().enumerate().min_by_key(|(_, Due(at, _))| *at).map(|(place, _)| place);
+        let received = match next {
+            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(next) => jobs.recv_deadline(waiting[next].0),
+        };
+        match (received, next) {
+            (Ok(due), _) => waiting.push(due),
+            (Err(RecvTimeoutError::Timeout), Some(next)) => {
+                let again = worked(waiting.swap_remove(next));
+                waiting.extend(again);
+            }
+            (Err(_), _) => return,
+        }
+    }
+}
+
+/// Runs a job, and gives it back if it wants to be run again.
+fn worked(Due(_, mut job): Due) -> Option<Due> {
+    match catch_unwind(AssertUnwindSafe(&mut job)) {
+        Ok(again) => again.map(|delay| Due(Instant::now() + delay, job)),
+        Err(_) => {
+            tracing::error!("a housekeeping job panicked");
+            None
+        }
+    }
+}

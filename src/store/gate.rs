@@ -1,0 +1,308 @@
+//! Gates: policies that every append of a user's passes before anything of it is sent.
+//!
+//! They run on the caller's thread, one after the other, outside locks. An append never gets past a gate that
+//! fails: what is not a permit is a denial, a panic too.
+//! Row: store. Tested by tests/it/gates.rs.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::Serialize;
+
+use crate::append::{Append, Proposed, ProposedEvent};
+use crate::codec::Raw;
+use crate::condition::AppendCondition;
+use crate::coordinate::check_name;
+use crate::error::{Denial, Error};
+use crate::event::Cause;
+use crate::options::Limits;
+use crate::version::Expected;
+
+use super::Store;
+
+/// A policy of the store: whether an append may be made. Closures are gates.
+///
+/// Gates are registered with [`Builder::gate`](crate::Builder::gate), and are asked in that order for every append,
+/// on the thread that makes it, before anything is sent to the writer: what reactors append too, but not the store's
+/// own events. A gate may read the store it is given, take its time, and append: its appends are judged like
+/// all others. A gate that panics denies. A gate must not keep a clone of the [`Store`], which would never close.
+///
+/// What a gate read may change before the append goes in. A gate that decides by what it read returns the condition
+/// that keeps its answer true ([`Permit::while_none`]); the append is then made under this condition, too:
+///
+/// ```
+/// use annals::{
+///     Append, AppendCondition, Denial, ErrorKind, Permit, Proposed, Query, Raw, Store, disk::MemDisk,
+/// };
+///
+/// fn not_frozen(proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial> {
+///     let mut permit = Permit::always();
+///     for (entity, _) in proposed.expectations() {
+///         let frozen = Query::entity(entity).kind("account.frozen");
+///         let head = store.head()?.position();
+///         if store.exists(frozen.clone())? {
+///             return Err(Denial::new(format!("{entity} is frozen")));
+///         }
+///         permit = permit.and_while_none(AppendCondition::none(frozen).after(head));
+///     }
+///     Ok(permit)
+/// }
+///
+/// let store = Store::on(MemDisk::new()).gate("frozen", not_frozen).open()?;
+/// store.append("account:alice", &Raw("account.frozen", &()))?;
+/// let error = store.append("account:alice", &Raw("account.withdrawn", &500)).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Denied);
+/// assert_eq!(error.denial().unwrap().gate, "frozen");
+/// # Ok::<(), annals::Error>(())
+/// ```
+pub trait Gate: Send + Sync + 'static {
+    /// Lets an append pass, or says why not. [`Append::context`] is how the caller tells it who asks.
+    ///
+    /// # Errors
+    ///
+    /// The denial, which the caller gets as [`ErrorKind::Denied`](crate::ErrorKind::Denied). An [`Error`] becomes one by `?`.
+    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial>;
+}
+
+impl<F> Gate for F
+where
+    F: Fn(&Proposed<'_>, &Store) -> Result<Permit, Denial> + Send + Sync + 'static,
+{
+    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial> {
+        self(proposed, store)
+    }
+}
+
+/// What a [`Gate`] answers to let an append pass: always, or while something does not happen.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a gate returns it"]
+pub struct Permit {
+    conditions: Vec<AppendCondition>,
+}
+
+impl Permit {
+    /// Whatever happens meanwhile.
+    pub fn always() -> Permit {
+        Permit::default()
+    }
+
+    /// If this condition still holds when the append goes in. If not, the append is a
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict), and whoever tries again asks the gate again.
+    pub fn while_none(condition: AppendCondition) -> Permit {
+        Permit::always().and_while_none(condition)
+    }
+
+    /// And if this condition holds as well.
+    pub fn and_while_none(mut self, condition: AppendCondition) -> Permit {
+        self.conditions.push(condition);
+        self
+    }
+}
+
+/// The gates of a store, in the order they are asked.
+#[derive(Default)]
+pub(crate) struct Gates {
+    all: Vec<Named>,
+    records_denials: bool,
+}
+
+struct Named {
+    name: String,
+    gate: Box<dyn Gate>,
+}
+
+/// The stream of a gate is named after it.
+const STREAM: &str = "$gate/";
+const DENIED: &str = "$gate.denied";
+const NAME_BYTES_MAX: usize = 255;
+/// How many events of a denied append are named in its record, and how long a reason may be there.
+const EVENTS_NAMED_MAX: usize = 100;
+const REASON_BYTES_MAX: usize = 1024;
+/// Gates that append are asked about that, and so on; so deep at most, or the stack would end.
+const DEPTH_MAX: u32 = 8;
+
+thread_local! {
+    /// How many gates are being asked on this thread, each by an append of the one before.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+impl Gates {
+    pub(super) fn add(&mut self, name: String, gate: impl Gate) {
+        self.all.push(Named { name, gate: Box::new(gate) });
+    }
+
+    pub(super) fn record_denials(&mut self) {
+        self.records_denials = true;
+    }
+
+    /// Refuses names that could not be those of streams, and names that come twice.
+    pub(super) fn check(&self, limits: &Limits) -> Result<(), Error> {
+        for (at, gate) in self.all.iter().enumerate() {
+            check_name("gate's name", &gate.name, NAME_BYTES_MAX)?;
+            let stream = gate.stream();
+            if stream.len() > limits.entity_bytes_max {
+                let max = limits.entity_bytes_max;
+                return Err(Error::too_large("a gate's stream", stream.len(), "entity_bytes_max", max));
+            }
+            if self.all[..at].iter().any(|other| other.name == gate.name) {
+                return Err(Error::invalid(format!("there are two gates named {}; rename one", gate.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks every gate. The conditions of their permits come back, or the first denial.
+    fn ask(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Vec<AppendCondition>, Denial> {
+        let mut conditions = Vec::new();
+        for gate in &self.all {
+            let answer = Asking::begin().and_then(|_asking| {
+                catch_unwind(AssertUnwindSafe(|| gate.gate.check(proposed, store)))
+                    .unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
+            });
+            let permit = answer.map_err(|denial| Denial { gate: gate.name.clone(), ..denial })?;
+            conditions.extend(permit.conditions);
+        }
+        Ok(conditions)
+    }
+}
+
+impl Named {
+    fn stream(&self) -> String {
+        stream_of(&self.name)
+    }
+}
+
+fn stream_of(gate: &str) -> String {
+    format!("{STREAM}{gate}")
+}
+
+/// While a gate is asked.
+struct Asking;
+
+impl Asking {
+    fn begin() -> Result<Asking, Denial> {
+        let depth = DEPTH.get();
+        if depth == DEPTH_MAX {
+            return Err(Denial::new(format!(
+                "{DEPTH_MAX} gates that append are asked about each other's appends; a gate that appends must let its own appends pass without another"
+            )));
+        }
+        DEPTH.set(depth + 1);
+        Ok(Asking)
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get().saturating_sub(1));
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Denial {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    Denial::new(format!("the gate panicked ({text}), and nothing passes a broken gate"))
+}
+
+impl Store {
+    /// Lets an append through the gates; what comes back may be sent.
+    #[inline]
+    pub(super) fn admit(&self, append: Append) -> Result<Append, Error> {
+        if self.core.gates.all.is_empty() { Ok(append) } else { self.pass_gates(append) }
+    }
+
+    fn pass_gates(&self, append: Append) -> Result<Append, Error> {
+        let gates = &self.core.gates;
+        self.engine().check_writable()?;
+        let Some(proposed) = append.proposed() else { return Ok(append) };
+        if append.is_bypassing() {
+            return Ok(gates.all.iter().fold(append, |append, gate| append.record_bypass(&gate.stream())));
+        }
+        match gates.ask(&proposed, self) {
+            Ok(conditions) => Ok(conditions.into_iter().fold(append, Append::condition)),
+            Err(denial) => self.denied(append, denial),
+        }
+    }
+
+    /// A retry is answered with the receipt of what was let pass before.
+    fn denied(&self, append: Append, denial: Denial) -> Result<Append, Error> {
+        if let Some(keyed) = append.keyed()?
+            && self.engine().find_key(keyed)?.is_some()
+        {
+            return Ok(append.only_as_replay());
+        }
+        let Some(proposed) = append.proposed() else { return Ok(append) };
+        let remark = match self.core.gates.records_denials {
+            true => self.record_denial(&proposed, &denial),
+            false => String::new(),
+        };
+        Err(Error::denied(&summary(&proposed), denial, &remark))
+    }
+
+    /// Returns what is to be said if that fails.
+    fn record_denial(&self, proposed: &Proposed<'_>, denial: &Denial) -> String {
+        let record = Denied::new(proposed, denial);
+        let append = Append::of_system(&stream_of(&denial.gate), Expected::Any, &Raw(DENIED, &record));
+        let first = proposed.events().next();
+        // An index within the append that was denied means nothing.
+        let cause = first.and_then(|event| event.cause()).filter(|cause| matches!(cause, Cause::Event(_)));
+        let append = append.belonging(cause, first.and_then(|event| event.correlation()));
+        match self.engine().commit(append) {
+            Ok(_) => String::new(),
+            Err(error) => {
+                tracing::error!(%error, gate = denial.gate, "a denial could not be recorded");
+                format!(" (and this could not be recorded: {error})")
+            }
+        }
+    }
+}
+
+/// What was denied, for a message.
+fn summary(proposed: &Proposed<'_>) -> String {
+    let mut events = proposed.events();
+    let first = events.next().map(|event| format!("{} to {}", event.kind(), event.entity()));
+    let first = first.unwrap_or_default();
+    match events.count() {
+        0 => first,
+        more => format!("{first} (and {more} more)"),
+    }
+}
+
+/// What is recorded of a denial: names, never payloads.
+#[derive(Serialize)]
+struct Denied<'a> {
+    reason: &'a str,
+    events: Vec<DeniedEvent<'a>>,
+    /// How many more there were.
+    more: usize,
+}
+
+#[derive(Serialize)]
+struct DeniedEvent<'a> {
+    entity: &'a str,
+    scope: &'a str,
+    kind: &'a str,
+}
+
+impl<'a> Denied<'a> {
+    fn new(proposed: &Proposed<'a>, denial: &'a Denial) -> Denied<'a> {
+        let name = |event: ProposedEvent<'a>| DeniedEvent {
+            entity: event.entity(),
+            scope: event.scope(),
+            kind: event.kind(),
+        };
+        Denied {
+            reason: cut(&denial.reason, REASON_BYTES_MAX),
+            events: proposed.events().take(EVENTS_NAMED_MAX).map(name).collect(),
+            more: proposed.events().skip(EVENTS_NAMED_MAX).count(),
+        }
+    }
+}
+
+/// The beginning of a text, in whole characters.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let ends = text.char_indices().map(|(at, character)| at.saturating_add(character.len_utf8()));
+    let end = ends.take_while(|end| *end <= bytes_max).last().unwrap_or_default();
+    text.get(..end).unwrap_or_default()
+}

@@ -1,0 +1,152 @@
+//! What the code calls that `#[derive(DomainEvent)]` writes.
+//!
+//! Here, and not in the macro, is all that does something, so that it is compiled, tested and read once.
+//! Row: bytes.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec;
+use crate::error::UndecodableReason;
+use crate::typed::known::StepError;
+
+pub use std::matches;
+pub use std::option::Option::{None, Some};
+pub use std::result::Result::{self, Err};
+pub use std::vec::Vec;
+
+pub use crate::codec::Value;
+pub use crate::error::Error;
+pub use crate::event::EventData;
+pub use crate::recorded::RecordedEvent;
+pub use crate::typed::DomainEvent;
+pub use crate::typed::known::{KnownKind, Step};
+
+/// How values of a type are written and read.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// The fields of the variant that the kind stands for.
+    Enum,
+    /// The same, of a variant that is not written any more.
+    FormerVariant,
+    /// A struct without fields.
+    Unit,
+    /// Whatever serde makes of it.
+    Struct,
+}
+
+/// Writes an event's payload.
+///
+/// # Errors
+///
+/// Whatever serde says of the value.
+#[inline]
+pub fn encode<E: EventData + Serialize>(event: &E, form: Form, out: &mut Vec<u8>) -> Result<(), Error> {
+    let encoded = match form {
+        Form::Enum | Form::FormerVariant | Form::Unit => codec::encode_fields(event, out),
+        Form::Struct => codec::encode(event, out),
+    };
+    encoded.map_err(|error| codec::does_not_encode(event.kind(), error))
+}
+
+/// Reads an event of a kind that the type knows.
+///
+/// # Errors
+///
+/// As [`DomainEvent::from_recorded`].
+#[inline]
+pub fn read<E: DeserializeOwned>(event: &RecordedEvent, known: &KnownKind) -> Result<E, Error> {
+    let payload = event.payload()?;
+    match known.steps_from(event.schema_version()) {
+        Some([]) => decode(payload, known).map_err(|error| mismatch::<E>(event, known, error)),
+        Some(steps) => decode(&upcasted(event, known, payload, steps)?, known)
+            .map_err(|error| mismatch::<E>(event, known, error)),
+        None => Err(other_version::<E>(event, known)),
+    }
+}
+
+#[inline]
+fn decode<E: DeserializeOwned>(payload: &[u8], known: &KnownKind) -> Result<E, codec::DecodeError> {
+    match known.form() {
+        Form::Enum | Form::FormerVariant => codec::decode_variant(payload, known.variant()),
+        Form::Unit => codec::decode_unit(payload),
+        Form::Struct => codec::decode(payload),
+    }
+}
+
+/// Calls a user's upcaster.
+///
+/// # Errors
+///
+/// Its own, as it prints.
+pub fn upcast<E: fmt::Display>(
+    upcaster: fn(Value) -> Result<Value, E>,
+    value: Value,
+) -> Result<Value, StepError> {
+    upcaster(value).map_err(|error| StepError(error.to_string()))
+}
+
+/// The payload as the newest version would have written it.
+fn upcasted(
+    event: &RecordedEvent,
+    known: &KnownKind,
+    payload: &[u8],
+    steps: &[Step],
+) -> Result<Vec<u8>, Error> {
+    let mut value: Value = codec::decode(payload).map_err(|error| {
+        let problem = format!("is no MessagePack, which upcasters work on: {error}");
+        event.undecodable(UndecodableReason::Mismatch, Some(known.version()), problem, Some(Box::new(error)))
+    })?;
+    for step in steps {
+        value = step.run(value).map_err(|error| {
+            let problem =
+                format!("was refused by the upcaster {}: {error}; mend the upcaster", step.function());
+            event.undecodable(
+                UndecodableReason::Upcaster,
+                Some(known.version()),
+                problem,
+                Some(Box::new(error)),
+            )
+        })?;
+    }
+    let mut upcasted = Vec::new();
+    codec::encode(&value, &mut upcasted).map_err(|error| codec::does_not_encode(event.kind(), error))?;
+    Ok(upcasted)
+}
+
+/// The error that a type knows no events of this kind.
+#[cold]
+pub fn unknown_kind<E>(event: &RecordedEvent) -> Error {
+    let name = std::any::type_name::<E>();
+    let problem = format!(
+        "is of a kind that {name} does not know; give it a variant with this kind, name this kind in an `alias`, or read only the kinds it knows"
+    );
+    event.undecodable(UndecodableReason::UnknownKind, None, problem, None)
+}
+
+#[cold]
+fn other_version<E>(event: &RecordedEvent, known: &KnownKind) -> Error {
+    let (name, version) = (std::any::type_name::<E>(), known.version());
+    let (reason, problem) = match event.schema_version() {
+        0 => (UndecodableReason::Mismatch, "says version 0, and versions begin with 1".to_owned()),
+        _ => (
+            UndecodableReason::NewerVersion,
+            format!("is newer than {name}, which knows it up to version {version}; update this program"),
+        ),
+    };
+    event.undecodable(reason, Some(version), problem, None)
+}
+
+#[cold]
+fn mismatch<E>(event: &RecordedEvent, known: &KnownKind, error: codec::DecodeError) -> Error {
+    let name = std::any::type_name::<E>();
+    let problem = match known.steps_from(event.schema_version()) {
+        Some([]) | None => format!(
+            "does not fit {name}: {error}; if the type has changed since, raise its version and write an upcaster"
+        ),
+        Some(_) => format!("does not fit {name} after its upcasters: {error}; mend the upcasters"),
+    };
+    event.undecodable(UndecodableReason::Mismatch, Some(known.version()), problem, Some(Box::new(error)))
+}

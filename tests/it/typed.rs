@@ -1,0 +1,573 @@
+//! Events as types: what is stored of them, what serde can do with them, and what becomes of old ones.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+
+use annals::{
+    DomainEvent, Error, ErrorKind, EventData, KnownKind, Raw, RecordedEvent, Store, UndecodableReason, Value,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::support::{Bytes, all, kind_of};
+
+/// An event of any kind, version and payload.
+struct Stored<'a>(&'a str, u16, &'a [u8]);
+
+impl EventData for Stored<'_> {
+    fn kind(&self) -> &str {
+        self.0
+    }
+
+    fn schema_version(&self) -> u16 {
+        self.1
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        out.extend_from_slice(self.2);
+        Ok(())
+    }
+}
+
+/// What comes back when an event is appended and read.
+fn recorded(event: &impl EventData) -> RecordedEvent {
+    let store = Store::in_memory().unwrap();
+    store.append("entity:1", event).unwrap();
+    all(store.stream("entity:1")).remove(0)
+}
+
+fn old<T: Serialize>(kind: &str, version: u16, payload: &T) -> RecordedEvent {
+    let mut bytes = Vec::new();
+    Raw(kind, payload).encode(&mut bytes).unwrap();
+    recorded(&Stored(kind, version, &bytes))
+}
+
+fn payload(event: &impl EventData) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    event.encode(&mut bytes).unwrap();
+    bytes
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DomainEvent)]
+#[event(prefix = "account")]
+enum AccountEvent {
+    Opened {
+        owner: String,
+    },
+    Deposited {
+        cents: u64,
+    },
+    Closed,
+    Noted(String),
+    Moved(i32, i32),
+    #[event(kind = "ledger.frozen", version = 2, upcast(1 = "Value::unchanged"))]
+    Frozen {},
+}
+
+#[test]
+fn kind_version_and_fields_are_stored_and_nothing_else() {
+    let owner = "Al".to_owned();
+    let table: [(AccountEvent, &str, u16, &[u8]); 6] = [
+        (AccountEvent::Opened { owner }, "account.opened", 1, b"\x81\xa5owner\xa2Al"),
+        (AccountEvent::Deposited { cents: 5 }, "account.deposited", 1, b"\x81\xa5cents\x05"),
+        (AccountEvent::Closed, "account.closed", 1, b"\x80"),
+        (AccountEvent::Noted("x".to_owned()), "account.noted", 1, b"\xa1x"),
+        (AccountEvent::Moved(-1, 300), "account.moved", 1, b"\x92\xff\xcd\x01\x2c"),
+        (AccountEvent::Frozen {}, "ledger.frozen", 2, b"\x80"),
+    ];
+    for (event, kind, version, bytes) in table {
+        assert_eq!((event.kind(), event.schema_version()), (kind, version));
+        assert_eq!(payload(&event), bytes, "{kind}");
+        assert!(AccountEvent::knows(kind));
+        let recorded = recorded(&event);
+        assert_eq!((recorded.kind(), recorded.schema_version()), (kind, version));
+        assert_eq!(recorded.to::<AccountEvent>().unwrap(), event);
+    }
+    let names: Vec<&str> = AccountEvent::KINDS.iter().map(KnownKind::name).collect();
+    let all = "account.opened account.deposited account.closed account.noted account.moved ledger.frozen";
+    assert_eq!(names.join(" "), all);
+    assert!(!AccountEvent::knows("account.frozen") && !AccountEvent::knows("AccountEvent::Opened"));
+}
+
+/// Renaming what Rust sees changes nothing on disk; a struct of the same kind reads the same bytes.
+#[test]
+fn a_variant_may_be_renamed_and_become_a_struct() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize, DomainEvent)]
+    #[event(prefix = "other")]
+    #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+    enum Renamed {
+        Last,
+        #[event(kind = "account.opened")]
+        #[serde(rename = "whatever")]
+        Begun {
+            owner: String,
+        },
+        #[event(kind = "account.closed")]
+        Ended,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize, DomainEvent)]
+    #[event(kind = "account.opened")]
+    struct Opened {
+        owner: String,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize, DomainEvent)]
+    #[event(kind = "account.closed")]
+    struct Closed;
+
+    let owner = || "Alice".to_owned();
+    let (opened, closed) = (AccountEvent::Opened { owner: owner() }, AccountEvent::Closed);
+    assert_eq!(payload(&opened), payload(&Renamed::Begun { owner: owner() }));
+    assert_eq!(payload(&opened), payload(&Opened { owner: owner() }));
+    assert_eq!(payload(&closed), payload(&Closed));
+    assert_eq!(payload(&closed), payload(&Renamed::Ended));
+    assert_eq!(recorded(&opened).to::<Renamed>().unwrap(), Renamed::Begun { owner: owner() });
+    assert_eq!(recorded(&opened).to::<Opened>().unwrap(), Opened { owner: owner() });
+    assert_eq!(recorded(&closed).to::<Closed>().unwrap(), Closed);
+    assert_eq!(recorded(&Closed).to::<Renamed>().unwrap(), Renamed::Ended);
+    assert_eq!(Renamed::Last.kind(), "other.last");
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Address {
+    street: String,
+    #[serde(rename = "zip-code")]
+    zip: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Payment {
+    Cash,
+    Card { number: String },
+    Split(Box<Payment>, u8),
+    Credit(f64),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+enum Tagged {
+    A { x: u8 },
+    B { y: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u64),
+    Text(String),
+}
+
+/// A type that serde meets only through another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Email(String);
+
+impl TryFrom<String> for Email {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Email, String> {
+        if text.contains('@') { Ok(Email(text)) } else { Err(format!("{text} is no address")) }
+    }
+}
+
+impl From<Email> for String {
+    fn from(email: Email) -> String {
+        email.0
+    }
+}
+
+mod as_text {
+    use super::{Deserialize, Serialize};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        format!("<{value}>").serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.trim_matches(['<', '>']).parse().map_err(serde::de::Error::custom)
+    }
+}
+
+fn seven() -> u8 {
+    7
+}
+
+fn is_zero(value: &u8) -> bool {
+    *value == 0
+}
+
+#[expect(clippy::box_collection, reason = "what serde does with a box")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DomainEvent)]
+#[event(prefix = "shape")]
+#[serde(rename_all_fields = "camelCase", rename_all = "kebab-case")]
+enum Shape {
+    Unit,
+    Braces {},
+    Newtype(u64),
+    NewtypeText(String),
+    NewtypeOption(Option<u8>),
+    NewtypeUnit(()),
+    NewtypeStruct(Address),
+    NewtypeEnum(Payment),
+    NewtypeList(Vec<Payment>),
+    Tuple(u8, String, Option<bool>),
+    Struct {
+        first_field: u8,
+        second_field: String,
+    },
+    Nested {
+        home: Address,
+        work: Option<Address>,
+    },
+    Flat {
+        id: u8,
+        #[serde(flatten)]
+        address: Address,
+    },
+    FlatMap {
+        id: u8,
+        #[serde(flatten)]
+        rest: BTreeMap<String, u32>,
+    },
+    Rename {
+        #[serde(rename = "Ünï cödé")]
+        field: u8,
+    },
+    FieldAlias {
+        #[serde(alias = "old")]
+        new: u8,
+    },
+    Default {
+        #[serde(default)]
+        a: u8,
+        #[serde(default = "seven")]
+        b: u8,
+    },
+    Skip {
+        kept: u8,
+        #[serde(skip)]
+        gone: u8,
+    },
+    SkipIf {
+        #[serde(skip_serializing_if = "is_zero", default)]
+        a: u8,
+        b: u8,
+    },
+    With {
+        #[serde(with = "as_text")]
+        number: u64,
+    },
+    #[serde(with = "as_text")]
+    VariantWith(u64),
+    Bytes {
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
+    Numbers {
+        a: u64,
+        b: i64,
+        c: u128,
+        d: i128,
+        e: f32,
+        f: f64,
+        g: i8,
+    },
+    Text {
+        a: char,
+        b: String,
+        c: Cow<'static, str>,
+        d: Box<str>,
+    },
+    Boxes {
+        a: Box<String>,
+        b: Box<Payment>,
+    },
+    Options {
+        a: Option<u8>,
+        b: Option<Option<u8>>,
+        c: Option<()>,
+    },
+    Lists {
+        a: Vec<u8>,
+        b: [u16; 3],
+        c: (u8, String),
+        d: Vec<Vec<u8>>,
+    },
+    Maps {
+        a: HashMap<u32, String>,
+        b: BTreeMap<String, Payment>,
+        c: BTreeMap<(u8, u8), ()>,
+    },
+    Enums {
+        a: Payment,
+        b: Tagged,
+        c: Untagged,
+        d: Result<u8, String>,
+    },
+    Times {
+        a: std::time::Duration,
+        b: std::time::SystemTime,
+        c: std::net::IpAddr,
+    },
+    Through {
+        email: Email,
+        #[serde(deserialize_with = "Deserialize::deserialize")]
+        plain: u8,
+    },
+    Json {
+        value: serde_json::Value,
+    },
+    Identity {
+        id: annals::EventId,
+    },
+}
+
+#[test]
+fn serde_can_do_what_it_can() {
+    let text = || "text".to_owned();
+    let address = || Address { street: "Main".to_owned(), zip: 12345 };
+    let card = || Payment::Card { number: "4".to_owned() };
+    let table = vec![
+        Shape::Unit,
+        Shape::Braces {},
+        Shape::Newtype(u64::MAX),
+        Shape::NewtypeText(text()),
+        Shape::NewtypeOption(None),
+        Shape::NewtypeOption(Some(3)),
+        Shape::NewtypeUnit(()),
+        Shape::NewtypeStruct(address()),
+        Shape::NewtypeEnum(Payment::Cash),
+        Shape::NewtypeEnum(card()),
+        Shape::NewtypeEnum(Payment::Split(Box::new(card()), 4)),
+        Shape::NewtypeList(vec![Payment::Cash, card(), Payment::Credit(0.5)]),
+        Shape::Tuple(1, text(), None),
+        Shape::Tuple(255, String::new(), Some(true)),
+        Shape::Struct { first_field: 1, second_field: text() },
+        Shape::Nested { home: address(), work: None },
+        Shape::Nested { home: address(), work: Some(address()) },
+        Shape::Flat { id: 1, address: address() },
+        Shape::FlatMap { id: 1, rest: BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]) },
+        Shape::Rename { field: 1 },
+        Shape::FieldAlias { new: 1 },
+        Shape::Default { a: 1, b: 2 },
+        Shape::Skip { kept: 1, gone: 0 },
+        Shape::SkipIf { a: 0, b: 1 },
+        Shape::SkipIf { a: 1, b: 0 },
+        Shape::With { number: 12 },
+        Shape::VariantWith(12),
+        Shape::Bytes { bytes: vec![0, 255] },
+        Shape::Numbers { a: u64::MAX, b: i64::MIN, c: u128::MAX, d: i128::MIN, e: 0.1, f: 1e300, g: -128 },
+        Shape::Text { a: 'ß', b: text(), c: Cow::Borrowed("cow"), d: "box".into() },
+        Shape::Boxes { a: Box::new(text()), b: Box::new(card()) },
+        Shape::Options { a: None, b: Some(Some(1)), c: None },
+        Shape::Lists { a: vec![1, 200], b: [1, 2, 3], c: (1, text()), d: vec![vec![], vec![1]] },
+        Shape::Maps {
+            a: HashMap::from([(7, text())]),
+            b: BTreeMap::from([(text(), Payment::Cash)]),
+            c: BTreeMap::from([((1, 2), ())]),
+        },
+        Shape::Enums { a: card(), b: Tagged::A { x: 1 }, c: Untagged::Text(text()), d: Err(text()) },
+        Shape::Enums { a: Payment::Cash, b: Tagged::B { y: text() }, c: Untagged::Number(1), d: Ok(1) },
+        Shape::Times {
+            a: std::time::Duration::from_nanos(1_500_000_001),
+            b: std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(9),
+            c: std::net::Ipv6Addr::LOCALHOST.into(),
+        },
+        Shape::Through { email: Email("a@b".to_owned()), plain: 1 },
+        Shape::Json { value: serde_json::json!({"a": [1, -2, 0.5, null, "x", {"b": true}]}) },
+        Shape::Identity { id: annals::EventId::from(uuid::Uuid::from_u128(7)) },
+    ];
+    let mut kinds: Vec<&str> = table.iter().map(Shape::kind).collect();
+    kinds.dedup();
+    let known: Vec<&str> = Shape::KINDS.iter().map(KnownKind::name).collect();
+    assert_eq!(kinds, known, "every shape has a row");
+    for event in &table {
+        let recorded = recorded(event);
+        assert_eq!(&recorded.to::<Shape>().unwrap(), event, "{:02x?}", recorded.payload());
+        // Nothing is lost on the way through an upcaster.
+        let value: Value = recorded.decode().unwrap();
+        let unchanged = old(event.kind(), 1, &value.unchanged().unwrap());
+        assert_eq!(&unchanged.to::<Shape>().unwrap(), event, "{:02x?}", unchanged.payload());
+    }
+}
+
+/// What serde's attributes say is what is stored.
+#[test]
+fn names_on_disk_are_serdes() {
+    let address = Address { street: "S".to_owned(), zip: 1 };
+    let table: [(Shape, &[u8]); 5] = [
+        (Shape::Flat { id: 1, address }, b"\x83\xa2id\x01\xa6street\xa1S\xa8zip-code\x01"),
+        (
+            Shape::Struct { first_field: 1, second_field: String::new() },
+            b"\x82\xaafirstField\x01\xabsecondField\xa0",
+        ),
+        (Shape::SkipIf { a: 0, b: 1 }, b"\x81\xa1b\x01"),
+        (Shape::VariantWith(1), b"\xa3<1>"),
+        (Shape::Bytes { bytes: vec![1] }, b"\x81\xa5bytes\xc4\x01\x01"),
+    ];
+    for (event, bytes) in table {
+        assert_eq!(payload(&event), bytes, "{event:?}");
+    }
+    let old = recorded(&Bytes("shape.field_alias", b"\x81\xa3old\x09".to_vec()));
+    assert_eq!(old.to::<Shape>().unwrap(), Shape::FieldAlias { new: 9 });
+    let empty = recorded(&Bytes("shape.default", b"\x80".to_vec()));
+    assert_eq!(empty.to::<Shape>().unwrap(), Shape::Default { a: 0, b: 7 });
+}
+
+/// Whatever says "nothing" is a variant without fields; fields that were dropped are passed over.
+#[test]
+fn a_variant_without_fields_reads_what_holds_nothing_for_it() {
+    for bytes in [&b"\xc0"[..], b"\x90", b"\x80", b"\x81\xa1x\x92\x01\x02"] {
+        for kind in ["shape.unit", "shape.braces"] {
+            let read = recorded(&Bytes(kind, bytes.to_vec())).to::<Shape>();
+            // A variant with braces is a struct to serde, which has no nothing.
+            match (kind, bytes) {
+                ("shape.braces", b"\xc0") => assert_eq!(kind_of(read), ErrorKind::Undecodable),
+                _ => assert_eq!(read.unwrap().kind(), kind, "{bytes:02x?}"),
+            }
+        }
+    }
+    for bytes in [&b"\x91\x01"[..], b"\x01", b"\xa1x", b"", b"\x81", b"\x81\xa1x", b"\xc1"] {
+        let read = recorded(&Bytes("shape.unit", bytes.to_vec())).to::<Shape>();
+        assert_eq!(kind_of(read), ErrorKind::Undecodable, "{bytes:02x?}");
+    }
+}
+
+fn split_name(mut event: Value) -> Result<Value, Error> {
+    let name: String = event.take("name")?;
+    let (first, last) = name.split_once(' ').ok_or_else(|| Error::clone(&kindless()))?;
+    event.set("first", first)?;
+    event.set("last", last)?;
+    Ok(event)
+}
+
+fn kindless() -> Error {
+    Value::of(&1).unwrap().get::<u8>("a second name").unwrap_err()
+}
+
+mod upcasters {
+    use annals::{Error, Value};
+
+    pub(super) fn add_country(mut event: Value) -> Result<Value, &'static str> {
+        event.set("country", "UK").map_err(|_| "no fields")?;
+        Ok(event)
+    }
+
+    pub(super) fn enrolled(event: Value) -> Result<Value, Error> {
+        let (first, last): (String, String) = event.to()?;
+        let mut event = Value::of(&())?;
+        event.set("first", &first)?;
+        event.set("last", &last)?;
+        event.set("country", &None::<String>)?;
+        Ok(event)
+    }
+
+    pub(super) fn listed(event: Value) -> Result<Value, Error> {
+        let name: String = event.to()?;
+        let (first, last) = name.split_once(' ').unwrap_or((&name, ""));
+        Value::of(&(first, last))
+    }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, DomainEvent)]
+#[event(prefix = "customer")]
+enum CustomerEvent {
+    #[event(
+        version = 3,
+        upcast(1 = "split_name", 2 = "upcasters::add_country"),
+        alias = "customer.created",
+        alias(kind = "pupil.enrolled", upcast(1 = "upcasters::listed", 2 = "upcasters::enrolled"), to = 3),
+        alias(kind = "person.named", upcast(1 = "Value::unchanged"), to = 1)
+    )]
+    Registered { first: String, last: String, country: Option<String> },
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Names<'a> {
+    first: &'a str,
+    last: &'a str,
+}
+
+#[test]
+fn old_versions_and_former_kinds_become_new_ones() {
+    let registered = |country: Option<&str>| CustomerEvent::Registered {
+        first: "Ada".to_owned(),
+        last: "Lovelace".to_owned(),
+        country: country.map(str::to_owned),
+    };
+    let (name, names) = (Named { name: "Ada Lovelace" }, Names { first: "Ada", last: "Lovelace" });
+    let table = [
+        (old("customer.registered", 1, &name), Some("UK")),
+        (old("customer.registered", 2, &names), Some("UK")),
+        (recorded(&registered(Some("FR"))), Some("FR")),
+        (old("customer.created", 1, &name), Some("UK")),
+        (old("customer.created", 2, &names), Some("UK")),
+        (old("customer.created", 3, &names), None),
+        (old("pupil.enrolled", 1, &"Ada Lovelace"), None),
+        (old("pupil.enrolled", 2, &("Ada", "Lovelace")), None),
+        (old("person.named", 1, &name), Some("UK")),
+    ];
+    for (event, country) in table {
+        let what = format!("{} {}", event.kind(), event.schema_version());
+        assert_eq!(event.to::<CustomerEvent>().unwrap(), registered(country), "{what}");
+    }
+    let known = CustomerEvent::KINDS.iter().map(|kind| (kind.name(), kind.version(), kind.is_former()));
+    let expected = [
+        ("customer.registered", 3, false),
+        ("customer.created", 3, true),
+        ("pupil.enrolled", 2, true),
+        ("person.named", 1, true),
+    ];
+    assert_eq!(known.collect::<Vec<_>>(), expected);
+    assert!(CustomerEvent::KINDS.iter().all(|kind| kind.now() == "customer.registered"));
+    assert_eq!(registered(None).kind(), "customer.registered");
+}
+
+#[test]
+fn what_cannot_be_read_says_why_and_what_to_do() {
+    use UndecodableReason::{Mismatch, NewerVersion, UnknownKind, Upcaster};
+    let table = [
+        (old("customer.left", 1, &()), UnknownKind, None, "`alias`"),
+        (old("customer.registered", 4, &()), NewerVersion, Some(3), "update this program"),
+        (old("pupil.enrolled", 3, &()), NewerVersion, Some(2), "update this program"),
+        (old("customer.registered", 0, &()), Mismatch, Some(3), "versions begin with 1"),
+        (old("customer.registered", 3, &Named { name: "x" }), Mismatch, Some(3), "missing field `first`"),
+        (old("customer.registered", 3, &17), Mismatch, Some(3), "write an upcaster"),
+        (recorded(&Stored("customer.registered", 1, b"\xc1")), Mismatch, Some(3), "is no MessagePack"),
+        (
+            old("customer.registered", 1, &Named { name: "Plato" }),
+            Upcaster,
+            Some(3),
+            "refused by the upcaster split_name",
+        ),
+        (old("customer.registered", 2, &(1, 2)), Upcaster, Some(3), "upcasters::add_country: no fields"),
+        (old("customer.registered", 2, &Named { name: "x" }), Mismatch, Some(3), "after its upcasters"),
+        (
+            old("person.named", 1, &Names { first: "x", last: "y" }),
+            Upcaster,
+            Some(1),
+            "there is no field \"name\"",
+        ),
+    ];
+    for (event, reason, known, text) in table {
+        let error = event.to::<CustomerEvent>().unwrap_err();
+        let what = format!("{error}");
+        assert_eq!((error.kind(), error.is_definite()), (ErrorKind::Undecodable, true), "{what}");
+        let undecodable = error.undecodable().unwrap();
+        assert_eq!((undecodable.reason, undecodable.known_version), (reason, known), "{what}");
+        assert_eq!((undecodable.entity.as_str(), undecodable.position.get()), ("entity:1", 1));
+        assert_eq!(undecodable.kind, event.kind());
+        assert_eq!(undecodable.stored_version, event.schema_version());
+        let said =
+            [text, "entity:1", "position 1", event.kind(), &format!("version {}", event.schema_version())];
+        assert!(said.iter().all(|part| what.contains(part)), "{said:?} in: {what}");
+        let has_source = matches!(reason, Upcaster) || what.contains("fit") || what.contains("MessagePack");
+        assert_eq!(std::error::Error::source(&error).is_some(), has_source, "{what}");
+    }
+}
