@@ -53,7 +53,13 @@ impl Aggregate for Account {
 }
 
 /// Only the account that is drawn on decides, so only its stream must not move meanwhile.
-fn transfer(store: &Store, from: &str, to: &str, cents: u64, key: &str) -> Result<Outcome, Refused<NotEnough>> {
+fn transfer(
+    store: &Store,
+    from: &str,
+    to: &str,
+    cents: u64,
+    key: &str,
+) -> Result<Outcome, Refused<NotEnough>> {
     let done = store.decide_once(key, Query::entity(from), |account: &Account| {
         let withdrawn = account.decide(&Command::Withdraw(cents))?;
         let append = withdrawn.iter().fold(Append::to(from), Append::event);
@@ -81,7 +87,10 @@ fn main() -> Result<(), Error> {
 
     // Two accounts in one append: both, or neither.
     assert_eq!(transfer(&store, "account:alice", "account:bob", 150, "t-1").unwrap(), Outcome::Applied);
-    assert_eq!(transfer(&store, "account:alice", "account:bob", 150, "t-1").unwrap(), Outcome::AlreadyApplied);
+    assert_eq!(
+        transfer(&store, "account:alice", "account:bob", 150, "t-1").unwrap(),
+        Outcome::AlreadyApplied
+    );
     assert!(transfer(&store, "account:alice", "account:bob", 5_000, "t-2").is_err());
 
     // The past: how it stood after two events, and when it first fell below 300.

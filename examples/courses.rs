@@ -42,7 +42,8 @@ enum No {
 fn join(store: &Store, student: &str, course: &str) -> Result<Outcome, Refused<No>> {
     let tag = format!("student:{student}");
     // All of this course, and all this student joined anywhere.
-    let boundary = Query::entity(course).kind_prefix("course.").or(Query::all().kind("course.joined").tag(&tag));
+    let boundary =
+        Query::entity(course).kind_prefix("course.").or(Query::all().kind("course.joined").tag(&tag));
     let done = store.decide(boundary, |known: &Enrolment| {
         let (of_student, of_course) =
             (|j: &&(String, String)| j.0 == student, |j: &&(String, String)| j.1 == course);
@@ -74,8 +75,9 @@ fn main() -> Result<(), Error> {
     // Eight students at once for the last two seats: two get one, whatever the threads do.
     let results: Vec<_> = std::thread::scope(|scope| {
         let store = &store;
-        let threads: Vec<_> =
-            (0..8).map(|n| scope.spawn(move || join(store, &format!("student {n}"), "course:math"))).collect();
+        let threads: Vec<_> = (0..8)
+            .map(|n| scope.spawn(move || join(store, &format!("student {n}"), "course:math")))
+            .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     let seated = results.iter().filter(|result| result.is_ok()).count();

@@ -231,7 +231,11 @@ impl Store {
             // While nobody else holds the state, the cache need not copy it.
             drop(before);
             let now = self.load::<A>(entity)?;
-            return if now.version() == version { Ok(now) } else { self.load_at(entity, At::Version(version)) };
+            return if now.version() == version {
+                Ok(now)
+            } else {
+                self.load_at(entity, At::Version(version))
+            };
         }
         let (mut state, mut position) = (A::clone(&before), before.position());
         for event in self.stream(entity).versions(before.version().get() + 1..=version.get()) {
