@@ -5,6 +5,7 @@
 //! Row: append.
 
 mod draft;
+mod merge;
 mod proposed;
 mod salts;
 mod scratch;
@@ -212,14 +213,20 @@ impl Append {
         })
     }
 
+    /// An append that begins with an event of the store's own, for others to be added to.
+    pub(crate) fn led_by<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
+        Append::empty().with(|draft| {
+            let target = draft.target(entity.into());
+            draft.targets[target].expected = expected;
+            let lead = draft.encoded(target, event.kind(), event)?;
+            draft.lead = Some(Box::new(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..lead }));
+            Ok(())
+        })
+    }
+
     /// An append of the store's own.
     pub(crate) fn of_system<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
         Append::empty().system_event(entity, expected, event)
-    }
-
-    /// An append to nothing yet.
-    pub(crate) fn empty() -> Append {
-        Append { draft: Ok(Draft::new()) }
     }
 
     /// What it is so far.

@@ -313,16 +313,21 @@ impl Engine {
         }
         ending.outcome.clone()
     }
-}
 
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let was_closed = self.ending.get_mut().writer.is_none();
+    /// Closes without anybody to tell how that went, unless it was closed before.
+    pub(crate) fn abandon(&self) {
+        let was_closed = self.ending.lock().writer.is_none();
         if let Err(error) = self.close()
             && !was_closed
         {
             tracing::error!(%error, "closing failed; close() would have returned this");
         }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 

@@ -73,8 +73,12 @@ pub enum ErrorKind {
     CommitUnknown,
     /// The disk is full. Nothing was written; appends resume by themselves when space returns.
     NoSpace,
-    /// Another handle or process has the store open for writing. Wait, or close the other one.
+    /// Another handle or process has the store open for writing, or runs the consumer of this name. Wait, or
+    /// close the other one.
     Locked,
+    /// The consumer was halted, by somebody or because an event could not be handled. Resume it, or skip the
+    /// event.
+    Halted,
     /// An earlier write or sync failed, and the store takes no more appends. Nothing of this one
     /// was written. Reads go on; reopen the store to append again.
     Poisoned,
@@ -89,8 +93,9 @@ pub enum ErrorKind {
     NeedsNewer,
     /// The directory or a file in it is not safe to use (permissions, links, owner).
     Unsafe,
-    /// A store opened to read finds that it is another one than before, or was set back (restored,
-    /// rolled back). What was read is not what is there now: open it again, and start over.
+    /// History was set back (restored, rolled back), or is another one than before. A store opened to read: what
+    /// was read is not what is there now, open it again and start over. A consumer: it has handled events that are
+    /// not there, reset or rewind it.
     RolledBack,
     /// The caller broke off what it had asked for. Nothing was changed.
     Cancelled,

@@ -129,8 +129,11 @@
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
 //! | `housekeeper` `cache/` | jobs that wait; states folded before: in memory, and on disk |
+//! | `running` | which consumers run in this process, and how to wake them |
 //! | `store` | the facade |
-//! | `projection` | folding events into state |
+//! | `consumer/` | checkpoints: how far each named consumer is, and who may move it |
+//! | `reactor/` | threads that react: an event's outputs and its checkpoint in one append |
+//! | `projection/` | folding events into state |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
@@ -156,6 +159,7 @@ mod causes;
 mod codec;
 mod commit;
 mod condition;
+mod consumer;
 mod coordinate;
 mod counters;
 mod decide;
@@ -180,11 +184,13 @@ mod options;
 mod projection;
 mod query;
 mod queue;
+mod reactor;
 mod reader;
 mod receipt;
 mod recorded;
 mod report;
 mod resolve;
+mod running;
 mod store;
 mod story;
 mod subscription;
@@ -207,6 +213,7 @@ pub use crate::{
     causes::{Ancestors, Descendants},
     codec::{Raw, Value},
     condition::AppendCondition,
+    consumer::{Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt},
     coordinate::{Coordinate, DEFAULT_SCOPE},
     error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
@@ -220,6 +227,7 @@ pub use crate::{
         ReadModel, ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, diff,
     },
     query::Query,
+    reactor::{Reaction, Reactor, Retry, StopReason, Worker, WorkerBuilder},
     reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,

@@ -28,7 +28,7 @@ use crate::version::Position;
 use crate::view::{Own, Segment, Snapshot, View};
 
 pub use ahead::ReadAhead;
-pub(crate) use answers::{count, exists, last};
+pub(crate) use answers::{count, count_in, exists, first_in, last};
 use checked::CheckedFrame;
 pub(crate) use single::{AtHand, event_at, event_with};
 

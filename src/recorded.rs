@@ -192,14 +192,20 @@ impl RecordedEvent {
         matches(query, &self.record(), || self.correlation())
     }
 
+    /// The first event of the append it belongs to, unless that is this one.
+    pub(crate) fn first_of_append(&self) -> Option<RecordedEvent> {
+        if self.index == 0 {
+            return None;
+        }
+        let header = self.header();
+        let start = wide(self.frame) + header.header_bytes();
+        let record = record::read(&self.block[start..], 0).ok()?;
+        Some(RecordedEvent { record: short(start), index: 0, shape: record.shape(), ..self.clone() })
+    }
+
     /// Whether both were read in one go.
     pub(crate) fn shares_block_with(&self, other: &RecordedEvent) -> bool {
         Arc::ptr_eq(&self.block, &other.block)
-    }
-
-    /// The id of the first event of the append it belongs to.
-    pub(crate) fn first_of_append(&self) -> EventId {
-        self.id_at(0)
     }
 
     /// The id the store gave it, whether or not it brought one along.

@@ -31,8 +31,8 @@ use crate::ticket::Ticket;
 use crate::version::{Position, Version};
 
 pub use builder::Builder;
-use core::Core;
 pub(crate) use core::WeakStore;
+use core::{Core, Keeper};
 pub use gate::{Gate, Permit};
 
 /// A store of events: one directory, one writer.
@@ -57,6 +57,8 @@ pub use gate::{Gate, Permit};
 #[derive(Clone)]
 pub struct Store {
     core: Arc<Core>,
+    /// Of the application's handles; threads of our own have none.
+    _keeper: Option<Arc<Keeper>>,
 }
 
 impl Store {
@@ -258,8 +260,7 @@ impl Store {
     /// Whatever keeps the last accepted events from being durable, and
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) if something failed before.
     pub fn close(self) -> Result<(), Error> {
-        self.core.close_cache();
-        self.engine().close()
+        self.core.close()
     }
 }
 

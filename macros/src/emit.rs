@@ -15,6 +15,7 @@ struct Known<'a> {
     steps: Vec<&'a Path>,
     /// The variant it is read as, by its number.
     variant: usize,
+    is_former: bool,
     now: Option<&'a LitStr>,
 }
 
@@ -22,16 +23,16 @@ pub(crate) fn code(events: &Events) -> TokenStream {
     let (name, annals) = (&events.name, &events.annals);
     let known: Vec<Known<'_>> =
         events.kinds.iter().enumerate().flat_map(|(variant, kind)| all_known(variant, kind)).collect();
-    let table = known.iter().map(Known::entry);
+    let form = match events.form {
+        Form::Enum => quote!(__annals::Form::Enum),
+        Form::Unit => quote!(__annals::Form::Unit),
+        Form::Struct => quote!(__annals::Form::Struct),
+    };
+    let table = known.iter().map(|known| known.entry(&form));
     let (names, numbers): (Vec<&LitStr>, Vec<usize>) =
         known.iter().enumerate().map(|(number, known)| (known.kind, number)).unzip();
     let kind = by_variant(events, |kind| kind.kind.to_token_stream());
     let version = by_variant(events, |kind| kind.version.to_token_stream());
-    let form = match events.form {
-        Form::Enum => quote!(Enum),
-        Form::Unit => quote!(Unit),
-        Form::Struct => quote!(Struct),
-    };
     quote! {
         const _: () = {
             use #annals::__derive as __annals;
@@ -48,7 +49,7 @@ pub(crate) fn code(events: &Events) -> TokenStream {
                 }
 
                 fn encode(&self, out: &mut __annals::Vec<u8>) -> __annals::Result<(), __annals::Error> {
-                    __annals::encode(self, __annals::Form::#form, out)
+                    __annals::encode(self, #form, out)
                 }
             }
 
@@ -65,7 +66,7 @@ pub(crate) fn code(events: &Events) -> TokenStream {
                         #(#names => #numbers,)*
                         _ => return __annals::Err(__annals::unknown_kind::<Self>(event)),
                     };
-                    __annals::read(event, &<Self as __annals::DomainEvent>::KINDS[number], __annals::Form::#form)
+                    __annals::read(event, &<Self as __annals::DomainEvent>::KINDS[number])
                 }
             }
         };
@@ -88,6 +89,7 @@ fn all_known(variant: usize, kind: &Kind) -> Vec<Known<'_>> {
         version: kind.version,
         steps: kind.upcasters.iter().collect(),
         variant,
+        is_former: kind.is_former,
         now: None,
     };
     std::iter::once(own).chain(kind.aliases.iter().map(|alias| former(variant, kind, alias))).collect()
@@ -102,12 +104,14 @@ fn former<'a>(variant: usize, kind: &'a Kind, alias: &'a Alias) -> Known<'a> {
             (version, own.iter().chain(&kind.upcasters[usize::from(*to) - 1..]).collect())
         }
     };
-    Known { kind: &alias.kind, version, steps, variant, now: Some(&kind.kind) }
+    Known { kind: &alias.kind, version, steps, variant, is_former: kind.is_former, now: Some(&kind.kind) }
 }
 
 impl Known<'_> {
-    fn entry(&self) -> TokenStream {
+    fn entry(&self, form: &TokenStream) -> TokenStream {
         let (kind, version) = (self.kind, self.version);
+        let former = quote!(__annals::Form::FormerVariant);
+        let form = if self.is_former { &former } else { form };
         let variant = LitInt::new(&self.variant.to_string(), kind.span());
         let steps = self.steps.iter().map(|function| {
             let name = quote!(#function).to_string().replace(' ', "");
@@ -117,6 +121,6 @@ impl Known<'_> {
             Some(now) => quote!(__annals::Some(#now)),
             None => quote!(__annals::None),
         };
-        quote!(__annals::KnownKind::new(#kind, #version, #variant, #now, &[#(#steps),*]))
+        quote!(__annals::KnownKind::new(#kind, #version, #form, #variant, #now, &[#(#steps),*]))
     }
 }

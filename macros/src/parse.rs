@@ -33,6 +33,8 @@ pub(crate) struct Kind {
     pub(crate) variant: Option<Ident>,
     pub(crate) kind: LitStr,
     pub(crate) version: u16,
+    /// Of a variant that is not written any more.
+    pub(crate) is_former: bool,
     /// From version 1 to 2, from 2 to 3, and so on up to `version`.
     pub(crate) upcasters: Vec<Path>,
     pub(crate) aliases: Vec<Alias>,
@@ -143,9 +145,8 @@ fn of_enum(input: &DeriveInput, data: &DataEnum, said: &Said, problems: &mut Pro
     if data.variants.is_empty() {
         problems.add(Error::new(input.ident.span(), "an enum without variants has no events; add a variant"));
     }
-    if let Some(prefix) = &said.prefix {
-        problems.keep(names::check_prefix(prefix));
-    }
+    let prefix_is_bad =
+        said.prefix.as_ref().is_some_and(|prefix| problems.keep(names::check_prefix(prefix)).is_none());
     let mut kinds = Vec::new();
     let mut lacks_prefix = false;
     for variant in &data.variants {
@@ -161,6 +162,7 @@ fn of_enum(input: &DeriveInput, data: &DataEnum, said: &Said, problems: &mut Pro
         }
         let kind = match (&of_variant.kind, &said.prefix) {
             (Some(kind), _) => kind.clone(),
+            (None, Some(_)) if prefix_is_bad => continue,
             (None, Some(prefix)) => {
                 let name = names::snake_case(&variant.ident.unraw().to_string());
                 LitStr::new(&format!("{}.{name}", prefix.value()), variant.ident.span())
@@ -170,7 +172,9 @@ fn of_enum(input: &DeriveInput, data: &DataEnum, said: &Said, problems: &mut Pro
                 continue;
             }
         };
-        kinds.extend(of_variant.into_kind(Some(variant.ident.clone()), kind, problems));
+        let is_former = serde_words(&variant.attrs).iter().any(|word| word.is_ident("skip_serializing"));
+        let kind = of_variant.kind(Some(variant.ident.clone()), kind, problems);
+        kinds.extend(kind.map(|kind| Kind { is_former, ..kind }));
     }
     if lacks_prefix {
         let text = "the kinds of its events need a prefix that does not change when the type is renamed: write #[event(prefix = \"account\")] above the enum, or #[event(kind = \"account.opened\")] on every variant";
@@ -192,7 +196,7 @@ fn of_struct(input: &DeriveInput, said: &Said, problems: &mut Problems) -> Vec<K
         problems.add(Error::new(input.ident.span(), text));
         return Vec::new();
     };
-    said.into_kind(None, kind, problems).into_iter().collect()
+    said.kind(None, kind, problems).into_iter().collect()
 }
 
 impl Said {
@@ -226,7 +230,7 @@ impl Said {
     }
 
     /// Checks what was said of one kind.
-    fn into_kind(&self, variant: Option<Ident>, kind: LitStr, problems: &mut Problems) -> Option<Kind> {
+    fn kind(&self, variant: Option<Ident>, kind: LitStr, problems: &mut Problems) -> Option<Kind> {
         problems.keep(names::check("the kind", &kind));
         let version = problems.keep(self.version.as_ref().map_or(Ok(1), version))?;
         let upcasters = problems.keep(chain(&self.upcasters, version, &kind));
@@ -235,7 +239,7 @@ impl Said {
             problems.keep(alias.checked(version))
         });
         let aliases = aliases.collect();
-        Some(Kind { variant, kind, version, upcasters: upcasters?, aliases })
+        Some(Kind { variant, kind, version, is_former: false, upcasters: upcasters?, aliases })
     }
 }
 
@@ -273,10 +277,9 @@ impl SaidAlias {
     fn target(&self, to: &LitInt, version: u16) -> Result<u16, Error> {
         match version_number(to) {
             Ok(target) if (1..=version).contains(&target) => Ok(target),
-            _ => Err(Error::new(
-                to.span(),
-                format!("the new kind has the versions 1 to {version}; name one of them"),
-            )),
+            _ => {
+                Err(Error::new(to.span(), format!("the kind it becomes has {}; name one", old_ones(version))))
+            }
         }
     }
 }
@@ -297,6 +300,13 @@ fn version(number: &LitInt) -> Result<u16, Error> {
     }
 }
 
+fn old_ones(last: u16) -> String {
+    match last {
+        1 => "version 1 only".to_owned(),
+        last => format!("the versions 1 to {last}"),
+    }
+}
+
 /// The upcasters from version 1 up to `version`, if they are all there and no others.
 fn chain(said: &[(LitInt, LitStr)], version: u16, kind: &LitStr) -> Result<Vec<Path>, Error> {
     let mut functions: Vec<Option<Path>> = vec![None; usize::from(version) - 1];
@@ -309,8 +319,8 @@ fn chain(said: &[(LitInt, LitStr)], version: u16, kind: &LitStr) -> Result<Vec<P
                         .to_owned()
                 }
                 _ => format!(
-                    "an upcaster leads from an old version to the next: the old ones of version {version} are 1 to {}",
-                    version - 1
+                    "an upcaster leads from an old version to the next, and version {version} comes after {}",
+                    old_ones(version - 1)
                 ),
             };
             return Err(Error::new(from.span(), text));
@@ -327,9 +337,8 @@ fn chain(said: &[(LitInt, LitStr)], version: u16, kind: &LitStr) -> Result<Vec<P
     }
     if let Some(at) = functions.iter().position(Option::is_none) {
         let text = format!(
-            "{:?} is at version {version}, but nothing says how to read version {}: add upcast({} = \"path::to::function\"), a fn(annals::Value) -> Result<annals::Value, E>, or \"annals::Value::unchanged\" if the new shape reads the old one",
+            "nothing says how to read version {1} of {0:?}: add upcast({1} = \"path::to::function\"), a fn(annals::Value) -> Result<annals::Value, E>, or \"annals::Value::unchanged\" if the new shape reads the old one",
             kind.value(),
-            at + 1,
             at + 1
         );
         return Err(Error::new(kind.span(), text));

@@ -26,6 +26,8 @@ pub(crate) struct Draft {
     pub(super) scope: Option<String>,
     /// What was said before the first event.
     pub(super) common: Option<Box<Attributes>>,
+    /// The store's own event that stands before all others: what a reaction is told by.
+    pub(super) lead: Option<Box<NewEvent>>,
     pub(super) events: Vec<NewEvent>,
     /// The store's own, which stand behind all others: no index within the append counts them.
     pub(super) system: Vec<NewEvent>,
@@ -86,6 +88,7 @@ impl Draft {
             target: 0,
             scope: None,
             common: None,
+            lead: None,
             events: Vec::with_capacity(1),
             system: Vec::new(),
             bytes: Vec::with_capacity(COMMON_BYTES),
@@ -120,12 +123,17 @@ impl Draft {
 
     /// Every event, in the order in which they are written.
     pub(super) fn all(&self) -> impl Iterator<Item = &NewEvent> + Clone {
-        self.events.iter().chain(&self.system)
+        self.lead.as_deref().into_iter().chain(&self.events).chain(&self.system)
+    }
+
+    /// How many there are before the store's own at the end: what an index within the append may name.
+    pub(super) fn numbered(&self) -> usize {
+        usize::from(self.lead.is_some()) + self.events.len()
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> usize {
-        self.events.len() + self.system.len()
+        self.numbered() + self.system.len()
     }
 
     /// The target an entity is. Every target has one expectation, so an entity named again is the
@@ -210,8 +218,8 @@ impl Draft {
 
     fn check_cause(&self, event: &NewEvent) -> Result<(), Error> {
         match event.attributes().cause {
-            Some(Cause::InAppend(index)) if usize::from(index) >= self.events.len() => Err(Error::invalid(
-                format!("the cause is event {index} of an append that has {}", self.events.len()),
+            Some(Cause::InAppend(index)) if usize::from(index) >= self.numbered() => Err(Error::invalid(
+                format!("the cause is event {index} of an append that has {}", self.numbered()),
             )),
             _ => Ok(()),
         }

@@ -39,7 +39,7 @@ pub(crate) struct Entry {
 const RESERVED: &str = "$";
 
 impl Index {
-    /// At most `most` names that have events in the window; the store's own are left out.
+    /// At most `most` names that have events in the window; the store's own only to who asks for them.
     pub(crate) fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
         match wanted.label {
             Label::Entity => listed(&self.entities, wanted, window, most),
@@ -52,12 +52,13 @@ impl Index {
 
 fn listed<P: Postings>(names: &Names<P>, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
     let mut entries = Vec::new();
+    let hides = |name: &str| name.starts_with(RESERVED) && !wanted.prefix.starts_with(RESERVED);
     names.visit(&wanted.prefix, wanted.after.as_deref(), |name, postings| {
         if entries.len() == most {
             return ControlFlow::Break(());
         }
         let list = cut(postings.ordinals(), window);
-        if let (Some(first), Some(last), false) = (list.first(), list.last(), name.starts_with(RESERVED)) {
+        if let (Some(first), Some(last), false) = (list.first(), list.last(), hides(name)) {
             let events = u64::try_from(list.len()).expect("a length fits 64 bits");
             entries.push(Entry { name: name.to_owned(), events, first: *first, last: *last });
         }

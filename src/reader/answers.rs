@@ -36,11 +36,43 @@ pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) ->
 
 /// How many published events match.
 pub(crate) fn count(snapshot: &Snapshot, query: &Query) -> Result<u64, Error> {
-    let positions = snapshot.positions();
+    count_in(snapshot, query, Position::START, snapshot.head.position)
+}
+
+/// How many events match after one position and up to another.
+pub(crate) fn count_in(
+    snapshot: &Snapshot,
+    query: &Query,
+    after: Position,
+    up_to: Position,
+) -> Result<u64, Error> {
+    let positions = positions_in(snapshot, after, up_to);
     let own = own(snapshot, query, &positions)?;
     let counts =
         snapshot.segments.iter().map(|segment| segment.count(query, &own, &segment.clip(&positions)));
     Ok(counts.sum())
+}
+
+/// The first event that matches after one position and up to another.
+pub(crate) fn first_in(
+    snapshot: &Snapshot,
+    query: &Query,
+    after: Position,
+    up_to: Position,
+) -> Result<Option<Position>, Error> {
+    let positions = positions_in(snapshot, after, up_to);
+    let own = own(snapshot, query, &positions)?;
+    Ok(snapshot.segments.iter().find_map(|segment| {
+        let found = segment.matching(query, &own, &segment.clip(&positions), Way::Forward, 1);
+        Some(segment.position(found.first()?.ordinal).into())
+    }))
+}
+
+/// The positions after one and up to another that are published.
+fn positions_in(snapshot: &Snapshot, after: Position, up_to: Position) -> Range<u64> {
+    let published = snapshot.positions();
+    let start = published.start.max(after.get().saturating_add(1));
+    start..published.end.min(up_to.get().saturating_add(1)).max(start)
 }
 
 /// Whether any published event matches.

@@ -1,11 +1,16 @@
 //! What the handles of a store share: the engine, and what stands on it.
 //!
+//! A store is open as long as the application has a handle. Threads of our own upgrade a [`WeakStore`] for as long
+//! as they use it; what they hold then is the same store, but keeps nothing open: once the application's
+//! last handle is gone the store is closed, whoever is still at work.
 //! Row: store.
 
 use std::sync::{Arc, Weak};
 
 use crate::cache::{Cache, Owner};
 use crate::engine::Engine;
+use crate::error::Error;
+use crate::running::Running;
 use crate::turns::Turns;
 
 use super::Store;
@@ -16,6 +21,35 @@ pub(crate) struct Core {
     pub(crate) engine: Engine,
     pub(super) gates: Gates,
     turns: Turns,
+    /// The consumers that run in this process.
+    pub(crate) running: Arc<Running>,
+}
+
+impl Core {
+    /// Closes for all handles, and tells whoever runs.
+    pub(super) fn close(&self) -> Result<(), Error> {
+        self.close_cache();
+        let closed = self.engine.close();
+        self.running.end();
+        closed
+    }
+
+    /// Before the engine, which gives up the lock: then the cache is somebody else's.
+    fn close_cache(&self) {
+        // What cannot be made durable is not saved; closing the engine says why.
+        self.cache.close(|| drop(self.engine.sync()));
+    }
+}
+
+/// What the application's handles have in common: when it is dropped, the store is closed.
+pub(super) struct Keeper(Arc<Core>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.close_cache();
+        self.0.engine.abandon();
+        self.0.running.end();
+    }
 }
 
 /// A handle that keeps no store open.
@@ -23,9 +57,10 @@ pub(crate) struct Core {
 pub(crate) struct WeakStore(Weak<Core>);
 
 impl WeakStore {
-    /// The store, while it has other handles.
+    /// The store, if there is still anything of it; it may be closed. What this gives keeps it no longer open than the
+    /// application does.
     pub(crate) fn upgrade(&self) -> Option<Store> {
-        self.0.upgrade().map(|core| Store { core })
+        self.0.upgrade().map(|core| Store { core, _keeper: None })
     }
 }
 
@@ -37,7 +72,8 @@ impl Store {
         let owner = Owner { store_id: engine.store_id, history: 0 };
         let (disk, view) = (engine.disk.clone(), engine.view.clone());
         let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view);
-        Store { core: Arc::new(Core { cache, engine, gates, turns: Turns::default() }) }
+        let core = Arc::new(Core { cache, engine, gates, turns: Turns::default(), running: Arc::default() });
+        Store { _keeper: Some(Arc::new(Keeper(core.clone()))), core }
     }
 
     pub(crate) fn cache(&self) -> &Cache {
@@ -52,21 +88,11 @@ impl Store {
         &self.core.turns
     }
 
+    pub(crate) fn running(&self) -> &Arc<Running> {
+        &self.core.running
+    }
+
     pub(crate) fn downgrade(&self) -> WeakStore {
         WeakStore(Arc::downgrade(&self.core))
-    }
-}
-
-impl Core {
-    /// Before the engine, which gives up the lock: then the cache is somebody else's.
-    pub(super) fn close_cache(&self) {
-        // What cannot be made durable is not saved; closing the engine says why.
-        self.cache.close(|| drop(self.engine.sync()));
-    }
-}
-
-impl Drop for Core {
-    fn drop(&mut self) {
-        self.close_cache();
     }
 }

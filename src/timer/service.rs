@@ -198,7 +198,7 @@ fn fire(store: &Store, name: &str, entry: &Entry) -> Result<bool, Error> {
     })?;
     let plan: Set = set.decode()?;
     let (stream, expected) = (entity_of(name), Expected::Exact(entry.version));
-    let append = append_of(&plan.events).belonging(cause_of(store, &set)?, Some(set.correlation()));
+    let append = append_of(&plan.events).belonging(cause_of(&set), Some(set.correlation()));
     let append = plan
         .unless
         .into_iter()
@@ -227,10 +227,10 @@ fn fire(store: &Store, name: &str, entry: &Entry) -> Result<bool, Error> {
 }
 
 /// What brought a timer's setting about: what it names, or else the first event of the append that set it.
-fn cause_of(store: &Store, set: &RecordedEvent) -> Result<Option<Cause>, Error> {
+fn cause_of(set: &RecordedEvent) -> Option<Cause> {
     if set.cause().is_some() {
-        return Ok(set.cause());
+        return set.cause();
     }
-    let first = store.get(set.first_of_append())?.filter(|first| !is_system(first.entity()));
-    Ok(first.map(|first| Cause::Event(first.id())))
+    let first = set.first_of_append().filter(|first| !is_system(first.entity()));
+    first.map(|first| Cause::Event(first.id()))
 }

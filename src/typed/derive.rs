@@ -25,10 +25,12 @@ pub use crate::typed::DomainEvent;
 pub use crate::typed::known::{KnownKind, Step};
 
 /// How values of a type are written and read.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Form {
     /// The fields of the variant that the kind stands for.
     Enum,
+    /// The same, of a variant that is not written any more.
+    FormerVariant,
     /// A struct without fields.
     Unit,
     /// Whatever serde makes of it.
@@ -43,7 +45,7 @@ pub enum Form {
 #[inline]
 pub fn encode<E: EventData + Serialize>(event: &E, form: Form, out: &mut Vec<u8>) -> Result<(), Error> {
     let encoded = match form {
-        Form::Enum | Form::Unit => codec::encode_fields(event, out),
+        Form::Enum | Form::FormerVariant | Form::Unit => codec::encode_fields(event, out),
         Form::Struct => codec::encode(event, out),
     };
     encoded.map_err(|error| codec::does_not_encode(event.kind(), error))
@@ -55,24 +57,20 @@ pub fn encode<E: EventData + Serialize>(event: &E, form: Form, out: &mut Vec<u8>
 ///
 /// As [`DomainEvent::from_recorded`].
 #[inline]
-pub fn read<E: DeserializeOwned>(event: &RecordedEvent, known: &KnownKind, form: Form) -> Result<E, Error> {
+pub fn read<E: DeserializeOwned>(event: &RecordedEvent, known: &KnownKind) -> Result<E, Error> {
     let payload = event.payload()?;
     match known.steps_from(event.schema_version()) {
-        Some([]) => decode(payload, known, form).map_err(|error| mismatch::<E>(event, known, error)),
-        Some(steps) => decode(&upcasted(event, known, payload, steps)?, known, form)
+        Some([]) => decode(payload, known).map_err(|error| mismatch::<E>(event, known, error)),
+        Some(steps) => decode(&upcasted(event, known, payload, steps)?, known)
             .map_err(|error| mismatch::<E>(event, known, error)),
         None => Err(other_version::<E>(event, known)),
     }
 }
 
 #[inline]
-fn decode<E: DeserializeOwned>(
-    payload: &[u8],
-    known: &KnownKind,
-    form: Form,
-) -> Result<E, codec::DecodeError> {
-    match form {
-        Form::Enum => codec::decode_variant(payload, known.variant()),
+fn decode<E: DeserializeOwned>(payload: &[u8], known: &KnownKind) -> Result<E, codec::DecodeError> {
+    match known.form() {
+        Form::Enum | Form::FormerVariant => codec::decode_variant(payload, known.variant()),
         Form::Unit => codec::decode_unit(payload),
         Form::Struct => codec::decode(payload),
     }

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::codec::Value;
+use crate::typed::derive::Form;
 
 /// A kind of event that a [`DomainEvent`](crate::DomainEvent) reads: one of its own, or a former one.
 ///
@@ -33,6 +34,7 @@ use crate::codec::Value;
 pub struct KnownKind {
     name: &'static str,
     version: u16,
+    form: Form,
     variant: u32,
     now: Option<&'static str>,
     steps: &'static [Step],
@@ -55,11 +57,12 @@ impl KnownKind {
     pub const fn new(
         name: &'static str,
         version: u16,
+        form: Form,
         variant: u32,
         now: Option<&'static str>,
         steps: &'static [Step],
     ) -> KnownKind {
-        KnownKind { name, version, variant, now, steps }
+        KnownKind { name, version, form, variant, now, steps }
     }
 
     /// The kind, as it is stored.
@@ -80,14 +83,24 @@ impl KnownKind {
         self.now.unwrap_or(self.name)
     }
 
-    /// Whether no such events are written any more.
+    /// Whether no such events are written any more: it is an alias, or its variant has `#[serde(skip_serializing)]`.
     #[must_use]
     pub fn is_former(&self) -> bool {
-        self.now.is_some()
+        self.now.is_some() || matches!(self.form, Form::FormerVariant)
     }
 
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The number of the variant it is read as; 0 for a struct.
     pub(crate) fn variant(&self) -> u32 {
         self.variant
+    }
+
+    /// Of an event type that is an enum.
+    pub(crate) fn variant_of_enum(&self) -> Option<u32> {
+        matches!(self.form, Form::Enum | Form::FormerVariant).then_some(self.variant)
     }
 
     /// What an event that was stored with a version goes through; `None` if there is no such version.

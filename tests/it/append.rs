@@ -721,7 +721,7 @@ fn attributes_come_back_as_they_were_given() {
     assert_eq!((plain.occurred_at(), plain.cause(), tags(plain).len()), (None, None, 0));
     assert_eq!(plain.metadata::<u8>().unwrap(), None);
     assert_eq!(plain.correlation(), plain.id());
-    assert_eq!(kind_of(plain.decode::<String>()), ErrorKind::Invalid);
+    assert_eq!(kind_of(plain.decode::<String>()), ErrorKind::Undecodable);
     assert!(plain.decode::<String>().unwrap_err().to_string().contains("position 4"));
     assert!(first.chain() == third.chain() && third.chain() != plain.chain());
 }

@@ -5,10 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 
 use annals::{
-    DomainEvent, Error, ErrorKind, EventData, KnownKind, Query, Raw, RecordedEvent, Store, UndecodableReason,
-    Value,
+    DomainEvent, Error, ErrorKind, EventData, KnownKind, Raw, RecordedEvent, Store, UndecodableReason, Value,
 };
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::support::{Bytes, all, kind_of};
@@ -387,6 +385,10 @@ fn serde_can_do_what_it_can() {
     for event in &table {
         let recorded = recorded(event);
         assert_eq!(&recorded.to::<Shape>().unwrap(), event, "{:02x?}", recorded.payload());
+        // Nothing is lost on the way through an upcaster.
+        let value: Value = recorded.decode().unwrap();
+        let unchanged = old(event.kind(), 1, &value.unchanged().unwrap());
+        assert_eq!(&unchanged.to::<Shape>().unwrap(), event, "{:02x?}", unchanged.payload());
     }
 }
 
