@@ -204,7 +204,7 @@ impl Store {
         let Some(Folded { state, reached }) = self.cache().read(&Key::of_query(shape.name, role)) else {
             return Ok(None);
         };
-        let event = event_at(&snapshot, reached.position)?;
+        let event = event_at(&snapshot, reached.position).ok().flatten();
         if event.is_none_or(|event| event.chain() != reached.chain) {
             return Ok(None);
         }

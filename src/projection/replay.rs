@@ -289,8 +289,11 @@ impl Run {
     }
 }
 
+/// Where a state is kept, and the state.
+type Kept<P> = (Parted, Folded<Arc<P>>);
+
 /// The states that are kept of an entity, and where.
-fn kept<P: Projection>(store: &Store, entity: &str) -> Result<Vec<(Parted, Folded<Arc<P>>)>, Error> {
+fn kept<P: Projection>(store: &Store, entity: &str) -> Result<Vec<Kept<P>>, Error> {
     let (shape, snapshot) = (shape::<P>(), store.engine().snapshot()?);
     let memory = store.cache().memory().look(shape.of, entity).and_then(|known| known.folded.typed());
     let file = store.saved(&shape, entity, &snapshot);
