@@ -58,7 +58,18 @@ pub fn all() -> Vec<Cell> {
             unchanged,
             "the same entity; annals has the state in memory, batpak in a file"
         ),
-        cell!("load, one more event", Seconds, one_more, "the append is not counted"),
+        cell!(
+            "load, one more event",
+            Seconds,
+            one_more,
+            "the append is not counted, and did not wait for a sync"
+        ),
+        cell!(
+            "the same, after a sync",
+            Seconds,
+            one_more_synced,
+            "waiting for the disk leaves the processor's caches cold"
+        ),
         cell!(
             "reopened: first load",
             Seconds,
@@ -139,7 +150,15 @@ fn unchanged<P: Peer>(bench: &Bench) -> Result<f64, Failure> {
 }
 
 fn one_more<P: Peer>(bench: &Bench) -> Result<f64, Failure> {
-    bench.with_store(Opening::Cached, |store: &P| {
+    after_an_append::<P>(bench, Opening::CachedBuffered)
+}
+
+fn one_more_synced<P: Peer>(bench: &Bench) -> Result<f64, Failure> {
+    after_an_append::<P>(bench, Opening::Cached)
+}
+
+fn after_an_append<P: Peer>(bench: &Bench, opening: Opening) -> Result<f64, Failure> {
+    bench.with_store(opening, |store: &P| {
         store.fill("account:1", bench.events)?;
         let mut expected = store.balance("account:1")?;
         each(SINGLES, || {

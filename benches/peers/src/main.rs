@@ -63,10 +63,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         let wrong = || format!("{name} {value} makes no sense");
         match name.as_str() {
             "--rounds" => options.rounds = value.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?,
-            // One append of annals takes 65,535 events.
-            "--events" => {
-                options.events = value.parse().ok().filter(|n| (1..=65_535).contains(n)).ok_or_else(wrong)?;
-            }
+            "--events" => options.events = value.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?,
             "--only" => options.only = value,
             "--dir" => options.directory = value.into(),
             _ => return Err(format!("{name} is no option")),
@@ -126,11 +123,16 @@ fn measure(bench: &Bench, options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A ratio with two digits at least.
+fn times(ratio: f64) -> String {
+    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
+}
+
 impl Row<'_> {
     fn line(&self) -> String {
         let (unit, ours) = (self.cell.unit, median(self.ours.clone()));
         let theirs = self.cell.theirs.map(|_| median(self.theirs.clone()));
-        let ratio = theirs.map_or("-".to_owned(), |theirs| format!("{:.2}", unit.ratio(ours, theirs)));
+        let ratio = theirs.map_or("-".to_owned(), |theirs| times(unit.ratio(ours, theirs)));
         let theirs = theirs.map_or("-".to_owned(), |theirs| unit.show(theirs));
         format!("{:<28} {:>12} {:>12} {:>8}", self.cell.name, unit.show(ours), theirs, ratio)
     }

@@ -9,7 +9,7 @@ use annals::{
 use serde::{Deserialize, Serialize};
 
 use crate::measure::Failure;
-use crate::peer::{Audits, Opening, Pace, Peer};
+use crate::peer::{Audits, Opening, Pace, Peer, batches};
 
 #[derive(Serialize, Deserialize, DomainEvent)]
 #[event(prefix = "account")]
@@ -51,7 +51,7 @@ impl Peer for Annals {
         let builder = match opening {
             Opening::Uncached => builder.cache_memory_bytes(0).cache_disk_bytes(0),
             Opening::Cached | Opening::Synced => builder,
-            Opening::Buffered => {
+            Opening::Buffered | Opening::CachedBuffered => {
                 builder.durability(Durability::Buffered { flush_every: Duration::from_millis(100) })
             }
         };
@@ -63,11 +63,12 @@ impl Peer for Annals {
     }
 
     fn fill(&self, account: &str, events: u64) -> Result<(), Failure> {
-        let mut append = Append::to(account);
-        for cents in 0..events {
-            append = append.event(&AccountEvent::Deposited { cents });
+        for batch in batches(events) {
+            let deposits = batch.map(|cents| AccountEvent::Deposited { cents });
+            deposits
+                .fold(Append::to(account), |append, deposit| append.event(&deposit))
+                .commit(&self.store)?;
         }
-        append.commit(&self.store)?;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! What is done with each store: the same operations, on the same payload and state.
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::measure::Failure;
@@ -12,8 +13,10 @@ pub type Audits = Box<dyn FnMut() -> Result<(), Failure>>;
 pub enum Opening {
     /// States are folded from the log every time.
     Uncached,
-    /// With the crate's caches of states.
+    /// With the crate's caches of states; a single append is durable when it is acknowledged.
     Cached,
+    /// With the crate's caches of states; a single append is acknowledged before it is durable.
+    CachedBuffered,
     /// A single append is durable when it is acknowledged.
     Synced,
     /// A single append is acknowledged before it is durable.
@@ -48,4 +51,9 @@ pub trait Peer: Sized {
     fn stop(reactor: Self::Reactor) -> Result<(), Failure>;
     /// Sees the reactions that come from now on.
     fn audits(&self) -> Audits;
+}
+
+/// So many events in batches of 256, the largest that batpak takes.
+pub fn batches(events: u64) -> impl Iterator<Item = Range<u64>> {
+    (0..events).step_by(256).map(move |first| first..events.min(first + 256))
 }

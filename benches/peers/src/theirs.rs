@@ -19,10 +19,7 @@ use batpak::store::{
 use serde::{Deserialize, Serialize};
 
 use crate::measure::Failure;
-use crate::peer::{Audits, Opening, Pace, Peer};
-
-/// The most events of one of its batches.
-const BATCH: u64 = 256;
+use crate::peer::{Audits, Opening, Pace, Peer, batches};
 
 #[derive(Serialize, Deserialize, EventPayload)]
 #[batpak(category = 0xF, type_id = 1)]
@@ -99,18 +96,17 @@ impl Peer for Batpak {
     const DEFAULT: Opening = Opening::Buffered;
 
     fn open(directory: &Path, opening: Opening) -> Result<Batpak, Failure> {
-        let config = StoreConfig::new(directory);
+        let mut config = StoreConfig::new(directory);
         let mut options = AppendOptions::new();
+        if matches!(opening, Opening::Synced | Opening::Cached) {
+            config = config.with_sync_every_n_events(1).with_sync_mode(SyncMode::SyncData);
+            options = options.with_gate(DurabilityGate::new(WatermarkKind::Durable, Duration::from_secs(10)));
+        }
         let store = match opening {
-            Opening::Uncached | Opening::Buffered => Store::open(config)?,
-            Opening::Cached => {
+            Opening::Uncached | Opening::Synced | Opening::Buffered => Store::open(config)?,
+            Opening::Cached | Opening::CachedBuffered => {
                 let config = config.with_incremental_projection(true);
                 Store::open_with_native_cache(config, directory.with_extension("cache"))?
-            }
-            Opening::Synced => {
-                options =
-                    options.with_gate(DurabilityGate::new(WatermarkKind::Durable, Duration::from_secs(10)));
-                Store::open(config.with_sync_every_n_events(1).with_sync_mode(SyncMode::SyncData))?
             }
         };
         Ok(Batpak { store: Arc::new(store), options })
@@ -127,8 +123,7 @@ impl Peer for Batpak {
             let options = AppendOptions::new();
             BatchAppendItem::typed(account.clone(), &Deposited { cents }, options, CausationRef::None)
         };
-        for first in (0..events).step_by(usize::try_from(BATCH)?) {
-            let batch = first..events.min(first + BATCH);
+        for batch in batches(events) {
             self.store.append_batch(batch.map(item).collect::<Result<_, _>>()?)?;
         }
         Ok(())
