@@ -4,15 +4,35 @@
 //! server, no async runtime. An append that is acknowledged is durable.
 //!
 //! ```
-//! use annals::{Raw, Store};
+//! use annals::{DomainEvent, Meta, Projection, Store};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, DomainEvent)]
+//! #[event(prefix = "account")]
+//! enum AccountEvent {
+//!     Opened { owner: String },
+//!     Deposited { cents: u64 },
+//! }
+//!
+//! #[derive(Clone, Default, Serialize, Deserialize)]
+//! struct Account { cents: u64 }
+//!
+//! impl Projection for Account {
+//!     type Event = AccountEvent;
+//!     const NAME: &'static str = "account";
+//!
+//!     fn apply(&mut self, event: AccountEvent, _: &Meta<'_>) {
+//!         if let AccountEvent::Deposited { cents } = event {
+//!             self.cents += cents;
+//!         }
+//!     }
+//! }
 //!
 //! # let path = std::env::temp_dir().join(format!("annals-doc-tour-{}", std::process::id()));
 //! let store = Store::open(&path)?;
-//! store.append("account:alice", &Raw("account.opened", &"Alice"))?;
-//! store.append("account:alice", &Raw("account.deposited", &500))?;
-//! for event in store.stream("account:alice") {
-//!     println!("{:?}", event?);
-//! }
+//! store.append("account:alice", &AccountEvent::Opened { owner: "Alice".to_owned() })?;
+//! store.append("account:alice", &AccountEvent::Deposited { cents: 500 })?;
+//! assert_eq!(store.load::<Account>("account:alice")?.cents, 500);
 //! # store.close()?;
 //! # std::fs::remove_dir_all(path).unwrap();
 //! # Ok::<(), annals::Error>(())
@@ -21,8 +41,9 @@
 //! # The tour
 //!
 //! An **event** is addressed to an **entity** (`account:alice`), whose events are its **stream**, and
-//! to a **scope** that cuts across entities. It has a stable **kind** (`account.deposited`) and any
-//! serde value as its payload: [`Raw`].
+//! to a **scope** that cuts across entities. It has a stable **kind** (`account.deposited`). [`trait@DomainEvent`]
+//! makes an enum or a struct an event type, whose shape may change with the years; [`Raw`] appends any serde value under
+//! any kind, and the examples below do, because they are short.
 //!
 //! [`Store::append`] takes one event. [`Append`] takes several, for one entity or many, all or
 //! nothing, and says what must be true for them to go in:
@@ -93,6 +114,17 @@
 //! # Ok::<(), annals::Error>(())
 //! ```
 //!
+//! **State** is folded from events and cached, never stored: [`Store::load`] a [`Projection`] of an entity, [`Store::load_at`] as
+//! it was, with its [`Store::history`]; [`Store::project`] keeps the state of a query. An [`Aggregate`] also decides:
+//! [`Store::execute`] has it decide about a command, and [`Store::decide`] decides on the events of any query, wherever
+//! they are. A [`Gate`] judges every append and knows its caller; a [`Transition`] makes what comes in the wrong order a compile-time
+//! error.
+//!
+//! **Reacting.** [`Store::consumer`] is a subscription with a name, whose checkpoint is in the log; [`Store::react`] starts a
+//! [`Reactor`], whose reactions go in exactly once; [`Store::consumers`] says who is behind, stuck or halted, and why, and
+//! [`Store::consumer_control`] moves them. A [`Timer`] appends something later, unless something else comes first.
+//! [`mod@test`] tests all of these, crashes included.
+//!
 //! # Guarantees
 //!
 //! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the
@@ -115,7 +147,7 @@
 //!
 //! | files | what |
 //! |---|---|
-//! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` | words: plain values |
+//! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` `bell` | words: plain values; what threads of ours sleep on |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
 //! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
@@ -129,11 +161,13 @@
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
 //! | `housekeeper` `cache/` | jobs that wait; states folded before: in memory, and on disk |
-//! | `running` | which consumers run in this process, and how to wake them |
-//! | `store` | the facade |
-//! | `consumer/` | checkpoints: how far each named consumer is, and who may move it |
-//! | `reactor/` | threads that react: an event's outputs and its checkpoint in one append |
-//! | `projection/` | folding events into state |
+//! | `turns` `running` | who decides next where many do; which consumers run in this process, and how to wake them |
+//! | `store/` | the facade, and the gates before it |
+//! | `consumer/` `reactor/` | checkpoints: how far each named consumer is, and who may move it; threads that react |
+//! | `projection/` | folding events into state: now, in the past, twice to compare, of a query |
+//! | `timer/` | append this at a time, unless that has come |
+//! | `executed` `aggregate` `decide` `transition` | deciding about one entity, about a query, in an order that compiles |
+//! | `test/` | for the tests of those who build on annals |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]

@@ -282,8 +282,10 @@ impl Shared {
                 waiting.entry(unsaved.key()).or_insert(unsaved);
             }
         }
-        let ready: Vec<(Key, Unsaved)> =
-            waiting.extract_if(.., |_, unsaved| unsaved.folded.reached.position <= durable).collect();
+        let is_ready = |unsaved: &Unsaved| unsaved.folded.reached.position <= durable;
+        let all = std::mem::take(&mut *waiting).into_iter();
+        let (ready, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = all.partition(|(_, unsaved)| is_ready(unsaved));
+        *waiting = rest;
         drop(waiting);
         let mut batch = Vec::new();
         let mut bytes = 0;

@@ -33,6 +33,27 @@ impl Store {
     /// for what is kept where. A store closed and opened again finds what was saved in `cache/`, and reads only
     /// the events since.
     ///
+    /// ```
+    /// # use annals::{DomainEvent, Meta, Projection, Store};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, DomainEvent)]
+    /// # #[event(kind = "account.deposited")]
+    /// # struct Deposited { cents: u64 }
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # struct Account { cents: u64 }
+    /// # impl Projection for Account {
+    /// #     type Event = Deposited;
+    /// #     const NAME: &'static str = "account";
+    /// #     fn apply(&mut self, event: Deposited, _: &Meta<'_>) { self.cents += event.cents; }
+    /// # }
+    /// let store = Store::in_memory()?;
+    /// store.append("account:alice", &Deposited { cents: 500 })?;
+    /// store.append("account:alice", &Deposited { cents: 700 })?;
+    /// let alice = store.load::<Account>("account:alice")?;
+    /// assert_eq!((alice.cents, alice.version().get()), (1200, 2));
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// Those of reading, and whatever keeps an event from being folded: one that does not decode, a kind that the projection
@@ -46,6 +67,33 @@ impl Store {
     }
 
     /// The state of an entity, as new as asked for.
+    ///
+    /// ```
+    /// # use annals::{DomainEvent, Meta, Projection, Store};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, DomainEvent)]
+    /// # #[event(kind = "account.deposited")]
+    /// # struct Deposited { cents: u64 }
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # struct Account { cents: u64 }
+    /// # impl Projection for Account {
+    /// #     type Event = Deposited;
+    /// #     const NAME: &'static str = "account";
+    /// #     fn apply(&mut self, event: Deposited, _: &Meta<'_>) { self.cents += event.cents; }
+    /// # }
+    /// use annals::Freshness;
+    /// use std::time::Duration;
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.append("account:alice", &Deposited { cents: 500 })?;
+    /// store.load::<Account>("account:alice")?;
+    /// store.append("account:alice", &Deposited { cents: 700 })?;
+    /// // Good enough for a screen that is drawn ten times a second.
+    /// let stale = Freshness::MaxStale(Duration::from_secs(60));
+    /// assert_eq!(store.load_with::<Account>("account:alice", stale)?.cents, 500);
+    /// assert_eq!(store.load_with::<Account>("account:alice", Freshness::Consistent)?.cents, 1200);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -129,6 +129,31 @@ impl Store {
     /// If the projection's [`REVISION`](Projection::REVISION) or the query is another one than what was saved, everything is folded anew beside the saved
     /// state, which is shown meanwhile if it still decodes.
     ///
+    /// ```
+    /// # use annals::{DomainEvent, Meta, Projection, Store};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, DomainEvent)]
+    /// # #[event(kind = "account.deposited")]
+    /// # struct Deposited { cents: u64 }
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # struct Account { cents: u64 }
+    /// # impl Projection for Account {
+    /// #     type Event = Deposited;
+    /// #     const NAME: &'static str = "account";
+    /// #     fn apply(&mut self, event: Deposited, _: &Meta<'_>) { self.cents += event.cents; }
+    /// # }
+    /// use annals::Query;
+    /// use std::time::Duration;
+    ///
+    /// let store = Store::in_memory()?;
+    /// let total = store.project::<Account>(Query::entity_prefix("account:"))?;
+    /// store.append("account:alice", &Deposited { cents: 500 })?;
+    /// let receipt = store.append("account:bob", &Deposited { cents: 700 })?;
+    /// assert!(total.wait_for(receipt.position(), Duration::from_secs(10))?);
+    /// assert_eq!(total.state().cents, 1200);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a projection of this name runs already;
@@ -179,7 +204,7 @@ impl Store {
         let Some(Folded { state, reached }) = self.cache().read(&Key::of_query(shape.name, role)) else {
             return Ok(None);
         };
-        let event = event_at(&snapshot, reached.position)?;
+        let event = event_at(&snapshot, reached.position).ok().flatten();
         if event.is_none_or(|event| event.chain() != reached.chain) {
             return Ok(None);
         }

@@ -39,33 +39,27 @@ impl Store {
     /// It begins at a state that is kept from before that point, if there is one, and else at the first event.
     ///
     /// ```
-    /// # use annals::{DomainEvent, Error, Meta, Projection, Raw, RecordedEvent, Store};
+    /// # use annals::{DomainEvent, Meta, Projection, Store};
     /// # use serde::{Deserialize, Serialize};
-    /// # struct Deposited(u64);
-    /// # impl annals::EventData for Deposited {
-    /// #     fn kind(&self) -> &str { "deposited" }
-    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { Raw("deposited", &self.0).encode(out) }
-    /// # }
-    /// # impl DomainEvent for Deposited {
-    /// #     fn knows(kind: &str) -> bool { kind == "deposited" }
-    /// #     fn from_recorded(event: &RecordedEvent) -> Result<Self, Error> { event.decode().map(Deposited) }
-    /// # }
+    /// # #[derive(Serialize, Deserialize, DomainEvent)]
+    /// # #[event(kind = "account.deposited")]
+    /// # struct Deposited { cents: u64 }
     /// # #[derive(Clone, Default, Serialize, Deserialize)]
     /// # struct Account { cents: u64 }
     /// # impl Projection for Account {
     /// #     type Event = Deposited;
     /// #     const NAME: &'static str = "account";
-    /// #     fn apply(&mut self, Deposited(cents): Deposited, _: &Meta<'_>) { self.cents += cents; }
+    /// #     fn apply(&mut self, event: Deposited, _: &Meta<'_>) { self.cents += event.cents; }
     /// # }
     /// use annals::{At, Version};
     ///
     /// let store = Store::in_memory()?;
     /// for cents in [500, 700, 900] {
-    ///     store.append("account:alice", &Deposited(cents))?;
+    ///     store.append("account:alice", &Deposited { cents })?;
     /// }
     /// let before = store.load_at::<Account>("account:alice", At::Version(Version::from(2)))?;
     /// assert_eq!(before.cents, 1200);
-    /// # Ok::<(), Error>(())
+    /// # Ok::<(), annals::Error>(())
     /// ```
     ///
     /// # Errors
@@ -90,6 +84,31 @@ impl Store {
 
     /// The state of an entity after each of its events, oldest first, with the event.
     ///
+    /// ```
+    /// # use annals::{DomainEvent, Meta, Projection, Store};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, DomainEvent)]
+    /// # #[event(kind = "account.deposited")]
+    /// # struct Deposited { cents: u64 }
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # struct Account { cents: u64 }
+    /// # impl Projection for Account {
+    /// #     type Event = Deposited;
+    /// #     const NAME: &'static str = "account";
+    /// #     fn apply(&mut self, event: Deposited, _: &Meta<'_>) { self.cents += event.cents; }
+    /// # }
+    /// let store = Store::in_memory()?;
+    /// for cents in [500, 700, 900] {
+    ///     store.append("account:alice", &Deposited { cents })?;
+    /// }
+    /// let cents: Vec<u64> = store
+    ///     .history::<Account>("account:alice")
+    ///     .map(|moment| Ok(moment?.cents))
+    ///     .collect::<Result<_, annals::Error>>()?;
+    /// assert_eq!(cents, [500, 1200, 2100]);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
     /// # Panics
     ///
     /// While it is iterated, if the projection's own code does.
@@ -102,31 +121,25 @@ impl Store {
     /// Folds once from the first event and asks after each, so it need not stay so once it holds. Costs the events up to that one.
     ///
     /// ```
-    /// # use annals::{DomainEvent, Error, Meta, Projection, Raw, RecordedEvent, Store};
+    /// # use annals::{DomainEvent, Meta, Projection, Store};
     /// # use serde::{Deserialize, Serialize};
-    /// # struct Deposited(u64);
-    /// # impl annals::EventData for Deposited {
-    /// #     fn kind(&self) -> &str { "deposited" }
-    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { Raw("deposited", &self.0).encode(out) }
-    /// # }
-    /// # impl DomainEvent for Deposited {
-    /// #     fn knows(kind: &str) -> bool { kind == "deposited" }
-    /// #     fn from_recorded(event: &RecordedEvent) -> Result<Self, Error> { event.decode().map(Deposited) }
-    /// # }
+    /// # #[derive(Serialize, Deserialize, DomainEvent)]
+    /// # #[event(kind = "account.deposited")]
+    /// # struct Deposited { cents: u64 }
     /// # #[derive(Clone, Default, Serialize, Deserialize)]
     /// # struct Account { cents: u64 }
     /// # impl Projection for Account {
     /// #     type Event = Deposited;
     /// #     const NAME: &'static str = "account";
-    /// #     fn apply(&mut self, Deposited(cents): Deposited, _: &Meta<'_>) { self.cents += cents; }
+    /// #     fn apply(&mut self, event: Deposited, _: &Meta<'_>) { self.cents += event.cents; }
     /// # }
     /// let store = Store::in_memory()?;
     /// for cents in [500, 700, 900] {
-    ///     store.append("account:alice", &Deposited(cents))?;
+    ///     store.append("account:alice", &Deposited { cents })?;
     /// }
     /// let rich = store.bisect::<Account>("account:alice", |account| account.cents >= 1000)?;
     /// assert_eq!(rich.unwrap().version().get(), 2);
-    /// # Ok::<(), Error>(())
+    /// # Ok::<(), annals::Error>(())
     /// ```
     ///
     /// # Errors

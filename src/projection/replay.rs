@@ -34,6 +34,27 @@ impl Store {
     ///
     /// States are compared as serde shows them; in which order a `HashMap` gives its entries makes no difference, but that of a `HashSet`
     /// does: take a `BTreeSet`.
+    ///
+    /// ```
+    /// # use annals::{DomainEvent, Meta, Projection, Store};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize, DomainEvent)]
+    /// # #[event(kind = "account.deposited")]
+    /// # struct Deposited { cents: u64 }
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # struct Account { cents: u64 }
+    /// # impl Projection for Account {
+    /// #     type Event = Deposited;
+    /// #     const NAME: &'static str = "account";
+    /// #     fn apply(&mut self, event: Deposited, _: &Meta<'_>) { self.cents += event.cents; }
+    /// # }
+    /// let store = Store::in_memory()?;
+    /// store.append("account:alice", &Deposited { cents: 500 })?;
+    /// let report = store.replay_check::<Account>().run()?;
+    /// assert!(report.is_clean(), "{report}");
+    /// assert_eq!((report.entities, report.events), (1, 1));
+    /// # Ok::<(), annals::Error>(())
+    /// ```
     pub fn replay_check<P: Projection>(&self) -> ReplayCheck<P> {
         ReplayCheck { store: self.clone(), asked: Asked::All, tell: None, projection: PhantomData }
     }
@@ -268,8 +289,11 @@ impl Run {
     }
 }
 
+/// Where a state is kept, and the state.
+type Kept<P> = (Parted, Folded<Arc<P>>);
+
 /// The states that are kept of an entity, and where.
-fn kept<P: Projection>(store: &Store, entity: &str) -> Result<Vec<(Parted, Folded<Arc<P>>)>, Error> {
+fn kept<P: Projection>(store: &Store, entity: &str) -> Result<Vec<Kept<P>>, Error> {
     let (shape, snapshot) = (shape::<P>(), store.engine().snapshot()?);
     let memory = store.cache().memory().look(shape.of, entity).and_then(|known| known.folded.typed());
     let file = store.saved(&shape, entity, &snapshot);

@@ -7,7 +7,6 @@ use crate::coordinate::Coordinate;
 use crate::error::Error;
 use crate::event::EventData;
 use crate::store::Store;
-use crate::version::Expected;
 
 /// What one event brings about: handed to a [`Reactor`](crate::Reactor) together with the event.
 ///
@@ -81,13 +80,6 @@ impl<'a> Reaction<'a> {
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
-    }
-
-    /// Adds an event of the store's own.
-    #[allow(dead_code, reason = "timers are written on it")]
-    pub(crate) fn system_event<E: EventData>(&mut self, entity: &str, expected: Expected, event: &E) {
-        let output = self.output.take().unwrap_or_else(Append::empty);
-        self.output = Some(output.system_event(entity, expected, event));
     }
 
     /// What was collected, if anything was.

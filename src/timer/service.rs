@@ -32,12 +32,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Before a full disk or a full queue is tried again.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// The thread that fires timers. Dropping the handle stops it, as [`Timers::stop`] does.
-#[must_use = "timers stop when this is dropped"]
+/// The thread that fires timers. Dropping this stops nothing: the thread goes on until the store is closed.
 pub struct Timers {
     bell: Arc<Bell>,
     is_stopped: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<(), Error>>>,
+    thread: JoinHandle<Result<(), Error>>,
 }
 
 impl Store {
@@ -60,7 +59,7 @@ impl Store {
         };
         let thread = std::thread::Builder::new().name("annals-timers".to_owned()).spawn(|| runner.run());
         let thread = thread.map_err(|error| Error::io("cannot start", "the timers' thread", error))?;
-        Ok(Timers { bell, is_stopped, thread: Some(thread) })
+        Ok(Timers { bell, is_stopped, thread })
     }
 
     /// Fires the timers that are due, on this thread, and says how many fired.
@@ -91,7 +90,7 @@ impl Timers {
     /// Whether the thread still fires timers: it does until it is stopped, the store is closed, or it failed.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+        !self.thread.is_finished()
     }
 
     /// Stops the thread and waits for it. A timer that is firing is fired first.
@@ -100,28 +99,16 @@ impl Timers {
     ///
     /// What it had stopped for by itself, if it was not the end of the store:
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt).
-    pub fn stop(mut self) -> Result<(), Error> {
-        self.join()
-    }
-
-    fn join(&mut self) -> Result<(), Error> {
+    pub fn stop(self) -> Result<(), Error> {
         self.is_stopped.store(true, Ordering::Release);
         self.bell.ring();
-        match self.thread.take() {
-            // A thread cannot join itself: a gate that runs on it may hold the handle.
-            Some(thread) if thread.thread().id() != std::thread::current().id() => {
-                thread.join().unwrap_or_else(|_| Err(Error::invalid("a gate panicked while a timer fired")))
-            }
-            _ => Ok(()),
+        // A thread cannot join itself: a gate that runs on it may hold this.
+        if self.thread.thread().id() == std::thread::current().id() {
+            return Ok(());
         }
-    }
-}
-
-impl Drop for Timers {
-    fn drop(&mut self) {
-        if let Err(error) = self.join() {
-            tracing::error!(%error, "the timers had stopped; stop() would have returned this");
-        }
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::invalid("the timers' thread panicked; run timers again")))
     }
 }
 
