@@ -25,6 +25,8 @@ pub struct Bench {
     pub stores: Counter<u32>,
 }
 
+/// A value, and how long it took.
+type Timed<T> = Result<(T, Duration), Failure>;
 type Measure = fn(&Bench) -> Result<f64, Failure>;
 
 /// One line of the table.
@@ -190,10 +192,7 @@ fn reopen<P: Peer>(bench: &Bench) -> Result<f64, Failure> {
 }
 
 /// Has `load` load account 1 from the cache on disk, of a store that took the given time to open.
-fn reopened<P: Peer>(
-    bench: &Bench,
-    load: fn(&P, Duration) -> Result<(u64, Duration), Failure>,
-) -> Result<f64, Failure> {
+fn reopened<P: Peer>(bench: &Bench, load: fn(&P, Duration) -> Timed<u64>) -> Result<f64, Failure> {
     bench.in_directory(|directory| {
         let store = P::open(directory, Opening::Cached)?;
         for account in ["account:1", "account:2"] {
