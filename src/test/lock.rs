@@ -34,9 +34,9 @@ use shape::Described;
 /// #[event(prefix = "account")]
 /// enum AccountEvent { Opened { owner: String }, Deposited { cents: u64 } }
 ///
-/// #[test]
+/// // A #[test], with all event types of the crate.
 /// fn stored_events_stay_readable() {
-///     annals::test::events_lock!(AccountEvent); // all event types of the crate
+///     annals::test::events_lock!(AccountEvent);
 /// }
 /// ```
 ///

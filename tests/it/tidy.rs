@@ -307,6 +307,10 @@ fn a_file_uses_only_what_stands_above_it() {
         for (path, line) in paths(&source.tokens) {
             let Some(used) = path.strip_prefix("crate::") else { continue };
             let used = used.split("::").next().unwrap();
+            // A macro stands in the root, wherever it was written.
+            if used.starts_with("__") {
+                continue;
+            }
             uses += 1;
             if used != source.module() && row(used).is_none_or(|used| used >= own) {
                 wrong.push(format!("src/{}:{line} uses {path}", source.path));
