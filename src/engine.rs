@@ -226,10 +226,12 @@ impl Engine {
         self.readable().map(|view| view.snapshot())
     }
 
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.queue.is_closed() { Err(Error::closed()) } else { Ok(()) }
+    }
+
     pub(crate) fn readable(&self) -> Result<Arc<View>, Error> {
-        if self.queue.is_closed() {
-            return Err(Error::closed());
-        }
+        self.check_open()?;
         if let Some(follower) = &self.follower {
             follower.refresh()?;
         }

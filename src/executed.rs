@@ -10,7 +10,7 @@ use crate::projection::Loaded;
 use crate::receipt::Appended;
 
 /// What a decision came to, and the state after it. Derefs to the state.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Executed<S> {
     pub(crate) outcome: Outcome,
     pub(crate) receipt: Option<Appended>,
@@ -66,6 +66,17 @@ impl<S> Deref for Executed<S> {
 
     fn deref(&self) -> &S {
         &self.state
+    }
+}
+
+/// Without the state, which need not be printable.
+impl<S> fmt::Debug for Executed<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executed")
+            .field("outcome", &self.outcome)
+            .field("receipt", &self.receipt)
+            .field("conflicts", &self.conflicts)
+            .finish_non_exhaustive()
     }
 }
 

@@ -246,11 +246,18 @@ impl Live {
 /// Somebody who moves a checkpoint; when it is dropped, the runner goes on from wherever that is now.
 pub(crate) struct Mover(Arc<Live>);
 
+impl Mover {
+    /// It was moved to another position.
+    pub(crate) fn moved(&self) {
+        self.0.state.lock().is_stale = true;
+    }
+}
+
 impl Drop for Mover {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.movers -= 1;
-        (state.is_moved, state.is_stale) = (true, true);
+        state.is_moved = true;
         drop(state);
         self.0.ring();
         self.0.running.progress();

@@ -96,7 +96,6 @@ pub trait Transition<From: EntityState>: EventData {
 }
 
 /// An entity that is known to be in a state, at a version of its stream. Applying an event uses it up.
-#[must_use = "the next event is applied to it"]
 pub struct InState<S> {
     address: Coordinate,
     version: Version,

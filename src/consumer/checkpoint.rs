@@ -58,7 +58,7 @@ impl Checkpoint {
     pub(crate) fn take(store: &Store, name: &str, query: &Query) -> Result<Checkpoint, Error> {
         let entity = standing::entity_of(name)?;
         let claim = store.running().claim(name).ok_or_else(|| taken(name))?;
-        let Last { version, standing, .. } = standing::last(store, &entity)?;
+        let Last { version, standing } = standing::last(store, &entity)?;
         standing::check(store, name, &standing)?;
         let mut checkpoint = Checkpoint {
             name: name.to_owned(),
@@ -199,24 +199,22 @@ impl Checkpoint {
         error.conflict().is_some_and(|conflict| conflict.entity == self.entity)
     }
 
-    /// Looks where the stream stands now.
+    /// Looks what was added to the stream meanwhile, and goes along.
     pub(crate) fn look_again(&mut self, store: &Store) -> Result<Found, Error> {
-        let Last { version, kind, standing } = standing::last(store, &self.entity)?;
-        if version == self.version {
-            self.begin(store)?;
-            return Ok(Found::Same);
+        let mut found = Found::Same;
+        for event in store.stream(&self.entity).versions(self.version.get() + 1..) {
+            let event = event?;
+            let standing: Standing = event.decode()?;
+            match event.kind() {
+                standing::ACKED | standing::REACTED => return Ok(Found::Other),
+                standing::SKIPPED => self.handled = self.handled.max(standing.position),
+                kind if standing::moves(kind) => (self.handled, self.unwritten) = (standing.position, 0),
+                _ => {}
+            }
+            (self.version, self.standing, found) = (event.version(), standing, Found::Moved);
         }
-        if kind == standing::ACKED || kind == standing::REACTED {
-            return Ok(Found::Other);
-        }
-        if kind == standing::SKIPPED {
-            self.handled = self.handled.max(standing.position);
-        } else if standing.position != self.standing.position {
-            (self.handled, self.unwritten) = (standing.position, 0);
-        }
-        (self.version, self.standing) = (version, standing);
         self.begin(store)?;
-        Ok(Found::Moved)
+        Ok(found)
     }
 
     fn begin(&self, store: &Store) -> Result<(), Error> {

@@ -154,7 +154,7 @@ impl ConsumerControl {
     fn record(&self, kind: &str, next: impl Fn(&Last) -> Result<Standing, Error>) -> Result<(), Error> {
         let entity = standing::entity_of(&self.name)?;
         // It would win every time: its next append is under way when we have read the last one.
-        let _held_back = self.store.running().find(&self.name).map(|live| live.mover());
+        let runner = self.store.running().find(&self.name).map(|live| live.mover());
         let mut tries = 0;
         loop {
             let last = standing::last(&self.store, &entity)?;
@@ -167,7 +167,12 @@ impl ConsumerControl {
             tries += 1;
             match append.durability(Durability::Synced).commit(&self.store) {
                 Err(error) if error.conflict().is_some() && tries < TRIES => {}
-                done => return done.map(drop),
+                done => {
+                    if done.is_ok() && standing::moves(kind) {
+                        runner.iter().for_each(|runner| runner.moved());
+                    }
+                    return done.map(drop);
+                }
             }
         }
     }

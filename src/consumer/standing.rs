@@ -36,6 +36,11 @@ pub(crate) const REWOUND: &str = "$consumer.rewound";
 /// It was set back to the beginning.
 pub(crate) const RESET: &str = "$consumer.reset";
 
+/// Whether such an event says that the consumer is to go on elsewhere.
+pub(super) fn moves(kind: &str) -> bool {
+    [SKIPPED, REWOUND, RESET].contains(&kind)
+}
+
 /// The longest name of a consumer, in bytes: what `entity_bytes_max` leaves of its default is more.
 const NAME_BYTES_MAX: usize = 255;
 /// What is kept of a reason, in bytes.
@@ -113,7 +118,6 @@ impl From<&HaltRecord> for Halt {
 pub(crate) struct Last {
     /// Of the stream; [`Version::EMPTY`] if there is none.
     pub(crate) version: Version,
-    pub(crate) kind: String,
     pub(crate) standing: Standing,
 }
 
@@ -145,9 +149,7 @@ pub(crate) fn entity_of(name: &str) -> Result<String, Error> {
 pub(crate) fn last(store: &Store, entity: &str) -> Result<Last, Error> {
     match store.last(Query::entity(entity))? {
         None => Ok(Last::default()),
-        Some(event) => {
-            Ok(Last { version: event.version(), kind: event.kind().to_owned(), standing: event.decode()? })
-        }
+        Some(event) => Ok(Last { version: event.version(), standing: event.decode()? }),
     }
 }
 

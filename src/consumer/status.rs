@@ -125,7 +125,7 @@ impl Store {
         let entity = standing::entity_of(name)?;
         let deadline = Instant::now().checked_add(timeout);
         if let Some(before) = position.get().checked_sub(1)
-            && !self.engine().view.wait(Reach::Durable, before.into(), deadline)
+            && !self.engine().view.wait(Reach::Published, before.into(), deadline)
         {
             return Ok(false);
         }
@@ -166,7 +166,7 @@ fn snapshot(engine: &Engine) -> Result<Snapshot, Error> {
 pub(crate) fn status(store: &Store, name: &str) -> Result<ConsumerStatus, Error> {
     let entity = standing::entity_of(name)?;
     let live = store.running().find(name);
-    let Last { version, standing, .. } = standing::last(store, &entity)?;
+    let Last { version, standing } = standing::last(store, &entity)?;
     if version == Version::EMPTY {
         return Err(Error::invalid(format!("there is no consumer {name}")));
     }

@@ -61,6 +61,7 @@ impl Store {
         if let (Freshness::MaxStale(most), Some(Known { folded, looked_at, .. })) = (freshness, &known)
             && looked_at.elapsed() <= most
         {
+            self.engine().check_open()?;
             self.cache().count(Source::Memory);
             return Ok(loaded(folded.clone()));
         }

@@ -3,6 +3,7 @@
 //! An event's outputs and the checkpoint behind it are one append (`run.rs`), so a crash leaves both or neither.
 //! Row: app.
 
+mod lanes;
 mod partitioned;
 mod reaction;
 mod retry;
@@ -17,6 +18,8 @@ use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
 
+use lanes::Lanes;
+use partitioned::Partitioned;
 pub use reaction::Reaction;
 pub use retry::Retry;
 use run::Run;
@@ -25,6 +28,9 @@ pub use worker::{StopReason, Worker};
 
 /// What a handler fails with: any error.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What handles the events of a partitioned consumer.
+type Handler = dyn Fn(&RecordedEvent) -> Result<(), Failure> + Send + Sync;
 
 /// Turns an event into what it brings about; every closure with this signature is one.
 ///
@@ -94,6 +100,51 @@ impl Store {
     /// As [`Store::consumer`]; [`ErrorKind::Io`](crate::ErrorKind::Io) if there is no thread to be had.
     pub fn react(&self, name: &str, query: Query, reactor: impl Reactor) -> Result<Worker, Error> {
         self.worker(name, query).react(reactor)
+    }
+
+    /// Starts a consumer under a name that handles events on several threads: those of one entity on one thread, in
+    /// order of position; those of different entities side by side.
+    ///
+    /// One checkpoint lies before the first event that is not handled. So events come at least once: after a crash,
+    /// a halt or a stop, up to 4,096 that were handled behind it come again. A handler that fails or
+    /// panics is called again ([`Retry`]) while the other threads go on; in the end the consumer is halted at that event, durably, once
+    /// everything before it was handled.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    /// use annals::{Query, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let total = Arc::new(AtomicU64::new(0));
+    /// let sum = total.clone();
+    /// store.consume_partitioned("totals", Query::all(), 4, move |deposited| {
+    ///     sum.fetch_add(deposited.decode::<u64>()?, Relaxed);
+    ///     Ok(())
+    /// })?;
+    /// for account in 0..10 {
+    ///     store.append(format!("account:{account}"), &Raw("account.deposited", &account))?;
+    /// }
+    /// assert!(store.wait_for("totals", store.head()?.position(), Duration::from_secs(10))?);
+    /// assert_eq!(total.load(Relaxed), 45);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::react`].
+    pub fn consume_partitioned(
+        &self,
+        name: &str,
+        query: Query,
+        threads: usize,
+        handler: impl Fn(&RecordedEvent) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<Worker, Error> {
+        self.worker(name, query).consume_partitioned(threads, handler)
     }
 
     /// Says how a reactor or a partitioned consumer of this name is to work, before it is started.
@@ -213,6 +264,29 @@ impl WorkerBuilder {
         let live = checkpoint.live().clone();
         let run = Run::new(&self.store, checkpoint, feed, reactor, self.options, outcome.clone());
         start(&self.store, &self.name, &live, outcome, run, Run::run)
+    }
+
+    /// Starts a partitioned consumer; 0 threads are taken for 1. Of what is set here only [`WorkerBuilder::only_new`]
+    /// and [`WorkerBuilder::retry`] concern it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::react`].
+    pub fn consume_partitioned(
+        self,
+        threads: usize,
+        handler: impl Fn(&RecordedEvent) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Result<Worker, Error> {
+        let (checkpoint, feed) = self.begin()?;
+        let outcome = Arc::<Outcome>::default();
+        let live = checkpoint.live().clone();
+        let retry = self.options.retry;
+        let lanes = Lanes::start(&self.name, threads.max(1), retry, &live, &outcome, handler)?;
+        let work = Partitioned::new(&self.store, checkpoint, feed, lanes, outcome.clone());
+        start(&self.store, &self.name, &live, outcome, work, Partitioned::run)
     }
 
     fn begin(&self) -> Result<(Checkpoint, Feed), Error> {

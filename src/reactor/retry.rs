@@ -45,7 +45,7 @@ impl Retry {
 }
 
 /// Other appends were first so often, one after the other; then it counts as a failure.
-const CONFLICTS_MAX: u32 = 100;
+const CONFLICTS_MAX: u32 = 20;
 /// Up to so many conflicts it is tried again at once: one is what others doing their work looks like.
 const CONFLICTS_AT_ONCE: u32 = 3;
 /// The longest time between attempts that conflicts, or a full disk or queue, are the reason for.
@@ -90,6 +90,11 @@ impl Attempts {
         let attempts = self.of(at);
         attempts.refusals = attempts.refusals.saturating_add(1);
         (attempts.refusals, PATIENCE.backoff(attempts.refusals))
+    }
+
+    /// Nothing went wrong.
+    pub(super) fn is_clear(&self) -> bool {
+        self.failures == 0 && self.conflicts == 0 && self.refusals == 0
     }
 
     /// An event went through, or somebody decided what becomes of it.

@@ -55,7 +55,8 @@ enum Settled {
     Back,
 }
 
-/// Why a reactor did not handle an event.
+/// Why a handler did not handle an event.
+#[derive(Debug)]
 pub(super) struct Failed {
     pub(super) reason: String,
     pub(super) panicked: bool,
@@ -224,7 +225,9 @@ impl<R: Reactor> Run<R> {
             return noted.or_else(|error| self.store_said(&error));
         }
         self.in_flight.push_back(handled);
-        while self.in_flight.len() >= self.options.in_flight_max {
+        // What has met with trouble goes alone, so that others need not be repeated with it.
+        let max = if self.attempts.is_clear() { self.options.in_flight_max } else { 1 };
+        while self.in_flight.len() >= max {
             if self.settle()? == Settled::Back {
                 break;
             }

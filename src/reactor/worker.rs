@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::consumer::{self, ConsumerStatus, Halt};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::running::{Call, Live};
 use crate::store::{Store, WeakStore};
 use crate::version::Position;
@@ -132,7 +132,6 @@ impl From<Halt> for StopReason {
 
 /// What a store's error means to whoever works on it; `None` if it is not the end.
 pub(super) fn end_by(error: &Error) -> Option<StopReason> {
-    use crate::error::ErrorKind;
     match error.kind() {
         ErrorKind::Closed => Some(StopReason::StoreClosed),
         _ if error.is_retryable() => None,
@@ -216,7 +215,13 @@ pub(super) fn start<W: Send + 'static>(
     let told = outcome.clone();
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         told.enter();
-        let reason = run(&mut work);
+        let reason = catch_unwind(AssertUnwindSafe(|| run(&mut work))).unwrap_or_else(|_| {
+            // Handlers are called where their panics are caught, so this would be a bug of annals.
+            StopReason::StoreFailed(Error::new(
+                ErrorKind::CommitUnknown,
+                "the thread of the consumer panicked",
+            ))
+        });
         // What it drops may be a handler of somebody's.
         if catch_unwind(AssertUnwindSafe(|| drop(work))).is_err() {
             tracing::error!("a handler panicked when it was dropped");

@@ -55,7 +55,6 @@ use super::difference;
 ///     .then_state(&Account { cents: 300 });
 /// Given::<Account>::nothing().when(&Withdraw { cents: 200 }).then_error(&TooLittle { cents: 0 });
 /// ```
-#[must_use = "nothing is tested until something is asked"]
 pub struct Given<P> {
     store: Store,
     state: Loaded<P>,
@@ -66,6 +65,7 @@ const ENTITY: &str = "test:1";
 
 impl<P: Projection> Given<P> {
     /// Nothing happened before.
+    #[must_use = "nothing is tested until something is asked"]
     pub fn nothing() -> Given<P> {
         Given::events(&[])
     }
@@ -75,6 +75,7 @@ impl<P: Projection> Given<P> {
     /// # Panics
     ///
     /// If an event does not encode, or the projection does not fold what it encoded to.
+    #[must_use = "nothing is tested until something is asked"]
     pub fn events(events: &[P::Event]) -> Given<P> {
         let store = store();
         append(&store, events);
@@ -108,6 +109,7 @@ where
     A::Error: Debug,
 {
     /// Something is asked of the aggregate.
+    #[must_use = "nothing is tested until the outcome is looked at"]
     pub fn when(self, command: &A::Command) -> Decided<A> {
         let outcome = self.state.decide(command);
         Decided { given: self, outcome }
@@ -115,7 +117,6 @@ where
 }
 
 /// What an aggregate decided.
-#[must_use = "nothing is tested until the outcome is looked at"]
 pub struct Decided<A: Aggregate> {
     given: Given<A>,
     outcome: Result<Vec<A::Event>, A::Error>,

@@ -1,6 +1,7 @@
 //! For the tests of those who build on annals: given, when, then, and crashes on demand.
 //!
 //! - [`Given`] tests aggregates and projections: these events were there, this is asked, that is decided.
+//! - [`GivenReactor`] tests reactors: this event came, that was appended.
 //! - [`Crash`] runs your code on a simulated disk, stops it after every single operation of the
 //!   disk, opens the store again, and lets you look whether your promise still holds.
 //! - [`events_lock!`](crate::test::events_lock) fails a test when the shape of stored events changes and their version does not.
@@ -19,11 +20,13 @@ mod crash;
 mod difference;
 mod given;
 mod lock;
+mod reacted;
 
 pub use clock::{Clock, store};
 pub use crash::{Crash, CrashReport, Said};
 pub use given::{Decided, Given};
 pub use lock::{Additions, EventsLock};
+pub use reacted::{GivenReactor, Reacted};
 
 #[doc(inline)]
 pub use crate::__events_lock as events_lock;

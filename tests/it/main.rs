@@ -5,14 +5,17 @@ mod sim_spy; // a simulated disk that is watched
 mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
 mod support; // the scenario language, payloads, seeded random numbers, the tally
 
+mod account; // an account to decide about, for those that follow
 mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod close; // close and drop in every order, handles, tickets
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
+mod consumers; // consumers: acknowledgements, moves, states, waiting; partitions
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
 mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
 mod corrupt_forged; // right checksums over wrong fields; several breaks; damage under an open store
 mod crash; // crash after every operation of the simulated disk, nested crashes in recovery
+mod decide; // aggregates and boundaries: conflicts, keys, turns, mischief in the middle of a decision
 mod diagnostics; // counters, lags, descriptions, metrics
 mod durability; // synced and buffered, sync, the clock, heads
 mod fault; // every operation fails once or from then on; short writes; full disks
@@ -20,21 +23,30 @@ mod fault_space; // the disk is full, and writes are short, at every byte
 mod follow; // subscriptions: where they begin, what they find; notifications: groups and losses
 mod follow_end; // every end of following; who is woken; wakers that panic, close, are replaced
 mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
+mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
+mod kit; // annals::test: what it says when a promise does not hold
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names
 mod racing; // a writer comes while a read-only open is looking
+mod reactors; // reactors: outputs, failures and halts, moves, cycles, the end of the store
+mod reactors_crash; // an order system of two reactors, stopped at every operation of the disk
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
+mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
+mod retry_storm; // commands with keys over a disk that dies again and again
 mod salvage; // what is left of a damaged store
 mod state; // loading states: the same as folding from the first event
+mod state_disk; // states in cache/: found again, never believed; flips, crashes, budgets
+mod state_past; // states as they were, differences, checking by replay
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
 mod timers; // set, fired, cancelled, failed; once, whoever runs them and whatever stops
+mod transitions; // entities in states: chains, restarts, what only the log can say
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod ui; // what does not compile

@@ -82,7 +82,17 @@ const DOORS: [(&str, &[&str]); 19] = [
     ("getrandom", &["disk/os.rs"]),
     ("crc32c", &["format/mod.rs"]),
     ("rmp_serde", &["codec/mod.rs", "codec/fields.rs", "codec/value.rs"]),
-    ("flume", &["queue.rs", "writer.rs", "notification/channel.rs", "reader/ahead.rs", "housekeeper.rs"]),
+    (
+        "flume",
+        &[
+            "queue.rs",
+            "writer.rs",
+            "notification/channel.rs",
+            "reader/ahead.rs",
+            "housekeeper.rs",
+            "reactor/lanes.rs",
+        ],
+    ),
     ("metrics", &["counters/facade.rs"]),
     ("oneshot", &["queue.rs", "writer/waiting.rs", "ticket.rs", "engine.rs"]),
     (
@@ -92,6 +102,7 @@ const DOORS: [(&str, &[&str]); 19] = [
             "follower.rs",
             "reader/ahead.rs",
             "reactor/worker.rs",
+            "reactor/lanes.rs",
             "timer/service.rs",
             "housekeeper.rs",
             "projection/model.rs",

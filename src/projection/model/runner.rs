@@ -90,11 +90,11 @@ impl Signal {
     }
 
     pub(super) fn ask_stop(&self) {
-        self.ask(|asked| drop(asked.stop.get_or_insert(Phase::Stopped)));
+        self.ask(|asked| asked.stop = asked.stop.take().or(Some(Phase::Stopped)));
     }
 
     pub(super) fn ask_close(&self) {
-        self.ask(|asked| drop(asked.stop.get_or_insert(Phase::Closed)));
+        self.ask(|asked| asked.stop = asked.stop.take().or(Some(Phase::Closed)));
     }
 
     fn ask(&self, what: impl FnOnce(&mut Asked)) {
