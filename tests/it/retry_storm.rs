@@ -126,7 +126,8 @@ fn every_key_is_applied_once() {
         if alive.into_inner() < THREADS {
             kills += 1;
             let trace = disk.trace();
-            let mode = random.pick(&[CrashMode::Keep, CrashMode::Drop, CrashMode::Torn(random.next())]);
+            let torn = CrashMode::Torn(random.next());
+            let mode = random.pick(&[CrashMode::Keep, CrashMode::Drop, torn]);
             disk = trace.image(trace.len(), mode);
         } else {
             disk.heal();
