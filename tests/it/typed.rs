@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 
 use annals::{
-    DomainEvent, Error, ErrorKind, EventData, KnownKind, Raw, RecordedEvent, Store, UndecodableReason, Value,
+    DomainEvent, Error, ErrorKind, EventData, KnownKind, Query, Raw, RecordedEvent, Store, UndecodableReason,
+    Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -570,6 +571,17 @@ fn what_cannot_be_read_says_why_and_what_to_do() {
         let has_source = matches!(reason, Upcaster) || what.contains("fit") || what.contains("MessagePack");
         assert_eq!(std::error::Error::source(&error).is_some(), has_source, "{what}");
     }
+}
+
+/// Of an event that was erased, kind and version are still known; whether the bytes would fit is not.
+#[test]
+fn what_was_erased_is_erased_and_not_undecodable() {
+    let store = Store::on(crate::golden::erased_disk()).open_read_only().unwrap();
+    let event = all(store.read(Query::all())).remove(0);
+    assert_eq!(event.kind(), "account.opened");
+    let error = event.to::<AccountEvent>().unwrap_err();
+    assert_eq!((error.kind(), error.undecodable()), (ErrorKind::Erased, None));
+    assert_eq!(kind_of(event.to::<CustomerEvent>()), ErrorKind::Undecodable);
 }
 
 /// An upcaster runs on the thread that reads; the store has no part in it.
