@@ -21,8 +21,8 @@
 //! # The tour
 //!
 //! An **event** is addressed to an **entity** (`account:alice`), whose events are its **stream**, and
-//! to a **scope** that cuts across entities. It has a stable **kind** (`account.deposited`) and any
-//! serde value as its payload: [`Raw`].
+//! to a **scope** that cuts across entities. It has a stable **kind** (`account.deposited`) and a
+//! payload: any serde value by hand ([`Raw`]), or an event type of yours ([`trait@DomainEvent`], a derive).
 //!
 //! [`Store::append`] takes one event. [`Append`] takes several, for one entity or many, all or
 //! nothing, and says what must be true for them to go in:
