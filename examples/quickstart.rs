@@ -1,16 +1,43 @@
-//! The first program: append two events, read the stream back.
+//! The first program: what happened to an account, and how it stands.
 //!
-//! Run it twice: the second run shows the events of the first as well.
+//! Run it twice: the second run goes on with the account of the first.
 
-use annals::{Error, Raw, Store};
+use annals::{DomainEvent, Error, Meta, Projection, Store};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, DomainEvent)]
+#[event(prefix = "account")]
+enum AccountEvent {
+    Opened { owner: String }, // stored as account.opened
+    Deposited { cents: u64 }, // account.deposited
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Account {
+    owner: String,
+    cents: u64,
+}
+
+impl Projection for Account {
+    type Event = AccountEvent;
+    const NAME: &'static str = "account";
+
+    fn apply(&mut self, event: AccountEvent, _: &Meta<'_>) {
+        match event {
+            AccountEvent::Opened { owner } => self.owner = owner,
+            AccountEvent::Deposited { cents } => self.cents += cents,
+        }
+    }
+}
 
 fn main() -> Result<(), Error> {
     let store = Store::open(std::env::temp_dir().join("annals-quickstart"))?;
-    store.append("account:alice", &Raw("account.opened", &"Alice"))?;
-    store.append("account:alice", &Raw("account.deposited", &500))?;
-    for event in store.stream("account:alice") {
-        let event = event?;
-        println!("{} {} {}", event.version(), event.kind(), event.id());
+    if store.version("account:alice")?.get() == 0 {
+        store.append("account:alice", &AccountEvent::Opened { owner: "Alice".to_owned() })?;
     }
-    store.close()
+    store.append("account:alice", &AccountEvent::Deposited { cents: 500 })?;
+
+    let alice = store.load::<Account>("account:alice")?;
+    println!("{} has {} cents, after {} events", alice.owner, alice.cents, alice.version());
+    Ok(())
 }

@@ -139,11 +139,12 @@ impl<E: fmt::Display> fmt::Display for Refused<E> {
     }
 }
 
-/// Stands for the error inside it, and has that one's source.
-impl<E: std::error::Error> std::error::Error for Refused<E> {
+/// Whatever the domain's errors are, if they can be read: a text will do. So what refuses for reasons of its own has no
+/// source to give.
+impl<E: fmt::Debug + fmt::Display> std::error::Error for Refused<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Refused::Domain(error) => error.source(),
+            Refused::Domain(_) => None,
             Refused::Store(error) => error.source(),
         }
     }

@@ -276,7 +276,7 @@ fn check_streams(random: &mut Random, index: &Index, events: &[Known]) {
 }
 
 #[test]
-fn names_of_the_store_are_not_listed() {
+fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
     let (segment, mut index) = (segment(), Index::new(144));
     let known = |entity, tags| Known {
         entity,
@@ -300,9 +300,10 @@ fn names_of_the_store_are_not_listed() {
     let table = [
         (Label::Entity, "", 9, &[("#first", 1), ("b", 1)][..]),
         (Label::Entity, "", 1, &[("#first", 1)]),
-        (Label::Entity, "$", 9, &[]),
+        (Label::Entity, "$", 9, &[("$consumer/a", 1)]),
         (Label::Scope, "", 9, &[]),
-        (Label::Kind, "$kind", 9, &[]),
+        (Label::Kind, "", 9, &[]),
+        (Label::Kind, "$kind", 9, &[("$kind", 3)]),
         (Label::Tag, "", 9, &[("%last", 1), ("a", 2)]),
     ];
     for (label, prefix, most, right) in table {
