@@ -8,10 +8,10 @@ use crate::append::{Append, Keyed};
 use crate::coordinate::Coordinate;
 use crate::error::{Error, ErrorKind};
 use crate::executed::{Executed, Outcome, Refused};
-use crate::projection::{Loaded, Projection, fold};
-use crate::query::Query;
+use crate::projection::{At, Loaded, Projection, fold};
 use crate::receipt::Appended;
 use crate::store::Store;
+use crate::version::Version;
 
 /// A projection of one entity that decides: state and command in, events or a refusal out.
 ///
@@ -167,7 +167,7 @@ impl Store {
                 Ok(receipt) if receipt.replayed() => {
                     return Ok(self.already_applied(entity, receipt, conflicts)?);
                 }
-                Ok(receipt) => return Ok(self.applied(&before, entity, receipt, conflicts)?),
+                Ok(receipt) => return Ok(self.applied(before, entity, receipt, conflicts)?),
                 Err(error) if error.kind() == ErrorKind::Conflict => attempt.again(error)?,
                 // Somebody was quicker with the same command, and decided on another state.
                 Err(error) if error.kind() == ErrorKind::KeyReused => {
@@ -209,33 +209,39 @@ impl Store {
 
     fn applied<A: Aggregate>(
         &self,
-        before: &Loaded<A>,
+        before: Loaded<A>,
         entity: &str,
         receipt: Appended,
         conflicts: u32,
     ) -> Result<Executed<A>, Error> {
-        let state = self.load_up_to(before, entity, &receipt).map_err(|error| stateless(&receipt, error))?;
+        // The decided events stand last.
+        let state = self.load_after(before, entity, receipt.version());
+        let state = state.map_err(|error| stateless(&receipt, error))?;
         Ok(Executed { outcome: Outcome::Applied, receipt: Some(receipt), conflicts, state })
     }
 
-    /// The state after an append of its own, and before whatever came then.
-    fn load_up_to<A: Aggregate>(
+    /// The state at a version that was just appended, and not at a later one.
+    fn load_after<A: Aggregate>(
         &self,
-        before: &Loaded<A>,
+        before: Loaded<A>,
         entity: &str,
-        receipt: &Appended,
+        version: Version,
     ) -> Result<Loaded<A>, Error> {
-        let now = self.load::<A>(entity)?;
-        if now.position() <= receipt.position() {
-            return Ok(now);
+        if self.version(entity)? == version {
+            // While nobody else holds the state, the cache need not copy it.
+            drop(before);
+            let now = self.load::<A>(entity)?;
+            return if now.version() == version {
+                Ok(now)
+            } else {
+                self.load_at(entity, At::Version(version))
+            };
         }
-        let (mut state, mut version, mut position) = (A::clone(before), before.version(), before.position());
-        let mut own = self.read(Query::entity(entity));
-        own.again(before.position(), receipt.position());
-        for event in own {
+        let (mut state, mut position) = (A::clone(&before), before.position());
+        for event in self.stream(entity).versions(before.version().get() + 1..=version.get()) {
             let event = event?;
             fold(&mut state, &event)?;
-            (version, position) = (event.version(), event.position());
+            position = event.position();
         }
         Ok(Loaded::new(state, version, position))
     }

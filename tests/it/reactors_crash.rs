@@ -17,6 +17,7 @@ use crate::support::FOREVER;
 
 static IMAGES: Tally =
     Tally::new("crash images of reactors", "exactly 1 reaction per cause, 0 lost, 0 doubled");
+static ACKNOWLEDGED: Tally = Tally::new("crash images of a consumer", "0 acknowledged unhandled");
 static REACTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// How the reactors run.
@@ -229,4 +230,65 @@ fn each_cause_has_exactly_one_reaction() {
     let reactions = REACTIONS.load(Ordering::Relaxed);
     assert!(reactions > images, "only {reactions} reactions on {images} images");
     IMAGES.add("reactors_crash::each_cause_has_exactly_one_reaction", images, started);
+}
+
+/// A consumer never comes back behind what it had not handled, nor before what it had made durable.
+#[test]
+fn an_acknowledgement_never_runs_ahead() {
+    let started = Instant::now();
+    let mut images = 0;
+    for n in 0..3 * heavy() {
+        let seed = seed().wrapping_mul(1_000_003).wrapping_add(500_000 + n);
+        let mut rng = Rng::new(seed);
+        let disk = SimDisk::new(seed);
+        let shape = Shape::any(&mut rng);
+        let store = shape.builder(disk.clone(), &Gate::default()).open().unwrap();
+        let mut consumer = store.consumer("mails", Query::all()).unwrap();
+        for order in 0..20 {
+            place(order).commit(&store).unwrap();
+            if rng.once_in(3) {
+                store.sync().unwrap();
+            }
+            while let Some(event) = consumer.try_next().unwrap() {
+                Note::Answered(event.position().get()).put(&disk);
+                consumer.ack(event.position()).unwrap();
+                if rng.once_in(4) {
+                    consumer.flush().unwrap();
+                    store.sync().unwrap();
+                    Note::Durable(event.position().get()).put(&disk);
+                }
+            }
+            if rng.once_in(8) {
+                drop(consumer);
+                consumer = store.consumer("mails", Query::all()).unwrap();
+            }
+        }
+        drop((consumer, store));
+        let trace = disk.trace();
+        for point in 0..=trace.len() {
+            let (mut handled, mut durable) = (0, 0);
+            for note in trace.notes_before(point).map(Note::read) {
+                match note {
+                    Note::Answered(position) => handled = handled.max(position),
+                    Note::Durable(position) => durable = durable.max(position),
+                }
+            }
+            for mode in [CrashMode::Keep, CrashMode::Drop, CrashMode::Torn(0)] {
+                let store = shape.builder(trace.image(point, mode), &Gate::default()).open().unwrap();
+                let mut consumer = store.consumer("mails", Query::all()).unwrap();
+                let position = consumer.position().get();
+                let place = format!("seed {seed}, point {point} of {}, {mode:?}", trace.len());
+                let unhandled = store.read(Query::all()).after(handled.into()).next();
+                let unhandled = unhandled.map_or(u64::MAX, |event| event.unwrap().position().get());
+                assert!(position < unhandled, "{place}: at {position}, {unhandled} was not handled");
+                assert!(position >= durable, "{place}: at {position}, which was durable up to {durable}");
+                store.sync().unwrap();
+                let next = consumer.try_next().unwrap().map(|event| event.position());
+                let expected = store.read(Query::all()).after(position.into()).next();
+                assert_eq!(next, expected.map(|event| event.unwrap().position()), "{place}");
+                images += 1;
+            }
+        }
+    }
+    ACKNOWLEDGED.add("reactors_crash::an_acknowledgement_never_runs_ahead", images, started);
 }

@@ -96,7 +96,7 @@ fn dead(error: &Error) {
 
 #[test]
 fn every_key_is_applied_once() {
-    let commands: u64 = std::env::var("ANNALS_STORM").map_or(6_000, |count| count.parse().unwrap());
+    let commands: u64 = std::env::var("ANNALS_STORM").map_or(10_000, |count| count.parse().unwrap());
     let mut random = Random::for_test("every_key_is_applied_once");
     let share = |thread: u64| commands * thread / THREADS;
     let mut clients: Vec<Client> = (0..THREADS)
@@ -112,7 +112,7 @@ fn every_key_is_applied_once() {
     let (started, mut disk, mut kills) = (Instant::now(), SimDisk::new(random.next()), 0);
     while clients.iter().any(|client| client.next < client.end) {
         let store = open(&disk);
-        disk.fail_from(random.below(commands / 20 + 2), Fault::Error(std::io::ErrorKind::Other));
+        disk.fail_from(random.below(2_000 + commands / 10), Fault::Error(std::io::ErrorKind::Other));
         let alive = AtomicU64::new(0);
         thread::scope(|scope| {
             for client in &mut clients {

@@ -507,3 +507,24 @@ fn licences_are_understood() {
         assert!(!is_allowed(refused), "{refused}");
     }
 }
+
+/// What README shows compiles and runs: each block of Rust is a part of an example, but for indentation.
+#[test]
+fn what_readme_shows_is_part_of_an_example() {
+    let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
+    let examples: Vec<Vec<String>> = fs::read_dir(root().join("examples"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| lines(&fs::read_to_string(path).unwrap()))
+        .collect();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let blocks: Vec<&str> =
+        readme.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() > 4, "README has {} blocks of Rust", blocks.len());
+    for block in blocks {
+        let block = lines(block);
+        let is_part = |example: &Vec<String>| example.windows(block.len()).any(|part| part == block);
+        assert!(examples.iter().any(is_part), "no example has\n{}", block.join("\n"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Learn aggregates: state, commands, decisions; retries with a key; a transfer over two accounts; the past.
+
+use annals::{
+    Aggregate, Append, At, DomainEvent, Error, Meta, Outcome, Projection, Query, Refused, Store, Version,
+};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, DomainEvent)]
+#[event(prefix = "account")]
+enum AccountEvent {
+    Deposited { cents: u64 },
+    Withdrawn { cents: u64 },
+}
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Account {
+    cents: u64,
+}
+
+impl Projection for Account {
+    type Event = AccountEvent;
+    const NAME: &'static str = "account";
+
+    fn apply(&mut self, event: AccountEvent, _: &Meta<'_>) {
+        match event {
+            AccountEvent::Deposited { cents } => self.cents += cents,
+            AccountEvent::Withdrawn { cents } => self.cents -= cents,
+        }
+    }
+}
+
+enum Command {
+    Deposit(u64),
+    Withdraw(u64),
+}
+
+#[derive(Debug, PartialEq)]
+struct NotEnough {
+    missing: u64,
+}
+
+impl Aggregate for Account {
+    type Command = Command;
+    type Error = NotEnough;
+
+    fn decide(&self, command: &Command) -> Result<Vec<AccountEvent>, NotEnough> {
+        match *command {
+            Command::Deposit(cents) => Ok(vec![AccountEvent::Deposited { cents }]),
+            Command::Withdraw(cents) if cents <= self.cents => Ok(vec![AccountEvent::Withdrawn { cents }]),
+            Command::Withdraw(cents) => Err(NotEnough { missing: cents - self.cents }),
+        }
+    }
+}
+
+/// Only the account that is drawn on decides, so only its stream must not move meanwhile.
+fn transfer(
+    store: &Store,
+    from: &str,
+    to: &str,
+    cents: u64,
+    key: &str,
+) -> Result<Outcome, Refused<NotEnough>> {
+    let done = store.decide_once(key, Query::entity(from), |account: &Account| {
+        let withdrawn = account.decide(&Command::Withdraw(cents))?;
+        let append = withdrawn.iter().fold(Append::to(from), Append::event);
+        Ok::<_, NotEnough>(append.and_to(to).event(&AccountEvent::Deposited { cents }))
+    })?;
+    Ok(done.outcome())
+}
+
+fn main() -> Result<(), Error> {
+    let directory = std::env::temp_dir().join(format!("annals-bank-{}", std::process::id()));
+    let store = Store::open(&directory)?;
+
+    let alice = store.execute::<Account>("account:alice", &Command::Deposit(500)).unwrap();
+    assert_eq!((alice.outcome(), alice.cents), (Outcome::Applied, 500));
+    let refused = store.execute::<Account>("account:alice", &Command::Withdraw(700)).unwrap_err();
+    assert_eq!(refused.domain(), Some(&NotEnough { missing: 200 }));
+
+    // A request that is sent twice is applied once.
+    for outcome in [Outcome::Applied, Outcome::AlreadyApplied] {
+        let withdraw = Command::Withdraw(100);
+        let done =
+            store.execute_with::<Account>("account:alice", &withdraw, |append| append.key("req-17")).unwrap();
+        assert_eq!((done.outcome(), done.cents), (outcome, 400));
+    }
+
+    // Two accounts in one append: both, or neither.
+    assert_eq!(transfer(&store, "account:alice", "account:bob", 150, "t-1").unwrap(), Outcome::Applied);
+    assert_eq!(
+        transfer(&store, "account:alice", "account:bob", 150, "t-1").unwrap(),
+        Outcome::AlreadyApplied
+    );
+    assert!(transfer(&store, "account:alice", "account:bob", 5_000, "t-2").is_err());
+
+    // The past: how it stood after two events, and when it first fell below 300.
+    assert_eq!(store.load_at::<Account>("account:alice", At::Version(Version::from(2)))?.cents, 400);
+    let fell = store.bisect::<Account>("account:alice", |account| account.cents < 300)?;
+    assert_eq!(fell.expect("it did").version().get(), 3);
+
+    let (alice, bob) = (store.load::<Account>("account:alice")?, store.load::<Account>("account:bob")?);
+    println!("alice has {} cents, bob {}", alice.cents, bob.cents);
+    assert_eq!((alice.cents, bob.cents), (250, 150));
+    store.close()?;
+    std::fs::remove_dir_all(directory).unwrap();
+    Ok(())
+}
