@@ -41,14 +41,9 @@
 //! # The tour
 //!
 //! An **event** is addressed to an **entity** (`account:alice`), whose events are its **stream**, and
-<<<<<<< HEAD
 //! to a **scope** that cuts across entities. It has a stable **kind** (`account.deposited`). [`trait@DomainEvent`]
 //! makes an enum or a struct an event type, whose shape may change with the years; [`Raw`] appends any serde value under
 //! any kind, and the examples below do, because they are short.
-=======
-//! to a **scope** that cuts across entities. It has a stable **kind** (`account.deposited`) and a
-//! payload: any serde value by hand ([`Raw`]), or an event type of yours ([`trait@DomainEvent`], a derive).
->>>>>>> wt-typed
 //!
 //! [`Store::append`] takes one event. [`Append`] takes several, for one entity or many, all or
 //! nothing, and says what must be true for them to go in:

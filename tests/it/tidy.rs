@@ -318,11 +318,7 @@ fn a_file_uses_only_what_stands_above_it() {
         for (path, line) in paths(&source.tokens) {
             let Some(used) = path.strip_prefix("crate::") else { continue };
             let used = used.split("::").next().unwrap();
-<<<<<<< HEAD
             // A macro stands at the crate's root wherever it was written.
-=======
-            // A macro stands in the root, wherever it was written.
->>>>>>> wt-typed
             if used.starts_with("__") {
                 continue;
             }
