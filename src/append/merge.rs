@@ -50,6 +50,9 @@ impl Draft {
         if let Some(conditions) = other.conditions {
             self.conditions.get_or_insert_default().all.extend(conditions.all);
         }
+        if let Some(for_gates) = other.for_gates {
+            self.for_gates.get_or_insert_default().and(*for_gates);
+        }
         Ok(())
     }
 

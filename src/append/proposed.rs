@@ -28,6 +28,14 @@ pub(super) struct ForGates {
     bypass: Option<String>,
 }
 
+impl ForGates {
+    /// What another append says that becomes one with this. The first reason to pass by counts for all of it.
+    pub(super) fn and(&mut self, other: ForGates) {
+        self.contexts.extend(other.contexts);
+        self.bypass = self.bypass.take().or(other.bypass);
+    }
+}
+
 /// The kind of the event that tells of it when gates were not asked.
 pub(crate) const BYPASSED: &str = "$gate.bypassed";
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use annals::disk::{MemDisk, SimDisk};
 use annals::{
-    Append, AppendCondition, Cause, ConsumerState, Durability, ErrorKind, Expected, Query, Raw, Reaction,
-    Reactor, RecordedEvent, Retry, StopReason, Store, Worker,
+    Append, AppendCondition, Cause, ConsumerState, Denial, Durability, ErrorKind, Expected, Permit, Proposed,
+    Query, Raw, Reaction, Reactor, RecordedEvent, Retry, StopReason, Store, Worker,
 };
 
 use crate::support::{Behind, FOREVER, GatedDisk, all, eventually, kind_of, positions, within};
@@ -338,6 +338,47 @@ fn an_output_whose_condition_never_holds_halts() {
             assert!(error.contains("condition does not hold"), "{error}");
         }
         other => panic!("{other:?}"),
+    }
+}
+
+// What an output says to gates is said of the reaction; the checkpoint is nobody's to deny.
+#[test]
+fn gates_judge_outputs() {
+    fn clerk(proposed: &Proposed<'_>, _: &Store) -> Result<Permit, Denial> {
+        let is_payment = proposed.events().any(|event| event.kind() == "payment.requested");
+        match proposed.context::<&str>() {
+            None if is_payment => Err(Denial::new("nobody has signed this")),
+            _ => Ok(Permit::always()),
+        }
+    }
+    for bypasses in [false, true] {
+        let store = Store::on(MemDisk::new()).gate("clerk", clerk).open().unwrap();
+        let signed = Arc::new(AtomicBool::new(false));
+        let is_signed = signed.clone();
+        let worker = store
+            .worker("billing", placed())
+            .retry(QUICK)
+            .react(move |order: &RecordedEvent, reaction: &mut Reaction<'_>| {
+                let number: u64 = order.decode()?;
+                reaction.append("aside", &Raw("order.seen", &number));
+                let request = Append::to("payment").event(&Raw("payment.requested", &number));
+                reaction.add(match is_signed.load(Ordering::Relaxed) {
+                    false => request,
+                    true if bypasses => request.bypass_gates("the clerk is ill"),
+                    true => request.context("the clerk"),
+                });
+                Ok(())
+            })
+            .unwrap();
+        place(&store, 1);
+        let said = |reason| matches!(reason, StopReason::FailedAt { error, .. } if error.contains("nobody has signed"));
+        assert!(said(wait(&worker)));
+        assert_eq!(store.version("aside").unwrap().get(), 0);
+        signed.store(true, Ordering::Relaxed);
+        store.consumer_control("billing").resume().unwrap();
+        wait_for(&store, "billing");
+        assert_eq!((payments(&store), store.version("aside").unwrap().get()), (vec![1], 1));
+        assert_eq!(store.version("$gate/clerk").unwrap().get(), u64::from(bypasses));
     }
 }
 
