@@ -93,7 +93,7 @@ impl<'a> States<'a> {
             self.cell("load/unchanged", 1e6, Self::unchanged),
             self.cell("load/one-more-event", 333e3, Self::one_more),
             self.cell("load/of-many", 333e3, Self::of_many),
-            self.cell("load/first-from-file", 20e3, Self::from_file),
+            self.cell("load/first-from-file", 20e3, Self::first_from_file),
         ]
     }
 
@@ -191,7 +191,7 @@ impl<'a> States<'a> {
     }
 
     /// Every time around, the store is opened again; the first load opens the file, and is not timed.
-    fn from_file(&self, directory: &Path) -> Result<Latency, Error> {
+    fn first_from_file(&self, directory: &Path) -> Result<Latency, Error> {
         let store = open_buffered(directory)?;
         self.fill(&store)?;
         for number in 0..self.size.accounts {

@@ -2,7 +2,7 @@
 //!
 //! Run it twice: the second run goes on with the account of the first.
 
-use annals::{DomainEvent, Error, Meta, Projection, Store};
+use annals::{DomainEvent, Projection, Store};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize, DomainEvent)]
@@ -22,7 +22,7 @@ impl Projection for Account {
     type Event = AccountEvent;
     const NAME: &'static str = "account";
 
-    fn apply(&mut self, event: AccountEvent, _: &Meta<'_>) {
+    fn apply(&mut self, event: AccountEvent, _: &annals::Meta<'_>) {
         match event {
             AccountEvent::Opened { owner } => self.owner = owner,
             AccountEvent::Deposited { cents } => self.cents += cents,
@@ -30,7 +30,7 @@ impl Projection for Account {
     }
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> Result<(), annals::Error> {
     let store = Store::open(std::env::temp_dir().join("annals-quickstart"))?;
     if store.version("account:alice")?.get() == 0 {
         store.append("account:alice", &AccountEvent::Opened { owner: "Alice".to_owned() })?;

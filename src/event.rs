@@ -27,6 +27,11 @@ pub use crate::id::EventId;
 /// store.append("account:alice", &Deposited { cents: 500 })?;
 /// # Ok::<(), Error>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no event",
+    label = "this cannot be appended",
+    note = "derive annals::DomainEvent for it, or give it a kind by hand: annals::Raw(\"account.opened\", &value)"
+)]
 pub trait EventData {
     /// The stable, dotted name of the event's type (`order.placed`), 1 to 255 bytes. It is what
     /// is stored: renaming the Rust type must not change it.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::bell::Bell;
 use crate::version::Position;
 
 /// The consumers that run, by name.
@@ -25,13 +26,12 @@ pub(crate) struct Running {
 /// A consumer that runs.
 pub(crate) struct Live {
     state: Mutex<State>,
-    rung: Condvar,
+    /// Rung when something is to be looked at.
+    bell: Bell,
     running: Arc<Running>,
 }
 
 struct State {
-    /// Something is to be looked at.
-    has_rung: bool,
     call: Call,
     /// Its checkpoint was moved by somebody else, and it has not looked where to ...
     is_moved: bool,
@@ -139,7 +139,6 @@ impl Live {
     fn new(running: Arc<Running>) -> Live {
         let sample = Sample { at: Instant::now(), handled: Position::START, head: Position::START };
         let state = State {
-            has_rung: false,
             call: Call::Go,
             is_moved: false,
             is_stale: false,
@@ -148,26 +147,17 @@ impl Live {
             pace: Pace { earlier: sample, later: sample },
             trouble: None,
         };
-        Live { state: Mutex::new(state), rung: Condvar::new(), running }
+        Live { state: Mutex::new(state), bell: Bell::default(), running }
     }
 
     /// Wakes the runner, or keeps it from sleeping the next time.
     pub(crate) fn ring(&self) {
-        self.state.lock().has_rung = true;
-        self.rung.notify_all();
+        self.bell.ring();
     }
 
     /// Sleeps until it is rung; `false` if the deadline came first.
     pub(crate) fn sleep(&self, deadline: Option<Instant>) -> bool {
-        let mut state = self.state.lock();
-        while !state.has_rung {
-            match deadline {
-                None => self.rung.wait(&mut state),
-                Some(deadline) if self.rung.wait_until(&mut state, deadline).timed_out() => break,
-                Some(_) => {}
-            }
-        }
-        std::mem::take(&mut state.has_rung)
+        self.bell.wait(deadline)
     }
 
     /// Asks the runner to stop, or tells it that the store was closed. What was asked first stays.

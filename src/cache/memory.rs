@@ -210,6 +210,11 @@ impl Memory {
         found
     }
 
+    /// Whether there is more to be saved: what was being folded.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        !self.state.lock().unsaved.is_empty()
+    }
+
     /// States, their bytes, and how many were dropped to make room.
     pub(crate) fn held(&self) -> (usize, usize, u64) {
         let state = self.state.lock();

@@ -101,6 +101,7 @@ pub(crate) type End = Arc<dyn Fn() + Send + Sync>;
 pub(crate) struct Claim {
     name: &'static str,
     shared: Arc<Shared>,
+    may_save: bool,
 }
 
 struct Shared {
@@ -162,7 +163,7 @@ impl Cache {
 
     /// Puts a state back into memory, and has it saved before long.
     pub(crate) fn fill(&self, reservation: Reservation<'_>, folded: Folded<Erased>, seen: Position) {
-        if reservation.fill(folded, seen) && self.shared.file.is_some() {
+        if reservation.fill(folded, seen) && self.shared.file.is_some() && self.is_at_home() {
             self.schedule();
         }
     }
@@ -192,7 +193,7 @@ impl Cache {
             return Err(Error::invalid(text));
         }
         claims.insert(name, end);
-        Ok(Claim { name, shared: self.shared.clone() })
+        Ok(Claim { name, shared: self.shared.clone(), may_save: self.is_at_home() })
     }
 
     /// Saves what there is to save, and ends. `sync` makes the log durable; it is called if states wait for that.
@@ -236,22 +237,30 @@ impl Cache {
 }
 
 impl Claim {
-    /// Saves a state, if no power cut can take back what it was folded from, and removes others, in one transaction. `None` if it is not
-    /// saved.
-    pub(crate) fn save(&self, saving: Saving, removed: &[Key]) -> Option<()> {
-        let is_durable = saving.folded.reached.position <= self.shared.view.reaches(Reach::Durable);
-        let file = self.shared.file.as_ref().filter(|_| is_durable)?;
-        file.put(&[saving], removed).map(drop)
+    /// Whether no power cut can take back what is at a position.
+    pub(crate) fn is_durable(&self, position: Position) -> bool {
+        position <= self.shared.view.reaches(Reach::Durable)
+    }
+
+    /// Saves a state, and removes others, in one transaction, if the file takes it. Only what is durable may be saved.
+    pub(crate) fn save(&self, saving: Saving, removed: &[Key]) {
+        if let Some(file) = self.file() {
+            file.put(&[saving], removed);
+        }
     }
 
     /// Makes durable what was saved, once it has waited long enough; says how long it has to wait still.
     pub(crate) fn settle(&self) -> Option<Duration> {
-        self.shared.file.as_ref().and_then(CacheFile::settle)
+        self.file().and_then(CacheFile::settle)
     }
 
     /// Whether there is a file to save to.
     pub(crate) fn has_file(&self) -> bool {
-        self.shared.file.is_some()
+        self.file().is_some()
+    }
+
+    fn file(&self) -> Option<&CacheFile> {
+        self.shared.file.as_ref().filter(|_| self.may_save)
     }
 }
 
@@ -266,7 +275,8 @@ impl Shared {
     fn save(&self) -> Option<Duration> {
         self.is_scheduled.store(false, Ordering::Relaxed);
         self.save_all();
-        let is_waiting = !self.waiting.lock().is_empty() && self.view.ended().is_none();
+        let is_waiting = self.memory.has_unsaved() || !self.waiting.lock().is_empty();
+        let is_waiting = is_waiting && self.view.ended().is_none();
         let unsynced = self.file.as_ref().and_then(CacheFile::settle);
         let again = if is_waiting { Some(SAVE_EVERY) } else { unsynced };
         again.filter(|_| !self.is_scheduled.swap(true, Ordering::Relaxed))

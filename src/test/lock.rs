@@ -34,9 +34,9 @@ use shape::Described;
 /// #[event(prefix = "account")]
 /// enum AccountEvent { Opened { owner: String }, Deposited { cents: u64 } }
 ///
-/// #[test]
+/// // A #[test], with all event types of the crate.
 /// fn stored_events_stay_readable() {
-///     annals::test::events_lock!(AccountEvent); // all event types of the crate
+///     annals::test::events_lock!(AccountEvent);
 /// }
 /// ```
 ///
@@ -171,6 +171,7 @@ impl EventsLock {
     /// # Panics
     ///
     /// If serde refuses the value, or its type is not derived.
+    #[track_caller]
     pub fn sample<E: DomainEvent + Serialize>(mut self, event: &E) -> EventsLock {
         let Some(kind) = E::KINDS.iter().find(|kind| kind.name() == event.kind()) else {
             panic!("{} {NOT_DERIVED}", std::any::type_name::<E>());
@@ -195,6 +196,7 @@ impl EventsLock {
     ///
     /// If stored events may no longer be read as they were, with all that was found, and what to do about it; if
     /// the file cannot be read or written. An upcaster that panics is not caught.
+    #[track_caller]
     pub fn check(self) {
         if let Err(problem) = self.compare() {
             panic!("{problem}");

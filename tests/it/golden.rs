@@ -366,6 +366,11 @@ fn disk_of(files: &BTreeMap<String, Vec<u8>>) -> SimDisk {
     disk
 }
 
+/// The golden store whose first event was erased.
+pub(crate) fn erased_disk() -> SimDisk {
+    disk_of(&golden_store("rewritten"))
+}
+
 fn golden_text(store: &str, path: &str) -> String {
     fs::read_to_string(golden(&format!("{store}/{path}.hex"))).unwrap()
 }

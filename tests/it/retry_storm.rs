@@ -112,7 +112,7 @@ fn every_key_is_applied_once() {
     let (started, mut disk, mut kills) = (Instant::now(), SimDisk::new(random.next()), 0);
     while clients.iter().any(|client| client.next < client.end) {
         let store = open(&disk);
-        disk.fail_from(random.below(2_000 + commands / 10), Fault::Error(std::io::ErrorKind::Other));
+        disk.fail_from(random.below(2_000 + commands), Fault::Error(std::io::ErrorKind::Other));
         let alive = AtomicU64::new(0);
         thread::scope(|scope| {
             for client in &mut clients {

@@ -112,6 +112,41 @@ fn the_housekeeper_saves_what_is_durable() {
     check::<Sum>(&store, "a");
 }
 
+static IS_FOLDED: AtomicBool = AtomicBool::new(false);
+
+/// Waits in its 41st event until it may go on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Slow(u64);
+
+impl Projection for Slow {
+    type Event = Filled;
+    const NAME: &'static str = "slow";
+    fn apply(&mut self, _: Filled, _: &Meta<'_>) {
+        self.0 += 1;
+        if self.0 > MANY {
+            eventually("others are saved", || IS_FOLDED.load(Ordering::SeqCst));
+        }
+    }
+}
+
+/// A state that happened to be out when the others were saved was forgotten until the store was closed.
+#[test]
+fn a_state_that_is_being_folded_is_saved_later() {
+    let store = Store::in_memory().unwrap();
+    for entity in ["a", "b"] {
+        fill_at_once(&store, entity, MANY);
+        check::<Sum>(&store, entity);
+    }
+    assert_eq!(store.load::<Slow>("a").unwrap().0, MANY);
+    fill_at_once(&store, "a", 1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(store.load::<Slow>("a").unwrap().0, MANY + 1));
+        eventually("the others are saved", || cache(&store).saved >= 2);
+        IS_FOLDED.store(true, Ordering::SeqCst);
+    });
+    eventually("it is saved as well", || cache(&store).saved == 3);
+}
+
 #[test]
 fn closing_saves_what_was_buffered() {
     let disk = MemDisk::new();

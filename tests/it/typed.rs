@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 
 use annals::{
-    DomainEvent, Error, ErrorKind, EventData, KnownKind, Raw, RecordedEvent, Store, UndecodableReason, Value,
+    DomainEvent, Error, ErrorKind, EventData, KnownKind, Query, Raw, RecordedEvent, Store, UndecodableReason,
+    Value,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::support::{Bytes, all, kind_of};
+use crate::support::{Bytes, Random, all, kind_of};
 
 /// An event of any kind, version and payload.
 struct Stored<'a>(&'a str, u16, &'a [u8]);
@@ -569,5 +570,219 @@ fn what_cannot_be_read_says_why_and_what_to_do() {
         assert!(said.iter().all(|part| what.contains(part)), "{said:?} in: {what}");
         let has_source = matches!(reason, Upcaster) || what.contains("fit") || what.contains("MessagePack");
         assert_eq!(std::error::Error::source(&error).is_some(), has_source, "{what}");
+    }
+}
+
+/// Of an event that was erased, kind and version are still known; whether the bytes would fit is not.
+#[test]
+fn what_was_erased_is_erased_and_not_undecodable() {
+    let store = Store::on(crate::golden::erased_disk()).open_read_only().unwrap();
+    let event = all(store.read(Query::all())).remove(0);
+    assert_eq!(event.kind(), "account.opened");
+    let error = event.to::<AccountEvent>().unwrap_err();
+    assert_eq!((error.kind(), error.undecodable()), (ErrorKind::Erased, None));
+    assert_eq!(kind_of(event.to::<CustomerEvent>()), ErrorKind::Undecodable);
+}
+
+/// An upcaster runs on the thread that reads; the store has no part in it.
+#[test]
+fn a_panic_in_an_upcaster_is_the_readers() {
+    fn panics(_: Value) -> Result<Value, Error> {
+        panic!("the upcaster panics, on purpose")
+    }
+    #[derive(Debug, Serialize, Deserialize, DomainEvent)]
+    #[event(kind = "account.opened", version = 2, upcast(1 = "panics"))]
+    struct Opened {}
+
+    let store = Store::in_memory().unwrap();
+    store.append("a", &Raw("account.opened", &())).unwrap();
+    store.append("a", &Opened {}).unwrap();
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        store.stream("a").map(|event| event?.to::<Opened>()).collect::<Result<Vec<_>, _>>()
+    }));
+    assert!(read.is_err());
+    store.append("a", &Opened {}).unwrap();
+    assert!(all(store.stream("a"))[2].to::<Opened>().is_ok());
+}
+
+/// Nothing that stands around a type gets in the way of what the macro writes.
+mod strange_names {
+    #![allow(dead_code, nonstandard_style, reason = "names as bad as they can be")]
+
+    pub(super) mod renamed {
+        pub(crate) use annals as elsewhere;
+    }
+    mod annals {}
+    mod std {}
+    mod core {}
+    struct Vec;
+    struct Result;
+    struct Option;
+    struct Error;
+    struct String;
+    trait EventData {}
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize, ::annals::DomainEvent)]
+    #[event(prefix = "strange", crate = "renamed::elsewhere")]
+    pub(super) enum Strange {
+        Some(u8),
+        None,
+        Ok { out: u8, event: u8, kind: u8 },
+        Err(),
+        r#Type { r#fn: u8 },
+        Self_,
+        HTTPRequest2Sent,
+        Ünïcode,
+        lower,
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize, renamed::elsewhere::DomainEvent)]
+    #[event(kind = "strange.kind, with \"quotes\" and {braces}", crate = "renamed::elsewhere")]
+    pub(super) struct Strings(pub(super) u8);
+}
+
+#[test]
+fn the_macro_depends_on_no_name_in_scope() {
+    use strange_names::{Strange, Strings};
+    let kinds: Vec<&str> = Strange::KINDS.iter().map(KnownKind::name).collect();
+    let expected = "strange.some strange.none strange.ok strange.err strange.type strange.self_ strange.http_request2_sent strange.ünïcode strange.lower";
+    assert_eq!(kinds.join(" "), expected);
+    let event = Strange::Ok { out: 1, event: 2, kind: 3 };
+    assert_eq!(recorded(&event).to::<Strange>().unwrap(), event);
+    assert_eq!(payload(&Strange::Type { r#fn: 1 }), b"\x81\xa2fn\x01");
+    assert_eq!(payload(&Strange::Err()), b"\x90");
+    assert_eq!(recorded(&Strings(7)).to::<Strings>().unwrap().0, 7);
+    assert_eq!(recorded(&Strings(7)).kind(), "strange.kind, with \"quotes\" and {braces}");
+}
+
+/// Random and damaged payloads: an error or a value, and never more than that. What is nested without end is an error, too.
+#[test]
+fn no_payload_is_too_strange() {
+    let mut random = Random::for_test("no_payload_is_too_strange");
+    let whole = payload(&Shape::Enums {
+        a: Payment::Split(Box::new(Payment::Cash), 1),
+        b: Tagged::A { x: 1 },
+        c: Untagged::Number(7),
+        d: Err("x".to_owned()),
+    });
+    let store = Store::in_memory().unwrap();
+    for number in 0..4_000 {
+        let bytes: Vec<u8> = match number % 3 {
+            0 => (0..random.below(20)).map(|_| u8::try_from(random.below(256)).unwrap()).collect(),
+            1 => whole[..random.index(whole.len())].to_vec(),
+            _ => {
+                let mut bytes = whole.clone();
+                bytes[random.index(whole.len())] = u8::try_from(random.below(256)).unwrap();
+                bytes
+            }
+        };
+        store
+            .append("a", &Bytes(Shape::KINDS[random.index(Shape::KINDS.len())].name(), bytes.clone()))
+            .unwrap();
+        store.append("a", &Stored("customer.registered", 1, &bytes)).unwrap();
+    }
+    let (mut read, mut refused) = (0, 0);
+    for event in all(store.stream("a")) {
+        match event.to::<Shape>().map(drop).or_else(|_| event.to::<CustomerEvent>().map(drop)) {
+            Ok(()) => read += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Undecodable, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    println!("{read} read, {refused} refused");
+    assert!(read > 100 && refused > 1_000, "{read} read, {refused} refused");
+    for nested in [vec![0x91; 1_000_000], [b"\x81\xa1x".repeat(300_000), vec![0xc0]].concat()] {
+        for kind in ["shape.unit", "shape.newtype_list", "shape.json", "shape.enums"] {
+            let event = recorded(&Bytes(kind, nested.clone()));
+            assert_eq!(kind_of(event.to::<Shape>()), ErrorKind::Undecodable, "{kind}");
+        }
+        let event = recorded(&Stored("customer.registered", 1, &nested));
+        assert_eq!(kind_of(event.to::<CustomerEvent>()), ErrorKind::Undecodable);
+    }
+}
+
+#[test]
+fn a_value_has_the_verbs_that_upcasters_need() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Order {
+        id: u32,
+        lines: Vec<Line>,
+        note: Option<String>,
+    }
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Line {
+        sku: String,
+        count: i64,
+    }
+    let line = |sku: &str, count| Line { sku: sku.to_owned(), count };
+    let order = || Order { id: 7, lines: vec![line("a", -1), line("b", i64::MAX)], note: None };
+    let whole = || Value::of(&order()).unwrap();
+    let text = |result: Result<Value, Error>| {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        error.to_string()
+    };
+
+    let mut value = whole();
+    assert_eq!(value.to::<Order>().unwrap(), order());
+    assert_eq!(value, whole());
+    let shown = r#"{"id": 7, "lines": [{"sku": "a", "count": -1}, {"sku": "b", "count": 9223372036854775807}], "note": null}"#;
+    assert_eq!(format!("{value:?}"), shown);
+    assert!(value.has("id") && value.has("note") && !value.has("none"));
+    assert_eq!(value.get::<Option<u8>>("none").unwrap(), None);
+    assert_eq!(
+        text(value.get::<u8>("none").map(|_| whole())),
+        "there is no field \"none\"; the fields are: \"id\", \"lines\", \"note\""
+    );
+    assert!(
+        text(value.take::<String>("id").map(|_| whole()))
+            .contains("the field \"id\" is no alloc::string::String")
+    );
+    assert_eq!(value, whole(), "a take that fails takes nothing");
+
+    assert_eq!(value.take::<u32>("id").unwrap(), 7);
+    assert!(!value.has("id") && !value.remove("id") && value.remove("note"));
+    value.set("id", &"x").unwrap();
+    value.set("id", &8_u64).unwrap();
+    let mut lines: Vec<Value> = value.get("lines").unwrap();
+    lines[1].rename("sku", "article").unwrap();
+    lines[1].rename("nothing", "article").unwrap();
+    assert!(
+        text(lines[1].rename("count", "article").map(|()| whole())).contains("a field \"article\" already")
+    );
+    lines[1].rename("count", "count").unwrap();
+    lines.truncate(2);
+    value.set("lines", &lines).unwrap();
+    let shown =
+        r#"{"lines": [{"sku": "a", "count": -1}, {"article": "b", "count": 9223372036854775807}], "id": 8}"#;
+    assert_eq!(format!("{value:?}"), shown);
+
+    // Nothing becomes a map; what is something else is left alone, and said.
+    for nothing in [Value::of(&()), Value::of(&Vec::<u8>::new()), Value::of(&BTreeMap::<u8, u8>::new())] {
+        let mut value = nothing.unwrap();
+        value.rename("a", "b").unwrap();
+        value.set("a", &1).unwrap();
+        assert_eq!(format!("{value:?}"), r#"{"a": 1}"#);
+    }
+    for mut other in [Value::of(&1).unwrap(), Value::of("text").unwrap(), Value::of(&[1, 2]).unwrap()] {
+        let before = other.clone();
+        assert!(text(other.set("a", &1).map(|()| whole())).contains("has no fields"));
+        assert!(text(other.rename("a", "b").map(|()| whole())).contains("has no fields"));
+        assert!(text(other.get::<u8>("a").map(|_| whole())).contains("has no fields"));
+        assert!(!other.remove("a") && !other.has("a"));
+        assert_eq!(other, before);
+    }
+
+    // Keys that are no texts, floats, bytes, and MessagePack's extensions go through unharmed.
+    for bytes in [
+        &b"\x82\x01\xc3\x92\x01\x02\xcb\x3f\xf8\0\0\0\0\0\0"[..],
+        b"\xc4\x02\x00\xff",
+        b"\xc7\x03\x05abc",
+        b"\xd6\xff\0\0\0\x01",
+    ] {
+        let value: Value = recorded(&Bytes("x", bytes.to_vec())).decode().unwrap();
+        assert_eq!(payload(&Raw("x", &value)), bytes, "{value:?}");
     }
 }

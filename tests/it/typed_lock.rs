@@ -117,11 +117,9 @@ fn what_is_new_is_added_unless_it_may_not_be() {
     let dir = Dir::new();
     let lock = dir.lock().events::<first::AccountEvent>().additions(Additions::Refuse);
     let said = says(&dir, lock);
-    assert!(
-        said.contains("account.opened version 1, account.deposited version 1")
-            || said.contains("account.closed version 1, account.deposited version 1"),
-        "{said}"
-    );
+    let all =
+        "account.closed version 1, account.deposited version 1, account.opened version 1 not in the lock";
+    assert!(said.contains(all), "{said}");
     assert!(!dir.path().exists());
     passes::<first::AccountEvent>(&dir);
     let said = says(&dir, dir.lock().events::<More>().additions(Additions::Refuse));
@@ -204,6 +202,7 @@ fn kinds_and_versions_do_not_go_away() {
     #[event(prefix = "account")]
     enum Kept {
         #[serde(skip_serializing)]
+        #[expect(dead_code, reason = "it is only read from the file")]
         Opened {
             owner: String,
             nick: Option<String>,

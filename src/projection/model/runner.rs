@@ -308,23 +308,27 @@ impl<P: Projection> Runner<P> {
 
     /// Saves state and position, if no power cut can take back what they rest on.
     fn save(&mut self) {
-        if self.work.folded.reached.version == Version::EMPTY || !self.claim.has_file() {
+        let Folded { state, reached } = &self.work.folded;
+        self.saved.last = Instant::now();
+        if reached.version == Version::EMPTY
+            || !self.claim.has_file()
+            || !self.claim.is_durable(reached.position)
+        {
             return;
         }
-        let began = Instant::now();
-        let Folded { state, reached } = &self.work.folded;
         let (key, removed) = match self.work.is_beside {
             true => (Key::of_query(P::NAME, "next"), Vec::new()),
             false => (Key::of_query(P::NAME, "live"), vec![Key::of_query(P::NAME, "next")]),
         };
-        let saved = encoded(state.as_ref(), &self.digest).and_then(|bytes| {
-            let folded = Folded { state: bytes, reached: *reached };
-            self.claim.save(Saving { key, folded }, &removed)
-        });
-        (self.saved.last, self.saved.cost) = (Instant::now(), began.elapsed());
-        if saved.is_some() {
-            self.saved.events = 0;
+        match encoded(state.as_ref(), &self.digest) {
+            Some(bytes) => {
+                let folded = Folded { state: bytes, reached: *reached };
+                self.claim.save(Saving { key, folded }, &removed);
+            }
+            None => tracing::warn!(projection = P::NAME, "a state does not encode, and is not saved"),
         }
+        // What was not taken now is not offered again before it has changed.
+        (self.saved.events, self.saved.cost) = (0, self.saved.last.elapsed());
     }
 }
 

@@ -85,9 +85,10 @@ fn hold_against(kind: &KnownKind, now: &Entry, old: &Book, found: &mut Found) {
         Some(before) if before.lines == now.lines => {}
         Some(before) => {
             let difference = difference::lines(&before.lines.join("\n"), &now.lines.join("\n"));
+            let next = version.saturating_add(1);
+            let known = if version > 1 { "..., " } else { "" };
             found.problems.push(format!(
-                "{name} version {version} is stored with these fields, and the code now has others (-: stored, +: code):\n{difference}Raise the version, and say how to read the old one (annals::Value::unchanged if serde reads it as it is):\n    #[event(version = {}, upcast({version} = \"path::to::function\"))]\n{}",
-                version.saturating_add(1),
+                "{name} version {version} is stored with these fields, and the code now has others (-: stored, +: code):\n{difference}Raise the version, and say how to read the old one (annals::Value::unchanged if serde reads it as it is):\n    #[event(version = {next}, upcast({known}{version} = \"path::to::function\"))]\n{}",
                 never_stored(name, version)
             ));
         }
