@@ -104,7 +104,12 @@ fn work_off(work: Work, options: &Options, store: &Store, sample: &Sample) -> Re
     let handled = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
     let worker = work.start(store, handled.clone())?;
-    while began.elapsed() < options.time && store.consumers()?[0].behind > 0 {
+    loop {
+        let status = worker.status()?;
+        // However short the time, one event is handled.
+        if status.behind == 0 || (began.elapsed() >= options.time && status.behind < events) {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(1));
     }
     worker.stop();
