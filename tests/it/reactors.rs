@@ -169,7 +169,8 @@ fn a_failure_is_tried_again_and_then_halts_for_good() {
         event.decode::<String>()?;
         Ok(())
     }
-    let table: [(fn(&RecordedEvent, &mut Reaction<'_>) -> Handled, &str); 3] =
+    type Handler = fn(&RecordedEvent, &mut Reaction<'_>) -> Handled;
+    let table: [(Handler, &str); 3] =
         [(fails, "printer is on fire"), (panics, "printer exploded"), (cannot_decode, "does not decode")];
     for (handler, said) in table {
         let disk = MemDisk::new();
@@ -668,18 +669,20 @@ fn in_flight_everything_is_once_and_in_order() {
         let failures = AtomicU64::new(0);
         let react = move |order: &RecordedEvent, reaction: &mut Reaction<'_>| -> Handled {
             let number: u64 = order.decode()?;
-            if number % 10 == 0 {
+            if number.is_multiple_of(10) {
                 return Ok(());
             }
-            if number % 97 == 0 && failures.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            if number.is_multiple_of(97) && failures.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
                 return Err("every other time".into());
             }
             let output = Append::to("bills").event(&Raw("bill.sent", &number));
-            reaction.add(if number % 31 == 0 && conflicts.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
-                output.and_to("nowhere").expect(Expected::StreamExists).event(&Raw("never", &()))
-            } else {
-                output
-            });
+            reaction.add(
+                if number.is_multiple_of(31) && conflicts.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+                    output.and_to("nowhere").expect(Expected::StreamExists).event(&Raw("never", &()))
+                } else {
+                    output
+                },
+            );
             Ok(())
         };
         let worker =
