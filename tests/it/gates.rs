@@ -6,13 +6,13 @@ use std::thread;
 
 use annals::disk::MemDisk;
 use annals::{
-    Append, AppendCondition, Builder, Cause, Denial, Error, ErrorKind, Expected, Gate, Limits, Outcome,
-    Permit, Proposed, Query, Raw, Refused, Store,
+    Append, AppendCondition, Builder, Cause, Denial, Error, ErrorKind, Expected, Gate, KeyWindow, Limits,
+    Outcome, Permit, Proposed, Query, Raw, Refused, Store,
 };
 use serde::Deserialize;
 
 use crate::account::{Account, Do, What};
-use crate::support::{Behind, FOREVER, GatedDisk, all, at, check_on, kind_of, within};
+use crate::support::{Behind, FOREVER, GatedDisk, all, at, check_on, eventually, kind_of, within};
 
 fn builder() -> Builder {
     Store::on(MemDisk::new())
@@ -414,6 +414,33 @@ fn a_retry_gets_its_receipt_from_a_gate_that_changed_its_mind() {
     assert_eq!(deposit(), Outcome::Applied);
     is_shut.store(1, Ordering::SeqCst);
     assert_eq!(deposit(), Outcome::AlreadyApplied);
+}
+
+/// The key is known when it is looked up, and forgotten when the append comes: it is not written past the gate.
+#[test]
+fn a_retry_whose_key_is_forgotten_on_the_way_is_not_written() {
+    let disk = GatedDisk::new();
+    let is_shut = Arc::new(AtomicU64::new(0));
+    let state = is_shut.clone();
+    let mood = gate(move |proposed, _| match state.load(Ordering::SeqCst) {
+        1 if proposed.has_key() => Err(Denial::new("not any more")),
+        _ => Ok(Permit::always()),
+    });
+    let builder = Store::on(disk.clone()).key_window(KeyWindow::Positions(2)).gate("mood", mood);
+    let store = builder.open().unwrap();
+    done().key("k").commit(&store).unwrap();
+    is_shut.store(1, Ordering::SeqCst);
+    let other = || Append::to("other").event(&Raw("thing.done", &())).submit(&store).unwrap();
+    let (held, first) = disk.gate().hold_up(other);
+    let handle = store.clone();
+    let retry = thread::spawn(move || done().key("k").commit(&handle));
+    eventually("the key is being looked up", || store.stats().queue_commands == 1);
+    let others = [other(), other()];
+    drop(held);
+    first.wait().unwrap();
+    others.into_iter().for_each(|other| drop(other.wait().unwrap()));
+    assert_eq!(kind_of(retry.join().unwrap()), ErrorKind::Conflict);
+    assert_eq!(store.version("thing:1").unwrap().get(), 1);
 }
 
 #[test]

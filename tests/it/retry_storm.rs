@@ -29,9 +29,25 @@ struct Client {
     found: u64,
 }
 
+/// From one opening to the next death of the disk, which comes so many operations after so many commands. Operations
+/// alone would not do: the longer the log, the more of them a load takes that finds no cached state.
+struct Round {
+    disk: SimDisk,
+    commands_left: AtomicU64,
+    operations_left: u64,
+}
+
+impl Round {
+    fn answered(&self) {
+        if self.commands_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.disk.fail_from(self.operations_left, Fault::Error(std::io::ErrorKind::Other));
+        }
+    }
+}
+
 impl Client {
     /// Goes on until all is done, or the disk dies.
-    fn run(&mut self, store: &Store) {
+    fn run(&mut self, store: &Store, round: &Round) {
         while self.next < self.end {
             if self.next > self.first && self.random.chance(10) {
                 let old = self.first + self.random.below(self.next - self.first);
@@ -50,6 +66,7 @@ impl Client {
                 Err(error) => return dead(&error),
             }
             self.next += 1;
+            round.answered();
         }
     }
 }
@@ -112,12 +129,16 @@ fn every_key_is_applied_once() {
     let (started, mut disk, mut kills) = (Instant::now(), SimDisk::new(random.next()), 0);
     while clients.iter().any(|client| client.next < client.end) {
         let store = open(&disk);
-        disk.fail_from(random.below(2_000 + commands), Fault::Error(std::io::ErrorKind::Other));
+        let round = Round {
+            disk: disk.clone(),
+            commands_left: AtomicU64::new(1 + random.below(1 + commands / 20)),
+            operations_left: random.below(200),
+        };
         let alive = AtomicU64::new(0);
         thread::scope(|scope| {
             for client in &mut clients {
                 scope.spawn(|| {
-                    client.run(&store);
+                    client.run(&store, &round);
                     alive.fetch_add(u64::from(client.next == client.end), Ordering::Relaxed);
                 });
             }
@@ -157,5 +178,5 @@ fn every_key_is_applied_once() {
 }
 
 fn open(disk: &SimDisk) -> Store {
-    Store::on(disk.clone()).segment_bytes_max(100_000).key_window(KeyWindow::Unlimited).open().unwrap()
+    Store::on(disk.clone()).segment_bytes_max(400_000).key_window(KeyWindow::Unlimited).open().unwrap()
 }
