@@ -85,7 +85,7 @@ impl Ticket {
     }
 
     /// The receipt of the append whose key this one has; `None` if it was refused for anything else.
-    /// The one who waits would not be written either way, so after the deadline this is `Busy`.
+    /// `Busy` after the deadline: nothing is ever written of it.
     pub(crate) fn wait_for_key(self, deadline: Option<Duration>) -> Result<Option<Appended>, Error> {
         self.check_process()?;
         let reply = match deadline.and_then(|deadline| Instant::now().checked_add(deadline)) {
