@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use annals::disk::MemDisk;
 use annals::{
@@ -443,11 +443,35 @@ fn a_partition_that_fails_halts_behind_everything_before_it() {
         let handled: Arc<Mutex<Vec<u64>>> = Arc::default();
         let mended = Arc::new(AtomicBool::new(false));
         let (handles, is_mended) = (handled.clone(), mended.clone());
+        // The thread that fails, how often it has, and the store to see whether that halts it too early.
+        let (bad_thread, failures) = (Mutex::new(None), AtomicU64::new(0));
+        let watched = store.clone();
         let worker = store
             .worker("p", filled())
             .retry(QUICK)
             .consume_partitioned(4, move |event| {
                 let number = number(event);
+                let thread = std::thread::current().name().map(str::to_owned);
+                if number == 7 {
+                    bad_thread.lock().unwrap().clone_from(&thread);
+                }
+                if (48..57).contains(&number) && !is_mended.load(Ordering::Relaxed) {
+                    // What is at work on other threads when it fails for good is finished first.
+                    eventually("the thread is known", || bad_thread.lock().unwrap().is_some());
+                    if *bad_thread.lock().unwrap() != thread {
+                        eventually("it fails", || {
+                            failures.load(Ordering::Relaxed) >= u64::from(QUICK.attempts)
+                        });
+                        let began = Instant::now();
+                        let is_halted = || history(&watched, "p").contains(&"halted".to_owned());
+                        while !is_halted() && began.elapsed() < Duration::from_millis(20) {
+                            std::thread::yield_now();
+                        }
+                    }
+                }
+                if number == 57 {
+                    failures.fetch_add(1, Ordering::Relaxed);
+                }
                 if number == 57 && !is_mended.load(Ordering::Relaxed) {
                     assert!(!panics, "57 is too much, on purpose");
                     return Err("57 is too much".into());
