@@ -158,8 +158,8 @@ impl Store {
                 return Ok(self.already_applied(entity, receipt, attempt.conflicts())?);
             }
             let events = before.decide(command).map_err(Refused::Domain)?;
-            let (conflicts, none) = (attempt.conflicts(), events.is_empty());
-            if none {
+            let conflicts = attempt.conflicts();
+            if events.is_empty() {
                 return Ok(Executed { outcome: Outcome::Nothing, receipt: None, conflicts, state: before });
             }
             let append = append.and_to(&address).expect(before.version());
@@ -203,7 +203,7 @@ impl Store {
         receipt: Appended,
         conflicts: u32,
     ) -> Result<Executed<A>, Error> {
-        let state = self.load(entity)?;
+        let state = self.load(entity).map_err(|error| stateless(&receipt, error))?;
         Ok(Executed { outcome: Outcome::AlreadyApplied, receipt: Some(receipt), conflicts, state })
     }
 

@@ -172,7 +172,7 @@ impl<S: Projection> Boundary<'_, S> {
     }
 
     fn already_applied(mut self, receipt: Appended, conflicts: u32) -> Result<Executed<S>, Error> {
-        self.fold_on()?;
+        self.fold_on().map_err(|error| stateless(&receipt, error))?;
         Ok(self.ended(Outcome::AlreadyApplied, Some(receipt), conflicts))
     }
 

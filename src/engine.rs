@@ -153,7 +153,7 @@ impl Engine {
     pub(crate) fn find_key(&self, keyed: Keyed) -> Result<Option<Appended>, Error> {
         const NOWHERE: &str = "$nowhere";
         let probe = Append::probe(NOWHERE, &Raw(NOWHERE, &()), keyed);
-        self.submit(probe, true)?.wait_for_key()
+        self.submit(probe, true)?.wait_for_key(self.options.ack_deadline)
     }
 
     /// Encodes an append, and looks up what it can be refused for already.

@@ -85,10 +85,17 @@ impl Ticket {
     }
 
     /// The receipt of the append whose key this one has; `None` if it was refused for anything else.
-    pub(crate) fn wait_for_key(self) -> Result<Option<Appended>, Error> {
+    /// `Busy` after the deadline: nothing is ever written of it.
+    pub(crate) fn wait_for_key(self, deadline: Option<Duration>) -> Result<Option<Appended>, Error> {
         self.check_process()?;
-        let reply = self.reply.recv().map_err(|_| self.receiver.unanswered())?;
-        match reply.outcome {
+        let reply = match deadline.and_then(|deadline| Instant::now().checked_add(deadline)) {
+            None => self.reply.recv().ok(),
+            Some(deadline) => match self.reply.recv_deadline(deadline) {
+                Err(RecvTimeoutError::Timeout) => return Err(unlooked()),
+                reply => reply.ok(),
+            },
+        };
+        match reply.ok_or_else(|| self.receiver.unanswered())?.outcome {
             Outcome::Seen(position) => first_receipt(&self.receiver.view, position, |_| true),
             Outcome::Done(Err(error)) if error.kind() == ErrorKind::Conflict => Ok(None),
             Outcome::Done(done) => done.map(|_| None),
@@ -247,6 +254,11 @@ pub(crate) fn late(deadline: Duration) -> Error {
         "the append was not acknowledged within {deadline:?}; it may still be written: read back, or retry with its key"
     );
     Error::new(ErrorKind::CommitUnknown, text)
+}
+
+fn unlooked() -> Error {
+    let text = "the idempotency key was not looked up within the deadline for acknowledgements; nothing was written, try again later";
+    Error::new(ErrorKind::Busy, text)
 }
 
 /// What everybody is told once the writer has failed.

@@ -5,7 +5,7 @@
 //! So nobody is beaten for ever by others that are quicker, and nothing is decided in vain.
 //! Turns are a courtesy and no lock: one lasts 50 ms at most, then the next goes on, and what an append requires is
 //! checked by the writer either way.
-//! Row: append. Tested by tests/it/decide.rs.
+//! Row: store, below the facade. Tested by tests/it/decide.rs.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};

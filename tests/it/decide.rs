@@ -410,6 +410,23 @@ fn an_error_of_the_store_says_whether_anything_was_written() {
     assert_eq!(store_error(closed).kind(), ErrorKind::Closed);
 }
 
+/// Whoever set a deadline is not kept waiting for the look-up of a key, and hears that nothing was written.
+#[test]
+fn a_key_that_is_not_looked_up_in_time_is_busy() {
+    let disk = GatedDisk::new();
+    let store = Store::on(disk.clone()).ack_deadline(Duration::from_millis(20)).open().unwrap();
+    let deposit = move |store: &Store| {
+        store.execute_with::<Account>(ALICE, &Do::new(What::Deposit(1)), |append| append.key("req-1"))
+    };
+    let (held, other) = disk.gate().hold_up(|| Append::to("other").event(&AnyEvent).submit(&store).unwrap());
+    let handle = store.clone();
+    let error = within(FOREVER, "the look-up of a key", move || store_error(deposit(&handle)));
+    assert_eq!((error.kind(), error.is_definite()), (ErrorKind::Busy, true), "{error}");
+    drop(held);
+    other.wait().unwrap();
+    assert_eq!(deposit(&store).unwrap().outcome(), Outcome::Applied);
+}
+
 /// Durable and alone, an execution is one sync.
 #[test]
 fn an_execution_costs_one_sync() {
