@@ -8,7 +8,7 @@ use annals::{
 };
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Serialize, Deserialize, DomainEvent)]
+#[derive(Serialize, Deserialize, DomainEvent)]
 #[event(prefix = "agent")]
 enum AgentEvent {
     Prompted { text: String },
@@ -19,11 +19,6 @@ enum AgentEvent {
 /// What the agent's session may do; told to the gate, never stored.
 struct Rights {
     tools: &'static [&'static str],
-}
-
-#[derive(Serialize, Deserialize)]
-struct Origin {
-    model: String,
 }
 
 #[derive(Deserialize)]
@@ -51,7 +46,7 @@ fn call(store: &Store, prompt: &RecordedEvent, tool: &str, argument: &str) -> Re
     let receipt = Append::to(prompt.entity())
         .context(Rights { tools: &["search", "read_file"] })
         .caused_by(prompt)
-        .metadata(&Origin { model: "model-4".to_owned() })
+        .metadata("model-4")
         .event(&called)
         .commit(store)?;
     Ok(store.get(receipt.id())?.expect("it was just appended"))
@@ -72,7 +67,7 @@ fn main() -> Result<(), Error> {
 
     // What was denied is on record beside what was done, by name, without its argument.
     assert_eq!(store.count(Query::entity("$gate/tools").kind("$gate.denied"))?, 1);
-    assert_eq!(search.metadata::<Origin>()?.unwrap().model, "model-4");
+    assert_eq!(search.metadata::<&str>()?, Some("model-4"));
     assert_eq!(store.ancestors(search.id()).next().unwrap()?.id(), prompt.id());
 
     // Printed, mailed, put into somebody else's log: 100 characters stand for all that happened.

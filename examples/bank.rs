@@ -5,6 +5,9 @@ use annals::{
 };
 use serde::{Deserialize, Serialize};
 
+const ALICE: &str = "account:alice";
+const BOB: &str = "account:bob";
+
 #[derive(Serialize, Deserialize, DomainEvent)]
 #[event(prefix = "account")]
 enum AccountEvent {
@@ -52,18 +55,12 @@ impl Aggregate for Account {
     }
 }
 
-/// Only the account that is drawn on decides, so only its stream must not move meanwhile.
-fn transfer(
-    store: &Store,
-    from: &str,
-    to: &str,
-    cents: u64,
-    key: &str,
-) -> Result<Outcome, Refused<NotEnough>> {
-    let done = store.decide_once(key, Query::entity(from), |account: &Account| {
-        let withdrawn = account.decide(&Command::Withdraw(cents))?;
-        let append = withdrawn.iter().fold(Append::to(from), Append::event);
-        Ok::<_, NotEnough>(append.and_to(to).event(&AccountEvent::Deposited { cents }))
+/// From Alice to Bob. Only the account that is drawn on decides, so only its stream must not move meanwhile.
+fn transfer(store: &Store, cents: u64, key: &str) -> Result<Outcome, Refused<NotEnough>> {
+    let done = store.decide_once(key, Query::entity(ALICE), |alice: &Account| {
+        let withdrawn = alice.decide(&Command::Withdraw(cents))?;
+        let append = withdrawn.iter().fold(Append::to(ALICE), Append::event);
+        Ok::<_, NotEnough>(append.and_to(BOB).event(&AccountEvent::Deposited { cents }))
     })?;
     Ok(done.outcome())
 }
@@ -72,33 +69,28 @@ fn main() -> Result<(), Error> {
     let directory = std::env::temp_dir().join(format!("annals-bank-{}", std::process::id()));
     let store = Store::open(&directory)?;
 
-    let alice = store.execute::<Account>("account:alice", &Command::Deposit(500)).unwrap();
-    assert_eq!((alice.outcome(), alice.cents), (Outcome::Applied, 500));
-    let refused = store.execute::<Account>("account:alice", &Command::Withdraw(700)).unwrap_err();
+    assert_eq!(store.execute::<Account>(ALICE, &Command::Deposit(500)).unwrap().cents, 500);
+    let refused = store.execute::<Account>(ALICE, &Command::Withdraw(700)).unwrap_err();
     assert_eq!(refused.domain(), Some(&NotEnough { missing: 200 }));
 
     // A request that is sent twice is applied once.
     for outcome in [Outcome::Applied, Outcome::AlreadyApplied] {
-        let withdraw = Command::Withdraw(100);
-        let done =
-            store.execute_with::<Account>("account:alice", &withdraw, |append| append.key("req-17")).unwrap();
+        let with = |append: Append| append.key("req-17");
+        let done = store.execute_with::<Account>(ALICE, &Command::Withdraw(100), with).unwrap();
         assert_eq!((done.outcome(), done.cents), (outcome, 400));
     }
 
     // Two accounts in one append: both, or neither.
-    assert_eq!(transfer(&store, "account:alice", "account:bob", 150, "t-1").unwrap(), Outcome::Applied);
-    assert_eq!(
-        transfer(&store, "account:alice", "account:bob", 150, "t-1").unwrap(),
-        Outcome::AlreadyApplied
-    );
-    assert!(transfer(&store, "account:alice", "account:bob", 5_000, "t-2").is_err());
+    assert_eq!(transfer(&store, 150, "t-1").unwrap(), Outcome::Applied);
+    assert_eq!(transfer(&store, 150, "t-1").unwrap(), Outcome::AlreadyApplied);
+    assert!(transfer(&store, 5_000, "t-2").is_err());
 
     // The past: how it stood after two events, and when it first fell below 300.
-    assert_eq!(store.load_at::<Account>("account:alice", At::Version(Version::from(2)))?.cents, 400);
-    let fell = store.bisect::<Account>("account:alice", |account| account.cents < 300)?;
+    assert_eq!(store.load_at::<Account>(ALICE, At::Version(Version::from(2)))?.cents, 400);
+    let fell = store.bisect::<Account>(ALICE, |account| account.cents < 300)?;
     assert_eq!(fell.expect("it did").version().get(), 3);
 
-    let (alice, bob) = (store.load::<Account>("account:alice")?, store.load::<Account>("account:bob")?);
+    let (alice, bob) = (store.load::<Account>(ALICE)?, store.load::<Account>(BOB)?);
     println!("alice has {} cents, bob {}", alice.cents, bob.cents);
     assert_eq!((alice.cents, bob.cents), (250, 150));
     store.close()?;
