@@ -244,7 +244,8 @@ fn median(rounds: &[f64]) -> f64 {
 fn spread_percent(rounds: &[f64]) -> f64 {
     let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
     let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    50.0 * (most - least) / median(rounds)
+    // Of rounds that were all nothing there is no relative spread.
+    if most > least { 50.0 * (most - least) / median(rounds) } else { 0.0 }
 }
 
 /// The median, and the spread where there is one.
