@@ -123,8 +123,9 @@ impl Timer {
         Timer::new(Due::After(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)), &append)
     }
 
-    /// Not to be appended if an event has come meanwhile that a query matches. A later call replaces the query of an
-    /// earlier one; join several with [`Query::or`].
+    /// Not to be appended if an event has come since the timer was set that a query matches; in a reaction, since the
+    /// event that it is the reaction to. A later call replaces the query of an earlier one; join several with
+    /// [`Query::or`].
     pub fn unless(mut self, query: Query) -> Timer {
         if query.asks_correlation() {
             self.plan = Err(Error::invalid(

@@ -21,7 +21,7 @@ use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::store::{Store, WeakStore};
 use crate::subscription::Subscription;
-use crate::version::Expected;
+use crate::version::{Expected, Position};
 
 use super::kept::append_of;
 use super::schedule::{Entry, Schedule};
@@ -186,10 +186,11 @@ fn fire(store: &Store, name: &str, entry: &Entry) -> Result<bool, Error> {
     let plan: Set = set.decode()?;
     let (stream, expected) = (entity_of(name), Expected::Exact(entry.version));
     let append = append_of(&plan.events).belonging(cause_of(&set), Some(set.correlation()));
+    let since = since(store, &set)?;
     let append = plan
         .unless
         .into_iter()
-        .fold(append, |append, query| append.condition(AppendCondition::none(query).after(entry.set_at)));
+        .fold(append, |append, query| append.condition(AppendCondition::none(query).after(since)));
     let fired = Raw(FIRED, &Ended { by: None, reason: None });
     let refused = match append.system_event(&stream, expected, &fired).commit(store) {
         Ok(_) => return Ok(true),
@@ -220,4 +221,13 @@ fn cause_of(set: &RecordedEvent) -> Option<Cause> {
     }
     let first = set.first_of_append().filter(|first| !is_system(first.entity()));
     first.map(|first| Cause::Event(first.id()))
+}
+
+/// What has come after this is too late for a timer. A reaction sets its timer some time after the event that it
+/// reacts to: what came in between was not known when that happened either.
+fn since(store: &Store, set: &RecordedEvent) -> Result<Position, Error> {
+    match set.cause() {
+        Some(Cause::Event(id)) => Ok(store.get(id)?.map_or(set.position(), |cause| cause.position())),
+        _ => Ok(set.position()),
+    }
 }

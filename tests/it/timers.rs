@@ -5,8 +5,8 @@ use std::time::Duration;
 use annals::disk::{MemDisk, SimDisk};
 use annals::test::{Clock, Crash};
 use annals::{
-    Append, Cause, Durability, ErrorKind, Expected, Limits, Query, Raw, RecordedEvent, Store, Timer,
-    TimerStatus,
+    Append, Cause, Durability, ErrorKind, Expected, Limits, Query, Raw, Reaction, RecordedEvent, Store,
+    Timer, TimerStatus,
 };
 
 use crate::support::{FOREVER, eventually, kind_of, within};
@@ -123,6 +123,39 @@ fn a_timer_is_part_of_the_append_that_sets_it_and_of_no_answer() {
     assert_eq!(expired.cause(), Some(Cause::Event(events[0].id())));
     assert_eq!(expired.correlation(), events[0].correlation());
     assert_eq!(expired.decode::<String>().unwrap(), "order:1");
+}
+
+/// A reactor that is late sets its timer behind what was to cancel it: the order was paid at once, and expired all the
+/// same.
+#[test]
+fn a_reaction_counts_from_the_event_it_reacts_to() {
+    let (disk, clock) = (MemDisk::new(), Clock::new());
+    let store = open(&disk, &clock);
+    for order in ["order:1", "order:2"] {
+        store.append(order, &Raw("order.placed", &())).unwrap();
+    }
+    store.append("order:2", &Raw("order.paid", &())).unwrap();
+    let placed = Query::all().kind("order.placed");
+    let react = |event: &RecordedEvent, reaction: &mut Reaction<'_>| {
+        let order = event.entity();
+        let expiry = Timer::after(MINUTE, expire(order)).unless(Query::entity(order).kind("order.paid"));
+        reaction.add(Append::to(order).event(&Raw("order.noted", &())).timer(order, expiry));
+        Ok(())
+    };
+    let worker = store.react("expiry", placed, react).unwrap();
+    assert!(store.wait_for("expiry", store.head().unwrap().position(), FOREVER).unwrap());
+    worker.stop();
+    clock.advance(MINUTE);
+    assert_eq!(store.fire_timers().unwrap(), 1);
+    assert_eq!(kinds(&store, "order:1"), ["order.placed", "order.noted", "order.expired"]);
+    assert_eq!(kinds(&store, "order:2"), ["order.placed", "order.paid", "order.noted"]);
+    assert_eq!(history(&store, "order:2"), ["$timer.set", "$timer.cancelled"]);
+    let (first, expired) = (store.stream("order:1").next(), store.last(Query::entity("order:1")));
+    let (first, expired) = (first.unwrap().unwrap(), expired.unwrap().unwrap());
+    assert_eq!(
+        (expired.cause(), expired.correlation()),
+        (Some(Cause::Event(first.id())), first.correlation())
+    );
 }
 
 #[test]
