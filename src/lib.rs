@@ -147,7 +147,7 @@
 //!
 //! | files | what |
 //! |---|---|
-//! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` `bell` | words: plain values; what threads of ours sleep on |
+//! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
 //! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
@@ -229,6 +229,7 @@ mod store;
 mod story;
 mod subscription;
 pub mod test;
+mod text;
 mod ticket;
 mod timer;
 mod transition;

@@ -37,6 +37,7 @@ pub(crate) fn code(events: &Events) -> TokenStream {
         const _: () = {
             use #annals::__derive as __annals;
 
+            // A variant that its owner deprecates is still stored and read; the warning is for those who make new ones.
             #[automatically_derived]
             #[allow(deprecated)]
             impl __annals::EventData for #name {

@@ -15,6 +15,7 @@ use crate::event::time_of;
 use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
+use crate::text;
 use crate::version::{Position, Version};
 
 /// What the streams of consumers are called before their names.
@@ -203,11 +204,7 @@ pub(crate) fn is_reaction_of(event: &RecordedEvent, entity: &str) -> bool {
 
 /// A reason short enough to be kept.
 pub(crate) fn shortened(reason: &str) -> String {
-    let mut end = reason.len().min(REASON_BYTES_MAX);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason[..end].to_owned()
+    text::cut(reason, REASON_BYTES_MAX).to_owned()
 }
 
 /// An event of a consumer's stream, to be appended.

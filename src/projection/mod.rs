@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind};
 use crate::recorded::RecordedEvent;
+use crate::text;
 use crate::typed::derive::unknown_kind;
 use crate::typed::{DomainEvent, Meta};
 use crate::version::{Position, Version};
@@ -115,9 +116,7 @@ pub(crate) fn fold<P: Projection>(state: &mut P, event: &RecordedEvent) -> Resul
 
 /// What is told of a projection that panicked.
 fn panicked<P: Projection>(event: &RecordedEvent, panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text =
-        text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text");
+    let text = text::of_panic(panic).unwrap_or("without a text");
     let (name, kind, position) = (P::NAME, event.kind(), event.position());
     Error::invalid(format!("projection {name} panicked at position {position} ({kind}): {text}"))
 }

@@ -17,7 +17,7 @@ use crate::version::Position;
 
 use super::lanes::{Lanes, Verdict};
 use super::run::Failed;
-use super::worker::{Outcome, StopReason, end_by};
+use super::worker::{Outcome, StopReason, end_by, ended_as_asked};
 
 pub(super) struct Partitioned {
     // Dropped first: the name is held until no handler is at work any more.
@@ -198,13 +198,7 @@ impl Partitioned {
         if let Err(ended) = self.call_off() {
             return ended;
         }
-        if let Some(store) = self.store.upgrade()
-            && let Err(error) = self.checkpoint.write(&store)
-        {
-            let name = self.checkpoint.name();
-            tracing::warn!(consumer = name, %error, "the checkpoint was not written; events will be handled again");
-        }
-        self.checkpoint.halt().map_or(StopReason::Stopped, |halt| Halt::from(halt).into())
+        ended_as_asked(&self.store, &mut self.checkpoint)
     }
 
     /// Halts at the event that could not be handled; everything before it was.

@@ -6,7 +6,6 @@
 //! append before. So a reaction that is in the store is never made again, and none is made out of order.
 //! Row: app.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,12 +17,13 @@ use crate::error::{Error, ErrorKind};
 use crate::recorded::RecordedEvent;
 use crate::running::{Call, Trouble};
 use crate::store::{Store, WeakStore};
+use crate::text;
 use crate::ticket::Ticket;
 use crate::version::Position;
 
 use super::reaction::Reaction;
 use super::retry::Attempts;
-use super::worker::{Outcome, StopReason, end_by};
+use super::worker::{Outcome, StopReason, end_by, ended_as_asked};
 use super::{Options, Own, Reactor};
 
 pub(super) struct Run<R> {
@@ -160,13 +160,7 @@ impl<R: Reactor> Run<R> {
         if let Err(ended) = self.settle_all() {
             return ended;
         }
-        if let Some(store) = self.store.upgrade()
-            && let Err(error) = self.checkpoint.write(&store)
-        {
-            let name = self.checkpoint.name();
-            tracing::warn!(consumer = name, %error, "the checkpoint was not written; events will be handled again");
-        }
-        self.checkpoint.halt().map_or(StopReason::Stopped, |halt| Halt::from(halt).into())
+        ended_as_asked(&self.store, &mut self.checkpoint)
     }
 
     fn handle(&mut self, event: RecordedEvent) -> Result<(), StopReason> {
@@ -364,13 +358,9 @@ pub(super) fn called(handler: impl FnOnce() -> Result<(), super::Failure>) -> Re
     let failed = match catch_unwind(AssertUnwindSafe(handler)) {
         Ok(Ok(())) => return Ok(()),
         Ok(Err(error)) => (error.to_string(), false),
-        Err(panic) => (said(panic.as_ref()), true),
+        Err(panic) => {
+            (text::of_panic(panic.as_ref()).unwrap_or("a panic that said nothing").to_owned(), true)
+        }
     };
     Err(Failed { reason: failed.0, panicked: failed.1, is_final: false })
-}
-
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "a panic that said nothing".to_owned())
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::consumer::{self, ConsumerStatus, Halt};
+use crate::consumer::{self, Checkpoint, ConsumerStatus, Halt};
 use crate::error::{Error, ErrorKind};
 use crate::running::{Call, Live};
 use crate::store::{Store, WeakStore};
@@ -230,4 +230,15 @@ pub(super) fn start<W: Send + 'static>(
     });
     thread.map_err(|error| Error::io("cannot start", "the thread of a consumer", error))?;
     Ok(Worker { name: name.to_owned(), store: store.downgrade(), live: live.clone(), outcome })
+}
+
+/// Writes down how far it is, so that as little as possible is done again, and says how it ended.
+pub(super) fn ended_as_asked(store: &WeakStore, checkpoint: &mut Checkpoint) -> StopReason {
+    if let Some(store) = store.upgrade()
+        && let Err(error) = checkpoint.write(&store)
+    {
+        let name = checkpoint.name();
+        tracing::warn!(consumer = name, %error, "the checkpoint was not written; events will be handled again");
+    }
+    checkpoint.halt().map_or(StopReason::Stopped, |halt| Halt::from(halt).into())
 }

@@ -17,6 +17,7 @@ use crate::coordinate::check_name;
 use crate::error::{Denial, Error};
 use crate::event::Cause;
 use crate::options::Limits;
+use crate::text;
 use crate::version::Expected;
 
 use super::Store;
@@ -200,8 +201,7 @@ impl Drop for Asking {
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> Denial {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+    let text = text::of_panic(panic).unwrap_or("no text");
     Denial::new(format!("the gate panicked ({text}), and nothing passes a broken gate"))
 }
 
@@ -293,16 +293,9 @@ impl<'a> Denied<'a> {
             kind: event.kind(),
         };
         Denied {
-            reason: cut(&denial.reason, REASON_BYTES_MAX),
+            reason: text::cut(&denial.reason, REASON_BYTES_MAX),
             events: proposed.events().take(EVENTS_NAMED_MAX).map(name).collect(),
             more: proposed.events().skip(EVENTS_NAMED_MAX).count(),
         }
     }
-}
-
-/// The beginning of a text, in whole characters.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let ends = text.char_indices().map(|(at, character)| at.saturating_add(character.len_utf8()));
-    let end = ends.take_while(|end| *end <= bytes_max).last().unwrap_or_default();
-    text.get(..end).unwrap_or_default()
 }

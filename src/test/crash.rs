@@ -4,12 +4,12 @@
 //! operations, the disk is made as it could be found there after a crash, the store is opened on it, and
 //! the check is called.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::disk::{CrashMode, SimDisk, Trace};
 use crate::error::Error;
 use crate::store::Store;
+use crate::text;
 
 use super::Clock;
 
@@ -115,7 +115,9 @@ impl Crash {
         let mut images = 0;
         for (point, mode) in self.crashes(trace.len()) {
             let checked = catch_unwind(AssertUnwindSafe(|| check_one(&trace, point, mode, &clock, &check)));
-            let failure = checked.unwrap_or_else(|panic| Some(text_of(panic.as_ref())));
+            let failure = checked.unwrap_or_else(|panic| {
+                Some(text::of_panic(panic.as_ref()).unwrap_or("the check panicked").to_owned())
+            });
             if let Some(failure) = failure {
                 let (all, seed) = (trace.len(), self.seed);
                 panic!(
@@ -162,10 +164,4 @@ fn check_one(
 
 fn open(disk: &SimDisk, clock: &Clock) -> Result<Store, Error> {
     Store::on(disk.clone()).clock(clock.source()).open()
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "the check panicked".to_owned())
 }

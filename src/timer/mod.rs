@@ -191,11 +191,7 @@ impl Store {
     ///
     /// Those of reading.
     pub fn timers(&self) -> Result<Vec<TimerStatus>, Error> {
-        let mut schedule = Schedule::default();
-        for event in self.read(Query::entity_prefix(PREFIX)) {
-            schedule.take(&event?)?;
-        }
-        Ok(schedule.into_statuses())
+        Ok(Schedule::of(self)?.into_statuses())
     }
 }
 

@@ -1,10 +1,12 @@
-//! Which timers are pending, and which is due next. Pure: fed with the events of the timers' streams.
+//! Which timers are pending, and which is due next: what the events of the timers' streams come to.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::error::Error;
 use crate::event::time_of;
+use crate::query::Query;
 use crate::recorded::RecordedEvent;
+use crate::store::Store;
 use crate::version::{Position, Version};
 
 use super::{Ended, FAILED, PREFIX, SET, Set, TimerStatus, due_of};
@@ -27,6 +29,15 @@ pub(super) struct Entry {
 }
 
 impl Schedule {
+    /// Everything that is in a store's timers now.
+    pub(super) fn of(store: &Store) -> Result<Schedule, Error> {
+        let mut schedule = Schedule::default();
+        for event in store.read(Query::entity_prefix(PREFIX)) {
+            schedule.take(&event?)?;
+        }
+        Ok(schedule)
+    }
+
     /// Takes in the next event of a timer's stream.
     pub(super) fn take(&mut self, event: &RecordedEvent) -> Result<(), Error> {
         let name = event.entity().strip_prefix(PREFIX).unwrap_or_default();

@@ -69,10 +69,7 @@ impl Store {
     /// What keeps an append from being made, unless it is the timer's own fault: see
     /// [`TimerStatus::failure`](crate::TimerStatus::failure).
     pub fn fire_timers(&self) -> Result<u64, Error> {
-        let mut schedule = Schedule::default();
-        for event in self.read(Query::entity_prefix(PREFIX)) {
-            schedule.take(&event?)?;
-        }
+        let mut schedule = Schedule::of(self)?;
         let mut fired = 0;
         while let Some((name, entry)) = schedule.take_due(now(self)) {
             fired += u64::from(fire(self, &name, &entry)?);

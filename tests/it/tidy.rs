@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 52] = [
+const LAYERS: [&str; 53] = [
     // words
     "version",
     "id",
@@ -22,6 +22,7 @@ const LAYERS: [&str; 52] = [
     "report",
     "options",
     "bell",
+    "text",
     // bytes and where they go
     "disk",
     "format",
