@@ -22,13 +22,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
+use crate::format::frame::Header;
 use crate::format::segment::SegmentId;
 use crate::log::segment::{Block, wide};
 
 /// How large a chunk becomes. An event that is kept keeps its chunk in memory, and what is copied of the one
 /// being filled is copied under the lock: a few microseconds at most.
 const CHUNK_BYTES: usize = 64 << 10;
-/// A group of this part of a chunk is a chunk of its own, and shared at once.
+/// What is at least this part of a chunk is a chunk of its own, and shared at once.
 const OWN_CHUNK: usize = 4;
 
 pub(crate) struct Recent {
@@ -73,14 +74,23 @@ impl Recent {
 
     /// Adds what was written to a segment at `start`: whole frames, behind everything added before.
     pub(crate) fn add(&self, segment: SegmentId, start: u32, group: &[u8]) {
-        if group.is_empty() || group.len() > self.bytes_max {
+        if group.len() > self.bytes_max {
             return;
         }
-        let own = (group.len() >= self.chunk_bytes / OWN_CHUNK).then(|| group.to_vec());
+        let mut start = start;
+        let pieces = Pieces { rest: group, bytes_max: self.chunk_bytes };
+        for piece in pieces {
+            self.add_piece(segment, start, piece);
+            start += short(piece.len());
+        }
+    }
+
+    fn add_piece(&self, segment: SegmentId, start: u32, piece: &[u8]) {
+        let own = (piece.len() >= self.chunk_bytes / OWN_CHUNK).then(|| piece.to_vec());
         let mut state = self.state.write();
         match own {
             Some(bytes) => state.add_full(Filling { segment, start, bytes }),
-            None => state.fill(segment, start, group, self.chunk_bytes),
+            None => state.fill(segment, start, piece, self.chunk_bytes),
         }
         let forgotten = state.forget_beyond(self.bytes_max);
         self.oldest.store(state.oldest(), Ordering::Relaxed);
@@ -169,6 +179,37 @@ impl State {
         let oldest = self.full.front().map(|chunk| chunk.segment).or(filling);
         oldest.map_or(u64::MAX, |segment| segment.first_position)
     }
+}
+
+/// A group, parted where frames end so that no part is larger than a chunk, unless it is a single frame.
+struct Pieces<'a> {
+    rest: &'a [u8],
+    bytes_max: usize,
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let mut end = self.rest.len();
+        if end > self.bytes_max {
+            let frame_bytes = |at: usize| Header::known(&self.rest[at..]).frame_bytes();
+            end = frame_bytes(0);
+            while end < self.rest.len() && end + frame_bytes(end) <= self.bytes_max {
+                end += frame_bytes(end);
+            }
+        }
+        let (piece, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        Some(piece)
+    }
+}
+
+fn short(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a group fits a segment")
 }
 
 impl Filling {

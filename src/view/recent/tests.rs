@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 use super::*;
+use crate::format::frame::{FIXED, NewHeader};
 
 /// SplitMix64; the tests of the library have no other crate's numbers.
 struct Random(u64);
@@ -43,18 +44,34 @@ impl File {
         let start = self.bytes.len();
         while self.bytes.len() < start + group_bytes {
             let left = start + group_bytes - self.bytes.len();
-            let frame = left.min(80 + 8 * random.below(200));
+            let frame = FIXED + 8 * random.below(200);
+            let frame = if left < frame + FIXED { left.max(FIXED) } else { frame };
             let begin = self.bytes.len();
-            let content = u8::try_from(random.below(256)).unwrap();
-            self.bytes.resize(begin + frame, content);
+            write_frame(&mut self.bytes, frame, u8::try_from(random.below(256)).unwrap());
             self.frames.push(short(begin)..short(begin + frame));
         }
         start
     }
 }
 
-fn short(offset: usize) -> u32 {
-    u32::try_from(offset).unwrap()
+/// A frame as far as the window looks at it.
+fn write_frame(out: &mut Vec<u8>, bytes: usize, content: u8) {
+    let end = out.len() + bytes;
+    let header = NewHeader {
+        body_bytes: short(bytes - FIXED),
+        body_checksum: 0,
+        position_offset: 0,
+        durable_end: 0,
+        events: 1,
+        flags: NewHeader::flags_for(false, false),
+        recorded_at: 0,
+        first_version: 1,
+        chain: [content; 32],
+        key: None,
+        version_table: &[],
+    };
+    header.write(out, 0);
+    out.resize(end, content);
 }
 
 impl Recent {
@@ -143,12 +160,25 @@ fn small_groups_share_chunks_and_large_ones_have_their_own() {
     }
     assert_eq!((at, asked), (144 + 320_000, 5));
 
-    let large = vec![2; 40_000];
-    recent.add(segment, 144 + 320_000, &large);
-    let of_large = |from: u32| {
-        let place = 144 + 320_000 + from..144 + 320_000 + from + 100;
+    let end = 144 + 320_000;
+    let mut large = Vec::new();
+    write_frame(&mut large, 40_000, 2);
+    recent.add(segment, end, &large);
+    let block_at = |from: u32| {
+        let place = end + from..end + from + 80;
         recent.block(segment, &place, &place).unwrap()
     };
-    assert!(Arc::ptr_eq(&of_large(0).bytes, &of_large(39_900).bytes), "it is shared, not copied");
+    assert!(Arc::ptr_eq(&block_at(0).bytes, &block_at(39_900).bytes), "it is shared, not copied");
     assert_eq!(recent.chunks(), 6);
+
+    // Nobody who keeps one event of a large group keeps all of it; a frame stays whole.
+    let mut group = Vec::new();
+    (0..400).for_each(|_| write_frame(&mut group, 1_000, 3));
+    write_frame(&mut group, 200_000, 4);
+    (0..5).for_each(|_| write_frame(&mut group, 1_000, 5));
+    recent.add(segment, end + 40_000, &group);
+    for (from, bytes) in [(0, 65_000), (65_000, 65_000), (395_000, 10_000), (400_000, 200_000)] {
+        assert_eq!(block_at(40_000 + from).bytes.len(), bytes, "{from}");
+    }
+    assert_eq!(block_at(40_000 + 603_000).bytes.len(), 80, "of what is being filled only what is asked for");
 }
