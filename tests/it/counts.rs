@@ -77,7 +77,7 @@ impl HeldClock {
 #[test]
 fn a_group_is_one_write_and_if_durable_one_sync_and_one_mark() {
     let write = |path| (What::Write, path);
-    let synced = vec![write(SEGMENT), (What::Sync, SEGMENT), write("MARK")];
+    let synced = [write(SEGMENT), (What::Sync, SEGMENT), write("MARK")];
     let table = [
         (1, Durability::Synced, &synced[..]),
         (2, Durability::Synced, &synced[..]),
