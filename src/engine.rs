@@ -61,7 +61,7 @@ impl Engine {
         let lock = lock(disk.as_ref(), wait)?;
         let Writable { log, ledger, segments, store_id, report } = load_to_write(&disk, &options)?;
         let segment = segments.last().cloned().expect("the log has a segment");
-        let view = Arc::new(View::new(segments, Point::from(log.written())));
+        let view = Arc::new(View::new(segments, Point::from(log.written()), options.recent_bytes_max));
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
         let (queue, counters) =
@@ -110,7 +110,7 @@ impl Engine {
         let Readable { entities, segments, head, store_id, report, end } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
         let counters = Counters::new(store_id, entities);
-        let (view, listeners) = (Arc::new(View::new(segments, head)), Arc::<Listeners>::default());
+        let (view, listeners) = (Arc::new(View::new(segments, head, 0)), Arc::<Listeners>::default());
         let follower = end.map(|end| {
             let (view, listeners) = (view.clone(), listeners.clone());
             Arc::new(Follower::new(disk.clone(), view, listeners, store_id, options.follow_every, end))

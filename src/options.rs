@@ -160,6 +160,7 @@ pub(crate) struct Options {
     pub(crate) restart: RestartPolicy,
     pub(crate) open_watcher: Option<OpenWatcher>,
     pub(crate) follow_every: Duration,
+    pub(crate) recent_bytes_max: usize,
     pub(crate) cache_memory_bytes: usize,
     pub(crate) cache_disk_bytes: u64,
 }
@@ -183,6 +184,7 @@ impl Default for Options {
             restart: RestartPolicy::Never,
             open_watcher: None,
             follow_every: Duration::from_millis(2),
+            recent_bytes_max: 16 << 20,
             cache_memory_bytes: 64 << 20,
             cache_disk_bytes: 256 << 20,
         }

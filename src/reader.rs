@@ -19,7 +19,7 @@ use std::time::SystemTime;
 
 use crate::error::Error;
 use crate::event::micros_of;
-use crate::format::frame::{self, Header};
+use crate::format::frame::Header;
 use crate::index::{Place, Way};
 use crate::log::segment::Block;
 use crate::query::{Effort, Query};
@@ -325,7 +325,8 @@ impl Progress {
             Some(block) if block.holds(&place.frame) => block,
             block => {
                 self.frame.forget();
-                block.insert(segment.file.block(run(place, self.places.as_slice()))?)
+                let run = run(place, self.places.as_slice());
+                block.insert(self.snapshot.block(segment, &place.frame, &run)?)
             }
         };
         self.frame.event(segment, block, place)
@@ -385,7 +386,7 @@ pub(crate) fn with_frame<T>(
     let Some(place) = segment.ordinal(position.get()).and_then(|ordinal| segment.place(ordinal)) else {
         return Ok(None);
     };
-    let block = segment.file.block(place.frame.clone())?;
+    let block = snapshot.block(segment, &place.frame, &place.frame)?;
     let frame = block.frame(&segment.file, place.frame.start)?;
     Ok(Some(look(&frame.header, frame.body)))
 }
@@ -401,7 +402,7 @@ fn position_at(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
     let (mut low, mut high) = (0, segment.ordinals_end());
     while low < high {
         let middle = low + (high - low) / 2;
-        if recorded_at(segment, middle)? < micros {
+        if recorded_at(snapshot, segment, middle)? < micros {
             low = middle + 1;
         } else {
             high = middle;
@@ -411,14 +412,10 @@ fn position_at(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
 }
 
 /// When the first event at or behind `ordinal` was recorded.
-fn recorded_at(segment: &Segment, ordinal: u32) -> Result<u64, Error> {
+fn recorded_at(snapshot: &Snapshot, segment: &Segment, ordinal: u32) -> Result<u64, Error> {
     let Some(place) = segment.place_from(ordinal) else { return Ok(u64::MAX) };
-    let block = segment.file.block(place.frame.clone())?;
-    let mark = segment.file.header.frame_mark(place.frame.start.into());
-    let header = frame::read_header(&block.bytes, mark);
-    header
-        .map(|header| header.recorded_at())
-        .map_err(|damage| segment.file.damaged(place.frame.start.into(), &damage))
+    let block = snapshot.block(segment, &place.frame, &place.frame)?;
+    Ok(block.header(&segment.file, place.frame.start)?.recorded_at())
 }
 
 fn half_open<T: Copy>(range: &impl RangeBounds<T>, least: T, most: T, next: impl Fn(T) -> T) -> Range<T> {

@@ -20,8 +20,8 @@ use crate::version::{Position, Version};
 
 /// An event of the store.
 ///
-/// It shares the block of bytes it was read in (up to 256 KiB when many events are read in order),
-/// and nothing is copied until it is decoded. Keep decoded values, not thousands of these.
+/// It shares the block of bytes it was read in (up to 256 KiB when many events are read in order, 64 KiB when it
+/// was just written), and nothing is copied until it is decoded. Keep decoded values, not thousands of these.
 ///
 /// ```
 /// use annals::{Raw, Store};

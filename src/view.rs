@@ -6,6 +6,7 @@
 //! Row: view.
 
 mod cursors;
+mod recent;
 mod search;
 mod wake;
 
@@ -20,11 +21,12 @@ use crate::format::chain::Hash;
 use crate::format::frame::Frame;
 use crate::index::{Index, Place};
 use crate::log::scan::Tip;
-use crate::log::segment::SegmentFile;
+use crate::log::segment::{Block, SegmentFile};
 use crate::version::{Position, Version};
 
 pub(crate) use cursors::Cursor;
 use cursors::Cursors;
+use recent::Recent;
 pub(crate) use search::{Own, first_match};
 use wake::Waiters;
 pub(crate) use wake::{End, Reach, Slot, wake};
@@ -50,6 +52,7 @@ impl From<&Tip> for Point {
 
 pub(crate) struct View {
     published: RwLock<Snapshot>,
+    recent: Arc<Recent>,
     waiters: Waiters,
     cursors: Cursors,
 }
@@ -61,12 +64,17 @@ pub(crate) struct Snapshot {
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
     pub(crate) head: Point,
     pub(crate) durable: Point,
+    recent: Arc<Recent>,
 }
 
 impl View {
-    pub(crate) fn new(segments: Vec<Arc<Segment>>, head: Point) -> View {
+    /// A view that keeps up to `recent_bytes_max` of what is published in memory.
+    pub(crate) fn new(segments: Vec<Arc<Segment>>, head: Point, recent_bytes_max: usize) -> View {
+        let recent = Arc::new(Recent::new(recent_bytes_max));
+        let segments = Arc::new(segments);
         View {
-            published: RwLock::new(Snapshot { segments: Arc::new(segments), head, durable: head }),
+            published: RwLock::new(Snapshot { segments, head, durable: head, recent: recent.clone() }),
+            recent,
             waiters: Waiters::default(),
             cursors: Cursors::default(),
         }
@@ -91,9 +99,18 @@ impl View {
         (published.head, published.durable) = (head, durable);
     }
 
+    /// Keeps the bytes of a group that was written to `segment` at `start`, and is published next.
+    pub(crate) fn keep(&self, segment: &Segment, start: u32, group: &[u8]) {
+        self.recent.add(segment.file.header.id, start, group);
+    }
+
     /// Begins again with what recovery found.
     pub(crate) fn replace(&self, segments: Vec<Arc<Segment>>, head: Point) {
-        *self.published.write() = Snapshot { segments: Arc::new(segments), head, durable: head };
+        let (segments, recent) = (Arc::new(segments), self.recent.clone());
+        let mut published = self.published.write();
+        // Of what was published recovery may have cut what was not durable.
+        recent.clear();
+        *published = Snapshot { segments, head, durable: head, recent };
     }
 
     /// Adds the segment that the log goes on in.
@@ -173,6 +190,20 @@ impl Segment {
 }
 
 impl Snapshot {
+    /// A block that holds `frame`: from memory if it was written lately, else `run`, which lies around it, from
+    /// the file.
+    pub(crate) fn block(
+        &self,
+        segment: &Segment,
+        frame: &Range<u32>,
+        run: &Range<u32>,
+    ) -> Result<Block, Error> {
+        match self.recent.block(segment.file.header.id, frame, run) {
+            Some(block) => Ok(block),
+            None => segment.file.block(run.clone()),
+        }
+    }
+
     /// The segment that holds a position.
     pub(crate) fn segment_of(&self, position: Position) -> Option<&Arc<Segment>> {
         let later = self.segments.partition_point(|segment| segment.first_position() <= position.get());

@@ -388,6 +388,8 @@ impl Writer {
         let frames = waiting.iter().filter_map(Waiting::offset);
         let frames = frames.map(|offset| (offset, self.log.frame_in_memory(offset)));
         self.segment.insert(frames).expect("what was just encoded can be read");
+        let (start, group) = self.log.last_write();
+        self.view.keep(&self.segment, start, group);
         self.publish_heads();
         self.count(&waiting);
         let heard: Vec<u32> = match self.listeners.count() {

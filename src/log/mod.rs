@@ -233,6 +233,11 @@ impl Log {
         Frame::known(&self.buffer[wide(offset - start)..])
     }
 
+    /// The frames of the last write, and where they lie in the segment.
+    pub(crate) fn last_write(&self) -> (u32, &[u8]) {
+        (self.written.offset - narrow(self.buffer.len()), &self.buffer)
+    }
+
     /// Forgets the bytes of the last write.
     pub(crate) fn clear(&mut self) {
         self.buffer.clear();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::error::Error;
 use crate::format::Damage;
-use crate::format::frame::{self, Frame};
+use crate::format::frame::{self, Frame, Header};
 use crate::format::segment::{DIRECTORY, HEADER, SegmentHeader, SegmentId};
 
 use super::Failure;
@@ -83,7 +83,7 @@ impl SegmentFile {
             let end = u64::from(range.start) + u64::try_from(read).expect("a length fits 64 bits");
             return Err(Error::corrupt(&self.path, end, "the file ends where events were"));
         }
-        Ok(Block { bytes: Arc::new(bytes), start: range.start })
+        Ok(Block { bytes: Arc::new(bytes), start: range.start, is_known: false })
     }
 
     pub(crate) fn damaged(&self, offset: u64, damage: &Damage) -> Error {
@@ -99,14 +99,22 @@ pub(crate) fn damaged(file: &str, offset: u64, damage: &Damage) -> Error {
     }
 }
 
-/// Some whole frames of a segment, as read from the disk.
+/// Some whole frames of a segment.
+#[derive(Clone)]
 pub(crate) struct Block {
     pub(crate) bytes: Arc<Vec<u8>>,
     /// Where they lie in the segment.
     pub(crate) start: u32,
+    /// They were never on a disk since their checksums were made or checked.
+    is_known: bool,
 }
 
 impl Block {
+    /// Frames that lie at `start` and were written from these bytes: their checksums need no check.
+    pub(crate) fn known(bytes: Arc<Vec<u8>>, start: u32) -> Block {
+        Block { bytes, start, is_known: true }
+    }
+
     pub(crate) fn holds(&self, range: &Range<u32>) -> bool {
         self.start <= range.start && wide(range.end - self.start) <= self.bytes.len()
     }
@@ -117,10 +125,24 @@ impl Block {
     }
 
     /// Checks and takes apart the frame at `offset` of the segment.
+    #[inline(always)]
     pub(crate) fn frame(&self, segment: &SegmentFile, offset: u32) -> Result<Frame<'_>, Error> {
+        let bytes = &self.bytes[self.at(offset)..];
+        if self.is_known {
+            return Ok(Frame::known(bytes));
+        }
         let mark = segment.header.frame_mark(offset.into());
-        frame::read(&self.bytes[self.at(offset)..], mark)
-            .map_err(|damage| segment.damaged(offset.into(), &damage))
+        frame::read(bytes, mark).map_err(|damage| segment.damaged(offset.into(), &damage))
+    }
+
+    /// The same of the frame's header alone.
+    pub(crate) fn header(&self, segment: &SegmentFile, offset: u32) -> Result<Header<'_>, Error> {
+        let bytes = &self.bytes[self.at(offset)..];
+        if self.is_known {
+            return Ok(Header::known(bytes));
+        }
+        let mark = segment.header.frame_mark(offset.into());
+        frame::read_header(bytes, mark).map_err(|damage| segment.damaged(offset.into(), &damage))
     }
 }
 

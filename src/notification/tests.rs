@@ -14,7 +14,7 @@ use crate::version::Position;
 use crate::view::{Point, View};
 
 fn ends() -> (Outlet, Inlet) {
-    let (outlet, inlet) = channel(Query::all(), Arc::new(View::new(Vec::new(), Point::default())));
+    let (outlet, inlet) = channel(Query::all(), Arc::new(View::new(Vec::new(), Point::default(), 0)));
     inlet.shared.set_capacity(2);
     (outlet, inlet)
 }

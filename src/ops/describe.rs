@@ -79,6 +79,7 @@ fn options(options: &Options) -> Vec<(&'static str, String)> {
         ("space_probe_every", format!("{:?}", options.space_probe_every)),
         ("restart", format!("{:?}", options.restart)),
         ("follow_every", format!("{:?}", options.follow_every)),
+        ("recent_bytes_max", options.recent_bytes_max.to_string()),
         ("cache_memory_bytes", options.cache_memory_bytes.to_string()),
         ("cache_disk_bytes", options.cache_disk_bytes.to_string()),
     ]

@@ -36,7 +36,7 @@ impl AtHand {
         let Some(place) = segment.ordinal(position.get()).and_then(|ordinal| segment.place(ordinal)) else {
             return Ok(None);
         };
-        self.event_of(segment, &place).map(Some)
+        self.event_of(snapshot, segment, &place).map(Some)
     }
 
     /// The event with this id, derived or brought along.
@@ -56,12 +56,17 @@ impl AtHand {
         }
     }
 
-    fn event_of(&mut self, segment: &Arc<Segment>, place: &Place) -> Result<RecordedEvent, Error> {
+    fn event_of(
+        &mut self,
+        snapshot: &Snapshot,
+        segment: &Arc<Segment>,
+        place: &Place,
+    ) -> Result<RecordedEvent, Error> {
         let block = match &mut self.read {
             Some((own, block)) if Arc::ptr_eq(own, segment) && block.holds(&place.frame) => block,
             read => {
                 self.frame.forget();
-                let block = segment.file.block(place.frame.clone())?;
+                let block = snapshot.block(segment, &place.frame, &place.frame)?;
                 &mut read.insert((segment.clone(), block)).1
             }
         };

@@ -205,6 +205,15 @@ impl Builder {
         self
     }
 
+    /// How many bytes of what was appended last are kept in memory (default: 16 MiB; 0: none). Who reads them
+    /// (subscriptions, reactors, consumers, decisions, `get` of what was just appended) asks the system for nothing.
+    /// Less saves memory; more serves those who follow and fall further behind. It fills as the store is
+    /// appended to and costs the writer a copy of each append; a store opened to read has none.
+    pub fn recent_bytes_max(mut self, bytes: usize) -> Builder {
+        self.options.recent_bytes_max = bytes;
+        self
+    }
+
     /// How many bytes of states of projections are kept in memory (default: 64 MiB; 0: none), those used
     /// last. They are counted by their encoded form, which is most often smaller than they are in memory.
     /// A state that is not there is taken from the file, or folded again.

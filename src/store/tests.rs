@@ -14,7 +14,7 @@ use crate::view::{Point, View};
 fn view_up_to(store: &Store, head: u64) -> Arc<View> {
     let snapshot = store.engine().snapshot().unwrap();
     let head = Point { position: head.into(), chain: snapshot.head.chain };
-    Arc::new(View::new(snapshot.segments.to_vec(), head))
+    Arc::new(View::new(snapshot.segments.to_vec(), head, 0))
 }
 
 #[test]

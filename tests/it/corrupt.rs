@@ -28,6 +28,7 @@ pub(crate) const SHAPE: Shape = Shape {
     segment_bytes_max: 1200,
     unsynced_bytes_max: 1200,
     group_commands_max: 1024,
+    recent_bytes_max: 0,
     durability: Durability::Synced,
 };
 

@@ -18,6 +18,7 @@ const SHAPE: Shape = Shape {
     segment_bytes_max: 1000,
     unsynced_bytes_max: 1000,
     group_commands_max: 1024,
+    recent_bytes_max: 0,
     durability: Durability::Synced,
 };
 

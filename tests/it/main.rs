@@ -14,6 +14,7 @@ mod consumers; // consumers: acknowledgements, moves, states, waiting; partition
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
 mod corrupt_files; // files cut, swapped, removed, from another store; damage to an open store
 mod corrupt_forged; // right checksums over wrong fields; several breaks; damage under an open store
+mod counts; // writes, syncs and reads of the hot paths
 mod crash; // crash after every operation of the simulated disk, nested crashes in recovery
 mod decide; // aggregates and boundaries: conflicts, keys, turns, mischief in the middle of a decision
 mod diagnostics; // counters, lags, descriptions, metrics
@@ -25,6 +26,7 @@ mod follow_end; // every end of following; who is woken; wakers that panic, clos
 mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
 mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
+mod idle; // no thread of an idle store runs
 mod kit; // annals::test: what it says when a promise does not hold
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening

@@ -222,8 +222,8 @@ fn shown(event: &RecordedEvent) -> Known {
     }
 }
 
-fn open(disk: impl Disk, segment_bytes_max: u32) -> Result<Store, Error> {
-    Store::on(disk).segment_bytes_max(segment_bytes_max).open()
+fn open(disk: impl Disk, (segment_bytes_max, recent_bytes_max): (u32, usize)) -> Result<Store, Error> {
+    Store::on(disk).segment_bytes_max(segment_bytes_max).recent_bytes_max(recent_bytes_max).open()
 }
 
 /// One sequence of operations. `next` gives the disk to reopen on, crashed if it can and likes to;
@@ -235,8 +235,9 @@ fn run<D: Disk>(
     share: fn(&D) -> D,
 ) {
     let segment_bytes_max = 300 + u32::try_from(random.below(2000)).unwrap();
+    let sizes = (segment_bytes_max, random.pick(&[0, 1000, 16 << 20]));
     let (mut disk, mut model) = (first, Model::default());
-    let mut store = open(share(&disk), segment_bytes_max).unwrap();
+    let mut store = open(share(&disk), sizes).unwrap();
     for _ in 0..40 {
         match random.below(20) {
             0..12 => append(&store, &mut model, random),
@@ -248,7 +249,7 @@ fn run<D: Disk>(
             18 => {
                 store.close().unwrap();
                 model.durable = model.events.len();
-                store = open(share(&disk), segment_bytes_max).unwrap();
+                store = open(share(&disk), sizes).unwrap();
                 assert!(store.open_report().clean);
                 check_all(&store, &model);
             }
@@ -256,7 +257,7 @@ fn run<D: Disk>(
                 let (other, may_lose) = next(share(&disk), random);
                 drop(store);
                 disk = other;
-                store = open(share(&disk), segment_bytes_max).unwrap();
+                store = open(share(&disk), sizes).unwrap();
                 let left = usize::try_from(store.head().unwrap().position().get()).unwrap();
                 assert!(left == model.events.len() || may_lose);
                 model.cut(left);

@@ -46,7 +46,10 @@ impl World {
         let disk = MemDisk::new();
         let time = Arc::new(Mutex::new(at(1_000_000)));
         let clock = time.clone();
+        // So that some of it is read from memory and some from the files.
+        let recent_bytes_max = usize::try_from(segment_bytes_max / 4).unwrap().min(20_000);
         let store = Store::on(disk.clone()).segment_bytes_max(segment_bytes_max);
+        let store = store.recent_bytes_max(recent_bytes_max);
         let store = store.clock(move || *clock.lock().unwrap()).open().unwrap();
         let mut world =
             World { disk, store, events: Vec::new(), versions: HashMap::new(), segment_bytes_max };
@@ -458,7 +461,7 @@ fn an_empty_store_has_nothing_to_read() {
 #[test]
 fn errors_are_items_and_end_the_read() {
     let disk = SimDisk::new(1);
-    let store = Store::on(disk.clone()).segment_bytes_max(0).open().unwrap();
+    let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0).open().unwrap();
     fill(&store, "e", 3);
     let mut read = store.read(Query::all());
     assert!(read.next().unwrap().is_ok());
@@ -478,7 +481,7 @@ fn errors_are_items_and_end_the_read() {
 #[test]
 fn short_reads_are_read_on() {
     let disk = SimDisk::new(1);
-    let store = Store::on(disk.clone()).open().unwrap();
+    let store = Store::on(disk.clone()).recent_bytes_max(0).open().unwrap();
     fill(&store, "e", 20);
     disk.fail_from(0, Fault::Short(7));
     assert_eq!(positions(store.stream("e")).len(), 20);
@@ -488,8 +491,10 @@ fn short_reads_are_read_on() {
 #[test]
 fn readers_never_see_a_gap_or_go_back() {
     const APPENDS: u64 = 3000;
-    for segment_bytes_max in [4000, 64 << 20] {
+    let sizes = [4000, 64 << 20].map(|segment| [0, 3000, 16 << 20].map(|recent| (segment, recent)));
+    for (segment_bytes_max, recent_bytes_max) in sizes.into_iter().flatten() {
         let store = Store::on(MemDisk::new()).segment_bytes_max(segment_bytes_max);
+        let store = store.recent_bytes_max(recent_bytes_max);
         let store = store.durability(Durability::Buffered { flush_every: FOREVER }).open().unwrap();
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {

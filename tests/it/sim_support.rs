@@ -129,6 +129,8 @@ pub(crate) struct Shape {
     pub(crate) segment_bytes_max: u32,
     pub(crate) unsynced_bytes_max: u32,
     pub(crate) group_commands_max: usize,
+    /// 0 for what is about reading the disk: else what was just written is read from memory.
+    pub(crate) recent_bytes_max: usize,
     pub(crate) durability: Durability,
 }
 
@@ -141,7 +143,8 @@ impl Shape {
         let unsynced_bytes_max = *rng.pick(&[700, 1000, 2000, 4096]);
         let group_commands_max = *rng.pick(&[1, 2, 3, 1024]);
         let durability = *rng.pick(&[Durability::Synced, BUFFERED]);
-        Shape { segment_bytes_max, unsynced_bytes_max, group_commands_max, durability }
+        let recent_bytes_max = *rng.pick(&[0, 2000, 16 << 20]);
+        Shape { segment_bytes_max, unsynced_bytes_max, group_commands_max, recent_bytes_max, durability }
     }
 
     pub(crate) fn builder(&self, disk: impl Disk, gate: &Gate) -> Builder {
@@ -150,6 +153,7 @@ impl Shape {
             .segment_bytes_max(self.segment_bytes_max)
             .unsynced_bytes_max(self.unsynced_bytes_max)
             .group_commands_max(self.group_commands_max)
+            .recent_bytes_max(self.recent_bytes_max)
             .durability(self.durability)
             .space_probe_every(Duration::ZERO)
             .clock(move || gate.read())
