@@ -80,9 +80,9 @@ impl<'a> Reading<'a> {
         Reading { sealed, blocks: RefCell::default(), trouble: OnceCell::new() }
     }
 
-    /// The answer, if nothing failed on the way to it.
-    pub(super) fn answered<T>(self, answer: T) -> Result<T, Error> {
-        self.trouble.into_inner().map_or(Ok(answer), Err)
+    /// The answer, if nothing failed on the way to it. What failed first counts: the rest may follow from it.
+    pub(super) fn answered<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
+        self.trouble.into_inner().map_or(answer, Err)
     }
 
     pub(super) fn has_failed(&self) -> bool {
