@@ -4,10 +4,7 @@
 //! not, so whoever meets one that is damaged, stale or unknown makes it again.
 //! SPEC.md "Index file". Row: bytes.
 
-#![cfg_attr(
-    not(test),
-    allow(dead_code, reason = "the view does not ask for index files yet; goes when it does")
-)]
+#![allow(dead_code, reason = "the view does not ask for index files yet; goes when it does")]
 
 use std::ops::Range;
 

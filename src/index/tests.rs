@@ -1,4 +1,5 @@
 //! Random events and questions against a naive filter, in every form an index has.
+#![allow(clippy::print_stdout, reason = "tests say what they tried and measured")]
 
 mod forms;
 mod hostile;

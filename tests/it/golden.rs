@@ -399,6 +399,7 @@ fn annotated(path: &str, bytes: &[u8]) -> String {
     match path {
         "MANIFEST" => notes.manifest(),
         "MARK" => notes.mark_file(),
+        _ if path.ends_with(".idx") => notes.index_file(),
         _ => notes.segment(),
     }
     notes.finish()

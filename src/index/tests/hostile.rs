@@ -19,7 +19,7 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
         questions.push(ask(move |form| form.place_from(ordinal)));
         questions.push(ask(move |form| form.is_follower(ordinal)));
     }
-    for id in ids.to_vec() {
+    for id in ids.iter().copied() {
         questions.push(ask(move |form| form.foreign(id)));
         questions.push(ask(move |form| form.key(id.as_bytes())));
         questions.push(ask(move |form| form.effects(id)));
@@ -31,7 +31,7 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
         Query::all().kind_prefix("k"),
         Query::all().kind("paid"),
     ];
-    for entity in entities.to_vec() {
+    for entity in entities.iter().copied() {
         questions.push(ask(move |form| form.last_of(entity, u32::MAX)));
         questions.push(ask(move |form| form.last_of(entity, 40)));
         questions.push(ask(move |form| form.window_of(entity, &(3..9))));

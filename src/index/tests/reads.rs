@@ -117,7 +117,7 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
                     form.matching(&Query::entity(&entity), &(0..events), Way::Backward, &|_| None, 1)
                 )
             });
-            ask("all neighbours", 1 + 256 * 4 / 4096 + 1, &|form| {
+            ask("all neighbours", 2, &|form| {
                 let window = ordinal..ordinal + 256;
                 format!("{:?}", form.matching(&Query::all(), &window, Way::Forward, &|_| None, 256))
             });
