@@ -5,7 +5,7 @@
 
 use crate::format::checksum;
 use crate::format::index::{
-    ANCHOR_STRIDE, Bound, HEADER, Header, NO_TERM, Section, Term, TermHash, TermKind, block_place,
+    ANCHOR_STRIDE, Bound, HEADER, Header, JUMP, NO_TERM, NUMBER, SLOT, Term, TermHash, TermKind, block_place,
     filter_for, filter_insert, read_slot, slots_for, write_jump, write_slot,
 };
 use crate::log::segment::wide;
@@ -121,10 +121,10 @@ impl Parts {
     fn add(&mut self, kind: TermKind, name: &[u8], list: &[u32], versions: &Numbers) -> Option<()> {
         let (first, last) = list.first().zip(list.last()).expect("a term is inserted with its first event");
         let place = self.place()?;
-        while self.anchors.len() / Section::Anchors.entry() * ANCHOR_STRIDE <= wide(place) {
+        while self.anchors.len() / NUMBER * ANCHOR_STRIDE <= wide(place) {
             self.anchors.extend_from_slice(&place.to_le_bytes());
         }
-        let jump = |jumps: &[u8]| u32::try_from(jumps.len() / Section::Jumps.entry()).ok();
+        let jump = |jumps: &[u8]| u32::try_from(jumps.len() / JUMP).ok();
         let jumps_start = jump(&self.jumps)?;
         for (slot, number) in versions.jumps() {
             write_jump(&mut self.jumps, u32::try_from(*slot).ok()?, *number);
@@ -133,7 +133,7 @@ impl Parts {
         let count = u32::try_from(list.len()).ok()?;
         let mut list_start = None;
         if last - first != count - 1 {
-            list_start = Some(u32::try_from(self.lists.len() / Section::Lists.entry()).ok()?);
+            list_start = Some(u32::try_from(self.lists.len() / NUMBER).ok()?);
             self.lists.extend(list.iter().flat_map(|ordinal| ordinal.to_le_bytes()));
         }
         let term = Term {
@@ -155,7 +155,7 @@ impl Parts {
     fn hashed(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let mut filter = filter_for(self.hashes.len());
         let count = slots_for(self.hashes.len());
-        let mut slots = vec![0xFF; count.checked_mul(Section::Slots.entry())?];
+        let mut slots = vec![0xFF; count.checked_mul(SLOT)?];
         for (hash, term) in &self.hashes {
             filter_insert(&mut filter, *hash);
             let mut at = hash.slot(count);
@@ -170,7 +170,7 @@ impl Parts {
 
 /// Puts the sections behind a header, and the checksums behind them.
 fn assemble(mut header: Header, sections: &[Vec<u8>; 8]) -> Option<Vec<u8>> {
-    let table = header.table();
+    let table = header.layout().table;
     u32::try_from(table.end).ok()?;
     let mut out = Vec::with_capacity(table.end);
     out.resize(HEADER, 0);

@@ -29,6 +29,10 @@ impl Index {
 
     /// Adds what another index has of the same segment, behind what this one has.
     fn append(&mut self, other: &Index) {
+        assert!(
+            other.events() == 0 || self.ordinals_end() <= other.ordinals().start,
+            "parts of a segment are joined in their order"
+        );
         extend_numbers(&mut self.ordinals, &other.ordinals);
         self.offsets.extend_from_slice(&other.offsets);
         self.removed.extend_from_slice(&other.removed);

@@ -7,8 +7,7 @@ use std::ops::{Bound, ControlFlow, Range};
 use crate::error::Error;
 use crate::event::EventId;
 use crate::format::frame::KEY_BYTES;
-use crate::format::index::{BLOCK, Section, Term, TermKind};
-use crate::format::u32_at;
+use crate::format::index::{BLOCK, NUMBER, Term, TermKind};
 use crate::index::list::List;
 use crate::index::listing::listed;
 use crate::index::query::{Asked, Lists};
@@ -22,7 +21,7 @@ use super::reading::Reading;
 
 /// How many offsets are read at once at most: 64 KiB.
 const OFFSETS_AT_ONCE: usize = 16 * OFFSETS_PER_BLOCK;
-const OFFSETS_PER_BLOCK: usize = BLOCK / 4;
+const OFFSETS_PER_BLOCK: usize = BLOCK / NUMBER;
 
 impl Sealed {
     fn ask<T>(&self, answer: impl FnOnce(&Reading<'_>) -> Result<T, Error>) -> Result<T, Error> {
@@ -228,29 +227,28 @@ impl Reading<'_> {
         let Some(behind) = ordinals.count().checked_sub(slot).and_then(|left| left.checked_sub(1)) else {
             return Ok(None);
         };
-        let offset = |slot: usize| self.number(self.place(Section::Offsets, slot));
+        let offset = |slot: usize| self.number(self.sealed.layout.offsets.at(slot));
         let start = offset(slot);
         // Events of one append lie in one frame, which ends where the next begins.
         let same = gallop(behind, |next| offset(slot + 1 + next) == start);
         let next = if same < behind { offset(slot + 1 + same) } else { self.sealed.header.bound.end };
-        let end = self.removed_before(next)?.unwrap_or(next);
+        let end = self.removed_before(next).unwrap_or(next);
         if start >= end || end > self.sealed.header.bound.end {
-            let offset = self.place(Section::Offsets, slot);
+            let offset = self.sealed.layout.offsets.at(slot);
             return Err(self.sealed.damaged(offset, "an event of the index lies where none can"));
         }
         Ok(Some(Place { ordinal: narrow(ordinals.at(slot)), frame: start..end }))
     }
 
     /// Where the frames end that come before removed ones up to an offset, if there are such.
-    fn removed_before(&self, offset: u32) -> Result<Option<u32>, Error> {
-        let count = self.sealed.header.count(Section::Removed);
-        let end = |at: usize| self.number(self.place(Section::Removed, at) + 4);
-        let at = point(0..count, |at| end(at) < offset);
-        if at == count || end(at) != offset {
-            return Ok(None);
+    fn removed_before(&self, offset: u32) -> Option<u32> {
+        let removed = &self.sealed.layout.removed;
+        let end = |at: usize| self.number(removed.at(at) + NUMBER);
+        let at = point(0..removed.count, |at| end(at) < offset);
+        if at == removed.count || end(at) != offset {
+            return None;
         }
-        let place = self.place(Section::Removed, at);
-        Ok(Some(u32_at(&self.piece(place..place + 4)?, 0)))
+        Some(self.number(removed.at(at)))
     }
 
     /// The places of events that there are, in either order.
@@ -268,8 +266,8 @@ impl Reading<'_> {
             let (now, later) = rest.split_at(near);
             let (one, other) = (*first, now[near - 1]);
             let behind = (one.max(other) + 2).min(self.sealed.ordinals.count());
-            let offset = |slot| self.place(Section::Offsets, slot);
-            self.prefetch(offset(one.min(other))..offset(behind))?;
+            let offsets = &self.sealed.layout.offsets;
+            self.prefetch(offsets.at(one.min(other))..offsets.at(behind))?;
             for slot in now {
                 places.extend(self.place_at(*slot)?);
             }

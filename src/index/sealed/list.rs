@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::format::index::{JUMP, Section, Term, read_jump};
+use crate::format::index::{JUMP, NUMBER, Term, read_jump};
 use crate::format::u32_at;
 use crate::index::list::List;
 use crate::index::numbers::{Jumps, Numbers};
@@ -46,9 +46,9 @@ impl<'a> SealedList<'a> {
     pub(super) fn of(reading: &'a Reading<'a>, term: &Term) -> SealedList<'a> {
         let length = wide(term.count);
         let Some(list) = term.list else { return SealedList { ordinals: Ordinals::Run(term.first), length } };
-        let start = reading.place(Section::Lists, wide(list));
+        let start = reading.sealed.layout.lists.at(wide(list));
         let ordinals = match reading.whole() {
-            Some(bytes) => Ordinals::Bytes(&bytes[start..start + length * Section::Lists.entry()]),
+            Some(bytes) => Ordinals::Bytes(&bytes[start..start + length * NUMBER]),
             None => {
                 let (first, last) = (Some(term.first), Some(term.last));
                 Ordinals::File(InFile { reading, start, first, last })
@@ -66,11 +66,11 @@ impl List for SealedList<'_> {
     fn at(&self, slot: usize) -> u32 {
         match &self.ordinals {
             Ordinals::Run(first) => first.saturating_add(u32::try_from(slot).unwrap_or(u32::MAX)),
-            Ordinals::Bytes(bytes) => u32_at(bytes, slot * 4),
+            Ordinals::Bytes(bytes) => u32_at(bytes, slot * NUMBER),
             Ordinals::File(list) => match (list.first, list.last) {
                 (Some(first), _) if slot == 0 => first,
                 (_, Some(last)) if slot + 1 == self.length => last,
-                _ => list.reading.number(list.start + slot * 4),
+                _ => list.reading.number(list.start + slot * NUMBER),
             },
         }
     }
@@ -80,9 +80,9 @@ impl List for SealedList<'_> {
             Ordinals::Run(first) => {
                 *first = first.saturating_add(u32::try_from(slots.start).unwrap_or(u32::MAX));
             }
-            Ordinals::Bytes(bytes) => *bytes = &bytes[slots.start * 4..slots.end * 4],
+            Ordinals::Bytes(bytes) => *bytes = &bytes[slots.start * NUMBER..slots.end * NUMBER],
             Ordinals::File(list) => {
-                list.start += slots.start * 4;
+                list.start += slots.start * NUMBER;
                 list.first = list.first.filter(|_| slots.start == 0);
                 list.last = list.last.filter(|_| slots.end == self.length);
             }
@@ -116,7 +116,7 @@ impl Jumps for SealedJumps<'_> {
     }
 
     fn jump(&self, at: usize) -> (usize, u64) {
-        let place = self.reading.place(Section::Jumps, wide(self.jumps.start) + at);
+        let place = self.reading.sealed.layout.jumps.at(wide(self.jumps.start) + at);
         match self.reading.piece(place..place + JUMP).as_deref().map(<[u8]>::first_chunk) {
             Ok(Some(jump)) => {
                 let (slot, number) = read_jump(jump);

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::disk::{DiskFile, read_full};
 use crate::error::{Error, ErrorKind};
 use crate::format::index::{
-    BLOCK, Bound, HEADER, Header, JUMP, Section, TermHash, block_place, filter_holds, read_jump,
+    BLOCK, Bound, HEADER, Header, JUMP, Layout, TermHash, block_place, filter_holds, read_jump,
 };
 use crate::format::{Damage, checksum, u32_at};
 use crate::log::segment::wide;
@@ -32,6 +32,7 @@ pub(crate) struct Sealed {
     /// From the store's directory; for messages.
     path: String,
     header: Header,
+    layout: Layout,
     ordinals: Numbers<Gaps>,
     source: Source,
     /// How often it went to the file.
@@ -64,17 +65,16 @@ impl Sealed {
     /// The index file whose bytes these are; why not, if they are damaged, of another bound, or from a newer
     /// version. `path` is for messages.
     pub(crate) fn whole(bytes: Arc<[u8]>, path: &str, bound: &Bound) -> Result<Sealed, Damage> {
-        let header = check_header(&bytes, bytes.len(), bound)?;
-        let table = header.table();
+        let (header, layout) = check_header(&bytes, bytes.len(), bound)?;
+        let table = layout.table.clone();
         let checksums = &bytes[table.clone()];
-        check_table(&header, checksums)?;
+        check_table(&header, checksums, table.len())?;
         for block in 0..table.start.div_ceil(BLOCK) {
             check_block(checksums, block, &bytes[block_place(block, table.start)])?;
         }
-        let gaps = &bytes[header.place(Section::Jumps)];
-        let ordinals = read_gaps(&header, gaps)?;
-        let path = path.to_owned();
-        Ok(Sealed { path, header, ordinals, source: Source::Whole(bytes), reads: AtomicU64::new(0) })
+        let ordinals = read_gaps(&header, &bytes[layout.jumps.range()])?;
+        let (path, source) = (path.to_owned(), Source::Whole(bytes));
+        Ok(Sealed { path, header, layout, ordinals, source, reads: AtomicU64::new(0) })
     }
 
     /// The index file that is open here, to be read as it is asked; the outer error is one of the disk, the
@@ -88,32 +88,25 @@ impl Sealed {
         let Ok(length) = usize::try_from(length) else { return Ok(Err(Damage::Bad("the file is too long"))) };
         let reads = AtomicU64::new(0);
         let read = |range: Range<usize>| read_range(file.as_ref(), path, range, &reads);
-        let header = match check_header(&read(0..length.min(HEADER))?, length, bound) {
-            Ok(header) => header,
+        let (header, layout) = match check_header(&read(0..length.min(HEADER))?, length, bound) {
+            Ok(found) => found,
             Err(damage) => return Ok(Err(damage)),
         };
-        let checksums = read(header.table())?;
-        if let Err(damage) = check_table(&header, &checksums) {
+        let checksums = read(layout.table.clone())?;
+        if let Err(damage) = check_table(&header, &checksums, layout.table.len()) {
             return Ok(Err(damage));
         }
         let source = Source::File { file: file.clone(), filter: Vec::new(), checksums };
         let ordinals = Numbers::new(0, 0, Gaps(Vec::new()));
-        let sealed = Sealed { path: path.to_owned(), header, ordinals, source, reads };
-        sealed.complete()
+        Sealed { path: path.to_owned(), header, layout, ordinals, source, reads }.complete()
     }
 
     /// Reads what every question needs.
     fn complete(mut self) -> Result<Result<Sealed, Damage>, Error> {
-        let reading = Reading::new(&self);
-        let filter = reading.piece(self.header.place(Section::Filter));
-        let gaps = self.header.place(Section::Jumps).start;
-        let gaps = reading.piece(gaps..gaps + wide(self.header.gaps) * JUMP);
-        let (filter, gaps) = match (filter, gaps) {
-            (Ok(filter), Ok(gaps)) => (filter.to_vec(), gaps.to_vec()),
-            (Err(error), _) | (_, Err(error)) if error.kind() == ErrorKind::Corrupt => {
-                return Ok(Err(Damage::Bad(DAMAGED_BLOCK)));
-            }
-            (Err(error), _) | (_, Err(error)) => return Err(error),
+        let (filter, gaps) = match self.read_filter_and_gaps() {
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Err(Damage::Bad(DAMAGED_BLOCK))),
+            Err(error) => return Err(error),
         };
         self.ordinals = match read_gaps(&self.header, &gaps) {
             Ok(ordinals) => ordinals,
@@ -123,6 +116,14 @@ impl Sealed {
             *empty = filter;
         }
         Ok(Ok(self))
+    }
+
+    fn read_filter_and_gaps(&self) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let Layout { filter, jumps, .. } = &self.layout;
+        let reading = Reading::new(self);
+        let filter = reading.piece(filter.range())?.to_vec();
+        let gaps = reading.piece(jumps.start..jumps.at(wide(self.header.gaps)))?.to_vec();
+        Ok((filter, gaps))
     }
 
     /// The same file, whole in memory.
@@ -141,7 +142,7 @@ impl Sealed {
     /// The hash is one of the store that the file is bound to.
     pub(crate) fn may_have(&self, hash: TermHash) -> bool {
         match &self.source {
-            Source::Whole(bytes) => filter_holds(&bytes[self.header.place(Section::Filter)], hash),
+            Source::Whole(bytes) => filter_holds(&bytes[self.layout.filter.range()], hash),
             Source::File { filter, .. } => filter_holds(filter, hash),
         }
     }
@@ -166,7 +167,7 @@ impl Sealed {
 
     /// How long the file is.
     pub(crate) fn whole_bytes(&self) -> usize {
-        self.header.table().end
+        self.layout.table.end
     }
 
     /// How often it went to the file.
@@ -201,19 +202,20 @@ fn read_range(
 }
 
 /// The header of a file of this length, if it is the one that is looked for.
-fn check_header(bytes: &[u8], length: usize, bound: &Bound) -> Result<Header, Damage> {
+fn check_header(bytes: &[u8], length: usize, bound: &Bound) -> Result<(Header, Layout), Damage> {
     let header = Header::read(bytes)?;
     if header.bound != *bound {
         return Err(Damage::Bad("the index belongs to another segment, or another state of it"));
     }
-    if header.table().end != length {
+    let layout = header.layout();
+    if layout.table.end != length {
         return Err(Damage::Bad("the index's length is not the one its header says"));
     }
-    Ok(header)
+    Ok((header, layout))
 }
 
-fn check_table(header: &Header, checksums: &[u8]) -> Result<(), Damage> {
-    if checksums.len() != header.table().len() || checksum(&[checksums]) != header.table_checksum {
+fn check_table(header: &Header, checksums: &[u8], length: usize) -> Result<(), Damage> {
+    if checksums.len() != length || checksum(&[checksums]) != header.table_checksum {
         return Err(Damage::Bad("the index's table of checksums does not fit its own"));
     }
     Ok(())

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use foldhash::HashMap;
 
 use crate::error::Error;
-use crate::format::index::{BLOCK, Section, block_place};
+use crate::format::index::{BLOCK, NUMBER, block_place};
 use crate::format::u32_at;
 
 use super::{DAMAGED_BLOCK, Sealed, Source, check_block, read_range};
@@ -103,17 +103,12 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Where an entry of a section lies in the file. That there is one, the caller knows.
-    pub(super) fn place(&self, section: Section, entry: usize) -> usize {
-        self.sealed.header.place(section).start + entry * section.entry()
-    }
-
     /// Some bytes of the sections.
     pub(super) fn piece(&self, range: Range<usize>) -> Result<Piece<'a>, Error> {
         if range.is_empty() {
             return Ok(Piece::Lent(&[]));
         }
-        if range.end > self.sealed.header.table().start {
+        if range.end > self.sealed.layout.table.start {
             return Err(self.sealed.damaged(range.start, "something in the index lies behind its end"));
         }
         if let Some(bytes) = self.whole() {
@@ -148,7 +143,7 @@ impl<'a> Reading<'a> {
         if self.has_failed() {
             return u32::MAX;
         }
-        match self.piece(place..place + 4) {
+        match self.piece(place..place + NUMBER) {
             Ok(piece) => u32_at(&piece, 0),
             Err(error) => {
                 self.fail(error);
@@ -166,7 +161,7 @@ impl<'a> Reading<'a> {
         let mut missing = wanted.clone().filter(|block| !blocks.held.contains_key(block));
         let Some(first) = missing.next() else { return Ok(()) };
         let last = missing.next_back().unwrap_or(first);
-        let table_start = self.sealed.header.table().start;
+        let table_start = self.sealed.layout.table.start;
         let range = blocks.with_more(first..last + 1, table_start.div_ceil(BLOCK));
         let start = block_place(range.start, table_start).start;
         let end = block_place(range.end - 1, table_start).end;

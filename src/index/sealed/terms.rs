@@ -5,7 +5,7 @@
 use std::ops::Bound;
 
 use crate::error::Error;
-use crate::format::index::{NO_TERM, Section, Term, TermHash, TermKind, read_slot};
+use crate::format::index::{Layout, NO_TERM, Term, TermHash, TermKind, read_slot};
 use crate::index::search::point;
 use crate::log::segment::wide;
 
@@ -40,16 +40,15 @@ impl Found<'_> {
 impl<'a> Reading<'a> {
     /// The term of this kind and name, if it is there.
     pub(super) fn find(&self, kind: TermKind, name: &[u8]) -> Result<Option<Term>, Error> {
-        let header = &self.sealed.header;
-        let hash = TermHash::of(&header.bound.store_id, kind, name);
+        let hash = TermHash::of(&self.sealed.header.bound.store_id, kind, name);
         if !self.sealed.may_have(hash) {
             return Ok(None);
         }
-        let count = header.count(Section::Slots);
-        let (mut at, mut left) = (hash.slot(count), count);
+        let table = &self.sealed.layout.slots;
+        let (mut at, mut left) = (hash.slot(table.count), table.count);
         while left > 0 {
-            let some = SLOTS_AT_ONCE.min(count - at).min(left);
-            let slots = self.piece(self.place(Section::Slots, at)..self.place(Section::Slots, at + some))?;
+            let some = SLOTS_AT_ONCE.min(table.count - at).min(left);
+            let slots = self.piece(table.at(at)..table.at(at + some))?;
             for slot in 0..some {
                 match read_slot(&slots, slot) {
                     (_, NO_TERM) => return Ok(None),
@@ -63,16 +62,16 @@ impl<'a> Reading<'a> {
                 }
             }
             left -= some;
-            at = (at + some) % count;
+            at = (at + some) % table.count;
         }
         Ok(None)
     }
 
     /// Where the first term begins that is not before these; the section's end, if all are.
     pub(super) fn seek(&self, kind: TermKind, start: Bound<&[u8]>) -> Result<usize, Error> {
-        let anchor = |anchor: usize| wide(self.number(self.place(Section::Anchors, anchor)));
-        let anchors = self.sealed.header.count(Section::Anchors);
-        let later = point(0..anchors, |at| {
+        let anchors = &self.sealed.layout.anchors;
+        let anchor = |anchor: usize| wide(self.number(anchors.at(anchor)));
+        let later = point(0..anchors.count, |at| {
             let found = self.term_at(anchor(at), 0);
             found.map_or_else(|error| self.fail_with(error, false), |found| found.is_before(kind, start))
         });
@@ -89,13 +88,13 @@ impl<'a> Reading<'a> {
 
     /// Where the terms end in their section.
     pub(super) fn terms_end(&self) -> usize {
-        self.sealed.header.count(Section::Terms)
+        self.sealed.layout.terms.count
     }
 
     /// The term that begins at a place of its section, checked; whoever expects a name of some length says so,
     /// that all may be read at once.
     pub(in crate::index) fn term_at(&self, at: usize, name_bytes: usize) -> Result<Found<'a>, Error> {
-        let section = self.sealed.header.place(Section::Terms);
+        let section = self.sealed.layout.terms.range();
         let start = section.start.saturating_add(at);
         let damaged = |what: &str| self.sealed.damaged(start, what);
         if start >= section.end {
@@ -117,11 +116,12 @@ impl<'a> Reading<'a> {
     /// Whether all that a term names is there.
     fn is_possible(&self, term: &Term) -> bool {
         let header = &self.sealed.header;
-        let list = term.list.is_none_or(|list| wide(list) + wide(term.count) <= header.count(Section::Lists));
+        let Layout { lists, jumps, .. } = &self.sealed.layout;
+        let list = term.list.is_none_or(|list| wide(list) + wide(term.count) <= lists.count);
         list && term.count <= header.events
             && header.ordinals.start <= term.first
             && term.last < header.ordinals.end
-            && wide(term.jumps.end) <= header.count(Section::Jumps)
+            && wide(term.jumps.end) <= jumps.count
     }
 
     /// Keeps a failure, and goes on with something else.

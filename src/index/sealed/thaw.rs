@@ -4,7 +4,7 @@
 
 use crate::error::Error;
 use crate::format::Damage;
-use crate::format::index::Section;
+use crate::format::index::{Layout, NUMBER};
 use crate::format::u32_at;
 use crate::index::Index;
 use crate::index::list::List;
@@ -30,23 +30,23 @@ impl Sealed {
 impl Reading<'_> {
     fn thaw(&self) -> Result<Index, Error> {
         let header = &self.sealed.header;
+        let Layout { offsets, removed, .. } = &self.sealed.layout;
         let mut index = Index::new(header.bound.end);
         index.born = header.born;
         for slot in 0..wide(header.events) {
             index.ordinals.push(self.sealed.ordinals.at(slot));
         }
-        let (offsets, removed) = (header.place(Section::Offsets), header.place(Section::Removed));
-        let offsets_at = offsets.start;
-        index.offsets = self.piece(offsets)?.chunks_exact(4).map(|offset| u32_at(offset, 0)).collect();
+        index.offsets =
+            self.piece(offsets.range())?.chunks_exact(NUMBER).map(|offset| u32_at(offset, 0)).collect();
         if !index.offsets.is_sorted() || index.offsets.last().is_some_and(|last| *last >= index.end) {
-            return Err(self.sealed.damaged(offsets_at, "an event of the index lies where none can"));
+            return Err(self.sealed.damaged(offsets.start, "an event of the index lies where none can"));
         }
-        let ranges = self.piece(removed)?;
+        let ranges = self.piece(removed.range())?;
         index.removed = ranges.chunks_exact(8).map(|range| u32_at(range, 0)..u32_at(range, 4)).collect();
         if !are_apart(&index) {
             return Err(self
                 .sealed
-                .damaged(offsets_at, "what was removed does not fit the events of the index"));
+                .damaged(removed.start, "what was removed does not fit the events of the index"));
         }
         let mut at = 0;
         while at < self.terms_end() {

@@ -182,7 +182,7 @@ fn reseal(bytes: &mut [u8]) {
     let header = checksum(&[&bytes[..172]]).to_le_bytes();
     put(bytes, 172, &header);
     let Ok(header) = Header::read(bytes) else { return };
-    let table = header.table();
+    let table = header.layout().table;
     if table.end != bytes.len() {
         return;
     }
