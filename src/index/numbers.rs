@@ -84,15 +84,29 @@ impl<J: Jumps> Numbers<J> {
     }
 
     /// This number, or the first one behind it that there is.
+    #[inline]
     pub(super) fn next(&self, number: u64) -> Option<u64> {
+        if self.is_plainly(number) {
+            return Some(number);
+        }
         let slot = self.below(number);
         (slot < self.count).then(|| self.at(slot))
     }
 
     /// This number, or the last one before it that there is.
+    #[inline]
     pub(super) fn previous(&self, number: u64) -> Option<u64> {
+        if self.is_plainly(number) {
+            return Some(number);
+        }
         let slot = self.below(number.saturating_add(1)).checked_sub(1)?;
         Some(self.at(slot))
+    }
+
+    /// Whether this is one of the numbers, as it nearly always is where there are no gaps.
+    fn is_plainly(&self, number: u64) -> bool {
+        let slot = number.checked_sub(self.first).and_then(|slot| usize::try_from(slot).ok());
+        self.jumps.len() == 0 && slot.is_some_and(|slot| slot < self.count)
     }
 
     /// Slot and number where the run of numbers behind so many jumps begins.

@@ -7,6 +7,7 @@ mod reads;
 mod size;
 
 use super::*;
+use crate::coordinate::SYSTEM_SCOPE;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
 use crate::error::ErrorKind;
 use crate::format::frame::{Frame, NewHeader};
@@ -17,7 +18,7 @@ use crate::version::Position;
 use std::sync::Arc;
 
 const ENTITIES: [&str; 4] = ["e:1", "e:10", "e", "f"];
-const SCOPES: [&str; 3] = ["", "s", "s2"];
+const SCOPES: [&str; 4] = ["", "s", "s2", SYSTEM_SCOPE];
 const KINDS: [&str; 4] = ["k", "k.a", "k.b", "rare"];
 const TAGS: [&str; 3] = ["t", "t:1", "t:10"];
 const FIRST_POSITION: u64 = 1000;
@@ -268,6 +269,7 @@ fn matches(item: &Item, event: &Known, is_own: bool) -> bool {
     };
     let scope = if event.scope.is_empty() { "default" } else { event.scope };
     entity
+        && !(item.passes_over_system() && scope == SYSTEM_SCOPE)
         && item.scope.as_ref().is_none_or(|asked| asked == scope)
         && (item.kinds.is_empty() || item.kinds.iter().any(|kind| kind == event.kind))
         && item.kind_prefix.as_ref().is_none_or(|prefix| event.kind.starts_with(prefix.as_str()))

@@ -5,10 +5,9 @@
 //! Row: index.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 use std::rc::Rc;
-
-use foldhash::HashMap;
 
 use crate::error::Error;
 use crate::format::index::{BLOCK, NUMBER, block_place};
@@ -32,7 +31,7 @@ pub(super) struct Reading<'a> {
 
 #[derive(Default)]
 struct Blocks {
-    held: HashMap<usize, Stretch>,
+    held: BTreeMap<usize, Stretch>,
     /// The one that was asked for last; questions stay where they are for a while.
     recent: Option<Stretch>,
     /// The blocks that were read last, and how many of them were read ahead.
@@ -96,6 +95,7 @@ impl<'a> Reading<'a> {
     }
 
     /// The bytes of the file, if they are all in memory.
+    #[inline]
     pub(super) fn whole(&self) -> Option<&'a [u8]> {
         match &self.sealed.source {
             Source::Whole(bytes) => Some(bytes),
@@ -138,8 +138,17 @@ impl<'a> Reading<'a> {
         self.fetch(&mut self.blocks.borrow_mut(), range.start / BLOCK..range.end.div_ceil(BLOCK))
     }
 
-    /// The number at a place of a list or a table of numbers; any number, after a failure.
+    /// The number at a place of a list or a table of numbers, where the caller knows that one is; any number, after
+    /// a failure.
+    #[inline]
     pub(super) fn number(&self, place: usize) -> u32 {
+        match self.whole() {
+            Some(bytes) => u32_at(bytes, place),
+            None => self.number_in_file(place),
+        }
+    }
+
+    fn number_in_file(&self, place: usize) -> u32 {
         if self.has_failed() {
             return u32::MAX;
         }

@@ -186,7 +186,7 @@ fn listings_agree_with_a_naive_one() {
         let cases = cases(&mut random, &story);
         for _ in 0..300 {
             let label = random.pick(&[Label::Entity, Label::Scope, Label::Kind, Label::Tag]);
-            let prefix = random.pick(&["", "e", "e:", "e:1", "k", "k.", "s", "t:1", "x"]).to_owned();
+            let prefix = random.pick(&["", "e", "e:", "e:1", "k", "k.", "s", "$", "t:1", "x"]).to_owned();
             let after =
                 random.chance(40).then(|| random.pick(&["", "e", "e:1", "k.a", "s", "t:", "zz"]).to_owned());
             let wanted = Wanted { label, prefix, after };
@@ -214,7 +214,10 @@ fn naive_listing(events: &[Known], wanted: &Wanted, window: &Range<u32>, most: u
         own.into_iter().for_each(|name| names.entry(name).or_default().push(event.ordinal));
     }
     let is_wanted = |name: &str| {
-        name.starts_with(&wanted.prefix) && wanted.after.as_deref().is_none_or(|after| name > after)
+        let is_shown = !name.starts_with('$') || wanted.prefix.starts_with('$');
+        is_shown
+            && name.starts_with(&wanted.prefix)
+            && wanted.after.as_deref().is_none_or(|after| name > after)
     };
     names
         .into_iter()

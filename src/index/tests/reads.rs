@@ -102,7 +102,9 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
             let reads = file.reads() - before;
             assert_eq!(told, question(&index), "{name}");
             assert!(reads <= most, "{name}: {reads} reads among {events} events of {entities} entities");
-            worst = worst.max(reads);
+            if most <= 4 {
+                worst = worst.max(reads);
+            }
         };
         for ordinal in (0..events).step_by(usize::try_from(events / 10).unwrap()) {
             let entity = format!("account:{:06}", ordinal % entities);
@@ -121,10 +123,14 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
                 let window = ordinal..ordinal + 256;
                 format!("{:?}", form.matching(&Query::all(), &window, Way::Forward, &|_| None, 256))
             });
+            ask("a stream", 8, &|form| {
+                let query = Query::entity(&entity);
+                format!("{:?}", form.matching(&query, &(0..events), Way::Forward, &|_| None, usize::MAX))
+            });
             ask("absent", 0, &|form| format!("{:?}", form.last_of("nobody", u32::MAX)));
         }
         assert_eq!(sealed.pieces_read(), file.reads());
-        println!("{events} events of {entities} entities: at most {worst} reads for a question");
+        println!("{events} events of {entities} entities: at most {worst} reads for a look-up");
     }
 }
 
