@@ -206,7 +206,7 @@ impl<L: List> Matches<L> {
                     self.cursor.advance_to(rank + 1);
                     return Some(self.way.ordinal(rank));
                 }
-                self.cursor.advance_to(event);
+                self.cursor.advance_to(event.max(rank + 1));
             }
         })
     }

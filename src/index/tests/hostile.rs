@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::format::Damage;
-use crate::format::index::{BLOCK, HEADER, Header, block_place};
+use crate::format::index::{BLOCK, HEADER, Header, Layout, block_place};
 use crate::format::{checksum, put};
 
 type Question = Box<dyn Fn(&dyn Answers) -> Result<String, Error>>;
@@ -194,6 +194,60 @@ fn reseal(bytes: &mut [u8]) {
     put(bytes, 168, &sum);
     let sum = checksum(&[&bytes[..172]]).to_le_bytes();
     put(bytes, 172, &sum);
+}
+
+/// What no index can say, under right checksums: each is refused by whoever would rely on it.
+#[test]
+fn what_cannot_be_is_refused() {
+    let mut random = Random(20_260_107);
+    let story = build(&mut random, 200, 20);
+    let index = story.index(0..200);
+    let bound = bound(&index);
+    let bytes = index.encode(&bound).unwrap();
+    let header = Header::read(&bytes).unwrap();
+    let gaps = usize::try_from(header.gaps).unwrap();
+    let Layout { jumps, removed, offsets, lists, terms, .. } = header.layout();
+    let forged = |at: usize, value: &[u8]| {
+        let mut forged = bytes.clone();
+        put(&mut forged, at, value);
+        reseal(&mut forged);
+        opened(&forged, &bound)
+    };
+    let at_opening: [(&str, usize, u32); 8] = [
+        ("a gap before the second event", jumps.at(0), 0),
+        ("a gap behind the last event", jumps.at(gaps - 1), u32::MAX),
+        ("gaps in another order", jumps.at(1), 1),
+        ("a gap backwards", jumps.at(1) + 8, 0),
+        ("a gap too far", jumps.at(0) + 12, 1),
+        ("more events than offsets", 112, index.events() + 1),
+        ("fewer ordinals than events", 120, 1),
+        ("more born than there are", 124, u32::MAX),
+    ];
+    for (what, at, value) in at_opening {
+        assert!(forged(at, &value.to_le_bytes()).is_empty(), "{what}");
+    }
+    let swapped = [&bytes[lists.at(1)..lists.at(2)], &bytes[lists.at(0)..lists.at(1)]].concat();
+    let last_offset = &bytes[offsets.at(offsets.count - 1)..offsets.at(offsets.count)];
+    let when_thawed: [(&str, usize, &[u8]); 7] = [
+        ("a list in another order", lists.at(0), &swapped),
+        ("a list of what was removed", lists.at(0), &u32::MAX.to_le_bytes()),
+        ("something removed backwards", removed.at(0), &u32::MAX.to_le_bytes()),
+        ("an event in what was removed", removed.at(0), &0_u32.to_le_bytes()),
+        ("offsets in another order", offsets.at(0), last_offset),
+        ("an event behind the end", offsets.at(offsets.count - 1), &u32::MAX.to_le_bytes()),
+        // Its first term is an entity with a list and gaps in its versions: its head has 27 bytes.
+        ("a name that is no UTF-8", terms.at(27), &[0xFF]),
+    ];
+    assert_eq!(bytes[terms.at(0)], 0b1010_0000);
+    for (what, at, value) in when_thawed {
+        let sealed = forged(at, value);
+        assert_eq!(sealed.len(), 2, "{what}");
+        for sealed in sealed {
+            let error = Index::join(&sealed, &Index::new(bound.end)).err();
+            let error = error.unwrap_or_else(|| panic!("{what} is taken"));
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+        }
+    }
 }
 
 /// Anything under right checksums: answers may be wrong, but they come, and they are no more than there can be.
