@@ -208,7 +208,7 @@ fn check_header(bytes: &[u8], length: usize, bound: &Bound) -> Result<(Header, L
         return Err(Damage::Bad("the index belongs to another segment, or another state of it"));
     }
     let layout = header.layout();
-    if layout.table.end != length {
+    if layout.table.end != length || u32::try_from(length).is_err() {
         return Err(Damage::Bad("the index's length is not the one its header says"));
     }
     Ok((header, layout))
