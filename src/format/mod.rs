@@ -12,6 +12,7 @@
 
 pub(crate) mod chain;
 pub(crate) mod frame;
+pub(crate) mod index;
 pub(crate) mod manifest;
 pub(crate) mod mark;
 pub(crate) mod record;

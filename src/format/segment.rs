@@ -28,6 +28,12 @@ impl SegmentId {
         format!("{DIRECTORY}/{}", self.file_name())
     }
 
+    /// The name of its index file, from the store's directory.
+    #[allow(dead_code, reason = "nothing writes index files yet; goes when something does")]
+    pub(crate) fn index_path(self) -> String {
+        format!("{DIRECTORY}/{:020}.{}.idx", self.first_position, self.generation)
+    }
+
     /// Only the exact name that [`SegmentId::file_name`] gives.
     pub(crate) fn parse(name: &str) -> Option<SegmentId> {
         let (first, rest) = name.split_once('.')?;

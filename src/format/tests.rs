@@ -27,9 +27,11 @@ use super::mark::{self, Mark};
 use super::record::{self, Fields, NewRecord, Record, records};
 use super::segment::{Attestation, HEADER, Seal, SegmentHeader, SegmentId};
 use super::{aligned, checksum};
-use crate::disk::{Disk, SimDisk};
+use crate::disk::{Access, Disk, MemDisk, SimDisk};
 use crate::event::{Cause, EventId};
-use crate::{Raw, Store};
+use crate::index::{Answers, Bound, Index, Sealed, TermHash};
+use crate::log::segment::SegmentFile;
+use crate::{Query, Raw, Store};
 use annotate::{Notes, strip};
 
 /// 2026-01-02T03:04:05Z, when the golden store was created; second 1 is its first event.
@@ -184,6 +186,44 @@ fn golden_frame_with_everything() {
     assert_eq!(record::tags(withdrawn.tag_bytes).collect::<Vec<_>>(), ["transfer:17", "urgent"]);
     assert_eq!(found[0].metadata(), Some(&b"\xa8by phone"[..]));
     assert_eq!(found[0].payload(), Some(&b"\x81\xa5cents\xcd\x01\xf4"[..]));
+}
+
+/// The index of the golden store's first segment, as a file, answers as the events say.
+#[test]
+fn golden_index_file() {
+    let story = Story::read();
+    let file = MemDisk::new().open("segment", Access::CreateNew).unwrap();
+    let segment = SegmentFile { header: story.header.clone(), path: FIRST.to_owned(), file };
+    let mut index = Index::new(u32::try_from(HEADER).unwrap());
+    for at in 0..3 {
+        let offset = u32::try_from(story.offsets[at]).unwrap();
+        index.insert(&segment, offset, &story.frame(at)).unwrap();
+    }
+    let bound = Bound {
+        store_id: story.header.store_id,
+        segment: story.header.id,
+        end: index.end(),
+        last_position: 6,
+        chain: story.frame(2).header.chain(),
+    };
+    let bytes = index.encode(&bound).unwrap();
+    let title = format!("The index file of store/{FIRST}");
+    check_text("index-file", &title, 0, &bytes, Notes::index_file);
+    assert_eq!(bound.segment.index_path(), "segments/00000000000000000001.0.idx");
+
+    let sealed = Sealed::whole(bytes.into(), "x.idx", &bound).unwrap();
+    let forms: [&dyn Answers; 2] = [&sealed, &index];
+    let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain());
+    let key: Hash = *blake3::hash(b"transfer-17").as_bytes();
+    for form in forms {
+        assert_eq!((form.events(), form.ordinals(), form.born()), (6, 0..6, 3));
+        assert_eq!(form.last_of("account:bob", 9).unwrap(), Some((2, 3)));
+        assert_eq!(form.effects(first).unwrap(), [1]);
+        assert_eq!(form.key(key.first_chunk().unwrap()).unwrap(), Some(1));
+        assert_eq!(form.count(&Query::all().kind("account.opened"), &(0..6), &|_| None).unwrap(), 2);
+        assert!(form.is_follower(3).unwrap());
+    }
+    assert!(sealed.may_have(TermHash::entity(&story.header.store_id, "account:bob")));
 }
 
 #[test]

@@ -4,9 +4,8 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::Index;
-use super::names::Names;
-use super::query::{Postings, cut};
+use super::list::List;
+use super::query::Lists;
 
 /// Which names to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,29 +37,20 @@ pub(crate) struct Entry {
 /// What names that are kept for the store begin with.
 const RESERVED: &str = "$";
 
-impl Index {
-    /// At most `most` names that have events in the window; the store's own only to who asks for them.
-    pub(crate) fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
-        match wanted.label {
-            Label::Entity => listed(&self.entities, wanted, window, most),
-            Label::Scope => listed(&self.scopes, wanted, window, most),
-            Label::Kind => listed(&self.kinds, wanted, window, most),
-            Label::Tag => listed(&self.tags, wanted, window, most),
-        }
-    }
-}
-
-fn listed<P: Postings>(names: &Names<P>, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
+/// At most `most` names that have events in the window; the store's own only to who asks for them.
+pub(super) fn listed(lists: &impl Lists, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
     let mut entries = Vec::new();
     let hides = |name: &str| name.starts_with(RESERVED) && !wanted.prefix.starts_with(RESERVED);
-    names.visit(&wanted.prefix, wanted.after.as_deref(), |name, postings| {
+    lists.visit(wanted.label, &wanted.prefix, wanted.after.as_deref(), &mut |name, list| {
         if entries.len() == most {
             return ControlFlow::Break(());
         }
-        let list = cut(postings.ordinals(), window);
-        if let (Some(first), Some(last), false) = (list.first(), list.last(), hides(name)) {
-            let events = u64::try_from(list.len()).expect("a length fits 64 bits");
-            entries.push(Entry { name: name.to_owned(), events, first: *first, last: *last });
+        if !hides(name) {
+            let list = list.cut(window);
+            if let (Some(first), Some(last)) = (list.first(), list.last()) {
+                let events = u64::try_from(list.len()).expect("a length fits 64 bits");
+                entries.push(Entry { name: name.to_owned(), events, first, last });
+            }
         }
         ControlFlow::Continue(())
     });

@@ -10,7 +10,8 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 
-use super::search::{beyond, beyond_back};
+use super::list::List;
+use super::search::gallop;
 
 /// Which end comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,28 +39,28 @@ impl Way {
 }
 
 /// A place in a sequence of ranks.
-pub(super) enum Cursor<'a> {
+pub(super) enum Cursor<L> {
     /// All of them, half-open.
     Window(Range<u64>),
     /// A sorted list of ordinals: what is left of it.
-    List(&'a [u32], Way),
+    List(L, Way),
     /// What is in any.
-    Any(Box<Union<'a>>),
+    Any(Box<Union<L>>),
     /// What is in all.
-    All(Vec<Cursor<'a>>),
+    All(Vec<Cursor<L>>),
     /// What is in the first, and not in the list.
-    Without(Box<Cursor<'a>>, &'a [u32], Way),
+    Without(Box<Cursor<L>>, L, Way),
 }
 
 /// Each rank once, whatever number of cursors have it.
-pub(super) struct Union<'a> {
-    cursors: Vec<Cursor<'a>>,
+pub(super) struct Union<L> {
+    cursors: Vec<Cursor<L>>,
     /// The rank each cursor stands at, the earliest on top; those at their end are out.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
-impl<'a> Cursor<'a> {
-    pub(super) fn window(ordinals: &Range<u32>, way: Way) -> Cursor<'a> {
+impl<L: List> Cursor<L> {
+    pub(super) fn window(ordinals: &Range<u32>, way: Way) -> Cursor<L> {
         match ordinals.end.checked_sub(1).filter(|last| ordinals.start <= *last) {
             None => Cursor::Window(0..0),
             Some(last) => {
@@ -69,7 +70,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    pub(super) fn any(mut cursors: Vec<Cursor<'a>>) -> Cursor<'a> {
+    pub(super) fn any(mut cursors: Vec<Cursor<L>>) -> Cursor<L> {
         if let [_] = cursors.as_slice() {
             return cursors.remove(0);
         }
@@ -79,7 +80,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// What is in all of these, of which there is at least one.
-    pub(super) fn all(mut cursors: Vec<Cursor<'a>>) -> Cursor<'a> {
+    pub(super) fn all(mut cursors: Vec<Cursor<L>>) -> Cursor<L> {
         if let [_] = cursors.as_slice() {
             return cursors.remove(0);
         }
@@ -88,7 +89,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// What is in a cursor and not in a sorted list of ordinals.
-    pub(super) fn without(self, list: &'a [u32], way: Way) -> Cursor<'a> {
+    pub(super) fn without(self, list: L, way: Way) -> Cursor<L> {
         if list.is_empty() { self } else { Cursor::Without(Box::new(self), list, way) }
     }
 
@@ -109,8 +110,8 @@ impl<'a> Cursor<'a> {
         match self {
             Cursor::Window(ranks) => (!ranks.is_empty()).then_some(ranks.start),
             Cursor::List(list, way) => match way {
-                Way::Forward => list.first().map(|first| way.rank(*first)),
-                Way::Backward => list.last().map(|last| way.rank(*last)),
+                Way::Forward => list.first().map(|first| way.rank(first)),
+                Way::Backward => list.last().map(|last| way.rank(last)),
             },
             Cursor::Any(union) => union.heads.peek().map(|Reverse((rank, _))| *rank),
             Cursor::All(cursors) => in_all(cursors),
@@ -123,11 +124,17 @@ impl<'a> Cursor<'a> {
         match self {
             Cursor::Window(ranks) => ranks.start = ranks.start.max(rank).min(ranks.end),
             Cursor::List(list, way) => {
-                let is_passed = |ordinal: &u32| way.rank(*ordinal) < rank;
-                *list = match way {
-                    Way::Forward => &list[beyond(list, is_passed)..],
-                    Way::Backward => &list[..list.len() - beyond_back(list, is_passed)],
-                };
+                let length = list.len();
+                match way {
+                    Way::Forward => {
+                        let passed = gallop(length, |slot| way.rank(list.at(slot)) < rank);
+                        list.keep(passed..length);
+                    }
+                    Way::Backward => {
+                        let passed = gallop(length, |slot| way.rank(list.at(length - 1 - slot)) < rank);
+                        list.keep(0..length - passed);
+                    }
+                }
             }
             Cursor::Any(union) => union.advance_to(rank),
             // The others follow when the head is asked for.
@@ -137,7 +144,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-impl Union<'_> {
+impl<L: List> Union<L> {
     fn advance_to(&mut self, rank: u64) {
         while let Some(mut top) = self.heads.peek_mut() {
             let Reverse((head, at)) = *top;
@@ -154,7 +161,7 @@ impl Union<'_> {
 }
 
 /// The first rank from here on that all have; the first cursor, which has the fewest, leads.
-fn in_all(cursors: &mut [Cursor<'_>]) -> Option<u64> {
+fn in_all<L: List>(cursors: &mut [Cursor<L>]) -> Option<u64> {
     let (lead, others) = cursors.split_first_mut()?;
     'candidates: loop {
         let candidate = lead.head()?;
@@ -171,10 +178,10 @@ fn in_all(cursors: &mut [Cursor<'_>]) -> Option<u64> {
 }
 
 /// The first rank from here on that is not in the list.
-fn without(cursor: &mut Cursor<'_>, list: &[u32], way: Way) -> Option<u64> {
+fn without<L: List>(cursor: &mut Cursor<L>, list: &L, way: Way) -> Option<u64> {
     loop {
         let rank = cursor.head()?;
-        if list.binary_search(&way.ordinal(rank)).is_err() {
+        if !list.holds(way.ordinal(rank)) {
             return Some(rank);
         }
         cursor.advance_to(rank + 1);
@@ -182,12 +189,30 @@ fn without(cursor: &mut Cursor<'_>, list: &[u32], way: Way) -> Option<u64> {
 }
 
 /// Ordinals that match, in order, once each.
-pub(crate) struct Matches<'a> {
-    pub(super) cursor: Cursor<'a>,
+pub(crate) struct Matches<L> {
+    pub(super) cursor: Cursor<L>,
     pub(super) way: Way,
 }
 
-impl Iterator for Matches<'_> {
+impl<L: List> Matches<L> {
+    /// The ordinals that match and have an event. `nearest` gives an ordinal's own event, or the next one of
+    /// the way: so what was removed is passed over at once, however much it is.
+    pub(super) fn events(mut self, nearest: impl Fn(u32) -> Option<u32>) -> impl Iterator<Item = u32> {
+        std::iter::from_fn(move || {
+            loop {
+                let rank = self.cursor.head()?;
+                let event = self.way.rank(nearest(self.way.ordinal(rank))?);
+                if event == rank {
+                    self.cursor.advance_to(rank + 1);
+                    return Some(self.way.ordinal(rank));
+                }
+                self.cursor.advance_to(event.max(rank + 1));
+            }
+        })
+    }
+}
+
+impl<L: List> Iterator for Matches<L> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {

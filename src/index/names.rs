@@ -36,6 +36,11 @@ impl<P> Names<P> {
         self.postings.get_mut(name)
     }
 
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &P)> {
+        self.postings.iter().map(|(name, postings)| (name.as_ref(), postings))
+    }
+
     /// Adds a name that is not there yet.
     pub(super) fn insert(&mut self, name: &str, postings: P) {
         if let Some(sorted) = self.sorted.get_mut() {

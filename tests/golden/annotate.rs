@@ -335,6 +335,108 @@ impl<'a> Notes<'a> {
     }
 }
 
+/// The parts of an index file.
+impl Notes<'_> {
+    /// A whole index file.
+    pub(crate) fn index_file(&mut self) {
+        self.part("header");
+        self.preamble();
+        self.take(16, "store id");
+        self.int(8, "segment: first position");
+        self.int(4, "segment: generation");
+        self.int(4, "end");
+        self.int(8, "last position");
+        self.take(32, "chain");
+        self.int(4, "events");
+        self.int(4, "first ordinal");
+        self.int(4, "ordinals end");
+        self.int(4, "born");
+        self.int(4, "terms");
+        self.int(4, "gaps");
+        let names = ["filter", "slots", "anchors", "terms", "jumps", "removed", "offsets", "lists"];
+        let bytes = names.map(|name| self.int(4, &format!("bytes of {name}")));
+        self.take(4, "checksum of the table of checksums");
+        self.take(4, "checksum of 0..172");
+        for (name, bytes) in names.into_iter().zip(bytes) {
+            let end = self.at + bytes;
+            if bytes > 0 {
+                self.part(name);
+            }
+            let mut entry = 0;
+            while self.at < end {
+                self.index_entry(name, entry);
+                entry += 1;
+            }
+            assert_eq!(self.at, end, "{name} ends with an entry");
+            let rest = end.next_multiple_of(16) - end;
+            if rest > 0 {
+                self.take(rest, "zeros up to a multiple of 16");
+            }
+        }
+        self.part("table of checksums");
+        for block in 0..self.at.div_ceil(4096) {
+            self.take(4, &format!("checksum of block {block}"));
+        }
+    }
+
+    fn index_entry(&mut self, section: &str, entry: usize) {
+        match section {
+            "filter" => _ = self.take(32, &format!("block {entry}: eight words")),
+            "slots" => {
+                let term = le(&self.bytes[self.at + 2..self.at + 6]);
+                let free = format!("slot {entry}: free");
+                let used = format!("slot {entry}: fingerprint, the term at {term}");
+                self.take(6, if term == 0xFFFF_FFFF { &free } else { &used });
+            }
+            "anchors" => _ = self.int(4, &format!("the first term at or behind {} begins at", entry * 1024)),
+            "terms" => self.term(),
+            "jumps" => {
+                self.int(4, "slot");
+                self.take(4, "zero");
+                self.int(8, "number");
+            }
+            "removed" => {
+                self.int(4, "removed from");
+                self.int(4, "up to");
+            }
+            "offsets" => _ = self.int(4, &format!("offset of the frame of event {entry}")),
+            _ => _ = self.int(4, &format!("entry {entry}: ordinal")),
+        }
+    }
+
+    fn term(&mut self) {
+        const KINDS: [&str; 9] =
+            ["entity", "scope", "kind", "tag", "correlation", "foreign id", "cause", "followers", "key"];
+        let flags = le(&self.bytes[self.at..self.at + 1]);
+        let kind = KINDS[usize::try_from(flags & 0xF).expect("four bits")];
+        let [run, list, version, jumps] = [4, 5, 6, 7].map(|bit| flags >> bit & 1 == 1);
+        let bits = [(run, "run"), (list, "list"), (version, "version"), (jumps, "jumps")];
+        let named: Vec<&str> = bits.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| *name).collect();
+        self.take(1, &[&[kind], named.as_slice()].concat().join(", "));
+        let name = self.int(2, "name length");
+        self.int(4, "first ordinal");
+        if run || list {
+            self.int(4, "count");
+        }
+        if list {
+            self.int(4, "last ordinal");
+            self.int(4, "first entry of its list");
+        }
+        if version {
+            self.int(8, "version of its first event here");
+        }
+        if jumps {
+            self.int(4, "first jump");
+            self.int(4, "behind its last jump");
+        }
+        match kind {
+            "entity" | "scope" | "kind" | "tag" => self.string(name, "name"),
+            _ if name > 0 => _ = self.take(name, "the id or key"),
+            _ => {}
+        }
+    }
+}
+
 fn le(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }

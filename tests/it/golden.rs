@@ -165,6 +165,65 @@ fn the_second_decoder_judges_the_same() {
     assert!(opens > 10);
 }
 
+/// It finds in the index file of the first segment what the segment's events say.
+#[test]
+fn the_second_decoder_reads_the_index_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("1.0.idx");
+    fs::write(&file, strip(&fs::read_to_string(golden("index-file.hex")).unwrap())).unwrap();
+    let Some(decoded) = python("import index, sys\nassert index.main(sys.argv[1:]) == 0", &[file]) else {
+        return;
+    };
+    let store = Store::on(disk_of(&golden_store("store"))).open_read_only().unwrap();
+    let events: Vec<RecordedEvent> = store.read(Query::all()).limit(6).map(Result::unwrap).collect();
+    let frames = ["144..304", "304..744", "304..744", "304..744", "744..952", "744..952"];
+    let mut expected: Vec<String> = (0..).zip(frames).map(|(at, frame)| format!("{at} {frame}")).collect();
+    expected.extend(terms(&events));
+    assert_eq!(decoded.lines().collect::<Vec<_>>(), expected);
+}
+
+/// The terms that events have, each with its ordinals, as tests/decoder/index.py prints them.
+fn terms(events: &[RecordedEvent]) -> Vec<String> {
+    let mut terms: BTreeMap<(u8, Vec<u8>), Vec<String>> = BTreeMap::new();
+    let mut versions: BTreeMap<&str, String> = BTreeMap::new();
+    for (ordinal, event) in events.iter().enumerate() {
+        let mut add = |kind, name: &[u8]| {
+            terms.entry((kind, name.to_vec())).or_default().push(ordinal.to_string());
+        };
+        add(0, event.entity().as_bytes());
+        *versions.entry(event.entity()).or_default() += &format!(" v{}", event.version());
+        add(1, event.scope().as_bytes());
+        add(2, event.kind().as_bytes());
+        event.tags().for_each(|tag| add(3, tag.as_bytes()));
+        let id = event.correlation();
+        if events.iter().filter(|other| other.correlation() == id).count() > 1 || id != event.id() {
+            add(4, id.as_bytes());
+        }
+        // Derived ids are of version 7, which the only one that was brought along is not.
+        if event.id().as_bytes()[6] >> 4 != 7 {
+            add(5, event.id().as_bytes());
+        }
+        match event.cause() {
+            Some(Cause::Event(id)) => add(6, id.as_bytes()),
+            Some(Cause::PreviousInStream) => add(7, &[]),
+            _ => {}
+        }
+    }
+    terms.insert((8, blake3::hash(b"transfer-17").as_bytes()[..16].to_vec()), vec!["1".to_owned()]);
+    let kinds = ["entity", "scope", "kind", "tag", "correlation", "foreign", "cause", "follower", "key"];
+    let line = |((kind, name), ordinals): (&(u8, Vec<u8>), &Vec<String>)| {
+        let text = std::str::from_utf8(name).unwrap_or_default();
+        let (shown, versions) = match kind {
+            0 => (text.to_owned(), versions[text].clone()),
+            1..=3 => (text.to_owned(), String::new()),
+            7 => ("-".to_owned(), String::new()),
+            _ => (hex(name), String::new()),
+        };
+        format!("{} {shown} {}{versions}", kinds[usize::from(*kind)], ordinals.join(" "))
+    };
+    terms.iter().map(line).collect()
+}
+
 /// Its checksum and its hash are its own as well.
 #[test]
 fn the_second_decoder_hashes_right() {
@@ -399,6 +458,7 @@ fn annotated(path: &str, bytes: &[u8]) -> String {
     match path {
         "MANIFEST" => notes.manifest(),
         "MARK" => notes.mark_file(),
+        _ if path.ends_with(".idx") => notes.index_file(),
         _ => notes.segment(),
     }
     notes.finish()

@@ -1,0 +1,248 @@
+//! What the index in memory answers.
+//!
+//! Row: index.
+
+use std::ops::{ControlFlow, Range};
+
+use crate::error::Error;
+use crate::event::EventId;
+use crate::format::frame::KEY_BYTES;
+use crate::query::Query;
+
+use super::list::List;
+use super::listing::listed;
+use super::lists::{Matches, Way};
+use super::names::Names;
+use super::query::{Asked, Lists};
+use super::search::gallop;
+use super::{Answers, Entry, Index, Label, Place, Stream, Wanted, last_up_to, narrow, nearest, ordinals_of};
+
+impl Index {
+    /// Where the event at `ordinal` lies, if there is one.
+    pub(crate) fn place(&self, ordinal: u32) -> Option<Place> {
+        self.place_at(self.ordinals.slot(ordinal.into())?)
+    }
+
+    /// Where the first event at or behind `ordinal` lies.
+    pub(crate) fn place_from(&self, ordinal: u32) -> Option<Place> {
+        self.place_at(self.ordinals.below(ordinal.into()))
+    }
+
+    fn place_at(&self, slot: usize) -> Option<Place> {
+        let (start, rest) = self.offsets.get(slot..)?.split_first()?;
+        let same = gallop(rest.len(), |at| rest[at] == *start);
+        let next = rest.get(same).copied().unwrap_or(self.end);
+        let removed = self.removed.binary_search_by_key(&next, |removed| removed.end).ok();
+        let end = removed.map_or(next, |removed| self.removed[removed].start);
+        Some(Place { ordinal: narrow(self.ordinals.at(slot)), frame: *start..end })
+    }
+
+    /// The ordinals of one entity's events whose versions lie in `versions`.
+    pub(crate) fn stream(&self, entity: &str) -> Option<&Stream> {
+        self.entities.get(entity)
+    }
+
+    /// The events that name this id as their cause.
+    pub(crate) fn effects(&self, id: EventId) -> &[u32] {
+        self.causes.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether an event's cause is the one before it in its stream.
+    pub(crate) fn is_follower(&self, ordinal: u32) -> bool {
+        self.followers.binary_search(&ordinal).is_ok()
+    }
+
+    /// The first event that brought this id along.
+    pub(crate) fn foreign(&self, id: EventId) -> Option<u32> {
+        self.foreign_ids.get(&id)?.first().copied()
+    }
+
+    /// Whether the index itself knows that an event belongs to a correlation.
+    pub(crate) fn correlates(&self, id: EventId, ordinal: u32) -> bool {
+        self.correlated(id).holds(ordinal)
+    }
+
+    /// The ordinals in `window` that match, in order, once each; found as they are taken.
+    ///
+    /// A query that asks nothing finds all ordinals, also those of removed events, which have no place.
+    pub(crate) fn matching(
+        &self,
+        query: &Query,
+        window: &Range<u32>,
+        way: Way,
+        own: impl Fn(EventId) -> Option<u32>,
+    ) -> Matches<&[u32]> {
+        Asked::new(self, window, way, own).matching(query)
+    }
+
+    /// How many ordinals in `window` match.
+    pub(crate) fn count(
+        &self,
+        query: &Query,
+        window: &Range<u32>,
+        own: impl Fn(EventId) -> Option<u32>,
+    ) -> u64 {
+        Asked::new(self, window, Way::Forward, own).count(query)
+    }
+
+    /// Whether any ordinal in `window` matches.
+    pub(crate) fn exists(
+        &self,
+        query: &Query,
+        window: &Range<u32>,
+        own: impl Fn(EventId) -> Option<u32>,
+    ) -> bool {
+        Asked::new(self, window, Way::Backward, own).exists(query)
+    }
+
+    /// At most `most` names that have events in the window; the store's own only to who asks for them.
+    pub(crate) fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
+        listed(self, wanted, window, most)
+    }
+}
+
+impl Stream {
+    /// Version and ordinal of its last event in this segment up to `ordinal`.
+    pub(crate) fn last_up_to(&self, ordinal: u32) -> Option<(u64, u32)> {
+        last_up_to(&self.versions, &self.ordinals.as_slice(), ordinal)
+    }
+
+    /// The ordinals from the one of the first version in `versions` up to the one of the last.
+    pub(crate) fn ordinals_of(&self, versions: &Range<u64>) -> Range<u32> {
+        ordinals_of(&self.versions, &self.ordinals.as_slice(), versions)
+    }
+}
+
+impl Lists for Index {
+    type List<'a> = &'a [u32];
+
+    fn named(&self, label: Label, name: &str) -> &[u32] {
+        match label {
+            Label::Entity => self.entities.get(name).map(|stream| stream.ordinals.as_slice()),
+            Label::Scope => self.scopes.get(name).map(Vec::as_slice),
+            Label::Kind => self.kinds.get(name).map(Vec::as_slice),
+            Label::Tag => self.tags.get(name).map(Vec::as_slice),
+        }
+        .unwrap_or_default()
+    }
+
+    fn correlated(&self, id: EventId) -> &[u32] {
+        self.correlations.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn visit<'a>(
+        &'a self,
+        label: Label,
+        prefix: &str,
+        after: Option<&str>,
+        visit: &mut dyn FnMut(&str, &'a [u32]) -> ControlFlow<()>,
+    ) {
+        let names = |names: &'a Names<Vec<u32>>,
+                     visit: &mut dyn FnMut(&str, &'a [u32]) -> ControlFlow<()>| {
+            names.visit(prefix, after, |name, list| visit(name, list));
+        };
+        match label {
+            Label::Entity => self.entities.visit(prefix, after, |name, stream| visit(name, &stream.ordinals)),
+            Label::Scope => names(&self.scopes, visit),
+            Label::Kind => names(&self.kinds, visit),
+            Label::Tag => names(&self.tags, visit),
+        }
+    }
+
+    fn events_below(&self, ordinal: u32) -> u64 {
+        u64::try_from(self.ordinals.below(ordinal.into())).expect("a count fits 64 bits")
+    }
+
+    fn nearest(&self, ordinal: u32, way: Way) -> Option<u32> {
+        nearest(&self.ordinals, ordinal, way)
+    }
+}
+
+impl Answers for Index {
+    fn events(&self) -> u32 {
+        Index::events(self)
+    }
+
+    fn ordinals(&self) -> Range<u32> {
+        Index::ordinals(self)
+    }
+
+    fn end(&self) -> u32 {
+        Index::end(self)
+    }
+
+    fn born(&self) -> u32 {
+        self.born
+    }
+
+    fn place(&self, ordinal: u32) -> Result<Option<Place>, Error> {
+        Ok(Index::place(self, ordinal))
+    }
+
+    fn place_from(&self, ordinal: u32) -> Result<Option<Place>, Error> {
+        Ok(Index::place_from(self, ordinal))
+    }
+
+    fn matching(
+        &self,
+        query: &Query,
+        window: &Range<u32>,
+        way: Way,
+        own: &dyn Fn(EventId) -> Option<u32>,
+        most: usize,
+    ) -> Result<Vec<Place>, Error> {
+        let window = self.clip(window);
+        let asked = Asked::new(self, &window, way, own);
+        Ok(asked.events(query).filter_map(|ordinal| Index::place(self, ordinal)).take(most).collect())
+    }
+
+    fn count(
+        &self,
+        query: &Query,
+        window: &Range<u32>,
+        own: &dyn Fn(EventId) -> Option<u32>,
+    ) -> Result<u64, Error> {
+        Ok(Index::count(self, query, &self.clip(window), own))
+    }
+
+    fn exists(
+        &self,
+        query: &Query,
+        window: &Range<u32>,
+        own: &dyn Fn(EventId) -> Option<u32>,
+    ) -> Result<bool, Error> {
+        Ok(Index::exists(self, query, &self.clip(window), own))
+    }
+
+    fn correlates(&self, id: EventId, ordinal: u32) -> Result<bool, Error> {
+        Ok(Index::correlates(self, id, ordinal))
+    }
+
+    fn effects(&self, id: EventId) -> Result<Vec<u32>, Error> {
+        Ok(Index::effects(self, id).to_vec())
+    }
+
+    fn is_follower(&self, ordinal: u32) -> Result<bool, Error> {
+        Ok(Index::is_follower(self, ordinal))
+    }
+
+    fn foreign(&self, id: EventId) -> Result<Option<u32>, Error> {
+        Ok(Index::foreign(self, id))
+    }
+
+    fn key(&self, key: &[u8; KEY_BYTES]) -> Result<Option<u32>, Error> {
+        Ok(self.keys.get(key).copied())
+    }
+
+    fn last_of(&self, entity: &str, up_to: u32) -> Result<Option<(u64, u32)>, Error> {
+        Ok(self.stream(entity).and_then(|stream| stream.last_up_to(up_to)))
+    }
+
+    fn window_of(&self, entity: &str, versions: &Range<u64>) -> Result<Range<u32>, Error> {
+        Ok(self.stream(entity).map_or(0..0, |stream| stream.ordinals_of(versions)))
+    }
+
+    fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Result<Vec<Entry>, Error> {
+        Ok(Index::listed(self, wanted, window, most))
+    }
+}
