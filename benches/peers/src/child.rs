@@ -16,9 +16,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::measure::float;
-use crate::peer::{Failure, Opening, Peer};
+use crate::peer::{Failure, Look, Opening, Peer};
 use crate::peers;
-use crate::sample::Sample;
+use crate::sample::{Sample, entity};
 
 /// What begins the line that a child answers with.
 const MARK: &str = "@";
@@ -56,7 +56,7 @@ pub fn act(arguments: &[&str]) -> Result<(), Failure> {
             drop(store);
             Ok(())
         }
-        ["open", peer, directory] => open(peer, directory),
+        ["open", peer, directory, size] => open(peer, directory, size.parse()?),
         ["append", peer, directory, opening, events] => append(peer, directory, opening, events.parse()?),
         _ => Err("a child is told: fill | fill-and-wait | open | append, and a peer".into()),
     }
@@ -80,8 +80,8 @@ pub struct Opened {
     pub resident_bytes: f64,
 }
 
-pub fn open_store(peer: &str, directory: &Path) -> Result<Opened, Failure> {
-    let mut process = Process::start(&["open", peer, path(directory)?])?;
+pub fn open_store(peer: &str, directory: &Path, size: u64) -> Result<Opened, Failure> {
+    let mut process = Process::start(&["open", peer, path(directory)?, &size.to_string()])?;
     let answer = process.answer()?;
     process.finish()?;
     let figure = |name: &str| answer[name].as_f64().ok_or_else(|| format!("no {name} in {answer}"));
@@ -103,12 +103,18 @@ pub fn entities(size: u64) -> u64 {
     size.div_ceil(1_000)
 }
 
-fn open(peer: &str, directory: &str) -> Result<(), Failure> {
+fn open(peer: &str, directory: &str, size: u64) -> Result<(), Failure> {
     let before = resident_bytes();
     let began = Instant::now();
     let store = opened(peer, directory, Opening::Filled)?;
     let took = began.elapsed();
     let grown = resident_bytes().saturating_sub(before);
+    // It is there again, and whole: every entity has a thousand events.
+    let last = entity(entities(size) - 1);
+    let events = store.stream(&last, Look::Raw)?.map(|tally| tally.events);
+    if events != Some(1_000) {
+        return Err(format!("{peer} opens, but {last} has {events:?} events").into());
+    }
     say(&json!({ "millis": took.as_secs_f64() * 1e3, "resident_bytes": float(grown) }))?;
     store.close()
 }

@@ -110,7 +110,8 @@ pub fn ahead(row: &Row, ours: f64, theirs: f64) -> f64 {
 /// A number as it is said: 400k, 1.2M.
 pub fn short(value: f64) -> String {
     match value {
-        millions if millions >= 1e6 => format!("{:.3}M", millions / 1e6),
+        millions if millions >= 1e6 => format!("{:.2}M", millions / 1e6),
+        thousands if thousands >= 1e5 => format!("{:.0}k", thousands / 1e3),
         thousands if thousands >= 1e4 => format!("{:.1}k", thousands / 1e3),
         large if large >= 100.0 => format!("{large:.0}"),
         medium if medium >= 10.0 => format!("{medium:.1}"),

@@ -7,6 +7,7 @@ use plotters::prelude::*;
 
 use crate::cells::open_cell;
 use crate::child::End;
+use crate::goal::short;
 use crate::measure::{QUANTILES, float, quantile_name};
 use crate::options::Options;
 use crate::peer::{Failure, Kind};
@@ -17,6 +18,8 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// A peer's line.
 type Line = (&'static Kind, Vec<(f64, f64)>);
 
+/// What the names of the peers take beside a chart.
+const LEGEND_PIXELS: u32 = 100;
 /// Threads of the durable cells.
 const CLIENTS: [(&str, f64); 4] = [("W1", 1.0), ("W2/8", 8.0), ("W2/32", 32.0), ("W2/64", 64.0)];
 
@@ -28,8 +31,8 @@ pub fn draw(directory: &Path, options: &Options, results: &Results) -> Result<()
     open(&directory.join("open.svg"), options, results)
 }
 
-/// A chart: its title, what its axes say, how their labels are written, and whether the lower axis is logarithmic
-/// already (quantiles are placed by hand).
+/// A chart. Its left axis is logarithmic; where the lower one is not linear, its points are placed by hand, and
+/// `x_label` says what stands there.
 struct Chart<'a> {
     title: String,
     x: &'a str,
@@ -80,7 +83,7 @@ fn open(path: &Path, options: &Options, results: &Results) -> Result<(), Failure
         title: format!("open after {words}"),
         x: "events",
         y: "milliseconds",
-        x_label: &|x| format!("10^{x:.1}"),
+        x_label: &|x| short(10_f64.powf(*x)),
         lines: lines(|kind| {
             let point = |size: &u64| {
                 Some((float(*size).log10(), results.median(&open_cell(end, *size), kind.name, "open_ms")?))
@@ -126,6 +129,7 @@ impl Chart<'_> {
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, ("sans-serif", 18))
             .margin(14)
+            .margin_right(LEGEND_PIXELS + 14)
             .x_label_area_size(36)
             .y_label_area_size(64)
             .build_cartesian_2d(least(|point| point.0)..most(|point| point.0), (low..high).log_scale())?;
@@ -134,8 +138,8 @@ impl Chart<'_> {
             .x_desc(self.x)
             .y_desc(self.y)
             .x_label_formatter(&self.x_label)
-            .x_labels(5)
-            .light_line_style(WHITE)
+            .y_label_formatter(&|y| short(*y))
+            .max_light_lines(0)
             .draw()?;
         for (kind, points) in &self.lines {
             let style = style(kind);
@@ -145,7 +149,14 @@ impl Chart<'_> {
                 .label(kind.name)
                 .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], style));
         }
-        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
+        // Beside the lines, so that it hides none.
+        let right = i32::try_from(chart.plotting_area().dim_in_pixel().0)?;
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::Coordinate(right + 8, 0))
+            .background_style(WHITE.mix(0.8))
+            .border_style(BLACK)
+            .draw()?;
         Ok(())
     }
 }

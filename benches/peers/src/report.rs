@@ -67,12 +67,7 @@ pub fn finish(
         journal.write(summary(row, &kinds, results))?;
     }
     writeln!(out, "annals beside its peers, {}; {machine}", machine::date())?;
-    writeln!(
-        out,
-        "medians of {} rounds (± half of what lies between the extremes); {}",
-        options.rounds,
-        versions(&kinds)
-    )?;
+    writeln!(out, "{}; {}", medians(options.rounds), versions(&kinds))?;
     if options.is_quick {
         writeln!(out, "QUICK: this shows that it works; the figures say little")?;
     }
@@ -159,6 +154,13 @@ fn limits_table(out: &mut dyn Write, results: &Results) -> io::Result<()> {
     let lines: Vec<_> = [header].into_iter().chain(lines).collect();
     table(out, &lines)?;
     writeln!(out)
+}
+
+fn medians(rounds: u32) -> String {
+    match rounds {
+        1 => "one round".to_owned(),
+        _ => format!("medians of {rounds} rounds (± half of what lies between the extremes)"),
+    }
 }
 
 /// A warning, if "cal" moved so much that others must have used the disk or the processor.

@@ -31,7 +31,7 @@ fn measure(bench: &Bench<'_>, kind: &Kind, size: u64, end: End) -> Can<Figures> 
     let filled = bench.filled.store(kind, size, end)?;
     bench.place.with_store(|directory| {
         copy(&filled, directory)?;
-        let opened = open_store(kind.name, directory)?;
+        let opened = open_store(kind.name, directory, size)?;
         Ok(Some(figures([
             ("open_ms", opened.millis),
             ("resident_mib", opened.resident_bytes / f64::from(1 << 20)),

@@ -3,6 +3,8 @@
 //! It is always durable: one fdatasync per group, then the replies. Segments are 256 MiB where appends are measured
 //! (its README's size; no roll-over falls into a measurement) and 64 MiB where a store is filled to be
 //! read and opened, because it opens those several times faster.
+//!
+//! strace, per append: write and fdatasync of the segment, then the acknowledgement.
 
 use std::path::Path;
 
