@@ -1,5 +1,6 @@
 //! What is done with each store: the same operations, on the same events, with the same promise.
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
@@ -134,6 +135,43 @@ pub trait Pipeline {
     fn submit(&mut self, entity: &str, order: &Order) -> Result<(), Failure>;
     /// Waits for all.
     fn land(&mut self) -> Result<(), Failure>;
+}
+
+/// A pipeline of tickets: what hands an event over for one, and what waits for one.
+pub struct Tickets<T, S, W> {
+    tickets: VecDeque<T>,
+    submit: S,
+    wait: W,
+}
+
+impl<T, S, W> Tickets<T, S, W>
+where
+    S: FnMut(&str, &Order) -> Result<T, Failure>,
+    W: FnMut(T) -> Result<(), Failure>,
+{
+    pub fn new(submit: S, wait: W) -> Tickets<T, S, W> {
+        Tickets { tickets: VecDeque::with_capacity(WINDOW), submit, wait }
+    }
+}
+
+impl<T, S, W> Pipeline for Tickets<T, S, W>
+where
+    S: FnMut(&str, &Order) -> Result<T, Failure>,
+    W: FnMut(T) -> Result<(), Failure>,
+{
+    fn submit(&mut self, entity: &str, order: &Order) -> Result<(), Failure> {
+        if self.tickets.len() == WINDOW
+            && let Some(oldest) = self.tickets.pop_front()
+        {
+            (self.wait)(oldest)?;
+        }
+        self.tickets.push_back((self.submit)(entity, order)?);
+        Ok(())
+    }
+
+    fn land(&mut self) -> Result<(), Failure> {
+        self.tickets.drain(..).try_for_each(&mut self.wait)
+    }
 }
 
 /// What a peer is, to be compared with.

@@ -7,7 +7,7 @@
 use serde_json::json;
 
 use super::{Bench, Cell};
-use crate::child::{End, FILL_BATCH, open_store};
+use crate::child::{End, open_store};
 use crate::measure::{Figures, figures, float};
 use crate::peer::{Can, Kind};
 use crate::place::{bytes_on_disk, copy};
@@ -15,7 +15,7 @@ use crate::place::{bytes_on_disk, copy};
 pub fn cells(size: u64) -> Vec<Cell> {
     let cell = |end| Cell {
         name: open_cell(end, size),
-        parameters: json!({ "size_events": size, "ended": end.name(), "events_per_append": FILL_BATCH }),
+        parameters: json!({ "size_events": size, "ended": end.name() }),
         is_for: |kind| kind.is_readable,
         measure: Box::new(move |bench, kind| measure(bench, kind, size, end)),
     };

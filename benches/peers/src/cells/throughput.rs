@@ -35,6 +35,7 @@ pub fn cells() -> Vec<Cell> {
         Load { name: "W2/32", threads: 32, ..durable },
         Load { name: "W2/64", threads: 64, ..durable },
         Load { name: "W3", batch: 100, ..durable },
+        Load { name: "W3p", is_waiting: false, ..durable },
         buffered,
         Load { name: "W4/8", threads: 8, ..buffered },
         Load { name: "W4p", is_waiting: false, ..buffered },

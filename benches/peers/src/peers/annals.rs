@@ -3,14 +3,15 @@
 //! strace, per durable append: pwrite64 of the segment, fdatasync of it, pwrite64 of MARK; then the acknowledgement. (The mark says
 //! how much is proven durable, and is not synced itself.)
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
 use annals::{Append, Durability, EventId, Meta, Position, Projection, Query, RecordedEvent, Store, Ticket};
 use serde::{Deserialize, Serialize};
 
-use crate::peer::{Can, Failure, Follower, Id, Look, Opening, PATIENCE, Peer, Pipeline, Tally, WINDOW};
+use crate::peer::{
+    Can, Failure, Follower, Id, Look, Opening, PATIENCE, Peer, Pipeline, Tally, Tickets, WINDOW,
+};
 use crate::sample::{Order, scattered};
 
 struct Annals {
@@ -18,13 +19,12 @@ struct Annals {
 }
 
 pub fn open(directory: &Path, opening: Opening) -> Can<Box<dyn Peer>> {
-    let builder = Store::builder(directory);
+    // A whole window of tickets must fit into the queue.
+    let builder = Store::builder(directory).queue_commands_max(2 * WINDOW);
     let buffered = Durability::Buffered { flush_every: Duration::from_millis(100) };
     let builder = match opening {
         Opening::Synced => builder,
-        // A whole window of tickets must fit into the queue.
-        Opening::Buffered => builder.durability(buffered).queue_commands_max(2 * WINDOW),
-        Opening::Filled | Opening::Cached => builder.durability(buffered),
+        Opening::Buffered | Opening::Filled | Opening::Cached => builder.durability(buffered),
         Opening::Uncached => builder.durability(buffered).cache_memory_bytes(0).cache_disk_bytes(0),
     };
     Ok(Some(Box::new(Annals { store: builder.open()? })))
@@ -51,7 +51,9 @@ impl Peer for Annals {
     }
 
     fn pipeline(&self) -> Can<Box<dyn Pipeline + '_>> {
-        Ok(Some(Box::new(Tickets { store: &self.store, tickets: VecDeque::with_capacity(WINDOW) })))
+        let submit = |entity: &str, order: &Order| Ok(Append::to(entity).event(order).submit(&self.store)?);
+        let wait = |ticket: Ticket| Ok(ticket.wait().map(drop)?);
+        Ok(Some(Box::new(Tickets::new(submit, wait))))
     }
 
     fn sync(&self) -> Result<(), Failure> {
@@ -124,27 +126,5 @@ impl Projection for Spent {
 
     fn apply(&mut self, order: Order, _: &Meta<'_>) {
         self.cents += order.cents;
-    }
-}
-
-struct Tickets<'a> {
-    store: &'a Store,
-    tickets: VecDeque<Ticket>,
-}
-
-impl Pipeline for Tickets<'_> {
-    fn submit(&mut self, entity: &str, order: &Order) -> Result<(), Failure> {
-        if self.tickets.len() == WINDOW
-            && let Some(oldest) = self.tickets.pop_front()
-        {
-            oldest.wait()?;
-        }
-        self.tickets.push_back(Append::to(entity).event(order).submit(self.store)?);
-        Ok(())
-    }
-
-    fn land(&mut self) -> Result<(), Failure> {
-        self.tickets.drain(..).try_for_each(|ticket| ticket.wait().map(drop))?;
-        Ok(())
     }
 }

@@ -7,7 +7,6 @@
 //!
 //! strace, per durable append: write and fdatasync of the segment, then the acknowledgement.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use batpak::prelude::*;
 use batpak::store::{AppendTicket, BatchAppendItem, CausationRef, DurabilityGate, IndexEntry, WatermarkKind};
 use serde::{Deserialize, Serialize};
 
-use crate::peer::{Can, Failure, Follower, Id, Look, Opening, PATIENCE, Peer, Pipeline, Tally, WINDOW};
+use crate::peer::{Can, Failure, Follower, Id, Look, Opening, PATIENCE, Peer, Pipeline, Tally, Tickets};
 use crate::sample::{Order, scattered};
 
 /// Index entries that a replay asks for at a time.
@@ -66,7 +65,13 @@ impl Peer for Batpak {
     }
 
     fn pipeline(&self) -> Can<Box<dyn Pipeline + '_>> {
-        Ok(Some(Box::new(Tickets { store: &self.store, tickets: VecDeque::with_capacity(WINDOW) })))
+        // A ticket answers before the sync; an append with a gate has none.
+        if self.opening == Opening::Synced {
+            return Ok(None);
+        }
+        let submit = |entity: &str, order: &Order| Ok(self.store.submit_typed(&address(entity)?, order)?);
+        let wait = |ticket: AppendTicket| Ok(ticket.wait().map(drop)?);
+        Ok(Some(Box::new(Tickets::new(submit, wait))))
     }
 
     fn sync(&self) -> Result<(), Failure> {
@@ -173,27 +178,5 @@ impl EventSourced for Spent {
 
     fn state_extent(&self) -> StateExtent {
         StateExtent::single_entity()
-    }
-}
-
-struct Tickets<'a> {
-    store: &'a Store,
-    tickets: VecDeque<AppendTicket>,
-}
-
-impl Pipeline for Tickets<'_> {
-    fn submit(&mut self, entity: &str, order: &Order) -> Result<(), Failure> {
-        if self.tickets.len() == WINDOW
-            && let Some(oldest) = self.tickets.pop_front()
-        {
-            let _receipt = oldest.wait()?;
-        }
-        self.tickets.push_back(self.store.submit_typed(&address(entity)?, order)?);
-        Ok(())
-    }
-
-    fn land(&mut self) -> Result<(), Failure> {
-        self.tickets.drain(..).try_for_each(|ticket| ticket.wait().map(drop))?;
-        Ok(())
     }
 }

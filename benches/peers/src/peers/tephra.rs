@@ -13,7 +13,7 @@ use tephra::{
     WriteCoordinator, WriteHandle, WriterConfig,
 };
 
-use crate::peer::{Can, Failure, Follower, Id, Look, Opening, PATIENCE, Peer, Tally};
+use crate::peer::{Can, Failure, Follower, Id, Look, Opening, PATIENCE, Peer, Pipeline, Tally, Tickets};
 use crate::sample::{KIND, Order, scattered};
 
 struct Tephra {
@@ -43,6 +43,20 @@ impl Peer for Tephra {
         let events = batch.iter().map(|(entity, order)| self.event(entity, order));
         self.handle.append(events.collect::<Result<_, _>>()?, None)?;
         Ok(())
+    }
+
+    fn pipeline(&self) -> Can<Box<dyn Pipeline + '_>> {
+        // Replies come over one channel, in the order of the appends: one thread writes.
+        let (reply, replies) = flume::unbounded();
+        let submit = move |entity: &str, order: &Order| {
+            Ok(self.handle.append_submit(vec![self.event(entity, order)?], None, 0, reply.clone())?)
+        };
+        let wait = move |()| {
+            let (_, result) = replies.recv()?;
+            result?;
+            Ok(())
+        };
+        Ok(Some(Box::new(Tickets::new(submit, wait))))
     }
 
     fn sync(&self) -> Result<(), Failure> {

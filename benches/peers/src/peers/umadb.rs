@@ -16,15 +16,18 @@ use umadb_core::db::UmaDb;
 use umadb_core::mvcc::{Mvcc, StorageOptions};
 use umadb_core::writer_thread_blocking::writer_thread_blocking;
 use umadb_core::writer_thread_request::WriterThreadRequest;
-use umadb_dcb::{DcbEvent, DcbEventStoreSync, DcbQuery, DcbQueryItem};
+use umadb_dcb::{DcbEvent, DcbEventStoreSync, DcbQuery, DcbQueryItem, DcbResult};
 
-use crate::peer::{Can, Failure, Follower, Id, Look, Opening, PATIENCE, Peer, Tally};
+use crate::peer::{Can, Failure, Follower, Id, Look, Opening, PATIENCE, Peer, Pipeline, Tally, Tickets};
 use crate::sample::{KIND, Order, scattered};
 
 /// As in its server.
 const REQUESTS: usize = 1024;
 const BATCH_EVENTS_MAX: usize = 2000;
 const READ_EVENTS_MAX: u32 = 5000;
+
+/// What the writer thread answers, when it does.
+type Response = oneshot::Receiver<DcbResult<u64>>;
 
 struct Uma {
     reader: UmaDb,
@@ -58,6 +61,12 @@ impl Peer for Uma {
 
     fn append_batch(&self, batch: &[(&str, &Order)]) -> Result<(), Failure> {
         self.append_events(batch.iter().map(|(entity, order)| event(entity, order)).collect())
+    }
+
+    fn pipeline(&self) -> Can<Box<dyn Pipeline + '_>> {
+        let submit = |entity: &str, order: &Order| self.submit(vec![event(entity, order)]);
+        let wait = |response: Response| Ok(response.blocking_recv()?.map(drop)?);
+        Ok(Some(Box::new(Tickets::new(submit, wait))))
     }
 
     fn sync(&self) -> Result<(), Failure> {
@@ -121,6 +130,11 @@ impl Peer for Uma {
 
 impl Uma {
     fn append_events(&self, events: Vec<DcbEvent>) -> Result<(), Failure> {
+        self.submit(events)?.blocking_recv()??;
+        Ok(())
+    }
+
+    fn submit(&self, events: Vec<DcbEvent>) -> Result<Response, Failure> {
         let (response_tx, response) = oneshot::channel();
         let (condition, tracking_info, cancel) = (None, None, None);
         self.requests.blocking_send(WriterThreadRequest::Append {
@@ -130,8 +144,7 @@ impl Uma {
             response_tx,
             cancel,
         })?;
-        response.blocking_recv()??;
-        Ok(())
+        Ok(response)
     }
 }
 
