@@ -92,7 +92,7 @@ impl Options {
 
     /// By the beginning of a word of its name.
     pub fn wants_cell(&self, name: &str) -> bool {
-        let is_meant = |cell: &String| name.split(' ').any(|word| word.starts_with(cell));
+        let is_meant = |cell: &String| name.split(' ').any(|word| begins_with(word, cell));
         self.cells.is_empty() || self.cells.iter().any(is_meant)
     }
 
@@ -117,6 +117,13 @@ impl Default for Options {
             peers: Vec::new(),
         }
     }
+}
+
+/// Whether a name begins so; but W1 is not the beginning of W10.
+fn begins_with(name: &str, beginning: &str) -> bool {
+    let is_digit = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_digit);
+    let rest = name.strip_prefix(beginning).map(str::as_bytes);
+    rest.is_some_and(|rest| !(is_digit(rest.first()) && is_digit(beginning.as_bytes().last())))
 }
 
 fn positive<N: std::str::FromStr + Default + PartialOrd>(text: &str) -> Option<N> {

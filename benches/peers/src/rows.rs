@@ -77,27 +77,31 @@ fn durable() -> Vec<Row> {
             .limit(Limit::PerCal(8.0))
             .goal(PerCal(4.0))
             .goal(AheadOf("tephra", 1.3))
-            .goal(AheadOf("okaywal", 1.2)),
+            .goal(AheadOf("okaywal", 1.2))
+            .goal(AheadOfStores(1.0)),
         p50("W2 8: p50", "W2/8"),
         p99("W2 8: p99", "W2/8"),
         rate("W2 durable, 32 clients", "W2/32")
             .limit(Limit::PerCal(32.0))
             .goal(PerCal(10.0))
             .goal(AheadOf("tephra", 1.5))
-            .goal(AheadOf("okaywal", 1.3)),
+            .goal(AheadOf("okaywal", 1.3))
+            .goal(AheadOfStores(1.0)),
         p50("W2 32: p50", "W2/32"),
         p99("W2 32: p99", "W2/32"),
         rate("W2 durable, 64 clients", "W2/64")
             .limit(Limit::PerCal(64.0))
             .goal(PerCal(15.0))
             .goal(AheadOf("tephra", 1.3))
-            .goal(AheadOf("okaywal", 1.6)),
+            .goal(AheadOf("okaywal", 1.6))
+            .goal(AheadOfStores(1.0)),
         p50("W2 64: p50", "W2/64"),
         p99("W2 64: p99", "W2/64").goal(WithinCals(8.0, 0.0)),
         rate("W3 durable, batches of 100", "W3")
             .limit(Limit::PerSync32k(100.0))
             .goal(AtLeast(400e3))
-            .goal(AheadOf("tephra", 1.15)),
+            .goal(AheadOf("tephra", 1.15))
+            .goal(AheadOfStores(1.0)),
         p50("W3 p50", "W3"),
         p99("W3 p99", "W3").goal(WithinCals(4.0, 0.0)),
         rate("W3p durable, in flight, 1 thread", "W3p"),
@@ -187,11 +191,13 @@ fn follow_and_state() -> Vec<Row> {
     vec![
         line("W9 append to subscriber, durable", "W9/durable", "p50_us")
             .limit(Limit::CalAndWakeUp)
-            .goal(WithinCals(1.25, 15.0)),
+            .goal(WithinCals(1.25, 15.0))
+            .goal(AheadOfStores(1.0)),
         line("W9 durable, p99", "W9/durable", "p99_us"),
         line("W9 append to subscriber, buffered", "W9/buffered", "p50_us")
             .limit(Limit::WakeUp)
-            .goal(AtMost(25.0)),
+            .goal(AtMost(25.0))
+            .goal(AheadOfStores(1.0)),
         line("W9 buffered, p99", "W9/buffered", "p99_us"),
         line("W10 state of 10,000 events, cold", "W10", "cold_us")
             .limit(Limit::Nanos("decode_ns", 1e4))
