@@ -118,3 +118,77 @@ pub fn short(value: f64) -> String {
         small => format!("{small:.2}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::figures;
+    use crate::rows::Unit;
+
+    /// A cell whose rate is 100 for annals, 80 for tephra, 125 for sqlite; cal 50 ms.
+    fn measured(unit: Unit) -> (Row, Results) {
+        let mut results = Results::default();
+        for (peer, value) in [(peers::OURS, 100.0), ("tephra", 80.0), ("sqlite", 125.0)] {
+            results.add("cell", peer, &figures([("figure", value), (CAL, 50_000.0)]));
+        }
+        let (title, cell) = ("row".to_owned(), "cell".to_owned());
+        (Row { title, cell, figure: "figure", unit, limit: None, goals: Vec::new() }, results)
+    }
+
+    #[test]
+    fn goals_of_rates_and_times() {
+        use Goal::*;
+        let (rate, time) = (Unit::PerSecond, Unit::Micros);
+        for (unit, goal, is_met) in [
+            (rate, AtLeast(100.0), Some(true)),
+            (rate, AtLeast(101.0), Some(false)),
+            (rate, PerCal(5.0), Some(true)),
+            (rate, PerCal(5.1), Some(false)),
+            (rate, AheadOf("tephra", 1.25), Some(true)),
+            (rate, AheadOf("tephra", 1.3), Some(false)),
+            (rate, AheadOf("fjall", 1.0), None),
+            (rate, AheadOfStores(1.0), Some(true)),
+            (time, AtMost(100.0), Some(true)),
+            (time, AtMostIfResident(99.0), Some(false)),
+            (time, WithinCals(0.001, 50.0), Some(true)),
+            (time, WithinCals(0.001, 49.0), Some(false)),
+            (time, AheadOf("sqlite", 1.25), Some(true)),
+            (time, AheadOfStores(1.0), Some(false)),
+        ] {
+            let (row, results) = measured(unit);
+            assert_eq!(goal.is_met(&row, &results), is_met, "{unit:?} {goal:?}");
+        }
+    }
+
+    #[test]
+    fn limits_in_the_units_of_their_rows() {
+        for (limit, value) in [
+            (Limit::PerCal(8.0), Some(160.0)),
+            (Limit::Cals(2.0), Some(100_000.0)),
+            (Limit::PerNanos(&["a_ns", "b_ns"]), Some(1e7)),
+            (Limit::Nanos("a_ns", 1e3), Some(40.0)),
+            (Limit::Nanos("c_ns", 1e3), None),
+            (Limit::CalAndWakeUp, Some(50_004.0)),
+        ] {
+            let (row, mut results) = measured(Unit::PerSecond);
+            let limits = figures([("a_ns", 40.0), ("b_ns", 60.0), ("wake_up_us", 4.0)]);
+            results.add(crate::results::MACHINE, crate::results::MACHINE, &limits);
+            assert_eq!(limit.value(&row, &results), value, "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        for (value, text) in [
+            (0.174, "0.17"),
+            (12.34, "12.3"),
+            (987.6, "988"),
+            (9_876.0, "9876"),
+            (12_345.0, "12.3k"),
+            (456_789.0, "457k"),
+            (1.234e6, "1.23M"),
+        ] {
+            assert_eq!(short(value), text);
+        }
+    }
+}

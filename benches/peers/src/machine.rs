@@ -36,9 +36,14 @@ pub fn version(package: &str) -> &'static str {
 /// Today, in Greenwich: year, month, day.
 pub fn date() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    date_of(since.as_secs() / 86_400)
+}
+
+/// The date so many days after 1970 began.
+fn date_of(days_since_1970: u64) -> String {
     // Days are counted from the first of March of year 0, so that a leap day is the last of its year
     // (Howard Hinnant, "chrono-compatible low-level date algorithms").
-    let days = since.as_secs() / 86_400 + 719_468;
+    let days = days_since_1970 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
@@ -47,4 +52,23 @@ pub fn date() -> String {
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     format!("{year}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates() {
+        for (days, date) in [
+            (0, "1970-01-01"),
+            (58, "1970-02-28"),
+            (59, "1970-03-01"),
+            (11_016, "2000-02-29"),
+            (11_017, "2000-03-01"),
+            (20_777, "2026-11-20"),
+            (47_540, "2100-02-28"),
+            (47_541, "2100-03-01"),
+        ] {
+            assert_eq!(super::date_of(days), date, "{days} days after 1970 began");
+        }
+    }
 }

@@ -110,3 +110,21 @@ pub fn spread_percent(rounds: &[f64]) -> f64 {
 pub fn float(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_spreads() {
+        for (values, middle, spread) in [
+            (vec![3.0], 3.0, 0.0),
+            (vec![4.0, 2.0], 3.0, 50.0 * 2.0 / 3.0),
+            (vec![9.0, 1.0, 4.0], 4.0, 100.0),
+            (vec![0.0, 0.0], 0.0, 0.0),
+        ] {
+            assert_eq!((median(&values), spread_percent(&values)), (middle, spread), "{values:?}");
+        }
+        assert!(median(&[]).is_nan(), "nothing has no middle");
+    }
+}

@@ -13,8 +13,8 @@ cargo run --release --manifest-path benches/peers/Cargo.toml -- [options]
   --size EVENTS    events in the stores that are read and opened (default: 1000000)
   --sizes LIST     sizes at which opening is measured (default: SIZE/100,SIZE/10,SIZE)
   --seconds S      time of each cell of throughput, per peer and round (default: 1)
-  --only WHAT      CELLS or CELLS/PEERS: names with commas between them, each the beginning of a
-                   name: W1,W2/annals,tephra
+  --only WHAT      CELLS or CELLS/PEERS: beginnings of their names, with commas between them:
+                   W1,W2-8/annals,tephra or /annals
   --dir PATH       measure on the disk of this directory (default: this package's target/)
   --json FILE      one JSON object per line: every measurement of every round, then every row
   --pictures DIR   SVG pictures: latency, throughput by threads, time to open by size
@@ -136,4 +136,57 @@ fn numbers(text: &str) -> Option<Vec<u64>> {
 
 fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse().ok()?).ok().filter(|time| !time.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, String> {
+        Options::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn sizes_rise_and_hold_whole_streams() {
+        for (line, sizes) in [
+            ("", vec![10_000, 100_000, 1_000_000]),
+            ("--quick", vec![1_000, 2_000, 20_000]),
+            ("--size 1500", vec![1_000, 2_000]),
+            ("--size 5000 --sizes 7000,1", vec![1_000, 5_000, 7_000]),
+        ] {
+            assert_eq!(parse(line).unwrap().sizes, sizes, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_means_beginnings_of_names() {
+        for (only, cell, is_wanted) in [
+            ("W1", "W1", true),
+            ("W1", "W10", false),
+            ("W1", "W1-x", true),
+            ("W", "W10", true),
+            ("W2", "W2-64", true),
+            ("W2-6", "W2-64", false),
+            ("W4", "W4p", true),
+            ("W6", "W5 W6 W7", true),
+            ("W3,W9/annals", "W9-durable", true),
+            ("/annals", "S1 rebuild, cold", true),
+        ] {
+            let options = parse(&format!("--only {only}")).unwrap();
+            assert_eq!(options.wants_cell(cell), is_wanted, "{cell} by --only {only}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (line, what) in [
+            ("--rounds", "--rounds is no option, or needs a value"),
+            ("--rounds 0", "--rounds 0 makes no sense"),
+            ("--seconds -1", "--seconds -1 makes no sense"),
+            ("--sizes 1,x", "--sizes 1,x makes no sense"),
+            ("--fast yes", "--fast is no option"),
+        ] {
+            assert_eq!(parse(line).err().as_deref(), Some(what), "{line}");
+        }
+    }
 }

@@ -21,7 +21,7 @@ type Line = (&'static Kind, Vec<(f64, f64)>);
 /// What the names of the peers take beside a chart.
 const LEGEND_PIXELS: u32 = 100;
 /// Threads of the durable cells.
-const CLIENTS: [(&str, f64); 4] = [("W1", 1.0), ("W2/8", 8.0), ("W2/32", 32.0), ("W2/64", 64.0)];
+const CLIENTS: [(&str, f64); 4] = [("W1", 1.0), ("W2-8", 8.0), ("W2-32", 32.0), ("W2-64", 64.0)];
 
 /// Draws what was measured; what was not leaves its picture out.
 pub fn draw(directory: &Path, options: &Options, results: &Results) -> Result<(), Failure> {
@@ -31,12 +31,13 @@ pub fn draw(directory: &Path, options: &Options, results: &Results) -> Result<()
     open(&directory.join("open.svg"), options, results)
 }
 
-/// A chart. Its left axis is logarithmic; where the lower one is not linear, its points are placed by hand, and
-/// `x_label` says what stands there.
+/// A chart with two logarithmic axes.
 struct Chart<'a> {
     title: String,
     x: &'a str,
     y: &'a str,
+    /// What the marks of the lower axis are powers of, and what is written there.
+    x_base: f64,
     x_label: &'a dyn Fn(&f64) -> String,
     lines: Vec<Line>,
 }
@@ -47,10 +48,12 @@ fn latency(path: &Path, results: &Results) -> Result<(), Failure> {
         title: format!("durable append, {clients} client{}", if clients > 1.0 { "s" } else { "" }),
         x: "percent of the appends",
         y: "microseconds at most",
-        x_label: &|x| format!("{}", 100.0 - 100.0 / 10_f64.powf(*x)),
+        x_base: 10.0,
+        x_label: &|x| format!("{}", 100.0 - 100.0 / x),
         lines: lines(|kind| {
             let point = |percent: f64| {
-                let x = -(1.0 - percent / 100.0).log10();
+                // Nines are apart as powers of ten are.
+                let x = 100.0 / (100.0 - percent);
                 Some((x, results.median(cell, kind.name, &quantile_name(percent))?))
             };
             QUANTILES.into_iter().filter(|percent| *percent >= 10.0).filter_map(point).collect()
@@ -62,16 +65,16 @@ fn latency(path: &Path, results: &Results) -> Result<(), Failure> {
 /// Durable events a second by clients.
 fn throughput(path: &Path, results: &Results) -> Result<(), Failure> {
     let lines = lines(|kind| {
-        let point = |(cell, clients): (&str, f64)| {
-            Some((clients.log2(), results.median(cell, kind.name, "events_per_s")?))
-        };
+        let point =
+            |(cell, clients): (&str, f64)| Some((clients, results.median(cell, kind.name, "events_per_s")?));
         CLIENTS.into_iter().filter_map(point).collect()
     });
     let chart = Chart {
         title: "durable appends, one event each".to_owned(),
         x: "clients",
         y: "events a second",
-        x_label: &|x| format!("{:.0}", x.exp2()),
+        x_base: 2.0,
+        x_label: &|x| format!("{x:.0}"),
         lines,
     };
     picture(path, (800, 520), (1, 1), vec![chart])
@@ -83,10 +86,11 @@ fn open(path: &Path, options: &Options, results: &Results) -> Result<(), Failure
         title: format!("open after {words}"),
         x: "events",
         y: "milliseconds",
-        x_label: &|x| short(10_f64.powf(*x)),
+        x_base: 10.0,
+        x_label: &|x| format!("{x:.0}"),
         lines: lines(|kind| {
             let point = |size: &u64| {
-                Some((float(*size).log10(), results.median(&open_cell(end, *size), kind.name, "open_ms")?))
+                Some((float(*size), results.median(&open_cell(end, *size), kind.name, "open_ms")?))
             };
             options.sizes.iter().filter_map(point).collect()
         }),
@@ -125,44 +129,54 @@ impl Chart<'_> {
         if points().next().is_none() {
             return Ok(());
         }
-        let (low, high) = (least(|point| point.1) / 1.5, most(|point| point.1) * 1.5);
+        let across = (least(|point| point.0)..most(|point| point.0)).log_scale().base(self.x_base);
+        let up = (least(|point| point.1) / 1.5..most(|point| point.1) * 1.5).log_scale();
         let mut chart = ChartBuilder::on(area)
             .caption(&self.title, ("sans-serif", 18))
             .margin(14)
             .margin_right(LEGEND_PIXELS + 14)
             .x_label_area_size(36)
             .y_label_area_size(64)
-            .build_cartesian_2d(least(|point| point.0)..most(|point| point.0), (low..high).log_scale())?;
+            .build_cartesian_2d(across, up)?;
         chart
             .configure_mesh()
             .x_desc(self.x)
             .y_desc(self.y)
             .x_label_formatter(&self.x_label)
             .y_label_formatter(&|y| short(*y))
+            .x_labels(7)
             .max_light_lines(0)
             .draw()?;
         for (kind, points) in &self.lines {
-            let style = style(kind);
-            let line = LineSeries::new(points.iter().copied(), style).point_size(2);
-            chart
-                .draw_series(line)?
-                .label(kind.name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], style));
+            chart.draw_series(LineSeries::new(points.iter().copied(), style(kind)).point_size(2))?;
         }
-        // Beside the lines, so that it hides none.
-        let right = i32::try_from(chart.plotting_area().dim_in_pixel().0)?;
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::Coordinate(right + 8, 0))
-            .background_style(WHITE.mix(0.8))
-            .border_style(BLACK)
-            .draw()?;
+        self.legend(area)
+    }
+
+    /// Names the lines, beside them, so that it hides none.
+    fn legend(&self, area: &Area<'_>) -> Result<(), Failure> {
+        let x = i32::try_from(area.dim_in_pixel().0.saturating_sub(LEGEND_PIXELS))?;
+        for (y, (kind, _)) in (60..).step_by(20).zip(&self.lines) {
+            area.draw(&PathElement::new(vec![(x, y), (x + 20, y)], style(kind)))?;
+            area.draw(&Text::new(kind.name, (x + 26, y - 7), ("sans-serif", 14)))?;
+        }
         Ok(())
     }
 }
 
 /// Ours stands out; the others have a colour each.
 fn style(kind: &Kind) -> ShapeStyle {
+    const COLOURS: [RGBColor; 8] = [
+        RGBColor(214, 39, 40),
+        RGBColor(44, 160, 44),
+        RGBColor(227, 160, 8),
+        RGBColor(31, 119, 180),
+        RGBColor(140, 86, 75),
+        RGBColor(148, 103, 189),
+        RGBColor(23, 170, 190),
+        BLACK,
+    ];
     let number = peers::ALL.iter().position(|other| other == kind).unwrap_or_default();
-    if kind.name == peers::OURS { BLACK.stroke_width(3) } else { Palette99::pick(number).stroke_width(1) }
+    let width = if kind.name == peers::OURS { 3 } else { 1 };
+    COLOURS[number % COLOURS.len()].stroke_width(width)
 }

@@ -116,8 +116,9 @@ fn cells(row: &Row, kinds: &[&Kind], results: &Results) -> Vec<String> {
     cells.push(times(ahead_of_best(row, results, &[Class::EventStore])));
     cells.push(times(ahead_of_best(row, results, &[Class::EventStore, Class::Database])));
     cells.push(times(of_limit));
+    let goals = row.goals.iter().filter(|_| ours.is_some());
     let judged: Vec<(String, Option<bool>)> =
-        row.goals.iter().map(|goal| (goal.text(), goal.is_met(row, results))).collect();
+        goals.map(|goal| (goal.text(), goal.is_met(row, results))).collect();
     cells.push(judged.iter().map(|(text, _)| text.as_str()).collect::<Vec<_>>().join("; "));
     let met = |met: &Option<bool>| met.map_or("?", |met| if met { "yes" } else { "NO" });
     cells.push(judged.iter().map(|(_, is_met)| met(is_met)).collect::<Vec<_>>().join("; "));

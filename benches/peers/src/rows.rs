@@ -73,30 +73,30 @@ fn durable() -> Vec<Row> {
             .goal(AheadOfStores(1.0)),
         p50("W1 p50", "W1").goal(WithinCals(1.15, 0.0)),
         p99("W1 p99", "W1"),
-        rate("W2 durable, 8 clients", "W2/8")
+        rate("W2 durable, 8 clients", "W2-8")
             .limit(Limit::PerCal(8.0))
             .goal(PerCal(4.0))
             .goal(AheadOf("tephra", 1.3))
             .goal(AheadOf("okaywal", 1.2))
             .goal(AheadOfStores(1.0)),
-        p50("W2 8: p50", "W2/8"),
-        p99("W2 8: p99", "W2/8"),
-        rate("W2 durable, 32 clients", "W2/32")
+        p50("W2 8: p50", "W2-8"),
+        p99("W2 8: p99", "W2-8"),
+        rate("W2 durable, 32 clients", "W2-32")
             .limit(Limit::PerCal(32.0))
             .goal(PerCal(10.0))
             .goal(AheadOf("tephra", 1.5))
             .goal(AheadOf("okaywal", 1.3))
             .goal(AheadOfStores(1.0)),
-        p50("W2 32: p50", "W2/32"),
-        p99("W2 32: p99", "W2/32"),
-        rate("W2 durable, 64 clients", "W2/64")
+        p50("W2 32: p50", "W2-32"),
+        p99("W2 32: p99", "W2-32"),
+        rate("W2 durable, 64 clients", "W2-64")
             .limit(Limit::PerCal(64.0))
             .goal(PerCal(15.0))
             .goal(AheadOf("tephra", 1.3))
             .goal(AheadOf("okaywal", 1.6))
             .goal(AheadOfStores(1.0)),
-        p50("W2 64: p50", "W2/64"),
-        p99("W2 64: p99", "W2/64").goal(WithinCals(8.0, 0.0)),
+        p50("W2 64: p50", "W2-64"),
+        p99("W2 64: p99", "W2-64").goal(WithinCals(8.0, 0.0)),
         rate("W3 durable, batches of 100", "W3")
             .limit(Limit::PerSync32k(100.0))
             .goal(AtLeast(400e3))
@@ -111,15 +111,15 @@ fn durable() -> Vec<Row> {
 fn buffered() -> Vec<Row> {
     let rate = |title, cell| row(title, cell, "events_per_s", Unit::PerSecond);
     vec![
-        rate("W4 buffered, 1 thread", "W4/1")
+        rate("W4 buffered, 1 thread", "W4-1")
             .limit(Limit::PerNanos(&["write_256_ns", "blake3_64_ns", "crc32c_200_ns"]))
             .goal(Goal::AtLeast(150e3))
             .goal(Goal::AheadOf("batpak", 8.0)),
-        row("W4 1: p50", "W4/1", "p50_us", Unit::Micros),
-        row("W4 1: p99", "W4/1", "p99_us", Unit::Micros),
-        rate("W4 buffered, 8 threads", "W4/8").goal(Goal::AtLeast(200e3)),
-        row("W4 8: p50", "W4/8", "p50_us", Unit::Micros),
-        row("W4 8: p99", "W4/8", "p99_us", Unit::Micros),
+        row("W4 1: p50", "W4-1", "p50_us", Unit::Micros),
+        row("W4 1: p99", "W4-1", "p99_us", Unit::Micros),
+        rate("W4 buffered, 8 threads", "W4-8").goal(Goal::AtLeast(200e3)),
+        row("W4 8: p50", "W4-8", "p50_us", Unit::Micros),
+        row("W4 8: p99", "W4-8", "p99_us", Unit::Micros),
         rate("W4p buffered, in flight, 1 thread", "W4p").goal(Goal::AtLeast(1.2e6)),
     ]
 }
@@ -189,16 +189,16 @@ fn follow_and_state() -> Vec<Row> {
     use Goal::{AheadOfStores, AtMost, WithinCals};
     let line = |title, cell, figure| row(title, cell, figure, Unit::Micros);
     vec![
-        line("W9 append to subscriber, durable", "W9/durable", "p50_us")
+        line("W9 append to subscriber, durable", "W9-durable", "p50_us")
             .limit(Limit::CalAndWakeUp)
             .goal(WithinCals(1.25, 15.0))
             .goal(AheadOfStores(1.0)),
-        line("W9 durable, p99", "W9/durable", "p99_us"),
-        line("W9 append to subscriber, buffered", "W9/buffered", "p50_us")
+        line("W9 durable, p99", "W9-durable", "p99_us"),
+        line("W9 append to subscriber, buffered", "W9-buffered", "p50_us")
             .limit(Limit::WakeUp)
             .goal(AtMost(25.0))
             .goal(AheadOfStores(1.0)),
-        line("W9 buffered, p99", "W9/buffered", "p99_us"),
+        line("W9 buffered, p99", "W9-buffered", "p99_us"),
         line("W10 state of 10,000 events, cold", "W10", "cold_us")
             .limit(Limit::Nanos("decode_ns", 1e4))
             .goal(AtMost(2_700.0))

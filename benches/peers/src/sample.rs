@@ -104,3 +104,18 @@ pub fn scattered(step: u64, count: u64) -> u64 {
     const STRIDE: u64 = 2_654_435_761;
     (step % count) * STRIDE % count
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_scattered_walk_comes_by_each_once() {
+        for count in [1, 20, 1_000, 20_000] {
+            let seen: BTreeSet<u64> = (0..count).map(|step| scattered(step, count)).collect();
+            assert_eq!(seen, (0..count).collect(), "of {count}");
+        }
+    }
+}

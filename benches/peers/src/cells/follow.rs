@@ -22,7 +22,7 @@ pub fn cells() -> Vec<Cell> {
         is_for: |kind| kind.is_readable,
         measure: Box::new(move |bench, kind| measure(bench, kind, opening)),
     };
-    [("W9/durable", "synced", Opening::Synced), ("W9/buffered", "buffered", Opening::Buffered)]
+    [("W9-durable", "synced", Opening::Synced), ("W9-buffered", "buffered", Opening::Buffered)]
         .map(cell)
         .into()
 }

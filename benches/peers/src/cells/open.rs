@@ -24,7 +24,7 @@ pub fn cells(size: u64) -> Vec<Cell> {
 
 /// The cell's name.
 pub fn open_cell(end: End, size: u64) -> String {
-    format!("W8/{}/{size}", end.name())
+    format!("W8-{}-{size}", end.name())
 }
 
 fn measure(bench: &Bench<'_>, kind: &Kind, size: u64, end: End) -> Can<Figures> {

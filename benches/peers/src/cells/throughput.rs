@@ -28,16 +28,16 @@ struct Load {
 
 pub fn cells() -> Vec<Cell> {
     let durable = Load { name: "W1", opening: Opening::Synced, threads: 1, batch: 1, is_waiting: true };
-    let buffered = Load { name: "W4/1", opening: Opening::Buffered, ..durable };
+    let buffered = Load { name: "W4-1", opening: Opening::Buffered, ..durable };
     let loads = [
         durable,
-        Load { name: "W2/8", threads: 8, ..durable },
-        Load { name: "W2/32", threads: 32, ..durable },
-        Load { name: "W2/64", threads: 64, ..durable },
+        Load { name: "W2-8", threads: 8, ..durable },
+        Load { name: "W2-32", threads: 32, ..durable },
+        Load { name: "W2-64", threads: 64, ..durable },
         Load { name: "W3", batch: 100, ..durable },
         Load { name: "W3p", is_waiting: false, ..durable },
         buffered,
-        Load { name: "W4/8", threads: 8, ..buffered },
+        Load { name: "W4-8", threads: 8, ..buffered },
         Load { name: "W4p", is_waiting: false, ..buffered },
     ];
     loads.into_iter().map(cell).collect()
