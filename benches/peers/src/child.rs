@@ -41,8 +41,16 @@ impl End {
     }
 }
 
-/// Does what a child was started for.
+/// Does what a child was started for, or says why it could not.
 pub fn act(arguments: &[&str]) -> Result<(), Failure> {
+    let done = do_as_told(arguments);
+    if let Err(failure) = &done {
+        say(&json!({ "failure": failure.to_string() }))?;
+    }
+    done
+}
+
+fn do_as_told(arguments: &[&str]) -> Result<(), Failure> {
     match arguments {
         ["fill", peer, directory, size] => {
             fill(peer, directory, size.parse()?)?.close()?;
@@ -198,7 +206,11 @@ impl Process {
         let mut line = String::new();
         while self.says.read_line(&mut line)? > 0 {
             if let Some(answer) = line.strip_prefix(MARK) {
-                return Ok(serde_json::from_str(answer)?);
+                let answer: Value = serde_json::from_str(answer)?;
+                return match answer["failure"].as_str() {
+                    None => Ok(answer),
+                    Some(failure) => Err(failure.to_owned().into()),
+                };
             }
             line.clear();
         }

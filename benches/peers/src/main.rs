@@ -70,11 +70,10 @@ fn run(options: &Options) -> Result<(), Failure> {
     let filled = Filled::new(place.path());
     let bench = Bench { options, place: &place, sample: Sample::new(1_000), filled };
     let results = rounds::run(&bench, &cells, &mut journal)?;
-    report::finish(&mut out, options, &machine, &rows::all(options), &results, journal)?;
     if let Some(directory) = &options.pictures {
         pictures::draw(directory, options, &results)?;
     }
-    Ok(())
+    report::finish(&mut out, options, &machine, &rows::all(options), &results, journal)
 }
 
 fn names(out: &mut File, cells: &[cells::Cell]) -> Result<(), Failure> {

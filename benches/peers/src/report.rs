@@ -16,11 +16,11 @@ use crate::peers;
 use crate::results::{CAL, Results};
 use crate::rows::{Row, Unit};
 
-/// The JSON lines as they come, and what has to be said in words.
+/// The JSON lines as they come, and what failed.
 pub struct Journal {
     file: Option<File>,
     common: Value,
-    notes: Vec<String>,
+    failures: Vec<String>,
 }
 
 impl Journal {
@@ -34,7 +34,7 @@ impl Journal {
             "seconds": options.time.as_secs_f64(),
             "is_quick": options.is_quick,
         });
-        Ok(Journal { file, common, notes: Vec::new() })
+        Ok(Journal { file, common, failures: Vec::new() })
     }
 
     pub fn write(&mut self, line: Value) -> Result<(), Failure> {
@@ -46,12 +46,14 @@ impl Journal {
         Ok(writeln!(file, "{all}")?)
     }
 
-    pub fn note(&mut self, note: String) {
-        self.notes.push(note);
+    /// Remembers a measurement that failed, to be told below the table.
+    pub fn failed(&mut self, what: String) {
+        self.failures.push(what);
     }
 }
 
-/// Prints the table and what belongs to it, and writes each row as a last JSON line.
+/// Prints the table and what belongs to it, and writes each row as a last JSON line. Fails if a
+/// measurement did.
 pub fn finish(
     out: &mut dyn Write,
     options: &Options,
@@ -80,10 +82,13 @@ pub fn finish(
     for account in accounts::ALL.iter().filter(|account| rows.iter().any(|row| row.title == account.name)) {
         writeln!(out, "- {}: {}", account.name, account.note)?;
     }
-    for note in journal.notes.iter().chain(&disturbance(&rows, &kinds, results)) {
-        writeln!(out, "{note}")?;
+    for line in journal.failures.iter().chain(&disturbance(&rows, &kinds, results)) {
+        writeln!(out, "{line}")?;
     }
-    Ok(())
+    match journal.failures.len() {
+        0 => Ok(()),
+        failures => Err(format!("{failures} measurements failed").into()),
+    }
 }
 
 const LEGEND: &str = "\

@@ -37,8 +37,10 @@ pub fn run(bench: &Bench<'_>, cells: &[Cell], journal: &mut Journal) -> Result<R
                     }
                     // One that fails does not end the others.
                     Err(failure) => {
-                        journal
-                            .note(format!("{}, {}, round {round}: FAILED: {failure}", cell.name, kind.name));
+                        journal.failed(format!(
+                            "FAILED in round {round}: {}, {}: {failure}",
+                            cell.name, kind.name
+                        ));
                         journal.write(with(line, "failure", json!(failure.to_string())))?;
                     }
                 }
