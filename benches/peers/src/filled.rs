@@ -25,7 +25,6 @@ impl Filled {
         let directory = self.parent.join(format!("{}-{size}-{}", kind.name, end.name()));
         let mut stores = self.stores.borrow_mut();
         let failed = stores.entry(directory.clone()).or_insert_with(|| {
-            eprint!(" filling {} with {size} events ({})", kind.name, end.name());
             self.fill(kind, &directory, size, end).err().map(|failure| failure.to_string())
         });
         match failed {

@@ -1,5 +1,7 @@
 //! The order of measuring: every cell once per round and peer, a calibration between any two.
 
+use std::io::{self, IsTerminal};
+
 use serde_json::{Map, Value, json};
 
 use crate::cells::{Bench, Cell};
@@ -49,7 +51,6 @@ pub fn run(bench: &Bench<'_>, cells: &[Cell], journal: &mut Journal) -> Result<R
         }
     }
     tell("");
-    eprintln!();
     Ok(results)
 }
 
@@ -79,7 +80,9 @@ fn with(mut line: Value, name: &str, value: Value) -> Value {
     line
 }
 
-/// Says what is going on, over what it said before.
+/// Says what is going on; in a terminal over what it said before, otherwise not at all.
 fn tell(what: &str) {
-    eprint!("\r{what:<110}\r{what}");
+    if io::stderr().is_terminal() {
+        eprint!("\r{what:<110}\r{what}");
+    }
 }

@@ -90,7 +90,9 @@ struct Race {
     ended: Instant,
     /// All of them, those before counting began included.
     appends: u64,
-    /// Of those that counted.
+    /// Those that counted.
+    counted: u64,
+    /// Of those; of none if nobody waited for each.
     latency: Latency,
 }
 
@@ -123,7 +125,8 @@ impl Race {
     ) -> Result<Race, Failure> {
         let started = Instant::now();
         let (counts_from, ends) = (started + time / 10, started + time / 10 + time);
-        let mut race = Race { began: started, ended: started, appends: 0, latency: Latency::new() };
+        let mut race =
+            Race { began: started, ended: started, appends: 0, counted: 0, latency: Latency::new() };
         while race.ended < ends {
             let number = (race.appends * u64::from(load.threads) + u64::from(thread)) * load.batch;
             if load.batch == 1 {
@@ -136,6 +139,7 @@ impl Race {
             let (began, now) = (race.ended, Instant::now());
             race.ended = now;
             if began >= counts_from {
+                race.counted += 1;
                 race.latency.record(now - began);
             } else {
                 race.began = now;
@@ -148,16 +152,15 @@ impl Race {
     fn in_flight(time: Duration, store: &dyn Peer, sample: &Sample) -> Can<Race> {
         let Some(mut pipeline) = store.pipeline()? else { return Ok(None) };
         let began = Instant::now();
-        let (mut appends, mut latency) = (0, Latency::new());
+        let mut appends = 0;
         while began.elapsed() < time {
             let (entity, order) = sample.event(appends);
-            let submitted = Instant::now();
             pipeline.submit(entity, order)?;
-            latency.record(submitted.elapsed());
             appends += 1;
         }
         pipeline.land()?;
-        Ok(Some(Race { began, ended: Instant::now(), appends, latency }))
+        let ended = Instant::now();
+        Ok(Some(Race { began, ended, appends, counted: appends, latency: Latency::new() }))
     }
 
     fn with(mut self, other: Race) -> Race {
@@ -166,14 +169,17 @@ impl Race {
             began: self.began.min(other.began),
             ended: self.ended.max(other.ended),
             appends: self.appends + other.appends,
+            counted: self.counted + other.counted,
             latency: self.latency,
         }
     }
 
     fn figures(&self, batch: u64) -> Figures {
         let seconds = (self.ended - self.began).as_secs_f64();
-        let mut all = figures([("events_per_s", float(self.latency.count() * batch) / seconds)]);
-        all.extend(self.latency.figures());
+        let mut all = figures([("events_per_s", float(self.counted * batch) / seconds)]);
+        if self.latency.count() > 0 {
+            all.extend(self.latency.figures());
+        }
         all
     }
 }
