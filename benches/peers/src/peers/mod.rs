@@ -8,8 +8,7 @@
 //!
 //! - SQLite, fjall and redb have no group commit; an application could put a queue in front of them and commit
 //!   for many callers at once. They stand here as they come.
-//! - rusqlite's bundled SQLite syncs with fsync, which also writes the file's times; it can be compiled to use
-//!   fdatasync, but only from outside (see `sqlite.rs`).
+//! - rusqlite's bundled SQLite syncs with fsync; compiled to use fdatasync (see `sqlite.rs`), its W1 was the same here.
 //! - fjall and redb keep the payload under (entity, version) and look it up by position: their streams are fast and
 //!   their replays slow. The other way round W5 and W6 would change places. fjall compresses (LZ4), and the
 //!   sample compresses well.

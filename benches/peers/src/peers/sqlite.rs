@@ -6,6 +6,7 @@
 //!
 //! strace, per durable commit: pwrite64 of WAL frames, fsync of the WAL, then the acknowledgement. fsync rather than fdatasync is how
 //! rusqlite's bundled SQLite is compiled; `LIBSQLITE3_FLAGS=-DHAVE_FDATASYNC=1` in cargo's environment changes it.
+//! Tried on ext4, three times each: W1 p50 131-146 us with fsync, 132-144 us with fdatasync.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
