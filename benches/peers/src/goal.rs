@@ -115,7 +115,8 @@ pub fn short(value: f64) -> String {
         thousands if thousands >= 1e4 => format!("{:.1}k", thousands / 1e3),
         large if large >= 100.0 => format!("{large:.0}"),
         medium if medium >= 10.0 => format!("{medium:.1}"),
-        small => format!("{small:.2}"),
+        small if small >= 0.1 => format!("{small:.2}"),
+        tiny => format!("{tiny:.4}"),
     }
 }
 
@@ -180,6 +181,7 @@ mod tests {
     #[test]
     fn numbers_for_people() {
         for (value, text) in [
+            (0.00049, "0.0005"),
             (0.174, "0.17"),
             (12.34, "12.3"),
             (987.6, "988"),
