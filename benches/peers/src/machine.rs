@@ -1,52 +1,74 @@
 //! What the figures depend on.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::measure::{Failure, Unit, each, timed};
+use crate::peer::Failure;
+use crate::place::Place;
 
-/// The machine in one line: processors, load, file system, what a sync takes.
-pub fn describe(directory: &Path) -> Result<String, Failure> {
+/// The machine in one line: processor, system, file system.
+pub fn describe(place: &Place) -> Result<String, Failure> {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find(|line| line.starts_with("model name"));
     let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown processor");
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("unknown");
     let threads = std::thread::available_parallelism()?;
-    let sync = Unit::Seconds.show(sync(directory)?);
-    let file_system = file_system(directory);
-    Ok(format!("{model}, {threads} threads, load {load}; {file_system}, fdatasync of 4 KiB {sync}"))
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = memory.lines().next().and_then(|line| line.split_whitespace().nth(1));
+    let gibibytes = memory.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() >> 20;
+    let (kernel, file_system) = (kernel.trim(), place.file_system());
+    Ok(format!("{model}, {threads} threads, {gibibytes} GiB, Linux {kernel}, {file_system}"))
 }
 
-pub fn annals_version() -> &'static str {
-    // Its manifest is two directories up: cargo tells a package only its own version.
-    let manifest = include_str!("../../../Cargo.toml");
-    manifest.split("version = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("unknown")
+/// How many threads want a processor: more than none means that the figures are disturbed.
+pub fn load() -> f64 {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().and_then(|one_minute| one_minute.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// Of a block written over another.
-fn sync(directory: &Path) -> Result<f64, Failure> {
-    use std::os::unix::fs::FileExt;
-    let path = directory.join("sync");
-    let mut file = File::create_new(&path)?;
-    file.write_all(&[0; 4096])?;
-    file.sync_all()?;
-    let time = each(100, || {
-        file.write_all_at(&[1; 4096], 0)?;
-        Ok(timed(|| Ok(file.sync_data()?))?.1)
-    })?;
-    fs::remove_file(path)?;
-    Ok(time)
+/// The version of a package that this was built with.
+pub fn version(package: &str) -> &'static str {
+    let lock = include_str!("../Cargo.lock");
+    let head = format!("name = \"{package}\"\nversion = \"");
+    lock.split(&head).nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("unknown")
 }
 
-/// The type of the file system, as the kernel names it.
-fn file_system(directory: &Path) -> String {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let under = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (point, kind) = (words.next()?, words.next()?);
-        directory.starts_with(point).then_some((point.len(), kind))
-    });
-    under.max_by_key(|(length, _)| *length).map_or("unknown", |(_, kind)| kind).to_owned()
+/// Today, in Greenwich: year, month, day.
+pub fn date() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    date_of(since.as_secs() / 86_400)
+}
+
+/// The date so many days after 1970 began.
+fn date_of(days_since_1970: u64) -> String {
+    // Days are counted from the first of March of year 0, so that a leap day is the last of its year
+    // (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    let days = days_since_1970 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates() {
+        for (days, date) in [
+            (0, "1970-01-01"),
+            (58, "1970-02-28"),
+            (59, "1970-03-01"),
+            (11_016, "2000-02-29"),
+            (11_017, "2000-03-01"),
+            (20_777, "2026-11-20"),
+            (47_540, "2100-02-28"),
+            (47_541, "2100-03-01"),
+        ] {
+            assert_eq!(super::date_of(days), date, "{days} days after 1970 began");
+        }
+    }
 }

@@ -1,148 +1,94 @@
-//! annals beside batpak 0.10: the same operations, in one process, in turns.
+//! annals beside its peers: the same operations on the same events with the same promise, in one process, in turns.
 //!
 //! ```text
-//! cargo run --release --manifest-path benches/peers/Cargo.toml -- --rounds 5
+//! cargo run --release --manifest-path benches/peers/Cargo.toml -- --rounds 3
 //! ```
+//!
+//! [`peer`] is what is asked of a store, [`peers`] is how each of them answers, [`cells`] is what is measured, [`rows`]
+//! what of it stands in the table, with the goals. [`accounts`] compares states and reactions, which only batpak has,
+//! too.
 
+mod accounts;
 mod cells;
+mod child;
+mod filled;
+mod goal;
+mod limits;
 mod machine;
 mod measure;
-mod ours;
+mod options;
 mod peer;
-mod theirs;
+mod peers;
+mod pictures;
+mod place;
+mod report;
+mod results;
+mod rounds;
+mod rows;
+mod sample;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
 
-use cells::{Bench, Cell};
-use measure::{Failure, median};
-use serde_json::json;
-
-const HELP: &str = "\
-cargo run --release --manifest-path benches/peers/Cargo.toml -- [options]
-  --rounds N   rounds; annals and batpak take turns, the table has medians (default: 3)
-  --events N   events of the entity that is rebuilt and loaded (default: 10000)
-  --only TEXT  only cells whose name contains it
-  --dir PATH   measure on the disk of this directory (default: this package's target/)
-  --json       one JSON object per cell instead of the table";
-
-struct Options {
-    rounds: u32,
-    events: u64,
-    only: String,
-    directory: PathBuf,
-    json: bool,
-}
-
-/// What the rounds gave for one cell.
-struct Row<'a> {
-    cell: &'a Cell,
-    ours: Vec<f64>,
-    theirs: Vec<f64>,
-}
+use cells::Bench;
+use filled::Filled;
+use options::{HELP, Options};
+use peer::Failure;
+use place::Place;
+use report::Journal;
+use sample::Sample;
 
 fn main() {
-    let options = parse(std::env::args().skip(1)).unwrap_or_else(|what| {
-        eprintln!("{what}\n{HELP}");
-        std::process::exit(2)
-    });
-    if let Err(failure) = run(&options) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ended = match words.as_slice() {
+        ["child", rest @ ..] => child::act(rest),
+        _ => Options::parse(arguments.into_iter())
+            .map_err(|what| {
+                eprintln!("{what}\n{HELP}");
+                std::process::exit(2)
+            })
+            .and_then(|options| run(&options)),
+    };
+    if let Err(failure) = ended {
         eprintln!("stopped: {failure}");
         std::process::exit(1)
     }
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target");
-    let mut options = Options { rounds: 3, events: 10_000, only: String::new(), directory, json: false };
-    while let Some(name) = arguments.next() {
-        if name == "--json" {
-            options.json = true;
-            continue;
-        }
-        let value = arguments.next().ok_or_else(|| format!("{name} is no option, or needs a value"))?;
-        let wrong = || format!("{name} {value} makes no sense");
-        match name.as_str() {
-            "--rounds" => options.rounds = value.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?,
-            "--events" => options.events = value.parse().ok().filter(|n| *n > 0).ok_or_else(wrong)?,
-            "--only" => options.only = value,
-            "--dir" => options.directory = value.into(),
-            _ => return Err(format!("{name} is no option")),
-        }
-    }
-    Ok(options)
-}
-
 fn run(options: &Options) -> Result<(), Failure> {
-    let directory = options.directory.join(format!("annals-peers-{}", std::process::id()));
-    std::fs::create_dir_all(&directory)?;
-    let bench = Bench { directory: directory.canonicalize()?, events: options.events, stores: 0.into() };
-    let measured = measure(&bench, options);
-    std::fs::remove_dir_all(&bench.directory)?;
-    measured
+    let mut out = take_standard_output()?;
+    let mut cells = cells::all(options);
+    if options.names_only {
+        return names(&mut out, &cells);
+    }
+    cells.retain(|cell| options.wants_cell(&cell.name));
+    std::fs::create_dir_all(&options.directory)?;
+    let place = Place::new(&options.directory)?;
+    let machine = machine::describe(&place)?;
+    let mut journal = Journal::new(options, &machine)?;
+    let filled = Filled::new(place.path());
+    let bench = Bench { options, place: &place, sample: Sample::new(1_000), filled };
+    let results = rounds::run(&bench, &cells, &mut journal)?;
+    if let Some(directory) = &options.pictures {
+        pictures::draw(directory, options, &results)?;
+    }
+    report::finish(&mut out, options, &machine, &rows::all(options), &results, journal)
 }
 
-fn measure(bench: &Bench, options: &Options) -> Result<(), Failure> {
-    let mut cells = cells::all();
-    cells.retain(|cell| cell.name.contains(&options.only));
-    let mut rows: Vec<Row<'_>> =
-        cells.iter().map(|cell| Row { cell, ours: Vec::new(), theirs: Vec::new() }).collect();
-    for round in 0..options.rounds {
-        for row in &mut rows {
-            eprint!("\rround {} of {}: {:<40}", round + 1, options.rounds, row.cell.name);
-            // Whoever comes first may find the disk busier: they take turns in that, too.
-            if round % 2 == 0 {
-                row.ours.push((row.cell.ours)(bench)?);
-            }
-            if let Some(theirs) = row.cell.theirs {
-                row.theirs.push(theirs(bench)?);
-            }
-            if round % 2 == 1 {
-                row.ours.push((row.cell.ours)(bench)?);
-            }
-        }
+fn names(out: &mut File, cells: &[cells::Cell]) -> Result<(), Failure> {
+    let peers: Vec<&str> = peers::ALL.iter().map(|kind| kind.name).collect();
+    for cell in cells {
+        writeln!(out, "{}", cell.name)?;
     }
-    eprintln!("\r{:<70}", "");
-    let machine = machine::describe(&bench.directory)?;
-    let events = options.events;
-    let rounds = options.rounds;
-    if options.json {
-        for row in &rows {
-            println!("{}", row.json(&machine, events));
-        }
-        return Ok(());
-    }
-    println!("annals {} beside batpak 0.10.0", machine::annals_version());
-    println!("{machine}");
-    println!(
-        "payload and state {{ cents: u64 }}; {events} events; medians of {rounds} rounds, taken in turns\n"
-    );
-    println!("{:<28} {:>12} {:>12} {:>8}   ", "", "annals", "batpak", "ratio");
-    rows.iter().for_each(|row| println!("{}", row.line()));
-    println!("\nratio: how many times faster annals is; below 1 it is slower");
-    rows.iter().for_each(|row| println!("- {}: {}", row.cell.name, row.cell.note));
-    Ok(())
+    Ok(writeln!(out, "peers: {}", peers.join(", "))?)
 }
 
-/// A ratio with two digits at least.
-fn times(ratio: f64) -> String {
-    if ratio < 0.1 { format!("{ratio:.4}") } else { format!("{ratio:.2}") }
-}
-
-impl Row<'_> {
-    fn line(&self) -> String {
-        let (unit, ours) = (self.cell.unit, median(self.ours.clone()));
-        let theirs = self.cell.theirs.map(|_| median(self.theirs.clone()));
-        let ratio = theirs.map_or("-".to_owned(), |theirs| times(unit.ratio(ours, theirs)));
-        let theirs = theirs.map_or("-".to_owned(), |theirs| unit.show(theirs));
-        format!("{:<28} {:>12} {:>12} {:>8}", self.cell.name, unit.show(ours), theirs, ratio)
-    }
-
-    fn json(&self, machine: &str, events: u64) -> String {
-        let unit = if self.cell.unit == measure::Unit::Seconds { "s" } else { "1/s" };
-        json!({
-            "cell": self.cell.name, "unit": unit, "note": self.cell.note, "machine": machine, "events": events,
-            "annals": self.ours, "batpak": self.theirs,
-        })
-        .to_string()
-    }
+/// Standard output, which from now on is ours alone: UmaDB prints lines of its own, and they would
+/// stand in the middle of the table.
+fn take_standard_output() -> Result<File, Failure> {
+    let ours = rustix::io::dup(std::io::stdout())?;
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&nowhere)?;
+    Ok(File::from(ours))
 }

@@ -18,8 +18,8 @@ use batpak::store::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Failure;
-use crate::peer::{Audits, Opening, Pace, Peer, batches};
+use super::peer::{Audits, Opening, Pace, Peer, batches};
+use crate::peer::Failure;
 
 #[derive(Serialize, Deserialize, EventPayload)]
 #[batpak(category = 0xF, type_id = 1)]

@@ -8,8 +8,8 @@ use annals::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::measure::Failure;
-use crate::peer::{Audits, Opening, Pace, Peer, batches};
+use super::peer::{Audits, Opening, Pace, Peer, batches};
+use crate::peer::Failure;
 
 #[derive(Serialize, Deserialize, DomainEvent)]
 #[event(prefix = "account")]
