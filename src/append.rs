@@ -17,7 +17,7 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 
 use crate::codec;
-use crate::commit::{KeyHash, Target};
+use crate::commit::{KeyHash, Known, Target};
 use crate::condition::AppendCondition;
 use crate::coordinate::{Coordinate, KIND_BYTES_CAP, SYSTEM_SCOPE, TAG_BYTES_CAP, check_name};
 use crate::error::{Error, ErrorKind, FailedCondition};
@@ -302,6 +302,7 @@ impl Append {
             targets: draft.targets,
             target_of,
             key: draft.key,
+            known: Known::default(),
             conditions: draft.conditions,
             durability: draft.durability,
             encoded_at: is_sample(&body).then(Instant::now),
@@ -337,6 +338,8 @@ pub(crate) struct Request {
     /// How many of these, the last ones, are no part of what the caller gave either.
     pub(crate) remarks: u16,
     pub(crate) key: Option<KeyHash>,
+    /// What the caller has looked at; where its targets stand there, they say themselves.
+    pub(crate) known: Known,
     /// Most appends have none.
     pub(crate) conditions: Option<Box<Conditions>>,
     pub(crate) durability: Option<Durability>,

@@ -188,7 +188,7 @@ fn cause_of(
         Some(Cause::Event(id)) => hand.event_with(snapshot, id),
         Some(Cause::PreviousInStream) => {
             let before = Position::from(event.position().get() - 1);
-            hand.event_at(snapshot, snapshot.stream_head_at(event.entity(), before).1)
+            hand.event_at(snapshot, snapshot.stream_head_at(event.entity(), before)?.1)
         }
         // A recorded event says the id instead.
         Some(Cause::InAppend(_)) | None => Ok(None),
@@ -198,16 +198,16 @@ fn cause_of(
 /// The positions of the events whose cause this one is.
 fn effects_of(hand: &mut AtHand, snapshot: &Snapshot, event: &RecordedEvent) -> Result<Vec<Position>, Error> {
     let derived = event.derived_id();
-    let mut effects = snapshot.effects_of(derived);
+    let mut effects = snapshot.effects_of(derived)?;
     // An id that was brought along finds the first event that brought it, unless it is some event's
     // derived one.
     let id = event.id();
     if id != derived
         && hand.event_with(snapshot, id)?.is_some_and(|found| found.position() == event.position())
     {
-        effects.extend(snapshot.effects_of(id));
+        effects.extend(snapshot.effects_of(id)?);
     }
-    effects.extend(snapshot.follower_of(event.entity(), event.position()));
+    effects.extend(snapshot.follower_of(event.entity(), event.position())?);
     Ok(effects)
 }
 

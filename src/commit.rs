@@ -2,18 +2,17 @@
 //!
 //! Pure: no I/O, no locks, no clock. Within a group a later append sees the effect of the earlier
 //! ones that were accepted; if the group is not written after all, [`Ledger::discard`] forgets it.
-//! In this version the ledger knows every head and every key in the window, so it decides alone; once
-//! heads live in sealed indexes, callers bring what they found and the ledger checks what came later.
+//! The ledger knows what the last two segments added, and no more, however long the log is: callers bring
+//! what they found in what is published, and say up to where they looked ([`Known`]); whatever came later
+//! is in the ledger.
 //! Row: commit. Tested exhaustively in commit/tests.rs.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-
 use foldhash::{HashMap, HashMapExt};
 
-use crate::error::{Conflict, FailedCondition};
+use crate::error::{Conflict, Error, FailedCondition};
 use crate::options::KeyWindow;
 use crate::version::{Expected, Position, Version};
 
@@ -32,6 +31,16 @@ pub(crate) struct Head {
 pub(crate) struct Target {
     pub(crate) entity: Box<str>,
     pub(crate) expected: Expected,
+    /// Where it stands in what the caller has looked at.
+    pub(crate) head: Head,
+}
+
+/// What a caller has looked at: everything up to a position. One that has looked at nothing relies on the ledger alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) up_to: Position,
+    /// Where the append with the same key begins, if there is one.
+    pub(crate) key: Option<Position>,
 }
 
 /// What of an append the decision depends on.
@@ -41,6 +50,8 @@ pub(crate) struct Proposal<'a> {
     pub(crate) target_of: &'a [u16],
     pub(crate) events: u16,
     pub(crate) key: Option<KeyHash>,
+    /// Reaches at least as far as what the ledger knows begins: see [`Ledger::suffices`].
+    pub(crate) known: Known,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,93 +66,134 @@ pub(crate) enum Decision {
     Unmet(FailedCondition),
 }
 
-/// Every head and key the decisions rest on: those published, and those of the group being decided.
+/// The heads and keys that the last two segments brought, and those of the group being decided.
 pub(crate) struct Ledger {
-    /// Where each entity's head is in `heads`.
-    entities: HashMap<Box<str>, usize>,
-    heads: Vec<Head>,
-    /// What staging replaced in `heads`, oldest first.
+    recent: Recent,
+    /// Of the segment before.
+    earlier: Recent,
+    /// From this position on every head and key is in one of the two.
+    since: Position,
+    /// What staging replaced among the recent heads, oldest first, and how many of these there were before.
     replaced: Vec<(usize, Head)>,
-    keys: HashMap<KeyHash, Position>,
+    settled: usize,
     staged_keys: HashMap<KeyHash, Position>,
-    /// Keys in the order of their positions, to forget those that leave the window.
-    key_order: VecDeque<(Position, KeyHash)>,
+    /// Streams that began since opening, and among those that are staged.
+    born: u64,
+    staged_born: u64,
     window: KeyWindow,
 }
 
+/// What one segment brought.
+#[derive(Default)]
+struct Recent {
+    /// Its first position.
+    since: Position,
+    /// Where each entity's head is in `heads`.
+    entities: HashMap<Box<str>, usize>,
+    heads: Vec<Head>,
+    keys: HashMap<KeyHash, Position>,
+}
+
+impl Recent {
+    fn head(&self, entity: &str) -> Option<Head> {
+        self.entities.get(entity).map(|slot| self.heads[*slot])
+    }
+}
+
 impl Ledger {
-    pub(crate) fn new(window: KeyWindow) -> Ledger {
+    /// One that will be told of everything from a position on.
+    pub(crate) fn new(window: KeyWindow, since: Position) -> Ledger {
         Ledger {
-            entities: HashMap::new(),
-            heads: Vec::new(),
+            recent: Recent { since, ..Recent::default() },
+            earlier: Recent::default(),
+            since,
             replaced: Vec::new(),
-            keys: HashMap::new(),
+            settled: 0,
             staged_keys: HashMap::new(),
-            key_order: VecDeque::new(),
+            born: 0,
+            staged_born: 0,
             window,
         }
     }
 
-    /// How many entities there are.
-    pub(crate) fn entities(&self) -> usize {
-        self.heads.len()
+    /// How many streams began since opening.
+    pub(crate) fn born(&self) -> u64 {
+        self.born
+    }
+
+    /// Whether somebody who has looked at everything up to a position needs to know no more than is known here.
+    pub(crate) fn suffices(&self, up_to: Position) -> bool {
+        up_to.plus(1) >= self.since
+    }
+
+    /// The log goes on in a new segment, at this position; nothing is staged. What the segment before the
+    /// last brought is forgotten.
+    pub(crate) fn turn(&mut self, since: Position) {
+        let next = Recent { since, ..Recent::default() };
+        self.earlier = std::mem::replace(&mut self.recent, next);
+        self.since = self.earlier.since;
+        self.settled = 0;
     }
 
     /// Decides an append whose first event would get position `next`; an accepted one is staged.
     ///
     /// The key comes first: a retry's expectation is stale by nature. Conditions come last, they cost most.
+    ///
+    /// # Errors
+    ///
+    /// What `unmet` gives; nothing is staged then.
     pub(crate) fn decide(
         &mut self,
         proposal: &Proposal<'_>,
         next: Position,
-        unmet: impl FnOnce() -> Option<FailedCondition>,
-    ) -> Decision {
-        if let Some(position) = proposal.key.and_then(|key| self.key(&key, next)) {
-            return Decision::Seen(position);
+        unmet: impl FnOnce() -> Result<Option<FailedCondition>, Error>,
+    ) -> Result<Decision, Error> {
+        if let Some(position) = proposal.key.and_then(|key| self.key(&key, proposal.known.key, next)) {
+            return Ok(Decision::Seen(position));
         }
         for target in proposal.targets {
             if target.expected == Expected::Any {
                 continue;
             }
-            let actual = self.head(&target.entity);
+            let actual = self.head(target);
             if !target.expected.accepts(actual.version) {
                 let (entity, expected) = (target.entity.to_string(), target.expected);
-                return Decision::Conflict(Conflict {
+                return Ok(Decision::Conflict(Conflict {
                     entity,
                     expected,
                     actual: actual.version,
                     last: actual.last,
-                });
+                }));
             }
         }
-        if let Some(failed) = unmet() {
-            return Decision::Unmet(failed);
+        if let Some(failed) = unmet()? {
+            return Ok(Decision::Unmet(failed));
         }
         let accepted = match proposal.targets {
-            [only] => self.stage_one(&only.entity, proposal.events, next),
+            [only] => self.stage_one(only, proposal.events, next),
             several => self.stage_several(several, proposal.target_of, next),
         };
         if let Some(key) = proposal.key {
             self.staged_keys.insert(key, next);
         }
-        accepted
+        Ok(accepted)
     }
 
-    fn stage_one(&mut self, entity: &str, events: u16, next: Position) -> Decision {
-        let slot = self.slot(entity);
-        let before = self.heads[slot].version;
+    fn stage_one(&mut self, target: &Target, events: u16, next: Position) -> Decision {
+        let slot = self.slot(target);
+        let before = self.recent.heads[slot].version;
         let count = u64::from(events);
         self.stage(slot, Head { version: before.plus(count), last: next.plus(count - 1) });
         Decision::Accepted { first_version: before.plus(1), version_table: Vec::new() }
     }
 
     fn stage_several(&mut self, targets: &[Target], target_of: &[u16], next: Position) -> Decision {
-        let slots: Vec<usize> = targets.iter().map(|target| self.slot(&target.entity)).collect();
+        let slots: Vec<usize> = targets.iter().map(|target| self.slot(target)).collect();
         let mut version_table = Vec::with_capacity(target_of.len() * 8);
         let mut first_version = Version::EMPTY;
         for (offset, target) in (0_u64..).zip(target_of) {
             let slot = slots[usize::from(*target)];
-            let version = self.heads[slot].version.plus(1);
+            let version = self.recent.heads[slot].version.plus(1);
             self.stage(slot, Head { version, last: next.plus(offset) });
             version_table.extend_from_slice(&version.get().to_le_bytes());
             if offset == 0 {
@@ -151,28 +203,37 @@ impl Ledger {
         Decision::Accepted { first_version, version_table }
     }
 
-    /// Where an entity's head is; a new one gets an empty head.
-    fn slot(&mut self, entity: &str) -> usize {
-        if let Some(slot) = self.entities.get(entity) {
+    /// Where an entity's recent head is; if it has none, the one it has otherwise becomes that.
+    fn slot(&mut self, target: &Target) -> usize {
+        if let Some(slot) = self.recent.entities.get(&target.entity) {
             return *slot;
         }
-        self.entities.insert(entity.into(), self.heads.len());
-        self.heads.push(Head::default());
-        self.heads.len() - 1
+        let head = self.earlier.head(&target.entity).unwrap_or(target.head);
+        self.add(&target.entity, head)
+    }
+
+    fn add(&mut self, entity: &str, head: Head) -> usize {
+        self.recent.entities.insert(entity.into(), self.recent.heads.len());
+        self.recent.heads.push(head);
+        self.recent.heads.len() - 1
     }
 
     fn stage(&mut self, slot: usize, head: Head) {
-        self.replaced.push((slot, self.heads[slot]));
-        self.heads[slot] = head;
+        let before = std::mem::replace(&mut self.recent.heads[slot], head);
+        self.staged_born += u64::from(before.version == Version::EMPTY);
+        self.replaced.push((slot, before));
     }
 
-    fn head(&self, entity: &str) -> Head {
-        self.entities.get(entity).map(|slot| self.heads[*slot]).unwrap_or_default()
+    fn head(&self, target: &Target) -> Head {
+        let entity = &target.entity;
+        self.recent.head(entity).or_else(|| self.earlier.head(entity)).unwrap_or(target.head)
     }
 
-    fn key(&self, key: &KeyHash, next: Position) -> Option<Position> {
-        let position = *self.staged_keys.get(key).or_else(|| self.keys.get(key))?;
-        self.remembers(position, next).then_some(position)
+    fn key(&self, key: &KeyHash, known: Option<Position>, next: Position) -> Option<Position> {
+        let of = |keys: &HashMap<KeyHash, Position>| keys.get(key).copied();
+        let recent =
+            of(&self.staged_keys).or_else(|| of(&self.recent.keys)).or_else(|| of(&self.earlier.keys));
+        recent.or(known).filter(|position| self.remembers(*position, next))
     }
 
     fn remembers(&self, position: Position, next: Position) -> bool {
@@ -183,63 +244,41 @@ impl Ledger {
     }
 
     /// What is staged was written: it becomes what later groups see.
-    pub(crate) fn settle(&mut self, next: Position) {
+    pub(crate) fn settle(&mut self) {
         self.replaced.clear();
-        if self.staged_keys.is_empty() && self.key_order.is_empty() {
-            return;
+        self.settled = self.recent.heads.len();
+        self.born += std::mem::take(&mut self.staged_born);
+        if !self.staged_keys.is_empty() {
+            self.recent.keys.extend(self.staged_keys.drain());
         }
-        let mut keys: Vec<_> = self.staged_keys.drain().collect();
-        keys.sort_unstable_by_key(|(_, position)| *position);
-        for (key, position) in keys {
-            self.remember(key, position);
-        }
-        self.forget_old_keys(next);
     }
 
     /// What is staged was not written: it never happened.
     pub(crate) fn discard(&mut self) {
         while let Some((slot, head)) = self.replaced.pop() {
-            self.heads[slot] = head;
+            self.recent.heads[slot] = head;
         }
-        // Entities that came with the group stand at the end, empty again.
-        let kept =
-            self.heads.iter().rposition(|head| head.version > Version::EMPTY).map_or(0, |last| last + 1);
-        if kept < self.heads.len() {
-            self.heads.truncate(kept);
-            self.entities.retain(|_, slot| *slot < kept);
+        // Entities that came with the group stand at the end.
+        if self.settled < self.recent.heads.len() {
+            self.recent.heads.truncate(self.settled);
+            self.recent.entities.retain(|_, slot| *slot < self.settled);
         }
         self.staged_keys.clear();
+        self.staged_born = 0;
     }
 
-    fn remember(&mut self, key: KeyHash, position: Position) {
-        self.keys.insert(key, position);
-        if self.window != KeyWindow::Unlimited {
-            self.key_order.push_back((position, key));
+    /// Learns, while opening, of a stream's last event that is in the log.
+    pub(crate) fn learn(&mut self, entity: &str, version: Version, last: Position) {
+        let head = Head { version, last };
+        match self.recent.entities.get(entity) {
+            Some(slot) => self.recent.heads[*slot] = head,
+            None => _ = self.add(entity, head),
         }
-    }
-
-    fn forget_old_keys(&mut self, next: Position) {
-        while let Some((position, key)) = self.key_order.front().copied() {
-            if self.remembers(position, next) {
-                break;
-            }
-            self.key_order.pop_front();
-            // The key may have been used again since, at a later position.
-            if self.keys.get(&key) == Some(&position) {
-                self.keys.remove(&key);
-            }
-        }
-    }
-
-    /// Learns, while opening, of an event that is in the log; gives its stream's version before it.
-    pub(crate) fn learn(&mut self, entity: &str, version: Version, position: Position) -> Version {
-        let slot = self.slot(entity);
-        std::mem::replace(&mut self.heads[slot], Head { version, last: position }).version
+        self.settled = self.recent.heads.len();
     }
 
     /// Learns, while opening, of a key that is in the log.
     pub(crate) fn learn_key(&mut self, key: KeyHash, position: Position) {
-        self.remember(key, position);
-        self.forget_old_keys(position.plus(1));
+        self.recent.keys.insert(key, position);
     }
 }

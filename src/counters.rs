@@ -34,7 +34,7 @@ pub(crate) struct Counters {
     pub(crate) groups: u64,
     pub(crate) appends: u64,
     pub(crate) events: u64,
-    pub(crate) entities: usize,
+    pub(crate) entities: u64,
     /// Of the events accepted, as records; and everything handed to the disk.
     pub(crate) event_bytes: u64,
     pub(crate) bytes_written: u64,
@@ -58,7 +58,7 @@ pub(crate) struct Accepted {
 }
 
 impl Counters {
-    pub(crate) fn new(store_id: [u8; 16], entities: usize) -> Counters {
+    pub(crate) fn new(store_id: [u8; 16], entities: u64) -> Counters {
         let metrics = Metrics::new(store_id);
         Counters { entities, metrics, ..Counters::default() }
     }

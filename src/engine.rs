@@ -17,6 +17,8 @@ use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
 use crate::error::{Error, ErrorKind};
 use crate::follower::Follower;
+use crate::housekeeper::{Housekeeper, once};
+use crate::indexing::{is_unsettled, settle};
 use crate::load::{Readable, Writable, load_to_write};
 use crate::notification::{Listeners, Notifications};
 use crate::options::Options;
@@ -24,7 +26,7 @@ use crate::query::Query;
 use crate::queue::{Command, Queue};
 use crate::receipt::Appended;
 use crate::report::{OpenReport, Stats, WriterState};
-use crate::resolve::resolve;
+use crate::resolve::{needs_nothing, resolve};
 use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
 use crate::version::Position;
@@ -40,6 +42,8 @@ pub(crate) struct Engine {
     pub(crate) options: Options,
     queue: Arc<Queue>,
     salts: Salts,
+    /// For what may wait.
+    pub(crate) housekeeper: Arc<Housekeeper>,
     counters: Arc<Mutex<Counters>>,
     writer_id: Option<ThreadId>,
     ending: Mutex<Ending>,
@@ -59,21 +63,29 @@ impl Engine {
     /// Opens a store to read and write; creates it if there is none.
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options, wait: Duration) -> Result<Engine, Error> {
         let lock = lock(disk.as_ref(), wait)?;
-        let Writable { log, ledger, segments, store_id, report } = load_to_write(&disk, &options)?;
+        let housekeeper = Arc::<Housekeeper>::default();
+        let Writable { log, ledger, segments, shelf, entities, store_id, report } =
+            load_to_write(&disk, &options, &housekeeper)?;
         let segment = segments.last().cloned().expect("the log has a segment");
         let view = Arc::new(View::new(segments, Point::from(log.written()), options.recent_bytes_max));
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
-        let (queue, counters) =
-            (Arc::new(queue), Arc::new(Mutex::new(Counters::new(store_id, ledger.entities()))));
+        let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::new(store_id, entities))));
         let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
         let listeners = Arc::<Listeners>::default();
+        if is_unsettled(&view) {
+            let (view, shelf) = (view.clone(), shelf.clone());
+            housekeeper.run_in(SETTLE_AFTER, once(move || settle(&view, &shelf)));
+        }
         let writer = Writer {
             disk: disk.clone(),
             options: options.clone(),
             log,
             ledger,
+            entities,
             view: view.clone(),
+            shelf,
+            housekeeper: housekeeper.clone(),
             listeners: listeners.clone(),
             segment,
             queue: queue.clone(),
@@ -97,6 +109,7 @@ impl Engine {
             options,
             queue,
             salts: Salts::new(salt),
+            housekeeper,
             counters,
             writer_id: Some(thread.thread().id()),
             ending: Mutex::new(Ending { writer: Some(thread), outcome: Ok(()) }),
@@ -107,13 +120,15 @@ impl Engine {
 
     /// A store to read; nothing is ever written.
     pub(crate) fn to_read(disk: Arc<dyn Disk>, loaded: Readable, options: Options) -> Engine {
-        let Readable { entities, segments, head, store_id, report, end } = loaded;
+        let Readable { entities, segments, shelf, head, store_id, report, end } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
         let counters = Counters::new(store_id, entities);
         let (view, listeners) = (Arc::new(View::new(segments, head, 0)), Arc::<Listeners>::default());
-        let follower = end.map(|end| {
+        let housekeeper = shelf.as_ref().map(|shelf| shelf.housekeeper().clone()).unwrap_or_default();
+        let follower = end.zip(shelf).map(|(end, shelf)| {
             let (view, listeners) = (view.clone(), listeners.clone());
-            Arc::new(Follower::new(disk.clone(), view, listeners, store_id, options.follow_every, end))
+            let every = options.follow_every;
+            Arc::new(Follower::new(disk.clone(), view, listeners, store_id, shelf, every, end))
         });
         Engine {
             view,
@@ -124,6 +139,7 @@ impl Engine {
             options,
             queue: Arc::new(queue),
             salts: Salts::new([0; 32]),
+            housekeeper,
             counters: Arc::new(Mutex::new(counters)),
             writer_id: None,
             ending: Mutex::new(Ending { writer: None, outcome: Ok(()) }),
@@ -160,14 +176,16 @@ impl Engine {
     fn request(&self, append: Append) -> Result<Request, Error> {
         self.check_writable()?;
         let mut request = append.encode(&self.options.limits, &self.salts)?;
-        if let Some(conditions) = &mut request.conditions {
-            resolve(conditions, &self.snapshot()?);
-            // A key comes before any condition, and only the writer knows keys.
-            if let (Some(failed), None) = (&conditions.unmet, &request.key) {
-                return Err(Error::condition_failed(failed.clone()));
-            }
+        if needs_nothing(&mut request, &self.view) {
+            return Ok(request);
         }
-        Ok(request)
+        resolve(&mut request, &self.snapshot()?, self.options.key_window)?;
+        // A key comes before any condition, and only the writer knows all keys.
+        let unmet = request.conditions.as_ref().and_then(|conditions| conditions.unmet.as_ref());
+        match unmet.filter(|_| request.key.is_none()) {
+            Some(failed) => Err(Error::condition_failed(failed.clone())),
+            None => Ok(request),
+        }
     }
 
     /// Whether appends are taken at all.
@@ -274,8 +292,10 @@ impl Engine {
         let subscription_lags = self.view.followers();
         let mut stats = Stats {
             events: snapshot.segments.iter().map(|segment| u64::from(segment.events())).sum(),
-            bytes: snapshot.segments.iter().map(|segment| u64::from(segment.end())).sum(),
-            segments: snapshot.segments.len(),
+            bytes: snapshot.bytes(),
+            index_bytes: snapshot.index_bytes(),
+            resident_bytes: snapshot.resident_bytes(),
+            segments: snapshot.files(),
             queue_commands,
             queue_bytes,
             head: snapshot.head.position,
@@ -297,6 +317,7 @@ impl Engine {
         if !self.is_read_only {
             self.queue.check_process()?;
         }
+        self.housekeeper.close();
         self.queue.close();
         if let Some(follower) = &self.follower {
             follower.close();
@@ -331,6 +352,8 @@ impl Drop for Engine {
     }
 }
 
+/// What an unclean stop left to do is begun when opening is long over, if the process still is.
+const SETTLE_AFTER: Duration = Duration::from_millis(100);
 /// How often a waiting open tries again.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// A reader that looks at the lock holds it for microseconds; that must not turn a writer away.

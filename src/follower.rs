@@ -19,11 +19,13 @@ use crate::format::chain::genesis;
 use crate::format::frame::Frame;
 use crate::format::mark::{self, Mark};
 use crate::format::segment::SegmentId;
+use crate::indexing::settle;
 use crate::load::{Found, ReadEnd};
 use crate::log::scan::{Ending, Tip, Walk, scan_from};
 use crate::log::segment::{SegmentFile, damaged};
 use crate::notification::Listeners;
 use crate::report::WriterState;
+use crate::shelf::Shelf;
 use crate::version::Position;
 use crate::view::{End, Point, Segment, View};
 
@@ -33,6 +35,8 @@ pub(crate) struct Follower {
     view: Arc<View>,
     listeners: Arc<Listeners>,
     store_id: [u8; 16],
+    /// Where what is sealed is kept.
+    shelf: Arc<Shelf>,
     every: Duration,
     state: Mutex<State>,
     poller: Mutex<Poller>,
@@ -69,6 +73,7 @@ impl Follower {
         view: Arc<View>,
         listeners: Arc<Listeners>,
         store_id: [u8; 16],
+        shelf: Arc<Shelf>,
         every: Duration,
         end: ReadEnd,
     ) -> Follower {
@@ -81,6 +86,7 @@ impl Follower {
             view,
             listeners,
             store_id,
+            shelf,
             every,
             state: Mutex::new(state),
             poller: Mutex::default(),
@@ -99,7 +105,7 @@ impl Follower {
     }
 
     /// How many entities are known.
-    pub(crate) fn entities(&self) -> usize {
+    pub(crate) fn entities(&self) -> u64 {
         self.state.lock().found.entities()
     }
 
@@ -118,7 +124,7 @@ impl Follower {
         let before = state.segment.clone().zip(state.tip);
         self.follow(state, &mark).map_err(|error| match &before {
             Some((segment, tip)) if error.kind() == ErrorKind::Corrupt && !self.still_has(segment, tip) => {
-                rolled_back(&segment.file.path)
+                rolled_back(&segment.path())
             }
             _ => error,
         })?;
@@ -128,7 +134,7 @@ impl Follower {
 
     /// Whether what was read before is there as it was. If so what does not fit is damage.
     fn still_has(&self, segment: &Segment, tip: &Tip) -> bool {
-        let id = segment.file.header.id;
+        let Ok(id) = segment.file().map(|file| file.header.id) else { return false };
         let Ok(file) = SegmentFile::open(self.disk.as_ref(), id, Access::Read) else { return false };
         let mut walk =
             Walk { limit: tip.offset, verify_chain_from: u32::MAX, visit: &mut |_, _, _, _| Ok(()) };
@@ -154,7 +160,7 @@ impl Follower {
                 Some(segment) => segment,
                 None => self.next_segment(state, mark)?,
             };
-            let file = &segment.file;
+            let file = segment.file()?;
             let is_last = file.header.id == mark.segment;
             let tip = state.tip.filter(|_| state.is_inside).unwrap_or_else(|| Tip::start(file));
             if is_last && tip.offset > mark.durable_end {
@@ -206,6 +212,7 @@ impl Follower {
         }
         let segment = state.found.enter(&Arc::new(file));
         self.view.add_segment(segment.clone());
+        settle(&self.view, &self.shelf);
         (state.segment, state.is_inside) = (Some(segment.clone()), false);
         Ok(segment)
     }

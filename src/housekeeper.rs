@@ -14,6 +14,17 @@ use parking_lot::Mutex;
 /// Does a piece of work, and says when it wants to be run again, if so.
 pub(crate) type Job = Box<dyn FnMut() -> Option<Duration> + Send>;
 
+/// A job that is run once.
+pub(crate) fn once(work: impl FnOnce() + Send + 'static) -> Job {
+    let mut work = Some(work);
+    Box::new(move || {
+        if let Some(work) = work.take() {
+            work();
+        }
+        None
+    })
+}
+
 #[derive(Default)]
 pub(crate) struct Housekeeper(Mutex<State>);
 

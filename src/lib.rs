@@ -151,8 +151,10 @@
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
 //! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
-//! | `index/` | terms to events, per segment |
-//! | `commit` `view` `load` | pure decisions; what readers may see, and waking those who wait for more; opening |
+//! | `index/` | terms to events, per segment: in memory, and as a file |
+//! | `commit` `housekeeper` | pure decisions; a thread for jobs that may wait |
+//! | `shelf/` | what is kept in memory and open of segments that are written to no more |
+//! | `view` `indexing` `load` | what readers may see, and waking those who wait for more; index files of what was sealed; opening |
 //! | `append` `resolve` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
 //! | `notification` | hints to those who listen |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply, wake who follows |
@@ -160,7 +162,7 @@
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
-//! | `housekeeper` `cache/` | jobs that wait; states folded before: in memory, and on disk |
+//! | `cache/` | states folded before: in memory, and on disk |
 //! | `turns` `running` | who decides next where many do; which consumers run in this process, and how to wake them |
 //! | `store/` | the facade, and the gates before it |
 //! | `consumer/` `reactor/` | checkpoints: how far each named consumer is, and who may move it; threads that react |
@@ -208,6 +210,7 @@ mod head;
 mod housekeeper;
 mod id;
 mod index;
+mod indexing;
 mod listing;
 mod load;
 mod log;
@@ -225,6 +228,7 @@ mod recorded;
 mod report;
 mod resolve;
 mod running;
+mod shelf;
 mod store;
 mod story;
 mod subscription;

@@ -107,57 +107,65 @@ impl Iterator for Listing {
 
     fn next(&mut self) -> Option<Result<Listed, Error>> {
         self.left = self.left.checked_sub(1)?;
-        let progress = match (&mut self.progress, &self.view) {
-            (Some(progress), _) => progress,
-            (empty, Ok(view)) => {
-                empty.insert(Progress::begin(view.snapshot(), &self.wanted, self.left.saturating_add(1)))
-            }
-            (None, Err(error)) => {
-                self.left = 0;
-                return Some(Err(error.clone()));
+        let item = self.advance().transpose();
+        if !matches!(item, Some(Ok(_))) {
+            self.left = 0;
+        }
+        item
+    }
+}
+
+impl Listing {
+    fn advance(&mut self) -> Result<Option<Listed>, Error> {
+        let progress = match &mut self.progress {
+            Some(progress) => progress,
+            empty => {
+                let snapshot = self.view.clone()?.snapshot();
+                empty.insert(Progress::begin(snapshot, &self.wanted, self.left.saturating_add(1))?)
             }
         };
-        progress.next().map(Ok)
+        progress.next()
     }
 }
 
 impl Progress {
-    fn begin(snapshot: Snapshot, wanted: &Wanted, left: u64) -> Progress {
+    fn begin(snapshot: Snapshot, wanted: &Wanted, left: u64) -> Result<Progress, Error> {
         let source =
             || Source { wanted: wanted.clone(), entries: VecDeque::new(), names: left.min(FIRST_NAMES) };
         let sources = snapshot.segments.iter().map(|_| source()).collect();
         let mut progress = Progress { snapshot, sources, next: BinaryHeap::new() };
-        (0..progress.sources.len()).for_each(|segment| progress.offer(segment));
-        progress
+        (0..progress.sources.len()).try_for_each(|segment| progress.offer(segment))?;
+        Ok(progress)
     }
 
-    fn next(&mut self) -> Option<Listed> {
-        let Reverse((name, segment)) = self.next.pop()?;
-        let mut listed = self.take(segment, name);
+    fn next(&mut self) -> Result<Option<Listed>, Error> {
+        let Some(Reverse((name, segment))) = self.next.pop() else { return Ok(None) };
+        let mut listed = self.take(segment, name)?;
         // The heap gives the segments of one name in order.
         while self.next.peek().is_some_and(|Reverse((name, _))| *name == listed.name) {
-            let Reverse((name, segment)) = self.next.pop()?;
-            let more = self.take(segment, name);
+            let Some(Reverse((name, segment))) = self.next.pop() else { break };
+            let more = self.take(segment, name)?;
             (listed.events, listed.last) = (listed.events + more.events, more.last);
         }
-        Some(listed)
+        Ok(Some(listed))
     }
 
     /// Takes the next name of a segment, and offers the one behind it.
-    fn take(&mut self, segment: usize, name: String) -> Listed {
+    fn take(&mut self, segment: usize, name: String) -> Result<Listed, Error> {
         let entry = self.sources[segment].entries.pop_front().expect("it was offered");
-        self.offer(segment);
+        self.offer(segment)?;
         let position = |ordinal| self.snapshot.segments[segment].position(ordinal).into();
-        Listed { name, events: entry.events, first: position(entry.first), last: position(entry.last) }
+        let (first, last) = (position(entry.first), position(entry.last));
+        Ok(Listed { name, events: entry.events, first, last })
     }
 
-    fn offer(&mut self, segment: usize) {
+    fn offer(&mut self, segment: usize) -> Result<(), Error> {
         let source = &mut self.sources[segment];
         if source.entries.is_empty() && source.names > 0 {
             let most = usize::try_from(source.names).expect("at most NAMES_MAX");
             let segment = &self.snapshot.segments[segment];
             let window = segment.clip(&self.snapshot.positions());
-            source.entries = segment.listed(&source.wanted, &window, most).into();
+            source.entries = segment.listed(&source.wanted, &window, most)?.into();
             source.wanted.after = source.entries.back().map(|last| last.name.clone());
             let are_all = source.entries.len() < most;
             source.names = if are_all { 0 } else { (source.names * 2).min(NAMES_MAX) };
@@ -165,5 +173,6 @@ impl Progress {
         if let Some(entry) = source.entries.front() {
             self.next.push(Reverse((entry.name.clone(), segment)));
         }
+        Ok(())
     }
 }

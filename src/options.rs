@@ -163,6 +163,8 @@ pub(crate) struct Options {
     pub(crate) recent_bytes_max: usize,
     pub(crate) cache_memory_bytes: usize,
     pub(crate) cache_disk_bytes: u64,
+    pub(crate) index_memory_bytes: u64,
+    pub(crate) segment_memory_bytes: u64,
 }
 
 impl Default for Options {
@@ -187,6 +189,8 @@ impl Default for Options {
             recent_bytes_max: 16 << 20,
             cache_memory_bytes: 64 << 20,
             cache_disk_bytes: 256 << 20,
+            index_memory_bytes: 256 << 20,
+            segment_memory_bytes: 256 << 20,
         }
     }
 }

@@ -241,7 +241,7 @@ impl Progress {
             frame: CheckedFrame::default(),
             left: plan.limit,
         };
-        progress.enter(plan);
+        progress.enter(plan)?;
         Ok(progress)
     }
 
@@ -255,8 +255,8 @@ impl Progress {
                     return Ok(Some(event));
                 }
             } else if !self.ordinals.is_empty() {
-                self.look_up(plan);
-            } else if !self.leave(plan) {
+                self.look_up(plan)?;
+            } else if !self.leave(plan)? {
                 return Ok(None);
             }
         }
@@ -264,36 +264,37 @@ impl Progress {
     }
 
     /// Which ordinals of the segment at hand may still come.
-    fn enter(&mut self, plan: &Plan) {
+    fn enter(&mut self, plan: &Plan) -> Result<(), Error> {
         // A store read beside a writer that has acknowledged nothing yet has no segment.
-        let Some(segment) = self.snapshot.segments.get(self.segment) else { return };
+        let Some(segment) = self.snapshot.segments.get(self.segment) else { return Ok(()) };
         let mut ordinals = segment.clip(&self.positions);
         if let (Some(versions), Some(entity)) = (&plan.versions, plan.query.single_stream()) {
-            let window = segment.window_of(entity, versions);
+            let window = segment.window_of(entity, versions)?;
             ordinals = ordinals.start.max(window.start)..ordinals.end.min(window.end);
         }
         self.ordinals = ordinals;
         self.window = FIRST_WINDOW;
         self.block = None;
         self.frame.forget();
+        Ok(())
     }
 
     /// Goes on to the next segment; `false` if there is none.
-    fn leave(&mut self, plan: &Plan) -> bool {
+    fn leave(&mut self, plan: &Plan) -> Result<bool, Error> {
         let next = if plan.backwards { self.segment.checked_sub(1) } else { self.segment.checked_add(1) };
         match next.filter(|next| *next < self.snapshot.segments.len()) {
             Some(next) => {
                 self.segment = next;
-                self.enter(plan);
-                true
+                self.enter(plan)?;
+                Ok(true)
             }
-            None => false,
+            None => Ok(false),
         }
     }
 
     /// Asks the index about the next window: of ordinals where they must be compared, of events found
     /// where these come for nothing.
-    fn look_up(&mut self, plan: &Plan) {
+    fn look_up(&mut self, plan: &Plan) -> Result<(), Error> {
         let (way, effort) = (plan.way(), plan.query.effort());
         let wanted = if plan.occurred.is_none() { self.left } else { u64::MAX };
         let (width, most) = match effort {
@@ -303,7 +304,7 @@ impl Progress {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let window = first_of(&self.ordinals, width, way);
         let places =
-            self.snapshot.segments[self.segment].matching(&plan.query, &self.own, &window, way, most);
+            self.snapshot.segments[self.segment].matching(&plan.query, &self.own, &window, way, most)?;
         let seen = match places.last() {
             Some(last) if places.len() == most => between(&window, last.ordinal, way),
             _ => window,
@@ -315,6 +316,7 @@ impl Progress {
         let widest = if effort == Effort::ManyLists { WIDE_WINDOW_MAX } else { WINDOW_MAX };
         self.window = self.window.saturating_mul(4).min(widest);
         self.places = places.into_iter();
+        Ok(())
     }
 
     /// Reads the event at a place, unless its frame is the one at hand with those that follow.
@@ -383,11 +385,9 @@ pub(crate) fn with_frame<T>(
     look: impl FnOnce(&Header<'_>, &[u8]) -> T,
 ) -> Result<Option<T>, Error> {
     let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
-    let Some(place) = segment.ordinal(position.get()).and_then(|ordinal| segment.place(ordinal)) else {
-        return Ok(None);
-    };
+    let Some(place) = segment.place_at(position)? else { return Ok(None) };
     let block = snapshot.block(segment, &place.frame, &place.frame)?;
-    let frame = block.frame(&segment.file, place.frame.start)?;
+    let frame = block.frame(segment.file()?, place.frame.start)?;
     Ok(Some(look(&frame.header, frame.body)))
 }
 
@@ -395,11 +395,11 @@ pub(crate) fn with_frame<T>(
 /// times never go back, so this is a binary search: over the segments, then over one's frames.
 fn position_at(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
     let Ok(micros) = u64::try_from(micros) else { return Ok(0) };
-    let later = snapshot.segments.partition_point(|segment| segment.file.header.recorded_before < micros);
+    let later = snapshot.segments.partition_point(|segment| segment.recorded_before() < micros);
     let Some(segment) = later.checked_sub(1).and_then(|last| snapshot.segments.get(last)) else {
         return Ok(0);
     };
-    let (mut low, mut high) = (0, segment.ordinals_end());
+    let Range { start: mut low, end: mut high } = segment.ordinals();
     while low < high {
         let middle = low + (high - low) / 2;
         if recorded_at(snapshot, segment, middle)? < micros {
@@ -413,9 +413,9 @@ fn position_at(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
 
 /// When the first event at or behind `ordinal` was recorded.
 fn recorded_at(snapshot: &Snapshot, segment: &Segment, ordinal: u32) -> Result<u64, Error> {
-    let Some(place) = segment.place_from(ordinal) else { return Ok(u64::MAX) };
+    let Some(place) = segment.place_from(ordinal)? else { return Ok(u64::MAX) };
     let block = snapshot.block(segment, &place.frame, &place.frame)?;
-    Ok(block.header(&segment.file, place.frame.start)?.recorded_at())
+    Ok(block.header(segment.file()?, place.frame.start)?.recorded_at())
 }
 
 fn half_open<T: Copy>(range: &impl RangeBounds<T>, least: T, most: T, next: impl Fn(T) -> T) -> Range<T> {

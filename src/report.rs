@@ -68,7 +68,8 @@ pub enum WriterState {
 pub struct OpenProgress {
     /// Bytes of events walked over so far.
     pub bytes: u64,
-    /// Bytes of all segment files, room for events to come included: at most so many are walked over.
+    /// Bytes of the segment files that are not known to be sealed, room for events to come included: at most so
+    /// many are walked over.
     pub bytes_total: u64,
     /// Events found so far.
     pub events: u64,
@@ -151,8 +152,14 @@ pub struct Stats {
     pub bytes: u64,
     /// Segments, the one being written included.
     pub segments: usize,
+    /// Bytes of the indexes of sealed segments that are in memory just now: at most
+    /// [`Builder::index_memory_bytes`](crate::Builder::index_memory_bytes).
+    pub index_bytes: u64,
+    /// Bytes of sealed segments that are in memory just now: at most
+    /// [`Builder::segment_memory_bytes`](crate::Builder::segment_memory_bytes).
+    pub resident_bytes: u64,
     /// Entities that have events.
-    pub entities: usize,
+    pub entities: u64,
     /// Commands waiting for the writer just now, and their bytes.
     pub queue_commands: usize,
     /// See [`Stats::queue_commands`].

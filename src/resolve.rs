@@ -1,49 +1,103 @@
-//! Whether an append's conditions hold: looked up by the caller, looked at again by the writer.
+//! What an append's decision rests on: looked up by the caller, looked at again by the writer.
 //!
-//! The caller answers from the indexes up to the published head, on its own thread. The writer answers
-//! for what came since: published meanwhile, or staged in the group it is deciding. Neither reads an
-//! event from the disk. Events are only ever added, so what the caller found stays found.
+//! The caller answers from the indexes up to the published head, on its own thread: where its streams
+//! stand, whether its key is known, whether its conditions hold. The writer answers for what came since:
+//! published meanwhile, or staged in the group it is deciding. That it has in memory. Events are only ever
+//! added, so what the caller found stays found.
 //! Row: append. Tested by tests/it/condition.rs.
 
-use std::sync::Arc;
-
-use crate::append::Conditions;
-use crate::error::FailedCondition;
+use crate::append::Request;
+use crate::commit::{Head, Known};
+use crate::error::{Error, FailedCondition};
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records};
 use crate::matching::matches;
+use crate::options::KeyWindow;
 use crate::query::Query;
 use crate::version::Position;
-use crate::view::{Segment, Snapshot, first_match};
+use crate::view::{Snapshot, View, first_match};
 
 /// On the caller's thread: how things stand in what is published.
-pub(crate) fn resolve(conditions: &mut Conditions, snapshot: &Snapshot) {
+///
+/// # Errors
+///
+/// If a segment that must be looked into cannot be read; then nothing can be decided.
+pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWindow) -> Result<(), Error> {
     let head = snapshot.head.position;
-    conditions.resolved = head;
-    conditions.unmet = conditions.all.iter().find_map(|condition| {
-        let first_match = first_match(&snapshot.segments, &condition.query, condition.after, head)?;
-        Some(FailedCondition { query: condition.query.clone(), after: condition.after, first_match })
-    });
+    request.known = Known::default();
+    // What lies in the segment that is written to the writer knows itself, and if that is all nobody need look.
+    if snapshot.has_more_than_the_end() {
+        request.known.up_to = head;
+        for target in &mut request.targets {
+            let (version, last) = snapshot.stream_head(&target.entity)?;
+            target.head = Head { version, last };
+        }
+        if let Some(key) = &request.key {
+            request.known.key = snapshot.key(key, oldest(window, head))?;
+        }
+    }
+    let Some(conditions) = &mut request.conditions else { return Ok(()) };
+    (conditions.resolved, conditions.unmet) = (head, None);
+    for condition in &conditions.all {
+        let found = first_match(&snapshot.segments, &condition.query, condition.after, head)?;
+        if let Some(first_match) = found {
+            let (query, after) = (condition.query.clone(), condition.after);
+            conditions.unmet = Some(FailedCondition { query, after, first_match });
+            break;
+        }
+    }
+    Ok(())
 }
 
-/// On the writer: what keeps the append from going in. `segments` are known up to `written`; `staged` are
-/// the frames behind that, each with its first position.
+/// On the caller's thread, for the many appends about which the writer knows all: that they bring nothing it has to be
+/// told. `false` if something must be looked up.
+pub(crate) fn needs_nothing(request: &mut Request, view: &View) -> bool {
+    if request.key.is_some() || request.conditions.is_some() {
+        return false;
+    }
+    let known = view.end_has_all(request.targets.iter().map(|target| &*target.entity));
+    request.known = Known { up_to: known.unwrap_or_default(), key: None };
+    known.is_some()
+}
+
+/// The oldest position whose key may still count for an append after `head`.
+fn oldest(window: KeyWindow, head: Position) -> Position {
+    match window {
+        KeyWindow::Unlimited => Position::START,
+        KeyWindow::Positions(window) => head.get().saturating_sub(window).into(),
+    }
+}
+
+/// On the writer: what keeps the append from going in. The snapshot's segments are known up to `written`;
+/// `staged` are the frames behind that, each with its first position.
+///
+/// # Errors
+///
+/// As [`resolve`].
 pub(crate) fn unmet<'a>(
-    conditions: &Conditions,
-    segments: &[Arc<Segment>],
+    request: &Request,
+    snapshot: &Snapshot,
     written: Position,
     staged: impl Iterator<Item = (Position, Frame<'a>)> + Clone,
-) -> Option<FailedCondition> {
+) -> Result<Option<FailedCondition>, Error> {
+    let Some(conditions) = &request.conditions else { return Ok(None) };
     if conditions.unmet.is_some() {
-        return conditions.unmet.clone();
+        return Ok(conditions.unmet.clone());
     }
-    conditions.all.iter().find_map(|condition| {
+    for condition in &conditions.all {
         let since = condition.after.max(conditions.resolved);
-        let first_match = first_match(segments, &condition.query, since, written).or_else(|| {
-            staged.clone().find_map(|(first, frame)| first_in(&frame, first, &condition.query, since))
-        })?;
-        Some(FailedCondition { query: condition.query.clone(), after: condition.after, first_match })
-    })
+        let found = match first_match(&snapshot.segments, &condition.query, since, written)? {
+            None => {
+                staged.clone().find_map(|(first, frame)| first_in(&frame, first, &condition.query, since))
+            }
+            found => found,
+        };
+        if let Some(first_match) = found {
+            let (query, after) = (condition.query.clone(), condition.after);
+            return Ok(Some(FailedCondition { query, after, first_match }));
+        }
+    }
+    Ok(None)
 }
 
 /// The first event of a frame, which begins at `first`, that matches after a position.

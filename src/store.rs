@@ -168,7 +168,7 @@ impl Store {
     ///
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn version(&self, entity: &str) -> Result<Version, Error> {
-        Ok(self.engine().snapshot()?.stream_head(entity).0)
+        Ok(self.engine().snapshot()?.stream_head(entity)?.0)
     }
 
     /// The newest position that can be read, with the chain hash there. Printed and kept
@@ -210,7 +210,7 @@ impl Store {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read; damage is not an error but
     /// in the report.
     pub fn verify(&self) -> Result<VerifyReport, Error> {
-        verify::verify_open(&self.engine().snapshot()?)
+        verify::verify_open(self.engine().disk.as_ref(), &self.engine().snapshot()?)
     }
 
     /// What can be known of the store's writer.

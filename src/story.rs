@@ -70,8 +70,9 @@ impl Story {
         let is_cut = events.len() > most;
         events.truncate(most);
         let snapshot = view?.snapshot();
-        let is_first = |id: EventId, event: &RecordedEvent| snapshot.foreign(id) == Some(event.position());
-        let causes = without_circles(causes(&events, is_first));
+        let is_first =
+            |id: EventId, event: &RecordedEvent| Ok(snapshot.foreign(id)? == Some(event.position()));
+        let causes = without_circles(causes(&events, is_first)?);
         let mut effects = vec![Vec::new(); events.len()];
         for (effect, cause) in causes.iter().enumerate() {
             if let Some(cause) = cause {
@@ -142,8 +143,8 @@ impl std::fmt::Debug for StoryEvent<'_> {
 /// that an id which was brought along finds.
 fn causes(
     events: &[RecordedEvent],
-    is_first: impl Fn(EventId, &RecordedEvent) -> bool,
-) -> Vec<Option<usize>> {
+    is_first: impl Fn(EventId, &RecordedEvent) -> Result<bool, Error>,
+) -> Result<Vec<Option<usize>>, Error> {
     let mut by_id: HashMap<EventId, usize> = HashMap::new();
     let mut by_version = HashMap::new();
     for (at, event) in events.iter().enumerate() {
@@ -151,7 +152,7 @@ fn causes(
         by_version.insert((event.entity(), event.version().get()), at);
     }
     for (at, event) in events.iter().enumerate() {
-        if event.id() != event.derived_id() && is_first(event.id(), event) {
+        if event.id() != event.derived_id() && is_first(event.id(), event)? {
             by_id.entry(event.id()).or_insert(at);
         }
     }
@@ -163,7 +164,7 @@ fn causes(
         // A recorded event says the id instead.
         Cause::InAppend(_) => None,
     };
-    events.iter().map(cause).collect()
+    Ok(events.iter().map(cause).collect())
 }
 
 /// Makes a tree of it: the earliest event of each circle loses its cause.

@@ -8,6 +8,7 @@
 mod cursors;
 mod recent;
 mod search;
+mod segment;
 mod wake;
 
 use std::ops::Range;
@@ -16,26 +17,20 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::error::Error;
-use crate::event::EventId;
 use crate::format::chain::Hash;
-use crate::format::frame::Frame;
-use crate::index::{Index, Place};
 use crate::log::scan::Tip;
-use crate::log::segment::{Block, SegmentFile};
+use crate::log::segment::Block;
+use crate::shelf::Stored;
 use crate::version::{Position, Version};
 
 pub(crate) use cursors::Cursor;
 use cursors::Cursors;
 use recent::Recent;
 pub(crate) use search::{Own, first_match};
+pub(crate) use segment::Segment;
+use segment::{Entity, Key};
 use wake::Waiters;
 pub(crate) use wake::{End, Reach, Slot, wake};
-
-/// A segment as readers see it.
-pub(crate) struct Segment {
-    pub(crate) file: Arc<SegmentFile>,
-    index: RwLock<Index>,
-}
 
 /// A place in the log and the chain hash there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +55,7 @@ pub(crate) struct View {
 /// One consistent state of the view.
 #[derive(Clone)]
 pub(crate) struct Snapshot {
-    /// In order of position; never empty.
+    /// In order of position; never empty. (A store read beside a writer that has acknowledged nothing has none.)
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
     pub(crate) head: Point,
     pub(crate) durable: Point,
@@ -93,6 +88,15 @@ impl View {
         }
     }
 
+    /// If the last segment has events of all these entities, or there is no other: the position before its first. A
+    /// writer that knows that segment need not be told of them.
+    pub(crate) fn end_has_all<'a>(&self, entities: impl Iterator<Item = &'a str>) -> Option<Position> {
+        let published = self.published.read();
+        let last = published.segments.last()?;
+        let known = published.segments.len() == 1 || last.has_all(entities);
+        known.then(|| last.first_position().saturating_sub(1).into())
+    }
+
     /// Lets readers see up to `head`; whatever lies before it was inserted into its index before.
     pub(crate) fn publish(&self, head: Point, durable: Point) {
         let mut published = self.published.write();
@@ -101,7 +105,7 @@ impl View {
 
     /// Keeps the bytes of a group that was written to `segment` at `start`, and is published next.
     pub(crate) fn keep(&self, segment: &Segment, start: u32, group: &[u8]) {
-        self.recent.add(segment.file.header.id, start, group);
+        self.recent.add(segment.id(), start, group);
     }
 
     /// Begins again with what recovery found.
@@ -118,89 +122,61 @@ impl View {
         let mut published = self.published.write();
         Arc::make_mut(&mut published.segments).push(segment);
     }
-}
 
-impl Segment {
-    pub(crate) fn new(file: Arc<SegmentFile>, index: Index) -> Segment {
-        Segment { file, index: RwLock::new(index) }
-    }
-
-    /// Of the first event it can hold.
-    pub(crate) fn first_position(&self) -> u64 {
-        self.file.header.id.first_position
-    }
-
-    /// Adds frames to the index, all under one lock.
-    pub(crate) fn insert<'a>(&self, frames: impl Iterator<Item = (u32, Frame<'a>)>) -> Result<(), Error> {
-        let mut index = self.index.write();
-        frames.into_iter().try_for_each(|(offset, frame)| index.insert(&self.file, offset, &frame))
-    }
-
-    /// How many events its index knows.
-    pub(crate) fn events(&self) -> u32 {
-        self.index.read().events()
-    }
-
-    /// The ordinal behind the last its index knows.
-    pub(crate) fn ordinals_end(&self) -> u32 {
-        self.index.read().ordinals_end()
-    }
-
-    /// Where its last known frame ends.
-    pub(crate) fn end(&self) -> u32 {
-        self.index.read().end()
-    }
-
-    pub(crate) fn place(&self, ordinal: u32) -> Option<Place> {
-        self.index.read().place(ordinal)
-    }
-
-    /// The place of the first event at or behind `ordinal`.
-    pub(crate) fn place_from(&self, ordinal: u32) -> Option<Place> {
-        self.index.read().place_from(ordinal)
-    }
-
-    /// The ordinals that hold these versions of a stream, and all between them.
-    pub(crate) fn window_of(&self, entity: &str, versions: &Range<u64>) -> Range<u32> {
-        self.index.read().stream(entity).map_or(0..0, |stream| stream.ordinals_of(versions))
-    }
-
-    pub(crate) fn foreign(&self, id: EventId) -> Option<Place> {
-        let index = self.index.read();
-        index.place(index.foreign(id)?)
-    }
-
-    /// The version and position of an entity's last event here up to `head`: what comes after is
-    /// in the index already, but not published.
-    fn head_of(&self, entity: &str, head: Position) -> Option<(Version, Position)> {
-        let last = head.get().checked_sub(self.first_position())?;
-        let last = u32::try_from(last).unwrap_or(u32::MAX);
-        let (version, ordinal) = self.index.read().stream(entity)?.last_up_to(last)?;
-        Some((version.into(), self.position(ordinal).into()))
-    }
-
-    pub(crate) fn position(&self, ordinal: u32) -> u64 {
-        self.first_position() + u64::from(ordinal)
-    }
-
-    /// The ordinal a position would have here.
-    pub(crate) fn ordinal(&self, position: u64) -> Option<u32> {
-        u32::try_from(position.checked_sub(self.first_position())?).ok()
+    /// Puts one segment in the place of others, which follow one another and hold the same events. Who reads
+    /// goes on with those it has.
+    pub(crate) fn exchange(&self, others: &[Arc<Segment>], one: Arc<Segment>) {
+        let mut published = self.published.write();
+        let is_first =
+            |segment: &Arc<Segment>| others.first().is_some_and(|first| Arc::ptr_eq(first, segment));
+        let Some(first) = published.segments.iter().position(is_first) else { return };
+        let segments = Arc::make_mut(&mut published.segments);
+        segments.splice(first..first + others.len(), [one]);
     }
 }
 
 impl Snapshot {
-    /// A block that holds `frame`: from memory if it was written lately, else `run`, which lies around it, from
-    /// the file.
+    /// How many files the segments are.
+    pub(crate) fn files(&self) -> usize {
+        self.segments.iter().filter(|segment| segment.begins_a_file()).count()
+    }
+
+    /// How long they are together, up to their last frames.
+    pub(crate) fn bytes(&self) -> u64 {
+        let ends = self
+            .segments
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| self.segments.get(index + 1).is_none_or(|next| next.begins_a_file()));
+        ends.map(|(_, segment)| u64::from(segment.end())).sum()
+    }
+
+    /// How many bytes of the indexes of those that change no more are in memory.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        self.segments.iter().filter_map(|segment| segment.as_stored()).map(Stored::index_bytes).sum()
+    }
+
+    /// How many bytes of those that change no more are in memory.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.segments.iter().filter_map(|segment| segment.as_stored()).map(Stored::resident_bytes).sum()
+    }
+
+    /// Whether there is more than the one segment that is written to.
+    pub(crate) fn has_more_than_the_end(&self) -> bool {
+        self.segments.len() > 1
+    }
+
+    /// A block that holds `frame`: from memory if it was written lately or its segment is there, else `run`, which
+    /// lies around it, from the file.
     pub(crate) fn block(
         &self,
         segment: &Segment,
         frame: &Range<u32>,
         run: &Range<u32>,
     ) -> Result<Block, Error> {
-        match self.recent.block(segment.file.header.id, frame, run) {
+        match self.recent.block(segment.id(), frame, run) {
             Some(block) => Ok(block),
-            None => segment.file.block(run.clone()),
+            None => segment.block(run),
         }
     }
 
@@ -211,21 +187,50 @@ impl Snapshot {
     }
 
     /// The version of a stream and the position of its last event.
-    pub(crate) fn stream_head(&self, entity: &str) -> (Version, Position) {
+    ///
+    /// # Errors
+    ///
+    /// This and what follows: if an index is gone and its segment cannot be read.
+    pub(crate) fn stream_head(&self, entity: &str) -> Result<(Version, Position), Error> {
         self.stream_head_at(entity, self.head.position)
     }
 
     /// The same, if there are events of it after `seen`; costs the segments since, not all. It may answer for
     /// earlier ones, too.
-    pub(crate) fn stream_head_since(&self, entity: &str, seen: Position) -> Option<(Version, Position)> {
+    pub(crate) fn stream_head_since(
+        &self,
+        entity: &str,
+        seen: Position,
+    ) -> Result<Option<(Version, Position)>, Error> {
         let later = self.segments.partition_point(|segment| segment.first_position() <= seen.get());
         let since = self.segments.get(later.saturating_sub(1)..).unwrap_or_default();
-        since.iter().rev().find_map(|segment| segment.head_of(entity, self.head.position))
+        newest(since, |segment| segment.head_of(&Entity::new(entity), self.head.position))
     }
 
     /// The same as of `head`, which is not after the snapshot's.
-    pub(crate) fn stream_head_at(&self, entity: &str, head: Position) -> (Version, Position) {
-        let heads = self.segments.iter().rev().find_map(|segment| segment.head_of(entity, head));
-        heads.unwrap_or_default()
+    pub(crate) fn stream_head_at(&self, entity: &str, head: Position) -> Result<(Version, Position), Error> {
+        let entity = Entity::new(entity);
+        Ok(newest(&self.segments, |segment| segment.head_of(&entity, head))?.unwrap_or_default())
     }
+
+    /// The position of the last append with this key at or behind `since`.
+    pub(crate) fn key(&self, key: &[u8; 16], since: Position) -> Result<Option<Position>, Error> {
+        let key = Key::new(key);
+        let later = self.segments.partition_point(|segment| segment.first_position() <= since.get());
+        let within = self.segments.get(later.saturating_sub(1)..).unwrap_or_default();
+        newest(within, |segment| segment.key(&key, self.head.position))
+    }
+}
+
+/// The answer of the newest segment that has one.
+fn newest<T>(
+    segments: &[Arc<Segment>],
+    ask: impl Fn(&Segment) -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
+    for segment in segments.iter().rev() {
+        if let Some(answer) = ask(segment)? {
+            return Ok(Some(answer));
+        }
+    }
+    Ok(None)
 }

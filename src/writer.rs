@@ -8,6 +8,7 @@
 //!
 //! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
 
+mod failing;
 mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,18 +22,20 @@ use crate::append::Request;
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
 use crate::disk::Disk;
-use crate::error::{Error, ErrorKind, FailedCondition};
+use crate::error::{Error, FailedCondition};
 use crate::format::frame::{self};
-use crate::index::Index;
-use crate::load::{Writable, load_to_write};
+use crate::housekeeper::{Housekeeper, once};
+use crate::indexing::{settle, settle_end};
 use crate::log::{Failure, Log, NewFrame};
 use crate::notification::Listeners;
 use crate::options::{self, Durability, Options, RestartPolicy};
 use crate::queue::{Command, Outcome, Queue, poisoned};
-use crate::resolve::unmet;
+use crate::resolve::{resolve, unmet};
+use crate::shelf::Shelf;
 use crate::version::Position;
 use crate::view::{End, Point, Segment, View};
 
+use failing::panicked;
 use waiting::{Asker, Refusal, Waiting, accepted, staged};
 
 /// MARK is made durable once nothing has happened for this long.
@@ -51,7 +54,11 @@ pub(crate) struct Writer {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: Log,
     pub(crate) ledger: Ledger,
+    /// How many streams there were when it began.
+    pub(crate) entities: u64,
     pub(crate) view: Arc<View>,
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) housekeeper: Arc<Housekeeper>,
     pub(crate) listeners: Arc<Listeners>,
     /// The segment being written, as readers see it.
     pub(crate) segment: Arc<Segment>,
@@ -131,41 +138,6 @@ impl Writer {
         self.close()
     }
 
-    /// After a panic nothing is known any more, so nothing is touched: whoever waits is answered, and
-    /// whoever still comes, until the store is closed. (A channel keeps what nobody takes out.)
-    fn refuse_all(&mut self, error: Error) -> Error {
-        self.queue.condemn(error.clone());
-        self.view.end(End::Failed(error.clone()));
-        for waiting in std::mem::take(&mut self.state.waiting) {
-            waiting.refuse(Refusal::Poisoned, &error);
-        }
-        self.view.wake();
-        self.listeners.end();
-        for command in self.commands.iter() {
-            command.refuse(&poisoned(&error));
-        }
-        error
-    }
-
-    /// After a panic, if that is wanted: forgets everything, and begins again with what opening finds. What is
-    /// in the queue was not touched, and stays.
-    fn restart(&mut self) -> Result<(), Error> {
-        tracing::error!("the writer thread panicked; it recovers the store and goes on");
-        for waiting in std::mem::take(&mut self.state.waiting) {
-            waiting.refuse(Refusal::Panicked, &panicked());
-        }
-        self.queue.freed(self.state.taken_bytes);
-        self.state = State::new();
-        let loaded = catch_unwind(AssertUnwindSafe(|| load_to_write(&self.disk, &self.options)));
-        let Writable { log, ledger, segments, .. } = loaded.unwrap_or_else(|_| Err(panicked()))?;
-        self.segment = segments.last().cloned().expect("the log has a segment");
-        self.view.replace(segments, Point::from(log.written()));
-        (self.log, self.ledger) = (log, ledger);
-        self.counters.lock().entities = self.ledger.entities();
-        self.view.wake();
-        Ok(())
-    }
-
     /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
     fn wait(&mut self) -> Option<Command> {
         if self.state.is_dense && self.log.has_unsynced() {
@@ -238,20 +210,42 @@ impl Writer {
     }
 
     /// Decides one append, and stages it if it is accepted.
-    fn append(&mut self, asker: Asker) {
-        let request = &asker.request;
-        if let Err(error) = self.make_room(request) {
+    fn append(&mut self, mut asker: Asker) {
+        let refused = self.make_room(&asker.request).and_then(|()| self.look_again(&mut asker.request));
+        if let Err(error) = refused {
             return self.state.waiting.push(Waiting::Answered(Outcome::Done(Err(error)), asker));
         }
+        let request = &asker.request;
         let first = Position::from(self.log.staged().position).plus(1);
         let proposal = Proposal {
             targets: &request.targets,
             target_of: &request.target_of,
             events: request.events,
             key: request.key,
+            known: request.known,
         };
         let unmet = || unmet_condition(request, &self.view, &self.log, &self.state.waiting);
-        let waiting = match self.ledger.decide(&proposal, first, unmet) {
+        let decided = self.ledger.decide(&proposal, first, unmet);
+        let waiting = match decided {
+            Err(error) => Waiting::Answered(Outcome::Done(Err(error)), asker),
+            Ok(decision) => self.staged(decision, asker),
+        };
+        self.state.waiting.push(waiting);
+    }
+
+    /// What a caller looked up must reach to where the ledger begins. It nearly always does: only a command
+    /// that waited while two segments were filled must be looked up again, and its caller is gone.
+    fn look_again(&self, request: &mut Request) -> Result<(), Error> {
+        if self.ledger.suffices(request.known.up_to) {
+            return Ok(());
+        }
+        resolve(request, &self.view.snapshot(), self.options.key_window)
+    }
+
+    /// Does as was decided.
+    fn staged(&mut self, decision: Decision, asker: Asker) -> Waiting {
+        let request = &asker.request;
+        match decision {
             Decision::Conflict(conflict) => {
                 Waiting::Answered(Outcome::Done(Err(Error::conflict_on(conflict))), asker)
             }
@@ -277,8 +271,7 @@ impl Writer {
                 });
                 Waiting::Accepted { offset, receipt, asker }
             }
-        };
-        self.state.waiting.push(waiting);
+        }
     }
 
     /// Sees to it that a frame may be staged: rolls or syncs first if it must.
@@ -302,18 +295,8 @@ impl Writer {
         Ok(())
     }
 
-    fn refuse_if_failed(&mut self) -> Result<(), Error> {
-        if let Some(reason) = &self.state.poison {
-            return Err(poisoned(reason));
-        }
-        match &self.state.full_until {
-            Some((until, error)) if until.is_none_or(|until| self.state.began < until) => Err(error.clone()),
-            _ => Ok(()),
-        }
-    }
-
     fn roll(&mut self) -> Result<(), Error> {
-        if let Err(failure) = self.log.roll(self.state.now) {
+        if let Err(failure) = self.log.roll(self.state.now, self.born()) {
             let (refusal, error) = self.fail(failure);
             // Sealing may have made durable what was written before.
             self.publish_heads();
@@ -324,12 +307,21 @@ impl Writer {
             });
         }
         self.state.flush_by = None;
-        let file = self.log.segment().clone();
-        self.segment = Arc::new(Segment::new(file, Index::new(self.log.written().offset)));
+        self.ledger.turn(Position::from(self.log.written().position).plus(1));
+        self.segment = Arc::new(Segment::live(self.log.segment().clone(), self.log.written()));
         self.view.add_segment(self.segment.clone());
+        let (view, shelf) = (self.view.clone(), self.shelf.clone());
+        self.housekeeper.run_in(Duration::ZERO, once(move || settle(&view, &shelf)));
         self.publish_heads();
         self.wake_followers();
         Ok(())
+    }
+
+    /// How many streams begin in the segment that ends.
+    fn born(&self) -> Option<u32> {
+        let snapshot = self.view.snapshot();
+        let own = snapshot.segments.iter().rev().take_while(|segment| segment.shares_file(&self.segment));
+        own.map(|segment| segment.born()).sum::<Result<u32, Error>>().ok()
     }
 
     fn ask_durability(&mut self, asked: Option<Durability>) {
@@ -384,7 +376,7 @@ impl Writer {
     }
 
     fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
-        self.ledger.settle(Position::from(self.log.written().position).plus(1));
+        self.ledger.settle();
         let frames = waiting.iter().filter_map(Waiting::offset);
         let frames = frames.map(|offset| (offset, self.log.frame_in_memory(offset)));
         self.segment.insert(frames).expect("what was just encoded can be read");
@@ -439,31 +431,8 @@ impl Writer {
         let accepted = accepted(waiting);
         let mut counters = self.counters.lock();
         counters.accepted(&accepted);
-        counters.entities = self.ledger.entities();
+        counters.entities = self.entities + self.ledger.born();
         counters.bytes_written = self.log.bytes_written();
-    }
-
-    /// Takes note of a failure, and forgets what it undid.
-    fn fail(&mut self, failure: Failure) -> (Refusal, Error) {
-        self.ledger.discard();
-        self.log.unstage();
-        match failure {
-            Failure::Refused(error) => {
-                if error.kind() == ErrorKind::NoSpace {
-                    let until = Instant::now().checked_add(self.options.space_probe_every);
-                    self.state.full_until = Some((until, error.clone()));
-                }
-                tracing::warn!(%error, "an append was refused");
-                (Refusal::Refused, error)
-            }
-            Failure::Poison(error) => {
-                tracing::error!(%error, "the store takes no more appends");
-                self.queue.condemn(error.clone());
-                self.view.end(End::Failed(error.clone()));
-                self.state.poison = Some(error.clone());
-                (Refusal::Poisoned, error)
-            }
-        }
     }
 
     fn close(&mut self) -> Result<(), Error> {
@@ -471,6 +440,8 @@ impl Writer {
             Some(reason) => Err(poisoned(reason)),
             None => {
                 self.log.close()?;
+                settle(&self.view, &self.shelf);
+                settle_end(&self.view, &self.shelf, self.log.written());
                 // What was buffered is durable now, and those who wait for that shall see it.
                 self.publish_heads();
                 Ok(())
@@ -485,12 +456,9 @@ fn unmet_condition(
     view: &View,
     log: &Log,
     waiting: &[Waiting],
-) -> Option<FailedCondition> {
-    let conditions = request.conditions.as_ref()?;
-    unmet(conditions, &view.snapshot().segments, log.written().position.into(), staged(waiting, log))
-}
-
-fn panicked() -> Error {
-    let text = "the writer thread panicked; this is a bug in annals, or in the disk it was given";
-    Error::new(ErrorKind::CommitUnknown, text)
+) -> Result<Option<FailedCondition>, Error> {
+    if request.conditions.is_none() {
+        return Ok(None);
+    }
+    unmet(request, &view.snapshot(), log.written().position.into(), staged(waiting, log))
 }

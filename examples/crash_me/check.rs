@@ -27,11 +27,16 @@ impl Verdict {
     }
 }
 
-/// Looks for the event of each `ack` line, content and all.
+/// Verifies the store, and looks for the event of each `ack` line, content and all.
 ///
 /// Other lines are passed over. The last line may be torn: a position that lost its last digits
 /// is still one that was acknowledged or comes before one, but it may come twice.
 pub fn check(store: &Store, mut lines: impl BufRead) -> Result<Verdict, Error> {
+    // Opening does not look into segments that were sealed.
+    let report = store.verify()?;
+    if !report.is_clean() {
+        return Ok(Verdict::Damaged(report.to_string()));
+    }
     let (mut seen, mut faults, mut passed_over) = (HashSet::new(), 0, 0_u64);
     let mut line = Vec::new();
     while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {

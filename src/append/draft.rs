@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::commit::{KeyHash, Target};
+use crate::commit::{Head, KeyHash, Target};
 use crate::coordinate::{DEFAULT_SCOPE, is_system};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventData, EventId};
@@ -147,7 +147,7 @@ impl Draft {
     }
 
     fn add_target(&mut self, entity: Box<str>) -> usize {
-        self.targets.push(Target { entity, expected: Expected::Any });
+        self.targets.push(Target { entity, expected: Expected::Any, head: Head::default() });
         if self.targets.len() > FEW_TARGETS {
             for at in self.target_by_entity.len()..self.targets.len() {
                 self.target_by_entity.insert(self.targets[at].entity.clone(), at);

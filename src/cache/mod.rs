@@ -89,7 +89,7 @@ pub(crate) enum Source {
 /// The states of one store.
 pub(crate) struct Cache {
     shared: Arc<Shared>,
-    housekeeper: Housekeeper,
+    housekeeper: Arc<Housekeeper>,
     /// Where it was opened: in a process forked from that one nobody keeps house.
     process: u32,
 }
@@ -127,6 +127,7 @@ impl Cache {
         disk: Arc<dyn Disk>,
         owner: Owner,
         view: Arc<View>,
+        housekeeper: Arc<Housekeeper>,
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
         let shared = Shared {
@@ -138,7 +139,7 @@ impl Cache {
             claims: Mutex::default(),
             counters: Default::default(),
         };
-        let (shared, housekeeper) = (Arc::new(shared), Housekeeper::default());
+        let shared = Arc::new(shared);
         Cache { shared, housekeeper, process: std::process::id() }
     }
 

@@ -24,6 +24,26 @@ enum Then {
     Settled,
     /// The group could not be written.
     Discarded,
+    /// The group was written, and the log goes on in a new segment.
+    Rolled,
+}
+
+/// Up to where a caller has looked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Look {
+    /// All that was published when the first one came.
+    Early,
+    /// All that is published now.
+    Late,
+}
+
+/// What the ledger is told of the log that is there at the start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Start {
+    /// Everything, by a walk.
+    Learned,
+    /// Nothing; it lies in segments that were sealed.
+    Sealed,
 }
 
 /// Everything that was accepted: event by event its entity, append by append its key.
@@ -81,16 +101,24 @@ impl Model {
     }
 }
 
-fn decide(ledger: &mut Ledger, ask: &Ask, next: u64) -> Decision {
-    let target = |entity: &&str| Target { entity: (*entity).into(), expected: ask.expected };
+/// As the writer does: by what the caller saw, `seen`, or by what is published if that is not enough.
+fn decide(ledger: &mut Ledger, ask: &Ask, next: u64, seen: &Model, published: &Model) -> Decision {
+    let up_to = |model: &Model| Position::from(model.next() - 1);
+    let seen = if ledger.suffices(up_to(seen)) { seen } else { published };
+    assert!(ledger.suffices(up_to(seen)), "what is published is always enough");
+    let key = seen.keys.iter().rev().find(|(key, _)| Some(*key) == ask.key);
+    let known = Known { up_to: up_to(seen), key: key.map(|(_, position)| Position::from(*position)) };
+    let target =
+        |entity: &&str| Target { entity: (*entity).into(), expected: ask.expected, head: seen.head(entity) };
     let targets: Vec<Target> = ask.targets.iter().map(target).collect();
     let proposal = Proposal {
         targets: &targets,
         target_of: if targets.len() == 1 { &[] } else { ask.events },
         events: u16::try_from(ask.events.len()).unwrap(),
         key: ask.key,
+        known,
     };
-    ledger.decide(&proposal, Position::from(next), || None)
+    ledger.decide(&proposal, Position::from(next), || Ok(None)).unwrap()
 }
 
 fn asks() -> Vec<Ask> {
@@ -109,14 +137,16 @@ fn asks() -> Vec<Ask> {
 }
 
 /// The log that is there at the start: `a` events of one entity, and before them `b` of the other.
-fn start(a: usize, b: usize, window: Option<u64>) -> (Ledger, Model) {
+fn start(a: usize, b: usize, window: Option<u64>, start: Start) -> (Ledger, Model) {
     let key_window = window.map_or(KeyWindow::Unlimited, KeyWindow::Positions);
-    let mut ledger = Ledger::new(key_window);
     let mut model = Model { window, ..Model::default() };
-    for entity in std::iter::repeat_n(B, b).chain(std::iter::repeat_n(A, a)) {
-        model.events.push(entity);
+    model.events.extend(std::iter::repeat_n(B, b).chain(std::iter::repeat_n(A, a)));
+    let since = if start == Start::Sealed { model.next() } else { 1 };
+    let mut ledger = Ledger::new(key_window, since.into());
+    for entity in [A, B].into_iter().filter(|entity| start == Start::Learned && model.events.contains(entity))
+    {
         let Head { version, last } = model.head(entity);
-        assert_eq!(ledger.learn(entity, version, last).plus(1), version);
+        ledger.learn(entity, version, last);
     }
     (ledger, model)
 }
@@ -128,14 +158,12 @@ fn three_callers_in_every_order_and_grouping() {
     let mut seen = [0_u32; 3];
     for (a, b) in [(0, 0), (1, 0), (0, 2), (2, 1)] {
         for window in [None, Some(3)] {
-            for first in &asks {
-                for second in &asks {
-                    for third in &asks {
-                        for (one, two) in groupings() {
-                            cases += 1;
-                            let plan = [(first, one), (second, two), (third, Then::Settled)];
-                            run(start(a, b, window), &plan, &mut seen);
-                        }
+            for three in threes(&asks) {
+                for one in [Then::Staged, Then::Settled, Then::Discarded] {
+                    for two in [Then::Staged, Then::Settled, Then::Discarded] {
+                        cases += 1;
+                        let plan = [(one, Look::Late), (two, Look::Late), (Then::Settled, Look::Late)];
+                        run(start(a, b, window, Start::Learned), three, plan, &mut seen);
                     }
                 }
             }
@@ -145,18 +173,51 @@ fn three_callers_in_every_order_and_grouping() {
     assert!(seen.iter().all(|count| *count > 100_000), "accepted, seen, conflicts: {seen:?}");
 }
 
-fn groupings() -> impl Iterator<Item = (Then, Then)> {
-    const ALL: [Then; 3] = [Then::Staged, Then::Settled, Then::Discarded];
-    ALL.into_iter().flat_map(|one| ALL.into_iter().map(move |two| (one, two)))
+// What the ledger does not know its callers bring; how long ago they looked, and how often the log went on in
+// a new segment since, must make no difference.
+#[test]
+fn callers_that_looked_long_ago_and_segments_that_ended() {
+    const ALL: [Then; 4] = [Then::Staged, Then::Settled, Then::Discarded, Then::Rolled];
+    let mut asks = asks();
+    asks.retain(|ask| ask.expected != Expected::StreamExists && ask.expected != Expected::exact(2));
+    let mut seen = [0_u32; 3];
+    for (a, b) in [(0, 0), (2, 1)] {
+        for (kind, window) in [(Start::Learned, None), (Start::Sealed, None), (Start::Sealed, Some(3))] {
+            for three in threes(&asks) {
+                for (one, two) in ALL.into_iter().flat_map(|one| ALL.map(|two| (one, two))) {
+                    for second in [Look::Early, Look::Late] {
+                        for third in [Look::Early, Look::Late] {
+                            let plan = [(one, Look::Early), (two, second), (Then::Rolled, third)];
+                            run(start(a, b, window, kind), three, plan, &mut seen);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 100_000), "accepted, seen, conflicts: {seen:?}");
 }
 
-fn run((mut ledger, mut model): (Ledger, Model), plan: &[(&Ask, Then); 3], seen: &mut [u32; 3]) {
+fn threes(asks: &[Ask]) -> impl Iterator<Item = [&Ask; 3]> {
+    let pairs = asks.iter().flat_map(|first| asks.iter().map(move |second| (first, second)));
+    pairs.flat_map(|(first, second)| asks.iter().map(move |third| [first, second, third]))
+}
+
+fn run(
+    (mut ledger, mut model): (Ledger, Model),
+    asks: [&Ask; 3],
+    plan: [(Then, Look); 3],
+    seen: &mut [u32; 3],
+) {
+    let early = model.clone();
     let mut published = model.clone();
-    for (ask, then) in plan {
+    let begun = |model: &Model| [A, B].map(|entity| u64::from(model.head(entity).version > Version::EMPTY));
+    for (ask, (then, look)) in asks.into_iter().zip(plan) {
         let next = model.next();
         let right = model.decide(ask);
-        let decision = decide(&mut ledger, ask, next);
-        assert_eq!(decision, right, "{plan:?}");
+        let looked = if look == Look::Early { &early } else { &published };
+        let decision = decide(&mut ledger, ask, next, looked, &published);
+        assert_eq!(decision, right, "{asks:?} {plan:?}");
         seen[match decision {
             Decision::Accepted { .. } => 0,
             Decision::Seen(_) => 1,
@@ -164,8 +225,8 @@ fn run((mut ledger, mut model): (Ledger, Model), plan: &[(&Ask, Then); 3], seen:
         }] += 1;
         match then {
             Then::Staged => {}
-            Then::Settled => {
-                ledger.settle(Position::from(model.next()));
+            Then::Settled | Then::Rolled => {
+                ledger.settle();
                 published = model.clone();
             }
             Then::Discarded => {
@@ -173,45 +234,42 @@ fn run((mut ledger, mut model): (Ledger, Model), plan: &[(&Ask, Then); 3], seen:
                 model = published.clone();
             }
         }
+        if then == Then::Rolled {
+            ledger.turn(Position::from(model.next()));
+        }
     }
-    let entities = [A, B].into_iter().filter(|entity| model.head(entity).version > Version::EMPTY);
-    assert_eq!(ledger.entities(), entities.count(), "{plan:?}");
+    let born = begun(&model).iter().sum::<u64>() - begun(&early).iter().sum::<u64>();
+    assert_eq!(ledger.born(), born, "{asks:?} {plan:?}");
 }
 
 // A conflict on a later target must not leave the earlier ones staged.
 #[test]
 fn a_conflict_stages_nothing() {
-    let (mut ledger, _) = start(1, 0, None);
+    let (mut ledger, model) = start(1, 0, None, Start::Learned);
     let ask = Ask { targets: &[A, B], events: &[0, 1], expected: Expected::exact(1), key: Some([7; 16]) };
-    let Decision::Conflict(conflict) = decide(&mut ledger, &ask, 2) else { panic!("b is at 0") };
+    let decision = decide(&mut ledger, &ask, 2, &model, &model);
+    let Decision::Conflict(conflict) = decision else { panic!("b is at 0") };
     assert_eq!((conflict.entity.as_str(), conflict.actual.get(), conflict.last.get()), (B, 0, 0));
     assert!(ledger.replaced.is_empty() && ledger.staged_keys.is_empty());
 }
 
 #[test]
-fn keys_outside_the_window_take_no_room() {
-    let mut ledger = Ledger::new(KeyWindow::Positions(10));
-    let key = |number: u64| -> KeyHash { [number.to_le_bytes(), [0; 8]].concat().try_into().unwrap() };
-    for position in 1..=1000 {
-        ledger.learn_key(key(position), Position::from(position));
+fn what_two_segments_did_not_bring_takes_no_room() {
+    let (mut ledger, mut model) = start(0, 0, Some(10), Start::Learned);
+    let entities: Vec<&'static str> = (0..40).map(|number| &*format!("e:{number}").leak()).collect();
+    for (round, entity) in (0_u8..).zip(&entities) {
+        let targets: &'static [&'static str] = std::slice::from_ref(&*Box::leak(Box::new(*entity)));
+        let ask = Ask { targets, events: &[0], expected: Expected::NoStream, key: Some([round; 16]) };
+        let next = model.next();
+        assert_eq!(decide(&mut ledger, &ask, next, &model.clone(), &model), model.decide(&ask));
+        ledger.settle();
+        if round % 4 == 3 {
+            ledger.turn(Position::from(model.next()));
+        }
+        let held = |recent: &Recent| (recent.heads.len(), recent.entities.len(), recent.keys.len());
+        let (recent, earlier) = (held(&ledger.recent), held(&ledger.earlier));
+        assert!(recent.0 <= 4 && recent.0 == recent.1 && recent.1 == recent.2, "{recent:?}");
+        assert!(earlier.0 <= 4 && earlier.0 == earlier.1 && earlier.1 == earlier.2, "{earlier:?}");
     }
-    assert!(ledger.keys.len() <= 11 && ledger.key_order.len() <= 11, "{} keys", ledger.keys.len());
-    for position in 1001..=2000 {
-        let ask = Ask { targets: &[A], events: &[0], expected: Expected::Any, key: Some(key(position)) };
-        assert!(matches!(decide(&mut ledger, &ask, position), Decision::Accepted { .. }));
-        ledger.settle(Position::from(position + 1));
-        assert!(ledger.keys.len() <= 11 && ledger.key_order.len() <= 11, "{} keys", ledger.keys.len());
-    }
-    for (position, is_known) in [(1990, false), (1991, true), (2000, true)] {
-        assert_eq!(ledger.key(&key(position), Position::from(2001)).is_some(), is_known, "{position}");
-    }
-}
-
-#[test]
-fn learning_tells_the_version_before() {
-    let mut ledger = Ledger::new(KeyWindow::Unlimited);
-    let learned = [(A, 1, 0), (A, 2, 1), (B, 7, 0), (A, 5, 2), (B, 8, 7), (A, 5, 5)];
-    for (position, (entity, version, before)) in (1_u64..).zip(learned) {
-        assert_eq!(ledger.learn(entity, Version::from(version), position.into()).get(), before, "{position}");
-    }
+    assert_eq!(ledger.born(), 40);
 }

@@ -430,7 +430,9 @@ impl DiskFile for OsFile {
 
     #[cfg(target_os = "linux")]
     fn drop_cache(&self, offset: u64) -> io::Result<()> {
-        Ok(rustix::fs::fadvise(&self.0, offset, None, rustix::fs::Advice::DontNeed)?)
+        rustix::fs::fadvise(&self.0, offset, None, rustix::fs::Advice::DontNeed)?;
+        // It is read next, from the device; this has the device begin while the first part is looked at.
+        Ok(rustix::fs::fadvise(&self.0, offset, None, rustix::fs::Advice::WillNeed)?)
     }
 
     #[cfg(not(target_os = "linux"))]

@@ -4,8 +4,6 @@
 //! not, so whoever meets one that is damaged, stale or unknown makes it again.
 //! SPEC.md "Index file". Row: bytes.
 
-#![allow(dead_code, reason = "the view does not ask for index files yet; goes when it does")]
-
 mod hash;
 mod term;
 
@@ -26,8 +24,8 @@ const MAGIC: &[u8; 8] = b"ANNALIDX";
 
 /// Preamble 0, store id 40, first position 56, generation 64, end 68, last position 72, chain 80,
 /// events 112, ordinals 116 and 120, born 124, terms 128, gaps 132, bytes of the sections 136, checksum of
-/// the checksums 168, checksum 172.
-pub(crate) const HEADER: usize = 176;
+/// the checksums 168, frames 172, zero 176, checksum 188.
+pub(crate) const HEADER: usize = 192;
 /// What one checksum of the table is over.
 pub(crate) const BLOCK: usize = 4096;
 /// Sections and the table of checksums begin at multiples of this, so that no number of theirs lies in two
@@ -107,6 +105,8 @@ pub(crate) struct Header {
     /// The bytes of each section, without the zeros behind it.
     pub(crate) sections: [u32; SECTIONS],
     pub(crate) table_checksum: u32,
+    /// How many frames the events stand in.
+    pub(crate) frames: u32,
 }
 
 impl Header {
@@ -124,14 +124,15 @@ impl Header {
             put(&mut out, at, &number.to_le_bytes());
         }
         put(&mut out, 168, &self.table_checksum.to_le_bytes());
-        let crc = checksum(&[&out[..172]]);
-        put(&mut out, 172, &crc.to_le_bytes());
+        put(&mut out, 172, &self.frames.to_le_bytes());
+        let crc = checksum(&[&out[..188]]);
+        put(&mut out, 188, &crc.to_le_bytes());
         out
     }
 
     pub(crate) fn read(bytes: &[u8]) -> Result<Header, Damage> {
         let bytes = bytes.first_chunk::<HEADER>().ok_or(Damage::Bad("the index's header is cut off"))?;
-        if checksum(&[&bytes[..172]]) != u32_at(bytes, 172) {
+        if checksum(&[&bytes[..188]]) != u32_at(bytes, 188) {
             return Err(Damage::Bad("the index's header does not fit its checksum"));
         }
         preamble::check(bytes, MAGIC)?;
@@ -154,6 +155,7 @@ impl Header {
             gaps: u32_at(bytes, 132),
             sections,
             table_checksum: u32_at(bytes, 168),
+            frames: u32_at(bytes, 172),
         };
         header.check().then_some(header).ok_or(Damage::Bad("the index's counts do not fit each other"))
     }
@@ -168,6 +170,7 @@ impl Header {
             && ordinals.is_some_and(|ordinals| ordinals >= self.events)
             && (self.events > 0 || ordinals == Some(0))
             && self.born <= self.events
+            && self.frames <= self.events
             && wide(self.gaps) <= jumps.count
             && filter.count > 0
             && slots.count > wide(self.terms)

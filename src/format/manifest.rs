@@ -19,10 +19,10 @@ const FIXED: usize = 120;
 /// Store id 0, up to position 16.
 const LINEAGE: usize = 24;
 /// First position 0, last position 8, generation 16, length 20, frames 24, events 28, recorded-
-/// at before it 32, last recorded-at 40, chain 48, section sizes of the index 80 (12 of 4 bytes, then
+/// at before it 32, last recorded-at 40, chain 48, remarks 80 (streams that begin here, plus one, 0; then
 /// zeros).
 const SEGMENT: usize = 136;
-const INDEX_SIZES: usize = 56;
+const REMARKS: usize = 56;
 const DIGEST: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,13 +60,12 @@ pub(crate) struct SealedSegment {
     pub(crate) recorded_before: u64,
     pub(crate) last_recorded_at: u64,
     pub(crate) chain: Hash,
-    /// Passed on as it was found, too.
-    pub(crate) index: IndexSizes,
+    pub(crate) remarks: Remarks,
 }
 
-/// What an entry says of the segment's index file: nothing, unless a newer version wrote one.
+/// What an entry says beyond the segment's seal. What is not known here is passed on as it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IndexSizes([u8; INDEX_SIZES]);
+pub(crate) struct Remarks([u8; REMARKS]);
 
 impl Manifest {
     pub(crate) fn new(store_id: [u8; 16], created_at: u64) -> Manifest {
@@ -157,9 +156,19 @@ fn table_bytes(entries: u32, size: usize) -> Result<usize, Damage> {
         .ok_or(Damage::Bad("the manifest's counts are impossible"))
 }
 
-impl IndexSizes {
-    /// There is no index file.
-    pub(crate) const NONE: IndexSizes = IndexSizes([0; INDEX_SIZES]);
+impl Remarks {
+    pub(crate) const NONE: Remarks = Remarks([0; REMARKS]);
+
+    /// How many streams begin in the segment.
+    pub(crate) fn born(self) -> Option<u32> {
+        u32_at(&self.0, 0).checked_sub(1)
+    }
+
+    /// A count that does not fit is as good as none.
+    pub(crate) fn with_born(mut self, born: u32) -> Remarks {
+        put(&mut self.0, 0, &born.checked_add(1).unwrap_or(0).to_le_bytes());
+        self
+    }
 }
 
 impl SealedSegment {
@@ -174,7 +183,7 @@ impl SealedSegment {
         put(&mut out, 32, &self.recorded_before.to_le_bytes());
         put(&mut out, 40, &self.last_recorded_at.to_le_bytes());
         put(&mut out, 48, &self.chain);
-        put(&mut out, 80, &self.index.0);
+        put(&mut out, 80, &self.remarks.0);
         out
     }
 
@@ -188,12 +197,12 @@ impl SealedSegment {
             recorded_before: u64_at(entry, 32),
             last_recorded_at: u64_at(entry, 40),
             chain: array(entry, 48),
-            index: IndexSizes(array(entry, 80)),
+            remarks: Remarks(array(entry, 80)),
         }
     }
 
     /// Whether this entry says what was found of its segment.
     pub(crate) fn fits(&self, found: &SealedSegment) -> bool {
-        *self == SealedSegment { index: self.index, ..found.clone() }
+        *self == SealedSegment { remarks: self.remarks, ..found.clone() }
     }
 }

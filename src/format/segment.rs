@@ -29,17 +29,33 @@ impl SegmentId {
     }
 
     /// The name of its index file, from the store's directory.
-    #[allow(dead_code, reason = "nothing writes index files yet; goes when something does")]
     pub(crate) fn index_path(self) -> String {
         format!("{DIRECTORY}/{:020}.{}.idx", self.first_position, self.generation)
     }
 
+    /// The same while it is written.
+    pub(crate) fn index_temporary(self) -> String {
+        format!("{}.tmp", self.index_path())
+    }
+
     /// Only the exact name that [`SegmentId::file_name`] gives.
     pub(crate) fn parse(name: &str) -> Option<SegmentId> {
-        let (first, rest) = name.split_once('.')?;
-        let (generation, "seg") = rest.split_once('.')? else { return None };
-        let id = SegmentId { first_position: first.parse().ok()?, generation: generation.parse().ok()? };
+        let id = SegmentId::parse_any(name, "seg")?;
         (id.file_name() == name).then_some(id)
+    }
+
+    /// The segment of an index file, finished or not, by its exact name in the segments' directory.
+    pub(crate) fn parse_index(name: &str) -> Option<SegmentId> {
+        let is_it = |path: String| path.split_once('/').is_some_and(|(_, own)| own == name);
+        let id = SegmentId::parse_any(name, "idx").or_else(|| SegmentId::parse_any(name, "idx.tmp"))?;
+        (is_it(id.index_path()) || is_it(id.index_temporary())).then_some(id)
+    }
+
+    fn parse_any(name: &str, extension: &str) -> Option<SegmentId> {
+        let (first, rest) = name.split_once('.')?;
+        let (generation, rest) = rest.split_once('.')?;
+        let id = SegmentId { first_position: first.parse().ok()?, generation: generation.parse().ok()? };
+        (rest == extension).then_some(id)
     }
 }
 

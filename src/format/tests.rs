@@ -427,7 +427,8 @@ fn golden_rewritten_store() {
     store.append("account:alice", &Raw("account.reopened", &())).unwrap();
     store.close().unwrap();
 
-    for path in disk.paths() {
+    // Index files are made again whenever they are needed, and have a golden one of their own.
+    for path in disk.paths().into_iter().filter(|path| !path.ends_with(".idx")) {
         let bytes = disk.contents(&path).unwrap();
         let mut notes = Notes::new(&path, 0, &bytes);
         match path.as_str() {

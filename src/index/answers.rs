@@ -23,9 +23,6 @@ pub(crate) trait Answers: Send + Sync {
     /// From the first event's ordinal to behind the last one's.
     fn ordinals(&self) -> Range<u32>;
 
-    /// Where the last frame ends.
-    fn end(&self) -> u32;
-
     /// How many entities have their first version here.
     fn born(&self) -> u32;
 

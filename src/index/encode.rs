@@ -65,6 +65,7 @@ impl Index {
             gaps,
             sections: bytes,
             table_checksum: 0,
+            frames: self.frames,
         };
         assemble(header, &sections)
     }

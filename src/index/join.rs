@@ -38,6 +38,7 @@ impl Index {
         self.removed.extend_from_slice(&other.removed);
         self.end = other.end;
         self.born += other.born;
+        self.frames += other.frames;
         for (entity, stream) in other.entities.iter() {
             self.extend_stream(entity, stream);
         }

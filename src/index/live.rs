@@ -11,23 +11,13 @@ use crate::query::Query;
 
 use super::list::List;
 use super::listing::listed;
-use super::lists::{Matches, Way};
+use super::lists::Way;
 use super::names::Names;
 use super::query::{Asked, Lists};
 use super::search::gallop;
 use super::{Answers, Entry, Index, Label, Place, Stream, Wanted, last_up_to, narrow, nearest, ordinals_of};
 
 impl Index {
-    /// Where the event at `ordinal` lies, if there is one.
-    pub(crate) fn place(&self, ordinal: u32) -> Option<Place> {
-        self.place_at(self.ordinals.slot(ordinal.into())?)
-    }
-
-    /// Where the first event at or behind `ordinal` lies.
-    pub(crate) fn place_from(&self, ordinal: u32) -> Option<Place> {
-        self.place_at(self.ordinals.below(ordinal.into()))
-    }
-
     fn place_at(&self, slot: usize) -> Option<Place> {
         let (start, rest) = self.offsets.get(slot..)?.split_first()?;
         let same = gallop(rest.len(), |at| rest[at] == *start);
@@ -35,69 +25,6 @@ impl Index {
         let removed = self.removed.binary_search_by_key(&next, |removed| removed.end).ok();
         let end = removed.map_or(next, |removed| self.removed[removed].start);
         Some(Place { ordinal: narrow(self.ordinals.at(slot)), frame: *start..end })
-    }
-
-    /// The ordinals of one entity's events whose versions lie in `versions`.
-    pub(crate) fn stream(&self, entity: &str) -> Option<&Stream> {
-        self.entities.get(entity)
-    }
-
-    /// The events that name this id as their cause.
-    pub(crate) fn effects(&self, id: EventId) -> &[u32] {
-        self.causes.get(&id).map(Vec::as_slice).unwrap_or_default()
-    }
-
-    /// Whether an event's cause is the one before it in its stream.
-    pub(crate) fn is_follower(&self, ordinal: u32) -> bool {
-        self.followers.binary_search(&ordinal).is_ok()
-    }
-
-    /// The first event that brought this id along.
-    pub(crate) fn foreign(&self, id: EventId) -> Option<u32> {
-        self.foreign_ids.get(&id)?.first().copied()
-    }
-
-    /// Whether the index itself knows that an event belongs to a correlation.
-    pub(crate) fn correlates(&self, id: EventId, ordinal: u32) -> bool {
-        self.correlated(id).holds(ordinal)
-    }
-
-    /// The ordinals in `window` that match, in order, once each; found as they are taken.
-    ///
-    /// A query that asks nothing finds all ordinals, also those of removed events, which have no place.
-    pub(crate) fn matching(
-        &self,
-        query: &Query,
-        window: &Range<u32>,
-        way: Way,
-        own: impl Fn(EventId) -> Option<u32>,
-    ) -> Matches<&[u32]> {
-        Asked::new(self, window, way, own).matching(query)
-    }
-
-    /// How many ordinals in `window` match.
-    pub(crate) fn count(
-        &self,
-        query: &Query,
-        window: &Range<u32>,
-        own: impl Fn(EventId) -> Option<u32>,
-    ) -> u64 {
-        Asked::new(self, window, Way::Forward, own).count(query)
-    }
-
-    /// Whether any ordinal in `window` matches.
-    pub(crate) fn exists(
-        &self,
-        query: &Query,
-        window: &Range<u32>,
-        own: impl Fn(EventId) -> Option<u32>,
-    ) -> bool {
-        Asked::new(self, window, Way::Backward, own).exists(query)
-    }
-
-    /// At most `most` names that have events in the window; the store's own only to who asks for them.
-    pub(crate) fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
-        listed(self, wanted, window, most)
     }
 }
 
@@ -167,20 +94,16 @@ impl Answers for Index {
         Index::ordinals(self)
     }
 
-    fn end(&self) -> u32 {
-        Index::end(self)
-    }
-
     fn born(&self) -> u32 {
         self.born
     }
 
     fn place(&self, ordinal: u32) -> Result<Option<Place>, Error> {
-        Ok(Index::place(self, ordinal))
+        Ok(self.ordinals.slot(ordinal.into()).and_then(|slot| self.place_at(slot)))
     }
 
     fn place_from(&self, ordinal: u32) -> Result<Option<Place>, Error> {
-        Ok(Index::place_from(self, ordinal))
+        Ok(self.place_at(self.ordinals.below(ordinal.into())))
     }
 
     fn matching(
@@ -193,7 +116,8 @@ impl Answers for Index {
     ) -> Result<Vec<Place>, Error> {
         let window = self.clip(window);
         let asked = Asked::new(self, &window, way, own);
-        Ok(asked.events(query).filter_map(|ordinal| Index::place(self, ordinal)).take(most).collect())
+        let place = |ordinal: u32| self.place_at(self.ordinals.slot(ordinal.into())?);
+        Ok(asked.events(query).filter_map(place).take(most).collect())
     }
 
     fn count(
@@ -202,7 +126,7 @@ impl Answers for Index {
         window: &Range<u32>,
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<u64, Error> {
-        Ok(Index::count(self, query, &self.clip(window), own))
+        Ok(Asked::new(self, &self.clip(window), Way::Forward, own).count(query))
     }
 
     fn exists(
@@ -211,23 +135,23 @@ impl Answers for Index {
         window: &Range<u32>,
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<bool, Error> {
-        Ok(Index::exists(self, query, &self.clip(window), own))
+        Ok(Asked::new(self, &self.clip(window), Way::Backward, own).exists(query))
     }
 
     fn correlates(&self, id: EventId, ordinal: u32) -> Result<bool, Error> {
-        Ok(Index::correlates(self, id, ordinal))
+        Ok(self.correlated(id).holds(ordinal))
     }
 
     fn effects(&self, id: EventId) -> Result<Vec<u32>, Error> {
-        Ok(Index::effects(self, id).to_vec())
+        Ok(self.causes.get(&id).cloned().unwrap_or_default())
     }
 
     fn is_follower(&self, ordinal: u32) -> Result<bool, Error> {
-        Ok(Index::is_follower(self, ordinal))
+        Ok(self.followers.binary_search(&ordinal).is_ok())
     }
 
     fn foreign(&self, id: EventId) -> Result<Option<u32>, Error> {
-        Ok(Index::foreign(self, id))
+        Ok(self.foreign_ids.get(&id).and_then(|list| list.first().copied()))
     }
 
     fn key(&self, key: &[u8; KEY_BYTES]) -> Result<Option<u32>, Error> {
@@ -235,14 +159,14 @@ impl Answers for Index {
     }
 
     fn last_of(&self, entity: &str, up_to: u32) -> Result<Option<(u64, u32)>, Error> {
-        Ok(self.stream(entity).and_then(|stream| stream.last_up_to(up_to)))
+        Ok(self.entities.get(entity).and_then(|stream| stream.last_up_to(up_to)))
     }
 
     fn window_of(&self, entity: &str, versions: &Range<u64>) -> Result<Range<u32>, Error> {
-        Ok(self.stream(entity).map_or(0..0, |stream| stream.ordinals_of(versions)))
+        Ok(self.entities.get(entity).map_or(0..0, |stream| stream.ordinals_of(versions)))
     }
 
     fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Result<Vec<Entry>, Error> {
-        Ok(Index::listed(self, wanted, window, most))
+        Ok(listed(self, wanted, window, most))
     }
 }

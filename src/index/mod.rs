@@ -12,8 +12,6 @@
 //! Invariant: ordinals are inserted in order, so every list is sorted.
 //! Row: index.
 
-#![allow(dead_code, unused_imports, reason = "the view does not ask for index files yet; goes when it does")]
-
 mod answers;
 mod encode;
 mod join;
@@ -35,8 +33,10 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::error::Error;
 use crate::event::{Cause, EventId};
+use crate::format::Damage;
 use crate::format::frame::{Frame, KEY_BYTES};
 use crate::format::record::{Record, records, tags};
+use crate::format::segment::SegmentId;
 use crate::log::segment::SegmentFile;
 
 use list::List;
@@ -77,6 +77,9 @@ pub(crate) struct Index {
     keys: HashMap<[u8; KEY_BYTES], u32>,
     /// How many entities have their first version here.
     born: u32,
+    frames: u32,
+    /// Entities that came since somebody asked which are new.
+    fresh: Vec<Box<str>>,
 }
 
 type Ids = HashMap<EventId, Vec<u32>>;
@@ -113,6 +116,8 @@ impl Index {
             followers: Vec::new(),
             keys: HashMap::new(),
             born: 0,
+            frames: 0,
+            fresh: Vec::new(),
         }
     }
 
@@ -134,6 +139,36 @@ impl Index {
     /// Where the last frame ends.
     pub(crate) fn end(&self) -> u32 {
         self.end
+    }
+
+    /// The streams that have events here, with version and ordinal of the last one.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (&str, u64, u32)> {
+        let head =
+            |(entity, stream): (_, &Stream)| Some((entity, stream.last_version(), *stream.ordinals.last()?));
+        self.entities.iter().filter_map(head)
+    }
+
+    /// The entities that came since this was asked last.
+    pub(crate) fn take_fresh(&mut self) -> impl ExactSizeIterator<Item = Box<str>> {
+        self.fresh.drain(..)
+    }
+
+    /// The idempotency keys, with the ordinal of the last append that has each.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&[u8; KEY_BYTES], u32)> {
+        self.keys.iter().map(|(key, ordinal)| (key, *ordinal))
+    }
+
+    /// The segment goes on without frames up to here: those that stood there were removed.
+    pub(crate) fn finish(&mut self, end: u32) {
+        if end > self.end {
+            self.removed.push(self.end..end);
+            self.end = end;
+        }
+    }
+
+    /// How many frames its events stand in.
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames
     }
 
     /// Adds the events of the frame at `offset`.
@@ -163,7 +198,11 @@ impl Index {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
             self.ordinals.push(ordinal.into());
             self.offsets.push(offset);
-            self.insert_terms(ordinal, header.version(index), &record);
+            let place = (ordinal, segment.header.id.first_position + u64::from(ordinal));
+            if !self.insert_stream(place, header.version(index), record.entity(), segment.header.id) {
+                return Err(segment.damaged(offset.into(), &WRONG_VERSION));
+            }
+            self.insert_terms(ordinal, &record);
             if header.events() > 1 && record.correlation().is_none() {
                 sharing.push(ordinal);
             }
@@ -177,21 +216,34 @@ impl Index {
         if !sharing.is_empty() {
             self.correlations.entry(id_at(0)).or_default().extend(sharing);
         }
+        self.frames += 1;
         self.end = offset + u32::try_from(header.frame_bytes()).expect("the walk checked that it fits");
         Ok(())
     }
 
-    fn insert_terms(&mut self, ordinal: u32, version: u64, record: &Record<'_>) {
-        let entity = record.entity();
+    /// `false` if the version cannot stand there: versions of a stream follow one another, or at least grow where
+    /// events may have been removed, and each took a position.
+    fn insert_stream(&mut self, place: (u32, u64), version: u64, entity: &str, id: SegmentId) -> bool {
+        let (ordinal, position) = place;
+        if version == 0 || version > position {
+            return false;
+        }
         self.born += u32::from(version == 1);
         match self.entities.get_mut(entity) {
+            Some(stream) if version <= stream.last_version() => return false,
+            Some(stream) if id.generation == 0 && version - 1 != stream.last_version() => return false,
             Some(stream) => stream.push(version, ordinal),
             None => {
                 let mut stream = Stream { versions: Numbers::default(), ordinals: Vec::new() };
                 stream.push(version, ordinal);
                 self.entities.insert(entity, stream);
+                self.fresh.push(entity.into());
             }
         }
+        true
+    }
+
+    fn insert_terms(&mut self, ordinal: u32, record: &Record<'_>) {
         push_name(&mut self.scopes, record.scope_or_default(), ordinal);
         push_name(&mut self.kinds, record.kind(), ordinal);
         for tag in tags(record.tag_bytes()) {
@@ -206,7 +258,13 @@ impl Index {
     }
 }
 
+const WRONG_VERSION: Damage = Damage::Bad("an event's version does not follow its stream's last one");
+
 impl Stream {
+    fn last_version(&self) -> u64 {
+        self.versions.count().checked_sub(1).map_or(0, |last| self.versions.at(last))
+    }
+
     fn push(&mut self, version: u64, ordinal: u32) {
         self.versions.push(version);
         self.ordinals.push(ordinal);

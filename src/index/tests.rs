@@ -70,7 +70,7 @@ fn number(length: usize) -> u64 {
 fn segment() -> SegmentFile {
     let header = SegmentHeader {
         store_id: [1; 16],
-        id: SegmentId { first_position: FIRST_POSITION, generation: 0 },
+        id: SegmentId { first_position: FIRST_POSITION, generation: 1 },
         salt: 77,
         created_at: 0,
         unsynced_bytes_max: 1 << 20,

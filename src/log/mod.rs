@@ -338,14 +338,15 @@ impl Log {
     }
 
     /// Ends this segment and begins the next. What is staged must have been written.
-    pub(crate) fn roll(&mut self, now: u64) -> Result<(), Failure> {
+    /// MANIFEST will say how many streams begin in the one that ends, if that is known.
+    pub(crate) fn roll(&mut self, now: u64, born: Option<u32>) -> Result<(), Failure> {
         if !self.is_sealed {
-            self.seal()?;
+            self.seal(born)?;
         }
         self.create_next(now)
     }
 
-    fn seal(&mut self) -> Result<(), Failure> {
+    fn seal(&mut self, born: Option<u32>) -> Result<(), Failure> {
         let end = u64::from(self.written.offset);
         let seal = seal(&self.written).map_err(Failure::Refused)?;
         let file = self.segment.file.as_ref();
@@ -359,7 +360,10 @@ impl Log {
         self.durable = self.written;
         self.write_mark(false)?;
         self.sync_mark()?;
-        let listing = listing(&self.segment.header, &seal);
+        let mut listing = listing(&self.segment.header, &seal);
+        if let Some(born) = born {
+            listing.remarks = listing.remarks.with_born(born);
+        }
         match self.manifest.add(self.disk.as_ref(), std::iter::once(listing)) {
             // The manifest may lag behind; opening walks on from where it ends.
             Err(Failure::Refused(error)) => tracing::warn!(%error, "the manifest was not replaced"),

@@ -17,7 +17,7 @@ use crate::format::chain::Hash;
 use crate::format::frame::Frame;
 use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, Seal, SegmentHeader, SegmentId};
+use crate::format::segment::{DIRECTORY, SEAL, Seal, SegmentHeader, SegmentId};
 use crate::report::{Cut, OpenReport};
 
 use super::judge::{Verdict, judge};
@@ -31,7 +31,7 @@ pub(crate) struct Recovered {
     pub(crate) manifest: Manifest,
     pub(crate) manifest_digest: Hash,
     pub(crate) mark: Option<Mark>,
-    /// In order of position.
+    /// Those behind the ones MANIFEST lists, in order of position.
     pub(crate) segments: Vec<Arc<SegmentFile>>,
     /// Seals of segments that the manifest does not list yet.
     pub(crate) newly_sealed: Vec<SealedSegment>,
@@ -39,11 +39,16 @@ pub(crate) struct Recovered {
     pub(crate) tip: Option<Tip>,
     /// Whether the last segment takes further frames as it is.
     pub(crate) appendable: bool,
+    /// Whether the last segment was closed with its index, and need not be walked.
+    pub(crate) indexed: bool,
     pub(crate) report: OpenReport,
 }
 
 /// Sees every frame: its segment, its offset, and where the log stands behind it.
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) -> Result<(), Error> + 'a;
+
+/// What is known of the end of the last segment without walking it: of one that was closed with its index.
+pub(crate) type AtMark<'a> = dyn Fn(&Manifest, &Arc<SegmentFile>, &Mark) -> Option<Tip> + 'a;
 
 /// Event ids hold positions of 48 bits.
 const POSITION_MAX: u64 = (1 << 48) - 1;
@@ -59,10 +64,13 @@ pub(crate) enum Purpose {
     ReadBesideWriter,
 }
 
-/// Finds and checks everything; `Ok(None)` if there is no store yet.
+/// Finds and checks where the log ends; `Ok(None)` if there is no store yet.
+///
+/// What MANIFEST lists is not looked into: it was made durable before it was listed.
 pub(crate) fn recover(
     disk: &dyn Disk,
     purpose: Purpose,
+    at_mark: &AtMark<'_>,
     visit: &mut Visit<'_>,
 ) -> Result<Option<Recovered>, Error> {
     let started = Instant::now();
@@ -78,9 +86,11 @@ pub(crate) fn recover(
     let mut opening = Opening {
         disk,
         purpose,
+        at_mark,
         visit,
         mark_met: mark.is_none(),
         leftovers: Vec::new(),
+        stale: Vec::new(),
         state: Recovered {
             manifest,
             manifest_digest,
@@ -89,44 +99,55 @@ pub(crate) fn recover(
             newly_sealed: Vec::new(),
             tip: None,
             appendable: false,
+            indexed: false,
             report,
         },
     };
-    let later = opening.later_segments()?;
+    let (there, later) = opening.names()?;
     opening.state.report.steps.push(("survey", started.elapsed()));
     let scanning = Instant::now();
-    opening.sealed_segments()?;
+    opening.listed_segments(&there)?;
     opening.open_segments(&later)?;
     opening.check_mark_met()?;
     opening.remove_leftovers()?;
     opening.state.report.steps.push(("scan", scanning.elapsed()));
-    opening.state.report.segments = opening.state.segments.len();
+    opening.state.report.segments = opening.state.manifest.sealed.len() + opening.state.segments.len();
     Ok(Some(opening.state))
 }
 
 struct Opening<'a, 'v> {
     disk: &'a dyn Disk,
     purpose: Purpose,
+    at_mark: &'a AtMark<'a>,
     visit: &'a mut Visit<'v>,
     /// Whether the walk came by the place MARK speaks of, and found the same chain.
     mark_met: bool,
     /// Files to be removed once it is known that nothing is damaged.
     leftovers: Vec<String>,
+    /// Index files of no segment, which are nobody's.
+    stale: Vec<String>,
     state: Recovered,
 }
 
 impl Opening<'_, '_> {
-    /// The segments after the manifest's last, in order; notes names it does not know.
-    fn later_segments(&mut self) -> Result<Vec<SegmentId>, Error> {
+    /// The segments that are there, and of them those after the manifest's last, in order; notes names it
+    /// does not know.
+    fn names(&mut self) -> Result<(BTreeSet<SegmentId>, Vec<SegmentId>), Error> {
         let listed: BTreeSet<SegmentId> = self.state.manifest.sealed.iter().map(|sealed| sealed.id).collect();
         let next =
             self.state.manifest.sealed.last().map_or(1, |sealed| sealed.last_position.saturating_add(1));
-        let mut later = BTreeSet::new();
+        let is_later = |id: &SegmentId| id.generation == 0 && id.first_position >= next;
+        let (mut there, mut indexes) = (BTreeSet::new(), Vec::new());
         for name in list(self.disk, DIRECTORY)? {
-            match SegmentId::parse(&name) {
-                Some(id) if listed.contains(&id) => {}
-                Some(id) if id.generation == 0 && id.first_position >= next => drop(later.insert(id)),
+            match (SegmentId::parse(&name), SegmentId::parse_index(&name)) {
+                (Some(id), _) if listed.contains(&id) || is_later(&id) => drop(there.insert(id)),
+                (None, Some(id)) => indexes.push((id, name)),
                 _ => self.state.report.unknown.push(format!("{DIRECTORY}/{name}")),
+            }
+        }
+        for (id, name) in indexes {
+            if !there.contains(&id) || id.index_path() != format!("{DIRECTORY}/{name}") {
+                self.stale.push(format!("{DIRECTORY}/{name}"));
             }
         }
         const KNOWN: [&str; 6] = ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine"];
@@ -137,33 +158,55 @@ impl Opening<'_, '_> {
                 self.state.report.unknown.push(name);
             }
         }
-        Ok(later.into_iter().collect())
+        let later = there.iter().filter(|id| !listed.contains(id)).copied().collect();
+        Ok((there, later))
     }
 
-    /// Everything the manifest lists must be there as it says.
-    fn sealed_segments(&mut self) -> Result<(), Error> {
+    /// Everything the manifest lists must be there, and one must follow from the other. Whether they are as it
+    /// says is seen when they are read.
+    fn listed_segments(&mut self, there: &BTreeSet<SegmentId>) -> Result<(), Error> {
         for sealed in self.state.manifest.sealed.clone() {
-            let segment = self.open_existing(sealed.id)?;
-            if segment.length()? != u64::from(sealed.length) {
-                return Err(Error::corrupt(
-                    &segment.path,
-                    0,
-                    "the file has another length than MANIFEST says",
-                ));
+            let path = sealed.id.path();
+            if !there.contains(&sealed.id) {
+                return Err(Error::corrupt(&path, 0, "the segment is missing"));
             }
-            let found = self.walk(&segment, u32::MAX)?;
-            match found.ending {
-                Ending::Sealed(seal) if sealed.fits(&listing(&segment.header, &seal)) => {
-                    self.state.segments.push(segment);
-                    self.state.tip = Some(found.tip);
-                }
-                Ending::Invalid(damage) => return Err(segment.damaged(found.tip.offset.into(), &damage)),
-                _ => {
-                    let what = "the segment does not end as MANIFEST says";
-                    return Err(Error::corrupt(&segment.path, found.tip.offset.into(), what));
-                }
+            let (position, recorded_at) =
+                self.state.tip.map_or((0, 0), |tip| (tip.position, tip.recorded_at));
+            if sealed.id.first_position != position.saturating_add(1)
+                || sealed.recorded_before != recorded_at
+                || sealed.last_position < position
+                || sealed.last_position > POSITION_MAX
+            {
+                let what = "the segments that the file lists do not follow one another";
+                return Err(Error::corrupt(manifest::NAME, 0, what));
             }
+            if self.state.mark.as_ref().is_some_and(|mark| mark.segment == sealed.id) {
+                self.meet_mark_in(&sealed)?;
+            }
+            self.state.report.appends += u64::from(sealed.frames);
+            self.state.report.events += u64::from(sealed.events);
+            self.state.tip = Some(behind(&sealed));
         }
+        Ok(())
+    }
+
+    /// MARK speaks of a listed segment: of its end, or it is older than MANIFEST and the segment is walked.
+    fn meet_mark_in(&mut self, sealed: &SealedSegment) -> Result<(), Error> {
+        let Some(mark) = self.state.mark.clone() else { return Ok(()) };
+        if is_at(&mark, &behind(sealed)) {
+            self.mark_met = true;
+            return Ok(());
+        }
+        let segment = self.open_existing(sealed.id)?;
+        let mut met = is_at(&mark, &Tip::start(&segment));
+        let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &Tip| {
+            met |= is_at(&mark, tip);
+            Ok(())
+        };
+        let limit = mark.durable_end;
+        let found = scan(&segment, &mut Walk { limit, verify_chain_from: u32::MAX, visit: &mut visit })?;
+        self.state.report.bytes_read += found.bytes;
+        self.mark_met |= met;
         Ok(())
     }
 
@@ -196,7 +239,8 @@ impl Opening<'_, '_> {
             }
         }
         let has_events = self.state.mark.as_ref().is_some_and(|mark| mark.position > 0);
-        if self.state.segments.is_empty() && (later.is_empty() || has_events) {
+        let is_empty = self.state.segments.is_empty() && self.state.manifest.sealed.is_empty();
+        if is_empty && (later.is_empty() || has_events) {
             return Err(Error::corrupt(DIRECTORY, 0, "the store's first segment is missing"));
         }
         Ok(())
@@ -219,6 +263,10 @@ impl Opening<'_, '_> {
                 return Ok(());
             }
             segment = self.open_existing(id)?;
+        }
+        if clean && self.ends_at_mark(&segment) {
+            self.state.segments.push(segment);
+            return Ok(());
         }
         let limit = match (&self.state.mark, self.purpose) {
             (Some(mark), Purpose::ReadBesideWriter) if mark.segment == segment.header.id => mark.durable_end,
@@ -247,6 +295,18 @@ impl Opening<'_, '_> {
         }
         self.state.segments.push(segment);
         Ok(())
+    }
+
+    /// Whether the segment was closed with its index, so that where it ends is known.
+    fn ends_at_mark(&mut self, segment: &Arc<SegmentFile>) -> bool {
+        let Some(mark) = &self.state.mark else { return false };
+        let Some(tip) = (self.at_mark)(&self.state.manifest, segment, mark) else { return false };
+        self.state.tip = Some(tip);
+        (self.mark_met, self.state.appendable, self.state.indexed) = (true, true, true);
+        self.state.report.clean = true;
+        self.state.report.appends += u64::from(tip.frames);
+        self.state.report.events += u64::from(tip.events);
+        true
     }
 
     /// Closed by the last writer, and nothing came after.
@@ -359,7 +419,16 @@ impl Opening<'_, '_> {
     }
 
     fn remove_leftovers(&mut self) -> Result<(), Error> {
-        if self.purpose != Purpose::Write || self.leftovers.is_empty() {
+        if self.purpose != Purpose::Write {
+            return Ok(());
+        }
+        for path in self.stale.drain(..) {
+            // One that stays harms nobody: it does not fit any segment.
+            if let Err(error) = self.disk.remove(&path) {
+                tracing::warn!(path, %error, "an index file of no segment was not removed");
+            }
+        }
+        if self.leftovers.is_empty() {
             return Ok(());
         }
         for path in self.leftovers.drain(..) {
@@ -374,12 +443,7 @@ impl Opening<'_, '_> {
         let mark = self.state.mark.as_ref().filter(|mark| mark.segment == segment.header.id);
         // Behind MARK nothing but the checksums speaks for a frame, so there the chain is recomputed.
         let verify_chain_from = mark.map_or(0, |mark| mark.durable_end);
-        let is_listed = self.state.manifest.sealed.iter().any(|sealed| sealed.id == segment.header.id);
-        let met = |tip: &Tip| {
-            mark.is_some_and(|mark| {
-                tip.offset == mark.durable_end && tip.position == mark.position && tip.chain == mark.chain
-            })
-        };
+        let met = |tip: &Tip| mark.is_some_and(|mark| is_at(mark, tip));
         let mut mark_met = met(&Tip::start(segment));
         let report = &mut self.state.report;
         let visit = &mut self.visit;
@@ -387,7 +451,7 @@ impl Opening<'_, '_> {
             segment,
             &mut Walk {
                 limit,
-                verify_chain_from: if is_listed { u32::MAX } else { verify_chain_from },
+                verify_chain_from,
                 visit: &mut |_, offset, frame, tip| {
                     mark_met |= met(tip);
                     report.appends += 1;
@@ -412,4 +476,21 @@ impl Opening<'_, '_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Behind the last frame of a listed segment.
+fn behind(sealed: &SealedSegment) -> Tip {
+    Tip {
+        offset: sealed.length.saturating_sub(u32::try_from(SEAL).expect("72")),
+        position: sealed.last_position,
+        recorded_at: sealed.last_recorded_at,
+        chain: sealed.chain,
+        frames: sealed.frames,
+        events: sealed.events,
+    }
+}
+
+/// Whether MARK speaks of this place in its segment.
+fn is_at(mark: &Mark, tip: &Tip) -> bool {
+    (mark.durable_end, mark.position, mark.chain) == (tip.offset, tip.position, tip.chain)
 }

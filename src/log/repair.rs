@@ -6,7 +6,7 @@
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame;
-use crate::format::manifest::{IndexSizes, SealedSegment};
+use crate::format::manifest::{Remarks, SealedSegment};
 use crate::format::mark::Mark;
 use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader};
 
@@ -145,6 +145,6 @@ pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SealedSegment {
         recorded_before: header.recorded_before,
         last_recorded_at: seal.last_recorded_at,
         chain: seal.chain,
-        index: IndexSizes::NONE,
+        remarks: Remarks::NONE,
     }
 }

@@ -55,6 +55,11 @@ impl SegmentFile {
             std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, "the segment is missing"),
             _ => Error::io("cannot open", &path, error),
         })?;
+        SegmentFile::around(file, path)
+    }
+
+    /// Reads and checks the header of a file.
+    pub(crate) fn around(file: Box<dyn DiskFile>, path: String) -> Result<SegmentFile, Error> {
         let header =
             SegmentFile::read_header(file.as_ref(), &path)?.map_err(|damage| damaged(&path, 0, &damage))?;
         Ok(SegmentFile { header, path, file })

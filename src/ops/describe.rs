@@ -5,19 +5,24 @@
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::format::segment::DIRECTORY;
 use crate::log::survey::list;
 use crate::options::Options;
 use crate::report::{Description, Part};
 
 /// Every name annals gives, whether it is a directory, and what it is for.
-const PARTS: [(&str, bool, &str); 6] = [
+const PARTS: [(&str, bool, &str); 7] = [
     ("LOCK", false, "locked by the one writer; holds its process id, for people; never deleted"),
     ("MANIFEST", false, "the segments that are sealed; replaced as a whole when one more is"),
     ("MARK", false, "how far the log is proven durable; written after each sync"),
     ("segments", true, "the events, the only truth; keep every file"),
+    (INDEXES, true, "indexes of the segments; may be deleted, costs only time"),
     ("quarantine", true, "what was cut from torn tails, to look at; may be deleted"),
     ("cache", true, "states folded from events; may be deleted, costs only time"),
 ];
+
+/// They stand among the segments.
+const INDEXES: &str = "segments/*.idx";
 
 pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     let snapshot = engine.snapshot()?;
@@ -44,7 +49,12 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
 
 fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> Result<Option<Part>, Error> {
     let paths = match is_directory {
-        true => list(disk, name)?.into_iter().map(|file| format!("{name}/{file}")).collect(),
+        true => {
+            let directory = name.split('/').next().unwrap_or(name);
+            let mut files = list(disk, directory)?;
+            files.retain(|file| (name == INDEXES) == (directory == DIRECTORY && file.contains(".idx")));
+            files.into_iter().map(|file| format!("{directory}/{file}")).collect()
+        }
         false => vec![name.to_owned()],
     };
     let mut part = Part { name: name.to_owned(), files: 0, bytes: 0, why };
@@ -82,5 +92,7 @@ fn options(options: &Options) -> Vec<(&'static str, String)> {
         ("recent_bytes_max", options.recent_bytes_max.to_string()),
         ("cache_memory_bytes", options.cache_memory_bytes.to_string()),
         ("cache_disk_bytes", options.cache_disk_bytes.to_string()),
+        ("index_memory_bytes", options.index_memory_bytes.to_string()),
+        ("segment_memory_bytes", options.segment_memory_bytes.to_string()),
     ]
 }

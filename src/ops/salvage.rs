@@ -12,7 +12,6 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::format::frame::Frame;
 use crate::format::record::records;
-use crate::index::Index;
 use crate::load::Readable;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
@@ -29,7 +28,7 @@ pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
     let mut kept = Kept::default();
     let verified =
         verify_files(disk, &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip))?;
-    let store_id = kept.segments.first().ok_or_else(Error::no_store)?.file.header.store_id;
+    let store_id = kept.segments.first().ok_or_else(Error::no_store)?.file()?.header.store_id;
     let report = OpenReport {
         segments: kept.segments.len(),
         appends: kept.appends,
@@ -40,7 +39,8 @@ pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
     };
     tracing::warn!(%report, "salvaged");
     let Kept { segments, versions, head, .. } = kept;
-    Ok(Readable { entities: versions.len(), segments, head, store_id, report, end: None })
+    let entities = u64::try_from(versions.len()).expect("a count fits 64 bits");
+    Ok(Readable { entities, segments, shelf: None, head, store_id, report, end: None })
 }
 
 /// What can be read so far.
@@ -67,10 +67,8 @@ impl Kept {
         if first <= self.head.position.get() || !self.learn_versions(frame) {
             return;
         }
-        let is_new = self.segments.last().is_none_or(|last| !Arc::ptr_eq(&last.file, segment));
-        if is_new {
-            let index = Index::new(Tip::start(segment).offset);
-            self.segments.push(Arc::new(Segment::new(segment.clone(), index)));
+        if self.segments.last().is_none_or(|last| !last.is_of(segment)) {
+            self.segments.push(Arc::new(Segment::live(segment.clone(), &Tip::start(segment))));
         }
         let last = self.segments.last().expect("pushed just before");
         if last.insert(std::iter::once((offset, *frame))).is_ok() {

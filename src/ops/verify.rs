@@ -33,14 +33,24 @@ use search::{Search, behind};
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) + 'a;
 
 /// Verifies the segments of an open store up to its head.
-pub(crate) fn verify_open(snapshot: &Snapshot) -> Result<VerifyReport, Error> {
+pub(crate) fn verify_open(disk: &dyn Disk, snapshot: &Snapshot) -> Result<VerifyReport, Error> {
     let visit: &mut Visit<'_> = &mut |_, _, _, _| {};
-    let mut verifier = Verifier::new(None, None, visit);
-    let last = snapshot.segments.len().saturating_sub(1);
-    for (index, segment) in snapshot.segments.iter().enumerate() {
+    let manifest = read_manifest(disk);
+    let known = known(&manifest);
+    let mut verifier = Verifier::new(known.as_ref(), None, visit);
+    verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
+    let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
+    while let Some(parts) = files.next() {
+        let Some(last) = parts.last() else { continue };
         // What the active segment holds beyond its published end is still being written.
-        let end = if index == last { End::At(segment.end()) } else { End::Seal };
-        verifier.segment(&segment.file, end)?;
+        let end = if files.peek().is_none() { End::At(last.end()) } else { End::Seal };
+        match last.file() {
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
+                verifier.found(&last.path(), 0, error);
+                verifier.before = Before::Unknown;
+            }
+            file => verifier.segment(file?, end)?,
+        }
     }
     Ok(verifier.report)
 }
@@ -49,9 +59,6 @@ pub(crate) fn verify_open(snapshot: &Snapshot) -> Result<VerifyReport, Error> {
 /// finds; what opening would repair, it passes over. `visit` sees what is whole.
 pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<VerifyReport, Error> {
     let (manifest, mark) = (read_manifest(disk), read_mark(disk));
-    let known = |read: &Result<Option<(Manifest, Hash)>, Error>| {
-        read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
-    };
     let (manifest_known, mark_known) = (known(&manifest), mark.as_ref().ok().cloned().flatten());
     let mut verifier = Verifier::new(manifest_known.as_ref(), mark_known.as_ref(), visit);
     verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
@@ -63,6 +70,10 @@ pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<Ver
     verifier.check_listed(&ids);
     verifier.check_mark();
     Ok(verifier.report)
+}
+
+fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
+    read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
 }
 
 struct Verifier<'a, 'v> {

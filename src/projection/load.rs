@@ -115,7 +115,7 @@ impl Store {
         }
         let snapshot = self.engine().snapshot()?;
         if let Some(known) = known
-            && is_current(&known, entity, &snapshot)
+            && is_current(&known, entity, &snapshot)?
         {
             memory.confirm(shape.of, entity, &known.folded.reached, snapshot.head.position);
             self.cache().count(Source::Memory);
@@ -163,7 +163,7 @@ impl Store {
         entity: &str,
         snapshot: &Snapshot,
     ) -> Option<Folded<Arc<P>>> {
-        let (version, _) = snapshot.stream_head(entity);
+        let (version, _) = snapshot.stream_head(entity).ok()?;
         let Folded { state, reached } = self.cache().saved(shape, entity, version)?;
         let event = event_at(snapshot, reached.position).ok().flatten()?;
         if event.entity() != entity || Reached::at(&event) != reached {
@@ -181,7 +181,7 @@ impl Store {
         snapshot: &Snapshot,
     ) -> Result<Folded<Arc<P>>, Error> {
         let mut folded = from.unwrap_or_default();
-        let (version, position) = snapshot.stream_head(entity);
+        let (version, position) = snapshot.stream_head(entity)?;
         let new = version.get().saturating_sub(folded.reached.version.get());
         if new == 0 {
             return Ok(folded);
@@ -206,11 +206,12 @@ impl Store {
 }
 
 /// Whether no event came since.
-fn is_current(known: &Known, entity: &str, snapshot: &Snapshot) -> bool {
-    known.seen >= snapshot.head.position
-        || snapshot
-            .stream_head_since(entity, known.seen)
-            .is_none_or(|(version, _)| version <= known.folded.reached.version)
+fn is_current(known: &Known, entity: &str, snapshot: &Snapshot) -> Result<bool, Error> {
+    if known.seen >= snapshot.head.position {
+        return Ok(true);
+    }
+    let newest = snapshot.stream_head_since(entity, known.seen)?;
+    Ok(newest.is_none_or(|(version, _)| version <= known.folded.reached.version))
 }
 
 /// What a projection is to the cache.

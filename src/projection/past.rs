@@ -161,10 +161,10 @@ impl Store {
 
     /// The version an entity's stream had.
     fn version_at(&self, snapshot: &Snapshot, entity: &str, at: At) -> Result<Version, Error> {
-        let at_position = |position| snapshot.stream_head_at(entity, position).0;
+        let at_position = |position| Ok(snapshot.stream_head_at(entity, position)?.0);
         match at {
             At::Version(version) => {
-                let (newest, _) = snapshot.stream_head(entity);
+                let (newest, _) = snapshot.stream_head(entity)?;
                 let missing = || {
                     Error::invalid(format!(
                         "{entity} is at version {newest}, and has no version {version} yet"
@@ -176,14 +176,14 @@ impl Store {
                 let head = snapshot.head.position;
                 let missing =
                     || Error::invalid(format!("the store is at position {head}, not at {position} yet"));
-                if position <= head { Ok(at_position(position)) } else { Err(missing()) }
+                if position <= head { at_position(position) } else { Err(missing()) }
             }
             At::Time(time) => {
                 let last = self.stream(entity).between(..=time).backwards().limit(1).next();
                 last.map_or(Ok(Version::EMPTY), |event| Ok(event?.version()))
             }
             At::Event(id) => match self.get(id)? {
-                Some(event) => Ok(at_position(event.position().min(snapshot.head.position))),
+                Some(event) => at_position(event.position().min(snapshot.head.position)),
                 None => Err(Error::invalid(format!("there is no event {id}"))),
             },
         }

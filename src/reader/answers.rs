@@ -5,13 +5,14 @@
 //! Row: reader.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::error::Error;
 use crate::index::Way;
 use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::version::Position;
-use crate::view::{Own, Snapshot};
+use crate::view::{Own, Segment, Snapshot};
 
 use super::event_at;
 
@@ -24,7 +25,7 @@ pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) ->
             continue;
         }
         let Some(segment) = snapshot.segment_of(position) else { continue };
-        let is_known = segment.correlates(id, position);
+        let is_known = segment.correlates(id, position)?;
         if !is_known
             && event_at(snapshot, position)?.is_some_and(|event| event.matches(&Query::correlation(id)))
         {
@@ -50,7 +51,7 @@ pub(crate) fn count_in(
     let own = own(snapshot, query, &positions)?;
     let counts =
         snapshot.segments.iter().map(|segment| segment.count(query, &own, &segment.clip(&positions)));
-    Ok(counts.sum())
+    counts.sum()
 }
 
 /// The first event that matches after one position and up to another.
@@ -62,10 +63,10 @@ pub(crate) fn first_in(
 ) -> Result<Option<Position>, Error> {
     let positions = positions_in(snapshot, after, up_to);
     let own = own(snapshot, query, &positions)?;
-    Ok(snapshot.segments.iter().find_map(|segment| {
-        let found = segment.matching(query, &own, &segment.clip(&positions), Way::Forward, 1);
-        Some(segment.position(found.first()?.ordinal).into())
-    }))
+    let first = |segment: &Arc<Segment>| {
+        segment.first_matching(query, &own, &segment.clip(&positions), Way::Forward).transpose()
+    };
+    snapshot.segments.iter().find_map(first).transpose()
 }
 
 /// The positions after one and up to another that are published.
@@ -79,8 +80,12 @@ fn positions_in(snapshot: &Snapshot, after: Position, up_to: Position) -> Range<
 pub(crate) fn exists(snapshot: &Snapshot, query: &Query) -> Result<bool, Error> {
     let positions = snapshot.positions();
     let own = own(snapshot, query, &positions)?;
-    let mut segments = snapshot.segments.iter().rev();
-    Ok(segments.any(|segment| segment.exists(query, &own, &segment.clip(&positions))))
+    for segment in snapshot.segments.iter().rev() {
+        if segment.exists(query, &own, &segment.clip(&positions))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The newest published event that matches.
@@ -95,8 +100,8 @@ pub(crate) fn last(snapshot: &Snapshot, query: &Query) -> Result<Option<Recorded
 fn newest(snapshot: &Snapshot, query: &Query) -> Result<Option<Position>, Error> {
     let positions = snapshot.positions();
     let own = own(snapshot, query, &positions)?;
-    Ok(snapshot.segments.iter().rev().find_map(|segment| {
-        let found = segment.matching(query, &own, &segment.clip(&positions), Way::Backward, 1);
-        Some(segment.position(found.first()?.ordinal).into())
-    }))
+    let last = |segment: &Arc<Segment>| {
+        segment.first_matching(query, &own, &segment.clip(&positions), Way::Backward).transpose()
+    };
+    snapshot.segments.iter().rev().find_map(last).transpose()
 }

@@ -42,7 +42,8 @@ impl CheckedFrame {
         if self.offset != offset {
             self.check(segment, block, offset)?;
         }
-        let damaged = |damage: Damage| segment.file.damaged(offset.into(), &damage);
+        let file = segment.file()?;
+        let damaged = |damage: Damage| file.damaged(offset.into(), &damage);
         let index = place
             .ordinal
             .checked_sub(self.position_offset)
@@ -59,13 +60,14 @@ impl CheckedFrame {
 
     fn check(&mut self, segment: &Segment, block: &Block, offset: u32) -> Result<(), Error> {
         self.forget();
-        let frame = block.frame(&segment.file, offset)?;
+        let file = segment.file()?;
+        let frame = block.frame(file, offset)?;
         let header = &frame.header;
         let start = block.at(offset) + header.header_bytes();
         (self.events, self.position_offset) = (header.events(), header.position_offset());
         self.body = start..start + frame.body.len();
         record::lay_out(frame.body, self.events, &mut self.starts)
-            .map_err(|damage| segment.file.damaged(offset.into(), &damage))?;
+            .map_err(|damage| file.damaged(offset.into(), &damage))?;
         self.offset = offset;
         Ok(())
     }

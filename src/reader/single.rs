@@ -33,9 +33,7 @@ impl AtHand {
             return Ok(None);
         }
         let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
-        let Some(place) = segment.ordinal(position.get()).and_then(|ordinal| segment.place(ordinal)) else {
-            return Ok(None);
-        };
+        let Some(place) = segment.place_at(position)? else { return Ok(None) };
         self.event_of(snapshot, segment, &place).map(Some)
     }
 
@@ -50,7 +48,7 @@ impl AtHand {
         {
             return Ok(Some(event));
         }
-        match snapshot.foreign(id) {
+        match snapshot.foreign(id)? {
             Some(position) => self.event_at(snapshot, position),
             None => Ok(None),
         }

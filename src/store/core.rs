@@ -70,8 +70,9 @@ impl Store {
         // Beside a writer, or where nothing may be written, there is no file to be shared.
         let file_bytes = if engine.is_read_only() { 0 } else { options.cache_disk_bytes };
         let owner = Owner { store_id: engine.store_id, history: 0 };
-        let (disk, view) = (engine.disk.clone(), engine.view.clone());
-        let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view);
+        let (disk, view, housekeeper) =
+            (engine.disk.clone(), engine.view.clone(), engine.housekeeper.clone());
+        let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view, housekeeper);
         let core = Arc::new(Core { cache, engine, gates, turns: Turns::default(), running: Arc::default() });
         Store { _keeper: Some(Arc::new(Keeper(core.clone()))), core }
     }

@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::event::EventId;
 use crate::index::{Entry, Place, Wanted, Way};
 use crate::query::Query;
@@ -22,8 +23,9 @@ pub(crate) type Own = Vec<(EventId, Position)>;
 impl Segment {
     /// The ordinals of these positions, as far as its index knows them.
     pub(crate) fn clip(&self, positions: &Range<u64>) -> Range<u32> {
+        let known = self.ordinals();
         let clip = |position: u64| self.ordinal(position.max(self.first_position())).unwrap_or(u32::MAX);
-        clip(positions.start)..clip(positions.end).min(self.ordinals_end())
+        clip(positions.start)..clip(positions.end).min(known.end)
     }
 
     /// The places of at most `most` matching events in a window of ordinals, the first ones of their way.
@@ -34,30 +36,51 @@ impl Segment {
         window: &Range<u32>,
         way: Way,
         most: usize,
-    ) -> Vec<Place> {
-        let index = self.index.read();
-        let ordinals = index.matching(query, window, way, |id| self.own(own, id));
-        ordinals.filter_map(|ordinal| index.place(ordinal)).take(most).collect()
+    ) -> Result<Vec<Place>, Error> {
+        if window.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.ask(|index| index.matching(query, window, way, &|id| self.own(own, id), most))
+    }
+
+    /// The position of the first matching event in a window of ordinals, by its way.
+    pub(crate) fn first_matching(
+        &self,
+        query: &Query,
+        own: &Own,
+        window: &Range<u32>,
+        way: Way,
+    ) -> Result<Option<Position>, Error> {
+        let found = self.matching(query, own, window, way, 1)?;
+        Ok(found.first().map(|place| self.position(place.ordinal).into()))
     }
 
     /// How many events in a window of ordinals match.
-    pub(crate) fn count(&self, query: &Query, own: &Own, window: &Range<u32>) -> u64 {
-        self.index.read().count(query, window, |id| self.own(own, id))
+    pub(crate) fn count(&self, query: &Query, own: &Own, window: &Range<u32>) -> Result<u64, Error> {
+        self.ask(|index| index.count(query, window, &|id| self.own(own, id)))
     }
 
     /// Whether any event in a window of ordinals matches.
-    pub(crate) fn exists(&self, query: &Query, own: &Own, window: &Range<u32>) -> bool {
-        self.index.read().exists(query, window, |id| self.own(own, id))
+    pub(crate) fn exists(&self, query: &Query, own: &Own, window: &Range<u32>) -> Result<bool, Error> {
+        self.ask(|index| index.exists(query, window, &|id| self.own(own, id)))
     }
 
     /// Whether the index itself knows that an event belongs to a correlation.
-    pub(crate) fn correlates(&self, id: EventId, position: Position) -> bool {
-        self.ordinal(position.get()).is_some_and(|ordinal| self.index.read().correlates(id, ordinal))
+    pub(crate) fn correlates(&self, id: EventId, position: Position) -> Result<bool, Error> {
+        match self.ordinal(position.get()) {
+            Some(ordinal) => self.ask(|index| index.correlates(id, ordinal)),
+            None => Ok(false),
+        }
     }
 
     /// At most `most` names that have events in a window of ordinals, in order.
-    pub(crate) fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
-        self.index.read().listed(wanted, window, most)
+    pub(crate) fn listed(
+        &self,
+        wanted: &Wanted,
+        window: &Range<u32>,
+        most: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        self.ask(|index| index.listed(wanted, window, most))
     }
 
     fn own(&self, own: &Own, id: EventId) -> Option<u32> {
@@ -69,32 +92,36 @@ impl Segment {
 /// What caused what, as far as the indexes know it.
 impl Snapshot {
     /// The positions of the events that name this id as their cause.
-    pub(crate) fn effects_of(&self, id: EventId) -> Vec<Position> {
+    pub(crate) fn effects_of(&self, id: EventId) -> Result<Vec<Position>, Error> {
         let mut effects = Vec::new();
         for segment in self.segments.iter() {
-            let index = segment.index.read();
-            let positions = index.effects(id).iter().map(|ordinal| segment.position(*ordinal));
+            let found = segment.ask(|index| index.effects(id))?;
+            let positions = found.into_iter().map(|ordinal| segment.position(ordinal));
             let published = positions.take_while(|position| *position <= self.head.position.get());
             effects.extend(published.map(Position::from));
         }
-        effects
+        Ok(effects)
     }
 
     /// The position of the next event of a stream, if its cause is the one before.
-    pub(crate) fn follower_of(&self, entity: &str, position: Position) -> Option<Position> {
-        let next = first_match(&self.segments, &Query::entity(entity), position, self.head.position)?;
-        let segment = self.segment_of(next)?;
-        let is_follower = segment.index.read().is_follower(segment.ordinal(next.get())?);
-        is_follower.then_some(next)
+    pub(crate) fn follower_of(&self, entity: &str, position: Position) -> Result<Option<Position>, Error> {
+        let query = Query::entity(entity);
+        let Some(next) = first_match(&self.segments, &query, position, self.head.position)? else {
+            return Ok(None);
+        };
+        let found = self.segment_of(next).and_then(|segment| Some((segment, segment.ordinal(next.get())?)));
+        let Some((segment, ordinal)) = found else { return Ok(None) };
+        Ok(segment.ask(|index| index.is_follower(ordinal))?.then_some(next))
     }
 
     /// The position of the first event that brought this id along.
-    pub(crate) fn foreign(&self, id: EventId) -> Option<Position> {
-        let found = self.segments.iter().find_map(|segment| {
-            let place = segment.foreign(id)?;
-            Some(segment.position(place.ordinal))
-        });
-        found.map(Position::from).filter(|position| *position <= self.head.position)
+    pub(crate) fn foreign(&self, id: EventId) -> Result<Option<Position>, Error> {
+        for segment in self.segments.iter() {
+            if let Some(position) = segment.foreign(id)? {
+                return Ok(Some(position).filter(|position| *position <= self.head.position));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -107,17 +134,26 @@ impl Snapshot {
 
 /// The position of the first event after `after`, up to `up_to`, that a query without a correlation
 /// matches; reads no event.
+///
+/// # Errors
+///
+/// If there is no index on the disk, and the segment cannot be read.
 pub(crate) fn first_match(
     segments: &[Arc<Segment>],
     query: &Query,
     after: Position,
     up_to: Position,
-) -> Option<Position> {
+) -> Result<Option<Position>, Error> {
     let positions = after.get().saturating_add(1)..up_to.get().saturating_add(1);
     let first = segments.partition_point(|segment| segment.first_position() <= positions.start);
-    segments[first.saturating_sub(1)..].iter().find_map(|segment| {
+    for segment in &segments[first.saturating_sub(1)..] {
+        if segment.first_position() >= positions.end {
+            break;
+        }
         let window = segment.clip(&positions);
-        let found = segment.matching(query, &Own::new(), &window, Way::Forward, 1);
-        Some(segment.position(found.first()?.ordinal).into())
-    })
+        if let Some(found) = segment.first_matching(query, &Own::new(), &window, Way::Forward)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }

@@ -10,7 +10,7 @@ import sys
 
 from decode import Damaged, blake3, check_preamble, checksum, integer
 
-HEADER, BLOCK = 176, 4096
+HEADER, BLOCK = 192, 4096
 SECTIONS = ("filter", "slots", "anchors", "terms", "jumps", "removed", "offsets", "lists")
 KINDS = ("entity", "scope", "kind", "tag", "correlation", "foreign", "cause", "follower", "key")
 SALTS = (0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947, 0x5C6BFB31)
@@ -19,7 +19,7 @@ SALTS = (0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B,
 class Index:
     def __init__(self, bytes_, file="index"):
         self.bytes, self.file = bytes_, file
-        self.expect(checksum(bytes_[:172]) == integer(bytes_, 172, 4), 172, "the header's checksum")
+        self.expect(checksum(bytes_[:188]) == integer(bytes_, 188, 4), 188, "the header's checksum")
         check_preamble(bytes_, b"ANNALIDX", file)
         self.store_id, self.end = bytes_[40:56], integer(bytes_, 68, 4)
         numbers = [integer(bytes_, at, 4) for at in range(112, 136, 4)]

@@ -327,8 +327,8 @@ impl<'a> Notes<'a> {
             self.int(8, "recorded-at before");
             self.int(8, "last recorded-at");
             self.take(32, "chain");
-            self.take(48, "sizes of the index's sections: no index");
-            self.take(8, "zero");
+            self.int(4, "streams that begin in it, plus one");
+            self.take(52, "zero");
         }
         self.part("digest");
         self.take(32, "BLAKE3 of all bytes before");
@@ -356,7 +356,9 @@ impl Notes<'_> {
         let names = ["filter", "slots", "anchors", "terms", "jumps", "removed", "offsets", "lists"];
         let bytes = names.map(|name| self.int(4, &format!("bytes of {name}")));
         self.take(4, "checksum of the table of checksums");
-        self.take(4, "checksum of 0..172");
+        self.int(4, "frames");
+        self.take(12, "zero");
+        self.take(4, "checksum of 0..188");
         for (name, bytes) in names.into_iter().zip(bytes) {
             let end = self.at + bytes;
             if bytes > 0 {

@@ -444,6 +444,7 @@ fn damage_ends_a_walk() {
         .collect();
     // The segment of the first event.
     let mut segments = disk.list("segments").unwrap();
+    segments.retain(|name| name.ends_with(".seg"));
     segments.sort();
     let file = disk.open(&format!("segments/{}", segments[0]), Access::Write).unwrap();
     file.write_at(&vec![0; usize::try_from(file.length().unwrap()).unwrap()], 0).unwrap();

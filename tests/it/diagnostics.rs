@@ -3,7 +3,7 @@
 use annals::disk::MemDisk;
 use annals::{Append, Durability, Position, Query, Raw, Store, WriterState};
 
-use crate::support::{FOREVER, fill, is_child};
+use crate::support::{FOREVER, eventually, fill, is_child};
 
 #[test]
 fn the_disk_gets_what_stats_says() {
@@ -61,19 +61,27 @@ fn a_store_says_where_everything_is_and_why() {
     let buffered = Durability::Buffered { flush_every: FOREVER };
     let store = Store::builder(&path).segment_bytes_max(2_000).durability(buffered).open().unwrap();
     fill(&store, "a", 30);
+    let count = |end: &str| {
+        let files = std::fs::read_dir(path.join("segments")).unwrap();
+        files.filter(|file| file.as_ref().unwrap().path().to_string_lossy().ends_with(end)).count()
+    };
+    eventually("the indexes are written", || count(".idx") + 1 == count(".seg") && count(".tmp") == 0);
     std::fs::write(path.join("notes.txt"), "somebody's").unwrap();
     let description = store.describe().unwrap();
     assert_eq!(description.place, path.display().to_string());
     assert_eq!((description.head.get(), description.writer), (30, WriterState::Here));
     let names: Vec<&str> = description.parts.iter().map(|part| part.name.as_str()).collect();
-    assert_eq!(names, ["LOCK", "MANIFEST", "MARK", "segments", "notes.txt"]);
+    assert_eq!(names, ["LOCK", "MANIFEST", "MARK", "segments", "segments/*.idx", "notes.txt"]);
     let segments = &description.parts[3];
     assert_eq!(segments.files, store.stats().segments);
     let on_disk: u64 = std::fs::read_dir(path.join("segments"))
         .unwrap()
         .map(|file| file.unwrap().metadata().unwrap().len())
         .sum();
-    assert_eq!(segments.bytes, on_disk);
+    assert_eq!(
+        (description.parts[4].files, segments.bytes + description.parts[4].bytes),
+        (count(".idx"), on_disk)
+    );
     let text = description.to_string();
     for part in
         ["the only truth", "not of annals", "segment_bytes_max = 2000", "Buffered", &description.store_id]

@@ -315,7 +315,7 @@ fn damage_ends_the_iterator_and_is_told_again() {
     let disk = SimDisk::new(1);
     let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0).open().unwrap();
     fill(&store, "e", 3);
-    let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.contains("segments/")).collect();
+    let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.ends_with(".seg")).collect();
     segments.sort();
     let path = segments.remove(1);
     let right = disk.contents(&path).unwrap();

@@ -150,19 +150,27 @@ fn the_second_decoder_judges_the_same() {
     let Some(decoded) = decode(&stores) else { return };
     let mut opens = 0;
     for ((name, store), decoded) in names.iter().zip(&stores).zip(decoded) {
-        let opened = Store::on(disk_of(store)).open_read_only().map(|store| dump(&store));
-        match (&opened, &decoded) {
-            (Ok(one), Some(other)) => assert_eq!(one, other, "{name}"),
-            (Err(error), None) => assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}"),
-            _ => panic!("{name}: annals says {opened:?}, the decoder {decoded:?}"),
-        }
-        opens += u32::from(opened.is_ok());
+        let opened = judged(name, &disk_of(store));
+        assert_eq!(opened, decoded, "{name}: annals, and the decoder");
+        opens += u32::from(opened.is_some());
     }
     println!(
         "the second decoder agreed with annals on {} changed stores, {opens} of them fit to read",
         stores.len()
     );
     assert!(opens > 10);
+}
+
+/// What the store has, unless it is damaged. Opening does not look into sealed segments; reading and verifying do.
+fn judged(name: &str, disk: &SimDisk) -> Option<String> {
+    let read = Store::on(disk.clone()).open_read_only().and_then(|store| {
+        let events = store.read(Query::all()).collect::<Result<Vec<_>, _>>()?;
+        Ok(store.verify()?.is_clean().then(|| lines(&events)))
+    });
+    read.unwrap_or_else(|error| {
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}");
+        None
+    })
 }
 
 /// It finds in the index file of the first segment what the segment's events say.
@@ -303,9 +311,13 @@ fn write_story(disk: &SimDisk) {
 
 /// The events of a store, a line each, as tests/decoder/decode.py prints them with `--events`.
 fn dump(store: &Store) -> String {
+    lines(&store.read(Query::all()).map(Result::unwrap).collect::<Vec<_>>())
+}
+
+fn lines(events: &[RecordedEvent]) -> String {
     let mut text = String::new();
-    for event in store.read(Query::all()) {
-        writeln!(text, "{}", line(&event.unwrap())).unwrap();
+    for event in events {
+        writeln!(text, "{}", line(event)).unwrap();
     }
     text
 }
@@ -412,8 +424,10 @@ fn spec() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("SPEC.md")
 }
 
+/// All files but those that are made again whenever they are needed; the index file has a golden one of its own.
 fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
-    disk.paths().into_iter().map(|path| (path.clone(), disk.contents(&path).unwrap())).collect()
+    let paths = disk.paths().into_iter().filter(|path| !path.ends_with(".idx"));
+    paths.map(|path| (path.clone(), disk.contents(&path).unwrap())).collect()
 }
 
 fn disk_of(files: &BTreeMap<String, Vec<u8>>) -> SimDisk {

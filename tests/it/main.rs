@@ -41,6 +41,7 @@ mod read_along; // a store opened to read goes along with its writer
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod salvage; // what is left of a damaged store
+mod scale; // what does not grow with the log, and index files in every state
 mod state; // loading states: the same as folding from the first event
 mod state_disk; // states in cache/: found again, never believed; flips, crashes, budgets
 mod state_past; // states as they were, differences, checking by replay

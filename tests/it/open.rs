@@ -80,7 +80,7 @@ fn the_report_says_what_was_found() {
     let report = store.open_report();
     assert_eq!((report.created, report.clean, report.mark_found), (false, true, true));
     assert_eq!((report.segments, report.appends, report.events), (segments, 6, 7));
-    assert!(report.bytes_read > 7 * 50);
+    assert!((1..2 * 400).contains(&report.bytes_read), "only the last segment: {}", report.bytes_read);
     assert_eq!((&report.cut, report.removed.len(), report.unknown.len()), (&None, 0, 0));
     assert!(report.steps.iter().any(|(step, _)| *step == "scan"));
     assert!(report.to_string().starts_with("closed cleanly: 7 events in 6 appends"), "{report}");
@@ -361,7 +361,9 @@ fn loosened_files_are_tightened() {
     set_mode(&directory.path().join("segments"), 0o755);
     drop(Store::open_read_only(directory.path()).unwrap());
     assert!(files.iter().all(|file| mode(file) == 0o666), "opening to read changes nothing");
-    drop(Store::open(directory.path()).unwrap());
+    let store = Store::open(directory.path()).unwrap();
+    assert!(store.read(Query::all()).all(|event| event.is_ok()));
+    drop(store);
     for file in &files {
         assert_eq!(mode(file), 0o600, "{file:?}");
     }

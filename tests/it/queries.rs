@@ -163,7 +163,7 @@ fn answers_read_no_event() {
         store.append(format!("order:{}", number % 10), &Raw("k.a", &number)).unwrap();
     }
     // From here on no event can be read.
-    for name in disk.list("segments").unwrap() {
+    for name in disk.list("segments").unwrap().iter().filter(|name| name.ends_with(".seg")) {
         let file = disk.open(&format!("segments/{name}"), Access::Write).unwrap();
         let zeros = vec![0; usize::try_from(file.length().unwrap()).unwrap()];
         file.write_at(&zeros, 0).unwrap();

@@ -147,7 +147,7 @@ fn torn() -> SimDisk {
     let (disk, _store) = written(5);
     let trace = disk.trace();
     let disk = trace.image(trace.len(), CrashMode::Keep);
-    let path = disk.paths().into_iter().rfind(|path| path.starts_with("segments/")).unwrap();
+    let path = disk.paths().into_iter().rfind(|path| path.ends_with(".seg")).unwrap();
     let mut bytes = disk.contents(&path).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(8);
     bytes[end..end + 100].fill(0xAB);

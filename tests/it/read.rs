@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 use annals::disk::{Fault, MemDisk, SimDisk};
 use annals::{Append, Durability, ErrorKind, EventId, Position, Query, Raw, Read, RecordedEvent, Store};
 
-use crate::support::{Bytes, FOREVER, NOTHING, Random, all, at, fill, kind_of, positions, within};
+use crate::support::{
+    Bytes, FOREVER, NOTHING, Random, all, at, eventually, fill, kind_of, positions, within,
+};
 
 const ENTITIES: [&str; 6] = ["user:1", "user:10", "user:100", "user", "order:1", "order:2"];
 const SCOPES: [&str; 3] = ["default", "acme", "acme2"];
@@ -463,6 +465,10 @@ fn errors_are_items_and_end_the_read() {
     let disk = SimDisk::new(1);
     let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0).open().unwrap();
     fill(&store, "e", 3);
+    // What is written behind the store's back must not meet the faults meant for reads.
+    eventually("the indexes are written", || {
+        disk.paths().iter().filter(|path| path.ends_with(".idx")).count() == 2
+    });
     let mut read = store.read(Query::all());
     assert!(read.next().unwrap().is_ok());
     disk.fail(0, Fault::Error(std::io::ErrorKind::Other));

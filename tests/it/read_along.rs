@@ -196,7 +196,7 @@ fn damage_in_what_comes_is_told_with_its_place() {
     fill(&store, "a", 3);
     let reader = reader(disk.clone());
     assert_eq!(positions(reader.read(Query::all())).len(), 3);
-    let path = disk.paths().into_iter().find(|path| path.starts_with("segments/")).unwrap();
+    let path = disk.paths().into_iter().find(|path| path.ends_with(".seg")).unwrap();
     let before = disk.contents(&path).unwrap();
     fill(&store, "a", 1);
     let mut bytes = disk.contents(&path).unwrap();

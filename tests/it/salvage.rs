@@ -23,7 +23,7 @@ fn frames(segment: &[u8]) -> Vec<Range<usize>> {
 
 /// What may be missing when this byte of this file is damaged.
 fn within(state: &State, path: &str, at: usize) -> Range<usize> {
-    if !path.starts_with("segments/") {
+    if !path.ends_with(".seg") {
         return 0..0;
     }
     let segment = state.bytes(path);
@@ -107,12 +107,10 @@ fn files_gone_cost_what_they_held() {
         let disk = state.image();
         disk.set_contents(path, None);
         let missing = check(&state, &disk, false, &|| format!("without {path}"));
-        let held = if path.starts_with("segments/") { within(&state, path, 0) } else { 0..0 };
+        let held = if path.ends_with(".seg") { within(&state, path, 0) } else { 0..0 };
         assert_eq!(missing, held.collect(), "without {path}");
         // Doubled under the name of another: read once.
-        for other in
-            state.segments().into_iter().filter(|other| *other != path && path.starts_with("segments/"))
-        {
+        for other in state.segments().into_iter().filter(|other| *other != path && path.ends_with(".seg")) {
             let disk = state.image();
             disk.set_contents(other, Some(bytes.clone()));
             let missing = check(&state, &disk, false, &|| format!("{path} as {other}"));

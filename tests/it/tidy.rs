@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 53] = [
+const LAYERS: [&str; 55] = [
     // words
     "version",
     "id",
@@ -35,7 +35,10 @@ const LAYERS: [&str; 53] = [
     // what is known of them
     "index",
     "commit",
+    "housekeeper",
+    "shelf",
     "view",
+    "indexing",
     "load",
     // writing
     "append",
@@ -56,7 +59,6 @@ const LAYERS: [&str; 53] = [
     "follower",
     "engine",
     "ops",
-    "housekeeper",
     "cache",
     "turns",
     "running",

@@ -4,7 +4,6 @@
 
 use std::ops::Range;
 
-use crate::event::EventId;
 use crate::format::{part, put, sum, u16_at, u32_at, u64_at};
 
 use super::term::TermKind;
@@ -35,30 +34,6 @@ impl TermHash {
 
     pub(crate) fn entity(store_id: &[u8; 16], name: &str) -> TermHash {
         TermHash::of(store_id, TermKind::Entity, name.as_bytes())
-    }
-
-    pub(crate) fn scope(store_id: &[u8; 16], name: &str) -> TermHash {
-        TermHash::of(store_id, TermKind::Scope, name.as_bytes())
-    }
-
-    pub(crate) fn kind(store_id: &[u8; 16], name: &str) -> TermHash {
-        TermHash::of(store_id, TermKind::Kind, name.as_bytes())
-    }
-
-    pub(crate) fn tag(store_id: &[u8; 16], name: &str) -> TermHash {
-        TermHash::of(store_id, TermKind::Tag, name.as_bytes())
-    }
-
-    pub(crate) fn correlation(store_id: &[u8; 16], id: EventId) -> TermHash {
-        TermHash::of(store_id, TermKind::Correlation, id.as_bytes())
-    }
-
-    pub(crate) fn foreign_id(store_id: &[u8; 16], id: EventId) -> TermHash {
-        TermHash::of(store_id, TermKind::ForeignId, id.as_bytes())
-    }
-
-    pub(crate) fn cause(store_id: &[u8; 16], id: EventId) -> TermHash {
-        TermHash::of(store_id, TermKind::Cause, id.as_bytes())
     }
 
     pub(crate) fn key(store_id: &[u8; 16], key: &[u8; 16]) -> TermHash {

@@ -57,10 +57,6 @@ impl Answers for Sealed {
         self.header.ordinals.clone()
     }
 
-    fn end(&self) -> u32 {
-        self.header.bound.end
-    }
-
     fn born(&self) -> u32 {
         self.header.born
     }

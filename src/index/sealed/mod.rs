@@ -151,9 +151,9 @@ impl Sealed {
         matches!(self.source, Source::Whole(_))
     }
 
-    /// What it belongs to.
-    pub(crate) fn bound(&self) -> &Bound {
-        &self.header.bound
+    /// How many frames its events stand in.
+    pub(crate) fn frames(&self) -> u32 {
+        self.header.frames
     }
 
     /// How many bytes of memory it holds.

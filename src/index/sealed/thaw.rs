@@ -33,6 +33,7 @@ impl Reading<'_> {
         let Layout { offsets, removed, .. } = &self.sealed.layout;
         let mut index = Index::new(header.bound.end);
         index.born = header.born;
+        index.frames = header.frames;
         for slot in 0..wide(header.events) {
             index.ordinals.push(self.sealed.ordinals.at(slot));
         }

@@ -151,7 +151,7 @@ fn an_index_of_another_bound_or_version_is_not_taken() {
     let id = right.segment;
     let others = [
         Bound { store_id: [2; 16], ..right.clone() },
-        Bound { segment: SegmentId { generation: 1, ..id }, ..right.clone() },
+        Bound { segment: SegmentId { generation: 2, ..id }, ..right.clone() },
         Bound { segment: SegmentId { first_position: 1, ..id }, ..right.clone() },
         Bound { end: right.end + 8, ..right.clone() },
         Bound { last_position: right.last_position + 1, ..right.clone() },
@@ -179,8 +179,8 @@ fn an_index_of_another_bound_or_version_is_not_taken() {
 
 /// Makes every checksum right.
 fn reseal(bytes: &mut [u8]) {
-    let header = checksum(&[&bytes[..172]]).to_le_bytes();
-    put(bytes, 172, &header);
+    let header = checksum(&[&bytes[..188]]).to_le_bytes();
+    put(bytes, 188, &header);
     let Ok(header) = Header::read(bytes) else { return };
     let table = header.layout().table;
     if table.end != bytes.len() {
@@ -192,8 +192,8 @@ fn reseal(bytes: &mut [u8]) {
     }
     let sum = checksum(&[&bytes[table]]).to_le_bytes();
     put(bytes, 168, &sum);
-    let sum = checksum(&[&bytes[..172]]).to_le_bytes();
-    put(bytes, 172, &sum);
+    let sum = checksum(&[&bytes[..188]]).to_le_bytes();
+    put(bytes, 188, &sum);
 }
 
 /// What no index can say, under right checksums: each is refused by whoever would rely on it.

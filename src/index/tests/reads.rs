@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::format::index::TermKind;
 
 /// Counts reads, and refuses them from one on.
 struct Counted {
@@ -147,7 +148,7 @@ fn the_filter_knows_all_that_is_there_and_little_else() {
         assert!(file.may_have(TermHash::entity(&store, &there)));
         wrong += u32::from(file.may_have(TermHash::entity(&store, &absent)));
         // The same name as something else is another term, and in another store it has another hash.
-        assert_ne!(TermHash::entity(&store, &there), TermHash::tag(&store, &there));
+        assert_ne!(TermHash::entity(&store, &there), TermHash::of(&store, TermKind::Tag, there.as_bytes()));
         assert_ne!(TermHash::entity(&store, &there), TermHash::entity(&[2; 16], &there));
     }
     println!("{wrong} of 20000 absent names pass the filter");

@@ -7,7 +7,7 @@ use super::*;
 use crate::disk::MemDisk;
 use crate::format::frame::{self, Frame, NewHeader};
 use crate::format::segment::{Attestation, Seal, SegmentHeader, SegmentId};
-use crate::{Append, Query, RecordedEvent};
+use crate::{Append, RecordedEvent};
 
 const ENTITIES: [&str; 3] = ["a", "b", "c"];
 
@@ -185,17 +185,14 @@ fn versions_behind_removed_frames_grow_and_fit_their_positions() {
         (3, u64::MAX, false),
     ] {
         let (disk, _) = first_versions(frame, version);
-        let before = contents(&disk);
-        match open_rewritten(&disk) {
-            Ok(store) => {
-                assert!(is_right, "frame {frame} version {version}");
-                store.append(ENTITIES[0], &Raw("noted", &())).unwrap();
-            }
+        let store = open_rewritten(&disk).unwrap();
+        // Opening does not look into what is listed; whoever reads it does.
+        match store.stream(ENTITIES[0]).collect::<Result<Vec<_>, _>>() {
+            Ok(_) => assert!(is_right, "frame {frame} version {version}"),
             Err(error) => {
                 assert!(!is_right, "frame {frame} version {version}: {error}");
                 assert_eq!(error.kind(), ErrorKind::Corrupt);
                 assert!(error.to_string().contains(".1.seg, offset "), "{error}");
-                assert!(contents(&disk) == before, "refused, but changed something");
             }
         }
     }

@@ -1,0 +1,119 @@
+//! Whole segments in memory, of those that are read often: checked once, then an event is a slice.
+//!
+//! A segment is loaded by the housekeeper, once so much was read of it piece by piece that loading it beforehand would
+//! have cost no more. Long runs of it do not count: they cost little as they are.
+//! Row: shelf.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::disk::DiskFile;
+use crate::error::Error;
+use crate::housekeeper::once;
+use crate::index::Bound;
+use crate::log::segment::{Block, SegmentFile};
+
+use super::Shelf;
+use super::build::walk;
+use super::kept::Place;
+
+/// A segment's place among those in memory.
+#[derive(Default)]
+pub(super) struct Resident {
+    place: Arc<Place<Block>>,
+    /// Read piece by piece since it was last loaded.
+    read: AtomicU64,
+}
+
+/// What is read in longer pieces is read in order.
+const PIECE: u32 = 16 << 10;
+/// Where there is room, this part of a segment is read before it is loaded; otherwise all of it.
+const EARLY: u64 = 4;
+
+impl Resident {
+    /// The whole segment, if it is in memory.
+    pub(super) fn block(&self, shelf: &Shelf) -> Option<Block> {
+        shelf.segments.look(&self.place, |block| Block::clone(block))
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.place.look(size).unwrap_or(0)
+    }
+
+    pub(super) fn clear(&self, shelf: &Shelf) {
+        shelf.segments.clear(&self.place);
+    }
+
+    /// Takes note of a read from the file, and has the segment loaded if there were enough.
+    pub(super) fn note(&self, run: &Range<u32>, shelf: &Arc<Shelf>, file: &Arc<SegmentFile>, bound: &Bound) {
+        let (piece, whole) = (run.end - run.start, u64::from(bound.end));
+        if piece > PIECE || !shelf.segments.could_hold(whole) {
+            return;
+        }
+        let read = self.read.fetch_add(piece.into(), Ordering::Relaxed) + u64::from(piece);
+        let enough = if shelf.segments.has_room(whole) { whole / EARLY } else { whole };
+        if read < enough || self.read.swap(0, Ordering::Relaxed) < enough {
+            return;
+        }
+        let (own, file, bound, place) = (shelf.clone(), file.clone(), bound.clone(), self.place.clone());
+        let load = move || match own.segments.get_or_make(&place, || loaded(&file, &bound)) {
+            Ok(_) => tracing::debug!(segment = file.path, "loaded"),
+            // Whoever reads what is damaged is told.
+            Err(error) => tracing::warn!(%error, "a segment was not loaded"),
+        };
+        shelf.housekeeper.run_in(std::time::Duration::ZERO, once(load));
+    }
+}
+
+fn size(block: &Block) -> u64 {
+    u64::try_from(block.bytes.len()).expect("a length fits 64 bits")
+}
+
+/// Reads a segment, and checks every frame of what was read.
+fn loaded(file: &SegmentFile, bound: &Bound) -> Result<(Block, u64), Error> {
+    let bytes = file.block(0..bound.end)?.bytes;
+    let held = SegmentFile {
+        header: file.header.clone(),
+        path: file.path.clone(),
+        file: Box::new(Held(bytes.clone())),
+    };
+    walk(&held, bound, &mut |_, _, _, _| Ok(()))?;
+    let block = Block::known(bytes, 0);
+    let bytes = size(&block);
+    Ok((block, bytes))
+}
+
+/// The bytes of a file that were read.
+struct Held(Arc<Vec<u8>>);
+
+impl DiskFile for Held {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
+        let bytes = &self.0[start..];
+        let read = buffer.len().min(bytes.len());
+        buffer[..read].copy_from_slice(&bytes[..read]);
+        Ok(read)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(u64::try_from(self.0.len()).expect("a length fits 64 bits"))
+    }
+
+    fn set_length(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn drop_cache(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! What becomes of those who wait when something fails: a write, a sync, or the thread itself.
+//!
+//! Row: writer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use crate::error::{Error, ErrorKind};
+use crate::load::{Writable, load_to_write};
+use crate::log::Failure;
+use crate::queue::poisoned;
+use crate::view::{End, Point};
+
+use super::waiting::Refusal;
+use super::{State, Writer};
+
+impl Writer {
+    /// After a panic nothing is known any more, so nothing is touched: whoever waits is answered, and
+    /// whoever still comes, until the store is closed. (A channel keeps what nobody takes out.)
+    pub(super) fn refuse_all(&mut self, error: Error) -> Error {
+        self.queue.condemn(error.clone());
+        self.view.end(End::Failed(error.clone()));
+        for waiting in std::mem::take(&mut self.state.waiting) {
+            waiting.refuse(Refusal::Poisoned, &error);
+        }
+        self.view.wake();
+        self.listeners.end();
+        for command in self.commands.iter() {
+            command.refuse(&poisoned(&error));
+        }
+        error
+    }
+
+    /// After a panic, if that is wanted: forgets everything, and begins again with what opening finds. What is
+    /// in the queue was not touched, and stays.
+    pub(super) fn restart(&mut self) -> Result<(), Error> {
+        tracing::error!("the writer thread panicked; it recovers the store and goes on");
+        for waiting in std::mem::take(&mut self.state.waiting) {
+            waiting.refuse(Refusal::Panicked, &panicked());
+        }
+        self.queue.freed(self.state.taken_bytes);
+        self.state = State::new();
+        let loaded =
+            catch_unwind(AssertUnwindSafe(|| load_to_write(&self.disk, &self.options, &self.housekeeper)));
+        let loaded = loaded.unwrap_or_else(|_| Err(panicked()))?;
+        let Writable { log, ledger, segments, shelf, entities, .. } = loaded;
+        self.segment = segments.last().cloned().expect("the log has a segment");
+        self.view.replace(segments, Point::from(log.written()));
+        (self.log, self.ledger, self.shelf, self.entities) = (log, ledger, shelf, entities);
+        self.counters.lock().entities = entities;
+        self.view.wake();
+        Ok(())
+    }
+
+    pub(super) fn refuse_if_failed(&mut self) -> Result<(), Error> {
+        if let Some(reason) = &self.state.poison {
+            return Err(poisoned(reason));
+        }
+        match &self.state.full_until {
+            Some((until, error)) if until.is_none_or(|until| self.state.began < until) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes note of a failure, and forgets what it undid.
+    pub(super) fn fail(&mut self, failure: Failure) -> (Refusal, Error) {
+        self.ledger.discard();
+        self.log.unstage();
+        match failure {
+            Failure::Refused(error) => {
+                if error.kind() == ErrorKind::NoSpace {
+                    let until = Instant::now().checked_add(self.options.space_probe_every);
+                    self.state.full_until = Some((until, error.clone()));
+                }
+                tracing::warn!(%error, "an append was refused");
+                (Refusal::Refused, error)
+            }
+            Failure::Poison(error) => {
+                tracing::error!(%error, "the store takes no more appends");
+                self.queue.condemn(error.clone());
+                self.view.end(End::Failed(error.clone()));
+                self.state.poison = Some(error.clone());
+                (Refusal::Poisoned, error)
+            }
+        }
+    }
+}
+
+pub(super) fn panicked() -> Error {
+    let text = "the writer thread panicked; this is a bug in annals, or in the disk it was given";
+    Error::new(ErrorKind::CommitUnknown, text)
+}
