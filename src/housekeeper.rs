@@ -35,6 +35,8 @@ enum State {
     Running {
         jobs: Sender<Due>,
         thread: JoinHandle<()>,
+        /// Where the thread runs: a process that was forked from that one has none.
+        process: u32,
     },
     Closed,
 }
@@ -62,12 +64,14 @@ impl Housekeeper {
         }
     }
 
-    /// Ends the thread, unless this is it.
+    /// Ends the thread, unless this is it, or it is one of another process.
     pub(crate) fn close(&self) {
         let before = std::mem::replace(&mut *self.0.lock(), State::Closed);
-        if let State::Running { jobs, thread } = before {
+        if let State::Running { jobs, thread, process } = before {
             drop(jobs);
-            if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            let is_here =
+                process == std::process::id() && thread.thread().id() != std::thread::current().id();
+            if is_here && thread.join().is_err() {
                 tracing::error!("the housekeeping thread panicked");
             }
         }
@@ -78,7 +82,7 @@ fn start() -> std::io::Result<State> {
     let (sender, jobs) = flume::unbounded();
     let thread = std::thread::Builder::new().name("annals-housekeeper".to_owned());
     let thread = thread.spawn(move || run(&jobs))?;
-    Ok(State::Running { jobs: sender, thread })
+    Ok(State::Running { jobs: sender, thread, process: std::process::id() })
 }
 
 fn run(jobs: &Receiver<Due>) {

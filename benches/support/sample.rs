@@ -76,6 +76,11 @@ impl Sample {
         Append::to(entity.as_str()).event(&Raw(KIND, order))
     }
 
+    /// The same to another entity.
+    pub fn append_to(&self, entity: &str, number: u64) -> Append {
+        Append::to(entity).event(&Raw(KIND, &self.of(number).1))
+    }
+
     /// The append of several events to one entity.
     pub fn append_many(&self, number: u64, events: u64) -> Append {
         let (entity, _) = self.of(number);

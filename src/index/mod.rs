@@ -229,9 +229,10 @@ impl Index {
             return false;
         }
         self.born += u32::from(version == 1);
+        let is_whole = id.generation == 0 && self.removed.is_empty();
         match self.entities.get_mut(entity) {
             Some(stream) if version <= stream.last_version() => return false,
-            Some(stream) if id.generation == 0 && version - 1 != stream.last_version() => return false,
+            Some(stream) if is_whole && version - 1 != stream.last_version() => return false,
             Some(stream) => stream.push(version, ordinal),
             None => {
                 let mut stream = Stream { versions: Numbers::default(), ordinals: Vec::new() };

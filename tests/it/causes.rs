@@ -435,7 +435,8 @@ fn nothing_comes_of_unknown_ids_and_closed_stores() {
 #[test]
 fn damage_ends_a_walk() {
     let disk = MemDisk::new();
-    let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0).open().unwrap();
+    let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0);
+    let store = store.segment_memory_bytes(0).open().unwrap();
     let ids: Vec<EventId> = (0..3)
         .map(|_| {
             let append = Append::to("e").event(&Raw("k", &())).correlation(some_id(1));

@@ -313,7 +313,8 @@ fn a_failing_disk_shows_nothing_that_is_taken_back() {
 #[test]
 fn damage_ends_the_iterator_and_is_told_again() {
     let disk = SimDisk::new(1);
-    let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0).open().unwrap();
+    let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0);
+    let store = store.segment_memory_bytes(0).open().unwrap();
     fill(&store, "e", 3);
     let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.ends_with(".seg")).collect();
     segments.sort();

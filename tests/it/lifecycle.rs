@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use annals::disk::{Disk, MemDisk};
-use annals::{Append, ErrorKind, OpenProgress, Query, Raw, RestartPolicy, Store};
+use annals::{Append, ErrorKind, OpenProgress, Position, Query, Raw, RestartPolicy, Store};
 
-use crate::support::{Behind, GatedDisk, all, fill, in_child, is_child, kind_of};
+use crate::support::{
+    Behind, FOREVER, GatedDisk, all, eventually, fill, in_child, is_child, kind_of, within,
+};
 
 const EVENT: Raw<'_, ()> = Raw("thing.done", &());
 
@@ -159,4 +161,34 @@ fn a_forked_child_is_told_so() {
     assert_eq!(fork::waitpid(child.child_pid().unwrap()).unwrap(), 0, "what the child was told");
     store.append("after", &EVENT).unwrap();
     store.close().unwrap();
+}
+
+// Found by reading: a store opened to read has a thread that loads segments; a forked child, which has not, waited for it
+// for ever when it closed its copy.
+#[cfg(unix)]
+#[test]
+fn a_forked_child_of_a_reader_ends() {
+    const TEST: &str = "lifecycle::a_forked_child_of_a_reader_ends";
+    if !is_child() {
+        in_child(TEST, "true");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::builder(directory.path()).segment_bytes_max(4_000).open().unwrap();
+    fill(&store, "before", 100);
+    store.close().unwrap();
+    let store = Store::open_read_only(directory.path()).unwrap();
+    eventually("a segment is in memory", || {
+        (1..100).for_each(|position| drop(store.at(Position::from(position)).unwrap().unwrap()));
+        store.stats().resident_bytes > 0
+    });
+    let child = fork::fork().unwrap();
+    if child.is_child() {
+        let readable = store.stream("before").count() == 100;
+        drop(store);
+        std::process::exit(if readable { 0 } else { 1 });
+    }
+    let pid = child.child_pid().unwrap();
+    assert_eq!(within(FOREVER, "the child", move || fork::waitpid(pid).unwrap()), 0);
+    assert_eq!(store.stream("before").count(), 100);
 }

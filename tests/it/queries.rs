@@ -158,7 +158,8 @@ fn check(store: &Store, query: &Query, right: &[u64], random: &mut Random, asked
 #[test]
 fn answers_read_no_event() {
     let disk = MemDisk::new();
-    let store = Store::on(disk.clone()).segment_bytes_max(2000).recent_bytes_max(0).open().unwrap();
+    let store = Store::on(disk.clone()).segment_bytes_max(2000).recent_bytes_max(0);
+    let store = store.segment_memory_bytes(0).open().unwrap();
     for number in 0..100_u64 {
         store.append(format!("order:{}", number % 10), &Raw("k.a", &number)).unwrap();
     }

@@ -463,7 +463,8 @@ fn an_empty_store_has_nothing_to_read() {
 #[test]
 fn errors_are_items_and_end_the_read() {
     let disk = SimDisk::new(1);
-    let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0).open().unwrap();
+    let store = Store::on(disk.clone()).segment_bytes_max(0).recent_bytes_max(0);
+    let store = store.segment_memory_bytes(0).open().unwrap();
     fill(&store, "e", 3);
     // What is written behind the store's back must not meet the faults meant for reads.
     eventually("the indexes are written", || {

@@ -154,6 +154,8 @@ impl Shape {
             .unsynced_bytes_max(self.unsynced_bytes_max)
             .group_commands_max(self.group_commands_max)
             .recent_bytes_max(self.recent_bytes_max)
+            // Both or none: what lies in memory hides damage on the disk.
+            .segment_memory_bytes(if self.recent_bytes_max == 0 { 0 } else { 256 << 20 })
             .durability(self.durability)
             .space_probe_every(Duration::ZERO)
             .clock(move || gate.read())
