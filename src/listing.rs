@@ -21,7 +21,7 @@ const NAMES_MAX: u64 = 1024;
 ///
 /// It sees the store as it was at its first item. Names that are kept for the store, which begin
 /// with `$`, are left out. It costs what it returns, in each segment; the first listing (or prefix
-/// query) of a segment also sorts its names, which then take memory twice.
+/// query) of the segment being written also sorts its names, which then take memory twice.
 ///
 /// ```
 /// use annals::{Raw, Store};

@@ -66,8 +66,8 @@ impl Builder {
         self
     }
 
-    /// How far back idempotency keys are recognised (default: 1,048,576 positions). A key costs
-    /// about 60 bytes of memory while it is.
+    /// How far back idempotency keys are recognised (default: 1,048,576 positions). A key that is new costs its
+    /// caller a look at the filter of each segment that far back, some 30 ns each, and 16 bytes in the log.
     pub fn key_window(mut self, window: KeyWindow) -> Builder {
         self.options.key_window = window;
         self
