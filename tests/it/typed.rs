@@ -666,7 +666,7 @@ fn no_payload_is_too_strange() {
         d: Err("x".to_owned()),
     });
     let store = Store::in_memory().unwrap();
-    for number in 0..4_000 {
+    for number in 0..12_000 {
         let bytes: Vec<u8> = match number % 3 {
             0 => (0..random.below(20)).map(|_| u8::try_from(random.below(256)).unwrap()).collect(),
             1 => whole[..random.index(whole.len())].to_vec(),
