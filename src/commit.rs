@@ -69,10 +69,8 @@ pub(crate) enum Decision {
 /// The heads and keys that the last two segments brought, and those of the group being decided.
 pub(crate) struct Ledger {
     recent: Recent,
-    /// Of the segment before.
+    /// Of the segment before: from its first position on every head and key is in one of the two.
     earlier: Recent,
-    /// From this position on every head and key is in one of the two.
-    since: Position,
     /// What staging replaced among the recent heads, oldest first, and how many of these there were before.
     replaced: Vec<(usize, Head)>,
     settled: usize,
@@ -105,8 +103,7 @@ impl Ledger {
     pub(crate) fn new(window: KeyWindow, since: Position) -> Ledger {
         Ledger {
             recent: Recent { since, ..Recent::default() },
-            earlier: Recent::default(),
-            since,
+            earlier: Recent { since, ..Recent::default() },
             replaced: Vec::new(),
             settled: 0,
             staged_keys: HashMap::new(),
@@ -123,7 +120,7 @@ impl Ledger {
 
     /// Whether somebody who has looked at everything up to a position needs to know no more than is known here.
     pub(crate) fn suffices(&self, up_to: Position) -> bool {
-        up_to.plus(1) >= self.since
+        up_to.plus(1) >= self.earlier.since
     }
 
     /// The log goes on in a new segment, at this position; nothing is staged. What the segment before the
@@ -131,7 +128,6 @@ impl Ledger {
     pub(crate) fn turn(&mut self, since: Position) {
         let next = Recent { since, ..Recent::default() };
         self.earlier = std::mem::replace(&mut self.recent, next);
-        self.since = self.earlier.since;
         self.settled = 0;
     }
 

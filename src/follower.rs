@@ -190,7 +190,7 @@ impl Follower {
                 Ending::Zeros => return Err(rolled_back(&file.path)),
             }
         };
-        if (tip.offset, tip.position, tip.chain) != (mark.durable_end, mark.position, mark.chain) {
+        if !tip.is_at(mark) {
             return Err(rolled_back(mark::NAME));
         }
         batch.publish(&tip);

@@ -44,8 +44,8 @@ pub(crate) const ANCHOR_STRIDE: usize = 1024;
 /// What an index file belongs to: the frames of a segment up to an offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
-    /// Of the store that asks: the hashes of its terms are keyed by it. A segment that was taken over from
-    /// another store has that one's id in its header, and still this one here.
+    /// Of the store that the log began in: the hashes of its terms are keyed by it, in all that was forked from
+    /// that store.
     pub(crate) store_id: [u8; 16],
     pub(crate) segment: SegmentId,
     /// Where the last frame ends.

@@ -193,14 +193,14 @@ impl Opening<'_, '_> {
     /// MARK speaks of a listed segment: of its end, or it is older than MANIFEST and the segment is walked.
     fn meet_mark_in(&mut self, sealed: &SealedSegment) -> Result<(), Error> {
         let Some(mark) = self.state.mark.clone() else { return Ok(()) };
-        if is_at(&mark, &behind(sealed)) {
+        if behind(sealed).is_at(&mark) {
             self.mark_met = true;
             return Ok(());
         }
         let segment = self.open_existing(sealed.id)?;
-        let mut met = is_at(&mark, &Tip::start(&segment));
+        let mut met = Tip::start(&segment).is_at(&mark);
         let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &Tip| {
-            met |= is_at(&mark, tip);
+            met |= tip.is_at(&mark);
             Ok(())
         };
         let limit = mark.durable_end;
@@ -443,7 +443,7 @@ impl Opening<'_, '_> {
         let mark = self.state.mark.as_ref().filter(|mark| mark.segment == segment.header.id);
         // Behind MARK nothing but the checksums speaks for a frame, so there the chain is recomputed.
         let verify_chain_from = mark.map_or(0, |mark| mark.durable_end);
-        let met = |tip: &Tip| mark.is_some_and(|mark| is_at(mark, tip));
+        let met = |tip: &Tip| mark.is_some_and(|mark| tip.is_at(mark));
         let mut mark_met = met(&Tip::start(segment));
         let report = &mut self.state.report;
         let visit = &mut self.visit;
@@ -488,9 +488,4 @@ fn behind(sealed: &SealedSegment) -> Tip {
         frames: sealed.frames,
         events: sealed.events,
     }
-}
-
-/// Whether MARK speaks of this place in its segment.
-fn is_at(mark: &Mark, tip: &Tip) -> bool {
-    (mark.durable_end, mark.position, mark.chain) == (tip.offset, tip.position, tip.chain)
 }

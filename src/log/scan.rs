@@ -9,6 +9,7 @@ use crate::disk::read_full;
 use crate::error::Error;
 use crate::format::chain::{Assigned, Hash, body_content, extended_content, link};
 use crate::format::frame::{self, Frame};
+use crate::format::mark::Mark;
 use crate::format::record::records;
 use crate::format::segment::{Attestation, HEADER, SEAL, Seal};
 use crate::format::{BODY_BYTES_MAX, Damage};
@@ -41,6 +42,13 @@ impl Tip {
             frames: 0,
             events: 0,
         }
+    }
+}
+
+impl Tip {
+    /// Whether MARK speaks of this place, if it speaks of its segment.
+    pub(crate) fn is_at(&self, mark: &Mark) -> bool {
+        (self.offset, self.position, self.chain) == (mark.durable_end, mark.position, mark.chain)
     }
 }
 

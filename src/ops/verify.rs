@@ -347,6 +347,5 @@ impl<'a, 'v> Verifier<'a, 'v> {
 
 /// Whether MARK speaks of this place.
 fn is_met(mark: &Mark, segment: &SegmentFile, tip: &Tip) -> bool {
-    mark.segment == segment.header.id
-        && (mark.durable_end, mark.position, mark.chain) == (tip.offset, tip.position, tip.chain)
+    mark.segment == segment.header.id && tip.is_at(mark)
 }

@@ -4,16 +4,14 @@
 //! have cost no more. Long runs of it do not count: they cost little as they are.
 //! Row: shelf.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::disk::DiskFile;
 use crate::error::Error;
 use crate::housekeeper::once;
 use crate::index::Bound;
-use crate::log::segment::{Block, SegmentFile};
+use crate::log::segment::{Block, SegmentFile, wide};
 
 use super::Shelf;
 use super::build::walk;
@@ -71,49 +69,17 @@ fn size(block: &Block) -> u64 {
     u64::try_from(block.bytes.len()).expect("a length fits 64 bits")
 }
 
-/// Reads a segment, and checks every frame of what was read.
+/// Reads a segment, and keeps of it every frame, each checked as it is kept.
 fn loaded(file: &SegmentFile, bound: &Bound) -> Result<(Block, u64), Error> {
-    let bytes = file.block(0..bound.end)?.bytes;
-    let held = SegmentFile {
-        header: file.header.clone(),
-        path: file.path.clone(),
-        file: Box::new(Held(bytes.clone())),
-    };
-    walk(&held, bound, &mut |_, _, _, _| Ok(()))?;
-    let block = Block::known(bytes, 0);
+    let mut bytes = vec![0; wide(bound.end)];
+    walk(file, bound, &mut |_, offset, frame, _| {
+        let (header, body) = (frame.header.bytes(), frame.body);
+        let (at, behind) = (wide(offset), wide(offset) + header.len());
+        bytes[at..behind].copy_from_slice(header);
+        bytes[behind..behind + body.len()].copy_from_slice(body);
+        Ok(())
+    })?;
+    let block = Block::known(Arc::new(bytes), 0);
     let bytes = size(&block);
     Ok((block, bytes))
-}
-
-/// The bytes of a file that were read.
-struct Held(Arc<Vec<u8>>);
-
-impl DiskFile for Held {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.0.len());
-        let bytes = &self.0[start..];
-        let read = buffer.len().min(bytes.len());
-        buffer[..read].copy_from_slice(&bytes[..read]);
-        Ok(read)
-    }
-
-    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn length(&self) -> io::Result<u64> {
-        Ok(u64::try_from(self.0.len()).expect("a length fits 64 bits"))
-    }
-
-    fn set_length(&self, _: u64) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn drop_cache(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
 }
