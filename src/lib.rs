@@ -271,8 +271,8 @@ pub use crate::{
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag,
-        VerifyReport, WriterState,
+        Break, CacheStats, Cut, Description, IndexProgress, OpenProgress, OpenReport, Part, Stats,
+        SubscriptionLag, VerifyReport, WriterState,
     },
     store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},

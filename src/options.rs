@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -36,6 +37,46 @@ pub enum Durability {
         /// The longest time an acknowledged event stays unsynced.
         flush_every: Duration,
     },
+}
+
+/// How long `buffered` without a time stays unsynced.
+const FLUSH_EVERY: Duration = Duration::from_millis(100);
+
+/// `synced`, `buffered` (for 100 ms), `buffered:250ms`: the time in `us`, `ms` or `s`, above zero.
+///
+/// ```
+/// use std::time::Duration;
+/// use annals::Durability;
+///
+/// let durability: Durability = "buffered:250ms".parse()?;
+/// assert_eq!(durability, Durability::Buffered { flush_every: Duration::from_millis(250) });
+/// # Ok::<(), annals::Error>(())
+/// ```
+impl FromStr for Durability {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Durability, Error> {
+        let flush_every = match text.split_once(':') {
+            None if text == "synced" => return Ok(Durability::Synced),
+            None if text == "buffered" => Some(FLUSH_EVERY),
+            Some(("buffered", time)) => short_time(time),
+            _ => None,
+        };
+        let wrong =
+            || Error::invalid(format!("{text:?} is no durability; say synced, buffered, or buffered:250ms"));
+        flush_every.map(|flush_every| Durability::Buffered { flush_every }).ok_or_else(wrong)
+    }
+}
+
+fn short_time(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let number: u64 = number.parse().ok().filter(|number| *number > 0)?;
+    match unit {
+        "us" => Some(Duration::from_micros(number)),
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        _ => None,
+    }
 }
 
 /// How far back an idempotency key is recognised.

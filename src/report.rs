@@ -81,10 +81,39 @@ impl OpenProgress {
     /// How long the rest takes at most, if it goes on like this; `None` before anything was walked over.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let rest = self.bytes_total.saturating_sub(self.bytes);
-        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(self.bytes.into())?;
-        u64::try_from(nanos).ok().map(Duration::from_nanos)
+        remaining(self.elapsed, self.bytes, self.bytes_total)
     }
+}
+
+/// How far building indexes again is; see [`Store::rebuild_indexes`](crate::Store::rebuild_indexes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexProgress {
+    /// Indexes built so far.
+    pub segments: usize,
+    /// Sealed segments there are.
+    pub segments_total: usize,
+    /// Bytes of segments walked over so far.
+    pub bytes: u64,
+    /// Bytes the sealed segments have.
+    pub bytes_total: u64,
+    /// Time since it began.
+    pub elapsed: Duration,
+}
+
+impl IndexProgress {
+    /// How long the rest takes if it goes on like this; `None` before the first index was built.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        remaining(self.elapsed, self.bytes, self.bytes_total)
+    }
+}
+
+/// How long the rest takes if it goes on as it did.
+fn remaining(elapsed: Duration, done: u64, total: u64) -> Option<Duration> {
+    let rest = total.saturating_sub(done);
+    let nanos = elapsed.as_nanos().checked_mul(rest.into())?.checked_div(done.into())?;
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
 /// A torn tail: what the last writer had not made durable when it stopped.

@@ -5,10 +5,12 @@
 mod ask;
 mod builder;
 mod core;
+mod environment;
 mod gate;
 #[cfg(test)]
 mod tests;
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,12 +22,13 @@ use crate::event::{EventData, EventId};
 use crate::head::Head;
 use crate::notification::Notifications;
 use crate::ops::describe::describe;
+use crate::ops::reindex::reindex;
 use crate::ops::verify;
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::receipt::Appended;
 use crate::recorded::RecordedEvent;
-use crate::report::{Description, OpenReport, Stats, VerifyReport, WriterState};
+use crate::report::{Description, IndexProgress, OpenReport, Stats, VerifyReport, WriterState};
 use crate::subscription::Subscription;
 use crate::ticket::Ticket;
 use crate::version::{Position, Version};
@@ -211,6 +214,38 @@ impl Store {
     /// in the report.
     pub fn verify(&self) -> Result<VerifyReport, Error> {
         verify::verify_open(self.engine().disk.as_ref(), &self.engine().snapshot()?)
+    }
+
+    /// Builds the index file of every sealed segment again, whatever there is of it, and says how many that were.
+    /// Never needed for what a store answers: an index that is missing or damaged is built by whoever needs it.
+    /// This has them all built now. Readers and appends go on meanwhile.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use annals::{Raw, Store, disk::MemDisk};
+    ///
+    /// let store = Store::on(MemDisk::new()).segment_bytes_max(400).open()?;
+    /// for n in 0..10 {
+    ///     store.append("sensor:7", &Raw("sensor.read", &n))?;
+    /// }
+    /// let built = store.rebuild_indexes(|progress| {
+    ///     println!("{} of {} bytes, {:?} left", progress.bytes, progress.bytes_total, progress.remaining());
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert_eq!(built, store.stats().segments - 1);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store was opened to read,
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if a segment is damaged,
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `tell` broke it off; those built by then are there.
+    pub fn rebuild_indexes(
+        &self,
+        mut tell: impl FnMut(&IndexProgress) -> ControlFlow<()>,
+    ) -> Result<usize, Error> {
+        reindex(self.engine(), &mut tell)
     }
 
     /// What can be known of the store's writer.

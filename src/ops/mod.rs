@@ -3,5 +3,6 @@
 //! Row: ops. May use the inside of the engine.
 
 pub(crate) mod describe;
+pub(crate) mod reindex;
 pub(crate) mod salvage;
 pub(crate) mod verify;

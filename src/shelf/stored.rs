@@ -260,7 +260,11 @@ impl Stored {
     }
 
     /// Builds the index from the segment, whatever there is of it.
-    fn rebuild(&self) -> Result<Arc<Sealed>, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Stored::ask`].
+    pub(crate) fn rebuild(&self) -> Result<Arc<Sealed>, Error> {
         let index = self.build()?;
         let bytes = size(&index);
         Ok(self.shelf.indexes.put(&self.index, Arc::new(index), bytes))

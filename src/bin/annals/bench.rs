@@ -1,0 +1,166 @@
+//! What this disk and this machine give: measured in a temporary directory beside the store.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use annals::{Append, Query, Raw, Store};
+use serde::Serialize;
+
+use crate::args::Bench;
+use crate::failure::{Done, Failure};
+use crate::interrupt;
+use crate::output::Output;
+use crate::place::Place;
+
+#[derive(Serialize)]
+struct Measured {
+    what: &'static str,
+    per_second: u64,
+    p50_micros: Option<u64>,
+    p99_micros: Option<u64>,
+}
+
+/// Threads that append at once.
+const THREADS: u64 = 32;
+/// Events of the appends that have many.
+const BATCH: u64 = 100;
+
+pub fn bench(bench: Bench, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let workshop = Workshop::beside(&place.path()?)?;
+    let payload = "x".repeat(bench.payload);
+    let mut all = vec![sync(&workshop.0, bench.time)?];
+    let store = Store::open(workshop.0.join("store"))?;
+    all.push(appends("durable appends, 1 thread", &store, bench.time, 1, 1, &payload)?);
+    all.push(appends("durable appends, 32 threads", &store, bench.time, THREADS, 1, &payload)?);
+    all.push(appends("durable events, 100 an append", &store, bench.time, 1, BATCH, &payload)?);
+    all.push(replay(&store)?);
+    store.close()?;
+    all.push(open(&workshop.0.join("store"))?);
+    drop(workshop);
+    let micros = |micros: Option<u64>| micros.map_or_else(String::new, |micros| micros.to_string());
+    out.list(&["measured", "a second", "p50 us", "p99 us"], all.into_iter().map(Ok), |measured| {
+        let Measured { what, per_second, p50_micros, p99_micros } = measured;
+        vec![(*what).to_owned(), per_second.to_string(), micros(*p50_micros), micros(*p99_micros)]
+    })?;
+    Ok(Done::Yes)
+}
+
+/// A directory that is gone when this is, or when the command is interrupted.
+struct Workshop(PathBuf);
+
+impl Workshop {
+    fn beside(store: &Path) -> Result<Workshop, Failure> {
+        let parent = store.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let path = parent.join(format!(".annals-bench-{}", std::process::id()));
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|error| Failure::system(&format!("cannot make {}", path.display()), &error))?;
+        interrupt::hold().remove = Some(path.clone());
+        Ok(Workshop(path))
+    }
+}
+
+impl Drop for Workshop {
+    fn drop(&mut self) {
+        let mut now = interrupt::hold();
+        now.remove = None;
+        // Left behind, it is in nobody's way.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What one sync costs: 256 bytes over zeros that are there.
+fn sync(directory: &Path, time: Duration) -> Result<Measured, Failure> {
+    let failed = |error| Failure::system("cannot measure a sync", &error);
+    let mut file = File::create(directory.join("sync")).map_err(failed)?;
+    file.write_all(&vec![0; 4 << 20]).and_then(|()| file.sync_all()).map_err(failed)?;
+    let (mut times, mut at) = (Vec::new(), 0_u64);
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let began = Instant::now();
+        file.seek(SeekFrom::Start(at)).map_err(failed)?;
+        file.write_all(&[1; 256]).and_then(|()| file.sync_data()).map_err(failed)?;
+        times.push(began.elapsed());
+        at = (at + 256) % (4 << 20);
+    }
+    Ok(measured("fdatasync of 256 bytes", time, times, 1))
+}
+
+fn appends(
+    what: &'static str,
+    store: &Store,
+    time: Duration,
+    threads: u64,
+    batch: u64,
+    payload: &str,
+) -> Result<Measured, Failure> {
+    let end = Instant::now() + time;
+    let one = |thread: u64| {
+        let mut times = Vec::new();
+        while Instant::now() < end {
+            let began = Instant::now();
+            let append = Append::to(format!("bench:{thread}"));
+            (0..batch)
+                .fold(append, |append, _| append.event(&Raw("bench.appended", payload)))
+                .commit(store)?;
+            times.push(began.elapsed());
+        }
+        Ok::<_, annals::Error>(times)
+    };
+    let times = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
+        workers.into_iter().map(thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+    });
+    let mut all = Vec::new();
+    for worker in times {
+        match worker {
+            Ok(times) => all.extend(times?),
+            Err(_) => {
+                return Err(Failure::system("measuring failed", &std::io::Error::other("a thread panicked")));
+            }
+        }
+    }
+    Ok(measured(what, time, all, batch))
+}
+
+fn replay(store: &Store) -> Result<Measured, Failure> {
+    let began = Instant::now();
+    let mut events = 0_u64;
+    for event in store.read(Query::all()) {
+        event?;
+        events += 1;
+    }
+    let per_second = per_second(events, began.elapsed());
+    Ok(Measured { what: "events replayed, checked", per_second, p50_micros: None, p99_micros: None })
+}
+
+fn open(store: &Path) -> Result<Measured, Failure> {
+    const TIMES: usize = 20;
+    let began = Instant::now();
+    let mut times = Vec::new();
+    for _ in 0..TIMES {
+        let began = Instant::now();
+        let opened = Store::open(store)?;
+        times.push(began.elapsed());
+        opened.close()?;
+    }
+    Ok(measured("opening, after a clean close", began.elapsed(), times, 1))
+}
+
+fn measured(what: &'static str, took: Duration, mut times: Vec<Duration>, each: u64) -> Measured {
+    times.sort_unstable();
+    let at = |percent: usize| {
+        let time = times.get(times.len() * percent / 100).or(times.last())?;
+        u64::try_from(time.as_micros()).ok()
+    };
+    let count = u64::try_from(times.len()).unwrap_or(u64::MAX).saturating_mul(each);
+    Measured { what, per_second: per_second(count, took), p50_micros: at(50), p99_micros: at(99) }
+}
+
+fn per_second(count: u64, took: Duration) -> u64 {
+    let nanos = took.as_nanos().max(1);
+    u64::try_from(u128::from(count) * 1_000_000_000 / nanos).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,137 @@
+//! Whether a store is whole, and what an open would make of it.
+
+use std::ops::ControlFlow;
+
+use annals::{Break, ErrorKind, OpenReport, Store, VerifyReport, WriterState};
+use serde_json::{Value, json};
+
+use crate::args::Recover;
+use crate::failure::{Done, Failure};
+use crate::output::{Form, Output, bytes};
+use crate::place::{self, Place};
+use crate::progress::Bar;
+use crate::salvage;
+
+/// Of an open store up to its head; of one that does not open, all files.
+pub fn verify(place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let path = place.existing()?;
+    let report = match place.builder(&path)?.open_read_only() {
+        Ok(store) => store.verify()?,
+        Err(error) if is_damage(error.kind()) => place.builder(&path)?.verify()?,
+        Err(error) => return Err(Failure::from(error).at(&path.display().to_string())),
+    };
+    show(&report, out)?;
+    Ok(if report.is_clean() { Done::Yes } else { Done::No })
+}
+
+pub fn is_damage(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Corrupt | ErrorKind::Invalid)
+}
+
+fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
+    let breaks: Vec<Value> = report.breaks.iter().map(break_json).collect();
+    let document = json!({
+        "clean": report.is_clean(), "segments": report.segments, "appends": report.appends,
+        "events": report.events, "bytes": report.bytes, "breaks": breaks,
+    });
+    match out.form() {
+        Form::Json => out.document(&document),
+        Form::Plain | Form::Table => out.text(&report.to_string()),
+    }
+}
+
+fn break_json(found: &Break) -> Value {
+    json!({
+        "file": found.file, "offset": found.offset, "position": found.position.get(), "what": found.what,
+    })
+}
+
+pub fn reindex(place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let store = place.to_write()?;
+    let mut bar = None;
+    let built = store.rebuild_indexes(|progress| {
+        let bar = bar.get_or_insert_with(|| Bar::bytes("indexing", progress.bytes_total));
+        bar.set(progress.bytes);
+        ControlFlow::Continue(())
+    })?;
+    drop(bar);
+    let total = store.stats().bytes;
+    place::close(store)?;
+    let facts = [("indexes built", built.to_string()), ("of segments with", bytes(total))];
+    out.facts(&facts, &json!({ "indexes": built, "bytes": total }))?;
+    Ok(Done::Yes)
+}
+
+pub fn recover(recover: Recover, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let path = place.existing()?;
+    if let Some(to) = recover.salvage {
+        return salvage::salvage(place, &path, &to, out);
+    }
+    match place.builder(&path)?.open_read_only() {
+        Ok(store) => whole(&store, out),
+        Err(error) if is_damage(error.kind()) => {
+            let report = place.builder(&path)?.verify()?;
+            damaged(&error, &report, out)
+        }
+        Err(error) => Err(Failure::from(error).at(&path.display().to_string())),
+    }
+}
+
+fn whole(store: &Store, out: &mut Output) -> Result<Done, Failure> {
+    let (report, writer) = (store.open_report(), store.writer()?);
+    let would = match (writer, &report.cut) {
+        (WriterState::Elsewhere, _) => {
+            "wait: another process has it open; what is durable can be read".to_owned()
+        }
+        (_, Some(cut)) => format!(
+            "keep the {} bytes behind offset {} of {} in quarantine/, and cut them: nobody was told that they were written",
+            cut.bytes, cut.offset, cut.segment
+        ),
+        (WriterState::Gone, None) => {
+            "recover: the last writer did not close it; nothing is to be cut".to_owned()
+        }
+        (_, None) => "go on where it was closed".to_owned(),
+    };
+    let facts = [
+        ("an open would", would.clone()),
+        ("found", summary(report)),
+        ("writer", format!("{writer:?}")),
+        ("head", store.head()?.to_string()),
+    ];
+    let cut = report
+        .cut
+        .as_ref()
+        .map(|cut| json!({ "segment": cut.segment, "offset": cut.offset, "bytes": cut.bytes }));
+    let document = json!({
+        "opens": true, "would": would, "writer": format!("{writer:?}"), "head": store.head()?.to_string(),
+        "clean": report.clean, "mark_found": report.mark_found, "segments": report.segments,
+        "events": report.events, "bytes_read": report.bytes_read, "cut": cut, "unknown": report.unknown,
+    });
+    out.facts(&facts, &document)?;
+    Ok(Done::Yes)
+}
+
+fn summary(report: &OpenReport) -> String {
+    let mut text = format!("{} events in {} segments", report.events, report.segments);
+    if !report.mark_found {
+        text += "; MARK is missing or damaged";
+    }
+    for name in &report.unknown {
+        text += &format!("; {name} is not of annals");
+    }
+    text
+}
+
+fn damaged(error: &annals::Error, report: &VerifyReport, out: &mut Output) -> Result<Done, Failure> {
+    let would = format!("refuse: {error}");
+    let breaks: Vec<Value> = report.breaks.iter().map(break_json).collect();
+    let mut facts = vec![
+        ("an open would", would.clone()),
+        ("whole", format!("{} events in {} appends", report.events, report.appends)),
+        ("to do", "restore a backup; or copy what can be read: annals recover --salvage DEST".to_owned()),
+    ];
+    facts.extend(report.breaks.iter().map(|found| ("break", found.to_string())));
+    let document = json!({ "opens": false, "would": would, "events": report.events, "breaks": breaks });
+    out.facts(&facts, &document)?;
+    Ok(Done::No)
+}

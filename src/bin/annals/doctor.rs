@@ -1,0 +1,271 @@
+//! Looks for what could go wrong, and advises.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use annals::{ConsumerState, Store, WriterState};
+use serde::Serialize;
+
+use crate::check::is_damage;
+use crate::failure::{Done, Failure};
+use crate::output::{Form, MARKS, Output, bytes};
+use crate::place::Place;
+
+/// What was looked at, what was found, and what to do about it.
+#[derive(Serialize)]
+struct Finding {
+    what: &'static str,
+    verdict: Verdict,
+    found: String,
+    advice: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Good,
+    /// Nothing is wrong yet.
+    Look,
+    Bad,
+}
+
+fn good(what: &'static str, found: impl Into<String>) -> Finding {
+    Finding { what, verdict: Verdict::Good, found: found.into(), advice: None }
+}
+
+fn look(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
+    Finding { what, verdict: Verdict::Look, found: found.into(), advice: Some(advice.into()) }
+}
+
+fn bad(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
+    Finding { what, verdict: Verdict::Bad, found: found.into(), advice: Some(advice.into()) }
+}
+
+pub fn doctor(place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let path = place.existing()?;
+    let mut findings = vec![directory(&path)?, file_system(&path), space(&path), files(&path)?];
+    match place.builder(&path)?.open_read_only() {
+        Ok(store) => findings.extend([opening(&store), writer(&store)?, consumers(&store)?]),
+        Err(error) if is_damage(error.kind()) => {
+            let advice =
+                "annals verify lists every break; restore a backup, or annals recover --salvage DEST";
+            findings.push(bad("opening", error.to_string(), advice));
+        }
+        Err(error) => findings.push(bad("opening", error.to_string(), "see what the error says")),
+    }
+    findings.extend([indexes(&path)?, quarantine(&path)?]);
+    let worst = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
+    let form = out.form();
+    out.list(&["", "looked at", "found", "advice"], findings.into_iter().map(Ok), |finding| {
+        let advice = finding.advice.clone().unwrap_or_default();
+        vec![mark(finding.verdict, form), finding.what.to_owned(), finding.found.clone(), advice]
+    })?;
+    Ok(if worst { Done::No } else { Done::Yes })
+}
+
+fn mark(verdict: Verdict, form: Form) -> String {
+    let [good, look, bad] = if form == Form::Table { MARKS } else { ["good", "look", "bad"] };
+    match verdict {
+        Verdict::Good => good,
+        Verdict::Look => look,
+        Verdict::Bad => bad,
+    }
+    .to_owned()
+}
+
+fn metadata(path: &Path) -> Result<Metadata, Failure> {
+    let failed = |error| Failure::system(&format!("cannot look at {}", path.display()), &error);
+    fs::symlink_metadata(path).map_err(failed)
+}
+
+fn directory(path: &Path) -> Result<Finding, Failure> {
+    // The directory itself may be reached by a link.
+    let found = fs::metadata(path).map_err(|error| Failure::system("cannot look", &error))?;
+    let (mode, owner) = (found.mode() & 0o7777, found.uid());
+    let text = format!("{}, mode {mode:o}, owner {owner}", path.display());
+    Ok(match mode {
+        mode if mode & 0o022 != 0 => {
+            bad("directory", text, format!("others may write to it: chmod 700 {}", path.display()))
+        }
+        mode if mode & 0o077 != 0 => {
+            look("directory", text, format!("others may look into it: chmod 700 {}", path.display()))
+        }
+        _ => good("directory", text),
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn file_system(path: &Path) -> Finding {
+    const LOCAL: [(i64, &str); 8] = [
+        (0xEF53, "ext4"),
+        (0x9123_683E, "btrfs"),
+        (0x5846_5342, "XFS"),
+        (0xF2F5_2010, "F2FS"),
+        (0x2FC1_2FC1, "ZFS"),
+        (0xCA45_1A4E, "bcachefs"),
+        (0x794C_7630, "overlayfs"),
+        (0x0102_1994, "tmpfs"),
+    ];
+    const FUSE: i64 = 0x6573_5546;
+    let magic = match rustix::fs::statfs(path) {
+        // What the field is differs from machine to machine; the numbers do not.
+        Ok(found) => i64::try_from(found.f_type).unwrap_or(0) & 0xFFFF_FFFF,
+        Err(error) => return look("file system", error.to_string(), "its kind is not known"),
+    };
+    let name = LOCAL.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name);
+    match name {
+        Some("tmpfs") => look("file system", "tmpfs", "it is memory: a power cut takes everything"),
+        Some("overlayfs") => {
+            look("file system", "overlayfs", "of a container: make sure that it outlives it, or use a volume")
+        }
+        Some(name) => good("file system", name),
+        None if magic == FUSE => {
+            look("file system", "FUSE", "whether a sync reaches a disk is up to the program behind it")
+        }
+        None => look(
+            "file system",
+            format!("magic {magic:#x}"),
+            "not one that is known to be local; annals refuses those that are known to be on a network",
+        ),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn file_system(_path: &Path) -> Finding {
+    look("file system", "not known here", "make sure that it is on a local disk")
+}
+
+fn space(path: &Path) -> Finding {
+    const LITTLE: u64 = 1 << 30;
+    const TOO_LITTLE: u64 = 128 << 20;
+    match rustix::fs::statvfs(path) {
+        Err(error) => look("space", error.to_string(), "what is free is not known"),
+        Ok(found) => {
+            let free = found.f_bavail.saturating_mul(found.f_frsize);
+            let text = format!("{} free", bytes(free));
+            match free {
+                free if free < TOO_LITTLE => {
+                    bad("space", text, "the next segment may find no room: free some")
+                }
+                free if free < LITTLE => look("space", text, "free some soon"),
+                _ => good("space", text),
+            }
+        }
+    }
+}
+
+/// The paths of a store's own files.
+fn own_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut files: Vec<PathBuf> = ["LOCK", "MANIFEST", "MARK"].map(|name| path.join(name)).into();
+    files.retain(|file| file.symlink_metadata().is_ok());
+    files.extend(entries(&path.join("segments"))?);
+    Ok(files)
+}
+
+/// What lies in a directory; nothing if there is none.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error| Failure::system(&format!("cannot list {}", directory.display()), &error);
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => {
+            entries.map_err(failed)?.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect()
+        }
+    }
+}
+
+fn files(path: &Path) -> Result<Finding, Failure> {
+    let owner = fs::metadata(path).map(|found| found.uid()).unwrap_or_default();
+    let (mut loose, mut odd, mut count) = (Vec::new(), Vec::new(), 0_usize);
+    for file in own_files(path)? {
+        let found = metadata(&file)?;
+        count += 1;
+        let name = file.strip_prefix(path).unwrap_or(&file).display().to_string();
+        match found.mode() & 0o7777 {
+            _ if !found.is_file() => odd.push(format!("{name} is no regular file")),
+            _ if found.uid() != owner => odd.push(format!("{name} belongs to user {}", found.uid())),
+            _ if found.nlink() > 1 && !name.starts_with("segments") => {
+                odd.push(format!("{name} has a second name"))
+            }
+            mode if mode & 0o077 != 0 => loose.push(name),
+            _ => {}
+        }
+    }
+    Ok(match (odd.as_slice(), loose.as_slice()) {
+        ([], []) => good("files", format!("{count}, readable by their owner only")),
+        ([], loose) => {
+            let text = format!("others may read {}", loose.join(", "));
+            look("files", text, "the next opening to write tightens them; chmod 600 does now")
+        }
+        (odd, _) => bad("files", odd.join(", "), "annals refuses to open these; put them right"),
+    })
+}
+
+fn opening(store: &Store) -> Finding {
+    let report = store.open_report();
+    let text = format!("{} events in {} segments", report.events, report.segments);
+    match &report.cut {
+        Some(cut) => {
+            let text = format!("{text}; {} bytes of an append nobody was told had succeeded", cut.bytes);
+            look("opening", text, "the next opening to write keeps them in quarantine/ and cuts them")
+        }
+        None if !report.mark_found => look(
+            "opening",
+            format!("{text}; MARK is missing or damaged"),
+            "the next opening to write makes a new one",
+        ),
+        None if !report.unknown.is_empty() => {
+            let text = format!("{text}; not of annals: {}", report.unknown.join(", "));
+            look("opening", text, "a store wants a directory of its own")
+        }
+        None => good("opening", text),
+    }
+}
+
+fn writer(store: &Store) -> Result<Finding, Failure> {
+    Ok(match store.writer()? {
+        WriterState::Elsewhere => good("writer", "another process has it open; reading needs no lock"),
+        WriterState::Gone => {
+            look("writer", "the last one did not close it", "nothing is lost; opening recovers")
+        }
+        _ => good("writer", "none; the store was closed"),
+    })
+}
+
+fn consumers(store: &Store) -> Result<Finding, Failure> {
+    let all = store.consumers()?;
+    let halted = all.iter().filter(|status| matches!(status.state, ConsumerState::Halted(_)));
+    let halted: Vec<String> = halted.map(ToString::to_string).collect();
+    Ok(match halted.as_slice() {
+        [] => good("consumers", format!("{}, none halted", all.len())),
+        halted => bad("consumers", halted.join("; "), "annals consumers resume NAME, or skip NAME POSITION"),
+    })
+}
+
+fn indexes(path: &Path) -> Result<Finding, Failure> {
+    let files = entries(&path.join("segments"))?;
+    let with = |extension: &str| {
+        let has = |file: &&PathBuf| file.extension().is_some_and(|found| found == extension);
+        files.iter().filter(has).count()
+    };
+    // The segment that is written to needs none.
+    let (sealed, built) = (with("seg").saturating_sub(1), with("idx"));
+    let text = format!("{} of {sealed} sealed segments", built.min(sealed));
+    Ok(match built >= sealed {
+        true => good("indexes", text),
+        false => look("indexes", text, "whoever needs one builds it; annals reindex builds all"),
+    })
+}
+
+fn quarantine(path: &Path) -> Result<Finding, Failure> {
+    let kept = entries(&path.join("quarantine"))?;
+    let size: u64 =
+        kept.iter().filter_map(|file| file.symlink_metadata().ok()).map(|found| found.len()).sum();
+    Ok(match kept.len() {
+        0 => good("quarantine", "empty"),
+        count => {
+            let text = format!("{count} files, {}", bytes(size));
+            look("quarantine", text, "cut from torn tails; look at them, or delete them")
+        }
+    })
+}

@@ -1,0 +1,135 @@
+//! An event, as JSON, as a line, and as a page.
+
+use annals::{Cause, RecordedEvent};
+use owo_colors::OwoColorize;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::json;
+use crate::output::{Form, Line, cut};
+use crate::values::rfc3339;
+
+/// The schema of SPEC.md, "The command".
+#[derive(Serialize)]
+pub struct EventJson<'a> {
+    position: u64,
+    id: String,
+    entity: &'a str,
+    version: u64,
+    scope: &'a str,
+    kind: &'a str,
+    schema_version: u16,
+    tags: Vec<&'a str>,
+    recorded_at: String,
+    occurred_at: Option<String>,
+    correlation: String,
+    cause: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<Value>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    erased: bool,
+}
+
+impl<'a> EventJson<'a> {
+    pub fn of(event: &'a RecordedEvent) -> EventJson<'a> {
+        let payload = json::payload(event);
+        EventJson {
+            position: event.position().get(),
+            id: event.id().to_string(),
+            entity: event.entity(),
+            version: event.version().get(),
+            scope: event.scope(),
+            kind: event.kind(),
+            schema_version: event.schema_version(),
+            tags: event.tags().collect(),
+            recorded_at: rfc3339(event.recorded_at()),
+            occurred_at: event.occurred_at().map(rfc3339),
+            correlation: event.correlation().to_string(),
+            cause: event.cause().map(cause),
+            metadata: json::metadata(event),
+            erased: payload.is_none(),
+            payload,
+        }
+    }
+}
+
+/// As `append --cause` takes it.
+fn cause(cause: Cause) -> String {
+    match cause {
+        Cause::Event(id) => id.to_string(),
+        Cause::PreviousInStream => "previous".to_owned(),
+        Cause::InAppend(index) => format!("event {index} of its append"),
+    }
+}
+
+fn payload_text(event: &RecordedEvent) -> String {
+    json::payload(event).map_or_else(|| "(erased)".to_owned(), |payload| payload.to_string())
+}
+
+/// One line in a listing.
+pub fn line(event: &RecordedEvent) -> Line {
+    let tags: Vec<&str> = event.tags().collect();
+    Line {
+        plain: vec![
+            event.position().to_string(),
+            rfc3339(event.recorded_at()),
+            event.scope().to_owned(),
+            event.entity().to_owned(),
+            event.version().to_string(),
+            event.kind().to_owned(),
+            tags.join(","),
+            payload_text(event),
+        ],
+    }
+}
+
+/// The same for a terminal of a width.
+pub fn coloured(event: &RecordedEvent, width: usize) -> String {
+    let (position, time) = (format!("@{}", event.position()), rfc3339(event.recorded_at()));
+    let time = time.get(..19).unwrap_or(&time).replace('T', " ");
+    let version = format!("v{}", event.version());
+    let tags: String = event.tags().map(|tag| format!(" #{tag}")).collect();
+    let names = [&position, &time, event.entity(), &version, event.kind(), &tags];
+    let taken = names.iter().map(|name| name.chars().count() + 1).sum::<usize>();
+    let payload = cut(&payload_text(event), width.saturating_sub(taken + 1));
+    format!(
+        "{} {} {} {} {}{} {payload}",
+        position.yellow(),
+        time.dimmed(),
+        event.entity().bold(),
+        version,
+        event.kind().cyan(),
+        tags.magenta(),
+    )
+}
+
+/// Everything there is to know, a fact a row.
+pub fn facts(event: &RecordedEvent, form: Form) -> Vec<(&'static str, String)> {
+    let shown = EventJson::of(event);
+    let pretty = |value: &Value| match form {
+        Form::Table => serde_json::to_string_pretty(value).unwrap_or_default(),
+        Form::Plain | Form::Json => value.to_string(),
+    };
+    let chain: String = event.chain().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut facts = vec![
+        ("position", shown.position.to_string()),
+        ("id", shown.id),
+        ("entity", shown.entity.to_owned()),
+        ("version", shown.version.to_string()),
+        ("scope", shown.scope.to_owned()),
+        ("kind", shown.kind.to_owned()),
+        ("schema version", shown.schema_version.to_string()),
+        ("tags", shown.tags.join(", ")),
+        ("recorded at", shown.recorded_at),
+        ("occurred at", shown.occurred_at.unwrap_or_default()),
+        ("correlation", shown.correlation),
+        ("cause", shown.cause.unwrap_or_default()),
+        ("chain", chain),
+        ("metadata", shown.metadata.as_ref().map(pretty).unwrap_or_default()),
+        ("payload", shown.payload.as_ref().map_or_else(|| "(erased)".to_owned(), pretty)),
+    ];
+    facts.retain(|(_, value)| !value.is_empty());
+    facts
+}

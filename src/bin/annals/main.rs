@@ -1,0 +1,97 @@
+//! The `annals` command: everything an operator does with a store, by what annals gives to everybody.
+//!
+//! | files | what |
+//! |---|---|
+//! | `args` `values` | what can be said on the command line, and how values are written there |
+//! | `place` | which store is meant, and opening it |
+//! | `failure` `interrupt` | exit codes and what to do; Ctrl-C |
+//! | `output` `progress` `event` `json` | tables, lines and JSON; bars; events and their payloads |
+//! | the rest | one family of commands each |
+//!
+//! What it promises (exit codes, JSON) is in SPEC.md, "The command".
+
+#![forbid(unsafe_code)]
+#![deny(clippy::unwrap_used, clippy::panic, clippy::todo, clippy::dbg_macro)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+mod append;
+mod args;
+mod bench;
+mod causes;
+mod check;
+mod consumers;
+mod doctor;
+mod event;
+mod failure;
+mod interrupt;
+mod json;
+mod names;
+mod output;
+mod place;
+mod progress;
+mod read;
+mod salvage;
+mod shell;
+mod state;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use failure::{Done, Failure};
+use output::Output;
+use place::Place;
+
+fn main() -> ExitCode {
+    let Cli { global, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    global.color.write_global();
+    let mut out = Output::new(&global);
+    let done = interrupt::install()
+        .and_then(|()| run(command, &Place::new(global), &mut out))
+        .and_then(|done| out.flush().map(|()| done));
+    match done {
+        Ok(done) => done.code().into(),
+        Err(failure) => failure.report(out.form()).into(),
+    }
+}
+
+/// Help goes to standard output and is fine; everything else was called wrongly.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nobody is left to tell that printing failed.
+    let _ = error.print();
+    if error.use_stderr() { failure::USAGE.into() } else { ExitCode::SUCCESS }
+}
+
+fn run(command: Command, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    match command {
+        Command::Init => state::init(place, out),
+        Command::Append(append) => append::append(append, place, out),
+        Command::Get(get) => read::get(get, place, out),
+        Command::Read(read) => read::read(read, place, out),
+        Command::Tail(tail) => read::tail(tail, place, out),
+        Command::Entities(names) => names::entities(names, place, out),
+        Command::Kinds(names) => names::kinds(names, place, out),
+        Command::Scopes(names) => names::scopes(names, place, out),
+        Command::Tags(names) => names::tags(names, place, out),
+        Command::Stats => state::stats(place, out),
+        Command::Story(story) => causes::story(story, place, out),
+        Command::Ancestors(event) => causes::ancestors(event, place, out),
+        Command::Descendants(event) => causes::descendants(event, place, out),
+        Command::Path(event) => causes::path(event, place, out),
+        Command::Verify => check::verify(place, out),
+        Command::Head(head) => state::head(head, place, out),
+        Command::Consumers(consumers) => consumers::consumers(consumers, place, out),
+        Command::Reindex => check::reindex(place, out),
+        Command::Recover(recover) => check::recover(recover, place, out),
+        Command::Doctor => doctor::doctor(place, out),
+        Command::Bench(bench) => bench::bench(bench, place, out),
+        Command::Describe => state::describe(place, out),
+        Command::Completions(shell) => shell::completions(shell, out),
+        Command::Man => shell::man(out),
+    }
+}

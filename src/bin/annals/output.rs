@@ -1,0 +1,211 @@
+//! What goes to standard output: tables on a terminal, plain text with tabs in a pipe, JSON when it is asked for.
+//!
+//! It is written in pieces; between two of them the command may be interrupted, and what was written is whole lines.
+
+use std::io::{self, IsTerminal, Write};
+
+use annals::RecordedEvent;
+use anstream::AutoStream;
+use comfy_table::{ContentArrangement, Table, presets};
+use owo_colors::OwoColorize;
+use serde::Serialize;
+
+use crate::args::Global;
+use crate::event::{EventJson, coloured, line};
+use crate::failure::Failure;
+use crate::interrupt;
+
+/// How output looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Table,
+    Plain,
+    Json,
+}
+
+pub struct Output {
+    form: Form,
+    is_terminal: bool,
+    waiting: Vec<u8>,
+    /// Where to go on behind what waits: words, and a number.
+    go_on: Option<(&'static str, u64)>,
+}
+
+/// Cells of a line; what they hold is free of tabs and ends of lines.
+pub struct Line {
+    pub plain: Vec<String>,
+}
+
+/// So much is gathered before it is written, unless somebody looks on.
+const PIECE: usize = 32 << 10;
+/// Rows of a list that are laid out together.
+const ROWS: usize = 1000;
+
+impl Output {
+    pub fn new(global: &Global) -> Output {
+        let is_terminal = io::stdout().is_terminal();
+        let form = match (global.json, global.table || is_terminal) {
+            (true, _) => Form::Json,
+            (false, true) => Form::Table,
+            (false, false) => Form::Plain,
+        };
+        Output { form, is_terminal, waiting: Vec::new(), go_on: None }
+    }
+
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// One document.
+    pub fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
+        let failed = |error: serde_json::Error| Failure::system("cannot write JSON", &error.into());
+        serde_json::to_writer(&mut self.waiting, document).map_err(failed)?;
+        self.end_line()
+    }
+
+    /// Text as it is.
+    pub fn text(&mut self, text: &str) -> Result<(), Failure> {
+        self.waiting.extend_from_slice(text.as_bytes());
+        if text.ends_with('\n') { Ok(()) } else { self.end_line() }
+    }
+
+    /// Facts, one a row; or the document that has them.
+    pub fn facts(
+        &mut self,
+        facts: &[(impl AsRef<str>, String)],
+        document: &impl Serialize,
+    ) -> Result<(), Failure> {
+        match self.form {
+            Form::Json => return self.document(document),
+            Form::Plain => {
+                for (name, value) in facts {
+                    self.text(&format!("{}\t{}\n", name.as_ref(), value.replace('\n', " ")))?;
+                }
+            }
+            Form::Table => {
+                let width = facts.iter().map(|(name, _)| name.as_ref().len()).max().unwrap_or(0);
+                for (name, value) in facts {
+                    let indented = harmless(value).replace('\n', &format!("\n{:width$}  ", ""));
+                    self.text(&format!("{:width$}  {indented}\n", name.as_ref().bold()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A list: each item as a row or as a document. `heads` stand over the rows of a table.
+    pub fn list<T: Serialize>(
+        &mut self,
+        heads: &[&str],
+        items: impl Iterator<Item = Result<T, Failure>>,
+        cells: impl Fn(&T) -> Vec<String>,
+    ) -> Result<u64, Failure> {
+        let (mut rows, mut count) = (Vec::new(), 0);
+        for item in items {
+            let item = item?;
+            count += 1;
+            match self.form {
+                Form::Json => self.document(&item)?,
+                Form::Plain => self.text(&(cells(&item).join("\t") + "\n"))?,
+                Form::Table => rows.push(cells(&item)),
+            }
+            if rows.len() == ROWS {
+                self.rows(heads, std::mem::take(&mut rows))?;
+            }
+        }
+        if !rows.is_empty() {
+            self.rows(heads, rows)?;
+        }
+        Ok(count)
+    }
+
+    fn rows(&mut self, heads: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width());
+        table.set_header(heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>());
+        table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| harmless(cell)).collect::<Vec<_>>()));
+        let mut lines = table.lines();
+        let head = lines.next().unwrap_or_default();
+        self.text(&format!("{}\n", head.trim_end().bold()))?;
+        lines.try_for_each(|line| self.text(&format!("{}\n", painted(line.trim_end()))))
+    }
+
+    /// An event of a list.
+    pub fn event(&mut self, event: &RecordedEvent) -> Result<(), Failure> {
+        match self.form {
+            Form::Json => self.document(&EventJson::of(event)),
+            Form::Plain => self.text(&(line(event).plain.join("\t") + "\n")),
+            Form::Table => self.text(&(coloured(event, width().into()) + "\n")),
+        }?;
+        self.go_on("go on with --after", event.position().get());
+        Ok(())
+    }
+
+    /// Where to go on, if the command is interrupted behind what was given so far.
+    pub fn go_on(&mut self, words: &'static str, number: u64) {
+        self.go_on = Some((words, number));
+    }
+
+    fn end_line(&mut self) -> Result<(), Failure> {
+        if self.waiting.last() != Some(&b'\n') {
+            self.waiting.push(b'\n');
+        }
+        if self.is_terminal || self.waiting.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what waits.
+    pub fn flush(&mut self) -> Result<(), Failure> {
+        let mut now = interrupt::hold();
+        if !self.waiting.is_empty() {
+            let mut out = AutoStream::auto(io::stdout().lock());
+            let written = out.write_all(&self.waiting).and_then(|()| out.flush());
+            self.waiting.clear();
+            written.map_err(|error| Failure::output(&error))?;
+        }
+        if let Some((words, number)) = self.go_on.take() {
+            now.go_on = Some(format!("{words} {number}"));
+        }
+        Ok(())
+    }
+}
+
+/// Signs for good, to be looked at, and bad.
+pub const MARKS: [&str; 3] = ["✓", "!", "✗"];
+
+/// A mark in front is coloured: behind the table's back, which would count the colour as width.
+fn painted(line: &str) -> String {
+    let Some(mark) = MARKS.iter().find(|mark| line.trim_start().starts_with(**mark)) else {
+        return line.to_owned();
+    };
+    let coloured = match *mark {
+        "✓" => mark.green().to_string(),
+        "!" => mark.yellow().to_string(),
+        _ => mark.red().to_string(),
+    };
+    line.replacen(*mark, &coloured, 1)
+}
+
+/// Columns of the terminal.
+fn width() -> u16 {
+    terminal_size::terminal_size().map_or(120, |(width, _)| width.0)
+}
+
+/// A text that tells a terminal nothing but itself.
+pub fn harmless(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{FFFD}")
+}
+
+/// As much of a text as fits.
+pub fn cut(text: &str, width: usize) -> String {
+    let text = &harmless(text);
+    match text.char_indices().nth(width.max(8)) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(width.max(8) - 1).chain(['…']).collect(),
+    }
+}
+
+/// Bytes for people.
+pub fn bytes(bytes: u64) -> String {
+    indicatif::BinaryBytes(bytes).to_string()
+}

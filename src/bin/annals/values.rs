@@ -1,0 +1,102 @@
+//! How values are written on the command line.
+
+use std::ops::Bound;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use annals::{EventId, Expected, Position};
+use jiff::{SignedDuration, Timestamp};
+
+/// A time: `2026-11-28T15:00:00Z`, `2026-11-28T15:00` (UTC), `2026-11-28`, or `2h` for two hours ago.
+pub fn time(text: &str) -> Result<SystemTime, String> {
+    let forms = [text.to_owned(), format!("{text}Z"), format!("{text}:00Z"), format!("{text}T00:00:00Z")];
+    let parsed = forms.iter().find_map(|form| form.parse::<Timestamp>().ok());
+    let ago = || text.trim_end_matches(" ago").parse::<SignedDuration>().ok();
+    let time = parsed.map(SystemTime::try_from).and_then(Result::ok);
+    time.or_else(|| SystemTime::now().checked_sub(Duration::try_from(ago()?).ok()?)).ok_or_else(|| {
+        format!("{text:?} is no time; write 2026-11-28T15:00:00Z, 2026-11-28, or 2h for two hours ago")
+    })
+}
+
+/// From a time to another, without the second: `2026-11-01..2026-12-01`, `2h..`, `..2026-12-01`.
+#[derive(Clone, Copy, Debug)]
+pub struct Times(pub Bound<SystemTime>, pub Bound<SystemTime>);
+
+impl FromStr for Times {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Times, String> {
+        let what = || format!("{text:?} is no span of time; write FROM..TO, FROM.. or ..TO");
+        let (from, to) = text.split_once("..").ok_or_else(what)?;
+        let bound = |end: &str| match end {
+            "" => Ok(None),
+            end => time(end).map(Some),
+        };
+        let from = bound(from)?.map_or(Bound::Unbounded, Bound::Included);
+        Ok(Times(from, bound(to)?.map_or(Bound::Unbounded, Bound::Excluded)))
+    }
+}
+
+/// Versions of a stream: `2..5` (2, 3, 4), `2..=5`, `2..`, `..5`, or one: `3`.
+#[derive(Clone, Copy, Debug)]
+pub struct Versions(pub Bound<u64>, pub Bound<u64>);
+
+impl FromStr for Versions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Versions, String> {
+        let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+        let Some((from, to)) = text.split_once("..") else {
+            return number(text).map(|version| Versions(Bound::Included(version), Bound::Included(version)));
+        };
+        let from = if from.is_empty() { Bound::Unbounded } else { Bound::Included(number(from)?) };
+        let to = match to.strip_prefix('=') {
+            Some(last) => Bound::Included(number(last)?),
+            None if to.is_empty() => Bound::Unbounded,
+            None => Bound::Excluded(number(to)?),
+        };
+        Ok(Versions(from, to))
+    }
+}
+
+/// How long: `500ms`, `30s`, `1m`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+    parsed.ok_or_else(|| format!("{text:?} is no time; write 500ms, 30s or 1m"))
+}
+
+/// What is expected of a stream: `any`, `none`, `exists`, or its version.
+pub fn expected(text: &str) -> Result<Expected, String> {
+    match text {
+        "any" => Ok(Expected::Any),
+        "none" => Ok(Expected::NoStream),
+        "exists" => Ok(Expected::StreamExists),
+        version => version
+            .parse()
+            .map(Expected::exact)
+            .map_err(|_| format!("{text:?} is no expectation; write any, none, exists, or a version")),
+    }
+}
+
+/// An event: by its id, or by its position, with or without `@`.
+#[derive(Clone, Copy, Debug)]
+pub enum Which {
+    Id(EventId),
+    At(Position),
+}
+
+impl FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Which, String> {
+        let position = text.strip_prefix('@').unwrap_or(text).parse().map(Which::At);
+        position
+            .or_else(|_| text.parse().map(Which::Id))
+            .map_err(|_| format!("{text:?} is no event; give its id, or its position such as 17 or @17"))
+    }
+}
+
+/// As the library takes and gives times, for people and programs: RFC 3339 in UTC, to the microsecond.
+pub fn rfc3339(time: SystemTime) -> String {
+    Timestamp::try_from(time).map_or_else(|_| "beyond the calendar".to_owned(), |time| format!("{time:.6}"))
+}
