@@ -132,7 +132,7 @@ pub struct Append {
     /// The kind: order.placed
     pub kind: Option<String>,
     /// The payload as JSON; @FILE reads a file, - standard input [default: null]
-    #[arg(conflicts_with = "lines")]
+    #[arg(conflicts_with = "lines", allow_negative_numbers = true)]
     pub payload: Option<String>,
     /// One event a line from a file, or - for standard input: {"entity", "kind", "payload", ...}; with ENTITY and
     /// KIND each line is a payload
@@ -225,7 +225,7 @@ pub struct Read {
     #[command(flatten)]
     pub filter: Filter,
     /// After this position
-    #[arg(long, value_name = "POSITION", default_value = "0")]
+    #[arg(long, value_name = "POSITION", default_value = "0", hide_default_value = true)]
     pub after: Position,
     /// Newest first
     #[arg(long, short, conflicts_with = "follow")]

@@ -166,7 +166,6 @@ fn code_of(kind: ErrorKind) -> u8 {
 fn hint_for(kind: ErrorKind) -> Option<&'static str> {
     Some(match kind {
         ErrorKind::Conflict => "read the stream, decide again, and --expect the version you saw",
-        ErrorKind::KeyReused => "this --key belongs to an append with other content; use a new one",
         ErrorKind::Locked => "close the other process, or wait for it: --wait 30s; reading needs no lock",
         ErrorKind::Busy => "try again, or allow more to wait: --queue",
         ErrorKind::NoSpace => "nothing was written; free space and repeat the command",

@@ -73,7 +73,7 @@ impl Place {
         let (shown, init) = (path.display(), "`annals init` creates a store");
         match look(&path)? {
             Found::Store => Ok(path),
-            Found::Nothing => Err(Failure::usage(format!("there is no {shown}")).hint(init)),
+            Found::Nothing => Err(Failure::usage(format!("there is no directory {shown}")).hint(init)),
             Found::EmptyDirectory => {
                 Err(Failure::usage(format!("there is no store in {shown}, which is empty")).hint(init))
             }
