@@ -194,6 +194,24 @@ impl Append {
         })
     }
 
+    /// Metadata that was encoded before; none if there are no bytes.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn encoded_metadata(self, metadata: Vec<u8>) -> Append {
+        self.with_attributes(|attributes| {
+            attributes.metadata = metadata;
+            Ok(())
+        })
+    }
+
+    /// Says that the event was erased where it comes from, and what its private part's hash was.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn erased(self, hash: Hash) -> Append {
+        self.with_attributes(|attributes| {
+            attributes.erased = Some(hash);
+            Ok(())
+        })
+    }
+
     /// When this append is acknowledged (default: as the store was told).
     pub fn durability(self, durability: Durability) -> Append {
         self.with(|draft| {
@@ -283,9 +301,7 @@ impl Append {
         for event in draft.all() {
             let start = body.len();
             draft.write(event, &mut body)?;
-            let salt = record::salt_place(&body, start);
-            salts.fill(&mut body[salt]);
-            contents.push(record::content(&body[start..]));
+            contents.push(seal_record(event, &mut body, start, salts));
         }
         body.resize(aligned(body.len()), 0);
         if body.len() > BODY_BYTES_MAX {
@@ -311,6 +327,17 @@ impl Append {
             body,
         })
     }
+}
+
+/// Fills in what the record that was written at `start` begins its private part with, and says what the chain takes of it.
+fn seal_record(event: &NewEvent, body: &mut Vec<u8>, start: usize, salts: &Salts) -> Hash {
+    if let Some(hash) = &event.attributes().erased {
+        record::leave_hash(body, start, hash);
+        return record::read(body, start).expect("written just before").content();
+    }
+    let salt = record::salt_place(body, start);
+    salts.fill(&mut body[salt]);
+    record::content(&body[start..])
 }
 
 /// One append in sixteen, by its first random byte.

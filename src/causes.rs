@@ -179,7 +179,7 @@ impl Iterator for Descendants {
 impl std::iter::FusedIterator for Descendants {}
 
 /// The event that another names as its cause, if it is in the store.
-fn cause_of(
+pub(crate) fn cause_of(
     hand: &mut AtHand,
     snapshot: &Snapshot,
     event: &RecordedEvent,

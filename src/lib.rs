@@ -168,6 +168,7 @@
 //! | `consumer/` `reactor/` | checkpoints: how far each named consumer is, and who may move it; threads that react |
 //! | `projection/` | folding events into state: now, in the past, twice to compare, of a query |
 //! | `timer/` | append this at a time, unless that has come |
+//! | `jsonl/` | events as lines of JSON, out and in (feature `jsonl`) |
 //! | `executed` `aggregate` `decide` `transition` | deciding about one entity, about a query, in an order that compiles |
 //! | `test/` | for the tests of those who build on annals |
 
@@ -211,6 +212,8 @@ mod housekeeper;
 mod id;
 mod index;
 mod indexing;
+#[cfg(feature = "jsonl")]
+mod jsonl;
 mod listing;
 mod load;
 mod log;
@@ -282,6 +285,11 @@ pub use crate::{
     transition::{EntityState, InState, Transition},
     typed::{DomainEvent, KnownKind, Meta},
     version::{Expected, Position, Version},
+};
+
+#[cfg(feature = "jsonl")]
+pub use crate::jsonl::{
+    Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm,
 };
 
 // What the code calls that the macro writes. No part of what annals promises.

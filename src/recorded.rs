@@ -187,6 +187,25 @@ impl RecordedEvent {
         }
     }
 
+    /// The position of the first event of its append.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn append_position(&self) -> Position {
+        self.first
+    }
+
+    /// What is stored of its append's idempotency key.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn append_key(&self) -> Option<[u8; 16]> {
+        self.header().key()
+    }
+
+    /// The metadata's bytes, none if there is no metadata; or the hash that erasure left of all private bytes.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn metadata_bytes(&self) -> Result<&[u8], [u8; 32]> {
+        let record = self.record();
+        record.metadata().ok_or_else(|| record.private_hash().expect("a record is whole or erased"))
+    }
+
     /// Whether a query asks for it.
     pub(crate) fn matches(&self, query: &Query) -> bool {
         matches(query, &self.record(), || self.correlation())

@@ -9,6 +9,7 @@ use crate::commit::{Head, KeyHash, Target};
 use crate::coordinate::{DEFAULT_SCOPE, is_system};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventData, EventId};
+use crate::format::chain::Hash;
 use crate::format::record::{self, Fields, NewRecord};
 use crate::options::{Durability, Limits};
 use crate::version::Expected;
@@ -61,6 +62,8 @@ pub(super) struct Attributes {
     pub(super) cause: Option<Cause>,
     pub(super) occurred_at: Option<i64>,
     pub(super) foreign_id: Option<EventId>,
+    /// Of an event that comes from elsewhere and was erased there: the hash of what it held.
+    pub(super) erased: Option<Hash>,
 }
 
 /// What most events have.
@@ -72,6 +75,7 @@ const NO_ATTRIBUTES: &Attributes = &Attributes {
     cause: None,
     occurred_at: None,
     foreign_id: None,
+    erased: None,
 };
 
 /// Up to this many targets are searched one by one.

@@ -167,6 +167,33 @@ impl Value {
         Ok(())
     }
 
+    /// What a JSON pointer (`/user/id`, `/lines/0`) leads to.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn at(&self, pointer: &str) -> Option<&Value> {
+        pointer.split('/').skip(1).try_fold(self, |value, step| match &value.0 {
+            Tree::List(values) => values.get(step.parse::<usize>().ok()?),
+            _ => value.field(&step.replace("~1", "/").replace("~0", "~")),
+        })
+    }
+
+    /// How it reads in a name, if it can be a part of one: a text, a whole number, a truth.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn label(&self) -> Option<String> {
+        match &self.0 {
+            Tree::Text(text) => Some(text.clone()),
+            Tree::Unsigned(number) => Some(number.to_string()),
+            Tree::Signed(number) => Some(number.to_string()),
+            Tree::Bool(truth) => Some(truth.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Whether it is nothing.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn is_nil(&self) -> bool {
+        self.0 == Tree::Nil
+    }
+
     fn is(&self, name: &str) -> bool {
         matches!(&self.0, Tree::Text(text) if text == name)
     }

@@ -180,7 +180,16 @@ pub(crate) fn salt_place(body: &[u8], start: usize) -> Range<usize> {
     place..sum([place, SALT])
 }
 
-/// What the chain takes of a record that was just written.
+/// Makes the record that was just written at `start` one of an event whose private part was erased elsewhere,
+/// and had this hash.
+pub(crate) fn leave_hash(out: &mut Vec<u8>, start: usize, private: &Hash) {
+    out.truncate(salt_place(out, start).start);
+    out.extend_from_slice(private);
+    put(out, start, &u32::try_from(ERASED_BYTES).expect("32").to_le_bytes());
+    put(out, sum([start, 6]), &[FORM_ERASED]);
+}
+
+/// What the chain takes of a record that was just written whole.
 pub(crate) fn content(record: &[u8]) -> Hash {
     let (public, private) = part(record, PREFIX..).split_at(usize::from(u16_at(record, 4)));
     chain::record_content(public, blake3::hash(private).as_bytes())
@@ -313,6 +322,12 @@ impl<'a> Record<'a> {
     /// Salt, metadata and payload; `None` once erased.
     pub(crate) fn private(&self) -> Option<&'a [u8]> {
         (!self.shape.is_erased).then(|| part(self.bytes, self.private_at()..))
+    }
+
+    /// What erasure left of the private part; `None` if it is whole.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn private_hash(&self) -> Option<Hash> {
+        self.shape.is_erased.then(|| array(part(self.bytes, self.private_at()..), 0))
     }
 
     /// What the chain takes of it: erasure leaves the private part's hash, which is all it needs.

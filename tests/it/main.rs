@@ -29,6 +29,10 @@ mod follow_load; // a million events to slow and fast followers; crashes, faults
 mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod idle; // no thread of an idle store runs
+#[cfg(feature = "jsonl")]
+mod jsonl; // export, import: every payload, names of events, mappings, whole stores at random
+#[cfg(feature = "jsonl")]
+mod jsonl_stops; // imports of bad lines, and imports that are stopped anywhere and run again
 mod kit; // annals::test: what it says when a promise does not hold
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
