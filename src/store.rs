@@ -2,6 +2,7 @@
 //!
 //! Row: store. No logic lives here.
 
+mod archive;
 mod ask;
 mod builder;
 mod core;

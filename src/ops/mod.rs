@@ -2,6 +2,8 @@
 //!
 //! Row: ops. May use the inside of the engine.
 
+pub(crate) mod checkpoint;
 pub(crate) mod describe;
+pub(crate) mod ledger;
 pub(crate) mod salvage;
 pub(crate) mod verify;

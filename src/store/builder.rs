@@ -247,6 +247,13 @@ impl Builder {
         self
     }
 
+    /// Who is recorded in the ledger for what is done through this store (default: `process <id>`): a person, a
+    /// service, a ticket. See [`Store::checkpoint`].
+    pub fn operator(mut self, name: impl Into<String>) -> Builder {
+        self.options.operator = Some(name.into());
+        self
+    }
+
     /// Opens even if others may write to the directory (default: refused). They can then delete or
     /// replace the store's files.
     pub fn allow_shared_directory(mut self) -> Builder {

@@ -8,6 +8,7 @@ mod support; // the scenario language, payloads, seeded random numbers, the tall
 mod account; // an account to decide about, for those that follow
 mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
+mod checkpoints; // named places in history, and the ledger they stand in
 mod close; // close and drop in every order, handles, tickets
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
 mod consumers; // consumers: acknowledgements, moves, states, waiting; partitions
