@@ -7,6 +7,7 @@ mod ask;
 mod builder;
 mod core;
 mod gate;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 

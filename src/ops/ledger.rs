@@ -49,6 +49,12 @@ impl<F> Entry<F> {
     }
 }
 
+/// Who and why, for what is no event.
+pub(crate) fn who_and_why(options: &Options, reason: &str) -> String {
+    let Entry { by, .. } = Entry::new(options, None, ());
+    format!("{}; by {}", text::cut(reason, REASON_BYTES_MAX), text::cut(&by, REASON_BYTES_MAX))
+}
+
 /// Records what was done, durably.
 pub(crate) fn record<F: Figures>(
     engine: &Engine,

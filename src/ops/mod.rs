@@ -4,6 +4,9 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod describe;
+pub(crate) mod erase;
 pub(crate) mod ledger;
+pub(crate) mod pace;
+pub(crate) mod rewriting;
 pub(crate) mod salvage;
 pub(crate) mod verify;

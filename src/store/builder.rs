@@ -291,7 +291,9 @@ impl Builder {
         self.options.limits.check()?;
         self.gates.check(&self.options.limits)?;
         let disk = self.place.disk(true)?;
-        Ok(Store::around(Engine::open(disk, self.options, wait)?, self.gates))
+        let store = Store::around(Engine::open(disk, self.options, wait)?, self.gates);
+        store.finish_erasing();
+        Ok(store)
     }
 
     /// Opens the store to read; see [`Store::open_read_only`].

@@ -20,6 +20,7 @@ mod crash; // crash after every operation of the simulated disk, nested crashes 
 mod decide; // aggregates and boundaries: conflicts, keys, turns, mischief in the middle of a decision
 mod diagnostics; // counters, lags, descriptions, metrics
 mod durability; // synced and buffered, sync, the clock, heads
+mod erase; // erasing: what goes, what stays, crashes, full disks
 mod fault; // every operation fails once or from then on; short writes; full disks
 mod fault_space; // the disk is full, and writes are short, at every byte
 mod follow; // subscriptions: where they begin, what they find; notifications: groups and losses

@@ -58,8 +58,8 @@ const LAYERS: [&str; 55] = [
     // all of it
     "follower",
     "engine",
-    "ops",
     "cache",
+    "ops",
     "turns",
     "running",
     "store",
