@@ -23,10 +23,11 @@ use crate::load::{Readable, Writable, load_to_write};
 use crate::notification::{Listeners, Notifications};
 use crate::options::Options;
 use crate::query::Query;
-use crate::queue::{Command, Queue};
+use crate::queue::{Command, Maintenance, Queue};
 use crate::receipt::Appended;
 use crate::report::{OpenReport, Stats, WriterState};
 use crate::resolve::{needs_nothing, resolve};
+use crate::shelf::Shelf;
 use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
 use crate::version::Position;
@@ -50,6 +51,10 @@ pub(crate) struct Engine {
     is_read_only: bool,
     /// Of a store that was opened to read, unless it is damaged.
     follower: Option<Arc<Follower>>,
+    /// Where what is sealed is kept, if this writes.
+    pub(crate) shelf: Option<Arc<Shelf>>,
+    /// Held by whoever rewrites segments, or needs them to stay as they are.
+    pub(crate) rewriting: Mutex<()>,
 }
 
 /// The writer thread, and how it ended.
@@ -64,10 +69,11 @@ impl Engine {
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options, wait: Duration) -> Result<Engine, Error> {
         let lock = lock(disk.as_ref(), wait)?;
         let housekeeper = Arc::<Housekeeper>::default();
-        let Writable { log, ledger, segments, shelf, entities, store_id, report } =
+        let Writable { log, ledger, segments, shelf, entities, store_id, history, report } =
             load_to_write(&disk, &options, &housekeeper)?;
         let segment = segments.last().cloned().expect("the log has a segment");
         let view = Arc::new(View::new(segments, Point::from(log.written()), options.recent_bytes_max));
+        view.set_history(history);
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
         let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::new(store_id, entities))));
@@ -84,7 +90,7 @@ impl Engine {
             ledger,
             entities,
             view: view.clone(),
-            shelf,
+            shelf: shelf.clone(),
             housekeeper: housekeeper.clone(),
             listeners: listeners.clone(),
             segment,
@@ -115,15 +121,18 @@ impl Engine {
             ending: Mutex::new(Ending { writer: Some(thread), outcome: Ok(()) }),
             is_read_only: false,
             follower: None,
+            shelf: Some(shelf),
+            rewriting: Mutex::default(),
         })
     }
 
     /// A store to read; nothing is ever written.
     pub(crate) fn to_read(disk: Arc<dyn Disk>, loaded: Readable, options: Options) -> Engine {
-        let Readable { entities, segments, shelf, head, store_id, report, end } = loaded;
+        let Readable { entities, history, segments, shelf, head, store_id, report, end } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
         let counters = Counters::new(store_id, entities);
         let (view, listeners) = (Arc::new(View::new(segments, head, 0)), Arc::<Listeners>::default());
+        view.set_history(history);
         let housekeeper = shelf.as_ref().map(|shelf| shelf.housekeeper().clone()).unwrap_or_default();
         let follower = end.zip(shelf).map(|(end, shelf)| {
             let (view, listeners) = (view.clone(), listeners.clone());
@@ -145,6 +154,8 @@ impl Engine {
             ending: Mutex::new(Ending { writer: None, outcome: Ok(()) }),
             is_read_only: true,
             follower,
+            shelf: None,
+            rewriting: Mutex::default(),
         }
     }
 
@@ -233,6 +244,18 @@ impl Engine {
         self.queue.check_process()?;
         let (reply, answer) = oneshot::channel();
         self.queue.send(Command::Sync(reply), 0)?;
+        answer.recv().unwrap_or_else(|_| {
+            Err(ticket::refused(&self.queue)
+                .unwrap_or_else(|| Error::new(ErrorKind::CommitUnknown, "the writer ended")))
+        })
+    }
+
+    /// Has the writer do what only it may do for those who rewrite segments.
+    pub(crate) fn maintain(&self, maintenance: Maintenance) -> Result<u64, Error> {
+        self.check_writable()?;
+        self.queue.check_process()?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Command::Maintain(maintenance, reply), 0)?;
         answer.recv().unwrap_or_else(|_| {
             Err(ticket::refused(&self.queue)
                 .unwrap_or_else(|| Error::new(ErrorKind::CommitUnknown, "the writer ended")))

@@ -242,6 +242,10 @@ impl Error {
     }
 
     /// An operating system error on a file, sorted into the kind the caller can act on.
+    pub(crate) fn no_space(text: impl Into<String>) -> Error {
+        Error::new(ErrorKind::NoSpace, text)
+    }
+
     pub(crate) fn io(what: &str, file: &str, source: io::Error) -> Error {
         let kind = match source.kind() {
             _ if source.get_ref().is_some_and(|inner| inner.is::<UnsafePath>()) => ErrorKind::Unsafe,

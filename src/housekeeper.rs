@@ -64,6 +64,11 @@ impl Housekeeper {
         }
     }
 
+    /// Whether it was closed: a job that takes long had better end.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(*self.0.lock(), State::Closed)
+    }
+
     /// Ends the thread, unless this is it, or it is one of another process.
     pub(crate) fn close(&self) {
         let before = std::mem::replace(&mut *self.0.lock(), State::Closed);

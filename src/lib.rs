@@ -161,8 +161,9 @@
 //! | `reader` `listing` `causes` `story` | reading; which names there are; what brought what about |
 //! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
-//! | `engine` `ops/` | all of it as one thing; what operators do |
+//! | `engine` | all of it as one thing |
 //! | `cache/` | states folded before: in memory, and on disk |
+//! | `ops/` | what operators do: verify, erase, checkpoints, what the ledger says of it |
 //! | `turns` `running` | who decides next where many do; which consumers run in this process, and how to wake them |
 //! | `store/` | the facade, and the gates before it |
 //! | `consumer/` `reactor/` | checkpoints: how far each named consumer is, and who may move it; threads that react |
@@ -263,6 +264,7 @@ pub use crate::{
     head::Head,
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
+    ops::checkpoint::Checkpoint,
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     projection::{
         At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
@@ -274,8 +276,8 @@ pub use crate::{
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, CacheStats, Cut, Description, IndexProgress, OpenProgress, OpenReport, Part, Stats,
-        SubscriptionLag, VerifyReport, WriterState,
+        Break, CacheStats, Cut, Description, Erasure, IndexProgress, OpenProgress, OpenReport, Part,
+        RewriteProgress, Stats, SubscriptionLag, VerifyReport, WriterState,
     },
     store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},

@@ -38,12 +38,14 @@ pub(crate) struct Writable {
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) entities: u64,
     pub(crate) store_id: [u8; 16],
+    pub(crate) history: u64,
     pub(crate) report: OpenReport,
 }
 
 /// A store that can be read.
 pub(crate) struct Readable {
     pub(crate) entities: u64,
+    pub(crate) history: u64,
     pub(crate) segments: Vec<Arc<Segment>>,
     /// Where to keep further sealed segments; not if the store is damaged.
     pub(crate) shelf: Option<Arc<Shelf>>,
@@ -94,7 +96,8 @@ pub(crate) fn load_to_write(
     report.steps.push(("all", started.elapsed()));
     tracing::info!(%report, "opened");
     let (entities, store_id) = (found.entities, recovered.manifest.store_id);
-    Ok(Writable { log, ledger, segments, shelf, entities, store_id, report })
+    let history = recovered.manifest.history_revision;
+    Ok(Writable { log, ledger, segments, shelf, entities, store_id, history, report })
 }
 
 /// From where on a walk has seen every event.
@@ -114,6 +117,7 @@ pub(crate) fn load_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<Re
     let Recovered { manifest, tip, mark, report, .. } = recovered;
     Ok(Readable {
         entities: found.entities,
+        history: manifest.history_revision,
         segments,
         shelf: Some(shelf),
         head: tip.as_ref().map(Point::from).unwrap_or_default(),

@@ -206,6 +206,7 @@ pub(crate) struct Options {
     pub(crate) cache_disk_bytes: u64,
     pub(crate) index_memory_bytes: u64,
     pub(crate) segment_memory_bytes: u64,
+    pub(crate) operator: Option<String>,
 }
 
 impl Default for Options {
@@ -232,6 +233,7 @@ impl Default for Options {
             cache_disk_bytes: 256 << 20,
             index_memory_bytes: 256 << 20,
             segment_memory_bytes: 256 << 20,
+            operator: None,
         }
     }
 }

@@ -246,6 +246,15 @@ impl Item {
         !names_entity && !names_kind && self.scope.is_none() && self.tags.is_empty()
     }
 
+    /// Whether it names what only events of the store's own carry.
+    pub(crate) fn names_system(&self) -> bool {
+        let entity = self.entity.iter().map(|name| match name {
+            Name::Is(entity) | Name::StartsWith(entity) => entity,
+        });
+        let mut names = entity.chain(&self.scope).chain(&self.kinds).chain(&self.kind_prefix);
+        names.any(|name| name.starts_with('$'))
+    }
+
     /// How many things it asks.
     pub(crate) fn conditions(&self) -> usize {
         let single = [

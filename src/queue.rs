@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::append::Request;
 use crate::error::{Error, ErrorKind};
+use crate::log::files::Exchange;
 use crate::receipt::Appended;
 use crate::version::Position;
 
@@ -20,6 +21,17 @@ pub(crate) enum Command {
     Append(Box<Request>, Answer<Reply>),
     /// Make everything before it durable.
     Sync(Answer<Result<Position, Error>>),
+    Maintain(Maintenance, Answer<Result<u64, Error>>),
+}
+
+/// What whoever rewrites segments asks of the writer, who owns MANIFEST. The answer is the history revision.
+pub(crate) enum Maintenance {
+    /// End the segment that is written to, unless it is empty.
+    Roll,
+    /// List a rewritten segment in the place of others.
+    Exchange(Exchange),
+    /// A sync of names failed: write nothing any more.
+    Poison(Error),
 }
 
 impl Command {
@@ -31,6 +43,7 @@ impl Command {
                 let _ = reply.send(Reply { outcome: Outcome::Done(Err(error.clone())), request });
             }
             Command::Sync(reply) => drop(reply.send(Err(error.clone()))),
+            Command::Maintain(_, reply) => drop(reply.send(Err(error.clone()))),
         }
     }
 }

@@ -156,6 +156,12 @@ impl RecordedEvent {
         self.header().chain()
     }
 
+    /// Whether payload and metadata were erased; the rest is there. See [`Store::erase`](crate::Store::erase).
+    #[must_use]
+    pub fn is_erased(&self) -> bool {
+        self.record().is_erased()
+    }
+
     /// The payload's bytes.
     ///
     /// # Errors

@@ -2,11 +2,13 @@
 //!
 //! Row: store. No logic lives here.
 
+mod archive;
 mod ask;
 mod builder;
 mod core;
 mod environment;
 mod gate;
+mod rewrite;
 #[cfg(test)]
 mod tests;
 

@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 
 use crate::error::Error;
 use crate::format::chain::Hash;
+use crate::format::segment::SegmentId;
 use crate::log::scan::Tip;
 use crate::log::segment::Block;
 use crate::shelf::Stored;
@@ -59,6 +60,8 @@ pub(crate) struct Snapshot {
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
     pub(crate) head: Point,
     pub(crate) durable: Point,
+    /// MANIFEST's history revision: what was folded from another one is void.
+    pub(crate) history: u64,
     recent: Arc<Recent>,
 }
 
@@ -68,7 +71,13 @@ impl View {
         let recent = Arc::new(Recent::new(recent_bytes_max));
         let segments = Arc::new(segments);
         View {
-            published: RwLock::new(Snapshot { segments, head, durable: head, recent: recent.clone() }),
+            published: RwLock::new(Snapshot {
+                segments,
+                head,
+                durable: head,
+                history: 0,
+                recent: recent.clone(),
+            }),
             recent,
             waiters: Waiters::default(),
             cursors: Cursors::default(),
@@ -114,7 +123,36 @@ impl View {
         let mut published = self.published.write();
         // Of what was published recovery may have cut what was not durable.
         recent.clear();
-        *published = Snapshot { segments, head, durable: head, recent };
+        *published = Snapshot { segments, head, durable: head, history: published.history, recent };
+    }
+
+    /// The history revision is this one, or was raised to it.
+    pub(crate) fn set_history(&self, history: u64) {
+        self.published.write().history = history;
+    }
+
+    pub(crate) fn history(&self) -> u64 {
+        self.published.read().history
+    }
+
+    /// Puts a rewritten segment in the place of the files it was made of, and gives back these. Who reads goes on
+    /// with what it has. If history is another one now, what was written lately is forgotten: it may be what had to go.
+    pub(crate) fn exchange_files(
+        &self,
+        old: &[SegmentId],
+        one: Arc<Segment>,
+        history: u64,
+    ) -> Vec<Arc<Segment>> {
+        let mut published = self.published.write();
+        if history != published.history {
+            self.recent.clear();
+            published.history = history;
+        }
+        let is_old = |segment: &Arc<Segment>| old.contains(&segment.id());
+        let Some(first) = published.segments.iter().position(is_old) else { return Vec::new() };
+        let segments = Arc::make_mut(&mut published.segments);
+        let count = segments.iter().skip(first).take_while(|segment| is_old(segment)).count();
+        segments.splice(first..first + count, [one]).collect()
     }
 
     /// Adds the segment that the log goes on in.

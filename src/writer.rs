@@ -9,6 +9,7 @@
 //! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
 
 mod failing;
+mod maintaining;
 mod waiting;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -205,6 +206,10 @@ impl Writer {
             Command::Sync(reply) => {
                 self.state.must_sync = true;
                 self.state.waiting.push(Waiting::Synced(reply));
+            }
+            Command::Maintain(maintenance, reply) => {
+                // Whoever gave up waiting does not hear it.
+                let _ = reply.send(self.maintain(maintenance));
             }
         }
     }

@@ -36,7 +36,7 @@ const USED_MAX: usize = 1024;
 
 pub(crate) struct CacheFile {
     disk: Arc<dyn Disk>,
-    owner: Owner,
+    store_id: [u8; 16],
     budget: u64,
     state: RwLock<State>,
     used: Mutex<Vec<Key>>,
@@ -44,10 +44,11 @@ pub(crate) struct CacheFile {
     bytes: AtomicU64,
 }
 
-#[derive(Default)]
 struct State {
     opened: Opened,
     restarts: u32,
+    /// What is saved was folded from this history.
+    history: u64,
 }
 
 #[derive(Default)]
@@ -80,13 +81,15 @@ enum Opener {
 
 impl CacheFile {
     pub(crate) fn new(disk: Arc<dyn Disk>, owner: Owner, budget: u64) -> CacheFile {
+        let Owner { store_id, history } = owner;
         let (used, bytes) = (Mutex::default(), AtomicU64::new(0));
-        CacheFile { disk, owner, budget, state: RwLock::default(), used, bytes }
+        let state = RwLock::new(State { opened: Opened::NotYet, restarts: 0, history });
+        CacheFile { disk, store_id, budget, state, used, bytes }
     }
 
     /// The state saved under a key.
     pub(crate) fn get(&self, key: &Key) -> Option<Folded<Vec<u8>>> {
-        let found = self.with(Opener::Reader, |handle| table::read(&handle.database, key))??;
+        let found = self.with(Opener::Reader, None, |handle| table::read(&handle.database, key))??;
         let mut used = self.used.lock();
         if used.len() < USED_MAX {
             used.push(key.clone());
@@ -94,11 +97,12 @@ impl CacheFile {
         Some(found)
     }
 
-    /// Saves states, without waiting for the disk unless it is time to. `None` if they are not saved.
-    pub(crate) fn put(&self, saving: &[Saving], removed: &[Key]) -> Option<Written> {
+    /// Saves states that were folded from a history, without waiting for the disk unless it is time to. `None` if they
+    /// are not saved.
+    pub(crate) fn put(&self, saving: &[Saving], removed: &[Key], history: u64) -> Option<Written> {
         let used = std::mem::take(&mut *self.used.lock());
         let changes = Changes { saving, removed, used: &used };
-        let written = self.with(Opener::Writer, |handle| {
+        let written = self.with(Opener::Writer, Some(history), |handle| {
             let mut unsynced = handle.unsynced.lock();
             let since = *unsynced.get_or_insert_with(Instant::now);
             let is_durable = since.elapsed() >= DURABLE_EVERY;
@@ -118,8 +122,22 @@ impl CacheFile {
         let Opened::Open(handle) = &state.opened else { return None };
         let since = (*handle.unsynced.lock())?;
         let left = DURABLE_EVERY.saturating_sub(since.elapsed());
+        let history = state.history;
         drop(state);
-        if left.is_zero() { self.put(&[], &[]).and(None) } else { Some(left) }
+        if left.is_zero() { self.put(&[], &[], history).and(None) } else { Some(left) }
+    }
+
+    /// History is another one from now on: what was saved goes, and is not waited for.
+    pub(crate) fn void(&self, history: u64) {
+        let mut state = self.state.write();
+        state.history = history;
+        if let Opened::Off = state.opened {
+            // It may be off because it could not be removed.
+            let _ = self.delete(0);
+            return;
+        }
+        let restarts = state.restarts;
+        self.replace(&mut state, restarts);
     }
 
     /// Closes the file for good, and makes durable what was written.
@@ -140,9 +158,17 @@ impl CacheFile {
     }
 
     /// Does something with the open file. Whatever is wrong with it, it is deleted then.
-    fn with<T>(&self, opener: Opener, work: impl FnOnce(&Handle) -> Result<T, Odd>) -> Option<T> {
+    fn with<T>(
+        &self,
+        opener: Opener,
+        history: Option<u64>,
+        work: impl FnOnce(&Handle) -> Result<T, Odd>,
+    ) -> Option<T> {
         self.open(opener);
         let state = self.state.read();
+        if history.is_some_and(|history| history != state.history) {
+            return None;
+        }
         let Opened::Open(handle) = &state.opened else { return None };
         let restart = handle.restart;
         let worked = caught(|| work(handle));
@@ -164,7 +190,7 @@ impl CacheFile {
         if !is_wanted(&state.opened) {
             return;
         }
-        state.opened = match caught(|| self.opened(state.restarts, opener)) {
+        state.opened = match caught(|| self.opened(&state, opener)) {
             Ok(opened) => opened,
             Err(odd) => {
                 tracing::warn!(%odd, "the cache cannot be opened; it begins anew");
@@ -174,7 +200,7 @@ impl CacheFile {
         };
     }
 
-    fn opened(&self, restart: u32, opener: Opener) -> Result<Opened, Odd> {
+    fn opened(&self, state: &State, opener: Opener) -> Result<Opened, Odd> {
         let found = match self.disk.open(FILE, Access::Write) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             found => Some(found?),
@@ -197,9 +223,10 @@ impl CacheFile {
         // It would read all of the file; folding what is asked for is less.
         builder.set_repair_callback(|session| session.abort());
         let database = builder.create_with_backend(backend)?;
+        let owner = Owner { store_id: self.store_id, history: state.history };
         if is_new {
-            table::begin(&database, &self.owner)?;
-        } else if !table::is_of(&database, &self.owner)? {
+            table::begin(&database, &owner)?;
+        } else if !table::is_of(&database, &owner)? {
             return Err("it holds states of another store, or of another history".into());
         }
         syncs.store(true, Ordering::Relaxed);
@@ -207,7 +234,7 @@ impl CacheFile {
             self.disk.remove(MARK)?;
         }
         let unsynced = Mutex::new(is_new.then(Instant::now));
-        Ok(Opened::Open(Handle { restart, database, syncs, unsynced }))
+        Ok(Opened::Open(Handle { restart: state.restarts, database, syncs, unsynced }))
     }
 
     /// Leaves a mark that is removed once the file is open: one byte for each start that has not come so far.
@@ -233,13 +260,17 @@ impl CacheFile {
         tracing::warn!(%odd, "the cache is damaged; it begins anew");
         state.restarts += 1;
         let restarts = state.restarts;
-        let damaged = std::mem::replace(&mut state.opened, Opened::Absent);
+        self.replace(&mut state, restarts);
+    }
+
+    fn replace(&self, state: &mut State, restarts: u32) {
+        let before = std::mem::replace(&mut state.opened, Opened::Absent);
         // What it still wants to write goes into a file without a name, and need not reach the disk.
         let deleted = self.delete(restarts);
-        if let Opened::Open(handle) = &damaged {
+        if let Opened::Open(handle) = &before {
             handle.syncs.store(false, Ordering::Relaxed);
         }
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(damaged)));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(before)));
         state.opened = deleted;
     }
 

@@ -50,6 +50,8 @@ struct State {
     leaving: Vec<Unsaved>,
     leaving_bytes: usize,
     dropped: u64,
+    /// Only states of this history are kept.
+    history: u64,
 }
 
 struct Slot {
@@ -111,11 +113,11 @@ pub(crate) enum Reserve<'a> {
 }
 
 impl Memory {
-    pub(crate) fn new(budget: usize) -> Memory {
+    pub(crate) fn new(budget: usize, history: u64) -> Memory {
         Memory {
             budget,
             hasher: foldhash::fast::RandomState::default(),
-            state: Mutex::new(State::new()),
+            state: Mutex::new(State::new(history)),
             put_back: Condvar::new(),
         }
     }
@@ -193,6 +195,17 @@ impl Memory {
         Ok(Reserve::Ours(reservation, found))
     }
 
+    /// History is another one from now on: forgets everything. What is being folded is not taken back.
+    pub(crate) fn void(&self, history: u64) {
+        let mut state = self.state.lock();
+        let names = std::mem::take(&mut state.names);
+        let dropped = state.dropped;
+        let before = std::mem::replace(&mut *state, State { names, dropped, ..State::new(history) });
+        drop(state);
+        self.put_back.notify_all();
+        drop(before);
+    }
+
     /// What is to be saved; from here on it counts as saved. What is being folded comes next time.
     pub(crate) fn take_unsaved(&self) -> Vec<Unsaved> {
         let mut state = self.state.lock();
@@ -228,13 +241,17 @@ impl Reservation<'_> {
         self.saved = version;
     }
 
-    /// Puts a state back. Up to `seen` there are no other events of the entity. Says whether there is something
-    /// to be saved now.
-    pub(crate) fn fill(mut self, folded: Folded<Erased>, seen: Position) -> bool {
+    /// Puts a state back that was folded from what was there in a history. Up to `seen` there are no other events of the
+    /// entity. Says whether there is something to be saved now.
+    pub(crate) fn fill(mut self, folded: Folded<Erased>, seen: Position, history: u64) -> bool {
         let (bytes, weighed) = self.weigh(&folded);
         let unsaved = folded.reached.version.get().saturating_sub(self.saved.get());
         let held = Held::Here { folded, seen, looked_at: Instant::now() };
         let mut state = self.memory.state.lock();
+        if state.history != history {
+            drop(state);
+            return false;
+        }
         self.is_filled = true;
         let mut replaced = None;
         let mut is_listed = false;
@@ -290,7 +307,7 @@ impl Drop for Reservation<'_> {
 }
 
 impl State {
-    fn new() -> State {
+    fn new(history: u64) -> State {
         State {
             slots: LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default()),
             bytes: 0,
@@ -299,6 +316,7 @@ impl State {
             leaving: Vec::new(),
             leaving_bytes: 0,
             dropped: 0,
+            history,
         }
     }
 

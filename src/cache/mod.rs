@@ -108,6 +108,8 @@ struct Shared {
     memory: Memory,
     file: Option<CacheFile>,
     view: Arc<View>,
+    /// The history that what is kept was folded from.
+    history: AtomicU64,
     is_scheduled: AtomicBool,
     /// States whose events are not durable yet.
     waiting: Mutex<BTreeMap<Key, Unsaved>>,
@@ -131,9 +133,10 @@ impl Cache {
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
         let shared = Shared {
-            memory: Memory::new(memory_bytes),
+            memory: Memory::new(memory_bytes, owner.history),
             file,
             view,
+            history: AtomicU64::new(owner.history),
             is_scheduled: AtomicBool::new(false),
             waiting: Mutex::default(),
             claims: Mutex::default(),
@@ -141,6 +144,17 @@ impl Cache {
         };
         let shared = Arc::new(shared);
         Cache { shared, housekeeper, process: std::process::id() }
+    }
+
+    /// Forgets everything that was folded from an earlier history; whether there was one. Whoever trusts what is kept
+    /// asks this first, with the history of what it reads.
+    pub(crate) fn keep_up(&self, history: u64) -> bool {
+        self.shared.history.load(Ordering::Acquire) < history && self.shared.void(history)
+    }
+
+    /// Forgets everything, in memory and on the disk.
+    pub(crate) fn void(&self) {
+        self.shared.void(self.shared.view.history());
     }
 
     pub(crate) fn memory(&self) -> &Memory {
@@ -163,8 +177,14 @@ impl Cache {
     }
 
     /// Puts a state back into memory, and has it saved before long.
-    pub(crate) fn fill(&self, reservation: Reservation<'_>, folded: Folded<Erased>, seen: Position) {
-        if reservation.fill(folded, seen) && self.shared.file.is_some() && self.is_at_home() {
+    pub(crate) fn fill(
+        &self,
+        reservation: Reservation<'_>,
+        folded: Folded<Erased>,
+        seen: Position,
+        history: u64,
+    ) {
+        if reservation.fill(folded, seen, history) && self.shared.file.is_some() && self.is_at_home() {
             self.schedule();
         }
     }
@@ -243,11 +263,17 @@ impl Claim {
         position <= self.shared.view.reaches(Reach::Durable)
     }
 
-    /// Saves a state, and removes others, in one transaction, if the file takes it. Only what is durable may be saved.
-    pub(crate) fn save(&self, saving: Saving, removed: &[Key]) {
+    /// Saves a state that was folded from a history, and removes others, in one transaction, if the file takes it. Only
+    /// what is durable may be saved.
+    pub(crate) fn save(&self, saving: Saving, removed: &[Key], history: u64) {
         if let Some(file) = self.file() {
-            file.put(&[saving], removed);
+            file.put(&[saving], removed, history);
         }
+    }
+
+    /// The history that is read just now.
+    pub(crate) fn history(&self) -> u64 {
+        self.shared.view.history()
     }
 
     /// Makes durable what was saved, once it has waited long enough; says how long it has to wait still.
@@ -272,6 +298,22 @@ impl Drop for Claim {
 }
 
 impl Shared {
+    fn void(&self, history: u64) -> bool {
+        // Held by whoever saves from when it takes states out of memory, so none of those slips by.
+        let mut waiting = self.waiting.lock();
+        if self.history.load(Ordering::Acquire) > history {
+            return false;
+        }
+        waiting.clear();
+        // The file first: whoever finds nothing in memory looks there next.
+        if let Some(file) = &self.file {
+            file.void(history);
+        }
+        self.memory.void(history);
+        self.history.store(history, Ordering::Release);
+        true
+    }
+
     /// The housekeeper's job: saves what there is, and says when it wants to do that again.
     fn save(&self) -> Option<Duration> {
         self.is_scheduled.store(false, Ordering::Relaxed);
@@ -287,6 +329,7 @@ impl Shared {
         let Some(file) = &self.file else { return };
         let durable = self.view.reaches(Reach::Durable);
         let mut waiting = self.waiting.lock();
+        let history = self.history.load(Ordering::Acquire);
         for unsaved in self.memory.take_unsaved() {
             // The older one, which waits already, will be durable first.
             if waiting.len() < WAITING_MAX || unsaved.folded.reached.position <= durable {
@@ -305,18 +348,18 @@ impl Shared {
             bytes += encoded.len();
             batch.push(Saving { key, folded: Folded { state: encoded, reached: unsaved.folded.reached } });
             if bytes > BATCH_BYTES {
-                self.write(file, &batch);
+                self.write(file, &batch, history);
                 batch.clear();
                 bytes = 0;
             }
         }
         if !batch.is_empty() {
-            self.write(file, &batch);
+            self.write(file, &batch, history);
         }
     }
 
-    fn write(&self, file: &CacheFile, batch: &[Saving]) {
-        if let Some(written) = file.put(batch, &[]) {
+    fn write(&self, file: &CacheFile, batch: &[Saving], history: u64) {
+        if let Some(written) = file.put(batch, &[], history) {
             let saved = u64::try_from(batch.len()).expect("a length fits 64 bits");
             self.counters[SAVED].fetch_add(saved, Ordering::Relaxed);
             self.counters[DROPPED].fetch_add(written.dropped, Ordering::Relaxed);

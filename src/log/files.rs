@@ -25,19 +25,70 @@ impl ManifestFile {
     }
 
     /// Lists further sealed segments, and says how many bytes the file has now. Refused if there is no
-    /// space; the old file stands then.
+    /// space; the old file stands then, and they are listed next time.
     pub(crate) fn add(
         &mut self,
         disk: &dyn Disk,
         sealed: impl Iterator<Item = SealedSegment>,
     ) -> Result<u64, Failure> {
         self.manifest.sealed.extend(sealed);
-        let next =
-            Manifest { sequence: self.manifest.sequence + 1, previous: self.digest, ..self.manifest.clone() };
+        self.replace(disk, self.manifest.clone())
+    }
+
+    /// Lists a rewritten segment in the place of those it was made of; otherwise as [`ManifestFile::add`].
+    pub(crate) fn exchange(&mut self, disk: &dyn Disk, exchange: &Exchange) -> Result<u64, Failure> {
+        let mut next = self.manifest.clone();
+        let Some(place) = exchange.place(&next.sealed) else {
+            return Err(Failure::Refused(Error::invalid(
+                "the segments were rewritten by somebody else meanwhile",
+            )));
+        };
+        next.sealed.splice(place, [exchange.with.clone()]);
+        if exchange.effect == Effect::History {
+            next.history_revision = next.history_revision.saturating_add(1);
+        }
+        self.replace(disk, next)
+    }
+
+    pub(crate) fn history_revision(&self) -> u64 {
+        self.manifest.history_revision
+    }
+
+    /// Replaces the file: the one way to do so.
+    fn replace(&mut self, disk: &dyn Disk, next: Manifest) -> Result<u64, Failure> {
+        let next = Manifest { sequence: self.manifest.sequence + 1, previous: self.digest, ..next };
         let (bytes, digest) = next.write();
         replace(disk, &bytes)?;
         (self.manifest, self.digest) = (next, digest);
         Ok(u64::try_from(bytes.len()).expect("a length fits 64 bits"))
+    }
+}
+
+/// A rewritten segment, which is durable under its name, in the place of others.
+pub(crate) struct Exchange {
+    /// In the order of the log.
+    pub(crate) old: Vec<SegmentId>,
+    pub(crate) with: SealedSegment,
+    pub(crate) effect: Effect,
+}
+
+/// What rewriting segments does to history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// The same events are there.
+    None,
+    /// Some are not, or not as a whole: what was folded before is void.
+    History,
+}
+
+impl Exchange {
+    /// Where the old ones stand in a list.
+    fn place(&self, sealed: &[SealedSegment]) -> Option<std::ops::Range<usize>> {
+        let start = sealed.iter().position(|listed| self.old.first() == Some(&listed.id))?;
+        let place = start..start.checked_add(self.old.len())?;
+        let listed = sealed.get(place.clone())?;
+        let ends_alike = listed.last()?.last_position == self.with.last_position;
+        (ends_alike && listed.iter().map(|listed| listed.id).eq(self.old.iter().copied())).then_some(place)
     }
 }
 

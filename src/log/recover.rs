@@ -24,7 +24,7 @@ use super::judge::{Verdict, judge};
 use super::repair::{cut, evidence, listing, quarantine, reread_from_device, trim};
 use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
 use super::segment::SegmentFile;
-use super::survey::{check_uninitialised, could_be_new, list, read_manifest, read_mark};
+use super::survey::{check_uninitialised, could_be_new, is_leftover, list, read_manifest, read_mark};
 
 /// What was found; enough to read, and to start writing.
 pub(crate) struct Recovered {
@@ -142,6 +142,9 @@ impl Opening<'_, '_> {
             match (SegmentId::parse(&name), SegmentId::parse_index(&name)) {
                 (Some(id), _) if listed.contains(&id) || is_later(&id) => drop(there.insert(id)),
                 (None, Some(id)) => indexes.push((id, name)),
+                _ if is_leftover(self.disk, &self.state.manifest, &name)? => {
+                    self.leftovers.push(format!("{DIRECTORY}/{name}"));
+                }
                 _ => self.state.report.unknown.push(format!("{DIRECTORY}/{name}")),
             }
         }
@@ -150,7 +153,8 @@ impl Opening<'_, '_> {
                 self.stale.push(format!("{DIRECTORY}/{name}"));
             }
         }
-        const KNOWN: [&str; 6] = ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine"];
+        const KNOWN: [&str; 7] =
+            ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine", "ERASING"];
         for name in list(self.disk, "")? {
             if name == manifest::TEMPORARY {
                 self.leftovers.push(name);
@@ -180,6 +184,8 @@ impl Opening<'_, '_> {
                 let what = "the segments that the file lists do not follow one another";
                 return Err(Error::corrupt(manifest::NAME, 0, what));
             }
+            self.mark_met |=
+                self.state.mark.as_ref().is_some_and(|mark| behind(&sealed).was_at(mark, sealed.id));
             if self.state.mark.as_ref().is_some_and(|mark| mark.segment == sealed.id) {
                 self.meet_mark_in(&sealed)?;
             }

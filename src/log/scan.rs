@@ -11,7 +11,7 @@ use crate::format::chain::{Assigned, Hash, body_content, extended_content, link}
 use crate::format::frame::{self, Frame};
 use crate::format::mark::Mark;
 use crate::format::record::records;
-use crate::format::segment::{Attestation, HEADER, SEAL, Seal};
+use crate::format::segment::{Attestation, HEADER, SEAL, Seal, SegmentHeader, SegmentId};
 use crate::format::{BODY_BYTES_MAX, Damage};
 
 use super::segment::{SegmentFile, wide};
@@ -33,7 +33,11 @@ pub(crate) struct Tip {
 impl Tip {
     /// Before the first frame of a segment.
     pub(crate) fn start(segment: &SegmentFile) -> Tip {
-        let header = &segment.header;
+        Tip::before(&segment.header)
+    }
+
+    /// Before the first frame of the segment with this header.
+    pub(crate) fn before(header: &SegmentHeader) -> Tip {
         Tip {
             offset: u32::try_from(HEADER).expect("144"),
             position: header.id.first_position.saturating_sub(1),
@@ -49,6 +53,15 @@ impl Tip {
     /// Whether MARK speaks of this place, if it speaks of its segment.
     pub(crate) fn is_at(&self, mark: &Mark) -> bool {
         (self.offset, self.position, self.chain) == (mark.durable_end, mark.position, mark.chain)
+    }
+
+    /// Whether MARK speaks of this place, the end of a segment, as it was before the segment was rewritten. (MARK was
+    /// synced when that was sealed, so of nothing in front of it.)
+    pub(crate) fn was_at(&self, mark: &Mark, segment: SegmentId) -> bool {
+        let positions = segment.first_position..=self.position;
+        mark.segment != segment
+            && positions.contains(&mark.segment.first_position)
+            && (self.position, self.chain) == (mark.position, mark.chain)
     }
 }
 
@@ -154,7 +167,7 @@ pub(crate) fn found_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<Fo
 }
 
 /// Whether a seal fits what was walked.
-fn sealed(seal: Seal, tip: &Tip) -> Ending {
+pub(super) fn sealed(seal: Seal, tip: &Tip) -> Ending {
     let found = Seal {
         length: tip.offset.saturating_add(u32::try_from(SEAL).expect("72")),
         last_position: tip.position,

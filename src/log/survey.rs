@@ -10,7 +10,7 @@ use crate::format::mark::{self, Mark};
 use crate::format::segment::{DIRECTORY, HEADER, SegmentId};
 
 use super::FIRST_ZEROS;
-use super::segment::damaged;
+use super::segment::{SegmentFile, damaged};
 
 /// A million segments, 64 TiB of events.
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;
@@ -102,6 +102,19 @@ pub(super) fn check_uninitialised(
         disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
     }
     Ok(())
+}
+
+/// Whether a file that MANIFEST does not list is what rewriting leaves when it is stopped: a segment that was not
+/// listed yet, or one that is not any more. Anybody else's file is left alone.
+pub(super) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> Result<bool, Error> {
+    if SegmentId::parse_temporary(name).is_some() {
+        return Ok(true);
+    }
+    let Some(id) = SegmentId::parse(name) else { return Ok(false) };
+    let path = id.path();
+    let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
+    let header = SegmentFile::read_header(file.as_ref(), &path)?;
+    Ok(header.is_ok_and(|header| header.id == id && manifest.knows(&header.store_id)))
 }
 
 /// Whether a segment's file is no longer than a new one, and has nothing but zeros behind its header.

@@ -2,7 +2,12 @@
 //!
 //! Row: ops. May use the inside of the engine.
 
+pub(crate) mod checkpoint;
 pub(crate) mod describe;
+pub(crate) mod erase;
+pub(crate) mod ledger;
+pub(crate) mod pace;
 pub(crate) mod reindex;
+pub(crate) mod rewriting;
 pub(crate) mod salvage;
 pub(crate) mod verify;

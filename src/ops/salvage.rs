@@ -40,7 +40,7 @@ pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
     tracing::warn!(%report, "salvaged");
     let Kept { segments, versions, head, .. } = kept;
     let entities = u64::try_from(versions.len()).expect("a count fits 64 bits");
-    Ok(Readable { entities, segments, shelf: None, head, store_id, report, end: None })
+    Ok(Readable { entities, history: 0, segments, shelf: None, head, store_id, report, end: None })
 }
 
 /// What can be read so far.

@@ -114,6 +114,7 @@ impl Store {
             return Ok(loaded(folded.clone()));
         }
         let snapshot = self.engine().snapshot()?;
+        let known = known.filter(|_| !self.cache().keep_up(snapshot.history));
         if let Some(known) = known
             && is_current(&known, entity, &snapshot)?
         {
@@ -151,7 +152,7 @@ impl Store {
         self.cache().count(source);
         let folded: Folded<Arc<P>> = self.fold_from(from, entity, snapshot)?;
         let erased: Folded<Erased> = Folded { state: folded.state.clone(), reached: folded.reached };
-        self.cache().fill(reservation, erased, snapshot.head.position);
+        self.cache().fill(reservation, erased, snapshot.head.position, snapshot.history);
         Ok(folded.into())
     }
 

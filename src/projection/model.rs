@@ -185,16 +185,18 @@ impl Store {
 
     /// What is shown first, and what there is to go on from.
     fn beginning<P: Projection>(&self, digest: &[u8; 32]) -> Result<(Folded<Arc<P>>, Work<P>), Error> {
+        let history = self.engine().snapshot()?.history;
+        self.cache().keep_up(history);
         let live = self.saved_under::<P>("live")?;
         if let Some((folded, _)) = live.clone().filter(|(_, own)| own == digest) {
-            let work = Work { folded: folded.clone(), is_beside: false };
+            let work = Work { folded: folded.clone(), is_beside: false, history };
             return Ok((folded, work));
         }
         let next = self.saved_under::<P>("next")?.filter(|(_, own)| own == digest);
         let folded = next.map(|(folded, _)| folded).unwrap_or_default();
         let is_beside = live.is_some();
         let shown = live.map(|(folded, _)| folded).unwrap_or_default();
-        Ok((shown, Work { folded, is_beside }))
+        Ok((shown, Work { folded, is_beside, history }))
     }
 
     /// What was saved, if the log agrees and it decodes, and what it was folded by.

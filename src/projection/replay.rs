@@ -295,6 +295,7 @@ type Kept<P> = (Parted, Folded<Arc<P>>);
 /// The states that are kept of an entity, and where.
 fn kept<P: Projection>(store: &Store, entity: &str) -> Result<Vec<Kept<P>>, Error> {
     let (shape, snapshot) = (shape::<P>(), store.engine().snapshot()?);
+    store.cache().keep_up(snapshot.history);
     let memory = store.cache().memory().look(shape.of, entity).and_then(|known| known.folded.typed());
     let file = store.saved(&shape, entity, &snapshot);
     let kept = [(Parted::Memory, memory), (Parted::File, file)];

@@ -3,7 +3,7 @@
 //! Row: shelf.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::disk::{Access, Disk, DiskFile};
 
@@ -15,14 +15,31 @@ pub(super) struct LazyFile {
     path: String,
     place: Arc<Place<Box<dyn DiskFile>>>,
     room: Arc<Room<Box<dyn DiskFile>>>,
+    pinned: Pinned,
 }
+
+/// A file that stays open, once there is one: its name will be gone.
+pub(super) type Pinned = Arc<OnceLock<Arc<Box<dyn DiskFile>>>>;
 
 impl LazyFile {
     pub(super) fn new(disk: Arc<dyn Disk>, path: String, room: Arc<Room<Box<dyn DiskFile>>>) -> LazyFile {
-        LazyFile { disk, path, place: Arc::default(), room }
+        LazyFile::pinned_by(Pinned::default(), disk, path, room)
+    }
+
+    /// One that reads from the pinned file once there is one.
+    pub(super) fn pinned_by(
+        pinned: Pinned,
+        disk: Arc<dyn Disk>,
+        path: String,
+        room: Arc<Room<Box<dyn DiskFile>>>,
+    ) -> LazyFile {
+        LazyFile { disk, path, place: Arc::default(), room, pinned }
     }
 
     fn file(&self) -> io::Result<Arc<Box<dyn DiskFile>>> {
+        if let Some(pinned) = self.pinned.get() {
+            return Ok(pinned.clone());
+        }
         self.room.get_or_make(&self.place, || Ok((self.disk.open(&self.path, Access::Read)?, 1)))
     }
 }

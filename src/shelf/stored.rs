@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use crate::disk::Access;
 use crate::error::Error;
 use crate::format::chain::Hash;
 use crate::format::manifest::SealedSegment;
@@ -17,7 +18,7 @@ use crate::log::segment::{Block, SegmentFile, damaged};
 use super::Shelf;
 use super::build::{build, write};
 use super::kept::Place;
-use super::lazy::LazyFile;
+use super::lazy::{LazyFile, Pinned};
 use super::resident::Resident;
 
 /// Where a part stands in the log: what MANIFEST, or MARK, says of it without its file.
@@ -75,12 +76,14 @@ pub(crate) struct Stored {
     file: OnceLock<Arc<SegmentFile>>,
     index: Arc<Place<Sealed>>,
     whole: Resident,
+    /// Set once its segment was rewritten, and its files have no names any more.
+    retired: Pinned,
 }
 
 impl Stored {
     pub(crate) fn new(shelf: Arc<Shelf>, listed: Listed) -> Stored {
         let (index, whole) = (Arc::default(), Resident::default());
-        Stored { shelf, listed, file: OnceLock::new(), index, whole }
+        Stored { shelf, listed, file: OnceLock::new(), index, whole, retired: Pinned::default() }
     }
 
     /// The same, of a file that is open.
@@ -134,10 +137,28 @@ impl Stored {
         Ok(self.file.get_or_init(|| Arc::new(opened)))
     }
 
+    /// Its segment was rewritten, and its files lose their names: whoever still reads it has the segment's file as long
+    /// as it needs it, and nothing of it is kept otherwise.
+    pub(crate) fn retire(&self) {
+        let _ = self.file();
+        match self.shelf.disk.open(&self.listed.bound.segment.path(), Access::Read) {
+            Ok(file) => drop(self.retired.set(Arc::new(file))),
+            // Of a file that was open before it is enough that it is open.
+            Err(error) => tracing::warn!(%error, "a rewritten segment cannot be kept for those who read it"),
+        }
+        self.shelf.indexes.clear(&self.index);
+        self.whole.clear(&self.shelf);
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.get().is_some()
+    }
+
     fn open_file(&self) -> Result<SegmentFile, Error> {
         let Listed { bound, chain_before, recorded_before, file_bytes, .. } = &self.listed;
         let path = bound.segment.path();
-        let file = LazyFile::new(self.shelf.disk.clone(), path.clone(), self.shelf.descriptors.clone());
+        let (disk, room) = (self.shelf.disk.clone(), self.shelf.descriptors.clone());
+        let file = LazyFile::pinned_by(self.retired.clone(), disk, path.clone(), room);
         let file = SegmentFile::around(Box::new(file), path)?;
         let (header, damaged) = (&file.header, |what: &str| Err(Error::corrupt(&file.path, 0, what)));
         if header.id != bound.segment {
@@ -168,7 +189,7 @@ impl Stored {
         }
         let file = self.file()?;
         let block = file.block(run.clone())?;
-        if self.is_whole() {
+        if self.is_whole() && !self.is_retired() {
             self.whole.note(run, &self.shelf, file, &self.listed.bound);
         }
         Ok(block)
@@ -275,7 +296,7 @@ impl Stored {
         let bound = &self.listed.bound;
         let bytes = build(self.file()?, bound)?;
         // A part of a segment that goes on has had its file; by now that may be the whole segment's.
-        if self.shelf.writes && self.is_whole() {
+        if self.shelf.writes && self.is_whole() && !self.is_retired() {
             write(self.shelf.disk.as_ref(), bound.segment, &bytes);
         }
         let path = bound.segment.index_path();

@@ -247,6 +247,13 @@ impl Builder {
         self
     }
 
+    /// Who is recorded in the ledger for what is done through this store (default: `process <id>`): a person, a
+    /// service, a ticket. See [`Store::checkpoint`].
+    pub fn operator(mut self, name: impl Into<String>) -> Builder {
+        self.options.operator = Some(name.into());
+        self
+    }
+
     /// Opens even if others may write to the directory (default: refused). They can then delete or
     /// replace the store's files.
     pub fn allow_shared_directory(mut self) -> Builder {
@@ -284,7 +291,9 @@ impl Builder {
         self.options.limits.check()?;
         self.gates.check(&self.options.limits)?;
         let disk = self.place.disk(true)?;
-        Ok(Store::around(Engine::open(disk, self.options, wait)?, self.gates))
+        let store = Store::around(Engine::open(disk, self.options, wait)?, self.gates);
+        store.finish_erasing();
+        Ok(store)
     }
 
     /// Opens the store to read; see [`Store::open_read_only`].

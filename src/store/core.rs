@@ -69,7 +69,7 @@ impl Store {
         let options = &engine.options;
         // Beside a writer, or where nothing may be written, there is no file to be shared.
         let file_bytes = if engine.is_read_only() { 0 } else { options.cache_disk_bytes };
-        let owner = Owner { store_id: engine.store_id, history: 0 };
+        let owner = Owner { store_id: engine.store_id, history: engine.view.history() };
         let (disk, view, housekeeper) =
             (engine.disk.clone(), engine.view.clone(), engine.housekeeper.clone());
         let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view, housekeeper);

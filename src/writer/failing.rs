@@ -43,9 +43,10 @@ impl Writer {
         let loaded =
             catch_unwind(AssertUnwindSafe(|| load_to_write(&self.disk, &self.options, &self.housekeeper)));
         let loaded = loaded.unwrap_or_else(|_| Err(panicked()))?;
-        let Writable { log, ledger, segments, shelf, entities, .. } = loaded;
+        let Writable { log, ledger, segments, shelf, entities, history, .. } = loaded;
         self.segment = segments.last().cloned().expect("the log has a segment");
         self.view.replace(segments, Point::from(log.written()));
+        self.view.set_history(history);
         (self.log, self.ledger, self.shelf, self.entities) = (log, ledger, shelf, entities);
         self.counters.lock().entities = entities;
         self.view.wake();

@@ -551,7 +551,7 @@ fn a_closed_pipe_ends_it_quietly() {
     let site = Site::new();
     let store = Store::open(&site.store).unwrap();
     for n in 0..3_000 {
-        Append::to("e").event(&Raw("k", &vec![n; 50])).submit(&store).unwrap();
+        Append::to("e").event(&Raw("k", &vec![n; 50])).submit(&store).unwrap().wait().unwrap();
     }
     store.close().unwrap();
     for line in ["read", "read --json", "read --table", "read --follow"] {

@@ -8,6 +8,7 @@ mod support; // the scenario language, payloads, seeded random numbers, the tall
 mod account; // an account to decide about, for those that follow
 mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
+mod checkpoints; // named places in history, and the ledger they stand in
 #[cfg(feature = "cli")]
 mod cli; // the annals command: a tour, bad inputs, pipes, signals, full disks, hooks
 mod close; // close and drop in every order, handles, tickets
@@ -21,6 +22,7 @@ mod crash; // crash after every operation of the simulated disk, nested crashes 
 mod decide; // aggregates and boundaries: conflicts, keys, turns, mischief in the middle of a decision
 mod diagnostics; // counters, lags, descriptions, metrics
 mod durability; // synced and buffered, sync, the clock, heads
+mod erase; // erasing: what goes, what stays, crashes, full disks
 mod fault; // every operation fails once or from then on; short writes; full disks
 mod fault_space; // the disk is full, and writes are short, at every byte
 mod follow; // subscriptions: where they begin, what they find; notifications: groups and losses

@@ -58,8 +58,8 @@ const LAYERS: [&str; 56] = [
     // all of it
     "follower",
     "engine",
-    "ops",
     "cache",
+    "ops",
     "turns",
     "running",
     "store",

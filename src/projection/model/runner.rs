@@ -52,6 +52,8 @@ struct Asked {
 pub(super) struct Work<P> {
     pub(super) folded: Folded<Arc<P>>,
     pub(super) is_beside: bool,
+    /// What it is folded from: once that is another one, all of it is folded anew.
+    pub(super) history: u64,
 }
 
 pub(super) struct Runner<P> {
@@ -197,7 +199,8 @@ impl<P: Projection> Runner<P> {
     }
 
     fn begin_anew(&mut self) {
-        self.work = Work { folded: Folded::default(), is_beside: true };
+        let history = self.claim.history();
+        self.work = Work { folded: Folded::default(), is_beside: true, history };
         (self.shown, self.saved) = (Turn::new(), Turn::new());
         let mut state = self.shared.state.lock();
         state.cursor = Position::START;
@@ -221,6 +224,9 @@ impl<P: Projection> Runner<P> {
         loop {
             if let Some(asked) = self.shared.signal.asked() {
                 return asked;
+            }
+            if self.claim.history() != self.work.history {
+                return Break::Rebuild;
             }
             match events.poll_next(&mut context) {
                 Poll::Ready(Some(Ok(event))) => {
@@ -323,7 +329,7 @@ impl<P: Projection> Runner<P> {
         match encoded(state.as_ref(), &self.digest) {
             Some(bytes) => {
                 let folded = Folded { state: bytes, reached: *reached };
-                self.claim.save(Saving { key, folded }, &removed);
+                self.claim.save(Saving { key, folded }, &removed, self.work.history);
             }
             None => tracing::warn!(projection = P::NAME, "a state does not encode, and is not saved"),
         }

@@ -1,0 +1,147 @@
+//! Writes sealed segments anew: several as one, without some private parts, or without some frames.
+//!
+//! What is new is written beside, synced, read again from the device and compared with what was meant; only then it
+//! gets its name, and nobody looks at it before MANIFEST lists it. A stop at any moment leaves a file that the
+//! next writer removes.
+//! Invariants:
+//! - what stays keeps position, version, id, time and chain; a frame goes only as a whole, and an attestation stands for it;
+//! - nothing is written anew that was not checked, chain included;
+//! - in memory are a window of what is read and one of what is written.
+//!
+//! Row: log. Tested by tests/it/erase.rs and tests/it/compact.rs.
+
+mod draft;
+
+use crate::error::Error;
+use crate::format::Damage;
+use crate::format::frame::{Frame, Header};
+use crate::format::record::{Record, records};
+use crate::format::segment::Attestation;
+
+use super::scan::{Ending, Found, Tip, Window, attested, follow, found_at, sealed};
+use super::segment::SegmentFile;
+
+pub(crate) use draft::{Draft, Plan};
+
+/// What becomes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Keep,
+    /// Its private part goes.
+    Erase,
+    /// All of it goes, if its whole append does; else its private part.
+    Remove,
+}
+
+/// An event to be judged.
+pub(crate) struct Candidate<'a> {
+    pub(crate) position: u64,
+    pub(crate) version: u64,
+    /// Of its frame, and where that begins.
+    pub(crate) header: &'a Header<'a>,
+    pub(crate) first: u64,
+    pub(crate) record: Record<'a>,
+}
+
+/// Decides what becomes of each event, in order.
+pub(crate) trait Judge {
+    fn fate(&mut self, event: &Candidate<'_>) -> Result<Fate, Error>;
+
+    /// What becomes of an event in the end, and how many bytes that frees.
+    fn decided(&mut self, event: &Candidate<'_>, fate: Fate, freed: u64);
+
+    /// So many bytes more were read. An error breaks off.
+    fn went(&mut self, bytes: u32) -> Result<(), Error>;
+}
+
+/// A part of a segment, with what becomes of its events.
+enum Piece<'a> {
+    Frame { frame: Frame<'a>, first: u64, fates: &'a [Fate] },
+    Attestation(Attestation<'a>),
+}
+
+/// Has every event of sealed segments judged, and changes nothing.
+///
+/// # Errors
+///
+/// Those of reading, damage included, and what the judge gives.
+pub(crate) fn judge_all(source: &SegmentFile, judge: &mut dyn Judge) -> Result<(), Error> {
+    walk(source, judge, &mut |_| Ok(()))
+}
+
+/// Walks a sealed segment, checks all of it, and shows it with what becomes of it.
+fn walk(
+    source: &SegmentFile,
+    judge: &mut dyn Judge,
+    show: &mut dyn FnMut(&Piece<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut window = Window::new(source, u32::MAX)?;
+    let (mut tip, mut fates) = (Tip::start(source), Vec::new());
+    loop {
+        let offset = tip.offset;
+        let damaged = |damage| source.damaged(offset.into(), &damage);
+        let next = match found_at(&mut window, offset)? {
+            Found::Frame(frame) => {
+                let next = follow(source, &tip, &frame, true).map_err(damaged)?;
+                let first = tip.position.saturating_add(1);
+                judge_frame(&frame, first, judge, &mut fates)?;
+                show(&Piece::Frame { frame, first, fates: &fates })?;
+                next
+            }
+            Found::Attestation(attestation, length) => {
+                let next = attested(source, &tip, &attestation, length).map_err(damaged)?;
+                show(&Piece::Attestation(attestation))?;
+                next
+            }
+            Found::Seal(seal) => match sealed(seal, &tip) {
+                Ending::Invalid(damage) => return Err(damaged(damage)),
+                Ending::Sealed(_) | Ending::Zeros => return Ok(()),
+            },
+            Found::Zeros => return Err(damaged(Damage::Bad("the segment ends without a seal"))),
+            Found::Invalid(damage) => return Err(damaged(damage)),
+        };
+        judge.went(next.offset.saturating_sub(offset))?;
+        tip = next;
+    }
+}
+
+/// What becomes of the events of a frame: it goes as a whole, or not at all.
+fn judge_frame(
+    frame: &Frame<'_>,
+    first: u64,
+    judge: &mut dyn Judge,
+    fates: &mut Vec<Fate>,
+) -> Result<(), Error> {
+    fates.clear();
+    let header = &frame.header;
+    let candidates = || {
+        let records =
+            records(frame.body, header.events()).map(|record| record.expect("the chain was recomputed"));
+        (first..).zip(0..).zip(records).map(|((position, index), record)| Candidate {
+            position,
+            version: header.version(index),
+            header,
+            first,
+            record,
+        })
+    };
+    for candidate in candidates() {
+        fates.push(judge.fate(&candidate)?);
+    }
+    let goes = fates.iter().all(|fate| *fate == Fate::Remove);
+    for (candidate, fate) in candidates().zip(fates) {
+        *fate = match *fate {
+            Fate::Remove if goes => Fate::Remove,
+            Fate::Remove | Fate::Erase if !candidate.record.is_erased() => Fate::Erase,
+            _ => Fate::Keep,
+        };
+        let own_header = if candidate.position == first { header.header_bytes() } else { 0 };
+        let freed = match fate {
+            Fate::Keep => 0,
+            Fate::Erase => candidate.record.bytes().len().saturating_sub(candidate.record.erased_bytes()),
+            Fate::Remove => candidate.record.bytes().len().saturating_add(own_header),
+        };
+        judge.decided(&candidate, *fate, u64::try_from(freed).unwrap_or(u64::MAX));
+    }
+    Ok(())
+}

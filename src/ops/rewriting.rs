@@ -1,0 +1,213 @@
+//! Has sealed segments written anew while the store is open: one step at a time, each whole before the next.
+//!
+//! A step writes the new segment and its index beside the old ones, checks it, gives it its name, has the writer list it in
+//! MANIFEST, shows it to readers, and removes the old files. Appends wait for MANIFEST only; who reads goes on with
+//! the file it has. Between two steps, and after a stop in one, the store is as whole as ever.
+//! Invariants: one at a time rewrites a store; only what is sealed, indexed and listed is touched.
+//! Row: ops. Tested by tests/it/erase.rs and tests/it/compact.rs.
+
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+
+use crate::disk::Disk;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind};
+use crate::format::frame::Frame;
+use crate::format::manifest::SealedSegment;
+use crate::format::segment::{DIRECTORY, SegmentId};
+use crate::index::Index;
+use crate::indexing::settle;
+use crate::log::Failure;
+use crate::log::files::{Effect, Exchange};
+use crate::log::rewrite::{Draft, Judge, Plan};
+use crate::log::scan::Tip;
+use crate::log::segment::SegmentFile;
+use crate::log::survey::read_manifest;
+use crate::options;
+use crate::queue::Maintenance;
+use crate::shelf::{Listed, Shelf, Stored};
+use crate::view::Segment;
+
+/// The right to rewrite a store's segments.
+pub(crate) struct Rewriting<'a> {
+    engine: &'a Engine,
+    shelf: &'a Arc<Shelf>,
+    /// What attestations say.
+    why: String,
+    /// Files of rewritten segments that could not be removed.
+    pub(crate) left: Vec<String>,
+    _alone: MutexGuard<'a, ()>,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There was nothing to change.
+    Same,
+    /// The new segment has so many bytes.
+    Done(u32),
+}
+
+impl<'a> Rewriting<'a> {
+    /// Waits for whoever rewrites the store just now.
+    ///
+    /// # Errors
+    ///
+    /// If the store takes no appends.
+    pub(crate) fn begin(engine: &'a Engine, why: String) -> Result<Rewriting<'a>, Error> {
+        engine.check_writable()?;
+        Ok(Rewriting::alone(engine, why, engine.rewriting.lock()))
+    }
+
+    /// The same without waiting; `None` if somebody is at it.
+    pub(crate) fn try_begin(engine: &'a Engine, why: String) -> Result<Option<Rewriting<'a>>, Error> {
+        engine.check_writable()?;
+        Ok(engine.rewriting.try_lock().map(|alone| Rewriting::alone(engine, why, alone)))
+    }
+
+    fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
+        let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
+        Rewriting { engine, shelf, why, left: Vec::new(), _alone: alone }
+    }
+
+    /// Ends the segment that is written to, so that it can be rewritten.
+    pub(crate) fn roll(&self) -> Result<(), Error> {
+        self.engine.maintain(Maintenance::Roll).map(drop)
+    }
+
+    /// The segments that can be rewritten, in order, each with what MANIFEST says of it: all up to the first that was
+    /// sealed just now.
+    ///
+    /// # Errors
+    ///
+    /// If MANIFEST cannot be read.
+    pub(crate) fn sealed(&self) -> Result<Vec<(Arc<Segment>, SealedSegment)>, Error> {
+        let engine = self.engine;
+        settle(&engine.view, self.shelf);
+        let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
+        let segments = engine.snapshot()?.segments;
+        let whole = segments.iter().filter(|segment| segment.as_stored().is_some_and(Stored::is_whole));
+        let whole: Vec<&Arc<Segment>> = whole.collect();
+        let pairs = whole.into_iter().zip(manifest.sealed);
+        let pairs = pairs.take_while(|(segment, sealed)| segment.id() == sealed.id);
+        Ok(pairs.map(|(segment, sealed)| (segment.clone(), sealed)).collect())
+    }
+
+    /// Whether the store has this directory.
+    pub(crate) fn has_directory(&self, directory: &str) -> Result<bool, Error> {
+        match self.engine.disk.list(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            listed => listed.map(|_| true).map_err(|error| Error::io("cannot list", directory, error)),
+        }
+    }
+
+    /// Rewrites segments that follow one another as one.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps it from being done; then nothing was changed, unless the store is poisoned.
+    pub(crate) fn rewrite(
+        &mut self,
+        old: &[(Arc<Segment>, SealedSegment)],
+        judge: &mut dyn Judge,
+    ) -> Result<Step, Error> {
+        let (engine, disk) = (self.engine, self.engine.disk.as_ref());
+        let files = old.iter().map(|(segment, _)| segment.file().cloned());
+        let plan = Plan {
+            disk,
+            sources: &files.collect::<Result<Vec<_>, Error>>()?,
+            born: old.iter().map(|(_, listed)| listed.remarks.born()).sum(),
+            why: &self.why,
+            now: options::read(&engine.options.clock),
+        };
+        let draft = plan.write(judge)?;
+        if draft.effect() == Effect::None && old.len() == 1 {
+            return Ok(Step::Same);
+        }
+        let (effect, chain_before) = (draft.effect(), draft.header().chain_before);
+        self.check_and_index(&draft)?;
+        let with = self.named(draft)?;
+        let ids: Vec<SegmentId> = old.iter().map(|(segment, _)| segment.id()).collect();
+        let exchange = Exchange { old: ids.clone(), with: with.clone(), effect };
+        let history = engine.maintain(Maintenance::Exchange(exchange));
+        let history = history.inspect_err(|error| self.forget(with.id, error))?;
+        let listed = Listed::sealed(&with, *self.shelf.origin(), chain_before);
+        let new = Segment::stored(Stored::new(self.shelf.clone(), listed));
+        let replaced = engine.view.exchange_files(&ids, Arc::new(new), history);
+        let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
+        all.filter_map(|segment| segment.as_stored()).for_each(Stored::retire);
+        ids.iter().for_each(|id| self.remove(*id));
+        Ok(Step::Done(with.length))
+    }
+
+    /// Reads the draft again, and writes its index on the way.
+    fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
+        let with = draft.listing();
+        let listed = Listed::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
+        let mut index = Index::new(Tip::before(draft.header()).offset);
+        draft.check(&mut |file: &SegmentFile, offset, frame: &Frame<'_>, _: &Tip| {
+            index.insert(file, offset, frame)
+        })?;
+        index.finish(listed.bound.end);
+        self.shelf.write_index(&index, &listed.bound);
+        Ok(())
+    }
+
+    fn named(&self, draft: Draft<'_>) -> Result<SealedSegment, Error> {
+        draft.name().map_err(|failure| match failure {
+            Failure::Refused(error) => error,
+            // Nobody may take it for durable what the next sync of names says.
+            Failure::Poison(error) => {
+                let _ = self.engine.maintain(Maintenance::Poison(error.clone()));
+                error
+            }
+        })
+    }
+
+    /// MANIFEST does not list what was made. If that is not certain, the next opening decides.
+    fn forget(&self, id: SegmentId, error: &Error) {
+        let uncertain = [ErrorKind::Poisoned, ErrorKind::CommitUnknown, ErrorKind::Closed, ErrorKind::Forked];
+        if !uncertain.contains(&error.kind()) {
+            let disk = self.engine.disk.as_ref();
+            [id.path(), id.index_path()].iter().for_each(|path| drop(remove(disk, path)));
+        }
+    }
+
+    fn remove(&mut self, id: SegmentId) {
+        for path in [id.path(), id.index_path()] {
+            if let Err(error) = remove(self.engine.disk.as_ref(), &path) {
+                tracing::warn!(%error, "a rewritten segment's file was not removed; the next opening tries again");
+                self.left.push(path);
+            }
+        }
+    }
+
+    /// Makes durable that names are gone.
+    pub(crate) fn sync_names(&self, directory: &str) -> Result<(), Error> {
+        let synced = self.engine.disk.sync_directory(directory);
+        synced.map_err(|error| {
+            let error = Error::io("cannot sync", directory, error);
+            let _ = self.engine.maintain(Maintenance::Poison(error.clone()));
+            error
+        })
+    }
+
+    /// That of all rewritten segments nothing is left.
+    pub(crate) fn check_removed(&mut self) -> Result<(), Error> {
+        for path in std::mem::take(&mut self.left) {
+            remove(self.engine.disk.as_ref(), &path)?;
+        }
+        self.sync_names(DIRECTORY)
+    }
+}
+
+/// Removes a file that may be gone.
+pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("cannot remove", path, error))
+        }
+        _ => Ok(()),
+    }
+}

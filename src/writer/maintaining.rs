@@ -1,0 +1,36 @@
+//! What the writer does for those who rewrite segments: it owns MANIFEST, and the end of the log.
+//!
+//! Row: writer.
+
+use crate::error::Error;
+use crate::log::Failure;
+use crate::queue::{Maintenance, poisoned};
+
+use super::Writer;
+
+impl Writer {
+    /// What was asked before is written and answered first, so that a failure here is nobody else's.
+    pub(super) fn maintain(&mut self, maintenance: Maintenance) -> Result<u64, Error> {
+        self.finish();
+        if let Some(reason) = &self.state.poison {
+            return Err(poisoned(reason));
+        }
+        let done = match maintenance {
+            Maintenance::Roll if self.log.has_frames() => {
+                self.roll()?;
+                Ok(self.log.history_revision())
+            }
+            Maintenance::Roll => Ok(self.log.history_revision()),
+            Maintenance::Exchange(exchange) => self.log.exchange(&exchange),
+            Maintenance::Poison(error) => Err(Failure::Poison(error)),
+        };
+        done.map_err(|failure| match failure {
+            Failure::Refused(error) => error,
+            poison => {
+                let (_, error) = self.fail(poison);
+                self.wake_followers();
+                poisoned(&error)
+            }
+        })
+    }
+}
