@@ -115,3 +115,60 @@ fn events_of_the_store_stay_out_of_answers() {
         assert_eq!(follower.behind(), 0);
     }
 }
+
+#[test]
+fn the_environment_is_understood_or_refused() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::environment::from;
+
+    let path = std::env::temp_dir().join(format!("annals-environment-{}", std::process::id()));
+    let open = |durability: &str, queue: &str| {
+        let look_up = |name: &str| {
+            Some(match name {
+                "ANNALS_DIR" => path.clone().into_os_string(),
+                "ANNALS_DURABILITY" => durability.into(),
+                _ => queue.into(),
+            })
+        };
+        let store = from(&look_up)?.open()?;
+        let options = store.describe()?.options;
+        store.close()?;
+        let option = |name: &str| options.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+        Ok::<_, Error>((option("durability"), option("queue_commands_max")))
+    };
+    for (durability, queue, expected) in [
+        ("", "", ("Synced", "4096")),
+        ("synced", "1", ("Synced", "1")),
+        ("buffered", "7", ("Buffered { flush_every: 100ms }", "7")),
+        ("buffered:250us", "", ("Buffered { flush_every: 250µs }", "4096")),
+        ("buffered:2s", "", ("Buffered { flush_every: 2s }", "4096")),
+    ] {
+        assert_eq!(open(durability, queue).unwrap(), (expected.0.to_owned(), expected.1.to_owned()));
+    }
+    for (durability, queue, named) in [
+        ("Synced", "", "ANNALS_DURABILITY"),
+        ("synced:1s", "", "ANNALS_DURABILITY"),
+        ("buffered:", "", "ANNALS_DURABILITY"),
+        ("buffered:0ms", "", "ANNALS_DURABILITY"),
+        ("buffered:5", "", "ANNALS_DURABILITY"),
+        ("buffered:5min", "", "ANNALS_DURABILITY"),
+        ("buffered:99999999999999999999s", "", "ANNALS_DURABILITY"),
+        ("", "0", "ANNALS_QUEUE"),
+        ("", "-1", "ANNALS_QUEUE"),
+        ("", "many", "ANNALS_QUEUE"),
+    ] {
+        let error = open(durability, queue).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Invalid);
+        assert!(error.to_string().starts_with(named), "{error}");
+    }
+    for unnamed in [None, Some(OsString::new())] {
+        let refused = from(&|_| unnamed.clone()).err().unwrap();
+        assert!(refused.to_string().contains("ANNALS_DIR is not set"), "{refused}");
+    }
+    let no_text =
+        |name: &str| Some(if name == "ANNALS_DIR" { "x".into() } else { OsString::from_vec(vec![0xff]) });
+    assert!(from(&no_text).err().unwrap().to_string().contains("it is no text"));
+    std::fs::remove_dir_all(path).unwrap();
+}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -14,58 +14,58 @@ use tempfile::TempDir;
 
 use crate::support::{FOREVER, eventually};
 
-const YES: i32 = 0;
-const NO: i32 = 1;
-const USAGE: i32 = 2;
-const LATER: i32 = 3;
-const DAMAGED: i32 = 5;
-const NEWER: i32 = 6;
-const SYSTEM: i32 = 8;
-const INTERRUPTED: i32 = 130;
+pub const YES: i32 = 0;
+pub const NO: i32 = 1;
+pub const USAGE: i32 = 2;
+pub const LATER: i32 = 3;
+pub const DAMAGED: i32 = 5;
+pub const NEWER: i32 = 6;
+pub const SYSTEM: i32 = 8;
+pub const INTERRUPTED: i32 = 130;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_annals");
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_annals");
 
-struct Site {
+pub struct Site {
     _directory: TempDir,
-    store: PathBuf,
+    pub store: PathBuf,
 }
 
 impl Site {
-    fn new() -> Site {
+    pub fn new() -> Site {
         let directory = tempfile::tempdir().unwrap();
         let store = directory.path().join("store");
         Site { _directory: directory, store }
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub fn command(&self, line: &str) -> Command {
         command(&self.store, &words(line))
     }
 
-    fn run(&self, line: &str) -> Output {
+    pub fn run(&self, line: &str) -> Output {
         self.command(line).output().unwrap()
     }
 
     /// Standard output of a command that must work.
-    fn out(&self, line: &str) -> String {
+    pub fn out(&self, line: &str) -> String {
         let output = self.run(line);
         assert_eq!(output.status.code(), Some(YES), "{line}: {}", text(&output.stderr));
         text(&output.stdout)
     }
 
-    fn fed(&self, line: &str, input: &str) -> Output {
+    pub fn fed(&self, line: &str, input: &str) -> Output {
         let mut child = self.start(line);
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     }
 
-    fn start(&self, line: &str) -> Child {
+    pub fn start(&self, line: &str) -> Child {
         let mut command = self.command(line);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     }
 
     /// A store with a little of everything.
-    fn filled() -> Site {
+    pub fn filled() -> Site {
         let site = Site::new();
         let store = Store::open(&site.store).unwrap();
         let placed = Append::to(("order:1", "tenant:acme")).event(&Raw("order.placed", &"a book")).tag("vip");
@@ -75,12 +75,13 @@ impl Site {
         paid.caused_by(&placed).metadata(&"by card").commit(&store).unwrap();
         store.append("order:2", &Raw("order.placed", &[1, 2])).unwrap();
         drop(store.consumer("mail", Query::all()).unwrap());
+        store.checkpoint("beginning", "for later").unwrap();
         store.close().unwrap();
         site
     }
 }
 
-fn command(store: &Path, words: &[String]) -> Command {
+pub fn command(store: &Path, words: &[String]) -> Command {
     let mut command = Command::new(PROGRAM);
     for name in ["ANNALS_DURABILITY", "ANNALS_QUEUE", "CLICOLOR_FORCE"] {
         command.env_remove(name);
@@ -90,7 +91,7 @@ fn command(store: &Path, words: &[String]) -> Command {
 }
 
 /// As a shell takes a line apart, with single quotes only.
-fn words(line: &str) -> Vec<String> {
+pub fn words(line: &str) -> Vec<String> {
     let (mut words, mut quoted, mut word) = (Vec::new(), false, None::<String>);
     for sign in line.chars() {
         match sign {
@@ -106,12 +107,12 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Every file below a directory but the lock, whose text is for people.
-fn files(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+pub fn files(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let (mut found, mut left) = (BTreeMap::new(), vec![directory.to_owned()]);
     while let Some(path) = left.pop() {
         let Ok(about) = fs::symlink_metadata(&path) else { continue };
@@ -127,7 +128,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 }
 
 /// Commands that read; each has an answer in [`Site::filled`].
-const READING: [&str; 24] = [
+pub const READING: [&str; 26] = [
     "get 1",
     "read",
     "read --entity order:1 --after 1",
@@ -152,10 +153,12 @@ const READING: [&str; 24] = [
     "recover",
     "doctor",
     "describe",
+    "checkpoint",
+    "export --after 1",
 ];
 
 /// Commands that write.
-const WRITING: [&str; 9] = [
+pub const WRITING: [&str; 12] = [
     "init",
     "append order:3 order.placed 1",
     "append order:3 order.placed 1 --create",
@@ -165,6 +168,9 @@ const WRITING: [&str; 9] = [
     "consumers rewind mail 1 --reason again",
     "consumers reset mail --reason again",
     "reindex",
+    "checkpoint here --reason moved",
+    "import - --name nothing",
+    "erase --entity order:2 --reason 'asked for' --yes",
 ];
 
 #[test]
@@ -229,144 +235,11 @@ fn settle_word(word: &str) -> String {
     settled.to_owned() + &word[core.len()..]
 }
 
-/// What stands where a store should be.
-fn bad_places() -> Vec<(&'static str, Site)> {
-    let (missing, file, empty, foreign) = (Site::new(), Site::new(), Site::new(), Site::new());
-    fs::write(&file.store, "a letter").unwrap();
-    fs::create_dir(&empty.store).unwrap();
-    fs::create_dir(&foreign.store).unwrap();
-    fs::write(foreign.store.join("letter.txt"), "a letter").unwrap();
-    let (newer, damaged) = (Site::filled(), Site::filled());
-    change(&newer, |bytes| {
-        bytes[8] = 2;
-        let crc = crc32c::crc32c(&bytes[..140]);
-        bytes[140..144].copy_from_slice(&crc.to_le_bytes());
-    });
-    change(&damaged, |bytes| bytes[300] ^= 1);
-    vec![
-        ("missing", missing),
-        ("file", file),
-        ("empty", empty),
-        ("foreign", foreign),
-        ("newer", newer),
-        ("damaged", damaged),
-    ]
-}
-
-fn change(site: &Site, change: impl FnOnce(&mut [u8])) {
+pub fn change(site: &Site, change: impl FnOnce(&mut [u8])) {
     let path = site.store.join("segments/00000000000000000001.0.seg");
     let mut bytes = fs::read(&path).unwrap();
     change(&mut bytes);
     fs::write(path, bytes).unwrap();
-}
-
-/// How a command ends where there is no store as it should be, and a word of what it says.
-fn expected(place: &str, line: &str) -> (i32, &'static str) {
-    let creates = line == "init" || line.ends_with("--create");
-    match place {
-        "missing" | "empty" if creates => (YES, ""),
-        "missing" => (USAGE, "there is no"),
-        "file" => (USAGE, "is a file; a store is a directory"),
-        "empty" => (USAGE, "which is empty"),
-        "foreign" if creates => (USAGE, "holds other things"),
-        "foreign" => (USAGE, "only other things"),
-        "newer" if line == "doctor" => (NO, ""),
-        "newer" => (NEWER, "needs a newer annals"),
-        _ if ["verify", "recover", "doctor"].contains(&line) => (NO, ""),
-        _ => (DAMAGED, "offset"),
-    }
-}
-
-#[test]
-fn every_command_meets_every_bad_place() {
-    let mut met = 0;
-    for (name, site) in bad_places() {
-        let whole = files(&site.store);
-        for line in READING.iter().chain(&WRITING) {
-            let output = site.run(line);
-            let said = text(&output.stderr);
-            let (code, word) = expected(name, line);
-            assert_eq!(output.status.code(), Some(code), "{name}: {line}: {said}");
-            assert!(said.contains(word), "{name}: {line}: {said}");
-            if code == YES {
-                fs::remove_dir_all(&site.store).unwrap();
-                if name == "empty" {
-                    fs::create_dir(&site.store).unwrap();
-                }
-                met += 1;
-                continue;
-            }
-            assert!(code == NO || said.starts_with("annals: "), "{name}: {line}: {said}");
-            assert!(files(&site.store) == whole, "{name}: {line} changed something");
-
-            let output = site.run(&format!("{line} --json"));
-            assert_eq!(output.status.code(), Some(code), "{name}: {line} --json");
-            if code != NO {
-                let error: Value = serde_json::from_slice(&output.stderr).unwrap();
-                assert_eq!(error["error"]["code"], code, "{error}");
-                assert!(error["error"]["message"].as_str().unwrap().contains(word), "{error}");
-            }
-            met += 1;
-        }
-    }
-    println!("{met} commands met a bad place");
-    let nowhere = Command::new(PROGRAM).env_remove("ANNALS_DIR").arg("read").output().unwrap();
-    assert_eq!(nowhere.status.code(), Some(USAGE));
-    assert!(text(&nowhere.stderr).contains("--dir"));
-}
-
-#[test]
-fn wrong_calls_are_told_what_to_change() {
-    let site = Site::filled();
-    let whole = files(&site.store);
-    for (line, code, word) in [
-        ("", USAGE, "Usage"),
-        ("reed", USAGE, "unrecognized"),
-        ("get", USAGE, "<ID|POSITION>"),
-        ("get yesterday", USAGE, "is no event"),
-        ("get 99", NO, "the newest is at"),
-        ("get 01a222eb-d88c-7000-8000-00000583cd30", NO, "there is no event"),
-        ("story 01a222eb-d88c-7000-8000-00000583cd30", NO, "no event belongs"),
-        ("ancestors 99", NO, "there is no event"),
-        ("read --between yesterday", USAGE, "is no span of time"),
-        ("read --between x..", USAGE, "is no time"),
-        ("read --versions 1..2", USAGE, "within one stream"),
-        ("read --after=-1", USAGE, "--after"),
-        ("append order:1", USAGE, "<KIND>"),
-        ("append order:1 order.paid {", USAGE, "is no JSON"),
-        ("append order:1 order.paid hello", USAGE, "quotes"),
-        ("append order:1 order.paid 1 --expect two", USAGE, "is no expectation"),
-        ("append order:1 order.paid 1 --cause nobody", USAGE, "is no cause"),
-        ("append order:1 order.paid 1 --metadata {", USAGE, "--metadata"),
-        ("append $x order.paid 1", USAGE, "$"),
-        ("append order:1 order.paid @nowhere.json", USAGE, "nowhere.json"),
-        ("append --lines nowhere.jsonl", USAGE, "nowhere.jsonl"),
-        ("append order:1 order.paid 1 --expect 1", NO, "version 2"),
-        ("append order:1 order.paid 1 --expect none", NO, "expected no stream"),
-        ("consumers resume mail", USAGE, "is not halted"),
-        ("consumers resume nobody", USAGE, "no consumer nobody"),
-        ("consumers skip mail 900 --reason x", USAGE, "durable up to"),
-        ("read --durability soon", USAGE, "say synced"),
-        ("read --wait x", USAGE, "is no time"),
-        ("completions nosuchshell", USAGE, "invalid value"),
-    ] {
-        let output = site.run(line);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{line}: {said}");
-        assert!(said.contains(word), "{line}: {said}");
-    }
-    assert!(site.out("read --prefix $").lines().count() == 1, "nothing was appended");
-    assert_eq!(site.out("read").lines().count(), 3);
-    drop(whole);
-    for (name, value, word) in [
-        ("ANNALS_DURABILITY", "soon", "ANNALS_DURABILITY: \"soon\""),
-        ("ANNALS_QUEUE", "many", "ANNALS_QUEUE: \"many\""),
-        ("ANNALS_QUEUE", "0", "ANNALS_QUEUE: \"0\""),
-    ] {
-        let output = site.command("read").env(name, value).output().unwrap();
-        assert_eq!(output.status.code(), Some(USAGE));
-        assert!(text(&output.stderr).contains(word), "{}", text(&output.stderr));
-    }
 }
 
 #[test]
@@ -410,31 +283,6 @@ fn everything_speaks_json() {
             || out.lines().all(|line| serde_json::from_str::<Value>(line).is_ok_and(|it| it.is_object()));
         assert!(whole || lines(), "{line}: {out}");
     }
-}
-
-#[test]
-fn reading_writes_nothing_and_goes_on_beside_a_writer() {
-    let site = Site::filled();
-    let store = Store::open(&site.store).unwrap();
-    store.append("order:7", &Raw("order.placed", &())).unwrap();
-    store.sync().unwrap();
-    let whole = files(&site.store);
-    for line in READING {
-        site.out(line);
-    }
-    assert!(files(&site.store) == whole);
-    assert_eq!(site.out("read --entity order:7").lines().count(), 1, "up to the durable mark");
-    for line in WRITING {
-        let output = site.run(&format!("{line} --wait 0s"));
-        assert_eq!(output.status.code(), Some(LATER), "{line}: {}", text(&output.stderr));
-        let said = text(&output.stderr);
-        assert!(
-            said.contains(&format!("process {}", std::process::id())) && said.contains("--wait"),
-            "{said}"
-        );
-    }
-    store.close().unwrap();
-    site.out("append order:7 order.paid");
 }
 
 /// Each payload, as JSON, comes back as it went in.
@@ -545,184 +393,85 @@ fn lines_go_in_one_by_one_or_at_once() {
     assert!(site.out("tail -n 1").contains("from a pipe"));
 }
 
-/// `annals read | head`.
 #[test]
-fn a_closed_pipe_ends_it_quietly() {
-    let site = Site::new();
-    let store = Store::open(&site.store).unwrap();
-    for n in 0..3_000 {
-        Append::to("e").event(&Raw("k", &vec![n; 50])).submit(&store).unwrap().wait().unwrap();
+fn events_go_out_as_lines_and_come_in_again() {
+    let (site, other) = (Site::filled(), Site::new());
+    let lines = site.out("export");
+    assert_eq!(lines.lines().count(), 3);
+    let file = site.store.with_extension("jsonl");
+    fs::write(&file, &lines).unwrap();
+    let import = format!("import {} --create --json", file.display());
+    let imported = |site: &Site| serde_json::from_str::<Value>(&site.out(&import)).unwrap();
+    let first = imported(&other);
+    assert_eq!((&first["name"], &first["events"]), (&"store.jsonl".into(), &3.into()));
+    assert_eq!(imported(&other)["lines_before"], 3, "once");
+    fs::write(&file, lines.clone() + "{\"entity\":\"late\",\"kind\":\"k\",\"payload\":1}\n").unwrap();
+    assert_eq!(imported(&other)["events"], 1, "what is new");
+    let shown = |site: &Site, id: &str| {
+        let event: Value = serde_json::from_str(&site.out(&format!("get {id} --json"))).unwrap();
+        [
+            event["payload"].clone(),
+            event["entity"].clone(),
+            event["version"].clone(),
+            event["metadata"].clone(),
+        ]
+    };
+    for line in lines.lines() {
+        let id = serde_json::from_str::<Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+        assert_eq!(shown(&site, &id), shown(&other, &id), "found by its old id");
     }
-    store.close().unwrap();
-    for line in ["read", "read --json", "read --table", "read --follow"] {
-        let mut child = site.start(line);
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut first = String::new();
-        out.read_line(&mut first).unwrap();
-        drop(out);
-        // Whoever follows notices with the next event.
-        if line.contains("follow") {
-            site.out("append e k");
-        }
-        let output = child.wait_with_output().unwrap();
-        assert_eq!((output.status.code(), text(&output.stderr)), (Some(YES), String::new()), "{line}");
-    }
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = site.command("read").stdout(full).stderr(Stdio::piped()).output().unwrap();
-    assert_eq!(output.status.code(), Some(SYSTEM), "a full disk under the output is no closed pipe");
+    assert_eq!(site.out("export --after 2").lines().count(), 1);
+    assert_eq!(site.out("export --kind order.placed").lines().count(), 2);
+
+    let foreign = "{\"who\":7,\"did\":\"login\",\"at\":1700000000}\nnonsense\n{\"who\":8,\"did\":\"logout\",\"at\":1700000001}\n";
+    let map = "import - --name log --map-entity user:{/who} --map-kind session.{/did} --map-time /at --map-time-form seconds";
+    let output = other.fed(map, foreign);
+    assert_eq!(output.status.code(), Some(USAGE));
+    let said = text(&output.stderr);
+    assert!(said.contains("line 2") && said.contains("--skip-bad"), "{said}");
+    let rejects = site.store.with_extension("rejects");
+    let output = other.fed(&format!("{map} --skip-bad {}", rejects.display()), foreign);
+    assert_eq!(output.status.code(), Some(NO), "something was rejected: {}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("1 lines rejected"), "{}", text(&output.stdout));
+    assert_eq!(fs::read_to_string(&rejects).unwrap(), "nonsense\n");
+    assert_eq!(fs::metadata(&rejects).unwrap().mode() & 0o077, 0);
+    assert_eq!(other.out("kinds --prefix session").lines().count(), 2);
 }
 
-fn interrupt(child: &Child) {
+#[test]
+fn what_is_erased_is_gone_and_the_old_head_still_holds() {
+    let site = Site::filled();
+    let head = site.out("head");
+    let erase = "erase --entity order:1 --reason 'ticket 12' --by anna";
+    let output = site.run(erase);
+    assert_eq!(output.status.code(), Some(NO), "nothing without --yes");
+    assert!(text(&output.stdout).contains("events that match\t2"), "{}", text(&output.stdout));
+    assert_eq!(site.out("head"), head);
+    assert!(site.out(&format!("{erase} --yes")).contains("events erased\t2"));
+    assert!(site.out("read --entity order:1").lines().all(|line| line.ends_with("(erased)")));
+    let shown: Value = serde_json::from_str(&site.out("get 1 --json")).unwrap();
+    assert_eq!((&shown["erased"], shown.get("payload")), (&true.into(), None));
+    assert!(site.out("verify").starts_with("clean"));
+    for (path, (_, bytes)) in files(&site.store) {
+        assert!(!bytes.windows(6).any(|part| part == b"a book"), "{}", path.display());
+    }
+    assert!(
+        site.out("read --entity $ledger").contains("ticket 12")
+            && site.out("read --entity $ledger").contains("anna")
+    );
+    assert!(site.out("checkpoint").contains("beginning"));
+    site.out("checkpoint 'before the import' --reason 'not trusted'");
+    let taken: Vec<String> = site.out("checkpoint").lines().map(ToOwned::to_owned).collect();
+    assert!(
+        taken.len() == 2
+            && taken[1].starts_with("before the import\t")
+            && taken[1].ends_with("tester\tnot trusted")
+    );
+}
+
+pub fn interrupt(child: &Child) {
     let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(status.success());
-}
-
-#[test]
-fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
-    let site = Site::filled();
-    let mut child = site.start("read --follow");
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    for _ in 0..3 {
-        out.read_line(&mut String::new()).unwrap();
-    }
-    interrupt(&child);
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(INTERRUPTED));
-    assert_eq!(text(&output.stderr), "annals: interrupted; go on with --after 3\n");
-
-    // Lines come one by one, and each is acknowledged; then there is no more for a while.
-    let mut child = site.start("append log:1 line.seen --lines -");
-    let mut input = child.stdin.take().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    for n in 0..5 {
-        writeln!(input, "{n}").unwrap();
-        let mut receipt = String::new();
-        out.read_line(&mut receipt).unwrap();
-        assert!(receipt.contains('\t'), "{receipt}");
-    }
-    interrupt(&child);
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(INTERRUPTED));
-    assert_eq!(text(&output.stderr), "annals: interrupted; go on behind line 5\n");
-    drop(input);
-    let store = Store::open(&site.store).unwrap();
-    assert!(store.open_report().clean, "it was closed");
-    assert_eq!(store.version("log:1").unwrap().get(), 5);
-    store.close().unwrap();
-
-    // In the middle of many: what was acknowledged is there, and what is there is a beginning.
-    let mut child = site.start("append log:2 line.seen --lines - --json");
-    let mut input = child.stdin.take().unwrap();
-    let feeder = std::thread::spawn(move || {
-        // Until nobody reads any more.
-        (0_u64..).take_while(|n| writeln!(input, "{n}").is_ok()).count()
-    });
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut acknowledged = String::new();
-    out.read_line(&mut acknowledged).unwrap();
-    interrupt(&child);
-    out.read_to_string(&mut acknowledged).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(INTERRUPTED));
-    feeder.join().unwrap();
-    let store = Store::open(&site.store).unwrap();
-    assert!(store.open_report().clean);
-    let kept: Vec<u64> = store.stream("log:2").map(|event| event.unwrap().decode().unwrap()).collect();
-    assert!(kept.iter().copied().eq(0..kept.len() as u64));
-    assert!(kept.len() >= acknowledged.lines().count());
-    store.close().unwrap();
-}
-
-/// Beyond the limit every write fails as on a full disk.
-#[test]
-fn a_full_disk_loses_nothing_and_a_rerun_continues() {
-    let site = Site::filled();
-    let line = |n: u64| {
-        format!(
-            "{{\"entity\":\"big\",\"kind\":\"k\",\"key\":\"{n}\",\"payload\":\"{}\"}}\n",
-            "x".repeat(20_000)
-        )
-    };
-    let lines: String = (0..60).map(line).collect();
-    let file = site.store.with_extension("jsonl");
-    fs::write(&file, lines).unwrap();
-    let append = format!("{PROGRAM} append --lines {}", file.display());
-    let limited = |script: &str| {
-        let script = format!("ulimit -f 600; trap '' XFSZ; {script}");
-        Command::new("bash").args(["-c", &script]).env("ANNALS_DIR", &site.store).output().unwrap()
-    };
-    let output = limited(&append);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(LATER), "{said}");
-    let acknowledged = text(&output.stdout).lines().count();
-    assert!((1..60).contains(&acknowledged), "{acknowledged}");
-    assert!(said.contains(&format!("everything up to line {acknowledged} is in")), "{said}");
-    let store = Store::open_read_only(&site.store).unwrap();
-    assert_eq!(store.version("big").unwrap().get(), acknowledged as u64);
-    drop(store);
-
-    let again = site.out(&format!("append --lines {}", file.display()));
-    assert_eq!(again.lines().filter(|line| line.ends_with("replayed")).count(), acknowledged);
-    assert_eq!(again.lines().count(), 60);
-    assert!(site.out("verify").starts_with("clean"));
-    assert_eq!(site.out("read --entity order:1").lines().count(), 2, "and what was there is there");
-}
-
-/// Hooks: short-lived processes that all append at once.
-#[test]
-fn hooks_take_turns() {
-    const PROCESSES: usize = 16;
-    const APPENDS: usize = 12;
-    let site = Site::new();
-    std::thread::scope(|scope| {
-        for process in 0..PROCESSES {
-            let site = &site;
-            scope.spawn(move || {
-                for n in 0..APPENDS {
-                    let entity = format!("hook:{}", process % 3);
-                    let line = format!(
-                        "append {entity} hook.ran '[{process},{n}]' --create --wait {}s",
-                        FOREVER.as_secs() * 3
-                    );
-                    site.out(&line);
-                }
-            });
-        }
-    });
-    let store = Store::open(&site.store).unwrap();
-    assert!(store.open_report().clean);
-    let mut seen = Vec::new();
-    for entity in 0..3 {
-        for (version, event) in (1..).zip(store.stream(format!("hook:{entity}"))) {
-            let event = event.unwrap();
-            assert_eq!(event.version().get(), version);
-            seen.push(event.decode::<(usize, usize)>().unwrap());
-        }
-    }
-    seen.sort_unstable();
-    let all = (0..PROCESSES).flat_map(|process| (0..APPENDS).map(move |n| (process, n)));
-    assert!(seen.into_iter().eq(all), "every one is in, once");
-    assert!(store.verify().unwrap().is_clean());
-    store.close().unwrap();
-}
-
-/// Whatever the umask says.
-#[test]
-fn files_are_their_owners_only() {
-    let site = Site::new();
-    let script = format!("umask 0; {PROGRAM} append a k --create && {PROGRAM} reindex");
-    let output = Command::new("sh").args(["-c", &script]).env("ANNALS_DIR", &site.store).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    for (path, (mode, _)) in files(&site.store) {
-        assert_eq!(mode & 0o077, 0, "{}", path.display());
-    }
-    assert!(!site.out("doctor").contains("bad"));
-    let chmod = |mode: &str| Command::new("chmod").arg(mode).arg(&site.store).status().unwrap();
-    chmod("777");
-    let output = site.run("doctor");
-    assert_eq!(output.status.code(), Some(NO));
-    assert!(text(&output.stdout).contains("chmod 700"));
-    assert_eq!(site.run("read").status.code(), Some(7));
-    assert_eq!(site.run("read --allow-shared-directory").status.code(), Some(YES));
 }
 
 #[test]
@@ -755,54 +504,6 @@ fn a_halted_reactor_is_seen_and_moved() {
     );
     site.out("consumers skip letters 3 --reason enough");
     assert!(site.out("consumers").contains("letters\t3\t0\tidle"));
-}
-
-#[test]
-fn what_is_left_of_a_damaged_store_is_copied() {
-    let site = Site::new();
-    let store = Store::builder(&site.store).segment_bytes_max(4_000).open().unwrap();
-    for n in 0..40_u64 {
-        let mut append = Append::to(format!("e:{}", n % 3)).event(&Raw("k", &n)).tag("t").metadata(&("m", n));
-        if n >= 3 {
-            append = append.cause(annals::Cause::PreviousInStream);
-        }
-        append.and_to("f").event(&Raw("k", &n)).commit(&store).unwrap();
-    }
-    store.close().unwrap();
-    change(&site, |bytes| bytes[700] ^= 1);
-    let verify = site.run("verify");
-    assert_eq!(verify.status.code(), Some(NO));
-    assert!(text(&verify.stdout).starts_with("DAMAGED"), "{}", text(&verify.stdout));
-
-    let copy = site.store.with_extension("copy");
-    let whole = files(&site.store);
-    let line = format!("recover --salvage {} --json", copy.display());
-    let output = site.run(&line);
-    assert_eq!(output.status.code(), Some(NO), "{}", text(&output.stderr));
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(!report["holes"].as_array().unwrap().is_empty(), "{report}");
-    assert!(files(&site.store) == whole, "the damaged one is as it was");
-    assert_eq!(site.run(&line).status.code(), Some(USAGE), "not into something that is there");
-
-    let (damaged, copied) =
-        (Store::builder(&site.store).salvage().unwrap(), Store::open_read_only(&copy).unwrap());
-    let (old, new) = (damaged.read(Query::all()), copied.read(Query::all()));
-    let mut compared = 0;
-    for (old, new) in old.zip(new) {
-        let (old, new) = (old.unwrap(), new.unwrap());
-        assert_eq!((old.id(), old.correlation()), (new.id(), new.correlation()));
-        assert_eq!(
-            (old.coordinate(), old.kind(), old.payload().unwrap()),
-            (new.coordinate(), new.kind(), new.payload().unwrap())
-        );
-        assert_eq!(old.metadata::<annals::Value>().unwrap(), new.metadata::<annals::Value>().unwrap());
-        assert!(old.tags().eq(new.tags()));
-        assert_eq!(Some(old.recorded_at()), new.occurred_at());
-        compared += 1;
-    }
-    assert_eq!(report["events"], compared);
-    assert!((60..80).contains(&compared), "one append is lost, or those of one segment: {compared}");
-    assert!(copied.verify().unwrap().is_clean());
 }
 
 #[test]

@@ -10,7 +10,9 @@ mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod checkpoints; // named places in history, and the ledger they stand in
 #[cfg(feature = "cli")]
-mod cli; // the annals command: a tour, bad inputs, pipes, signals, full disks, hooks
+mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexes
+#[cfg(feature = "cli")]
+mod cli_bad; // the annals command: bad places and calls, damage, pipes, signals, full disks, hooks
 mod close; // close and drop in every order, handles, tickets
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
 mod consumers; // consumers: acknowledgements, moves, states, waiting; partitions

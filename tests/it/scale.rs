@@ -1,7 +1,9 @@
 //! What does not grow with the log: what opening reads, what lies in memory; and index files, which may be
 //! missing, damaged, old, or somebody else's: answers are the same.
 
-use annals::disk::{CrashMode, SimDisk};
+use std::ops::ControlFlow;
+
+use annals::disk::{CrashMode, Disk, SimDisk};
 use annals::{
     Append, AppendCondition, Durability, Error, ErrorKind, Expected, KeyWindow, Query, Raw, RecordedEvent,
     Store,
@@ -449,4 +451,40 @@ fn a_short_life_writes_no_index() {
     }
     assert!(indexes(&disk).is_empty());
     assert_eq!(Store::on(disk).open().unwrap().version("e").unwrap().get(), 60);
+}
+
+#[test]
+fn all_indexes_are_built_again_on_request() {
+    let (disk, mut random) = (SimDisk::new(5), Random::for_test("all_indexes_are_built_again_on_request"));
+    let store = builder(&disk).open().unwrap();
+    write(&store, &mut random, 80);
+    let whole = answers(&store).unwrap();
+    store.close().unwrap();
+
+    let store = builder(&disk).open().unwrap();
+    let sealed = store.rebuild_indexes(|_| ControlFlow::Continue(())).unwrap();
+    assert!(sealed > 3 && indexes(&disk).len() >= sealed);
+    for name in indexes(&disk) {
+        disk.remove(&name).unwrap();
+    }
+    let mut told = Vec::new();
+    let broken = store.rebuild_indexes(|progress| {
+        told.push(*progress);
+        if progress.segments == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!((kind_of(broken), told.len()), (ErrorKind::Cancelled, 3));
+    assert_eq!(indexes(&disk).len(), 2, "those that were built are there");
+    assert!(told[2].bytes > 0 && told[2].bytes < told[2].bytes_total && told[2].remaining().is_some());
+    let mut last = None;
+    let built = store.rebuild_indexes(|progress| {
+        last = Some(*progress);
+        ControlFlow::Continue(())
+    });
+    let last = last.unwrap();
+    assert_eq!((built.unwrap(), last.segments, last.bytes), (sealed, last.segments_total, last.bytes_total));
+    assert_eq!(answers(&store).unwrap(), whole);
+    store.close().unwrap();
+    let reading = builder(&disk).open_read_only().unwrap();
+    assert_eq!(kind_of(reading.rebuild_indexes(|_| ControlFlow::Continue(()))), ErrorKind::Invalid);
+    assert_eq!(answers(&reading).unwrap(), whole);
 }

@@ -45,6 +45,9 @@ pub struct Global {
     /// How long commands that write wait for another writer to close the store
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub wait: Duration,
+    /// Who does it, for the record [default: the user's name]
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    pub by: Option<String>,
     /// Opens even if others may write to the directory
     #[arg(long, global = true, hide_short_help = true)]
     pub allow_shared_directory: bool,
@@ -108,6 +111,14 @@ pub enum Command {
     Head(Head),
     /// Shows consumers and reactors, or moves one
     Consumers(Consumers),
+    /// Names the place where the log stands, to go back to it; or lists such places
+    Checkpoint(Checkpoint),
+    /// Erases payload and metadata of events; that they happened stays provable
+    Erase(Erase),
+    /// Prints events as JSONL, with everything there is to know of them
+    Export(Export),
+    /// Reads JSONL into the store; run again, it goes on behind what went in
+    Import(Import),
     /// Builds all index files again
     Reindex,
     /// Says what an open would find and do; or copies what can be read of a damaged store
@@ -200,6 +211,13 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Whether nothing is asked.
+    pub fn is_everything(&self) -> bool {
+        let Filter { entity, prefix, scope, kind, tag, correlation } = self;
+        let names = [entity, prefix, scope];
+        names.iter().all(|name| name.is_none()) && kind.is_empty() && tag.is_empty() && correlation.is_none()
+    }
+
     /// What is asked for.
     pub fn query(&self) -> Query {
         let mut base = match (&self.entity, &self.prefix, self.correlation) {
@@ -338,9 +356,6 @@ pub struct Move {
     /// Why, for the record
     #[arg(long)]
     pub reason: String,
-    /// Who does it [default: the name of the user]
-    #[arg(long)]
-    pub by: Option<String>,
 }
 
 #[derive(Args)]
@@ -352,18 +367,92 @@ pub struct MoveTo {
     /// Why, for the record
     #[arg(long)]
     pub reason: String,
-    /// Who does it [default: the name of the user]
-    #[arg(long)]
-    pub by: Option<String>,
 }
 
 #[derive(Args)]
 pub struct Resume {
     /// The consumer's name
     pub name: String,
-    /// Who does it [default: the name of the user]
+}
+
+#[derive(Args)]
+pub struct Checkpoint {
+    /// Its name; without one, all are listed
+    pub name: Option<String>,
+    /// Why, for the record
+    #[arg(long, requires = "name")]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Erase {
+    #[command(flatten)]
+    pub filter: Filter,
+    /// Why, for the record
     #[arg(long)]
-    pub by: Option<String>,
+    pub reason: String,
+    /// Does it; without, it only says how many events match
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub filter: Filter,
+    /// After this position: what is new since the last export
+    #[arg(long, value_name = "POSITION", default_value = "0", hide_default_value = true)]
+    pub after: Position,
+}
+
+#[derive(Args)]
+pub struct Import {
+    /// The lines, or - for standard input
+    pub file: PathBuf,
+    /// The import's name, by which it goes on when it is run again [default: the file's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Appends lines that cannot be imported to this file, and goes on
+    #[arg(long, value_name = "FILE")]
+    pub skip_bad: Option<PathBuf>,
+    /// Lets versions follow on, where events were left out or the entity has others
+    #[arg(long)]
+    pub renumber: bool,
+    /// Creates the store if there is none
+    #[arg(long)]
+    pub create: bool,
+    /// Of lines that are somebody else's: the entity, with {/pointers} to what is in the line
+    #[arg(long, value_name = "TEXT", requires = "map_kind")]
+    pub map_entity: Option<String>,
+    /// The kind, likewise
+    #[arg(long, value_name = "TEXT", requires = "map_entity")]
+    pub map_kind: Option<String>,
+    /// The scope, likewise
+    #[arg(long, value_name = "TEXT", requires = "map_entity")]
+    pub map_scope: Option<String>,
+    /// A tag, likewise; may be repeated
+    #[arg(long, value_name = "TEXT", requires = "map_entity")]
+    pub map_tag: Vec<String>,
+    /// Where the id stands: /id
+    #[arg(long, value_name = "POINTER", requires = "map_entity")]
+    pub map_id: Option<String>,
+    /// Where the time stands: /at
+    #[arg(long, value_name = "POINTER", requires = "map_entity")]
+    pub map_time: Option<String>,
+    /// How the time is written
+    #[arg(long, value_enum, value_name = "FORM", default_value = "rfc3339", requires = "map_time")]
+    pub map_time_form: TimeForm,
+    /// Where the payload stands [default: the whole line]
+    #[arg(long, value_name = "POINTER", requires = "map_entity")]
+    pub map_payload: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum TimeForm {
+    Rfc3339,
+    Seconds,
+    Millis,
+    Micros,
 }
 
 #[derive(Args)]

@@ -36,30 +36,27 @@ fn show(all: &[ConsumerStatus], out: &mut Output) -> Result<(), Failure> {
 /// A process that runs the consumer holds the lock: there it is moved by that process, or after it.
 fn change(what: ConsumerCommand, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let store = place.to_write()?;
-    let control = |name: &str, by: Option<String>| {
-        let user = || std::env::var("USER").unwrap_or_else(|_| "the annals command".to_owned());
-        store.consumer_control(name).by(&by.unwrap_or_else(user))
-    };
+    let control = |name: &str| store.consumer_control(name).by(&place.by());
     let name = match what {
         ConsumerCommand::List => return list(place, out),
         ConsumerCommand::Reset(to) => {
-            control(&to.name, to.by).reset(&to.reason)?;
+            control(&to.name).reset(&to.reason)?;
             to.name
         }
         ConsumerCommand::Rewind(to) => {
-            control(&to.name, to.by).rewind(to.position, &to.reason)?;
+            control(&to.name).rewind(to.position, &to.reason)?;
             to.name
         }
         ConsumerCommand::Skip(to) => {
-            control(&to.name, to.by).skip(to.position, &to.reason)?;
+            control(&to.name).skip(to.position, &to.reason)?;
             to.name
         }
         ConsumerCommand::Resume(to) => {
-            control(&to.name, to.by).resume()?;
+            control(&to.name).resume()?;
             to.name
         }
         ConsumerCommand::Halt(to) => {
-            control(&to.name, to.by).halt(&to.reason)?;
+            control(&to.name).halt(&to.reason)?;
             to.name
         }
     };

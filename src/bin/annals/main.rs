@@ -23,8 +23,10 @@ mod consumers;
 mod doctor;
 mod event;
 mod failure;
+mod history;
 mod interrupt;
 mod json;
+mod lines;
 mod names;
 mod output;
 mod place;
@@ -86,6 +88,10 @@ fn run(command: Command, place: &Place, out: &mut Output) -> Result<Done, Failur
         Command::Verify => check::verify(place, out),
         Command::Head(head) => state::head(head, place, out),
         Command::Consumers(consumers) => consumers::consumers(consumers, place, out),
+        Command::Checkpoint(checkpoint) => history::checkpoint(checkpoint, place, out),
+        Command::Erase(erase) => history::erase(erase, place, out),
+        Command::Export(export) => lines::export(export, place),
+        Command::Import(import) => lines::import(import, place, out),
         Command::Reindex => check::reindex(place, out),
         Command::Recover(recover) => check::recover(recover, place, out),
         Command::Doctor => doctor::doctor(place, out),

@@ -49,6 +49,12 @@ impl Place {
         self.global.wait
     }
 
+    /// Who does it, for the record.
+    pub fn by(&self) -> String {
+        let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+        self.global.by.clone().or_else(user).unwrap_or_else(|| "the annals command".to_owned())
+    }
+
     /// The options of the environment, and over them those of the command line.
     pub fn builder(&self, path: &Path) -> Result<Builder, Failure> {
         let mut builder = Store::builder(path).env()?;
@@ -64,7 +70,7 @@ impl Place {
         if self.global.allow_network_file_system {
             builder = builder.allow_network_file_system();
         }
-        Ok(with_progress(builder))
+        Ok(with_progress(builder.operator(self.by())))
     }
 
     /// Its directory, in which there is a store, whatever state that is in.

@@ -1,0 +1,173 @@
+//! Events as lines of JSON, out and in.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, Read, Write};
+use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt;
+
+use annals::{Imported, Mapping, Store};
+use serde_json::json;
+
+use crate::args::{Export, Import, TimeForm};
+use crate::failure::{Done, Failure};
+use crate::interrupt;
+use crate::output::{Form, Output};
+use crate::place::{self, Place};
+use crate::progress::Bar;
+
+/// To standard output, whatever form other commands have.
+pub fn export(export: Export, place: &Place) -> Result<Done, Failure> {
+    let store = place.to_read()?;
+    let mut bar = None;
+    let lines = store.export(export.filter.query()).after(export.after).on_progress(|progress| {
+        let after = progress.after.get();
+        let total = progress.head.get().saturating_sub(after);
+        let bar = bar.get_or_insert_with(|| Bar::events("exporting", total));
+        bar.set(progress.position.get().saturating_sub(after));
+        interrupt::hold().go_on = Some(format!("go on with --after {}", progress.position));
+        ControlFlow::Continue(())
+    });
+    let mut out = WholeLines(io::stdout().lock(), None);
+    match lines.write_to(&mut out) {
+        Ok(_) => Ok(Done::Yes),
+        Err(error) => Err(out.1.map_or_else(|| Failure::from(error), |error| Failure::output(&error))),
+    }
+}
+
+/// Is not interrupted in the middle of what it is given, and keeps what went wrong.
+struct WholeLines<W>(W, Option<io::Error>);
+
+impl<W: Write> Write for WholeLines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _whole = interrupt::hold();
+        match self.0.write_all(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                let kind = error.kind();
+                self.1 = Some(error);
+                Err(kind.into())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+pub fn import(import: Import, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let (source, length) = source(&import)?;
+    let name = name(&import)?;
+    let mapping = mapping(&import)?;
+    let rejects = import.skip_bad.as_deref().map(rejects).transpose()?;
+    let store = if import.create { place.to_create()? } else { place.to_write()? };
+    interrupt::hold().go_on = Some("run it again: it goes on behind what went in".to_owned());
+    let imported = run(&import, &store, &name, source, mapping, rejects, length)?;
+    place::close(store)?;
+    show(&imported, &name, out)?;
+    Ok(if imported.rejected > 0 { Done::No } else { Done::Yes })
+}
+
+fn run(
+    import: &Import,
+    store: &Store,
+    name: &str,
+    source: Box<dyn Read>,
+    mapping: Option<Mapping>,
+    rejects: Option<File>,
+    length: Option<u64>,
+) -> Result<Imported, Failure> {
+    let bar = length.map(|length| Bar::bytes("importing", length));
+    let mut lines = store.import(name, BufReader::with_capacity(256 << 10, source));
+    if let Some(mapping) = mapping {
+        lines = lines.mapped(mapping);
+    }
+    if let Some(rejects) = rejects {
+        lines = lines.skip_bad(rejects);
+    }
+    if import.renumber {
+        lines = lines.renumber();
+    }
+    let lines = lines.on_progress(|progress| {
+        if let Some(bar) = &bar {
+            bar.set(progress.bytes);
+        }
+        ControlFlow::Continue(())
+    });
+    let hint = "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE";
+    lines.run().map_err(|error| match error.kind() {
+        annals::ErrorKind::Invalid | annals::ErrorKind::TooLarge => Failure::from(error).hint(hint),
+        _ => Failure::from(error),
+    })
+}
+
+fn source(import: &Import) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
+    if import.file.as_os_str() == "-" {
+        return Ok((Box::new(io::stdin()), None));
+    }
+    let shown = import.file.display();
+    let failed = |error| Failure::usage(format!("cannot read {shown}: {error}"));
+    let file = File::open(&import.file).map_err(failed)?;
+    let about = file.metadata().map_err(failed)?;
+    if about.is_dir() {
+        return Err(Failure::usage(format!("{shown} is a directory; name a file of lines")));
+    }
+    let length = about.is_file().then_some(about.len());
+    Ok((Box::new(file), length))
+}
+
+fn name(import: &Import) -> Result<String, Failure> {
+    let named = import.name.clone().or_else(|| match import.file.as_os_str() {
+        stdin if stdin == "-" => None,
+        _ => import.file.file_name().map(|name| name.to_string_lossy().into_owned()),
+    });
+    let what = "an import has a name, by which it goes on when it is run again: --name NAME";
+    named.ok_or_else(|| Failure::usage(what))
+}
+
+/// May have been there: an import that was stopped may reject its last bad lines again.
+fn rejects(path: &std::path::Path) -> Result<File, Failure> {
+    let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    opened.map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
+}
+
+fn mapping(import: &Import) -> Result<Option<Mapping>, Failure> {
+    let Some((entity, kind)) = import.map_entity.clone().zip(import.map_kind.clone()) else {
+        return Ok(None);
+    };
+    let mut mapping = Mapping::new(entity, kind);
+    if let Some(scope) = &import.map_scope {
+        mapping = mapping.scope(scope);
+    }
+    mapping = import.map_tag.iter().fold(mapping, |mapping, tag| mapping.tag(tag));
+    if let Some(id) = &import.map_id {
+        mapping = mapping.id(id);
+    }
+    if let Some(time) = &import.map_time {
+        mapping = mapping.time(time, form(import.map_time_form));
+    }
+    if let Some(payload) = &import.map_payload {
+        mapping = mapping.payload(payload);
+    }
+    Ok(Some(mapping))
+}
+
+fn form(form: TimeForm) -> annals::TimeForm {
+    match form {
+        TimeForm::Rfc3339 => annals::TimeForm::Rfc3339,
+        TimeForm::Seconds => annals::TimeForm::Seconds,
+        TimeForm::Millis => annals::TimeForm::Millis,
+        TimeForm::Micros => annals::TimeForm::Micros,
+    }
+}
+
+fn show(imported: &Imported, name: &str, out: &mut Output) -> Result<(), Failure> {
+    let Imported { events, appends, lines, lines_before, rejected, reasons, .. } = imported;
+    match out.form() {
+        Form::Json => out.document(&json!({
+            "name": name, "events": events, "appends": appends, "lines": lines,
+            "lines_before": lines_before, "rejected": rejected, "reasons": reasons,
+        })),
+        Form::Plain | Form::Table => out.text(&imported.to_string()),
+    }
+}
