@@ -128,7 +128,7 @@ pub fn files(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 }
 
 /// Commands that read; each has an answer in [`Site::filled`].
-pub const READING: [&str; 26] = [
+pub const READING: [&str; 27] = [
     "get 1",
     "read",
     "read --entity order:1 --after 1",
@@ -145,6 +145,7 @@ pub const READING: [&str; 26] = [
     "ancestors 2",
     "descendants @1",
     "path 2",
+    "leaves order:1",
     "verify",
     "head",
     "head --durable",

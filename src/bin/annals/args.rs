@@ -105,6 +105,8 @@ pub enum Command {
     Descendants(Related),
     /// Shows an event with its causes in the same entity, oldest first
     Path(Related),
+    /// Lists an entity's leaves: events that no other event of it names as its cause
+    Leaves(Leaves),
     /// Checks everything: checksums, chain, positions, versions, files; lists every break
     Verify,
     /// Prints position and chain hash: all history in one line, to be kept elsewhere
@@ -318,6 +320,12 @@ pub struct Related {
     /// At most so many
     #[arg(long, short = 'n', value_name = "EVENTS")]
     pub limit: Option<u64>,
+}
+
+#[derive(Args)]
+pub struct Leaves {
+    /// The entity
+    pub entity: String,
 }
 
 #[derive(Args)]

@@ -2,7 +2,7 @@
 
 use annals::{EventId, RecordedEvent, Store};
 
-use crate::args::{Related, Story, StoryForm};
+use crate::args::{Leaves, Related, Story, StoryForm};
 use crate::failure::{Done, Failure};
 use crate::output::{Form, Output};
 use crate::place::Place;
@@ -49,6 +49,14 @@ pub fn path(related: Related, place: &Place, out: &mut Output) -> Result<Done, F
     let store = place.to_read()?;
     let event = find(&store, related.event)?;
     show(store.path(event.id())?.into_iter().map(Ok), related.limit, out)
+}
+
+pub fn leaves(leaves: &Leaves, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let store = place.to_read()?;
+    for id in store.leaves(&leaves.entity)? {
+        out.event(&find(&store, Which::Id(id))?)?;
+    }
+    Ok(Done::Yes)
 }
 
 fn show(

@@ -85,6 +85,7 @@ fn run(command: Command, place: &Place, out: &mut Output) -> Result<Done, Failur
         Command::Ancestors(event) => causes::ancestors(event, place, out),
         Command::Descendants(event) => causes::descendants(event, place, out),
         Command::Path(event) => causes::path(event, place, out),
+        Command::Leaves(leaves) => causes::leaves(&leaves, place, out),
         Command::Verify => check::verify(place, out),
         Command::Head(head) => state::head(head, place, out),
         Command::Consumers(consumers) => consumers::consumers(consumers, place, out),

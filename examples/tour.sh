@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# A tour of the annals command on real input, which checks itself: it ends at the first thing that is not as it should be.
+#
+#   examples/tour.sh [repository]        default: where you stand
+#
+# It imports the history of a git repository, is killed and goes on, follows, verifies, erases one author, and proves with
+# the head it kept from before that nothing else has changed. It works in a temporary directory. ANNALS names the program.
+set -euo pipefail
+
+repository=${1:-.}
+ANNALS=${ANNALS:-target/release/annals}
+if ! [ -x "$ANNALS" ]; then
+    cargo build --release --features cli --bin annals
+fi
+ANNALS=$(realpath "$ANNALS")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export ANNALS_DIR="$work/history"
+
+annals() { "$ANNALS" "$@"; }
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'tour: %s\n' "$*" >&2; exit 1; }
+
+# It must end with this exit code.
+ends_with() {
+    local expected=$1 code=0
+    shift
+    "$@" >"$work/out" 2>"$work/err" || code=$?
+    [ "$code" = "$expected" ] || die "$* ended with $code instead of $expected: $(cat "$work/err")"
+}
+
+# In the background "$ANNALS" is called: of a function the shell around it would be what is killed.
+
+# The position the log has come to.
+position() { annals head | cut -d: -f1; }
+
+# Kills a process once the log has come to a position, if it is not through before.
+kill_at() {
+    until [ "$(position)" -ge "$1" ] || ! kill -0 "$2" 2>/dev/null; do :; done
+    kill -9 "$2" 2>/dev/null || true
+    wait "$2" 2>/dev/null || true
+}
+
+say "the history of a repository as lines of JSON"
+git -C "$repository" log --reverse --no-merges --name-status --format='commit%x09%H%x09%an%x09%cI' |
+    awk -F '\t' '
+        function text(s) { gsub(/\\/, "\\\\", s); gsub(/"/, "\\\"", s); gsub(/[[:cntrl:]]/, "?", s); return s }
+        $1 == "commit" { hash = $2; author = text($3); at = $4; next }
+        /^[AMD]\t/ {
+            kind = $1 == "A" ? "added" : $1 == "M" ? "modified" : "deleted"
+            printf "{\"entity\":\"file:%s\",\"kind\":\"file.%s\",\"tags\":[\"author:%s\"],\"occurred_at\":\"%s\",", \
+                text($2), kind, author, at
+            printf "\"payload\":{\"commit\":\"%s\",\"author\":\"%s\"}}\n", hash, author
+        }' >"$work/history.jsonl"
+lines=$(wc -l <"$work/history.jsonl")
+[ "$lines" -gt 50 ] || die "$repository has hardly any history"
+# So that killing it in the middle meets it at work.
+for _ in 1 2 3 4 5 6 7 8; do cat "$work/history.jsonl"; done >"$work/long.jsonl"
+total=$((lines * 8))
+echo "$lines changes of files, $total lines"
+
+say "an import, killed with -9 again and again, goes on behind what went in"
+annals init
+for try in 1 2 3 4 5; do
+    "$ANNALS" import "$work/long.jsonl" --name history >"$work/out" 2>"$work/err" &
+    pid=$!
+    kill_at $((try * 2000)) "$pid"
+    annals recover | grep -E 'found|would'
+done
+annals import "$work/long.jsonl" --name history
+[ "$(annals export | wc -l)" = "$total" ] || die "not every line is in, once"
+annals import "$work/long.jsonl" --name history --json | grep -q '"events":0' || die "a rerun appended something"
+
+say "what is in it"
+annals stats
+annals kinds
+annals read --limit 2
+annals tail -n 1 --json
+file=$(annals entities --limit 1 | cut -f1)
+[ "$(annals read --entity "$file" | cut -f5 | tail -n 1)" = "$(annals read --entity "$file" | wc -l)" ] ||
+    die "versions of $file have gaps"
+
+say "verified, and its head kept elsewhere"
+annals verify
+annals head | tee "$work/head"
+
+say "hooks: 16 processes append at once, and somebody follows"
+before=$(position)
+"$ANNALS" read --prefix hook: --after "$before" --follow --limit 160 >"$work/followed" &
+follower=$!
+hooks=()
+for process in $(seq 16); do
+    (for n in $(seq 10); do
+        annals append "hook:$process" hook.ran "{\"n\":$n}" --wait 60s >/dev/null || exit 1
+    done) &
+    hooks+=($!)
+done
+for hook in "${hooks[@]}"; do wait "$hook" || die "a hook failed"; done
+wait "$follower"
+[ "$(wc -l <"$work/followed")" = 160 ] || die "the follower missed something"
+[ "$(annals entities --prefix hook: | cut -f2 | sort -u)" = 10 ] || die "an append is missing"
+
+say "conflicts, keys, retries"
+annals append order:1 order.placed '{"cents":2000}' --expect none --key order-1
+annals append order:1 order.placed '{"cents":2000}' --expect none --key order-1 | grep replayed
+ends_with 1 annals append order:1 order.placed 1 --expect none
+ends_with 2 annals append order:1 order.placed not-json
+ends_with 1 annals get 999999999
+ends_with 2 annals --dir "$work/nowhere" read
+annals read | head -n 1 >/dev/null
+
+say "a checkpoint"
+annals checkpoint 'before erasing' --reason 'the tour goes on'
+
+say "one author is erased, killed in the middle, and again"
+author=$(annals tags --prefix author: | sort -t "$(printf '\t')" -k2,2nr | head -n 1 | cut -f1)
+count=$(annals read --tag "$author" | wc -l)
+ends_with 1 annals erase --tag "$author" --reason 'asked for'
+before=$(position)
+"$ANNALS" erase --tag "$author" --reason 'asked for' --yes >"$work/out" 2>"$work/err" &
+kill_at $((before + 1)) $!
+annals verify
+annals erase --tag "$author" --reason 'asked for' --yes
+[ "$(annals read --tag "$author" | grep -c '(erased)$')" = "$count" ] || die "not all of $author is gone"
+[ "$(annals read --tag "$author" --json | grep -c '"payload"')" = 0 ] || die "a payload of $author is left"
+annals verify
+
+say "health"
+annals doctor --table || die "the doctor found something bad"
+annals consumers
+annals describe
+
+say "done: $(position) positions, everything as it should be"
