@@ -291,6 +291,63 @@ fn a_full_disk_loses_nothing_and_a_rerun_continues() {
     assert_eq!(site.out("read --entity order:1").lines().count(), 2, "and what was there is there");
 }
 
+/// Whatever a command does when nothing can be written, or nobody reads, or somebody is impatient: the store is whole
+/// afterwards, and what was there is there.
+#[test]
+fn no_command_is_undone_by_its_surroundings() {
+    let site = Site::filled();
+    let events = site.out("export");
+    let is_whole = |what: &str| {
+        assert!(site.out("verify").starts_with("clean"), "{what}");
+        // What a command appended comes behind, and what it erased says so.
+        let kept = site.out("export");
+        let ids = |text: &str| {
+            text.lines().map(|line| line.split("\"entity\"").next().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert!(ids(&kept).starts_with(&ids(&events)), "{what}: {kept}");
+    };
+    let limited = |line: &str, store: &std::path::Path| {
+        let script =
+            format!("ulimit -f 0; trap '' XFSZ; exec {PROGRAM} {line} 2>&1 | cat; exit ${{PIPESTATUS[0]}}");
+        Command::new("bash").args(["-c", &script]).env("ANNALS_DIR", store).output().unwrap()
+    };
+    for line in READING {
+        let output = limited(&line.replace('*', "'*'"), &site.store);
+        assert!(output.status.success(), "{line} on a full disk: {}", text(&output.stdout));
+    }
+    for line in WRITING {
+        let output = limited(&line.replace('$', "\\$"), &site.store);
+        let is_fine = matches!(output.status.code(), Some(YES | LATER | USAGE));
+        assert!(is_fine, "{line} on a full disk: {:?} {}", output.status.code(), text(&output.stdout));
+        is_whole(line);
+    }
+    let nothing = site.store.with_extension("new");
+    let output = limited("init", &nothing);
+    assert_eq!(output.status.code(), Some(LATER), "{}", text(&output.stdout));
+
+    for line in READING.iter().chain(&WRITING) {
+        let normal = if line.starts_with("consumers") || line.contains("halt") { Some(NO) } else { None };
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = site.command(line).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let code = output.status.code();
+        let is_usage = code == Some(USAGE) && line.starts_with("consumers");
+        assert!(code == Some(YES) || code == normal || is_usage, "{line} into a closed pipe: {code:?}");
+        assert!(is_usage || output.stderr.is_empty(), "{line}: {}", text(&output.stderr));
+
+        let child = site.start(line);
+        interrupt(&child);
+        let code = child.wait_with_output().unwrap().status.code();
+        let is_usage = code == Some(USAGE) && line.starts_with("consumers");
+        // None: the signal came before anybody waited for it.
+        assert!(
+            matches!(code, None | Some(YES | NO | INTERRUPTED)) || is_usage,
+            "{line} interrupted: {code:?}"
+        );
+        is_whole(line);
+    }
+}
+
 /// Hooks: short-lived processes that all append at once.
 #[test]
 fn hooks_take_turns() {

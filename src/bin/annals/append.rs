@@ -84,8 +84,8 @@ pub fn append(append: args::Append, place: &Place, out: &mut Output) -> Result<D
         let built = common.build(common.line(payload), None)?.expect(append.expect.unwrap_or_default());
         let store = open(append.create, place)?;
         let receipt = with_key(built, append.key.as_deref()).commit(&store)?;
-        place::close(store)?;
         show(&receipt, out)?;
+        place::close(store)?;
         return Ok(Done::Yes);
     };
     let source = Lines::open(file)?;

@@ -97,7 +97,7 @@ fn directory(path: &Path) -> Result<Finding, Failure> {
 
 #[cfg(target_os = "linux")]
 fn file_system(path: &Path) -> Finding {
-    const LOCAL: [(i64, &str); 8] = [
+    const LOCAL: [(u32, &str); 8] = [
         (0xEF53, "ext4"),
         (0x9123_683E, "btrfs"),
         (0x5846_5342, "XFS"),
@@ -107,10 +107,13 @@ fn file_system(path: &Path) -> Finding {
         (0x794C_7630, "overlayfs"),
         (0x0102_1994, "tmpfs"),
     ];
-    const FUSE: i64 = 0x6573_5546;
+    const FUSE: u32 = 0x6573_5546;
     let magic = match rustix::fs::statfs(path) {
-        // What the field is differs from machine to machine; the numbers do not.
-        Ok(found) => i64::try_from(found.f_type).unwrap_or(0) & 0xFFFF_FFFF,
+        // The field is wider on some machines; the numbers are the same.
+        Ok(found) => {
+            let [a, b, c, d, ..] = found.f_type.to_le_bytes();
+            u32::from_le_bytes([a, b, c, d])
+        }
         Err(error) => return look("file system", error.to_string(), "its kind is not known"),
     };
     let name = LOCAL.iter().find(|(known, _)| *known == magic).map(|(_, name)| *name);

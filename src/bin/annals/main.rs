@@ -53,10 +53,10 @@ fn main() -> ExitCode {
     };
     global.color.write_global();
     let mut out = Output::new(&global);
-    let done = interrupt::install()
-        .and_then(|()| run(command, &Place::new(global), &mut out))
-        .and_then(|done| out.flush().map(|()| done));
-    match done {
+    let done = interrupt::install().and_then(|()| run(command, &Place::new(global), &mut out));
+    // What was done before a failure is told, too.
+    let told = out.flush();
+    match done.and_then(|done| told.map(|()| done)) {
         Ok(done) => done.code().into(),
         Err(failure) => failure.report(out.form()).into(),
     }
