@@ -81,10 +81,34 @@ impl OpenProgress {
     /// How long the rest takes at most, if it goes on like this; `None` before anything was walked over.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let rest = self.bytes_total.saturating_sub(self.bytes);
-        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(self.bytes.into())?;
-        u64::try_from(nanos).ok().map(Duration::from_nanos)
+        remaining(self.bytes, self.bytes_total, self.elapsed)
     }
+}
+
+/// How far a copy of a store is: a backup, a restore, a fork; see [`StoreCopy::on_progress`](crate::StoreCopy::on_progress).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyProgress {
+    /// Bytes of segments that are in place so far, whether they were copied, shared, or there before.
+    pub bytes: u64,
+    /// Bytes of all segments.
+    pub bytes_total: u64,
+    /// Time since it began.
+    pub elapsed: Duration,
+}
+
+impl CopyProgress {
+    /// How long the rest takes, if it goes on like this; `None` at the beginning.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        remaining(self.bytes, self.bytes_total, self.elapsed)
+    }
+}
+
+fn remaining(done: u64, total: u64, elapsed: Duration) -> Option<Duration> {
+    let rest = total.saturating_sub(done);
+    let nanos = elapsed.as_nanos().checked_mul(rest.into())?.checked_div(done.into())?;
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
 /// A torn tail: what the last writer had not made durable when it stopped.

@@ -200,7 +200,7 @@ impl<'a> Header<'a> {
         sum([self.0.len(), body])
     }
 
-    #[cfg(test)]
+    /// What to write for the same frame elsewhere, but for what belongs to its place.
     pub(crate) fn fields(&self) -> NewHeader<'a> {
         NewHeader {
             body_bytes: self.body_bytes(),

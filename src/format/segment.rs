@@ -28,6 +28,16 @@ impl SegmentId {
         format!("{DIRECTORY}/{}", self.file_name())
     }
 
+    /// What a rewritten segment is called until it is whole, from the store's directory.
+    pub(crate) fn temporary(self) -> String {
+        format!("{}.tmp", self.path())
+    }
+
+    /// The segment of such a file, by its exact name inside `segments/`.
+    pub(crate) fn parse_temporary(name: &str) -> Option<SegmentId> {
+        name.strip_suffix(".tmp").and_then(SegmentId::parse)
+    }
+
     /// The name of its index file, from the store's directory.
     pub(crate) fn index_path(self) -> String {
         format!("{DIRECTORY}/{:020}.{}.idx", self.first_position, self.generation)
@@ -247,8 +257,7 @@ impl<'a> Attestation<'a> {
         Ok((attestation, length))
     }
 
-    /// Until compaction writes attestations, the golden test does.
-    #[cfg(test)]
+    /// The bytes for an attestation at `offset`. Its text is short enough.
     pub(crate) fn write(&self, header: &SegmentHeader, offset: u64) -> Vec<u8> {
         let mut out = vec![0; aligned(sum([ATTESTATION_FIXED, self.text.len()]))];
         let length = |bytes: usize| u32::try_from(bytes).expect("an attestation is small").to_le_bytes();

@@ -11,7 +11,7 @@ use crate::format::chain::{Assigned, Hash, body_content, extended_content, link}
 use crate::format::frame::{self, Frame};
 use crate::format::mark::Mark;
 use crate::format::record::records;
-use crate::format::segment::{Attestation, HEADER, SEAL, Seal};
+use crate::format::segment::{Attestation, HEADER, SEAL, Seal, SegmentHeader};
 use crate::format::{BODY_BYTES_MAX, Damage};
 
 use super::segment::{SegmentFile, wide};
@@ -33,7 +33,11 @@ pub(crate) struct Tip {
 impl Tip {
     /// Before the first frame of a segment.
     pub(crate) fn start(segment: &SegmentFile) -> Tip {
-        let header = &segment.header;
+        Tip::before(&segment.header)
+    }
+
+    /// Before the first frame of the segment with this header.
+    pub(crate) fn before(header: &SegmentHeader) -> Tip {
         Tip {
             offset: u32::try_from(HEADER).expect("144"),
             position: header.id.first_position.saturating_sub(1),
