@@ -16,6 +16,7 @@ use annals::{
 };
 use tempfile::TempDir;
 
+use crate::golden::{disk_of, golden_store};
 use crate::sim_support::fingerprint;
 
 /// Segments of some appends, so that there are several.
@@ -570,4 +571,45 @@ fn an_empty_store_can_be_copied_too() {
     assert_eq!(again.head().unwrap().position().get(), 4);
     let error: Result<_, Error> = Store::on(MemDisk::new()).rollback(Until::End, &again.head().unwrap(), "");
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Invalid);
+}
+
+/// A store that was forked and rewritten: events were removed, and an attestation stands for them.
+#[test]
+fn what_was_rewritten_is_copied_as_it_is() {
+    let source = Store::on(disk_of(&golden_store("rewritten"))).open_read_only().unwrap();
+    let all = everything(&source);
+    let (copy, head) = (MemDisk::new(), source.head().unwrap());
+    assert_eq!(source.backup_on(copy.clone()).run().unwrap().head, head);
+    assert!(Store::on(copy.clone()).verify_against(&head).unwrap().is_clean());
+    assert_eq!(prints(&Store::on(copy.clone()).open_read_only().unwrap()), prints(&source));
+    for until in 0..=head.position().get() {
+        for is_fork in [false, true] {
+            let made = MemDisk::new();
+            let position = Position::from(until);
+            let run = match is_fork {
+                true => source.fork_on(made.clone(), position),
+                false => StoreCopy::restore_on(Store::on(copy.clone()), made.clone(), position),
+            };
+            let end = run.run().unwrap().head.position();
+            assert!(end <= position);
+            let store = Store::on(made.clone()).open().unwrap();
+            let found = everything(&store);
+            let expected = all.iter().take_while(|event| event.position() <= end);
+            let expected: Vec<u64> = expected.map(fingerprint).collect();
+            let (entry, events) = found.split_last().unwrap();
+            assert_eq!(events.iter().map(fingerprint).collect::<Vec<_>>(), expected, "{until}");
+            assert_eq!(entry.position().get(), end.get() + 1, "{until}");
+            fill(&store, 0, 3);
+            let head = store.head().unwrap();
+            assert!(store.verify().unwrap().is_clean(), "{until}");
+            store.close().unwrap();
+            if end.get() > 0 {
+                // Into the rewritten segment once more.
+                Store::on(made.clone()).rollback(Position::from(end.get() - 1), &head, "").unwrap();
+                let store = Store::on(made).open().unwrap();
+                assert!(store.verify().unwrap().is_clean(), "{until}");
+                assert!(everything(&store).len() <= expected.len() + 1, "{until}");
+            }
+        }
+    }
 }
