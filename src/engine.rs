@@ -267,6 +267,14 @@ impl Engine {
         self.readable().map(|view| view.snapshot())
     }
 
+    /// That the store is whole, as far as opening could see.
+    pub(crate) fn check_whole(&self) -> Result<(), Error> {
+        if self.is_read_only && self.follower.is_none() {
+            return Err(Error::invalid("what is left of a damaged store cannot be copied as a store"));
+        }
+        self.check_open()
+    }
+
     pub(crate) fn check_open(&self) -> Result<(), Error> {
         if self.queue.is_closed() { Err(Error::closed()) } else { Ok(()) }
     }

@@ -110,6 +110,26 @@ impl IndexProgress {
     }
 }
 
+/// How far a copy of a store is: a backup, a restore, a fork; see [`StoreCopy::on_progress`](crate::StoreCopy::on_progress).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CopyProgress {
+    /// Bytes of segments that are in place so far, whether they were copied, shared, or there before.
+    pub bytes: u64,
+    /// Bytes of all segments.
+    pub bytes_total: u64,
+    /// Time since it began.
+    pub elapsed: Duration,
+}
+
+impl CopyProgress {
+    /// How long the rest takes, if it goes on like this; `None` at the beginning.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        remaining(self.bytes, self.bytes_total, self.elapsed)
+    }
+}
+
 /// How far rewriting segments is; see [`Store::erase_watched`](crate::Store::erase_watched).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

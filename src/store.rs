@@ -35,6 +35,7 @@ use crate::subscription::Subscription;
 use crate::ticket::Ticket;
 use crate::version::{Position, Version};
 
+pub use archive::{StoreCopy, restore, verify_backup};
 pub use builder::Builder;
 pub(crate) use core::WeakStore;
 use core::{Core, Keeper};

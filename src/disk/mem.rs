@@ -3,6 +3,7 @@
 //! Nothing here survives the process, so every sync succeeds at once.
 //! Row: disk.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -77,6 +78,20 @@ impl Disk for MemDisk {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         self.files.lock().remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn link(&self, source: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
+        let own = (source as &dyn Any).downcast_ref::<MemDisk>();
+        if !own.is_some_and(|source| Arc::ptr_eq(&source.files, &self.files)) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut files = self.files.lock();
+        let content = files.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        if files.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        files.insert(to.to_owned(), content);
+        Ok(())
     }
 
     fn lock(&self) -> io::Result<Lock> {

@@ -9,10 +9,12 @@
 mod mem;
 mod os;
 mod sim;
+mod subdirectory;
 
 pub use mem::MemDisk;
 pub use os::{Allow, OsDisk};
 pub use sim::{CrashMode, Fault, SimDisk, Trace};
+pub use subdirectory::Subdirectory;
 
 use std::any::Any;
 use std::io;
@@ -20,7 +22,7 @@ use std::io;
 /// A place for a store's files.
 ///
 /// Paths are relative and made by annals from integers and fixed words (`MARK`,
-/// `segments/00000000000000000001.0.seg`), with at most one `/`; no user's text ever reaches one.
+/// `segments/00000000000000000001.0.seg`); no user's text ever reaches one.
 ///
 /// ```
 /// use annals::disk::{Access, Disk, MemDisk};
@@ -32,7 +34,7 @@ use std::io;
 /// assert_eq!(disk.list("")?, ["MARK"]);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub trait Disk: Send + Sync + 'static {
+pub trait Disk: Any + Send + Sync {
     /// Opens a file.
     ///
     /// # Errors
@@ -75,6 +77,19 @@ pub trait Disk: Send + Sync + 'static {
     ///
     /// [`io::ErrorKind::NotFound`] if there is no such file.
     fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Gives a file of `source` a second name here, so that both names share its bytes; nobody changes these any more.
+    /// Whoever copies then need not. By default nothing can be shared.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::Unsupported`], [`io::ErrorKind::CrossesDevices`] and
+    /// [`io::ErrorKind::PermissionDenied`] if the bytes have to be copied;
+    /// [`io::ErrorKind::AlreadyExists`], [`io::ErrorKind::NotFound`].
+    fn link(&self, source: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
+        let _ = (source, from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Tries to become the only writer, without waiting.
     ///

@@ -4,6 +4,7 @@
 //! regular file, of our owner, readable by the owner alone whatever the umask.
 //! Row: disk.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read};
@@ -149,6 +150,16 @@ impl OsDisk {
         &self.path
     }
 
+    /// Whether a path, of which the end need not be there, is this directory or lies inside.
+    pub(crate) fn is_around(&self, path: &Path) -> io::Result<bool> {
+        let path = std::path::absolute(path)?;
+        let there = path.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+        let is_this = |ancestor: &Path| {
+            ancestor.metadata().is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+        };
+        Ok(there.is_some_and(|there| there.ancestors().any(is_this)))
+    }
+
     /// The directory that holds `path`, and its name there. Opened anew without following links,
     /// because a subdirectory could have been replaced by one.
     fn place<'a>(&self, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
@@ -158,14 +169,16 @@ impl OsDisk {
         }
     }
 
-    fn subdirectory(&self, name: &str) -> io::Result<OwnedFd> {
-        if name.is_empty() {
-            return self.directory.try_clone();
-        }
+    fn subdirectory(&self, path: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.directory, name, flags, Mode::empty()).map_err(|error| match error {
-            Errno::LOOP | Errno::NOTDIR => self.unsafe_because(name, "is not a directory, or a link to one"),
-            other => other.into(),
+        let names = path.split('/').filter(|name| !name.is_empty());
+        names.into_iter().try_fold(self.directory.try_clone()?, |directory, name| {
+            rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(|error| match error {
+                Errno::LOOP | Errno::NOTDIR => {
+                    self.unsafe_because(path, "is not a directory, or a link to one")
+                }
+                other => other.into(),
+            })
         })
     }
 
@@ -246,7 +259,8 @@ impl Disk for OsDisk {
     }
 
     fn create_directory(&self, directory: &str) -> io::Result<()> {
-        match rustix::fs::mkdirat(&self.directory, directory, Mode::from_raw_mode(OWNER_DIRECTORY)) {
+        let (parent, name) = self.place(directory)?;
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(OWNER_DIRECTORY)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
@@ -266,6 +280,14 @@ impl Disk for OsDisk {
     fn remove(&self, path: &str) -> io::Result<()> {
         let (directory, name) = self.place(path)?;
         Ok(rustix::fs::unlinkat(directory, name, AtFlags::empty())?)
+    }
+
+    fn link(&self, source: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
+        let Some(source) = (source as &dyn Any).downcast_ref::<OsDisk>() else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let ((from_directory, from), (to_directory, to)) = (source.place(from)?, self.place(to)?);
+        Ok(rustix::fs::linkat(from_directory, from, to_directory, to, AtFlags::empty())?)
     }
 
     fn lock(&self) -> io::Result<Lock> {

@@ -23,6 +23,8 @@ const LINEAGE: usize = 24;
 /// zeros).
 const SEGMENT: usize = 136;
 const REMARKS: usize = 56;
+/// An incompatible feature: see [`Manifest::is_cut`].
+const CUT: u64 = 1;
 const DIGEST: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub(crate) struct Manifest {
     /// are passed on.
     pub(crate) minor: u16,
     pub(crate) compatible: u64,
+    /// What lies behind the last segment listed was cut: it is no part of the log, and is being removed.
+    pub(crate) is_cut: bool,
     pub(crate) store_id: [u8; 16],
     /// One more at every replacement.
     pub(crate) sequence: u64,
@@ -72,6 +76,7 @@ impl Manifest {
         Manifest {
             minor: 0,
             compatible: 0,
+            is_cut: false,
             store_id,
             sequence: 1,
             history_revision: 0,
@@ -93,6 +98,7 @@ impl Manifest {
         let mut out = vec![0; FIXED];
         preamble::write(&mut out, MAGIC);
         put(&mut out, preamble::MINOR, &self.minor.to_le_bytes());
+        put(&mut out, preamble::INCOMPATIBLE, &(if self.is_cut { CUT } else { 0 }).to_le_bytes());
         put(&mut out, preamble::COMPATIBLE, &self.compatible.to_le_bytes());
         put(&mut out, 40, &self.store_id);
         put(&mut out, 56, &self.sequence.to_le_bytes());
@@ -122,7 +128,7 @@ impl Manifest {
         if blake3::hash(bytes).as_bytes().as_slice() != digest {
             return Err(Damage::Bad("the manifest does not fit its digest"));
         }
-        preamble::check(bytes, MAGIC)?;
+        preamble::check_knowing(bytes, MAGIC, CUT)?;
         if u64_at(bytes, 56) > SEQUENCE_MAX {
             return Err(Damage::Bad("the manifest's sequence is impossible"));
         }
@@ -134,6 +140,7 @@ impl Manifest {
         let manifest = Manifest {
             minor: u16_at(bytes, preamble::MINOR),
             compatible: u64_at(bytes, preamble::COMPATIBLE),
+            is_cut: u64_at(bytes, preamble::INCOMPATIBLE) & CUT != 0,
             store_id: array(bytes, 40),
             sequence: u64_at(bytes, 56),
             history_revision: u64_at(bytes, 64),

@@ -110,6 +110,7 @@ pub(crate) mod preamble {
     pub(crate) const SIZE: usize = 40;
     const MAJOR: u16 = 1;
     pub(crate) const MINOR: usize = 10;
+    pub(crate) const INCOMPATIBLE: usize = 16;
     pub(crate) const COMPATIBLE: usize = 32;
 
     pub(crate) fn write(out: &mut [u8], magic: &[u8; 8]) {
@@ -119,6 +120,11 @@ pub(crate) mod preamble {
 
     /// Called after the checksum of the structure was found right.
     pub(crate) fn check(bytes: &[u8], magic: &[u8; 8]) -> Result<(), Damage> {
+        check_knowing(bytes, magic, 0)
+    }
+
+    /// The same of a structure of which these incompatible features are known.
+    pub(crate) fn check_knowing(bytes: &[u8], magic: &[u8; 8], known: u64) -> Result<(), Damage> {
         if bytes.get(..8) != Some(magic.as_slice()) {
             return Err(Damage::Bad("the magic bytes are wrong; this is not such a file"));
         }
@@ -131,7 +137,7 @@ pub(crate) mod preamble {
         }
         // Read-only-compatible features would still let a reader in; none exists yet, so a writer
         // and a reader both stop at any unknown bit of either mask.
-        match incompatible | u64_at(bytes, 24) {
+        match (incompatible & !known) | u64_at(bytes, 24) {
             0 => Ok(()),
             unknown => Err(Damage::Newer(format!("feature bits {unknown:#x}"))),
         }

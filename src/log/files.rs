@@ -93,7 +93,7 @@ impl Exchange {
 }
 
 /// Write beside, sync, rename, sync the directory: the old or the new one is there, never half.
-fn replace(disk: &dyn Disk, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn replace(disk: &dyn Disk, bytes: &[u8]) -> Result<(), Failure> {
     let write = || {
         match disk.remove(manifest::TEMPORARY) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -168,7 +168,7 @@ impl MarkFile {
 }
 
 /// Both slots get their blocks now, so that writing one never needs space.
-fn create_mark_file(disk: &dyn Disk) -> std::io::Result<Box<dyn DiskFile>> {
+pub(crate) fn create_mark_file(disk: &dyn Disk) -> std::io::Result<Box<dyn DiskFile>> {
     let file = disk.open(mark::NAME, Access::CreateNew)?;
     write_all(file.as_ref(), &[0; mark::FILE_BYTES], 0)?;
     file.sync()?;
@@ -176,12 +176,17 @@ fn create_mark_file(disk: &dyn Disk) -> std::io::Result<Box<dyn DiskFile>> {
     Ok(file)
 }
 
+/// The id of a store that does not exist yet.
+pub(crate) fn new_store_id(disk: &dyn Disk) -> Result<[u8; 16], Error> {
+    let random = disk.random().map_err(|error| Error::io("cannot create", "a store id", error))?;
+    Ok(*uuid::Builder::from_random_bytes(crate::format::array(&random, 0)).as_uuid().as_bytes())
+}
+
 /// Creates the files of a new store. MANIFEST comes last: where it is, the others once were. Only
 /// once its name is durable, too, does MARK call the store closed; until then opening recovers.
 pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> Result<(), Error> {
     let failed = |what: &'static str| move |error| Error::io("cannot create", what, error);
-    let random = disk.random().map_err(failed("a store id"))?;
-    let store_id = *uuid::Builder::from_random_bytes(crate::format::array(&random, 0)).as_uuid().as_bytes();
+    let store_id = new_store_id(disk)?;
     disk.create_directory(DIRECTORY).map_err(failed(DIRECTORY))?;
     match disk.remove(mark::NAME) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(mark::NAME)(error)),

@@ -10,6 +10,7 @@
 //! Row: log.
 
 pub(crate) mod files;
+pub(crate) mod frames;
 pub(crate) mod judge;
 pub(crate) mod recover;
 pub(crate) mod repair;
@@ -24,13 +25,14 @@ use std::sync::Arc;
 
 use crate::disk::{Access, Disk, write_all};
 use crate::error::{Error, ErrorKind};
-use crate::format::chain::{Assigned, Hash, extended_content, link};
-use crate::format::frame::{Frame, Header, NewHeader};
+use crate::format::frame::{Frame, Header};
 use crate::format::mark::SLOT;
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 
 use files::{Exchange, ManifestFile, MarkFile};
+pub(crate) use frames::NewFrame;
+use frames::narrow;
 use recover::Recovered;
 use repair::{listing, seal};
 use scan::Tip;
@@ -50,20 +52,6 @@ pub(crate) enum Failure {
 pub(crate) struct LogOptions {
     pub(crate) segment_bytes_max: u32,
     pub(crate) unsynced_bytes_max: u64,
-}
-
-/// An append, ready to become a frame.
-pub(crate) struct NewFrame<'a> {
-    pub(crate) body: &'a [u8],
-    pub(crate) body_checksum: u32,
-    /// Of the body.
-    pub(crate) content: Hash,
-    pub(crate) events: u16,
-    pub(crate) key: Option<[u8; 16]>,
-    pub(crate) first_version: u64,
-    /// A version per event, if there are several entities.
-    pub(crate) version_table: &'a [u8],
-    pub(crate) now: u64,
 }
 
 /// Zeros ahead of the end: overwriting them is a third cheaper to sync than growing the file. They
@@ -191,41 +179,10 @@ impl Log {
 
     /// Adds a frame to what the next [`Log::write`] writes, and gives the receipt for it.
     pub(crate) fn stage(&mut self, new: &NewFrame<'_>) -> Appended {
-        let recorded_at = self.staged.recorded_at.max(new.now);
-        let position = self.staged.position + 1;
-        let flags = NewHeader::flags_for(new.key.is_some(), !new.version_table.is_empty());
-        let assigned =
-            Assigned { position, recorded_at, first_version: new.first_version, events: new.events, flags };
-        let content = match new.key {
-            Some(key) => extended_content(&new.content, &[key.as_slice(), new.version_table].concat()),
-            None => extended_content(&new.content, new.version_table),
-        };
-        let start = self.buffer.len();
-        NewHeader {
-            body_bytes: narrow(new.body.len()),
-            body_checksum: new.body_checksum,
-            position_offset: narrow_u64(position - self.segment.header.id.first_position),
-            durable_end: self.durable.offset,
-            events: new.events,
-            flags,
-            recorded_at,
-            first_version: new.first_version,
-            chain: link(&self.staged.chain, &content, &assigned),
-            key: new.key,
-            version_table: new.version_table,
-        }
-        .write(&mut self.buffer, self.segment.header.frame_mark(self.staged.offset.into()));
-        self.buffer.extend_from_slice(new.body);
-        let header = Header::known(&self.buffer[start..]);
-        self.staged = Tip {
-            offset: self.staged.offset + narrow(header.frame_bytes()),
-            position: self.staged.position + u64::from(new.events),
-            recorded_at,
-            chain: header.chain(),
-            frames: self.staged.frames + 1,
-            events: self.staged.events + u32::from(new.events),
-        };
-        Appended::new(&header, position.into())
+        let (start, position) = (self.buffer.len(), self.staged.position + 1);
+        let durable_end = self.durable.offset;
+        self.staged = new.write(&self.segment.header, &self.staged, durable_end, &mut self.buffer);
+        Appended::new(&Header::known(&self.buffer[start..]), position.into())
     }
 
     /// A frame that is staged, or of the last write: from the bytes it was or will be written from.
@@ -483,13 +440,4 @@ pub(crate) fn first_zeros(disk: &dyn Disk, options: &LogOptions) -> usize {
 /// Whether so much unsynced would be more than the segment promises.
 fn exceeds(bytes: usize, header: &SegmentHeader) -> bool {
     u64::try_from(bytes).unwrap_or(u64::MAX) > header.unsynced_bytes_max
-}
-
-/// Frames are checked against the segment's bounds before they are staged.
-fn narrow(bytes: usize) -> u32 {
-    u32::try_from(bytes).expect("a frame fits a segment")
-}
-
-fn narrow_u64(offset: u64) -> u32 {
-    u32::try_from(offset).expect("a segment holds fewer than 2^32 events")
 }

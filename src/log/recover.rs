@@ -21,7 +21,7 @@ use crate::format::segment::{DIRECTORY, SEAL, Seal, SegmentHeader, SegmentId};
 use crate::report::{Cut, OpenReport};
 
 use super::judge::{Verdict, judge};
-use super::repair::{cut, evidence, listing, quarantine, reread_from_device, trim};
+use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
 use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
 use super::segment::SegmentFile;
 use super::survey::{check_uninitialised, could_be_new, is_leftover, list, read_manifest, read_mark};
@@ -74,11 +74,15 @@ pub(crate) fn recover(
     visit: &mut Visit<'_>,
 ) -> Result<Option<Recovered>, Error> {
     let started = Instant::now();
-    let mark = read_mark(disk)?;
-    let Some((manifest, manifest_digest)) = read_manifest(disk)? else {
+    let mut mark = read_mark(disk)?;
+    let Some((mut manifest, mut manifest_digest)) = read_manifest(disk)? else {
         check_uninitialised(disk, mark.as_ref(), purpose == Purpose::Write)?;
         return Ok(None);
     };
+    if manifest.is_cut && purpose == Purpose::Write {
+        (manifest, manifest_digest) = finish_cut(disk, manifest, manifest_digest)?;
+        mark = read_mark(disk)?;
+    }
     if mark.as_ref().is_some_and(|mark| mark.store_id != manifest.store_id) {
         return Err(Error::corrupt(mark::NAME, 0, "it belongs to another store than MANIFEST"));
     }
@@ -88,7 +92,8 @@ pub(crate) fn recover(
         purpose,
         at_mark,
         visit,
-        mark_met: mark.is_none(),
+        // Of what was cut MARK may still speak.
+        mark_met: mark.is_none() || manifest.is_cut,
         leftovers: Vec::new(),
         stale: Vec::new(),
         state: Recovered {
@@ -136,7 +141,8 @@ impl Opening<'_, '_> {
         let listed: BTreeSet<SegmentId> = self.state.manifest.sealed.iter().map(|sealed| sealed.id).collect();
         let next =
             self.state.manifest.sealed.last().map_or(1, |sealed| sealed.last_position.saturating_add(1));
-        let is_later = |id: &SegmentId| id.generation == 0 && id.first_position >= next;
+        let ends_here = self.state.manifest.is_cut;
+        let is_later = |id: &SegmentId| !ends_here && id.generation == 0 && id.first_position >= next;
         let (mut there, mut indexes) = (BTreeSet::new(), Vec::new());
         for name in list(self.disk, DIRECTORY)? {
             match (SegmentId::parse(&name), SegmentId::parse_index(&name)) {
@@ -218,6 +224,9 @@ impl Opening<'_, '_> {
 
     /// The segments after the manifest: all but the last sealed, the last as it was left.
     fn open_segments(&mut self, later: &[SegmentId]) -> Result<(), Error> {
+        if later.is_empty() && self.purpose == Purpose::Write {
+            sync_names(self.disk)?;
+        }
         for (index, id) in later.iter().enumerate() {
             let is_last = index + 1 == later.len();
             if is_last && self.purpose == Purpose::ReadBesideWriter && self.is_beyond_mark(*id) {
@@ -485,7 +494,7 @@ impl Opening<'_, '_> {
 }
 
 /// Behind the last frame of a listed segment.
-fn behind(sealed: &SealedSegment) -> Tip {
+pub(crate) fn behind(sealed: &SealedSegment) -> Tip {
     Tip {
         offset: sealed.length.saturating_sub(u32::try_from(SEAL).expect("72")),
         position: sealed.last_position,

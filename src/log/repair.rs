@@ -5,23 +5,33 @@
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::error::{Error, ErrorKind};
+use crate::format::chain::Hash;
 use crate::format::frame;
-use crate::format::manifest::{Remarks, SealedSegment};
-use crate::format::mark::Mark;
-use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader};
+use crate::format::manifest::{Manifest, Remarks, SealedSegment};
+use crate::format::mark::{self, Mark};
+use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader, SegmentId};
 
+use super::Failure;
+use super::files::{create_mark_file, replace};
 use super::judge::{Evidence, repeated_in};
+use super::recover::behind;
 use super::scan::{Tip, Window};
 use super::segment::{SegmentFile, wide};
+use super::survey::{list, read_mark};
 
 /// After a failed sync the cache may hold what the device never got; only the device counts.
 /// And the last writer may have been stopped before it synced the names of what it created.
 pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
     let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
     segment.file.sync().map_err(failed)?;
-    disk.sync_directory(DIRECTORY).map_err(failed)?;
-    disk.sync_directory("").map_err(failed)?;
+    sync_names(disk)?;
     segment.file.drop_cache(0).map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
+}
+
+/// Makes every name durable that the last writer, or whoever made the store, gave before it was stopped.
+pub(super) fn sync_names(disk: &dyn Disk) -> Result<(), Error> {
+    let synced = disk.sync_directory(DIRECTORY).and_then(|()| disk.sync_directory(""));
+    synced.map_err(|error| Error::io("cannot sync before recovery", DIRECTORY, error))
 }
 
 /// Gathers what is known about the end of the last segment.
@@ -108,6 +118,62 @@ pub(super) fn cut(segment: &SegmentFile, tip: &Tip) -> Result<Option<Seal>, Erro
     write_all(segment.file.as_ref(), &bytes, tip.offset.into()).map_err(failed)?;
     segment.file.sync().map_err(failed)?;
     Ok(Some(seal))
+}
+
+/// Removes what MANIFEST says was cut from the log, and sets MARK back, which speaks of it. Once MANIFEST says no more of
+/// it, it is done.
+pub(crate) fn finish_cut(
+    disk: &dyn Disk,
+    manifest: Manifest,
+    digest: Hash,
+) -> Result<(Manifest, Hash), Error> {
+    let failed = |error| Error::io("cannot remove what was cut from", DIRECTORY, error);
+    // Whoever replaced MANIFEST may have been stopped before its name was durable.
+    disk.sync_directory("").map_err(failed)?;
+    let is_listed = |id| manifest.sealed.iter().any(|sealed| sealed.id == id);
+    for name in list(disk, DIRECTORY)? {
+        let id =
+            SegmentId::parse(&name).or(SegmentId::parse_index(&name)).or(SegmentId::parse_temporary(&name));
+        if id.is_some_and(|id| !is_listed(id)) {
+            disk.remove(&format!("{DIRECTORY}/{name}")).map_err(failed)?;
+        }
+    }
+    disk.sync_directory(DIRECTORY).map_err(failed)?;
+    set_mark_back(disk, &manifest)?;
+    let next = Manifest { is_cut: false, sequence: manifest.sequence + 1, previous: digest, ..manifest };
+    let (bytes, digest) = next.write();
+    replace(disk, &bytes).map_err(Failure::into_error)?;
+    Ok((next, digest))
+}
+
+/// Has MARK speak of the end of the last listed segment. Its number grows, so that who reads along notices.
+fn set_mark_back(disk: &dyn Disk, manifest: &Manifest) -> Result<(), Error> {
+    let Some(last) = manifest.sealed.last() else { return Ok(()) };
+    let (old, tip) = (read_mark(disk)?, behind(last));
+    let mark = Mark {
+        store_id: manifest.store_id,
+        sequence: old.map_or(0, |mark| mark.sequence).saturating_add(1),
+        segment: last.id,
+        durable_end: tip.offset,
+        position: tip.position,
+        chain: tip.chain,
+        clean: false,
+    };
+    let file = match disk.open(mark::NAME, Access::Write) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create_mark_file(disk),
+        opened => opened,
+    };
+    file.and_then(|file| write_all(file.as_ref(), &mark.write(), mark.offset()).and_then(|()| file.sync()))
+        .map_err(|error| Error::io("cannot write", mark::NAME, error))
+}
+
+/// Removes MARK, durably, if it is there: without it the store opens as well.
+pub(crate) fn remove_mark(disk: &dyn Disk) -> Result<(), Error> {
+    match disk.remove(mark::NAME) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| disk.sync_directory("")),
+    }
+    .map_err(|error| Error::io("cannot remove", mark::NAME, error))
 }
 
 /// A seal is written before the file is cut to it, so a stop between the two leaves zeros behind

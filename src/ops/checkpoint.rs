@@ -15,6 +15,7 @@ use crate::head::Head;
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::recorded::RecordedEvent;
+use crate::version::Position;
 use crate::view::Point;
 
 use super::ledger::{self, Entry, Figures};
@@ -70,4 +71,11 @@ fn read(engine: &Engine, event: &RecordedEvent) -> Result<Checkpoint, Error> {
         by: entry.by,
         reason: entry.reason.unwrap_or_default(),
     })
+}
+
+/// Where the newest checkpoint of a name stands.
+pub(crate) fn named(engine: &Engine, name: &str) -> Result<Position, Error> {
+    let found = all(engine)?.into_iter().rfind(|checkpoint| checkpoint.name == name);
+    let found = found.ok_or_else(|| Error::invalid(format!("there is no checkpoint {name:?}")));
+    found.map(|checkpoint| checkpoint.head.position())
 }

@@ -53,7 +53,11 @@ fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> R
             let directory = name.split('/').next().unwrap_or(name);
             let mut files = list(disk, directory)?;
             files.retain(|file| (name == INDEXES) == (directory == DIRECTORY && file.contains(".idx")));
-            files.into_iter().map(|file| format!("{directory}/{file}")).collect()
+            files
+                .into_iter()
+                .map(|file| format!("{directory}/{file}"))
+                .flat_map(|path| files_of(disk, path))
+                .collect()
         }
         false => vec![name.to_owned()],
     };
@@ -69,6 +73,22 @@ fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> R
         }
     }
     Ok((part.files > 0).then_some(part))
+}
+
+/// The file, or those of a store that was put into quarantine.
+fn files_of(disk: &dyn Disk, path: String) -> Vec<String> {
+    let inside = |path: &str| {
+        let names = disk.list(path).unwrap_or_default();
+        names.into_iter().map(|name| format!("{path}/{name}")).collect::<Vec<_>>()
+    };
+    let is_segments = |file: &String| file.ends_with(&format!("/{DIRECTORY}"));
+    match inside(&path) {
+        files if files.is_empty() => vec![path],
+        files => {
+            let (segments, files): (Vec<_>, Vec<_>) = files.into_iter().partition(is_segments);
+            files.into_iter().chain(segments.iter().flat_map(|path| inside(path))).collect()
+        }
+    }
 }
 
 fn options(options: &Options) -> Vec<(&'static str, String)> {

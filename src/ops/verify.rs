@@ -19,12 +19,14 @@ use crate::format::frame::Frame;
 use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
 use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
+use crate::head::Head;
 use crate::log::judge::{Evidence, Verdict, judge};
 use crate::log::repair::{evidence, listing, seal};
 use crate::log::scan::{Found, Tip, Window, attested, follow, found_at};
 use crate::log::segment::SegmentFile;
 use crate::log::survey::{could_be_new, list, read_manifest, read_mark};
 use crate::report::{Break, VerifyReport};
+use crate::version::Position;
 use crate::view::Snapshot;
 
 use search::{Search, behind};
@@ -60,6 +62,8 @@ pub(crate) fn verify_open(disk: &dyn Disk, snapshot: &Snapshot) -> Result<Verify
 pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<VerifyReport, Error> {
     let (manifest, mark) = (read_manifest(disk), read_mark(disk));
     let (manifest_known, mark_known) = (known(&manifest), mark.as_ref().ok().cloned().flatten());
+    // It may speak of what was cut.
+    let mark_known = mark_known.filter(|_| manifest_known.as_ref().is_none_or(|known| !known.is_cut));
     let mut verifier = Verifier::new(manifest_known.as_ref(), mark_known.as_ref(), visit);
     verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
     verifier.small_file(mark::NAME, "the file is missing or both its slots are damaged", mark)?;
@@ -70,6 +74,25 @@ pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<Ver
     verifier.check_listed(&ids);
     verifier.check_mark();
     Ok(verifier.report)
+}
+
+/// The same of a store that is to hold the history up to `head`, unchanged.
+pub(crate) fn verify_against(disk: &dyn Disk, head: &Head) -> Result<VerifyReport, Error> {
+    let mut is_met = head.position() == Position::START;
+    let mut report = verify_files(disk, &mut |_, _, _, tip| {
+        is_met |= tip.position == head.position().get() && tip.chain == head.chain();
+    })?;
+    let manifest = read_manifest(disk).ok().flatten();
+    let mut found = |what: &str| {
+        let (file, what) = (manifest::NAME.to_owned(), what.to_owned());
+        report.breaks.push(Break { file, offset: 0, position: head.position(), what });
+    };
+    if manifest.is_some_and(|(manifest, _)| !manifest.knows(head.store_id().as_bytes())) {
+        found("it is another store than the head speaks of");
+    } else if !is_met {
+        found("the history is not the one that ended in the head, or ends before it");
+    }
+    Ok(report)
 }
 
 fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
@@ -151,8 +174,11 @@ impl<'a, 'v> Verifier<'a, 'v> {
     fn ids(&self, names: &[String]) -> Vec<SegmentId> {
         let last = self.manifest.and_then(|manifest| manifest.sealed.last());
         let next = last.map_or(1, |sealed| sealed.last_position.saturating_add(1));
-        let is_ours =
-            |id: &SegmentId| self.listed(*id).is_some() || (id.generation == 0 && id.first_position >= next);
+        let ends_here = self.manifest.is_some_and(|manifest| manifest.is_cut);
+        let is_ours = |id: &SegmentId| {
+            let is_later = !ends_here && id.generation == 0 && id.first_position >= next;
+            self.listed(*id).is_some() || is_later
+        };
         let mut ids: Vec<SegmentId> =
             names.iter().filter_map(|name| SegmentId::parse(name)).filter(is_ours).collect();
         ids.sort_unstable();

@@ -1,14 +1,90 @@
-//! The facade's ways to keep history and to go back in it.
+//! The facade's ways to keep history elsewhere and to go back in it.
 //!
 //! Row: store. No logic lives here.
 
+use std::any::Any;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::disk::{Allow, Disk, OsDisk};
 use crate::error::Error;
+use crate::head::Head;
+use crate::ops::backup::{self, CopyReport};
 use crate::ops::checkpoint::{self, Checkpoint};
+use crate::ops::history::Until;
+use crate::ops::image::Work;
+use crate::ops::rollback::{self, RollbackReport};
+use crate::ops::{restore, verify};
+use crate::report::{CopyProgress, VerifyReport};
 
 use super::Store;
+use super::builder::{Builder, Place};
 
-/// Places to go back to.
+/// Copies of the store, and places to go back to.
 impl Store {
+    /// Copies everything that is durable into another directory, while appends go on. The copy is a store that can be
+    /// opened, and [`restore`] makes the store again from it. Made again into the same directory, it takes only
+    /// what is new. Works from a store opened to read as well, also beside its writer.
+    ///
+    /// Sealed segments are shared with the copy (hard links) where both lie on one file system: that costs nothing, and
+    /// protects from mistakes but not from a broken disk; see [`StoreCopy::without_sharing`].
+    ///
+    /// ```
+    /// use annals::{Raw, Store, verify_backup};
+    ///
+    /// # let path = std::env::temp_dir().join(format!("annals-doc-backup-{}", std::process::id()));
+    /// # let (live, copy) = (path.join("bank"), path.join("bank.backup"));
+    /// let store = Store::open(&live)?;
+    /// store.append("account:alice", &Raw("account.deposited", &500))?;
+    /// let report = store.backup(&copy).because("every evening").run()?;
+    /// println!("{report}");
+    /// assert!(verify_backup(&copy, &report.head)?.is_clean());
+    /// assert_eq!(Store::open_read_only(&copy)?.head()?, report.head);
+    /// # store.close()?;
+    /// # std::fs::remove_dir_all(path).unwrap();
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn backup(&self, to: impl AsRef<Path>) -> StoreCopy {
+        self.copy(Place::directory(to.as_ref()), Verb::Backup)
+    }
+
+    /// [`Store::backup`] to a [`Disk`] of your own.
+    pub fn backup_on(&self, disk: impl Disk) -> StoreCopy {
+        self.copy(Place::Disk(Arc::new(disk)), Verb::Backup)
+    }
+
+    /// Makes another store of the history up to a place, with an id of its own: from there on the two go their own ways.
+    /// Events keep their ids, positions and chain; [`Head::store_id`] differs. Sealed segments are shared where they can be.
+    ///
+    /// ```
+    /// use annals::{Position, Raw, Store, Until};
+    ///
+    /// # let path = std::env::temp_dir().join(format!("annals-doc-fork-{}", std::process::id()));
+    /// # let (live, fork) = (path.join("bank"), path.join("what-if"));
+    /// let store = Store::open(&live)?;
+    /// store.append("account:alice", &Raw("account.deposited", &500))?;
+    /// store.append("account:alice", &Raw("account.withdrawn", &200))?;
+    /// store.fork(&fork, Position::from(1)).run()?;
+    ///
+    /// let other = Store::open(&fork)?;
+    /// assert_eq!(other.version("account:alice")?.get(), 1);
+    /// other.append("account:alice", &Raw("account.withdrawn", &300))?;
+    /// assert_ne!(other.head()?.store_id(), store.head()?.store_id());
+    /// # other.close()?;
+    /// # store.close()?;
+    /// # std::fs::remove_dir_all(path).unwrap();
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn fork(&self, to: impl AsRef<Path>, until: impl Into<Until>) -> StoreCopy {
+        self.copy(Place::directory(to.as_ref()), Verb::Fork(until.into()))
+    }
+
+    /// [`Store::fork`] to a [`Disk`] of your own.
+    pub fn fork_on(&self, disk: impl Disk, until: impl Into<Until>) -> StoreCopy {
+        self.copy(Place::Disk(Arc::new(disk)), Verb::Fork(until.into()))
+    }
+
     /// Gives the place where the log stands a name, durably, to go back to it. It is an event of the stream
     /// `$ledger`. A name may be taken again; the newest counts.
     ///
@@ -38,5 +114,218 @@ impl Store {
     /// As [`Store::get`].
     pub fn checkpoints(&self) -> Result<Vec<Checkpoint>, Error> {
         checkpoint::all(self.engine())
+    }
+
+    fn copy(&self, to: Place, verb: Verb) -> StoreCopy {
+        StoreCopy { from: Source::Store(self.clone()), to, verb, work: Work::default() }
+    }
+}
+
+impl Builder {
+    /// Sets the store back: whatever comes after a place is cut from its history, at the boundary of an append. The
+    /// store must not be open. `cut` is the head that the store has ([`Store::head`]): whoever cuts history has looked at it.
+    ///
+    /// The whole old history is kept in `quarantine/`, a store in itself. What was folded is void
+    /// (the history revision is raised), consumers stand where they stood at that place, and whoever has read further in another process gets
+    /// [`RolledBack`](crate::ErrorKind::RolledBack). `$ledger.rolled-back` says who, why, and what was cut. Stopped at
+    /// any moment, the store has either the old history or the new one; doing it again goes on.
+    ///
+    /// ```
+    /// use annals::{Raw, Store, Until, disk::{MemDisk, Subdirectory}};
+    ///
+    /// let disk = MemDisk::new();
+    /// let store = Store::on(disk.clone()).open()?;
+    /// store.append("account:alice", &Raw("account.deposited", &500))?;
+    /// store.checkpoint("before the import", "")?;
+    /// store.append("account:alice", &Raw("account.deposited", &999_999))?;
+    /// let cut = store.head()?;
+    /// store.close()?;
+    ///
+    /// let until = Until::Checkpoint("before the import".to_owned());
+    /// let report = Store::on(disk.clone()).rollback(until, &cut, "a broken file")?;
+    /// assert_eq!(Store::on(disk.clone()).open()?.version("account:alice")?.get(), 1);
+    ///
+    /// let old = Store::on(Subdirectory::of(disk, report.quarantine)).open_read_only()?;
+    /// assert_eq!(old.head()?, cut);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the store has another head, nothing would be cut, or there is no
+    ///   such place. Nothing was changed.
+    /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): the store is open.
+    /// - Those of [`Store::open`], and [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): do it again.
+    pub fn rollback(
+        self,
+        until: impl Into<Until>,
+        cut: &Head,
+        reason: &str,
+    ) -> Result<RollbackReport, Error> {
+        let (disk, options) = self.into_parts()?;
+        let mut work = Work { reason: Some(reason.to_owned()), ..Work::default() };
+        rollback::rollback(&disk, options, &until.into(), cut, &mut work)
+    }
+
+    /// Checks a store that need not open, as [`Builder::verify`] does, and that it holds the history up to `head`,
+    /// unchanged: a head that was kept elsewhere proves that nothing before it was altered or is missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::verify`].
+    pub fn verify_against(self, head: &Head) -> Result<VerifyReport, Error> {
+        verify::verify_against(self.into_parts()?.0.as_ref(), head)
+    }
+}
+
+/// Checks a backup against the head that [`Store::backup`] reported: every checksum, the hash chain, and that it
+/// holds the history up to there. See [`Store::backup`] for an example.
+///
+/// # Errors
+///
+/// As [`Store::verify`].
+pub fn verify_backup(backup: impl AsRef<Path>, head: &Head) -> Result<VerifyReport, Error> {
+    Store::builder(backup).verify_against(head)
+}
+
+/// Makes a store again, in a new directory, of what a backup holds up to a place. It is the same store: it has the
+/// id of the one that was backed up, and goes on from there; so take care that only one of them is written to.
+///
+/// ```
+/// use annals::{Position, Raw, Store, restore};
+///
+/// # let path = std::env::temp_dir().join(format!("annals-doc-restore-{}", std::process::id()));
+/// # let (live, copy, again) = (path.join("bank"), path.join("backup"), path.join("again"));
+/// let store = Store::open(&live)?;
+/// store.append("account:alice", &Raw("account.deposited", &500))?;
+/// store.append("account:alice", &Raw("account.closed", &()))?;
+/// store.backup(&copy).run()?;
+/// store.close()?;
+///
+/// restore(&copy, &again, Position::from(1)).because("closed by mistake").run()?;
+/// let store = Store::open(&again)?;
+/// assert_eq!(store.version("account:alice")?.get(), 1);
+/// # store.close()?;
+/// # std::fs::remove_dir_all(path).unwrap();
+/// # Ok::<(), annals::Error>(())
+/// ```
+pub fn restore(backup: impl AsRef<Path>, to: impl AsRef<Path>, until: impl Into<Until>) -> StoreCopy {
+    let to = Place::directory(to.as_ref());
+    StoreCopy::restoring(Store::builder(backup), to, until.into())
+}
+
+/// A copy of a store that is to be made: by [`Store::backup`], [`Store::fork`] or [`restore`].
+///
+/// The directory is created, for its owner only; it must be empty, or hold an earlier or interrupted copy. Not until the
+/// end is it a store (an earlier backup stays one). Stopped anywhere, it can be made again, and goes on.
+#[must_use = "nothing is copied until it is told to run"]
+pub struct StoreCopy {
+    from: Source,
+    to: Place,
+    verb: Verb,
+    work: Work,
+}
+
+enum Source {
+    Store(Store),
+    Backup(Builder),
+}
+
+enum Verb {
+    Backup,
+    Fork(Until),
+    Restore(Until),
+}
+
+impl StoreCopy {
+    fn restoring(backup: Builder, to: Place, until: Until) -> StoreCopy {
+        StoreCopy { from: Source::Backup(backup), to, verb: Verb::Restore(until), work: Work::default() }
+    }
+
+    /// [`restore`] between disks of your own, and with options: `operator` and `clock` are those of the backup's builder.
+    ///
+    /// ```
+    /// use annals::{Raw, Store, StoreCopy, Until, disk::MemDisk};
+    ///
+    /// let (backup, again) = (MemDisk::new(), MemDisk::new());
+    /// let store = Store::in_memory()?;
+    /// store.append("account:alice", &Raw("account.opened", &()))?;
+    /// store.backup_on(backup.clone()).run()?;
+    /// StoreCopy::restore_on(Store::on(backup).operator("anna"), again.clone(), Until::End).run()?;
+    /// assert_eq!(Store::on(again).open()?.version("account:alice")?.get(), 1);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn restore_on(backup: Builder, to: impl Disk, until: impl Into<Until>) -> StoreCopy {
+        StoreCopy::restoring(backup, Place::Disk(Arc::new(to)), until.into())
+    }
+
+    /// Says why, for the ledger.
+    pub fn because(mut self, reason: impl Into<String>) -> StoreCopy {
+        self.work.reason = Some(reason.into());
+        self
+    }
+
+    /// Copies every segment, also where the directories could share them (default: they share what is sealed). So the
+    /// copy does not depend on the same blocks of the disk; it costs room and time.
+    pub fn without_sharing(mut self) -> StoreCopy {
+        self.work.copies_all = true;
+        self
+    }
+
+    /// Tells how far it is, at least every mebibyte; what it returns says whether to go on (default: nothing is told).
+    /// Broken off it is [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled); made again, it goes on behind the last
+    /// whole segment.
+    pub fn on_progress(
+        mut self,
+        tell: impl FnMut(&CopyProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> StoreCopy {
+        self.work.tell = Some(Box::new(tell));
+        self
+    }
+
+    /// Makes the copy, and says what was done. The ledger has it then: that of the new store, for a restore or a
+    /// fork; for a backup or a fork that of the store it was made of, if that is open to write.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the directory lies in the store, holds other files, another
+    ///   store, or for a restore or fork any store; there is no such place.
+    /// - [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack): the earlier backup there is not the beginning of this store.
+    /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): somebody writes to the directory.
+    /// - [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): make room; made again, it goes on.
+    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the store, or the earlier copy, is damaged.
+    /// - [`ErrorKind::Unsafe`](crate::ErrorKind::Unsafe), [`ErrorKind::Io`](crate::ErrorKind::Io),
+    ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed), and those of [`Store::append`].
+    pub fn run(self) -> Result<CopyReport, Error> {
+        let StoreCopy { from, to, verb, mut work } = self;
+        let store = match from {
+            Source::Store(store) => store,
+            Source::Backup(builder) => builder.open_read_only()?,
+        };
+        let (engine, work) = (store.engine(), &mut work);
+        let source = engine.disk.as_ref();
+        if let Some(path) = to.path() {
+            backup::check_outside(source, path)?;
+        }
+        let disk = to.disk(true)?;
+        match verb {
+            Verb::Backup => backup::backup(engine, &disk, work),
+            Verb::Fork(until) => restore::fork(engine, &disk, &until, work),
+            Verb::Restore(until) => restore::restore(engine, &disk, &until, work),
+        }
+    }
+}
+
+impl Place {
+    fn directory(path: &Path) -> Place {
+        Place::Directory(path.to_owned(), Allow::nothing())
+    }
+
+    /// The directory, if it is one of the operating system.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Place::Directory(path, _) => Some(path),
+            Place::Disk(disk) => (disk.as_ref() as &dyn Any).downcast_ref::<OsDisk>().map(|disk| disk.path()),
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::report::{OpenProgress, VerifyReport};
 use super::Store;
 use super::gate::{Gate, Gates};
 
-enum Place {
+pub(super) enum Place {
     Directory(PathBuf, Allow),
     Disk(Arc<dyn Disk>),
 }
@@ -335,8 +335,15 @@ impl Builder {
     }
 }
 
+impl Builder {
+    /// The disk of a store that is there, and the options.
+    pub(super) fn into_parts(self) -> Result<(Arc<dyn Disk>, Options), Error> {
+        Ok((self.place.disk(false)?, self.options))
+    }
+}
+
 impl Place {
-    fn disk(self, create: bool) -> Result<Arc<dyn Disk>, Error> {
+    pub(super) fn disk(self, create: bool) -> Result<Arc<dyn Disk>, Error> {
         match self {
             Place::Disk(disk) => Ok(disk),
             Place::Directory(path, allow) => {

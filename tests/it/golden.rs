@@ -430,7 +430,7 @@ fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
     paths.map(|path| (path.clone(), disk.contents(&path).unwrap())).collect()
 }
 
-fn disk_of(files: &BTreeMap<String, Vec<u8>>) -> SimDisk {
+pub(crate) fn disk_of(files: &BTreeMap<String, Vec<u8>>) -> SimDisk {
     let disk = SimDisk::new(2);
     disk.create_directory("segments").unwrap();
     for (path, bytes) in files {
@@ -448,7 +448,7 @@ fn golden_text(store: &str, path: &str) -> String {
     fs::read_to_string(golden(&format!("{store}/{path}.hex"))).unwrap()
 }
 
-fn golden_store(store: &str) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn golden_store(store: &str) -> BTreeMap<String, Vec<u8>> {
     let mut paths = Vec::new();
     for directory in ["", "segments/"] {
         for entry in fs::read_dir(golden(&format!("{store}/{directory}"))).unwrap() {

@@ -7,6 +7,8 @@ mod support; // the scenario language, payloads, seeded random numbers, the tall
 
 mod account; // an account to decide about, for those that follow
 mod append; // versions, every expected version, keys, several entities, limits
+mod archive; // backup, restore, fork and rollback
+mod archive_crash; // the same, stopped after and failed at every operation of the disk
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod checkpoints; // named places in history, and the ledger they stand in
 #[cfg(feature = "cli")]

@@ -1,11 +1,13 @@
 //! All files and names of a simulated disk, and the steps that change them.
 //!
 //! - A step holds all it needs: the same steps from the same beginning lead to the same medium.
+//! - A further name of a file has a number of its own, too, and no bytes: so that each number has one name.
 //! - Files are numbered and never forgotten: an open handle, or a removal that is not durable yet,
 //!   may still need them.
 //!
 //! Row: disk.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::file::File;
@@ -16,6 +18,7 @@ use super::random::Random;
 #[derive(Clone)]
 pub(super) enum Step {
     Name(NameChange),
+    Link { file: usize, path: Arc<str> },
     SyncDirectory(Arc<str>),
     Write { file: usize, offset: usize, bytes: Arc<[u8]> },
     SetLength { file: usize, bytes: usize },
@@ -28,6 +31,8 @@ pub(super) enum Step {
 pub(super) struct Medium {
     names: Names,
     files: Vec<File>,
+    /// Numbers that stand for other files.
+    links: BTreeMap<usize, usize>,
 }
 
 impl Medium {
@@ -36,6 +41,12 @@ impl Medium {
             Step::Name(change) => {
                 self.add_if_new(change.entry);
                 self.names.change(change.clone());
+            }
+            Step::Link { file, path } => {
+                let entry = Some(Entry::File(self.next_file()));
+                self.links.insert(self.next_file(), *file);
+                self.add_if_new(entry);
+                self.names.change(NameChange { path: path.clone(), entry });
             }
             Step::SyncDirectory(directory) => self.names.sync(directory),
             Step::Write { file, offset, bytes } => self.files[*file].write(*offset, bytes.clone()),
@@ -49,6 +60,11 @@ impl Medium {
     /// The names as reads see them.
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// The file that a number of a name stands for.
+    pub(super) fn file_of(&self, number: usize) -> usize {
+        self.links.get(&number).copied().unwrap_or(number)
     }
 
     /// The bytes of a file as reads see them.
@@ -70,7 +86,7 @@ impl Medium {
             self.names.change_durably(parent(path), Some(Entry::Directory));
         }
         let file = match self.names.get(path) {
-            Some(Entry::File(file)) => file,
+            Some(Entry::File(file)) if self.file_of(file) == file => file,
             _ => self.next_file(),
         };
         self.add_if_new(Some(Entry::File(file)));

@@ -26,6 +26,7 @@ mod trace;
 pub use fault::Fault;
 pub use trace::{CrashMode, Trace};
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
@@ -206,14 +207,15 @@ impl Disk for SimDisk {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.faults.begin()?;
-        let file = disk.file(from)?;
+        disk.file(from)?;
         if parent(from) != parent(to) {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
         if disk.medium.names().get(to) == Some(Entry::Directory) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
-        disk.set_name(to, Some(Entry::File(file)));
+        let entry = disk.medium.names().get(from);
+        disk.set_name(to, entry);
         Ok(())
     }
 
@@ -222,6 +224,19 @@ impl Disk for SimDisk {
         disk.faults.begin()?;
         disk.file(path)?;
         disk.set_name(path, None);
+        Ok(())
+    }
+
+    fn link(&self, source: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
+        let own = (source as &dyn Any).downcast_ref::<SimDisk>();
+        if !own.is_some_and(|source| Arc::ptr_eq(&source.0, &self.0)) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut disk = self.0.lock();
+        disk.faults.begin()?;
+        let file = disk.file(from)?;
+        disk.check_new(to)?;
+        disk.perform(Step::Link { file, path: to.into() });
         Ok(())
     }
 
@@ -272,10 +287,7 @@ impl Inner {
     }
 
     fn create(&mut self, path: &str) -> io::Result<usize> {
-        self.check_directory(parent(path))?;
-        if self.medium.names().get(path).is_some() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
+        self.check_new(path)?;
         if self.free_bytes() == 0 {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -284,13 +296,21 @@ impl Inner {
         Ok(file)
     }
 
+    fn check_new(&self, path: &str) -> io::Result<()> {
+        self.check_directory(parent(path))?;
+        match self.medium.names().get(path) {
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            None => Ok(()),
+        }
+    }
+
     fn set_name(&mut self, path: &str, entry: Option<Entry>) {
         self.perform(Step::Name(NameChange { path: path.into(), entry }));
     }
 
     fn file(&self, path: &str) -> io::Result<usize> {
         match self.medium.names().get(path) {
-            Some(Entry::File(file)) => Ok(file),
+            Some(Entry::File(file)) => Ok(self.medium.file_of(file)),
             Some(Entry::Directory) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
@@ -313,8 +333,9 @@ impl Inner {
             return u64::MAX;
         };
         let lengths = self.medium.names().iter().map(|(_, entry)| match entry {
-            Entry::File(file) => self.length(file),
-            Entry::Directory => 0,
+            Entry::File(file) if self.medium.file_of(file) == file => self.length(file),
+            // A further name of a file takes no room.
+            Entry::File(_) | Entry::Directory => 0,
         });
         capacity.saturating_sub(lengths.sum())
     }

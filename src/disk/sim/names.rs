@@ -41,6 +41,11 @@ pub(super) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
+/// The directories a path lies in, but for `""`.
+fn directories(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(end, _)| &path[..end])
+}
+
 impl Names {
     pub(super) fn get(&self, path: &str) -> Option<Entry> {
         if path.is_empty() { Some(Entry::Directory) } else { self.cached.get(path).copied() }
@@ -74,7 +79,7 @@ impl Names {
     pub(super) fn lose(&mut self) {
         self.pending.clear();
         let all = mem::take(&mut self.durable);
-        let is_reached = |path: &str| parent(path).is_empty() || all.contains_key(parent(path));
+        let is_reached = |path: &str| directories(path).all(|directory| all.contains_key(directory));
         // A directory that is lost takes with it what was in it.
         let reached = all.iter().filter(|(path, _)| is_reached(path));
         self.durable = reached.map(|(path, entry)| (path.clone(), *entry)).collect();
