@@ -228,7 +228,7 @@ pub struct StoreCopy {
 
 enum Source {
     Store(Store),
-    Backup(Builder),
+    Backup(Box<Builder>),
 }
 
 enum Verb {
@@ -239,7 +239,12 @@ enum Verb {
 
 impl StoreCopy {
     fn restoring(backup: Builder, to: Place, until: Until) -> StoreCopy {
-        StoreCopy { from: Source::Backup(backup), to, verb: Verb::Restore(until), work: Work::default() }
+        StoreCopy {
+            from: Source::Backup(Box::new(backup)),
+            to,
+            verb: Verb::Restore(until),
+            work: Work::default(),
+        }
     }
 
     /// [`restore`] between disks of your own, and with options: `operator` and `clock` are those of the backup's builder.
