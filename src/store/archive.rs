@@ -49,7 +49,8 @@ impl Store {
         self.copy(Place::directory(to.as_ref()), Verb::Backup)
     }
 
-    /// [`Store::backup`] to a [`Disk`] of your own.
+    /// [`Store::backup`] to a [`Disk`] of your own; or to a directory on a network file system, which has to be allowed:
+    /// [`OsDisk::create_allowing`].
     pub fn backup_on(&self, disk: impl Disk) -> StoreCopy {
         self.copy(Place::Disk(Arc::new(disk)), Verb::Backup)
     }

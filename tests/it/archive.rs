@@ -613,3 +613,45 @@ fn what_was_rewritten_is_copied_as_it_is() {
         }
     }
 }
+
+/// MANIFEST may lag behind. To a segment it does not list, recovery may have to write, so it must not be shared.
+#[test]
+fn what_manifest_does_not_list_is_not_shared() {
+    let place = Place::new();
+    let store = place.store();
+    fill(&store, 0, 20);
+    let older = fs::read(place.path("live/MANIFEST")).unwrap();
+    fill(&store, 20, 40);
+    let all = prints(&store);
+    store.close().unwrap();
+    fs::write(place.path("live/MANIFEST"), older).unwrap();
+    let reader = Store::open_read_only(place.path("live")).unwrap();
+    let report = reader.backup(place.path("copy")).run().unwrap();
+    assert!(report.shared > 0 && report.copied > 3, "{report}");
+    drop(reader);
+    for name in ["live", "copy"] {
+        let store = Store::open(place.path(name)).unwrap();
+        assert_eq!(prints(&store), all, "{name}");
+        fill(&store, 0, 1);
+    }
+}
+
+/// What is left of the first try must not be taken for the end of the second.
+#[test]
+fn a_restore_that_was_stopped_can_be_made_up_to_another_place() {
+    let place = Place::new();
+    let store = place.store();
+    fill(&store, 0, 60);
+    let all = prints(&store);
+    store.backup(place.path("copy")).run().unwrap();
+    let mut left = 8;
+    let stopped = restore(place.path("copy"), place.path("again"), Until::End).on_progress(move |_| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(stopped.run().unwrap_err().kind(), ErrorKind::Cancelled);
+    restore(place.path("copy"), place.path("again"), Position::from(12)).run().unwrap();
+    let again = Store::open(place.path("again")).unwrap();
+    assert_eq!(prints(&again)[..12], all[..12]);
+    assert!(again.verify().unwrap().is_clean() && again.open_report().unknown.is_empty());
+}
