@@ -2,6 +2,7 @@
 //! a disk that fills up: the history is the old one or the new one, and doing it again goes on.
 
 use std::io::ErrorKind as Io;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use annals::disk::{CrashMode, Disk, Fault, SimDisk, Subdirectory, Trace};
@@ -505,8 +506,22 @@ fn a_backup_of_what_was_set_back() {
 fn a_restore() {
     all_of_it("archive_crash::a_restore", 2, |world, rng| {
         let end = if rng.once_in(3) { world.all.len() } else { world.some_end(rng) };
-        (world.disk.clone(), Box::new(Make { what: Made::Restore, end, sharing: rng.once_in(2) }))
+        let base = if rng.once_in(2) { begun(world, rng) } else { world.disk.clone() };
+        (base, Box::new(Make { what: Made::Restore, end, sharing: rng.once_in(2) }))
     });
+}
+
+/// A disk on which a restore of everything was begun, and broken off.
+fn begun(world: &World, rng: &mut Rng) -> SimDisk {
+    let disk = settled(&world.disk);
+    let whole = Make { what: Made::Restore, end: world.all.len(), sharing: rng.once_in(2) };
+    let mut left = 1 + rng.below(8);
+    let copy = whole.copy(&disk).unwrap_or_else(|failed| panic!("{}", failed.1)).on_progress(move |_| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(copy.run().unwrap_err().kind(), ErrorKind::Cancelled);
+    settled(&disk)
 }
 
 #[test]
