@@ -390,7 +390,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(2);
 /// A reader that looks at the lock holds it for microseconds; that must not turn a writer away.
 const LOCK_PATIENCE: Duration = Duration::from_millis(5);
 
-fn lock(disk: &dyn Disk, wait: Duration) -> Result<Box<dyn Any + Send + Sync>, Error> {
+/// Becomes the only writer, or says who is.
+pub(crate) fn lock(disk: &dyn Disk, wait: Duration) -> Result<Box<dyn Any + Send + Sync>, Error> {
     let started = Instant::now();
     loop {
         match disk.lock().map_err(|error| Error::io("cannot lock", "LOCK", error))? {

@@ -125,6 +125,10 @@
 //! [`Store::consumer_control`] moves them. A [`Timer`] appends something later, unless something else comes first.
 //! [`mod@test`] tests all of these, crashes included.
 //!
+//! **Keeping.** [`Store::backup`] copies a store while it is appended to, [`restore`] makes it again from that, up to a place in its
+//! history, [`Store::fork`] makes another of it. [`Store::checkpoint`] names a place, [`Builder::rollback`] goes back to one.
+//! A [`Head`] kept elsewhere proves a copy whole: [`verify_backup`].
+//!
 //! # Guarantees
 //!
 //! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::disk::{Disk, Lock, OsDisk};
-use crate::engine::Engine;
+use crate::disk::{Disk, OsDisk};
+use crate::engine::{Engine, lock};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::Manifest;
 use crate::head::Head;
@@ -136,10 +136,7 @@ pub(crate) fn check_outside(source: &dyn Disk, path: &Path) -> Result<(), Error>
 
 /// Keeps others from writing into a directory.
 pub(super) fn held(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, Error> {
-    match disk.lock().map_err(|error| Error::io("cannot lock", "LOCK", error))? {
-        Lock::Held(guard) => Ok(guard),
-        Lock::HeldBy(holder) => Err(Error::locked(holder)),
-    }
+    lock(disk, Duration::ZERO)
 }
 
 /// How far the store in a directory goes, if there is one.

@@ -8,6 +8,7 @@
 //!
 //! Row: ops. Tested by tests/it/archive.rs and tests/it/archive_crash.rs.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
@@ -158,11 +159,11 @@ impl<'a> Image<'a> {
 
     /// What an earlier try put into place for another history would be taken for the end of this one.
     fn remove_others(&mut self, history: &History) -> Result<(), Error> {
-        let (disk, whole) = (self.disk, &history.whole);
-        let is_other = |id: &SegmentId| whole.iter().all(|whole| whole.listing.id != *id);
-        for id in self.target.segments.extract_if(.., is_other) {
-            remove(disk, &id.path())?;
+        let own: BTreeSet<SegmentId> = history.whole.iter().map(|whole| whole.listing.id).collect();
+        for id in self.target.segments.difference(&own) {
+            remove(self.disk, &id.path())?;
         }
+        self.target.segments.retain(|id| own.contains(id));
         Ok(())
     }
 

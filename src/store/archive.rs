@@ -49,7 +49,8 @@ impl Store {
         self.copy(Place::directory(to.as_ref()), Verb::Backup)
     }
 
-    /// [`Store::backup`] to a [`Disk`] of your own.
+    /// [`Store::backup`] to a [`Disk`] of your own; or to a directory on a network file system, which has to be allowed:
+    /// [`OsDisk::create_allowing`].
     pub fn backup_on(&self, disk: impl Disk) -> StoreCopy {
         self.copy(Place::Disk(Arc::new(disk)), Verb::Backup)
     }
@@ -228,7 +229,7 @@ pub struct StoreCopy {
 
 enum Source {
     Store(Store),
-    Backup(Builder),
+    Backup(Box<Builder>),
 }
 
 enum Verb {
@@ -239,7 +240,12 @@ enum Verb {
 
 impl StoreCopy {
     fn restoring(backup: Builder, to: Place, until: Until) -> StoreCopy {
-        StoreCopy { from: Source::Backup(backup), to, verb: Verb::Restore(until), work: Work::default() }
+        StoreCopy {
+            from: Source::Backup(Box::new(backup)),
+            to,
+            verb: Verb::Restore(until),
+            work: Work::default(),
+        }
     }
 
     /// [`restore`] between disks of your own, and with options: `operator` and `clock` are those of the backup's builder.

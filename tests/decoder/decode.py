@@ -108,13 +108,13 @@ def integer(bytes_, at, size):
     return int.from_bytes(bytes_[at : at + size], "little")
 
 
-def check_preamble(bytes_, magic, file, offset=0):
+def check_preamble(bytes_, magic, file, offset=0, known=0):
     """After the checksum was found right."""
     if bytes_[:8] != magic:
         raise Damaged(file, offset, "the magic bytes are wrong")
     if integer(bytes_, 8, 2) != 1:
         raise Newer(file, offset, f"format {integer(bytes_, 8, 2)} needs a newer reader")
-    if integer(bytes_, 16, 8) or integer(bytes_, 24, 8):
+    if integer(bytes_, 16, 8) & ~known or integer(bytes_, 24, 8):
         raise Newer(file, offset, "unknown features need a newer reader")
 
 
@@ -151,7 +151,8 @@ class Manifest:
             raise Damaged("MANIFEST", 0, "cut off")
         if blake3(file[:-32]) != file[-32:]:
             raise Damaged("MANIFEST", 0, "the digest is wrong")
-        check_preamble(file, b"ANNALMAN", "MANIFEST")
+        check_preamble(file, b"ANNALMAN", "MANIFEST", known=1)
+        self.is_cut = bool(integer(file, 16, 8) & 1)
         self.store_id = file[40:56]
         segments, lineages = integer(file, 112, 4), integer(file, 116, 4)
         if len(file) != 120 + 24 * lineages + 136 * segments + 32:
@@ -466,7 +467,7 @@ class Store:
         self.manifest = Manifest(manifest)
         if self.mark and self.mark.store_id != self.manifest.store_id:
             raise Damaged("MARK", 0, "it belongs to another store")
-        self.mark_met = self.mark is None
+        self.mark_met = self.mark is None or self.manifest.is_cut
         self.last = None
         self.read_segments()
         if not self.mark_met:
@@ -481,7 +482,7 @@ class Store:
             id_ = id_of(name)
             if id_ in listed:
                 continue
-            if id_ and id_[1] == 0 and id_[0] >= next_:
+            if id_ and id_[1] == 0 and id_[0] >= next_ and not self.manifest.is_cut:
                 later.append(id_)
             else:
                 self.notes.append(f"left alone: segments/{name}")

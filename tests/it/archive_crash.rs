@@ -2,6 +2,7 @@
 //! a disk that fills up: the history is the old one or the new one, and doing it again goes on.
 
 use std::io::ErrorKind as Io;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use annals::disk::{CrashMode, Disk, Fault, SimDisk, Subdirectory, Trace};
@@ -48,9 +49,37 @@ impl World {
             }
         }
         store.sync().unwrap();
-        let (all, head) = (prints(&store).unwrap(), store.head().unwrap());
+        let mut world =
+            World { seed, disk, shape, all: Vec::new(), head: store.head().unwrap(), ends, backed_up };
         store.close().unwrap();
-        World { seed, disk: settled(&disk), shape, all, head, ends, backed_up }
+        world.look();
+        world
+    }
+
+    /// The same, set back to where the backup ends or later, and gone on: with a segment that was written anew.
+    fn set_back(mut self, rng: &mut Rng) -> World {
+        let later: Vec<usize> = self.ends.iter().copied().filter(|end| *end >= self.backed_up).collect();
+        let end = *rng.pick(&later[..later.len() - 1]);
+        Rollback { end }.cut(&self, &self.disk).unwrap();
+        self.ends.retain(|other| *other <= end);
+        self.ends.push(end + 1);
+        let store = self.open(&self.disk, "live").unwrap();
+        for number in 0..6 {
+            if let Ok(receipt) = Planned::any(rng, 1000 + number, 60).append().commit(&store) {
+                self.ends.push(index(receipt.position()));
+            }
+        }
+        store.sync().unwrap();
+        store.close().unwrap();
+        self.look();
+        self
+    }
+
+    fn look(&mut self) {
+        let store = self.open(&self.disk, "live").unwrap();
+        (self.all, self.head) = (prints(&store).unwrap(), store.head().unwrap());
+        store.close().unwrap();
+        self.disk = settled(&self.disk);
     }
 
     fn open(&self, disk: &SimDisk, name: &str) -> Result<Store, Error> {
@@ -427,7 +456,8 @@ fn fill_up(world: &World, operation: &dyn Operation, base: &SimDisk) -> u64 {
     unreachable!("there is enough room some time")
 }
 
-const FURTHER: u64 = 2;
+const FURTHER: u64 = 5;
+const SET_BACK: u64 = 6;
 
 fn all_of_it(test: &str, salt: u64, make: impl Fn(&World, &mut Rng) -> (SimDisk, Box<dyn Operation>)) {
     let started = Instant::now();
@@ -436,8 +466,9 @@ fn all_of_it(test: &str, salt: u64, make: impl Fn(&World, &mut Rng) -> (SimDisk,
         let seed = seed().wrapping_mul(1_000_003).wrapping_add(salt * 100_003 + n);
         let mut rng = Rng::new(seed);
         // Of a further backup alone there was one before.
-        let backup = (salt == FURTHER).then(|| 1 + rng.next() % 22);
+        let backup = (salt >= FURTHER).then(|| 1 + rng.next() % 22);
         let world = World::new(seed, 24, backup);
+        let world = if salt == SET_BACK { world.set_back(&mut rng) } else { world };
         let (base, operation) = make(&world, &mut rng);
         let disk = settled(&base);
         operation.run(&world, &disk).unwrap_or_else(|failed| panic!("seed {seed}: {}", failed.1));
@@ -465,16 +496,37 @@ fn a_further_backup() {
 }
 
 #[test]
-fn a_restore() {
-    all_of_it("archive_crash::a_restore", 3, |world, rng| {
-        let end = if rng.once_in(3) { world.all.len() } else { world.some_end(rng) };
-        (world.disk.clone(), Box::new(Make { what: Made::Restore, end, sharing: rng.once_in(2) }))
+fn a_backup_of_what_was_set_back() {
+    all_of_it("archive_crash::a_backup_of_what_was_set_back", SET_BACK, |world, rng| {
+        (world.disk.clone(), Box::new(Backup { sharing: rng.once_in(2), before: world.backed_up }))
     });
 }
 
 #[test]
+fn a_restore() {
+    all_of_it("archive_crash::a_restore", 2, |world, rng| {
+        let end = if rng.once_in(3) { world.all.len() } else { world.some_end(rng) };
+        let base = if rng.once_in(2) { begun(world, rng) } else { world.disk.clone() };
+        (base, Box::new(Make { what: Made::Restore, end, sharing: rng.once_in(2) }))
+    });
+}
+
+/// A disk on which a restore of everything was begun, and broken off.
+fn begun(world: &World, rng: &mut Rng) -> SimDisk {
+    let disk = settled(&world.disk);
+    let whole = Make { what: Made::Restore, end: world.all.len(), sharing: rng.once_in(2) };
+    let mut left = 1 + rng.below(8);
+    let copy = whole.copy(&disk).unwrap_or_else(|failed| panic!("{}", failed.1)).on_progress(move |_| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert_eq!(copy.run().unwrap_err().kind(), ErrorKind::Cancelled);
+    settled(&disk)
+}
+
+#[test]
 fn a_fork() {
-    all_of_it("archive_crash::a_fork", 4, |world, rng| {
+    all_of_it("archive_crash::a_fork", 3, |world, rng| {
         let end = if rng.once_in(3) { world.all.len() } else { world.some_end(rng) };
         (world.disk.clone(), Box::new(Make { what: Made::Fork, end, sharing: rng.once_in(2) }))
     });
@@ -482,7 +534,7 @@ fn a_fork() {
 
 #[test]
 fn a_rollback() {
-    all_of_it("archive_crash::a_rollback", 5, |world, rng| {
+    all_of_it("archive_crash::a_rollback", 4, |world, rng| {
         (world.disk.clone(), Box::new(Rollback { end: world.some_end(rng) }))
     });
 }

@@ -54,6 +54,7 @@ fn run(disk: &SimDisk, open: &mut BTreeMap<String, Box<dyn DiskFile>>, command: 
         ["syncdir", path] => disk.sync_directory(&directory(path))?,
         ["list", path] => drop(disk.list(&directory(path))?),
         ["rename", from, to] => disk.rename(from, to)?,
+        ["link", from, to] => disk.link(disk, from, to)?,
         ["remove", path] => disk.remove(path)?,
         _ => panic!("no such command: {command:?}"),
     }
@@ -138,6 +139,44 @@ fn a_directory_is_as_durable_as_its_own_name() {
         create d/a/c      => NotADirectory
         ",
     );
+}
+
+#[test]
+fn a_link_is_a_name_like_any_other_for_the_same_bytes() {
+    check(
+        "
+        create a          => a=            |
+        write a 0 x       => a=x           |
+        sync a            => a=x           |
+        syncdir .         => a=x           | a=x
+        link a b          => a=x b=x       | a=x
+        link a b          => AlreadyExists
+        link c d          => NotFound
+        link a d/b        => NotFound
+        syncdir .         => a=x b=x       | a=x b=x
+        write a 1 y       => a=xy b=xy     | a=x b=x
+        open b            => a=xy b=xy     | a=x b=x
+        write b 2 z       => a=xyz b=xyz   | a=x b=x
+        sync a            => a=xyz b=xyz   | a=xyz b=xyz
+        rename b c        => a=xyz c=xyz   | a=xyz b=xyz
+        remove a          => c=xyz         | a=xyz b=xyz
+        link c a          => a=xyz c=xyz   | a=xyz b=xyz
+        syncdir .         => a=xyz c=xyz   | a=xyz c=xyz
+        mkdir d           => a=xyz c=xyz   | a=xyz c=xyz
+        mkdir d/e         => a=xyz c=xyz   | a=xyz c=xyz
+        link a d/e/f      => a=xyz c=xyz d/e/f=xyz | a=xyz c=xyz
+        syncdir d/e       => a=xyz c=xyz d/e/f=xyz | a=xyz c=xyz
+        syncdir d         => a=xyz c=xyz d/e/f=xyz | a=xyz c=xyz
+        syncdir .         => a=xyz c=xyz d/e/f=xyz | a=xyz c=xyz d/e/f=xyz
+        ",
+    );
+    let disk = SimDisk::new(1);
+    disk.set_contents("a", Some(vec![1; 100]));
+    disk.set_capacity(Some(150));
+    disk.link(&disk, "a", "b").unwrap();
+    assert_eq!(disk.free_bytes().unwrap(), 50, "a further name takes no room");
+    let other = SimDisk::new(1).link(&disk, "a", "c").unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::Unsupported);
 }
 
 #[test]

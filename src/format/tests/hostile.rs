@@ -263,6 +263,13 @@ fn preambles_of_other_versions() {
                 changed[end - 4..].copy_from_slice(&crc.to_le_bytes());
             }
             let found = read(&changed);
+            // The one feature there is.
+            if (bit, bytes.len()) == (8 * preamble::INCOMPATIBLE, manifest.len()) {
+                assert!(
+                    Manifest::read(&changed).unwrap().0.is_cut && !Manifest::read(bytes).unwrap().0.is_cut
+                );
+                continue;
+            }
             match bit / 8 {
                 0..8 => assert!(matches!(found, Err(Damage::Bad(_))), "magic, bit {bit}"),
                 8..10 | 16..32 => assert!(matches!(found, Err(Damage::Newer(_))), "bit {bit}"),
