@@ -167,6 +167,7 @@
 //! | `turns` `running` | who decides next where many do; which consumers run in this process, and how to wake them |
 //! | `store/` | the facade, and the gates before it |
 //! | `consumer/` `reactor/` | checkpoints: how far each named consumer is, and who may move it; threads that react |
+//! | `compact` | what is to go, and small segments that become larger ones |
 //! | `projection/` | folding events into state: now, in the past, twice to compare, of a query |
 //! | `timer/` | append this at a time, unless that has come |
 //! | `executed` `aggregate` `decide` `transition` | deciding about one entity, about a query, in an order that compiles |
@@ -195,6 +196,7 @@ mod cache;
 mod causes;
 mod codec;
 mod commit;
+mod compact;
 mod condition;
 mod consumer;
 mod coordinate;
@@ -252,6 +254,7 @@ pub use crate::{
     append::{Append, Proposed, ProposedEvent},
     causes::{Ancestors, Descendants},
     codec::{Raw, Value},
+    compact::Compaction,
     condition::AppendCondition,
     consumer::{Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt},
     coordinate::{Coordinate, DEFAULT_SCOPE},
@@ -262,6 +265,7 @@ pub use crate::{
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     ops::checkpoint::Checkpoint,
+    ops::compact::Per,
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     projection::{
         At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
@@ -272,9 +276,10 @@ pub use crate::{
     reader::{Read, ReadAhead},
     receipt::Appended,
     recorded::RecordedEvent,
-    report::{Erasure, RewriteProgress,
-        Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag,
-        VerifyReport, WriterState,
+    report::{
+        Break, CacheStats, Compacted, CompactionPlan, CompactionShare, Cut, Description, Erasure,
+        OpenProgress, OpenReport, Part, RewriteProgress, Stats, SubscriptionLag, Unhandled, VerifyReport,
+        WriterState,
     },
     store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},

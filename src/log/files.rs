@@ -39,7 +39,9 @@ impl ManifestFile {
     pub(crate) fn exchange(&mut self, disk: &dyn Disk, exchange: &Exchange) -> Result<u64, Failure> {
         let mut next = self.manifest.clone();
         let Some(place) = exchange.place(&next.sealed) else {
-            return Err(Failure::Refused(Error::invalid("the segments were rewritten by somebody else meanwhile")));
+            return Err(Failure::Refused(Error::invalid(
+                "the segments were rewritten by somebody else meanwhile",
+            )));
         };
         next.sealed.splice(place, [exchange.with.clone()]);
         if exchange.effect == Effect::History {

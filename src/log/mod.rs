@@ -389,7 +389,11 @@ impl Log {
         let length = self.disk.open(&path, Access::Read).and_then(|file| file.length());
         let length = length.map_err(|error| Failure::Refused(Error::io("cannot open", &path, error)))?;
         if length != u64::from(exchange.with.length) {
-            return Err(Failure::Refused(Error::corrupt(&path, length, "the rewritten segment is not whole")));
+            return Err(Failure::Refused(Error::corrupt(
+                &path,
+                length,
+                "the rewritten segment is not whole",
+            )));
         }
         self.bytes_written += self.manifest.exchange(self.disk.as_ref(), exchange)?;
         if !self.is_sealed {

@@ -3,6 +3,7 @@
 //! Row: ops. May use the inside of the engine.
 
 pub(crate) mod checkpoint;
+pub(crate) mod compact;
 pub(crate) mod describe;
 pub(crate) mod erase;
 pub(crate) mod ledger;

@@ -71,9 +71,10 @@ impl<'a> Pace<'a> {
         let Some(tell) = &mut self.tell else { return Ok(()) };
         match tell(&self.progress) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => {
-                Err(Error::new(ErrorKind::Cancelled, "rewriting was broken off, as asked; what was done stays"))
-            }
+            ControlFlow::Break(()) => Err(Error::new(
+                ErrorKind::Cancelled,
+                "rewriting was broken off, as asked; what was done stays",
+            )),
         }
     }
 }

@@ -10,6 +10,7 @@ mod append; // versions, every expected version, keys, several entities, limits
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod checkpoints; // named places in history, and the ledger they stand in
 mod close; // close and drop in every order, handles, tickets
+mod compact; // compacting: what goes, what never goes, beside appends
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
 mod consumers; // consumers: acknowledgements, moves, states, waiting; partitions
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
@@ -42,6 +43,7 @@ mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod retry_storm; // commands with keys over a disk that dies again and again
+mod rewrite_crash; // stopped after every operation of erasing and compacting
 mod salvage; // what is left of a damaged store
 mod scale; // what does not grow with the log, and index files in every state
 mod state; // loading states: the same as folding from the first event

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 55] = [
+const LAYERS: [&str; 56] = [
     // words
     "version",
     "id",
@@ -65,6 +65,7 @@ const LAYERS: [&str; 55] = [
     "store",
     // what stands on it, and uses what a user could use
     "consumer",
+    "compact",
     "reactor",
     "projection",
     "timer",

@@ -14,11 +14,11 @@ use crate::format::manifest::{Remarks, SealedSegment};
 use crate::format::record::records;
 use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentHeader, SegmentId};
 use crate::format::{aligned, checksum, u64_at};
+use crate::log::Failure;
+use crate::log::files::Effect;
 use crate::log::repair::{listing, seal};
 use crate::log::scan::{Ending, Tip, Walk, scan};
 use crate::log::segment::{SegmentFile, wide};
-use crate::log::Failure;
-use crate::log::files::Effect;
 
 use super::{Fate, Judge, Piece, walk};
 
@@ -87,8 +87,7 @@ impl Plan<'_> {
         let random = self.disk.random();
         let random = random.map_err(|error| Error::io("cannot get random bytes for", "a segment", error))?;
         let generation = first.id.generation.checked_add(1);
-        let generation =
-            generation.ok_or_else(|| Error::invalid("the segment was rewritten too often"))?;
+        let generation = generation.ok_or_else(|| Error::invalid("the segment was rewritten too often"))?;
         let unsynced = self.sources.iter().map(|source| source.header.unsynced_bytes_max);
         Ok(SegmentHeader {
             id: SegmentId { generation, ..first.id },
@@ -203,8 +202,7 @@ impl<'a> Output<'a> {
 
     fn attestation(&mut self, attestation: &Attestation<'_>) -> Result<(), Error> {
         let bytes = attestation.write(&self.header, self.tip.offset.into());
-        (self.tip.position, self.tip.recorded_at) =
-            (attestation.last_position, attestation.last_recorded_at);
+        (self.tip.position, self.tip.recorded_at) = (attestation.last_position, attestation.last_recorded_at);
         self.tip.chain = attestation.chain_after;
         self.buffer.extend_from_slice(&bytes);
         self.grow(bytes.len())
