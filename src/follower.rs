@@ -163,7 +163,7 @@ impl Follower {
 
     /// Begins again with what is there now, which must be the log that was read.
     fn look_again(&self, state: &mut State) -> Result<(), Error> {
-        let Readable { segments, head, history, end, .. } = load_again(&self.disk, &self.shelf)?;
+        let Readable { segments, head, history, end, .. } = self.loaded_again()?;
         let known = self.view.snapshot();
         let before = known.head;
         // What is known of a file that is still there stays known.
@@ -192,6 +192,19 @@ impl Follower {
         self.view.set_history(history);
         self.view.wake();
         self.tell_since(before.position)
+    }
+
+    /// The writer may rewrite the next segment while this one is looked at; each time there is another MANIFEST.
+    fn loaded_again(&self) -> Result<Readable, Error> {
+        loop {
+            let before = manifest_stamp(self.disk.as_ref())?;
+            match load_again(&self.disk, &self.shelf) {
+                Err(error)
+                    if error.kind() == ErrorKind::Corrupt
+                        && manifest_stamp(self.disk.as_ref())? != before => {}
+                loaded => return loaded,
+            }
+        }
     }
 
     /// Tells those who listen of what came while the log was looked at again.

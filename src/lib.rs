@@ -125,6 +125,10 @@
 //! [`Store::consumer_control`] moves them. A [`Timer`] appends something later, unless something else comes first.
 //! [`mod@test`] tests all of these, crashes included.
 //!
+//! **Keeping less.** [`Store::erase`] takes payload and metadata of events out of everything the store keeps, and leaves the proof that
+//! they happened; [`Store::compaction`] removes events by query, age, position or count, and makes large segments of small ones.
+//! Positions, versions, ids and heads stay what they were.
+//!
 //! # Guarantees
 //!
 //! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the

@@ -118,7 +118,11 @@ pub(super) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> R
     }
     let Some(id) = SegmentId::parse(name) else { return Ok(false) };
     let path = id.path();
-    let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
+    let file = match disk.open(&path, Access::Read) {
+        // Its writer has removed it just now.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        opened => opened.map_err(|error| Error::io("cannot open", &path, error))?,
+    };
     let header = SegmentFile::read_header(file.as_ref(), &path)?;
     Ok(header.is_ok_and(|header| header.id == id && manifest.knows(&header.store_id)))
 }

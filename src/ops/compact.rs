@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::format::segment::{HEADER, SEAL};
 use crate::log::rewrite::judge_all;
 use crate::report::{Compacted, CompactionPlan, Unhandled};
 
@@ -168,6 +169,10 @@ impl<'a> Task<'a> {
     }
 }
 
+/// Header and seal, of which one segment has one each.
+const AROUND: u64 = 144 + 72;
+const _: () = assert!(HEADER + SEAL == 216);
+
 /// Nobody who has to handle an event is to miss it.
 fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {
     let Some(Unhandled { consumer, events, first }) = plan.unhandled.first() else { return Ok(()) };
@@ -189,10 +194,10 @@ fn groups(planned: &[Planned], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
         while let Some(next) = planned.get(end)
             && is_small(first)
             && is_small(next)
-            && bytes + next.bytes <= most
+            && bytes + next.bytes.saturating_sub(AROUND) <= most
             && next.entry.1.last_position - first.entry.1.id.first_position < u64::from(u32::MAX)
         {
-            bytes += next.bytes;
+            bytes += next.bytes.saturating_sub(AROUND);
             end += 1;
         }
         if end - start > 1 || first.changes {

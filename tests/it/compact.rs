@@ -297,8 +297,8 @@ fn a_dry_run_says_what_would_go_and_changes_nothing() {
     let before = bytes(&disk);
     let plan = store.compaction("why").remove(Query::all()).dry_run().unwrap();
     assert_eq!(bytes(&disk), before);
-    assert!(plan.removed > 50 && plan.erased == 0, "{plan}");
-    assert_eq!(plan.kinds["made"].removed, plan.removed);
+    assert!(plan.removed > 50 && plan.erased <= 4, "{plan}");
+    assert_eq!((plan.kinds["made"].removed, plan.kinds["made"].erased), (plan.removed, plan.erased));
     assert_eq!(plan.scopes["default"].bytes, plan.bytes);
     assert!(plan.bytes < plan.bytes_total && plan.to_string().contains("kind made: "), "{plan}");
     let done = store.compaction("why").remove(Query::all()).run().unwrap();

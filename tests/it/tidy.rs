@@ -112,7 +112,7 @@ const DOORS: [(&str, &[&str]); 19] = [
             "projection/model.rs",
         ],
     ),
-    ("std::thread::sleep", &["engine.rs"]),
+    ("std::thread::sleep", &["engine.rs", "ops/pace.rs"]),
     ("std::thread::spawn", &[]),
     ("std::thread::scope", &[]),
     ("SystemTime::now", &["options.rs"]),
