@@ -166,7 +166,7 @@ fn stores_of(manifest: &Manifest) -> Vec<[u8; 16]> {
 fn find_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, Found), Error> {
     let before = Stamp::of(disk.as_ref())?;
     if !before.is_locked {
-        let found = walk(disk, Purpose::Read, options)?.ok_or_else(Error::no_store);
+        let found = look(disk, Purpose::Read, options);
         if Stamp::of(disk.as_ref())? == before {
             return found;
         }
@@ -174,9 +174,13 @@ fn find_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, F
     find_beside_writer(disk, options)
 }
 
+fn look(disk: &Arc<dyn Disk>, purpose: Purpose, options: &Options) -> Result<(Recovered, Found), Error> {
+    walk(disk, purpose, options)?.ok_or_else(Error::no_store)
+}
+
 fn find_beside_writer(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, Found), Error> {
     const TRIES: u32 = 3;
-    let look = |purpose| walk(disk, purpose, options)?.ok_or_else(Error::no_store);
+    let look = |purpose| look(disk, purpose, options);
     for _ in 0..TRIES {
         let before = Stamp::of(disk.as_ref())?;
         let found = look(Purpose::ReadBesideWriter);

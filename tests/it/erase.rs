@@ -379,3 +379,40 @@ fn a_full_disk_refuses_it_and_it_works_once_there_is_room() {
     store.close().unwrap();
     assert!(Store::on(disk.clone()).verify().unwrap().is_clean());
 }
+
+/// What a stop leaves under names that MANIFEST does not list goes; what is somebody else's stays.
+#[test]
+fn leftovers_of_this_store_are_removed_and_nobody_elses() {
+    let disk = SimDisk::new(12);
+    let store = opened(&disk);
+    fill(&store, 40);
+    let old = disk.contents("segments/00000000000000000001.0.seg").unwrap();
+    store.erase(victim(), "why").unwrap();
+    store.close().unwrap();
+    let other = SimDisk::new(13);
+    let store = opened(&other);
+    fill(&store, 3);
+    store.close().unwrap();
+    let foreign = other.contents("segments/00000000000000000001.0.seg").unwrap();
+    let names = [
+        ("segments/00000000000000000001.0.seg", old.clone(), true),
+        ("segments/00000000000000000001.1.seg.tmp", old[..300].to_vec(), true),
+        ("segments/00000000000000000001.0.idx", vec![1], true),
+        ("segments/00000000000000000001.7.seg", foreign, false),
+        ("segments/00000000000000000002.0.seg", old, false),
+        ("segments/1.1.seg.tmp", vec![1], false),
+    ];
+    for (name, bytes, _) in &names {
+        disk.set_contents(name, Some(bytes.clone()));
+    }
+    let reader = Store::on(disk.clone()).open_read_only().unwrap();
+    assert!(all(reader.stream("customer:7")).iter().all(RecordedEvent::is_erased));
+    drop(reader);
+    let store = opened(&disk);
+    let report = store.open_report().clone();
+    for (name, _, goes) in &names {
+        assert_eq!(disk.contents(name).is_none(), *goes, "{name}: {report}");
+        assert_eq!(report.unknown.iter().any(|unknown| unknown == name), !goes, "{name}: {report}");
+    }
+    assert!(store.verify().unwrap().is_clean());
+}
