@@ -196,6 +196,7 @@ impl<'a> Compaction<'a> {
             merge_up_to: merge,
             reason,
             pace: Pace::new(tell, rate_max),
+            head: Position::START,
         })
     }
 }

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::format::segment::{HEADER, SEAL};
 use crate::log::rewrite::judge_all;
 use crate::report::{Compacted, CompactionPlan, Unhandled};
+use crate::version::Position;
 
 use super::ledger::{self, Figures};
 use super::pace::Pace;
@@ -59,11 +60,16 @@ pub(crate) struct Task<'a> {
     pub(crate) merge_up_to: Option<u64>,
     pub(crate) reason: &'a str,
     pub(crate) pace: Pace<'a>,
+    /// How far the log went when its events were looked at.
+    pub(crate) head: Position,
 }
 
 /// A segment, and what becomes of it.
 struct Planned {
-    entry: Entry,
+    /// Until it is rewritten: whoever holds it keeps its file open.
+    entry: Option<Entry>,
+    positions: Range<u64>,
+    length: u64,
     /// What is left of it, about.
     bytes: u64,
     changes: bool,
@@ -90,7 +96,7 @@ impl<'a> Task<'a> {
         if self.rules.touch() {
             rewriting.roll()?;
         }
-        let (plan, planned) = self.look(&rewriting)?;
+        let (plan, mut planned) = self.look(&rewriting)?;
         check_handled(&plan)?;
         let groups = groups(&planned, self.merge_up_to);
         let mut done = Compacted {
@@ -105,7 +111,7 @@ impl<'a> Task<'a> {
         }
         let CompactionPlan { removed, erased, bytes, .. } = plan;
         ledger::record(self.engine, Some(self.reason), &Compacting { removed, erased, bytes })?;
-        self.rewrite(&mut rewriting, &planned, &groups, &mut done)?;
+        self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
         rewriting.check_removed()?;
         self.pace.tell()?;
         let Compacted { segments_before, segments_after, bytes_before, bytes_after, .. } = done;
@@ -117,6 +123,10 @@ impl<'a> Task<'a> {
         Ok(done)
     }
 
+    fn compactor(&mut self) -> Result<Compactor<'_, 'a, 'a>, Error> {
+        Compactor::new(self.engine, self.head, &mut self.rules, &self.watchers, &mut self.pace)
+    }
+
     fn begin(&self) -> Result<Rewriting<'a>, Error> {
         Rewriting::begin(self.engine, ledger::who_and_why(&self.engine.options, self.reason))
     }
@@ -124,12 +134,13 @@ impl<'a> Task<'a> {
     /// Judges every event of what is sealed.
     fn look(&mut self, rewriting: &Rewriting<'_>) -> Result<(CompactionPlan, Vec<Planned>), Error> {
         let entries = rewriting.sealed()?;
+        self.head = self.engine.snapshot()?.head.position;
         let mut plan = CompactionPlan { segments: entries.len(), ..CompactionPlan::default() };
         plan.bytes_total = entries.iter().map(|(_, listed)| u64::from(listed.length)).sum();
         if self.rules.touch() {
             self.pace.expect(plan.bytes_total);
         }
-        let mut compactor = Compactor::new(self.engine, &mut self.rules, &self.watchers, &mut self.pace)?;
+        let mut compactor = self.compactor()?;
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
             let before = compactor.freed;
@@ -137,8 +148,10 @@ impl<'a> Task<'a> {
                 judge_all(entry.0.file()?, &mut compactor)?;
             }
             let changes = compactor.take_changed();
-            let bytes = u64::from(entry.1.length).saturating_sub(compactor.freed.saturating_sub(before));
-            planned.push(Planned { entry, bytes, changes });
+            let (length, listed) = (u64::from(entry.1.length), &entry.1);
+            let bytes = length.saturating_sub(compactor.freed.saturating_sub(before));
+            let positions = listed.id.first_position..listed.last_position;
+            planned.push(Planned { entry: Some(entry), positions, length, bytes, changes });
         }
         compactor.tell(&mut plan);
         Ok((plan, planned))
@@ -147,22 +160,22 @@ impl<'a> Task<'a> {
     fn rewrite(
         &mut self,
         rewriting: &mut Rewriting<'_>,
-        planned: &[Planned],
+        planned: &mut [Planned],
         groups: &[Range<usize>],
         done: &mut Compacted,
     ) -> Result<(), Error> {
-        let lengths = |group: &Range<usize>| -> u64 {
-            planned[group.clone()].iter().map(|one| u64::from(one.entry.1.length)).sum()
-        };
-        self.pace.expect(groups.iter().map(lengths).sum());
+        let lengths = |planned: &[Planned]| -> u64 { planned.iter().map(|one| one.length).sum() };
+        self.pace.expect(groups.iter().map(|group| lengths(&planned[group.clone()])).sum());
         for group in groups {
-            let entries: Vec<Entry> = planned[group.clone()].iter().map(|one| one.entry.clone()).collect();
-            let mut compactor = Compactor::new(self.engine, &mut self.rules, &self.watchers, &mut self.pace)?;
+            let old = lengths(&planned[group.clone()]);
+            let entries: Vec<Entry> =
+                planned[group.clone()].iter_mut().filter_map(|one| one.entry.take()).collect();
+            let mut compactor = self.compactor()?;
             if let Step::Done(bytes) = rewriting.rewrite(&entries, &mut compactor)? {
                 done.removed += compactor.removed;
                 done.erased += compactor.erased;
                 done.segments_after -= entries.len() - 1;
-                done.bytes_after = done.bytes_after.saturating_sub(lengths(group)) + u64::from(bytes);
+                done.bytes_after = done.bytes_after.saturating_sub(old) + u64::from(bytes);
             }
         }
         Ok(())
@@ -195,7 +208,7 @@ fn groups(planned: &[Planned], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
             && is_small(first)
             && is_small(next)
             && bytes + next.bytes.saturating_sub(AROUND) <= most
-            && next.entry.1.last_position - first.entry.1.id.first_position < u64::from(u32::MAX)
+            && next.positions.end - first.positions.start < u64::from(u32::MAX)
         {
             bytes += next.bytes.saturating_sub(AROUND);
             end += 1;

@@ -84,8 +84,9 @@ pub(crate) struct Watcher {
 /// Judges by rules, and counts.
 pub(super) struct Compactor<'a, 'r, 'p> {
     engine: &'a Engine,
-    /// As of when it began: what comes later only adds.
     snapshot: Snapshot,
+    /// As of here: what has come since the events were looked at first changes nothing.
+    head: Position,
     rules: &'a mut Rules<'r>,
     watchers: &'a [Watcher],
     pace: &'a mut Pace<'p>,
@@ -110,6 +111,7 @@ const HEADS_MAX: usize = 1 << 16;
 impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
     pub(super) fn new(
         engine: &'a Engine,
+        head: Position,
         rules: &'a mut Rules<'r>,
         watchers: &'a [Watcher],
         pace: &'a mut Pace<'p>,
@@ -117,11 +119,12 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         let snapshot = engine.snapshot()?;
         let keys_since = match engine.options.key_window {
             KeyWindow::Unlimited => 0,
-            KeyWindow::Positions(window) => snapshot.head.position.get().saturating_sub(window),
+            KeyWindow::Positions(window) => head.get().saturating_sub(window),
         };
         Ok(Compactor {
             engine,
             snapshot,
+            head,
             rules,
             watchers,
             pace,
@@ -166,7 +169,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         if self.heads.len() >= HEADS_MAX {
             self.heads.clear();
         }
-        let (version, position) = self.snapshot.stream_head(entity)?;
+        let (version, position) = self.snapshot.stream_head_at(entity, self.head)?;
         self.heads.insert(entity.into(), (version.get(), position.get()));
         Ok((version.get(), position.get()))
     }
@@ -205,7 +208,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
             return Ok(event.position() >= *limit);
         }
         let mut read = Read::new(self.engine.readable(), query).backwards().limit(count);
-        read.again(Position::START, self.snapshot.head.position);
+        read.again(Position::START, self.head);
         let (mut found, mut limit) = (0, u64::MAX);
         for event in read {
             (found, limit) = (found + 1, event?.position().get());
