@@ -97,7 +97,7 @@ pub enum ErrorKind {
     /// was read is not what is there now, open it again and start over. A consumer: it has handled events that are
     /// not there, reset or rewind it.
     RolledBack,
-    /// The caller broke off what it had asked for. Nothing was changed.
+    /// The caller broke off what it had asked for; the text says what was changed, if anything.
     Cancelled,
     /// The store was opened before this process was forked, and its writer lives in the parent. Open
     /// it again here once the parent has closed it, or let the parent append.

@@ -7,6 +7,7 @@
 //! Invariant: what is published ends where MARK once pointed, or where the store ended when it was opened.
 //! Row: follower. Tested by tests/it/read_along.rs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -17,15 +18,18 @@ use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::error::{Error, ErrorKind};
 use crate::format::chain::genesis;
 use crate::format::frame::Frame;
+use crate::format::manifest::SealedSegment;
 use crate::format::mark::{self, Mark};
 use crate::format::segment::SegmentId;
 use crate::indexing::settle;
-use crate::load::{Found, ReadEnd};
-use crate::log::scan::{Ending, Tip, Walk, scan_from};
+use crate::load::{Found, ReadEnd, Readable, load_again};
+use crate::log::scan::{Ending, Tip, Walk, scan, scan_from};
 use crate::log::segment::{SegmentFile, damaged};
+use crate::log::survey::{manifest_stamp, read_manifest};
 use crate::notification::Listeners;
+use crate::reader::event_at;
 use crate::report::WriterState;
-use crate::shelf::Shelf;
+use crate::shelf::{Shelf, Stored};
 use crate::version::Position;
 use crate::view::{End, Point, Segment, View};
 
@@ -51,6 +55,8 @@ struct State {
     found: Found,
     mark: Option<Mark>,
     mark_file: Option<(Box<dyn DiskFile>, Instant)>,
+    /// How MANIFEST began when it was looked at last.
+    manifest: Option<[u8; 64]>,
     /// Why the writer cannot be followed any more.
     parted: Option<Error>,
 }
@@ -79,8 +85,9 @@ impl Follower {
     ) -> Follower {
         let segment = view.snapshot().segments.last().cloned();
         let ReadEnd { tip, mark, found } = end;
+        let is_inside = segment.is_some();
         let state =
-            State { tip, is_inside: segment.is_some(), segment, found, mark, mark_file: None, parted: None };
+            State { tip, is_inside, segment, found, mark, mark_file: None, manifest: None, parted: None };
         Follower {
             disk,
             view,
@@ -121,14 +128,117 @@ impl Follower {
 
     fn catch_up(&self, state: &mut State) -> Result<(), Error> {
         let Some(mark) = state.new_mark(self.disk.as_ref(), &self.store_id)? else { return Ok(()) };
+        if self.is_rewritten(state)? {
+            return self.look_again(state);
+        }
         let before = state.segment.clone().zip(state.tip);
-        self.follow(state, &mark).map_err(|error| match &before {
-            Some((segment, tip)) if error.kind() == ErrorKind::Corrupt && !self.still_has(segment, tip) => {
-                rolled_back(&segment.path())
+        match self.follow(state, &mark) {
+            Ok(()) => {
+                state.mark = Some(mark);
+                Ok(())
             }
-            _ => error,
-        })?;
-        state.mark = Some(mark);
+            Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
+            // What was to be read next may have been rewritten just now.
+            Err(_) if self.is_rewritten(state)? => self.look_again(state),
+            Err(error) => Err(match &before {
+                Some((segment, tip)) if !self.still_has(segment, tip) => rolled_back(&segment.path()),
+                _ => error,
+            }),
+        }
+    }
+
+    /// Whether MANIFEST lists segments that were rewritten since it was looked at last.
+    fn is_rewritten(&self, state: &mut State) -> Result<bool, Error> {
+        let manifest = manifest_stamp(self.disk.as_ref())?;
+        if manifest == state.manifest {
+            return Ok(false);
+        }
+        let listed = read_manifest(self.disk.as_ref())?;
+        state.manifest = manifest;
+        let segments = self.view.snapshot().segments;
+        let known: BTreeSet<SegmentId> = segments.iter().map(|segment| segment.id()).collect();
+        let is_new = |sealed: &SealedSegment| sealed.id.generation > 0 && !known.contains(&sealed.id);
+        Ok(listed.is_some_and(|(manifest, _)| manifest.sealed.iter().any(is_new)))
+    }
+
+    /// Begins again with what is there now, which must be the log that was read.
+    fn look_again(&self, state: &mut State) -> Result<(), Error> {
+        let Readable { segments, head, history, end, .. } = self.loaded_again()?;
+        let known = self.view.snapshot();
+        let before = known.head;
+        // What is known of a file that is still there stays known.
+        let is_whole = |segment: &Segment| segment.as_stored().is_some_and(Stored::is_whole);
+        let same = |segment: &Arc<Segment>| {
+            let mut old = known.segments.iter().filter(|old| is_whole(old) && is_whole(segment));
+            old.find(|old| old.id() == segment.id()).cloned()
+        };
+        let segments: Vec<Arc<Segment>> =
+            segments.into_iter().map(|segment| same(&segment).unwrap_or(segment)).collect();
+        let found = View::new(segments.clone(), head, 0).snapshot();
+        let is_other = match event_at(&found, before.position)? {
+            Some(event) => event.chain() != before.chain,
+            None => false,
+        };
+        if head.position < before.position || is_other {
+            return Err(rolled_back(mark::NAME));
+        }
+        state.segment = segments.last().cloned();
+        state.is_inside = state.segment.is_some();
+        if let Some(ReadEnd { tip, mark, found }) = end {
+            (state.tip, state.mark, state.found) = (tip, mark, found);
+        }
+        self.view.replace(segments, head);
+        // In this order: what is folded in between counts as of the history before.
+        self.view.set_history(history);
+        self.view.wake();
+        self.tell_since(before.position)
+    }
+
+    /// The writer may rewrite the next segment while this one is looked at; each time there is another MANIFEST.
+    fn loaded_again(&self) -> Result<Readable, Error> {
+        loop {
+            let before = manifest_stamp(self.disk.as_ref())?;
+            match load_again(&self.disk, &self.shelf) {
+                Err(error)
+                    if error.kind() == ErrorKind::Corrupt
+                        && manifest_stamp(self.disk.as_ref())? != before => {}
+                loaded => return loaded,
+            }
+        }
+    }
+
+    /// Tells those who listen of what came while the log was looked at again.
+    fn tell_since(&self, after: Position) -> Result<(), Error> {
+        if self.listeners.count() == 0 {
+            return Ok(());
+        }
+        let snapshot = self.view.snapshot();
+        let mut heard: Vec<(Position, Vec<u8>)> = Vec::new();
+        let tell = |heard: &mut Vec<(Position, Vec<u8>)>| {
+            self.listeners.tell(heard.iter().map(|(first, bytes)| (*first, Frame::known(bytes))));
+            heard.clear();
+        };
+        for parts in snapshot.segments.chunk_by(|one, other| one.shares_file(other)) {
+            let Some(last) = parts.last() else { continue };
+            if last.position(last.ordinals().end) <= after.get().saturating_add(1) {
+                continue;
+            }
+            let mut visit = |_: &SegmentFile, _, frame: &Frame<'_>, tip: &Tip| {
+                if tip.position > after.get() {
+                    let first = last.position(frame.header.position_offset());
+                    heard.push((first.into(), [frame.header.bytes(), frame.body].concat()));
+                }
+                if heard.len() >= BATCH_MOST {
+                    tell(&mut heard);
+                }
+                Ok(())
+            };
+            let walk = &mut Walk { limit: last.end(), verify_chain_from: u32::MAX, visit: &mut visit };
+            scan(last.file()?, walk)?;
+        }
+        if !heard.is_empty() {
+            tell(&mut heard);
+        }
         Ok(())
     }
 
@@ -319,6 +429,7 @@ struct Batch<'a> {
 
 /// Whoever is far behind is let see what there is, and keeps no more than this for those who listen.
 const BATCH_FRAMES: u32 = 1024;
+const BATCH_MOST: usize = 1024;
 
 impl Batch<'_> {
     fn add(&mut self, segment: &Segment, frame: &Frame<'_>, tip: &Tip) {

@@ -128,6 +128,9 @@
 //! **Keeping.** [`Store::backup`] copies a store while it is appended to, [`restore`] makes it again from that, up to a place in its
 //! history, [`Store::fork`] makes another of it. [`Store::checkpoint`] names a place, [`Builder::rollback`] goes back to one.
 //! A [`Head`] kept elsewhere proves a copy whole: [`verify_backup`].
+//! **Keeping less.** [`Store::erase`] takes payload and metadata of events out of everything the store keeps, and leaves the proof that
+//! they happened; [`Store::compaction`] removes events by query, age, position or count, and makes large segments of small ones.
+//! Positions, versions, ids and heads stay what they were.
 //!
 //! # Guarantees
 //!
@@ -171,6 +174,7 @@
 //! | `turns` `running` | who decides next where many do; which consumers run in this process, and how to wake them |
 //! | `store/` | the facade, and the gates before it |
 //! | `consumer/` `reactor/` | checkpoints: how far each named consumer is, and who may move it; threads that react |
+//! | `compact` | what is to go, and small segments that become larger ones |
 //! | `projection/` | folding events into state: now, in the past, twice to compare, of a query |
 //! | `timer/` | append this at a time, unless that has come |
 //! | `jsonl/` | events as lines of JSON, out and in (feature `jsonl`) |
@@ -200,6 +204,7 @@ mod cache;
 mod causes;
 mod codec;
 mod commit;
+mod compact;
 mod condition;
 mod consumer;
 mod coordinate;
@@ -259,6 +264,7 @@ pub use crate::{
     append::{Append, Proposed, ProposedEvent},
     causes::{Ancestors, Descendants},
     codec::{Raw, Value},
+    compact::Compaction,
     condition::AppendCondition,
     consumer::{Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt},
     coordinate::{Coordinate, DEFAULT_SCOPE},
@@ -272,6 +278,7 @@ pub use crate::{
     ops::checkpoint::Checkpoint,
     ops::history::Until,
     ops::rollback::RollbackReport,
+    ops::compact::Per,
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     projection::{
         At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
@@ -283,8 +290,9 @@ pub use crate::{
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, CacheStats, CopyProgress, Cut, Description, Erasure, IndexProgress, OpenProgress, OpenReport,
-        Part, RewriteProgress, Stats, SubscriptionLag, VerifyReport, WriterState,
+        Break, CacheStats, Compacted, CompactionPlan, CompactionShare, CopyProgress, Cut, Description,
+        Erasure, IndexProgress, OpenProgress, OpenReport, Part, RewriteProgress, Stats, SubscriptionLag,
+        Unhandled, VerifyReport, WriterState,
     },
     store::{Builder, Gate, Permit, Store, StoreCopy, restore, verify_backup},
     story::{Story, StoryEvent},

@@ -110,12 +110,22 @@ fn known_from(recovered: &Recovered) -> Position {
 /// Opens for reading, and changes nothing. Beside a writer up to what is marked durable.
 pub(crate) fn load_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<Readable, Error> {
     let started = Instant::now();
-    let (mut recovered, mut found) = find_to_read(disk, options)?;
+    let (mut recovered, found) = find_to_read(disk, options)?;
     let shelf = shelf_of(disk, &recovered, options, None);
-    let segments = found.segments(&recovered, &shelf);
     recovered.report.steps.push(("all", started.elapsed()));
+    Ok(readable(recovered, found, shelf))
+}
+
+/// Looks once more at a store that is read beside its writer: up to what is marked durable.
+pub(crate) fn load_again(disk: &Arc<dyn Disk>, shelf: &Arc<Shelf>) -> Result<Readable, Error> {
+    let (recovered, found) = find_beside_writer(disk, &Options::default())?;
+    Ok(readable(recovered, found, shelf.clone()))
+}
+
+fn readable(recovered: Recovered, mut found: Found, shelf: Arc<Shelf>) -> Readable {
+    let segments = found.segments(&recovered, &shelf);
     let Recovered { manifest, tip, mark, report, .. } = recovered;
-    Ok(Readable {
+    Readable {
         entities: found.entities,
         history: manifest.history_revision,
         segments,
@@ -124,7 +134,7 @@ pub(crate) fn load_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<Re
         store_id: manifest.store_id,
         report,
         end: Some(ReadEnd { tip, mark, found }),
-    })
+    }
 }
 
 /// An empty shelf; of a writer, if there is somebody who keeps house for one.
@@ -154,15 +164,23 @@ fn stores_of(manifest: &Manifest) -> Vec<[u8; 16]> {
 /// writer has cut. Then only what MARK says counts, which no writer takes back. The files MARK speaks of
 /// may have been met while they were created or renamed, so a failure counts only if nothing moved.
 fn find_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, Found), Error> {
-    const TRIES: u32 = 3;
-    let look = |purpose| walk(disk, purpose, options)?.ok_or_else(Error::no_store);
     let before = Stamp::of(disk.as_ref())?;
     if !before.is_locked {
-        let found = look(Purpose::Read);
+        let found = look(disk, Purpose::Read, options);
         if Stamp::of(disk.as_ref())? == before {
             return found;
         }
     }
+    find_beside_writer(disk, options)
+}
+
+fn look(disk: &Arc<dyn Disk>, purpose: Purpose, options: &Options) -> Result<(Recovered, Found), Error> {
+    walk(disk, purpose, options)?.ok_or_else(Error::no_store)
+}
+
+fn find_beside_writer(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, Found), Error> {
+    const TRIES: u32 = 3;
+    let look = |purpose| look(disk, purpose, options);
     for _ in 0..TRIES {
         let before = Stamp::of(disk.as_ref())?;
         let found = look(Purpose::ReadBesideWriter);

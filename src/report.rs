@@ -3,11 +3,14 @@
 //! Plain values that print themselves; whoever finds something out fills them in.
 //! Row: words.
 
+mod rewriting;
+
 use std::fmt;
 use std::time::Duration;
 
-use crate::id::EventId;
 use crate::version::Position;
+
+pub use rewriting::{Compacted, CompactionPlan, CompactionShare, Erasure, RewriteProgress, Unhandled};
 
 /// What opening a store found and did.
 ///
@@ -130,48 +133,10 @@ impl CopyProgress {
     }
 }
 
-/// How far rewriting segments is; see [`Store::erase_watched`](crate::Store::erase_watched).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RewriteProgress {
-    /// Bytes of segments read so far.
-    pub bytes: u64,
-    /// Bytes of the segments that are to be read.
-    pub bytes_total: u64,
-    /// Time since it began.
-    pub elapsed: Duration,
-}
-
-impl RewriteProgress {
-    /// How long the rest takes, if it goes on like this; `None` before anything was read.
-    #[must_use]
-    pub fn remaining(&self) -> Option<Duration> {
-        remaining(self.bytes, self.bytes_total, self.elapsed)
-    }
-}
-
 fn remaining(bytes: u64, bytes_total: u64, elapsed: Duration) -> Option<Duration> {
     let rest = bytes_total.saturating_sub(bytes);
     let nanos = elapsed.as_nanos().checked_mul(rest.into())?.checked_div(bytes.into())?;
     u64::try_from(nanos).ok().map(Duration::from_nanos)
-}
-
-/// What was erased; see [`Store::erase`](crate::Store::erase).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Erasure {
-    /// Events whose private part is gone now. Those that were erased before are not counted.
-    pub events: u64,
-    /// How many bytes shorter they are.
-    pub bytes: u64,
-    /// Segments that were written anew for that.
-    pub segments: u64,
-    /// Files in `quarantine/` that were removed: what recovery once cut may hold anything.
-    pub quarantined: u64,
-    /// The position of the event of `$ledger` that says so.
-    pub position: Position,
-    /// Its id.
-    pub id: Option<EventId>,
 }
 
 /// A torn tail: what the last writer had not made durable when it stopped.

@@ -3,6 +3,8 @@
 //! Encoded and hashed on the caller's thread; the writer copies the bytes and never looks inside.
 //! SPEC.md "Record". Row: bytes.
 
+mod erased;
+
 use std::ops::Range;
 
 use crate::coordinate::DEFAULT_SCOPE;
@@ -317,29 +319,6 @@ impl<'a> Record<'a> {
     /// All of it.
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
-    }
-
-    /// Whether its private part is gone.
-    pub(crate) fn is_erased(&self) -> bool {
-        self.shape.is_erased
-    }
-
-    /// How long it is, or would be, without its private part.
-    pub(crate) fn erased_bytes(&self) -> usize {
-        sum([self.private_at(), ERASED_BYTES])
-    }
-
-    /// Appends what erasure leaves of it: the public part, and the hash that the chain takes of the private one.
-    pub(crate) fn write_erased(&self, out: &mut Vec<u8>) {
-        if self.shape.is_erased {
-            return out.extend_from_slice(self.bytes);
-        }
-        let start = out.len();
-        out.extend_from_slice(part(self.bytes, ..self.private_at()));
-        let hash = blake3::hash(part(self.bytes, self.private_at()..));
-        out.extend_from_slice(hash.as_bytes());
-        put(out, start, &u32::try_from(ERASED_BYTES).expect("32").to_le_bytes());
-        put(out, sum([start, 6]), &[FORM_ERASED]);
     }
 
     /// What outlives erasure.

@@ -228,7 +228,6 @@ pub(crate) struct Attestation<'a> {
 impl<'a> Attestation<'a> {
     /// The longest one.
     pub(crate) const BYTES_MAX: usize = ATTESTATION_FIXED + ATTESTATION_TEXT_MAX;
-    pub(crate) const TEXT_MAX: usize = ATTESTATION_TEXT_MAX;
 
     pub(crate) fn read(bytes: &'a [u8]) -> Result<(Attestation<'a>, usize), Damage> {
         const SHORT: Damage = Damage::Bad("an attestation is cut off");
@@ -258,7 +257,7 @@ impl<'a> Attestation<'a> {
         Ok((attestation, length))
     }
 
-    /// The bytes for an attestation at `offset`. Its text is short enough: see [`Attestation::TEXT_MAX`].
+    /// The bytes for an attestation at `offset`.
     pub(crate) fn write(&self, header: &SegmentHeader, offset: u64) -> Vec<u8> {
         let mut out = vec![0; aligned(sum([ATTESTATION_FIXED, self.text.len()]))];
         let length = |bytes: usize| u32::try_from(bytes).expect("an attestation is small").to_le_bytes();

@@ -115,6 +115,9 @@ pub(crate) struct MarkFile {
     sequence: u64,
     is_synced: bool,
     is_clean: bool,
+    /// The first position of the segment that each slot speaks of, as it was written, and for certain; 0 if that is not known.
+    written: [u64; 2],
+    durable: [u64; 2],
 }
 
 impl MarkFile {
@@ -131,6 +134,8 @@ impl MarkFile {
             is_synced: true,
             // What a slot says of a segment that recovery has left behind is not the last word.
             is_clean: recovered.report.clean && recovered.mark.as_ref().is_some_and(|mark| mark.clean),
+            written: [0; 2],
+            durable: [0; 2],
         })
     }
 
@@ -147,6 +152,7 @@ impl MarkFile {
             clean,
         };
         (self.is_synced, self.is_clean) = (false, clean);
+        self.written[usize::from(mark.offset() > 0)] = segment.first_position;
         write_all(self.file.as_ref(), &mark.write(), mark.offset())
             .map_err(|error| Error::io("cannot write", mark::NAME, error))
     }
@@ -163,7 +169,13 @@ impl MarkFile {
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
         self.file.sync().map_err(|error| Error::io("cannot sync", mark::NAME, error))?;
         self.is_synced = true;
+        self.durable = self.written;
         Ok(())
+    }
+
+    /// Whether, whatever a power cut leaves of it, it speaks of a segment behind this position.
+    pub(crate) fn is_behind(&self, position: u64) -> bool {
+        self.durable.iter().all(|first| *first > position)
     }
 }
 

@@ -9,6 +9,7 @@
 //!
 //! Row: log.
 
+mod exchange;
 pub(crate) mod files;
 pub(crate) mod frames;
 pub(crate) mod judge;
@@ -23,14 +24,14 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk, write_all};
+use crate::disk::{Disk, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::{Frame, Header};
 use crate::format::mark::SLOT;
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 
-use files::{Exchange, ManifestFile, MarkFile};
+use files::{ManifestFile, MarkFile};
 pub(crate) use frames::NewFrame;
 use frames::narrow;
 use recover::Recovered;
@@ -329,38 +330,6 @@ impl Log {
         }
         tracing::info!(segment = self.segment.path, events = seal.events, "sealed");
         Ok(())
-    }
-
-    /// Whether the last segment has frames that are not sealed, so that rolling would end it.
-    pub(crate) fn has_frames(&self) -> bool {
-        wide(self.staged.offset) > HEADER
-    }
-
-    /// Has MANIFEST list a rewritten segment in the place of others, and gives the history revision. MARK moves with it, so
-    /// that who reads along looks at MANIFEST.
-    ///
-    /// The file must be there: after a panic this may be another log than the one it was made for, and its opening has
-    /// removed what nobody listed.
-    pub(crate) fn exchange(&mut self, exchange: &Exchange) -> Result<u64, Failure> {
-        let path = exchange.with.id.path();
-        let length = self.disk.open(&path, Access::Read).and_then(|file| file.length());
-        let length = length.map_err(|error| Failure::Refused(Error::io("cannot open", &path, error)))?;
-        if length != u64::from(exchange.with.length) {
-            return Err(Failure::Refused(Error::corrupt(
-                &path,
-                length,
-                "the rewritten segment is not whole",
-            )));
-        }
-        self.bytes_written += self.manifest.exchange(self.disk.as_ref(), exchange)?;
-        if !self.is_sealed {
-            self.write_mark(false)?;
-        }
-        Ok(self.manifest.history_revision())
-    }
-
-    pub(crate) fn history_revision(&self) -> u64 {
-        self.manifest.history_revision()
     }
 
     fn create_next(&mut self, now: u64) -> Result<(), Failure> {

@@ -190,8 +190,6 @@ impl Opening<'_, '_> {
                 let what = "the segments that the file lists do not follow one another";
                 return Err(Error::corrupt(manifest::NAME, 0, what));
             }
-            self.mark_met |=
-                self.state.mark.as_ref().is_some_and(|mark| behind(&sealed).was_at(mark, sealed.id));
             if self.state.mark.as_ref().is_some_and(|mark| mark.segment == sealed.id) {
                 self.meet_mark_in(&sealed)?;
             }

@@ -12,11 +12,15 @@
 
 mod draft;
 
+use std::sync::Arc;
+
 use crate::error::Error;
 use crate::format::Damage;
 use crate::format::frame::{Frame, Header};
 use crate::format::record::{Record, records};
 use crate::format::segment::Attestation;
+use crate::id::EventId;
+use crate::recorded::RecordedEvent;
 
 use super::scan::{Ending, Found, Tip, Window, attested, follow, found_at, sealed};
 use super::segment::SegmentFile;
@@ -35,12 +39,44 @@ pub(crate) enum Fate {
 
 /// An event to be judged.
 pub(crate) struct Candidate<'a> {
-    pub(crate) position: u64,
-    pub(crate) version: u64,
-    /// Of its frame, and where that begins.
-    pub(crate) header: &'a Header<'a>,
-    pub(crate) first: u64,
+    frame: &'a Frame<'a>,
+    /// The position of the frame's first event, and how many stand before this one.
+    first: u64,
+    index: u16,
+    /// Where it begins in the frame's body.
+    start: usize,
     pub(crate) record: Record<'a>,
+}
+
+impl Candidate<'_> {
+    pub(crate) fn position(&self) -> u64 {
+        self.first.saturating_add(self.index.into())
+    }
+
+    pub(crate) fn version(&self) -> u64 {
+        self.frame.header.version(self.index.into())
+    }
+
+    pub(crate) fn header(&self) -> &Header<'_> {
+        &self.frame.header
+    }
+
+    /// The position of the first event of its append.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// What it belongs to.
+    pub(crate) fn correlation(&self) -> EventId {
+        self.record.correlation().unwrap_or_else(|| self.frame.header.event_id(self.first.into()))
+    }
+
+    /// As it is read. Copies the whole append.
+    pub(crate) fn recorded(&self) -> RecordedEvent {
+        let block = Arc::new([self.frame.header.bytes(), self.frame.body].concat());
+        let start = self.frame.header.header_bytes().saturating_add(self.start);
+        RecordedEvent::new(&block, 0, start, self.first.into(), self.index, self.record.shape())
+    }
 }
 
 /// Decides what becomes of each event, in order.
@@ -115,14 +151,12 @@ fn judge_frame(
     fates.clear();
     let header = &frame.header;
     let candidates = || {
-        let records =
-            records(frame.body, header.events()).map(|record| record.expect("the chain was recomputed"));
-        (first..).zip(0..).zip(records).map(|((position, index), record)| Candidate {
-            position,
-            version: header.version(index),
-            header,
-            first,
-            record,
+        let mut end = 0_usize;
+        let records = records(frame.body, header.events());
+        (0..).zip(records).map(move |(index, record)| {
+            let (start, record) = (end, record.expect("the chain was recomputed"));
+            end = start.saturating_add(record.bytes().len());
+            Candidate { frame, first, index, start, record }
         })
     };
     for candidate in candidates() {
@@ -135,7 +169,7 @@ fn judge_frame(
             Fate::Remove | Fate::Erase if !candidate.record.is_erased() => Fate::Erase,
             _ => Fate::Keep,
         };
-        let own_header = if candidate.position == first { header.header_bytes() } else { 0 };
+        let own_header = if candidate.index == 0 { header.header_bytes() } else { 0 };
         let freed = match fate {
             Fate::Keep => 0,
             Fate::Erase => candidate.record.bytes().len().saturating_sub(candidate.record.erased_bytes()),

@@ -11,7 +11,7 @@ use crate::format::chain::{Assigned, Hash, body_content, extended_content, link}
 use crate::format::frame::{self, Frame};
 use crate::format::mark::Mark;
 use crate::format::record::records;
-use crate::format::segment::{Attestation, HEADER, SEAL, Seal, SegmentHeader, SegmentId};
+use crate::format::segment::{Attestation, HEADER, SEAL, Seal, SegmentHeader};
 use crate::format::{BODY_BYTES_MAX, Damage};
 
 use super::segment::{SegmentFile, wide};
@@ -53,15 +53,6 @@ impl Tip {
     /// Whether MARK speaks of this place, if it speaks of its segment.
     pub(crate) fn is_at(&self, mark: &Mark) -> bool {
         (self.offset, self.position, self.chain) == (mark.durable_end, mark.position, mark.chain)
-    }
-
-    /// Whether MARK speaks of this place, the end of a segment, as it was before the segment was rewritten. (MARK was
-    /// synced when that was sealed, so of nothing in front of it.)
-    pub(crate) fn was_at(&self, mark: &Mark, segment: SegmentId) -> bool {
-        let positions = segment.first_position..=self.position;
-        mark.segment != segment
-            && positions.contains(&mark.segment.first_position)
-            && (self.position, self.chain) == (mark.position, mark.chain)
     }
 }
 

@@ -22,6 +22,12 @@ pub(crate) fn read_manifest(disk: &dyn Disk) -> Result<Option<(Manifest, Hash)>,
     Manifest::read(&bytes).map(Some).map_err(|damage| damaged(manifest::NAME, 0, &damage))
 }
 
+/// Which MANIFEST is there, without a look at the whole of it: it is only compared.
+pub(crate) fn manifest_stamp(disk: &dyn Disk) -> Result<Option<[u8; 64]>, Error> {
+    let bytes = read_file(disk, manifest::NAME, 64)?;
+    Ok(bytes.and_then(|bytes| bytes.first_chunk().copied()))
+}
+
 pub(crate) fn read_mark(disk: &dyn Disk) -> Result<Option<Mark>, Error> {
     let bytes = read_file(disk, mark::NAME, MARK_BYTES_MAX)?;
     mark::newest(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
@@ -112,7 +118,11 @@ pub(super) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> R
     }
     let Some(id) = SegmentId::parse(name) else { return Ok(false) };
     let path = id.path();
-    let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
+    let file = match disk.open(&path, Access::Read) {
+        // Its writer has removed it just now.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        opened => opened.map_err(|error| Error::io("cannot open", &path, error))?,
+    };
     let header = SegmentFile::read_header(file.as_ref(), &path)?;
     Ok(header.is_ok_and(|header| header.id == id && manifest.knows(&header.store_id)))
 }

@@ -11,10 +11,11 @@ use crate::options::Options;
 use crate::report::{Description, Part};
 
 /// Every name annals gives, whether it is a directory, and what it is for.
-const PARTS: [(&str, bool, &str); 7] = [
+const PARTS: [(&str, bool, &str); 8] = [
     ("LOCK", false, "locked by the one writer; holds its process id, for people; never deleted"),
     ("MANIFEST", false, "the segments that are sealed; replaced as a whole when one more is"),
     ("MARK", false, "how far the log is proven durable; written after each sync"),
+    ("ERASING", false, "something may have to be erased still; the next opening for writing sees to it"),
     ("segments", true, "the events, the only truth; keep every file"),
     (INDEXES, true, "indexes of the segments; may be deleted, costs only time"),
     ("quarantine", true, "what was cut from torn tails, to look at; may be deleted"),

@@ -240,10 +240,9 @@ struct Eraser<'a, 'p> {
 impl Judge for Eraser<'_, '_> {
     fn fate(&mut self, event: &Candidate<'_>) -> Result<Fate, Error> {
         let record = &event.record;
-        let own = || event.header.event_id(event.first.into());
-        let goes = event.position <= self.order.up_to.get()
+        let goes = event.position() <= self.order.up_to.get()
             && record.scope() != SYSTEM_SCOPE
-            && matches(&self.order.query, record, || record.correlation().unwrap_or_else(own));
+            && matches(&self.order.query, record, || event.correlation());
         Ok(if goes { Fate::Erase } else { Fate::Keep })
     }
 

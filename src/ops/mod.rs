@@ -4,6 +4,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod checkpoint;
+pub(crate) mod compact;
 pub(crate) mod describe;
 mod ending;
 pub(crate) mod erase;

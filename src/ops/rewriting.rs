@@ -29,6 +29,9 @@ use crate::queue::Maintenance;
 use crate::shelf::{Listed, Shelf, Stored};
 use crate::view::Segment;
 
+/// A sealed segment, and what MANIFEST says of it.
+pub(crate) type Entry = (Arc<Segment>, SealedSegment);
+
 /// The right to rewrite a store's segments.
 pub(crate) struct Rewriting<'a> {
     engine: &'a Engine,
@@ -82,7 +85,7 @@ impl<'a> Rewriting<'a> {
     /// # Errors
     ///
     /// If MANIFEST cannot be read.
-    pub(crate) fn sealed(&self) -> Result<Vec<(Arc<Segment>, SealedSegment)>, Error> {
+    pub(crate) fn sealed(&self) -> Result<Vec<Entry>, Error> {
         let engine = self.engine;
         settle(&engine.view, self.shelf);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
@@ -107,11 +110,7 @@ impl<'a> Rewriting<'a> {
     /// # Errors
     ///
     /// Whatever keeps it from being done; then nothing was changed, unless the store is poisoned.
-    pub(crate) fn rewrite(
-        &mut self,
-        old: &[(Arc<Segment>, SealedSegment)],
-        judge: &mut dyn Judge,
-    ) -> Result<Step, Error> {
+    pub(crate) fn rewrite(&mut self, old: &[Entry], judge: &mut dyn Judge) -> Result<Step, Error> {
         let (engine, disk) = (self.engine, self.engine.disk.as_ref());
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
         let plan = Plan {

@@ -373,6 +373,5 @@ impl<'a, 'v> Verifier<'a, 'v> {
 
 /// Whether MARK speaks of this place.
 fn is_met(mark: &Mark, segment: &SegmentFile, tip: &Tip) -> bool {
-    let id = segment.header.id;
-    if mark.segment == id { tip.is_at(mark) } else { id.generation > 0 && tip.was_at(mark, id) }
+    mark.segment == segment.header.id && tip.is_at(mark)
 }

@@ -40,7 +40,9 @@ impl LazyFile {
         if let Some(pinned) = self.pinned.get() {
             return Ok(pinned.clone());
         }
-        self.room.get_or_make(&self.place, || Ok((self.disk.open(&self.path, Access::Read)?, 1)))
+        let made = self.room.get_or_make(&self.place, || Ok((self.disk.open(&self.path, Access::Read)?, 1)));
+        // It may have been pinned, and have lost its name, while it was being opened.
+        made.or_else(|error| self.pinned.get().cloned().ok_or(error))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Golden files, the specification, the store and a second decoder say the same.
 //!
 //! `tests/golden/v1/store` is a whole store in annotated hex, `store.dump` what is in it;
-//! `rewritten` is a store as maintenance will leave it one day: forked, one segment rewritten, an
+//! `rewritten` is a store as maintenance leaves it: forked, one segment rewritten, an
 //! event erased, an append removed. src/format/tests.rs ties the single structures to the code.
 //!
 //! To change the format on purpose: `ANNALS_BLESS=1 cargo test golden`, twice (the structures are

@@ -16,6 +16,7 @@ mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexe
 #[cfg(feature = "cli")]
 mod cli_bad; // the annals command: bad places and calls, damage, pipes, signals, full disks, hooks
 mod close; // close and drop in every order, handles, tickets
+mod compact; // compacting: what goes, what never goes, beside appends
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
 mod consumers; // consumers: acknowledgements, moves, states, waiting; partitions
 mod corrupt; // every byte flipped, every truncation, files swapped, removed, from another store
@@ -52,6 +53,7 @@ mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod retry_storm; // commands with keys over a disk that dies again and again
+mod rewrite_crash; // stopped after every operation of erasing and compacting
 mod salvage; // what is left of a damaged store
 mod scale; // what does not grow with the log, and index files in every state
 mod state; // loading states: the same as folding from the first event

@@ -65,6 +65,7 @@ const LAYERS: [&str; 56] = [
     "store",
     // what stands on it, and uses what a user could use
     "consumer",
+    "compact",
     "reactor",
     "projection",
     "timer",
@@ -115,7 +116,7 @@ const DOORS: [(&str, &[&str]); 22] = [
             "projection/model.rs",
         ],
     ),
-    ("std::thread::sleep", &["engine.rs"]),
+    ("std::thread::sleep", &["engine.rs", "ops/pace.rs"]),
     ("std::thread::spawn", &[]),
     ("std::thread::scope", &[]),
     ("SystemTime::now", &["options.rs"]),

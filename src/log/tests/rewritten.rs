@@ -1,4 +1,4 @@
-//! Stores as maintenance will leave them: frames removed from a sealed segment on purpose.
+//! Stores as maintenance leaves them: frames removed from a sealed segment on purpose.
 
 use super::super::repair::listing;
 use super::super::scan::Tip;

@@ -1,0 +1,51 @@
+//! Rewritten segments take the place of others: what the log, which owns MANIFEST and MARK, has to do for that.
+//!
+//! Row: log.
+
+use crate::disk::Access;
+use crate::error::Error;
+use crate::format::segment::HEADER;
+
+use super::files::Exchange;
+use super::segment::wide;
+use super::{Failure, Log};
+
+impl Log {
+    /// Whether the last segment has frames that are not sealed, so that rolling would end it.
+    pub(crate) fn has_frames(&self) -> bool {
+        wide(self.staged.offset) > HEADER
+    }
+
+    /// Has MANIFEST list a rewritten segment in the place of others, and gives the history revision. MARK moves with it, so
+    /// that who reads along looks at MANIFEST.
+    ///
+    /// The file must be there: after a panic this may be another log than the one it was made for, and its opening has
+    /// removed what nobody listed.
+    pub(crate) fn exchange(&mut self, exchange: &Exchange) -> Result<u64, Failure> {
+        let path = exchange.with.id.path();
+        let length = self.disk.open(&path, Access::Read).and_then(|file| file.length());
+        let length = length.map_err(|error| Failure::Refused(Error::io("cannot open", &path, error)))?;
+        if length != u64::from(exchange.with.length) {
+            return Err(Failure::Refused(Error::corrupt(
+                &path,
+                length,
+                "the rewritten segment is not whole",
+            )));
+        }
+        if self.is_sealed {
+            return Err(Failure::Refused(Error::no_space("the log's next segment could not be created yet")));
+        }
+        // Whatever slot of MARK a power cut leaves must not speak of a segment that is not there any more.
+        while !self.mark.is_behind(exchange.with.last_position) {
+            self.write_mark(false)?;
+            self.sync_mark()?;
+        }
+        self.bytes_written += self.manifest.exchange(self.disk.as_ref(), exchange)?;
+        self.write_mark(false)?;
+        Ok(self.manifest.history_revision())
+    }
+
+    pub(crate) fn history_revision(&self) -> u64 {
+        self.manifest.history_revision()
+    }
+}
