@@ -28,6 +28,7 @@ mod gates; // gates: what they see and answer, misbehaviour, denials and bypasse
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod idle; // no thread of an idle store runs
 mod kit; // annals::test: what it says when a promise does not hold
+mod lent; // appends that their callers write themselves, in the writer's place
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only

@@ -90,6 +90,7 @@ const DOORS: [(&str, &[&str]); 19] = [
         &[
             "queue.rs",
             "writer.rs",
+            "writer/role.rs",
             "notification/channel.rs",
             "reader/ahead.rs",
             "housekeeper.rs",
