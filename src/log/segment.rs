@@ -120,6 +120,10 @@ impl Block {
         Block { bytes, start, is_known: true }
     }
 
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known
+    }
+
     pub(crate) fn holds(&self, range: &Range<u32>) -> bool {
         self.start <= range.start && wide(range.end - self.start) <= self.bytes.len()
     }
@@ -138,6 +142,14 @@ impl Block {
         }
         let mark = segment.header.frame_mark(offset.into());
         frame::read(bytes, mark).map_err(|damage| segment.damaged(offset.into(), &damage))
+    }
+
+    /// The same, if there is one and all of it lies here.
+    #[inline(always)]
+    pub(crate) fn frame_if_whole(&self, segment: &SegmentFile, offset: u32) -> Option<Frame<'_>> {
+        let bytes = self.bytes.get(self.at(offset)..)?;
+        let mark = segment.header.frame_mark(offset.into());
+        if self.is_known { frame::known_if_whole(bytes, mark) } else { frame::read(bytes, mark).ok() }
     }
 
     /// The same of the frame's header alone.

@@ -13,6 +13,7 @@ use crate::version::Position;
 use crate::view::{Segment, Snapshot};
 
 use super::checked::CheckedFrame;
+use super::look_at;
 
 /// The frame that was read last. Whoever walks from event to event keeps it: events that cause one
 /// another often stand in one append, which may be large.
@@ -68,6 +69,7 @@ impl AtHand {
                 &mut read.insert((segment.clone(), block)).1
             }
         };
+        look_at(block, std::slice::from_ref(place));
         self.frame.event(segment, block, place)
     }
 }
