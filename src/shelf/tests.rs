@@ -51,7 +51,9 @@ fn what_was_used_least_lately_goes_first() {
 #[test]
 fn what_is_used_keeps_its_room() {
     let (room, places) = (Room::new(10), places(3));
-    (0..).zip(&places[..2]).for_each(|(number, place)| drop(make(&room, place, number, 4)));
+    for (number, place) in (0..).zip(&places[..2]) {
+        make(&room, place, number, 4);
+    }
     let since = room.tick();
     let has_room = |size| room.has_room_beside_used(size, since);
     assert!(has_room(10) && !has_room(11), "nobody used either since");
