@@ -38,12 +38,6 @@ use walk::Walk;
 const GAP_BYTES: u32 = 4 << 10;
 /// What one go reads at most, unless a single frame is larger.
 const RUN_BYTES: u32 = 256 << 10;
-/// How many events found in a segment in memory are looked at beforehand, and how many bytes of each: their memory is
-/// waited for together then, and not one after the other.
-const NEAR_EVENTS: usize = 16;
-const NEAR_BYTES: u32 = 512;
-/// What the processor fetches at once.
-const LINE: usize = 64;
 /// The first window, in ordinals or in events found; each further one of a segment is four times as
 /// wide.
 const FIRST_WINDOW: u32 = 256;
@@ -105,8 +99,6 @@ struct Progress {
     /// What was read last of the segment at hand, and the frame of it that was checked last.
     block: Option<Block>,
     frame: CheckedFrame,
-    /// How many of the places were looked at beforehand.
-    near: usize,
     /// All events in their order need no index to be found.
     walk: Option<Walk>,
     left: u64,
@@ -251,7 +243,6 @@ impl Progress {
             places: Vec::new().into_iter(),
             block: None,
             frame: CheckedFrame::default(),
-            near: 0,
             walk: plan.is_in_order().then(Walk::default),
             left: plan.limit,
         };
@@ -302,7 +293,6 @@ impl Progress {
         self.ordinals = ordinals;
         self.window = FIRST_WINDOW;
         self.block = None;
-        self.near = 0;
         self.frame.forget();
         if let Some(walk) = &mut self.walk {
             walk.leave();
@@ -362,28 +352,8 @@ impl Progress {
                 block.insert(self.snapshot.block(segment, &place.frame, &run)?)
             }
         };
-        match self.near.checked_sub(1) {
-            Some(near) => self.near = near,
-            None => self.near = look_at(block, self.places.as_slice()),
-        }
         self.frame.event(segment, block, place)
     }
-}
-
-/// Looks at the next few frames, if they lie in memory that was not read just now; how many places these are.
-fn look_at(block: &Block, places: &[Place]) -> usize {
-    if !block.is_known() {
-        return 0;
-    }
-    let near = &places[..places.len().min(NEAR_EVENTS)];
-    let mut seen = 0;
-    for frame in near.iter().map(|place| &place.frame).filter(|frame| block.holds(frame)) {
-        let end = frame.end.min(frame.start.saturating_add(NEAR_BYTES));
-        let lines = (block.at(frame.start)..block.at(end)).step_by(LINE);
-        seen ^= lines.fold(0, |seen, at| seen ^ block.bytes[at]);
-    }
-    std::hint::black_box(seen);
-    near.len()
 }
 
 /// The bytes to read next: a place's frame, and those after it that lie close.

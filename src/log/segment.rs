@@ -120,10 +120,6 @@ impl Block {
         Block { bytes, start, is_known: true }
     }
 
-    pub(crate) fn is_known(&self) -> bool {
-        self.is_known
-    }
-
     pub(crate) fn holds(&self, range: &Range<u32>) -> bool {
         self.start <= range.start && wide(range.end - self.start) <= self.bytes.len()
     }

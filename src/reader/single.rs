@@ -13,7 +13,6 @@ use crate::version::Position;
 use crate::view::{Segment, Snapshot};
 
 use super::checked::CheckedFrame;
-use super::look_at;
 
 /// The frame that was read last. Whoever walks from event to event keeps it: events that cause one
 /// another often stand in one append, which may be large.
@@ -69,7 +68,6 @@ impl AtHand {
                 &mut read.insert((segment.clone(), block)).1
             }
         };
-        look_at(block, std::slice::from_ref(place));
         self.frame.event(segment, block, place)
     }
 }
