@@ -4,6 +4,7 @@
 //! Row: bytes.
 
 mod fields;
+mod payload;
 mod value;
 
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Res
 }
 
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    rmp_serde::from_slice(bytes)
+    T::deserialize(payload::Payload(bytes))
 }
 
 /// What a caller is told whose value serde refuses.

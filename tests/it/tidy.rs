@@ -84,7 +84,7 @@ const DOORS: [(&str, &[&str]); 19] = [
     ("rustix", &["disk/os.rs"]),
     ("getrandom", &["disk/os.rs"]),
     ("crc32c", &["format/mod.rs"]),
-    ("rmp_serde", &["codec/mod.rs", "codec/fields.rs", "codec/value.rs"]),
+    ("rmp_serde", &["codec/mod.rs", "codec/fields.rs", "codec/payload.rs", "codec/value.rs"]),
     (
         "flume",
         &[
