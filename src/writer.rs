@@ -1,6 +1,6 @@
-//! The writer thread: take a group, decide each append, write, sync, publish, reply, wake who follows.
+//! The writer: take a group, decide each append, write, sync, publish, reply, wake who follows.
 //!
-//! Invariants:
+//! It is the work of a thread of its own, which lends it to a caller who is alone ([`Role`]). Invariants:
 //! - nothing is visible before it is as durable as was asked, nothing is acknowledged before it is
 //!   visible;
 //! - a refused group leaves no trace: neither on the disk nor in the ledger;
@@ -10,16 +10,16 @@
 
 mod failing;
 mod maintaining;
+mod role;
 mod waiting;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flume::{Receiver, RecvTimeoutError};
+use flume::Receiver;
 use parking_lot::Mutex;
 
-use crate::append::Request;
+use crate::append::{Caller, Request};
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
 use crate::disk::Disk;
@@ -29,26 +29,20 @@ use crate::housekeeper::{Housekeeper, once};
 use crate::indexing::{settle, settle_end};
 use crate::log::{Failure, Log, NewFrame};
 use crate::notification::Listeners;
-use crate::options::{self, Durability, Options, RestartPolicy};
-use crate::queue::{Command, Outcome, Queue, poisoned};
+use crate::options::{self, Durability, Options};
+use crate::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::resolve::{resolve, unmet};
 use crate::shelf::Shelf;
 use crate::version::Position;
-use crate::view::{End, Point, Segment, View};
+use crate::view::{Point, Segment, View};
 
-use failing::panicked;
-use waiting::{Asker, Refusal, Waiting, accepted, staged};
+pub(crate) use role::Role;
+use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, staged};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// After a buffered group of so many appends somebody keeps many in flight, and the next ones are on
-/// their way: so long they are left to gather. It costs less than to write them one by one, or to
-/// sleep and have a caller pay for the waking. Synced groups need no pause; the sync is one.
-const LINGER: Duration = Duration::from_micros(50);
-const SEVERAL: usize = 16;
-
-/// All that belongs to the thread.
+/// All that belongs to whoever writes.
 pub(crate) struct Writer {
     pub(crate) options: Options,
     /// To recover on, after a panic.
@@ -73,16 +67,27 @@ pub(crate) struct Writer {
 pub(crate) struct State {
     /// Whom to answer once the group is through.
     waiting: Vec<Waiting>,
-    /// Bytes that left the queue with this group's commands.
-    taken_bytes: usize,
+    unsaid: Unsaid,
+    /// What left the queue with this group.
+    taken: Weight,
     must_sync: bool,
-    /// The last group was of several appends.
-    is_dense: bool,
+    /// How many commands the group has.
+    group: usize,
+    /// Who waits for the last of them, and for the last of the group before.
+    caller: Option<Caller>,
+    last_caller: Option<Caller>,
+    /// How many groups there were of one append each, all by this caller.
+    alone: u32,
+    /// The thread wakes up by itself for what falls due.
+    is_watched: bool,
     /// Something buffered must be synced by then.
     flush_by: Option<Instant>,
     /// The disk was full: until then (if ever) nothing is tried, and this is the answer.
     full_until: Option<(Option<Instant>, Error)>,
     poison: Option<Error>,
+    /// A panic ended it: nothing is known any more, so nothing is touched.
+    over: Option<Error>,
+    restarts: u32,
     /// When the group began, by the injected clock and by the system's.
     now: u64,
     began: Instant,
@@ -92,12 +97,19 @@ impl State {
     pub(crate) fn new() -> State {
         State {
             waiting: Vec::new(),
-            taken_bytes: 0,
+            unsaid: Unsaid::default(),
+            taken: Weight::default(),
             must_sync: false,
-            is_dense: false,
+            group: 0,
+            caller: None,
+            last_caller: None,
+            alone: 0,
+            is_watched: false,
             flush_by: None,
             full_until: None,
             poison: None,
+            over: None,
+            restarts: 0,
             now: 0,
             began: Instant::now(),
         }
@@ -105,71 +117,19 @@ impl State {
 }
 
 impl Writer {
-    /// Works until the queue is closed and empty. Gives what closing gives.
-    pub(crate) fn run(mut self) -> Result<(), Error> {
-        let ended = self.work_and_restart();
-        self.view.end(ended.clone().map_or_else(End::Failed, |()| End::Closed));
-        self.view.wake();
-        self.listeners.end();
-        ended
-    }
-
-    fn work_and_restart(&mut self) -> Result<(), Error> {
-        let mut restarts_left = u32::from(self.options.restart == RestartPolicy::Once);
-        loop {
-            if let Ok(ended) = catch_unwind(AssertUnwindSafe(|| self.work())) {
-                return ended;
-            }
-            if restarts_left == 0 || self.state.poison.is_some() {
-                tracing::error!("the writer thread panicked; the store takes no more appends");
-                return Err(self.refuse_all(panicked()));
-            }
-            restarts_left -= 1;
-            if let Err(error) = self.restart() {
-                tracing::error!(%error, "the writer thread panicked, and could not recover the store");
-                return Err(self.refuse_all(error));
-            }
-        }
-    }
-
-    fn work(&mut self) -> Result<(), Error> {
-        while let Some(first) = self.wait() {
-            self.take_and_commit(first);
-        }
-        self.close()
-    }
-
-    /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
-    fn wait(&mut self) -> Option<Command> {
-        if self.state.is_dense && self.log.has_unsynced() {
-            let began = Instant::now();
-            while began.elapsed() < LINGER {
-                std::hint::spin_loop();
-            }
-        }
-        self.sleep()
-    }
-
-    fn sleep(&mut self) -> Option<Command> {
-        loop {
-            let due = match self.state.flush_by {
-                _ if self.state.poison.is_some() => None,
-                Some(flush_by) => Some(flush_by),
-                None => (!self.log.mark_is_synced()).then(|| Instant::now() + IDLE),
-            };
-            let received = match due {
-                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => self.commands.recv_deadline(due),
-            };
-            match received {
-                Ok(command) => return Some(command),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.do_what_is_due(),
-            }
+    /// When something must be done even if no command comes.
+    fn due(&self) -> Option<Instant> {
+        match self.state.flush_by {
+            _ if self.state.poison.is_some() || self.state.over.is_some() => None,
+            Some(flush_by) => Some(flush_by),
+            None => (!self.log.mark_is_synced()).then(|| self.state.began + IDLE),
         }
     }
 
     fn do_what_is_due(&mut self) {
+        if self.due().is_none_or(|due| Instant::now() < due) {
+            return;
+        }
         if self.state.flush_by.is_some() {
             self.state.must_sync = true;
             self.finish();
@@ -179,28 +139,73 @@ impl Writer {
         }
     }
 
-    /// Takes what is queued behind `first`, up to the group's limits, and commits it.
-    fn take_and_commit(&mut self, first: Command) {
+    /// Commits what is queued behind a command that was taken out, up to the group's limits, together with it.
+    fn serve(&mut self, first: Command) {
+        if let Some(error) = &self.state.over {
+            return first.refuse(&poisoned(error));
+        }
+        self.begin();
+        self.take_queued(first);
+        self.commit();
+    }
+
+    /// Commits a command that was not in the queue, with all that is; gives it back if that is too much for a group.
+    fn serve_after_all(&mut self, last: Command) -> Option<Command> {
+        self.begin();
+        let has_room = match self.commands.try_recv() {
+            Ok(first) => self.take_queued(first),
+            Err(_) => true,
+        };
+        let left = if has_room {
+            self.state.group += 1;
+            self.take(last);
+            None
+        } else {
+            Some(last)
+        };
+        self.commit();
+        left
+    }
+
+    fn begin(&mut self) {
         self.state.now = options::read(&self.options.clock);
         self.state.began = Instant::now();
-        let mut commands = 0;
+        self.state.group = 0;
+    }
+
+    /// Takes what is queued, up to the group's limits. Whether there is room for more.
+    fn take_queued(&mut self, first: Command) -> bool {
         let mut next = Some(first);
-        while let Some(command) = next {
+        let has_room = loop {
+            let Some(command) = next else { break true };
+            self.state.taken.add(command.weight());
             self.take(command);
-            commands += 1;
-            let is_full = commands >= self.options.group_commands_max
-                || self.state.taken_bytes >= self.options.group_bytes_max;
-            next = if is_full { None } else { self.commands.try_recv().ok() };
-        }
-        self.queue.freed(std::mem::take(&mut self.state.taken_bytes));
-        self.state.is_dense = commands >= SEVERAL;
+            let taken = self.state.taken;
+            if taken.commands >= self.options.group_commands_max
+                || taken.bytes >= self.options.group_bytes_max
+            {
+                break false;
+            }
+            next = self.commands.try_recv().ok();
+        };
+        let taken = std::mem::take(&mut self.state.taken);
+        self.queue.freed(taken);
+        self.state.group += taken.commands;
+        has_room
+    }
+
+    fn commit(&mut self) {
+        let caller = self.state.caller.take();
+        let is_alone = self.state.group == 1 && caller.is_some() && caller == self.state.last_caller;
+        self.state.alone = if is_alone { self.state.alone.saturating_add(1) } else { 0 };
+        self.state.last_caller = caller;
         self.finish();
     }
 
     fn take(&mut self, command: Command) {
         match command {
             Command::Append(request, reply) => {
-                self.state.taken_bytes += request.body.len();
+                self.state.caller = request.caller;
                 self.append(Asker { request, reply });
             }
             Command::Sync(reply) => {
@@ -211,6 +216,7 @@ impl Writer {
                 // Whoever gave up waiting does not hear it.
                 let _ = reply.send(self.maintain(maintenance));
             }
+            Command::Look => {}
         }
     }
 
@@ -394,11 +400,16 @@ impl Writer {
             _ => waiting.iter().filter_map(Waiting::offset).collect(),
         };
         let durable = Position::from(self.log.durable().position);
-        for waiting in waiting {
-            waiting.answer(durable, self.state.poison.as_ref());
+        let poison = self.state.poison.as_ref();
+        let answers = waiting.into_iter().map(|waiting| waiting.answer(durable, poison));
+        if heard.is_empty() {
+            self.state.unsaid.answers.extend(answers);
+        } else {
+            // Those who listen come after those who wait, and what they are told of is in memory only now.
+            answers.for_each(Answer::send);
+            self.notify(&heard);
         }
-        self.wake_followers();
-        self.notify(&heard);
+        self.state.unsaid.is_published = true;
         self.log.clear();
     }
 
@@ -442,6 +453,7 @@ impl Writer {
 
     fn close(&mut self) -> Result<(), Error> {
         match &self.state.poison {
+            _ if self.state.over.is_some() => Ok(()),
             Some(reason) => Err(poisoned(reason)),
             None => {
                 self.log.close()?;

@@ -189,7 +189,7 @@ impl Stored {
         }
         let file = self.file()?;
         let block = file.block(run.clone())?;
-        if self.is_whole() && !self.is_retired() {
+        if !self.is_retired() {
             self.whole.note(run, &self.shelf, file, &self.listed.bound);
         }
         Ok(block)
