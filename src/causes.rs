@@ -6,12 +6,13 @@
 //! Row: reader.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::event::{Cause, EventId};
-use crate::reader::{AtHand, event_with};
+use crate::query::Query;
+use crate::reader::{AtHand, Read, event_with};
 use crate::recorded::RecordedEvent;
 use crate::version::Position;
 use crate::view::{Snapshot, View};
@@ -224,4 +225,33 @@ pub(crate) fn path(view: Result<Arc<View>, Error>, leaf: EventId) -> Result<Vec<
     }
     path.reverse();
     Ok(path)
+}
+
+/// The ids of the events of an entity that no other event of it names as its cause, oldest first.
+///
+/// Effects mostly come after their causes. So, read backwards, an event is a leaf if nothing that was read names it;
+/// what has to be remembered is causes that are still to come, one for each open branch.
+pub(crate) fn leaves(view: Result<Arc<View>, Error>, entity: &str) -> Result<Vec<EventId>, Error> {
+    let view = view?;
+    let (snapshot, mut hand) = (view.snapshot(), AtHand::default());
+    let (mut leaves, mut to_come) = (BTreeMap::new(), HashSet::new());
+    for event in Read::new(Ok(view), Query::entity(entity)).backwards() {
+        let event = event?;
+        let position = event.position();
+        if position > snapshot.head.position {
+            continue;
+        }
+        let cause = cause_of(&mut hand, &snapshot, &event)?;
+        let cause = cause.filter(|cause| cause.entity() == entity && cause.position() != position);
+        // A cause that stands behind its effect was taken for a leaf.
+        if let Some(cause) = cause
+            && leaves.remove(&cause.position()).is_none()
+        {
+            to_come.insert(cause.position());
+        }
+        if !to_come.remove(&position) {
+            leaves.insert(position, event.id());
+        }
+    }
+    Ok(leaves.into_values().collect())
 }

@@ -99,7 +99,7 @@
 //!
 //! [`Store::count`], [`Store::exists`] and [`Store::last`] answer from the index; [`Store::entities`] and
 //! its like list names. [`Store::ancestors`], [`Store::descendants`] and [`Store::story`] follow what
-//! brought what about:
+//! brought what about, [`Store::path`] and [`Store::leaves`] the branches of one entity:
 //!
 //! ```
 //! use annals::{Append, Cause, Query, Raw, Store};

@@ -56,6 +56,17 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Decod
     rmp_serde::from_slice(bytes)
 }
 
+/// As [`decode`], but what is nested in more levels is refused: a value takes room on the stack for each.
+#[cfg(feature = "jsonl")]
+pub(crate) fn decode_shallow<'a, T: Deserialize<'a>>(
+    bytes: &'a [u8],
+    levels: usize,
+) -> Result<T, DecodeError> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(levels);
+    T::deserialize(&mut reader)
+}
+
 /// What a caller is told whose value serde refuses.
 pub(crate) fn does_not_encode(kind: &str, error: EncodeError) -> Error {
     Error::with_source(ErrorKind::Invalid, format!("{kind} does not encode: {error}"), error)

@@ -227,7 +227,7 @@ impl<'a, R: BufRead> Import<'a, R> {
             in_flight: VecDeque::with_capacity(IN_FLIGHT),
             began: Instant::now(),
         };
-        run.to_end()
+        run.finish()
     }
 }
 
@@ -252,7 +252,7 @@ struct Run<'a, R> {
 }
 
 impl<R: BufRead> Run<'_, R> {
-    fn to_end(mut self) -> Result<Imported, Error> {
+    fn finish(mut self) -> Result<Imported, Error> {
         let read = self.lines();
         // What went wrong first is told, and what is in flight came before whatever was read.
         self.settle(0)?;

@@ -137,9 +137,12 @@ impl Form {
     }
 }
 
+/// JSON that is nested deeper is not read.
+const LEVELS_MAX: usize = 128;
+
 /// The JSON that stands for these bytes of MessagePack, and for no others.
 fn exact_json(bytes: &[u8]) -> Option<Box<RawValue>> {
-    let value: Value = codec::decode(bytes).ok()?;
+    let value: Value = codec::decode_shallow(bytes, LEVELS_MAX).ok()?;
     let json = to_raw_value(&value).ok()?;
     (packed(&json).ok()? == bytes).then_some(json)
 }

@@ -213,4 +213,37 @@ impl Store {
     pub fn path(&self, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
         causes::path(self.engine().readable(), leaf)
     }
+
+    /// The ids of an entity's leaves, oldest first: the events that no other event of the entity names as its cause. Of a
+    /// conversation that was taken up again at earlier points they are the ends of its branches, and [`Store::path`] leads
+    /// to each.
+    ///
+    /// An event that says no cause goes on from nothing, not from the one before it; say
+    /// [`Cause::PreviousInStream`](crate::Cause::PreviousInStream) where it does. Reads the entity's events once, and looks up the cause of each;
+    /// remembers a place for each branch.
+    ///
+    /// ```
+    /// use annals::{Append, Cause, EventId, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let say = |text: &str, cause: Cause| -> Result<EventId, annals::Error> {
+    ///     let receipt = Append::to("chat:1").event(&Raw("said", &text)).cause(cause).commit(&store)?;
+    ///     Ok(receipt.ids().next().unwrap())
+    /// };
+    /// let question = say("question", Cause::PreviousInStream)?;
+    /// let answer = say("answer", Cause::PreviousInStream)?;
+    /// let other = say("another answer", Cause::Event(question))?;
+    /// let thanks = say("thanks", Cause::PreviousInStream)?;
+    /// assert_eq!(store.leaves("chat:1")?, [answer, thanks]);
+    /// let path = store.path(thanks)?;
+    /// assert_eq!(path.iter().map(|event| event.id()).collect::<Vec<_>>(), [question, other, thanks]);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub fn leaves(&self, entity: &str) -> Result<Vec<EventId>, Error> {
+        causes::leaves(self.engine().readable(), entity)
+    }
 }

@@ -134,6 +134,14 @@ impl Model {
         }
         found
     }
+
+    /// The ids of an entity's events that none of its other events is caused by.
+    fn leaves(&self, entity: &str, causes: &[Option<usize>]) -> Vec<EventId> {
+        let of_entity = |position: &usize| self.events[position - 1].entity == entity;
+        let positions: Vec<usize> = (1..=self.events.len()).filter(of_entity).collect();
+        let goes_on = |from: usize| positions.iter().any(|at| *at != from && causes[at - 1] == Some(from));
+        positions.iter().filter(|at| !goes_on(**at)).map(|at| self.events[at - 1].id).collect()
+    }
 }
 
 fn places<E: std::fmt::Debug>(events: impl Iterator<Item = Result<RecordedEvent, E>>) -> Vec<usize> {
@@ -147,7 +155,7 @@ fn place(event: &RecordedEvent) -> usize {
 #[test]
 fn walks_agree_with_naive_ones() {
     let mut random = Random::for_test("walks_agree_with_naive_ones");
-    let (mut ancestors, mut descendants, mut circles) = (0, 0, 0);
+    let (mut ancestors, mut descendants, mut circles, mut leaves) = (0, 0, 0, 0);
     for (segment_bytes_max, appends) in [(300, 120), (4000, 120), (1 << 20, 200), (1 << 20, 20)] {
         let disk = MemDisk::new();
         let open = || Store::on(disk.clone()).segment_bytes_max(segment_bytes_max).open().unwrap();
@@ -176,12 +184,19 @@ fn walks_agree_with_naive_ones() {
             let shown: Vec<usize> = store.path(event.id).unwrap().iter().map(place).collect();
             assert_eq!(shown, path, "to {found}");
         }
+        for entity in ENTITIES {
+            let right = model.leaves(entity, &causes);
+            leaves += right.len();
+            assert_eq!(store.leaves(entity).unwrap(), right, "of {entity}");
+        }
         for correlation in model.events.iter().map(|event| event.correlation) {
             check_story(&store.story(correlation).unwrap(), correlation, &model, &causes);
         }
     }
-    println!("{ancestors} ancestors, {descendants} descendants, {circles} walks into circles");
-    assert!(ancestors > 500 && descendants > 500 && circles > 50);
+    println!(
+        "{ancestors} ancestors, {descendants} descendants, {circles} walks into circles, {leaves} leaves"
+    );
+    assert!(ancestors > 500 && descendants > 500 && circles > 50 && leaves > 100);
 }
 
 fn check_story(story: &Story, correlation: EventId, model: &Model, causes: &[Option<usize>]) {
@@ -405,6 +420,7 @@ fn long_chains_are_cut_and_stay_small() {
     let last = store.last(Query::all()).unwrap().unwrap();
     assert_eq!(store.ancestors(last.id()).count(), 10_000);
     assert_eq!(store.path(last.id()).unwrap().len(), 10_001);
+    assert_eq!(store.leaves("e").unwrap(), [last.id()]);
     let first = all(store.stream("e").limit(1)).remove(0);
     assert_eq!(store.descendants(first.id()).count(), 10_000);
 }
@@ -414,7 +430,7 @@ fn nothing_comes_of_unknown_ids_and_closed_stores() {
     let store = Store::in_memory().unwrap();
     let lone = store.append("e", &Raw("k", &())).unwrap().ids().next().unwrap();
     assert!(store.ancestors(some_id(1)).next().is_none() && store.descendants(some_id(1)).next().is_none());
-    assert!(store.path(some_id(1)).unwrap().is_empty());
+    assert!(store.path(some_id(1)).unwrap().is_empty() && store.leaves("f").unwrap().is_empty());
     let story = store.story(some_id(1)).unwrap();
     assert_eq!((story.events().len(), story.is_cut()), (0, false));
     assert!(
@@ -428,8 +444,9 @@ fn nothing_comes_of_unknown_ids_and_closed_stores() {
         kind_of(handle.descendants(lone).next().unwrap()),
         kind_of(handle.story(lone)),
         kind_of(handle.path(lone)),
+        kind_of(handle.leaves("e")),
     ];
-    assert_eq!(closed, [ErrorKind::Closed; 4]);
+    assert_eq!(closed, [ErrorKind::Closed; 5]);
 }
 
 #[test]
