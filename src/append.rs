@@ -4,6 +4,7 @@
 //! only copies the result.
 //! Row: append.
 
+mod caller;
 mod draft;
 mod merge;
 mod proposed;
@@ -29,6 +30,7 @@ use crate::options::{Durability, Limits};
 use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
+pub(crate) use caller::Caller;
 pub(crate) use draft::Draft;
 use draft::{Attributes, NewEvent, narrow};
 pub(crate) use proposed::{BYPASSED, Keyed};
@@ -321,6 +323,7 @@ impl Append {
             known: Known::default(),
             conditions: draft.conditions,
             durability: draft.durability,
+            caller: None,
             encoded_at: is_sample(&body).then(Instant::now),
             body_checksum: checksum(&[&body]),
             content: body_content(&contents),
@@ -370,6 +373,8 @@ pub(crate) struct Request {
     /// Most appends have none.
     pub(crate) conditions: Option<Box<Conditions>>,
     pub(crate) durability: Option<Durability>,
+    /// The thread that waits for it, if one does.
+    pub(crate) caller: Option<Caller>,
     /// When it was encoded, of some: a look at the clock costs as much as a good part of encoding.
     pub(crate) encoded_at: Option<Instant>,
     pub(crate) body: Vec<u8>,

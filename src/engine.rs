@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::append::{Append, Keyed, Request, Salts};
+use crate::append::{Append, Caller, Keyed, Request, Salts};
 use crate::codec::Raw;
 use crate::counters::Counters;
 use crate::disk::{Disk, Lock};
@@ -31,7 +31,7 @@ use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
 use crate::version::Position;
 use crate::view::{Point, Snapshot, View};
-use crate::writer::{State, Writer};
+use crate::writer::{Role, State, Writer};
 
 pub(crate) struct Engine {
     pub(crate) view: Arc<View>,
@@ -45,6 +45,8 @@ pub(crate) struct Engine {
     /// For what may wait.
     pub(crate) housekeeper: Arc<Housekeeper>,
     counters: Arc<Mutex<Counters>>,
+    /// The writer's work; nobody's in a store opened to read.
+    role: Option<Arc<Role>>,
     writer_id: Option<ThreadId>,
     ending: Mutex<Ending>,
     is_read_only: bool,
@@ -89,15 +91,17 @@ impl Engine {
             listeners: listeners.clone(),
             segment,
             queue: queue.clone(),
-            commands,
+            commands: commands.clone(),
             counters: counters.clone(),
             state: State::new(),
         };
+        let role = Arc::new(Role::new(writer));
         // From here on nothing may fail: the thread holds the lock, and only an engine ends it.
         let thread = std::thread::Builder::new().name("annals-writer".to_owned());
+        let of_thread = role.clone();
         let thread = thread.spawn(move || {
             let _held = lock;
-            writer.run()
+            of_thread.run(&commands)
         });
         let thread = thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
         Ok(Engine {
@@ -111,6 +115,7 @@ impl Engine {
             salts: Salts::new(salt),
             housekeeper,
             counters,
+            role: Some(role),
             writer_id: Some(thread.thread().id()),
             ending: Mutex::new(Ending { writer: Some(thread), outcome: Ok(()) }),
             is_read_only: false,
@@ -141,6 +146,7 @@ impl Engine {
             salts: Salts::new([0; 32]),
             housekeeper,
             counters: Arc::new(Mutex::new(counters)),
+            role: None,
             writer_id: None,
             ending: Mutex::new(Ending { writer: None, outcome: Ok(()) }),
             is_read_only: true,
@@ -153,6 +159,10 @@ impl Engine {
         let mut request = self.request(append)?;
         // Whoever waits does not notice what looking at the clock costs; of the others a sample is timed.
         request.encoded_at.get_or_insert_with(Instant::now);
+        // Whoever does the writing cannot stop waiting for it.
+        if self.options.ack_deadline.is_none() {
+            request.caller = Some(Caller::here());
+        }
         let ticket = self.send(request, true)?;
         self.wait(ticket)
     }
@@ -206,10 +216,14 @@ impl Engine {
         let bytes = request.body.len();
         let (reply, answer) = oneshot::channel();
         let command = Command::Append(Box::new(request), reply);
-        if wait {
-            self.queue.send(command, bytes)?
-        } else {
-            self.queue.try_send(command, bytes)?
+        let left = match &self.role {
+            Some(role) => role.lend(command),
+            None => Some(command),
+        };
+        match left {
+            None => {}
+            Some(command) if wait => self.queue.send(command, bytes)?,
+            Some(command) => self.queue.try_send(command, bytes)?,
         }
         Ok(Ticket::new(answer, self.view.clone(), self.queue.clone()))
     }
@@ -323,7 +337,8 @@ impl Engine {
             follower.close();
         }
         // A waker that runs on the writer thread may close or drop a handle; a thread cannot join itself.
-        if self.writer_id == Some(std::thread::current().id()) {
+        let is_writing = self.role.as_ref().is_some_and(|role| role.is_lent_here());
+        if is_writing || self.writer_id == Some(std::thread::current().id()) {
             return Ok(());
         }
         let mut ending = self.ending.lock();

@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Append(Box<Request>, Answer<Reply>),
     /// Make everything before it durable.
     Sync(Answer<Result<Position, Error>>),
+    /// Look when the next thing falls due: a caller who wrote in the writer's place left something to do.
+    Look,
 }
 
 impl Command {
@@ -31,6 +33,7 @@ impl Command {
                 let _ = reply.send(Reply { outcome: Outcome::Done(Err(error.clone())), request });
             }
             Command::Sync(reply) => drop(reply.send(Err(error.clone()))),
+            Command::Look => {}
         }
     }
 }
@@ -51,7 +54,7 @@ pub(crate) enum Outcome {
 /// The callers' end.
 pub(crate) struct Queue {
     sender: RwLock<Option<Sender<Command>>>,
-    bytes: Budget,
+    budget: Budget,
     deadline: Option<Duration>,
     /// Why the writer takes no more, once it does not.
     verdict: OnceLock<Error>,
@@ -69,7 +72,7 @@ impl Queue {
         let (sender, receiver) = flume::bounded(commands_max);
         let queue = Queue {
             sender: RwLock::new(Some(sender)),
-            bytes: Budget::new(bytes_max),
+            budget: Budget::new(bytes_max),
             deadline,
             verdict: OnceLock::new(),
             process: std::process::id(),
@@ -82,7 +85,7 @@ impl Queue {
         let Some((command, sender)) = self.offer(command, bytes)? else { return Ok(()) };
         self.check_process()?;
         let deadline = self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
-        if !self.bytes.take(bytes, deadline) {
+        if !self.budget.take(bytes, deadline) {
             return Err(busy());
         }
         let sent = match deadline {
@@ -92,7 +95,7 @@ impl Queue {
                 SendTimeoutError::Disconnected(_) => self.gone(),
             }),
         };
-        sent.inspect_err(|_| self.bytes.free(bytes))
+        sent.inspect_err(|_| self.budget.free(Weight::of(bytes)))
     }
 
     /// That the writer is in this process. A system call, so it is asked only before waiting.
@@ -111,7 +114,7 @@ impl Queue {
     fn offer(&self, command: Command, bytes: usize) -> Result<Option<(Command, Sender<Command>)>, Error> {
         let guard = self.sender.read();
         let sender = guard.as_ref().ok_or_else(Error::closed)?;
-        if !self.bytes.try_take(bytes) {
+        if !self.budget.try_take(bytes) {
             return Ok(Some((command, sender.clone())));
         }
         let offered = match sender.try_send(command) {
@@ -119,13 +122,25 @@ impl Queue {
             Err(TrySendError::Full(command)) => Ok(Some((command, sender.clone()))),
             Err(TrySendError::Disconnected(_)) => Err(self.gone()),
         };
-        self.bytes.free(bytes);
+        self.budget.free(Weight::of(bytes));
         offered
     }
 
-    /// The writer took a command out.
-    pub(crate) fn freed(&self, bytes: usize) {
-        self.bytes.free(bytes);
+    /// The writer took commands out.
+    pub(crate) fn freed(&self, taken: Weight) {
+        self.budget.free(taken);
+    }
+
+    /// Whether everything that was sent has been taken out.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.budget.used.lock().weight.commands == 0
+    }
+
+    /// Has the writer look when the next thing falls due. In a full queue there is something to wake it already.
+    pub(crate) fn nudge(&self) {
+        if let Some(sender) = self.sender.read().as_ref() {
+            let _ = sender.try_send(Command::Look);
+        }
     }
 
     /// Lets the writer finish what is queued and then end.
@@ -140,7 +155,7 @@ impl Queue {
     /// The writer ends, or refuses everything, for this reason. The first one stays.
     pub(crate) fn condemn(&self, reason: Error) {
         let _ = self.verdict.set(reason);
-        self.bytes.end();
+        self.budget.end();
     }
 
     pub(crate) fn verdict(&self) -> Option<&Error> {
@@ -149,7 +164,7 @@ impl Queue {
 
     /// How many commands and bytes wait.
     pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.sender.read().as_ref().map_or(0, Sender::len), self.bytes.used.lock().bytes)
+        (self.sender.read().as_ref().map_or(0, Sender::len), self.budget.used.lock().weight.bytes)
     }
 
     fn gone(&self) -> Error {
@@ -167,56 +182,77 @@ fn busy() -> Error {
     Error::new(ErrorKind::Busy, "the queue to the writer is full; nothing was written, try again later")
 }
 
-/// Bytes in the queue. One command always fits, however large.
+/// What commands take up in the queue.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Weight {
+    pub(crate) commands: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Weight {
+    /// One command of so many bytes.
+    fn of(bytes: usize) -> Weight {
+        Weight { commands: 1, bytes }
+    }
+
+    pub(crate) fn add(&mut self, other: Weight) {
+        self.commands += other.commands;
+        self.bytes += other.bytes;
+    }
+}
+
+/// What the queue holds, and how many bytes it may. One command always fits, however large.
 struct Budget {
-    max: usize,
+    bytes_max: usize,
     used: Mutex<Used>,
     freed: Condvar,
 }
 
 #[derive(Default)]
 struct Used {
-    bytes: usize,
+    weight: Weight,
     /// Nobody will free anything any more, so nobody may wait for it.
     is_over: bool,
 }
 
 impl Used {
-    fn fits(&self, bytes: usize, max: usize) -> bool {
-        self.is_over || self.bytes == 0 || self.bytes.saturating_add(bytes) <= max
+    fn fits(&self, bytes: usize, bytes_max: usize) -> bool {
+        let used = self.weight.bytes;
+        self.is_over || used == 0 || used.saturating_add(bytes) <= bytes_max
     }
 }
 
 impl Budget {
-    fn new(max: usize) -> Budget {
-        Budget { max, used: Mutex::new(Used::default()), freed: Condvar::new() }
+    fn new(bytes_max: usize) -> Budget {
+        Budget { bytes_max, used: Mutex::new(Used::default()), freed: Condvar::new() }
     }
 
     fn try_take(&self, bytes: usize) -> bool {
         let mut used = self.used.lock();
-        let fits = used.fits(bytes, self.max);
+        let fits = used.fits(bytes, self.bytes_max);
         if fits {
-            used.bytes += bytes;
+            used.weight.add(Weight::of(bytes));
         }
         fits
     }
 
     fn take(&self, bytes: usize, deadline: Option<Instant>) -> bool {
         let mut used = self.used.lock();
-        while !used.fits(bytes, self.max) {
+        while !used.fits(bytes, self.bytes_max) {
             match deadline {
                 None => self.freed.wait(&mut used),
                 Some(deadline) if self.freed.wait_until(&mut used, deadline).timed_out() => return false,
                 Some(_) => {}
             }
         }
-        used.bytes += bytes;
+        used.weight.add(Weight::of(bytes));
         true
     }
 
-    fn free(&self, bytes: usize) {
+    fn free(&self, freed: Weight) {
         let mut used = self.used.lock();
-        used.bytes = used.bytes.saturating_sub(bytes);
+        used.weight.commands = used.weight.commands.saturating_sub(freed.commands);
+        used.weight.bytes = used.weight.bytes.saturating_sub(freed.bytes);
         self.freed.notify_all();
     }
 

@@ -1,6 +1,6 @@
-//! The writer thread: take a group, decide each append, write, sync, publish, reply, wake who follows.
+//! The writer: take a group, decide each append, write, sync, publish, reply, wake who follows.
 //!
-//! Invariants:
+//! It is the work of a thread of its own, which lends it to a caller who is alone ([`Role`]). Invariants:
 //! - nothing is visible before it is as durable as was asked, nothing is acknowledged before it is
 //!   visible;
 //! - a refused group leaves no trace: neither on the disk nor in the ledger;
@@ -9,16 +9,16 @@
 //! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
 
 mod failing;
+mod role;
 mod waiting;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flume::{Receiver, RecvTimeoutError};
+use flume::Receiver;
 use parking_lot::Mutex;
 
-use crate::append::Request;
+use crate::append::{Caller, Request};
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
 use crate::disk::Disk;
@@ -28,26 +28,20 @@ use crate::housekeeper::{Housekeeper, once};
 use crate::indexing::{settle, settle_end};
 use crate::log::{Failure, Log, NewFrame};
 use crate::notification::Listeners;
-use crate::options::{self, Durability, Options, RestartPolicy};
-use crate::queue::{Command, Outcome, Queue, poisoned};
+use crate::options::{self, Durability, Options};
+use crate::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::resolve::{resolve, unmet};
 use crate::shelf::Shelf;
 use crate::version::Position;
-use crate::view::{End, Point, Segment, View};
+use crate::view::{Point, Segment, View};
 
-use failing::panicked;
+pub(crate) use role::Role;
 use waiting::{Asker, Refusal, Waiting, accepted, staged};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
 
-/// After a buffered group of so many appends somebody keeps many in flight, and the next ones are on
-/// their way: so long they are left to gather. It costs less than to write them one by one, or to
-/// sleep and have a caller pay for the waking. Synced groups need no pause; the sync is one.
-const LINGER: Duration = Duration::from_micros(50);
-const SEVERAL: usize = 16;
-
-/// All that belongs to the thread.
+/// All that belongs to whoever writes.
 pub(crate) struct Writer {
     pub(crate) options: Options,
     /// To recover on, after a panic.
@@ -72,16 +66,24 @@ pub(crate) struct Writer {
 pub(crate) struct State {
     /// Whom to answer once the group is through.
     waiting: Vec<Waiting>,
-    /// Bytes that left the queue with this group's commands.
-    taken_bytes: usize,
+    /// What left the queue with this group.
+    taken: Weight,
     must_sync: bool,
-    /// The last group was of several appends.
-    is_dense: bool,
+    /// How many commands the last group had, and who waited for the last one.
+    group: usize,
+    caller: Option<Caller>,
+    /// How many groups there were of one append each, all by this caller.
+    alone: u32,
+    /// The thread wakes up by itself for what falls due.
+    is_watched: bool,
     /// Something buffered must be synced by then.
     flush_by: Option<Instant>,
     /// The disk was full: until then (if ever) nothing is tried, and this is the answer.
     full_until: Option<(Option<Instant>, Error)>,
     poison: Option<Error>,
+    /// A panic ended it: nothing is known any more, so nothing is touched.
+    over: Option<Error>,
+    restarts: u32,
     /// When the group began, by the injected clock and by the system's.
     now: u64,
     began: Instant,
@@ -91,12 +93,17 @@ impl State {
     pub(crate) fn new() -> State {
         State {
             waiting: Vec::new(),
-            taken_bytes: 0,
+            taken: Weight::default(),
             must_sync: false,
-            is_dense: false,
+            group: 0,
+            caller: None,
+            alone: 0,
+            is_watched: false,
             flush_by: None,
             full_until: None,
             poison: None,
+            over: None,
+            restarts: 0,
             now: 0,
             began: Instant::now(),
         }
@@ -104,71 +111,19 @@ impl State {
 }
 
 impl Writer {
-    /// Works until the queue is closed and empty. Gives what closing gives.
-    pub(crate) fn run(mut self) -> Result<(), Error> {
-        let ended = self.work_and_restart();
-        self.view.end(ended.clone().map_or_else(End::Failed, |()| End::Closed));
-        self.view.wake();
-        self.listeners.end();
-        ended
-    }
-
-    fn work_and_restart(&mut self) -> Result<(), Error> {
-        let mut restarts_left = u32::from(self.options.restart == RestartPolicy::Once);
-        loop {
-            if let Ok(ended) = catch_unwind(AssertUnwindSafe(|| self.work())) {
-                return ended;
-            }
-            if restarts_left == 0 || self.state.poison.is_some() {
-                tracing::error!("the writer thread panicked; the store takes no more appends");
-                return Err(self.refuse_all(panicked()));
-            }
-            restarts_left -= 1;
-            if let Err(error) = self.restart() {
-                tracing::error!(%error, "the writer thread panicked, and could not recover the store");
-                return Err(self.refuse_all(error));
-            }
-        }
-    }
-
-    fn work(&mut self) -> Result<(), Error> {
-        while let Some(first) = self.wait() {
-            self.take_and_commit(first);
-        }
-        self.close()
-    }
-
-    /// Waits for a command; meanwhile does what falls due. `None` once the queue is closed and empty.
-    fn wait(&mut self) -> Option<Command> {
-        if self.state.is_dense && self.log.has_unsynced() {
-            let began = Instant::now();
-            while began.elapsed() < LINGER {
-                std::hint::spin_loop();
-            }
-        }
-        self.sleep()
-    }
-
-    fn sleep(&mut self) -> Option<Command> {
-        loop {
-            let due = match self.state.flush_by {
-                _ if self.state.poison.is_some() => None,
-                Some(flush_by) => Some(flush_by),
-                None => (!self.log.mark_is_synced()).then(|| Instant::now() + IDLE),
-            };
-            let received = match due {
-                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => self.commands.recv_deadline(due),
-            };
-            match received {
-                Ok(command) => return Some(command),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.do_what_is_due(),
-            }
+    /// When something must be done even if no command comes.
+    fn due(&self) -> Option<Instant> {
+        match self.state.flush_by {
+            _ if self.state.poison.is_some() || self.state.over.is_some() => None,
+            Some(flush_by) => Some(flush_by),
+            None => (!self.log.mark_is_synced()).then(|| self.state.began + IDLE),
         }
     }
 
     fn do_what_is_due(&mut self) {
+        if self.due().is_none_or(|due| Instant::now() < due) {
+            return;
+        }
         if self.state.flush_by.is_some() {
             self.state.must_sync = true;
             self.finish();
@@ -182,30 +137,36 @@ impl Writer {
     fn take_and_commit(&mut self, first: Command) {
         self.state.now = options::read(&self.options.clock);
         self.state.began = Instant::now();
-        let mut commands = 0;
+        let before = self.state.caller;
         let mut next = Some(first);
         while let Some(command) = next {
             self.take(command);
-            commands += 1;
-            let is_full = commands >= self.options.group_commands_max
-                || self.state.taken_bytes >= self.options.group_bytes_max;
+            let taken = self.state.taken;
+            let is_full = taken.commands >= self.options.group_commands_max
+                || taken.bytes >= self.options.group_bytes_max;
             next = if is_full { None } else { self.commands.try_recv().ok() };
         }
-        self.queue.freed(std::mem::take(&mut self.state.taken_bytes));
-        self.state.is_dense = commands >= SEVERAL;
+        let taken = std::mem::take(&mut self.state.taken);
+        self.queue.freed(taken);
+        self.state.group = taken.commands;
+        let is_alone = taken.commands == 1 && self.state.caller.is_some() && self.state.caller == before;
+        self.state.alone = if is_alone { self.state.alone.saturating_add(1) } else { 0 };
         self.finish();
     }
 
     fn take(&mut self, command: Command) {
         match command {
             Command::Append(request, reply) => {
-                self.state.taken_bytes += request.body.len();
+                self.state.taken.add(Weight { commands: 1, bytes: request.body.len() });
+                self.state.caller = request.caller;
                 self.append(Asker { request, reply });
             }
             Command::Sync(reply) => {
+                self.state.taken.commands += 1;
                 self.state.must_sync = true;
                 self.state.waiting.push(Waiting::Synced(reply));
             }
+            Command::Look => {}
         }
     }
 
@@ -437,6 +398,7 @@ impl Writer {
 
     fn close(&mut self) -> Result<(), Error> {
         match &self.state.poison {
+            _ if self.state.over.is_some() => Ok(()),
             Some(reason) => Err(poisoned(reason)),
             None => {
                 self.log.close()?;

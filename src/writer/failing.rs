@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::error::{Error, ErrorKind};
 use crate::load::{Writable, load_to_write};
 use crate::log::Failure;
+use crate::options::RestartPolicy;
 use crate::queue::poisoned;
 use crate::view::{End, Point};
 
@@ -15,31 +16,43 @@ use super::waiting::Refusal;
 use super::{State, Writer};
 
 impl Writer {
+    /// Does some of the writer's work; a panic in it is our bug, or that of the disk we were given.
+    pub(super) fn guarded(&mut self, work: impl FnOnce(&mut Writer)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_ok() {
+            return;
+        }
+        let may_restart = self.options.restart == RestartPolicy::Once && self.state.restarts == 0;
+        if !may_restart || self.state.poison.is_some() {
+            tracing::error!("the writer panicked; the store takes no more appends");
+            self.give_up(panicked());
+        } else if let Err(error) = self.restart() {
+            tracing::error!(%error, "the writer panicked, and could not recover the store");
+            self.give_up(error);
+        }
+    }
+
     /// After a panic nothing is known any more, so nothing is touched: whoever waits is answered, and
-    /// whoever still comes, until the store is closed. (A channel keeps what nobody takes out.)
-    pub(super) fn refuse_all(&mut self, error: Error) -> Error {
+    /// whoever still comes is refused.
+    fn give_up(&mut self, error: Error) {
         self.queue.condemn(error.clone());
         self.view.end(End::Failed(error.clone()));
         for waiting in std::mem::take(&mut self.state.waiting) {
             waiting.refuse(Refusal::Poisoned, &error);
         }
+        self.state.over = Some(error);
         self.view.wake();
         self.listeners.end();
-        for command in self.commands.iter() {
-            command.refuse(&poisoned(&error));
-        }
-        error
     }
 
     /// After a panic, if that is wanted: forgets everything, and begins again with what opening finds. What is
     /// in the queue was not touched, and stays.
-    pub(super) fn restart(&mut self) -> Result<(), Error> {
-        tracing::error!("the writer thread panicked; it recovers the store and goes on");
+    fn restart(&mut self) -> Result<(), Error> {
+        tracing::error!("the writer panicked; it recovers the store and goes on");
         for waiting in std::mem::take(&mut self.state.waiting) {
             waiting.refuse(Refusal::Panicked, &panicked());
         }
-        self.queue.freed(self.state.taken_bytes);
-        self.state = State::new();
+        self.queue.freed(self.state.taken);
+        self.state = State { restarts: self.state.restarts + 1, ..State::new() };
         let loaded =
             catch_unwind(AssertUnwindSafe(|| load_to_write(&self.disk, &self.options, &self.housekeeper)));
         let loaded = loaded.unwrap_or_else(|_| Err(panicked()))?;
@@ -87,6 +100,6 @@ impl Writer {
 }
 
 pub(super) fn panicked() -> Error {
-    let text = "the writer thread panicked; this is a bug in annals, or in the disk it was given";
+    let text = "the writer panicked; this is a bug in annals, or in the disk it was given";
     Error::new(ErrorKind::CommitUnknown, text)
 }
