@@ -147,7 +147,7 @@
 //!
 //! | files | what |
 //! |---|---|
-//! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
+//! | `version` `id` `query` `condition` `error` `coordinate` `event` `head` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
 //! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
@@ -159,7 +159,7 @@
 //! | `notification` | hints to those who listen |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply, wake who follows |
 //! | `reader` `listing` `causes` `story` | reading; which names there are; what brought what about |
-//! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
+//! | `ticket` `subscription` | waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` `ops/` | all of it as one thing; what operators do |
 //! | `cache/` | states folded before: in memory, and on disk |
@@ -263,6 +263,7 @@ pub use crate::{
     head::Head,
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
+    ops::verify::Verify,
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     projection::{
         At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
@@ -274,8 +275,8 @@ pub use crate::{
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, Stats, SubscriptionLag,
-        VerifyReport, WriterState,
+        Break, CacheStats, Cut, Description, OpenProgress, OpenReport, Part, ScrubStats, Stats,
+        SubscriptionLag, VerifyProgress, VerifyReport, WriterState,
     },
     store::{Builder, Gate, Permit, Store},
     story::{Story, StoryEvent},

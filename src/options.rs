@@ -165,6 +165,7 @@ pub(crate) struct Options {
     pub(crate) cache_disk_bytes: u64,
     pub(crate) index_memory_bytes: u64,
     pub(crate) segment_memory_bytes: u64,
+    pub(crate) scrub_bytes_per_second: u64,
 }
 
 impl Default for Options {
@@ -191,6 +192,7 @@ impl Default for Options {
             cache_disk_bytes: 256 << 20,
             index_memory_bytes: 256 << 20,
             segment_memory_bytes: 256 << 20,
+            scrub_bytes_per_second: 0,
         }
     }
 }

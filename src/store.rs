@@ -8,6 +8,7 @@ mod core;
 mod gate;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::event::{EventData, EventId};
 use crate::head::Head;
 use crate::notification::Notifications;
 use crate::ops::describe::describe;
-use crate::ops::verify;
+use crate::ops::verify::Verify;
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::receipt::Appended;
@@ -210,7 +211,7 @@ impl Store {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read; damage is not an error but
     /// in the report.
     pub fn verify(&self) -> Result<VerifyReport, Error> {
-        verify::verify_open(self.engine().disk.as_ref(), &self.engine().snapshot()?)
+        Verify::new().run(self)
     }
 
     /// What can be known of the store's writer.
@@ -249,7 +250,8 @@ impl Store {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { cache: self.cache().stats(), ..self.engine().stats() }
+        let scrub = self.core.scrub.lock().clone();
+        Stats { cache: self.cache().stats(), scrub, ..self.engine().stats() }
     }
 
     /// Closes the store for all its handles: writes and syncs what was accepted, and ends the

@@ -94,5 +94,6 @@ fn options(options: &Options) -> Vec<(&'static str, String)> {
         ("cache_disk_bytes", options.cache_disk_bytes.to_string()),
         ("index_memory_bytes", options.index_memory_bytes.to_string()),
         ("segment_memory_bytes", options.segment_memory_bytes.to_string()),
+        ("scrub", format!("{} bytes a second", options.scrub_bytes_per_second)),
     ]
 }

@@ -4,4 +4,5 @@
 
 pub(crate) mod describe;
 pub(crate) mod salvage;
+pub(crate) mod scrub;
 pub(crate) mod verify;
