@@ -168,6 +168,11 @@ impl Query {
         self.items.iter().any(|item| item.correlation.is_some())
     }
 
+    /// Whether it finds all events but the store's own.
+    pub(crate) fn asks_nothing(&self) -> bool {
+        matches!(self.items.as_slice(), [item] if item.conditions() == 0)
+    }
+
     /// What it costs to answer it from posting lists.
     pub(crate) fn effort(&self) -> Effort {
         if self.items.iter().any(Item::has_prefix) {

@@ -25,6 +25,14 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// What it takes up in the queue.
+    pub(crate) fn weight(&self) -> Weight {
+        match self {
+            Command::Append(request, _) => Weight::of(request.body.len()),
+            Command::Sync(_) | Command::Look => Weight::of(0),
+        }
+    }
+
     /// Answers that nothing of it was done.
     pub(crate) fn refuse(self, error: &Error) {
         // Whoever gave up waiting does not hear it.
@@ -131,16 +139,14 @@ impl Queue {
         self.budget.free(taken);
     }
 
-    /// Whether everything that was sent has been taken out.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.budget.used.lock().weight.commands == 0
+    /// Whether somebody has taken a command out and not said so yet, or is just putting one in: it must not be overtaken.
+    pub(crate) fn has_one_in_hand(&self, receiver: &Receiver<Command>) -> bool {
+        self.budget.used.lock().weight.commands > receiver.len()
     }
 
     /// Has the writer look when the next thing falls due. In a full queue there is something to wake it already.
     pub(crate) fn nudge(&self) {
-        if let Some(sender) = self.sender.read().as_ref() {
-            let _ = sender.try_send(Command::Look);
-        }
+        let _ = self.try_send(Command::Look, 0);
     }
 
     /// Lets the writer finish what is queued and then end.

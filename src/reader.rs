@@ -12,6 +12,7 @@ mod ahead;
 mod answers;
 mod checked;
 mod single;
+mod walk;
 
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use ahead::ReadAhead;
 pub(crate) use answers::{count, count_in, exists, first_in, last};
 use checked::CheckedFrame;
 pub(crate) use single::{AtHand, event_at, event_with};
+use walk::Walk;
 
 /// Frames closer together than this are read in one go, gap and all.
 const GAP_BYTES: u32 = 4 << 10;
@@ -97,6 +99,8 @@ struct Progress {
     /// What was read last of the segment at hand, and the frame of it that was checked last.
     block: Option<Block>,
     frame: CheckedFrame,
+    /// All events in their order need no index to be found.
+    walk: Option<Walk>,
     left: u64,
 }
 
@@ -239,6 +243,7 @@ impl Progress {
             places: Vec::new().into_iter(),
             block: None,
             frame: CheckedFrame::default(),
+            walk: plan.is_in_order().then(Walk::default),
             left: plan.limit,
         };
         progress.enter(plan)?;
@@ -248,8 +253,7 @@ impl Progress {
     #[inline(always)]
     fn next(&mut self, plan: &Plan) -> Result<Option<RecordedEvent>, Error> {
         while self.left > 0 {
-            if let Some(place) = self.places.next() {
-                let event = self.read(&place)?;
+            if let Some(event) = self.find()? {
                 if plan.keeps(&event) {
                     self.left -= 1;
                     return Ok(Some(event));
@@ -261,6 +265,20 @@ impl Progress {
             }
         }
         Ok(None)
+    }
+
+    /// The next event that was found, or that follows.
+    #[inline(always)]
+    fn find(&mut self) -> Result<Option<RecordedEvent>, Error> {
+        if let Some(walk) = &mut self.walk {
+            // A store read beside a writer that has acknowledged nothing yet has no segment.
+            let Some(segment) = self.snapshot.segments.get(self.segment) else { return Ok(None) };
+            return walk.next(&self.snapshot, segment, &mut self.ordinals, self.left);
+        }
+        match self.places.next() {
+            Some(place) => self.read(&place).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Which ordinals of the segment at hand may still come.
@@ -276,6 +294,9 @@ impl Progress {
         self.window = FIRST_WINDOW;
         self.block = None;
         self.frame.forget();
+        if let Some(walk) = &mut self.walk {
+            walk.leave();
+        }
         Ok(())
     }
 
@@ -350,6 +371,11 @@ fn run(place: &Place, others: &[Place]) -> Range<u32> {
 }
 
 impl Plan {
+    /// Whether all events come, as they lie.
+    fn is_in_order(&self) -> bool {
+        self.query.asks_nothing() && !self.backwards
+    }
+
     fn way(&self) -> Way {
         if self.backwards { Way::Backward } else { Way::Forward }
     }

@@ -36,7 +36,7 @@ use crate::version::Position;
 use crate::view::{Point, Segment, View};
 
 pub(crate) use role::Role;
-use waiting::{Asker, Refusal, Waiting, accepted, staged};
+use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, staged};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
@@ -66,12 +66,15 @@ pub(crate) struct Writer {
 pub(crate) struct State {
     /// Whom to answer once the group is through.
     waiting: Vec<Waiting>,
+    unsaid: Unsaid,
     /// What left the queue with this group.
     taken: Weight,
     must_sync: bool,
-    /// How many commands the last group had, and who waited for the last one.
+    /// How many commands the group has.
     group: usize,
+    /// Who waits for the last of them, and for the last of the group before.
     caller: Option<Caller>,
+    last_caller: Option<Caller>,
     /// How many groups there were of one append each, all by this caller.
     alone: u32,
     /// The thread wakes up by itself for what falls due.
@@ -93,10 +96,12 @@ impl State {
     pub(crate) fn new() -> State {
         State {
             waiting: Vec::new(),
+            unsaid: Unsaid::default(),
             taken: Weight::default(),
             must_sync: false,
             group: 0,
             caller: None,
+            last_caller: None,
             alone: 0,
             is_watched: false,
             flush_by: None,
@@ -133,36 +138,76 @@ impl Writer {
         }
     }
 
-    /// Takes what is queued behind `first`, up to the group's limits, and commits it.
-    fn take_and_commit(&mut self, first: Command) {
+    /// Commits what is queued behind a command that was taken out, up to the group's limits, together with it.
+    fn serve(&mut self, first: Command) {
+        if let Some(error) = &self.state.over {
+            return first.refuse(&poisoned(error));
+        }
+        self.begin();
+        self.take_queued(first);
+        self.commit();
+    }
+
+    /// Commits a command that was not in the queue, with all that is; gives it back if that is too much for a group.
+    fn serve_after_all(&mut self, last: Command) -> Option<Command> {
+        self.begin();
+        let has_room = match self.commands.try_recv() {
+            Ok(first) => self.take_queued(first),
+            Err(_) => true,
+        };
+        let left = if has_room {
+            self.state.group += 1;
+            self.take(last);
+            None
+        } else {
+            Some(last)
+        };
+        self.commit();
+        left
+    }
+
+    fn begin(&mut self) {
         self.state.now = options::read(&self.options.clock);
         self.state.began = Instant::now();
-        let before = self.state.caller;
+        self.state.group = 0;
+    }
+
+    /// Takes what is queued, up to the group's limits. Whether there is room for more.
+    fn take_queued(&mut self, first: Command) -> bool {
         let mut next = Some(first);
-        while let Some(command) = next {
+        let has_room = loop {
+            let Some(command) = next else { break true };
+            self.state.taken.add(command.weight());
             self.take(command);
             let taken = self.state.taken;
-            let is_full = taken.commands >= self.options.group_commands_max
-                || taken.bytes >= self.options.group_bytes_max;
-            next = if is_full { None } else { self.commands.try_recv().ok() };
-        }
+            if taken.commands >= self.options.group_commands_max
+                || taken.bytes >= self.options.group_bytes_max
+            {
+                break false;
+            }
+            next = self.commands.try_recv().ok();
+        };
         let taken = std::mem::take(&mut self.state.taken);
         self.queue.freed(taken);
-        self.state.group = taken.commands;
-        let is_alone = taken.commands == 1 && self.state.caller.is_some() && self.state.caller == before;
+        self.state.group += taken.commands;
+        has_room
+    }
+
+    fn commit(&mut self) {
+        let caller = self.state.caller.take();
+        let is_alone = self.state.group == 1 && caller.is_some() && caller == self.state.last_caller;
         self.state.alone = if is_alone { self.state.alone.saturating_add(1) } else { 0 };
+        self.state.last_caller = caller;
         self.finish();
     }
 
     fn take(&mut self, command: Command) {
         match command {
             Command::Append(request, reply) => {
-                self.state.taken.add(Weight { commands: 1, bytes: request.body.len() });
                 self.state.caller = request.caller;
                 self.append(Asker { request, reply });
             }
             Command::Sync(reply) => {
-                self.state.taken.commands += 1;
                 self.state.must_sync = true;
                 self.state.waiting.push(Waiting::Synced(reply));
             }
@@ -350,11 +395,16 @@ impl Writer {
             _ => waiting.iter().filter_map(Waiting::offset).collect(),
         };
         let durable = Position::from(self.log.durable().position);
-        for waiting in waiting {
-            waiting.answer(durable, self.state.poison.as_ref());
+        let poison = self.state.poison.as_ref();
+        let answers = waiting.into_iter().map(|waiting| waiting.answer(durable, poison));
+        if heard.is_empty() {
+            self.state.unsaid.answers.extend(answers);
+        } else {
+            // Those who listen come after those who wait, and what they are told of is in memory only now.
+            answers.for_each(Answer::send);
+            self.notify(&heard);
         }
-        self.wake_followers();
-        self.notify(&heard);
+        self.state.unsaid.is_published = true;
         self.log.clear();
     }
 

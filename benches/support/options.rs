@@ -27,7 +27,7 @@ pub struct Options {
 }
 
 const HELP: &str = "\
-cargo bench --bench <append | read | open | follow | react> -- [options]
+cargo bench --bench <append | read | open | scale | growth | mixed | follow | react> -- [options]
   --dir PATH     measure on the disk of this directory (default: under target/)
   --seconds S    time per cell and round (default: 1)
   --rounds N     rounds; cells are interleaved, the table shows medians (default: 3)

@@ -25,10 +25,10 @@ use serde::de::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, forward_to_deserialize_any};
 
+use super::payload::Payload;
 use super::{DecodeError, EncodeError};
 
 type Writer<'w> = rmp_serde::Serializer<&'w mut Vec<u8>, StructMapConfig<DefaultConfig>>;
-type Reader<'de> = rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>>;
 
 /// Writes the fields of a variant, or of a struct without any.
 pub(crate) fn encode_fields<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -41,14 +41,12 @@ pub(crate) fn decode_variant<'de, T: Deserialize<'de>>(
     payload: &'de [u8],
     variant: u32,
 ) -> Result<T, DecodeError> {
-    let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
-    T::deserialize(Variant { reader: &mut reader, number: variant })
+    T::deserialize(Variant { payload: Payload(payload), number: variant })
 }
 
 /// Reads a struct without fields.
 pub(crate) fn decode_unit<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, DecodeError> {
-    let mut reader = rmp_serde::Deserializer::from_read_ref(payload);
-    reader.deserialize_any(NoFields)?;
+    Payload(payload).deserialize_any(NoFields)?;
     T::deserialize(UnitDeserializer::new())
 }
 
@@ -156,16 +154,16 @@ impl<'a, 'w> Serializer for Fields<'a, 'w> {
 }
 
 /// A payload that is read as the variant with a number.
-struct Variant<'a, 'de> {
-    reader: &'a mut Reader<'de>,
+struct Variant<'de> {
+    payload: Payload<'de>,
     number: u32,
 }
 
-impl<'de> Deserializer<'de> for Variant<'_, 'de> {
+impl<'de> Deserializer<'de> for Variant<'de> {
     type Error = DecodeError;
 
     fn is_human_readable(&self) -> bool {
-        self.reader.is_human_readable()
+        self.payload.is_human_readable()
     }
 
     #[inline]
@@ -189,7 +187,7 @@ impl<'de> Deserializer<'de> for Variant<'_, 'de> {
     }
 }
 
-impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
+impl<'de> EnumAccess<'de> for Variant<'de> {
     type Error = DecodeError;
     type Variant = Self;
 
@@ -200,19 +198,19 @@ impl<'de> EnumAccess<'de> for Variant<'_, 'de> {
     }
 }
 
-impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
+impl<'de> VariantAccess<'de> for Variant<'de> {
     type Error = DecodeError;
 
     fn unit_variant(self) -> Result<(), DecodeError> {
-        self.reader.deserialize_any(NoFields)
+        self.payload.deserialize_any(NoFields)
     }
 
     fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, DecodeError> {
-        seed.deserialize(self.reader)
+        seed.deserialize(self.payload)
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, DecodeError> {
-        self.reader.deserialize_tuple(length, visitor)
+        self.payload.deserialize_tuple(length, visitor)
     }
 
     #[inline]
@@ -221,7 +219,7 @@ impl<'de> VariantAccess<'de> for Variant<'_, 'de> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        self.reader.deserialize_struct("", fields, visitor)
+        self.payload.deserialize_struct("", fields, visitor)
     }
 }
 

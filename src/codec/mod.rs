@@ -4,6 +4,7 @@
 //! Row: bytes.
 
 mod fields;
+mod payload;
 mod value;
 
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Res
 }
 
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    rmp_serde::from_slice(bytes)
+    T::deserialize(payload::Payload(bytes))
 }
 
 /// As [`decode`], but what is nested in more levels is refused: a value takes room on the stack for each.

@@ -242,6 +242,15 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// The frame at the start of `bytes`, which may be longer, if it begins with `mark` and is all there: of bytes that
+/// were checked before, and may end anywhere.
+#[inline(always)]
+pub(crate) fn known_if_whole(bytes: &[u8], mark: u64) -> Option<Frame<'_>> {
+    let header = Header(bytes.get(..bytes_needed(bytes, mark)?)?);
+    let body = bytes.get(header.header_bytes()..header.frame_bytes())?;
+    Some(Frame { header, body })
+}
+
 /// Reads and checks the frame at the start of `bytes`, which may be longer.
 #[inline(always)]
 pub(crate) fn read(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {

@@ -487,7 +487,7 @@ pub(crate) fn read_in(body: &[u8], start: usize, events: u16) -> Result<Record<'
 }
 
 /// That nothing but zeros for the alignment follows the last record.
-fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
+pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
     let rest = body.get(end..).ok_or(LONG)?;
     if rest.len() < super::ALIGN && rest.iter().all(|byte| *byte == 0) {
         Ok(())

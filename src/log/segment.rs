@@ -140,6 +140,14 @@ impl Block {
         frame::read(bytes, mark).map_err(|damage| segment.damaged(offset.into(), &damage))
     }
 
+    /// The same, if there is one and all of it lies here.
+    #[inline(always)]
+    pub(crate) fn frame_if_whole(&self, segment: &SegmentFile, offset: u32) -> Option<Frame<'_>> {
+        let bytes = self.bytes.get(self.at(offset)..)?;
+        let mark = segment.header.frame_mark(offset.into());
+        if self.is_known { frame::known_if_whole(bytes, mark) } else { frame::read(bytes, mark).ok() }
+    }
+
     /// The same of the frame's header alone.
     pub(crate) fn header(&self, segment: &SegmentFile, offset: u32) -> Result<Header<'_>, Error> {
         let bytes = &self.bytes[self.at(offset)..];

@@ -196,11 +196,13 @@ impl Store {
             folded.reached = Reached::at(&event);
             return Ok(folded);
         }
+        let mut last = None;
         for event in self.stream(entity).after(folded.reached.position).limit(new) {
             let event = event?;
             fold(state, &event)?;
-            folded.reached = Reached::at(&event);
+            last = Some(event);
         }
+        folded.reached = last.map_or(folded.reached, |last| Reached::at(&last));
         Ok(folded)
     }
 }

@@ -59,6 +59,19 @@ impl<T> Room<T> {
         self.taken.lock().total.saturating_add(size) <= self.most
     }
 
+    /// Lets the clock go on, so that what is used from now on can be told from what was not.
+    pub(super) fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether something of this size could be kept if only what was not used since then is taken away.
+    pub(super) fn has_room_beside_used(&self, size: u64, since: u64) -> bool {
+        let taken = self.taken.lock();
+        let is_used = |place: &Place<T>| place.used.load(Ordering::Relaxed) >= since;
+        let used: u64 = taken.by.iter().filter(|(place, _)| is_used(place)).map(|(_, size)| size).sum();
+        used.saturating_add(size) <= self.most
+    }
+
     /// What lies in a place.
     pub(super) fn get(&self, place: &Place<T>) -> Option<Arc<T>> {
         self.look(place, Arc::clone)
@@ -103,7 +116,7 @@ impl<T> Room<T> {
             return thing;
         }
         while taken.total + size > self.most && taken.leave_oldest() {}
-        place.used.store(self.clock.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        place.used.store(self.tick(), Ordering::Relaxed);
         *place.held.write() = Some(thing.clone());
         taken.total += size;
         taken.by.push((place.clone(), size));

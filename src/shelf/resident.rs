@@ -1,7 +1,8 @@
 //! Whole segments in memory, of those that are read often: checked once, then an event is a slice.
 //!
-//! A segment is loaded by the housekeeper, once so much was read of it piece by piece that loading it beforehand would
-//! have cost no more. Long runs of it do not count: they cost little as they are.
+//! A segment is loaded by the housekeeper, once so much was read of it that loading it beforehand would have cost no
+//! more. Where there is no room, it takes that of segments which nobody has read meanwhile: where all are read
+//! alike, those that are here stay, since loading in turns would help none of them.
 //! Row: shelf.
 
 use std::ops::Range;
@@ -21,14 +22,18 @@ use super::kept::Place;
 #[derive(Default)]
 pub(super) struct Resident {
     place: Arc<Place<Block>>,
-    /// Read piece by piece since it was last loaded.
+    /// Read from the file since it was last loaded or thought of, in bytes by their weight.
     read: AtomicU64,
+    /// When that began, by the clock of the room.
+    since: AtomicU64,
 }
 
 /// What is read in longer pieces is read in order.
 const PIECE: u32 = 16 << 10;
-/// Where there is room, this part of a segment is read before it is loaded; otherwise all of it.
+/// Where there is room, a piece counts so often: a part of the segment is read before it is loaded.
 const EARLY: u64 = 4;
+/// Bytes that are read in order cost little as they are, so that many count as one; and they take no other's room.
+const IN_ORDER: u64 = 2;
 
 impl Resident {
     /// The whole segment, if it is in memory.
@@ -46,13 +51,25 @@ impl Resident {
 
     /// Takes note of a read from the file, and has the segment loaded if there were enough.
     pub(super) fn note(&self, run: &Range<u32>, shelf: &Arc<Shelf>, file: &Arc<SegmentFile>, bound: &Bound) {
-        let (piece, whole) = (run.end - run.start, u64::from(bound.end));
-        if piece > PIECE || !shelf.segments.could_hold(whole) {
+        let (piece, whole) = (u64::from(run.end - run.start), u64::from(bound.end));
+        if !shelf.segments.could_hold(whole) {
             return;
         }
-        let read = self.read.fetch_add(piece.into(), Ordering::Relaxed) + u64::from(piece);
-        let enough = if shelf.segments.has_room(whole) { whole / EARLY } else { whole };
-        if read < enough || self.read.swap(0, Ordering::Relaxed) < enough {
+        let is_piece = run.end - run.start <= PIECE;
+        let weight = match (shelf.segments.has_room(whole), is_piece) {
+            (true, true) => piece * EARLY,
+            (true, false) => piece / IN_ORDER,
+            (false, true) => piece,
+            (false, false) => return,
+        };
+        let read = self.read.fetch_add(weight, Ordering::Relaxed);
+        if read == 0 {
+            self.since.store(shelf.segments.tick(), Ordering::Relaxed);
+        }
+        if read + weight < whole || self.read.swap(0, Ordering::Relaxed) < whole {
+            return;
+        }
+        if !shelf.segments.has_room_beside_used(whole, self.since.load(Ordering::Relaxed)) {
             return;
         }
         let (own, file, bound, place) = (shelf.clone(), file.clone(), bound.clone(), self.place.clone());

@@ -168,9 +168,7 @@ impl Stored {
         }
         let file = self.file()?;
         let block = file.block(run.clone())?;
-        if self.is_whole() {
-            self.whole.note(run, &self.shelf, file, &self.listed.bound);
-        }
+        self.whole.note(run, &self.shelf, file, &self.listed.bound);
         Ok(block)
     }
 

@@ -49,6 +49,22 @@ fn what_was_used_least_lately_goes_first() {
 }
 
 #[test]
+fn what_is_used_keeps_its_room() {
+    let (room, places) = (Room::new(10), places(3));
+    for (number, place) in (0..).zip(&places[..2]) {
+        make(&room, place, number, 4);
+    }
+    let since = room.tick();
+    let has_room = |size| room.has_room_beside_used(size, since);
+    assert!(has_room(10) && !has_room(11), "nobody used either since");
+    assert_eq!(room.get(&places[0]).as_deref(), Some(&0));
+    assert!(has_room(6) && !has_room(7), "one was used since");
+    assert_eq!(room.get(&places[1]).as_deref(), Some(&1));
+    assert!(has_room(2) && !has_room(3), "both were");
+    assert!(room.has_room_beside_used(10, room.tick()), "nobody was since then");
+}
+
+#[test]
 fn a_failure_leaves_the_place_empty() {
     let (room, places) = (Room::new(10), places(1));
     assert_eq!(room.get_or_make(&places[0], || Err::<(u64, u64), _>("no")), Err("no"));

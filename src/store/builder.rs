@@ -239,9 +239,10 @@ impl Builder {
         self
     }
 
-    /// How many bytes of sealed segments are kept in memory (default: 256 MiB; 0: none). A segment is loaded,
-    /// in the background, once single events were read from it again and again; reading one is then no system
-    /// call, and its checksum is not checked again. Reads in order do not count, and need none of it.
+    /// How many bytes of segments are kept in memory (default: 256 MiB; 0: none). A segment is loaded,
+    /// in the background, once single events were read from it again and again, or while there is room all of it in
+    /// order twice; reading one is then no system call, and its checksum is not checked again. One that others are to
+    /// make room for must be read while they are not: give it room for what is read all the time.
     pub fn segment_memory_bytes(mut self, bytes: u64) -> Builder {
         self.options.segment_memory_bytes = bytes;
         self

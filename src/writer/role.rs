@@ -13,6 +13,7 @@
 //!
 //! Row: writer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,8 @@ use parking_lot::Mutex;
 use crate::append::Caller;
 use crate::error::Error;
 use crate::options::Durability;
-use crate::queue::{Command, poisoned};
-use crate::view::End;
+use crate::queue::Command;
+use crate::view::{End, View};
 
 use super::{State, Writer};
 
@@ -41,6 +42,7 @@ pub(crate) struct Role {
     writer: Mutex<Option<Writer>>,
     /// Of appends that ask for nothing else.
     durability: Durability,
+    view: Arc<View>,
     /// The number of the caller who is alone, or 0.
     alone: AtomicU64,
     /// The number of the caller who has the role, or 0.
@@ -51,6 +53,7 @@ impl Role {
     pub(crate) fn new(writer: Writer) -> Role {
         Role {
             durability: writer.options.durability,
+            view: writer.view.clone(),
             writer: Mutex::new(Some(writer)),
             alone: AtomicU64::new(0),
             borrower: AtomicU64::new(0),
@@ -60,16 +63,18 @@ impl Role {
     /// The thread's: works until the queue is closed and empty. Gives what closing gives.
     pub(crate) fn run(&self, commands: &Receiver<Command>) -> Result<(), Error> {
         loop {
-            let (lingers, due) = self.held(Writer::before_waiting);
-            if lingers {
-                linger();
-            }
-            let received = match due {
-                None => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => commands.recv_deadline(due),
+            let next = self.held(|writer| writer.next());
+            let received = match next {
+                Next::Served => continue,
+                Next::Linger => {
+                    linger();
+                    continue;
+                }
+                Next::Sleep(None) => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Next::Sleep(Some(due)) => commands.recv_deadline(due),
             };
             match received {
-                Ok(Command::Look) => {}
+                Ok(look @ Command::Look) => self.held(|writer| writer.queue.freed(look.weight())),
                 Ok(command) => self.held(|writer| writer.guarded(|writer| writer.serve(command))),
                 Err(RecvTimeoutError::Timeout) => self.held(|writer| writer.guarded(Writer::do_what_is_due)),
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -79,35 +84,42 @@ impl Role {
         writer.expect("only this thread takes it").end()
     }
 
+    /// Works with the role in hand, and answers when it is free again.
     fn held<T>(&self, work: impl FnOnce(&mut Writer) -> T) -> T {
-        let mut writer = self.writer.lock();
-        let writer = writer.as_mut().expect("only this thread takes it");
+        let mut guard = self.writer.lock();
+        let writer = guard.as_mut().expect("only this thread takes it");
         let done = work(writer);
         self.alone.store(writer.state.who_is_alone(), Ordering::Relaxed);
+        let unsaid = std::mem::take(&mut writer.state.unsaid);
+        drop(guard);
+        unsaid.say(&self.view);
         done
     }
 
     /// Has this thread do the writer's work for its own append, if it may; else gives the command back.
     pub(crate) fn lend(&self, command: Command) -> Option<Command> {
-        let Command::Append(request, _) = &command else { return Some(command) };
-        let Some(caller) = request.caller else { return Some(command) };
+        let Some(caller) = self.may_borrow(&command) else { return Some(command) };
+        let Some(mut guard) = self.writer.try_lock() else { return Some(command) };
+        let Some(writer) = guard.as_mut().filter(|writer| writer.may_be_lent()) else { return Some(command) };
+        self.borrower.store(caller.number(), Ordering::Relaxed);
+        let mut left = None;
+        writer.guarded(|writer| left = writer.serve_after_all(command));
+        self.borrower.store(0, Ordering::Relaxed);
+        self.alone.store(writer.state.who_is_alone(), Ordering::Relaxed);
+        writer.tell_the_thread();
+        let unsaid = std::mem::take(&mut writer.state.unsaid);
+        drop(guard);
+        unsaid.say(&self.view);
+        left
+    }
+
+    /// Who waits for an append that is worth it.
+    fn may_borrow(&self, command: &Command) -> Option<Caller> {
+        let Command::Append(request, _) = command else { return None };
+        let caller = request.caller?;
         let is_buffered = request.durability.unwrap_or(self.durability) != Durability::Synced;
-        if !is_buffered && self.alone.load(Ordering::Relaxed) != caller.number() {
-            return Some(command);
-        }
-        let Some(mut writer) = self.writer.try_lock() else { return Some(command) };
-        // A forked process has a copy of the role, and of the files.
-        match &mut *writer {
-            Some(writer) if writer.queue.is_empty() && writer.queue.check_process().is_ok() => {
-                self.borrower.store(caller.number(), Ordering::Relaxed);
-                writer.guarded(|writer| writer.serve(command));
-                self.borrower.store(0, Ordering::Relaxed);
-                self.alone.store(writer.state.who_is_alone(), Ordering::Relaxed);
-                writer.tell_the_thread();
-                None
-            }
-            _ => Some(command),
-        }
+        let may = is_buffered || self.alone.load(Ordering::Relaxed) == caller.number();
+        may.then_some(caller)
     }
 
     /// Whether the thread this is called on has borrowed the role: then code of others runs within an append.
@@ -117,11 +129,26 @@ impl Role {
 }
 
 impl Writer {
-    /// What the thread must know before it waits: whether it is to linger first, and what will fall due.
-    fn before_waiting(&mut self) -> (bool, Option<Instant>) {
+    /// Commits what is queued, if anything is; or says how to wait for it.
+    fn next(&mut self) -> Next {
+        if self.state.group >= SEVERAL && self.log.has_unsynced() {
+            self.state.group = 0;
+            return Next::Linger;
+        }
+        if let Ok(first) = self.commands.try_recv() {
+            self.guarded(|writer| writer.serve(first));
+            return Next::Served;
+        }
         let due = self.due();
         self.state.is_watched = due.is_some();
-        (self.state.group >= SEVERAL && self.log.has_unsynced(), due)
+        Next::Sleep(due)
+    }
+
+    /// Whether nothing would be overtaken. A forked process has a copy of the role, and of the files.
+    fn may_be_lent(&self) -> bool {
+        self.state.over.is_none()
+            && !self.queue.has_one_in_hand(&self.commands)
+            && self.queue.check_process().is_ok()
     }
 
     /// Has the thread look what falls due, if it waits for nothing and now there is something.
@@ -129,14 +156,6 @@ impl Writer {
         if !self.state.is_watched && self.due().is_some() {
             self.state.is_watched = true;
             self.queue.nudge();
-        }
-    }
-
-    /// Commits what is queued, from this command on.
-    fn serve(&mut self, first: Command) {
-        match &self.state.over {
-            None => self.take_and_commit(first),
-            Some(error) => first.refuse(&poisoned(error)),
         }
     }
 
@@ -154,8 +173,17 @@ impl Writer {
 
 impl State {
     fn who_is_alone(&self) -> u64 {
-        self.caller.filter(|_| self.alone >= ALONE_AFTER).map_or(0, Caller::number)
+        self.last_caller.filter(|_| self.alone >= ALONE_AFTER).map_or(0, Caller::number)
     }
+}
+
+/// What the thread does next.
+enum Next {
+    /// It has worked, and looks again.
+    Served,
+    Linger,
+    /// Nothing is queued: it sleeps until something is, or something falls due.
+    Sleep(Option<Instant>),
 }
 
 fn linger() {

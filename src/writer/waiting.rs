@@ -2,7 +2,7 @@
 //!
 //! Row: writer.
 
-use oneshot::Sender as Answer;
+use oneshot::Sender;
 
 use crate::append::Request;
 use crate::counters::Accepted;
@@ -12,6 +12,7 @@ use crate::log::Log;
 use crate::queue::{Outcome, Reply, poisoned};
 use crate::receipt::Appended;
 use crate::version::Position;
+use crate::view::View;
 
 /// Somebody who is answered once the group is through.
 pub(super) enum Waiting {
@@ -22,13 +23,13 @@ pub(super) enum Waiting {
         asker: Asker,
     },
     Answered(Outcome, Asker),
-    Synced(Answer<Result<Position, Error>>),
+    Synced(Sender<Result<Position, Error>>),
 }
 
 /// Who asked for an append, and what for.
 pub(super) struct Asker {
     pub(super) request: Box<Request>,
-    pub(super) reply: Answer<Reply>,
+    pub(super) reply: Sender<Reply>,
 }
 
 /// The frames of those whose append was accepted, each with its first position.
@@ -63,6 +64,38 @@ impl Asker {
     }
 }
 
+/// What somebody is to be told.
+pub(super) enum Answer {
+    Append(Outcome, Asker),
+    Synced(Result<Position, Error>, Sender<Result<Position, Error>>),
+}
+
+impl Answer {
+    pub(super) fn send(self) {
+        match self {
+            Answer::Append(outcome, asker) => asker.answer(outcome),
+            Answer::Synced(outcome, reply) => drop(reply.send(outcome)),
+        }
+    }
+}
+
+/// What is said once the role is free again: to those who asked, and then to those who follow.
+#[derive(Default)]
+pub(super) struct Unsaid {
+    pub(super) answers: Vec<Answer>,
+    /// Somebody may be waiting for where the heads are now.
+    pub(super) is_published: bool,
+}
+
+impl Unsaid {
+    pub(super) fn say(self, view: &View) {
+        self.answers.into_iter().for_each(Answer::send);
+        if self.is_published {
+            view.wake();
+        }
+    }
+}
+
 /// How a group failed.
 #[derive(Clone, Copy)]
 pub(super) enum Refusal {
@@ -84,12 +117,12 @@ impl Waiting {
     }
 
     /// The group went through.
-    pub(super) fn answer(self, durable: Position, poison: Option<&Error>) {
+    pub(super) fn answer(self, durable: Position, poison: Option<&Error>) -> Answer {
         match self {
-            Waiting::Accepted { receipt, asker, .. } => asker.answer(Outcome::Done(Ok(receipt))),
-            Waiting::Answered(outcome, asker) => asker.answer(outcome),
+            Waiting::Accepted { receipt, asker, .. } => Answer::Append(Outcome::Done(Ok(receipt)), asker),
+            Waiting::Answered(outcome, asker) => Answer::Append(outcome, asker),
             Waiting::Synced(reply) => {
-                let _ = reply.send(poison.map_or(Ok(durable), |reason| Err(poisoned(reason))));
+                Answer::Synced(poison.map_or(Ok(durable), |reason| Err(poisoned(reason))), reply)
             }
         }
     }

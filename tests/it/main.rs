@@ -32,6 +32,7 @@ mod jsonl; // export, import: every payload, names of events, mappings, whole st
 #[cfg(feature = "jsonl")]
 mod jsonl_stops; // imports of bad lines, and imports that are stopped anywhere and run again
 mod kit; // annals::test: what it says when a promise does not hold
+mod lent; // appends that their callers write themselves, in the writer's place
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only

@@ -88,12 +88,13 @@ const DOORS: [(&str, &[&str]); 22] = [
     ("rustix", &["disk/os.rs"]),
     ("getrandom", &["disk/os.rs"]),
     ("crc32c", &["format/mod.rs"]),
-    ("rmp_serde", &["codec/mod.rs", "codec/fields.rs", "codec/value.rs"]),
+    ("rmp_serde", &["codec/mod.rs", "codec/fields.rs", "codec/payload.rs", "codec/value.rs"]),
     (
         "flume",
         &[
             "queue.rs",
             "writer.rs",
+            "writer/role.rs",
             "notification/channel.rs",
             "reader/ahead.rs",
             "housekeeper.rs",
