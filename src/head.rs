@@ -1,6 +1,6 @@
 //! Where the log stands, in a form that can be printed, kept elsewhere, and compared.
 //!
-//! Row: reader.
+//! Row: words.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::version::Position;
-use crate::view::Point;
 
 /// A position, the chain hash there, and the store they belong to.
 ///
@@ -33,8 +32,9 @@ pub struct Head {
 }
 
 impl Head {
-    pub(crate) fn new(point: Point, store_id: [u8; 16]) -> Head {
-        Head { position: point.position, chain: point.chain, store_id }
+    pub(crate) fn new(point: impl Into<(Position, [u8; 32])>, store_id: [u8; 16]) -> Head {
+        let (position, chain) = point.into();
+        Head { position, chain, store_id }
     }
 
     /// The position.

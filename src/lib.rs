@@ -154,7 +154,7 @@
 //!
 //! | files | what |
 //! |---|---|
-//! | `version` `id` `query` `condition` `error` `coordinate` `event` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
+//! | `version` `id` `query` `condition` `error` `coordinate` `event` `head` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
 //! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
@@ -166,7 +166,7 @@
 //! | `notification` | hints to those who listen |
 //! | `writer` | the thread: take, decide, append, sync, publish, reply, wake who follows |
 //! | `reader` `listing` `causes` `story` | reading; which names there are; what brought what about |
-//! | `head` `ticket` `subscription` | a place in history; waiting for an append; following |
+//! | `ticket` `subscription` | waiting for an append; following |
 //! | `follower` | a store opened to read keeps up with its writer |
 //! | `engine` | all of it as one thing |
 //! | `cache/` | states folded before: in memory, and on disk |
@@ -276,9 +276,10 @@ pub use crate::{
     notification::{NextNotice, Notice, Notification, Notifications},
     ops::backup::CopyReport,
     ops::checkpoint::Checkpoint,
+    ops::compact::Per,
     ops::history::Until,
     ops::rollback::RollbackReport,
-    ops::compact::Per,
+    ops::verify::Verify,
     options::{Durability, KeyWindow, Limits, RestartPolicy},
     projection::{
         At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
@@ -291,8 +292,8 @@ pub use crate::{
     recorded::RecordedEvent,
     report::{
         Break, CacheStats, Compacted, CompactionPlan, CompactionShare, CopyProgress, Cut, Description,
-        Erasure, IndexProgress, OpenProgress, OpenReport, Part, RewriteProgress, Stats, SubscriptionLag,
-        Unhandled, VerifyReport, WriterState,
+        Erasure, IndexProgress, OpenProgress, OpenReport, Part, RewriteProgress, ScrubStats, Stats,
+        SubscriptionLag, Unhandled, VerifyProgress, VerifyReport, WriterState,
     },
     store::{Builder, Gate, Permit, Store, StoreCopy, restore, verify_backup},
     story::{Story, StoryEvent},

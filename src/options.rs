@@ -207,6 +207,7 @@ pub(crate) struct Options {
     pub(crate) index_memory_bytes: u64,
     pub(crate) segment_memory_bytes: u64,
     pub(crate) operator: Option<String>,
+    pub(crate) scrub_bytes_per_second: u64,
 }
 
 impl Default for Options {
@@ -234,6 +235,7 @@ impl Default for Options {
             index_memory_bytes: 256 << 20,
             segment_memory_bytes: 256 << 20,
             operator: None,
+            scrub_bytes_per_second: 0,
         }
     }
 }

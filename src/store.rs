@@ -11,6 +11,7 @@ mod gate;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -25,7 +26,7 @@ use crate::head::Head;
 use crate::notification::Notifications;
 use crate::ops::describe::describe;
 use crate::ops::reindex::reindex;
-use crate::ops::verify;
+use crate::ops::verify::Verify;
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::receipt::Appended;
@@ -216,7 +217,7 @@ impl Store {
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read; damage is not an error but
     /// in the report.
     pub fn verify(&self) -> Result<VerifyReport, Error> {
-        verify::verify_open(self.engine().disk.as_ref(), &self.engine().snapshot()?)
+        Verify::new().run(self)
     }
 
     /// Builds the index file of every sealed segment again, whatever there is of it, and says how many that were.
@@ -287,7 +288,8 @@ impl Store {
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { cache: self.cache().stats(), ..self.engine().stats() }
+        let scrub = self.core.scrub.lock().clone();
+        Stats { cache: self.cache().stats(), scrub, ..self.engine().stats() }
     }
 
     /// Closes the store for all its handles: writes and syncs what was accepted, and ends the

@@ -40,6 +40,12 @@ pub(crate) struct Point {
     pub(crate) chain: Hash,
 }
 
+impl From<Point> for (Position, Hash) {
+    fn from(point: Point) -> (Position, Hash) {
+        (point.position, point.chain)
+    }
+}
+
 impl From<&Tip> for Point {
     fn from(tip: &Tip) -> Point {
         Point { position: tip.position.into(), chain: tip.chain }

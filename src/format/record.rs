@@ -13,6 +13,8 @@ use crate::event::{Cause, EventId};
 use super::chain::{self, Hash};
 use super::{Damage, array, i64_at, part, put, sum, u16_at, u32_at};
 
+pub(crate) use erased::leave_hash;
+
 /// Private length 0, public length 4, form 6, zero 7.
 pub(crate) const PREFIX: usize = 8;
 /// Flags 0, schema version 2, entity length 4, scope length 6, kind length 7, tags 8, zero 9.
@@ -182,15 +184,6 @@ pub(crate) fn salt_place(body: &[u8], start: usize) -> Range<usize> {
     place..sum([place, SALT])
 }
 
-/// Makes the record that was just written at `start` one of an event whose private part was erased elsewhere,
-/// and had this hash.
-pub(crate) fn leave_hash(out: &mut Vec<u8>, start: usize, private: &Hash) {
-    out.truncate(salt_place(out, start).start);
-    out.extend_from_slice(private);
-    put(out, start, &u32::try_from(ERASED_BYTES).expect("32").to_le_bytes());
-    put(out, sum([start, 6]), &[FORM_ERASED]);
-}
-
 /// What the chain takes of a record that was just written whole.
 pub(crate) fn content(record: &[u8]) -> Hash {
     let (public, private) = part(record, PREFIX..).split_at(usize::from(u16_at(record, 4)));
@@ -329,12 +322,6 @@ impl<'a> Record<'a> {
     /// Salt, metadata and payload; `None` once erased.
     pub(crate) fn private(&self) -> Option<&'a [u8]> {
         (!self.shape.is_erased).then(|| part(self.bytes, self.private_at()..))
-    }
-
-    /// What erasure left of the private part; `None` if it is whole.
-    #[cfg(feature = "jsonl")]
-    pub(crate) fn private_hash(&self) -> Option<Hash> {
-        self.shape.is_erased.then(|| array(part(self.bytes, self.private_at()..), 0))
     }
 
     /// What the chain takes of it: erasure leaves the private part's hash, which is all it needs.

@@ -116,5 +116,6 @@ fn options(options: &Options) -> Vec<(&'static str, String)> {
         ("index_memory_bytes", options.index_memory_bytes.to_string()),
         ("segment_memory_bytes", options.segment_memory_bytes.to_string()),
         ("operator", options.operator.clone().unwrap_or_else(|| "the process".to_owned())),
+        ("scrub", format!("{} bytes a second", options.scrub_bytes_per_second)),
     ]
 }

@@ -17,5 +17,6 @@ pub(crate) mod restore;
 pub(crate) mod rewriting;
 pub(crate) mod rollback;
 pub(crate) mod salvage;
+pub(crate) mod scrub;
 mod target;
 pub(crate) mod verify;

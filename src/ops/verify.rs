@@ -4,9 +4,14 @@
 //! on from there. Changes nothing.
 //! Row: ops. Tested by tests/it/corrupt.rs.
 
+mod asked;
+mod files;
+mod heads;
+mod pace;
 mod search;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -24,26 +29,43 @@ use crate::log::judge::{Evidence, Verdict, judge};
 use crate::log::repair::{evidence, listing, seal};
 use crate::log::scan::{Found, Tip, Window, attested, follow, found_at};
 use crate::log::segment::SegmentFile;
-use crate::log::survey::{could_be_new, list, read_manifest, read_mark};
+use crate::log::survey::{could_be_new, read_manifest};
 use crate::report::{Break, VerifyReport};
-use crate::version::Position;
 use crate::view::Snapshot;
 
+pub use asked::Verify;
+pub(crate) use files::{verify_files, verify_files_as};
+use pace::Pace;
 use search::{Search, behind};
+use versions::{Known, Versions};
 
 /// Sees every whole frame: its segment, its offset, and where the log goes on behind it.
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) + 'a;
 
 /// Verifies the segments of an open store up to its head.
-pub(crate) fn verify_open(disk: &dyn Disk, snapshot: &Snapshot) -> Result<VerifyReport, Error> {
+pub(crate) fn verify_open(
+    disk: &dyn Disk,
+    snapshot: &Snapshot,
+    asked: Verify<'_>,
+) -> Result<VerifyReport, Error> {
+    asked.check()?;
     let visit: &mut Visit<'_> = &mut |_, _, _, _| {};
     let manifest = read_manifest(disk);
     let known = known(&manifest);
-    let mut verifier = Verifier::new(known.as_ref(), None, visit);
+    let version_at =
+        |entity: &str, position: u64| Ok(snapshot.stream_head_at(entity, position.into())?.0.get());
+    let mut pace = Pace::new(asked.tell, asked.rate_max);
+    pace.begin(snapshot.bytes());
+    let mut verifier = Verifier::new(known.as_ref(), None, visit, &mut pace, Some(&version_at));
     verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
+    verifier.ask(asked.after, asked.expected);
     let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
     while let Some(parts) = files.next() {
         let Some(last) = parts.last() else { continue };
+        let next = files.peek().and_then(|parts| parts.first()).map(|next| next.first_position());
+        if verifier.passes_over(next) {
+            continue;
+        }
         // What the active segment holds beyond its published end is still being written.
         let end = if files.peek().is_none() { End::At(last.end()) } else { End::Seal };
         match last.file() {
@@ -53,54 +75,24 @@ pub(crate) fn verify_open(disk: &dyn Disk, snapshot: &Snapshot) -> Result<Verify
             }
             file => verifier.segment(file?, end)?,
         }
+        if verifier.report.broken_off {
+            break;
+        }
     }
-    Ok(verifier.report)
-}
-
-/// Verifies the files of a store that need not be fit to be opened: what opening would refuse, this
-/// finds; what opening would repair, it passes over. `visit` sees what is whole.
-pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<VerifyReport, Error> {
-    let (manifest, mark) = (read_manifest(disk), read_mark(disk));
-    let (manifest_known, mark_known) = (known(&manifest), mark.as_ref().ok().cloned().flatten());
-    // It may speak of what was cut.
-    let mark_known = mark_known.filter(|_| manifest_known.as_ref().is_none_or(|known| !known.is_cut));
-    let mut verifier = Verifier::new(manifest_known.as_ref(), mark_known.as_ref(), visit);
-    verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
-    verifier.small_file(mark::NAME, "the file is missing or both its slots are damaged", mark)?;
-    let ids = verifier.ids(&list(disk, DIRECTORY)?);
-    for (index, id) in ids.iter().enumerate() {
-        verifier.file(disk, *id, index + 1 == ids.len())?;
-    }
-    verifier.check_listed(&ids);
-    verifier.check_mark();
-    Ok(verifier.report)
-}
-
-/// The same of a store that is to hold the history up to `head`, unchanged.
-pub(crate) fn verify_against(disk: &dyn Disk, head: &Head) -> Result<VerifyReport, Error> {
-    let mut is_met = head.position() == Position::START;
-    let mut report = verify_files(disk, &mut |_, _, _, tip| {
-        is_met |= tip.position == head.position().get() && tip.chain == head.chain();
-    })?;
-    let manifest = read_manifest(disk).ok().flatten();
-    let mut found = |what: &str| {
-        let (file, what) = (manifest::NAME.to_owned(), what.to_owned());
-        report.breaks.push(Break { file, offset: 0, position: head.position(), what });
-    };
-    if manifest.is_some_and(|(manifest, _)| !manifest.knows(head.store_id().as_bytes())) {
-        found("it is another store than the head speaks of");
-    } else if !is_met {
-        found("the history is not the one that ended in the head, or ends before it");
-    }
-    Ok(report)
+    Ok(verifier.ended())
 }
 
 fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
     read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
 }
 
-struct Verifier<'a, 'v> {
+struct Verifier<'a, 'v, 'p> {
     visit: &'a mut Visit<'v>,
+    pace: &'a mut Pace<'p>,
+    versions: Versions<'a>,
+    /// Heads that are to be met, and one behind which verifying begins.
+    heads: Vec<Head>,
+    after: Option<Head>,
     report: VerifyReport,
     before: Before,
     manifest: Option<&'a Manifest>,
@@ -115,6 +107,8 @@ enum Before {
     /// At its beginning.
     Nothing,
     At(Tip),
+    /// Behind segments that were passed over.
+    Skipped,
     /// Behind a segment that could not be read.
     Unknown,
 }
@@ -130,22 +124,38 @@ enum End {
     At(u32),
 }
 
-impl<'a, 'v> Verifier<'a, 'v> {
+impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn new(
         manifest: Option<&'a Manifest>,
         mark: Option<&'a Mark>,
         visit: &'a mut Visit<'v>,
-    ) -> Verifier<'a, 'v> {
+        pace: &'a mut Pace<'p>,
+        known: Option<Known<'a>>,
+    ) -> Verifier<'a, 'v, 'p> {
         let (report, before) = (VerifyReport::default(), Before::Nothing);
-        Verifier { visit, report, before, manifest, mark, mark_met: false }
+        let (versions, heads) = (Versions::new(known), Vec::new());
+        Verifier {
+            visit,
+            pace,
+            versions,
+            heads,
+            after: None,
+            report,
+            before,
+            manifest,
+            mark,
+            mark_met: false,
+        }
     }
 
     fn found(&mut self, file: &str, offset: u64, what: impl Display) {
         let position = match self.before {
             Before::At(tip) => tip.position.saturating_add(1),
-            Before::Nothing | Before::Unknown => 1,
+            Before::Nothing | Before::Skipped | Before::Unknown => 1,
         };
         let position = position.into();
+        // Nobody knows how many events a break has cost.
+        self.versions.miss(u64::MAX);
         self.report.breaks.push(Break { file: file.to_owned(), offset, position, what: what.to_string() });
     }
 
@@ -185,10 +195,21 @@ impl<'a, 'v> Verifier<'a, 'v> {
         ids
     }
 
-    fn file(&mut self, disk: &dyn Disk, id: SegmentId, is_last: bool) -> Result<(), Error> {
+    /// `durable`: how far it is to be read, if somebody writes to it.
+    fn file(
+        &mut self,
+        disk: &dyn Disk,
+        id: SegmentId,
+        is_last: bool,
+        durable: Option<u32>,
+    ) -> Result<(), Error> {
         let path = id.path();
         let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
-        let end = if is_last && self.listed(id).is_none() { End::Last } else { End::Seal };
+        let end = match durable {
+            Some(durable) => End::At(durable),
+            None if is_last && self.listed(id).is_none() => End::Last,
+            None => End::Seal,
+        };
         let header = match SegmentFile::read_header(file.as_ref(), &path)? {
             Ok(header) => header,
             Err(damage) => {
@@ -216,13 +237,23 @@ impl<'a, 'v> Verifier<'a, 'v> {
         let mut window = Window::new(segment, limit)?;
         let (mut search, mut known) = (Search::new(&window), None);
         let mut tip = Tip::start(segment);
+        let mut behind = 0;
         loop {
             self.before = Before::At(tip);
             self.mark_met |= self.mark.is_some_and(|mark| is_met(mark, segment, &tip));
+            if self
+                .pace
+                .went(tip.offset.saturating_sub(std::mem::replace(&mut behind, tip.offset)))
+                .is_break()
+            {
+                self.report.broken_off = true;
+                return Ok(());
+            }
             match found_at(&mut window, tip.offset)? {
                 Found::Frame(frame) => tip = self.frame(segment, &tip, &frame),
                 Found::Attestation(attestation, length) => {
                     tip = self.attestation(segment, &tip, &attestation, length);
+                    self.versions.miss(attestation.events.into());
                 }
                 Found::Seal(found) => {
                     self.seal(segment, &tip, &found, end)?;
@@ -255,6 +286,7 @@ impl<'a, 'v> Verifier<'a, 'v> {
         }
         self.report.segments += 1;
         self.report.bytes += u64::from(tip.offset);
+        self.is_through(segment, &tip);
         Ok(())
     }
 
@@ -263,6 +295,7 @@ impl<'a, 'v> Verifier<'a, 'v> {
         let (position, recorded_at, chain) = match self.before {
             Before::Nothing => (0, 0, genesis(&header.store_id)),
             Before::At(tip) => (tip.position, tip.recorded_at, tip.chain),
+            Before::Skipped => return self.meet_skipped(segment),
             Before::Unknown => return,
         };
         if header.id.first_position != position.saturating_add(1) {
@@ -282,6 +315,8 @@ impl<'a, 'v> Verifier<'a, 'v> {
                 segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
             behind(tip.offset, first, &frame.header, tip)
         });
+        self.check_versions(segment, tip, frame);
+        self.meet_heads(segment, tip, &next);
         (self.visit)(segment, tip.offset, frame, &next);
         next
     }
@@ -294,7 +329,7 @@ impl<'a, 'v> Verifier<'a, 'v> {
         found: &Attestation<'_>,
         length: usize,
     ) -> Tip {
-        attested(segment, tip, found, length).unwrap_or_else(|damage| {
+        let next = attested(segment, tip, found, length).unwrap_or_else(|damage| {
             self.found(&segment.path, tip.offset.into(), damage);
             Tip {
                 offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
@@ -303,7 +338,9 @@ impl<'a, 'v> Verifier<'a, 'v> {
                 chain: found.chain_after,
                 ..*tip
             }
-        })
+        });
+        self.meet_heads(segment, tip, &next);
+        next
     }
 
     fn seal(&mut self, segment: &SegmentFile, tip: &Tip, found: &Seal, end: End) -> Result<(), Error> {
@@ -349,12 +386,17 @@ impl<'a, 'v> Verifier<'a, 'v> {
         Ok(!matches!(judge(&evidence), Verdict::Corrupt(_)))
     }
 
-    fn check_listed(&mut self, ids: &[SegmentId]) {
+    /// `written`: up to where a writer has made sure of; what is sealed behind that is not looked at.
+    fn check_listed(&mut self, ids: &[SegmentId], written: Option<&Mark>) {
         if ids.is_empty() {
             self.found(DIRECTORY, 0, "the store's first segment is missing");
         }
         let Some(manifest) = self.manifest else { return };
-        for sealed in manifest.sealed.iter().filter(|sealed| !ids.contains(&sealed.id)) {
+        let is_looked_at =
+            |id: &SegmentId| written.is_none_or(|mark| id.first_position <= mark.segment.first_position);
+        for sealed in
+            manifest.sealed.iter().filter(|sealed| is_looked_at(&sealed.id) && !ids.contains(&sealed.id))
+        {
             self.found(&sealed.id.path(), 0, "the segment is missing");
         }
     }

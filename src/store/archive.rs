@@ -14,8 +14,9 @@ use crate::ops::backup::{self, CopyReport};
 use crate::ops::checkpoint::{self, Checkpoint};
 use crate::ops::history::Until;
 use crate::ops::image::Work;
+use crate::ops::restore;
 use crate::ops::rollback::{self, RollbackReport};
-use crate::ops::{restore, verify};
+use crate::ops::verify::Verify;
 use crate::report::{CopyProgress, VerifyReport};
 
 use super::Store;
@@ -169,13 +170,14 @@ impl Builder {
     }
 
     /// Checks a store that need not open, as [`Builder::verify`] does, and that it holds the history up to `head`,
-    /// unchanged: a head that was kept elsewhere proves that nothing before it was altered or is missing.
+    /// unchanged: a head that was kept elsewhere proves that nothing before it was altered or is missing. [`Verify`] can do
+    /// more: several heads, a rate, progress.
     ///
     /// # Errors
     ///
     /// As [`Store::verify`].
     pub fn verify_against(self, head: &Head) -> Result<VerifyReport, Error> {
-        verify::verify_against(self.into_parts()?.0.as_ref(), head)
+        Verify::new().expect(*head).run_files(self)
     }
 }
 

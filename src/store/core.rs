@@ -6,15 +6,20 @@
 //! Row: store.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::cache::{Cache, Owner};
 use crate::engine::Engine;
 use crate::error::Error;
+use crate::ops::scrub;
 use crate::running::Running;
 use crate::turns::Turns;
 
 use super::Store;
 use super::gate::Gates;
+
+/// Opening is long over, if the process still is.
+const SCRUB_AFTER: Duration = Duration::from_millis(100);
 
 pub(crate) struct Core {
     cache: Cache,
@@ -23,6 +28,8 @@ pub(crate) struct Core {
     turns: Turns,
     /// The consumers that run in this process.
     pub(crate) running: Arc<Running>,
+    /// What verifying in the background has found.
+    pub(super) scrub: scrub::Shared,
 }
 
 impl Core {
@@ -73,7 +80,13 @@ impl Store {
         let (disk, view, housekeeper) =
             (engine.disk.clone(), engine.view.clone(), engine.housekeeper.clone());
         let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view, housekeeper);
-        let core = Arc::new(Core { cache, engine, gates, turns: Turns::default(), running: Arc::default() });
+        let scrub = scrub::Shared::default();
+        if options.scrub_bytes_per_second > 0 && !engine.is_read_only() {
+            let job = scrub::job(engine.view.clone(), options.scrub_bytes_per_second, scrub.clone());
+            engine.housekeeper.run_in(SCRUB_AFTER, job);
+        }
+        let core =
+            Arc::new(Core { cache, engine, gates, turns: Turns::default(), running: Arc::default(), scrub });
         Store { _keeper: Some(Arc::new(Keeper(core.clone()))), core }
     }
 

@@ -68,3 +68,4 @@ mod transitions; // entities in states: chains, restarts, what only the log can 
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod ui; // what does not compile
+mod verify; // verifying against heads, in parts, slowly, beside a writer, in the background

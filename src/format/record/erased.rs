@@ -1,13 +1,29 @@
-//! A record without its private part.
+//! Records without their private part, of which a hash is left.
 //!
 //! SPEC.md "Record". Row: bytes.
 
-use super::{ERASED_BYTES, FORM_ERASED, Record, part, put, sum};
+#[cfg(feature = "jsonl")]
+use super::array;
+use super::{ERASED_BYTES, FORM_ERASED, Hash, Record, part, put, salt_place, sum};
+
+/// Makes the record that begins at `start` and goes on to the end one whose private part was erased, and had this hash.
+pub(crate) fn leave_hash(out: &mut Vec<u8>, start: usize, private: &Hash) {
+    out.truncate(salt_place(out, start).start);
+    out.extend_from_slice(private);
+    put(out, start, &u32::try_from(ERASED_BYTES).expect("32").to_le_bytes());
+    put(out, sum([start, 6]), &[FORM_ERASED]);
+}
 
 impl Record<'_> {
     /// Whether its private part is gone.
     pub(crate) fn is_erased(&self) -> bool {
         self.shape.is_erased
+    }
+
+    /// What erasure left of the private part; `None` if it is whole.
+    #[cfg(feature = "jsonl")]
+    pub(crate) fn private_hash(&self) -> Option<Hash> {
+        self.shape.is_erased.then(|| array(part(self.bytes, self.private_at()..), 0))
     }
 
     /// How long it is, or would be, without its private part.
@@ -17,14 +33,11 @@ impl Record<'_> {
 
     /// Appends what erasure leaves of it: the public part, and the hash that the chain takes of the private one.
     pub(crate) fn write_erased(&self, out: &mut Vec<u8>) {
-        if self.shape.is_erased {
-            return out.extend_from_slice(self.bytes);
-        }
         let start = out.len();
-        out.extend_from_slice(part(self.bytes, ..self.private_at()));
-        let hash = blake3::hash(part(self.bytes, self.private_at()..));
-        out.extend_from_slice(hash.as_bytes());
-        put(out, start, &u32::try_from(ERASED_BYTES).expect("32").to_le_bytes());
-        put(out, sum([start, 6]), &[FORM_ERASED]);
+        out.extend_from_slice(self.bytes);
+        if !self.shape.is_erased {
+            let hash = blake3::hash(part(self.bytes, self.private_at()..));
+            leave_hash(out, start, hash.as_bytes());
+        }
     }
 }

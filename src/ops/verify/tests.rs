@@ -1,6 +1,7 @@
 //! Going on behind damage.
 
 use super::search::Search;
+use super::versions::Versions;
 use crate::disk::{Access, Disk, MemDisk};
 use crate::format::frame::{HEADER_BYTES_MAX, NewHeader};
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
@@ -78,4 +79,56 @@ fn long_headers_are_found_behind_damage() {
     assert_eq!((found.offset, found.position), (1 << 20, 6));
     let next = search.resume(&mut window, &found).unwrap().unwrap();
     assert_eq!((next.position, next.events), (6 + 65_535, 65_535), "a damaged body is stepped over");
+}
+
+#[test]
+fn versions_follow_one_another() {
+    // Entity and version, one event after the other from position 1; how many events are known to be missing; what is wrong.
+    type Case<'a> = (&'a [(&'a str, u64)], u64, &'a [&'a str]);
+    let cases: [Case<'_>; 8] = [
+        (&[("a", 1), ("b", 1), ("a", 2), ("b", 2)], 0, &[]),
+        (&[("a", 2)], 0, &["a goes from version 0 to 2"]),
+        (&[("a", 1), ("a", 1)], 0, &["a goes from version 1 to 1"]),
+        (&[("a", 1), ("a", 3), ("a", 4)], 0, &["a goes from version 1 to 3"]),
+        (&[("a", 2), ("a", 1)], 1, &["a goes from version 2 to 1"]),
+        (&[("a", 1), ("a", 4)], 2, &[]),
+        (&[("a", 1), ("a", 4)], 1, &["a goes from version 1 to 4"]),
+        (
+            &[("a", 1), ("a", u64::MAX), ("a", 0)],
+            u64::MAX,
+            &["a goes from version 18446744073709551615 to 0"],
+        ),
+    ];
+    for (events, missing, wrong) in cases {
+        // With room for all, and with an index that knows what was forgotten.
+        let known = |entity: &str, position: u64| {
+            let before = events.iter().take(usize::try_from(position).unwrap());
+            Ok(before.filter(|(other, _)| *other == entity).last().map_or(0, |(_, version)| *version))
+        };
+        for mut versions in [Versions::new(None), Versions::new(Some(&known)).remembering(1)] {
+            versions.miss(missing);
+            let found: Vec<String> = (1..)
+                .zip(events)
+                .filter_map(|(position, (entity, version))| versions.meet(entity, *version, position))
+                .collect();
+            assert_eq!(found, wrong, "{events:?}");
+            assert_eq!(versions.unchecked, 0);
+        }
+    }
+}
+
+#[test]
+fn what_was_forgotten_and_is_in_no_index_is_counted() {
+    let mut versions = Versions::new(None).remembering(2);
+    for round in 1..=3 {
+        for entity in ["a", "b", "c", "d"] {
+            assert_eq!(versions.meet(entity, round, 1), None);
+        }
+    }
+    assert!(versions.unchecked >= 8, "{}", versions.unchecked);
+    let mut versions = Versions::new(None);
+    versions.begin_in_the_middle();
+    assert_eq!(versions.meet("a", 7, 100), None);
+    assert_eq!((versions.meet("a", 8, 101), versions.unchecked), (None, 1));
+    assert!(versions.meet("a", 8, 102).is_some());
 }
