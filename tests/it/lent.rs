@@ -171,8 +171,9 @@ fn a_clock_may_close_the_store_on_the_callers_thread() {
             let closed_by: Arc<Mutex<Option<Store>>> = Arc::default();
             let of_clock = closed_by.clone();
             let clock = move || {
-                let store = of_clock.lock().unwrap().take();
-                store.map_or((), |store| store.close().unwrap());
+                if let Some(store) = of_clock.lock().unwrap().take() {
+                    store.close().unwrap();
+                }
                 std::time::SystemTime::UNIX_EPOCH
             };
             let store = Store::on(MemDisk::new()).durability(durability).clock(clock).open().unwrap();
