@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::failure::CODES;
-use crate::values::{Times, Versions, Which, duration, expected, time};
+use crate::values::{Ending, Times, Versions, Which, duration, expected, time};
 
 /// Keeps events: what happened, in order, for good.
 #[derive(Parser)]
@@ -108,13 +108,21 @@ pub enum Command {
     /// Lists an entity's leaves: events that no other event of it names as its cause
     Leaves(Leaves),
     /// Checks everything: checksums, chain, positions, versions, files; lists every break
-    Verify,
+    Verify(Verify),
     /// Prints position and chain hash: all history in one line, to be kept elsewhere
     Head(Head),
     /// Shows consumers and reactors, or moves one
     Consumers(Consumers),
     /// Names the place where the log stands, to go back to it; or lists such places
     Checkpoint(Checkpoint),
+    /// Copies the store into a directory, beside running appends; again into the same one, what is new
+    Backup(Backup),
+    /// Makes a store of a backup, up to a place
+    Restore(Restore),
+    /// Makes another store of the history up to a place, with an id of its own
+    Fork(Fork),
+    /// Sets the store back to a place; the old history is kept in quarantine/
+    Rollback(Rollback),
     /// Erases payload and metadata of events; that they happened stays provable
     Erase(Erase),
     /// Prints events as JSONL, with everything there is to know of them
@@ -390,6 +398,64 @@ pub struct Checkpoint {
     /// Why, for the record
     #[arg(long, requires = "name")]
     pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// That it holds the history up to this head, unchanged; nobody may write meanwhile
+    #[arg(long)]
+    pub head: Option<annals::Head>,
+}
+
+#[derive(Args)]
+pub struct Backup {
+    /// The directory: empty, or an earlier backup
+    pub to: PathBuf,
+    /// Copies every segment, also where both directories could share it
+    #[arg(long)]
+    pub without_sharing: bool,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Restore {
+    /// The backup
+    pub backup: PathBuf,
+    /// The new store's directory: empty, or not there
+    pub to: PathBuf,
+    /// Up to where: end, @POSITION, a time, checkpoint:NAME
+    #[arg(long, value_name = "PLACE", default_value = "end")]
+    pub until: Ending,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Fork {
+    /// The new store's directory: empty, or not there
+    pub to: PathBuf,
+    /// Up to where: end, @POSITION, a time, checkpoint:NAME
+    #[arg(long, value_name = "PLACE", default_value = "end")]
+    pub until: Ending,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Rollback {
+    /// To where: @POSITION, a time, checkpoint:NAME
+    #[arg(value_name = "PLACE")]
+    pub to: Ending,
+    /// Does it: the head that the store has, as `annals head` prints it
+    #[arg(long, value_name = "HEAD")]
+    pub cut: Option<annals::Head>,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: String,
 }
 
 #[derive(Args)]
