@@ -3,8 +3,8 @@
 #
 #   examples/tour.sh [repository]        default: where you stand
 #
-# It imports the history of a git repository, is killed and goes on, follows, verifies, erases one author, and proves with
-# the head it kept from before that nothing else has changed. It works in a temporary directory. ANNALS names the program.
+# It imports the history of a git repository, is killed and goes on, follows, backs up, restores, forks, rolls back, erases one
+# author, and proves with the head it kept from before that nothing else has changed. It works in a temporary directory. ANNALS names the program.
 set -euo pipefail
 
 repository=${1:-.}
@@ -109,10 +109,38 @@ ends_with 1 annals get 999999999
 ends_with 2 annals --dir "$work/nowhere" read
 annals read | head -n 1 >/dev/null
 
+say "a backup, while others append"
+"$ANNALS" append load:1 load.came --lines <(seq 20000) --wait 60s >/dev/null &
+load=$!
+annals backup "$work/backup" --reason 'every evening'
+wait "$load" || die "the backup got in the way of an append"
+annals backup "$work/backup" --reason 'again, what is new'
+annals verify --dir "$work/backup" --head "$(annals head)"
+
+say "restored to a time, and verified against the head from before"
+annals restore "$work/backup" "$work/restored" --until "$(tail -n 1 "$work/followed" | cut -f2)" --reason 'what was it like?'
+annals verify --dir "$work/restored" --head "$(cat "$work/head")"
+[ "$(annals read --dir "$work/restored" --entity order:1 | wc -l)" = 0 ] || die "the restored store has what came later"
+
+say "a fork goes its own way"
+annals fork "$work/fork" --until "@$before"
+annals append order:1 order.placed '"another way"' --dir "$work/fork" --expect none
+[ "$(annals read --dir "$work/fork" --prefix hook: | wc -l)" = 0 ] || die "the fork has what came later"
+
+say "rolled back"
+annals checkpoint 'before the mistake'
+annals append order:1 order.paid '{"cents":999999}'
+ends_with 1 annals rollback 'checkpoint:before the mistake' --reason 'a wrong amount'
+annals rollback 'checkpoint:before the mistake' --reason 'a wrong amount' --cut "$(annals head)"
+[ "$(annals read --entity order:1 | wc -l)" = 1 ] || die "the mistake is still there"
+annals verify --head "$(cat "$work/head")"
+
 say "a checkpoint"
 annals checkpoint 'before erasing' --reason 'the tour goes on'
 
 say "one author is erased, killed in the middle, and again"
+# The history that was rolled back holds the author, too. Nobody needs it.
+rm -r "$ANNALS_DIR/quarantine"
 author=$(annals tags --prefix author: | sort -t "$(printf '\t')" -k2,2nr | head -n 1 | cut -f1)
 count=$(annals read --tag "$author" | wc -l)
 ends_with 1 annals erase --tag "$author" --reason 'asked for'
@@ -123,7 +151,9 @@ annals verify
 annals erase --tag "$author" --reason 'asked for' --yes
 [ "$(annals read --tag "$author" | grep -c '(erased)$')" = "$count" ] || die "not all of $author is gone"
 [ "$(annals read --tag "$author" --json | grep -c '"payload"')" = 0 ] || die "a payload of $author is left"
-annals verify
+
+say "and the head from before all that still holds"
+annals verify --head "$(cat "$work/head")"
 
 say "health"
 annals doctor --table || die "the doctor found something bad"

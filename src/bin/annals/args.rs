@@ -1,5 +1,7 @@
 //! Everything that can be said on the command line.
 
+mod history;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use annals::{Durability, EventId, Expected, Position, Query};
 use anstream::ColorChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+
+pub use history::{Backup, Checkpoint, Erase, Export, Fork, Import, Restore, Rollback, TimeForm, Verify};
 
 use crate::failure::CODES;
 use crate::values::{Times, Versions, Which, duration, expected, time};
@@ -108,13 +112,21 @@ pub enum Command {
     /// Lists an entity's leaves: events that no other event of it names as its cause
     Leaves(Leaves),
     /// Checks everything: checksums, chain, positions, versions, files; lists every break
-    Verify,
+    Verify(Verify),
     /// Prints position and chain hash: all history in one line, to be kept elsewhere
     Head(Head),
     /// Shows consumers and reactors, or moves one
     Consumers(Consumers),
     /// Names the place where the log stands, to go back to it; or lists such places
     Checkpoint(Checkpoint),
+    /// Copies the store into a directory, beside running appends; again into the same one, what is new
+    Backup(Backup),
+    /// Makes a store of a backup, up to a place
+    Restore(Restore),
+    /// Makes another store of the history up to a place, with an id of its own
+    Fork(Fork),
+    /// Sets the store back to a place; the old history is kept in quarantine/
+    Rollback(Rollback),
     /// Erases payload and metadata of events; that they happened stays provable
     Erase(Erase),
     /// Prints events as JSONL, with everything there is to know of them
@@ -381,86 +393,6 @@ pub struct MoveTo {
 pub struct Resume {
     /// The consumer's name
     pub name: String,
-}
-
-#[derive(Args)]
-pub struct Checkpoint {
-    /// Its name; without one, all are listed
-    pub name: Option<String>,
-    /// Why, for the record
-    #[arg(long, requires = "name")]
-    pub reason: Option<String>,
-}
-
-#[derive(Args)]
-pub struct Erase {
-    #[command(flatten)]
-    pub filter: Filter,
-    /// Why, for the record
-    #[arg(long)]
-    pub reason: String,
-    /// Does it; without, it only says how many events match
-    #[arg(long)]
-    pub yes: bool,
-}
-
-#[derive(Args)]
-pub struct Export {
-    #[command(flatten)]
-    pub filter: Filter,
-    /// After this position: what is new since the last export
-    #[arg(long, value_name = "POSITION", default_value = "0", hide_default_value = true)]
-    pub after: Position,
-}
-
-#[derive(Args)]
-pub struct Import {
-    /// The lines, or - for standard input
-    pub file: PathBuf,
-    /// The import's name, by which it goes on when it is run again [default: the file's name]
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Appends lines that cannot be imported to this file, and goes on
-    #[arg(long, value_name = "FILE")]
-    pub skip_bad: Option<PathBuf>,
-    /// Lets versions follow on, where events were left out or the entity has others
-    #[arg(long)]
-    pub renumber: bool,
-    /// Creates the store if there is none
-    #[arg(long)]
-    pub create: bool,
-    /// Of lines that are somebody else's: the entity, with {/pointers} to what is in the line
-    #[arg(long, value_name = "TEXT", requires = "map_kind")]
-    pub map_entity: Option<String>,
-    /// The kind, likewise
-    #[arg(long, value_name = "TEXT", requires = "map_entity")]
-    pub map_kind: Option<String>,
-    /// The scope, likewise
-    #[arg(long, value_name = "TEXT", requires = "map_entity")]
-    pub map_scope: Option<String>,
-    /// A tag, likewise; may be repeated
-    #[arg(long, value_name = "TEXT", requires = "map_entity")]
-    pub map_tag: Vec<String>,
-    /// Where the id stands: /id
-    #[arg(long, value_name = "POINTER", requires = "map_entity")]
-    pub map_id: Option<String>,
-    /// Where the time stands: /at
-    #[arg(long, value_name = "POINTER", requires = "map_entity")]
-    pub map_time: Option<String>,
-    /// How the time is written
-    #[arg(long, value_enum, value_name = "FORM", default_value = "rfc3339", requires = "map_time")]
-    pub map_time_form: TimeForm,
-    /// Where the payload stands [default: the whole line]
-    #[arg(long, value_name = "POINTER", requires = "map_entity")]
-    pub map_payload: Option<String>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum TimeForm {
-    Rfc3339,
-    Seconds,
-    Millis,
-    Micros,
 }
 
 #[derive(Args)]

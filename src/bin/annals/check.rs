@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use annals::{Break, ErrorKind, OpenReport, Store, VerifyReport, WriterState};
 use serde_json::{Value, json};
 
-use crate::args::Recover;
+use crate::args::{Recover, Verify};
 use crate::failure::{Done, Failure};
 use crate::output::{Form, Output, bytes};
 use crate::place::{self, Place};
@@ -13,12 +13,17 @@ use crate::progress::Bar;
 use crate::salvage;
 
 /// Of an open store up to its head; of one that does not open, all files.
-pub fn verify(place: &Place, out: &mut Output) -> Result<Done, Failure> {
+pub fn verify(verify: &Verify, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let path = place.existing()?;
-    let report = match place.builder(&path)?.open_read_only() {
-        Ok(store) => store.verify()?,
-        Err(error) if is_damage(error.kind()) => place.builder(&path)?.verify()?,
-        Err(error) => return Err(Failure::from(error).at(&path.display().to_string())),
+    let report = match (place.builder(&path)?.open_read_only(), &verify.head) {
+        (Ok(store), Some(_)) if store.writer()? == WriterState::Elsewhere => {
+            let text = "another process writes to the store, and could be met in the middle of that";
+            return Err(Failure::later(text).hint("close it there; or back it up, and verify the backup"));
+        }
+        (_, Some(head)) => place.builder(&path)?.verify_against(head)?,
+        (Ok(store), None) => store.verify()?,
+        (Err(error), None) if is_damage(error.kind()) => place.builder(&path)?.verify()?,
+        (Err(error), None) => return Err(Failure::from(error).at(&path.display().to_string())),
     };
     show(&report, out)?;
     Ok(if report.is_clean() { Done::Yes } else { Done::No })

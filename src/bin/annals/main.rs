@@ -15,6 +15,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod append;
+mod archive;
 mod args;
 mod bench;
 mod causes;
@@ -86,10 +87,14 @@ fn run(command: Command, place: &Place, out: &mut Output) -> Result<Done, Failur
         Command::Descendants(event) => causes::descendants(event, place, out),
         Command::Path(event) => causes::path(event, place, out),
         Command::Leaves(leaves) => causes::leaves(&leaves, place, out),
-        Command::Verify => check::verify(place, out),
+        Command::Verify(verify) => check::verify(&verify, place, out),
         Command::Head(head) => state::head(head, place, out),
         Command::Consumers(consumers) => consumers::consumers(consumers, place, out),
         Command::Checkpoint(checkpoint) => history::checkpoint(checkpoint, place, out),
+        Command::Backup(backup) => archive::backup(backup, place, out),
+        Command::Restore(restore) => archive::restore(restore, place, out),
+        Command::Fork(fork) => archive::fork(fork, place, out),
+        Command::Rollback(rollback) => archive::rollback(rollback, place, out),
         Command::Erase(erase) => history::erase(erase, place, out),
         Command::Export(export) => lines::export(export, place),
         Command::Import(import) => lines::import(import, place, out),

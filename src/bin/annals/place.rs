@@ -26,6 +26,7 @@ pub enum Found {
     EmptyDirectory,
     /// A directory with other things.
     Foreign,
+    /// Or the beginning of one.
     Store,
 }
 
@@ -143,15 +144,18 @@ pub fn look(path: &Path) -> Result<Found, Failure> {
         }
         Err(error) => return Err(failed(error)),
     };
-    // `LOCK` alone may be anybody's.
     let is_there = |name: &&&str| path.join(name).symlink_metadata().is_ok();
-    let signs = SIGNS.iter().filter(is_there).count();
-    match entries.next() {
-        _ if signs >= 2 => Ok(Found::Store),
-        None => Ok(Found::EmptyDirectory),
-        Some(Err(error)) => Err(failed(error)),
-        Some(Ok(_)) => Ok(Found::Foreign),
+    if SIGNS.iter().filter(is_there).count() >= 2 {
+        return Ok(Found::Store);
     }
+    // Somebody may be creating one just now, or was stopped at it.
+    let is_ours = |name: &str| SIGNS.contains(&name) || name.starts_with("MANIFEST.");
+    let mut found = Found::EmptyDirectory;
+    for entry in &mut entries {
+        let is_ours = entry.map_err(failed)?.file_name().to_str().is_some_and(is_ours);
+        found = if is_ours { Found::Store } else { return Ok(Found::Foreign) };
+    }
+    Ok(found)
 }
 
 /// Shows how far opening is, if it takes long enough to be asked about.

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use annals::{EventId, Expected, Position};
+use annals::{EventId, Expected, Position, Until};
 use jiff::{SignedDuration, Timestamp};
 
 /// A time: `2026-11-28T15:00:00Z`, `2026-11-28T15:00` (UTC), `2026-11-28`, or `2h` for two hours ago.
@@ -16,6 +16,27 @@ pub fn time(text: &str) -> Result<SystemTime, String> {
     time.or_else(|| SystemTime::now().checked_sub(Duration::try_from(ago()?).ok()?)).ok_or_else(|| {
         format!("{text:?} is no time; write 2026-11-28T15:00:00Z, 2026-11-28, or 2h for two hours ago")
     })
+}
+
+/// How much of history: `end`, a position (17 or @17), `checkpoint:NAME`, or a time.
+#[derive(Clone, Debug)]
+pub struct Ending(pub Until);
+
+impl FromStr for Ending {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Ending, String> {
+        if let Some(name) = text.strip_prefix("checkpoint:") {
+            return Ok(Ending(Until::Checkpoint(name.to_owned())));
+        }
+        match text.strip_prefix('@').unwrap_or(text).parse::<Position>() {
+            _ if text == "end" => Ok(Ending(Until::End)),
+            Ok(position) => Ok(Ending(Until::Position(position))),
+            Err(_) => time(text)
+                .map(|time| Ending(Until::Time(time)))
+                .map_err(|error| format!("{error}; or say end, a position such as @17, or checkpoint:NAME")),
+        }
+    }
 }
 
 /// From a time to another, without the second: `2026-11-01..2026-12-01`, `2h..`, `..2026-12-01`.

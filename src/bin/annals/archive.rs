@@ -1,0 +1,101 @@
+//! Histories put elsewhere, and set back.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use annals::disk::OsDisk;
+use annals::{CopyReport, StoreCopy};
+use serde_json::json;
+
+use crate::args::{Backup, Fork, Restore, Rollback};
+use crate::failure::{Done, Failure};
+use crate::interrupt;
+use crate::output::{Output, bytes};
+use crate::place::{Found, Place, look};
+use crate::progress::Bar;
+
+pub fn backup(backup: Backup, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let store = place.to_read()?;
+    let mut copy = store.backup(&backup.to);
+    if backup.without_sharing {
+        copy = copy.without_sharing();
+    }
+    let report = run(copy, backup.reason, "backing up")?;
+    show("backup", &backup.to, &report, out)
+}
+
+pub fn fork(fork: Fork, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let store = place.to_read()?;
+    let report = run(store.fork(&fork.to, fork.until.0), fork.reason, "forking")?;
+    show("fork", &fork.to, &report, out)
+}
+
+pub fn restore(restore: Restore, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let Restore { backup, to, until, reason } = restore;
+    if look(&backup)? != Found::Store {
+        return Err(Failure::usage(format!("there is no backup in {}", backup.display())));
+    }
+    // Looked at before anything is made.
+    drop(place.builder(&backup)?.open_read_only().map_err(Failure::from)?);
+    let failed = |error| Failure::system(&format!("cannot open {}", to.display()), &error);
+    let disk = OsDisk::create(&to).map_err(failed)?;
+    let copy = StoreCopy::restore_on(place.builder(&backup)?, disk, until.0);
+    let report = run(copy, reason, "restoring").inspect_err(|_| {
+        // Nothing was put there: then it need not stay. What is not empty stays.
+        let _ = std::fs::remove_dir(&to);
+    })?;
+    show("restored", &to, &report, out)
+}
+
+fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<CopyReport, Failure> {
+    interrupt::hold().go_on = Some("made again, it goes on".to_owned());
+    let mut bar = None;
+    let copy = copy.on_progress(move |progress| {
+        let bar = bar.get_or_insert_with(|| Bar::bytes(what, progress.bytes_total));
+        bar.set(progress.bytes);
+        ControlFlow::Continue(())
+    });
+    let copy = match reason {
+        Some(reason) => copy.because(reason),
+        None => copy,
+    };
+    Ok(copy.run()?)
+}
+
+fn show(what: &'static str, to: &Path, report: &CopyReport, out: &mut Output) -> Result<Done, Failure> {
+    let CopyReport { head, kept, shared, copied, bytes_copied, bytes: total, elapsed, .. } = report;
+    let segments = format!("{kept} there before, {shared} shared, {copied} copied");
+    let facts = [
+        (what, to.display().to_string()),
+        ("head", head.to_string()),
+        ("segments", segments),
+        ("bytes", format!("{}, {} of them copied", bytes(*total), bytes(*bytes_copied))),
+        ("took", format!("{elapsed:.1?}")),
+    ];
+    let document = json!({
+        "to": to.display().to_string(), "head": head.to_string(), "kept": kept, "shared": shared,
+        "copied": copied, "bytes_copied": bytes_copied, "bytes": total, "seconds": elapsed.as_secs_f64(),
+    });
+    out.facts(&facts, &document)?;
+    Ok(Done::Yes)
+}
+
+/// Whoever cuts history says which one: its head. Without it, this says what that is.
+pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let path = place.existing()?;
+    let Some(cut) = rollback.cut else {
+        let head = place.to_read()?.head()?.to_string();
+        let facts = [("head", head.clone()), ("cut", format!("nothing yet: say --cut {head}"))];
+        out.facts(&facts, &json!({ "done": false, "head": head }))?;
+        return Ok(Done::No);
+    };
+    let report = place.builder(&path)?.rollback(rollback.to.0, &cut, &rollback.reason)?;
+    let (kept, cut) = (report.kept.to_string(), report.cut.to_string());
+    let facts = [
+        ("kept up to", kept.clone()),
+        ("cut", cut.clone()),
+        ("old history", format!("{}, a store in itself", path.join(&report.quarantine).display())),
+    ];
+    out.facts(&facts, &json!({ "done": true, "kept": kept, "cut": cut, "quarantine": report.quarantine }))?;
+    Ok(Done::Yes)
+}

@@ -1,0 +1,147 @@
+//! What can be said to commands that act on a store as a whole.
+
+use std::path::PathBuf;
+
+use annals::Position;
+use clap::{Args, ValueEnum};
+
+use super::Filter;
+use crate::values::Ending;
+
+#[derive(Args)]
+pub struct Checkpoint {
+    /// Its name; without one, all are listed
+    pub name: Option<String>,
+    /// Why, for the record
+    #[arg(long, requires = "name")]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Verify {
+    /// That it holds the history up to this head, unchanged; nobody may write meanwhile
+    #[arg(long)]
+    pub head: Option<annals::Head>,
+}
+
+#[derive(Args)]
+pub struct Backup {
+    /// The directory: empty, or an earlier backup
+    pub to: PathBuf,
+    /// Copies every segment, also where both directories could share it
+    #[arg(long)]
+    pub without_sharing: bool,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Restore {
+    /// The backup
+    pub backup: PathBuf,
+    /// The new store's directory: empty, or not there
+    pub to: PathBuf,
+    /// Up to where: end, @POSITION, a time, checkpoint:NAME
+    #[arg(long, value_name = "PLACE", default_value = "end")]
+    pub until: Ending,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Fork {
+    /// The new store's directory: empty, or not there
+    pub to: PathBuf,
+    /// Up to where: end, @POSITION, a time, checkpoint:NAME
+    #[arg(long, value_name = "PLACE", default_value = "end")]
+    pub until: Ending,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Rollback {
+    /// To where: @POSITION, a time, checkpoint:NAME
+    #[arg(value_name = "PLACE")]
+    pub to: Ending,
+    /// Does it: the head that the store has, as `annals head` prints it
+    #[arg(long, value_name = "HEAD")]
+    pub cut: Option<annals::Head>,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: String,
+}
+
+#[derive(Args)]
+pub struct Erase {
+    #[command(flatten)]
+    pub filter: Filter,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: String,
+    /// Does it; without, it only says how many events match
+    #[arg(long)]
+    pub yes: bool,
+}
+
+#[derive(Args)]
+pub struct Export {
+    #[command(flatten)]
+    pub filter: Filter,
+    /// After this position: what is new since the last export
+    #[arg(long, value_name = "POSITION", default_value = "0", hide_default_value = true)]
+    pub after: Position,
+}
+
+#[derive(Args)]
+pub struct Import {
+    /// The lines, or - for standard input
+    pub file: PathBuf,
+    /// The import's name, by which it goes on when it is run again [default: the file's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Appends lines that cannot be imported to this file, and goes on
+    #[arg(long, value_name = "FILE")]
+    pub skip_bad: Option<PathBuf>,
+    /// Lets versions follow on, where events were left out or the entity has others
+    #[arg(long)]
+    pub renumber: bool,
+    /// Creates the store if there is none
+    #[arg(long)]
+    pub create: bool,
+    /// Of lines that are somebody else's: the entity, with {/pointers} to what is in the line
+    #[arg(long, value_name = "TEXT", requires = "map_kind")]
+    pub map_entity: Option<String>,
+    /// The kind, likewise
+    #[arg(long, value_name = "TEXT", requires = "map_entity")]
+    pub map_kind: Option<String>,
+    /// The scope, likewise
+    #[arg(long, value_name = "TEXT", requires = "map_entity")]
+    pub map_scope: Option<String>,
+    /// A tag, likewise; may be repeated
+    #[arg(long, value_name = "TEXT", requires = "map_entity")]
+    pub map_tag: Vec<String>,
+    /// Where the id stands: /id
+    #[arg(long, value_name = "POINTER", requires = "map_entity")]
+    pub map_id: Option<String>,
+    /// Where the time stands: /at
+    #[arg(long, value_name = "POINTER", requires = "map_entity")]
+    pub map_time: Option<String>,
+    /// How the time is written
+    #[arg(long, value_enum, value_name = "FORM", default_value = "rfc3339", requires = "map_time")]
+    pub map_time_form: TimeForm,
+    /// Where the payload stands [default: the whole line]
+    #[arg(long, value_name = "POINTER", requires = "map_entity")]
+    pub map_payload: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum TimeForm {
+    Rfc3339,
+    Seconds,
+    Millis,
+    Micros,
+}
