@@ -102,8 +102,8 @@ fn versions_follow_one_another() {
     for (events, missing, wrong) in cases {
         // With room for all, and with an index that knows what was forgotten.
         let known = |entity: &str, position: u64| {
-            let before = events.iter().take(usize::try_from(position).unwrap());
-            Ok(before.filter(|(other, _)| *other == entity).last().map_or(0, |(_, version)| *version))
+            let mut before = events.iter().take(usize::try_from(position).unwrap());
+            Ok(before.rfind(|(other, _)| *other == entity).map_or(0, |(_, version)| *version))
         };
         for mut versions in [Versions::new(None), Versions::new(Some(&known)).remembering(1)] {
             versions.miss(missing);
