@@ -17,7 +17,7 @@ const PARTS: [(&str, bool, &str); 7] = [
     ("MARK", false, "how far the log is proven durable; written after each sync"),
     ("segments", true, "the events, the only truth; keep every file"),
     (INDEXES, true, "indexes of the segments; may be deleted, costs only time"),
-    ("quarantine", true, "what was cut from torn tails, to look at; may be deleted"),
+    ("quarantine", true, "what was cut: torn tails, and what rollback set aside; may be deleted"),
     ("cache", true, "states folded from events; may be deleted, costs only time"),
 ];
 
