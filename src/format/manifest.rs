@@ -152,6 +152,10 @@ impl Manifest {
                 .collect(),
             sealed: sealed.chunks_exact(SEGMENT).map(SealedSegment::read).collect(),
         };
+        // What is kept of a history that is cut ends with a segment that was written anew.
+        if manifest.is_cut && manifest.sealed.last().is_none_or(|last| last.id.generation == 0) {
+            return Err(Damage::Bad("the manifest says that the log was cut where nothing was"));
+        }
         Ok((manifest, array(digest, 0)))
     }
 }

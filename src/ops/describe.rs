@@ -18,7 +18,7 @@ const PARTS: [(&str, bool, &str); 8] = [
     ("ERASING", false, "something may have to be erased still; the next opening for writing sees to it"),
     ("segments", true, "the events, the only truth; keep every file"),
     (INDEXES, true, "indexes of the segments; may be deleted, costs only time"),
-    ("quarantine", true, "what was cut from torn tails, to look at; may be deleted"),
+    ("quarantine", true, "what was cut: torn tails, and what rollback set aside; may be deleted"),
     ("cache", true, "states folded from events; may be deleted, costs only time"),
 ];
 

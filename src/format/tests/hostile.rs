@@ -263,11 +263,9 @@ fn preambles_of_other_versions() {
                 changed[end - 4..].copy_from_slice(&crc.to_le_bytes());
             }
             let found = read(&changed);
-            // The one feature there is.
+            // The one feature there is; only a manifest whose last segment was written anew can have it.
             if (bit, bytes.len()) == (8 * preamble::INCOMPATIBLE, manifest.len()) {
-                assert!(
-                    Manifest::read(&changed).unwrap().0.is_cut && !Manifest::read(bytes).unwrap().0.is_cut
-                );
+                assert!(matches!(found, Err(Damage::Bad(_))), "bit {bit}");
                 continue;
             }
             match bit / 8 {
