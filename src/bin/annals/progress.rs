@@ -22,6 +22,11 @@ impl Bar {
         Bar(bar)
     }
 
+    /// There is more to do than was known.
+    pub fn lengthen(&self, total: u64) {
+        self.0.set_length(total);
+    }
+
     pub fn set(&self, done: u64) {
         self.0.set_position(done);
     }
