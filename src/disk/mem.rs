@@ -4,7 +4,7 @@
 //! Row: disk.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -54,11 +54,13 @@ impl Disk for MemDisk {
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
-        let inside = |path: &String| match path.rsplit_once('/') {
-            Some((parent, name)) => (parent == directory).then(|| name.to_owned()),
-            None => directory.is_empty().then(|| path.clone()),
-        };
-        Ok(self.files.lock().keys().filter_map(inside).collect())
+        let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
+        let files = self.files.lock();
+        let inside = files.keys().filter_map(|path| path.strip_prefix(&prefix));
+        // A directory is there if something is in it.
+        let names: BTreeSet<&str> =
+            inside.map(|path| path.split_once('/').map_or(path, |(name, _)| name)).collect();
+        Ok(names.into_iter().map(str::to_owned).collect())
     }
 
     fn create_directory(&self, _directory: &str) -> io::Result<()> {

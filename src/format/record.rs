@@ -494,9 +494,6 @@ pub(crate) fn read_in(body: &[u8], start: usize, events: u16) -> Result<Record<'
 /// That nothing but zeros for the alignment follows the last record.
 pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
     let rest = body.get(end..).ok_or(LONG)?;
-    if rest.len() < super::ALIGN && rest.iter().all(|byte| *byte == 0) {
-        Ok(())
-    } else {
-        Err(Damage::Bad("a frame's body holds more than its events"))
-    }
+    let is_padding = rest.len() < super::ALIGN && rest.iter().all(|byte| *byte == 0);
+    if is_padding { Ok(()) } else { Err(Damage::Bad("a frame's body holds more than its events")) }
 }

@@ -10,6 +10,8 @@ use crate::log::survey::list;
 use crate::options::Options;
 use crate::report::{Description, Part};
 
+use super::quarantine::{QUARANTINE, quarantined};
+
 /// Every name annals gives, whether it is a directory, and what it is for.
 const PARTS: [(&str, bool, &str); 8] = [
     ("LOCK", false, "locked by the one writer; holds its process id, for people; never deleted"),
@@ -50,15 +52,12 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
 
 fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> Result<Option<Part>, Error> {
     let paths = match is_directory {
+        true if name == QUARANTINE => quarantined(disk)?.files,
         true => {
             let directory = name.split('/').next().unwrap_or(name);
             let mut files = list(disk, directory)?;
             files.retain(|file| (name == INDEXES) == (directory == DIRECTORY && file.contains(".idx")));
-            files
-                .into_iter()
-                .map(|file| format!("{directory}/{file}"))
-                .flat_map(|path| files_of(disk, path))
-                .collect()
+            files.into_iter().map(|file| format!("{directory}/{file}")).collect()
         }
         false => vec![name.to_owned()],
     };
@@ -74,22 +73,6 @@ fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> R
         }
     }
     Ok((part.files > 0).then_some(part))
-}
-
-/// The file, or those of a store that was put into quarantine.
-fn files_of(disk: &dyn Disk, path: String) -> Vec<String> {
-    let inside = |path: &str| {
-        let names = disk.list(path).unwrap_or_default();
-        names.into_iter().map(|name| format!("{path}/{name}")).collect::<Vec<_>>()
-    };
-    let is_segments = |file: &String| file.ends_with(&format!("/{DIRECTORY}"));
-    match inside(&path) {
-        files if files.is_empty() => vec![path],
-        files => {
-            let (segments, files): (Vec<_>, Vec<_>) = files.into_iter().partition(is_segments);
-            files.into_iter().chain(segments.iter().flat_map(|path| inside(path))).collect()
-        }
-    }
 }
 
 fn options(options: &Options) -> Vec<(&'static str, String)> {

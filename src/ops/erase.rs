@@ -24,12 +24,12 @@ use crate::version::Position;
 
 use super::ledger::{self, Entry, Figures};
 use super::pace::Pace;
+use super::quarantine::{Quarantined, quarantined};
 use super::rewriting::{Rewriting, remove};
 
 /// There while something may have to be erased still.
 pub(crate) const MARK: &str = "ERASING";
 
-const QUARANTINE: &str = "quarantine";
 const CACHE: &str = "cache";
 /// While segments are looked at, the log goes on; it cannot outrun so many looks.
 const TRIES: u32 = 3;
@@ -218,12 +218,12 @@ fn holds(engine: &Engine, order: &Order, after: Position, up_to: Position) -> Re
     Ok(false)
 }
 
-/// Of what recovery cut it is not known what is in it.
+/// Of what recovery cut it is not known what is in it, and a store that was set back has the events as they were.
 fn empty_quarantine(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<u64, Error> {
-    let names = list(disk, QUARANTINE)?;
-    names.iter().try_for_each(|name| remove(disk, &format!("{QUARANTINE}/{name}")))?;
-    sync_if_there(rewriting, QUARANTINE)?;
-    Ok(u64::try_from(names.len()).expect("a length fits 64 bits"))
+    let Quarantined { files, directories } = quarantined(disk)?;
+    files.iter().try_for_each(|path| remove(disk, path))?;
+    directories.iter().try_for_each(|directory| sync_if_there(rewriting, directory))?;
+    Ok(u64::try_from(files.len()).expect("a length fits 64 bits"))
 }
 
 fn sync_if_there(rewriting: &Rewriting<'_>, directory: &str) -> Result<(), Error> {

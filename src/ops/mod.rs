@@ -12,6 +12,7 @@ pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod ledger;
 pub(crate) mod pace;
+mod quarantine;
 pub(crate) mod reindex;
 pub(crate) mod restore;
 pub(crate) mod rewriting;

@@ -13,8 +13,11 @@ use crate::format::segment::{DIRECTORY, SegmentId};
 use crate::log::segment::SegmentFile;
 use crate::log::survey::{list, read_manifest, read_mark};
 
-const KNOWN: [&str; 7] =
-    ["LOCK", manifest::NAME, manifest::TEMPORARY, mark::NAME, DIRECTORY, "cache", "quarantine"];
+use super::erase;
+use super::quarantine::QUARANTINE;
+
+const KNOWN: [&str; 8] =
+    ["LOCK", manifest::NAME, manifest::TEMPORARY, mark::NAME, DIRECTORY, "cache", QUARANTINE, erase::MARK];
 
 /// What is there.
 pub(crate) struct Target {

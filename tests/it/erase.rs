@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use annals::disk::{CrashMode, Fault, SimDisk};
-use annals::{Append, DomainEvent, ErrorKind, Meta, Notice, Projection, Query, Raw, RecordedEvent, Store};
+use annals::{
+    Append, DomainEvent, ErrorKind, Meta, Notice, Position, Projection, Query, Raw, RecordedEvent, Store,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::support::{FOREVER, all, kind_of};
@@ -272,6 +274,24 @@ fn what_was_cut_from_a_torn_tail_goes_too() {
     let erasure = store.erase(victim(), "why").unwrap();
     assert_eq!((erasure.events, erasure.quarantined), (3, 1));
     assert_eq!(is_anywhere(&disk), None);
+}
+
+// A store that was set back keeps the old history as a store of its own, payloads and all.
+#[test]
+fn what_was_set_back_goes_too() {
+    let disk = SimDisk::new(8);
+    let store = opened(&disk);
+    fill(&store, 9);
+    let cut = store.head().unwrap();
+    store.close().unwrap();
+    let report = Store::on(disk.clone()).rollback(Position::from(6), &cut, "a mistake").unwrap();
+    let inside = |path: &String| path.starts_with(&report.quarantine) && !path.ends_with("/segments");
+    assert!(disk.paths().iter().any(|path| inside(path) && path.ends_with(".seg")));
+    let store = opened(&disk);
+    let erasure = store.erase(victim(), "why").unwrap();
+    assert_eq!(is_anywhere(&disk), None);
+    let left: Vec<String> = disk.paths().into_iter().filter(inside).collect();
+    assert!(erasure.quarantined > 2 && left.iter().all(|path| *path == report.quarantine), "{left:?}");
 }
 
 #[test]
