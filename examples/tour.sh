@@ -158,19 +158,20 @@ kept() { annals read --prefix file: | cksum; annals read --prefix hook: | cksum;
 kept >"$work/kept"
 first=$(annals read --entity load:1 --limit 1 | cut -f1)
 bytes=$(annals stats --json | sed 's/.*"bytes":\([0-9]*\).*/\1/')
-for try in 1 2 3 4 5 6; do
+for try in 1 2 3 4 5 6 7 8; do
     before=$(position)
     # A third of a second to look, and as long to write.
     "$ANNALS" compact --remove --entity load:1 --before $((first + try * 2000)) --reason 'only load' --yes \
         --bytes-per-second $((bytes * 3)) >"$work/out" 2>"$work/err" &
     pid=$!
     until [ "$(position)" -gt "$before" ] || ! kill -0 "$pid" 2>/dev/null; do :; done
-    # Each is killed a little later.
-    sleep "0.0$try"
+    # Each is killed a little later: while it writes, while it exchanges files, once it is through.
+    sleep "$(printf '0.%03d' $((try * 60)))"
     kill_at 0 "$pid"
-    annals verify --head "$(cat "$work/head")" | head -n 1
+    annals verify --head "$(cat "$work/head")" >"$work/out" || die "damaged after try $try: $(cat "$work/out")"
     left=$(annals read --entity load:1 | wc -l)
     [ "$left" -le 20000 ] && [ "$left" -ge $((20000 - try * 2000)) ] || die "$left events of load:1 are left after try $try"
+    echo "$left events of load:1 are left after kill $try, and everything else verifies"
     kept | cmp - "$work/kept" || die "what was to stay has changed"
 done
 compact=(compact --remove --entity load:1 --keep-newest 100 --per entity --reason 'only load')
