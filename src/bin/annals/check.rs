@@ -43,10 +43,9 @@ fn asked(verify: &Verify) -> annals::Verify<'static> {
 }
 
 fn watched(verify: annals::Verify<'static>) -> annals::Verify<'static> {
-    let mut bar = None;
+    let bar = Bar::bytes("verifying");
     verify.on_progress(move |progress| {
-        let bar = bar.get_or_insert_with(|| Bar::bytes("verifying", progress.bytes_total));
-        bar.set(progress.bytes);
+        bar.set(progress.bytes, progress.bytes_total);
         if interrupt::is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
 }
@@ -89,10 +88,9 @@ fn break_json(found: &Break) -> Value {
 
 pub fn reindex(place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let store = place.to_write()?;
-    let mut bar = None;
+    let bar = Bar::bytes("indexing");
     let built = store.rebuild_indexes(|progress| {
-        let bar = bar.get_or_insert_with(|| Bar::bytes("indexing", progress.bytes_total));
-        bar.set(progress.bytes);
+        bar.set(progress.bytes, progress.bytes_total);
         ControlFlow::Continue(())
     })?;
     drop(bar);

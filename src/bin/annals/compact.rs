@@ -80,12 +80,9 @@ fn asked<'a>(compact: &'a Compact, store: &'a Store) -> Compaction<'a> {
 }
 
 fn watched(compaction: Compaction<'_>) -> Compaction<'_> {
-    let mut bar = None;
+    let bar = Bar::bytes("compacting");
     compaction.on_progress(move |progress| {
-        let bar = bar.get_or_insert_with(|| Bar::bytes("compacting", progress.bytes_total));
-        // What is to be written anew is known once everything was looked at.
-        bar.lengthen(progress.bytes_total);
-        bar.set(progress.bytes);
+        bar.set(progress.bytes, progress.bytes_total);
         ControlFlow::Continue(())
     })
 }
