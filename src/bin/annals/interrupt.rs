@@ -3,7 +3,7 @@
 //! A thread of its own waits for the signal, because the command itself may be waiting for input or for events.
 //! Whoever does something that must be whole holds [`hold`] meanwhile.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -89,6 +89,8 @@ fn end(signal: i32) {
         let _ = now.remove.take().map(std::fs::remove_dir_all);
     }
     let said = said.map_or_else(String::new, |said| format!("; {said}"));
-    let _ = writeln!(std::io::stderr(), "annals: interrupted{said}");
+    // A bar may stand there.
+    let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+    let _ = writeln!(std::io::stderr(), "{clear}annals: interrupted{said}");
     std::process::exit(128 + signal);
 }
