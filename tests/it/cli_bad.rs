@@ -171,6 +171,8 @@ fn reading_writes_nothing_and_goes_on_beside_a_writer() {
     for line in READING {
         site.out(line);
     }
+    let head = store.head().unwrap();
+    assert!(site.out(&format!("verify --head {head}")).starts_with("clean"));
     assert!(files(&site.store) == whole);
     assert_eq!(site.out("read --entity order:7").lines().count(), 1, "up to the durable mark");
     for line in WRITING {
