@@ -4,7 +4,7 @@
 #   examples/tour.sh [repository]        default: where you stand
 #
 # It imports the history of a git repository, is killed and goes on, follows, backs up, restores, forks, rolls back, erases one
-# author, and proves with the head it kept from before that nothing else has changed. It works in a temporary directory. ANNALS names the program.
+# author, compacts while it is killed, and proves with the head it kept from before that nothing else has changed. It works in a temporary directory. ANNALS names the program.
 set -euo pipefail
 
 repository=${1:-.}
@@ -139,8 +139,6 @@ say "a checkpoint"
 annals checkpoint 'before erasing' --reason 'the tour goes on'
 
 say "one author is erased, killed in the middle, and again"
-# The history that was rolled back holds the author, too. Nobody needs it.
-rm -r "$ANNALS_DIR/quarantine"
 author=$(annals tags --prefix author: | sort -t "$(printf '\t')" -k2,2nr | head -n 1 | cut -f1)
 count=$(annals read --tag "$author" | wc -l)
 ends_with 1 annals erase --tag "$author" --reason 'asked for'
@@ -151,6 +149,38 @@ annals verify
 annals erase --tag "$author" --reason 'asked for' --yes
 [ "$(annals read --tag "$author" | grep -c '(erased)$')" = "$count" ] || die "not all of $author is gone"
 [ "$(annals read --tag "$author" --json | grep -c '"payload"')" = 0 ] || die "a payload of $author is left"
+
+say "verified in parts"
+annals verify --after "$(annals verify --json | sed 's/.*"verified":"\([^"]*\)".*/\1/')" --bytes-per-second 500000000
+
+say "what came as load goes but for the newest 100, killed with -9 again and again"
+kept() { annals read --prefix file: | cksum; annals read --prefix hook: | cksum; annals tail --entity load:1 -n 100 | cksum; }
+kept >"$work/kept"
+first=$(annals read --entity load:1 --limit 1 | cut -f1)
+bytes=$(annals stats --json | sed 's/.*"bytes":\([0-9]*\).*/\1/')
+for try in 1 2 3 4 5 6 7 8; do
+    before=$(position)
+    # A third of a second to look, and as long to write.
+    "$ANNALS" compact --remove --entity load:1 --before $((first + try * 2000)) --reason 'only load' --yes \
+        --bytes-per-second $((bytes * 3)) >"$work/out" 2>"$work/err" &
+    pid=$!
+    until [ "$(position)" -gt "$before" ] || ! kill -0 "$pid" 2>/dev/null; do :; done
+    # Each is killed a little later: while it writes, while it exchanges files, once it is through.
+    sleep "$(printf '0.%03d' $((try * 60)))"
+    kill_at 0 "$pid"
+    annals verify --head "$(cat "$work/head")" >"$work/out" || die "damaged after try $try: $(cat "$work/out")"
+    left=$(annals read --entity load:1 | wc -l)
+    [ "$left" -le 20000 ] && [ "$left" -ge $((20000 - try * 2000)) ] || die "$left events of load:1 are left after try $try"
+    echo "$left events of load:1 are left after kill $try, and everything else verifies"
+    kept | cmp - "$work/kept" || die "what was to stay has changed"
+done
+compact=(compact --remove --entity load:1 --keep-newest 100 --per entity --reason 'only load')
+ends_with 1 annals "${compact[@]}"
+annals "${compact[@]}" --dry-run --table
+annals "${compact[@]}" --merge --yes
+[ "$(annals read --entity load:1 | wc -l)" = 100 ] || die "not all of the load is gone, or too much"
+kept | cmp - "$work/kept" || die "what was to stay has changed"
+annals "${compact[@]}" --yes --json | grep -q '"removed":0' || die "a second run removed something"
 
 say "and the head from before all that still holds"
 annals verify --head "$(cat "$work/head")"

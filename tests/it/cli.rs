@@ -168,7 +168,7 @@ pub const ARCHIVING: [&str; 3] =
     ["backup DEST", "fork DEST.fork --until @1", "rollback @1 --reason 'a broken file'"];
 
 /// Commands that write.
-pub const WRITING: [&str; 12] = [
+pub const WRITING: [&str; 14] = [
     "init",
     "append order:3 order.placed 1",
     "append order:3 order.placed 1 --create",
@@ -181,6 +181,8 @@ pub const WRITING: [&str; 12] = [
     "checkpoint here --reason moved",
     "import - --name nothing",
     "erase --entity order:2 --reason 'asked for' --yes",
+    "compact --remove --kind order.paid --tombstones --even-unhandled --reason old --yes",
+    "compact --replaced-checkpoints --merge --dry-run --reason 'a look'",
 ];
 
 #[test]
@@ -479,6 +481,73 @@ fn what_is_erased_is_gone_and_the_old_head_still_holds() {
             && taken[1].starts_with("before the import\t")
             && taken[1].ends_with("tester\tnot trusted")
     );
+}
+
+#[test]
+fn what_nobody_needs_goes_and_the_old_head_still_holds() {
+    let site = Site::new();
+    let store = Store::builder(&site.store).segment_bytes_max(4_000).open().unwrap();
+    for n in 0..90_u64 {
+        let scope = if n % 3 == 0 { "tenant:acme" } else { "default" };
+        store.append((format!("sensor:{}", n % 2), scope), &Raw("sensor.measured", &n)).unwrap();
+    }
+    drop(store.consumer("mail", Query::all().kind("sensor.measured")).unwrap());
+    store.close().unwrap();
+    let head = site.out("head").trim().to_owned();
+    let json = |line: &str| -> Vec<Value> {
+        text(&site.run(line).stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let compact = "compact --remove --prefix sensor: --keep-newest 10 --per entity --reason 'ten will do'";
+
+    let output = site.run(compact);
+    assert_eq!(output.status.code(), Some(NO), "nothing without --yes");
+    assert!(text(&output.stdout).contains("compacted\tnothing yet"), "{}", text(&output.stdout));
+    let plan = json(&format!("{compact} --dry-run --json"));
+    let row = |what: &str, name: &str| {
+        plan.iter().find(|row| row["what"] == what && row["name"] == name).unwrap_or(&Value::Null)
+    };
+    let removed = row("all", "")["removed"].as_u64().unwrap();
+    assert!((50..=70).contains(&removed), "all but those that are not sealed: {plan:?}");
+    assert_eq!(row("kind", "sensor.measured")["removed"], removed);
+    let scopes = ["default", "tenant:acme"].map(|name| row("scope", name)["bytes"].as_u64().unwrap());
+    assert_eq!(row("all", "")["bytes"], scopes[0] + scopes[1]);
+    let missed = row("unhandled", "mail");
+    assert_eq!((&missed["events"], &missed["first"]), (&removed.into(), &1.into()));
+    let old = site.run(&format!("{compact} --yes"));
+    assert_eq!(old.status.code(), Some(USAGE));
+    let said = text(&old.stderr);
+    assert!(said.contains("consumer mail") && said.contains("--even-unhandled"), "{said}");
+    let recent = json(&format!("{compact} --older-than 90d --dry-run --json"));
+    assert_eq!(recent[0]["removed"], 0, "nothing is that old");
+    let before = json(&format!("{compact} --before 11 --dry-run --json"));
+    assert_eq!(before[0]["removed"], 10);
+    assert_eq!(site.out("read").lines().count(), 90);
+
+    let done = &json(&format!("{compact} --merge --even-unhandled --by anna --yes --json"))[0];
+    assert_eq!((&done["done"], &done["removed"]), (&true.into(), &70.into()));
+    let segments = |name: &str| done[name].as_u64().unwrap();
+    assert!(segments("segments_after") < segments("segments_before"), "{done}");
+    assert!(segments("bytes_after") < segments("bytes_before"), "{done}");
+    let left: Vec<Value> = json("read --prefix sensor: --json");
+    assert_eq!(left.len(), 20);
+    assert!(left.iter().all(|event| event["payload"].as_u64().unwrap() >= 70));
+    let told = site.out(&format!("verify --head {head}"));
+    assert!(told.starts_with("clean") && told.contains("verified up to"), "{told}");
+    let ledger = site.out("read --entity $ledger");
+    assert!(ledger.contains("ten will do") && ledger.contains("anna"), "{ledger}");
+    let again = &json(&format!("{compact} --even-unhandled --yes --json"))[0];
+    assert_eq!((&again["removed"], &again["position"]), (&0.into(), &Value::Null), "once");
+
+    // The ends of what was printed, and more than one head at a time.
+    let verified = json("verify --json")[0]["verified"].as_str().unwrap().to_owned();
+    assert_eq!(verified, site.out("head").trim());
+    let both = format!("verify --head {head} --head {verified} --bytes-per-second 1000000000 --json");
+    assert_eq!(json(&both)[0]["clean"], true);
+    let rest = &json(&format!("verify --after {verified} --json"))[0];
+    assert!(rest["clean"] == true && rest["events"].as_u64().unwrap() < 20, "{rest}");
+    let behind = site.run(&format!("verify --after {verified} --head {head}"));
+    assert_eq!(behind.status.code(), Some(USAGE));
+    assert!(text(&behind.stderr).contains("leave one of them out"), "{}", text(&behind.stderr));
 }
 
 pub fn interrupt(child: &Child) {

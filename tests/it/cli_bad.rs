@@ -8,7 +8,7 @@ use annals::{Append, Query, Raw, Store};
 use serde_json::Value;
 
 use crate::cli::*;
-use crate::support::FOREVER;
+use crate::support::{FOREVER, eventually};
 
 /// What stands where a store should be.
 fn bad_places() -> Vec<(&'static str, Site)> {
@@ -126,6 +126,18 @@ fn wrong_calls_are_told_what_to_change() {
         ("erase --reason 'asked for' --yes", USAGE, "erase what?"),
         ("erase --entity order:1 --yes", USAGE, "--reason"),
         ("erase --prefix $ --reason x --yes", USAGE, "the store's own events"),
+        ("compact --remove --kind order.paid", USAGE, "--reason"),
+        ("compact --reason x --yes", USAGE, "compact what?"),
+        ("compact --remove --reason x --yes", USAGE, "remove what?"),
+        ("compact --kind order.paid --merge --reason x --yes", USAGE, "say --remove"),
+        ("compact --older-than 90d --reason x --yes", USAGE, "--remove"),
+        ("compact --remove --older-than 2y --reason x", USAGE, "is no age"),
+        ("compact --remove --keep-newest 5 --reason x", USAGE, "--per"),
+        ("compact --remove --keep-newest 5 --per tag --reason x", USAGE, "invalid value"),
+        ("compact --merge --dry-run --reason x --yes", USAGE, "--yes"),
+        ("compact --remove --kind order.placed --reason x --yes", USAGE, "--even-unhandled"),
+        ("verify --head yesterday", USAGE, "--head"),
+        ("verify --after 3", USAGE, "--after"),
         ("import -", USAGE, "--name"),
         ("import nowhere.jsonl", USAGE, "nowhere.jsonl"),
         ("import /", USAGE, "is a directory"),
@@ -159,6 +171,8 @@ fn reading_writes_nothing_and_goes_on_beside_a_writer() {
     for line in READING {
         site.out(line);
     }
+    let head = store.head().unwrap();
+    assert!(site.out(&format!("verify --head {head}")).starts_with("clean"));
     assert!(files(&site.store) == whole);
     assert_eq!(site.out("read --entity order:7").lines().count(), 1, "up to the durable mark");
     for line in WRITING {
@@ -254,6 +268,87 @@ fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
     assert!(kept.iter().copied().eq(0..kept.len() as u64));
     assert!(kept.len() >= acknowledged.lines().count());
     store.close().unwrap();
+}
+
+/// Of some 100 kB each; verifying tells how far it is about every MiB.
+fn of_many_segments() -> Site {
+    let site = Site::new();
+    let store = Store::builder(&site.store).segment_bytes_max(100_000).open().unwrap();
+    for n in 0..300_u64 {
+        store.append("e", &Raw("k", &(n, "x".repeat(10_000)))).unwrap();
+    }
+    store.close().unwrap();
+    site
+}
+
+/// Until a process has read so much.
+fn until_read(child: &std::process::Child, bytes: u64) {
+    let read = || {
+        let io = fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap_or_default();
+        let read = io.lines().find_map(|line| line.strip_prefix("rchar: ")).map(str::parse::<u64>);
+        read.is_some_and(|read| read.unwrap() > bytes)
+    };
+    eventually("the command is at it", read);
+}
+
+#[test]
+fn verifying_breaks_off_and_goes_on_where_it_was() {
+    let site = of_many_segments();
+    let head = site.out("head").trim().to_owned();
+    let broken_off = |verdict: &str| {
+        let child = site.start(&format!("verify --bytes-per-second 1 --head {head}"));
+        until_read(&child, 1 << 20);
+        interrupt(&child);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(INTERRUPTED));
+        let said = text(&output.stdout);
+        assert!(said.starts_with(verdict) && said.contains("broken off before the end"), "{said}");
+        let err = text(&output.stderr);
+        let go_on = err.strip_prefix("annals: interrupted; go on with ").unwrap_or_else(|| panic!("{err}"));
+        go_on.trim().to_owned()
+    };
+    let events = |line: &str| -> u64 {
+        let report: Value = serde_json::from_str(&site.out(line)).unwrap();
+        report["events"].as_u64().unwrap()
+    };
+    let go_on = broken_off("clean");
+    assert!(go_on.contains("--after") && go_on.ends_with(&format!("--head {head}")), "{go_on}");
+    let (rest, all) = (events(&format!("verify {go_on} --json")), events("verify --json"));
+    assert!(rest > 0 && rest + 80 < all, "{rest} of {all}");
+
+    // What was found by then is told, or nobody would ever hear of it.
+    change(&site, |bytes| bytes[5_000] ^= 1);
+    let go_on = broken_off("DAMAGED");
+    assert!(site.out(&format!("verify {go_on}")).starts_with("clean"));
+    assert_eq!(site.run("verify").status.code(), Some(NO));
+}
+
+#[test]
+fn compacting_breaks_off_and_is_run_again() {
+    let site = of_many_segments();
+    let head = site.out("head").trim().to_owned();
+    let compact = "compact --remove --before 200 --reason old --yes";
+    let child = site.start(&format!("{compact} --bytes-per-second 1"));
+    until_read(&child, 1 << 20);
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(INTERRUPTED));
+    let said = "annals: interrupted; what was done stays; run it again for the rest\n";
+    assert_eq!(text(&output.stderr), said);
+    let store = Store::open_read_only(&site.store).unwrap();
+    assert!(store.open_report().clean, "it was closed");
+    drop(store);
+
+    // No room for what is written anew: nothing is lost, and the next one does it.
+    let script = format!("ulimit -f 40; trap '' XFSZ; exec {PROGRAM} {compact}");
+    let output = Command::new("bash").args(["-c", &script]).env("ANNALS_DIR", &site.store).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(LATER), "{said}");
+    assert!(said.contains("what was done stays"), "{said}");
+    assert!(site.out(&format!("verify --head {head}")).starts_with("clean"));
+    site.out(compact);
+    assert_eq!(site.out("read").lines().count(), 101);
+    assert!(site.out(&format!("verify --head {head}")).starts_with("clean"));
 }
 
 /// Beyond the limit every write fails as on a full disk.

@@ -49,10 +49,9 @@ pub fn restore(restore: Restore, place: &Place, out: &mut Output) -> Result<Done
 
 fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<CopyReport, Failure> {
     interrupt::hold().go_on = Some("made again, it goes on".to_owned());
-    let mut bar = None;
+    let bar = Bar::bytes(what);
     let copy = copy.on_progress(move |progress| {
-        let bar = bar.get_or_insert_with(|| Bar::bytes(what, progress.bytes_total));
-        bar.set(progress.bytes);
+        bar.set(progress.bytes, progress.bytes_total);
         ControlFlow::Continue(())
     });
     let copy = match reason {

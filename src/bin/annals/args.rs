@@ -10,7 +10,9 @@ use anstream::ColorChoice;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub use history::{Backup, Checkpoint, Erase, Export, Fork, Import, Restore, Rollback, TimeForm, Verify};
+pub use history::{
+    Backup, Checkpoint, Compact, Erase, Export, Fork, Import, Restore, Rollback, TimeForm, Verify,
+};
 
 use crate::failure::CODES;
 use crate::values::{Times, Versions, Which, duration, expected, time};
@@ -129,6 +131,8 @@ pub enum Command {
     Rollback(Rollback),
     /// Erases payload and metadata of events; that they happened stays provable
     Erase(Erase),
+    /// Has events go that are needed no more, and small segments become larger ones
+    Compact(Compact),
     /// Prints events as JSONL, with everything there is to know of them
     Export(Export),
     /// Reads JSONL into the store; run again, it goes on behind what went in

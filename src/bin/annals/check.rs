@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use annals::{Break, ErrorKind, OpenReport, Store, VerifyReport, WriterState};
+use annals::{Break, ErrorKind, Head, OpenReport, Store, VerifyReport, WriterState};
 use serde_json::{Value, json};
 
 use crate::args::{Recover, Verify};
 use crate::failure::{Done, Failure};
+use crate::interrupt;
 use crate::output::{Form, Output, bytes};
 use crate::place::{self, Place};
 use crate::progress::Bar;
@@ -15,18 +16,46 @@ use crate::salvage;
 /// Of an open store up to its head; of one that does not open, all files.
 pub fn verify(verify: &Verify, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let path = place.existing()?;
-    let report = match (place.builder(&path)?.open_read_only(), &verify.head) {
-        (Ok(store), Some(_)) if store.writer()? == WriterState::Elsewhere => {
-            let text = "another process writes to the store, and could be met in the middle of that";
-            return Err(Failure::later(text).hint("close it there; or back it up, and verify the backup"));
-        }
-        (_, Some(head)) => place.builder(&path)?.verify_against(head)?,
-        (Ok(store), None) => store.verify()?,
-        (Err(error), None) if is_damage(error.kind()) => place.builder(&path)?.verify()?,
-        (Err(error), None) => return Err(Failure::from(error).at(&path.display().to_string())),
+    interrupt::hold().breaks_off = true;
+    let asked = asked(verify);
+    let report = match place.builder(&path)?.open_read_only() {
+        Ok(store) => asked.run(&store)?,
+        Err(error) if is_damage(error.kind()) => asked.run_files(place.builder(&path)?)?,
+        Err(error) => return Err(Failure::from(error).at(&path.display().to_string())),
     };
     show(&report, out)?;
+    if report.broken_off {
+        out.flush()?;
+        interrupt::broken_off(go_on(verify, report.verified));
+    }
     Ok(if report.is_clean() { Done::Yes } else { Done::No })
+}
+
+fn asked(verify: &Verify) -> annals::Verify<'static> {
+    let mut asked = verify.head.iter().fold(annals::Verify::new(), |asked, head| asked.expect(*head));
+    if let Some(verified) = verify.after {
+        asked = asked.after(verified);
+    }
+    if let Some(rate) = verify.bytes_per_second {
+        asked = asked.bytes_per_second(rate);
+    }
+    watched(asked)
+}
+
+fn watched(verify: annals::Verify<'static>) -> annals::Verify<'static> {
+    let bar = Bar::bytes("verifying");
+    verify.on_progress(move |progress| {
+        bar.set(progress.bytes, progress.bytes_total);
+        if interrupt::is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+}
+
+/// Heads that were met need not be met again.
+fn go_on(verify: &Verify, verified: Option<Head>) -> String {
+    let Some(verified) = verified.or(verify.after) else { return "nothing is verified yet".to_owned() };
+    let ahead = verify.head.iter().filter(|head| head.position() > verified.position());
+    let heads: String = ahead.map(|head| format!(" --head {head}")).collect();
+    format!("go on with --after {verified}{heads}")
 }
 
 pub fn is_damage(kind: ErrorKind) -> bool {
@@ -38,10 +67,16 @@ fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
     let document = json!({
         "clean": report.is_clean(), "segments": report.segments, "appends": report.appends,
         "events": report.events, "bytes": report.bytes, "breaks": breaks,
+        "verified": report.verified.map(|head| head.to_string()), "broken_off": report.broken_off,
+        "versions_unchecked": report.versions_unchecked,
     });
-    match out.form() {
-        Form::Json => out.document(&document),
-        Form::Plain | Form::Table => out.text(&report.to_string()),
+    if out.form() == Form::Json {
+        return out.document(&document);
+    }
+    out.text(&report.to_string())?;
+    match report.verified {
+        Some(verified) => out.text(&format!("verified up to {verified}")),
+        None => Ok(()),
     }
 }
 
@@ -53,10 +88,9 @@ fn break_json(found: &Break) -> Value {
 
 pub fn reindex(place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let store = place.to_write()?;
-    let mut bar = None;
+    let bar = Bar::bytes("indexing");
     let built = store.rebuild_indexes(|progress| {
-        let bar = bar.get_or_insert_with(|| Bar::bytes("indexing", progress.bytes_total));
-        bar.set(progress.bytes);
+        bar.set(progress.bytes, progress.bytes_total);
         ControlFlow::Continue(())
     })?;
     drop(bar);
@@ -75,7 +109,7 @@ pub fn recover(recover: Recover, place: &Place, out: &mut Output) -> Result<Done
     match place.builder(&path)?.open_read_only() {
         Ok(store) => whole(&store, out),
         Err(error) if is_damage(error.kind()) => {
-            let report = place.builder(&path)?.verify()?;
+            let report = watched(annals::Verify::new()).run_files(place.builder(&path)?)?;
             damaged(&error, &report, out)
         }
         Err(error) => Err(Failure::from(error).at(&path.display().to_string())),

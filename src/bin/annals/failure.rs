@@ -85,11 +85,6 @@ impl Failure {
         Failure::new(NO, "NotThere", text)
     }
 
-    /// Not now.
-    pub fn later(text: impl Into<String>) -> Failure {
-        Failure::new(LATER, "Locked", text)
-    }
-
     /// The operating system refused something.
     pub fn system(what: &str, error: &io::Error) -> Failure {
         Failure::new(SYSTEM, "Io", format!("{what}: {error}"))

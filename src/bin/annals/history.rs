@@ -54,12 +54,10 @@ pub fn erase(erase: args::Erase, place: &Place, out: &mut Output) -> Result<Done
         return Ok(Done::No);
     }
     let store = place.to_write()?;
-    interrupt::hold().go_on =
-        Some("it goes on when the store is opened to write, or is erased again".to_owned());
-    let mut bar = None;
+    interrupt::hold().go_on = Some("run it again for the rest".to_owned());
+    let bar = Bar::bytes("erasing");
     let erasure = store.erase_watched(query, &erase.reason, |progress| {
-        let bar = bar.get_or_insert_with(|| Bar::bytes("erasing", progress.bytes_total));
-        bar.set(progress.bytes);
+        bar.set(progress.bytes, progress.bytes_total);
         ControlFlow::Continue(())
     })?;
     drop(bar);

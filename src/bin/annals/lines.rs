@@ -18,12 +18,11 @@ use crate::progress::Bar;
 /// To standard output, whatever form other commands have.
 pub fn export(export: Export, place: &Place) -> Result<Done, Failure> {
     let store = place.to_read()?;
-    let mut bar = None;
+    let bar = Bar::events("exporting");
     let lines = store.export(export.filter.query()).after(export.after).on_progress(|progress| {
         let after = progress.after.get();
         let total = progress.head.get().saturating_sub(after);
-        let bar = bar.get_or_insert_with(|| Bar::events("exporting", total));
-        bar.set(progress.position.get().saturating_sub(after));
+        bar.set(progress.position.get().saturating_sub(after), total);
         interrupt::hold().go_on = Some(format!("go on with --after {}", progress.position));
         ControlFlow::Continue(())
     });
@@ -77,7 +76,10 @@ fn run(
     rejects: Option<File>,
     length: Option<u64>,
 ) -> Result<Imported, Failure> {
-    let bar = length.map(|length| Bar::bytes("importing", length));
+    let bar = match length {
+        Some(_) => Bar::bytes("importing"),
+        None => Bar::endless_bytes("importing"),
+    };
     let mut lines = store.import(name, BufReader::with_capacity(256 << 10, source));
     if let Some(mapping) = mapping {
         lines = lines.mapped(mapping);
@@ -89,9 +91,7 @@ fn run(
         lines = lines.renumber();
     }
     let lines = lines.on_progress(|progress| {
-        if let Some(bar) = &bar {
-            bar.set(progress.bytes);
-        }
+        bar.set(progress.bytes, length.unwrap_or(0));
         ControlFlow::Continue(())
     });
     let hint = "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE";

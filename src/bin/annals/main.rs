@@ -20,6 +20,7 @@ mod args;
 mod bench;
 mod causes;
 mod check;
+mod compact;
 mod consumers;
 mod doctor;
 mod event;
@@ -96,6 +97,7 @@ fn run(command: Command, place: &Place, out: &mut Output) -> Result<Done, Failur
         Command::Fork(fork) => archive::fork(fork, place, out),
         Command::Rollback(rollback) => archive::rollback(rollback, place, out),
         Command::Erase(erase) => history::erase(erase, place, out),
+        Command::Compact(compact) => compact::compact(&compact, place, out),
         Command::Export(export) => lines::export(export, place),
         Command::Import(import) => lines::import(import, place, out),
         Command::Reindex => check::reindex(place, out),

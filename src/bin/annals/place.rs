@@ -4,7 +4,6 @@ use std::fs;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use annals::{Builder, Store};
@@ -160,11 +159,10 @@ pub fn look(path: &Path) -> Result<Found, Failure> {
 
 /// Shows how far opening is, if it takes long enough to be asked about.
 fn with_progress(builder: Builder) -> Builder {
-    let bar = OnceLock::new();
+    let bar = Bar::bytes("opening");
     builder.on_open_progress(move |progress| {
         if progress.elapsed > Duration::from_millis(300) {
-            let bar = bar.get_or_init(|| Bar::bytes("opening", progress.bytes_total));
-            bar.set(progress.bytes);
+            bar.set(progress.bytes, progress.bytes_total);
         }
         ControlFlow::Continue(())
     })

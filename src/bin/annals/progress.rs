@@ -2,33 +2,45 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Goes away when it is dropped. Elsewhere than on a terminal it shows nothing.
+/// Goes away when it is dropped. Elsewhere than on a terminal it shows nothing. It is made when the work begins, or the rate
+/// would be wrong; it is seen once something is done.
 pub struct Bar(ProgressBar);
 
 impl Bar {
-    pub fn bytes(what: &'static str, total: u64) -> Bar {
+    pub fn bytes(what: &'static str) -> Bar {
         let counts = "{binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
-        Bar::new(what, total, counts)
+        Bar::new(what, &format!("{BAR} {counts}, {{eta}} left"))
     }
 
-    pub fn events(what: &'static str, total: u64) -> Bar {
-        Bar::new(what, total, "{human_pos}/{human_len} {per_sec:.0}")
+    pub fn events(what: &'static str) -> Bar {
+        Bar::new(what, &format!("{BAR} {{human_pos}}/{{human_len}} {{per_sec:.0}}, {{eta}} left"))
     }
 
-    fn new(what: &'static str, total: u64, counts: &str) -> Bar {
-        let template = format!("{{msg}} [{{bar:30}}] {{percent:>3}}% {counts}, {{eta}} left");
-        let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::new(total).with_style(style.progress_chars("=> ")).with_message(what);
-        Bar(bar)
+    /// Of what comes until it ends.
+    pub fn endless_bytes(what: &'static str) -> Bar {
+        Bar::new(what, "{msg} {binary_bytes} {binary_bytes_per_sec}")
     }
 
-    pub fn set(&self, done: u64) {
+    fn new(what: &'static str, template: &str) -> Bar {
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what))
+    }
+
+    /// So much is done, of so much as far as is known by now.
+    pub fn set(&self, done: u64, total: u64) {
+        if self.0.length() != Some(total) {
+            self.0.set_length(total);
+        }
         self.0.set_position(done);
     }
 }
 
+const BAR: &str = "{msg} [{bar:30}] {percent:>3}%";
+
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        if self.0.position() > 0 {
+            self.0.finish_and_clear();
+        }
     }
 }

@@ -48,10 +48,10 @@ struct Counts {
 fn copy(from: &Store, to: &Store) -> Result<Counts, Failure> {
     let (mut counts, mut under_way, mut versions) = (Counts::default(), Vec::new(), HashMap::new());
     let mut append: Option<([u8; 32], Append)> = None;
-    let bar = Bar::events("copying", from.head()?.position().get());
+    let (bar, total) = (Bar::events("copying"), from.head()?.position().get());
     for event in from.read(Query::all()) {
         let event = event?;
-        bar.set(event.position().get());
+        bar.set(event.position().get(), total);
         if event.payload().is_err() {
             counts.erased += 1;
             continue;

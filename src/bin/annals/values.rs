@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use annals::{EventId, Expected, Position, Until};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 /// A time: `2026-11-28T15:00:00Z`, `2026-11-28T15:00` (UTC), `2026-11-28`, or `2h` for two hours ago.
 pub fn time(text: &str) -> Result<SystemTime, String> {
@@ -84,6 +84,14 @@ impl FromStr for Versions {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
     parsed.ok_or_else(|| format!("{text:?} is no time; write 500ms, 30s or 1m"))
+}
+
+/// How long ago: `90d`, `2w`, `12h`. A day has 24 hours; months and years are of no fixed length.
+pub fn age(text: &str) -> Result<Duration, String> {
+    let span = text.parse::<Span>().ok();
+    let long = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    let age = long.and_then(|long| Duration::try_from(long).ok());
+    age.ok_or_else(|| format!("{text:?} is no age; write 90d, 2w or 12h"))
 }
 
 /// What is expected of a stream: `any`, `none`, `exists`, or its version.

@@ -1,12 +1,13 @@
 //! What can be said to commands that act on a store as a whole.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use annals::Position;
 use clap::{Args, ValueEnum};
 
 use super::Filter;
-use crate::values::Ending;
+use crate::values::{Ending, age};
 
 #[derive(Args)]
 pub struct Checkpoint {
@@ -19,9 +20,15 @@ pub struct Checkpoint {
 
 #[derive(Args)]
 pub struct Verify {
-    /// That it holds the history up to this head, unchanged; nobody may write meanwhile
+    /// That it holds the history up to this head, unchanged; may be repeated
     #[arg(long)]
-    pub head: Option<annals::Head>,
+    pub head: Vec<annals::Head>,
+    /// Goes on behind what an earlier run has verified, as it printed that
+    #[arg(long, value_name = "HEAD")]
+    pub after: Option<annals::Head>,
+    /// Reads no more than this in a second
+    #[arg(long, value_name = "BYTES")]
+    pub bytes_per_second: Option<u64>,
 }
 
 #[derive(Args)]
@@ -85,6 +92,68 @@ pub struct Erase {
     /// Does it; without, it only says how many events match
     #[arg(long)]
     pub yes: bool,
+}
+
+#[derive(Args)]
+pub struct Compact {
+    /// Events go to which everything applies that is said of them
+    #[arg(long)]
+    pub remove: bool,
+    #[command(flatten)]
+    pub filter: Filter,
+    /// Recorded longer ago than this: 90d, 12h
+    #[arg(long, value_name = "AGE", value_parser = age, requires = "remove")]
+    pub older_than: Option<Duration>,
+    /// In front of this position
+    #[arg(long, value_name = "POSITION", requires = "remove")]
+    pub before: Option<Position>,
+    /// Not among the newest so many
+    #[arg(long, value_name = "EVENTS", requires_all = ["remove", "per"])]
+    pub keep_newest: Option<u64>,
+    /// Of what the newest are counted
+    #[arg(long, value_enum, value_name = "WHAT", requires = "keep_newest")]
+    pub per: Option<Per>,
+    /// Only payload and metadata go
+    #[arg(long, requires = "remove")]
+    pub tombstones: bool,
+    /// Acknowledgements of consumers go that have later ones
+    #[arg(long)]
+    pub replaced_checkpoints: bool,
+    /// Small segments become larger ones
+    #[arg(long)]
+    pub merge: bool,
+    /// Also what consumers have not handled: they miss it
+    #[arg(long)]
+    pub even_unhandled: bool,
+    /// Reads no more than this in a second
+    #[arg(long, value_name = "BYTES")]
+    pub bytes_per_second: Option<u64>,
+    /// Why, for the record
+    #[arg(long)]
+    pub reason: String,
+    /// Does it; without, it only says what of the sealed segments would go
+    #[arg(long)]
+    pub yes: bool,
+    /// Says that, and ends with 0
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Per {
+    Entity,
+    Kind,
+    Scope,
+}
+
+impl From<Per> for annals::Per {
+    fn from(per: Per) -> annals::Per {
+        match per {
+            Per::Entity => annals::Per::Entity,
+            Per::Kind => annals::Per::Kind,
+            Per::Scope => annals::Per::Scope,
+        }
+    }
 }
 
 #[derive(Args)]
