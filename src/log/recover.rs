@@ -17,14 +17,14 @@ use crate::format::chain::Hash;
 use crate::format::frame::Frame;
 use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, SEAL, Seal, SegmentHeader, SegmentId};
+use crate::format::segment::{DIRECTORY, Seal, SegmentHeader, SegmentId};
 use crate::report::{Cut, OpenReport};
 
 use super::judge::{Verdict, judge};
 use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
 use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
 use super::segment::SegmentFile;
-use super::survey::{check_uninitialised, could_be_new, is_leftover, list, read_manifest, read_mark};
+use super::survey::{behind, check_uninitialised, could_be_new, is_leftover, list, read_manifest, read_mark};
 
 /// What was found; enough to read, and to start writing.
 pub(crate) struct Recovered {
@@ -488,17 +488,5 @@ impl Opening<'_, '_> {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Behind the last frame of a listed segment.
-pub(crate) fn behind(sealed: &SealedSegment) -> Tip {
-    Tip {
-        offset: sealed.length.saturating_sub(u32::try_from(SEAL).expect("72")),
-        position: sealed.last_position,
-        recorded_at: sealed.last_recorded_at,
-        chain: sealed.chain,
-        frames: sealed.frames,
-        events: sealed.events,
     }
 }

@@ -14,9 +14,9 @@ use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader, SegmentId};
 use super::Failure;
 use super::files::{create_mark_file, replace};
 use super::judge::{Evidence, repeated_in};
-use super::recover::behind;
 use super::scan::{Tip, Window};
 use super::segment::{SegmentFile, wide};
+use super::survey::behind;
 use super::survey::{list, read_mark};
 
 /// After a failed sync the cache may hold what the device never got; only the device counts.

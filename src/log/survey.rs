@@ -5,11 +5,12 @@
 use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::error::Error;
 use crate::format::chain::Hash;
-use crate::format::manifest::{self, Manifest};
+use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, HEADER, SegmentId};
+use crate::format::segment::{DIRECTORY, HEADER, SEAL, SegmentId};
 
 use super::FIRST_ZEROS;
+use super::scan::Tip;
 use super::segment::{SegmentFile, damaged};
 
 /// A million segments, 64 TiB of events.
@@ -141,5 +142,17 @@ pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Erro
         listed => listed.map_err(|error| {
             Error::io("cannot list", if directory.is_empty() { "the store" } else { directory }, error)
         }),
+    }
+}
+
+/// Behind the last frame of a listed segment.
+pub(crate) fn behind(sealed: &SealedSegment) -> Tip {
+    Tip {
+        offset: sealed.length.saturating_sub(u32::try_from(SEAL).expect("72")),
+        position: sealed.last_position,
+        recorded_at: sealed.last_recorded_at,
+        chain: sealed.chain,
+        frames: sealed.frames,
+        events: sealed.events,
     }
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::manifest::Manifest;
 use crate::head::Head;
 use crate::load::load_to_read;
-use crate::log::recover::behind;
+use crate::log::survey::behind;
 use crate::log::survey::read_manifest;
 use crate::options::Options;
 use crate::reader;

@@ -13,10 +13,10 @@ use crate::format::frame::{Frame, NewHeader};
 use crate::format::manifest::SealedSegment;
 use crate::format::segment::{SegmentHeader, SegmentId};
 use crate::log::NewFrame;
-use crate::log::recover::behind;
 use crate::log::repair::{listing, seal};
 use crate::log::scan::{Found, Tip, Window, attested, follow, found_at};
 use crate::log::segment::SegmentFile;
+use crate::log::survey::behind;
 use crate::options::{self, Options};
 use crate::version::Expected;
 

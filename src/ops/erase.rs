@@ -78,9 +78,15 @@ pub(crate) fn erase(
     check(&query)?;
     let mut rewriting = Rewriting::begin(engine, ledger::who_and_why(&engine.options, reason))?;
     mark(engine.disk.as_ref(), &rewriting)?;
-    let asked = ledger::record(engine, Some(reason), &Erasing { query: query.clone() })?;
-    let order = Order { query, up_to: asked.position(), reason: reason.to_owned() };
-    let erasure = carry_out(engine, cache, &order, &mut rewriting, pace)?;
+    let asked = ledger::record(engine, Some(reason), &Erasing { query })?;
+    let mut erasure = Erasure::default();
+    // What was asked for before and left undone goes first, or nothing would ever be done with.
+    for order in unfinished(engine)? {
+        let done = carry_out(engine, cache, &order, &mut rewriting, pace)?;
+        if order.up_to == asked.position() {
+            erasure = done;
+        }
+    }
     unmark(engine, &rewriting)?;
     Ok(erasure)
 }

@@ -7,15 +7,18 @@ use std::time::Instant;
 
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
+use crate::indexing::settle;
 use crate::report::IndexProgress;
 use crate::shelf::Stored;
 
-/// Says how many were built. What the housekeeper has not yet moved to the disk gets its index from there.
+/// Says how many were built. What the housekeeper has not yet put on the shelf is put there first.
 pub(crate) fn reindex(
     engine: &Engine,
     tell: &mut dyn FnMut(&IndexProgress) -> ControlFlow<()>,
 ) -> Result<usize, Error> {
     engine.check_writable()?;
+    let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
+    settle(&engine.view, shelf);
     let snapshot = engine.snapshot()?;
     let stored =
         || snapshot.segments.iter().filter_map(|segment| segment.as_stored()).filter(|s| s.is_whole());

@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::format::manifest::{Lineage, Manifest};
 use crate::head::Head;
 use crate::log::files::new_store_id;
-use crate::log::recover::behind;
 use crate::log::scan::Tip;
+use crate::log::survey::behind;
 use crate::options;
 
 use super::backup::{CopyReport, held};

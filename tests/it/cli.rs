@@ -572,7 +572,8 @@ fn a_halted_reactor_is_seen_and_moved() {
     let doctor = site.run("doctor");
     assert_eq!(doctor.status.code(), Some(NO));
     assert!(text(&doctor.stdout).contains("annals consumers resume"));
-    assert!(site.out("consumers resume letters --by bert").contains("idle"));
+    // Its last acknowledgement may have come too late: then it is behind by what it has handled already.
+    assert!(!site.out("consumers resume letters --by bert").contains("halted"));
     let halts: Value =
         serde_json::from_str(site.out("read --entity $consumer/letters --json").lines().last().unwrap())
             .unwrap();

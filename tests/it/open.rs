@@ -35,7 +35,8 @@ fn listing(directory: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, u64, Vec<u8>)>
     let mut found = BTreeMap::new();
     let mut left = vec![directory.to_owned()];
     while let Some(path) = left.pop() {
-        let about = fs::symlink_metadata(&path).unwrap();
+        // The housekeeper of an open store may have renamed an index file just now.
+        let Ok(about) = fs::symlink_metadata(&path) else { continue };
         let bytes = if about.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
         if about.is_dir() {
             left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
