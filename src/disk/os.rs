@@ -8,7 +8,7 @@ use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -171,15 +171,17 @@ impl OsDisk {
 
     fn subdirectory(&self, path: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let names = path.split('/').filter(|name| !name.is_empty());
-        names.into_iter().try_fold(self.directory.try_clone()?, |directory, name| {
+        let open = |directory: BorrowedFd<'_>, name: &str| {
             rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(|error| match error {
                 Errno::LOOP | Errno::NOTDIR => {
                     self.unsafe_because(path, "is not a directory, or a link to one")
                 }
                 other => other.into(),
             })
-        })
+        };
+        let mut names = path.split('/').filter(|name| !name.is_empty());
+        let Some(first) = names.next() else { return self.directory.try_clone() };
+        names.try_fold(open(self.directory.as_fd(), first)?, |directory, name| open(directory.as_fd(), name))
     }
 
     fn unsafe_because(&self, path: &str, why: &str) -> io::Error {
