@@ -74,8 +74,10 @@ fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
         return out.document(&document);
     }
     out.text(&report.to_string())?;
+    // Of a damaged log the same place only says how far it was read.
+    let how = if report.is_clean() { "verified up to" } else { "read up to" };
     match report.verified {
-        Some(verified) => out.text(&format!("verified up to {verified}")),
+        Some(verified) => out.text(&format!("{how} {verified}")),
         None => Ok(()),
     }
 }
