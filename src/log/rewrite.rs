@@ -25,7 +25,7 @@ use crate::recorded::RecordedEvent;
 use super::scan::{Ending, Found, Tip, Window, attested, follow, found_at, sealed};
 use super::segment::SegmentFile;
 
-pub(crate) use draft::{Draft, Plan};
+pub(crate) use draft::{Draft, Plan, remove};
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

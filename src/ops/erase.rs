@@ -14,7 +14,7 @@ use crate::coordinate::SYSTEM_SCOPE;
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::log::rewrite::{Candidate, Fate, Judge};
+use crate::log::rewrite::{Candidate, Fate, Judge, remove};
 use crate::log::survey::list;
 use crate::matching::matches;
 use crate::query::Query;
@@ -25,7 +25,7 @@ use crate::version::Position;
 use super::ledger::{self, Entry, Figures};
 use super::pace::Pace;
 use super::quarantine::{Quarantined, quarantined};
-use super::rewriting::{Rewriting, remove};
+use super::rewriting::Rewriting;
 
 /// There while something may have to be erased still.
 pub(crate) const MARK: &str = "ERASING";

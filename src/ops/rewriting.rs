@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
-use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::Frame;
@@ -20,7 +19,7 @@ use crate::index::Index;
 use crate::indexing::settle;
 use crate::log::Failure;
 use crate::log::files::{Effect, Exchange};
-use crate::log::rewrite::{Draft, Judge, Plan};
+use crate::log::rewrite::{Draft, Judge, Plan, remove};
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
 use crate::log::survey::read_manifest;
@@ -198,15 +197,5 @@ impl<'a> Rewriting<'a> {
             remove(self.engine.disk.as_ref(), &path)?;
         }
         self.sync_names(DIRECTORY)
-    }
-}
-
-/// Removes a file that may be gone.
-pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("cannot remove", path, error))
-        }
-        _ => Ok(()),
     }
 }

@@ -112,7 +112,8 @@ impl Plan<'_> {
     }
 }
 
-fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
+/// Removes a file that may be gone.
+pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
     match disk.remove(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::io("cannot remove", path, error))
