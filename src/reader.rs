@@ -349,7 +349,8 @@ impl Progress {
             block => {
                 self.frame.forget();
                 let run = run(place, self.places.as_slice());
-                block.insert(self.snapshot.block(segment, &place.frame, &run)?)
+                let old = block.take();
+                block.insert(self.snapshot.next_block(segment, &place.frame, &run, old)?)
             }
         };
         self.frame.event(segment, block, place)
@@ -412,7 +413,7 @@ pub(crate) fn with_frame<T>(
 ) -> Result<Option<T>, Error> {
     let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
     let Some(place) = segment.place_at(position)? else { return Ok(None) };
-    let block = snapshot.block(segment, &place.frame, &place.frame)?;
+    let block = snapshot.block(segment, &place.frame)?;
     let frame = block.frame(segment.file()?, place.frame.start)?;
     Ok(Some(look(&frame.header, frame.body)))
 }
@@ -440,7 +441,7 @@ fn position_at(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
 /// When the first event at or behind `ordinal` was recorded.
 fn recorded_at(snapshot: &Snapshot, segment: &Segment, ordinal: u32) -> Result<u64, Error> {
     let Some(place) = segment.place_from(ordinal)? else { return Ok(u64::MAX) };
-    let block = snapshot.block(segment, &place.frame, &place.frame)?;
+    let block = snapshot.block(segment, &place.frame)?;
     Ok(block.header(segment.file()?, place.frame.start)?.recorded_at())
 }
 

@@ -210,17 +210,23 @@ impl Snapshot {
         self.segments.len() > 1
     }
 
+    /// A block that holds `frame`.
+    pub(crate) fn block(&self, segment: &Segment, frame: &Range<u32>) -> Result<Block, Error> {
+        self.next_block(segment, frame, frame, None)
+    }
+
     /// A block that holds `frame`: from memory if it was written lately or its segment is there, else `run`, which
-    /// lies around it, from the file.
-    pub(crate) fn block(
+    /// lies around it, from the file, in the memory of an old block if that is free.
+    pub(crate) fn next_block(
         &self,
         segment: &Segment,
         frame: &Range<u32>,
         run: &Range<u32>,
+        old: Option<Block>,
     ) -> Result<Block, Error> {
         match self.recent.block(segment.id(), frame, run) {
             Some(block) => Ok(block),
-            None => segment.block(run),
+            None => segment.block(run, old),
         }
     }
 

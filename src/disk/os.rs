@@ -311,8 +311,7 @@ impl Disk for OsDisk {
             // The file may have been replaced between our open and our lock.
             if self.is_current(LOCK, &file)? {
                 // For people as well: a full disk must not keep the store from being opened.
-                let pid = format!("{}\n", std::process::id());
-                let _ = file.set_len(0).and_then(|()| file.write_all_at(pid.as_bytes(), 0));
+                let _ = write_process_id(&file);
                 self.is_writer.store(true, Ordering::Relaxed);
                 return Ok(Lock::Held(Box::new((file, held))));
             }
@@ -419,6 +418,15 @@ fn create_directory(path: &Path) -> io::Result<()> {
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
     }
     Ok(())
+}
+
+/// Always as many bytes, so that nothing is cut off first: the file system takes longer for that than for all else that
+/// opening does with the lock.
+fn write_process_id(file: &File) -> io::Result<()> {
+    let text = format!("{:<10}\n", std::process::id());
+    file.write_all_at(text.as_bytes(), 0)?;
+    let bytes = u64::try_from(text.len()).expect("a length fits 64 bits");
+    if file.metadata()?.len() > bytes { file.set_len(bytes) } else { Ok(()) }
 }
 
 /// Random bytes of the operating system.

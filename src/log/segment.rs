@@ -13,6 +13,9 @@ use crate::format::segment::{DIRECTORY, HEADER, SegmentHeader, SegmentId};
 
 use super::Failure;
 
+/// Memory of more than this was for something else, and is not kept for blocks.
+const REUSED_MAX: usize = 1 << 20;
+
 /// An open segment file whose header was checked.
 pub(crate) struct SegmentFile {
     pub(crate) header: SegmentHeader,
@@ -79,21 +82,40 @@ impl SegmentFile {
         self.file.length().map_err(|error| Error::io("cannot read the length of", &self.path, error))
     }
 
-    /// Reads the bytes of `range`, which must be there.
+    /// Reads the bytes of `range`, which must be there, into memory of their own.
     pub(crate) fn block(&self, range: Range<u32>) -> Result<Block, Error> {
-        let mut bytes = vec![0; wide(range.end - range.start)];
-        let read = read_full(self.file.as_ref(), &mut bytes, range.start.into())
+        self.block_over(None, range)
+    }
+
+    /// The same into the memory of an old block, if nobody else looks at it any more: to clear new memory for
+    /// each block, and to have it mapped, costs about as much as to read it.
+    pub(crate) fn block_over(&self, old: Option<Block>, range: Range<u32>) -> Result<Block, Error> {
+        let mut memory = memory(old, wide(range.end - range.start));
+        let bytes = Arc::get_mut(&mut memory).expect("nobody else has it");
+        let read = read_full(self.file.as_ref(), bytes, range.start.into())
             .map_err(|error| Error::io("cannot read", &self.path, error))?;
         if read < bytes.len() {
             let end = u64::from(range.start) + u64::try_from(read).expect("a length fits 64 bits");
             return Err(Error::corrupt(&self.path, end, "the file ends where events were"));
         }
-        Ok(Block { bytes: Arc::new(bytes), start: range.start, is_known: false })
+        Ok(Block { bytes: memory, start: range.start, is_known: false })
     }
 
     pub(crate) fn damaged(&self, offset: u64, damage: &Damage) -> Error {
         damaged(&self.path, offset, damage)
     }
+}
+
+/// Memory for a block: that of an old one, if nobody holds it.
+fn memory(old: Option<Block>, bytes: usize) -> Arc<Vec<u8>> {
+    if let Some(Block { bytes: mut memory, .. }) = old
+        && let Some(own) = Arc::get_mut(&mut memory)
+        && own.capacity() <= REUSED_MAX
+    {
+        own.resize(bytes, 0);
+        return memory;
+    }
+    Arc::new(vec![0; bytes])
 }
 
 /// Damage with its place, as the error its reader gets.

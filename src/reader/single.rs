@@ -64,7 +64,7 @@ impl AtHand {
             Some((own, block)) if Arc::ptr_eq(own, segment) && block.holds(&place.frame) => block,
             read => {
                 self.frame.forget();
-                let block = snapshot.block(segment, &place.frame, &place.frame)?;
+                let block = snapshot.block(segment, &place.frame)?;
                 &mut read.insert((segment.clone(), block)).1
             }
         };

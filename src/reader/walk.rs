@@ -122,7 +122,8 @@ impl Walk {
             return Ok(false);
         }
         let run = self.run(&place, segment, most.min(u64::from(ordinals.end - place.ordinal)));
-        let block = self.block.insert(snapshot.block(segment, &place.frame, &run)?);
+        let old = self.block.take();
+        let block = self.block.insert(snapshot.next_block(segment, &place.frame, &run, old)?);
         let frame = block.frame(file, place.frame.start)?;
         self.frame.set(block, place.frame.start, &frame);
         if !(self.frame.first..=self.frame.last()).contains(&place.ordinal) {

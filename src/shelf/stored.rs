@@ -178,17 +178,18 @@ impl Stored {
         Ok(file)
     }
 
-    /// A block that holds `run`: all of the segment if it is in memory, otherwise just that from the file.
+    /// A block that holds `run`: all of the segment if it is in memory, otherwise just that from the file, in the memory
+    /// of an old block if that is free.
     ///
     /// # Errors
     ///
     /// As [`Stored::file`].
-    pub(crate) fn block(&self, run: &Range<u32>) -> Result<Block, Error> {
+    pub(crate) fn block(&self, run: &Range<u32>, old: Option<Block>) -> Result<Block, Error> {
         if let Some(block) = self.whole.block(&self.shelf) {
             return Ok(block);
         }
         let file = self.file()?;
-        let block = file.block(run.clone())?;
+        let block = file.block_over(old, run.clone())?;
         if !self.is_retired() {
             self.whole.note(run, &self.shelf, file, &self.listed.bound);
         }

@@ -108,15 +108,15 @@ impl Segment {
         self.as_live().is_some_and(|(own, _)| Arc::ptr_eq(own, file))
     }
 
-    /// A block that holds these bytes of its file.
+    /// A block that holds these bytes of its file, in the memory of an old one if that is free.
     ///
     /// # Errors
     ///
     /// As [`Segment::file`], and if they cannot be read.
-    pub(super) fn block(&self, run: &Range<u32>) -> Result<Block, Error> {
+    pub(super) fn block(&self, run: &Range<u32>, old: Option<Block>) -> Result<Block, Error> {
         match &self.form {
-            Form::Live(file, ..) => file.block(run.clone()),
-            Form::Stored(stored) => stored.block(run),
+            Form::Live(file, ..) => file.block_over(old, run.clone()),
+            Form::Stored(stored) => stored.block(run, old),
         }
     }
 
