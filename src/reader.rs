@@ -4,8 +4,8 @@
 //! index after the other, in growing windows, and reads the frames found: those that lie close
 //! together in one go, each checked against its checksums.
 //!
-//! `inline(always)` marks the way of one event to its reader: moved through each function's result
-//! it is a fifth slower (bench `read`, replay/raw 4.6 against 5.4 million events/s).
+//! Finding an event and handing it over are two steps, and `inline(always)` marks the way between them: an event
+//! that is moved through each function's result costs half as much again (bench `read`, replay/raw).
 //! Row: reader.
 
 mod ahead;
@@ -30,7 +30,7 @@ use crate::view::{Own, Segment, Snapshot, View};
 
 pub use ahead::ReadAhead;
 pub(crate) use answers::{count, count_in, exists, first_in, last};
-use checked::CheckedFrame;
+use checked::{CheckedFrame, Found};
 pub(crate) use single::{AtHand, event_at, event_with};
 use walk::Walk;
 
@@ -96,9 +96,11 @@ struct Progress {
     window: u32,
     /// Found, in the order they come.
     places: std::vec::IntoIter<Place>,
-    /// What was read last of the segment at hand, and the frame of it that was checked last.
+    /// What was read last of the segment at hand, the frame of it that was checked last, and the event in it
+    /// that was found last.
     block: Option<Block>,
     frame: CheckedFrame,
+    found: Found,
     /// All events in their order need no index to be found.
     walk: Option<Walk>,
     left: u64,
@@ -190,16 +192,22 @@ impl Read {
         (self.progress, self.ended) = (None, false);
     }
 
+    /// Finds the next event, if there is one.
     #[inline(always)]
-    fn advance(&mut self) -> Result<Option<RecordedEvent>, Error> {
-        if let Some(error) = self.refused.take() {
-            return Err(error);
+    fn find(&mut self) -> Result<bool, Error> {
+        if self.progress.is_none() && !self.ended {
+            self.begin()?;
         }
-        let progress = match &mut self.progress {
-            Some(progress) => progress,
-            None => self.progress.insert(Progress::begin(&self.plan)?),
-        };
-        progress.next(&self.plan)
+        self.progress.as_mut().map_or(Ok(false), |progress| progress.find(&self.plan))
+    }
+
+    /// What there is to read from.
+    #[cold]
+    fn begin(&mut self) -> Result<(), Error> {
+        match self.refused.take() {
+            Some(error) => Err(error),
+            None => Progress::begin(&self.plan).map(|begun| self.progress = Some(begun)),
+        }
     }
 }
 
@@ -207,16 +215,14 @@ impl Iterator for Read {
     type Item = Result<RecordedEvent, Error>;
 
     fn next(&mut self) -> Option<Result<RecordedEvent, Error>> {
-        if self.ended {
-            return None;
+        let found = self.find();
+        if let (Ok(true), Some(progress)) = (&found, &self.progress) {
+            return Some(Ok(progress.take()));
         }
-        let item = self.advance().transpose();
-        self.ended = !matches!(item, Some(Ok(_)));
-        if self.ended {
-            // A subscription sleeps after its read has ended, and would keep the last block.
-            self.progress = None;
-        }
-        item
+        // A subscription sleeps after its read has ended, and would keep the last block.
+        self.progress = None;
+        self.ended = true;
+        found.err().map(Err)
     }
 }
 
@@ -243,6 +249,7 @@ impl Progress {
             places: Vec::new().into_iter(),
             block: None,
             frame: CheckedFrame::default(),
+            found: Found::default(),
             walk: plan.is_in_order().then(Walk::default),
             left: plan.limit,
         };
@@ -250,35 +257,52 @@ impl Progress {
         Ok(progress)
     }
 
+    /// Finds the next event that comes; `false` if there is none.
     #[inline(always)]
-    fn next(&mut self, plan: &Plan) -> Result<Option<RecordedEvent>, Error> {
+    fn find(&mut self, plan: &Plan) -> Result<bool, Error> {
         while self.left > 0 {
-            if let Some(event) = self.find()? {
-                if plan.keeps(&event) {
-                    self.left -= 1;
-                    return Ok(Some(event));
+            if !self.find_in_window()? {
+                if !self.go_on(plan)? {
+                    return Ok(false);
                 }
-            } else if !self.ordinals.is_empty() {
-                self.look_up(plan)?;
-            } else if !self.leave(plan)? {
-                return Ok(None);
+            } else if plan.occurred.as_ref().is_none_or(|times| self.occurred_in(times)) {
+                self.left -= 1;
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 
-    /// The next event that was found, or that follows.
+    /// Finds the next event of those that were looked up, or the one that follows.
     #[inline(always)]
-    fn find(&mut self) -> Result<Option<RecordedEvent>, Error> {
-        if let Some(walk) = &mut self.walk {
-            // A store read beside a writer that has acknowledged nothing yet has no segment.
-            let Some(segment) = self.snapshot.segments.get(self.segment) else { return Ok(None) };
-            return walk.next(&self.snapshot, segment, &mut self.ordinals, self.left);
+    fn find_in_window(&mut self) -> Result<bool, Error> {
+        let Some(walk) = &mut self.walk else {
+            let Some(place) = self.places.next() else { return Ok(false) };
+            return self.find_at(&place).map(|()| true);
+        };
+        // A store read beside a writer that has acknowledged nothing yet has no segment.
+        let Some(segment) = self.snapshot.segments.get(self.segment) else { return Ok(false) };
+        walk.find(&self.snapshot, segment, &mut self.block, &mut self.ordinals, self.left, &mut self.found)
+    }
+
+    /// The event that was found.
+    #[inline(always)]
+    fn take(&self) -> RecordedEvent {
+        let block = self.block.as_ref().expect("what was found lies in a block");
+        self.found.in_block(block)
+    }
+
+    #[cold]
+    fn occurred_in(&self, times: &Range<i64>) -> bool {
+        self.take().occurred_at().is_some_and(|occurred| times.contains(&micros_of(occurred)))
+    }
+
+    /// Has more to find; `false` if there is no more.
+    fn go_on(&mut self, plan: &Plan) -> Result<bool, Error> {
+        if self.ordinals.is_empty() {
+            return self.leave(plan);
         }
-        match self.places.next() {
-            Some(place) => self.read(&place).map(Some),
-            None => Ok(None),
-        }
+        self.look_up(plan).map(|()| true)
     }
 
     /// Which ordinals of the segment at hand may still come.
@@ -340,9 +364,9 @@ impl Progress {
         Ok(())
     }
 
-    /// Reads the event at a place, unless its frame is the one at hand with those that follow.
+    /// Finds the event at a place, and reads its frame with those that follow unless it is at hand.
     #[inline(always)]
-    fn read(&mut self, place: &Place) -> Result<RecordedEvent, Error> {
+    fn find_at(&mut self, place: &Place) -> Result<(), Error> {
         let segment = &self.snapshot.segments[self.segment];
         let block = match &mut self.block {
             Some(block) if block.holds(&place.frame) => block,
@@ -353,7 +377,8 @@ impl Progress {
                 block.insert(self.snapshot.next_block(segment, &place.frame, &run, old)?)
             }
         };
-        self.frame.event(segment, block, place)
+        self.found = self.frame.find(segment, block, place)?;
+        Ok(())
     }
 }
 
@@ -379,12 +404,6 @@ impl Plan {
 
     fn way(&self) -> Way {
         if self.backwards { Way::Backward } else { Way::Forward }
-    }
-
-    fn keeps(&self, event: &RecordedEvent) -> bool {
-        self.occurred.as_ref().is_none_or(|times| {
-            event.occurred_at().is_some_and(|occurred| times.contains(&micros_of(occurred)))
-        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Encoded and hashed on the caller's thread; the writer copies the bytes and never looks inside.
 //! SPEC.md "Record". Row: bytes.
 
+mod body;
 mod erased;
 
 use std::ops::Range;
@@ -13,6 +14,7 @@ use crate::event::{Cause, EventId};
 use super::chain::{self, Hash};
 use super::{Damage, array, i64_at, part, put, sum, u16_at, u32_at};
 
+pub(crate) use body::{ends_well, lay_out, read_in, records};
 pub(crate) use erased::leave_hash;
 
 /// Private length 0, public length 4, form 6, zero 7.
@@ -53,7 +55,7 @@ pub(crate) struct Record<'a> {
 
 /// Where the parts of a checked record lie: small enough to be kept with every event that is read,
 /// so that nothing is taken apart twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shape {
     flags: u16,
     public: u16,
@@ -191,6 +193,7 @@ pub(crate) fn content(record: &[u8]) -> Hash {
 }
 
 /// Reads and checks the record at `start`.
+#[inline(always)]
 pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
     let bytes = body.get(start..).ok_or(LONG)?;
     let shape = Shape::of(bytes)?;
@@ -239,6 +242,7 @@ impl Shape {
 }
 
 /// Checks the names at the start of `public`, one after the other; returns what follows.
+#[inline(always)]
 fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Damage> {
     const BAD: Damage = Damage::Bad("a name is not UTF-8");
     let [entity, scope, kind] = lengths.map(usize::from);
@@ -250,6 +254,7 @@ fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Damage> {
 }
 
 /// Checks `count` tags at the start of `public`; returns how many bytes they are, and what follows.
+#[inline(always)]
 fn check_tags(public: &[u8], count: u8) -> Result<(u16, &[u8]), Damage> {
     let mut rest = public;
     for _ in 0..count {
@@ -445,55 +450,4 @@ impl<'a> Record<'a> {
 /// A 32-bit length as one for slices.
 fn wide(length: u32) -> usize {
     usize::try_from(length).expect("annals needs pointers of at least 32 bits")
-}
-
-/// The records of a body, in order: exactly `events` of them, then zeros up to the alignment.
-pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<Record<'_>, Damage>> {
-    let mut start = 0;
-    let mut left = events;
-    std::iter::from_fn(move || {
-        left = left.checked_sub(1)?;
-        let record = read_in(body, start, events).and_then(|record| {
-            start = sum([start, record.bytes.len()]);
-            if left == 0 {
-                ends_well(body, start)?
-            }
-            Ok(record)
-        });
-        if record.is_err() {
-            left = 0;
-        }
-        Some(record)
-    })
-}
-
-/// Where the records of a body begin, by looking at their lengths only: exactly `events` of them.
-pub(crate) fn lay_out(body: &[u8], events: u16, starts: &mut Vec<usize>) -> Result<(), Damage> {
-    starts.clear();
-    let mut start = 0;
-    for _ in 0..events {
-        starts.push(start);
-        let prefix = body.get(start..).and_then(|rest| rest.first_chunk::<PREFIX>()).ok_or(LONG)?;
-        start = sum([start, PREFIX, u16_at(prefix, 4).into(), wide(u32_at(prefix, 0))]);
-    }
-    ends_well(body, start)
-}
-
-/// Reads and checks the record at `start` of the body of an append of `events`.
-#[inline(always)]
-pub(crate) fn read_in(body: &[u8], start: usize, events: u16) -> Result<Record<'_>, Damage> {
-    let record = read(body, start)?;
-    match record.cause() {
-        Some(Cause::InAppend(index)) if index >= events => {
-            Err(Damage::Bad("an event's cause is one that its append does not have"))
-        }
-        _ => Ok(record),
-    }
-}
-
-/// That nothing but zeros for the alignment follows the last record.
-pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
-    let rest = body.get(end..).ok_or(LONG)?;
-    let is_padding = rest.len() < super::ALIGN && rest.iter().all(|byte| *byte == 0);
-    if is_padding { Ok(()) } else { Err(Damage::Bad("a frame's body holds more than its events")) }
 }

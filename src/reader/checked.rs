@@ -4,12 +4,30 @@
 
 use crate::error::Error;
 use crate::format::Damage;
-use crate::format::record;
+use crate::format::record::{self, Shape};
 use crate::index::Place;
 use crate::log::segment::Block;
 use crate::recorded::RecordedEvent;
 use crate::version::Position;
 use crate::view::Segment;
+
+/// Where in a block an event lies that was checked.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) frame: usize,
+    pub(super) record: usize,
+    /// The position of its append's first event, and how many events of that stand before it.
+    pub(super) first: Position,
+    pub(super) index: u16,
+    pub(super) shape: Shape,
+}
+
+impl Found {
+    #[inline(always)]
+    pub(super) fn in_block(&self, block: &Block) -> RecordedEvent {
+        RecordedEvent::new(&block.bytes, self.frame, self.record, self.first, self.index, self.shape)
+    }
+}
 
 /// A frame of a block whose checksums were found right; or none yet.
 #[derive(Default)]
@@ -30,14 +48,9 @@ impl CheckedFrame {
         self.offset = 0;
     }
 
-    /// The event at `place`, which lies in `block`.
+    /// Finds the event at `place`, which lies in `block`.
     #[inline(always)]
-    pub(super) fn event(
-        &mut self,
-        segment: &Segment,
-        block: &Block,
-        place: &Place,
-    ) -> Result<RecordedEvent, Error> {
+    pub(super) fn find(&mut self, segment: &Segment, block: &Block, place: &Place) -> Result<Found, Error> {
         let offset = place.frame.start;
         if self.offset != offset {
             self.check(segment, block, offset)?;
@@ -53,9 +66,13 @@ impl CheckedFrame {
         let start = self.starts[usize::from(index)];
         let body = &block.bytes[self.body.clone()];
         let record = record::read_in(body, start, self.events).map_err(damaged)?;
-        let first = Position::from(segment.position(self.position_offset));
-        let (frame, start) = (block.at(offset), self.body.start + start);
-        Ok(RecordedEvent::new(&block.bytes, frame, start, first, index, record.shape()))
+        Ok(Found {
+            frame: block.at(offset),
+            record: self.body.start + start,
+            first: segment.position(self.position_offset).into(),
+            index,
+            shape: record.shape(),
+        })
     }
 
     fn check(&mut self, segment: &Segment, block: &Block, offset: u32) -> Result<(), Error> {

@@ -68,7 +68,7 @@ impl AtHand {
                 &mut read.insert((segment.clone(), block)).1
             }
         };
-        self.frame.event(segment, block, place)
+        self.frame.find(segment, block, place).map(|found| found.in_block(block))
     }
 }
 

@@ -11,19 +11,17 @@ use crate::coordinate::SYSTEM_SCOPE;
 use crate::error::Error;
 use crate::format::Damage;
 use crate::format::frame::Frame;
-use crate::format::record;
+use crate::format::record::{self, Record};
 use crate::index::Place;
 use crate::log::segment::Block;
-use crate::recorded::RecordedEvent;
-use crate::version::Position;
 use crate::view::{Segment, Snapshot};
 
+use super::checked::Found;
 use super::{FIRST_WINDOW, RUN_BYTES};
 
 /// Where a walk through a segment stands.
 #[derive(Default)]
 pub(super) struct Walk {
-    block: Option<Block>,
     frame: AtHand,
     /// How much was read last.
     run_bytes: u32,
@@ -47,57 +45,45 @@ struct AtHand {
 impl Walk {
     /// Goes to another segment.
     pub(super) fn leave(&mut self) {
-        (self.block, self.frame) = (None, AtHand::default());
+        self.frame = AtHand::default();
     }
 
-    /// The next event whose ordinal is one of these, of which at most so many are wanted.
+    /// Finds the next event whose ordinal is one of these, of which at most so many are wanted.
     #[inline(always)]
-    pub(super) fn next(
+    pub(super) fn find(
         &mut self,
         snapshot: &Snapshot,
         segment: &Segment,
+        block: &mut Option<Block>,
         ordinals: &mut Range<u32>,
         most: u64,
-    ) -> Result<Option<RecordedEvent>, Error> {
+        found: &mut Found,
+    ) -> Result<bool, Error> {
         while ordinals.start < ordinals.end {
-            if self.frame.is_taken() && !self.go_on(snapshot, segment, ordinals, most)? {
+            if self.frame.is_taken() && !self.go_on(snapshot, segment, block, ordinals, most)? {
                 ordinals.start = ordinals.end;
                 break;
             }
-            let ordinal = self.frame.next_ordinal();
-            let event = self.take(segment)?;
+            let (block, frame) = (block.as_ref().expect("a frame lies in a block"), &mut self.frame);
+            let (start, index, ordinal) = (frame.start, frame.taken, frame.next_ordinal());
+            let record = frame.take(block).map_err(|damage| damaged(segment, frame.place.start, &damage))?;
             if ordinal < ordinals.start {
                 continue;
             }
             ordinals.start = ordinal + 1;
-            if let Some(event) = event {
-                return Ok(Some(event));
+            // The store's own events are for those who ask for them.
+            if record.scope() != SYSTEM_SCOPE {
+                *found = Found {
+                    frame: block.at(frame.place.start),
+                    record: frame.body.start + start,
+                    first: segment.position(frame.first).into(),
+                    index,
+                    shape: record.shape(),
+                };
+                return Ok(true);
             }
         }
-        Ok(None)
-    }
-
-    /// The next event of the frame at hand, unless it is the store's own.
-    #[inline(always)]
-    fn take(&mut self, segment: &Segment) -> Result<Option<RecordedEvent>, Error> {
-        let (block, frame) = (self.block.as_ref().expect("a frame lies in a block"), &mut self.frame);
-        let body = &block.bytes[frame.body.clone()];
-        let (start, index) = (frame.start, frame.taken);
-        let record = record::read_in(body, start, frame.events)
-            .and_then(|record| {
-                (frame.start, frame.taken) = (start + record.shape().bytes(), index + 1);
-                if frame.is_taken() {
-                    record::ends_well(body, frame.start)?
-                }
-                Ok(record)
-            })
-            .map_err(|damage| damaged(segment, frame.place.start, &damage))?;
-        if record.scope() == SYSTEM_SCOPE {
-            return Ok(None);
-        }
-        let (first, at) = (Position::from(segment.position(frame.first)), block.at(frame.place.start));
-        let record_at = frame.body.start + start;
-        Ok(Some(RecordedEvent::new(&block.bytes, at, record_at, first, index, record.shape())))
+        Ok(false)
     }
 
     /// Takes the next frame at hand; `false` if none has an event among these ordinals.
@@ -105,12 +91,13 @@ impl Walk {
         &mut self,
         snapshot: &Snapshot,
         segment: &Segment,
+        block: &mut Option<Block>,
         ordinals: &Range<u32>,
         most: u64,
     ) -> Result<bool, Error> {
         let (end, next) = (self.frame.place.end, self.frame.next_ordinal());
         let file = segment.file()?;
-        if let Some(block) = &self.block
+        if let Some(block) = &*block
             && let Some(frame) = block.frame_if_whole(file, end)
             && frame.header.position_offset() == next
         {
@@ -122,8 +109,8 @@ impl Walk {
             return Ok(false);
         }
         let run = self.run(&place, segment, most.min(u64::from(ordinals.end - place.ordinal)));
-        let old = self.block.take();
-        let block = self.block.insert(snapshot.next_block(segment, &place.frame, &run, old)?);
+        let old = block.take();
+        let block = block.insert(snapshot.next_block(segment, &place.frame, &run, old)?);
         let frame = block.frame(file, place.frame.start)?;
         self.frame.set(block, place.frame.start, &frame);
         if !(self.frame.first..=self.frame.last()).contains(&place.ordinal) {
@@ -159,6 +146,19 @@ impl AtHand {
             start: 0,
             body: body..body + frame.body.len(),
         };
+    }
+
+    /// The next event of the frame.
+    #[inline(always)]
+    fn take<'a>(&mut self, block: &'a Block) -> Result<Record<'a>, Damage> {
+        let body = &block.bytes[self.body.clone()];
+        let record = record::read_in(body, self.start, self.events)?;
+        self.start += record.shape().bytes();
+        self.taken += 1;
+        if self.is_taken() {
+            record::ends_well(body, self.start)?;
+        }
+        Ok(record)
     }
 
     fn is_taken(&self) -> bool {
