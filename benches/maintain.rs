@@ -1,18 +1,21 @@
-//! Compaction beside appends: how fast it is, what appends take meanwhile, how much memory the process has.
+//! Maintenance beside appends: how fast it is, what appends take meanwhile, how much memory the process has.
 //!
 //! Every cell has a new store of `--size` events of 1,000 streams, in segments of 16 MiB. "alone" is so many threads that append, for
-//! `--seconds`, and nothing else; the other cells are those threads beside one compaction, until that is done. "retain" removes all
+//! `--seconds`, and nothing else; the other cells are those threads beside one piece of work, until that is done. "retain" removes all
 //! but the newest ten events of each stream, "tombstones" takes the payloads of the same, "merge" makes large segments of small ones.
+//! "backup" copies every segment to another directory, and "copy" does what `cp` and a sync do, to compare that with.
 //!
-//! `cargo bench --bench compact -- --help` names the options.
+//! `cargo bench --bench maintain -- --help` names the options.
 
 mod support;
 
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use annals::{Compaction, Error, Per, Store};
+use annals::{Error, Per, Store};
 use serde_json::{Map, Value, json};
 use support::latency::Latency;
 use support::options::Options;
@@ -23,7 +26,7 @@ use support::sample::{Sample, buffered};
 use support::{Failure, float};
 
 const BENCH: Bench = Bench {
-    name: "compact",
+    name: "maintain",
     columns: &[
         Column { figure: "events_per_s", title: "events/s" },
         Column { figure: "mib_per_s", title: "MiB/s" },
@@ -44,7 +47,11 @@ enum Work {
     Retain,
     Tombstones,
     Merge,
+    Backup,
+    Copy,
 }
+
+const WORKS: [Work; 6] = [Work::Alone, Work::Retain, Work::Tombstones, Work::Merge, Work::Backup, Work::Copy];
 
 fn main() -> Result<(), Failure> {
     let options = Options::from_command_line();
@@ -52,7 +59,7 @@ fn main() -> Result<(), Failure> {
     let sample = Sample::new();
     let mut cells = Vec::new();
     for threads in [0, 8, 32] {
-        for work in [Work::Alone, Work::Retain, Work::Tombstones, Work::Merge] {
+        for work in WORKS {
             if threads > 0 || work != Work::Alone {
                 cells.push(cell(work, threads, &options, &place, &sample));
             }
@@ -83,9 +90,11 @@ fn cell<'a>(
             sample.fill(&filling, options.events)?;
             filling.close()?;
             let store = Store::open(&directory)?;
-            let figures = measure(work, threads, options, &store, sample)?;
+            let figures = measure(work, threads, options, (&store, &directory), sample)?;
             store.close()?;
-            place.clear(&directory)?;
+            for made in [beside(&directory), directory].iter().filter(|made| made.exists()) {
+                place.clear(made)?;
+            }
             Ok(Measured::from(figures))
         }),
     }
@@ -98,25 +107,54 @@ impl Work {
             Work::Retain => "retain",
             Work::Tombstones => "tombstones",
             Work::Merge => "merge",
+            Work::Backup => "backup",
+            Work::Copy => "copy",
         }
     }
 
-    fn compaction(self, store: &Store) -> Option<Compaction<'_>> {
+    /// Does it, and says how many bytes it went through.
+    fn run(self, store: &Store, directory: &Path, time: Duration) -> Result<u64, Failure> {
         let compaction = store.compaction("a bench");
-        match self {
-            Work::Alone => None,
-            Work::Retain => Some(compaction.keep_newest(KEPT, Per::Entity)),
-            Work::Tombstones => Some(compaction.keep_newest(KEPT, Per::Entity).tombstones()),
-            Work::Merge => Some(compaction.merge()),
-        }
+        let compaction = match self {
+            Work::Alone => {
+                thread::sleep(time);
+                return Ok(0);
+            }
+            Work::Backup => {
+                let done = store.backup(beside(directory)).without_sharing().run()?;
+                return Ok(done.bytes_copied);
+            }
+            Work::Copy => return copy(directory, &beside(directory)),
+            Work::Retain => compaction.keep_newest(KEPT, Per::Entity),
+            Work::Tombstones => compaction.keep_newest(KEPT, Per::Entity).tombstones(),
+            Work::Merge => compaction.merge(),
+        };
+        Ok(compaction.run()?.bytes_before)
     }
+}
+
+/// Where a copy goes.
+fn beside(directory: &Path) -> PathBuf {
+    directory.with_extension("copy")
+}
+
+/// Copies the segments that are there one by one, and syncs each.
+fn copy(from: &Path, to: &Path) -> Result<u64, Failure> {
+    fs::create_dir_all(to)?;
+    let mut bytes = 0;
+    for entry in fs::read_dir(from.join("segments"))? {
+        let target = to.join(entry?.file_name());
+        bytes += fs::copy(from.join("segments").join(target.file_name().expect("it has one")), &target)?;
+        File::open(&target)?.sync_all()?;
+    }
+    Ok(bytes)
 }
 
 fn measure(
     work: Work,
     threads: u32,
     options: &Options,
-    store: &Store,
+    (store, directory): (&Store, &Path),
     sample: &Sample,
 ) -> Result<Figures, Failure> {
     let is_over = AtomicBool::new(false);
@@ -128,13 +166,7 @@ fn measure(
             })
             .collect();
         let began = Instant::now();
-        let compacted = match work.compaction(store) {
-            Some(compaction) => compaction.run().map(Some),
-            None => {
-                thread::sleep(options.time);
-                Ok(None)
-            }
-        };
+        let done = work.run(store, directory, options.time);
         let took = began.elapsed();
         is_over.store(true, Ordering::Relaxed);
         let mut latency = Latency::new();
@@ -142,9 +174,10 @@ fn measure(
             latency.add(&appender.join().expect("an appender does not panic")?);
         }
         let mut figures = vec![("memory_mib", memory_mib()?)];
-        if let Some(done) = compacted? {
+        let bytes = done?;
+        if bytes > 0 {
             figures.push(("events_per_s", float(options.events) / took.as_secs_f64()));
-            figures.push(("mib_per_s", float(done.bytes_before) / f64::from(1 << 20) / took.as_secs_f64()));
+            figures.push(("mib_per_s", float(bytes) / f64::from(1 << 20) / took.as_secs_f64()));
         }
         if threads > 0 {
             figures.push(("appends_per_s", float(latency.count()) / took.as_secs_f64()));
