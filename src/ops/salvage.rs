@@ -28,7 +28,13 @@ pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
     let mut kept = Kept::default();
     let verified =
         verify_files(disk, &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip))?;
-    let store_id = kept.segments.first().ok_or_else(Error::no_store)?.file()?.header.store_id;
+    let nothing = || match verified.breaks.first() {
+        Some(found) => {
+            Error::corrupt(&found.file, found.offset, format!("nothing can be read: {}", found.what))
+        }
+        None => Error::no_store(),
+    };
+    let store_id = kept.segments.first().ok_or_else(nothing)?.file()?.header.store_id;
     let report = OpenReport {
         segments: kept.segments.len(),
         appends: kept.appends,
