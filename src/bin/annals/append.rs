@@ -330,6 +330,17 @@ fn show(receipt: &Appended, out: &mut Output) -> Result<(), Failure> {
     }
 }
 
+/// A file of lines, or a pipe.
+pub fn open_lines(path: &Path) -> Result<File, Failure> {
+    let shown = path.display();
+    let failed = |error| Failure::usage(format!("cannot read {shown}: {error}"));
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(Failure::usage(format!("{shown} is a directory; name a file of lines")));
+    }
+    Ok(file)
+}
+
 /// Half of what is too long must not be taken for the whole.
 fn bounded(read: usize) -> Result<(), Failure> {
     let fits = u64::try_from(read).is_ok_and(|read| read <= LINE_BYTES_MAX);
@@ -349,10 +360,7 @@ impl Lines {
         let name = path.display().to_string();
         let (name, source): (String, Box<dyn Read>) = match name.as_str() {
             "-" => ("standard input".to_owned(), Box::new(io::stdin())),
-            _ => match File::open(path) {
-                Ok(file) => (name, Box::new(file)),
-                Err(error) => return Err(Failure::usage(format!("cannot read {name}: {error}"))),
-            },
+            _ => (name, Box::new(open_lines(path)?)),
         };
         Ok(Lines { name, source: BufReader::with_capacity(256 << 10, source), number: 0 })
     }

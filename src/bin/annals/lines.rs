@@ -9,6 +9,7 @@ use std::path::Path;
 use annals::{ErrorKind, Imported, Mapping, Store};
 use serde_json::json;
 
+use crate::append::open_lines;
 use crate::args::{Export, Import, TimeForm};
 use crate::failure::{Done, Failure};
 use crate::interrupt;
@@ -117,13 +118,8 @@ fn source(import: &Import) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
     if import.file.as_os_str() == "-" {
         return Ok((Box::new(io::stdin()), None));
     }
-    let shown = import.file.display();
-    let failed = |error| Failure::usage(format!("cannot read {shown}: {error}"));
-    let file = File::open(&import.file).map_err(failed)?;
-    let about = file.metadata().map_err(failed)?;
-    if about.is_dir() {
-        return Err(Failure::usage(format!("{shown} is a directory; name a file of lines")));
-    }
+    let file = open_lines(&import.file)?;
+    let about = file.metadata().map_err(|error| Failure::system("cannot look at the source", &error))?;
     let length = about.is_file().then_some(about.len());
     Ok((Box::new(file), length))
 }
