@@ -11,10 +11,14 @@ use foldhash::{HashMap, HashMapExt};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::format::frame::Frame;
+use crate::format::manifest;
+use crate::format::mark;
 use crate::format::record::records;
+use crate::format::segment::DIRECTORY;
 use crate::load::Readable;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
+use crate::log::survey::list;
 use crate::report::OpenReport;
 use crate::view::{Point, Segment};
 
@@ -34,6 +38,10 @@ pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
         }
         None => Error::no_store(),
     };
+    let signs = [manifest::NAME, mark::NAME, DIRECTORY];
+    if !list(disk, "")?.iter().any(|name| signs.contains(&name.as_str())) {
+        return Err(Error::no_store());
+    }
     let store_id = kept.segments.first().ok_or_else(nothing)?.file()?.header.store_id;
     let report = OpenReport {
         segments: kept.segments.len(),
