@@ -132,20 +132,29 @@ impl Default for Limits {
     }
 }
 
-/// The most tags format 1 can hold.
-const TAGS_CAP: usize = 255;
-
 impl Limits {
+    /// The largest that format 1 holds: for a store that is to take whatever another one has taken, as an import.
+    pub const FORMAT: Limits = Limits {
+        entity_bytes_max: ENTITY_BYTES_CAP,
+        scope_bytes_max: SCOPE_BYTES_CAP,
+        kind_bytes_max: KIND_BYTES_CAP,
+        tag_bytes_max: TAG_BYTES_CAP,
+        tags_max: 255,
+        payload_bytes_max: 16 << 20,
+        events_per_append_max: 65_535,
+    };
+
     /// Refuses limits beyond what format 1 can hold.
     pub(crate) fn check(&self) -> Result<(), Error> {
+        let most = Limits::FORMAT;
         let caps = [
-            ("entity_bytes_max", self.entity_bytes_max, ENTITY_BYTES_CAP),
-            ("scope_bytes_max", self.scope_bytes_max, SCOPE_BYTES_CAP),
-            ("kind_bytes_max", self.kind_bytes_max, KIND_BYTES_CAP),
-            ("tag_bytes_max", self.tag_bytes_max, TAG_BYTES_CAP),
-            ("tags_max", self.tags_max, TAGS_CAP),
-            ("payload_bytes_max", self.payload_bytes_max, 16 << 20),
-            ("events_per_append_max", self.events_per_append_max, usize::from(u16::MAX)),
+            ("entity_bytes_max", self.entity_bytes_max, most.entity_bytes_max),
+            ("scope_bytes_max", self.scope_bytes_max, most.scope_bytes_max),
+            ("kind_bytes_max", self.kind_bytes_max, most.kind_bytes_max),
+            ("tag_bytes_max", self.tag_bytes_max, most.tag_bytes_max),
+            ("tags_max", self.tags_max, most.tags_max),
+            ("payload_bytes_max", self.payload_bytes_max, most.payload_bytes_max),
+            ("events_per_append_max", self.events_per_append_max, most.events_per_append_max),
         ];
         match caps.iter().find(|(_, limit, cap)| limit > cap || *limit == 0) {
             Some((name, limit, cap)) => {

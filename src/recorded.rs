@@ -171,7 +171,8 @@ impl RecordedEvent {
         self.record().payload().ok_or_else(|| self.erased())
     }
 
-    /// Decodes the payload; the value may borrow from the event.
+    /// Decodes the payload as whatever type it was; the value may borrow from the event. A
+    /// [`trait@DomainEvent`](crate::DomainEvent) is read by [`RecordedEvent::to`], which knows its kinds and versions.
     ///
     /// # Errors
     ///

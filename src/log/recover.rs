@@ -120,6 +120,8 @@ pub(crate) fn recover(
     Ok(Some(opening.state))
 }
 
+const FIRST_MISSING: &str = "the store's first segment is missing";
+
 struct Opening<'a, 'v> {
     disk: &'a dyn Disk,
     purpose: Purpose,
@@ -222,6 +224,10 @@ impl Opening<'_, '_> {
 
     /// The segments after the manifest: all but the last sealed, the last as it was left.
     fn open_segments(&mut self, later: &[SegmentId]) -> Result<(), Error> {
+        let is_empty = later.is_empty() && self.state.manifest.sealed.is_empty();
+        if is_empty {
+            return Err(Error::corrupt(DIRECTORY, 0, FIRST_MISSING));
+        }
         if later.is_empty() && self.purpose == Purpose::Write {
             sync_names(self.disk)?;
         }
@@ -253,8 +259,8 @@ impl Opening<'_, '_> {
         }
         let has_events = self.state.mark.as_ref().is_some_and(|mark| mark.position > 0);
         let is_empty = self.state.segments.is_empty() && self.state.manifest.sealed.is_empty();
-        if is_empty && (later.is_empty() || has_events) {
-            return Err(Error::corrupt(DIRECTORY, 0, "the store's first segment is missing"));
+        if is_empty && has_events {
+            return Err(Error::corrupt(DIRECTORY, 0, FIRST_MISSING));
         }
         Ok(())
     }

@@ -11,10 +11,14 @@ use foldhash::{HashMap, HashMapExt};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::format::frame::Frame;
+use crate::format::manifest;
+use crate::format::mark;
 use crate::format::record::records;
+use crate::format::segment::DIRECTORY;
 use crate::load::Readable;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
+use crate::log::survey::list;
 use crate::report::OpenReport;
 use crate::view::{Point, Segment};
 
@@ -28,7 +32,17 @@ pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
     let mut kept = Kept::default();
     let verified =
         verify_files(disk, &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip))?;
-    let store_id = kept.segments.first().ok_or_else(Error::no_store)?.file()?.header.store_id;
+    let nothing = || match verified.breaks.first() {
+        Some(found) => {
+            Error::corrupt(&found.file, found.offset, format!("nothing can be read: {}", found.what))
+        }
+        None => Error::no_store(),
+    };
+    let signs = [manifest::NAME, mark::NAME, DIRECTORY];
+    if !list(disk, "")?.iter().any(|name| signs.contains(&name.as_str())) {
+        return Err(Error::no_store());
+    }
+    let store_id = kept.segments.first().ok_or_else(nothing)?.file()?.header.store_id;
     let report = OpenReport {
         segments: kept.segments.len(),
         appends: kept.appends,

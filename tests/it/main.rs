@@ -15,6 +15,8 @@ mod checkpoints; // named places in history, and the ledger they stand in
 mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexes
 #[cfg(feature = "cli")]
 mod cli_bad; // the annals command: bad places and calls, damage, pipes, signals, full disks, hooks
+#[cfg(feature = "cli")]
+mod cli_calls; // the annals command: bad lines, typing errors, help and manual, terminals that go
 mod close; // close and drop in every order, handles, tickets
 mod compact; // compacting: what goes, what never goes, beside appends
 mod condition; // append conditions: order, groups, a naive store, one of eight claims

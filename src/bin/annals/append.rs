@@ -13,7 +13,7 @@ use crate::args;
 use crate::failure::{Done, Failure};
 use crate::interrupt;
 use crate::json::{Event, Stored};
-use crate::output::{Form, Output};
+use crate::output::{Form, Output, bytes};
 use crate::place::{self, Place};
 use crate::values;
 
@@ -140,14 +140,19 @@ fn at_once(
 fn one_by_one(mut source: Lines, common: &Common, store: &Store, out: &mut Output) -> Result<(), Failure> {
     let mut done = 0;
     loop {
-        let mut texts = Vec::new();
+        let (mut texts, mut unread) = (Vec::new(), None);
         while texts.len() < LINES_AT_ONCE && (texts.is_empty() || source.has_line()) {
-            match source.next()? {
-                Some(line) => texts.push(line),
-                None => break,
+            match source.next() {
+                Ok(Some(line)) => texts.push(line),
+                Ok(None) => break,
+                // What came before it goes in first.
+                Err(failure) => {
+                    unread = Some(failure);
+                    break;
+                }
             }
         }
-        if texts.is_empty() {
+        if texts.is_empty() && unread.is_none() {
             return Ok(());
         }
         let held = interrupt::hold();
@@ -159,7 +164,7 @@ fn one_by_one(mut source: Lines, common: &Common, store: &Store, out: &mut Outpu
             out.go_on("go on behind line", number);
         }
         out.flush()?;
-        if let Some(failure) = failed {
+        if let Some(failure) = failed.or(unread) {
             return Err(match done {
                 0 => failure,
                 done => {
@@ -177,8 +182,8 @@ fn go_in(
     common: &Common,
     store: &Store,
 ) -> (Vec<(u64, Appended)>, Option<Failure>) {
-    let (mut receipts, mut failed) = (Vec::new(), None);
-    let mut tickets = Vec::new();
+    let (mut receipts, mut tickets) = (Vec::new(), Vec::new());
+    let (mut failed, mut refused) = (None, None);
     for (number, text) in texts {
         let submitted = common.read(text).and_then(|line| {
             let key = line.key.clone();
@@ -187,7 +192,7 @@ fn go_in(
         match submitted {
             Ok(ticket) => tickets.push((*number, ticket)),
             Err(failure) => {
-                failed = Some(failure.at(&source.at(*number)));
+                refused = Some(failure.at(&source.at(*number)));
                 break;
             }
         }
@@ -196,10 +201,12 @@ fn go_in(
         match ticket.wait() {
             Ok(receipt) if failed.is_none() => receipts.push((number, receipt)),
             Ok(_) => {}
-            Err(error) => failed = Some(Failure::from(error).at(&source.at(number))),
+            Err(error) => {
+                failed.get_or_insert_with(|| Failure::from(error).at(&source.at(number)));
+            }
         }
     }
-    (receipts, failed)
+    (receipts, failed.or(refused))
 }
 
 impl Common {
@@ -285,8 +292,9 @@ fn parse(what: &str, text: &str) -> Result<Value, Failure> {
 fn payload(text: Option<&str>) -> Result<Value, Failure> {
     let read = |mut source: Box<dyn Read>, what: &str| {
         let mut text = String::new();
-        let read = source.by_ref().take(LINE_BYTES_MAX).read_to_string(&mut text);
-        read.map_err(|error| Failure::system(&format!("cannot read {what}"), &error))?;
+        let read = source.by_ref().take(LINE_BYTES_MAX + 1).read_to_string(&mut text);
+        let read = read.map_err(|error| Failure::system(&format!("cannot read {what}"), &error))?;
+        bounded(read).map_err(|failure| failure.at(what))?;
         parse(what, &text)
     };
     match text {
@@ -322,6 +330,24 @@ fn show(receipt: &Appended, out: &mut Output) -> Result<(), Failure> {
     }
 }
 
+/// A file of lines, or a pipe.
+pub fn open_lines(path: &Path) -> Result<File, Failure> {
+    let shown = path.display();
+    let failed = |error| Failure::usage(format!("cannot read {shown}: {error}"));
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(Failure::usage(format!("{shown} is a directory; name a file of lines")));
+    }
+    Ok(file)
+}
+
+/// Half of what is too long must not be taken for the whole.
+fn bounded(read: usize) -> Result<(), Failure> {
+    let fits = u64::try_from(read).is_ok_and(|read| read <= LINE_BYTES_MAX);
+    let text = || format!("more than {} at once; no append is that long", bytes(LINE_BYTES_MAX));
+    if fits { Ok(()) } else { Err(Failure::usage(text())) }
+}
+
 /// Lines of a file or of standard input, numbered from 1; empty ones are passed over.
 struct Lines {
     name: String,
@@ -334,10 +360,7 @@ impl Lines {
         let name = path.display().to_string();
         let (name, source): (String, Box<dyn Read>) = match name.as_str() {
             "-" => ("standard input".to_owned(), Box::new(io::stdin())),
-            _ => match File::open(path) {
-                Ok(file) => (name, Box::new(file)),
-                Err(error) => return Err(Failure::usage(format!("cannot read {name}: {error}"))),
-            },
+            _ => (name, Box::new(open_lines(path)?)),
         };
         Ok(Lines { name, source: BufReader::with_capacity(256 << 10, source), number: 0 })
     }
@@ -354,7 +377,7 @@ impl Lines {
     fn next(&mut self) -> Result<Option<(u64, String)>, Failure> {
         loop {
             let mut line = Vec::new();
-            let read = self.source.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line);
+            let read = self.source.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
             let read =
                 read.map_err(|error| Failure::system(&format!("cannot read {}", self.name), &error))?;
             if read == 0 {
@@ -362,9 +385,12 @@ impl Lines {
             }
             self.number += 1;
             let at = self.at(self.number);
+            bounded(read).map_err(|failure| failure.at(&at))?;
             let text = String::from_utf8(line).map_err(|_| Failure::usage("the line is no UTF-8").at(&at))?;
+            // Some editors put a byte order mark in front of everything.
+            let text = if self.number == 1 { text.trim_start_matches('\u{FEFF}') } else { &text };
             if !text.trim().is_empty() {
-                return Ok(Some((self.number, text)));
+                return Ok(Some((self.number, text.to_owned())));
             }
         }
     }

@@ -37,12 +37,15 @@ pub fn restore(restore: Restore, place: &Place, out: &mut Output) -> Result<Done
     }
     // Looked at before anything is made.
     drop(place.builder(&backup)?.open_read_only().map_err(Failure::from)?);
+    let was_there = to.exists();
     let failed = |error| Failure::system(&format!("cannot open {}", to.display()), &error);
     let disk = OsDisk::create(&to).map_err(failed)?;
     let copy = StoreCopy::restore_on(place.builder(&backup)?, disk, until.0);
     let report = run(copy, reason, "restoring").inspect_err(|_| {
         // Nothing was put there: then it need not stay. What is not empty stays.
-        let _ = std::fs::remove_dir(&to);
+        if !was_there {
+            let _ = std::fs::remove_dir(&to);
+        }
     })?;
     show("restored", &to, &report, out)
 }
@@ -58,7 +61,7 @@ fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<Co
         Some(reason) => copy.because(reason),
         None => copy,
     };
-    Ok(copy.run()?)
+    copy.run().map_err(|error| Failure::from(error).without_space("free space and make it again: it goes on"))
 }
 
 fn show(what: &'static str, to: &Path, report: &CopyReport, out: &mut Output) -> Result<Done, Failure> {
@@ -88,7 +91,9 @@ pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<D
         out.facts(&facts, &json!({ "done": false, "head": head }))?;
         return Ok(Done::No);
     };
-    let report = place.builder(&path)?.rollback(rollback.to.0, &cut, &rollback.reason)?;
+    let report = place.builder(&path)?.rollback(rollback.to.0, &cut, &rollback.reason).map_err(|error| {
+        Failure::from(error).without_space("free space and repeat the command: it goes on")
+    })?;
     let (kept, cut) = (report.kept.to_string(), report.cut.to_string());
     let facts = [
         ("kept up to", kept.clone()),

@@ -2,19 +2,20 @@
 
 mod history;
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use annals::{Durability, EventId, Expected, Position, Query};
 use anstream::ColorChoice;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 pub use history::{
     Backup, Checkpoint, Compact, Erase, Export, Fork, Import, Restore, Rollback, TimeForm, Verify,
 };
 
-use crate::failure::CODES;
+use crate::failure::{CODES, CODES_SHORT};
 use crate::values::{Times, Versions, Which, duration, expected, time};
 
 /// Keeps events: what happened, in order, for good.
@@ -25,6 +26,14 @@ pub struct Cli {
     pub global: Global,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What clap is to know: every command's help has the exit codes.
+pub fn command() -> clap::Command {
+    fn with_codes(command: clap::Command) -> clap::Command {
+        command.mut_subcommands(|command| with_codes(command.after_help(CODES_SHORT)))
+    }
+    with_codes(Cli::command())
 }
 
 #[derive(Args)]
@@ -47,7 +56,7 @@ pub struct Global {
     pub durability: Option<Durability>,
     /// How many appends wait for the writer at most (or ANNALS_QUEUE) [default: 4096]
     #[arg(long, global = true, value_name = "APPENDS", hide_short_help = true)]
-    pub queue: Option<usize>,
+    pub queue: Option<NonZero<usize>>,
     /// How long commands that write wait for another writer to close the store
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub wait: Duration,
@@ -131,7 +140,7 @@ pub enum Command {
     Rollback(Rollback),
     /// Erases payload and metadata of events; that they happened stays provable
     Erase(Erase),
-    /// Has events go that are needed no more, and small segments become larger ones
+    /// Removes events that are needed no more, and makes small segments into larger ones
     Compact(Compact),
     /// Prints events as JSONL, with everything there is to know of them
     Export(Export),
@@ -411,9 +420,9 @@ pub struct Bench {
     /// How long each measurement takes
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub time: Duration,
-    /// Bytes of a payload
-    #[arg(long, value_name = "BYTES", default_value_t = 200)]
-    pub payload: usize,
+    /// Bytes of a payload, up to 100,000
+    #[arg(long, value_name = "BYTES", default_value_t = 200, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub payload: u32,
 }
 
 #[derive(Args)]

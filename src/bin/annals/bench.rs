@@ -31,7 +31,7 @@ const BATCH: u64 = 100;
 
 pub fn bench(bench: Bench, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let workshop = Workshop::beside(&place.path()?)?;
-    let payload = "x".repeat(bench.payload);
+    let payload = "x".repeat(usize::try_from(bench.payload).expect("a u32 fits"));
     let mut all = vec![sync(&workshop.0, bench.time)?];
     let store = Store::open(workshop.0.join("store"))?;
     all.push(appends("durable appends, 1 thread", &store, bench.time, 1, 1, &payload)?);
@@ -54,6 +54,8 @@ struct Workshop(PathBuf);
 
 impl Workshop {
     fn beside(store: &Path) -> Result<Workshop, Failure> {
+        // Beside "." or "..", too; what is not there is beside nothing yet.
+        let store = store.canonicalize().unwrap_or_else(|_| store.to_owned());
         let parent = store.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let path = parent.join(format!(".annals-bench-{}", std::process::id()));
         let made = DirBuilder::new().mode(0o700).create(&path);

@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use annals::{ConsumerState, Store, WriterState};
+use annals::{ConsumerState, ErrorKind, Store, WriterState};
 use serde::Serialize;
 
 use crate::check::is_damage;
@@ -52,8 +52,9 @@ pub fn doctor(place: &Place, out: &mut Output) -> Result<Done, Failure> {
                 "annals verify lists every break; restore a backup, or annals recover --salvage DEST";
             findings.push(bad("opening", error.to_string(), advice));
         }
-        Err(error) => findings.push(bad("opening", error.to_string(), "see what the error says")),
+        Err(error) => findings.push(bad("opening", error.to_string(), advice(error.kind()))),
     }
+    findings.extend(erasing(&path));
     findings.extend([indexes(&path)?, quarantine(&path)?]);
     let worst = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
     let form = out.form();
@@ -62,6 +63,21 @@ pub fn doctor(place: &Place, out: &mut Output) -> Result<Done, Failure> {
         vec![mark(finding.verdict, form), finding.what.to_owned(), finding.found.clone(), advice]
     })?;
     Ok(if worst { Done::No } else { Done::Yes })
+}
+
+fn advice(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NeedsNewer => "update annals; until then nothing is changed",
+        ErrorKind::Unsafe => "put that right: it must be ours, a regular file or directory, with one name",
+        _ => "see what the error says",
+    }
+}
+
+/// An erasure that was stopped leaves a file.
+fn erasing(path: &Path) -> Option<Finding> {
+    let is_undone = path.join("ERASING").symlink_metadata().is_ok();
+    let advice = "whoever opens the store to write goes on with it; annals erase --yes again does it now";
+    is_undone.then(|| bad("erasing", "an erasure was stopped: what it was to erase may be there", advice))
 }
 
 fn mark(verdict: Verdict, form: Form) -> String {
@@ -83,13 +99,25 @@ fn directory(path: &Path) -> Result<Finding, Failure> {
     // The directory itself may be reached by a link.
     let found = fs::metadata(path).map_err(|error| Failure::system("cannot look", &error))?;
     let (mode, owner) = (found.mode() & 0o7777, found.uid());
+    let us = rustix::process::geteuid().as_raw();
     let text = format!("{}, mode {mode:o}, owner {owner}", path.display());
     Ok(match mode {
+        _ if owner != us => {
+            let text = format!("{text}, and we are user {us}");
+            bad(
+                "directory",
+                text,
+                "run annals as the owner, or make the directory and its files ours: chown -R",
+            )
+        }
         mode if mode & 0o022 != 0 => {
             bad("directory", text, format!("others may write to it: chmod 700 {}", path.display()))
         }
         mode if mode & 0o077 != 0 => {
             look("directory", text, format!("others may look into it: chmod 700 {}", path.display()))
+        }
+        mode if mode & 0o700 != 0o700 => {
+            look("directory", text, format!("it can only be read: chmod 700 {}", path.display()))
         }
         _ => good("directory", text),
     })

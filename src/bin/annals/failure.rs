@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind as IoKind, Write};
 use annals::ErrorKind;
 use serde_json::json;
 
-use crate::output::Form;
+use crate::output::{Form, harmless};
 
 /// The answer is no: not there, not clean, in conflict, denied.
 pub const NO: u8 = 1;
@@ -36,12 +36,17 @@ Exit codes:
   6  the store needs a newer annals
   7  the directory is not safe to use: owner, permissions, links, network
   8  the operating system refused something
-  130, 143  stopped by Ctrl-C or a request to end; everything is whole
+  129, 130, 143  stopped: the terminal is gone, Ctrl-C, a request to end; everything is whole
 
 Environment, where no option is given:
   ANNALS_DIR         the store's directory (--dir)
   ANNALS_DURABILITY  synced, buffered, buffered:250ms (--durability)
   ANNALS_QUEUE       appends that wait at most (--queue)";
+
+/// As the help of each command shows them.
+pub const CODES_SHORT: &str = "\
+Exit codes: 0 done, 1 the answer is no, 2 the call is wrong, 3 not now, 4 not known whether it was written, \
+5 damaged, 6 needs a newer annals, 7 not safe, 8 the system refused; `annals --help` says more";
 
 /// How a command that worked ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +92,32 @@ impl Failure {
 
     /// The operating system refused something.
     pub fn system(what: &str, error: &io::Error) -> Failure {
-        Failure::new(SYSTEM, "Io", format!("{what}: {error}"))
+        let text = format!("{what}: {error}");
+        match error.kind() {
+            IoKind::StorageFull | IoKind::QuotaExceeded | IoKind::FileTooLarge => {
+                Failure::new(LATER, "NoSpace", text).hint("free space and repeat the command")
+            }
+            IoKind::PermissionDenied => Failure::new(SYSTEM, "Io", text).hint(PERMISSION),
+            _ => Failure::new(SYSTEM, "Io", text),
+        }
+    }
+
+    /// What clap found wrong with the command line.
+    pub fn call(error: &clap::Error) -> Failure {
+        let text = error.to_string();
+        let (text, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let tip = rest.split("\n\n").find_map(|part| part.trim().strip_prefix("tip: "));
+        let text = text.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ");
+        Failure::usage(text).hint(tip.unwrap_or("see --help"))
     }
 
     pub fn hint(self, hint: impl Into<String>) -> Failure {
         Failure { hint: Some(hint.into()), ..self }
+    }
+
+    /// What to do, if it is for lack of space.
+    pub fn without_space(self, hint: &str) -> Failure {
+        if self.code == LATER && self.kind == "NoSpace" { self.hint(hint) } else { self }
     }
 
     /// The same, with more about where it happened.
@@ -127,9 +153,10 @@ impl Failure {
 
     fn write(&self, err: &mut impl Write) -> io::Result<()> {
         use owo_colors::OwoColorize;
-        writeln!(err, "{} {}", "annals:".red().bold(), self.text)?;
+        // A path or a name may hold anything.
+        writeln!(err, "{} {}", "annals:".red().bold(), harmless(&self.text))?;
         match &self.hint {
-            Some(hint) => writeln!(err, "  {} {hint}", "hint:".yellow()),
+            Some(hint) => writeln!(err, "  {} {}", "hint:".yellow(), harmless(hint)),
             None => Ok(()),
         }
     }
@@ -138,11 +165,19 @@ impl Failure {
 impl From<annals::Error> for Failure {
     fn from(error: annals::Error) -> Failure {
         let failure = Failure::new(code_of(error.kind()), &format!("{:?}", error.kind()), error.to_string());
-        match hint_for(error.kind()) {
+        match hint_for(error.kind()).or_else(|| is_forbidden(&error).then_some(PERMISSION)) {
             Some(hint) => failure.hint(hint),
             None => failure,
         }
     }
+}
+
+const PERMISSION: &str = "run it as the user the store belongs to, or let that user read and write there";
+
+fn is_forbidden(error: &annals::Error) -> bool {
+    use std::error::Error as _;
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == IoKind::PermissionDenied)
 }
 
 fn code_of(kind: ErrorKind) -> u8 {

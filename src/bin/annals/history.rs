@@ -55,16 +55,20 @@ pub fn erase(erase: args::Erase, place: &Place, out: &mut Output) -> Result<Done
     }
     let store = place.to_write()?;
     interrupt::hold().go_on = Some("run it again for the rest".to_owned());
+    let matching = store.count(query.clone())?;
     let bar = Bar::bytes("erasing");
     let erasure = store.erase_watched(query, &erase.reason, |progress| {
         bar.set(progress.bytes, progress.bytes_total);
         ControlFlow::Continue(())
-    })?;
+    });
     drop(bar);
+    let hint = "what was asked is kept, and done by whoever opens the store to write; free space and repeat the command";
+    let erasure = erasure.map_err(|error| Failure::from(error).without_space(hint))?;
     place::close(store)?;
     let Erasure { events, bytes: gone, segments, quarantined, position, .. } = erasure;
     let facts = [
         ("events erased", events.to_string()),
+        ("erased before", matching.saturating_sub(events).to_string()),
         ("bytes", bytes(gone)),
         ("segments written anew", segments.to_string()),
         ("quarantine files removed", quarantined.to_string()),
@@ -72,7 +76,7 @@ pub fn erase(erase: args::Erase, place: &Place, out: &mut Output) -> Result<Done
         ("out of reach", "backups, forks, exports: erase there, too".to_owned()),
     ];
     let document = json!({
-        "events": events, "done": true, "bytes": gone, "segments": segments, "quarantined": quarantined,
+        "events": events, "matching": matching, "done": true, "bytes": gone, "segments": segments, "quarantined": quarantined,
         "position": position.get(),
     });
     out.facts(&facts, &document)?;

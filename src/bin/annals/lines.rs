@@ -1,13 +1,15 @@
 //! Events as lines of JSON, out and in.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 
-use annals::{Imported, Mapping, Store};
+use annals::{ErrorKind, Imported, Mapping, Store};
 use serde_json::json;
 
+use crate::append::open_lines;
 use crate::args::{Export, Import, TimeForm};
 use crate::failure::{Done, Failure};
 use crate::interrupt;
@@ -18,7 +20,8 @@ use crate::progress::Bar;
 /// To standard output, whatever form other commands have.
 pub fn export(export: Export, place: &Place) -> Result<Done, Failure> {
     let store = place.to_read()?;
-    let bar = Bar::events("exporting");
+    // Between lines on the same terminal it would only be in the way.
+    let bar = if io::stdout().is_terminal() { Bar::hidden() } else { Bar::events("exporting") };
     let lines = store.export(export.filter.query()).after(export.after).on_progress(|progress| {
         let after = progress.after.get();
         let total = progress.head.get().saturating_sub(after);
@@ -58,8 +61,8 @@ pub fn import(import: Import, place: &Place, out: &mut Output) -> Result<Done, F
     let (source, length) = source(&import)?;
     let name = name(&import)?;
     let mapping = mapping(&import)?;
-    let rejects = import.skip_bad.as_deref().map(rejects).transpose()?;
     let store = if import.create { place.to_create()? } else { place.to_write()? };
+    let rejects = import.skip_bad.as_deref().map(|path| rejects(path, &import.file)).transpose()?;
     interrupt::hold().go_on = Some("run it again: it goes on behind what went in".to_owned());
     let imported = run(&import, &store, &name, source, mapping, rejects, length)?;
     place::close(store)?;
@@ -94,10 +97,20 @@ fn run(
         bar.set(progress.bytes, length.unwrap_or(0));
         ControlFlow::Continue(())
     });
-    let hint = "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE";
-    lines.run().map_err(|error| match error.kind() {
-        annals::ErrorKind::Invalid | annals::ErrorKind::TooLarge => Failure::from(error).hint(hint),
-        _ => Failure::from(error),
+    let shown = if import.file.as_os_str() == "-" {
+        "standard input".into()
+    } else {
+        import.file.display().to_string()
+    };
+    lines.run().map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::Invalid | ErrorKind::TooLarge => {
+                "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE"
+            }
+            ErrorKind::NoSpace => "what came before it is in; free space and run it again",
+            _ => return Failure::from(error),
+        };
+        Failure::from(error).hint(hint).at(&shown)
     })
 }
 
@@ -105,13 +118,8 @@ fn source(import: &Import) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
     if import.file.as_os_str() == "-" {
         return Ok((Box::new(io::stdin()), None));
     }
-    let shown = import.file.display();
-    let failed = |error| Failure::usage(format!("cannot read {shown}: {error}"));
-    let file = File::open(&import.file).map_err(failed)?;
-    let about = file.metadata().map_err(failed)?;
-    if about.is_dir() {
-        return Err(Failure::usage(format!("{shown} is a directory; name a file of lines")));
-    }
+    let file = open_lines(&import.file)?;
+    let about = file.metadata().map_err(|error| Failure::system("cannot look at the source", &error))?;
     let length = about.is_file().then_some(about.len());
     Ok((Box::new(file), length))
 }
@@ -126,7 +134,12 @@ fn name(import: &Import) -> Result<String, Failure> {
 }
 
 /// May have been there: an import that was stopped may reject its last bad lines again.
-fn rejects(path: &std::path::Path) -> Result<File, Failure> {
+fn rejects(path: &Path, source: &Path) -> Result<File, Failure> {
+    let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    // Each rejected line would be read, and rejected, again.
+    if identity(path).is_some_and(|found| identity(source) == Some(found)) {
+        return Err(Failure::usage(format!("{} is what is imported; name another file", path.display())));
+    }
     let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     opened.map_err(|error| Failure::usage(format!("cannot write {}: {error}", path.display())))
 }

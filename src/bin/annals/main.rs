@@ -41,7 +41,7 @@ mod values;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
 use args::{Cli, Command};
 use failure::{Done, Failure};
@@ -49,7 +49,8 @@ use output::Output;
 use place::Place;
 
 fn main() -> ExitCode {
-    let Cli { global, command } = match Cli::try_parse() {
+    let said = args::command().try_get_matches().and_then(|said| Cli::from_arg_matches(&said));
+    let Cli { global, command } = match said {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -66,6 +67,10 @@ fn main() -> ExitCode {
 
 /// Help goes to standard output and is fine; everything else was called wrongly.
 fn usage(error: &clap::Error) -> ExitCode {
+    let wants_json = || std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
+    if error.use_stderr() && wants_json() {
+        return Failure::call(error).report(output::Form::Json).into();
+    }
     // Nobody is left to tell that printing failed.
     let _ = error.print();
     if error.use_stderr() { failure::USAGE.into() } else { ExitCode::SUCCESS }

@@ -79,7 +79,7 @@ impl Output {
             Form::Json => return self.document(document),
             Form::Plain => {
                 for (name, value) in facts {
-                    self.text(&format!("{}\t{}\n", name.as_ref(), value.replace('\n', " ")))?;
+                    self.text(&format!("{}\t{}\n", name.as_ref(), flat(value)))?;
                 }
             }
             Form::Table => {
@@ -106,7 +106,10 @@ impl Output {
             count += 1;
             match self.form {
                 Form::Json => self.document(&item)?,
-                Form::Plain => self.text(&(cells(&item).join("\t") + "\n"))?,
+                Form::Plain => {
+                    let cells: Vec<String> = cells(&item).iter().map(|cell| flat(cell)).collect();
+                    self.text(&(cells.join("\t") + "\n"))?;
+                }
                 Form::Table => rows.push(cells(&item)),
             }
             if rows.len() == ROWS {
@@ -189,6 +192,11 @@ fn painted(line: &str) -> String {
 /// Columns of the terminal.
 fn width() -> u16 {
     terminal_size::terminal_size().map_or(120, |(width, _)| width.0)
+}
+
+/// A cell of a line: a tab or an end of line in it would be one of the line's.
+fn flat(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// A text that tells a terminal nothing but itself.

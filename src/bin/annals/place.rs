@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use annals::{Builder, Store};
+use annals::{Builder, Limits, Store};
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -62,7 +62,7 @@ impl Place {
             builder = builder.durability(durability);
         }
         if let Some(commands) = self.global.queue {
-            builder = builder.queue_commands_max(commands);
+            builder = builder.queue_commands_max(commands.get());
         }
         if self.global.allow_shared_directory {
             builder = builder.allow_shared_directory();
@@ -70,7 +70,8 @@ impl Place {
         if self.global.allow_network_file_system {
             builder = builder.allow_network_file_system();
         }
-        Ok(with_progress(builder.operator(self.by())))
+        // What another store took can be imported, and appended.
+        Ok(with_progress(builder.operator(self.by()).limits(Limits::FORMAT)))
     }
 
     /// Its directory, in which there is a store, whatever state that is in.

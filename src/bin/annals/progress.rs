@@ -21,6 +21,11 @@ impl Bar {
         Bar::new(what, "{msg} {binary_bytes} {binary_bytes_per_sec}")
     }
 
+    /// Nothing to be seen.
+    pub fn hidden() -> Bar {
+        Bar(ProgressBar::hidden())
+    }
+
     fn new(what: &'static str, template: &str) -> Bar {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what))
@@ -35,7 +40,8 @@ impl Bar {
     }
 }
 
-const BAR: &str = "{msg} [{bar:30}] {percent:>3}%";
+/// As wide as the terminal leaves room for; on a line of its own it is taken away cleanly.
+const BAR: &str = "{msg} [{wide_bar}] {percent:>3}%";
 
 impl Drop for Bar {
     fn drop(&mut self) {

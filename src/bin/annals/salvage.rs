@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use annals::{Append, Cause, EventData, Query, RecordedEvent, Store, Ticket};
+use annals::{Append, Cause, EventData, Limits, Query, RecordedEvent, Store, Ticket};
 use serde_json::{Value, json};
 
 use crate::failure::{Done, Failure};
@@ -23,14 +23,16 @@ pub fn salvage(place: &Place, from: &Path, to: &Path, out: &mut Output) -> Resul
         let text = format!("{} is not empty; what is salvaged goes into a new store", to.display());
         return Err(Failure::usage(text));
     }
+    let begin_again = format!("remove {} and begin again", to.display());
     let damaged = place.builder(from)?.salvage()?;
-    let new = Store::builder(to).open()?;
+    // What the damaged store took, the new one takes.
+    let new = Store::builder(to).limits(Limits::FORMAT).open()?;
     {
         let mut now = interrupt::hold();
         now.store = Some(new.clone());
-        now.go_on = Some(format!("remove {} and begin again", to.display()));
+        now.go_on = Some(begin_again.clone());
     }
-    let counts = copy(&damaged, &new)?;
+    let counts = copy(&damaged, &new).map_err(|failure| failure.hint(begin_again))?;
     let head = new.head()?.to_string();
     place::close(new)?;
     show(&damaged, counts, &head, out)?;

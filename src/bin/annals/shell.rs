@@ -1,31 +1,53 @@
 //! Completions and the manual page, made of what the command line knows of itself.
 
-use clap::CommandFactory;
+use clap::Command;
+use clap_mangen::Man;
 
-use crate::args::{Cli, Completions};
-use crate::failure::{Done, Failure};
+use crate::args::{self, Completions};
+use crate::failure::{CODES, Done, Failure};
 use crate::output::Output;
 
 pub fn completions(completions: Completions, out: &mut Output) -> Result<Done, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(completions.shell, &mut Cli::command(), "annals", &mut script);
+    clap_complete::generate(completions.shell, &mut args::command(), "annals", &mut script);
     out.text(&String::from_utf8_lossy(&script))?;
     Ok(Done::Yes)
 }
 
-/// One page: the command, then each of its commands.
+/// One page: the command and the options of every command, then each of its commands.
 pub fn man(out: &mut Output) -> Result<Done, Failure> {
-    let failed = |error| Failure::system("cannot write the manual page", &error);
-    let mut command = Cli::command();
+    // What the short help leaves out would be without words here.
+    let mut command =
+        args::command().mut_args(|arg| arg.hide_short_help(false)).disable_help_subcommand(true);
     command.build();
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut page).map_err(failed)?;
-    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
-        let section = clap_mangen::Man::new(subcommand.clone());
-        section.render_synopsis_section(&mut page).map_err(failed)?;
-        section.render_description_section(&mut page).map_err(failed)?;
-        section.render_options_section(&mut page).map_err(failed)?;
-    }
+    let (mut page, whole) = (Vec::new(), Man::new(command.clone()));
+    whole.render_title(&mut page).map_err(failed)?;
+    whole.render_name_section(&mut page).map_err(failed)?;
+    whole.render_synopsis_section(&mut page).map_err(failed)?;
+    whole.render_options_section(&mut page).map_err(failed)?;
     out.text(&String::from_utf8_lossy(&page))?;
+    command.get_subcommands().try_for_each(|command| section(command, out))?;
+    let codes = CODES.replace('-', "\\-");
+    out.text(&format!(".SH \"EXIT STATUS AND ENVIRONMENT\"\n.nf\n{codes}\n.fi\n"))?;
     Ok(Done::Yes)
+}
+
+/// A command, and then its own commands.
+fn section(command: &Command, out: &mut Output) -> Result<(), Failure> {
+    let own = |arg: clap::Arg| {
+        let is_said_above = arg.is_global_set() || arg.get_id() == "help";
+        arg.hide(is_said_above)
+    };
+    let (mut page, man) = (Vec::new(), Man::new(command.clone().mut_args(own)));
+    let rendered = man.render_description_section(&mut page);
+    let rendered = rendered.and_then(|()| man.render_synopsis_section(&mut page));
+    rendered.and_then(|()| man.render_options_section(&mut page)).map_err(failed)?;
+    let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
+    let page = String::from_utf8_lossy(&page).replace(".SH DESCRIPTION\n", "").replace(".SH ", ".SS ");
+    out.text(&format!(".SH \"{name}\"\n{page}"))?;
+    command.get_subcommands().try_for_each(|command| section(command, out))
+}
+
+fn failed(error: std::io::Error) -> Failure {
+    Failure::system("cannot write the manual page", &error)
 }

@@ -53,8 +53,12 @@ impl FromStr for Times {
             "" => Ok(None),
             end => time(end).map(Some),
         };
-        let from = bound(from)?.map_or(Bound::Unbounded, Bound::Included);
-        Ok(Times(from, bound(to)?.map_or(Bound::Unbounded, Bound::Excluded)))
+        let (from, to) = (bound(from)?, bound(to)?);
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
+            return Err(format!("{text:?} ends before it begins"));
+        }
+        let to = to.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(Times(from.map_or(Bound::Unbounded, Bound::Included), to))
     }
 }
 
@@ -66,7 +70,8 @@ impl FromStr for Versions {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Versions, String> {
-        let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+        let what = |_| format!("{text:?} is no span of versions; write 3, 2..5 or 2..=5");
+        let number = |text: &str| text.parse::<u64>().map_err(what);
         let Some((from, to)) = text.split_once("..") else {
             return number(text).map(|version| Versions(Bound::Included(version), Bound::Included(version)));
         };
@@ -76,7 +81,12 @@ impl FromStr for Versions {
             None if to.is_empty() => Bound::Unbounded,
             None => Bound::Excluded(number(to)?),
         };
-        Ok(Versions(from, to))
+        match (from, to) {
+            (Bound::Included(from), Bound::Included(to) | Bound::Excluded(to)) if from > to => {
+                Err(format!("{text:?} ends before it begins"))
+            }
+            _ => Ok(Versions(from, to)),
+        }
     }
 }
 

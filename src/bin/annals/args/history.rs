@@ -27,7 +27,7 @@ pub struct Verify {
     #[arg(long, value_name = "HEAD")]
     pub after: Option<annals::Head>,
     /// Reads no more than this in a second
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub bytes_per_second: Option<u64>,
 }
 
@@ -96,7 +96,7 @@ pub struct Erase {
 
 #[derive(Args)]
 pub struct Compact {
-    /// Events go to which everything applies that is said of them
+    /// Removes the events of which all that is said below is true
     #[arg(long)]
     pub remove: bool,
     #[command(flatten)]
@@ -126,7 +126,7 @@ pub struct Compact {
     #[arg(long)]
     pub even_unhandled: bool,
     /// Reads no more than this in a second
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub bytes_per_second: Option<u64>,
     /// Why, for the record
     #[arg(long)]
