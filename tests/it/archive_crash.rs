@@ -1,11 +1,10 @@
-//! Backup, restore, fork and rollback, stopped after every operation of the disk, failed at every one, and with
-//! a disk that fills up: the history is the old one or the new one, and doing it again goes on.
+//! Backup, restore, fork and rollback, stopped after every operation of the disk: the history is the old one or the
+//! new one, and doing it again goes on.
 
-use std::io::ErrorKind as Io;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use annals::disk::{CrashMode, Disk, Fault, SimDisk, Subdirectory, Trace};
+use annals::disk::{CrashMode, SimDisk, Subdirectory, Trace};
 use annals::{
     Error, ErrorKind, Head, Position, Query, RecordedEvent, RollbackReport, Store, StoreCopy, Until,
 };
@@ -395,67 +394,6 @@ fn sweep(world: &World, operation: &dyn Operation, trace: &Trace, rng: &mut Rng)
     images
 }
 
-/// Fails every operation, once, in different ways; then does it again.
-fn fail(world: &World, operation: &dyn Operation, base: &SimDisk, rng: &mut Rng) -> u64 {
-    let mut runs = 0;
-    for nth in 0.. {
-        let disk = settled(base);
-        let fault = *rng.pick(&[
-            Fault::Error(Io::StorageFull),
-            Fault::Error(Io::Other),
-            Fault::Error(Io::PermissionDenied),
-            Fault::Short(0),
-            Fault::Short(7),
-        ]);
-        let place = format!("seed {}, operation {nth} fails: {fault:?}", world.seed);
-        let before = disk.operations();
-        if rng.once_in(4) {
-            disk.fail_from(nth, fault)
-        } else {
-            disk.fail(nth, fault)
-        }
-        let done = operation.run(world, &disk);
-        let is_over = disk.operations() - before <= nth;
-        disk.heal();
-        let is_done = done.is_ok();
-        operation.check(world, &disk, is_done, &place);
-        operation.again(world, &disk, &place);
-        runs += 1;
-        if is_over {
-            assert!(is_done, "{place}");
-            return runs;
-        }
-    }
-    unreachable!("an operation ends")
-}
-
-/// The disk has so much room and no more; then it has.
-fn fill_up(world: &World, operation: &dyn Operation, base: &SimDisk) -> u64 {
-    base.set_capacity(Some(1 << 40));
-    let used = usize::try_from((1 << 40) - base.free_bytes().unwrap()).unwrap();
-    base.set_capacity(None);
-    let (mut runs, mut refused) = (0, 0);
-    for room in (0..).step_by(101) {
-        let disk = settled(base);
-        disk.set_capacity(Some(u64::try_from(used + room).unwrap()));
-        let place = format!("seed {}, {room} bytes free", world.seed);
-        let done = operation.run(world, &disk);
-        if let Err(Failed(kind, text)) = &done {
-            assert_eq!(*kind, ErrorKind::NoSpace, "{place}: {text}");
-            refused += 1;
-        }
-        disk.set_capacity(None);
-        operation.check(world, &disk, done.is_ok(), &place);
-        operation.again(world, &disk, &place);
-        runs += 1;
-        if done.is_ok() {
-            assert!(refused > 0, "{place}");
-            return runs;
-        }
-    }
-    unreachable!("there is enough room some time")
-}
-
 const FURTHER: u64 = 5;
 const SET_BACK: u64 = 6;
 
@@ -473,10 +411,6 @@ fn all_of_it(test: &str, salt: u64, make: impl Fn(&World, &mut Rng) -> (SimDisk,
         let disk = settled(&base);
         operation.run(&world, &disk).unwrap_or_else(|failed| panic!("seed {seed}: {}", failed.1));
         images += sweep(&world, operation.as_ref(), &disk.trace(), &mut rng);
-        if n % 4 == 0 {
-            images += fail(&world, operation.as_ref(), &base, &mut rng);
-            images += fill_up(&world, operation.as_ref(), &base);
-        }
     }
     IMAGES.add(test, images, started);
 }

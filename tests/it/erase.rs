@@ -1,10 +1,9 @@
 //! Erasing: what goes, what stays, and that nothing of it is left anywhere.
 
-use std::io::ErrorKind as ErrorKindOfIo;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use annals::disk::{CrashMode, Fault, SimDisk};
+use annals::disk::{CrashMode, SimDisk};
 use annals::{
     Append, DomainEvent, ErrorKind, Meta, Notice, Position, Projection, Query, Raw, RecordedEvent, Store,
 };
@@ -326,78 +325,6 @@ fn broken_off_it_goes_on_when_the_store_is_opened_again() {
     let done = store.last(Query::entity("$ledger").kind("$ledger.erased")).unwrap();
     assert!(done.is_some());
     assert!(store.verify().unwrap().is_clean());
-}
-
-/// Whatever fails, and however often: an error, nothing lost, and done in the end.
-#[test]
-fn a_failure_at_any_operation_loses_nothing() {
-    for fault in [ErrorKindOfIo::StorageFull, ErrorKindOfIo::Other].map(Fault::Error) {
-        for nth in 0.. {
-            let disk = SimDisk::new(10);
-            let store = opened(&disk);
-            fill(&store, 40);
-            let before = all(store.read(Query::all()));
-            let operations = disk.operations();
-            disk.fail(nth, fault);
-            let outcome = store.erase(victim(), "why");
-            let passed = disk.operations() - operations <= nth;
-            disk.heal();
-            let place = format!("{fault:?} at {nth}: {outcome:?}");
-            check_survivors(&store, &before, &place);
-            drop(store);
-            let store = opened(&disk);
-            check_survivors(&store, &before, &place);
-            store.erase(victim(), "once more").unwrap();
-            assert!(all(store.stream("customer:7")).iter().all(RecordedEvent::is_erased), "{place}");
-            store.close().unwrap();
-            assert_eq!(is_anywhere(&disk), None, "{place}");
-            if passed {
-                assert!(nth > 20, "{nth}");
-                break;
-            }
-        }
-    }
-}
-
-fn check_survivors(store: &Store, before: &[RecordedEvent], place: &str) {
-    let after = all(store.read(Query::all()));
-    assert_eq!(after.len(), before.len(), "{place}");
-    for (one, other) in before.iter().zip(&after) {
-        assert_eq!(public(one), public(other), "{place}");
-        let may_be_gone = one.entity() == "customer:7" && other.is_erased();
-        assert!(may_be_gone || one.payload().unwrap() == other.payload().unwrap(), "{place}");
-    }
-    let report = store.verify().unwrap();
-    assert!(report.is_clean(), "{place}: {report}");
-}
-
-#[test]
-fn a_full_disk_refuses_it_and_it_works_once_there_is_room() {
-    let disk = SimDisk::new(11);
-    let store = opened(&disk);
-    fill(&store, 60);
-    let before = all(store.read(Query::all()));
-    let used: usize = disk.paths().iter().map(|path| disk.contents(path).unwrap().len()).sum();
-    let used = u64::try_from(used).unwrap();
-    let mut refused = 0;
-    for room in (0..20).map(|step| step * 700).chain((1..).map(|step| step * 100_000)) {
-        disk.set_capacity(Some(used + room));
-        match store.erase(victim(), "why") {
-            Ok(erasure) => {
-                assert!(erasure.events > 0);
-                break;
-            }
-            Err(error) => assert_eq!(error.kind(), ErrorKind::NoSpace, "{room}: {error}"),
-        }
-        refused += 1;
-        check_survivors(&store, &before, &format!("with room for {room}"));
-    }
-    assert!(refused > 3, "{refused}");
-    disk.set_capacity(None);
-    store.append("customer:8", &Raw("moved", &(0, "kept"))).unwrap();
-    assert_eq!(is_anywhere(&disk), None);
-    store.close().unwrap();
-    assert!(Store::on(disk.clone()).verify().unwrap().is_clean());
 }
 
 /// What a stop leaves under names that MANIFEST does not list goes; what is somebody else's stays.
