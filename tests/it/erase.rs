@@ -183,6 +183,8 @@ fn states_folded_before_are_void_in_memory_in_the_file_and_in_read_models() {
     let erasure = store.erase(victim(), "why").unwrap();
     assert_eq!(erasure.events, 50);
     assert_eq!(is_anywhere(&disk), None);
+    let trace = disk.trace();
+    assert_eq!(is_anywhere(&trace.image(trace.len(), CrashMode::Drop)), None);
     let state = store.load::<Texts>("customer:7").unwrap();
     assert_eq!((state.texts.len(), state.erased), (0, 50));
     assert_eq!(store.load::<Texts>("customer:8").unwrap().texts, stale.texts);

@@ -3,7 +3,7 @@
 use std::io::ErrorKind as Io;
 use std::ops::ControlFlow;
 
-use annals::disk::{CrashMode, Fault, MemDisk, SimDisk};
+use annals::disk::{CrashMode, Disk, Fault, MemDisk, SimDisk};
 use annals::{
     Append, Builder, ErrorKind, KeyWindow, Position, Query, Raw, RecordedEvent, Store, StoreCopy, Until,
 };
@@ -200,6 +200,91 @@ fn a_store_that_ends_in_the_middle_of_a_segment_knows_how_many_entities_it_has()
     let fork = MemDisk::new();
     store.fork_on(fork.clone(), Position::from(6)).run().unwrap();
     assert_eq!(Store::on(fork).open().unwrap().stats().entities, 4, "three, and the ledger");
+}
+
+#[test]
+fn nobody_s_append_fails_because_a_segment_is_rewritten() {
+    let disk = SimDisk::new(11);
+    let store = builder(&disk).open().unwrap();
+    fill(&store, 20);
+    disk.set_capacity(Some(1 << 40));
+    let used = (1 << 40) - disk.free_bytes().unwrap();
+    // So much must be free beside what is written.
+    disk.set_capacity(Some(used + (1 << 20)));
+    assert_eq!(kind_of(store.erase(Query::entity("user:1"), "why")), ErrorKind::NoSpace);
+    disk.set_capacity(Some(used + (2 << 20)));
+    let erasure = store.erase(Query::entity("user:1"), "why").unwrap();
+    assert!(erasure.events == 4 && erasure.bytes > 0, "{erasure:?}");
+    assert_eq!(disk.contents("ERASING"), None);
+    // No index outlives its segment.
+    let paths = disk.paths();
+    let mut indexes = paths.iter().filter_map(|path| path.strip_suffix(".idx"));
+    assert!(indexes.all(|index| paths.contains(&format!("{index}.seg"))), "{paths:?}");
+}
+
+#[test]
+fn what_was_left_undone_is_done_by_whoever_erases_next() {
+    let disk = SimDisk::new(12);
+    let spy = Spy::new(disk.clone());
+    let store = Store::on(spy.clone()).segment_bytes_max(1000).open().unwrap();
+    fill(&store, 20);
+    spy.trap(What::Rename, "segments/00000000000000000001.1.seg", Fault::Error(Io::Other));
+    assert_eq!(kind_of(store.erase(Query::entity("user:1"), "why")), ErrorKind::Io);
+    assert!(disk.contents("ERASING").is_some() && !all(store.stream("user:1"))[0].is_erased());
+    assert_eq!(store.erase(Query::entity("user:2"), "why").unwrap().events, 4);
+    for entity in ["user:1", "user:2"] {
+        assert!(all(store.stream(entity)).iter().all(RecordedEvent::is_erased), "{entity}");
+    }
+    assert_eq!(disk.contents("ERASING"), None);
+}
+
+/// An opening finds out by a file that there is something to go on with, so that must be there whenever there is.
+#[test]
+fn an_order_to_erase_is_never_there_without_its_mark() {
+    let disk = SimDisk::new(13);
+    let store = builder(&disk).open().unwrap();
+    fill(&store, 8);
+    let begun = disk.trace().len();
+    store.erase(Query::entity("user:1"), "why").unwrap();
+    let trace = disk.trace();
+    let mut unfinished = 0;
+    for point in begun..=trace.len() {
+        let image = trace.image(point, CrashMode::Drop);
+        let ledger = all(Store::on(image.clone()).open_read_only().unwrap().stream("$ledger")).len();
+        if ledger == 1 {
+            unfinished += 1;
+            assert!(image.contents("ERASING").is_some(), "at {point} of {}", trace.len());
+        }
+    }
+    assert!(unfinished > 10, "{unfinished}");
+}
+
+/// MANIFEST finds no room for it: then it is as if there had been nothing.
+#[test]
+fn a_segment_that_manifest_could_not_list_is_removed() {
+    let disk = SimDisk::new(14);
+    let store = builder(&disk).segment_bytes_max(300).open().unwrap();
+    fill(&store, 10);
+    store.close().unwrap();
+    let spy = Spy::new(disk.clone());
+    let store = Store::on(spy.clone()).segment_bytes_max(8000).open().unwrap();
+    spy.trap(What::Write, "MANIFEST", Fault::Error(Io::StorageFull));
+    assert_eq!(kind_of(store.compaction("why").merge().run()), ErrorKind::NoSpace);
+    let left: Vec<String> = disk.paths().into_iter().filter(|path| path.contains(".1.")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    store.compaction("why").merge().run().unwrap();
+}
+
+#[test]
+fn nobody_writes_to_a_backup_that_is_brought_up_to_date() {
+    let store = Store::in_memory().unwrap();
+    fill(&store, 2);
+    let copy = MemDisk::new();
+    store.backup_on(copy.clone()).run().unwrap();
+    let other = Store::on(copy.clone()).open().unwrap();
+    assert_eq!(kind_of(store.backup_on(copy.clone()).run()), ErrorKind::Locked);
+    other.close().unwrap();
+    store.backup_on(copy).run().unwrap();
 }
 
 /// A disk that does not give back what was written to it.
