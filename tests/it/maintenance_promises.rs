@@ -207,6 +207,7 @@ fn nobody_s_append_fails_because_a_segment_is_rewritten() {
     let disk = SimDisk::new(11);
     let store = builder(&disk).open().unwrap();
     fill(&store, 20);
+    store.append("user:1", &Raw("made", &"x".repeat(200))).unwrap();
     disk.set_capacity(Some(1 << 40));
     let used = (1 << 40) - disk.free_bytes().unwrap();
     // So much must be free beside what is written.
@@ -214,7 +215,7 @@ fn nobody_s_append_fails_because_a_segment_is_rewritten() {
     assert_eq!(kind_of(store.erase(Query::entity("user:1"), "why")), ErrorKind::NoSpace);
     disk.set_capacity(Some(used + (2 << 20)));
     let erasure = store.erase(Query::entity("user:1"), "why").unwrap();
-    assert!(erasure.events == 4 && erasure.bytes > 0, "{erasure:?}");
+    assert!(erasure.events == 5 && erasure.bytes > 150, "{erasure:?}");
     assert_eq!(disk.contents("ERASING"), None);
     // No index outlives its segment.
     let paths = disk.paths();
@@ -273,6 +274,60 @@ fn a_segment_that_manifest_could_not_list_is_removed() {
     let left: Vec<String> = disk.paths().into_iter().filter(|path| path.contains(".1.")).collect();
     assert!(left.is_empty(), "{left:?}");
     store.compaction("why").merge().run().unwrap();
+}
+
+/// SPEC.md "MANIFEST": where it has the number by which states that were folded before are known to be void.
+#[test]
+fn what_changes_history_raises_its_revision_and_nothing_else_does() {
+    let disk = SimDisk::new(16);
+    let revision = |disk: &SimDisk| {
+        let manifest = disk.contents("MANIFEST").unwrap();
+        u64::from_le_bytes(manifest[64..72].try_into().unwrap())
+    };
+    let store = builder(&disk).open().unwrap();
+    fill(&store, 30);
+    let copies = [Until::End, Until::Position(Position::from(6))].map(|until| {
+        let (copy, made) = (SimDisk::new(17), SimDisk::new(18));
+        store.backup_on(copy.clone()).run().unwrap();
+        StoreCopy::restore_on(Store::on(copy.clone()), made.clone(), until).run().unwrap();
+        (revision(&copy), revision(&made))
+    });
+    assert_eq!(copies, [(0, 0), (0, 1)], "only what leaves something out is another history");
+    store.compaction("fewer files").merge().run().unwrap();
+    assert_eq!(revision(&disk), 0);
+    store.erase(Query::entity("user:1"), "why").unwrap();
+    let erased = revision(&disk);
+    store.compaction("why").before(Position::from(9)).run().unwrap();
+    let compacted = revision(&disk);
+    let cut = store.head().unwrap();
+    store.close().unwrap();
+    builder(&disk).rollback(Position::from(40), &cut, "why").unwrap();
+    assert!(0 < erased && erased < compacted && compacted < revision(&disk));
+}
+
+/// Between the last look at the history and the cut the store is nobody's for a moment.
+#[test]
+fn what_somebody_appended_in_the_last_moment_is_not_cut() {
+    let disk = SimDisk::new(15);
+    let store = builder(&disk).open().unwrap();
+    fill(&store, 10);
+    let cut = store.head().unwrap();
+    store.close().unwrap();
+    let (spy, inner) = (Spy::new(disk.clone()), disk.clone());
+    let mut locks = 0;
+    spy.meanwhile(move |what, _| {
+        locks += u32::from(what == What::Lock);
+        if locks == 2 && what == What::Lock {
+            let other = builder(&inner).open().unwrap();
+            other.append("other", &Raw("made", &"in the last moment")).unwrap();
+            other.close().unwrap();
+        }
+    });
+    let refused = Store::on(spy.clone()).rollback(Position::from(4), &cut, "why").unwrap_err();
+    assert!(refused.kind() == ErrorKind::Invalid && refused.to_string().contains("meanwhile"), "{refused}");
+    let store = builder(&disk).open().unwrap();
+    assert_eq!(all(store.read(Query::all())).len(), 21);
+    assert!(store.verify().unwrap().is_clean());
 }
 
 #[test]

@@ -45,11 +45,13 @@ pub(crate) enum What {
     Sync,
     DropCache,
     Link,
+    /// No operation of the disk, so never among the calls.
+    Lock,
 }
 
 impl What {
     fn changes(self) -> bool {
-        !matches!(self, What::Open | What::List | What::Read | What::Length)
+        !matches!(self, What::Open | What::List | What::Read | What::Length | What::Lock)
     }
 }
 
@@ -135,6 +137,15 @@ impl Spy {
         self.seen.0.lock().unwrap()
     }
 
+    /// What was to be done meanwhile is done now.
+    fn interrupt(&self, what: What, path: &str) {
+        let meanwhile = self.lock().meanwhile.take_if(|(own, _)| *own == thread::current().id());
+        if let Some((own, mut act)) = meanwhile {
+            act(what, path);
+            self.lock().meanwhile = Some((own, act));
+        }
+    }
+
     fn call<T>(
         &self,
         what: What,
@@ -143,11 +154,7 @@ impl Spy {
         bytes: usize,
         perform: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
-        let meanwhile = self.lock().meanwhile.take_if(|(own, _)| *own == thread::current().id());
-        if let Some((own, mut act)) = meanwhile {
-            act(what, path);
-            self.lock().meanwhile = Some((own, act));
-        }
+        self.interrupt(what, path);
         {
             let mut seen = self.lock();
             if seen.full.is_some_and(|(from, _)| from <= seen.calls.len()) {
@@ -215,6 +222,7 @@ impl Disk for Spy {
     }
 
     fn lock(&self) -> io::Result<Lock> {
+        self.interrupt(What::Lock, "LOCK");
         self.disk.lock()
     }
 
