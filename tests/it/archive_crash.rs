@@ -138,7 +138,7 @@ fn settled(disk: &SimDisk) -> SimDisk {
 
 /// What is done to a world, and what must hold for every image of it.
 trait Operation {
-    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Failed>;
+    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Error>;
 
     /// Looks at an image; whether the operation had been through.
     fn check(&self, world: &World, disk: &SimDisk, is_done: bool, place: &str);
@@ -150,17 +150,8 @@ trait Operation {
     fn again(&self, world: &World, disk: &SimDisk, place: &str);
 }
 
-/// Why an operation did not go through.
-struct Failed(ErrorKind, String);
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Failed {
-        Failed(error.kind(), error.to_string())
-    }
-}
-
-fn create(disk: &SimDisk, name: &str) -> Result<Subdirectory, Failed> {
-    Subdirectory::create(disk.clone(), name).map_err(|error| Failed(ErrorKind::Io, error.to_string()))
+fn create(disk: &SimDisk, name: &str) -> Subdirectory {
+    Subdirectory::create(disk.clone(), name).unwrap()
 }
 
 struct Backup {
@@ -177,9 +168,9 @@ impl Backup {
 }
 
 impl Operation for Backup {
-    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Failed> {
+    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Error> {
         let store = Store::on(Subdirectory::of(disk.clone(), "live")).open_read_only()?;
-        let copy = store.backup_on(create(disk, "copy")?);
+        let copy = store.backup_on(create(disk, "copy"));
         let copy = if self.sharing { copy } else { copy.without_sharing() };
         let report = copy.run()?;
         assert_eq!(report.head, world.head);
@@ -245,8 +236,8 @@ struct Make {
 }
 
 impl Make {
-    fn copy(&self, disk: &SimDisk) -> Result<StoreCopy, Failed> {
-        let to = create(disk, "made")?;
+    fn copy(&self, disk: &SimDisk) -> Result<StoreCopy, Error> {
+        let to = create(disk, "made");
         let live = || Store::on(Subdirectory::of(disk.clone(), "live"));
         let copy = match self.what {
             Made::Restore => StoreCopy::restore_on(live(), to, until(self.end)),
@@ -257,7 +248,7 @@ impl Make {
 }
 
 impl Operation for Make {
-    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Failed> {
+    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Error> {
         let report = self.copy(disk)?.run()?;
         assert_eq!(index(report.head.position()), self.end, "{}", world.seed);
         Ok(())
@@ -280,7 +271,7 @@ impl Operation for Make {
 
     fn again(&self, world: &World, disk: &SimDisk, place: &str) {
         let is_made = world.read(disk, "made").is_ok();
-        let copy = self.copy(disk).unwrap_or_else(|failed| panic!("{place}: {}", failed.1));
+        let copy = self.copy(disk).unwrap_or_else(|error| panic!("{place}: {error}"));
         match copy.run() {
             Ok(_) => assert!(!is_made, "{place}"),
             Err(error) => {
@@ -319,7 +310,7 @@ impl Rollback {
 }
 
 impl Operation for Rollback {
-    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Failed> {
+    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Error> {
         let report = self.cut(world, disk)?;
         assert_eq!((index(report.kept.position()), report.cut), (self.end, world.head));
         Ok(())
@@ -409,7 +400,7 @@ fn all_of_it(test: &str, salt: u64, make: impl Fn(&World, &mut Rng) -> (SimDisk,
         let world = if salt == SET_BACK { world.set_back(&mut rng) } else { world };
         let (base, operation) = make(&world, &mut rng);
         let disk = settled(&base);
-        operation.run(&world, &disk).unwrap_or_else(|failed| panic!("seed {seed}: {}", failed.1));
+        operation.run(&world, &disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         images += sweep(&world, operation.as_ref(), &disk.trace(), &mut rng);
     }
     IMAGES.add(test, images, started);
@@ -452,7 +443,7 @@ fn begun(world: &World, rng: &mut Rng) -> SimDisk {
     let broken_off = tells.into_iter().find_map(|mut left| {
         let disk = settled(&world.disk);
         let whole = Make { what: Made::Restore, end: world.all.len(), sharing };
-        let copy = whole.copy(&disk).unwrap_or_else(|failed| panic!("{}", failed.1)).on_progress(move |_| {
+        let copy = whole.copy(&disk).unwrap_or_else(|error| panic!("{error}")).on_progress(move |_| {
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

@@ -1,11 +1,10 @@
 //! Every piece of maintenance on a disk that fails: each of its calls once, and with no room from there on.
 
-use annals::disk::{Disk, SimDisk, Subdirectory};
-use annals::{Error, Per, Position, Query, Raw, RecordedEvent, Store, StoreCopy, Until};
+use annals::disk::{SimDisk, Subdirectory};
+use annals::{Per, Position, Query, Raw, Store, StoreCopy};
 
-use crate::maintenance::{KEPT, LIVE, SHAPE, Scene, Work, described, inside, kept, open, sweep};
+use crate::maintenance::{KEPT, LIVE, SHAPE, Work, described, inside, kept, open, sweep};
 use crate::rewrite_crash::{COMPACT, ERASE, Goes, SECRET, holder_of_a_secret};
-use crate::sim_spy::Spy;
 use crate::sim_support::*;
 
 /// Where backups are put, and other stores made.
