@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use annals::disk::{CrashMode, SimDisk};
+use annals::disk::{CrashMode, Fault, SimDisk};
 use annals::{
     Append, DomainEvent, ErrorKind, Meta, Notice, Position, Projection, Query, Raw, RecordedEvent, Store,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::sim_spy::{Spy, What};
 use crate::support::{FOREVER, all, kind_of};
 
 /// What must be found nowhere once it was erased.
@@ -202,6 +203,30 @@ fn states_folded_before_are_void_in_memory_in_the_file_and_in_read_models() {
     let store = opened(&disk);
     assert_eq!(store.load::<Texts>("customer:7").unwrap().erased, 50);
     assert_eq!(store.load::<Texts>("customer:8").unwrap().texts, stale.texts);
+}
+
+/// States are kept in a file; whoever opens the store without one does not need it, but may not leave it there.
+#[test]
+fn a_file_of_states_that_is_not_used_goes_too() {
+    for cache_bytes in [0, 64 << 20] {
+        let disk = SimDisk::new(5);
+        let store = opened(&disk);
+        fill(&store, 150);
+        assert_eq!(store.load::<Texts>("customer:7").unwrap().texts.len(), 50);
+        store.close().unwrap();
+        assert!(disk.contents("cache/projections.redb").is_some());
+        let spy = Spy::new(disk.clone());
+        let open =
+            || Store::on(spy.clone()).segment_bytes_max(2000).cache_disk_bytes(cache_bytes).open().unwrap();
+        let store = open();
+        // It is not removed at once, and not left at that.
+        spy.trap(What::Remove, "cache/projections.redb", Fault::Error(std::io::ErrorKind::Other));
+        if let Err(error) = store.erase(victim(), "why") {
+            assert!(cache_bytes == 0 && error.kind() == ErrorKind::Io, "{error}");
+            store.erase(victim(), "again").unwrap();
+        }
+        assert_eq!(is_anywhere(&disk), None);
+    }
 }
 
 #[test]

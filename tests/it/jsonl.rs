@@ -222,6 +222,8 @@ fn whole_stores_come_back() {
         for (event, copied) in events.iter().zip(&copies) {
             assert_eq!((event.id(), event.version()), (copied.id(), copied.version()));
             assert_eq!((event.entity(), event.scope()), (copied.entity(), copied.scope()));
+            assert_eq!((event.kind(), event.schema_version()), (copied.kind(), copied.schema_version()));
+            assert!(event.tags().eq(copied.tags()), "{event:?}, {copied:?}");
             assert_eq!(event.payload().unwrap(), copied.payload().unwrap());
             assert_eq!(event.metadata::<Value>().unwrap(), copied.metadata::<Value>().unwrap());
             let occurred: SystemTime = event.occurred_at().unwrap_or(event.recorded_at());
