@@ -75,6 +75,7 @@ pub(crate) struct Scene<'a> {
     before: Vec<RecordedEvent>,
     pub(crate) head: Head,
     /// For an import: the lines of another store, whose entities begin with "import".
+    #[cfg_attr(not(feature = "jsonl"), expect(dead_code, reason = "imports are of that feature"))]
     pub(crate) lines: String,
     /// What is made, and what is left of the events there were.
     made: Vec<String>,

@@ -207,14 +207,16 @@ fn nobody_s_append_fails_because_a_segment_is_rewritten() {
     let disk = SimDisk::new(11);
     let store = builder(&disk).open().unwrap();
     fill(&store, 20);
-    store.append("user:1", &Raw("made", &"x".repeat(200))).unwrap();
+    store.append("user:2", &Raw("made", &"x".repeat(200))).unwrap();
     disk.set_capacity(Some(1 << 40));
     let used = (1 << 40) - disk.free_bytes().unwrap();
     // So much must be free beside what is written.
     disk.set_capacity(Some(used + (1 << 20)));
     assert_eq!(kind_of(store.erase(Query::entity("user:1"), "why")), ErrorKind::NoSpace);
     disk.set_capacity(Some(used + (2 << 20)));
-    let erasure = store.erase(Query::entity("user:1"), "why").unwrap();
+    store.erase(Query::entity("user:1"), "why").unwrap();
+    assert!(all(store.stream("user:1")).iter().all(RecordedEvent::is_erased));
+    let erasure = store.erase(Query::entity("user:2"), "why").unwrap();
     assert!(erasure.events == 5 && erasure.bytes > 150, "{erasure:?}");
     assert_eq!(disk.contents("ERASING"), None);
     // No index outlives its segment.
