@@ -19,6 +19,7 @@ use super::Folded;
 use super::backend::Backend;
 use super::table::{self, Changes, Key, Odd, Owner, Saving, Written};
 use crate::disk::{Access, Disk};
+use crate::error::Error;
 
 const DIRECTORY: &str = "cache";
 const FILE: &str = "cache/projections.redb";
@@ -138,6 +139,18 @@ impl CacheFile {
         }
         let restarts = state.restarts;
         self.replace(&mut state, restarts);
+    }
+
+    /// Removes a file that nobody uses; one that is used was begun since it was void.
+    ///
+    /// # Errors
+    ///
+    /// If it is there still.
+    pub(crate) fn check_unused(&self) -> Result<(), Error> {
+        match self.state.write().opened {
+            Opened::Off => remove(self.disk.as_ref()),
+            Opened::NotYet | Opened::Absent | Opened::Open(_) => Ok(()),
+        }
     }
 
     /// Closes the file for good, and makes durable what was written.
@@ -277,17 +290,20 @@ impl CacheFile {
     /// Deletes the file.
     fn delete(&self, restarts: u32) -> Opened {
         self.bytes.store(0, Ordering::Relaxed);
-        for name in [FILE, MARK] {
-            match self.disk.remove(name) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::warn!(%error, "{name} cannot be removed; the cache is off");
-                    return Opened::Off;
-                }
-                _ => {}
-            }
+        if let Err(error) = remove(self.disk.as_ref()) {
+            tracing::warn!(%error, "the cache is off");
+            return Opened::Off;
         }
         if restarts > RESTARTS_MAX { Opened::Off } else { Opened::Absent }
     }
+}
+
+/// Removes what may be there.
+pub(super) fn remove(disk: &dyn Disk) -> Result<(), Error> {
+    [FILE, MARK].iter().try_for_each(|name| match disk.remove(name) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", name, error)),
+        _ => Ok(()),
+    })
 }
 
 /// Makes a panic one more way to be odd.

@@ -152,9 +152,14 @@ impl Cache {
         self.shared.history.load(Ordering::Acquire) < history && self.shared.void(history)
     }
 
-    /// Forgets everything, in memory and on the disk.
-    pub(crate) fn void(&self) {
+    /// Forgets everything, in memory and on the disk; also what an earlier process left there, if this one keeps nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be removed.
+    pub(crate) fn void(&self, disk: &dyn Disk) -> Result<(), Error> {
         self.shared.void(self.shared.view.history());
+        self.shared.file.as_ref().map_or_else(|| file::remove(disk), CacheFile::check_unused)
     }
 
     pub(crate) fn memory(&self) -> &Memory {

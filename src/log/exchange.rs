@@ -16,6 +16,11 @@ impl Log {
         wide(self.staged.offset) > HEADER
     }
 
+    /// Whether the last segment is ended and the next one could not be begun; rolling tries that again.
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.is_sealed
+    }
+
     /// Has MANIFEST list a rewritten segment in the place of others, and gives the history revision. MARK moves with it, so
     /// that who reads along looks at MANIFEST.
     ///
@@ -31,9 +36,6 @@ impl Log {
                 length,
                 "the rewritten segment is not whole",
             )));
-        }
-        if self.is_sealed {
-            return Err(Failure::Refused(Error::no_space("the log's next segment could not be created yet")));
         }
         // Whatever slot of MARK a power cut leaves must not speak of a segment that is not there any more.
         while !self.mark.is_behind(exchange.with.last_position) {

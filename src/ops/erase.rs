@@ -170,7 +170,7 @@ fn carry_out(
         erase_from_segments(engine, order, rewriting, pace, &mut erasure)?;
     }
     // Nothing is left in the log. Now whatever was made of it:
-    cache.void();
+    cache.void(engine.disk.as_ref())?;
     sync_if_there(rewriting, CACHE)?;
     erasure.quarantined = empty_quarantine(engine.disk.as_ref(), rewriting)?;
     rewriting.check_removed()?;

@@ -142,6 +142,8 @@ impl<'a> Image<'a> {
         for id in self.target.segments.iter().filter(|id| !stays(id)) {
             remove(self.disk, &id.path())?;
         }
+        // Whoever erased events relies on it that their old segments are gone for good.
+        self.disk.sync_directory(DIRECTORY).map_err(|error| Error::io("cannot sync", DIRECTORY, error))?;
         Ok(Counts { bytes: self.progress.bytes, elapsed: self.started.elapsed(), ..self.counts })
     }
 

@@ -21,7 +21,13 @@ impl Writer {
                 Ok(self.log.history_revision())
             }
             Maintenance::Roll => Ok(self.log.history_revision()),
-            Maintenance::Exchange(exchange) => self.log.exchange(&exchange),
+            Maintenance::Exchange(exchange) => {
+                // An append that found no room for the next segment may be the last one for a while.
+                if self.log.is_sealed() {
+                    self.roll()?;
+                }
+                self.log.exchange(&exchange)
+            }
             Maintenance::Poison(error) => Err(Failure::Poison(error)),
         };
         done.map_err(|failure| match failure {

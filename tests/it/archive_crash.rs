@@ -1,11 +1,10 @@
-//! Backup, restore, fork and rollback, stopped after every operation of the disk, failed at every one, and with
-//! a disk that fills up: the history is the old one or the new one, and doing it again goes on.
+//! Backup, restore, fork and rollback, stopped after every operation of the disk: the history is the old one or the
+//! new one, and doing it again goes on.
 
-use std::io::ErrorKind as Io;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use annals::disk::{CrashMode, Disk, Fault, SimDisk, Subdirectory, Trace};
+use annals::disk::{CrashMode, SimDisk, Subdirectory, Trace};
 use annals::{
     Error, ErrorKind, Head, Position, Query, RecordedEvent, RollbackReport, Store, StoreCopy, Until,
 };
@@ -139,7 +138,7 @@ fn settled(disk: &SimDisk) -> SimDisk {
 
 /// What is done to a world, and what must hold for every image of it.
 trait Operation {
-    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Failed>;
+    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Error>;
 
     /// Looks at an image; whether the operation had been through.
     fn check(&self, world: &World, disk: &SimDisk, is_done: bool, place: &str);
@@ -151,17 +150,8 @@ trait Operation {
     fn again(&self, world: &World, disk: &SimDisk, place: &str);
 }
 
-/// Why an operation did not go through.
-struct Failed(ErrorKind, String);
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Failed {
-        Failed(error.kind(), error.to_string())
-    }
-}
-
-fn create(disk: &SimDisk, name: &str) -> Result<Subdirectory, Failed> {
-    Subdirectory::create(disk.clone(), name).map_err(|error| Failed(ErrorKind::Io, error.to_string()))
+fn create(disk: &SimDisk, name: &str) -> Subdirectory {
+    Subdirectory::create(disk.clone(), name).unwrap()
 }
 
 struct Backup {
@@ -178,9 +168,9 @@ impl Backup {
 }
 
 impl Operation for Backup {
-    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Failed> {
+    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Error> {
         let store = Store::on(Subdirectory::of(disk.clone(), "live")).open_read_only()?;
-        let copy = store.backup_on(create(disk, "copy")?);
+        let copy = store.backup_on(create(disk, "copy"));
         let copy = if self.sharing { copy } else { copy.without_sharing() };
         let report = copy.run()?;
         assert_eq!(report.head, world.head);
@@ -246,8 +236,8 @@ struct Make {
 }
 
 impl Make {
-    fn copy(&self, disk: &SimDisk) -> Result<StoreCopy, Failed> {
-        let to = create(disk, "made")?;
+    fn copy(&self, disk: &SimDisk) -> Result<StoreCopy, Error> {
+        let to = create(disk, "made");
         let live = || Store::on(Subdirectory::of(disk.clone(), "live"));
         let copy = match self.what {
             Made::Restore => StoreCopy::restore_on(live(), to, until(self.end)),
@@ -258,7 +248,7 @@ impl Make {
 }
 
 impl Operation for Make {
-    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Failed> {
+    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Error> {
         let report = self.copy(disk)?.run()?;
         assert_eq!(index(report.head.position()), self.end, "{}", world.seed);
         Ok(())
@@ -281,7 +271,7 @@ impl Operation for Make {
 
     fn again(&self, world: &World, disk: &SimDisk, place: &str) {
         let is_made = world.read(disk, "made").is_ok();
-        let copy = self.copy(disk).unwrap_or_else(|failed| panic!("{place}: {}", failed.1));
+        let copy = self.copy(disk).unwrap_or_else(|error| panic!("{place}: {error}"));
         match copy.run() {
             Ok(_) => assert!(!is_made, "{place}"),
             Err(error) => {
@@ -320,7 +310,7 @@ impl Rollback {
 }
 
 impl Operation for Rollback {
-    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Failed> {
+    fn run(&self, world: &World, disk: &SimDisk) -> Result<(), Error> {
         let report = self.cut(world, disk)?;
         assert_eq!((index(report.kept.position()), report.cut), (self.end, world.head));
         Ok(())
@@ -395,67 +385,6 @@ fn sweep(world: &World, operation: &dyn Operation, trace: &Trace, rng: &mut Rng)
     images
 }
 
-/// Fails every operation, once, in different ways; then does it again.
-fn fail(world: &World, operation: &dyn Operation, base: &SimDisk, rng: &mut Rng) -> u64 {
-    let mut runs = 0;
-    for nth in 0.. {
-        let disk = settled(base);
-        let fault = *rng.pick(&[
-            Fault::Error(Io::StorageFull),
-            Fault::Error(Io::Other),
-            Fault::Error(Io::PermissionDenied),
-            Fault::Short(0),
-            Fault::Short(7),
-        ]);
-        let place = format!("seed {}, operation {nth} fails: {fault:?}", world.seed);
-        let before = disk.operations();
-        if rng.once_in(4) {
-            disk.fail_from(nth, fault)
-        } else {
-            disk.fail(nth, fault)
-        }
-        let done = operation.run(world, &disk);
-        let is_over = disk.operations() - before <= nth;
-        disk.heal();
-        let is_done = done.is_ok();
-        operation.check(world, &disk, is_done, &place);
-        operation.again(world, &disk, &place);
-        runs += 1;
-        if is_over {
-            assert!(is_done, "{place}");
-            return runs;
-        }
-    }
-    unreachable!("an operation ends")
-}
-
-/// The disk has so much room and no more; then it has.
-fn fill_up(world: &World, operation: &dyn Operation, base: &SimDisk) -> u64 {
-    base.set_capacity(Some(1 << 40));
-    let used = usize::try_from((1 << 40) - base.free_bytes().unwrap()).unwrap();
-    base.set_capacity(None);
-    let (mut runs, mut refused) = (0, 0);
-    for room in (0..).step_by(101) {
-        let disk = settled(base);
-        disk.set_capacity(Some(u64::try_from(used + room).unwrap()));
-        let place = format!("seed {}, {room} bytes free", world.seed);
-        let done = operation.run(world, &disk);
-        if let Err(Failed(kind, text)) = &done {
-            assert_eq!(*kind, ErrorKind::NoSpace, "{place}: {text}");
-            refused += 1;
-        }
-        disk.set_capacity(None);
-        operation.check(world, &disk, done.is_ok(), &place);
-        operation.again(world, &disk, &place);
-        runs += 1;
-        if done.is_ok() {
-            assert!(refused > 0, "{place}");
-            return runs;
-        }
-    }
-    unreachable!("there is enough room some time")
-}
-
 const FURTHER: u64 = 5;
 const SET_BACK: u64 = 6;
 
@@ -471,12 +400,8 @@ fn all_of_it(test: &str, salt: u64, make: impl Fn(&World, &mut Rng) -> (SimDisk,
         let world = if salt == SET_BACK { world.set_back(&mut rng) } else { world };
         let (base, operation) = make(&world, &mut rng);
         let disk = settled(&base);
-        operation.run(&world, &disk).unwrap_or_else(|failed| panic!("seed {seed}: {}", failed.1));
+        operation.run(&world, &disk).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         images += sweep(&world, operation.as_ref(), &disk.trace(), &mut rng);
-        if n % 4 == 0 {
-            images += fail(&world, operation.as_ref(), &base, &mut rng);
-            images += fill_up(&world, operation.as_ref(), &base);
-        }
     }
     IMAGES.add(test, images, started);
 }
@@ -518,7 +443,7 @@ fn begun(world: &World, rng: &mut Rng) -> SimDisk {
     let broken_off = tells.into_iter().find_map(|mut left| {
         let disk = settled(&world.disk);
         let whole = Make { what: Made::Restore, end: world.all.len(), sharing };
-        let copy = whole.copy(&disk).unwrap_or_else(|failed| panic!("{}", failed.1)).on_progress(move |_| {
+        let copy = whole.copy(&disk).unwrap_or_else(|error| panic!("{error}")).on_progress(move |_| {
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use annals::{
-    Append, Cause, ErrorKind, EventId, Mapping, Query, Raw, RecordedEvent, Store, TimeForm, Value, Version,
+    Append, Cause, Error, ErrorKind, EventData, EventId, Mapping, Query, Raw, RecordedEvent, Store, TimeForm,
+    Value, Version,
 };
 use serde_json::Value as Json;
 
@@ -143,6 +144,23 @@ fn random_bytes_come_back_as_payloads() {
     assert_eq!(copied, payloads);
 }
 
+/// An event of another schema version.
+struct OfVersion<E>(E, u16);
+
+impl<E: EventData> EventData for OfVersion<E> {
+    fn kind(&self) -> &str {
+        self.0.kind()
+    }
+
+    fn schema_version(&self) -> u16 {
+        self.1
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.0.encode(out)
+    }
+}
+
 /// Appends with everything an append can have, causes and correlations of all forms among them.
 fn random_store(random: &mut Random, appends: u64) -> Store {
     let store = Store::in_memory().unwrap();
@@ -154,7 +172,8 @@ fn random_store(random: &mut Random, appends: u64) -> Store {
             let scope = random.pick(&["default", "tenant:acme"]);
             append = append.and_to((random.pick(&["a:1", "b:2", "c:3"]), scope));
             let payload = (number, index, random.pick(&["", "\u{1F980} \"x\"", "plain"]), random.next());
-            append = append.event(&Raw(random.pick(&["placed", "paid"]), &payload));
+            let event = Raw(random.pick(&["placed", "paid"]), &payload);
+            append = append.event(&OfVersion(event, random.pick(&[1, 1, 7])));
             if random.chance(30) {
                 append = append.tag(format!("tag:{}", random.below(3))).tag("every");
             }
@@ -222,6 +241,8 @@ fn whole_stores_come_back() {
         for (event, copied) in events.iter().zip(&copies) {
             assert_eq!((event.id(), event.version()), (copied.id(), copied.version()));
             assert_eq!((event.entity(), event.scope()), (copied.entity(), copied.scope()));
+            assert_eq!((event.kind(), event.schema_version()), (copied.kind(), copied.schema_version()));
+            assert!(event.tags().eq(copied.tags()), "{event:?}, {copied:?}");
             assert_eq!(event.payload().unwrap(), copied.payload().unwrap());
             assert_eq!(event.metadata::<Value>().unwrap(), copied.metadata::<Value>().unwrap());
             let occurred: SystemTime = event.occurred_at().unwrap_or(event.recorded_at());

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
 
 use annals::disk::MemDisk;
 use annals::test::Crash;
@@ -269,6 +270,43 @@ fn a_pipe_that_breaks_is_an_error_with_its_cause() {
     let bad = format!("{source}bad\n");
     let error = store.import("reject", bad.as_bytes()).skip_bad(Failing(Vec::new(), 2)).run().unwrap_err();
     assert!(error.to_string().contains("cannot write what was rejected"), "{error}");
+}
+
+/// What was written, and what of it was flushed.
+#[derive(Clone, Default)]
+struct Buffered(Arc<Mutex<(Vec<u8>, Vec<u8>)>>);
+
+impl Write for Buffered {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let (written, flushed) = &mut *self.0.lock().unwrap();
+        flushed.append(written);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_rejected_is_kept_before_anything_behind_it_is_appended() {
+    let store = Store::in_memory().unwrap();
+    let (rejects, looked) = (Buffered::default(), Buffered::default());
+    let (seen, mut reads) = (rejects.clone(), 0);
+    let source = format!("bad\n{}", lines(0..3));
+    // Each read gives one line; before the second, what was rejected must be safe.
+    let reader = BufReader::with_capacity(
+        4,
+        Between(source.as_bytes(), || {
+            reads += 1;
+            if reads == 3 {
+                looked.clone().write_all(&seen.0.lock().unwrap().1).unwrap();
+            }
+        }),
+    );
+    store.import("some", reader).skip_bad(rejects).run().unwrap();
+    assert_eq!(looked.0.lock().unwrap().0, b"bad\n");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Every test of annals through its public API: one binary, one link, parallel threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod maintenance; // a store, what is done to it on a disk that fails, and what must hold then
 mod sim_spy; // a simulated disk that is watched
 mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
 mod support; // the scenario language, payloads, seeded random numbers, the tally
@@ -8,7 +9,7 @@ mod support; // the scenario language, payloads, seeded random numbers, the tall
 mod account; // an account to decide about, for those that follow
 mod append; // versions, every expected version, keys, several entities, limits
 mod archive; // backup, restore, fork and rollback
-mod archive_crash; // the same, stopped after and failed at every operation of the disk
+mod archive_crash; // the same, stopped after every operation of the disk
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod checkpoints; // named places in history, and the ledger they stand in
 #[cfg(feature = "cli")]
@@ -29,7 +30,7 @@ mod crash; // crash after every operation of the simulated disk, nested crashes 
 mod decide; // aggregates and boundaries: conflicts, keys, turns, mischief in the middle of a decision
 mod diagnostics; // counters, lags, descriptions, metrics
 mod durability; // synced and buffered, sync, the clock, heads
-mod erase; // erasing: what goes, what stays, crashes, full disks
+mod erase; // erasing: what goes, what stays, what is left
 mod fault; // every operation fails once or from then on; short writes; full disks
 mod fault_space; // the disk is full, and writes are short, at every byte
 mod follow; // subscriptions: where they begin, what they find; notifications: groups and losses
@@ -45,6 +46,8 @@ mod jsonl_stops; // imports of bad lines, and imports that are stopped anywhere 
 mod kit; // annals::test: what it says when a promise does not hold
 mod lent; // appends that their callers write themselves, in the writer's place
 mod lifecycle; // progress of opening, a writer that panics, forks
+mod maintenance_faults; // every call of maintenance fails once, or finds no room from then on
+mod maintenance_promises; // small promises of maintenance that nothing else would have missed
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
 mod processes; // two processes; kill -9 with crash_me

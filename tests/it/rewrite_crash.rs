@@ -1,22 +1,22 @@
 //! Stopped after every operation of the simulated disk while segments are rewritten: nothing is lost, nothing comes
 //! back, and what was to go is gone in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use annals::disk::{CrashMode, SimDisk};
-use annals::{Append, Durability, Error, Query, Raw, RecordedEvent, Store};
+use annals::{Append, Durability, Error, EventId, Query, Raw, RecordedEvent, Store};
 
 use crate::sim_support::*;
 
 static IMAGES: Tally = Tally::new("rewriting crash images", "0 events lost, 0 came back");
 
 /// What those events hold that are to go. No other bytes of a store are so by chance.
-const SECRET: &str = "CANARY-4711-CANARY";
+pub(crate) const SECRET: &str = "CANARY-4711-CANARY";
 
 /// What may become of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Goes {
+pub(crate) enum Goes {
     No,
     /// Its payload.
     Inside,
@@ -25,13 +25,13 @@ enum Goes {
 }
 
 /// What is done, and to which events.
-struct Work {
+pub(crate) struct Work {
     name: &'static str,
-    run: fn(&Store) -> Result<(), Error>,
-    goes: fn(&RecordedEvent) -> Goes,
+    pub(crate) run: fn(&Store) -> Result<(), Error>,
+    pub(crate) goes: fn(&RecordedEvent) -> Goes,
 }
 
-const ERASE: Work = Work {
+pub(crate) const ERASE: Work = Work {
     name: "rewrite_crash::erase",
     run: |store| store.erase(Query::entity("user:1").or(Query::all().tag("student:7")), "why").map(drop),
     goes: |event| {
@@ -40,7 +40,7 @@ const ERASE: Work = Work {
     },
 };
 
-const COMPACT: Work = Work {
+pub(crate) const COMPACT: Work = Work {
     name: "rewrite_crash::compact",
     run: |store| {
         let asked = Query::entity("user:1").or(Query::all().tag("student:7"));
@@ -72,7 +72,7 @@ fn filled(disk: &SimDisk, work: &Work, rng: &mut Rng, appends: u64) -> (Store, V
     (store, events)
 }
 
-fn with_secrets(planned: &Planned) -> Append {
+pub(crate) fn with_secrets(planned: &Planned) -> Append {
     let mut append: Option<Append> = None;
     for (index, event) in (0_u32..).zip(&planned.events) {
         let address = (event.entity, event.scope.unwrap_or("default"));
@@ -89,7 +89,7 @@ fn with_secrets(planned: &Planned) -> Append {
 }
 
 /// What of an event stays whatever happens.
-fn public(event: &RecordedEvent) -> String {
+pub(crate) fn public(event: &RecordedEvent) -> String {
     format!(
         "{} {} {} {} {} {} {:?} {:?} {:?}",
         event.position(),
@@ -105,12 +105,35 @@ fn public(event: &RecordedEvent) -> String {
 }
 
 fn check(work: &Work, before: &[RecordedEvent], store: &Store, is_done: bool, place: &dyn Fn() -> String) {
-    let after: Vec<RecordedEvent> = dump(store).unwrap_or_else(|error| panic!("{}: {error}", place()));
-    let mut found: BTreeMap<u64, RecordedEvent> =
-        after.into_iter().map(|event| (event.position().get(), event)).collect();
+    let later = check_rest(work.goes, before, store, is_done, place);
+    assert!(later.is_empty(), "{}: {later:?} came from nowhere", place());
+    for entity in ENTITIES {
+        let last = before.iter().rev().find(|event| event.entity() == entity);
+        let version = last.map_or(0, |event| event.version().get());
+        assert_eq!(store.version(entity).unwrap().get(), version, "{}: {entity}", place());
+    }
+}
+
+/// What is left of these events is as it was, and the store is whole. Gives the events that came later.
+pub(crate) fn check_rest(
+    goes: fn(&RecordedEvent) -> Goes,
+    before: &[RecordedEvent],
+    store: &Store,
+    is_done: bool,
+    place: &dyn Fn() -> String,
+) -> Vec<RecordedEvent> {
+    let mut later: Vec<RecordedEvent> = Vec::new();
+    let mut found: HashMap<EventId, RecordedEvent> = HashMap::new();
+    let ids: HashSet<EventId> = before.iter().map(RecordedEvent::id).collect();
+    for event in dump(store).unwrap_or_else(|error| panic!("{}: {error}", place())) {
+        match ids.contains(&event.id()) {
+            true => drop(found.insert(event.id(), event)),
+            false => later.push(event),
+        }
+    }
     for event in before {
-        let goes = (work.goes)(event);
-        let Some(now) = found.remove(&event.position().get()) else {
+        let goes = goes(event);
+        let Some(now) = found.remove(&event.id()) else {
             assert!(goes == Goes::Entirely, "{}: the event at {} is lost", place(), event.position());
             continue;
         };
@@ -122,17 +145,12 @@ fn check(work: &Work, before: &[RecordedEvent], store: &Store, is_done: bool, pl
             assert!(!is_done || goes == Goes::No, "{}: {} is there still", place(), event.position());
         }
     }
-    for entity in ENTITIES {
-        let last = before.iter().rev().find(|event| event.entity() == entity);
-        let version = last.map_or(0, |event| event.version().get());
-        assert_eq!(store.version(entity).unwrap().get(), version, "{}: {entity}", place());
-    }
-    assert!(found.is_empty(), "{}: {found:?} came from nowhere", place());
     let report = store.verify().unwrap();
     assert!(report.is_clean(), "{}: {report}", place());
+    later
 }
 
-fn holder_of_a_secret(disk: &SimDisk) -> Option<String> {
+pub(crate) fn holder_of_a_secret(disk: &SimDisk) -> Option<String> {
     let holds = |path: &String| {
         // An index may get its name just now.
         let bytes = disk.contents(path).unwrap_or_default();

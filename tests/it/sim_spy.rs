@@ -1,11 +1,14 @@
-//! A simulated disk that is watched: who did what to which file, and whether the rules were kept.
+//! A simulated disk that is watched: who did what to which file, and whether the rules were kept; and on which
+//! something can be done at a certain call, as if somebody else did it just then.
 //!
 //! Rules: a file whose sync failed is never synced again through the same handle; once
 //! [`Spy::freeze`] was called (the store has said that it is poisoned), nothing is changed.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use annals::disk::{Access, Disk, DiskFile, Fault, Lock, SimDisk};
@@ -41,11 +44,14 @@ pub(crate) enum What {
     SetLength,
     Sync,
     DropCache,
+    Link,
+    /// No operation of the disk, so never among the calls.
+    Lock,
 }
 
 impl What {
     fn changes(self) -> bool {
-        !matches!(self, What::Open | What::List | What::Read | What::Length)
+        !matches!(self, What::Open | What::List | What::Read | What::Length | What::Lock)
     }
 }
 
@@ -58,9 +64,13 @@ struct Seen {
     broken: Vec<String>,
     /// The next such call goes wrong.
     trap: Option<Trap>,
+    /// From this call on there is so much room, and no more.
+    full: Option<(usize, u64)>,
+    meanwhile: Option<(ThreadId, Meanwhile)>,
 }
 
 type Trap = (What, &'static str, Fault);
+type Meanwhile = Box<dyn FnMut(What, &str) + Send>;
 
 impl Spy {
     pub(crate) fn new(disk: SimDisk) -> Spy {
@@ -74,6 +84,30 @@ impl Spy {
     /// Lets the next call of this kind on a path that begins so go wrong.
     pub(crate) fn trap(&self, what: What, path: &'static str, fault: Fault) {
         self.lock().trap = Some((what, path, fault));
+    }
+
+    /// Leaves so many bytes free from the nth call on, counted from now.
+    pub(crate) fn fill(&self, nth: usize, room: u64) {
+        let mut seen = self.lock();
+        seen.full = Some((seen.calls.len() + nth, room));
+    }
+
+    /// Nothing that was to go wrong does any more, and there is room.
+    pub(crate) fn heal(&self) {
+        let mut seen = self.lock();
+        (seen.trap, seen.full) = (None, None);
+        self.disk.heal();
+        self.disk.set_capacity(None);
+    }
+
+    /// Does something before each call of this thread. What it calls itself is not told of.
+    pub(crate) fn meanwhile(&self, act: impl FnMut(What, &str) + Send + 'static) {
+        self.lock().meanwhile = Some((thread::current().id(), Box::new(act)));
+    }
+
+    /// No more of that.
+    pub(crate) fn alone(&self) {
+        self.lock().meanwhile = None;
     }
 
     /// Nothing may be changed from here on, until [`Spy::thaw`].
@@ -103,6 +137,15 @@ impl Spy {
         self.seen.0.lock().unwrap()
     }
 
+    /// What was to be done meanwhile is done now.
+    fn interrupt(&self, what: What, path: &str) {
+        let meanwhile = self.lock().meanwhile.take_if(|(own, _)| *own == thread::current().id());
+        if let Some((own, mut act)) = meanwhile {
+            act(what, path);
+            self.lock().meanwhile = Some((own, act));
+        }
+    }
+
     fn call<T>(
         &self,
         what: What,
@@ -111,8 +154,15 @@ impl Spy {
         bytes: usize,
         perform: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
+        self.interrupt(what, path);
         {
             let mut seen = self.lock();
+            if seen.full.is_some_and(|(from, _)| from <= seen.calls.len()) {
+                let (_, room) = seen.full.take().unwrap();
+                self.disk.set_capacity(Some(1 << 40));
+                let used = (1 << 40) - self.disk.free_bytes().unwrap();
+                self.disk.set_capacity(Some(used + room));
+            }
             if let Some((_, _, fault)) = seen.trap.take_if(|trap| trap.0 == what && path.starts_with(trap.1))
             {
                 self.disk.fail(0, fault);
@@ -166,7 +216,13 @@ impl Disk for Spy {
         self.call(What::Remove, path, None, 0, || self.disk.remove(path))
     }
 
+    fn link(&self, source: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
+        let source = (source as &dyn Any).downcast_ref::<Spy>().map_or(source, |spy| &spy.disk);
+        self.call(What::Link, to, None, 0, || self.disk.link(source, from, to))
+    }
+
     fn lock(&self) -> io::Result<Lock> {
+        self.interrupt(What::Lock, "LOCK");
         self.disk.lock()
     }
 

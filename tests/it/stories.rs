@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use annals::Store;
 use annals::disk::{CrashMode, Fault, SimDisk};
+use annals::{Query, Raw, Store};
 
 use crate::sim_spy::{Spy, What};
 use crate::sim_support::*;
@@ -119,4 +119,47 @@ fn a_long_torn_tail_is_kept_in_pieces() {
     assert!(torn.contents(&cut.kept.unwrap()).unwrap() == tail);
     let most = spy.calls().iter().map(|call| call.bytes).max().unwrap();
     assert!(most <= 2 << 20, "{most} bytes at once");
+}
+
+/// Found by maintenance_faults.rs. A backup that was brought up to date after events had been erased removed their old
+/// segments and said that it was done; the power failed, and they were back: the names had not been synced.
+#[test]
+fn what_was_erased_does_not_come_back_into_a_backup() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk);
+    (0..20).for_each(|number| drop(planned(number, 200).append().commit(&store).unwrap()));
+    let copy = SimDisk::new(2);
+    store.backup_on(copy.clone()).run().unwrap();
+    let is_whole = |disk: &SimDisk| disk.contents("segments/00000000000000000001.0.seg").is_some();
+    assert!(is_whole(&copy));
+    store.erase(Query::entity("user:1"), "why").unwrap();
+    store.backup_on(copy.clone()).run().unwrap();
+    let copy = stopped(&copy, CrashMode::Drop);
+    assert!(!is_whole(&copy), "{:?}", copy.paths());
+    let reader = Store::on(copy).open_read_only().unwrap();
+    assert!(dump(&reader).unwrap().iter().all(annals::RecordedEvent::is_erased));
+}
+
+/// Found by maintenance_faults.rs. While a segment was rewritten, an append found no descriptor for the log's next one. There
+/// were some again, but the rewritten segment was refused for want of space, as everything would have been until somebody
+/// appended.
+#[test]
+fn a_segment_that_could_not_be_begun_keeps_nobody_from_erasing() {
+    let spy = Spy::new(SimDisk::new(1));
+    let store = Store::on(spy.clone()).segment_bytes_max(1000).unsynced_bytes_max(1000).open().unwrap();
+    let filler = "x".repeat(300);
+    (0..2).for_each(|_| drop(store.append("user:2", &Raw("p", &filler)).unwrap()));
+    store.append("user:1", &Raw("p", &filler)).unwrap();
+    let (beside, trapped, mut is_first) = (store.clone(), spy.clone(), true);
+    spy.meanwhile(move |what, path| {
+        if is_first && what == What::Sync && path.ends_with(".seg.tmp") {
+            is_first = false;
+            trapped.trap(What::Create, "segments/", Fault::Error(ErrorKind::Other));
+            let refused = (0..9).find_map(|_| beside.append("user:1", &Raw("p", &filler)).err());
+            assert_eq!(refused.unwrap().kind(), annals::ErrorKind::Io);
+        }
+    });
+    assert_eq!(store.erase(Query::entity("user:2"), "why").unwrap().events, 2);
+    spy.alone();
+    assert!(store.verify().unwrap().is_clean());
 }
