@@ -139,7 +139,7 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Tells how far it is, about every megabyte, twice from the beginning: while it looks, and while it writes. To break it off
+    /// Tells how far it is, about every megabyte and at each segment, twice from the beginning: while it looks, and while it writes. To break it off
     /// is [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled); what was done by then stays, and is whole. `tell` must not erase or compact.
     pub fn on_progress(
         mut self,

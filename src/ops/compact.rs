@@ -112,6 +112,7 @@ impl<'a> Task<'a> {
         let CompactionPlan { removed, erased, bytes, .. } = plan;
         ledger::record(self.engine, Some(self.reason), &Compacting { removed, erased, bytes })?;
         self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
+        rewriting.raise_history()?;
         rewriting.check_removed()?;
         self.pace.tell()?;
         let Compacted { segments_before, segments_after, bytes_before, bytes_after, .. } = done;
@@ -143,6 +144,7 @@ impl<'a> Task<'a> {
         let mut compactor = self.compactor()?;
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
+            compactor.tell_pace()?;
             let before = compactor.freed;
             if compactor.touches() {
                 judge_all(entry.0.file()?, &mut compactor)?;
@@ -167,6 +169,7 @@ impl<'a> Task<'a> {
         let lengths = |planned: &[Planned]| -> u64 { planned.iter().map(|one| one.length).sum() };
         self.pace.expect(groups.iter().map(|group| lengths(&planned[group.clone()])).sum());
         for group in groups {
+            self.pace.tell()?;
             let old = lengths(&planned[group.clone()]);
             let entries: Vec<Entry> =
                 planned[group.clone()].iter_mut().filter_map(|one| one.entry.take()).collect();

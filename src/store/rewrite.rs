@@ -54,7 +54,7 @@ impl Store {
         erase::erase(self.engine(), self.cache(), query, reason, &mut Pace::new(None, None))
     }
 
-    /// The same, and tells how far it is, about every megabyte. To break it off leaves it unfinished
+    /// The same, and tells how far it is, about every megabyte and at each segment. To break it off leaves it unfinished
     /// ([`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled)). `tell` must not erase.
     ///
     /// ```

@@ -18,13 +18,14 @@ impl Writer {
         let done = match maintenance {
             Maintenance::Roll if self.log.has_frames() => {
                 self.roll()?;
-                Ok(self.log.history_revision())
+                Ok(())
             }
-            Maintenance::Roll => Ok(self.log.history_revision()),
+            Maintenance::Roll => Ok(()),
             Maintenance::Exchange(exchange) => self.log.exchange(&exchange),
+            Maintenance::Raise => self.log.raise_history(),
             Maintenance::Poison(error) => Err(Failure::Poison(error)),
         };
-        done.map_err(|failure| match failure {
+        done.map(|()| self.log.history_revision()).map_err(|failure| match failure {
             Failure::Refused(error) => error,
             poison => {
                 let (_, error) = self.fail(poison);

@@ -55,6 +55,7 @@ mod read_along; // a store opened to read goes along with its writer
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod rewrite_crash; // stopped after every operation of erasing and compacting
+mod rewrite_states; // states folded while history is changed, and how often it is another one
 mod salvage; // what is left of a damaged store
 mod scale; // what does not grow with the log, and index files in every state
 mod state; // loading states: the same as folding from the first event

@@ -141,6 +141,11 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         })
     }
 
+    /// Another segment begins.
+    pub(super) fn tell_pace(&mut self) -> Result<(), Error> {
+        self.pace.tell()
+    }
+
     pub(super) fn touches(&self) -> bool {
         self.rules.touch()
     }
