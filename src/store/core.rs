@@ -41,8 +41,9 @@ impl Core {
         closed
     }
 
-    /// Before the engine, which gives up the lock: then the cache is somebody else's.
+    /// Before the engine, which gives up the lock: then the cache is somebody else's. What takes long is broken off first.
     fn close_cache(&self) {
+        self.engine.rewriter.close();
         // What cannot be made durable is not saved; closing the engine says why.
         self.cache.close(|| drop(self.engine.sync()));
     }
