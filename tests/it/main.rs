@@ -45,6 +45,7 @@ mod lent; // appends that their callers write themselves, in the writer's place
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
+mod policies; // compacting that runs by itself; segments that are not worth it
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names
 mod racing; // a writer comes while a read-only open is looking
