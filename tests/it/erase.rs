@@ -339,8 +339,9 @@ fn what_is_sealed_while_an_erasure_is_resumed_gets_its_index() {
     store.close().unwrap();
 
     let arrived = disk.gate().arrived();
+    let store;
     let held = disk.gate().hold();
-    let store = opened();
+    store = opened();
     disk.gate().wait_for_sync(arrived);
     let names = || {
         let mut names = disk.list("segments").unwrap();

@@ -78,7 +78,11 @@ fn what_is_to_go_goes_by_itself_and_where_nothing_is_nothing_is_written() {
     let other = store.stats().compactions.remove(1);
     assert_eq!((other.reason.as_str(), other.runs, other.ended_at), ("another", 0, None));
 
-    // What comes later goes once it is sealed.
+    // What comes later goes once it is sealed, and is not sealed for that.
+    let (segments, there) = (store.stats().segments, count(&store));
+    fill(&store, 2);
+    runs_again(&store, 5);
+    assert_eq!((store.stats().segments, count(&store)), (segments, there + 1));
     fill(&store, 80);
     eventually("what is sealed is compacted", || count(&store) < 15);
     assert!(store.verify().unwrap().is_clean());
@@ -261,8 +265,9 @@ fn the_last_handle_may_be_dropped_while_segments_are_rewritten() {
     store.close().unwrap();
     for rewritten in 1..4 {
         let arrived = disk.gate().arrived();
+        let store;
         let held = disk.gate().hold();
-        let store = opened()
+        store = opened()
             .compact_every(SOON, "why", |compaction| compaction.remove(Query::entity("user:1")))
             .open()
             .unwrap();

@@ -190,6 +190,7 @@ fn what_is_folded_in_the_middle_does_not_outlive_it() {
         let reader = Store::on(disk.clone()).open_read_only().unwrap();
         let (before, _) = history(&disk);
         look(&store).unwrap();
+        look(&reader).unwrap();
         compact(&disk, &store, end, &reader);
         assert_eq!(history(&disk), if end == End::Closed { (before, true) } else { (before + 1, false) });
         if end != End::Closed {
