@@ -79,10 +79,14 @@ fn what_is_to_go_goes_by_itself_and_where_nothing_is_nothing_is_written() {
     assert_eq!((other.reason.as_str(), other.runs, other.ended_at), ("another", 0, None));
 
     // What comes later goes once it is sealed, and is not sealed for that.
-    let (segments, there) = (store.stats().segments, count(&store));
-    fill(&store, 2);
-    runs_again(&store, 5);
-    assert_eq!((store.stats().segments, count(&store)), (segments, there + 1));
+    let is_left = |_| {
+        fill(&store, 2);
+        runs_again(&store, 2);
+        rested(&store);
+        !store.last(Query::entity("user:1")).unwrap().unwrap().is_erased()
+    };
+    // These two may be the ones that fill a segment; then the next two are not.
+    assert!((0..3).any(is_left));
     fill(&store, 80);
     eventually("what is sealed is compacted", || count(&store) < 15);
     assert!(store.verify().unwrap().is_clean());
@@ -263,7 +267,7 @@ fn the_last_handle_may_be_dropped_while_segments_are_rewritten() {
     fill(&store, 120);
     assert_eq!(store.load::<Counted>("user:1").unwrap().0, 60);
     store.close().unwrap();
-    for rewritten in 1..4 {
+    for round in 0..3 {
         let arrived = disk.gate().arrived();
         let store;
         let held = disk.gate().hold();
@@ -273,28 +277,20 @@ fn the_last_handle_may_be_dropped_while_segments_are_rewritten() {
             .unwrap();
         disk.gate().wait_for_sync(arrived);
         let before = store.load::<Counted>("user:1").unwrap().0;
-        assert_eq!(before, count(&store), "{rewritten}");
+        assert_eq!(before, count(&store), "{round}");
         let dropping = std::thread::spawn(move || drop(store));
         drop(held);
         within(FOREVER, "the store is dropped", move || dropping.join().unwrap());
         assert!(!disk.is_locked().unwrap());
         let store = opened().open().unwrap();
-        assert_eq!(store.load::<Counted>("user:1").unwrap().0, count(&store), "{rewritten}");
-        assert_eq!(store.version("user:1").unwrap().get(), 60);
-        assert_eq!(store.count(Query::entity("user:2")).unwrap(), 60);
+        assert_eq!(store.load::<Counted>("user:1").unwrap().0, count(&store), "{round}");
+        assert_eq!(store.version("user:1").unwrap().get(), 60 + 30 * round);
+        assert_eq!(store.count(Query::entity("user:2")).unwrap(), 60 + 30 * round);
         assert!(store.verify().unwrap().is_clean());
         // Something is left to do, whether the run was broken off or not.
-        fill_one(&store, 30);
+        fill(&store, 60);
         store.close().unwrap();
     }
-}
-
-fn fill_one(store: &Store, appends: u32) {
-    let version = store.version("user:1").unwrap();
-    for number in 0..appends {
-        store.append("user:3", &Raw("made", &(number, "x".repeat(60)))).unwrap();
-    }
-    assert_eq!(store.version("user:1").unwrap(), version);
 }
 
 #[test]
