@@ -13,7 +13,7 @@ use crate::options;
 use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::report::{Compacted, CompactionPlan, RewriteProgress};
-use crate::store::Store;
+use crate::store::{Builder, Policy, Store};
 use crate::version::Position;
 
 /// What is to go from a store, and how; see [`Store::compaction`].
@@ -27,6 +27,7 @@ pub struct Compaction<'a> {
     reason: &'a str,
     rules: Rules<'a>,
     merge: Option<u64>,
+    worth: u8,
     rate_max: Option<u64>,
     heeds: Heeds,
     tell: Option<Tell<'a>>,
@@ -63,8 +64,59 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn compaction<'a>(&'a self, reason: &'a str) -> Compaction<'a> {
-        let (rules, merge) = (Rules::default(), None);
-        Compaction { store: self, reason, rules, merge, rate_max: None, heeds: Heeds::Consumers, tell: None }
+        Compaction {
+            store: self,
+            reason,
+            rules: Rules::default(),
+            merge: None,
+            worth: 0,
+            rate_max: None,
+            heeds: Heeds::Consumers,
+            tell: None,
+        }
+    }
+}
+
+impl Builder {
+    /// Compacts by itself while the store is open for writing, again and again, what `policy` says: it is given a [`Compaction`] and shapes it, as if by hand
+    /// (default: nothing goes by itself). Said several times: several policies, which take turns. The reason is recorded.
+    ///
+    /// The first run begins `every` after opening, each further one `every` after the last has ended. It takes what is sealed by then, so that looking leaves no small
+    /// segments: an event goes once its segment is full ([`Builder::segment_bytes_max`]), or after a run by hand. Each run reads all that is sealed:
+    /// let it be seldom, and give it a pace ([`Compaction::bytes_per_second`]) and a threshold ([`Compaction::worth`]). If nothing is to go nothing is written.
+    ///
+    /// What it did stands in [`Stats::compactions`](crate::Stats::compactions), an error, too, which is logged and tried again in the next turn: a consumer that has not handled what
+    /// would go, a full disk, damage. If somebody rewrites segments just then, its turn is the next one. Closing the store breaks a run off; what it did by then stays.
+    /// `policy` and what it gives run on a thread of the store, and must not keep a clone of the [`Store`], which would never close. One that panics is not run again.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use annals::{Per, Query, Store, disk::MemDisk};
+    ///
+    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    /// let store = Store::on(MemDisk::new())
+    ///     .compact_every(DAY, "measurements are kept for a month", |compaction| {
+    ///         compaction
+    ///             .remove(Query::all().kind("sensor.measured"))
+    ///             .older_than(30 * DAY)
+    ///             .worth(20)
+    ///             .bytes_per_second(10 << 20)
+    ///     })
+    ///     .compact_every(7 * DAY, "fewer, larger segments", |compaction| compaction.replaced_checkpoints().merge())
+    ///     .open()?;
+    /// assert_eq!(store.stats().compactions.len(), 2);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn compact_every(
+        self,
+        every: Duration,
+        reason: impl Into<String>,
+        policy: impl for<'a> Fn(Compaction<'a>) -> Compaction<'a> + Send + Sync + 'static,
+    ) -> Builder {
+        let reason = reason.into();
+        let of_run = reason.clone();
+        let run = move |store: &Store| policy(store.compaction(&of_run)).run_beside();
+        self.with_policy(Policy::new(every, reason, Box::new(run)))
     }
 }
 
@@ -127,6 +179,28 @@ impl<'a> Compaction<'a> {
         self
     }
 
+    /// Leaves segments as they are of which less than so much would go, in percent of their bytes (default: 0, each is rewritten of which
+    /// anything goes). A segment is written anew as a whole, so without this a single event costs up to 64 MiB. What is left goes once
+    /// there is more to go with it: the more this says, the longer events stay.
+    ///
+    /// ```
+    /// use annals::{Query, Raw, Store, disk::MemDisk};
+    ///
+    /// let store = Store::on(MemDisk::new()).segment_bytes_max(2000).open()?;
+    /// for n in 0..100 {
+    ///     store.append(if n % 10 == 0 { "sensor:1" } else { "sensor:2" }, &Raw("sensor.measured", &n))?;
+    /// }
+    /// let plan = store.compaction("a tenth").remove(Query::entity("sensor:1")).worth(20).dry_run()?;
+    /// assert_eq!(plan.removed, 0);
+    /// let plan = store.compaction("nine tenths").remove(Query::entity("sensor:2")).worth(20).dry_run()?;
+    /// assert!(plan.removed > 50);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn worth(mut self, percent: u8) -> Compaction<'a> {
+        self.worth = percent.min(100);
+        self
+    }
+
     /// Reads no more than this in a second, so that others have the disk (default: no limit). About as much is written.
     pub fn bytes_per_second(mut self, bytes: u64) -> Compaction<'a> {
         self.rate_max = Some(bytes.max(1));
@@ -139,7 +213,7 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Tells how far it is, about every megabyte, twice from the beginning: while it looks, and while it writes. To break it off
+    /// Tells how far it is, about every megabyte and at each segment, twice from the beginning: while it looks, and while it writes. To break it off
     /// is [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled); what was done by then stays, and is whole. `tell` must not erase or compact.
     pub fn on_progress(
         mut self,
@@ -183,8 +257,19 @@ impl<'a> Compaction<'a> {
         self.task(heeds)?.run()
     }
 
+    /// Has it go from what is sealed by now, unless somebody else rewrites segments: then `None`. A closing store breaks it off.
+    fn run_beside(mut self) -> Result<Option<Compacted>, Error> {
+        let (heeds, rewriter) = (self.heeds, self.store.engine().rewriter.clone());
+        let mut asked = self.tell.take();
+        self.tell = Some(Box::new(move |progress| {
+            rewriter.go_on()?;
+            asked.as_mut().map_or(ControlFlow::Continue(()), |tell| tell(progress))
+        }));
+        self.task(heeds)?.run_beside()
+    }
+
     fn task(self, heeds: Heeds) -> Result<Task<'a>, Error> {
-        let Compaction { store, reason, rules, merge, rate_max, tell, .. } = self;
+        let Compaction { store, reason, rules, merge, worth, rate_max, tell, .. } = self;
         let watchers = match heeds {
             Heeds::Nobody => Vec::new(),
             Heeds::Consumers => watchers(store)?,
@@ -194,6 +279,7 @@ impl<'a> Compaction<'a> {
             rules,
             watchers,
             merge_up_to: merge,
+            worth,
             reason,
             pace: Pace::new(tell, rate_max),
             head: Position::START,

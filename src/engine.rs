@@ -45,6 +45,8 @@ pub(crate) struct Engine {
     salts: Salts,
     /// For what may wait.
     pub(crate) housekeeper: Arc<Housekeeper>,
+    /// For what rewrites segments by itself: that takes long, and the housekeeper has to index what is sealed meanwhile.
+    pub(crate) rewriter: Arc<Housekeeper>,
     counters: Arc<Mutex<Counters>>,
     /// The writer's work; nobody's in a store opened to read.
     role: Option<Arc<Role>>,
@@ -120,6 +122,7 @@ impl Engine {
             queue,
             salts: Salts::new(salt),
             housekeeper,
+            rewriter: rewriter(),
             counters,
             role: Some(role),
             writer_id: Some(thread.thread().id()),
@@ -154,6 +157,7 @@ impl Engine {
             queue: Arc::new(queue),
             salts: Salts::new([0; 32]),
             housekeeper,
+            rewriter: rewriter(),
             counters: Arc::new(Mutex::new(counters)),
             role: None,
             writer_id: None,
@@ -362,6 +366,7 @@ impl Engine {
         if !self.is_read_only {
             self.queue.check_process()?;
         }
+        self.rewriter.close();
         self.housekeeper.close();
         self.queue.close();
         if let Some(follower) = &self.follower {
@@ -396,6 +401,10 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.abandon();
     }
+}
+
+fn rewriter() -> Arc<Housekeeper> {
+    Arc::new(Housekeeper::new("annals-rewriter"))
 }
 
 /// What an unclean stop left to do is begun when opening is long over, if the process still is.

@@ -147,7 +147,7 @@ impl Follower {
         }
     }
 
-    /// Whether MANIFEST lists segments that were rewritten since it was looked at last.
+    /// Whether MANIFEST lists segments that were rewritten since it was looked at last, or says that this is over.
     fn is_rewritten(&self, state: &mut State) -> Result<bool, Error> {
         let manifest = manifest_stamp(self.disk.as_ref())?;
         if manifest == state.manifest {
@@ -158,7 +158,9 @@ impl Follower {
         let segments = self.view.snapshot().segments;
         let known: BTreeSet<SegmentId> = segments.iter().map(|segment| segment.id()).collect();
         let is_new = |sealed: &SealedSegment| sealed.id.generation > 0 && !known.contains(&sealed.id);
-        Ok(listed.is_some_and(|(manifest, _)| manifest.sealed.iter().any(is_new)))
+        Ok(listed.is_some_and(|(manifest, _)| {
+            manifest.history_revision != self.view.history() || manifest.sealed.iter().any(is_new)
+        }))
     }
 
     /// Begins again with what is there now, which must be the log that was read.

@@ -1,9 +1,10 @@
-//! A background thread that runs boxed jobs and knows none of them.
+//! Background threads that run boxed jobs and know none of them: one for what is soon done, one for what takes long.
 //!
-//! It is started by the first job, sleeps while there is nothing to do, and ends when it is closed: the job at
-//! hand is waited for, those that wait are dropped. Jobs hold no store.
+//! Each is started by its first job, sleeps while there is nothing to do, and ends when it is closed: the job at
+//! hand is waited for, those that wait are dropped. Jobs hold no store, but while they run; what takes long asks whether to go on.
 //! Row: housekeeper.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,8 +26,17 @@ pub(crate) fn once(work: impl FnOnce() + Send + 'static) -> Job {
     })
 }
 
-#[derive(Default)]
-pub(crate) struct Housekeeper(Mutex<State>);
+pub(crate) struct Housekeeper {
+    /// The thread's name.
+    name: &'static str,
+    state: Mutex<State>,
+}
+
+impl Default for Housekeeper {
+    fn default() -> Housekeeper {
+        Housekeeper::new("annals-housekeeper")
+    }
+}
 
 #[derive(Default)]
 enum State {
@@ -45,12 +55,17 @@ enum State {
 struct Due(Instant, Job);
 
 impl Housekeeper {
+    /// One without a thread yet.
+    pub(crate) fn new(name: &'static str) -> Housekeeper {
+        Housekeeper { name, state: Mutex::default() }
+    }
+
     /// Runs a job in a while. After closing, jobs are dropped.
     pub(crate) fn run_in(&self, delay: Duration, job: Job) {
         let due = Due(Instant::now() + delay, job);
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if let State::Idle = *state {
-            *state = match start() {
+            *state = match start(self.name) {
                 Ok(running) => running,
                 Err(error) => {
                     tracing::warn!(%error, "the housekeeping thread cannot be started");
@@ -64,14 +79,17 @@ impl Housekeeper {
         }
     }
 
-    /// Whether it was closed: a job that takes long had better end.
-    pub(crate) fn is_closing(&self) -> bool {
-        matches!(*self.0.lock(), State::Closed)
+    /// Whether a job that takes long is to go on: not once this was closed.
+    pub(crate) fn go_on(&self) -> ControlFlow<()> {
+        match *self.state.lock() {
+            State::Closed => ControlFlow::Break(()),
+            State::Idle | State::Running { .. } => ControlFlow::Continue(()),
+        }
     }
 
     /// Ends the thread, unless this is it, or it is one of another process.
     pub(crate) fn close(&self) {
-        let before = std::mem::replace(&mut *self.0.lock(), State::Closed);
+        let before = std::mem::replace(&mut *self.state.lock(), State::Closed);
         if let State::Running { jobs, thread, process } = before {
             drop(jobs);
             let is_here =
@@ -83,9 +101,9 @@ impl Housekeeper {
     }
 }
 
-fn start() -> std::io::Result<State> {
+fn start(name: &str) -> std::io::Result<State> {
     let (sender, jobs) = flume::unbounded();
-    let thread = std::thread::Builder::new().name("annals-housekeeper".to_owned());
+    let thread = std::thread::Builder::new().name(name.to_owned());
     let thread = thread.spawn(move || run(&jobs))?;
     Ok(State::Running { jobs: sender, thread, process: std::process::id() })
 }

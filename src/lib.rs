@@ -159,7 +159,7 @@
 //! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
 //! | `index/` | terms to events, per segment: in memory, and as a file |
-//! | `commit` `housekeeper` | pure decisions; a thread for jobs that may wait |
+//! | `commit` `housekeeper` | pure decisions; threads for jobs that may wait, or take long |
 //! | `shelf/` | what is kept in memory and open of segments that are written to no more |
 //! | `view` `indexing` `load` | what readers may see, and waking those who wait for more; index files of what was sealed; opening |
 //! | `append` `resolve` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
@@ -291,9 +291,9 @@ pub use crate::{
     receipt::Appended,
     recorded::RecordedEvent,
     report::{
-        Break, CacheStats, Compacted, CompactionPlan, CompactionShare, CopyProgress, Cut, Description,
-        Erasure, IndexProgress, OpenProgress, OpenReport, Part, RewriteProgress, ScrubStats, Stats,
-        SubscriptionLag, Unhandled, VerifyProgress, VerifyReport, WriterState,
+        Break, CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, Cut,
+        Description, Erasure, IndexProgress, OpenProgress, OpenReport, Part, RewriteProgress, ScrubStats,
+        Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport, WriterState,
     },
     store::{Builder, Gate, Permit, Store, StoreCopy, restore, verify_backup},
     story::{Story, StoryEvent},

@@ -96,7 +96,7 @@ pub(crate) fn load_to_write(
     report.steps.push(("all", started.elapsed()));
     tracing::info!(%report, "opened");
     let (entities, store_id) = (found.entities, recovered.manifest.store_id);
-    let history = recovered.manifest.history_revision;
+    let history = log.history_revision();
     Ok(Writable { log, ledger, segments, shelf, entities, store_id, history, report })
 }
 

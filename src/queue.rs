@@ -32,6 +32,8 @@ pub(crate) enum Maintenance {
     Roll,
     /// List a rewritten segment in the place of others.
     Exchange(Exchange),
+    /// Raise the history revision, if history was changed.
+    Raise,
     /// A sync of names failed: write nothing any more.
     Poison(Error),
 }

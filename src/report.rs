@@ -11,7 +11,9 @@ use std::time::Duration;
 use crate::head::Head;
 use crate::version::Position;
 
-pub use rewriting::{Compacted, CompactionPlan, CompactionShare, Erasure, RewriteProgress, Unhandled};
+pub use rewriting::{
+    Compacted, CompactionPlan, CompactionShare, CompactionStats, Erasure, RewriteProgress, Unhandled,
+};
 
 /// What opening a store found and did.
 ///
@@ -261,6 +263,8 @@ pub struct Stats {
     pub cache: CacheStats,
     /// What verifying in the background has found.
     pub scrub: ScrubStats,
+    /// What the policies of [`Builder::compact_every`](crate::Builder::compact_every) have done, in the order they were given.
+    pub compactions: Vec<CompactionStats>,
 }
 
 /// What became of the states of projections; see [`Stats::cache`].

@@ -8,6 +8,7 @@ mod builder;
 mod core;
 mod environment;
 mod gate;
+mod policy;
 mod rewrite;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use builder::Builder;
 pub(crate) use core::WeakStore;
 use core::{Core, Keeper};
 pub use gate::{Gate, Permit};
+pub(crate) use policy::Policy;
 
 /// A store of events: one directory, one writer.
 ///
@@ -289,7 +291,8 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let scrub = self.core.scrub.lock().clone();
-        Stats { cache: self.cache().stats(), scrub, ..self.engine().stats() }
+        let compactions = self.core.compactions.lock().clone();
+        Stats { cache: self.cache().stats(), scrub, compactions, ..self.engine().stats() }
     }
 
     /// Closes the store for all its handles: writes and syncs what was accepted, and ends the

@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 use crate::error::Error;
 use crate::format::chain::Hash;
 use crate::format::segment::SegmentId;
+use crate::log::files::Effect;
 use crate::log::scan::Tip;
 use crate::log::segment::Block;
 use crate::shelf::Stored;
@@ -132,7 +133,7 @@ impl View {
         *published = Snapshot { segments, head, durable: head, history: published.history, recent };
     }
 
-    /// The history revision is this one, or was raised to it.
+    /// The history revision is this one, or was raised to it. In the latter case wake those who fold.
     pub(crate) fn set_history(&self, history: u64) {
         self.published.write().history = history;
     }
@@ -142,17 +143,16 @@ impl View {
     }
 
     /// Puts a rewritten segment in the place of the files it was made of, and gives back these. Who reads goes on
-    /// with what it has. If history is another one now, what was written lately is forgotten: it may be what had to go.
+    /// with what it has. If something went, what was written lately is forgotten: it may be what had to go.
     pub(crate) fn exchange_files(
         &self,
         old: &[SegmentId],
         one: Arc<Segment>,
-        history: u64,
+        effect: Effect,
     ) -> Vec<Arc<Segment>> {
         let mut published = self.published.write();
-        if history != published.history {
+        if effect == Effect::History {
             self.recent.clear();
-            published.history = history;
         }
         let is_old = |segment: &Arc<Segment>| old.contains(&segment.id());
         let Some(first) = published.segments.iter().position(is_old) else { return Vec::new() };

@@ -91,6 +91,8 @@ pub(crate) struct Known {
     pub(crate) folded: Folded<Erased>,
     pub(crate) seen: Position,
     pub(crate) looked_at: Instant,
+    /// What it was folded from.
+    pub(crate) history: u64,
 }
 
 /// The right to fold a state on. Dropped without being filled, the state is forgotten: it may be half folded.
@@ -129,10 +131,12 @@ impl Memory {
     /// The state of an entity, if it is here.
     pub(crate) fn look(&self, of: TypeId, entity: &str) -> Option<Known> {
         let key = self.key(of, entity);
-        match self.state.lock().slots.get(&key) {
+        let mut state = self.state.lock();
+        let history = state.history;
+        match state.slots.get(&key) {
             Some(slot) if slot.is_of(of, entity) => match &slot.held {
                 Held::Here { folded, seen, looked_at } => {
-                    Some(Known { folded: folded.clone(), seen: *seen, looked_at: *looked_at })
+                    Some(Known { folded: folded.clone(), seen: *seen, looked_at: *looked_at, history })
                 }
                 Held::Elsewhere(_) | Held::Nowhere => None,
             },

@@ -146,10 +146,12 @@ impl Cache {
         Cache { shared, housekeeper, process: std::process::id() }
     }
 
-    /// Forgets everything that was folded from an earlier history; whether there was one. Whoever trusts what is kept
-    /// asks this first, with the history of what it reads.
-    pub(crate) fn keep_up(&self, history: u64) -> bool {
-        self.shared.history.load(Ordering::Acquire) < history && self.shared.void(history)
+    /// Forgets everything that was folded from an earlier history. Whoever trusts what is kept calls this first, with the
+    /// history of what it reads.
+    pub(crate) fn keep_up(&self, history: u64) {
+        if self.shared.history.load(Ordering::Acquire) < history {
+            self.shared.void(history);
+        }
     }
 
     /// Forgets everything, in memory and on the disk; also what an earlier process left there, if this one keeps nothing.
@@ -303,11 +305,11 @@ impl Drop for Claim {
 }
 
 impl Shared {
-    fn void(&self, history: u64) -> bool {
+    fn void(&self, history: u64) {
         // Held by whoever saves from when it takes states out of memory, so none of those slips by.
         let mut waiting = self.waiting.lock();
         if self.history.load(Ordering::Acquire) > history {
-            return false;
+            return;
         }
         waiting.clear();
         // The file first: whoever finds nothing in memory looks there next.
@@ -316,7 +318,6 @@ impl Shared {
         }
         self.memory.void(history);
         self.history.store(history, Ordering::Release);
-        true
     }
 
     /// The housekeeper's job: saves what there is, and says when it wants to do that again.

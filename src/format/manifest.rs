@@ -25,6 +25,8 @@ const SEGMENT: usize = 136;
 const REMARKS: usize = 56;
 /// An incompatible feature: see [`Manifest::is_cut`].
 const CUT: u64 = 1;
+/// A read-only feature: see [`Manifest::is_changing`].
+const CHANGING: u64 = 1;
 const DIGEST: usize = 32;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(crate) struct Manifest {
     pub(crate) compatible: u64,
     /// What lies behind the last segment listed was cut: it is no part of the log, and is being removed.
     pub(crate) is_cut: bool,
+    /// Events went from segments, and the history revision was not raised yet.
+    pub(crate) is_changing: bool,
     pub(crate) store_id: [u8; 16],
     /// One more at every replacement.
     pub(crate) sequence: u64,
@@ -77,6 +81,7 @@ impl Manifest {
             minor: 0,
             compatible: 0,
             is_cut: false,
+            is_changing: false,
             store_id,
             sequence: 1,
             history_revision: 0,
@@ -98,7 +103,9 @@ impl Manifest {
         let mut out = vec![0; FIXED];
         preamble::write(&mut out, MAGIC);
         put(&mut out, preamble::MINOR, &self.minor.to_le_bytes());
-        put(&mut out, preamble::INCOMPATIBLE, &(if self.is_cut { CUT } else { 0 }).to_le_bytes());
+        let features = |is_set: bool, bit: u64| if is_set { bit } else { 0 }.to_le_bytes();
+        put(&mut out, preamble::INCOMPATIBLE, &features(self.is_cut, CUT));
+        put(&mut out, preamble::READ_ONLY, &features(self.is_changing, CHANGING));
         put(&mut out, preamble::COMPATIBLE, &self.compatible.to_le_bytes());
         put(&mut out, 40, &self.store_id);
         put(&mut out, 56, &self.sequence.to_le_bytes());
@@ -128,7 +135,7 @@ impl Manifest {
         if blake3::hash(bytes).as_bytes().as_slice() != digest {
             return Err(Damage::Bad("the manifest does not fit its digest"));
         }
-        preamble::check_knowing(bytes, MAGIC, CUT)?;
+        preamble::check_knowing(bytes, MAGIC, CUT, CHANGING)?;
         if u64_at(bytes, 56) > SEQUENCE_MAX {
             return Err(Damage::Bad("the manifest's sequence is impossible"));
         }
@@ -141,6 +148,7 @@ impl Manifest {
             minor: u16_at(bytes, preamble::MINOR),
             compatible: u64_at(bytes, preamble::COMPATIBLE),
             is_cut: u64_at(bytes, preamble::INCOMPATIBLE) & CUT != 0,
+            is_changing: u64_at(bytes, preamble::READ_ONLY) & CHANGING != 0,
             store_id: array(bytes, 40),
             sequence: u64_at(bytes, 56),
             history_revision: u64_at(bytes, 64),

@@ -111,6 +111,7 @@ pub(crate) mod preamble {
     const MAJOR: u16 = 1;
     pub(crate) const MINOR: usize = 10;
     pub(crate) const INCOMPATIBLE: usize = 16;
+    pub(crate) const READ_ONLY: usize = 24;
     pub(crate) const COMPATIBLE: usize = 32;
 
     pub(crate) fn write(out: &mut [u8], magic: &[u8; 8]) {
@@ -120,24 +121,29 @@ pub(crate) mod preamble {
 
     /// Called after the checksum of the structure was found right.
     pub(crate) fn check(bytes: &[u8], magic: &[u8; 8]) -> Result<(), Damage> {
-        check_knowing(bytes, magic, 0)
+        check_knowing(bytes, magic, 0, 0)
     }
 
-    /// The same of a structure of which these incompatible features are known.
-    pub(crate) fn check_knowing(bytes: &[u8], magic: &[u8; 8], known: u64) -> Result<(), Damage> {
+    /// The same of a structure of which these features are known.
+    pub(crate) fn check_knowing(
+        bytes: &[u8],
+        magic: &[u8; 8],
+        incompatible: u64,
+        read_only: u64,
+    ) -> Result<(), Damage> {
         if bytes.get(..8) != Some(magic.as_slice()) {
             return Err(Damage::Bad("the magic bytes are wrong; this is not such a file"));
         }
         if bytes.len() < SIZE {
             return Err(Damage::Bad("the file is too short"));
         }
-        let (major, incompatible) = (u16_at(bytes, 8), u64_at(bytes, 16));
+        let major = u16_at(bytes, 8);
         if major != MAJOR {
             return Err(Damage::Newer(format!("format {major}")));
         }
-        // Read-only-compatible features would still let a reader in; none exists yet, so a writer
-        // and a reader both stop at any unknown bit of either mask.
-        match (incompatible & !known) | u64_at(bytes, 24) {
+        // Unknown read-only features would still let a reader in; what they will be nobody knows yet, so a
+        // writer and a reader both stop at any unknown bit of either mask.
+        match (u64_at(bytes, INCOMPATIBLE) & !incompatible) | (u64_at(bytes, READ_ONLY) & !read_only) {
             0 => Ok(()),
             unknown => Err(Damage::Newer(format!("feature bits {unknown:#x}"))),
         }

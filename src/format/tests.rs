@@ -511,6 +511,7 @@ fn rewritten_manifest() -> Manifest {
         minor: 0,
         compatible: 0,
         is_cut: false,
+        is_changing: false,
         store_id: *b"a forked store\x01\x02",
         sequence: 1,
         history_revision: 1,

@@ -21,12 +21,12 @@ impl Log {
         self.is_sealed
     }
 
-    /// Has MANIFEST list a rewritten segment in the place of others, and gives the history revision. MARK moves with it, so
-    /// that who reads along looks at MANIFEST.
+    /// Has MANIFEST list a rewritten segment in the place of others. MARK moves with it, so that who reads along looks at
+    /// MANIFEST.
     ///
     /// The file must be there: after a panic this may be another log than the one it was made for, and its opening has
     /// removed what nobody listed.
-    pub(crate) fn exchange(&mut self, exchange: &Exchange) -> Result<u64, Failure> {
+    pub(crate) fn exchange(&mut self, exchange: &Exchange) -> Result<(), Failure> {
         let path = exchange.with.id.path();
         let length = self.disk.open(&path, Access::Read).and_then(|file| file.length());
         let length = length.map_err(|error| Failure::Refused(Error::io("cannot open", &path, error)))?;
@@ -43,8 +43,25 @@ impl Log {
             self.sync_mark()?;
         }
         self.bytes_written += self.manifest.exchange(self.disk.as_ref(), exchange)?;
-        self.write_mark(false)?;
-        Ok(self.manifest.history_revision())
+        self.write_mark(false)
+    }
+
+    /// Raises the history revision, if history was changed since that was done last. MARK moves with it.
+    pub(crate) fn raise_history(&mut self) -> Result<(), Failure> {
+        if !self.manifest.is_changing() {
+            return Ok(());
+        }
+        match self.manifest.raise(self.disk.as_ref()) {
+            // What MANIFEST says of it on the disk is as good for the next opening, or for who replaces it next.
+            Err(Failure::Refused(error)) => {
+                tracing::warn!(%error, "the manifest was not replaced; it will be with the next segment");
+                Ok(())
+            }
+            raised => {
+                self.bytes_written += raised?;
+                self.write_mark(self.mark.is_clean())
+            }
+        }
     }
 
     pub(crate) fn history_revision(&self) -> u64 {

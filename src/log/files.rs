@@ -44,10 +44,20 @@ impl ManifestFile {
             )));
         };
         next.sealed.splice(place, [exchange.with.clone()]);
-        if exchange.effect == Effect::History {
-            next.history_revision = next.history_revision.saturating_add(1);
-        }
+        next.is_changing |= exchange.effect == Effect::History;
         self.replace(disk, next)
+    }
+
+    /// Whether history was changed, and its revision not raised yet.
+    pub(crate) fn is_changing(&self) -> bool {
+        self.manifest.is_changing
+    }
+
+    /// Raises the history revision; otherwise as [`ManifestFile::add`].
+    pub(crate) fn raise(&mut self, disk: &dyn Disk) -> Result<u64, Failure> {
+        self.manifest.is_changing = false;
+        self.manifest.history_revision = self.manifest.history_revision.saturating_add(1);
+        self.replace(disk, self.manifest.clone())
     }
 
     pub(crate) fn history_revision(&self) -> u64 {
@@ -77,7 +87,7 @@ pub(crate) struct Exchange {
 pub(crate) enum Effect {
     /// The same events are there.
     None,
-    /// Some are not, or not as a whole: what was folded before is void.
+    /// Some are not, or not as a whole: what was folded before is void once that is over.
     History,
 }
 

@@ -126,6 +126,7 @@ impl Log {
         if !appendable {
             log.write_mark(false).map_err(Failure::into_error)?;
         }
+        log.raise_history().map_err(Failure::into_error)?;
         Ok(log)
     }
 

@@ -6,7 +6,7 @@
 
 mod judge;
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +21,8 @@ use super::ledger::{self, Figures};
 use super::pace::Pace;
 use super::rewriting::{Entry, Rewriting, Step};
 
-use judge::Compactor;
 pub use judge::Per;
+use judge::{Compactor, Tally};
 pub(crate) use judge::{Leaves, Rules, Watcher};
 
 #[derive(Serialize, Deserialize)]
@@ -58,6 +58,8 @@ pub(crate) struct Task<'a> {
     pub(crate) watchers: Vec<Watcher>,
     /// How long segments may become that are made of small ones; `None`: they are left.
     pub(crate) merge_up_to: Option<u64>,
+    /// In percent: segments of which less would go are left as they are.
+    pub(crate) worth: u8,
     pub(crate) reason: &'a str,
     pub(crate) pace: Pace<'a>,
     /// How far the log went when its events were looked at.
@@ -68,10 +70,11 @@ pub(crate) struct Task<'a> {
 struct Planned {
     /// Until it is rewritten: whoever holds it keeps its file open.
     entry: Option<Entry>,
-    positions: Range<u64>,
+    positions: RangeInclusive<u64>,
     length: u64,
     /// What is left of it, about.
     bytes: u64,
+    /// Whether anything goes.
     changes: bool,
 }
 
@@ -91,11 +94,25 @@ impl<'a> Task<'a> {
     /// # Errors
     ///
     /// As [`Task::plan`], and those of rewriting; what was done by then stays.
-    pub(crate) fn run(mut self) -> Result<Compacted, Error> {
-        let mut rewriting = self.begin()?;
+    pub(crate) fn run(self) -> Result<Compacted, Error> {
+        let rewriting = self.begin()?;
         if self.rules.touch() {
             rewriting.roll()?;
         }
+        self.carry_out(rewriting)
+    }
+
+    /// The same, of what is sealed by now; `None` if somebody is rewriting segments just now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Task::run`].
+    pub(crate) fn run_beside(self) -> Result<Option<Compacted>, Error> {
+        let rewriting = Rewriting::try_begin(self.engine, self.why())?;
+        rewriting.map(|rewriting| self.carry_out(rewriting)).transpose()
+    }
+
+    fn carry_out(mut self, mut rewriting: Rewriting<'a>) -> Result<Compacted, Error> {
         let (plan, mut planned) = self.look(&rewriting)?;
         check_handled(&plan)?;
         let groups = groups(&planned, self.merge_up_to);
@@ -112,6 +129,7 @@ impl<'a> Task<'a> {
         let CompactionPlan { removed, erased, bytes, .. } = plan;
         ledger::record(self.engine, Some(self.reason), &Compacting { removed, erased, bytes })?;
         self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
+        rewriting.raise_history()?;
         rewriting.check_removed()?;
         self.pace.tell()?;
         let Compacted { segments_before, segments_after, bytes_before, bytes_after, .. } = done;
@@ -128,7 +146,11 @@ impl<'a> Task<'a> {
     }
 
     fn begin(&self) -> Result<Rewriting<'a>, Error> {
-        Rewriting::begin(self.engine, ledger::who_and_why(&self.engine.options, self.reason))
+        Rewriting::begin(self.engine, self.why())
+    }
+
+    fn why(&self) -> String {
+        ledger::who_and_why(&self.engine.options, self.reason)
     }
 
     /// Judges every event of what is sealed.
@@ -140,20 +162,25 @@ impl<'a> Task<'a> {
         if self.rules.touch() {
             self.pace.expect(plan.bytes_total);
         }
+        let (worth, mut all) = (self.worth, Tally::default());
         let mut compactor = self.compactor()?;
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
-            let before = compactor.freed;
+            compactor.tell_pace()?;
             if compactor.touches() {
                 judge_all(entry.0.file()?, &mut compactor)?;
             }
-            let changes = compactor.take_changed();
             let (length, listed) = (u64::from(entry.1.length), &entry.1);
-            let bytes = length.saturating_sub(compactor.freed.saturating_sub(before));
-            let positions = listed.id.first_position..listed.last_position;
+            let tally = compactor.take_tally();
+            let changes = tally.is_worth(worth, length);
+            let bytes = if changes { length.saturating_sub(tally.freed) } else { length };
+            let positions = listed.id.first_position..=listed.last_position;
             planned.push(Planned { entry: Some(entry), positions, length, bytes, changes });
+            if changes {
+                all.add(tally);
+            }
         }
-        compactor.tell(&mut plan);
+        all.tell(&self.watchers, &mut plan);
         Ok((plan, planned))
     }
 
@@ -167,13 +194,16 @@ impl<'a> Task<'a> {
         let lengths = |planned: &[Planned]| -> u64 { planned.iter().map(|one| one.length).sum() };
         self.pace.expect(groups.iter().map(|group| lengths(&planned[group.clone()])).sum());
         for group in groups {
+            self.pace.tell()?;
             let old = lengths(&planned[group.clone()]);
             let entries: Vec<Entry> =
                 planned[group.clone()].iter_mut().filter_map(|one| one.entry.take()).collect();
-            let mut compactor = self.compactor()?;
+            let spared = planned[group.clone()].iter().filter(|one| !one.changes);
+            let mut compactor = self.compactor()?.sparing(spared.map(|one| one.positions.clone()).collect());
             if let Step::Done(bytes) = rewriting.rewrite(&entries, &mut compactor)? {
-                done.removed += compactor.removed;
-                done.erased += compactor.erased;
+                let tally = compactor.take_tally();
+                done.removed += tally.removed;
+                done.erased += tally.erased;
                 done.segments_after -= entries.len() - 1;
                 done.bytes_after = done.bytes_after.saturating_sub(old) + u64::from(bytes);
             }
@@ -208,7 +238,7 @@ fn groups(planned: &[Planned], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
             && is_small(first)
             && is_small(next)
             && bytes + next.bytes.saturating_sub(AROUND) <= most
-            && next.positions.end - first.positions.start < u64::from(u32::MAX)
+            && next.positions.end() - first.positions.start() < u64::from(u32::MAX)
         {
             bytes += next.bytes.saturating_sub(AROUND);
             end += 1;

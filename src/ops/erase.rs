@@ -169,7 +169,8 @@ fn carry_out(
         }
         erase_from_segments(engine, order, rewriting, pace, &mut erasure)?;
     }
-    // Nothing is left in the log. Now whatever was made of it:
+    // Nothing is left in the log. Now whatever was made of it; what is being folded just now is of the history before.
+    rewriting.raise_history()?;
     cache.void(engine.disk.as_ref())?;
     sync_if_there(rewriting, CACHE)?;
     erasure.quarantined = empty_quarantine(engine.disk.as_ref(), rewriting)?;
@@ -203,6 +204,7 @@ fn erase_from_segments(
     }
     pace.expect(concerned.iter().map(|(_, listed)| u64::from(listed.length)).sum());
     for one in concerned {
+        pace.tell()?;
         let mut judge = Eraser { order, pace: &mut *pace, events: 0, bytes: 0 };
         rewriting.rewrite(std::slice::from_ref(&one), &mut judge)?;
         erasure.events += judge.events;

@@ -3,7 +3,8 @@
 //! A step writes the new segment and its index beside the old ones, checks it, gives it its name, has the writer list it in
 //! MANIFEST, shows it to readers, and removes the old files. Appends wait for MANIFEST only; who reads goes on with
 //! the file it has. Between two steps, and after a stop in one, the store is as whole as ever.
-//! Invariants: one at a time rewrites a store; only what is sealed, indexed and listed is touched.
+//! Invariants: one at a time rewrites a store; only what is sealed, indexed and listed is touched; however it ends, what was
+//! folded meanwhile is void.
 //! Row: ops. Tested by tests/it/erase.rs and tests/it/compact.rs.
 
 use std::sync::Arc;
@@ -39,7 +40,18 @@ pub(crate) struct Rewriting<'a> {
     why: String,
     /// Files of rewritten segments that could not be removed.
     pub(crate) left: Vec<String>,
+    /// Something went, and the history revision was not raised yet.
+    has_changed: bool,
     _alone: MutexGuard<'a, ()>,
+}
+
+/// However it ends: broken off, by an error or by a panic, too.
+impl Drop for Rewriting<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.raise_history() {
+            tracing::warn!(%error, "the history revision was not raised; the next opening does it");
+        }
+    }
 }
 
 /// What a step came to.
@@ -70,7 +82,7 @@ impl<'a> Rewriting<'a> {
 
     fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
         let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
-        Rewriting { engine, shelf, why, left: Vec::new(), _alone: alone }
+        Rewriting { engine, shelf, why, left: Vec::new(), has_changed: false, _alone: alone }
     }
 
     /// Ends the segment that is written to, so that it can be rewritten.
@@ -128,11 +140,12 @@ impl<'a> Rewriting<'a> {
         let with = self.named(draft)?;
         let ids: Vec<SegmentId> = old.iter().map(|(segment, _)| segment.id()).collect();
         let exchange = Exchange { old: ids.clone(), with: with.clone(), effect };
-        let history = engine.maintain(Maintenance::Exchange(exchange));
-        let history = history.inspect_err(|error| self.forget(with.id, error))?;
+        // Whatever comes of it: it may be that history is changed.
+        self.has_changed |= effect == Effect::History;
+        engine.maintain(Maintenance::Exchange(exchange)).inspect_err(|error| self.forget(with.id, error))?;
         let listed = Listed::sealed(&with, *self.shelf.origin(), chain_before);
         let new = Segment::stored(Stored::new(self.shelf.clone(), listed));
-        let replaced = engine.view.exchange_files(&ids, Arc::new(new), history);
+        let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
         all.filter_map(|segment| segment.as_stored()).for_each(Stored::retire);
         ids.iter().for_each(|id| self.remove(*id));
@@ -189,6 +202,21 @@ impl<'a> Rewriting<'a> {
             let _ = self.engine.maintain(Maintenance::Poison(error.clone()));
             error
         })
+    }
+
+    /// What was folded so far is void, if something went.
+    ///
+    /// # Errors
+    ///
+    /// If the store takes no appends any more. Then the next opening does it.
+    pub(crate) fn raise_history(&mut self) -> Result<(), Error> {
+        if !std::mem::take(&mut self.has_changed) {
+            return Ok(());
+        }
+        let history = self.engine.maintain(Maintenance::Raise)?;
+        self.engine.view.set_history(history);
+        self.engine.view.wake();
+        Ok(())
     }
 
     /// That of all rewritten segments nothing is left.

@@ -114,7 +114,8 @@ impl Store {
             return Ok(loaded(folded.clone()));
         }
         let snapshot = self.engine().snapshot()?;
-        let known = known.filter(|_| !self.cache().keep_up(snapshot.history));
+        self.cache().keep_up(snapshot.history);
+        let known = known.filter(|known| known.history == snapshot.history);
         if let Some(known) = known
             && is_current(&known, entity, &snapshot)?
         {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::id::EventId;
 use crate::version::Position;
@@ -137,4 +137,24 @@ pub struct Compacted {
     pub position: Position,
     /// Its id.
     pub id: Option<EventId>,
+}
+
+/// What a policy has compacted since the store was opened; see [`Stats::compactions`](crate::Stats::compactions).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionStats {
+    /// Why it compacts.
+    pub reason: String,
+    /// How often it came to its end, with something to do or nothing.
+    pub runs: u64,
+    /// Events that are gone, over all of these.
+    pub removed: u64,
+    /// Events of which payload and metadata are gone, over all of these.
+    pub erased: u64,
+    /// What the last of these did.
+    pub last: Option<Compacted>,
+    /// When it was last over, also by an error; by the store's clock.
+    pub ended_at: Option<SystemTime>,
+    /// Why the last run did not come to its end; `None` if it did.
+    pub error: Option<String>,
 }

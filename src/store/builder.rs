@@ -18,6 +18,7 @@ use crate::report::{OpenProgress, VerifyReport};
 
 use super::Store;
 use super::gate::{Gate, Gates};
+use super::policy::Policy;
 
 pub(super) enum Place {
     Directory(PathBuf, Allow),
@@ -42,16 +43,20 @@ pub struct Builder {
     place: Place,
     options: Options,
     gates: Gates,
+    policies: Vec<Policy>,
 }
 
 impl Builder {
     pub(super) fn of_directory(path: &Path) -> Builder {
-        let place = Place::Directory(path.to_owned(), Allow::nothing());
-        Builder { place, options: Options::default(), gates: Gates::default() }
+        Builder::of(Place::Directory(path.to_owned(), Allow::nothing()))
     }
 
     pub(super) fn of_disk(disk: Arc<dyn Disk>) -> Builder {
-        Builder { place: Place::Disk(disk), options: Options::default(), gates: Gates::default() }
+        Builder::of(Place::Disk(disk))
+    }
+
+    fn of(place: Place) -> Builder {
+        Builder { place, options: Options::default(), gates: Gates::default(), policies: Vec::new() }
     }
 
     /// When appends are acknowledged, unless they say otherwise (default: [`Durability::Synced`]).
@@ -312,6 +317,7 @@ impl Builder {
         let disk = self.place.disk(true)?;
         let store = Store::around(Engine::open(disk, self.options, wait)?, self.gates);
         store.finish_erasing();
+        store.follow(self.policies);
         Ok(store)
     }
 
@@ -359,6 +365,12 @@ impl Builder {
 }
 
 impl Builder {
+    /// Has a policy take its turns once the store is open for writing.
+    pub(crate) fn with_policy(mut self, policy: Policy) -> Builder {
+        self.policies.push(policy);
+        self
+    }
+
     /// The disk of a store that is there, and the options.
     pub(super) fn into_parts(self) -> Result<(Arc<dyn Disk>, Options), Error> {
         Ok((self.place.disk(false)?, self.options))

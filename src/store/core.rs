@@ -15,8 +15,8 @@ use crate::ops::scrub;
 use crate::running::Running;
 use crate::turns::Turns;
 
-use super::Store;
 use super::gate::Gates;
+use super::{Store, policy};
 
 /// Opening is long over, if the process still is.
 const SCRUB_AFTER: Duration = Duration::from_millis(100);
@@ -30,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) running: Arc<Running>,
     /// What verifying in the background has found.
     pub(super) scrub: scrub::Shared,
+    /// What policies have done.
+    pub(super) compactions: policy::Shared,
 }
 
 impl Core {
@@ -41,8 +43,9 @@ impl Core {
         closed
     }
 
-    /// Before the engine, which gives up the lock: then the cache is somebody else's.
+    /// Before the engine, which gives up the lock: then the cache is somebody else's. What takes long is broken off first.
     fn close_cache(&self) {
+        self.engine.rewriter.close();
         // What cannot be made durable is not saved; closing the engine says why.
         self.cache.close(|| drop(self.engine.sync()));
     }
@@ -85,8 +88,15 @@ impl Store {
             let job = scrub::job(engine.view.clone(), options.scrub_bytes_per_second, scrub.clone());
             engine.housekeeper.run_in(SCRUB_AFTER, job);
         }
-        let core =
-            Arc::new(Core { cache, engine, gates, turns: Turns::default(), running: Arc::default(), scrub });
+        let core = Arc::new(Core {
+            cache,
+            engine,
+            gates,
+            turns: Turns::default(),
+            running: Arc::default(),
+            scrub,
+            compactions: policy::Shared::default(),
+        });
         Store { _keeper: Some(Arc::new(Keeper(core.clone()))), core }
     }
 

@@ -54,7 +54,7 @@ impl Store {
         erase::erase(self.engine(), self.cache(), query, reason, &mut Pace::new(None, None))
     }
 
-    /// The same, and tells how far it is, about every megabyte. To break it off leaves it unfinished
+    /// The same, and tells how far it is, about every megabyte and at each segment. To break it off leaves it unfinished
     /// ([`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled)). `tell` must not erase.
     ///
     /// ```
@@ -85,7 +85,7 @@ impl Store {
         erase::erase(self.engine(), self.cache(), query, reason, &mut pace)
     }
 
-    /// Has the housekeeper finish what an earlier process was erasing, once opening is over.
+    /// Finishes what an earlier process was erasing, once opening is over, on the thread for what takes long.
     pub(super) fn finish_erasing(&self) {
         const SOON: Duration = Duration::from_millis(100);
         match erase::is_unfinished(self.engine()) {
@@ -100,18 +100,15 @@ impl Store {
                         None
                     }
                 };
-                self.engine().housekeeper.run_in(SOON, Box::new(resume));
+                self.engine().rewriter.run_in(SOON, Box::new(resume));
             }
             Err(error) => tracing::warn!(%error, "whether something is to be erased still is not known"),
         }
     }
 
     fn resume_erasing(&self) -> Result<bool, Error> {
-        let housekeeper = self.engine().housekeeper.clone();
-        let tell = move |_: &RewriteProgress| match housekeeper.is_closing() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        };
+        let rewriter = self.engine().rewriter.clone();
+        let tell = move |_: &RewriteProgress| rewriter.go_on();
         erase::resume(self.engine(), self.cache(), &mut Pace::new(Some(Box::new(tell)), None))
     }
 }

@@ -18,9 +18,9 @@ impl Writer {
         let done = match maintenance {
             Maintenance::Roll if self.log.has_frames() => {
                 self.roll()?;
-                Ok(self.log.history_revision())
+                Ok(())
             }
-            Maintenance::Roll => Ok(self.log.history_revision()),
+            Maintenance::Roll => Ok(()),
             Maintenance::Exchange(exchange) => {
                 // An append that found no room for the next segment may be the last one for a while.
                 if self.log.is_sealed() {
@@ -28,9 +28,10 @@ impl Writer {
                 }
                 self.log.exchange(&exchange)
             }
+            Maintenance::Raise => self.log.raise_history(),
             Maintenance::Poison(error) => Err(Failure::Poison(error)),
         };
-        done.map_err(|failure| match failure {
+        done.map(|()| self.log.history_revision()).map_err(|failure| match failure {
             Failure::Refused(error) => error,
             poison => {
                 let (_, error) = self.fail(poison);

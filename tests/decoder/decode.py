@@ -108,13 +108,13 @@ def integer(bytes_, at, size):
     return int.from_bytes(bytes_[at : at + size], "little")
 
 
-def check_preamble(bytes_, magic, file, offset=0, known=0):
+def check_preamble(bytes_, magic, file, offset=0, known=0, known_read_only=0):
     """After the checksum was found right."""
     if bytes_[:8] != magic:
         raise Damaged(file, offset, "the magic bytes are wrong")
     if integer(bytes_, 8, 2) != 1:
         raise Newer(file, offset, f"format {integer(bytes_, 8, 2)} needs a newer reader")
-    if integer(bytes_, 16, 8) & ~known or integer(bytes_, 24, 8):
+    if integer(bytes_, 16, 8) & ~known or integer(bytes_, 24, 8) & ~known_read_only:
         raise Newer(file, offset, "unknown features need a newer reader")
 
 
@@ -151,7 +151,7 @@ class Manifest:
             raise Damaged("MANIFEST", 0, "cut off")
         if blake3(file[:-32]) != file[-32:]:
             raise Damaged("MANIFEST", 0, "the digest is wrong")
-        check_preamble(file, b"ANNALMAN", "MANIFEST", known=1)
+        check_preamble(file, b"ANNALMAN", "MANIFEST", known=1, known_read_only=1)
         self.is_cut = bool(integer(file, 16, 8) & 1)
         self.store_id = file[40:56]
         segments, lineages = integer(file, 112, 4), integer(file, 116, 4)

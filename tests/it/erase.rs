@@ -3,14 +3,14 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use annals::disk::{CrashMode, Fault, SimDisk};
+use annals::disk::{CrashMode, Disk, Fault, SimDisk};
 use annals::{
     Append, DomainEvent, ErrorKind, Meta, Notice, Position, Projection, Query, Raw, RecordedEvent, Store,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::sim_spy::{Spy, What};
-use crate::support::{FOREVER, all, kind_of};
+use crate::support::{FOREVER, GatedDisk, all, eventually, kind_of};
 
 /// What must be found nowhere once it was erased.
 const SECRET: &str = "CANARY-4711-CANARY";
@@ -352,6 +352,45 @@ fn broken_off_it_goes_on_when_the_store_is_opened_again() {
     let done = store.last(Query::entity("$ledger").kind("$ledger.erased")).unwrap();
     assert!(done.is_some());
     assert!(store.verify().unwrap().is_clean());
+}
+
+#[test]
+fn what_is_sealed_while_an_erasure_is_resumed_gets_its_index() {
+    let disk = GatedDisk::of_rewriting();
+    let opened = || Store::on(disk.clone()).segment_bytes_max(2000).open().unwrap();
+    let store = opened();
+    fill(&store, 60);
+    let broken = store.erase_watched(victim(), "why", |_| ControlFlow::Break(()));
+    assert_eq!(kind_of(broken), ErrorKind::Cancelled);
+    store.close().unwrap();
+
+    let arrived = disk.gate().arrived();
+    let store;
+    let held = disk.gate().hold();
+    store = opened();
+    disk.gate().wait_for_sync(arrived);
+    let names = || {
+        let mut names = disk.list("segments").unwrap();
+        names.sort_unstable();
+        names
+    };
+    let before = names();
+    let segments = store.stats().segments;
+    fill(&store, 60);
+    assert!(store.stats().segments > segments + 3);
+    let sealed: Vec<String> = names().into_iter().filter(|name| name.ends_with(".seg")).collect();
+    let sealed_since = sealed.iter().rev().skip(1).filter(|name| !before.contains(name));
+    let indexes: Vec<String> = sealed_since.map(|name| name.replace(".seg", ".idx")).collect();
+    assert!(indexes.len() > 2, "{sealed:?}");
+    eventually("every segment that was sealed meanwhile has its index", || {
+        indexes.iter().all(|index| names().contains(index))
+    });
+    assert!(disk.list("").unwrap().contains(&"ERASING".to_owned()), "it is still at it");
+    drop(held);
+    eventually("the erasure is done", || !disk.list("").unwrap().contains(&"ERASING".to_owned()));
+    let is_erased: Vec<bool> = all(store.stream("customer:7")).iter().map(RecordedEvent::is_erased).collect();
+    assert_eq!(is_erased, [[true; 20], [false; 20]].concat());
+    store.close().unwrap();
 }
 
 /// What a stop leaves under names that MANIFEST does not list goes; what is somebody else's stays.

@@ -36,7 +36,9 @@ fn an_open_store_that_nobody_uses_runs_nothing() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path().join("store")).unwrap();
+    let builder = Store::builder(directory.path().join("store"));
+    let hourly = builder.compact_every(Duration::from_secs(3600), "hourly", |compaction| compaction.merge());
+    let store = hourly.open().unwrap();
     let bill = |order: &RecordedEvent, reaction: &mut Reaction<'_>| {
         reaction.append("bill:1", &Raw("billed", &order.position().get()));
         Ok(())

@@ -50,6 +50,7 @@ mod maintenance_faults; // every call of maintenance fails once, or finds no roo
 mod maintenance_promises; // small promises of maintenance that nothing else would have missed
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
+mod policies; // compacting that runs by itself; segments that are not worth it
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names
 mod racing; // a writer comes while a read-only open is looking
@@ -60,6 +61,7 @@ mod read_along; // a store opened to read goes along with its writer
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod rewrite_crash; // stopped after every operation of erasing and compacting
+mod rewrite_states; // states folded while history is changed, and how often it is another one
 mod salvage; // what is left of a damaged store
 mod scale; // what does not grow with the log, and index files in every state
 mod state; // loading states: the same as folding from the first event

@@ -211,6 +211,8 @@ fn visit(
     let unknown = &store.open_report().unknown;
     assert!(unknown.is_empty(), "{}: {unknown:?}", place());
     assert!(image.paths().iter().all(|path| !path.ends_with(".seg.tmp")), "{}: {:?}", place(), image.paths());
+    let manifest = image.contents("MANIFEST").unwrap();
+    assert_eq!(manifest[24], 0, "{}: history is being changed, says MANIFEST still", place());
     check(work, before, &store, is_done, place);
     let mut images = 1;
     if rng.once_in(2) {

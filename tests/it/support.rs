@@ -259,6 +259,8 @@ pub struct GatedDisk {
     gate: Arc<Gate>,
     other_syncs: Arc<AtomicU64>,
     random_left: Arc<Mutex<Option<u64>>>,
+    /// How the names of the segments end whose syncs pass the gate.
+    gated: &'static str,
 }
 
 /// What stands in front of the syncs of a [`GatedDisk`].
@@ -292,6 +294,11 @@ pub enum Behind {
 impl GatedDisk {
     pub fn new() -> GatedDisk {
         GatedDisk::default()
+    }
+
+    /// Only segments that are written anew pass the gate.
+    pub fn of_rewriting() -> GatedDisk {
+        GatedDisk { gated: ".seg.tmp", ..GatedDisk::default() }
     }
 
     pub fn gate(&self) -> &Gate {
@@ -386,7 +393,8 @@ impl Drop for Held<'_> {
 impl Disk for GatedDisk {
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let file = self.disk.open(path, access)?;
-        let gate = path.starts_with("segments/").then(|| self.gate.clone());
+        let is_gated = path.starts_with("segments/") && path.ends_with(self.gated);
+        let gate = is_gated.then(|| self.gate.clone());
         Ok(Box::new(GatedFile { file, gate, other_syncs: self.other_syncs.clone() }))
     }
 

@@ -6,6 +6,7 @@
 //! Row: ops.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 
 use crate::coordinate::SYSTEM_SCOPE;
 use crate::engine::Engine;
@@ -81,6 +82,54 @@ pub(crate) struct Watcher {
     pub(crate) query: Query,
 }
 
+/// What goes.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) removed: u64,
+    pub(super) erased: u64,
+    pub(super) freed: u64,
+    kinds: BTreeMap<String, CompactionShare>,
+    scopes: BTreeMap<String, CompactionShare>,
+    /// What whom it concerns has not handled: how many, and the first.
+    unhandled: BTreeMap<usize, (u64, u64)>,
+}
+
+impl Tally {
+    /// Whether a segment of this length is to be rewritten for it: not for nothing, nor for less than so many percent.
+    pub(super) fn is_worth(&self, percent: u8, length: u64) -> bool {
+        let is_enough = self.freed.saturating_mul(100) >= length.saturating_mul(percent.into());
+        self.removed + self.erased > 0 && is_enough
+    }
+
+    /// What goes from a later segment, too.
+    pub(super) fn add(&mut self, other: Tally) {
+        self.removed += other.removed;
+        self.erased += other.erased;
+        self.freed += other.freed;
+        for (shares, others) in [(&mut self.kinds, other.kinds), (&mut self.scopes, other.scopes)] {
+            for (name, share) in others {
+                let sum = shares.entry(name).or_default();
+                sum.removed += share.removed;
+                sum.erased += share.erased;
+                sum.bytes += share.bytes;
+            }
+        }
+        for (watcher, (events, first)) in other.unhandled {
+            self.unhandled.entry(watcher).or_insert((0, first)).0 += events;
+        }
+    }
+
+    pub(super) fn tell(self, watchers: &[Watcher], plan: &mut CompactionPlan) {
+        (plan.removed, plan.erased, plan.bytes) = (self.removed, self.erased, self.freed);
+        (plan.kinds, plan.scopes) = (self.kinds, self.scopes);
+        let unhandled = self.unhandled.into_iter().filter_map(|(watcher, (events, first))| {
+            let consumer = watchers.get(watcher)?.name.clone();
+            Some(Unhandled { consumer, events, first: first.into() })
+        });
+        plan.unhandled = unhandled.collect();
+    }
+}
+
 /// Judges by rules, and counts.
 pub(super) struct Compactor<'a, 'r, 'p> {
     engine: &'a Engine,
@@ -96,13 +145,9 @@ pub(super) struct Compactor<'a, 'r, 'p> {
     heads: HashMap<Box<str>, (u64, u64)>,
     /// Of kinds and scopes: events before this position are not among the newest.
     limits: HashMap<(u64, Per, Box<str>), u64>,
-    pub(super) removed: u64,
-    pub(super) erased: u64,
-    pub(super) freed: u64,
-    changed: bool,
-    kinds: BTreeMap<String, CompactionShare>,
-    scopes: BTreeMap<String, CompactionShare>,
-    unhandled: BTreeMap<usize, (u64, u64)>,
+    /// Segments of which nothing goes, whatever the rules say.
+    spared: Vec<RangeInclusive<u64>>,
+    tally: Tally,
 }
 
 /// Streams that are remembered at most: they are looked up again.
@@ -131,34 +176,28 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
             keys_since,
             heads: HashMap::new(),
             limits: HashMap::new(),
-            removed: 0,
-            erased: 0,
-            freed: 0,
-            changed: false,
-            kinds: BTreeMap::new(),
-            scopes: BTreeMap::new(),
-            unhandled: BTreeMap::new(),
+            spared: Vec::new(),
+            tally: Tally::default(),
         })
+    }
+
+    /// Of what stands at these positions nothing goes.
+    pub(super) fn sparing(self, spared: Vec<RangeInclusive<u64>>) -> Self {
+        Compactor { spared, ..self }
+    }
+
+    /// Another segment begins.
+    pub(super) fn tell_pace(&mut self) -> Result<(), Error> {
+        self.pace.tell()
     }
 
     pub(super) fn touches(&self) -> bool {
         self.rules.touch()
     }
 
-    /// Whether anything goes since this was asked last.
-    pub(super) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
-    }
-
-    /// What was counted.
-    pub(super) fn tell(self, plan: &mut CompactionPlan) {
-        (plan.removed, plan.erased, plan.bytes) = (self.removed, self.erased, self.freed);
-        (plan.kinds, plan.scopes) = (self.kinds, self.scopes);
-        let unhandled = self.unhandled.into_iter().filter_map(|(watcher, (events, first))| {
-            let consumer = self.watchers.get(watcher)?.name.clone();
-            Some(Unhandled { consumer, events, first: first.into() })
-        });
-        plan.unhandled = unhandled.collect();
+    /// What goes since this was asked last.
+    pub(super) fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     /// Version and position of the last event of a stream.
@@ -225,7 +264,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
                 && matches(&watcher.query, &event.record, || event.correlation())
         };
         for (index, _) in self.watchers.iter().enumerate().filter(|(_, watcher)| misses(watcher)) {
-            let (events, _) = self.unhandled.entry(index).or_insert((0, position));
+            let (events, _) = self.tally.unhandled.entry(index).or_insert((0, position));
             *events += 1;
         }
     }
@@ -234,6 +273,9 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
 impl Judge for Compactor<'_, '_, '_> {
     fn fate(&mut self, event: &Candidate<'_>) -> Result<Fate, Error> {
         let record = &event.record;
+        if self.spared.iter().any(|spared| spared.contains(&event.position())) {
+            return Ok(Fate::Keep);
+        }
         if record.scope() == SYSTEM_SCOPE {
             let is_kind = self.rules.replaced.is_some_and(|kind| record.kind() == kind);
             let is_replaced = is_kind && self.head(record.entity())?.1 != event.position();
@@ -255,13 +297,12 @@ impl Judge for Compactor<'_, '_, '_> {
             Fate::Remove => (1, 0),
             Fate::Erase => (0, 1),
         };
-        self.changed = true;
-        self.removed += removed;
-        self.erased += erased;
-        self.freed += freed;
-        let record = &event.record;
+        let (tally, record) = (&mut self.tally, &event.record);
+        tally.removed += removed;
+        tally.erased += erased;
+        tally.freed += freed;
         for (shares, name) in
-            [(&mut self.kinds, record.kind()), (&mut self.scopes, record.scope_or_default())]
+            [(&mut tally.kinds, record.kind()), (&mut tally.scopes, record.scope_or_default())]
         {
             let share = match shares.get_mut(name) {
                 Some(share) => share,
