@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::version::Position;
 
 pub use rewriting::{Compacted, CompactionPlan, CompactionShare, Erasure, RewriteProgress, Unhandled};
-pub use verifying::{Break, ScrubStats, VerifyProgress, VerifyReport};
+pub use verifying::{Break, IndexFlaw, ScrubStats, VerifyProgress, VerifyReport};
 
 /// What opening a store found and did.
 ///

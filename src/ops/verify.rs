@@ -7,6 +7,7 @@
 mod asked;
 mod files;
 mod heads;
+mod indexes;
 mod pace;
 mod search;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use crate::view::Snapshot;
 
 pub use asked::Verify;
 pub(crate) use files::{verify_files, verify_files_as};
+use indexes::{Indexes, Part};
 use pace::Pace;
 use search::{Search, behind};
 use versions::{Known, Versions};
@@ -59,6 +61,11 @@ pub(crate) fn verify_open(
     let mut verifier = Verifier::new(known.as_ref(), None, visit, &mut pace, Some(&version_at));
     verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
     verifier.ask(asked.after, asked.expected);
+    if asked.indexes {
+        let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
+        let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
+        verifier.indexes = Indexes::of(disk, known.as_ref(), Part::EndsAt(part));
+    }
     let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
     while let Some(parts) = files.next() {
         let Some(last) = parts.last() else { continue };
@@ -90,6 +97,8 @@ struct Verifier<'a, 'v, 'p> {
     visit: &'a mut Visit<'v>,
     pace: &'a mut Pace<'p>,
     versions: Versions<'a>,
+    /// If they are to be compared.
+    indexes: Option<Indexes<'a>>,
     /// Heads that are to be met, and one behind which verifying begins.
     heads: Vec<Head>,
     after: Option<Head>,
@@ -138,6 +147,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             visit,
             pace,
             versions,
+            indexes: None,
             heads,
             after: None,
             report,
@@ -157,6 +167,30 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         // Nobody knows how many events a break has cost.
         self.versions.miss(u64::MAX);
         self.report.breaks.push(Break { file: file.to_owned(), offset, position, what: what.to_string() });
+    }
+
+    /// The log cannot be followed here: neither can it be indexed.
+    fn broken(&mut self, segment: &SegmentFile, tip: &Tip, damage: &Damage) {
+        self.found(&segment.path, tip.offset.into(), damage);
+        self.indexes.iter_mut().for_each(Indexes::give_up);
+    }
+
+    /// Adds a frame to what the segment's index should be.
+    fn index(&mut self, segment: &SegmentFile, tip: &Tip, frame: &Frame<'_>) {
+        let Some(indexes) = &mut self.indexes else { return };
+        if indexes.insert(segment, tip.offset, frame) {
+            return;
+        }
+        indexes.give_up();
+        let is_known =
+            |found: &Break| (found.file.as_str(), found.offset) == (segment.path.as_str(), tip.offset.into());
+        if !self.report.breaks.last().is_some_and(is_known) {
+            self.found(
+                &segment.path,
+                tip.offset.into(),
+                "an event has another version than the one that comes next",
+            );
+        }
     }
 
     fn small_file<T>(
@@ -233,11 +267,14 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
 
     fn segment(&mut self, segment: &Arc<SegmentFile>, end: End) -> Result<(), Error> {
         self.check_continues(segment);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.begin(segment)?;
+        }
         let limit = if let End::At(limit) = end { limit } else { u32::MAX };
         let mut window = Window::new(segment, limit)?;
         let (mut search, mut known) = (Search::new(&window), None);
         let mut tip = Tip::start(segment);
-        let mut behind = 0;
+        let (mut behind, mut sealed_at) = (0, None);
         loop {
             self.before = Before::At(tip);
             self.mark_met |= self.mark.is_some_and(|mark| is_met(mark, segment, &tip));
@@ -249,6 +286,9 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                 self.report.broken_off = true;
                 return Ok(());
             }
+            if let Some(indexes) = &mut self.indexes {
+                indexes.came_to(&tip)?;
+            }
             match found_at(&mut window, tip.offset)? {
                 Found::Frame(frame) => tip = self.frame(segment, &tip, &frame),
                 Found::Attestation(attestation, length) => {
@@ -257,6 +297,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                 }
                 Found::Seal(found) => {
                     self.seal(segment, &tip, &found, end)?;
+                    sealed_at = Some(tip.offset);
                     break;
                 }
                 Found::Zeros if end == End::Seal => {
@@ -276,7 +317,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                     break;
                 }
                 Found::Invalid(damage) => {
-                    self.found(&segment.path, tip.offset.into(), damage);
+                    self.broken(segment, &tip, &damage);
                     match search.resume(&mut window, &tip)? {
                         Some(next) => tip = next,
                         None => break,
@@ -286,6 +327,9 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
         self.report.segments += 1;
         self.report.bytes += u64::from(tip.offset);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.end(sealed_at, &mut self.report);
+        }
         self.is_through(segment, &tip);
         Ok(())
     }
@@ -310,12 +354,13 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         self.report.appends += 1;
         self.report.events += u64::from(frame.header.events());
         let next = follow(segment, tip, frame, true).unwrap_or_else(|damage| {
-            self.found(&segment.path, tip.offset.into(), damage);
+            self.broken(segment, tip, &damage);
             let first =
                 segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
             behind(tip.offset, first, &frame.header, tip)
         });
         self.check_versions(segment, tip, frame);
+        self.index(segment, tip, frame);
         self.meet_heads(segment, tip, &next);
         (self.visit)(segment, tip.offset, frame, &next);
         next
@@ -330,7 +375,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         length: usize,
     ) -> Tip {
         let next = attested(segment, tip, found, length).unwrap_or_else(|damage| {
-            self.found(&segment.path, tip.offset.into(), damage);
+            self.broken(segment, tip, &damage);
             Tip {
                 offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
                 position: found.last_position,

@@ -42,6 +42,10 @@ pub struct VerifyReport {
     /// Events whose version could not be compared with the one before: of files that are not open, and hold some two million
     /// entities or more, or whose beginning was passed over.
     pub versions_unchecked: u64,
+    /// Index files that were compared with the log, if that was asked for ([`Verify::indexes`](crate::Verify::indexes)).
+    pub indexes_compared: usize,
+    /// Of these, the ones that are not what their segments would give.
+    pub indexes: Vec<IndexFlaw>,
 }
 
 /// How far verifying a store is; see [`Verify::on_progress`](crate::Verify::on_progress).
@@ -94,17 +98,36 @@ pub struct Break {
     pub what: String,
 }
 
+/// An index file that is not what its segment would give. The log is whole all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexFlaw {
+    /// The file.
+    pub file: String,
+    /// Where in the file.
+    pub offset: u64,
+    /// What is wrong.
+    pub what: String,
+    /// Whether readers believe it, and are told something that the log does not say. One that they do not believe is made anew by whoever
+    /// needs it first. [`Store::rebuild_indexes`](crate::Store::rebuild_indexes) makes all of them anew now.
+    pub is_believed: bool,
+}
+
 impl VerifyReport {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong: no break in the log, and no index that is believed and wrong.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.breaks.is_empty()
+        self.breaks.is_empty() && !self.indexes.iter().any(|flaw| flaw.is_believed)
     }
 }
 
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.is_clean() { "clean" } else { "DAMAGED" };
+        let verdict = match (self.is_clean(), self.breaks.is_empty()) {
+            (true, _) => "clean",
+            (false, true) => "WRONG INDEX",
+            (false, false) => "DAMAGED",
+        };
         write!(
             f,
             "{verdict}: {} events in {} appends, {} segments, {} bytes",
@@ -119,6 +142,9 @@ impl fmt::Display for VerifyReport {
         for found in &self.breaks {
             write!(f, "\n{found}")?;
         }
+        for flaw in &self.indexes {
+            write!(f, "\n{flaw}")?;
+        }
         Ok(())
     }
 }
@@ -126,5 +152,16 @@ impl fmt::Display for VerifyReport {
 impl fmt::Display for Break {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, offset {}, position {}: {}", self.file, self.offset, self.position, self.what)
+    }
+}
+
+impl fmt::Display for IndexFlaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let so = if self.is_believed {
+            "readers believe it: have it built again (annals reindex)"
+        } else {
+            "it is built again when it is needed"
+        };
+        write!(f, "{}, offset {}: {}; {so}", self.file, self.offset, self.what)
     }
 }

@@ -68,4 +68,5 @@ mod transitions; // entities in states: chains, restarts, what only the log can 
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod ui; // what does not compile
-mod verify; // verifying against heads, in parts, slowly, beside a writer, in the background
+mod verify;
+mod verify_indexes; // index files forged, damaged, exchanged, of a part: told apart from what the log says // verifying against heads, in parts, slowly, beside a writer, in the background
