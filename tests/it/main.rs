@@ -52,6 +52,7 @@ mod reactors; // reactors: outputs, failures and halts, moves, cycles, the end o
 mod reactors_crash; // an order system of two reactors, stopped at every operation of the disk
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
+mod read_beside; // opened to read while the writer rewrites, and while it appends to a damaged store
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod rewrite_crash; // stopped after every operation of erasing and compacting
