@@ -115,7 +115,8 @@ impl IndexProgress {
     }
 }
 
-/// How far a copy of a store is: a backup, a restore, a fork; see [`StoreCopy::on_progress`](crate::StoreCopy::on_progress).
+/// How far a copy of a store is: a backup, a restore, a fork ([`StoreCopy::on_progress`](crate::StoreCopy::on_progress)), or setting a store back
+/// ([`Builder::rollback_watched`](crate::Builder::rollback_watched)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyProgress {

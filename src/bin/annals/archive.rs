@@ -88,7 +88,14 @@ pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<D
         out.facts(&facts, &json!({ "done": false, "head": head }))?;
         return Ok(Done::No);
     };
-    let report = place.builder(&path)?.rollback(rollback.to.0, &cut, &rollback.reason)?;
+    interrupt::hold().go_on =
+        Some("run again with the same --cut, it goes on, or says what it did".to_owned());
+    let bar = Bar::bytes("setting back");
+    let builder = place.builder(&path)?;
+    let report = builder.rollback_watched(rollback.to.0, &cut, &rollback.reason, move |progress| {
+        bar.set(progress.bytes, progress.bytes_total);
+        ControlFlow::Continue(())
+    })?;
     let (kept, cut) = (report.kept.to_string(), report.cut.to_string());
     let facts = [
         ("kept up to", kept.clone()),
