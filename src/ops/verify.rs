@@ -28,7 +28,7 @@ use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
 use crate::head::Head;
 use crate::log::judge::{Evidence, Verdict, judge};
 use crate::log::repair::{evidence, listing, seal};
-use crate::log::scan::{Found, Tip, Window, attested, follow, found_at};
+use crate::log::scan::{CHAIN_BROKEN, Found, Tip, Window, attested, chain_seeing, follow, found_at};
 use crate::log::segment::SegmentFile;
 use crate::log::survey::{could_be_new, read_manifest};
 use crate::report::{Break, VerifyReport};
@@ -39,7 +39,7 @@ pub(crate) use files::{verify_files, verify_files_as};
 use indexes::{Indexes, Part};
 use pace::Pace;
 use search::{Search, behind};
-use versions::{Known, Versions};
+use versions::{Known, Step, Versions};
 
 /// Sees every whole frame: its segment, its offset, and where the log goes on behind it.
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) + 'a;
@@ -173,6 +173,16 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn broken(&mut self, segment: &SegmentFile, tip: &Tip, damage: &Damage) {
         self.found(&segment.path, tip.offset.into(), damage);
         self.indexes.iter_mut().for_each(Indexes::give_up);
+    }
+
+    /// Behind a break gaps are none: so what is broken is reported before.
+    fn check_versions(&mut self, segment: &SegmentFile, tip: &Tip, steps: &[(String, Step)]) {
+        for (entity, step) in steps {
+            if self.versions.is_wrong(step) {
+                let what = format!("{entity} goes from version {} to {}", step.last, step.version);
+                self.found(&segment.path, tip.offset.into(), what);
+            }
+        }
     }
 
     /// Adds a frame to what the segment's index should be.
@@ -353,13 +363,23 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn frame(&mut self, segment: &Arc<SegmentFile>, tip: &Tip, frame: &Frame<'_>) -> Tip {
         self.report.appends += 1;
         self.report.events += u64::from(frame.header.events());
-        let next = follow(segment, tip, frame, true).unwrap_or_else(|damage| {
+        let first = segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
+        // Records are taken apart once, for the chain and for the versions.
+        let mut steps = Vec::new();
+        let chain = chain_seeing(&tip.chain, first, frame, |index, record| {
+            let position = first.saturating_add(u64::try_from(index).expect("a count fits 64 bits"));
+            let step = self.versions.meet(record.entity_bytes(), frame.header.version(index), position);
+            steps.extend(step.map(|step| (record.entity().to_owned(), step)));
+        });
+        let placed = follow(segment, tip, frame, false).and_then(|next| match chain? {
+            chain if chain == next.chain => Ok(next),
+            _ => Err(CHAIN_BROKEN),
+        });
+        let next = placed.unwrap_or_else(|damage| {
             self.broken(segment, tip, &damage);
-            let first =
-                segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
             behind(tip.offset, first, &frame.header, tip)
         });
-        self.check_versions(segment, tip, frame);
+        self.check_versions(segment, tip, &steps);
         self.index(segment, tip, frame);
         self.meet_heads(segment, tip, &next);
         (self.visit)(segment, tip.offset, frame, &next);

@@ -1,0 +1,59 @@
+//! A frame's body: one record after the other.
+//!
+//! Row: bytes.
+
+use crate::event::Cause;
+use crate::format::{ALIGN, Damage, sum, u16_at, u32_at};
+
+use super::{LONG, PREFIX, Record, read, wide};
+
+/// The records of a body, in order: exactly `events` of them, then zeros up to the alignment.
+pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<Record<'_>, Damage>> {
+    let mut start = 0;
+    let mut left = events;
+    std::iter::from_fn(move || {
+        left = left.checked_sub(1)?;
+        let record = read_in(body, start, events).and_then(|record| {
+            start = sum([start, record.bytes().len()]);
+            if left == 0 {
+                ends_well(body, start)?
+            }
+            Ok(record)
+        });
+        if record.is_err() {
+            left = 0;
+        }
+        Some(record)
+    })
+}
+
+/// Where the records of a body begin, by looking at their lengths only: exactly `events` of them.
+pub(crate) fn lay_out(body: &[u8], events: u16, starts: &mut Vec<usize>) -> Result<(), Damage> {
+    starts.clear();
+    let mut start = 0;
+    for _ in 0..events {
+        starts.push(start);
+        let prefix = body.get(start..).and_then(|rest| rest.first_chunk::<PREFIX>()).ok_or(LONG)?;
+        start = sum([start, PREFIX, u16_at(prefix, 4).into(), wide(u32_at(prefix, 0))]);
+    }
+    ends_well(body, start)
+}
+
+/// Reads and checks the record at `start` of the body of an append of `events`.
+#[inline(always)]
+pub(crate) fn read_in(body: &[u8], start: usize, events: u16) -> Result<Record<'_>, Damage> {
+    let record = read(body, start)?;
+    match record.cause() {
+        Some(Cause::InAppend(index)) if index >= events => {
+            Err(Damage::Bad("an event's cause is one that its append does not have"))
+        }
+        _ => Ok(record),
+    }
+}
+
+/// That nothing but zeros for the alignment follows the last record.
+pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
+    let rest = body.get(end..).ok_or(LONG)?;
+    let is_padding = rest.len() < ALIGN && rest.iter().all(|byte| *byte == 0);
+    if is_padding { Ok(()) } else { Err(Damage::Bad("a frame's body holds more than its events")) }
+}
