@@ -70,4 +70,5 @@ mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod ui; // what does not compile
 mod verify;
-mod verify_indexes; // index files forged, damaged, exchanged, of a part: told apart from what the log says // verifying against heads, in parts, slowly, beside a writer, in the background
+mod verify_indexes;
+mod verify_rewritten; // verifying what was compacted, merged, erased, set back, forked: in parts, against heads, every byte flipped // index files forged, damaged, exchanged, of a part: told apart from what the log says // verifying against heads, in parts, slowly, beside a writer, in the background

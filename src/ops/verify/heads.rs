@@ -40,6 +40,11 @@ impl Verifier<'_, '_, '_> {
     /// The first segment behind those that were passed over: what it says of the log before it.
     pub(super) fn meet_skipped(&mut self, segment: &SegmentFile) {
         let tip = Tip::start(segment);
+        // What was removed there on purpose is missing here, too: as many as there are positions without an event.
+        let sealed = self.manifest.iter().flat_map(|manifest| &manifest.sealed);
+        let passed = sealed.take_while(|sealed| sealed.last_position <= tip.position);
+        let events = passed.map(|sealed| u64::from(sealed.events)).sum();
+        self.versions.miss(tip.position.saturating_sub(events));
         self.meet_heads(segment, &tip, &tip);
     }
 
