@@ -63,7 +63,7 @@ fn disk() -> SimDisk {
     for number in 0..120_u64 {
         let entity = format!("e:{}", number * 7 % 5);
         let append = Append::to((entity.as_str(), "s:1")).event(&Raw("some.kind", &number)).tag("t:1");
-        let append = if number % 3 == 0 { append.key(&format!("key {number}")) } else { append };
+        let append = if number % 3 == 0 { append.key(format!("key {number}")) } else { append };
         append.commit(&store).unwrap();
     }
     store.rebuild_indexes(|_| ControlFlow::Continue(())).unwrap();
