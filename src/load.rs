@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::commit::Ledger;
 use crate::disk::{Access, Disk};
@@ -178,17 +178,25 @@ fn look(disk: &Arc<dyn Disk>, purpose: Purpose, options: &Options) -> Result<(Re
     walk(disk, purpose, options)?.ok_or_else(Error::no_store)
 }
 
+/// A writer that rewrites takes away, with each MANIFEST, files that the one before it lists, and may do so between any two looks. So it is
+/// tried on as long as something else is wrong each time, up to the end of all patience; damage stays where it is.
 fn find_beside_writer(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, Found), Error> {
     const TRIES: u32 = 3;
-    let look = |purpose| look(disk, purpose, options);
-    for _ in 0..TRIES {
-        let before = Stamp::of(disk.as_ref())?;
-        let found = look(Purpose::ReadBesideWriter);
-        if found.is_ok() || Stamp::of(disk.as_ref())? == before {
-            return found;
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let (began, mut tries, mut wrong) = (Instant::now(), 0, String::new());
+    let mut before = Stamp::of(disk.as_ref())?;
+    loop {
+        let error = match look(disk, Purpose::ReadBesideWriter, options) {
+            Err(error) => error,
+            found => return found,
+        };
+        let (now, what) = (Stamp::of(disk.as_ref())?, error.to_string());
+        tries = if what == wrong { tries + 1 } else { 1 };
+        if now == before || tries > TRIES || began.elapsed() > PATIENCE {
+            return Err(error);
         }
+        (before, wrong) = (now, what);
     }
-    look(Purpose::ReadBesideWriter)
 }
 
 fn walk(

@@ -4,16 +4,17 @@
 //! Row: words.
 
 mod rewriting;
+mod verifying;
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::head::Head;
 use crate::version::Position;
 
 pub use rewriting::{
     Compacted, CompactionPlan, CompactionShare, CompactionStats, Erasure, RewriteProgress, Unhandled,
 };
+pub use verifying::{Break, IndexFlaw, ScrubStats, VerifyProgress, VerifyReport};
 
 /// What opening a store found and did.
 ///
@@ -116,7 +117,8 @@ impl IndexProgress {
     }
 }
 
-/// How far a copy of a store is: a backup, a restore, a fork; see [`StoreCopy::on_progress`](crate::StoreCopy::on_progress).
+/// How far a copy of a store is: a backup, a restore, a fork ([`StoreCopy::on_progress`](crate::StoreCopy::on_progress)), or setting a store back
+/// ([`Builder::rollback_watched`](crate::Builder::rollback_watched)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyProgress {
@@ -375,125 +377,4 @@ pub struct SubscriptionLag {
     pub position: Position,
     /// How many positions the head is ahead of that; not all of them need match.
     pub behind: u64,
-}
-
-/// What verifying a store found.
-///
-/// ```
-/// use annals::{Raw, Store};
-///
-/// let store = Store::in_memory()?;
-/// store.append("account:alice", &Raw("account.opened", &()))?;
-/// let report = store.verify()?;
-/// assert!(report.is_clean());
-/// assert_eq!(report.events, 1);
-/// # Ok::<(), annals::Error>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VerifyReport {
-    /// Segments read.
-    pub segments: usize,
-    /// Whole appends found.
-    pub appends: u64,
-    /// Whole events found.
-    pub events: u64,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Everything that is wrong, in the order of the log.
-    pub breaks: Vec<Break>,
-    /// The end of the last segment that was gone through: [`Verify::after`](crate::Verify::after) it verifying goes on. `None` if it was none.
-    pub verified: Option<Head>,
-    /// Whether it was broken off before the end, as asked.
-    pub broken_off: bool,
-    /// Events whose version could not be compared with the one before: of files that are not open, and hold some two million
-    /// entities or more, or whose beginning was passed over.
-    pub versions_unchecked: u64,
-}
-
-/// How far verifying a store is; see [`Verify::on_progress`](crate::Verify::on_progress).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct VerifyProgress {
-    /// Bytes gone through so far.
-    pub bytes: u64,
-    /// Bytes of the files to be gone through, room for events to come included.
-    pub bytes_total: u64,
-    /// The end of the last segment that was gone through.
-    pub verified: Option<Head>,
-    /// Since it began.
-    pub elapsed: Duration,
-}
-
-impl VerifyProgress {
-    /// How long the rest takes at most, if it goes on like this; `None` before anything was gone through.
-    #[must_use]
-    pub fn remaining(&self) -> Option<Duration> {
-        let rest = self.bytes_total.saturating_sub(self.bytes);
-        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(self.bytes.into())?;
-        u64::try_from(nanos).ok().map(Duration::from_nanos)
-    }
-}
-
-/// What verifying in the background has found; see [`Builder::scrub`](crate::Builder::scrub).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ScrubStats {
-    /// How often it has come to the end of the log.
-    pub passes: u64,
-    /// Bytes it has gone through.
-    pub bytes: u64,
-    /// The position it is at in this pass.
-    pub position: Position,
-    /// What is wrong, each place once: the first 100.
-    pub breaks: Vec<Break>,
-}
-
-/// One thing that is wrong with a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Break {
-    /// The file.
-    pub file: String,
-    /// Where in the file.
-    pub offset: u64,
-    /// The position that was expected there.
-    pub position: Position,
-    /// What is wrong.
-    pub what: String,
-}
-
-impl VerifyReport {
-    /// Whether nothing is wrong.
-    #[must_use]
-    pub fn is_clean(&self) -> bool {
-        self.breaks.is_empty()
-    }
-}
-
-impl fmt::Display for VerifyReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.is_clean() { "clean" } else { "DAMAGED" };
-        write!(
-            f,
-            "{verdict}: {} events in {} appends, {} segments, {} bytes",
-            self.events, self.appends, self.segments, self.bytes
-        )?;
-        if self.versions_unchecked > 0 {
-            write!(f, ", the versions of {} events unchecked", self.versions_unchecked)?;
-        }
-        if self.broken_off {
-            f.write_str("; broken off before the end")?;
-        }
-        for found in &self.breaks {
-            write!(f, "\n{found}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Break {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, offset {}, position {}: {}", self.file, self.offset, self.position, self.what)
-    }
 }

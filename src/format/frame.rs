@@ -254,7 +254,16 @@ pub(crate) fn known_if_whole(bytes: &[u8], mark: u64) -> Option<Frame<'_>> {
 /// Reads and checks the frame at the start of `bytes`, which may be longer.
 #[inline(always)]
 pub(crate) fn read(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {
-    let header = read_header(bytes, mark)?;
+    read_body(bytes, read_header(bytes, mark)?)
+}
+
+/// The same, where [`read_header`] has just accepted what these bytes begin with.
+pub(crate) fn read_behind_header(bytes: &[u8]) -> Result<Frame<'_>, Damage> {
+    read_body(bytes, Header::known(bytes))
+}
+
+#[inline(always)]
+fn read_body<'a>(bytes: &'a [u8], header: Header<'a>) -> Result<Frame<'a>, Damage> {
     let body = bytes
         .get(header.header_bytes()..header.frame_bytes())
         .ok_or(Damage::Bad("a frame's body is cut off"))?;

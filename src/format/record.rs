@@ -344,6 +344,11 @@ impl<'a> Record<'a> {
         self.name(0, self.shape.entity.into())
     }
 
+    /// The entity's name, as it is compared.
+    pub(crate) fn entity_bytes(&self) -> &'a [u8] {
+        part(self.bytes, NAMES..sum([NAMES, self.shape.entity.into()]))
+    }
+
     /// Empty for the default scope.
     pub(crate) fn scope(&self) -> &'a str {
         self.name(self.shape.entity.into(), self.shape.scope.into())

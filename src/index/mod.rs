@@ -46,7 +46,7 @@ use numbers::{Jumps, Numbers};
 pub(crate) use answers::Answers;
 pub(crate) use listing::{Entry, Label, Wanted};
 pub(crate) use lists::Way;
-pub(crate) use sealed::Sealed;
+pub(crate) use sealed::{Flaw, Sealed};
 
 pub(crate) use crate::format::index::{Bound, TermHash};
 

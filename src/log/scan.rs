@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::format::chain::{Assigned, Hash, body_content, extended_content, link};
 use crate::format::frame::{self, Frame};
 use crate::format::mark::Mark;
-use crate::format::record::records;
+use crate::format::record::{Record, records};
 use crate::format::segment::{Attestation, HEADER, SEAL, Seal, SegmentHeader};
 use crate::format::{BODY_BYTES_MAX, Damage};
 
@@ -154,7 +154,11 @@ pub(crate) fn found_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<Fo
         Ok(header) => header.frame_bytes(),
         Err(damage) => return Ok(Found::Invalid(damage)),
     };
-    Ok(frame::read(window.at(offset, frame_bytes)?, mark).map_or_else(Found::Invalid, Found::Frame))
+    // Of bytes that were there already the header is checked; others were read again.
+    let is_there = window.holds(offset, frame_bytes);
+    let bytes = window.at(offset, frame_bytes)?;
+    let read = if is_there { frame::read_behind_header(bytes) } else { frame::read(bytes, mark) };
+    Ok(read.map_or_else(Found::Invalid, Found::Frame))
 }
 
 /// Whether a seal fits what was walked.
@@ -173,6 +177,8 @@ pub(super) fn sealed(seal: Seal, tip: &Tip) -> Ending {
         Ending::Invalid(Damage::Bad("the seal does not fit what it seals"))
     }
 }
+
+pub(crate) const CHAIN_BROKEN: Damage = Damage::Bad("a whole frame does not continue the hash chain");
 
 /// The walk's place behind a frame that is whole, if it may stand here.
 pub(crate) fn follow(
@@ -194,7 +200,7 @@ pub(crate) fn follow(
         return Err(Damage::Bad("a whole frame claims that more was durable than was written"));
     }
     if verify_chain && chain_after(&tip.chain, first_position, frame)? != header.chain() {
-        return Err(Damage::Bad("a whole frame does not continue the hash chain"));
+        return Err(CHAIN_BROKEN);
     }
     // Events are counted in 32 bits from the segment's first position.
     header.position_offset().checked_add(header.events().into()).ok_or(TOO_LONG)?;
@@ -211,11 +217,28 @@ pub(crate) fn follow(
 
 /// The chain hash a frame should have, from its content.
 pub(crate) fn chain_after(before: &Hash, position: u64, frame: &Frame<'_>) -> Result<Hash, Damage> {
+    chain_seeing(before, position, frame, |_, _| {})
+}
+
+/// The same; `see` is shown each record on the way, and its place among them.
+#[inline]
+pub(crate) fn chain_seeing(
+    before: &Hash,
+    position: u64,
+    frame: &Frame<'_>,
+    mut see: impl FnMut(usize, &Record<'_>),
+) -> Result<Hash, Damage> {
     let header = &frame.header;
-    let contents = records(frame.body, header.events())
-        .map(|record| Ok(record?.content()))
-        .collect::<Result<Vec<_>, Damage>>()?;
-    let content = extended_content(&body_content(&contents), frame.header.extension());
+    let mut contents = records(frame.body, header.events()).enumerate().map(|(index, record)| {
+        let record = record?;
+        see(index, &record);
+        Ok(record.content())
+    });
+    let content = match header.events() {
+        1 => contents.next().expect("a frame has an event")?,
+        _ => body_content(&contents.collect::<Result<Vec<_>, Damage>>()?),
+    };
+    let content = extended_content(&content, header.extension());
     let assigned = Assigned {
         position,
         recorded_at: header.recorded_at(),
@@ -290,12 +313,16 @@ impl<'a> Window<'a> {
     pub(crate) fn at(&mut self, offset: u32, needed: usize) -> Result<&[u8], Error> {
         let rest = wide(self.length.saturating_sub(offset));
         let needed = needed.min(rest).min(FRAME_BYTES_MAX);
-        let inside = offset.checked_sub(self.start).map(wide);
-        let have = inside.and_then(|at| self.bytes.get(at..)).is_some_and(|bytes| bytes.len() >= needed);
-        if !have {
+        if !self.holds(offset, needed) {
             self.fetch(offset, needed.max(WINDOW).min(rest))?;
         }
         Ok(&self.bytes[wide(offset - self.start)..])
+    }
+
+    /// Whether so many bytes from `offset` on are in memory.
+    fn holds(&self, offset: u32, needed: usize) -> bool {
+        let inside = offset.checked_sub(self.start).map(wide);
+        inside.and_then(|at| self.bytes.get(at..)).is_some_and(|bytes| bytes.len() >= needed)
     }
 
     fn fetch(&mut self, offset: u32, bytes: usize) -> Result<(), Error> {

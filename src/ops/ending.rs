@@ -21,6 +21,7 @@ use crate::options::{self, Options};
 use crate::version::Expected;
 
 use super::history::{Beginning, History};
+use super::image::Work;
 use super::ledger::{Entry, Figures, STREAM};
 
 /// What is written when so much has come together.
@@ -55,12 +56,12 @@ impl<'a> Ending<'a> {
         Ok(Ending { header, beginning: history.beginning.as_ref(), entry, version, now })
     }
 
-    /// Writes the segment, and says how it is listed.
-    pub(crate) fn write(&self, to: &dyn DiskFile) -> Result<SealedSegment, Error> {
+    /// Writes the segment, and says how it is listed. Of the work, what it is taken from is done then.
+    pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut Work) -> Result<SealedSegment, Error> {
         let mut out =
             Out { to, path: self.header.id.temporary(), bytes: self.header.write().to_vec(), at: 0 };
         let (mut tip, mut born) = match self.beginning {
-            Some(beginning) => self.write_beginning(beginning, &mut out)?,
+            Some(beginning) => self.write_beginning(beginning, &mut out, work)?,
             None => (Tip::before(&self.header), 0),
         };
         let Request { body, body_checksum, content, events, .. } = &self.entry;
@@ -85,10 +86,15 @@ impl<'a> Ending<'a> {
     }
 
     /// The frames of the segment it is taken from, each with the marks of this one, and how many streams begin in them.
-    fn write_beginning(&self, beginning: &Beginning, out: &mut Out<'_>) -> Result<(Tip, u32), Error> {
+    fn write_beginning(
+        &self,
+        beginning: &Beginning,
+        out: &mut Out<'_>,
+        work: &mut Work,
+    ) -> Result<(Tip, u32), Error> {
         let source: &SegmentFile = &beginning.file;
         let mut window = Window::new(source, beginning.tip.offset)?;
-        let (mut tip, mut born) = (Tip::start(source), 0);
+        let (mut tip, mut born, mut told) = (Tip::start(source), 0, 0);
         while tip.offset < beginning.tip.offset {
             let offset = tip.offset;
             let damaged = |damage| source.damaged(offset.into(), &damage);
@@ -112,8 +118,11 @@ impl<'a> Ending<'a> {
                     ));
                 }
             };
-            out.flush_if_large()?;
+            if out.flush_if_large()? {
+                work.went(u64::from(tip.offset - std::mem::replace(&mut told, tip.offset)))?;
+            }
         }
+        work.went(u64::from(tip.offset - told))?;
         Ok((tip, born))
     }
 }
@@ -173,8 +182,13 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    fn flush_if_large(&mut self) -> Result<(), Error> {
-        if self.bytes.len() < PIECE { Ok(()) } else { self.flush() }
+    /// Says whether it was.
+    fn flush_if_large(&mut self) -> Result<bool, Error> {
+        let is_large = self.bytes.len() >= PIECE;
+        if is_large {
+            self.flush()?;
+        }
+        Ok(is_large)
     }
 
     fn flush(&mut self) -> Result<(), Error> {

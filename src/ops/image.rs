@@ -40,6 +40,42 @@ pub(crate) struct Work {
     /// Whether sealed segments are copied even where both directories could share them.
     pub(crate) copies_all: bool,
     pub(crate) reason: Option<String>,
+    progress: CopyProgress,
+    /// Once there is something to do.
+    started: Option<Instant>,
+}
+
+impl Work {
+    pub(crate) fn watched(reason: &str, tell: Tell) -> Work {
+        Work { reason: Some(reason.to_owned()), tell: Some(tell), ..Work::default() }
+    }
+
+    /// So much more is to be put into place.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        self.started.get_or_insert_with(Instant::now);
+        self.progress.bytes_total = self.progress.bytes_total.saturating_add(bytes);
+    }
+
+    /// So much more is in place.
+    ///
+    /// # Errors
+    ///
+    /// `Cancelled`, if whoever was told says so.
+    pub(crate) fn went(&mut self, bytes: u64) -> Result<(), Error> {
+        self.progress.bytes = self.progress.bytes.saturating_add(bytes);
+        self.progress.elapsed = self.elapsed();
+        match self.tell.as_mut().map_or(ControlFlow::Continue(()), |tell| tell(&self.progress)) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::new(
+                ErrorKind::Cancelled,
+                "copying was broken off, as asked; what is in place stays, and doing it again goes on",
+            )),
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.map_or(Duration::ZERO, |started| started.elapsed())
+    }
 }
 
 /// What was done with the segments.
@@ -59,8 +95,6 @@ pub(crate) struct Image<'a> {
     pub(crate) disk: &'a dyn Disk,
     target: Target,
     work: &'a mut Work,
-    started: Instant,
-    progress: CopyProgress,
     counts: Counts,
     buffer: Vec<u8>,
 }
@@ -80,10 +114,8 @@ impl<'a> Image<'a> {
         disk.sync_directory(DIRECTORY).and_then(|()| disk.sync_directory("")).map_err(failed)?;
         let whole: u64 = history.whole.iter().map(|whole| u64::from(whole.listing.length)).sum();
         let beginning = history.beginning.as_ref().map_or(0, |beginning| beginning.tip.offset.into());
-        let progress =
-            CopyProgress { bytes_total: whole.saturating_add(beginning), ..CopyProgress::default() };
-        let (started, counts, buffer) = (Instant::now(), Counts::default(), vec![0; PIECE]);
-        Ok(Image { source, disk, target, work, started, progress, counts, buffer })
+        work.expect(whole.saturating_add(beginning));
+        Ok(Image { source, disk, target, work, counts: Counts::default(), buffer: vec![0; PIECE] })
     }
 
     /// Puts the whole segments in place.
@@ -95,7 +127,7 @@ impl<'a> Image<'a> {
             let listing = &whole.listing;
             if self.has(listing)? {
                 self.counts.kept += 1;
-                self.went(listing.length.into())?;
+                self.work.went(listing.length.into())?;
                 continue;
             }
             self.place(whole)?;
@@ -121,9 +153,10 @@ impl<'a> Image<'a> {
     pub(crate) fn place_made(
         &mut self,
         id: SegmentId,
-        make: impl FnOnce(&dyn DiskFile) -> Result<SealedSegment, Error>,
+        make: impl FnOnce(&dyn DiskFile, &mut Work) -> Result<SealedSegment, Error>,
     ) -> Result<SealedSegment, Error> {
-        let listing = place_file(self.disk, id, make)?;
+        let work = &mut *self.work;
+        let listing = place_file(self.disk, id, |file| make(file, work))?;
         self.target.segments.insert(id);
         self.counts.copied += 1;
         Ok(listing)
@@ -144,7 +177,7 @@ impl<'a> Image<'a> {
         }
         // Whoever erased events relies on it that their old segments are gone for good.
         self.disk.sync_directory(DIRECTORY).map_err(|error| Error::io("cannot sync", DIRECTORY, error))?;
-        Ok(Counts { bytes: self.progress.bytes, elapsed: self.started.elapsed(), ..self.counts })
+        Ok(Counts { bytes: self.work.progress.bytes, elapsed: self.work.elapsed(), ..self.counts })
     }
 
     /// Replaces MANIFEST. MARK, which may speak of what it does not list any more, goes before.
@@ -190,7 +223,7 @@ impl<'a> Image<'a> {
         if whole.is_listed && !self.work.copies_all && self.link(&whole.listing) {
             self.name(id)?;
             self.counts.linked += 1;
-            return self.went(whole.listing.length.into());
+            return self.work.went(whole.listing.length.into());
         }
         self.copy(whole.segment.file()?, whole.listing.length, id)?;
         self.name(id)?;
@@ -234,7 +267,7 @@ impl<'a> Image<'a> {
             let bytes = u64::try_from(most).expect("at most 1 MiB");
             offset += bytes;
             self.counts.bytes_copied += bytes;
-            self.went(bytes)?;
+            self.work.went(bytes)?;
         }
         Ok(())
     }
@@ -243,18 +276,6 @@ impl<'a> Image<'a> {
         name_file(self.disk, id)?;
         self.target.segments.insert(id);
         Ok(())
-    }
-
-    fn went(&mut self, bytes: u64) -> Result<(), Error> {
-        self.progress.bytes = self.progress.bytes.saturating_add(bytes);
-        self.progress.elapsed = self.started.elapsed();
-        match self.work.tell.as_mut().map_or(ControlFlow::Continue(()), |tell| tell(&self.progress)) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::new(
-                ErrorKind::Cancelled,
-                "copying was broken off, as asked; what is in place stays, and doing it again goes on",
-            )),
-        }
     }
 }
 

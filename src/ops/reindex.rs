@@ -38,6 +38,14 @@ pub(crate) fn reindex(
         progress.bytes += bytes(segment);
         progress.elapsed = began.elapsed();
     }
+    let alone = shelf.settling();
+    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_stored()) {
+        // Of the segment that is written to, what was closed with its index.
+        if !part.is_whole() {
+            part.rebuild_part(&alone)?;
+        }
+    }
+    drop(alone);
     // The last word is that all is done; there is nothing left to break off.
     let _ = tell(&progress);
     Ok(progress.segments)

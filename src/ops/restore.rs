@@ -102,7 +102,7 @@ fn found<F: Figures>(
     let mut image = Image::new(source.disk.as_ref(), disk.as_ref(), target, work, history)?;
     let base = Manifest { is_cut: false, previous: [0; 32], sealed: Vec::new(), ..manifest };
     image.place_whole(history, &base)?;
-    let listing = image.place_made(ending.header.id, |file| ending.write(file))?;
+    let listing = image.place_made(ending.header.id, |file, work| ending.write(file, work))?;
     let tip: Tip = behind(&listing);
     let mark = mark_of(base.store_id, listing.id, &tip, false);
     let mut sealed = history.listings();

@@ -90,11 +90,13 @@ pub(crate) fn rollback(
     let aside = Subdirectory::create_within(disk.clone(), quarantine.clone());
     let aside: Arc<dyn Disk> =
         Arc::new(aside.map_err(|error| Error::io("cannot create", &quarantine, error))?);
-    copy_all(&engine, &aside, work)?;
+    // What is kept aside, and what is written anew.
+    work.expect(history.beginning.as_ref().map_or(0, |beginning| beginning.tip.offset.into()));
+    copy_all(&engine, &aside, work).map_err(nothing_cut)?;
     let report = RollbackReport { kept, cut: head, quarantine };
     let ending = Ending::new(&engine, &history, 1, work.reason.as_deref(), &report.figures())?;
     engine.close()?;
-    replace_history(disk.as_ref(), &history, &ending, cut)?;
+    replace_history(disk.as_ref(), &history, &ending, cut, work)?;
     Ok(report)
 }
 
@@ -105,7 +107,15 @@ fn quarantine(cut: &Head) -> String {
 }
 
 /// Has the new history stand in the place of the old one.
-fn replace_history(disk: &dyn Disk, history: &History, ending: &Ending<'_>, cut: &Head) -> Result<(), Error> {
+///
+/// Until MANIFEST is replaced it can be broken off. What comes behind that is done, whatever happens.
+fn replace_history(
+    disk: &dyn Disk,
+    history: &History,
+    ending: &Ending<'_>,
+    cut: &Head,
+    work: &mut Work,
+) -> Result<(), Error> {
     let _held = held(disk)?;
     let (manifest, digest) = read_manifest(disk)?.ok_or_else(Error::no_store)?;
     let marked = read_mark(disk)?.map(|mark| Point { position: mark.position.into(), chain: mark.chain });
@@ -113,7 +123,7 @@ fn replace_history(disk: &dyn Disk, history: &History, ending: &Ending<'_>, cut:
         let text = "somebody appended to the store meanwhile; nothing was cut, look at what would be cut now";
         return Err(Error::new(ErrorKind::Invalid, text));
     }
-    let listing = place_file(disk, ending.header.id, |file| ending.write(file))?;
+    let listing = place_file(disk, ending.header.id, |file| ending.write(file, work)).map_err(nothing_cut)?;
     let mut sealed = history.listings();
     sealed.push(listing);
     let next = Manifest {
@@ -127,6 +137,17 @@ fn replace_history(disk: &dyn Disk, history: &History, ending: &Ending<'_>, cut:
     let (bytes, digest) = next.write();
     replace(disk, &bytes).map_err(Failure::into_error)?;
     finish_cut(disk, next, digest).map(drop)
+}
+
+/// Of copying that was broken off, what that means here.
+fn nothing_cut(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Cancelled => Error::new(
+            ErrorKind::Cancelled,
+            "setting back was broken off, as asked; nothing was cut, and doing it again goes on",
+        ),
+        _ => error,
+    }
 }
 
 impl RollbackReport {

@@ -7,6 +7,7 @@
 mod asked;
 mod files;
 mod heads;
+mod indexes;
 mod pace;
 mod search;
 #[cfg(test)]
@@ -27,7 +28,7 @@ use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
 use crate::head::Head;
 use crate::log::judge::{Evidence, Verdict, judge};
 use crate::log::repair::{evidence, listing, seal};
-use crate::log::scan::{Found, Tip, Window, attested, follow, found_at};
+use crate::log::scan::{CHAIN_BROKEN, Found, Tip, Window, attested, chain_seeing, follow, found_at};
 use crate::log::segment::SegmentFile;
 use crate::log::survey::{could_be_new, read_manifest};
 use crate::report::{Break, VerifyReport};
@@ -35,9 +36,10 @@ use crate::view::Snapshot;
 
 pub use asked::Verify;
 pub(crate) use files::{verify_files, verify_files_as};
+use indexes::{Indexes, Part};
 use pace::Pace;
 use search::{Search, behind};
-use versions::{Known, Versions};
+use versions::{Known, Step, Versions};
 
 /// Sees every whole frame: its segment, its offset, and where the log goes on behind it.
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) + 'a;
@@ -59,6 +61,11 @@ pub(crate) fn verify_open(
     let mut verifier = Verifier::new(known.as_ref(), None, visit, &mut pace, Some(&version_at));
     verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
     verifier.ask(asked.after, asked.expected);
+    if asked.indexes {
+        let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
+        let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
+        verifier.indexes = Indexes::of(disk, known.as_ref(), Part::EndsAt(part));
+    }
     let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
     while let Some(parts) = files.next() {
         let Some(last) = parts.last() else { continue };
@@ -90,6 +97,8 @@ struct Verifier<'a, 'v, 'p> {
     visit: &'a mut Visit<'v>,
     pace: &'a mut Pace<'p>,
     versions: Versions<'a>,
+    /// If they are to be compared.
+    indexes: Option<Indexes<'a>>,
     /// Heads that are to be met, and one behind which verifying begins.
     heads: Vec<Head>,
     after: Option<Head>,
@@ -138,6 +147,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             visit,
             pace,
             versions,
+            indexes: None,
             heads,
             after: None,
             report,
@@ -157,6 +167,40 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         // Nobody knows how many events a break has cost.
         self.versions.miss(u64::MAX);
         self.report.breaks.push(Break { file: file.to_owned(), offset, position, what: what.to_string() });
+    }
+
+    /// The log cannot be followed here: neither can it be indexed.
+    fn broken(&mut self, segment: &SegmentFile, tip: &Tip, damage: &Damage) {
+        self.found(&segment.path, tip.offset.into(), damage);
+        self.indexes.iter_mut().for_each(Indexes::give_up);
+    }
+
+    /// Behind a break gaps are none: so what is broken is reported before.
+    fn check_versions(&mut self, segment: &SegmentFile, tip: &Tip, steps: &[(String, Step)]) {
+        for (entity, step) in steps {
+            if self.versions.is_wrong(step) {
+                let what = format!("{entity} goes from version {} to {}", step.last, step.version);
+                self.found(&segment.path, tip.offset.into(), what);
+            }
+        }
+    }
+
+    /// Adds a frame to what the segment's index should be.
+    fn index(&mut self, segment: &SegmentFile, tip: &Tip, frame: &Frame<'_>) {
+        let Some(indexes) = &mut self.indexes else { return };
+        if indexes.insert(segment, tip.offset, frame) {
+            return;
+        }
+        indexes.give_up();
+        let is_known =
+            |found: &Break| (found.file.as_str(), found.offset) == (segment.path.as_str(), tip.offset.into());
+        if !self.report.breaks.last().is_some_and(is_known) {
+            self.found(
+                &segment.path,
+                tip.offset.into(),
+                "an event has another version than the one that comes next",
+            );
+        }
     }
 
     fn small_file<T>(
@@ -233,11 +277,14 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
 
     fn segment(&mut self, segment: &Arc<SegmentFile>, end: End) -> Result<(), Error> {
         self.check_continues(segment);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.begin(segment)?;
+        }
         let limit = if let End::At(limit) = end { limit } else { u32::MAX };
         let mut window = Window::new(segment, limit)?;
         let (mut search, mut known) = (Search::new(&window), None);
         let mut tip = Tip::start(segment);
-        let mut behind = 0;
+        let (mut behind, mut sealed_at) = (0, None);
         loop {
             self.before = Before::At(tip);
             self.mark_met |= self.mark.is_some_and(|mark| is_met(mark, segment, &tip));
@@ -249,6 +296,9 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                 self.report.broken_off = true;
                 return Ok(());
             }
+            if let Some(indexes) = &mut self.indexes {
+                indexes.came_to(&tip)?;
+            }
             match found_at(&mut window, tip.offset)? {
                 Found::Frame(frame) => tip = self.frame(segment, &tip, &frame),
                 Found::Attestation(attestation, length) => {
@@ -257,6 +307,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                 }
                 Found::Seal(found) => {
                     self.seal(segment, &tip, &found, end)?;
+                    sealed_at = Some(tip.offset);
                     break;
                 }
                 Found::Zeros if end == End::Seal => {
@@ -276,7 +327,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                     break;
                 }
                 Found::Invalid(damage) => {
-                    self.found(&segment.path, tip.offset.into(), damage);
+                    self.broken(segment, &tip, &damage);
                     match search.resume(&mut window, &tip)? {
                         Some(next) => tip = next,
                         None => break,
@@ -286,6 +337,9 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
         self.report.segments += 1;
         self.report.bytes += u64::from(tip.offset);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.end(sealed_at, &mut self.report);
+        }
         self.is_through(segment, &tip);
         Ok(())
     }
@@ -309,13 +363,24 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn frame(&mut self, segment: &Arc<SegmentFile>, tip: &Tip, frame: &Frame<'_>) -> Tip {
         self.report.appends += 1;
         self.report.events += u64::from(frame.header.events());
-        let next = follow(segment, tip, frame, true).unwrap_or_else(|damage| {
-            self.found(&segment.path, tip.offset.into(), damage);
-            let first =
-                segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
+        let first = segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
+        // Records are taken apart once, for the chain and for the versions.
+        let mut steps = Vec::new();
+        let chain = chain_seeing(&tip.chain, first, frame, |index, record| {
+            let position = first.saturating_add(u64::try_from(index).expect("a count fits 64 bits"));
+            let step = self.versions.meet(record.entity_bytes(), frame.header.version(index), position);
+            steps.extend(step.map(|step| (record.entity().to_owned(), step)));
+        });
+        let placed = follow(segment, tip, frame, false).and_then(|next| match chain? {
+            chain if chain == next.chain => Ok(next),
+            _ => Err(CHAIN_BROKEN),
+        });
+        let next = placed.unwrap_or_else(|damage| {
+            self.broken(segment, tip, &damage);
             behind(tip.offset, first, &frame.header, tip)
         });
-        self.check_versions(segment, tip, frame);
+        self.check_versions(segment, tip, &steps);
+        self.index(segment, tip, frame);
         self.meet_heads(segment, tip, &next);
         (self.visit)(segment, tip.offset, frame, &next);
         next
@@ -330,7 +395,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         length: usize,
     ) -> Tip {
         let next = attested(segment, tip, found, length).unwrap_or_else(|damage| {
-            self.found(&segment.path, tip.offset.into(), damage);
+            self.broken(segment, tip, &damage);
             Tip {
                 offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
                 position: found.last_position,

@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::MutexGuard;
+
 use crate::disk::Access;
 use crate::error::Error;
 use crate::format::chain::Hash;
@@ -287,21 +289,40 @@ impl Stored {
     ///
     /// As [`Stored::ask`].
     pub(crate) fn rebuild(&self) -> Result<Arc<Sealed>, Error> {
-        let index = self.build()?;
+        Ok(self.keep(self.build()?))
+    }
+
+    /// The same of a part of a segment that goes on, its file included: `_alone` keeps the whole segment's from being written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stored::ask`].
+    pub(crate) fn rebuild_part(&self, _alone: &MutexGuard<'_, ()>) -> Result<Arc<Sealed>, Error> {
+        let bytes = build(self.file()?, &self.listed.bound)?;
+        if self.shelf.writes {
+            write(self.shelf.disk.as_ref(), self.listed.bound.segment, &bytes);
+        }
+        Ok(self.keep(self.made_of(bytes)?))
+    }
+
+    fn keep(&self, index: Sealed) -> Arc<Sealed> {
         let bytes = size(&index);
-        Ok(self.shelf.indexes.put(&self.index, Arc::new(index), bytes))
+        self.shelf.indexes.put(&self.index, Arc::new(index), bytes)
     }
 
     /// In memory and, where that is allowed, as its file.
     fn build(&self) -> Result<Sealed, Error> {
-        let bound = &self.listed.bound;
-        let bytes = build(self.file()?, bound)?;
+        let bytes = build(self.file()?, &self.listed.bound)?;
         // A part of a segment that goes on has had its file; by now that may be the whole segment's.
         if self.shelf.writes && self.is_whole() && !self.is_retired() {
-            write(self.shelf.disk.as_ref(), bound.segment, &bytes);
+            write(self.shelf.disk.as_ref(), self.listed.bound.segment, &bytes);
         }
-        let path = bound.segment.index_path();
-        Sealed::whole(bytes.into(), &path, bound).map_err(|damage| damaged(&path, 0, &damage))
+        self.made_of(bytes)
+    }
+
+    fn made_of(&self, bytes: Vec<u8>) -> Result<Sealed, Error> {
+        let path = self.listed.bound.segment.index_path();
+        Sealed::whole(bytes.into(), &path, &self.listed.bound).map_err(|damage| damaged(&path, 0, &damage))
     }
 }
 

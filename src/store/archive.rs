@@ -164,8 +164,44 @@ impl Builder {
         cut: &Head,
         reason: &str,
     ) -> Result<RollbackReport, Error> {
+        self.rollback_watched(until, cut, reason, |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Builder::rollback`], and tells how far it is, at least every mebibyte; what `tell` returns says whether to go on.
+    ///
+    /// Broken off, nothing was cut. What was kept aside by then stays, and doing it again goes on. The last word comes before history is
+    /// replaced: from there on nothing breaks it off.
+    ///
+    /// ```
+    /// use std::ops::ControlFlow;
+    /// use annals::{Position, Raw, Store, disk::MemDisk};
+    ///
+    /// let disk = MemDisk::new();
+    /// let store = Store::on(disk.clone()).open()?;
+    /// for n in 0..10 {
+    ///     store.append("sensor:7", &Raw("sensor.read", &n))?;
+    /// }
+    /// let cut = store.head()?;
+    /// store.close()?;
+    /// Store::on(disk).rollback_watched(Position::from(5), &cut, "a bad sensor", |progress| {
+    ///     println!("{} of {} bytes, {:?} left", progress.bytes, progress.bytes_total, progress.remaining());
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::rollback`], and [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `tell` breaks it off.
+    pub fn rollback_watched(
+        self,
+        until: impl Into<Until>,
+        cut: &Head,
+        reason: &str,
+        tell: impl FnMut(&CopyProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<RollbackReport, Error> {
         let (disk, options) = self.into_parts()?;
-        let mut work = Work { reason: Some(reason.to_owned()), ..Work::default() };
+        let mut work = Work::watched(reason, Box::new(tell));
         rollback::rollback(&disk, options, &until.into(), cut, &mut work)
     }
 

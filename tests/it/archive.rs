@@ -5,19 +5,20 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use annals::disk::{MemDisk, Subdirectory};
 use annals::{
-    Append, Builder, Error, ErrorKind, Position, Query, Raw, RecordedEvent, Store, StoreCopy, Until, restore,
-    verify_backup,
+    Append, Builder, CopyProgress, Error, ErrorKind, Head, Position, Query, Raw, RecordedEvent, Store,
+    StoreCopy, Until, restore, verify_backup,
 };
 use tempfile::TempDir;
 
 use crate::golden::{disk_of, golden_store};
 use crate::sim_support::fingerprint;
+use crate::support::Bytes;
 
 /// Segments of some appends, so that there are several.
 fn small(builder: Builder) -> Builder {
@@ -670,4 +671,82 @@ fn a_restore_that_was_stopped_can_be_made_up_to_another_place() {
     let again = Store::open(place.path("again")).unwrap();
     assert_eq!(prints(&again)[..12], all[..12]);
     assert!(again.verify().unwrap().is_clean() && again.open_report().unknown.is_empty());
+}
+
+/// Of about 3 MB, in three segments, the last of them long.
+fn large(disk: &MemDisk) -> (Store, Head) {
+    let store = Store::on(disk.clone()).segment_bytes_max(1 << 20).open().unwrap();
+    let blob = Bytes("blob", vec![7; 100_000]);
+    for number in 0..28 {
+        Append::to(format!("e:{}", number % 3)).event(&blob).commit(&store).unwrap();
+    }
+    let head = store.head().unwrap();
+    (store, head)
+}
+
+#[test]
+fn a_rollback_says_how_far_it_is_and_may_be_broken_off_until_it_cuts() {
+    // Within the second segment, and within the first.
+    for kept in [15, 4] {
+        let until = u64::try_from(kept).unwrap();
+        let disk = MemDisk::new();
+        let (store, cut) = large(&disk);
+        let all = prints(&store);
+        store.close().unwrap();
+        let mut told = 0;
+        loop {
+            let seen = Arc::new(Mutex::new(Vec::<CopyProgress>::new()));
+            let rollback = Store::on(disk.clone()).rollback_watched(Position::from(until), &cut, "", {
+                let seen = seen.clone();
+                move |progress| {
+                    seen.lock().unwrap().push(*progress);
+                    if seen.lock().unwrap().len() > told {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                }
+            });
+            let seen = seen.lock().unwrap().clone();
+            let bytes: Vec<u64> = seen.iter().map(|now| now.bytes).collect();
+            assert!(bytes.is_sorted() && seen.iter().all(|now| now.bytes <= now.bytes_total), "{seen:?}");
+            assert!(seen.iter().all(|now| now.bytes == 0 || now.remaining().is_some()), "{seen:?}");
+            let Err(error) = rollback else {
+                let last = seen.last().unwrap();
+                assert_eq!(last.bytes, last.bytes_total, "the last word is that all is there");
+                assert!(told >= 3, "{told}");
+                break;
+            };
+            assert_eq!(error.kind(), ErrorKind::Cancelled, "{error}");
+            assert!(error.to_string().contains("nothing was cut"), "{error}");
+            let store = Store::on(disk.clone()).open_read_only().unwrap();
+            assert_eq!(
+                (store.head().unwrap(), prints(&store)),
+                (cut, all.clone()),
+                "broken off after {told}"
+            );
+            assert!(Store::on(disk.clone()).verify().unwrap().is_clean());
+            told += 1;
+        }
+        let store = Store::on(disk.clone()).open().unwrap();
+        assert_eq!(prints(&store)[..kept], all[..kept]);
+        assert!(store.verify().unwrap().is_clean());
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn a_restore_says_that_all_is_there_in_the_end() {
+    let (disk, again) = (MemDisk::new(), MemDisk::new());
+    let (_store, _) = large(&disk);
+    let seen = Arc::new(Mutex::new(CopyProgress::default()));
+    let tell = seen.clone();
+    let copy = StoreCopy::restore_on(Store::on(disk), again, Position::from(15));
+    let report = copy.on_progress(move |now| {
+        *tell.lock().unwrap() = *now;
+        ControlFlow::Continue(())
+    });
+    let report = report.run().unwrap();
+    let last = *seen.lock().unwrap();
+    assert_eq!((last.bytes, last.bytes), (last.bytes_total, report.bytes));
 }

@@ -58,6 +58,7 @@ mod reactors; // reactors: outputs, failures and halts, moves, cycles, the end o
 mod reactors_crash; // an order system of two reactors, stopped at every operation of the disk
 mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
+mod read_beside; // opened to read while the writer rewrites, and while it appends to a damaged store
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod rewrite_crash; // stopped after every operation of erasing and compacting
@@ -75,4 +76,6 @@ mod transitions; // entities in states: chains, restarts, what only the log can 
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod ui; // what does not compile
-mod verify; // verifying against heads, in parts, slowly, beside a writer, in the background
+mod verify;
+mod verify_indexes;
+mod verify_rewritten; // verifying what was compacted, merged, erased, set back, forked: in parts, against heads, every byte flipped // index files forged, damaged, exchanged, of a part: told apart from what the log says // verifying against heads, in parts, slowly, beside a writer, in the background

@@ -91,7 +91,15 @@ pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<D
         out.facts(&facts, &json!({ "done": false, "head": head }))?;
         return Ok(Done::No);
     };
-    let report = place.builder(&path)?.rollback(rollback.to.0, &cut, &rollback.reason).map_err(|error| {
+    interrupt::hold().go_on =
+        Some("run again with the same --cut, it goes on, or says what it did".to_owned());
+    let bar = Bar::bytes("setting back");
+    let builder = place.builder(&path)?;
+    let report = builder.rollback_watched(rollback.to.0, &cut, &rollback.reason, move |progress| {
+        bar.set(progress.bytes, progress.bytes_total);
+        ControlFlow::Continue(())
+    });
+    let report = report.map_err(|error| {
         Failure::from(error).without_space("free space and repeat the command: it goes on")
     })?;
     let (kept, cut) = (report.kept.to_string(), report.cut.to_string());

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use annals::{Break, ErrorKind, Head, OpenReport, Store, VerifyReport, WriterState};
+use annals::{Break, ErrorKind, Head, IndexFlaw, OpenReport, Store, VerifyReport, WriterState};
 use serde_json::{Value, json};
 
 use crate::args::{Recover, Verify};
@@ -39,6 +39,9 @@ fn asked(verify: &Verify) -> annals::Verify<'static> {
     if let Some(rate) = verify.bytes_per_second {
         asked = asked.bytes_per_second(rate);
     }
+    if verify.indexes {
+        asked = asked.indexes();
+    }
     watched(asked)
 }
 
@@ -55,7 +58,8 @@ fn go_on(verify: &Verify, verified: Option<Head>) -> String {
     let Some(verified) = verified.or(verify.after) else { return "nothing is verified yet".to_owned() };
     let ahead = verify.head.iter().filter(|head| head.position() > verified.position());
     let heads: String = ahead.map(|head| format!(" --head {head}")).collect();
-    format!("go on with --after {verified}{heads}")
+    let indexes = if verify.indexes { " --indexes" } else { "" };
+    format!("go on with --after {verified}{heads}{indexes}")
 }
 
 pub fn is_damage(kind: ErrorKind) -> bool {
@@ -68,14 +72,15 @@ fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
         "clean": report.is_clean(), "segments": report.segments, "appends": report.appends,
         "events": report.events, "bytes": report.bytes, "breaks": breaks,
         "verified": report.verified.map(|head| head.to_string()), "broken_off": report.broken_off,
-        "versions_unchecked": report.versions_unchecked,
+        "versions_unchecked": report.versions_unchecked, "indexes_compared": report.indexes_compared,
+        "indexes": report.indexes.iter().map(index_json).collect::<Vec<Value>>(),
     });
     if out.form() == Form::Json {
         return out.document(&document);
     }
     out.text(&report.to_string())?;
     // Of a damaged log the same place only says how far it was read.
-    let how = if report.is_clean() { "verified up to" } else { "read up to" };
+    let how = if report.breaks.is_empty() { "verified up to" } else { "read up to" };
     match report.verified {
         Some(verified) => out.text(&format!("{how} {verified}")),
         None => Ok(()),
@@ -86,6 +91,10 @@ fn break_json(found: &Break) -> Value {
     json!({
         "file": found.file, "offset": found.offset, "position": found.position.get(), "what": found.what,
     })
+}
+
+fn index_json(flaw: &IndexFlaw) -> Value {
+    json!({ "file": flaw.file, "offset": flaw.offset, "what": flaw.what, "believed": flaw.is_believed })
 }
 
 pub fn reindex(place: &Place, out: &mut Output) -> Result<Done, Failure> {

@@ -7,6 +7,7 @@
 //! SPEC.md "Index file". Row: index.
 
 mod answers;
+mod compare;
 mod list;
 mod reading;
 mod terms;
@@ -26,6 +27,8 @@ use crate::log::segment::wide;
 
 use super::numbers::{Jumps, Numbers};
 use reading::Reading;
+
+pub(crate) use compare::Flaw;
 
 /// The index of a segment's frames up to an offset, as an immutable file.
 pub(crate) struct Sealed {

@@ -35,6 +35,7 @@ pub struct Verify<'a> {
     pub(crate) after: Option<Head>,
     pub(crate) expected: Vec<Head>,
     pub(crate) rate_max: Option<u64>,
+    pub(crate) indexes: bool,
     pub(crate) tell: Option<Tell<'a>>,
 }
 
@@ -54,6 +55,14 @@ impl<'a> Verify<'a> {
     /// Proves that the history up to a head that was kept elsewhere is there, unchanged. Ask again for more heads.
     pub fn expect(mut self, head: Head) -> Verify<'a> {
         self.expected.push(head);
+        self
+    }
+
+    /// Compares index files with the log as well (default: not). Each is made anew in memory of what is read anyway, which takes about as long again
+    /// as verifying does, and the memory of the largest segment's index. What differs stands in
+    /// [`VerifyReport::indexes`](crate::VerifyReport::indexes).
+    pub fn indexes(mut self) -> Verify<'a> {
+        self.indexes = true;
         self
     }
 

@@ -3,6 +3,7 @@
 //! Row: ops.
 
 use super::asked::Verify;
+use super::indexes::{Indexes, Part};
 use super::pace::Pace;
 use super::{Verifier, Visit, known};
 use crate::disk::{Access, Disk};
@@ -11,7 +12,6 @@ use crate::format::chain::Hash;
 use crate::format::manifest::{self, Manifest};
 use crate::format::mark;
 use crate::format::segment::{DIRECTORY, SegmentId};
-use crate::head::Head;
 use crate::log::survey::{list, read_manifest, read_mark};
 use crate::report::VerifyReport;
 
@@ -26,25 +26,25 @@ pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<Ver
 pub(crate) fn verify_files_as(
     disk: &dyn Disk,
     visit: &mut Visit<'_>,
-    asked: Verify<'_>,
+    mut asked: Verify<'_>,
 ) -> Result<VerifyReport, Error> {
     const TRIES: usize = 5;
     asked.check()?;
-    let mut pace = Pace::new(asked.tell, asked.rate_max);
+    let mut pace = Pace::new(asked.tell.take(), asked.rate_max);
     for _ in 1..TRIES {
         let (manifest, is_written) = (read_manifest(disk), is_written(disk)?);
         let digest =
             |read: &ManifestRead| read.as_ref().ok().and_then(|read| read.as_ref().map(|(_, hash)| *hash));
         let before = digest(&manifest);
-        let asked = (asked.after, asked.expected.clone());
-        let report = files(disk, manifest, is_written, visit, &mut pace, asked);
+        let again = Verify { expected: asked.expected.clone(), tell: None, ..asked };
+        let report = files(disk, manifest, is_written, visit, &mut pace, again);
         let is_clean = report.as_ref().is_ok_and(VerifyReport::is_clean);
         if is_clean || !is_written || digest(&read_manifest(disk)) == before {
             return report;
         }
     }
     let is_written = is_written(disk)?;
-    files(disk, read_manifest(disk), is_written, visit, &mut pace, (asked.after, asked.expected))
+    files(disk, read_manifest(disk), is_written, visit, &mut pace, asked)
 }
 
 fn is_written(disk: &dyn Disk) -> Result<bool, Error> {
@@ -59,7 +59,7 @@ fn files(
     is_written: bool,
     visit: &mut Visit<'_>,
     pace: &mut Pace<'_>,
-    (after, expected): (Option<Head>, Vec<Head>),
+    asked: Verify<'_>,
 ) -> Result<VerifyReport, Error> {
     let mark = read_mark(disk);
     let (manifest_known, mark_known) = (known(&manifest), mark.as_ref().ok().cloned().flatten());
@@ -68,7 +68,14 @@ fn files(
     let mut verifier = Verifier::new(manifest_known.as_ref(), mark_known.as_ref(), visit, pace, None);
     verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
     verifier.small_file(mark::NAME, "the file is missing or both its slots are damaged", mark)?;
-    verifier.ask(after, expected);
+    verifier.ask(asked.after, asked.expected);
+    if asked.indexes {
+        let part = match is_written {
+            true => Part::Unknown,
+            false => Part::EndsAt(mark_known.as_ref().map(|mark| (mark.segment, mark.durable_end))),
+        };
+        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
+    }
     let mut ids = verifier.ids(&list(disk, DIRECTORY)?);
     // What lies behind MARK is just being written.
     let written = mark_known.as_ref().filter(|_| is_written);

@@ -3,9 +3,7 @@
 //! Row: ops.
 
 use super::{Before, Verifier};
-use crate::format::frame::Frame;
 use crate::format::manifest;
-use crate::format::record::records;
 use crate::format::segment::DIRECTORY;
 use crate::head::Head;
 use crate::log::scan::Tip;
@@ -42,6 +40,11 @@ impl Verifier<'_, '_, '_> {
     /// The first segment behind those that were passed over: what it says of the log before it.
     pub(super) fn meet_skipped(&mut self, segment: &SegmentFile) {
         let tip = Tip::start(segment);
+        // What was removed there on purpose is missing here, too: as many as there are positions without an event.
+        let sealed = self.manifest.iter().flat_map(|manifest| &manifest.sealed);
+        let passed = sealed.take_while(|sealed| sealed.last_position <= tip.position);
+        let events = passed.map(|sealed| u64::from(sealed.events)).sum();
+        self.versions.miss(tip.position.saturating_sub(events));
         self.meet_heads(segment, &tip, &tip);
     }
 
@@ -56,19 +59,6 @@ impl Verifier<'_, '_, '_> {
         for head in met.iter().filter(|head| head.chain() != tip.chain) {
             let what = format!("the history up to {} is not that of the head {head}", head.position());
             self.found(&segment.path, before.offset.into(), what);
-        }
-    }
-
-    pub(super) fn check_versions(&mut self, segment: &SegmentFile, tip: &Tip, frame: &Frame<'_>) {
-        let header = &frame.header;
-        let first = segment.header.id.first_position.saturating_add(header.position_offset().into());
-        for (index, record) in records(frame.body, header.events()).enumerate() {
-            let position = first.saturating_add(u64::try_from(index).expect("a count fits 64 bits"));
-            // Then the chain was reported.
-            let Ok(record) = record else { return };
-            if let Some(what) = self.versions.meet(record.entity(), header.version(index), position) {
-                self.found(&segment.path, tip.offset.into(), what);
-            }
         }
     }
 

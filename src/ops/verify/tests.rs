@@ -107,10 +107,13 @@ fn versions_follow_one_another() {
         };
         for mut versions in [Versions::new(None), Versions::new(Some(&known)).remembering(1)] {
             versions.miss(missing);
-            let found: Vec<String> = (1..)
-                .zip(events)
-                .filter_map(|(position, (entity, version))| versions.meet(entity, *version, position))
-                .collect();
+            let mut meet = |position, (entity, version): &(&str, u64)| {
+                let step = versions.meet(entity.as_bytes(), *version, position)?;
+                let told = format!("{entity} goes from version {} to {}", step.last, step.version);
+                versions.is_wrong(&step).then_some(told)
+            };
+            let found: Vec<String> =
+                (1..).zip(events).filter_map(|(position, event)| meet(position, event)).collect();
             assert_eq!(found, wrong, "{events:?}");
             assert_eq!(versions.unchecked, 0);
         }
@@ -122,13 +125,13 @@ fn what_was_forgotten_and_is_in_no_index_is_counted() {
     let mut versions = Versions::new(None).remembering(2);
     for round in 1..=3 {
         for entity in ["a", "b", "c", "d"] {
-            assert_eq!(versions.meet(entity, round, 1), None);
+            assert_eq!(versions.meet(entity.as_bytes(), round, 1), None);
         }
     }
     assert!(versions.unchecked >= 8, "{}", versions.unchecked);
     let mut versions = Versions::new(None);
     versions.begin_in_the_middle();
-    assert_eq!(versions.meet("a", 7, 100), None);
-    assert_eq!((versions.meet("a", 8, 101), versions.unchecked), (None, 1));
-    assert!(versions.meet("a", 8, 102).is_some());
+    assert_eq!(versions.meet(b"a", 7, 100), None);
+    assert_eq!((versions.meet(b"a", 8, 101), versions.unchecked), (None, 1));
+    assert!(versions.meet(b"a", 8, 102).is_some());
 }

@@ -18,6 +18,13 @@ const ENTITIES_MAX: usize = 1_800_000;
 /// The version of an entity's last event up to a position, as the index knows it.
 pub(super) type Known<'a> = &'a dyn Fn(&str, u64) -> Result<u64, Error>;
 
+/// From one version of an entity to another that is not the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) last: u64,
+    pub(super) version: u64,
+}
+
 pub(super) struct Versions<'a> {
     last: HashMap<(u64, u64), u64>,
     hashes: (RandomState, RandomState),
@@ -60,30 +67,38 @@ impl<'a> Versions<'a> {
         self.missing = self.missing.saturating_add(events);
     }
 
-    /// An event comes, at this position. What is wrong, if its version is not the next one.
-    pub(super) fn meet(&mut self, entity: &str, version: u64, position: u64) -> Option<String> {
+    /// An event of an entity comes, at this position. Where it has come from, if its version is not the next one.
+    pub(super) fn meet(&mut self, entity: &[u8], version: u64, position: u64) -> Option<Step> {
         let key = (self.hashes.0.hash_one(entity), self.hashes.1.hash_one(entity));
-        let last = self.last.get(&key).copied().or_else(|| self.before(entity, position));
+        let last = match self.last.get_mut(&key) {
+            Some(last) => std::mem::replace(last, version),
+            None => self.meet_unknown(key, entity, version, position)?,
+        };
+        (last.checked_add(1) != Some(version)).then_some(Step { last, version })
+    }
+
+    fn meet_unknown(&mut self, key: (u64, u64), entity: &[u8], version: u64, position: u64) -> Option<u64> {
+        let last = self.before(entity, position);
         if self.last.len() >= self.entities_max {
             self.last.clear();
             self.is_complete = false;
         }
         self.last.insert(key, version);
-        let Some(last) = last else {
-            self.unchecked = self.unchecked.saturating_add(1);
-            return None;
-        };
-        match version.checked_sub(last) {
-            Some(steps) if steps >= 1 && steps - 1 <= self.missing => None,
-            _ => Some(format!("{entity} goes from version {last} to {version}")),
-        }
+        self.unchecked = self.unchecked.saturating_add(last.is_none().into());
+        last
     }
 
     /// The last version of an entity that is not remembered.
-    fn before(&self, entity: &str, position: u64) -> Option<u64> {
+    fn before(&self, entity: &[u8], position: u64) -> Option<u64> {
         if self.is_complete {
             return Some(0);
         }
+        let entity = std::str::from_utf8(entity).expect("checked when the record was read");
         self.known.and_then(|known| known(entity, position.saturating_sub(1)).ok())
+    }
+
+    /// Whether a step is longer than what is known to be missing, or goes back.
+    pub(super) fn is_wrong(&self, step: &Step) -> bool {
+        !step.version.checked_sub(step.last).is_some_and(|steps| steps >= 1 && steps - 1 <= self.missing)
     }
 }
