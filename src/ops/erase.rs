@@ -30,7 +30,8 @@ use super::rewriting::Rewriting;
 /// There while something may have to be erased still.
 pub(crate) const MARK: &str = "ERASING";
 
-const CACHE: &str = "cache";
+/// Where states are kept that were folded before.
+pub(super) const CACHE: &str = "cache";
 /// While segments are looked at, the log goes on; it cannot outrun so many looks.
 const TRIES: u32 = 3;
 

@@ -22,8 +22,10 @@ use crate::log::files::{create_mark_file, replace};
 use crate::log::repair::remove_mark;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
+use crate::log::survey::list;
 use crate::report::CopyProgress;
 
+use super::erase::CACHE;
 use super::history::{History, Whole, read_listing};
 use super::target::{Target, remove};
 
@@ -176,8 +178,23 @@ impl<'a> Image<'a> {
             remove(self.disk, &id.path())?;
         }
         // Whoever erased events relies on it that their old segments are gone for good.
-        self.disk.sync_directory(DIRECTORY).map_err(|error| Error::io("cannot sync", DIRECTORY, error))?;
+        self.sync_names(DIRECTORY)?;
+        self.forget_states()?;
         Ok(Counts { bytes: self.work.progress.bytes, elapsed: self.work.elapsed(), ..self.counts })
+    }
+
+    /// States that whoever opened an earlier copy to write has folded may hold what was erased since.
+    fn forget_states(&self) -> Result<(), Error> {
+        let names = list(self.disk, CACHE)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.iter().try_for_each(|name| remove(self.disk, &format!("{CACHE}/{name}")))?;
+        self.sync_names(CACHE)
+    }
+
+    fn sync_names(&self, directory: &str) -> Result<(), Error> {
+        self.disk.sync_directory(directory).map_err(|error| Error::io("cannot sync", directory, error))
     }
 
     /// Replaces MANIFEST. MARK, which may speak of what it does not list any more, goes before.

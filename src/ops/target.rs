@@ -16,8 +16,16 @@ use crate::log::survey::{list, read_manifest, read_mark};
 use super::erase;
 use super::quarantine::QUARANTINE;
 
-const KNOWN: [&str; 8] =
-    ["LOCK", manifest::NAME, manifest::TEMPORARY, mark::NAME, DIRECTORY, "cache", QUARANTINE, erase::MARK];
+const KNOWN: [&str; 8] = [
+    "LOCK",
+    manifest::NAME,
+    manifest::TEMPORARY,
+    mark::NAME,
+    DIRECTORY,
+    erase::CACHE,
+    QUARANTINE,
+    erase::MARK,
+];
 
 /// What is there.
 pub(crate) struct Target {

@@ -393,6 +393,26 @@ fn what_is_sealed_while_an_erasure_is_resumed_gets_its_index() {
     store.close().unwrap();
 }
 
+/// Somebody looked into a backup with a store open to write, which kept the states it folded there.
+#[test]
+fn a_backup_that_was_brought_up_to_date_holds_nothing_of_it_either() {
+    let (disk, backup) = (SimDisk::new(14), SimDisk::new(15));
+    let store = opened(&disk);
+    fill(&store, 150);
+    store.backup_on(backup.clone()).run().unwrap();
+    let looked_into = opened(&backup);
+    assert_eq!(looked_into.load::<Texts>("customer:7").unwrap().texts.len(), 50);
+    looked_into.close().unwrap();
+    assert!(backup.contents("cache/projections.redb").is_some());
+    store.erase(victim(), "why").unwrap();
+    assert!(is_anywhere(&backup).is_some());
+    store.backup_on(backup.clone()).run().unwrap();
+    assert_eq!(is_anywhere(&backup), None);
+    let again = opened(&backup);
+    assert_eq!(again.load::<Texts>("customer:7").unwrap().erased, 50);
+    assert!(again.verify().unwrap().is_clean());
+}
+
 /// What a stop leaves under names that MANIFEST does not list goes; what is somebody else's stays.
 #[test]
 fn leftovers_of_this_store_are_removed_and_nobody_elses() {

@@ -76,6 +76,8 @@ impl Short<'_> {
         let answers = commit_group(&store, &gate, self.group, answered);
         let trace = disk.trace();
         let images = self.images(&trace, &answers);
+        // On a busy machine MARK's idle sync may come between, so that the last fault meets nobody.
+        disk.heal();
         self.resume(store, &disk, &gate, &answers);
         images
     }
