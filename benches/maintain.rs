@@ -1,6 +1,6 @@
 //! Maintenance beside appends: how fast it is, what appends take meanwhile, how much memory the process has.
 //!
-//! Every cell has a new store of `--size` events of 1,000 streams, in segments of 16 MiB. "alone" is so many threads that append, for
+//! Every cell has a new store of `--size` events of 1,000 streams, in segments of 16 MiB; of 64 MiB, the default, for copies. "alone" is so many threads that append, for
 //! `--seconds`, and nothing else; the other cells are those threads beside one piece of work, until that is done. "retain" removes all
 //! but the newest ten events of each stream, "tombstones" takes the payloads of the same, "merge" makes large segments of small ones.
 //! "backup" copies every segment to another directory, and "copy" does what `cp` and a sync do, to compare that with.
@@ -85,8 +85,8 @@ fn cell<'a>(
         is_durable: true,
         measure: Box::new(move || {
             let directory = place.store(&name);
-            let filling =
-                Store::builder(&directory).durability(buffered()).segment_bytes_max(16 << 20).open()?;
+            let filling = Store::builder(&directory).durability(buffered());
+            let filling = filling.segment_bytes_max(work.segment_bytes()).open()?;
             sample.fill(&filling, options.events)?;
             filling.close()?;
             let store = Store::open(&directory)?;
@@ -109,6 +109,14 @@ impl Work {
             Work::Merge => "merge",
             Work::Backup => "backup",
             Work::Copy => "copy",
+        }
+    }
+
+    /// Copies are made of segments as they are by default; what is merged must be small.
+    fn segment_bytes(self) -> u32 {
+        match self {
+            Work::Backup | Work::Copy => 64 << 20,
+            Work::Alone | Work::Retain | Work::Tombstones | Work::Merge => 16 << 20,
         }
     }
 

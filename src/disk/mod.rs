@@ -195,6 +195,12 @@ pub trait DiskFile: Send + Sync {
     ///
     /// Whatever the medium says.
     fn drop_cache(&self, offset: u64) -> io::Result<()>;
+
+    /// Told that what was written is not read again soon, and that [`DiskFile::sync`] comes once there is more: it may begin to write that
+    /// out, so that there is less to wait for then (default: it does nothing). It promises nothing.
+    fn write_out(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
 }
 
 /// Writes all of `bytes`; short writes go on, interruptions are repeated.

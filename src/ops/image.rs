@@ -282,6 +282,7 @@ impl<'a> Image<'a> {
             }
             write_all(to, piece, offset).map_err(|error| Error::io("cannot write", path, error))?;
             let bytes = u64::try_from(most).expect("at most 1 MiB");
+            to.write_out(offset, bytes);
             offset += bytes;
             self.counts.bytes_copied += bytes;
             self.work.went(bytes)?;
