@@ -692,7 +692,8 @@ fn a_store_is_backed_up_restored_forked_and_set_back() {
     assert!(at("backup", &format!("verify --head {head}")).starts_with("clean"));
     assert!(site.out(&format!("verify --head {head}")).starts_with("clean"));
     let other = head.replacen(|sign: char| sign.is_ascii_digit(), "1", 1);
-    let lied = head.replace(':', ":0").replacen(&head[head.len() - 38..head.len() - 37], "", 1);
+    let (position, chain) = head.split_once(':').unwrap();
+    let lied = format!("{position}:{}{}", if chain.starts_with('0') { '1' } else { '0' }, &chain[1..]);
     for wrong in [other, lied] {
         let output = site.run(&format!("verify --head {wrong}"));
         assert_ne!(output.status.code(), Some(YES), "{wrong}");
