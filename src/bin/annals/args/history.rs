@@ -29,7 +29,7 @@ pub struct Verify {
     /// Reads no more than this in a second
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
     pub bytes_per_second: Option<u64>,
-    /// Compares index files with the log as well, which takes about twice as long
+    /// Compares index files with the log as well, which takes about a quarter longer
     #[arg(long)]
     pub indexes: bool,
 }
