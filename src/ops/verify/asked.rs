@@ -58,8 +58,8 @@ impl<'a> Verify<'a> {
         self
     }
 
-    /// Compares index files with the log as well (default: not). Each is made anew in memory of what is read anyway, which takes a quarter longer
-    /// as verifying does, and the memory of the largest segment's index. What differs stands in
+    /// Compares index files with the log as well (default: not). Each is made anew in memory of what is read anyway, which takes a quarter of
+    /// the time of verifying on top, and the memory of the largest segment's index. What differs stands in
     /// [`VerifyReport::indexes`](crate::VerifyReport::indexes).
     pub fn indexes(mut self) -> Verify<'a> {
         self.indexes = true;
