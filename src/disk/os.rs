@@ -467,15 +467,15 @@ impl DiskFile for OsFile {
         Ok(rustix::fs::fadvise(&self.0, offset, None, rustix::fs::Advice::WillNeed)?)
     }
 
+    #[cfg(not(target_os = "linux"))]
+    fn drop_cache(&self, _offset: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Linux begins to write out what it is to forget.
     #[cfg(target_os = "linux")]
     fn write_out(&self, offset: u64, bytes: u64) {
         let _ =
             rustix::fs::fadvise(&self.0, offset, std::num::NonZero::new(bytes), rustix::fs::Advice::DontNeed);
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn drop_cache(&self, _offset: u64) -> io::Result<()> {
-        Ok(())
     }
 }
