@@ -96,6 +96,7 @@ impl Engine {
             view: view.clone(),
             shelf: shelf.clone(),
             housekeeper: housekeeper.clone(),
+            helper: Housekeeper::new("annals-zeros"),
             listeners: listeners.clone(),
             segment,
             queue: queue.clone(),

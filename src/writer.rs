@@ -9,6 +9,7 @@
 //! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
 
 mod failing;
+mod gather;
 mod maintaining;
 mod role;
 mod waiting;
@@ -36,6 +37,7 @@ use crate::shelf::Shelf;
 use crate::version::Position;
 use crate::view::{Point, Segment, View};
 
+use gather::Answered;
 pub(crate) use role::Role;
 use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, staged};
 
@@ -54,6 +56,8 @@ pub(crate) struct Writer {
     pub(crate) view: Arc<View>,
     pub(crate) shelf: Arc<Shelf>,
     pub(crate) housekeeper: Arc<Housekeeper>,
+    /// Writes zeros ahead of the log.
+    pub(crate) helper: Housekeeper,
     pub(crate) listeners: Arc<Listeners>,
     /// The segment being written, as readers see it.
     pub(crate) segment: Arc<Segment>,
@@ -73,6 +77,10 @@ pub(crate) struct State {
     must_sync: bool,
     /// How many commands the group has.
     group: usize,
+    /// How long its sync took, if it had one.
+    sync: Option<Duration>,
+    /// The group before, if it was synced and nobody has looked at it yet.
+    answered: Option<Answered>,
     /// Who waits for the last of them, and for the last of the group before.
     caller: Option<Caller>,
     last_caller: Option<Caller>,
@@ -101,6 +109,8 @@ impl State {
             taken: Weight::default(),
             must_sync: false,
             group: 0,
+            sync: None,
+            answered: None,
             caller: None,
             last_caller: None,
             alone: 0,
@@ -200,6 +210,8 @@ impl Writer {
         self.state.alone = if is_alone { self.state.alone.saturating_add(1) } else { 0 };
         self.state.last_caller = caller;
         self.finish();
+        let callers = self.state.group + self.commands.len();
+        self.state.answered = self.state.sync.take().map(|sync| Answered { callers, sync });
     }
 
     fn take(&mut self, command: Command) {
@@ -373,12 +385,19 @@ impl Writer {
         self.state.must_sync |= self.state.flush_by.is_some_and(|by| by <= self.state.began);
         if self.log.staged().offset > self.log.written().offset {
             self.log.write(self.state.must_sync)?;
+            if self.state.must_sync
+                && let Some(zeros) = self.log.more_zeros()
+            {
+                self.helper.run_in(Duration::ZERO, once(move || zeros.write()));
+            }
             self.counters.lock().groups += 1;
         }
         if self.state.must_sync && self.log.has_unsynced() {
             let started = Instant::now();
             self.log.sync()?;
-            self.counters.lock().synced(started.elapsed());
+            let took = started.elapsed();
+            self.counters.lock().synced(took);
+            self.state.sync = Some(took);
         }
         if !self.log.has_unsynced() {
             self.state.flush_by = None;

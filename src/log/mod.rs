@@ -21,6 +21,7 @@ pub(crate) mod segment;
 pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
+mod zeros;
 
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ use recover::Recovered;
 use repair::{listing, seal};
 use scan::Tip;
 use segment::{SegmentFile, wide};
+pub(crate) use zeros::MoreZeros;
+use zeros::{Zeros, first_zeros};
 
 /// Why a step of the log failed.
 #[derive(Debug)]
@@ -55,11 +58,6 @@ pub(crate) struct LogOptions {
     pub(crate) unsynced_bytes_max: u64,
 }
 
-/// Zeros ahead of the end: overwriting them is a third cheaper to sync than growing the file. They
-/// are written together with the frame that passes the last of them. SPEC.md "Zeros ahead".
-const FIRST_ZEROS: u64 = 64 << 10;
-const MORE_ZEROS: u64 = 256 << 10;
-
 pub(crate) struct Log {
     disk: Arc<dyn Disk>,
     options: LogOptions,
@@ -72,8 +70,7 @@ pub(crate) struct Log {
     staged: Tip,
     written: Tip,
     durable: Tip,
-    /// The file has zeros up to here.
-    zeros_end: u64,
+    zeros: Zeros,
     /// The staged frames' bytes, and behind a write those written last.
     buffer: Vec<u8>,
     /// Everything handed to the disk since opening.
@@ -108,7 +105,7 @@ impl Log {
                 (segment, tip)
             }
         };
-        let zeros_end = segment.length()?;
+        let zeros = Zeros::new(disk.as_ref(), &options, &segment, segment.length()?);
         let mut log = Log {
             disk,
             options,
@@ -119,7 +116,7 @@ impl Log {
             staged: tip,
             written: tip,
             durable: tip,
-            zeros_end,
+            zeros,
             buffer: Vec::new(),
             bytes_written: 0,
         };
@@ -148,7 +145,7 @@ impl Log {
 
     /// Everything handed to the disk since opening, zeros ahead included.
     pub(crate) fn bytes_written(&self) -> u64 {
-        self.bytes_written
+        self.bytes_written + self.zeros.bytes()
     }
 
     pub(crate) fn has_unsynced(&self) -> bool {
@@ -203,48 +200,27 @@ impl Log {
         self.buffer.clear();
     }
 
-    /// Writes what is staged, at once. If a sync follows and the zeros are used up, more of them: it
-    /// then pays for the growth of the file once for many groups.
+    /// Writes what is staged, at once.
     pub(crate) fn write(&mut self, sync_follows: bool) -> Result<(), Failure> {
-        let offset = u64::from(self.written.offset);
-        let end = u64::from(self.staged.offset);
-        let passes_zeros = end > self.zeros_end;
-        match write_all(self.segment.file.as_ref(), &self.buffer, offset) {
-            Ok(()) => self.written = self.staged,
-            Err(error) => return Err(self.cut_back(Error::io("cannot write", &self.segment.path, error))),
+        let (offset, end) = (u64::from(self.written.offset), u64::from(self.staged.offset));
+        let passing = self.zeros.pass(end).map_err(Failure::Poison)?;
+        if let Err(error) = write_all(self.segment.file.as_ref(), &self.buffer, offset) {
+            drop(passing);
+            return Err(self.cut_back(Error::io("cannot write", &self.segment.path, error)));
         }
+        self.written = self.staged;
         self.bytes_written += end - offset;
-        if passes_zeros {
-            self.zeros_end = end;
-            // A group as large as the zeros would use them up at once.
-            if sync_follows && end - offset < MORE_ZEROS / 2 {
-                return self.write_zeros();
-            }
-        }
-        Ok(())
+        passing.map_or(Ok(()), |passing| passing.passed(end - offset, sync_follows)).map_err(Failure::Poison)
     }
 
-    /// Extends the zeros; without room for them the log simply grows without.
-    fn write_zeros(&mut self) -> Result<(), Failure> {
-        let end = self.zeros_end;
-        let next = end.next_multiple_of(MORE_ZEROS).min(self.options.segment_bytes_max.into());
-        if !self.disk.wants_zeros() || next <= end {
-            return Ok(());
-        }
-        let zeros = vec![0; usize::try_from(next - end).expect("at most 256 KiB")];
-        match write_all(self.segment.file.as_ref(), &zeros, end) {
-            Ok(()) => {
-                self.zeros_end = next;
-                self.bytes_written += next - end;
-            }
-            Err(error) => {
-                let error = Error::io("cannot write", &self.segment.path, error);
-                if let poison @ Failure::Poison(_) = Failure::of_write(error) {
-                    return Err(poison);
-                }
-            }
-        }
-        Ok(())
+    /// Zeros for a helper to write while what was written is synced.
+    pub(crate) fn more_zeros(&mut self) -> Option<MoreZeros> {
+        self.zeros.more(self.written.offset.into())
+    }
+
+    /// Has helpers leave the file alone.
+    pub(crate) fn leave(&self) {
+        self.zeros.end();
     }
 
     /// Makes a failed write not to have happened: cuts the file to what was written before. Only
@@ -255,9 +231,9 @@ impl Log {
         }
         self.unstage();
         let end = u64::from(self.written.offset);
-        match self.segment.file.set_length(end).and_then(|()| self.segment.file.sync()) {
+        let file = &self.segment.file;
+        match self.zeros.cut(end, || file.set_length(end).and_then(|()| file.sync())) {
             Ok(()) => {
-                self.zeros_end = end;
                 self.durable = self.written;
                 let free = self.disk.free_bytes().map_or_else(|_| "?".to_owned(), |bytes| bytes.to_string());
                 let text = format!(
@@ -307,6 +283,7 @@ impl Log {
     }
 
     fn seal(&mut self, born: Option<u32>) -> Result<(), Failure> {
+        self.zeros.end();
         let end = u64::from(self.written.offset);
         let seal = seal(&self.written).map_err(Failure::Refused)?;
         let file = self.segment.file.as_ref();
@@ -339,8 +316,9 @@ impl Log {
             .map_err(Failure::Refused)?;
         let zeros = first_zeros(self.disk.as_ref(), &self.options);
         let segment = Arc::new(SegmentFile::create(self.disk.as_ref(), header, zeros)?);
-        self.zeros_end = u64::try_from(zeros.max(HEADER)).expect("at most 64 KiB");
-        self.bytes_written += self.zeros_end;
+        let length = u64::try_from(zeros.max(HEADER)).expect("at most 64 KiB");
+        self.bytes_written += self.zeros.bytes() + length;
+        self.zeros = Zeros::new(self.disk.as_ref(), &self.options, &segment, length);
         self.segment = segment;
         self.is_sealed = false;
         let tip = Tip::start(&self.segment);
@@ -399,12 +377,6 @@ pub(crate) fn next_header(
         chain_before,
         recorded_before,
     })
-}
-
-/// How long a new segment's file is.
-pub(crate) fn first_zeros(disk: &dyn Disk, options: &LogOptions) -> usize {
-    let zeros = if disk.wants_zeros() { FIRST_ZEROS.min(options.segment_bytes_max.into()) } else { 0 };
-    usize::try_from(zeros).expect("at most 64 KiB")
 }
 
 /// Whether so much unsynced would be more than the segment promises.

@@ -9,9 +9,9 @@ use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
 use crate::format::segment::{DIRECTORY, HEADER, SEAL, SegmentId};
 
-use super::FIRST_ZEROS;
 use super::scan::Tip;
 use super::segment::{SegmentFile, damaged};
+use super::zeros::FIRST;
 
 /// A million segments, 64 TiB of events.
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;
@@ -130,7 +130,7 @@ pub(super) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> R
 
 /// Whether a segment's file is no longer than a new one, and has nothing but zeros behind its header.
 pub(crate) fn could_be_new(file: &dyn DiskFile, path: &str) -> Result<bool, Error> {
-    let most = usize::try_from(FIRST_ZEROS).expect("64 KiB");
+    let most = usize::try_from(FIRST).expect("64 KiB");
     let mut bytes = vec![0; most + 1];
     let read = read_full(file, &mut bytes, 0).map_err(|error| Error::io("cannot read", path, error))?;
     Ok(read <= most && bytes.iter().skip(HEADER).all(|byte| *byte == 0))

@@ -12,6 +12,7 @@
 mod recovery;
 mod rewritten;
 mod walk;
+mod zeros;
 
 use std::time::{Duration, SystemTime};
 

@@ -21,6 +21,7 @@ impl Writer {
         if catch_unwind(AssertUnwindSafe(|| work(self))).is_ok() {
             return;
         }
+        self.log.leave();
         let may_restart = self.options.restart == RestartPolicy::Once && self.state.restarts == 0;
         if !may_restart || self.state.poison.is_some() {
             tracing::error!("the writer panicked; the store takes no more appends");
@@ -90,6 +91,7 @@ impl Writer {
                 (Refusal::Refused, error)
             }
             Failure::Poison(error) => {
+                self.log.leave();
                 tracing::error!(%error, "the store takes no more appends");
                 self.queue.condemn(error.clone());
                 self.view.end(End::Failed(error.clone()));

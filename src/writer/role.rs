@@ -26,6 +26,7 @@ use crate::options::Durability;
 use crate::queue::Command;
 use crate::view::{End, View};
 
+use super::gather::{Answered, Gathering};
 use super::{State, Writer};
 
 /// After so many groups of one append each, by one thread, that thread is alone.
@@ -33,7 +34,7 @@ const ALONE_AFTER: u32 = 8;
 
 /// After a buffered group of so many appends somebody keeps many in flight, and the next ones are on
 /// their way: so long they are left to gather. It costs less than to write them one by one, or to
-/// sleep and have a caller pay for the waking. Synced groups need no pause; the sync is one.
+/// sleep and have a caller pay for the waking. After a synced group [`Gathering`] decides.
 const LINGER: Duration = Duration::from_micros(50);
 const SEVERAL: usize = 16;
 
@@ -62,12 +63,17 @@ impl Role {
 
     /// The thread's: works until the queue is closed and empty. Gives what closing gives.
     pub(crate) fn run(&self, commands: &Receiver<Command>) -> Result<(), Error> {
+        let mut gathering = Gathering::default();
         loop {
             let next = self.held(|writer| writer.next());
             let received = match next {
                 Next::Served => continue,
                 Next::Linger => {
                     linger();
+                    continue;
+                }
+                Next::Gather(answered) => {
+                    gathering.wait(answered, || commands.len());
                     continue;
                 }
                 Next::Sleep(None) => commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -135,6 +141,9 @@ impl Writer {
             self.state.group = 0;
             return Next::Linger;
         }
+        if let Some(answered) = self.state.answered.take() {
+            return Next::Gather(answered);
+        }
         if let Ok(first) = self.commands.try_recv() {
             self.guarded(|writer| writer.serve(first));
             return Next::Served;
@@ -162,6 +171,7 @@ impl Writer {
     /// Closes the log. Gives what closing gives.
     fn end(mut self) -> Result<(), Error> {
         let mut ended = Ok(());
+        self.helper.close();
         self.guarded(|writer| ended = writer.close());
         let ended = self.state.over.take().map_or(ended, Err);
         self.view.end(ended.clone().map_or_else(End::Failed, |()| End::Closed));
@@ -182,6 +192,8 @@ enum Next {
     /// It has worked, and looks again.
     Served,
     Linger,
+    /// A group was synced and answered.
+    Gather(Answered),
     /// Nothing is queued: it sleeps until something is, or something falls due.
     Sleep(Option<Instant>),
 }
