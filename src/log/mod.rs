@@ -203,7 +203,7 @@ impl Log {
     /// Writes what is staged, at once.
     pub(crate) fn write(&mut self, sync_follows: bool) -> Result<(), Failure> {
         let (offset, end) = (u64::from(self.written.offset), u64::from(self.staged.offset));
-        let passing = self.zeros.pass(end).map_err(Failure::Poison)?;
+        let passing = self.zeros.pass(end);
         if let Err(error) = write_all(self.segment.file.as_ref(), &self.buffer, offset) {
             drop(passing);
             return Err(self.cut_back(Error::io("cannot write", &self.segment.path, error)));

@@ -50,17 +50,16 @@ struct Held {
     end: u64,
     /// How many were written.
     bytes: u64,
+    /// A helper is at it, or could not do it, and is not asked again.
     is_asked: bool,
     is_over: bool,
-    /// A helper could not write them, so it is not known what is there.
-    failed: Option<Error>,
 }
 
 impl Zeros {
     /// Those of a segment whose file ends at `end`.
     pub(super) fn new(disk: &dyn Disk, options: &LogOptions, segment: &Arc<SegmentFile>, end: u64) -> Zeros {
         let max = if disk.wants_zeros() { options.segment_bytes_max.into() } else { 0 };
-        let held = Mutex::new(Held { end, bytes: 0, is_asked: false, is_over: false, failed: None });
+        let held = Mutex::new(Held { end, bytes: 0, is_asked: false, is_over: false });
         Zeros { ahead: Arc::new(Ahead { segment: segment.clone(), max, held }), known: end }
     }
 
@@ -70,16 +69,13 @@ impl Zeros {
     }
 
     /// Keeps helpers away while frames are written that end at `end`, if they pass the last zero.
-    pub(super) fn pass(&mut self, end: u64) -> Result<Option<Passing<'_>>, Error> {
+    pub(super) fn pass(&mut self, end: u64) -> Option<Passing<'_>> {
         if end <= self.known {
-            return Ok(None);
+            return None;
         }
         let held = self.ahead.held.lock();
-        if let Some(error) = &held.failed {
-            return Err(error.clone());
-        }
         self.known = held.end;
-        Ok((end > self.known).then_some(Passing { ahead: &self.ahead, held, end }))
+        (end > self.known).then_some(Passing { ahead: &self.ahead, held, end })
     }
 
     /// What a helper is to write if the log ends at `end`; nothing while enough is there, or a helper is at it.
@@ -158,17 +154,17 @@ pub(crate) struct MoreZeros(Arc<Ahead>);
 
 impl MoreZeros {
     /// Writes them, and has the system begin to write them out, so that the next sync has less to wait for.
+    /// What fails here harms nothing: nobody relies on these zeros, and the log itself comes by.
     pub(crate) fn write(self) {
         let mut held = self.0.held.lock();
-        if held.is_over || held.failed.is_some() {
+        if held.is_over {
             return;
         }
         let start = held.end;
-        match self.0.extend(&mut held) {
-            // Where there is no room, nobody is asked again.
-            Ok(()) => held.is_asked = held.end == start,
-            Err(error) => held.failed = Some(error),
+        if let Err(error) = self.0.extend(&mut held) {
+            tracing::warn!(%error, "no zeros could be written ahead");
         }
+        held.is_asked = held.end == start;
         let bytes = held.end - start;
         drop(held);
         self.0.segment.file.write_out(start, bytes);
