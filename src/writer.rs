@@ -384,10 +384,7 @@ impl Writer {
         // Under steady load the queue is never empty, so what falls due is looked at here as well.
         self.state.must_sync |= self.state.flush_by.is_some_and(|by| by <= self.state.began);
         if self.log.staged().offset > self.log.written().offset {
-            self.log.write(self.state.must_sync)?;
-            if self.state.must_sync
-                && let Some(zeros) = self.log.more_zeros()
-            {
+            if let Some(zeros) = self.log.write(self.state.must_sync)? {
                 self.helper.run_in(Duration::ZERO, once(move || zeros.write()));
             }
             self.counters.lock().groups += 1;

@@ -200,8 +200,8 @@ impl Log {
         self.buffer.clear();
     }
 
-    /// Writes what is staged, at once.
-    pub(crate) fn write(&mut self, sync_follows: bool) -> Result<(), Failure> {
+    /// Writes what is staged, at once. Gives what a helper is to write while that is synced.
+    pub(crate) fn write(&mut self, sync_follows: bool) -> Result<Option<MoreZeros>, Failure> {
         let (offset, end) = (u64::from(self.written.offset), u64::from(self.staged.offset));
         let passing = self.zeros.pass(end);
         if let Err(error) = write_all(self.segment.file.as_ref(), &self.buffer, offset) {
@@ -210,12 +210,9 @@ impl Log {
         }
         self.written = self.staged;
         self.bytes_written += end - offset;
-        passing.map_or(Ok(()), |passing| passing.passed(end - offset, sync_follows)).map_err(Failure::Poison)
-    }
-
-    /// Zeros for a helper to write while what was written is synced.
-    pub(crate) fn more_zeros(&mut self) -> Option<MoreZeros> {
-        self.zeros.more(self.written.offset.into())
+        let passed = passing.map(|passing| passing.passed(end - offset, sync_follows));
+        passed.transpose().map_err(Failure::Poison)?;
+        Ok(if sync_follows { self.zeros.more(end) } else { None })
     }
 
     /// Has helpers leave the file alone.

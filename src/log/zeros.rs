@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -42,14 +43,14 @@ struct Ahead {
     segment: Arc<SegmentFile>,
     /// Further they do not go; 0 on a disk that has no use for them.
     max: u64,
+    /// How many bytes of them were written.
+    bytes: AtomicU64,
     held: Mutex<Held>,
 }
 
 struct Held {
     /// Where they end.
     end: u64,
-    /// How many were written.
-    bytes: u64,
     /// A helper is at it, or could not do it, and is not asked again.
     is_asked: bool,
     is_over: bool,
@@ -59,13 +60,14 @@ impl Zeros {
     /// Those of a segment whose file ends at `end`.
     pub(super) fn new(disk: &dyn Disk, options: &LogOptions, segment: &Arc<SegmentFile>, end: u64) -> Zeros {
         let max = if disk.wants_zeros() { options.segment_bytes_max.into() } else { 0 };
-        let held = Mutex::new(Held { end, bytes: 0, is_asked: false, is_over: false });
-        Zeros { ahead: Arc::new(Ahead { segment: segment.clone(), max, held }), known: end }
+        let held = Mutex::new(Held { end, is_asked: false, is_over: false });
+        let ahead = Ahead { segment: segment.clone(), max, bytes: AtomicU64::new(0), held };
+        Zeros { ahead: Arc::new(ahead), known: end }
     }
 
     /// How many bytes of zeros were written.
     pub(super) fn bytes(&self) -> u64 {
-        self.ahead.held.lock().bytes
+        self.ahead.bytes.load(Ordering::Relaxed)
     }
 
     /// Keeps helpers away while frames are written that end at `end`, if they pass the last zero.
@@ -84,7 +86,8 @@ impl Zeros {
         if self.known >= wanted {
             return None;
         }
-        let mut held = self.ahead.held.lock();
+        // Whoever holds them is at it.
+        let mut held = self.ahead.held.try_lock()?;
         self.known = held.end;
         if self.known >= wanted || held.is_asked {
             return None;
@@ -137,7 +140,7 @@ impl Ahead {
         let zeros = vec![0; usize::try_from(next.saturating_sub(held.end)).expect("at most 256 KiB")];
         match write_all(self.segment.file.as_ref(), &zeros, held.end) {
             Ok(()) => {
-                held.bytes += next.saturating_sub(held.end);
+                self.bytes.fetch_add(next.saturating_sub(held.end), Ordering::Relaxed);
                 held.end = held.end.max(next);
                 Ok(())
             }
