@@ -34,7 +34,8 @@ impl Written {
     fn write(&mut self, bytes: u64) -> Result<(), Error> {
         let end = self.end + bytes;
         let passing = self.zeros.pass(end);
-        write_all(self.segment.file.as_ref(), &vec![0xAA; bytes as usize], self.end).unwrap();
+        write_all(self.segment.file.as_ref(), &vec![0xAA; usize::try_from(bytes).unwrap()], self.end)
+            .unwrap();
         self.end = end;
         passing.map_or(Ok(()), |passing| passing.passed(bytes, true))
     }
@@ -56,7 +57,7 @@ impl Written {
     /// That there is what was written, and nothing but zeros behind it. Gives how many.
     fn check(&self) -> usize {
         let bytes = self.bytes();
-        let (written, zeros) = bytes.split_at(self.end as usize);
+        let (written, zeros) = bytes.split_at(usize::try_from(self.end).unwrap());
         let lost = written[HEADER..].iter().position(|byte| *byte != 0xAA);
         assert_eq!(lost, None, "of {} bytes", written.len());
         assert!(zeros.iter().all(|byte| *byte == 0));
@@ -125,14 +126,11 @@ fn a_helper_on_a_thread_of_its_own_never_meets_the_log() {
 
 #[test]
 fn a_segment_that_is_over_is_left_alone() {
-    let over: [(&str, fn(&mut Written)); 2] = [
-        ("ended", |log| log.zeros.end()),
-        ("left", |log| {
-            let (disk, segment) = (log.disk.clone(), log.segment.clone());
-            log.zeros = Zeros::new(&disk, &OPTIONS, &segment, 1 << 20);
-        }),
-    ];
-    for (name, end) in over {
+    let ended = |log: &mut Written| log.zeros.end();
+    let left = |log: &mut Written| {
+        log.zeros = Zeros::new(&log.disk, &OPTIONS, &log.segment, 1 << 20);
+    };
+    for (name, end) in [("ended", &ended as &dyn Fn(&mut Written)), ("left", &left)] {
         let mut log = Written::new();
         log.write(60_000).unwrap();
         let more = log.more().expect("half of what is there is not ahead any more");
