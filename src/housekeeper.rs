@@ -1,4 +1,4 @@
-//! Background threads that run boxed jobs and know none of them: one for what is soon done, one for what takes long.
+//! Background threads that run boxed jobs and know none of them: one for what is soon done, one for what takes long, one for the zeros ahead of the log.
 //!
 //! Each is started by its first job, sleeps while there is nothing to do, and ends when it is closed: the job at
 //! hand is waited for, those that wait are dropped. Jobs hold no store, but while they run; what takes long asks whether to go on.

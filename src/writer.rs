@@ -210,8 +210,8 @@ impl Writer {
         self.state.alone = if is_alone { self.state.alone.saturating_add(1) } else { 0 };
         self.state.last_caller = caller;
         self.finish();
-        let callers = self.state.group + self.commands.len();
-        self.state.answered = self.state.sync.take().map(|sync| Answered { callers, sync });
+        let callers = || self.state.group + self.commands.len();
+        self.state.answered = self.state.sync.take().map(|sync| Answered { callers: callers(), sync });
     }
 
     fn take(&mut self, command: Command) {

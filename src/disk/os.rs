@@ -52,21 +52,6 @@ pub struct OsDisk {
     is_writer: AtomicBool,
 }
 
-/// Where a name is looked up: the store's directory, which is held open, or one inside it.
-enum Directory<'a> {
-    Held(BorrowedFd<'a>),
-    Opened(OwnedFd),
-}
-
-impl AsFd for Directory<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Directory::Held(held) => *held,
-            Directory::Opened(opened) => opened.as_fd(),
-        }
-    }
-}
-
 /// What an [`OsDisk`] does not refuse though it weakens what annals promises.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
@@ -177,12 +162,14 @@ impl OsDisk {
 
     /// The directory that holds `path`, and its name there. Opened anew without following links,
     /// because a subdirectory could have been replaced by one.
-    fn place<'a>(&self, path: &'a str) -> io::Result<(Directory<'_>, &'a str)> {
-        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        Ok((self.subdirectory(parent)?, name))
+    fn place<'a>(&self, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+        match path.rsplit_once('/') {
+            Some((parent, name)) => Ok((self.subdirectory(parent)?, name)),
+            None => Ok((self.directory.try_clone()?, path)),
+        }
     }
 
-    fn subdirectory(&self, path: &str) -> io::Result<Directory<'_>> {
+    fn subdirectory(&self, path: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |directory: BorrowedFd<'_>, name: &str| {
             rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(|error| match error {
@@ -193,9 +180,8 @@ impl OsDisk {
             })
         };
         let mut names = path.split('/').filter(|name| !name.is_empty());
-        let Some(first) = names.next() else { return Ok(Directory::Held(self.directory.as_fd())) };
-        let first = open(self.directory.as_fd(), first)?;
-        names.try_fold(first, |directory, name| open(directory.as_fd(), name)).map(Directory::Opened)
+        let Some(first) = names.next() else { return self.directory.try_clone() };
+        names.try_fold(open(self.directory.as_fd(), first)?, |directory, name| open(directory.as_fd(), name))
     }
 
     fn unsafe_because(&self, path: &str, why: &str) -> io::Error {
@@ -265,12 +251,7 @@ impl Disk for OsDisk {
             rustix::fs::fchmod(&opened, Mode::from_raw_mode(OWNER_DIRECTORY))?;
         }
         let mut names = Vec::new();
-        let entries = match opened {
-            // A place of its own to read from: the held one is everybody's.
-            Directory::Held(held) => Dir::read_from(held),
-            Directory::Opened(opened) => Dir::new(opened),
-        };
-        for entry in entries? {
+        for entry in Dir::read_from(&opened)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if name != "." && name != ".." {
                 names.push(name);
@@ -290,7 +271,7 @@ impl Disk for OsDisk {
     }
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
-        Ok(rustix::fs::fsync(self.subdirectory(directory)?)?)
+        File::from(self.subdirectory(directory)?).sync_all()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -494,7 +475,9 @@ impl DiskFile for OsFile {
     /// Linux begins to write out what it is to forget.
     #[cfg(target_os = "linux")]
     fn write_out(&self, offset: u64, bytes: u64) {
-        let _ =
-            rustix::fs::fadvise(&self.0, offset, std::num::NonZero::new(bytes), rustix::fs::Advice::DontNeed);
+        // No length would mean all that follows.
+        if let Some(bytes) = std::num::NonZero::new(bytes) {
+            let _ = rustix::fs::fadvise(&self.0, offset, Some(bytes), rustix::fs::Advice::DontNeed);
+        }
     }
 }

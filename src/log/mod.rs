@@ -210,8 +210,7 @@ impl Log {
         }
         self.written = self.staged;
         self.bytes_written += end - offset;
-        let passed = passing.map(|passing| passing.passed(end - offset, sync_follows));
-        passed.transpose().map_err(Failure::Poison)?;
+        passing.map(|passing| passing.passed(end - offset, sync_follows)).transpose()?;
         Ok(if sync_follows { self.zeros.more(end) } else { None })
     }
 

@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::disk::{Disk, write_all};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 
-use super::LogOptions;
 use super::segment::SegmentFile;
+use super::{Failure, LogOptions};
 
 /// How long a new segment's file is.
 pub(super) const FIRST: u64 = 64 << 10;
@@ -126,7 +126,7 @@ pub(super) struct Passing<'a> {
 
 impl Passing<'_> {
     /// They were; a group of so many bytes. If a sync follows it pays for the growth of the file once for many groups.
-    pub(super) fn passed(mut self, group: u64, sync_follows: bool) -> Result<(), Error> {
+    pub(super) fn passed(mut self, group: u64, sync_follows: bool) -> Result<(), Failure> {
         self.held.end = self.end;
         // A group as large as the zeros would use them up at once.
         if sync_follows && group < STEP / 2 { self.ahead.extend(&mut self.held) } else { Ok(()) }
@@ -135,20 +135,19 @@ impl Passing<'_> {
 
 impl Ahead {
     /// Without room for them, the log simply grows without.
-    fn extend(&self, held: &mut Held) -> Result<(), Error> {
+    fn extend(&self, held: &mut Held) -> Result<(), Failure> {
         let next = (held.end + 1).next_multiple_of(STEP).min(self.max);
-        let zeros = vec![0; usize::try_from(next.saturating_sub(held.end)).expect("at most 256 KiB")];
-        match write_all(self.segment.file.as_ref(), &zeros, held.end) {
-            Ok(()) => {
-                self.bytes.fetch_add(next.saturating_sub(held.end), Ordering::Relaxed);
-                held.end = held.end.max(next);
-                Ok(())
-            }
-            Err(error) => match Error::io("cannot write", &self.segment.path, error) {
-                full if full.kind() == ErrorKind::NoSpace => Ok(()),
-                error => Err(error),
-            },
+        let bytes = next.saturating_sub(held.end);
+        let zeros = vec![0; usize::try_from(bytes).expect("at most 256 KiB")];
+        if let Err(error) = write_all(self.segment.file.as_ref(), &zeros, held.end) {
+            return match Failure::of_write(Error::io("cannot write", &self.segment.path, error)) {
+                Failure::Refused(_) => Ok(()),
+                poison => Err(poison),
+            };
         }
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        held.end += bytes;
+        Ok(())
     }
 }
 
@@ -164,7 +163,8 @@ impl MoreZeros {
             return;
         }
         let start = held.end;
-        if let Err(error) = self.0.extend(&mut held) {
+        if let Err(failure) = self.0.extend(&mut held) {
+            let error = failure.into_error();
             tracing::warn!(%error, "no zeros could be written ahead");
         }
         held.is_asked = held.end == start;

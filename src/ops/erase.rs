@@ -15,6 +15,7 @@ use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::log::rewrite::{Candidate, Fate, Judge, remove};
+use crate::log::survey::list;
 use crate::matching::matches;
 use crate::query::Query;
 use crate::reader::Read;
@@ -93,13 +94,7 @@ pub(crate) fn erase(
 
 /// Whether something may be unfinished.
 pub(crate) fn is_unfinished(engine: &Engine) -> Result<bool, Error> {
-    if engine.is_read_only() {
-        return Ok(false);
-    }
-    match engine.disk.open(MARK, Access::Read) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        opened => opened.map(|_| true).map_err(|error| Error::io("cannot open", MARK, error)),
-    }
+    Ok(!engine.is_read_only() && list(engine.disk.as_ref(), "")?.iter().any(|name| name == MARK))
 }
 
 /// Does what an earlier process left undone; `false` if somebody is rewriting segments just now.

@@ -37,7 +37,8 @@ impl Written {
         write_all(self.segment.file.as_ref(), &vec![0xAA; usize::try_from(bytes).unwrap()], self.end)
             .unwrap();
         self.end = end;
-        passing.map_or(Ok(()), |passing| passing.passed(bytes, true))
+        passing.map(|passing| passing.passed(bytes, true)).transpose().map_err(Failure::into_error)?;
+        Ok(())
     }
 
     fn more(&mut self) -> Option<MoreZeros> {
