@@ -43,6 +43,8 @@ use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, staged};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
+/// While groups are not synced, the names of the store's files are looked at this often.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// All that belongs to whoever writes.
 pub(crate) struct Writer {
@@ -90,6 +92,8 @@ pub(crate) struct State {
     is_watched: bool,
     /// Something buffered must be synced by then.
     flush_by: Option<Instant>,
+    /// The names of the store's files were looked at then.
+    looked: Instant,
     /// The disk was full: until then (if ever) nothing is tried, and this is the answer.
     full_until: Option<(Option<Instant>, Error)>,
     poison: Option<Error>,
@@ -116,6 +120,7 @@ impl State {
             alone: 0,
             is_watched: false,
             flush_by: None,
+            looked: Instant::now(),
             full_until: None,
             poison: None,
             over: None,
@@ -389,7 +394,8 @@ impl Writer {
             }
             self.counters.lock().groups += 1;
         }
-        if self.state.must_sync && self.log.has_unsynced() {
+        let must_sync = self.state.must_sync && self.log.has_unsynced();
+        if must_sync {
             let started = Instant::now();
             self.log.sync()?;
             let took = started.elapsed();
@@ -398,6 +404,11 @@ impl Writer {
         }
         if !self.log.has_unsynced() {
             self.state.flush_by = None;
+        }
+        // Last, so that nothing is acknowledged to a store that was gone by then.
+        if must_sync || self.state.began.saturating_duration_since(self.state.looked) >= LOOK_EVERY {
+            self.log.check_names()?;
+            self.state.looked = self.state.began;
         }
         Ok(())
     }
@@ -473,6 +484,7 @@ impl Writer {
             Some(reason) => Err(poisoned(reason)),
             None => {
                 self.log.close()?;
+                self.log.check_names().map_err(Failure::into_error)?;
                 settle(&self.view, &self.shelf);
                 settle_end(&self.view, &self.shelf, self.log.written());
                 // What was buffered is durable now, and those who wait for that shall see it.

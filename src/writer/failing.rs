@@ -81,6 +81,8 @@ impl Writer {
     pub(super) fn fail(&mut self, failure: Failure) -> (Refusal, Error) {
         self.ledger.discard();
         self.log.unstage();
+        // A store that was taken away lets all kinds of calls fail. This says why.
+        let failure = self.log.check_names().err().unwrap_or(failure);
         match failure {
             Failure::Refused(error) => {
                 if error.kind() == ErrorKind::NoSpace {
