@@ -27,7 +27,7 @@ use crate::disk::Disk;
 use crate::error::{Error, FailedCondition};
 use crate::format::frame::{self};
 use crate::housekeeper::{Housekeeper, once};
-use crate::indexing::{settle, settle_end};
+use crate::indexing::settle;
 use crate::log::{Failure, Log, NewFrame};
 use crate::notification::Listeners;
 use crate::options::{self, Durability, Options};
@@ -43,8 +43,6 @@ use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, staged};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
-/// While groups are not synced, the names of the store's files are looked at this often.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// All that belongs to whoever writes.
 pub(crate) struct Writer {
@@ -365,7 +363,7 @@ impl Writer {
 
     /// Writes what is staged, syncs if that was asked, publishes, and answers.
     fn finish(&mut self) {
-        let outcome = self.write_and_sync();
+        let outcome = self.write_and_sync().and_then(|()| self.check_names());
         let waiting = std::mem::take(&mut self.state.waiting);
         self.state.must_sync = false;
         match outcome {
@@ -394,8 +392,7 @@ impl Writer {
             }
             self.counters.lock().groups += 1;
         }
-        let must_sync = self.state.must_sync && self.log.has_unsynced();
-        if must_sync {
+        if self.state.must_sync && self.log.has_unsynced() {
             let started = Instant::now();
             self.log.sync()?;
             let took = started.elapsed();
@@ -404,11 +401,6 @@ impl Writer {
         }
         if !self.log.has_unsynced() {
             self.state.flush_by = None;
-        }
-        // Last, so that nothing is acknowledged to a store that was gone by then.
-        if must_sync || self.state.began.saturating_duration_since(self.state.looked) >= LOOK_EVERY {
-            self.log.check_names()?;
-            self.state.looked = self.state.began;
         }
         Ok(())
     }
@@ -476,22 +468,6 @@ impl Writer {
         counters.accepted(&accepted);
         counters.entities = self.entities + self.ledger.born();
         counters.bytes_written = self.log.bytes_written();
-    }
-
-    fn close(&mut self) -> Result<(), Error> {
-        match &self.state.poison {
-            _ if self.state.over.is_some() => Ok(()),
-            Some(reason) => Err(poisoned(reason)),
-            None => {
-                self.log.close()?;
-                self.log.check_names().map_err(Failure::into_error)?;
-                settle(&self.view, &self.shelf);
-                settle_end(&self.view, &self.shelf, self.log.written());
-                // What was buffered is durable now, and those who wait for that shall see it.
-                self.publish_heads();
-                Ok(())
-            }
-        }
     }
 }
 

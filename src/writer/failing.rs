@@ -3,7 +3,7 @@
 //! Row: writer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 use crate::load::{Writable, load_to_write};
@@ -14,6 +14,8 @@ use crate::view::{End, Point};
 
 use super::waiting::Refusal;
 use super::{State, Writer};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Writer {
     /// Does some of the writer's work; a panic in it is our bug, or that of the disk we were given.
@@ -64,6 +66,17 @@ impl Writer {
         (self.log, self.ledger, self.shelf, self.entities) = (log, ledger, shelf, entities);
         self.counters.lock().entities = entities;
         self.view.wake();
+        Ok(())
+    }
+
+    /// That the store's files still have their names, so that nothing is acknowledged to files that are gone: after each
+    /// sync, which costs a hundred times as much, and of groups that are not synced every 100 ms.
+    pub(super) fn check_names(&mut self) -> Result<(), Failure> {
+        let is_long_ago = self.state.began.saturating_duration_since(self.state.looked) >= LOOK_EVERY;
+        if self.state.poison.is_none() && (self.state.sync.is_some() || is_long_ago) {
+            self.log.check_names()?;
+            self.state.looked = self.state.began;
+        }
         Ok(())
     }
 
