@@ -112,7 +112,7 @@ pub trait Disk: Any + Send + Sync {
     /// names, mean the files that they meant then. A file's identity is what [`DiskFile::identity`] said; without one
     /// the name must only be there. By default all is well.
     ///
-    /// The writer asks before it acknowledges a synced group, and otherwise at most every 100 ms.
+    /// The writer asks before it acknowledges a synced group, and otherwise every 100 ms while it acknowledges.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! A directory of the operating system.
 //!
 //! Every open goes through the held directory, never follows a link, and looks at what it got: a
-//! regular file, of our owner, readable by the owner alone whatever the umask. What is created belongs to
+//! regular file, of our owner, readable by the owner alone under any umask. What is created belongs to
 //! the directory's owner, also if the superuser creates it.
 //!
 //! `calls` makes the system calls; `lock` says who may write.
@@ -182,7 +182,7 @@ impl OsDisk {
         UnsafePath::error(format!("{} {why}", self.path.join(path).display()))
     }
 
-    fn open_file(&self, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    fn open_file(&self, path: &str, flags: OFlags) -> io::Result<(OwnedFd, Identity)> {
         let (directory, name) = self.place(path)?;
         // A planted FIFO must not block us: NONBLOCK means nothing for regular files.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -194,11 +194,11 @@ impl OsDisk {
             }
             Err(error) => return Err(error.into()),
         };
-        self.check(path, &file, flags.contains(OFlags::RDWR))?;
-        Ok(file)
+        let identity = self.check(path, &file, flags.contains(OFlags::RDWR))?;
+        Ok((file, identity))
     }
 
-    fn check(&self, path: &str, file: &OwnedFd, writable: bool) -> io::Result<()> {
+    fn check(&self, path: &str, file: &OwnedFd, writable: bool) -> io::Result<Identity> {
         let found = calls::about(file)?;
         if !found.is_file {
             return Err(self.unsafe_because(path, "is not a regular file"));
@@ -215,7 +215,10 @@ impl OsDisk {
         if may_change && found.mode != OWNER_FILE {
             calls::change_mode(file, OWNER_FILE)?;
         }
-        if may_change { self.hand_over(path, file, found.owner) } else { Ok(()) }
+        if may_change {
+            self.hand_over(path, file, found.owner)?;
+        }
+        Ok(found.identity)
     }
 
     /// Gives to the directory's owner what the superuser has created, now or before: left to the superuser, it would
@@ -250,8 +253,8 @@ impl Disk for OsDisk {
             Access::Write => OFlags::RDWR,
             Access::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
-        let file = self.open_file(path, flags)?;
-        Ok(Box::new(OsFile(file)))
+        let (file, identity) = self.open_file(path, flags)?;
+        Ok(Box::new(OsFile { file, identity }))
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
@@ -393,41 +396,44 @@ fn create_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-struct OsFile(OwnedFd);
+struct OsFile {
+    file: OwnedFd,
+    identity: Identity,
+}
 
 impl DiskFile for OsFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        Ok(calls::read_at(&self.0, buffer, offset)?)
+        Ok(calls::read_at(&self.file, buffer, offset)?)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        Ok(calls::write_at(&self.0, bytes, offset)?)
+        Ok(calls::write_at(&self.file, bytes, offset)?)
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(calls::about(&self.0)?.length)
+        Ok(calls::about(&self.file)?.length)
     }
 
     fn set_length(&self, bytes: u64) -> io::Result<()> {
-        Ok(calls::set_length(&self.0, bytes)?)
+        Ok(calls::set_length(&self.file, bytes)?)
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(calls::sync_data(&self.0)?)
+        Ok(calls::sync_data(&self.file)?)
     }
 
     fn drop_cache(&self, offset: u64) -> io::Result<()> {
-        Ok(calls::drop_cache(&self.0, offset)?)
+        Ok(calls::drop_cache(&self.file, offset)?)
     }
 
     fn write_out(&self, offset: u64, bytes: u64) {
         // No length would mean all that follows.
         if let Some(bytes) = std::num::NonZero::new(bytes) {
-            calls::write_out(&self.0, offset, bytes);
+            calls::write_out(&self.file, offset, bytes);
         }
     }
 
     fn identity(&self) -> Option<(u64, u64)> {
-        calls::about(&self.0).ok().map(|about| about.identity)
+        Some(self.identity)
     }
 }

@@ -176,7 +176,7 @@ impl Writer {
             Some(reason) => Err(poisoned(reason)),
             None => {
                 self.log.close()?;
-                self.log.check_names().map_err(Failure::into_error)?;
+                self.log.check_names(true).map_err(Failure::into_error)?;
                 settle(&self.view, &self.shelf);
                 settle_end(&self.view, &self.shelf, self.log.written());
                 // What was buffered is durable now, and those who wait for that shall see it.

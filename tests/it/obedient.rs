@@ -122,7 +122,7 @@ fn say_error(error: &Error) {
     say(&format!("{error:?}"));
 }
 
-/// The other process. For whoever runs the tests it is one that does nothing.
+/// The other process. Run with all the tests it does nothing.
 #[test]
 fn obey() {
     let Some(directory) = std::env::var_os(DIRECTORY) else { return };

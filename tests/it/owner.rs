@@ -10,7 +10,7 @@ use annals::{ErrorKind, Limits, Query, Raw, Store, restore};
 use crate::obedient::Obedient;
 use crate::support::{fill, kind_of};
 
-/// User and group of nobody in particular.
+/// A user and a group that own nothing else.
 const OTHER: u32 = 65_534;
 
 /// A directory that belongs to that user; `None` where the tests may not make one.

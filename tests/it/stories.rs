@@ -165,7 +165,7 @@ fn a_segment_that_could_not_be_begun_keeps_nobody_from_erasing() {
 }
 
 /// Found from outside. A sync had failed; the first to open the store afterwards was told `NoSpace: cannot sync before
-/// recovery`, the second was let in: the kernel tells of a failed write once, to whoever syncs next.
+/// recovery`, the second was let in: the kernel tells of a failed write once, at the next sync.
 #[test]
 fn opening_after_a_failed_sync_is_not_told_of_it() {
     let disk = SimDisk::new(1);

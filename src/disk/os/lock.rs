@@ -1,7 +1,7 @@
 //! Who may write to a directory, and whether that still means the store that it meant.
 //!
-//! Two locks, both `flock`. The **directory's** decides: it is the lock of an inode that nobody can remove without the
-//! store, and only would-be writers take it. **LOCK's** is what readers ask for, holds the writer's process id for
+//! Two locks, both `flock`. The **directory's** decides: its inode cannot be removed without the store, and only
+//! would-be writers lock it. **LOCK's** is what readers ask for, holds the writer's process id for
 //! people, and decides alone where a directory cannot be locked (some network file systems). Invariants:
 //! - the directory is locked first and unlocked last;
 //! - a lock is freed by an explicit call, because children share the open file: those that were forked, and those that
@@ -92,7 +92,7 @@ impl Ownership {
 impl Drop for Ownership {
     fn drop(&mut self) {
         let locks = HELD.lock().get_mut(&self.0).and_then(|claim| claim.locks.take());
-        // Before the claim goes, or another thread could find the directory locked by nobody it knows.
+        // Before the claim goes, or another thread could still find the directory locked, by a stranger.
         drop(locks);
         HELD.lock().remove(&self.0);
     }
@@ -112,8 +112,7 @@ impl OsDisk {
         };
         let began = Instant::now();
         loop {
-            let file = self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
-            let identity = calls::about(&file)?.identity;
+            let (file, identity) = self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
             if let Some(lock) = Locked::try_new(file.try_clone()?, Kind::Exclusive)? {
                 // The file may have been replaced between our open and our lock.
                 if self.is_named(LOCK, identity)? {
@@ -134,7 +133,7 @@ impl OsDisk {
 
     /// Who has LOCK, for a would-be writer who found the directory locked.
     fn holder(&self) -> Holder {
-        let Ok(file) = self.open_file(LOCK, OFlags::RDONLY) else { return Holder::Unknown };
+        let Ok((file, _)) = self.open_file(LOCK, OFlags::RDONLY) else { return Holder::Unknown };
         match is_shared(&file) {
             // The writer is about to take it, or has just freed it; or the file is not the one it took.
             Ok(true) => Holder::Unknown,
@@ -146,7 +145,7 @@ impl OsDisk {
     pub(super) fn is_owned(&self) -> io::Result<bool> {
         match self.open_file(LOCK, OFlags::RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            file => Ok(!is_shared(&file?)?),
+            opened => Ok(!is_shared(&opened?.0)?),
         }
     }
 
