@@ -160,9 +160,10 @@ pub enum Holder {
     ThisProcess,
     /// Another process, which runs.
     Process(u32),
-    /// The process that took the lock does not run, as far as can be seen from here: one that it forked still has the
-    /// lock, or it runs in another container.
+    /// The process that took the lock does not run any more, and one that it forked still has the lock.
     Gone(u32),
+    /// A process in another container, by the number that it has there.
+    InContainer(u32),
     /// Not known.
     Unknown,
 }
@@ -312,9 +313,15 @@ impl Error {
             }
             Holder::Gone(process) => {
                 let text = format!(
-                    "process {process}, which had the store open for writing, does not run here, but the store is still locked: by a process that it forked, or from another container; end that one, or wait with open_within"
+                    "process {process}, which opened the store for writing, does not run any more, but a process that it forked still has the lock; end that one, or wait with open_within"
                 );
                 (Some(process), text)
+            }
+            Holder::InContainer(process) => {
+                let text = format!(
+                    "the store is open for writing in another container (its process {process}); close it there, or wait with open_within"
+                );
+                (None, text)
             }
             Holder::Unknown => {
                 let text =
@@ -404,8 +411,8 @@ impl Error {
         }
     }
 
-    /// The process that took the lock, for [`ErrorKind::Locked`], where it is known. The text says whether it is this
-    /// process, or does not run any more.
+    /// The process that took the lock, for [`ErrorKind::Locked`], where it is known and has a number here. The text says
+    /// whether it is this process, or does not run any more.
     #[must_use]
     pub fn locked_by(&self) -> Option<u32> {
         match &self.0.detail {

@@ -204,7 +204,10 @@ impl OsDisk {
             return Err(self.unsafe_because(path, "is not a regular file"));
         }
         if found.owner.user != self.owner.user && found.owner.user != calls::user() {
-            return Err(self.unsafe_because(path, "belongs to another user than its directory"));
+            let (user, owner) = (found.owner.user, self.owner.user);
+            let why =
+                format!("belongs to user {user}, and its directory to user {owner}; chown it to {owner}");
+            return Err(self.unsafe_because(path, &why));
         }
         // Sealed segments may be shared with backups by hard links; what is written to may not.
         if writable && found.names > 1 {

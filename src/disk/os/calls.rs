@@ -248,8 +248,19 @@ pub(super) fn is_root() -> bool {
 
 /// Whether a process of this number runs, as far as can be seen from here.
 pub(super) fn is_running(process: u32) -> bool {
-    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
-    process.is_some_and(|process| test_kill_process(process) != Err(Errno::SRCH))
+    let there = i32::try_from(process).ok().and_then(Pid::from_raw);
+    there.is_some_and(|there| test_kill_process(there) != Err(Errno::SRCH)) && !is_zombie(process)
+}
+
+/// One that has ended, and whose parent has not asked yet how. proc(5): the state is the word behind the name.
+fn is_zombie(process: u32) -> bool {
+    let about = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    about.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['Z', 'X']))
+}
+
+/// A number for what this process's id is a number in: containers count for themselves. `None` where it is not known.
+pub(super) fn id_namespace() -> Option<u64> {
+    about_path(Path::new("/proc/self/ns/pid")).ok().map(|about| about.identity.1)
 }
 
 /// A path without links.

@@ -22,8 +22,6 @@ use crate::disk::{Holder, Lock};
 /// How long readers that ask may keep the holder of the directory from LOCK. Each has it for microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_micros(50);
-/// The process id, and a line feed.
-const TEXT_BYTES: u64 = 11;
 
 /// What this process writes to. The kernel would let it lock a directory twice, once for each way it was opened.
 static HELD: Mutex<BTreeMap<Identity, Claim>> = Mutex::new(BTreeMap::new());
@@ -186,12 +184,18 @@ fn is_shared(file: &OwnedFd) -> io::Result<bool> {
 
 /// The process that LOCK names; half-written digits must not be an error.
 fn named_in(file: &OwnedFd) -> Holder {
-    let mut bytes = [0; 32];
+    let mut bytes = [0; 64];
     let read = calls::read_at(file, &mut bytes, 0).unwrap_or(0);
-    let text = std::str::from_utf8(&bytes[..read]).unwrap_or_default();
-    let process: Option<u32> = text.lines().next().and_then(|line| line.trim().parse().ok());
+    let mut numbers = std::str::from_utf8(&bytes[..read]).unwrap_or_default().lines().map(str::trim);
+    let process = numbers.next().and_then(|number| number.parse().ok());
+    let namespace: Option<u64> = numbers.next().and_then(|number| number.parse().ok());
     match process {
-        // It is not this process, or it would know. Numbers are given again, and other containers count for themselves.
+        Some(process)
+            if namespace.is_some_and(|other| calls::id_namespace().is_some_and(|own| own != other)) =>
+        {
+            Holder::InContainer(process)
+        }
+        // This process would know, so the number was given again.
         Some(process) if process == std::process::id() => Holder::Unknown,
         Some(process) if calls::is_running(process) => Holder::Process(process),
         Some(process) => Holder::Gone(process),
@@ -202,7 +206,9 @@ fn named_in(file: &OwnedFd) -> Holder {
 /// Always as many bytes, so that nothing is cut off first: the file system takes longer for that than for all else that
 /// opening does with the lock.
 fn write_process_id(file: impl AsFd) -> io::Result<()> {
-    let text = format!("{:<10}\n", std::process::id());
+    let namespace = calls::id_namespace().map_or_else(String::new, |namespace| namespace.to_string());
+    let text = format!("{:<10}\n{namespace:<20}\n", std::process::id());
+    let text_bytes = u64::try_from(text.len()).expect("32");
     let mut left = text.as_bytes();
     let mut offset = 0;
     while !left.is_empty() {
@@ -213,8 +219,8 @@ fn write_process_id(file: impl AsFd) -> io::Result<()> {
         left = &left[written..];
         offset += u64::try_from(written).expect("a length fits 64 bits");
     }
-    if calls::about(&file)?.length > TEXT_BYTES {
-        calls::set_length(&file, TEXT_BYTES)?;
+    if calls::about(&file)?.length > text_bytes {
+        calls::set_length(&file, text_bytes)?;
     }
     Ok(())
 }
