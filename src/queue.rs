@@ -195,7 +195,8 @@ impl Queue {
 
 /// What later appends are told once the writer failed for `reason`.
 pub(crate) fn poisoned(reason: &Error) -> Error {
-    let text = format!("an earlier write failed ({reason}); this append was not written; reopen the store");
+    let text =
+        format!("the store takes no more appends ({reason}); this one was not written; reopen the store");
     Error::with_source(ErrorKind::Poisoned, text, reason.clone())
 }
 

@@ -21,17 +21,22 @@ use super::survey::{list, read_mark};
 
 /// After a failed sync the cache may hold what the device never got; only the device counts.
 /// And the last writer may have been stopped before it synced the names of what it created.
+///
+/// The kernel tells of a failed write once, at the next sync. That may be this one, and the write one of the last
+/// writer's. So after an error the sync is made once more, through a new handle. Nothing rests on the first one,
+/// because afterwards the device is read; a device that goes on failing refuses the second one as well.
 pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
     let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
-    segment.file.sync().map_err(failed)?;
+    let anew = || disk.open(&segment.path, Access::Write).and_then(|file| file.sync());
+    segment.file.sync().or_else(|_| anew()).map_err(failed)?;
     sync_names(disk)?;
     segment.file.drop_cache(0).map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
 }
 
-/// Makes every name durable that the last writer, or whoever made the store, gave before it was stopped.
+/// Makes every name durable that an earlier process gave before it was stopped. Once more if that fails, as above.
 pub(super) fn sync_names(disk: &dyn Disk) -> Result<(), Error> {
-    let synced = disk.sync_directory(DIRECTORY).and_then(|()| disk.sync_directory(""));
-    synced.map_err(|error| Error::io("cannot sync before recovery", DIRECTORY, error))
+    let sync = || disk.sync_directory(DIRECTORY).and_then(|()| disk.sync_directory(""));
+    sync().or_else(|_| sync()).map_err(|error| Error::io("cannot sync before recovery", DIRECTORY, error))
 }
 
 /// Gathers what is known about the end of the last segment.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Holder};
 use crate::error::Error;
 use crate::format::frame::Frame;
 use crate::format::manifest;
@@ -27,7 +27,7 @@ use super::verify::verify_files;
 /// Reads everything that is whole. Nobody may write meanwhile.
 pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
     if disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))? {
-        return Err(Error::locked(None));
+        return Err(Error::locked(Holder::Unknown));
     }
     let mut kept = Kept::default();
     let verified =

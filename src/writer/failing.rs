@@ -3,7 +3,7 @@
 //! Row: writer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 use crate::load::{Writable, load_to_write};
@@ -14,6 +14,8 @@ use crate::view::{End, Point};
 
 use super::waiting::Refusal;
 use super::{State, Writer};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Writer {
     /// Does some of the writer's work; a panic in it is our bug, or that of the disk we were given.
@@ -67,6 +69,21 @@ impl Writer {
         Ok(())
     }
 
+    /// That the store's files still have their names, so that nothing is acknowledged to files that are gone. After a
+    /// sync two names are looked at, for some 2 % of what the sync takes; the others, and before other answers, every
+    /// [`LOOK_EVERY`].
+    pub(super) fn check_names(&mut self) -> Result<(), Failure> {
+        let is_due = self.state.began.saturating_duration_since(self.state.looked) >= LOOK_EVERY;
+        if self.state.poison.is_some() || !(is_due || self.state.sync.is_some()) {
+            return Ok(());
+        }
+        self.log.check_names(is_due)?;
+        if is_due {
+            self.state.looked = self.state.began;
+        }
+        Ok(())
+    }
+
     pub(super) fn refuse_if_failed(&mut self) -> Result<(), Error> {
         if let Some(reason) = &self.state.poison {
             return Err(poisoned(reason));
@@ -81,6 +98,8 @@ impl Writer {
     pub(super) fn fail(&mut self, failure: Failure) -> (Refusal, Error) {
         self.ledger.discard();
         self.log.unstage();
+        // A store that was taken away lets all kinds of calls fail. This says why.
+        let failure = self.log.check_names(true).err().unwrap_or(failure);
         match failure {
             Failure::Refused(error) => {
                 if error.kind() == ErrorKind::NoSpace {

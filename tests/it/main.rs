@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod maintenance; // a store, what is done to it on a disk that fails, and what must hold then
+mod obedient; // another process that has a store open, and does what a test says
 mod sim_spy; // a simulated disk that is watched
 mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
 mod support; // the scenario language, payloads, seeded random numbers, the tally
@@ -39,6 +40,7 @@ mod follow_load; // a million events to slow and fast followers; crashes, faults
 mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod idle; // no thread of an idle store runs
+mod interrupted; // every system call is interrupted by signals
 #[cfg(feature = "jsonl")]
 mod jsonl; // export, import: every payload, names of events, mappings, whole stores at random
 #[cfg(feature = "jsonl")]
@@ -50,6 +52,8 @@ mod maintenance_faults; // every call of maintenance fails once, or finds no roo
 mod maintenance_promises; // small promises of maintenance that nothing else would have missed
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
+mod owner; // whose the files are when root works on another user's store
+mod ownership; // who may write: LOCK, the directory, a file, a process goes away; forks; readers that look
 mod policies; // compacting that runs by itself; segments that are not worth it
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names

@@ -142,7 +142,7 @@ fn there_is_one_writer_whatever_the_path() {
     }
 }
 
-// A deleted lock file can be created and locked anew; within the process we know better.
+// A deleted lock file can be created and locked anew. It unlocks nothing, and the writer stops: tests/it/ownership.rs.
 #[test]
 fn a_deleted_lock_file_unlocks_nothing() {
     let directory = temporary();
@@ -151,8 +151,9 @@ fn a_deleted_lock_file_unlocks_nothing() {
     fs::remove_file(directory.path().join("LOCK")).unwrap();
     let error = Store::open(directory.path()).map(drop).unwrap_err();
     assert_eq!((error.kind(), error.locked_by()), (ErrorKind::Locked, Some(std::process::id())));
-    fill(&store, "e", 1);
-    store.close().unwrap();
+    assert_eq!(kind_of(store.append("e", &Raw("k", &()))), ErrorKind::CommitUnknown);
+    assert_eq!(kind_of(store.append("e", &Raw("k", &()))), ErrorKind::Poisoned);
+    assert_eq!(kind_of(store.close()), ErrorKind::Poisoned);
     assert_eq!(Store::open(directory.path()).unwrap().version("e").unwrap().get(), 2);
 }
 

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Access, Disk, DiskFile, Lock};
+use super::{Access, Disk, DiskFile, Holder, Lock};
 use fault::Faults;
 use handle::SimFile;
 use medium::{Medium, Step};
@@ -243,7 +243,7 @@ impl Disk for SimDisk {
     fn lock(&self) -> io::Result<Lock> {
         let mut disk = self.0.lock();
         if disk.is_locked {
-            return Ok(Lock::HeldBy(Some(std::process::id())));
+            return Ok(Lock::HeldBy(Holder::ThisProcess));
         }
         disk.is_locked = true;
         Ok(Lock::Held(Box::new(Unlock(self.clone()))))
