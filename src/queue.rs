@@ -34,7 +34,7 @@ pub(crate) enum Maintenance {
     Exchange(Exchange),
     /// Raise the history revision, if history was changed.
     Raise,
-    /// A sync of names failed: write nothing any more.
+    /// A sync of names failed, or a sealed segment is damaged: write nothing any more.
     Poison(Error),
 }
 
@@ -195,7 +195,11 @@ impl Queue {
 
 /// What later appends are told once the writer failed for `reason`.
 pub(crate) fn poisoned(reason: &Error) -> Error {
-    let text = format!("an earlier write failed ({reason}); this append was not written; reopen the store");
+    let why = match reason.kind() {
+        ErrorKind::Corrupt | ErrorKind::Unsafe | ErrorKind::NeedsNewer => "the store was found damaged",
+        _ => "an earlier write failed",
+    };
+    let text = format!("{why} ({reason}); this append was not written; reopen the store");
     Error::with_source(ErrorKind::Poisoned, text, reason.clone())
 }
 

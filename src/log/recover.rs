@@ -1,6 +1,6 @@
 //! Opens the files of a store: finds where the log ends, and repairs what may be repaired.
 //!
-//! Invariants: acknowledged data is never cut; damage changes nothing on disk; every repair can be
+//! Invariants: acknowledged data is never cut; damage changes nothing on disk, and lets no writer in; every repair can be
 //! interrupted anywhere and done again. After an unclean stop the device is read, not the cache
 //! (a failed sync may have left pages in it that the device never got), and the log goes on in a
 //! new segment.
@@ -17,13 +17,14 @@ use crate::format::chain::Hash;
 use crate::format::frame::Frame;
 use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, Seal, SegmentHeader, SegmentId};
+use crate::format::segment::{DIRECTORY, Seal, SegmentId};
 use crate::report::{Cut, OpenReport};
 
 use super::judge::{Verdict, judge};
+use super::listed::{check_listed, unlisted};
 use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
 use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
-use super::segment::SegmentFile;
+use super::segment::{SegmentFile, missing};
 use super::survey::{behind, check_uninitialised, could_be_new, is_leftover, list, read_manifest, read_mark};
 
 /// What was found; enough to read, and to start writing.
@@ -66,7 +67,8 @@ pub(crate) enum Purpose {
 
 /// Finds and checks where the log ends; `Ok(None)` if there is no store yet.
 ///
-/// What MANIFEST lists is not looked into: it was made durable before it was listed.
+/// What MANIFEST lists is not walked: it was made durable before it was listed. To write, [`check_listed`] looks whether it is still
+/// there.
 pub(crate) fn recover(
     disk: &dyn Disk,
     purpose: Purpose,
@@ -79,6 +81,9 @@ pub(crate) fn recover(
         check_uninitialised(disk, mark.as_ref(), purpose == Purpose::Write)?;
         return Ok(None);
     };
+    if purpose == Purpose::Write {
+        check_listed(disk, &manifest)?;
+    }
     if manifest.is_cut && purpose == Purpose::Write {
         (manifest, manifest_digest) = finish_cut(disk, manifest, manifest_digest)?;
         mark = read_mark(disk)?;
@@ -153,6 +158,7 @@ impl Opening<'_, '_> {
                 _ if is_leftover(self.disk, &self.state.manifest, &name)? => {
                     self.leftovers.push(format!("{DIRECTORY}/{name}"));
                 }
+                (Some(id), _) if self.purpose == Purpose::Write => return Err(unlisted(id)),
                 _ => self.state.report.unknown.push(format!("{DIRECTORY}/{name}")),
             }
         }
@@ -174,13 +180,11 @@ impl Opening<'_, '_> {
         Ok((there, later))
     }
 
-    /// Everything the manifest lists must be there, and one must follow from the other. Whether they are as it
-    /// says is seen when they are read.
+    /// Everything the manifest lists must be there, and one must follow from the other.
     fn listed_segments(&mut self, there: &BTreeSet<SegmentId>) -> Result<(), Error> {
         for sealed in self.state.manifest.sealed.clone() {
-            let path = sealed.id.path();
             if !there.contains(&sealed.id) {
-                return Err(Error::corrupt(&path, 0, "the segment is missing"));
+                return Err(missing(sealed.id));
             }
             let (position, recorded_at) =
                 self.state.tip.map_or((0, 0), |tip| (tip.position, tip.recorded_at));
@@ -391,29 +395,35 @@ impl Opening<'_, '_> {
             access
         };
         let segment = SegmentFile::open(self.disk, id, access)?;
-        self.check_continues(&segment.header, id).map_err(|what| Error::corrupt(&segment.path, 0, what))?;
+        self.check_continues(&segment, id)?;
         Ok(Arc::new(segment))
     }
 
-    fn check_continues(&self, header: &SegmentHeader, id: SegmentId) -> Result<(), &'static str> {
+    fn check_continues(&self, segment: &SegmentFile, id: SegmentId) -> Result<(), Error> {
+        let header = &segment.header;
+        let differs = |what: &str| Err(Error::corrupt(&segment.path, 0, what));
         if !self.state.manifest.knows(&header.store_id) {
-            return Err("the segment belongs to another store");
+            return differs("the segment belongs to another store");
         }
         if header.id != id {
-            return Err("the segment is another one than its name says");
+            return differs("the segment is another one than its name says");
+        }
+        if id.first_position > POSITION_MAX {
+            return differs("the segment begins at an impossible position");
         }
         let (position, recorded_at, chain) = match &self.state.tip {
             Some(tip) => (tip.position, tip.recorded_at, tip.chain),
             None => (0, 0, crate::format::chain::genesis(&header.store_id)),
         };
-        if header.id.first_position != position.saturating_add(1) {
-            return Err("the segment before this one is missing");
+        let next = position.saturating_add(1);
+        if id.first_position > next {
+            return Err(missing(SegmentId { first_position: next, generation: 0 }));
         }
-        if header.id.first_position > POSITION_MAX {
-            return Err("the segment begins at an impossible position");
+        if id.first_position < next {
+            return differs("the segment begins in front of where the one before it ends");
         }
         if header.chain_before != chain || header.recorded_before != recorded_at {
-            return Err("the segment does not continue the one before it");
+            return differs("the segment does not continue the one before it");
         }
         Ok(())
     }

@@ -113,7 +113,7 @@ pub(super) fn check_uninitialised(
 
 /// Whether a file that MANIFEST does not list is what rewriting leaves when it is stopped: a segment that was not
 /// listed yet, or one that is not any more. Anybody else's file is left alone.
-pub(super) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> Result<bool, Error> {
+pub(crate) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> Result<bool, Error> {
     if SegmentId::parse_temporary(name).is_some() {
         return Ok(true);
     }

@@ -50,6 +50,7 @@ mod maintenance_faults; // every call of maintenance fails once, or finds no roo
 mod maintenance_promises; // small promises of maintenance that nothing else would have missed
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
+mod open_checked; // what is checked of sealed segments before a writer is let in, and right after
 mod policies; // compacting that runs by itself; segments that are not worth it
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names

@@ -31,7 +31,7 @@ fn written(directory: &Path) {
 }
 
 /// Everything below a directory, links not followed: kind, mode, modification time, inode, bytes.
-fn listing(directory: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, u64, Vec<u8>)> {
+pub(crate) fn listing(directory: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, u64, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut left = vec![directory.to_owned()];
     while let Some(path) = left.pop() {
