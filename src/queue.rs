@@ -126,6 +126,12 @@ impl Queue {
         if std::process::id() == self.process { Ok(()) } else { Err(Error::forked()) }
     }
 
+    /// Has the writer answer what was asked before, and take no more appends. Does not wait for that.
+    pub(crate) fn poison(&self, reason: Error) -> Result<(), Error> {
+        let (reply, _) = oneshot::channel();
+        self.send(Command::Maintain(Maintenance::Poison(reason), reply), 0)
+    }
+
     /// Sends without waiting.
     pub(crate) fn try_send(&self, command: Command, bytes: usize) -> Result<(), Error> {
         self.offer(command, bytes)?.map_or(Ok(()), |_| Err(busy()))

@@ -38,18 +38,17 @@ impl Outline {
         Outline { id: sealed.id, chain_before, recorded_before: sealed.recorded_before, seal }
     }
 
-    /// Reads header and seal of the file with the segment's name. `knows` says whether a store's segments belong to this one.
+    /// Whether header and seal of a file are those of the segment. Its length was checked.
     ///
     /// # Errors
     ///
     /// What differs, and where.
-    pub(crate) fn check(&self, disk: &dyn Disk, knows: impl Fn(&[u8; 16]) -> bool) -> Result<(), Error> {
-        let file = SegmentFile::open(disk, self.id, Access::Read)?;
-        self.check_header(&file, knows)?;
-        self.check_seal(&file)
+    pub(crate) fn check(&self, file: &SegmentFile, knows: impl Fn(&[u8; 16]) -> bool) -> Result<(), Error> {
+        self.check_header(file, knows)?;
+        self.check_seal(file)
     }
 
-    /// Whether the header is that of the segment.
+    /// Whether the header is that of the segment. `knows` says whether a store's segments belong to this one.
     ///
     /// # Errors
     ///
@@ -76,17 +75,14 @@ impl Outline {
     /// Whether the file ends with the seal.
     fn check_seal(&self, file: &SegmentFile) -> Result<(), Error> {
         let start = u64::from(self.seal.length).saturating_sub(u64::try_from(SEAL).expect("72"));
-        // One byte more than there should be: so this shows as well how long the file is.
-        let mut bytes = [0; SEAL + 1];
+        let mut bytes = [0; SEAL];
         let read = read_full(file.file.as_ref(), &mut bytes, start)
             .map_err(|error| Error::io("cannot read", &file.path, error))?;
-        if read != SEAL {
-            return Err(self.other_length(file.length()?));
-        }
-        if !file.header.is_seal(&bytes, start) {
+        let bytes = &bytes[..read];
+        if !file.header.is_seal(bytes, start) {
             return Err(Error::corrupt(&file.path, start, "the segment does not end with its seal"));
         }
-        let seal = Seal::read(&bytes).map_err(|damage| file.damaged(start, &damage))?;
+        let seal = Seal::read(bytes).map_err(|damage| file.damaged(start, &damage))?;
         if seal != self.seal {
             return Err(Error::corrupt(&file.path, start, "the segment does not end as MANIFEST says"));
         }
@@ -99,14 +95,13 @@ impl Outline {
     ///
     /// That it is not; the offset is the shorter end.
     pub(crate) fn check_length(&self, bytes: u64) -> Result<(), Error> {
-        if bytes == u64::from(self.seal.length) { Ok(()) } else { Err(self.other_length(bytes)) }
-    }
-
-    fn other_length(&self, bytes: u64) -> Error {
         let listed = u64::from(self.seal.length);
+        if bytes == listed {
+            return Ok(());
+        }
         let what =
             format!("the file has another length than MANIFEST says: {bytes} bytes instead of {listed}");
-        Error::corrupt(&self.id.path(), bytes.min(listed), what)
+        Err(Error::corrupt(&self.id.path(), bytes.min(listed), what))
     }
 }
 
@@ -125,8 +120,11 @@ pub(crate) fn check_listed(disk: &dyn Disk, manifest: &Manifest) -> Result<(), E
         chain_before = sealed.chain;
     }
     check_names(disk, &outlines)?;
-    let newest = outlines.iter().skip(outlines.len().saturating_sub(NEWEST));
-    newest.map(|outline| outline.check(disk, |store_id| manifest.knows(store_id))).collect()
+    for outline in outlines.iter().skip(outlines.len().saturating_sub(NEWEST)) {
+        let file = SegmentFile::open(disk, outline.id, Access::Read)?;
+        outline.check(&file, |store_id| manifest.knows(store_id))?;
+    }
+    Ok(())
 }
 
 fn check_names(disk: &dyn Disk, outlines: &[Outline]) -> Result<(), Error> {

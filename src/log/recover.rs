@@ -25,7 +25,9 @@ use super::listed::{check_listed, unlisted};
 use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
 use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
 use super::segment::{SegmentFile, missing};
-use super::survey::{behind, check_uninitialised, could_be_new, is_leftover, list, read_manifest, read_mark};
+use super::survey::{
+    behind, check_uninitialised, could_be_new, is_leftover, list, others, read_manifest, read_mark,
+};
 
 /// What was found; enough to read, and to start writing.
 pub(crate) struct Recovered {
@@ -67,8 +69,7 @@ pub(crate) enum Purpose {
 
 /// Finds and checks where the log ends; `Ok(None)` if there is no store yet.
 ///
-/// What MANIFEST lists is not walked: it was made durable before it was listed. To write, [`check_listed`] looks whether it is still
-/// there.
+/// What MANIFEST lists is not walked: it was made durable before it was listed. [`check_listed`] looks if it still is there.
 pub(crate) fn recover(
     disk: &dyn Disk,
     purpose: Purpose,
@@ -167,15 +168,9 @@ impl Opening<'_, '_> {
                 self.stale.push(format!("{DIRECTORY}/{name}"));
             }
         }
-        const KNOWN: [&str; 7] =
-            ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine", "ERASING"];
-        for name in list(self.disk, "")? {
-            if name == manifest::TEMPORARY {
-                self.leftovers.push(name);
-            } else if !KNOWN.contains(&name.as_str()) {
-                self.state.report.unknown.push(name);
-            }
-        }
+        let (leftovers, unknown) = others(self.disk)?;
+        self.leftovers.extend(leftovers);
+        self.state.report.unknown.extend(unknown);
         let later = there.iter().filter(|id| !listed.contains(id)).copied().collect();
         Ok((there, later))
     }
@@ -388,12 +383,9 @@ impl Opening<'_, '_> {
 
     /// Opens a segment and checks that it continues what came before it.
     fn open_existing(&mut self, id: SegmentId) -> Result<Arc<SegmentFile>, Error> {
-        let access = if self.purpose == Purpose::Write { Access::Write } else { Access::Read };
-        let access = if self.state.manifest.sealed.iter().any(|sealed| sealed.id == id) {
-            Access::Read
-        } else {
-            access
-        };
+        let is_listed = self.state.manifest.sealed.iter().any(|sealed| sealed.id == id);
+        let writes = self.purpose == Purpose::Write && !is_listed;
+        let access = if writes { Access::Write } else { Access::Read };
         let segment = SegmentFile::open(self.disk, id, access)?;
         self.check_continues(&segment, id)?;
         Ok(Arc::new(segment))

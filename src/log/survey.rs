@@ -128,6 +128,14 @@ pub(crate) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> R
     Ok(header.is_ok_and(|header| header.id == id && manifest.knows(&header.store_id)))
 }
 
+/// In the store's own directory: what a stop left, and names annals does not know.
+pub(super) fn others(disk: &dyn Disk) -> Result<(Vec<String>, Vec<String>), Error> {
+    const KNOWN: [&str; 7] =
+        ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine", "ERASING"];
+    let names = list(disk, "")?.into_iter().filter(|name| !KNOWN.contains(&name.as_str()));
+    Ok(names.partition(|name| name == manifest::TEMPORARY))
+}
+
 /// Whether a segment's file is no longer than a new one, and has nothing but zeros behind its header.
 pub(crate) fn could_be_new(file: &dyn DiskFile, path: &str) -> Result<bool, Error> {
     let most = usize::try_from(FIRST).expect("64 KiB");

@@ -193,7 +193,7 @@ impl Stored {
         Ok(file)
     }
 
-    /// Reads header and seal of the segment's file anew, if it is sealed. Nothing is kept of it.
+    /// Looks at length, header and seal of the segment's file anew, if it is sealed. Nothing is kept of it.
     ///
     /// # Errors
     ///
@@ -202,7 +202,10 @@ impl Stored {
         if !self.is_whole() {
             return Ok(());
         }
-        self.listed.outline().check(self.shelf.disk.as_ref(), |store_id| self.shelf.knows(store_id))
+        let outline = self.listed.outline();
+        let file = SegmentFile::open(self.shelf.disk.as_ref(), outline.id, Access::Read)?;
+        outline.check_length(file.length()?)?;
+        outline.check(&file, |store_id| self.shelf.knows(store_id))
     }
 
     /// A block that holds `run`: all of the segment if it is in memory, otherwise just that from the file, in the memory

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind};
 use crate::housekeeper::{Housekeeper, Job};
 use crate::log::listed::NEWEST;
-use crate::queue::{Command, Maintenance, Queue};
+use crate::queue::Queue;
 use crate::shelf::Stored;
 use crate::view::{Segment, View};
 
@@ -88,9 +88,7 @@ impl Checking {
             ErrorKind::Io => Error::corrupt(&segment.path(), 0, format_args!("it cannot be read: {error}")),
             _ => error,
         };
-        // The answer tells the history revision, which is of no use here.
-        let (reply, _) = oneshot::channel();
-        match self.queue.send(Command::Maintain(Maintenance::Poison(reason), reply), 0) {
+        match self.queue.poison(reason) {
             Err(error) if error.kind() == ErrorKind::Busy => Some(BETWEEN_TRIES),
             _ => None,
         }
