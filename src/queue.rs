@@ -201,11 +201,8 @@ impl Queue {
 
 /// What later appends are told once the writer failed for `reason`.
 pub(crate) fn poisoned(reason: &Error) -> Error {
-    let why = match reason.kind() {
-        ErrorKind::Corrupt | ErrorKind::Unsafe | ErrorKind::NeedsNewer => "the store was found damaged",
-        _ => "an earlier write failed",
-    };
-    let text = format!("{why} ({reason}); this append was not written; reopen the store");
+    let text =
+        format!("the store takes no more appends ({reason}); this one was not written; reopen the store");
     Error::with_source(ErrorKind::Poisoned, text, reason.clone())
 }
 
