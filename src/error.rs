@@ -79,8 +79,9 @@ pub enum ErrorKind {
     /// The consumer was halted, by somebody or because an event could not be handled. Resume it, or skip the
     /// event.
     Halted,
-    /// An earlier write or sync failed, or the store's files were removed or replaced under its writer, and the store
-    /// takes no more appends. Nothing of this one was written. Reads go on; reopen the store to append again.
+    /// An earlier write or sync failed, a sealed segment was found damaged, or the store's files were removed or
+    /// replaced under its writer: the store takes no more appends. Nothing of this one was written. Reads go on;
+    /// mend what the text names, and reopen the store to append again.
     Poisoned,
     /// The store was closed. Open it again.
     Closed,

@@ -34,7 +34,7 @@ pub(crate) enum Maintenance {
     Exchange(Exchange),
     /// Raise the history revision, if history was changed.
     Raise,
-    /// A sync of names failed: write nothing any more.
+    /// A sync of names failed, or a sealed segment is damaged: write nothing any more.
     Poison(Error),
 }
 
@@ -124,6 +124,12 @@ impl Queue {
     /// That the writer is in this process. A system call, so it is asked only before waiting.
     pub(crate) fn check_process(&self) -> Result<(), Error> {
         if std::process::id() == self.process { Ok(()) } else { Err(Error::forked()) }
+    }
+
+    /// Has the writer answer what was asked before, and take no more appends. Does not wait for that.
+    pub(crate) fn poison(&self, reason: Error) -> Result<(), Error> {
+        let (reply, _) = oneshot::channel();
+        self.send(Command::Maintain(Maintenance::Poison(reason), reply), 0)
     }
 
     /// Sends without waiting.

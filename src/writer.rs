@@ -8,6 +8,7 @@
 //!
 //! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
 
+mod checking;
 mod failing;
 mod gather;
 mod maintaining;
@@ -37,6 +38,7 @@ use crate::shelf::Shelf;
 use crate::version::Position;
 use crate::view::{Point, Segment, View};
 
+pub(crate) use checking::check_the_rest;
 use gather::Answered;
 pub(crate) use role::Role;
 use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, staged};

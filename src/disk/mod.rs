@@ -53,6 +53,34 @@ pub trait Disk: Any + Send + Sync {
     /// [`io::ErrorKind::NotFound`] if there is no such directory.
     fn list(&self, directory: &str) -> io::Result<Vec<String>>;
 
+    /// Looks at entries of a directory without opening them: an answer for each name, in the same order. Links are not
+    /// followed. A writer is let in only if its sealed segments pass this.
+    ///
+    /// By default each file is opened and asked for its length, which is slower, and shows less. A disk that
+    /// passes calls on to another one passes this on as well.
+    ///
+    /// ```
+    /// use annals::disk::{Access, Disk, MemDisk};
+    ///
+    /// let disk = MemDisk::new();
+    /// disk.open("segments/a", Access::CreateNew)?.write_at(b"hello", 0)?;
+    /// let found = disk.inspect("segments", &["a".to_owned(), "b".to_owned()])?;
+    /// assert_eq!(found[0].as_ref().unwrap().length, 5);
+    /// assert_eq!(found[1].as_ref().unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the directory from being opened; in an answer [`io::ErrorKind::NotFound`] if there is no such name.
+    fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
+        let look = |name: &String| {
+            let file = self.open(&format!("{directory}/{name}"), Access::Read)?;
+            Ok(FileInfo::regular(file.length()?))
+        };
+        Ok(names.iter().map(look).collect())
+    }
+
     /// Creates a directory; one that is there already is fine.
     ///
     /// # Errors
@@ -145,6 +173,32 @@ pub trait Disk: Any + Send + Sync {
     /// should keep zeros ahead of the log's end.
     fn wants_zeros(&self) -> bool {
         true
+    }
+}
+
+/// What [`Disk::inspect`] sees of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// In bytes.
+    pub length: u64,
+    /// Whether it is a regular file, and no link, directory, pipe, socket or device.
+    pub is_regular: bool,
+    /// What two names of one file have in common, and no other name: on Unix device and inode. `None` if the disk does
+    /// not know.
+    pub identity: Option<(u64, u64)>,
+}
+
+impl FileInfo {
+    /// A regular file of so many bytes, of which no more is known.
+    ///
+    /// ```
+    /// use annals::disk::FileInfo;
+    ///
+    /// assert!(FileInfo::regular(144).is_regular);
+    /// ```
+    #[must_use]
+    pub fn regular(length: u64) -> FileInfo {
+        FileInfo { length, is_regular: true, identity: None }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Access, Disk, DiskFile, Holder, Lock};
+use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock};
 
 /// A directory of another [`Disk`], as a disk of its own: a store within it can be opened like any other, for
 /// example one that [`Builder::rollback`](crate::Builder::rollback) has put into `quarantine/`.
@@ -80,6 +80,10 @@ impl Disk for Subdirectory {
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
         self.disk.list(&self.path(directory))
+    }
+
+    fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
+        self.disk.inspect(&self.path(directory), names)
     }
 
     fn create_directory(&self, directory: &str) -> io::Result<()> {

@@ -13,6 +13,7 @@ mod exchange;
 pub(crate) mod files;
 pub(crate) mod frames;
 pub(crate) mod judge;
+pub(crate) mod listed;
 pub(crate) mod recover;
 pub(crate) mod repair;
 pub(crate) mod rewrite;

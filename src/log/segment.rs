@@ -55,7 +55,7 @@ impl SegmentFile {
     pub(crate) fn open(disk: &dyn Disk, id: SegmentId, access: Access) -> Result<SegmentFile, Error> {
         let path = id.path();
         let file = disk.open(&path, access).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, "the segment is missing"),
+            std::io::ErrorKind::NotFound => missing(id),
             _ => Error::io("cannot open", &path, error),
         })?;
         SegmentFile::around(file, path)
@@ -116,6 +116,16 @@ fn memory(old: Option<Block>, bytes: usize) -> Arc<Vec<u8>> {
         return memory;
     }
     Arc::new(vec![0; bytes])
+}
+
+/// What is said of a segment whose file is gone.
+pub(crate) fn missing(id: SegmentId) -> Error {
+    Error::corrupt(&id.path(), 0, missing_text(id))
+}
+
+/// The same without its file.
+pub(crate) fn missing_text(id: SegmentId) -> String {
+    format!("the segment is missing; it begins at position {}", id.first_position)
 }
 
 /// Damage with its place, as the error its reader gets.

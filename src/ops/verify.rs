@@ -29,7 +29,7 @@ use crate::head::Head;
 use crate::log::judge::{Evidence, Verdict, judge};
 use crate::log::repair::{evidence, listing, seal};
 use crate::log::scan::{CHAIN_BROKEN, Found, Tip, Window, attested, chain_seeing, follow, found_at};
-use crate::log::segment::SegmentFile;
+use crate::log::segment::{SegmentFile, missing_text};
 use crate::log::survey::{could_be_new, read_manifest};
 use crate::report::{Break, VerifyReport};
 use crate::view::Snapshot;
@@ -163,6 +163,11 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             Before::At(tip) => tip.position.saturating_add(1),
             Before::Nothing | Before::Skipped | Before::Unknown => 1,
         };
+        self.break_at(file, offset, position, what);
+    }
+
+    /// A break whose position is known by itself.
+    fn break_at(&mut self, file: &str, offset: u64, position: u64, what: impl Display) {
         let position = position.into();
         // Nobody knows how many events a break has cost.
         self.versions.miss(u64::MAX);
@@ -462,7 +467,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         for sealed in
             manifest.sealed.iter().filter(|sealed| is_looked_at(&sealed.id) && !ids.contains(&sealed.id))
         {
-            self.found(&sealed.id.path(), 0, "the segment is missing");
+            self.break_at(&sealed.id.path(), 0, sealed.id.first_position, missing_text(sealed.id));
         }
     }
 

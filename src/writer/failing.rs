@@ -12,6 +12,7 @@ use crate::options::RestartPolicy;
 use crate::queue::poisoned;
 use crate::view::{End, Point};
 
+use super::checking::check_the_rest;
 use super::waiting::Refusal;
 use super::{State, Writer};
 
@@ -63,6 +64,7 @@ impl Writer {
         self.segment = segments.last().cloned().expect("the log has a segment");
         self.view.replace(segments, Point::from(log.written()));
         self.view.set_history(history);
+        check_the_rest(&self.view, &self.queue, &self.housekeeper);
         (self.log, self.ledger, self.shelf, self.entities) = (log, ledger, shelf, entities);
         self.counters.lock().entities = entities;
         self.view.wake();

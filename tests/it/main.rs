@@ -52,6 +52,7 @@ mod maintenance_faults; // every call of maintenance fails once, or finds no roo
 mod maintenance_promises; // small promises of maintenance that nothing else would have missed
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
+mod open_checked; // what is checked of sealed segments before a writer is let in, and right after
 mod owner; // whose the files are when root works on another user's store
 mod ownership; // who may write: LOCK, the directory, a file, a process goes away; forks; readers that look
 mod policies; // compacting that runs by itself; segments that are not worth it

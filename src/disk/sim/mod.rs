@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Access, Disk, DiskFile, Holder, Lock};
+use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock};
 use fault::Faults;
 use handle::SimFile;
 use medium::{Medium, Step};
@@ -180,6 +180,18 @@ impl Disk for SimDisk {
         disk.check_directory(directory)?;
         let inside = disk.medium.names().iter().filter(|(path, _)| parent(path) == directory);
         Ok(inside.map(|(path, _)| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()).collect())
+    }
+
+    /// One operation, however many names.
+    fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
+        let mut disk = self.0.lock();
+        disk.faults.begin()?;
+        disk.check_directory(directory)?;
+        let look = |name: &String| {
+            let file = disk.file(&format!("{directory}/{name}"))?;
+            Ok(FileInfo::regular(disk.length(file)))
+        };
+        Ok(names.iter().map(look).collect())
     }
 
     fn create_directory(&self, directory: &str) -> io::Result<()> {

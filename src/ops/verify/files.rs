@@ -12,7 +12,8 @@ use crate::format::chain::Hash;
 use crate::format::manifest::{self, Manifest};
 use crate::format::mark;
 use crate::format::segment::{DIRECTORY, SegmentId};
-use crate::log::survey::{list, read_manifest, read_mark};
+use crate::log::listed::unlisted_text;
+use crate::log::survey::{is_leftover, list, read_manifest, read_mark};
 use crate::report::VerifyReport;
 
 /// Verifies the files of a store that need not be fit to be opened: what opening would refuse, this
@@ -76,7 +77,12 @@ fn files(
         };
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
     }
-    let mut ids = verifier.ids(&list(disk, DIRECTORY)?);
+    let names = list(disk, DIRECTORY)?;
+    let mut ids = verifier.ids(&names);
+    let others = match &manifest_known {
+        Some(manifest) => others(disk, manifest, &names, &ids)?,
+        None => Vec::new(),
+    };
     // What lies behind MARK is just being written.
     let written = mark_known.as_ref().filter(|_| is_written);
     if let Some(mark) = written {
@@ -96,8 +102,28 @@ fn files(
         }
     }
     verifier.check_listed(&ids, written);
+    for id in others {
+        verifier.break_at(&id.path(), 0, id.first_position, unlisted_text());
+    }
     verifier.check_mark();
     Ok(verifier.ended())
+}
+
+/// Files with names of segments that are no part of the log, and nothing that a stop left: they keep a writer out. `own` is sorted.
+fn others(
+    disk: &dyn Disk,
+    manifest: &Manifest,
+    names: &[String],
+    own: &[SegmentId],
+) -> Result<Vec<SegmentId>, Error> {
+    let mut others = Vec::new();
+    for name in names.iter().filter(|_| !manifest.is_cut) {
+        let Some(id) = SegmentId::parse(name).filter(|id| own.binary_search(id).is_err()) else { continue };
+        if !is_leftover(disk, manifest, name)? {
+            others.push(id);
+        }
+    }
+    Ok(others)
 }
 
 fn bytes_of(disk: &dyn Disk, ids: &[SegmentId]) -> Result<u64, Error> {
