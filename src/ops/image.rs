@@ -22,7 +22,7 @@ use crate::log::files::{create_mark_file, replace};
 use crate::log::repair::remove_mark;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
-use crate::log::survey::list;
+use crate::log::survey::{behind, list};
 use crate::report::CopyProgress;
 
 use super::erase::CACHE;
@@ -236,13 +236,19 @@ impl<'a> Image<'a> {
 
     fn place(&mut self, whole: &Whole) -> Result<(), Error> {
         let id = whole.listing.id;
+        let file = whole.segment.file()?;
+        // The frames between header and seal are not looked at: `verify_backup` is there for them.
+        if !whole.listing.fits(&read_listing(file)?) {
+            let seal = behind(&whole.listing).offset.into();
+            return Err(Error::corrupt(&file.path, seal, "the segment is not as MANIFEST lists it"));
+        }
         // To a file that MANIFEST does not list yet the writer may still have to write, and then it must have one name.
         if whole.is_listed && !self.work.copies_all && self.link(&whole.listing) {
             self.name(id)?;
             self.counts.linked += 1;
             return self.work.went(whole.listing.length.into());
         }
-        self.copy(whole.segment.file()?, whole.listing.length, id)?;
+        self.copy(file, whole.listing.length, id)?;
         self.name(id)?;
         self.counts.copied += 1;
         Ok(())
