@@ -293,7 +293,8 @@ pub use crate::{
     report::{
         Break, CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, Cut,
         Description, Erasure, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, Part,
-        RewriteProgress, ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport, WriterState,
+        RewriteProgress, ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport,
+        WriterState,
     },
     store::{Builder, Gate, Permit, Store, StoreCopy, restore, verify_backup},
     story::{Story, StoryEvent},

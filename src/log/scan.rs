@@ -174,11 +174,7 @@ pub(super) fn sealed(seal: Seal, tip: &Tip) -> Ending {
         events: tip.events,
         chain: tip.chain,
     };
-    if seal == found {
-        Ending::Sealed(seal)
-    } else {
-        Ending::Invalid(SEAL_MISFITS)
-    }
+    if seal == found { Ending::Sealed(seal) } else { Ending::Invalid(SEAL_MISFITS) }
 }
 
 /// Of a seal whose checksum fits.

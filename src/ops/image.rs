@@ -22,11 +22,11 @@ use crate::log::files::{create_mark_file, replace};
 use crate::log::repair::remove_mark;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
-use crate::log::survey::{behind, list};
+use crate::log::survey::list;
 use crate::report::CopyProgress;
 
 use super::erase::CACHE;
-use super::history::{History, Whole, read_listing};
+use super::history::{History, Whole, check_listing, read_listing};
 use super::target::{Target, remove};
 
 /// Told how far it is; says whether to go on.
@@ -238,10 +238,7 @@ impl<'a> Image<'a> {
         let id = whole.listing.id;
         let file = whole.segment.file()?;
         // The frames between header and seal are not looked at: `verify_backup` is there for them.
-        if !whole.listing.fits(&read_listing(file)?) {
-            let seal = behind(&whole.listing).offset.into();
-            return Err(Error::corrupt(&file.path, seal, "the segment is not as MANIFEST lists it"));
-        }
+        check_listing(file, &whole.listing)?;
         // To a file that MANIFEST does not list yet the writer may still have to write, and then it must have one name.
         if whole.is_listed && !self.work.copies_all && self.link(&whole.listing) {
             self.name(id)?;

@@ -31,7 +31,9 @@ use crate::format::segment::{Attestation, Seal, SegmentId};
 use crate::head::Head;
 use crate::log::judge::{Evidence, Verdict, judge};
 use crate::log::repair::{evidence, seal};
-use crate::log::scan::{CHAIN_BROKEN, Found, SEAL_MISFITS, Tip, Window, attested, chain_seeing, follow, found_at};
+use crate::log::scan::{
+    CHAIN_BROKEN, Found, SEAL_MISFITS, Tip, Window, attested, chain_seeing, follow, found_at,
+};
 use crate::log::segment::SegmentFile;
 use crate::log::survey::could_be_new;
 use crate::report::{Break, VerifyReport};
@@ -257,13 +259,14 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                     self.zeros(segment, &mut passage, end)?;
                     false
                 }
-                Found::Invalid(damage) => {
-                    self.invalid(segment, &mut passage, &damage, end, &mut window)?
-                }
+                Found::Invalid(damage) => self.invalid(segment, &mut passage, &damage, end, &mut window)?,
             };
             if !goes_on {
                 break;
             }
+        }
+        if passage.sealed_at.is_none() {
+            self.goes_on_as_listed(segment.header.id);
         }
         self.report.segments += 1;
         self.report.bytes += u64::from(passage.tip.offset);
@@ -367,7 +370,8 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             }
         }
         let own = tags(record.tag_bytes());
-        let has_twice = own.clone().enumerate().any(|(at, tag)| own.clone().take(at).any(|other| other == tag));
+        let has_twice =
+            own.clone().enumerate().any(|(at, tag)| own.clone().take(at).any(|other| other == tag));
         has_twice.then_some("an event has a tag twice")
     }
 

@@ -2,9 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use annals::{
-    Break, ErrorKind, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState,
-};
+use annals::{Break, ErrorKind, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState};
 use serde_json::{Value, json};
 
 use crate::args::{Recover, Verify};

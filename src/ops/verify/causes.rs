@@ -144,7 +144,9 @@ impl Verifier<'_, '_, '_> {
             for (index, limit) in rounds.limits.iter().enumerate() {
                 let segment = match (rounds.open)(index) {
                     // It is among the breaks.
-                    Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => continue,
+                    Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
+                        continue;
+                    }
                     opened => opened?,
                 };
                 self.read_again(&segment, *limit, &mut removed, &mut |frame, first| {

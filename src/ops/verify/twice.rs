@@ -117,7 +117,8 @@ impl<'a> Verifier<'a, '_, '_> {
         let ends_here = self.manifest.is_some_and(|manifest| manifest.is_cut);
         let is_later = |id: &SegmentId| !ends_here && id.generation == 0 && id.first_position >= next;
         let there = names.iter().filter_map(|name| SegmentId::parse(name));
-        let mut later: Vec<SegmentId> = there.filter(|id| is_later(id) && self.listed(*id).is_none()).collect();
+        let mut later: Vec<SegmentId> =
+            there.filter(|id| is_later(id) && self.listed(*id).is_none()).collect();
         later.sort_unstable();
         sealed.iter().map(|sealed| sealed.id).chain(later).collect()
     }
@@ -126,6 +127,13 @@ impl<'a> Verifier<'a, '_, '_> {
     pub(super) fn unreadable(&mut self, id: SegmentId, what: impl Display) {
         self.found_before(id.first_position, &id.path(), 0, what);
         self.before = self.listed(id).map_or(Before::Unknown, |listed| Before::At(behind(listed)));
+    }
+
+    /// The seal of a segment was not met. If MANIFEST lists it, it says where the log goes on.
+    pub(super) fn goes_on_as_listed(&mut self, id: SegmentId) {
+        if let Some(listed) = self.listed(id) {
+            self.before = Before::At(behind(listed));
+        }
     }
 
     /// A segment begins where the one before it ends.
@@ -156,7 +164,11 @@ impl<'a> Verifier<'a, '_, '_> {
         match place.or_else(|| (*own == manifest.store_id).then_some(lineage.len())) {
             None => self.found(&segment.path, 0, "the segment belongs to another store"),
             Some(place) if place < self.origin => {
-                self.found(&segment.path, 0, "the segment was created by an older store than the one before it");
+                self.found(
+                    &segment.path,
+                    0,
+                    "the segment was created by an older store than the one before it",
+                );
             }
             Some(place) => self.origin = place,
         }
