@@ -40,7 +40,7 @@ fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
         events: u16::try_from(table.len() / 8).unwrap().max(1),
         flags: NewHeader::flags_for(false, !table.is_empty()),
         recorded_at: 0,
-        first_version: 1,
+        first_version: table.first_chunk().map_or(1, |first| u64::from_le_bytes(*first)),
         chain: [0; 32],
         key: None,
         version_table: table,
