@@ -23,7 +23,7 @@ use crate::report::{Cut, OpenReport};
 use super::judge::{Verdict, judge};
 use super::listed::{check_listed, unlisted};
 use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
-use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
+use super::scan::{Ending, POSITION_MAX, Scan, Tip, Walk, Window, scan};
 use super::segment::{SegmentFile, missing};
 use super::survey::{
     behind, check_uninitialised, could_be_new, is_leftover, list, others, read_manifest, read_mark,
@@ -52,9 +52,6 @@ pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) 
 
 /// What is known of the end of the last segment without walking it: of one that was closed with its index.
 pub(crate) type AtMark<'a> = dyn Fn(&Manifest, &Arc<SegmentFile>, &Mark) -> Option<Tip> + 'a;
-
-/// Event ids hold positions of 48 bits.
-const POSITION_MAX: u64 = (1 << 48) - 1;
 
 /// How to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,8 +299,9 @@ impl Opening<'_, '_> {
                 self.keep_sealed(segment, &found.tip, seal);
                 return Ok(());
             }
-            Ending::Invalid(newer @ Damage::Newer(_)) => {
-                return Err(segment.damaged(found.tip.offset.into(), newer));
+            // What its checksums prove to be whole is no torn write.
+            Ending::Invalid(whole @ (Damage::Newer(_) | Damage::Forbidden(_))) => {
+                return Err(segment.damaged(found.tip.offset.into(), whole));
             }
             Ending::Zeros if clean && ends_at_mark => {
                 (self.state.appendable, self.state.report.clean) = (true, true);

@@ -151,25 +151,32 @@ pub(crate) fn finish_cut(
     Ok((next, digest))
 }
 
-/// Has MARK speak of the end of the last listed segment. Its number grows, so that who reads along notices.
+/// Has both slots of MARK speak of the end of the last listed segment: the older one names what was cut, too, and it
+/// counts if the newer one is damaged later. The number grows, so that readers that follow the store notice.
 fn set_mark_back(disk: &dyn Disk, manifest: &Manifest) -> Result<(), Error> {
     let Some(last) = manifest.sealed.last() else { return Ok(()) };
-    let (old, tip) = (read_mark(disk)?, behind(last));
-    let mark = Mark {
-        store_id: manifest.store_id,
-        sequence: old.map_or(0, |mark| mark.sequence).saturating_add(1),
-        segment: last.id,
-        durable_end: tip.offset,
-        position: tip.position,
-        chain: tip.chain,
-        clean: false,
-    };
+    let tip = behind(last);
+    let sequence = read_mark(disk)?.map_or(0, |mark| mark.sequence);
     let file = match disk.open(mark::NAME, Access::Write) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => create_mark_file(disk),
         opened => opened,
     };
-    file.and_then(|file| write_all(file.as_ref(), &mark.write(), mark.offset()).and_then(|()| file.sync()))
-        .map_err(|error| Error::io("cannot write", mark::NAME, error))
+    let write = |file: Box<dyn DiskFile>| {
+        for slot in 1..=2 {
+            let mark = Mark {
+                store_id: manifest.store_id,
+                sequence: sequence.saturating_add(slot),
+                segment: last.id,
+                durable_end: tip.offset,
+                position: tip.position,
+                chain: tip.chain,
+                clean: false,
+            };
+            write_all(file.as_ref(), &mark.write(), mark.offset())?;
+        }
+        file.sync()
+    };
+    file.and_then(write).map_err(|error| Error::io("cannot write", mark::NAME, error))
 }
 
 /// Removes MARK, durably, if it is there: without it the store opens as well.

@@ -131,7 +131,7 @@ pub(crate) fn missing_text(id: SegmentId) -> String {
 /// Damage with its place, as the error its reader gets.
 pub(crate) fn damaged(file: &str, offset: u64, damage: &Damage) -> Error {
     match damage {
-        Damage::Bad(what) => Error::corrupt(file, offset, what),
+        Damage::Bad(what) | Damage::Forbidden(what) => Error::corrupt(file, offset, what),
         Damage::Newer(feature) => Error::needs_newer(file, feature),
     }
 }

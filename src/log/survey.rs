@@ -34,6 +34,12 @@ pub(crate) fn read_mark(disk: &dyn Disk) -> Result<Option<Mark>, Error> {
     mark::newest(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
 }
 
+/// The valid slots of MARK, the newer one first.
+pub(crate) fn read_slots(disk: &dyn Disk) -> Result<Vec<Mark>, Error> {
+    let bytes = read_file(disk, mark::NAME, MARK_BYTES_MAX)?;
+    mark::slots(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
+}
+
 /// What a writer changes with whatever it does: two that are equal, and nobody was at work between.
 #[derive(PartialEq, Eq)]
 pub(crate) struct Stamp {

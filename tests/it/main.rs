@@ -12,6 +12,7 @@ mod append; // versions, every expected version, keys, several entities, limits
 mod archive; // backup, restore, fork and rollback
 mod archive_crash; // the same, stopped after every operation of the disk
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
+mod checking; // SPEC.md "Checking a store", row by row; forgeries; seals, attestations
 mod checkpoints; // named places in history, and the ledger they stand in
 #[cfg(feature = "cli")]
 mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexes
@@ -50,6 +51,7 @@ mod lent; // appends that their callers write themselves, in the writer's place
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod maintenance_faults; // every call of maintenance fails once, or finds no room from then on
 mod maintenance_promises; // small promises of maintenance that nothing else would have missed
+mod mark_slots; // either slot of MARK may be lost, whatever was done to the store
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
 mod open_checked; // what is checked of sealed segments before a writer is let in, and right after
@@ -65,6 +67,7 @@ mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod read_beside; // opened to read while the writer rewrites, and while it appends to a damaged store
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
+mod refusals; // what is refused is in no ledger
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod rewrite_crash; // stopped after every operation of erasing and compacting
 mod rewrite_states; // states folded while history is changed, and how often it is another one
@@ -81,6 +84,7 @@ mod transitions; // entities in states: chains, restarts, what only the log can 
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod ui; // what does not compile
-mod verify;
-mod verify_indexes;
-mod verify_rewritten; // verifying what was compacted, merged, erased, set back, forked: in parts, against heads, every byte flipped // index files forged, damaged, exchanged, of a part: told apart from what the log says // verifying against heads, in parts, slowly, beside a writer, in the background
+mod verify; // against heads, in parts, slowly, beside a writer, in the background
+mod verify_causes; // causes that are not there, or were removed
+mod verify_indexes; // index files forged, damaged, exchanged, of a part: told apart from what the log says
+mod verify_rewritten; // what was compacted, merged, erased, set back, forked: in parts, against heads, every byte flipped
