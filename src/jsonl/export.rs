@@ -126,7 +126,7 @@ impl<'a> Export<'a> {
         self
     }
 
-    /// Writes it, some lines at a time; no further buffer is needed. What was written before an error ends with a whole line, unless
+    /// Writes it, the lines of some whole appends at a time; no further buffer is needed. What was written before an error ends with a whole line, unless
     /// the writer took part of one.
     ///
     /// # Errors
@@ -192,14 +192,12 @@ impl<W: Write> Run<'_, W> {
             line::write(&mut self.piece, event, &named);
             self.progress.events += 1;
             self.progress.position = event.position();
-            if self.piece.len() >= PIECE_BYTES {
-                self.hand_over()?;
-            }
             if self.progress.events.is_multiple_of(TELL_EVERY) {
                 self.tell()?;
             }
         }
-        Ok(())
+        // Whole appends only: behind what was written, another export can go on.
+        if self.piece.len() >= PIECE_BYTES { self.hand_over() } else { Ok(()) }
     }
 
     fn hand_over(&mut self) -> Result<(), Error> {

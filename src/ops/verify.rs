@@ -35,7 +35,7 @@ use crate::report::{Break, VerifyReport};
 use crate::view::Snapshot;
 
 pub use asked::Verify;
-pub(crate) use files::{verify_files, verify_files_as};
+pub(crate) use files::verify_files_as;
 use indexes::{Indexes, Part};
 use pace::Pace;
 use search::{Search, behind};

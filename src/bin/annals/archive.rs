@@ -1,10 +1,9 @@
 //! Histories put elsewhere, and set back.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use annals::disk::OsDisk;
-use annals::{CopyReport, StoreCopy};
+use annals::{CopyProgress, CopyReport, StoreCopy};
 use serde_json::json;
 
 use crate::args::{Backup, Fork, Restore, Rollback};
@@ -51,12 +50,10 @@ pub fn restore(restore: Restore, place: &Place, out: &mut Output) -> Result<Done
 }
 
 fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<CopyReport, Failure> {
-    interrupt::hold().go_on = Some("made again, it goes on".to_owned());
+    interrupt::rest("made again, it goes on");
+    interrupt::breaks_off();
     let bar = Bar::bytes(what);
-    let copy = copy.on_progress(move |progress| {
-        bar.set(progress.bytes, progress.bytes_total);
-        ControlFlow::Continue(())
-    });
+    let copy = copy.on_progress(move |progress| bar.step(progress.bytes, progress.bytes_total));
     let copy = match reason {
         Some(reason) => copy.because(reason),
         None => copy,
@@ -66,6 +63,7 @@ fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<Co
 
 fn show(what: &'static str, to: &Path, report: &CopyReport, out: &mut Output) -> Result<Done, Failure> {
     let CopyReport { head, kept, shared, copied, bytes_copied, bytes: total, elapsed, .. } = report;
+    interrupt::done(format!("the copy in {} is whole, up to position {}", to.display(), head.position()));
     let segments = format!("{kept} there before, {shared} shared, {copied} copied");
     let facts = [
         (what, to.display().to_string()),
@@ -91,18 +89,17 @@ pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<D
         out.facts(&facts, &json!({ "done": false, "head": head }))?;
         return Ok(Done::No);
     };
-    interrupt::hold().go_on =
-        Some("run again with the same --cut, it goes on, or says what it did".to_owned());
+    interrupt::rest("run again with the same --cut, it goes on, or says what it did");
+    interrupt::breaks_off();
     let bar = Bar::bytes("setting back");
+    let tell = move |progress: &CopyProgress| bar.step(progress.bytes, progress.bytes_total);
     let builder = place.builder(&path)?;
-    let report = builder.rollback_watched(rollback.to.0, &cut, &rollback.reason, move |progress| {
-        bar.set(progress.bytes, progress.bytes_total);
-        ControlFlow::Continue(())
-    });
+    let report = builder.rollback_watched(rollback.to.0, &cut, &rollback.reason, tell);
     let report = report.map_err(|error| {
         Failure::from(error).without_space("free space and repeat the command: it goes on")
     })?;
     let (kept, cut) = (report.kept.to_string(), report.cut.to_string());
+    interrupt::done(format!("the store is set back to position {}", report.kept.position()));
     let facts = [
         ("kept up to", kept.clone()),
         ("cut", cut.clone()),

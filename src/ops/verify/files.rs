@@ -16,13 +16,8 @@ use crate::log::survey::{list, read_manifest, read_mark};
 use crate::report::VerifyReport;
 
 /// Verifies the files of a store that need not be fit to be opened: what opening would refuse, this
-/// finds; what opening would repair, it passes over. `visit` sees what is whole.
-pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<VerifyReport, Error> {
-    verify_files_as(disk, visit, Verify::new())
-}
-
-/// As [`verify_files`], as it was asked for. Beside a writer: what MARK says is durable, and if files are exchanged meanwhile,
-/// once more.
+/// finds; what opening would repair, it passes over. `visit` sees what is whole. Beside a writer: what MARK says is durable,
+/// and if files are exchanged meanwhile, once more.
 pub(crate) fn verify_files_as(
     disk: &dyn Disk,
     visit: &mut Visit<'_>,
