@@ -16,6 +16,7 @@ use crate::query::Query;
 use crate::reader::{AtHand, Read};
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
+use crate::text::counted;
 use crate::version::Position;
 use crate::view::Snapshot;
 
@@ -109,7 +110,9 @@ pub struct Exported {
 impl fmt::Display for Exported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Exported { events, appends, bytes, position } = self;
-        write!(f, "{events} events of {appends} appends in {bytes} bytes, up to position {position}")
+        let events = counted(*events, "event", "events");
+        let appends = counted(*appends, "append", "appends");
+        write!(f, "{events} of {appends} in {}, up to position {position}", counted(*bytes, "byte", "bytes"))
     }
 }
 

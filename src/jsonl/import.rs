@@ -21,6 +21,7 @@ use crate::coordinate::check_name;
 use crate::error::{Error, ErrorKind};
 use crate::query::Query;
 use crate::store::Store;
+use crate::text::counted;
 use crate::ticket::Ticket;
 use crate::version::{Expected, Version};
 
@@ -141,12 +142,16 @@ pub struct Imported {
 
 impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} events in {} appends, from {} lines", self.events, self.appends, self.lines)?;
+        let lines = |count| counted(count, "line", "lines");
+        let events = counted(self.events, "event", "events");
+        let appends = counted(self.appends, "append", "appends");
+        write!(f, "{events} in {appends}, from {}", lines(self.lines))?;
         if self.lines_before > 0 {
-            write!(f, "; {} lines were imported before", self.lines_before)?;
+            let were = if self.lines_before == 1 { "was" } else { "were" };
+            write!(f, "; {} {were} imported before", lines(self.lines_before))?;
         }
         if self.rejected > 0 {
-            write!(f, "; {} lines rejected", self.rejected)?;
+            write!(f, "; {} rejected", lines(self.rejected))?;
         }
         for reason in &self.reasons {
             write!(f, "\n{reason}")?;

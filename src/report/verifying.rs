@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::head::Head;
+use crate::text::counted;
 use crate::version::Position;
 
 use super::remaining;
@@ -130,11 +131,15 @@ impl fmt::Display for VerifyReport {
         };
         write!(
             f,
-            "{verdict}: {} events in {} appends, {} segments, {} bytes",
-            self.events, self.appends, self.segments, self.bytes
+            "{verdict}: {} in {}, {}, {}",
+            counted(self.events, "event", "events"),
+            counted(self.appends, "append", "appends"),
+            counted(self.segments, "segment", "segments"),
+            counted(self.bytes, "byte", "bytes"),
         )?;
         if self.versions_unchecked > 0 {
-            write!(f, ", the versions of {} events unchecked", self.versions_unchecked)?;
+            let events = counted(self.versions_unchecked, "event", "events");
+            write!(f, ", the versions of {events} unchecked")?;
         }
         if self.broken_off {
             f.write_str("; broken off before the end")?;

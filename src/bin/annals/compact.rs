@@ -88,13 +88,9 @@ fn watched(compaction: Compaction<'_>) -> Compaction<'_> {
 
 fn is_done(done: &Compacted) -> String {
     let Compacted { removed, segments_before, segments_after, position, .. } = done;
-    let events = match removed {
-        0 => "no event is removed".to_owned(),
-        1 => "1 event is removed".to_owned(),
-        removed => format!("{removed} events are removed"),
-    };
+    let events = counted(*removed, "event is", "events are");
     let segments = counted(*segments_before, "sealed segment", "sealed segments");
-    format!("{events}, of {segments} {segments_after} are left; the receipt is at position {position}")
+    format!("{events} removed, of {segments} {segments_after} are left; the receipt is at position {position}")
 }
 
 /// In the words of the command line.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::args;
 use crate::failure::{Done, Failure};
 use crate::interrupt;
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, counted};
 use crate::place::{self, Place};
 use crate::progress::Bar;
 use crate::values::rfc3339;
@@ -63,11 +63,8 @@ pub fn erase(erase: args::Erase, place: &Place, out: &mut Output) -> Result<Done
     let hint = "what was asked is kept, and done by whoever opens the store to write; free space and repeat the command";
     let erasure = erasure.map_err(|error| Failure::from(error).without_space(hint))?;
     let Erasure { events, bytes: gone, segments, quarantined, position, .. } = erasure;
-    let erased = match events {
-        1 => "1 event is erased".to_owned(),
-        events => format!("{events} events are erased"),
-    };
-    interrupt::done(format!("{erased}, the receipt is at position {position}"));
+    let erased = counted(events, "event is", "events are");
+    interrupt::done(format!("{erased} erased, the receipt is at position {position}"));
     place::close(store)?;
     let facts = [
         ("events erased", events.to_string()),

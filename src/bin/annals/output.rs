@@ -28,8 +28,8 @@ pub struct Output {
     form: Form,
     is_terminal: bool,
     waiting: Vec<u8>,
-    /// The position of the last event that waits.
-    go_on: Option<u64>,
+    /// How to go on behind the last event that waits.
+    go_on: Option<(&'static str, u64)>,
 }
 
 /// Cells of a line; what they hold is free of tabs and ends of lines.
@@ -142,8 +142,12 @@ impl Output {
             Form::Plain => self.text(&(line(event).plain.join("\t") + "\n")),
             Form::Table => self.text(&(coloured(event, width().into()) + "\n")),
         }?;
-        self.go_on = Some(event.position().get());
         Ok(())
+    }
+
+    /// How to go on behind the event that comes next, once it is written: words, which its position follows.
+    pub fn go_on(&mut self, words: &'static str, position: u64) {
+        self.go_on = Some((words, position));
     }
 
     fn end_line(&mut self) -> Result<(), Failure> {
@@ -156,14 +160,15 @@ impl Output {
     /// Writes what waits.
     pub fn flush(&mut self) -> Result<(), Failure> {
         let _whole = interrupt::whole();
+        let go_on = self.go_on.take();
         if !self.waiting.is_empty() {
             let mut out = AutoStream::auto(io::stdout().lock());
             let written = out.write_all(&self.waiting).and_then(|()| out.flush());
             self.waiting.clear();
             written.map_err(|error| Failure::output(&error))?;
         }
-        if let Some(position) = self.go_on.take() {
-            interrupt::rest(format!("go on with --after {position}"));
+        if let Some((words, position)) = go_on {
+            interrupt::rest(format!("{words} {position}"));
         }
         Ok(())
     }
