@@ -234,9 +234,8 @@ impl Log {
                 self.durable = self.written;
                 let free = self.disk.free_bytes();
                 let free = free.map_or_else(|_| "? bytes".to_owned(), |free| counted(free, "byte", "bytes"));
-                let text = format!(
-                    "{error} ({free} free); nothing was written, appends resume when there is space"
-                );
+                let text =
+                    format!("{error} ({free} free); nothing was written, appends resume when there is space");
                 Failure::Refused(Error::with_source(ErrorKind::NoSpace, text, error))
             }
             Err(error) => Failure::Poison(Error::io("cannot cut back", &self.segment.path, error)),

@@ -90,8 +90,8 @@ impl<'a> Rewriting<'a> {
         Rewriting { engine, shelf, why, left: Vec::new(), has_changed: false, announce: None, _alone: alone }
     }
 
-    /// Calls this once, when the first new segment is whole and before it takes the place of others: without room for
-    /// one nothing is announced.
+    /// Calls this once, when the first new segment is whole and before it takes the place of others: without
+    /// room for one nothing is announced.
     pub(crate) fn announce_with(&mut self, announce: Announce<'a>) {
         self.announce = Some(announce);
     }

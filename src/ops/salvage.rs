@@ -36,8 +36,7 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
         Some(tell) => Verify::new().on_progress(|progress| tell(&opening(progress))),
         None => Verify::new(),
     };
-    let visit: &mut Visit<'_> =
-        &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip);
+    let visit: &mut Visit<'_> = &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip);
     let verified = verify_files_as(disk, visit, asked)?;
     if verified.broken_off {
         return Err(Error::cancelled());

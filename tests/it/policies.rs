@@ -170,16 +170,24 @@ fn a_full_disk_is_told_of_and_tried_again() {
         .compact_every(SOON, "why", |compaction| compaction.remove(Query::entity("user:1")))
         .open()
         .unwrap();
-    disk.set_capacity(Some(u64::try_from(used).unwrap()));
+    // Room for an event, and not for a segment.
+    disk.set_capacity(Some(u64::try_from(used).unwrap() + 1000));
     eventually("there is no space", || {
-        first(&store).error.is_some_and(|text| text.contains("space")) || first(&store).removed > 0
+        first(&store).error.is_some_and(|text| text.contains("bytes must be free"))
+            || first(&store).removed > 0
     });
     let refused = first(&store);
     assert!(refused.error.is_some(), "{refused:?}");
     assert_eq!(all(store.read(Query::all())).len(), 80);
+    // Each turn wrote `$ledger.compacting`, and filled what little room there was.
+    let announced = || store.count(Query::entity("$ledger")).unwrap();
+    let ended = first(&store).ended_at;
+    eventually("it has tried again", || first(&store).ended_at > ended);
+    assert_eq!(announced(), 0, "what cannot go is not announced");
     disk.set_capacity(None);
     eventually("it is done", || count(&store) < 15);
     rested(&store);
+    assert_eq!(announced(), 2, "it is announced once, and done");
     fill(&store, 2);
     store.close().unwrap();
 }

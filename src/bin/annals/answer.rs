@@ -1,7 +1,8 @@
 //! What happened, is it in, what now: how a command ends, said in one place for every command and every end.
 //!
-//! A command notes what it has changed the moment that is in ([`crate::interrupt::note`]). When it ends, well, with a
-//! failure, by a signal, or because its output cannot be written, [`answer`] makes the exit code and the words of it.
+//! A command notes what it has changed the moment that is in ([`crate::interrupt::note`]). It may end well,
+//! with a failure, by a signal, or because its output cannot be written: [`answer`] makes the exit code and
+//! the words of it.
 
 use std::io::{self, IsTerminal, Write};
 

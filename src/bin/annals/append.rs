@@ -161,7 +161,9 @@ fn is_in(receipt: &Appended) -> String {
     let before = if receipt.replayed() { ", and was before" } else { "" };
     match receipt.events() {
         1 => format!("the event is in, at position {first}{before}"),
-        events => format!("{} are in, at positions {first} to {last}{before}", counted(events, "event", "events")),
+        events => {
+            format!("{} are in, at positions {first} to {last}{before}", counted(events, "event", "events"))
+        }
     }
 }
 

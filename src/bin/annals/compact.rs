@@ -90,7 +90,9 @@ fn is_done(done: &Compacted) -> String {
     let Compacted { removed, segments_before, segments_after, position, .. } = done;
     let events = counted(*removed, "event is", "events are");
     let segments = counted(*segments_before, "sealed segment", "sealed segments");
-    format!("{events} removed, of {segments} {segments_after} are left; the receipt is at position {position}")
+    format!(
+        "{events} removed, of {segments} {segments_after} are left; the receipt is at position {position}"
+    )
 }
 
 /// In the words of the command line.

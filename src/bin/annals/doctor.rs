@@ -76,7 +76,7 @@ fn advice(kind: ErrorKind) -> &'static str {
 /// An erasure that was stopped leaves a file.
 fn erasing(path: &Path) -> Option<Finding> {
     let is_undone = path.join("ERASING").symlink_metadata().is_ok();
-    let advice = "whoever opens the store to write goes on with it; annals erase --yes again does it now";
+    let advice = "the next opening to write goes on with it; annals erase --yes again does it now";
     is_undone.then(|| bad("erasing", "an erasure was stopped: what it was to erase may be there", advice))
 }
 
@@ -286,7 +286,7 @@ fn indexes(path: &Path) -> Result<Finding, Failure> {
     let text = format!("{} of {sealed} sealed segments", built.min(sealed));
     Ok(match built >= sealed {
         true => good("indexes", text),
-        false => look("indexes", text, "whoever needs one builds it; annals reindex builds all"),
+        false => look("indexes", text, "a query that needs one builds it; annals reindex builds all"),
     })
 }
 

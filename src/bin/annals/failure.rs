@@ -35,7 +35,7 @@ Exit codes:
   1  the answer is no: not there, not clean, in conflict, denied, halted
   2  the call is wrong: fix it (also: no store there)
   3  not now: locked, busy, no space; the same call may succeed later
-  4  not known whether it was written: repeat it with the same --key
+  4  not known whether it was written: look, or repeat an append with the same --key
   5  what is stored is damaged, erased, or set back: see `annals verify`
   6  the store needs a newer annals
   7  the directory is not safe to use: owner, permissions, links, network
@@ -54,7 +54,7 @@ Exit codes: 0 done, 1 the answer is no, 2 the call is wrong, 3 not now, 4 not kn
 5 damaged, 6 needs a newer annals, 7 not safe, 8 the system refused, 9 done but the output could not be written; \
 `annals --help` says more";
 
-/// The kind of [`ErrorKind::NoSpace`], whoever found no room.
+/// The kind of [`ErrorKind::NoSpace`], of the library's errors and of the system's.
 const NO_SPACE: &str = "NoSpace";
 
 /// How a command that worked ends.

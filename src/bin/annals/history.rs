@@ -58,9 +58,10 @@ pub fn erase(erase: args::Erase, place: &Place, out: &mut Output) -> Result<Done
     interrupt::breaks_off();
     let matching = store.count(query.clone())?;
     let bar = Bar::bytes("erasing");
-    let erasure = store.erase_watched(query, &erase.reason, |progress| bar.step(progress.bytes, progress.bytes_total));
+    let erasure =
+        store.erase_watched(query, &erase.reason, |progress| bar.step(progress.bytes, progress.bytes_total));
     drop(bar);
-    let hint = "what was asked is kept, and done by whoever opens the store to write; free space and repeat the command";
+    let hint = "what was asked is kept, and the next opening to write goes on with it; free space and repeat the command";
     let erasure = erasure.map_err(|error| Failure::from(error).without_space(hint))?;
     let Erasure { events, bytes: gone, segments, quarantined, position, .. } = erasure;
     let erased = counted(events, "event is", "events are");

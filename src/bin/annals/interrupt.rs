@@ -1,8 +1,9 @@
-//! Ctrl-C, a request to end, a terminal that is gone: what must be whole is finished, the store is closed, and
-//! [`crate::answer`] says what is in and how to go on.
+//! Ctrl-C, a request to end, a terminal that is gone: what must be whole is finished, the store is closed,
+//! and [`crate::answer`] says what is in and how to go on.
 //!
-//! A thread of its own waits for the signal, because the command itself may be waiting for input or for events. The
-//! command holds a [`whole`] where it must not be stopped, and notes what it has changed with [`note`].
+//! A thread of its own waits for the signal, because the command itself may be waiting for input or for
+//! events. The command holds a [`whole`] where it must not be stopped, and notes what it has changed with
+//! [`note`].
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -137,7 +138,7 @@ pub fn install(form: Form) -> Result<(), Failure> {
     thread.map(drop).map_err(failed)
 }
 
-/// The signals that whoever started the command wants it to ignore (`nohup`), as bits.
+/// The signals that the command was started to ignore (`nohup`), as bits.
 fn ignored() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let bits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
@@ -147,7 +148,7 @@ fn ignored() -> Option<u64> {
 fn stop(signal: i32, form: Form) {
     ASKED.store(true, Ordering::Relaxed);
     let deadline = Instant::now() + PATIENCE;
-    // Held to the end, so that the command does nothing more meanwhile.
+    // Held to the end, so that the command does nothing more.
     let mut now = NOW.lock();
     CALM.wait_while_until(&mut now, |now| now.whole > 0 || now.breaks_off, deadline);
     if now.whole == 0 {

@@ -72,10 +72,13 @@ fn last_position(lines: &[u8]) -> Option<u64> {
 }
 
 pub fn import(import: Import, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let bar = Rc::new(bar(&import.file)?);
-    let source = source(&import, bar.clone())?;
     let name = name(&import)?;
     let mapping = mapping(&import)?;
+    if !import.create {
+        place.existing()?;
+    }
+    let bar = Rc::new(bar(&import.file));
+    let source = source(&import, bar.clone())?;
     let store = if import.create { place.to_create()? } else { place.to_write()? };
     let is_unsynced = place.is_buffered();
     interrupt::note(|now| now.effect.is_unsynced = is_unsynced);
@@ -95,7 +98,7 @@ pub fn import(import: Import, place: &Place, out: &mut Output) -> Result<Done, F
     Ok(if imported.rejected > 0 { Done::No } else { Done::Yes })
 }
 
-/// What holds of an import whatever ended it.
+/// How an import goes on, however it ended.
 const AGAIN: &str = "run it again: it goes on behind what went in";
 
 fn run(
@@ -171,11 +174,11 @@ fn length(file: &Path) -> Option<u64> {
     about.map(|about| about.len())
 }
 
-fn bar(file: &Path) -> Result<Bar, Failure> {
-    Ok(match length(file) {
+fn bar(file: &Path) -> Bar {
+    match length(file) {
         Some(_) => Bar::bytes("importing"),
         None => Bar::endless_bytes("importing"),
-    })
+    }
 }
 
 /// Looks at the first bytes, before anything is opened or made.

@@ -42,12 +42,13 @@ mod state;
 mod values;
 mod words;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use args::{Cli, Command};
 use answer::Ending;
+use args::{Cli, Command};
 use failure::{Done, Failure};
 use output::Output;
 use place::Place;
@@ -79,9 +80,17 @@ fn usage(error: &clap::Error) -> ExitCode {
         answer.say(output::Form::Json);
         return answer.code.into();
     }
-    // Nobody is left to tell that printing failed.
-    let _ = error.print();
-    if error.use_stderr() { failure::USAGE.into() } else { ExitCode::SUCCESS }
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    match printed {
+        _ if error.use_stderr() => failure::USAGE.into(),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let ending = Ending::Failed(Failure::output(&error));
+            let answer = answer::answer(ending, answer::Effect::default());
+            answer.say(output::Form::Plain);
+            answer.code.into()
+        }
+    }
 }
 
 fn run(command: Command, place: &Place, out: &mut Output) -> Result<Done, Failure> {

@@ -9,7 +9,10 @@ const WORDS: [(&str, &str); 8] = [
     ("(renumber)", "(--renumber)"),
     ("compact even_unhandled()", "say --even-unhandled"),
     ("; send less or raise the limit", "; send less"),
-    ("versions(..) counts within one stream; read store.stream(entity)", "--versions counts within one stream; say --entity and no other filter"),
+    (
+        "versions(..) counts within one stream; read store.stream(entity)",
+        "--versions counts within one stream; say --entity and no other filter",
+    ),
     ("reopen the store and read back, or retry with its key", "read back, or repeat it with its key"),
     ("; reopen the store", "; run the command again"),
 ];
@@ -31,17 +34,20 @@ fn without_limits(text: &str) -> String {
     }
 }
 
-/// What to do about the writer of a store. A container counts its processes from 1, and the number is the writer's own.
+/// What to do about the writer of a store. A container counts its processes from 1, and the number is the
+/// one that the writer has there.
 pub fn of_the_writer(process: u32) -> String {
     let is_here = process > 1 && Path::new("/proc").join(process.to_string()).exists();
     let advice = "close the other process, or wait for it: --wait 30s; reading needs no lock";
     match is_here {
         true => advice.to_owned(),
-        false => format!("{advice} (no process here has this number: it is the one that the writer has in its own container)"),
+        false => format!(
+            "{advice} (no process here has this number: it is the one that the writer has in its own container)"
+        ),
     }
 }
 
-/// What bytes are, and what to do, if they are no text in UTF-8 that could be JSON. `first` is where an input begins.
+/// What an input is, and what to do, if its `first` bytes are no text in UTF-8 that could be JSON.
 pub fn unreadable(first: &[u8]) -> Option<&'static str> {
     const BEGINNINGS: [(&[u8], &str); 9] = [
         (b"\x1f\x8b", "it is gzip; decompress it first, with gunzip"),
@@ -74,7 +80,8 @@ pub const ARRAY: &str = "write one object a line: jq -c '.[]'";
 pub fn no_json(text: &str, error: &serde_json::Error) -> String {
     let rest = text.as_bytes().get(error.column().saturating_sub(1)..).unwrap_or_default();
     if error.line() == 1 && rest.starts_with("\u{FEFF}".as_bytes()) {
-        return "there is a byte order mark in the middle, as where files were put together; take it out".to_owned();
+        return "there is a byte order mark in the middle, as where files were put together; take it out"
+            .to_owned();
     }
     let said = error.to_string();
     let said = said.split(" at line ").next().unwrap_or(&said);

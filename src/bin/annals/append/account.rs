@@ -21,7 +21,7 @@ impl Account {
     /// The next line that was read.
     pub(super) fn add(&mut self, line: u64, fate: Fate) {
         match self.0.last_mut() {
-            // Blank lines between them are none of anybody's.
+            // Blank lines between them belong to the run.
             Some((last, _, to)) if *last == fate => *to = line,
             _ => self.0.push((fate, line, line)),
         }
@@ -34,8 +34,8 @@ impl Account {
         interrupt::note(|now| now.effect.under_way = Some(under_way));
     }
 
-    /// Notes what is in, and how to go on: after a failure, or if the command is stopped here. `unread` is the line that
-    /// could not be read, or 0.
+    /// Notes what is in, and how to go on: after a failure, or if the command is stopped here. `unread` is the
+    /// line that could not be read, or 0.
     pub(super) fn note(&self, failure: Option<&Failure>, unread: u64) {
         let (is_in, unknown) = (self.runs(Fate::In), self.runs(Fate::Unknown));
         let last_in = is_in.last().map_or(0, |(_, to)| *to);
@@ -63,7 +63,7 @@ impl Account {
         runs.map(|(_, from, to)| (*from, *to)).collect()
     }
 
-    /// In the words of whoever reads the file from its beginning.
+    /// In the words of an operator who reads the file from its beginning.
     fn done(&self, is_in: &[(u64, u64)], alone: &[(u64, u64)]) -> Option<String> {
         let done = match (self.0.first(), is_in) {
             (_, []) => return None,
@@ -95,7 +95,10 @@ fn rest(
     };
     let mut parts = Vec::new();
     if is_unknown {
-        parts.push("look which of those not known are in (annals tail); a line with a key may be repeated".to_owned());
+        parts.push(
+            "look which of those not known are in (annals tail); a line with a key may be repeated"
+                .to_owned(),
+        );
     }
     if failure.is_some_and(Failure::is_no_space) {
         parts.push("free space".to_owned());

@@ -1,4 +1,4 @@
-//! Each line is an append: those that are there already go in together, and which of them are in is told exactly.
+//! Each line is an append: lines that are there already go in together, and which of them are in is told.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -18,8 +18,8 @@ const LINES_AT_ONCE: usize = 1024;
 /// Lines with their numbers, and why no more of them could be read.
 type Batch = (Vec<(u64, String)>, Option<Failure>);
 
-/// Appends until a line is refused or cannot be read. A line that is refused does not keep those out that were under way
-/// at the same moment: each is acknowledged, and the account of what is in names them.
+/// Appends until a line is refused or cannot be read. Lines that were under way with a refused one go in all
+/// the same: each is acknowledged, and the account of what is in names them.
 pub(super) fn one_by_one(
     mut source: Lines,
     common: &Common,
@@ -48,7 +48,8 @@ pub(super) fn one_by_one(
     }
 }
 
-/// Appends lines up to the first that cannot be submitted, and acknowledges all that are in. Gives the first failure.
+/// Appends lines up to the first that cannot be submitted, and acknowledges all that are in. Gives the first
+/// failure.
 fn go_in(
     texts: &[(u64, String)],
     source: &Lines,
