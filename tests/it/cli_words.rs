@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use annals::{Append, Limits, Raw, Store};
+use annals::Store;
 
 use crate::cli::*;
 
@@ -120,9 +120,6 @@ fn a_source_that_changed_is_not_a_bad_line() {
 fn the_command_speaks_of_its_own_options() {
     let site = Site::filled();
     let long = "e".repeat(5_000);
-    let own = Store::builder(&site.beside("own")).limits(Limits::FORMAT).open().unwrap();
-    Append::to("x").event(&Raw("k", &1)).event(&Raw("k", &2)).commit(&own).unwrap();
-    own.close().unwrap();
     let store = Store::open(&site.store).unwrap();
     let locked = text(&site.run("append a k 1 --wait 0s").stderr);
     let salvaged = text(&site.run("recover --salvage DEST").stderr);

@@ -72,13 +72,14 @@ fn last_position(lines: &[u8]) -> Option<u64> {
 }
 
 pub fn import(import: Import, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+    let opened = opened(&import.file)?;
     let name = name(&import)?;
     let mapping = mapping(&import)?;
     if !import.create {
         place.existing()?;
     }
     let bar = Rc::new(bar(&import.file));
-    let source = source(&import, bar.clone())?;
+    let source = source(&import.file, opened, bar.clone())?;
     let store = if import.create { place.to_create()? } else { place.to_write()? };
     let is_unsynced = place.is_buffered();
     interrupt::note(|now| now.effect.is_unsynced = is_unsynced);
@@ -181,13 +182,16 @@ fn bar(file: &Path) -> Bar {
     }
 }
 
-/// Looks at the first bytes, before anything is opened or made.
-fn source(import: &Import, bar: Rc<Bar>) -> Result<Source, Failure> {
-    let (file, shown) = (&import.file, shown(&import.file));
-    let source: Box<dyn Read> = match is_stdin(file) {
+fn opened(file: &Path) -> Result<Box<dyn Read>, Failure> {
+    Ok(match is_stdin(file) {
         true => Box::new(io::stdin()),
         false => Box::new(open_lines(file)?),
-    };
+    })
+}
+
+/// Looks at the first bytes, before a store is opened or made.
+fn source(file: &Path, source: Box<dyn Read>, bar: Rc<Bar>) -> Result<Source, Failure> {
+    let shown = shown(file);
     let watched = Watched { source, read: 0, total: length(file).unwrap_or(0), bar };
     let mut source = BufReader::with_capacity(256 << 10, watched);
     let failed = |error| Failure::system(&format!("cannot read {shown}"), &error);
