@@ -9,6 +9,7 @@ mod verifying;
 use std::fmt;
 use std::time::Duration;
 
+use crate::text::counted;
 use crate::version::Position;
 
 pub use rewriting::{
@@ -165,10 +166,13 @@ impl fmt::Display for OpenReport {
             (false, true) => "closed cleanly",
             (false, false) => "recovered after an unclean stop",
         };
-        write!(f, "{state}: {} events in {} appends, {} segments", self.events, self.appends, self.segments)?;
+        let events = counted(self.events, "event", "events");
+        let appends = counted(self.appends, "append", "appends");
+        write!(f, "{state}: {events} in {appends}, {}", counted(self.segments, "segment", "segments"))?;
         if let Some(cut) = &self.cut {
             let kept = cut.kept.as_deref().unwrap_or("nowhere, there was no room");
-            write!(f, "; cut {} bytes at {}, offset {}, kept in {kept}", cut.bytes, cut.segment, cut.offset)?;
+            let bytes = counted(cut.bytes, "byte", "bytes");
+            write!(f, "; cut {bytes} at {}, offset {}, kept in {kept}", cut.segment, cut.offset)?;
         }
         if !self.mark_found {
             f.write_str("; MARK was missing or damaged")?;
@@ -358,7 +362,9 @@ impl fmt::Display for Description {
         writeln!(f, "store {store_id} in {place}")?;
         writeln!(f, "head {head}, durable up to {durable_head}, writer: {writer:?}")?;
         for Part { name, files, bytes, why } in &self.parts {
-            writeln!(f, "  {name:<12} {files:>5} files {bytes:>13} bytes  {why}")?;
+            let files_word = if *files == 1 { "file " } else { "files" };
+            let bytes_word = if *bytes == 1 { "byte " } else { "bytes" };
+            writeln!(f, "  {name:<12} {files:>5} {files_word} {bytes:>13} {bytes_word}  {why}")?;
         }
         for (name, value) in &self.options {
             writeln!(f, "  {name} = {value}")?;

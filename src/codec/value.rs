@@ -10,6 +10,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, ErrorKind};
+use crate::text::counted;
 
 /// A payload as it was stored: a map of fields, mostly. Upcasters take one and give one back.
 ///
@@ -250,12 +251,14 @@ impl fmt::Debug for Value {
             Tree::Signed(value) => value.fmt(f),
             Tree::Float(value) => value.fmt(f),
             Tree::Text(text) => text.fmt(f),
-            Tree::Bytes(bytes) => write!(f, "<{} bytes>", bytes.len()),
+            Tree::Bytes(bytes) => write!(f, "<{}>", counted(bytes.len(), "byte", "bytes")),
             Tree::List(values) => values.fmt(f),
             Tree::Map(fields) => {
                 f.debug_map().entries(fields.iter().map(|(name, value)| (name, value))).finish()
             }
-            Tree::Extension(kind, bytes) => write!(f, "<{} bytes of the extension {kind}>", bytes.len()),
+            Tree::Extension(kind, bytes) => {
+                write!(f, "<{} of the extension {kind}>", counted(bytes.len(), "byte", "bytes"))
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::query::Query;
 use crate::reader;
 use crate::running::{Live, Pace};
 use crate::store::Store;
+use crate::text::counted;
 use crate::version::{Position, Version};
 use crate::view::{Reach, Snapshot};
 
@@ -254,14 +255,16 @@ impl fmt::Display for ConsumerState {
         match self {
             ConsumerState::Idle => f.write_str("idle"),
             ConsumerState::CatchingUp { events, per_second, remaining } => {
-                write!(f, "catching up, {events} events left, {per_second:.0} a second")?;
+                let events = counted(*events, "event", "events");
+                write!(f, "catching up, {events} left, {per_second:.0} a second")?;
                 remaining.map_or(Ok(()), |remaining| write!(f, ", through in {remaining:.1?}"))
             }
             ConsumerState::Lagging { events, oldest } => {
-                write!(f, "lagging, {events} events left, the oldest of {oldest:.1?} ago")
+                let events = counted(*events, "event", "events");
+                write!(f, "lagging, {events} left, the oldest of {oldest:.1?} ago")
             }
             ConsumerState::Stuck { at, attempts, reason } => {
-                write!(f, "stuck at {at} after {attempts} attempts: {reason}")
+                write!(f, "stuck at {at} after {}: {reason}", counted(*attempts, "attempt", "attempts"))
             }
             ConsumerState::Halted(halt) => write!(f, "halted {halt}"),
         }

@@ -16,6 +16,7 @@ use crate::query::Query;
 use crate::reader::{AtHand, Read};
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
+use crate::text::counted;
 use crate::version::Position;
 use crate::view::Snapshot;
 
@@ -109,7 +110,9 @@ pub struct Exported {
 impl fmt::Display for Exported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Exported { events, appends, bytes, position } = self;
-        write!(f, "{events} events of {appends} appends in {bytes} bytes, up to position {position}")
+        let events = counted(*events, "event", "events");
+        let appends = counted(*appends, "append", "appends");
+        write!(f, "{events} of {appends} in {}, up to position {position}", counted(*bytes, "byte", "bytes"))
     }
 }
 
@@ -126,7 +129,7 @@ impl<'a> Export<'a> {
         self
     }
 
-    /// Writes it, some lines at a time; no further buffer is needed. What was written before an error ends with a whole line, unless
+    /// Writes it, the lines of some whole appends at a time; no further buffer is needed. What was written before an error ends with a whole line, unless
     /// the writer took part of one.
     ///
     /// # Errors
@@ -192,14 +195,12 @@ impl<W: Write> Run<'_, W> {
             line::write(&mut self.piece, event, &named);
             self.progress.events += 1;
             self.progress.position = event.position();
-            if self.piece.len() >= PIECE_BYTES {
-                self.hand_over()?;
-            }
             if self.progress.events.is_multiple_of(TELL_EVERY) {
                 self.tell()?;
             }
         }
-        Ok(())
+        // Whole appends only: behind what was written, another export can go on.
+        if self.piece.len() >= PIECE_BYTES { self.hand_over() } else { Ok(()) }
     }
 
     fn hand_over(&mut self) -> Result<(), Error> {

@@ -15,11 +15,13 @@ use super::incoming::{Opened, Versions};
 use super::line::{self, Incoming};
 use super::mapping::Mapping;
 use super::source::{Got, Source, cannot_reject, json_of};
+use crate::append::Append;
 use crate::codec::Raw;
 use crate::coordinate::check_name;
 use crate::error::{Error, ErrorKind};
 use crate::query::Query;
 use crate::store::Store;
+use crate::text::counted;
 use crate::ticket::Ticket;
 use crate::version::{Expected, Version};
 
@@ -140,12 +142,16 @@ pub struct Imported {
 
 impl fmt::Display for Imported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} events in {} appends, from {} lines", self.events, self.appends, self.lines)?;
+        let lines = |count| counted(count, "line", "lines");
+        let events = counted(self.events, "event", "events");
+        let appends = counted(self.appends, "append", "appends");
+        write!(f, "{events} in {appends}, from {}", lines(self.lines))?;
         if self.lines_before > 0 {
-            write!(f, "; {} lines were imported before", self.lines_before)?;
+            let were = if self.lines_before == 1 { "was" } else { "were" };
+            write!(f, "; {} {were} imported before", lines(self.lines_before))?;
         }
         if self.rejected > 0 {
-            write!(f, "; {} lines rejected", self.rejected)?;
+            write!(f, "; {} rejected", lines(self.rejected))?;
         }
         for reason in &self.reasons {
             write!(f, "\n{reason}")?;
@@ -171,7 +177,7 @@ impl<'a, R: BufRead> Import<'a, R> {
     /// Copies lines that cannot be imported to a writer, and goes on. Without it the first of them stops the import.
     ///
     /// An append of which one line is bad is rejected as a whole. What is rejected is flushed before anything behind it is
-    /// appended; an import that was stopped may reject its last bad lines again.
+    /// appended, and another run passes over it; an import that was stopped may reject its last bad lines again.
     pub fn skip_bad(mut self, rejects: impl Write + 'a) -> Import<'a, R> {
         self.rejects = Some(Box::new(rejects));
         self
@@ -224,6 +230,7 @@ impl<'a, R: BufRead> Import<'a, R> {
             tell: self.tell,
             raw: Vec::new(),
             opened: None,
+            passed: None,
             in_flight: VecDeque::with_capacity(IN_FLIGHT),
             began: Instant::now(),
         };
@@ -246,6 +253,8 @@ struct Run<'a, R> {
     /// The lines of the append that is coming in.
     raw: Vec<u8>,
     opened: Option<Opened>,
+    /// How far lines were rejected behind the last append: another run need not reject them again.
+    passed: Option<Reached>,
     /// Each with the number of its last line.
     in_flight: VecDeque<(Ticket, u64)>,
     began: Instant,
@@ -256,6 +265,7 @@ impl<R: BufRead> Run<'_, R> {
         let read = self.lines();
         // What went wrong first is told, and what is in flight came before whatever was read.
         self.settle(0)?;
+        self.note_passed()?;
         read?;
         self.imported.lines = self.source.lines.saturating_sub(self.imported.lines_before);
         Ok(self.imported)
@@ -264,11 +274,10 @@ impl<R: BufRead> Run<'_, R> {
     fn lines(&mut self) -> Result<(), Error> {
         loop {
             let (number, start) = (self.source.number(), self.raw.len());
-            let is_first = self.source.offset == 0;
             match self.source.line(&mut self.raw)? {
                 Got::End => break,
                 Got::TooLong => self.too_long(number)?,
-                Got::Line => self.line(number, start, is_first)?,
+                Got::Line => self.line(number, start)?,
             }
             if self.source.lines.is_multiple_of(TELL_EVERY) {
                 self.tell()?;
@@ -280,8 +289,8 @@ impl<R: BufRead> Run<'_, R> {
         }
     }
 
-    fn line(&mut self, number: u64, start: usize, is_first: bool) -> Result<(), Error> {
-        let Some(json) = json_of(&self.raw[start..], is_first) else {
+    fn line(&mut self, number: u64, start: usize) -> Result<(), Error> {
+        let Some(json) = json_of(&self.raw[start..]) else {
             self.raw.truncate(start);
             return Ok(());
         };
@@ -300,7 +309,10 @@ impl<R: BufRead> Run<'_, R> {
             && let Some(opened) = self.opened.take()
         {
             let line = self.raw.split_off(start);
+            // The source stands behind this line already, which is not rejected.
+            let passed = self.passed;
             self.reject(number.saturating_sub(1), opened.is_cut())?;
+            self.passed = passed;
             self.raw = line;
         }
         let opened = self.opened.take().unwrap_or_else(Opened::new);
@@ -322,6 +334,7 @@ impl<R: BufRead> Run<'_, R> {
         match append.submit(self.store) {
             Ok(ticket) => {
                 self.in_flight.push_back((ticket, number));
+                self.passed = None;
                 self.version = self.version.get().saturating_add(1).into();
                 self.raw.clear();
                 self.settle(IN_FLIGHT - 1)
@@ -369,10 +382,28 @@ impl<R: BufRead> Run<'_, R> {
         let text =
             format!("the lines of the append have more than the {most} bytes that line_bytes_max allows");
         self.reject(number, Error::new(ErrorKind::TooLarge, text))?;
-        match &mut self.rejects {
-            Some(rejects) => self.source.pass(rejects),
-            None => Ok(()),
+        if let Some(rejects) = &mut self.rejects {
+            let lines = self.source.lines;
+            self.source.pass(rejects)?;
+            self.pass(self.source.lines > lines);
         }
+        Ok(())
+    }
+
+    /// Another run goes on behind what is rejected; but a last line without its end may still grow.
+    fn pass(&mut self, has_end: bool) {
+        if has_end {
+            let source = &self.source;
+            self.passed = Some((source.lines, source.offset, source.digest(), 0, 0));
+        }
+    }
+
+    /// Has the import's stream say what was rejected behind the last append.
+    fn note_passed(&mut self) -> Result<(), Error> {
+        let Some(passed) = self.passed.take() else { return Ok(()) };
+        let expected = Expected::Exact(self.version);
+        let append = Append::empty().system_event(&self.entity, expected, &Raw(REACHED, &passed));
+        append.commit(self.store).map(drop).map_err(|error| self.explained(passed.0, error))
     }
 
     /// Puts the lines of an append aside; without a place for them it is an error.
@@ -386,7 +417,9 @@ impl<R: BufRead> Run<'_, R> {
         if self.imported.reasons.len() < REASONS_MAX {
             self.imported.reasons.push(error.to_string());
         }
+        let has_end = self.raw.last() == Some(&b'\n');
         self.raw.clear();
+        self.pass(has_end);
         Ok(())
     }
 

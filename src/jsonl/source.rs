@@ -24,7 +24,7 @@ pub(super) enum Got {
     End,
 }
 
-/// Some editors begin a text so.
+/// Some editors begin a text so; texts that are put together have it in the middle.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// What is passed over is read so much at a time.
 const PASS_BYTES: u64 = 64 << 10;
@@ -140,8 +140,8 @@ impl<R: BufRead> Source<R> {
 }
 
 /// What of a line is JSON; `None` if it is blank.
-pub(super) fn json_of(line: &[u8], is_first: bool) -> Option<&[u8]> {
-    let line = if is_first { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line) } else { line };
+pub(super) fn json_of(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     Some(line.trim_ascii()).filter(|line| !line.is_empty())
 }
 

@@ -33,6 +33,7 @@ use crate::format::manifest;
 use crate::format::mark::{self, SLOT};
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
+use crate::text::counted;
 
 use files::{ManifestFile, MarkFile};
 pub(crate) use frames::NewFrame;
@@ -233,10 +234,10 @@ impl Log {
         match self.zeros.cut(end, || file.set_length(end).and_then(|()| file.sync())) {
             Ok(()) => {
                 self.durable = self.written;
-                let free = self.disk.free_bytes().map_or_else(|_| "?".to_owned(), |bytes| bytes.to_string());
-                let text = format!(
-                    "{error} ({free} bytes free); nothing was written, appends resume when there is space"
-                );
+                let free = self.disk.free_bytes();
+                let free = free.map_or_else(|_| "? bytes".to_owned(), |free| counted(free, "byte", "bytes"));
+                let text =
+                    format!("{error} ({free} free); nothing was written, appends resume when there is space");
                 Failure::Refused(Error::with_source(ErrorKind::NoSpace, text, error))
             }
             Err(error) => Failure::Poison(Error::io("cannot cut back", &self.segment.path, error)),

@@ -22,6 +22,7 @@ use crate::log::survey::behind;
 use crate::log::survey::read_manifest;
 use crate::options::Options;
 use crate::reader;
+use crate::text::counted;
 use crate::view::Point;
 
 use super::history::{History, Until};
@@ -62,9 +63,11 @@ impl CopyReport {
 impl fmt::Display for CopyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CopyReport { head, kept, shared, copied, bytes_copied, bytes, elapsed } = self;
+        let bytes = counted(*bytes, "byte", "bytes");
+        let bytes_copied = counted(*bytes_copied, "byte", "bytes");
         write!(
             f,
-            "up to {head}: {bytes} bytes in {elapsed:.1?}; of the segments {copied} copied ({bytes_copied} bytes), {shared} shared, {kept} kept"
+            "up to {head}: {bytes} in {elapsed:.1?}; of the segments {copied} copied ({bytes_copied}), {shared} shared, {kept} kept"
         )
     }
 }

@@ -127,7 +127,11 @@ impl<'a> Task<'a> {
             return Ok(done);
         }
         let CompactionPlan { removed, erased, bytes, .. } = plan;
-        ledger::record(self.engine, Some(self.reason), &Compacting { removed, erased, bytes })?;
+        let figures = Compacting { removed, erased, bytes };
+        let engine = self.engine;
+        let reason = self.reason;
+        // A policy that finds no room tries again and again: it says so once something goes.
+        rewriting.announce_with(Box::new(move || ledger::record(engine, Some(reason), &figures).map(drop)));
         self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
         rewriting.raise_history()?;
         rewriting.check_removed()?;

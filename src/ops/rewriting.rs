@@ -42,8 +42,13 @@ pub(crate) struct Rewriting<'a> {
     pub(crate) left: Vec<String>,
     /// Something went, and the history revision was not raised yet.
     has_changed: bool,
+    /// Told before the first segment is exchanged.
+    announce: Option<Announce<'a>>,
     _alone: MutexGuard<'a, ()>,
 }
+
+/// Says that something will go; an error keeps it from going.
+pub(crate) type Announce<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
 
 /// However it ends: broken off, by an error or by a panic, too.
 impl Drop for Rewriting<'_> {
@@ -82,7 +87,13 @@ impl<'a> Rewriting<'a> {
 
     fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
         let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
-        Rewriting { engine, shelf, why, left: Vec::new(), has_changed: false, _alone: alone }
+        Rewriting { engine, shelf, why, left: Vec::new(), has_changed: false, announce: None, _alone: alone }
+    }
+
+    /// Calls this once, when the first new segment is whole and before it takes the place of others: without
+    /// room for one nothing is announced.
+    pub(crate) fn announce_with(&mut self, announce: Announce<'a>) {
+        self.announce = Some(announce);
     }
 
     /// Ends the segment that is written to, so that it can be rewritten.
@@ -137,6 +148,7 @@ impl<'a> Rewriting<'a> {
         }
         let (effect, chain_before) = (draft.effect(), draft.header().chain_before);
         self.check_and_index(&draft)?;
+        self.announce.take().map_or(Ok(()), |announce| announce())?;
         let with = self.named(draft)?;
         let ids: Vec<SegmentId> = old.iter().map(|(segment, _)| segment.id()).collect();
         let exchange = Exchange { old: ids.clone(), with: with.clone(), effect };

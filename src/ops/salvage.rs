@@ -8,30 +8,39 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::disk::{Disk, Holder};
-use crate::error::Error;
+use crate::disk::{Access, Disk, Holder};
+use crate::error::{Error, ErrorKind};
 use crate::format::frame::Frame;
 use crate::format::manifest;
 use crate::format::mark;
 use crate::format::record::records;
-use crate::format::segment::DIRECTORY;
+use crate::format::segment::{DIRECTORY, SegmentId};
 use crate::load::Readable;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
-use crate::log::survey::list;
-use crate::report::OpenReport;
+use crate::log::survey::{list, read_manifest, read_mark};
+use crate::options::OpenWatcher;
+use crate::report::{OpenProgress, OpenReport, VerifyProgress};
 use crate::view::{Point, Segment};
 
-use super::verify::verify_files;
+use super::verify::{Verify, Visit, verify_files_as};
 
-/// Reads everything that is whole. Nobody may write meanwhile.
-pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
+/// Reads everything that is whole, and tells `watcher` how far it is. Nobody may write meanwhile.
+pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<Readable, Error> {
     if disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))? {
         return Err(Error::locked(Holder::Unknown));
     }
+    check_readable(disk)?;
     let mut kept = Kept::default();
-    let verified =
-        verify_files(disk, &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip))?;
+    let asked = match watcher {
+        Some(tell) => Verify::new().on_progress(|progress| tell(&opening(progress))),
+        None => Verify::new(),
+    };
+    let visit: &mut Visit<'_> = &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip);
+    let verified = verify_files_as(disk, visit, asked)?;
+    if verified.broken_off {
+        return Err(Error::cancelled());
+    }
     let nothing = || match verified.breaks.first() {
         Some(found) => {
             Error::corrupt(&found.file, found.offset, format!("nothing can be read: {}", found.what))
@@ -55,6 +64,25 @@ pub(crate) fn salvage(disk: &dyn Disk) -> Result<Readable, Error> {
     let Kept { segments, versions, head, .. } = kept;
     let entities = u64::try_from(versions.len()).expect("a count fits 64 bits");
     Ok(Readable { entities, history: 0, segments, shelf: None, head, store_id, report, end: None })
+}
+
+/// That no file is of a newer format: what this version cannot read is not damaged.
+fn check_readable(disk: &dyn Disk) -> Result<(), Error> {
+    let is_newer = |error: &Error| error.kind() == ErrorKind::NeedsNewer;
+    let small_files = [read_manifest(disk).err(), read_mark(disk).err()];
+    if let Some(error) = small_files.into_iter().flatten().find(is_newer) {
+        return Err(error);
+    }
+    // Without a directory of segments there is nothing that could be newer.
+    let names = list(disk, DIRECTORY).unwrap_or_default();
+    let ids = names.iter().filter_map(|name| SegmentId::parse(name));
+    let mut errors = ids.filter_map(|id| SegmentFile::open(disk, id, Access::Read).err());
+    errors.find(is_newer).map_or(Ok(()), Err)
+}
+
+fn opening(progress: &VerifyProgress) -> OpenProgress {
+    let VerifyProgress { bytes, bytes_total, elapsed, .. } = *progress;
+    OpenProgress { bytes, bytes_total, elapsed, ..OpenProgress::default() }
 }
 
 /// What can be read so far.

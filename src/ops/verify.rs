@@ -40,7 +40,7 @@ use crate::report::{Break, VerifyReport};
 
 pub use asked::Verify;
 use causes::Causes;
-pub(crate) use files::{verify_files, verify_files_as, verify_open};
+pub(crate) use files::{verify_files_as, verify_open};
 use indexes::Indexes;
 use pace::Pace;
 use search::{Search, behind};

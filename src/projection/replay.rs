@@ -19,6 +19,7 @@ use crate::id::EventId;
 use crate::listing::Listing;
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
+use crate::text::counted;
 use crate::typed::DomainEvent;
 use crate::version::{Position, Version};
 
@@ -376,7 +377,11 @@ impl fmt::Display for ReplayReport {
         let ReplayReport { entities, events, kept, skipped, .. } = self;
         write!(
             f,
-            "{verdict}: {events} events of {entities} entities, {kept} kept states, {skipped} entities left out"
+            "{verdict}: {} of {}, {}, {} left out",
+            counted(*events, "event", "events"),
+            counted(*entities, "entity", "entities"),
+            counted(*kept, "kept state", "kept states"),
+            counted(*skipped, "entity", "entities"),
         )?;
         self.departures.iter().try_for_each(|departure| write!(f, "\n{departure}"))
     }

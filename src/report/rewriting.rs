@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::id::EventId;
+use crate::text::counted;
 use crate::version::Position;
 
 use super::remaining;
@@ -100,11 +101,16 @@ impl fmt::Display for CompactionPlan {
         let CompactionPlan { segments, bytes_total, removed, erased, bytes, .. } = self;
         write!(
             f,
-            "{removed} events would go, of {erased} the payload: {bytes} of {bytes_total} bytes in {segments} segments"
+            "{} would go, of {erased} the payload: {bytes} of {} in {}",
+            counted(*removed, "event", "events"),
+            counted(*bytes_total, "byte", "bytes"),
+            counted(*segments, "segment", "segments"),
         )?;
         for (what, shares) in [("kind", &self.kinds), ("scope", &self.scopes)] {
             for (name, CompactionShare { removed, erased, bytes }) in shares {
-                write!(f, "\n{what} {name}: {removed} events, {erased} payloads, {bytes} bytes")?;
+                let removed = counted(*removed, "event", "events");
+                let erased = counted(*erased, "payload", "payloads");
+                write!(f, "\n{what} {name}: {removed}, {erased}, {}", counted(*bytes, "byte", "bytes"))?;
             }
         }
         for Unhandled { consumer, events, first } in &self.unhandled {

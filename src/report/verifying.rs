@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::head::Head;
 use crate::id::EventId;
+use crate::text::counted;
 use crate::version::Position;
 
 use super::remaining;
@@ -161,11 +162,15 @@ impl fmt::Display for VerifyReport {
         };
         write!(
             f,
-            "{verdict}: {} events in {} appends, {} segments, {} bytes",
-            self.events, self.appends, self.segments, self.bytes
+            "{verdict}: {} in {}, {}, {}",
+            counted(self.events, "event", "events"),
+            counted(self.appends, "append", "appends"),
+            counted(self.segments, "segment", "segments"),
+            counted(self.bytes, "byte", "bytes"),
         )?;
         if self.versions_unchecked > 0 {
-            write!(f, ", the versions of {} events unchecked", self.versions_unchecked)?;
+            let events = counted(self.versions_unchecked, "event", "events");
+            write!(f, ", the versions of {events} unchecked")?;
         }
         if self.causes_compared > 0 {
             let VerifyReport { causes_compared, causes_removed, causes_missing, .. } = self;

@@ -336,16 +336,17 @@ impl Builder {
     /// versions and ids. [`OpenReport::holes`](crate::OpenReport::holes) has what is damaged or missing; reading passes over it. Nothing is
     /// changed, and the store must not be open for writing elsewhere.
     ///
-    /// To go on from it, copy what can be read into a new store.
+    /// To go on from it, copy what can be read into a new store. All files are read; [`Builder::on_open_progress`] tells how far that is.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) if somebody writes to it,
+    /// [`ErrorKind::NeedsNewer`](crate::ErrorKind::NeedsNewer) if a file is of a newer format,
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if nothing is left,
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read.
     pub fn salvage(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
-        let loaded = salvage(disk.as_ref())?;
+        let loaded = salvage(disk.as_ref(), self.options.open_watcher.as_ref())?;
         Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates))
     }
 

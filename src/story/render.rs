@@ -6,6 +6,7 @@ use std::fmt::{self, Write};
 
 use crate::event::micros_of;
 use crate::recorded::RecordedEvent;
+use crate::text::counted;
 
 use super::text::{dot, duration, json, line, mermaid};
 use super::{Story, StoryEvent};
@@ -18,7 +19,7 @@ const DEPTH_MAX: usize = 40;
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cut = if self.is_cut { ", and there are more" } else { "" };
-        writeln!(f, "story {}: {} events{cut}", self.correlation, self.events.len())?;
+        writeln!(f, "story {}: {}{cut}", self.correlation, counted(self.events.len(), "event", "events"))?;
         // Whether each level above has more to come.
         let mut goes_on: Vec<bool> = Vec::new();
         let mut left: Vec<(usize, StoryEvent<'_>, bool)> =

@@ -21,6 +21,7 @@ pub const LATER: i32 = 3;
 pub const DAMAGED: i32 = 5;
 pub const NEWER: i32 = 6;
 pub const SYSTEM: i32 = 8;
+pub const UNTOLD: i32 = 9;
 pub const INTERRUPTED: i32 = 130;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_annals");
@@ -35,6 +36,13 @@ impl Site {
         let directory = tempfile::tempdir().unwrap();
         let store = directory.path().join("store");
         Site { _directory: directory, store }
+    }
+
+    /// Everything of it, once more.
+    pub fn copied(&self) -> Site {
+        let copy = Site::new();
+        copy_all(self.store.parent().unwrap(), copy.store.parent().unwrap());
+        copy
     }
 
     pub fn command(&self, line: &str) -> Command {
@@ -83,6 +91,19 @@ impl Site {
         store.checkpoint("beginning", "for later").unwrap();
         store.close().unwrap();
         site
+    }
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            fs::create_dir(&to).unwrap();
+            fs::set_permissions(&to, fs::metadata(&from).unwrap().permissions()).unwrap();
+            copy_all(&from, &to);
+        } else {
+            fs::copy(&from, &to).unwrap();
+        }
     }
 }
 
@@ -446,7 +467,7 @@ fn events_go_out_as_lines_and_come_in_again() {
     let rejects = site.store.with_extension("rejects");
     let output = other.fed(&format!("{map} --skip-bad {}", rejects.display()), foreign);
     assert_eq!(output.status.code(), Some(NO), "something was rejected: {}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("1 lines rejected"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("1 line rejected"), "{}", text(&output.stdout));
     assert_eq!(fs::read_to_string(&rejects).unwrap(), "nonsense\n");
     assert_eq!(fs::metadata(&rejects).unwrap().mode() & 0o077, 0);
     assert_eq!(other.out("kinds --prefix session").lines().count(), 2);

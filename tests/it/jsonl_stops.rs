@@ -147,7 +147,10 @@ fn ends_of_lines_and_marks_of_order_are_read_as_they_come() {
     for nothing in ["", "\n\n", "\u{FEFF}"] {
         assert_eq!(store.import("nothing", nothing.as_bytes()).run().unwrap().events, 0);
     }
-    let late = format!("{one}\n\u{FEFF}{two}");
+    // `cat` of files that begin with one.
+    let joined = format!("\u{FEFF}{one}\n\u{FEFF}{two}");
+    assert_eq!(store.import("joined", joined.as_bytes()).run().unwrap().events, 2);
+    let late = format!("{one} \u{FEFF}{two}");
     assert_eq!(kind_of(store.import("late", late.as_bytes()).run()), ErrorKind::Invalid);
 }
 

@@ -20,6 +20,12 @@ mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexe
 mod cli_bad; // the annals command: bad places and calls, damage, pipes, signals, full disks, hooks
 #[cfg(feature = "cli")]
 mod cli_calls; // the annals command: bad lines, typing errors, help and manual, terminals that go
+#[cfg(feature = "cli")]
+mod cli_lines; // the annals command: which lines are in, and how to go on, whatever stopped it
+#[cfg(feature = "cli")]
+mod cli_matrix; // the annals command: every command, however it ends: exit code, store, words
+#[cfg(feature = "cli")]
+mod cli_words; // the annals command: its own words, wrong inputs by their names, counts, columns
 mod close; // close and drop in every order, handles, tickets
 mod compact; // compacting: what goes, what never goes, beside appends
 mod condition; // append conditions: order, groups, a naive store, one of eight claims

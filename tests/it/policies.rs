@@ -248,15 +248,21 @@ fn a_full_disk_is_told_of_and_tried_again() {
         .open()
         .unwrap();
     let end = turns.until_the_end();
-    disk.set_capacity(Some(u64::try_from(used).unwrap()));
+    // Room for an event, and not for a segment.
+    disk.set_capacity(Some(u64::try_from(used).unwrap() + 1000));
     turns.give();
     let refused = first(&store);
     assert!(refused.error.as_ref().is_some_and(|text| text.contains("bytes must be free")), "{refused:?}");
     assert_eq!((refused.removed, all(store.read(Query::all())).len()), (0, 80));
+    // Each turn wrote `$ledger.compacting`, and filled what little room there was.
+    let announced = || store.count(Query::entity("$ledger")).unwrap();
+    (0..3).for_each(|_| turns.give());
+    assert_eq!(announced(), 0, "what cannot go is not announced");
     disk.set_capacity(None);
     turns.give();
     assert!(count(&store) < 15, "it is done");
     assert_eq!(first(&store).error, None);
+    assert_eq!(announced(), 2, "it is announced once, and done");
     fill(&store, 2);
     drop(end);
     store.close().unwrap();

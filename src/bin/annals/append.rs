@@ -1,11 +1,14 @@
 //! Appending: one event from the command line, or many, one a line.
 
+mod account;
+mod lines;
+
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
-use annals::{Append, Appended, Cause, EventId, Expected, Store};
+use annals::{Append, Appended, Cause, ErrorKind, EventId, Expected, Store};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,12 +16,12 @@ use crate::args;
 use crate::failure::{Done, Failure};
 use crate::interrupt;
 use crate::json::{Event, Stored};
-use crate::output::{Form, Output, bytes};
+use crate::output::{Form, Output, bytes, counted};
 use crate::place::{self, Place};
 use crate::values;
+use crate::words;
+use lines::Lines;
 
-/// Appends that share a sync at most.
-const LINES_AT_ONCE: usize = 1024;
 /// As long as the longest append the format holds, and then some.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
@@ -83,28 +86,30 @@ pub fn append(append: args::Append, place: &Place, out: &mut Output) -> Result<D
         let payload = payload(append.payload.as_deref())?;
         let built = common.build(common.line(payload), None)?.expect(append.expect.unwrap_or_default());
         let store = open(append.create, place)?;
-        let receipt = with_key(built, append.key.as_deref()).commit(&store)?;
-        show(&receipt, out)?;
-        place::close(store)?;
-        return Ok(Done::Yes);
+        return commit(built, append.key.as_deref(), store, out);
     };
-    let source = Lines::open(file)?;
-    let store = open(append.create, place)?;
-    match append.atomic {
-        true => at_once(source, &common, append.key.as_deref(), &store, out)?,
-        false if append.key.is_some() => {
-            return Err(Failure::usage(
-                "with --lines, --key is for --atomic; give each line a \"key\" of its own",
-            ));
-        }
-        false => one_by_one(source, &common, &store, out)?,
+    if append.key.is_some() && !append.atomic {
+        let text = "with --lines, --key is for --atomic; give each line a \"key\" of its own";
+        return Err(Failure::usage(text));
     }
+    let source = Lines::open(file, common.entity.is_none())?;
+    let store = open(append.create, place)?;
+    if append.atomic {
+        return match all(source, &common)? {
+            Some(built) => commit(built, append.key.as_deref(), store, out),
+            None => place::close(store).map(|()| Done::Yes),
+        };
+    }
+    lines::one_by_one(source, &common, &store, out)?;
     place::close(store)?;
     Ok(Done::Yes)
 }
 
 fn open(create: bool, place: &Place) -> Result<Store, Failure> {
-    if create { place.to_create() } else { place.to_write() }
+    let store = if create { place.to_create() } else { place.to_write() }?;
+    let is_unsynced = place.is_buffered();
+    interrupt::note(|now| now.effect.is_unsynced = is_unsynced);
+    Ok(store)
 }
 
 fn with_key(append: Append, key: Option<&str>) -> Append {
@@ -114,14 +119,56 @@ fn with_key(append: Append, key: Option<&str>) -> Append {
     }
 }
 
-/// All lines in one append.
-fn at_once(
-    mut source: Lines,
-    common: &Common,
-    key: Option<&str>,
-    store: &Store,
-    out: &mut Output,
-) -> Result<(), Failure> {
+/// One append, which is in once it is acknowledged, whether that can be said or not.
+fn commit(append: Append, key: Option<&str>, store: Store, out: &mut Output) -> Result<Done, Failure> {
+    let _whole = interrupt::whole();
+    interrupt::note(|now| {
+        now.effect.under_way = Some("whether it is in is not known".to_owned());
+        now.effect.rest = Some(repeat(key.is_some()).to_owned());
+    });
+    let receipt = with_key(append, key).commit(&store).map_err(|error| {
+        interrupt::note(|now| (now.effect.under_way, now.effect.rest) = (None, None));
+        failed(error, key.is_some())
+    })?;
+    interrupt::done(is_in(&receipt));
+    place::close(store)?;
+    show(&receipt, None, out)?;
+    out.flush()?;
+    Ok(Done::Yes)
+}
+
+/// What to do where it is not known whether an append is in.
+fn repeat(has_key: bool) -> &'static str {
+    match has_key {
+        true => "repeat the command with the same --key: found or appended, never both",
+        false => "look whether it is in (annals tail) before you repeat it; with a --key, repeating is safe",
+    }
+}
+
+/// Why an append is not in, or may not be.
+fn failed(error: annals::Error, has_key: bool) -> Failure {
+    let hint = match error.kind() {
+        ErrorKind::Conflict => "read the stream, decide again, and --expect the version you saw",
+        ErrorKind::NoSpace => "nothing was written; free space and repeat the command",
+        ErrorKind::CommitUnknown | ErrorKind::Forked => repeat(has_key),
+        _ => return error.into(),
+    };
+    Failure::from(error).hint(hint)
+}
+
+fn is_in(receipt: &Appended) -> String {
+    let (first, last) = (receipt.first_position(), receipt.position());
+    let before = if receipt.replayed() { ", and was before" } else { "" };
+    match receipt.events() {
+        1 => format!("the event is in, at position {first}{before}"),
+        events => {
+            format!("{} are in, at positions {first} to {last}{before}", counted(events, "event", "events"))
+        }
+    }
+}
+
+/// All lines in one append; none if there are none.
+fn all(mut source: Lines, common: &Common) -> Result<Option<Append>, Failure> {
     let mut built = None;
     while let Some((number, text)) = source.next()? {
         let line = common.read(&text).map_err(|failure| failure.at(&source.at(number)))?;
@@ -131,82 +178,7 @@ fn at_once(
         }
         built = Some(common.build(line, built).map_err(|failure| failure.at(&source.at(number)))?);
     }
-    let Some(append) = built else { return Ok(()) };
-    let receipt = with_key(append, key).commit(store)?;
-    show(&receipt, out)
-}
-
-/// Each line is an append; those that are there already go in together and share a sync.
-fn one_by_one(mut source: Lines, common: &Common, store: &Store, out: &mut Output) -> Result<(), Failure> {
-    let mut done = 0;
-    loop {
-        let (mut texts, mut unread) = (Vec::new(), None);
-        while texts.len() < LINES_AT_ONCE && (texts.is_empty() || source.has_line()) {
-            match source.next() {
-                Ok(Some(line)) => texts.push(line),
-                Ok(None) => break,
-                // What came before it goes in first.
-                Err(failure) => {
-                    unread = Some(failure);
-                    break;
-                }
-            }
-        }
-        if texts.is_empty() && unread.is_none() {
-            return Ok(());
-        }
-        let held = interrupt::hold();
-        let (receipts, failed) = go_in(&texts, &source, common, store);
-        drop(held);
-        for (number, receipt) in receipts {
-            show(&receipt, out)?;
-            done = number;
-            out.go_on("go on behind line", number);
-        }
-        out.flush()?;
-        if let Some(failure) = failed.or(unread) {
-            return Err(match done {
-                0 => failure,
-                done => {
-                    failure.hint(format!("everything up to line {done} is in; go on with the line after it"))
-                }
-            });
-        }
-    }
-}
-
-/// Appends lines, up to the first that is refused. Later ones that were under way already are waited for, too.
-fn go_in(
-    texts: &[(u64, String)],
-    source: &Lines,
-    common: &Common,
-    store: &Store,
-) -> (Vec<(u64, Appended)>, Option<Failure>) {
-    let (mut receipts, mut tickets) = (Vec::new(), Vec::new());
-    let (mut failed, mut refused) = (None, None);
-    for (number, text) in texts {
-        let submitted = common.read(text).and_then(|line| {
-            let key = line.key.clone();
-            Ok(with_key(common.build(line, None)?, key.as_deref()).submit(store)?)
-        });
-        match submitted {
-            Ok(ticket) => tickets.push((*number, ticket)),
-            Err(failure) => {
-                refused = Some(failure.at(&source.at(*number)));
-                break;
-            }
-        }
-    }
-    for (number, ticket) in tickets {
-        match ticket.wait() {
-            Ok(receipt) if failed.is_none() => receipts.push((number, receipt)),
-            Ok(_) => {}
-            Err(error) => {
-                failed.get_or_insert_with(|| Failure::from(error).at(&source.at(number)));
-            }
-        }
-    }
-    (receipts, failed.or(refused))
+    Ok(built)
 }
 
 impl Common {
@@ -229,7 +201,7 @@ impl Common {
     }
 
     fn read(&self, text: &str) -> Result<Line, Failure> {
-        let failed = |error| Failure::usage(format!("{error}"));
+        let failed = |error| Failure::usage(words::no_json(text, &error));
         match self.entity {
             Some(_) => Ok(self.line(serde_json::from_str(text).map_err(failed)?)),
             None => serde_json::from_str(text).map_err(failed),
@@ -284,18 +256,22 @@ fn cause(text: &str) -> Result<Cause, Failure> {
 
 fn parse(what: &str, text: &str) -> Result<Value, Failure> {
     serde_json::from_str(text).map_err(|error| {
-        let failure = Failure::usage(format!("{what} is no JSON: {error}"));
+        let failure = Failure::usage(format!("{what} is no JSON: {}", words::no_json(text, &error)));
         failure.hint("texts need their quotes: '\"text\"'")
     })
 }
 
 fn payload(text: Option<&str>) -> Result<Value, Failure> {
     let read = |mut source: Box<dyn Read>, what: &str| {
-        let mut text = String::new();
-        let read = source.by_ref().take(LINE_BYTES_MAX + 1).read_to_string(&mut text);
+        let mut bytes = Vec::new();
+        let read = source.by_ref().take(LINE_BYTES_MAX + 1).read_to_end(&mut bytes);
         let read = read.map_err(|error| Failure::system(&format!("cannot read {what}"), &error))?;
         bounded(read).map_err(|failure| failure.at(what))?;
-        parse(what, &text)
+        if let Some(wrong) = words::unreadable(&bytes) {
+            return Err(Failure::usage(wrong).at(what));
+        }
+        let text = text_of(bytes).map_err(|failure| failure.at(what))?;
+        parse(what, text.strip_prefix('\u{FEFF}').unwrap_or(&text))
     };
     match text {
         None => Ok(Value::Null),
@@ -310,15 +286,22 @@ fn payload(text: Option<&str>) -> Result<Value, Failure> {
     }
 }
 
-fn show(receipt: &Appended, out: &mut Output) -> Result<(), Failure> {
+/// `line` is the one it was made of.
+fn show(receipt: &Appended, line: Option<u64>, out: &mut Output) -> Result<(), Failure> {
     let (first, position) = (receipt.first_position().get(), receipt.position().get());
     let ids: Vec<String> = receipt.ids().map(|id| id.to_string()).collect();
     let versions: Vec<u64> = receipt.versions().map(|version| version.get()).collect();
     match out.form() {
-        Form::Json => out.document(&json!({
-            "first_position": first, "position": position, "events": receipt.events(), "versions": versions,
-            "ids": ids, "recorded_at": values::rfc3339(receipt.recorded_at()), "replayed": receipt.replayed(),
-        })),
+        Form::Json => {
+            let mut document = json!({
+                "first_position": first, "position": position, "events": receipt.events(), "versions": versions,
+                "ids": ids, "recorded_at": values::rfc3339(receipt.recorded_at()), "replayed": receipt.replayed(),
+            });
+            if let Some(line) = line {
+                document["line"] = line.into();
+            }
+            out.document(&document)
+        }
         Form::Plain | Form::Table => {
             let replayed = if receipt.replayed() { "\treplayed" } else { "" };
             let mut text = String::new();
@@ -348,50 +331,10 @@ fn bounded(read: usize) -> Result<(), Failure> {
     if fits { Ok(()) } else { Err(Failure::usage(text())) }
 }
 
-/// Lines of a file or of standard input, numbered from 1; empty ones are passed over.
-struct Lines {
-    name: String,
-    source: BufReader<Box<dyn Read>>,
-    number: u64,
-}
-
-impl Lines {
-    fn open(path: &Path) -> Result<Lines, Failure> {
-        let name = path.display().to_string();
-        let (name, source): (String, Box<dyn Read>) = match name.as_str() {
-            "-" => ("standard input".to_owned(), Box::new(io::stdin())),
-            _ => (name, Box::new(open_lines(path)?)),
-        };
-        Ok(Lines { name, source: BufReader::with_capacity(256 << 10, source), number: 0 })
-    }
-
-    fn at(&self, number: u64) -> String {
-        format!("{}, line {number}", self.name)
-    }
-
-    /// Whether a line is there without waiting for it.
-    fn has_line(&self) -> bool {
-        self.source.buffer().contains(&b'\n')
-    }
-
-    fn next(&mut self) -> Result<Option<(u64, String)>, Failure> {
-        loop {
-            let mut line = Vec::new();
-            let read = self.source.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line);
-            let read =
-                read.map_err(|error| Failure::system(&format!("cannot read {}", self.name), &error))?;
-            if read == 0 {
-                return Ok(None);
-            }
-            self.number += 1;
-            let at = self.at(self.number);
-            bounded(read).map_err(|failure| failure.at(&at))?;
-            let text = String::from_utf8(line).map_err(|_| Failure::usage("the line is no UTF-8").at(&at))?;
-            // Some editors put a byte order mark in front of everything.
-            let text = if self.number == 1 { text.trim_start_matches('\u{FEFF}') } else { &text };
-            if !text.trim().is_empty() {
-                return Ok(Some((self.number, text.to_owned())));
-            }
-        }
-    }
+/// Text that is to be JSON.
+fn text_of(bytes: Vec<u8>) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to().saturating_add(1);
+        Failure::usage(format!("this is no UTF-8, from byte {at} on"))
+    })
 }

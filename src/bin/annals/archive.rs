@@ -1,10 +1,11 @@
 //! Histories put elsewhere, and set back.
 
-use std::ops::ControlFlow;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use annals::disk::OsDisk;
-use annals::{CopyReport, StoreCopy};
+use annals::{CopyProgress, CopyReport, ErrorKind, StoreCopy};
 use serde_json::json;
 
 use crate::args::{Backup, Fork, Restore, Rollback};
@@ -51,12 +52,10 @@ pub fn restore(restore: Restore, place: &Place, out: &mut Output) -> Result<Done
 }
 
 fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<CopyReport, Failure> {
-    interrupt::hold().go_on = Some("made again, it goes on".to_owned());
+    interrupt::rest("made again, it goes on");
+    interrupt::breaks_off();
     let bar = Bar::bytes(what);
-    let copy = copy.on_progress(move |progress| {
-        bar.set(progress.bytes, progress.bytes_total);
-        ControlFlow::Continue(())
-    });
+    let copy = copy.on_progress(move |progress| bar.step(progress.bytes, progress.bytes_total));
     let copy = match reason {
         Some(reason) => copy.because(reason),
         None => copy,
@@ -66,12 +65,17 @@ fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<Co
 
 fn show(what: &'static str, to: &Path, report: &CopyReport, out: &mut Output) -> Result<Done, Failure> {
     let CopyReport { head, kept, shared, copied, bytes_copied, bytes: total, elapsed, .. } = report;
+    interrupt::done(format!("the copy in {} is whole, up to position {}", to.display(), head.position()));
+    let copied_bytes = match bytes_copied {
+        0 => "none of them copied".to_owned(),
+        copied => format!("{} of them copied", bytes(*copied)),
+    };
     let segments = format!("{kept} there before, {shared} shared, {copied} copied");
     let facts = [
         (what, to.display().to_string()),
         ("head", head.to_string()),
         ("segments", segments),
-        ("bytes", format!("{}, {} of them copied", bytes(*total), bytes(*bytes_copied))),
+        ("bytes", format!("{}, {}", bytes(*total), copied_bytes)),
         ("took", format!("{elapsed:.1?}")),
     ];
     let document = json!({
@@ -82,7 +86,15 @@ fn show(what: &'static str, to: &Path, report: &CopyReport, out: &mut Output) ->
     Ok(Done::Yes)
 }
 
-/// Whoever cuts history says which one: its head. Without it, this says what that is.
+/// How often another writer is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Whether another writer is to be waited for.
+fn is_locked(error: &annals::Error, deadline: Option<Instant>) -> bool {
+    error.kind() == ErrorKind::Locked && deadline.is_none_or(|deadline| Instant::now() < deadline)
+}
+
+/// An operator who cuts history names it by its head. Without `--cut`, this prints that head.
 pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let path = place.existing()?;
     let Some(cut) = rollback.cut else {
@@ -91,18 +103,24 @@ pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<D
         out.facts(&facts, &json!({ "done": false, "head": head }))?;
         return Ok(Done::No);
     };
-    interrupt::hold().go_on =
-        Some("run again with the same --cut, it goes on, or says what it did".to_owned());
-    let bar = Bar::bytes("setting back");
-    let builder = place.builder(&path)?;
-    let report = builder.rollback_watched(rollback.to.0, &cut, &rollback.reason, move |progress| {
-        bar.set(progress.bytes, progress.bytes_total);
-        ControlFlow::Continue(())
-    });
+    interrupt::rest("run again with the same --cut, it goes on, or says what it did");
+    interrupt::breaks_off();
+    let deadline = Instant::now().checked_add(place.wait());
+    let report = loop {
+        interrupt::begin();
+        let bar = Bar::bytes("setting back");
+        let tell = move |progress: &CopyProgress| bar.step(progress.bytes, progress.bytes_total);
+        let builder = place.builder(&path)?;
+        match builder.rollback_watched(rollback.to.0.clone(), &cut, &rollback.reason, tell) {
+            Err(error) if is_locked(&error, deadline) => thread::sleep(LOOK_EVERY),
+            done => break done,
+        }
+    };
     let report = report.map_err(|error| {
         Failure::from(error).without_space("free space and repeat the command: it goes on")
     })?;
     let (kept, cut) = (report.kept.to_string(), report.cut.to_string());
+    interrupt::done(format!("the store is set back to position {}", report.kept.position()));
     let facts = [
         ("kept up to", kept.clone()),
         ("cut", cut.clone()),

@@ -60,15 +60,15 @@ impl Workshop {
         let path = parent.join(format!(".annals-bench-{}", std::process::id()));
         let made = DirBuilder::new().mode(0o700).create(&path);
         made.map_err(|error| Failure::system(&format!("cannot make {}", path.display()), &error))?;
-        interrupt::hold().remove = Some(path.clone());
+        interrupt::note(|now| now.remove = Some(path.clone()));
         Ok(Workshop(path))
     }
 }
 
 impl Drop for Workshop {
     fn drop(&mut self) {
-        let mut now = interrupt::hold();
-        now.remove = None;
+        let _whole = interrupt::whole();
+        interrupt::note(|now| now.remove = None);
         // Left behind, it is in nobody's way.
         let _ = fs::remove_dir_all(&self.0);
     }

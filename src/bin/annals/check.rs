@@ -1,14 +1,12 @@
 //! Whether a store is whole, and what an open would make of it.
 
-use std::ops::ControlFlow;
-
 use annals::{Break, ErrorKind, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState};
 use serde_json::{Value, json};
 
 use crate::args::{Recover, Verify};
 use crate::failure::{Done, Failure};
 use crate::interrupt;
-use crate::output::{Form, Output, bytes};
+use crate::output::{Form, Output, bytes, counted};
 use crate::place::{self, Place};
 use crate::progress::Bar;
 use crate::salvage;
@@ -16,7 +14,7 @@ use crate::salvage;
 /// Of an open store up to its head; of one that does not open, all files.
 pub fn verify(verify: &Verify, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let path = place.existing()?;
-    interrupt::hold().breaks_off = true;
+    interrupt::breaks_off();
     let asked = asked(verify);
     let report = match place.builder(&path)?.open_read_only() {
         Ok(store) => asked.run(&store)?,
@@ -25,8 +23,7 @@ pub fn verify(verify: &Verify, place: &Place, out: &mut Output) -> Result<Done, 
     };
     show(&report, out)?;
     if report.broken_off {
-        out.flush()?;
-        interrupt::broken_off(go_on(verify, report.verified));
+        interrupt::rest(go_on(verify, report.verified));
     }
     Ok(if report.is_clean() { Done::Yes } else { Done::No })
 }
@@ -50,10 +47,7 @@ fn asked(verify: &Verify) -> annals::Verify<'static> {
 
 fn watched(verify: annals::Verify<'static>) -> annals::Verify<'static> {
     let bar = Bar::bytes("verifying");
-    verify.on_progress(move |progress| {
-        bar.set(progress.bytes, progress.bytes_total);
-        if interrupt::is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })
+    verify.on_progress(move |progress| bar.step(progress.bytes, progress.bytes_total))
 }
 
 /// Heads that were met need not be met again.
@@ -114,11 +108,11 @@ fn cause_json(missing: &MissingCause) -> Value {
 pub fn reindex(place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let store = place.to_write()?;
     let bar = Bar::bytes("indexing");
-    let built = store.rebuild_indexes(|progress| {
-        bar.set(progress.bytes, progress.bytes_total);
-        ControlFlow::Continue(())
-    })?;
+    interrupt::rest("what was built stays; run it again for the rest");
+    interrupt::breaks_off();
+    let built = store.rebuild_indexes(|progress| bar.step(progress.bytes, progress.bytes_total))?;
     drop(bar);
+    interrupt::done(format!("{} built", counted(built, "index is", "indexes are")));
     let total = store.stats().bytes;
     place::close(store)?;
     let facts = [("indexes built", built.to_string()), ("of segments with", bytes(total))];
@@ -148,8 +142,10 @@ fn whole(store: &Store, out: &mut Output) -> Result<Done, Failure> {
             "wait: another process has it open; what is durable can be read".to_owned()
         }
         (_, Some(cut)) => format!(
-            "keep the {} bytes behind offset {} of {} in quarantine/, and cut them: nobody was told that they were written",
-            cut.bytes, cut.offset, cut.segment
+            "keep the {} behind offset {} of {} in quarantine/, and cut them: they were never acknowledged",
+            counted(cut.bytes, "byte", "bytes"),
+            cut.offset,
+            cut.segment
         ),
         (WriterState::Gone, None) => {
             "recover: the last writer did not close it; nothing is to be cut".to_owned()
@@ -177,7 +173,8 @@ fn whole(store: &Store, out: &mut Output) -> Result<Done, Failure> {
 }
 
 fn summary(report: &OpenReport) -> String {
-    let mut text = format!("{} events in {} segments", report.events, report.segments);
+    let events = counted(report.events, "event", "events");
+    let mut text = format!("{events} in {}", counted(report.segments, "segment", "segments"));
     if !report.mark_found {
         text += "; MARK is missing or damaged";
     }
@@ -189,10 +186,12 @@ fn summary(report: &OpenReport) -> String {
 
 fn damaged(error: &annals::Error, report: &VerifyReport, out: &mut Output) -> Result<Done, Failure> {
     let would = format!("refuse: {error}");
+    let appends = counted(report.appends, "append", "appends");
+    let whole = format!("{} in {appends}", counted(report.events, "event", "events"));
     let breaks: Vec<Value> = report.breaks.iter().map(break_json).collect();
     let mut facts = vec![
         ("an open would", would.clone()),
-        ("whole", format!("{} events in {} appends", report.events, report.appends)),
+        ("whole", whole),
         ("to do", "restore a backup; or copy what can be read: annals recover --salvage DEST".to_owned()),
     ];
     facts.extend(report.breaks.iter().map(|found| ("break", found.to_string())));

@@ -1,14 +1,12 @@
 //! Having less in a store: what would go, and having it go.
 
-use std::ops::ControlFlow;
-
 use annals::{Compacted, Compaction, CompactionPlan, CompactionShare, ErrorKind, Store, Unhandled};
 use serde_json::{Value, json};
 
 use crate::args::Compact;
 use crate::failure::{Done, Failure};
 use crate::interrupt;
-use crate::output::{Form, Output, bytes};
+use crate::output::{Form, Output, bytes, counted};
 use crate::place::{self, Place};
 use crate::progress::Bar;
 
@@ -16,10 +14,14 @@ use crate::progress::Bar;
 pub fn compact(compact: &Compact, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     check(compact)?;
     let store = place.to_write()?;
-    interrupt::hold().go_on = Some("what was done stays; run it again for the rest".to_owned());
+    interrupt::rest("what was done stays; run it again for the rest");
+    interrupt::breaks_off();
     let asked = asked(compact, &store);
     if compact.yes {
         let done = asked.run().map_err(failure)?;
+        if done.id.is_some() {
+            interrupt::done(is_done(&done));
+        }
         place::close(store)?;
         return show_done(&done, out);
     }
@@ -81,10 +83,16 @@ fn asked<'a>(compact: &'a Compact, store: &'a Store) -> Compaction<'a> {
 
 fn watched(compaction: Compaction<'_>) -> Compaction<'_> {
     let bar = Bar::bytes("compacting");
-    compaction.on_progress(move |progress| {
-        bar.set(progress.bytes, progress.bytes_total);
-        ControlFlow::Continue(())
-    })
+    compaction.on_progress(move |progress| bar.step(progress.bytes, progress.bytes_total))
+}
+
+fn is_done(done: &Compacted) -> String {
+    let Compacted { removed, segments_before, segments_after, position, .. } = done;
+    let events = counted(*removed, "event is", "events are");
+    let segments = counted(*segments_before, "sealed segment", "sealed segments");
+    format!(
+        "{events} removed, of {segments} {segments_after} are left; the receipt is at position {position}"
+    )
 }
 
 /// In the words of the command line.
@@ -114,7 +122,8 @@ fn show_plan(plan: &CompactionPlan, segments: usize, out: &mut Output) -> Result
     if out.form() == Form::Json {
         return Ok(());
     }
-    let looked = format!("{} sealed segments of {segments}, {}", plan.segments, bytes(*bytes_total));
+    let sealed = counted(plan.segments, "sealed segment", "sealed segments");
+    let looked = format!("{sealed} of {segments}, {}", bytes(*bytes_total));
     let facts = [
         ("looked at", looked),
         ("compacted", "nothing yet: --yes seals the last segment, and does it".to_owned()),

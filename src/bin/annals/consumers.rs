@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::args::{ConsumerCommand, Consumers};
 use crate::failure::{Done, Failure};
+use crate::interrupt;
 use crate::output::Output;
 use crate::place::{self, Place};
 use crate::values::rfc3339;
@@ -36,34 +37,37 @@ fn show(all: &[ConsumerStatus], out: &mut Output) -> Result<(), Failure> {
 /// A process that runs the consumer holds the lock: there it is moved by that process, or after it.
 fn change(what: ConsumerCommand, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let store = place.to_write()?;
+    let _whole = interrupt::whole();
     let control = |name: &str| store.consumer_control(name).by(&place.by());
-    let name = match what {
+    let (name, what) = match what {
         ConsumerCommand::List => return list(place, out),
         ConsumerCommand::Reset(to) => {
             control(&to.name).reset(&to.reason)?;
-            to.name
+            (to.name, "set back to the beginning".to_owned())
         }
         ConsumerCommand::Rewind(to) => {
             control(&to.name).rewind(to.position, &to.reason)?;
-            to.name
+            (to.name, format!("set back to position {}", to.position))
         }
         ConsumerCommand::Skip(to) => {
             control(&to.name).skip(to.position, &to.reason)?;
-            to.name
+            (to.name, format!("moved on to position {}", to.position))
         }
         ConsumerCommand::Resume(to) => {
             control(&to.name).resume()?;
-            to.name
+            (to.name, "resumed".to_owned())
         }
         ConsumerCommand::Halt(to) => {
             control(&to.name).halt(&to.reason)?;
-            to.name
+            (to.name, "halted".to_owned())
         }
     };
+    interrupt::done(format!("consumer {name} is {what}"));
     let moved: Vec<ConsumerStatus> =
         store.consumers()?.into_iter().filter(|status| status.name == name).collect();
     place::close(store)?;
     show(&moved, out)?;
+    out.flush()?;
     Ok(Done::Yes)
 }
 

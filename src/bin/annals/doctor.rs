@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::check::is_damage;
 use crate::failure::{Done, Failure};
-use crate::output::{Form, MARKS, Output, bytes};
+use crate::output::{Form, MARKS, Output, bytes, counted};
 use crate::place::Place;
 
 /// What was looked at, what was found, and what to do about it.
@@ -76,7 +76,7 @@ fn advice(kind: ErrorKind) -> &'static str {
 /// An erasure that was stopped leaves a file.
 fn erasing(path: &Path) -> Option<Finding> {
     let is_undone = path.join("ERASING").symlink_metadata().is_ok();
-    let advice = "whoever opens the store to write goes on with it; annals erase --yes again does it now";
+    let advice = "the next opening to write goes on with it; annals erase --yes again does it now";
     is_undone.then(|| bad("erasing", "an erasure was stopped: what it was to erase may be there", advice))
 }
 
@@ -233,10 +233,12 @@ fn files(path: &Path) -> Result<Finding, Failure> {
 
 fn opening(store: &Store) -> Finding {
     let report = store.open_report();
-    let text = format!("{} events in {} segments", report.events, report.segments);
+    let events = counted(report.events, "event", "events");
+    let text = format!("{events} in {}", counted(report.segments, "segment", "segments"));
     match &report.cut {
         Some(cut) => {
-            let text = format!("{text}; {} bytes of an append nobody was told had succeeded", cut.bytes);
+            let bytes = counted(cut.bytes, "byte", "bytes");
+            let text = format!("{text}; {bytes} of an append that was never acknowledged");
             look("opening", text, "the next opening to write keeps them in quarantine/ and cuts them")
         }
         None if !report.mark_found => look(
@@ -283,7 +285,7 @@ fn indexes(path: &Path) -> Result<Finding, Failure> {
     let text = format!("{} of {sealed} sealed segments", built.min(sealed));
     Ok(match built >= sealed {
         true => good("indexes", text),
-        false => look("indexes", text, "whoever needs one builds it; annals reindex builds all"),
+        false => look("indexes", text, "a query that needs one builds it; annals reindex builds all"),
     })
 }
 
@@ -294,7 +296,7 @@ fn quarantine(path: &Path) -> Result<Finding, Failure> {
     Ok(match kept.len() {
         0 => good("quarantine", "empty"),
         count => {
-            let text = format!("{count} files, {}", bytes(size));
+            let text = format!("{}, {}", counted(count, "file", "files"), bytes(size));
             look("quarantine", text, "cut from torn tails; look at them, or delete them")
         }
     })

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::json;
-use crate::output::{Form, Line, cut};
+use crate::output::{Form, Line, columns, cut};
 use crate::values::rfc3339;
 
 /// The schema of SPEC.md, "The command".
@@ -92,7 +92,7 @@ pub fn coloured(event: &RecordedEvent, width: usize) -> String {
     let version = format!("v{}", event.version());
     let tags: String = event.tags().map(|tag| format!(" #{tag}")).collect();
     let names = [&position, &time, event.entity(), &version, event.kind(), &tags];
-    let taken = names.iter().map(|name| name.chars().count() + 1).sum::<usize>();
+    let taken = names.iter().map(|name| columns(name) + 1).sum::<usize>();
     let payload = cut(&payload_text(event), width.saturating_sub(taken + 1));
     format!(
         "{} {} {} {} {}{} {payload}",

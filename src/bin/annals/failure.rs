@@ -1,11 +1,13 @@
-//! How a command ends: exit codes by what the caller can do, and the words that say it.
+//! Why a command did not work: exit codes by what the caller can do, and the words that say it.
+//!
+//! What becomes of it once something is in is up to [`crate::answer`].
 
-use std::io::{self, ErrorKind as IoKind, Write};
+use std::error::Error as _;
+use std::io::{self, ErrorKind as IoKind};
 
 use annals::ErrorKind;
-use serde_json::json;
 
-use crate::output::{Form, harmless};
+use crate::words;
 
 /// The answer is no: not there, not clean, in conflict, denied.
 pub const NO: u8 = 1;
@@ -23,6 +25,8 @@ pub const NEWER: u8 = 6;
 pub const UNSAFE: u8 = 7;
 /// The system refused something.
 pub const SYSTEM: u8 = 8;
+/// Something is in, and the output that would have said so could not be written.
+pub const UNTOLD: u8 = 9;
 
 /// As `--help` shows them.
 pub const CODES: &str = "\
@@ -31,11 +35,12 @@ Exit codes:
   1  the answer is no: not there, not clean, in conflict, denied, halted
   2  the call is wrong: fix it (also: no store there)
   3  not now: locked, busy, no space; the same call may succeed later
-  4  not known whether it was written: repeat it with the same --key
+  4  not known whether it was written: look, or repeat an append with the same --key
   5  what is stored is damaged, erased, or set back: see `annals verify`
   6  the store needs a newer annals
   7  the directory is not safe to use: owner, permissions, links, network
   8  the operating system refused something
+  9  done, but the output could not be written: do not repeat it; standard error says what is in
   129, 130, 143  stopped: the terminal is gone, Ctrl-C, a request to end; everything is whole
 
 Environment, where no option is given:
@@ -46,7 +51,11 @@ Environment, where no option is given:
 /// As the help of each command shows them.
 pub const CODES_SHORT: &str = "\
 Exit codes: 0 done, 1 the answer is no, 2 the call is wrong, 3 not now, 4 not known whether it was written, \
-5 damaged, 6 needs a newer annals, 7 not safe, 8 the system refused; `annals --help` says more";
+5 damaged, 6 needs a newer annals, 7 not safe, 8 the system refused, 9 done but the output could not be written; \
+`annals --help` says more";
+
+/// The kind of [`ErrorKind::NoSpace`], of the library's errors and of the system's.
+const NO_SPACE: &str = "NoSpace";
 
 /// How a command that worked ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,17 +76,27 @@ impl Done {
 /// Why a command did not work, and what to do.
 #[derive(Debug)]
 pub struct Failure {
-    code: u8,
-    kind: String,
-    text: String,
-    hint: Option<String>,
-    /// Nobody reads any more: nothing to complain about.
-    is_quiet: bool,
+    pub code: u8,
+    pub kind: String,
+    pub text: String,
+    pub hint: Option<String>,
+    pub cause: Cause,
+}
+
+/// What a failure is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Of the command itself.
+    Command,
+    /// Of standard output, which could not be written.
+    Output,
+    /// Of standard output, which is read no more.
+    ClosedOutput,
 }
 
 impl Failure {
     fn new(code: u8, kind: &str, text: impl Into<String>) -> Failure {
-        Failure { code, kind: kind.to_owned(), text: text.into(), hint: None, is_quiet: false }
+        Failure { code, kind: kind.to_owned(), text: text.into(), hint: None, cause: Cause::Command }
     }
 
     /// The call is wrong.
@@ -95,7 +114,7 @@ impl Failure {
         let text = format!("{what}: {error}");
         match error.kind() {
             IoKind::StorageFull | IoKind::QuotaExceeded | IoKind::FileTooLarge => {
-                Failure::new(LATER, "NoSpace", text).hint("free space and repeat the command")
+                Failure::new(LATER, NO_SPACE, text).hint("free space and repeat the command")
             }
             IoKind::PermissionDenied => Failure::new(SYSTEM, "Io", text).hint(PERMISSION),
             _ => Failure::new(SYSTEM, "Io", text),
@@ -117,7 +136,7 @@ impl Failure {
 
     /// What to do, if it is for lack of space.
     pub fn without_space(self, hint: &str) -> Failure {
-        if self.code == LATER && self.kind == "NoSpace" { self.hint(hint) } else { self }
+        if self.is_no_space() { self.hint(hint) } else { self }
     }
 
     /// The same, with more about where it happened.
@@ -125,59 +144,62 @@ impl Failure {
         Failure { text: format!("{place}: {}", self.text), ..self }
     }
 
-    /// What became of output.
+    /// Of standard output.
     pub fn output(error: &io::Error) -> Failure {
-        match error.kind() {
-            IoKind::BrokenPipe => Failure { is_quiet: true, ..Failure::new(0, "Closed", "") },
-            _ => Failure::system("cannot write to standard output", error),
-        }
-    }
-
-    /// Says it on standard error, and gives the exit code.
-    pub fn report(&self, form: Form) -> u8 {
-        if self.is_quiet {
-            return 0;
-        }
-        let mut err = anstream::stderr().lock();
-        // Nobody is left to tell that this failed.
-        let _ = match form {
-            Form::Json => {
-                let Failure { code, kind, text, hint, .. } = self;
-                let error = json!({ "code": code, "kind": kind, "message": text, "hint": hint });
-                writeln!(err, "{}", json!({ "error": error }))
-            }
-            Form::Table | Form::Plain => self.write(&mut err),
+        let cause = match error.kind() {
+            IoKind::BrokenPipe => Cause::ClosedOutput,
+            _ => Cause::Output,
         };
-        self.code
+        Failure { cause, ..Failure::system("cannot write to standard output", error) }
     }
 
-    fn write(&self, err: &mut impl Write) -> io::Result<()> {
-        use owo_colors::OwoColorize;
-        // A path or a name may hold anything.
-        writeln!(err, "{} {}", "annals:".red().bold(), harmless(&self.text))?;
-        match &self.hint {
-            Some(hint) => writeln!(err, "  {} {}", "hint:".yellow(), harmless(hint)),
-            None => Ok(()),
-        }
+    /// Whether the call, or what it was given, has to be changed.
+    pub fn is_refusal(&self) -> bool {
+        self.code == USAGE || self.code == NO
+    }
+
+    /// Whether it needs space, and nothing else.
+    pub fn is_no_space(&self) -> bool {
+        self.kind == NO_SPACE
+    }
+
+    /// Whether it leaves open what became of what it is about.
+    pub fn is_unknown(&self) -> bool {
+        self.code == UNKNOWN
     }
 }
 
 impl From<annals::Error> for Failure {
     fn from(error: annals::Error) -> Failure {
-        let failure = Failure::new(code_of(error.kind()), &format!("{:?}", error.kind()), error.to_string());
-        match hint_for(error.kind()).or_else(|| is_forbidden(&error).then_some(PERMISSION)) {
-            Some(hint) => failure.hint(hint),
-            None => failure,
+        let text = words::of_the_command(&error.to_string());
+        // Also what has another kind in the library: rejected lines that find no room.
+        if let Some(cause) = system_error(&error)
+            && error.kind() == ErrorKind::Io
+        {
+            let failure = Failure::system("", cause);
+            return Failure { text, ..failure };
+        }
+        let failure = Failure::new(code_of(error.kind()), &format!("{:?}", error.kind()), text);
+        match (error.locked_by(), hint_for(error.kind())) {
+            (Some(process), _) => failure.hint(words::of_the_writer(process)),
+            (None, Some(hint)) => failure.hint(hint),
+            (None, None) => failure,
         }
     }
 }
 
 const PERMISSION: &str = "run it as the user the store belongs to, or let that user read and write there";
 
-fn is_forbidden(error: &annals::Error) -> bool {
-    use std::error::Error as _;
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == IoKind::PermissionDenied)
+/// What the system said, if it said something.
+fn system_error(error: &annals::Error) -> Option<&io::Error> {
+    let mut cause = error.source();
+    while let Some(found) = cause {
+        if let Some(found) = found.downcast_ref::<io::Error>() {
+            return Some(found);
+        }
+        cause = found.source();
+    }
+    None
 }
 
 fn code_of(kind: ErrorKind) -> u8 {
@@ -197,14 +219,15 @@ fn code_of(kind: ErrorKind) -> u8 {
     }
 }
 
-/// In the words of the command line, where the library speaks of calls.
+/// For any command, in the words of the command line. What only appends can be told, `append` tells.
 fn hint_for(kind: ErrorKind) -> Option<&'static str> {
     Some(match kind {
-        ErrorKind::Conflict => "read the stream, decide again, and --expect the version you saw",
         ErrorKind::Locked => "close the other process, or wait for it: --wait 30s; reading needs no lock",
         ErrorKind::Busy => "try again, or allow more to wait: --queue",
-        ErrorKind::NoSpace => "nothing was written; free space and repeat the command",
-        ErrorKind::CommitUnknown => "repeat the command with the same --key: found or appended, never both",
+        ErrorKind::NoSpace => "free space and repeat the command",
+        ErrorKind::CommitUnknown => {
+            "whether it was done is not known: look (annals tail, annals read --entity $ledger) before you repeat it"
+        }
         ErrorKind::Poisoned => "repeat the command; the next opening recovers",
         ErrorKind::Corrupt => {
             "`annals verify` lists every break; `annals recover --salvage DEST` copies what can be read"

@@ -1,14 +1,12 @@
 //! What is done to a store as a whole, and recorded in its ledger.
 
-use std::ops::ControlFlow;
-
 use annals::{Checkpoint, Erasure};
 use serde_json::{Value, json};
 
 use crate::args;
 use crate::failure::{Done, Failure};
 use crate::interrupt;
-use crate::output::{Output, bytes};
+use crate::output::{Output, bytes, counted};
 use crate::place::{self, Place};
 use crate::progress::Bar;
 use crate::values::rfc3339;
@@ -19,7 +17,9 @@ pub fn checkpoint(checkpoint: args::Checkpoint, place: &Place, out: &mut Output)
         None => place.to_read()?.checkpoints()?,
         Some(name) => {
             let store = place.to_write()?;
+            let _whole = interrupt::whole();
             let taken = store.checkpoint(name, checkpoint.reason.as_deref().unwrap_or_default())?;
+            interrupt::done(format!("checkpoint {name} is taken, at position {}", taken.head.position()));
             place::close(store)?;
             vec![taken]
         }
@@ -54,18 +54,19 @@ pub fn erase(erase: args::Erase, place: &Place, out: &mut Output) -> Result<Done
         return Ok(Done::No);
     }
     let store = place.to_write()?;
-    interrupt::hold().go_on = Some("run it again for the rest".to_owned());
+    interrupt::rest("run it again for the rest");
+    interrupt::breaks_off();
     let matching = store.count(query.clone())?;
     let bar = Bar::bytes("erasing");
-    let erasure = store.erase_watched(query, &erase.reason, |progress| {
-        bar.set(progress.bytes, progress.bytes_total);
-        ControlFlow::Continue(())
-    });
+    let erasure =
+        store.erase_watched(query, &erase.reason, |progress| bar.step(progress.bytes, progress.bytes_total));
     drop(bar);
-    let hint = "what was asked is kept, and done by whoever opens the store to write; free space and repeat the command";
+    let hint = "what was asked is kept, and the next opening to write goes on with it; free space and repeat the command";
     let erasure = erasure.map_err(|error| Failure::from(error).without_space(hint))?;
-    place::close(store)?;
     let Erasure { events, bytes: gone, segments, quarantined, position, .. } = erasure;
+    let erased = counted(events, "event is", "events are");
+    interrupt::done(format!("{erased} erased, the receipt is at position {position}"));
+    place::close(store)?;
     let facts = [
         ("events erased", events.to_string()),
         ("erased before", matching.saturating_sub(events).to_string()),

@@ -1,10 +1,11 @@
 //! Events as lines of JSON, out and in.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::rc::Rc;
 
 use annals::{ErrorKind, Imported, Mapping, Store};
 use serde_json::json;
@@ -13,12 +14,13 @@ use crate::append::open_lines;
 use crate::args::{Export, Import, TimeForm};
 use crate::failure::{Done, Failure};
 use crate::interrupt;
-use crate::output::{Form, Output};
+use crate::output::{Form, Output, counted};
 use crate::place::{self, Place};
 use crate::progress::Bar;
+use crate::words;
 
 /// To standard output, whatever form other commands have.
-pub fn export(export: Export, place: &Place) -> Result<Done, Failure> {
+pub fn export(export: &Export, place: &Place) -> Result<Done, Failure> {
     let store = place.to_read()?;
     // Between lines on the same terminal it would only be in the way.
     let bar = if io::stdout().is_terminal() { Bar::hidden() } else { Bar::events("exporting") };
@@ -26,7 +28,6 @@ pub fn export(export: Export, place: &Place) -> Result<Done, Failure> {
         let after = progress.after.get();
         let total = progress.head.get().saturating_sub(after);
         bar.set(progress.position.get().saturating_sub(after), total);
-        interrupt::hold().go_on = Some(format!("go on with --after {}", progress.position));
         ControlFlow::Continue(())
     });
     let mut out = WholeLines(io::stdout().lock(), None);
@@ -36,14 +37,19 @@ pub fn export(export: Export, place: &Place) -> Result<Done, Failure> {
     }
 }
 
-/// Is not interrupted in the middle of what it is given, and keeps what went wrong.
+/// Is given whole appends, and is not interrupted in the middle of them; keeps what went wrong.
 struct WholeLines<W>(W, Option<io::Error>);
 
 impl<W: Write> Write for WholeLines<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _whole = interrupt::hold();
+        let _whole = interrupt::whole();
         match self.0.write_all(bytes) {
-            Ok(()) => Ok(bytes.len()),
+            Ok(()) => {
+                if let Some(position) = last_position(bytes) {
+                    interrupt::rest(format!("go on with --after {position}"));
+                }
+                Ok(bytes.len())
+            }
             Err(error) => {
                 let kind = error.kind();
                 self.1 = Some(error);
@@ -57,33 +63,55 @@ impl<W: Write> Write for WholeLines<W> {
     }
 }
 
+/// The position of the last of some lines, which begin with it.
+fn last_position(lines: &[u8]) -> Option<u64> {
+    let last = lines.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next()?;
+    let rest = last.strip_prefix(b"{\"position\":")?;
+    let digits = rest.split(|byte| !byte.is_ascii_digit()).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 pub fn import(import: Import, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let (source, length) = source(&import)?;
+    let opened = opened(&import.file)?;
     let name = name(&import)?;
     let mapping = mapping(&import)?;
+    if !import.create {
+        place.existing()?;
+    }
+    let bar = Rc::new(bar(&import.file));
+    let source = source(&import.file, opened, bar.clone())?;
     let store = if import.create { place.to_create()? } else { place.to_write()? };
+    let is_unsynced = place.is_buffered();
+    interrupt::note(|now| now.effect.is_unsynced = is_unsynced);
     let rejects = import.skip_bad.as_deref().map(|path| rejects(path, &import.file)).transpose()?;
-    interrupt::hold().go_on = Some("run it again: it goes on behind what went in".to_owned());
-    let imported = run(&import, &store, &name, source, mapping, rejects, length)?;
+    interrupt::rest(AGAIN);
+    interrupt::breaks_off();
+    let imported = run(&import, &store, &name, source, mapping, rejects, &bar);
+    let imported = imported.map_err(|error| failed(error, &shown(&import.file)))?;
+    if imported.events > 0 || imported.rejected > 0 {
+        let events = counted(imported.events, "event is", "events are");
+        interrupt::done(format!("{events} in, from {}", counted(imported.lines, "line", "lines")));
+        interrupt::rest(AGAIN);
+    }
+    drop(bar);
     place::close(store)?;
     show(&imported, &name, out)?;
     Ok(if imported.rejected > 0 { Done::No } else { Done::Yes })
 }
 
+/// How an import goes on, however it ended.
+const AGAIN: &str = "run it again: it goes on behind what went in";
+
 fn run(
     import: &Import,
     store: &Store,
     name: &str,
-    source: Box<dyn Read>,
+    source: Source,
     mapping: Option<Mapping>,
     rejects: Option<File>,
-    length: Option<u64>,
-) -> Result<Imported, Failure> {
-    let bar = match length {
-        Some(_) => Bar::bytes("importing"),
-        None => Bar::endless_bytes("importing"),
-    };
-    let mut lines = store.import(name, BufReader::with_capacity(256 << 10, source));
+    bar: &Bar,
+) -> Result<Imported, annals::Error> {
+    let mut lines = store.import(name, source);
     if let Some(mapping) = mapping {
         lines = lines.mapped(mapping);
     }
@@ -93,35 +121,88 @@ fn run(
     if import.renumber {
         lines = lines.renumber();
     }
-    let lines = lines.on_progress(|progress| {
-        bar.set(progress.bytes, length.unwrap_or(0));
-        ControlFlow::Continue(())
-    });
-    let shown = if import.file.as_os_str() == "-" {
-        "standard input".into()
-    } else {
-        import.file.display().to_string()
+    lines.on_progress(|_| bar.asked()).run()
+}
+
+/// What went in stays; what to do depends on whether a line is wrong, or the source, or something else.
+fn failed(error: annals::Error, shown: &str) -> Failure {
+    use std::error::Error as _;
+    // What is wrong with a line holds the line's own error.
+    let is_of_line = error.source().is_some_and(|cause| cause.is::<annals::Error>());
+    let hint = match error.kind() {
+        ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Denied if is_of_line => {
+            "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE"
+        }
+        ErrorKind::Invalid => {
+            "give what was imported and what came behind it, or import this as another source: --name NAME"
+        }
+        _ => "what came before it is in; run it again: it goes on behind that",
     };
-    lines.run().map_err(|error| {
-        let hint = match error.kind() {
-            ErrorKind::Invalid | ErrorKind::TooLarge => {
-                "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE"
-            }
-            ErrorKind::NoSpace => "what came before it is in; free space and run it again",
-            _ => return Failure::from(error),
-        };
-        Failure::from(error).hint(hint).at(&shown)
+    let failure = Failure::from(error).hint(hint);
+    failure.without_space("what came before it is in; free space and run it again").at(shown)
+}
+
+/// Lines, and a bar that shows how far they are read.
+type Source = BufReader<Watched>;
+
+struct Watched {
+    source: Box<dyn Read>,
+    read: u64,
+    total: u64,
+    bar: Rc<Bar>,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        self.read = self.read.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        self.bar.set(self.read, self.total);
+        Ok(read)
+    }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+fn shown(file: &Path) -> String {
+    if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() }
+}
+
+/// The length of a file; a pipe has none.
+fn length(file: &Path) -> Option<u64> {
+    let about = std::fs::metadata(file).ok().filter(|about| about.is_file() && !is_stdin(file));
+    about.map(|about| about.len())
+}
+
+fn bar(file: &Path) -> Bar {
+    match length(file) {
+        Some(_) => Bar::bytes("importing"),
+        None => Bar::endless_bytes("importing"),
+    }
+}
+
+fn opened(file: &Path) -> Result<Box<dyn Read>, Failure> {
+    Ok(match is_stdin(file) {
+        true => Box::new(io::stdin()),
+        false => Box::new(open_lines(file)?),
     })
 }
 
-fn source(import: &Import) -> Result<(Box<dyn Read>, Option<u64>), Failure> {
-    if import.file.as_os_str() == "-" {
-        return Ok((Box::new(io::stdin()), None));
+/// Looks at the first bytes, before a store is opened or made.
+fn source(file: &Path, source: Box<dyn Read>, bar: Rc<Bar>) -> Result<Source, Failure> {
+    let shown = shown(file);
+    let watched = Watched { source, read: 0, total: length(file).unwrap_or(0), bar };
+    let mut source = BufReader::with_capacity(256 << 10, watched);
+    let failed = |error| Failure::system(&format!("cannot read {shown}"), &error);
+    let first = source.fill_buf().map_err(failed)?;
+    if let Some(wrong) = words::unreadable(first) {
+        return Err(Failure::usage(format!("{shown}: {wrong}")));
     }
-    let file = open_lines(&import.file)?;
-    let about = file.metadata().map_err(|error| Failure::system("cannot look at the source", &error))?;
-    let length = about.is_file().then_some(about.len());
-    Ok((Box::new(file), length))
+    if words::is_array(first) {
+        return Err(Failure::usage(format!("{shown} is a list; a line is an object")).hint(words::ARRAY));
+    }
+    Ok(source)
 }
 
 fn name(import: &Import) -> Result<String, Failure> {

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `args` `values` | what can be said on the command line, and how values are written there |
 //! | `place` | which store is meant, and opening it |
-//! | `failure` `interrupt` | exit codes and what to do; Ctrl-C |
+//! | `answer` `failure` `interrupt` | what happened, is it in, what now: exit codes, words, Ctrl-C |
 //! | `output` `progress` `event` `json` | tables, lines and JSON; bars; events and their payloads |
+//! | `words` | the library's words in those of the command line; what is wrong with an input |
 //! | the rest | one family of commands each |
 //!
 //! What it promises (exit codes, JSON) is in SPEC.md, "The command".
@@ -14,6 +15,7 @@
 #![deny(clippy::unwrap_used, clippy::panic, clippy::todo, clippy::dbg_macro)]
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod answer;
 mod append;
 mod archive;
 mod args;
@@ -38,11 +40,14 @@ mod salvage;
 mod shell;
 mod state;
 mod values;
+mod words;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
+use answer::Ending;
 use args::{Cli, Command};
 use failure::{Done, Failure};
 use output::Output;
@@ -56,24 +61,36 @@ fn main() -> ExitCode {
     };
     global.color.write_global();
     let mut out = Output::new(&global);
-    let done = interrupt::install().and_then(|()| run(command, &Place::new(global), &mut out));
+    let form = out.form();
+    let done = interrupt::install(form).and_then(|()| run(command, &Place::new(global), &mut out));
     // What was done before a failure is told, too.
     let told = out.flush();
-    match done.and_then(|done| told.map(|()| done)) {
-        Ok(done) => done.code().into(),
-        Err(failure) => failure.report(out.form()).into(),
-    }
+    let ending = match done.and_then(|done| told.map(|()| done)) {
+        Ok(done) => Ending::Done(done),
+        Err(failure) => Ending::Failed(failure),
+    };
+    interrupt::end(ending, form)
 }
 
 /// Help goes to standard output and is fine; everything else was called wrongly.
 fn usage(error: &clap::Error) -> ExitCode {
     let wants_json = || std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
     if error.use_stderr() && wants_json() {
-        return Failure::call(error).report(output::Form::Json).into();
+        let answer = answer::answer(Ending::Failed(Failure::call(error)), answer::Effect::default());
+        answer.say(output::Form::Json);
+        return answer.code.into();
     }
-    // Nobody is left to tell that printing failed.
-    let _ = error.print();
-    if error.use_stderr() { failure::USAGE.into() } else { ExitCode::SUCCESS }
+    let printed = error.print().and_then(|()| io::stdout().flush());
+    match printed {
+        _ if error.use_stderr() => failure::USAGE.into(),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let ending = Ending::Failed(Failure::output(&error));
+            let answer = answer::answer(ending, answer::Effect::default());
+            answer.say(output::Form::Plain);
+            answer.code.into()
+        }
+    }
 }
 
 fn run(command: Command, place: &Place, out: &mut Output) -> Result<Done, Failure> {
@@ -103,7 +120,7 @@ fn run(command: Command, place: &Place, out: &mut Output) -> Result<Done, Failur
         Command::Rollback(rollback) => archive::rollback(rollback, place, out),
         Command::Erase(erase) => history::erase(erase, place, out),
         Command::Compact(compact) => compact::compact(&compact, place, out),
-        Command::Export(export) => lines::export(export, place),
+        Command::Export(export) => lines::export(&export, place),
         Command::Import(import) => lines::import(import, place, out),
         Command::Reindex => check::reindex(place, out),
         Command::Recover(recover) => check::recover(recover, place, out),

@@ -9,6 +9,7 @@ use anstream::AutoStream;
 use comfy_table::{ContentArrangement, Table, presets};
 use owo_colors::OwoColorize;
 use serde::Serialize;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::args::Global;
 use crate::event::{EventJson, coloured, line};
@@ -27,7 +28,7 @@ pub struct Output {
     form: Form,
     is_terminal: bool,
     waiting: Vec<u8>,
-    /// Where to go on behind what waits: words, and a number.
+    /// How to go on behind the last event that waits.
     go_on: Option<(&'static str, u64)>,
 }
 
@@ -141,13 +142,12 @@ impl Output {
             Form::Plain => self.text(&(line(event).plain.join("\t") + "\n")),
             Form::Table => self.text(&(coloured(event, width().into()) + "\n")),
         }?;
-        self.go_on("go on with --after", event.position().get());
         Ok(())
     }
 
-    /// Where to go on, if the command is interrupted behind what was given so far.
-    pub fn go_on(&mut self, words: &'static str, number: u64) {
-        self.go_on = Some((words, number));
+    /// How to go on behind the event that comes next, once it is written: words, which its position follows.
+    pub fn go_on(&mut self, words: &'static str, position: u64) {
+        self.go_on = Some((words, position));
     }
 
     fn end_line(&mut self) -> Result<(), Failure> {
@@ -159,15 +159,16 @@ impl Output {
 
     /// Writes what waits.
     pub fn flush(&mut self) -> Result<(), Failure> {
-        let mut now = interrupt::hold();
+        let _whole = interrupt::whole();
+        let go_on = self.go_on.take();
         if !self.waiting.is_empty() {
             let mut out = AutoStream::auto(io::stdout().lock());
             let written = out.write_all(&self.waiting).and_then(|()| out.flush());
             self.waiting.clear();
             written.map_err(|error| Failure::output(&error))?;
         }
-        if let Some((words, number)) = self.go_on.take() {
-            now.go_on = Some(format!("{words} {number}"));
+        if let Some((words, position)) = go_on {
+            interrupt::rest(format!("{words} {position}"));
         }
         Ok(())
     }
@@ -204,13 +205,29 @@ pub fn harmless(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "\u{FFFD}")
 }
 
-/// As much of a text as fits.
+/// As much of a text as fits into so many columns.
 pub fn cut(text: &str, width: usize) -> String {
-    let text = &harmless(text);
-    match text.char_indices().nth(width.max(8)) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(width.max(8) - 1).chain(['…']).collect(),
+    let (text, room) = (harmless(text), width.max(8));
+    if columns(&text) <= room {
+        return text;
     }
+    let mut taken = 0;
+    let fits = |sign: &char| {
+        taken += sign.width().unwrap_or(0);
+        taken < room
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
+}
+
+/// How many columns of a terminal a text takes: some signs take two, some none.
+pub fn columns(text: &str) -> usize {
+    text.width()
+}
+
+/// A count and what is counted: `1 event`, `2 events`.
+pub fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Bytes for people.

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use annals::{Builder, Limits, Store};
+use annals::{Builder, Durability, Limits, Store};
 
 use crate::args::Global;
 use crate::failure::Failure;
@@ -47,6 +47,12 @@ impl Place {
     /// How long to wait for another writer.
     pub fn wait(&self) -> Duration {
         self.global.wait
+    }
+
+    /// Whether appends are acknowledged before they are synced.
+    pub fn is_buffered(&self) -> bool {
+        let named = || std::env::var("ANNALS_DURABILITY").ok()?.parse().ok();
+        matches!(self.global.durability.or_else(named), Some(Durability::Buffered { .. }))
     }
 
     /// Who does it, for the record.
@@ -120,16 +126,18 @@ impl Place {
     fn open(&self, path: &Path) -> Result<Store, Failure> {
         let opened = self.builder(path)?.open_within(self.wait());
         let store = opened.map_err(|error| Failure::from(error).at(&path.display().to_string()))?;
-        interrupt::hold().store = Some(store.clone());
+        interrupt::note(|now| now.store = Some(store.clone()));
         Ok(store)
     }
 }
 
 /// Closes a store that was opened to write, and says what dropping it could not.
 pub fn close(store: Store) -> Result<(), Failure> {
-    let mut now = interrupt::hold();
-    now.store = None;
-    Ok(store.close()?)
+    let _whole = interrupt::whole();
+    interrupt::note(|now| now.store = None);
+    store.close()?;
+    interrupt::note(|now| now.effect.is_unsynced = false);
+    Ok(())
 }
 
 /// What is there, without opening anything.

@@ -1,6 +1,10 @@
 //! Progress bars: on a terminal, on standard error, with rate and time left.
 
+use std::ops::ControlFlow;
+
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::interrupt;
 
 /// Goes away when it is dropped. Elsewhere than on a terminal it shows nothing. It is made when the work begins, or the rate
 /// would be wrong; it is seen once something is done.
@@ -29,6 +33,17 @@ impl Bar {
     fn new(what: &'static str, template: &str) -> Bar {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what))
+    }
+
+    /// So much is done, of so much as far as is known by now. Breaks off what is asked to end.
+    pub fn step(&self, done: u64, total: u64) -> ControlFlow<()> {
+        self.set(done, total);
+        interrupt::asked()
+    }
+
+    /// Breaks off what is asked to end, and shows nothing new.
+    pub fn asked(&self) -> ControlFlow<()> {
+        interrupt::asked()
     }
 
     /// So much is done, of so much as far as is known by now.

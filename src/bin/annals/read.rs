@@ -33,7 +33,7 @@ pub fn read(read: Read, place: &Place, out: &mut Output) -> Result<Done, Failure
     let store = place.to_read()?;
     let query = read.filter.query();
     if read.follow {
-        return follow(&store, &read, out);
+        return follow(&store, &read, AFTER, out);
     }
     let mut events = store.read(query).after(read.after);
     if let Some(times) = read.between {
@@ -52,10 +52,19 @@ pub fn read(read: Read, place: &Place, out: &mut Output) -> Result<Done, Failure
         events = events.backwards();
     }
     for event in events {
-        out.event(&event?)?;
+        let event = event?;
+        if !read.backwards {
+            out.go_on(AFTER, event.position().get());
+        }
+        out.event(&event)?;
     }
     Ok(Done::Yes)
 }
+
+/// How to go on behind the last event that was shown. (Nothing reads backwards from a position.)
+const AFTER: &str = "go on with --after";
+/// The same of `tail`, which has no such option.
+const READ_AFTER: &str = "go on with annals read --after";
 
 pub fn tail(tail: Tail, place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let store = place.to_read()?;
@@ -63,6 +72,7 @@ pub fn tail(tail: Tail, place: &Place, out: &mut Output) -> Result<Done, Failure
     let mut newest = newest.collect::<Result<Vec<RecordedEvent>, annals::Error>>()?;
     newest.reverse();
     for event in &newest {
+        out.go_on(READ_AFTER, event.position().get());
         out.event(event)?;
     }
     if !tail.follow {
@@ -84,13 +94,13 @@ pub fn tail(tail: Tail, place: &Place, out: &mut Output) -> Result<Done, Failure
         limit,
         follow: true,
     };
-    follow(&store, &read, out)
+    follow(&store, &read, READ_AFTER, out)
 }
 
 /// Far enough away.
 const LONG: Duration = Duration::from_secs(3600);
 
-fn follow(store: &Store, read: &Read, out: &mut Output) -> Result<Done, Failure> {
+fn follow(store: &Store, read: &Read, go_on: &'static str, out: &mut Output) -> Result<Done, Failure> {
     let mut subscription = store.subscribe(read.filter.query()).after(read.after);
     let mut left = read.limit.unwrap_or(u64::MAX);
     while left > 0 {
@@ -102,6 +112,7 @@ fn follow(store: &Store, read: &Read, out: &mut Output) -> Result<Done, Failure>
             }
         };
         if let Some(event) = event {
+            out.go_on(go_on, event.position().get());
             out.event(&event)?;
             left -= 1;
         }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::failure::{Done, Failure};
 use crate::interrupt;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::place::{self, Found, Place, look};
 use crate::progress::Bar;
 
@@ -27,14 +27,14 @@ pub fn salvage(place: &Place, from: &Path, to: &Path, out: &mut Output) -> Resul
     let damaged = place.builder(from)?.salvage()?;
     // What the damaged store took, the new one takes.
     let new = Store::builder(to).limits(Limits::FORMAT).open()?;
-    {
-        let mut now = interrupt::hold();
-        now.store = Some(new.clone());
-        now.go_on = Some(begin_again.clone());
-    }
-    let counts = copy(&damaged, &new).map_err(|failure| failure.hint(begin_again))?;
+    interrupt::note(|now| now.store = Some(new.clone()));
+    interrupt::rest(&begin_again);
+    interrupt::breaks_off();
+    let counts = copy(&damaged, &new).map_err(|failure| failure.hint(&begin_again))?;
     let head = new.head()?.to_string();
     place::close(new)?;
+    let events = counted(counts.events, "event is", "events are");
+    interrupt::done(format!("{events} copied into {}", to.display()));
     show(&damaged, counts, &head, out)?;
     Ok(if damaged.open_report().holes.is_empty() { Done::Yes } else { Done::No })
 }
@@ -53,7 +53,9 @@ fn copy(from: &Store, to: &Store) -> Result<Counts, Failure> {
     let (bar, total) = (Bar::events("copying"), from.head()?.position().get());
     for event in from.read(Query::all()) {
         let event = event?;
-        bar.set(event.position().get(), total);
+        if bar.step(event.position().get(), total).is_break() {
+            return Err(Failure::no("broken off, as asked"));
+        }
         if event.payload().is_err() {
             counts.erased += 1;
             continue;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::args::Head;
 use crate::failure::{Done, Failure};
+use crate::interrupt;
 use crate::output::{Form, Output, bytes};
 use crate::place::{self, Place};
 
@@ -12,6 +13,9 @@ pub fn init(place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let path = place.path()?.display().to_string();
     let store = place.to_create()?;
     let (created, head) = (store.open_report().created, store.head()?);
+    if created {
+        interrupt::done(format!("the store {path} is created"));
+    }
     place::close(store)?;
     let document = json!({ "path": path, "created": created, "store_id": head.store_id().to_string() });
     let state = if created { "created" } else { "was there already" };

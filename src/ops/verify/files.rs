@@ -115,11 +115,6 @@ fn missing(engine: &Engine, snapshot: &Snapshot) -> Result<BTreeSet<SegmentId>, 
 
 /// Verifies the files of a store that need not be fit to be opened: what opening would refuse, this
 /// finds; what opening would repair, it passes over. `visit` sees what is whole.
-pub(crate) fn verify_files(disk: &dyn Disk, visit: &mut Visit<'_>) -> Result<VerifyReport, Error> {
-    verify_files_as(disk, visit, Verify::new())
-}
-
-/// As [`verify_files`], as it was asked for.
 pub(crate) fn verify_files_as(
     disk: &dyn Disk,
     visit: &mut Visit<'_>,

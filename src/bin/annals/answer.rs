@@ -1,0 +1,138 @@
+//! What happened, is it in, what now: how a command ends, said in one place for every command and every end.
+//!
+//! A command notes what it has changed the moment that is in ([`crate::interrupt::note`]). It may end well,
+//! with a failure, by a signal, or because its output cannot be written: [`answer`] makes the exit code and
+//! the words of it.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::{Map, Value, json};
+
+use crate::failure::{Cause, Done, Failure, UNTOLD};
+use crate::output::{Form, harmless};
+
+/// What a command has changed by now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// What is in, as a sentence; `None` while nothing was changed.
+    pub done: Option<String>,
+    /// What was begun, and is not known to be in.
+    pub under_way: Option<String>,
+    /// What to do for the rest; `None` if there is no rest.
+    pub rest: Option<String>,
+    /// Of lines: which are in.
+    pub lines: Option<Value>,
+    /// What is in was acknowledged before it was synced, as `--durability buffered` asks.
+    pub is_unsynced: bool,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// It did what it was told to do, and said so.
+    Done(Done),
+    Failed(Failure),
+    /// By this signal.
+    Stopped(i32),
+}
+
+/// The exit code, and what standard error says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub code: u8,
+    words: Option<Words>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Words {
+    kind: String,
+    text: String,
+    done: Option<String>,
+    hint: Option<String>,
+    lines: Option<Value>,
+}
+
+/// The kind of an end by a signal; in words it is one line.
+const INTERRUPTED: &str = "Interrupted";
+const UNSYNCED: &str = "it was acknowledged before it was synced, so a power cut may still take it";
+/// The advice for what is complete.
+const DONE: &str = "it is done: do not repeat the command";
+
+/// The one answer.
+///
+/// | ended by | nothing was changed | something is in |
+/// |---|---|---|
+/// | itself | 0 or 1, no words | 0 or 1, no words |
+/// | a failure | its code and advice | its code, what is in, how to go on |
+/// | output on a full disk | 3 or 8, repeat it | 9, what is in, how to go on |
+/// | output that is closed | 0, no words | 9, what is in, how to go on |
+/// | a signal | 128 + signal, how to go on | 128 + signal, what is in, how to go on |
+pub fn answer(ending: Ending, effect: Effect) -> Answer {
+    let Effect { done, under_way, rest, lines, is_unsynced } = effect;
+    let is_changed = done.is_some() || under_way.is_some();
+    let unsynced = (is_unsynced && done.is_some()).then(|| UNSYNCED.to_owned());
+    let done = [done, under_way, unsynced].into_iter().flatten();
+    let done = done.reduce(|done, more| format!("{done}; {more}"));
+    let (code, kind, text, hint) = match ending {
+        Ending::Done(done) => return Answer { code: done.code(), words: None },
+        Ending::Stopped(signal) => {
+            let code = u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128));
+            (code, INTERRUPTED.to_owned(), "interrupted".to_owned(), rest)
+        }
+        Ending::Failed(Failure { cause: Cause::ClosedOutput, .. }) if !is_changed => {
+            return Answer { code: 0, words: None };
+        }
+        Ending::Failed(failure) if !is_changed => (failure.code, failure.kind, failure.text, failure.hint),
+        Ending::Failed(failure) => {
+            let hint = rest.or_else(|| Some(DONE.to_owned()));
+            match failure.cause {
+                Cause::Command => (failure.code, failure.kind, failure.text, hint),
+                Cause::Output | Cause::ClosedOutput => (UNTOLD, "Untold".to_owned(), failure.text, hint),
+            }
+        }
+    };
+    Answer { code, words: Some(Words { kind, text, done, hint, lines }) }
+}
+
+impl Answer {
+    /// Says it on standard error.
+    pub fn say(&self, form: Form) {
+        let Some(words) = &self.words else { return };
+        let mut err = anstream::stderr().lock();
+        // Where standard error is gone, too, the exit code is all there is.
+        let _ = match form {
+            Form::Json => writeln!(err, "{}", json!({ "error": words.json(self.code) })),
+            Form::Table | Form::Plain => words.write(&mut err),
+        };
+    }
+}
+
+impl Words {
+    fn json(&self, code: u8) -> Value {
+        let Words { kind, text, done, hint, lines } = self;
+        let error = json!({ "code": code, "kind": kind, "message": text, "done": done, "hint": hint });
+        let mut error: Map<String, Value> = error.as_object().cloned().unwrap_or_default();
+        error.extend(lines.clone().map(|lines| ("lines".to_owned(), lines)));
+        error.into()
+    }
+
+    fn write(&self, err: &mut impl Write) -> io::Result<()> {
+        use owo_colors::OwoColorize;
+        if self.kind == INTERRUPTED {
+            // A bar may stand there.
+            let clear = if io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+            let parts = [Some(&self.text), self.done.as_ref(), self.hint.as_ref()];
+            let said: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+            return writeln!(err, "{clear}{} {}", "annals:".red().bold(), harmless(&said.join("; ")));
+        }
+        // A path or a name may hold anything.
+        writeln!(err, "{} {}", "annals:".red().bold(), harmless(&self.text))?;
+        if let Some(done) = &self.done {
+            writeln!(err, "  {} {}", "done:".green(), harmless(done))?;
+        }
+        match &self.hint {
+            Some(hint) => writeln!(err, "  {} {}", "hint:".yellow(), harmless(hint)),
+            None => Ok(()),
+        }
+    }
+}
