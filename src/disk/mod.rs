@@ -75,7 +75,7 @@ pub trait Disk: Any + Send + Sync {
     /// Whatever keeps the directory from being opened; in an answer [`io::ErrorKind::NotFound`] if there is no such name.
     fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
         let look = |name: &String| {
-            let file = self.open(&format!("{directory}/{name}"), Access::Read)?;
+            let file = self.open(&path_of(directory, name), Access::Read)?;
             Ok(FileInfo::regular(file.length()?))
         };
         Ok(names.iter().map(look).collect())
@@ -278,6 +278,11 @@ pub trait DiskFile: Send + Sync {
     fn write_out(&self, offset: u64, bytes: u64) {
         let _ = (offset, bytes);
     }
+}
+
+/// The path of a name in a directory; `""` is the store's own.
+fn path_of(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 /// Writes all of `bytes`; short writes go on, interruptions are repeated.

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock};
+use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock, path_of};
 use fault::Faults;
 use handle::SimFile;
 use medium::{Medium, Step};
@@ -188,7 +188,7 @@ impl Disk for SimDisk {
         disk.faults.begin()?;
         disk.check_directory(directory)?;
         let look = |name: &String| {
-            let file = disk.file(&format!("{directory}/{name}"))?;
+            let file = disk.file(&path_of(directory, name))?;
             Ok(FileInfo::regular(disk.length(file)))
         };
         Ok(names.iter().map(look).collect())
