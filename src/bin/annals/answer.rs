@@ -24,6 +24,8 @@ pub struct Effect {
     pub lines: Option<Value>,
     /// What is in was acknowledged before it was synced, as `--durability buffered` asks.
     pub is_unsynced: bool,
+    /// There was no store, and the command made one.
+    pub has_created: bool,
 }
 
 /// How a command ended.
@@ -54,6 +56,7 @@ struct Words {
 
 /// The kind of an end by a signal; in words it is one line.
 const INTERRUPTED: &str = "Interrupted";
+const CREATED: &str = "the store is created, and nothing is in it";
 const UNSYNCED: &str = "it was acknowledged before it was synced, so a power cut may still take it";
 /// The advice for what is complete.
 const DONE: &str = "it is done: do not repeat the command";
@@ -68,26 +71,30 @@ const DONE: &str = "it is done: do not repeat the command";
 /// | output that is closed | 0, no words | 9, what is in, how to go on |
 /// | a signal | 128 + signal, how to go on | 128 + signal, what is in, how to go on |
 pub fn answer(ending: Ending, effect: Effect) -> Answer {
-    let Effect { done, under_way, rest, lines, is_unsynced } = effect;
+    let Effect { done, under_way, rest, lines, is_unsynced, has_created } = effect;
     let is_changed = done.is_some() || under_way.is_some();
+    let created = (has_created && !is_changed).then(|| CREATED.to_owned());
     let unsynced = (is_unsynced && done.is_some()).then(|| UNSYNCED.to_owned());
-    let done = [done, under_way, unsynced].into_iter().flatten();
+    let done = [created, done, under_way, unsynced].into_iter().flatten();
     let done = done.reduce(|done, more| format!("{done}; {more}"));
     let (code, kind, text, hint) = match ending {
         Ending::Done(done) => return Answer { code: done.code(), words: None },
         Ending::Stopped(signal) => {
             let code = u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128));
-            (code, INTERRUPTED.to_owned(), "interrupted".to_owned(), rest)
+            let is_same = done.is_none() && rest.is_none();
+            let text = if is_same { "interrupted; nothing was changed" } else { "interrupted" };
+            (code, INTERRUPTED.to_owned(), text.to_owned(), rest)
         }
-        Ending::Failed(Failure { cause: Cause::ClosedOutput, .. }) if !is_changed => {
-            return Answer { code: 0, words: None };
-        }
-        Ending::Failed(failure) if !is_changed => (failure.code, failure.kind, failure.text, failure.hint),
         Ending::Failed(failure) => {
-            let hint = rest.or_else(|| Some(DONE.to_owned()));
-            match failure.cause {
-                Cause::Command => (failure.code, failure.kind, failure.text, hint),
-                Cause::Output | Cause::ClosedOutput => (UNTOLD, "Untold".to_owned(), failure.text, hint),
+            let Failure { code, kind, text, hint, cause } = failure;
+            let go_on = rest.unwrap_or_else(|| DONE.to_owned());
+            match cause {
+                Cause::Command if is_changed => (code, kind, text, Some(go_on)),
+                Cause::Output | Cause::ClosedOutput if done.is_some() => {
+                    (UNTOLD, "Untold".to_owned(), text, Some(go_on))
+                }
+                Cause::ClosedOutput => return Answer { code: 0, words: None },
+                Cause::Command | Cause::Output => (code, kind, text, hint),
             }
         }
     };

@@ -69,7 +69,7 @@ impl Drop for Workshop {
     fn drop(&mut self) {
         let _whole = interrupt::whole();
         interrupt::note(|now| now.remove = None);
-        // Left behind, it is in nobody's way.
+        // What cannot be removed here does no harm.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

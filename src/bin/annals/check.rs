@@ -112,7 +112,9 @@ pub fn reindex(place: &Place, out: &mut Output) -> Result<Done, Failure> {
     interrupt::breaks_off();
     let built = store.rebuild_indexes(|progress| bar.step(progress.bytes, progress.bytes_total))?;
     drop(bar);
-    interrupt::done(format!("{} built", counted(built, "index is", "indexes are")));
+    if built > 0 {
+        interrupt::done(format!("{} built", counted(built, "index is", "indexes are")));
+    }
     let total = store.stats().bytes;
     place::close(store)?;
     let facts = [("indexes built", built.to_string()), ("of segments with", bytes(total))];

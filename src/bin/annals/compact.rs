@@ -32,7 +32,7 @@ pub fn compact(compact: &Compact, place: &Place, out: &mut Output) -> Result<Don
     Ok(if compact.dry_run { Done::Yes } else { Done::No })
 }
 
-/// Nobody loses everything by saying too little.
+/// A call that says too little is refused: it would remove everything.
 fn check(compact: &Compact) -> Result<(), Failure> {
     let Compact { remove, filter, older_than, before, keep_newest, .. } = compact;
     let is_narrowed = older_than.is_some() || before.is_some() || keep_newest.is_some();

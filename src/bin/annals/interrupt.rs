@@ -36,7 +36,14 @@ pub struct Now {
 }
 
 static NOW: Mutex<Now> = Mutex::new(Now {
-    effect: Effect { done: None, under_way: None, rest: None, lines: None, is_unsynced: false },
+    effect: Effect {
+        done: None,
+        under_way: None,
+        rest: None,
+        lines: None,
+        is_unsynced: false,
+        has_created: false,
+    },
     store: None,
     remove: None,
     whole: 0,

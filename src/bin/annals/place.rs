@@ -80,7 +80,7 @@ impl Place {
         Ok(with_progress(builder.operator(self.by()).limits(Limits::FORMAT)))
     }
 
-    /// Its directory, in which there is a store, whatever state that is in.
+    /// Its directory, in which there is a store in any state.
     pub fn existing(&self) -> Result<PathBuf, Failure> {
         let path = self.path()?;
         let (shown, init) = (path.display(), "`annals init` creates a store");
@@ -126,7 +126,10 @@ impl Place {
     fn open(&self, path: &Path) -> Result<Store, Failure> {
         let opened = self.builder(path)?.open_within(self.wait());
         let store = opened.map_err(|error| Failure::from(error).at(&path.display().to_string()))?;
-        interrupt::note(|now| now.store = Some(store.clone()));
+        interrupt::note(|now| {
+            now.effect.has_created = store.open_report().created;
+            now.store = Some(store.clone());
+        });
         Ok(store)
     }
 }
@@ -156,7 +159,7 @@ pub fn look(path: &Path) -> Result<Found, Failure> {
     if SIGNS.iter().filter(is_there).count() >= 2 {
         return Ok(Found::Store);
     }
-    // Somebody may be creating one just now, or was stopped at it.
+    // Another process may be creating one just now, or was stopped at it.
     let is_ours = |name: &str| SIGNS.contains(&name) || name.starts_with("MANIFEST.");
     let mut found = Found::EmptyDirectory;
     for entry in &mut entries {

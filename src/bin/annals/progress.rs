@@ -6,8 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::interrupt;
 
-/// Goes away when it is dropped. Elsewhere than on a terminal it shows nothing. It is made when the work begins, or the rate
-/// would be wrong; it is seen once something is done.
+/// Goes away when it is dropped. Elsewhere than on a terminal it shows nothing. It is made when the work
+/// begins, or the rate would be wrong; it is seen once something is done.
 pub struct Bar(ProgressBar);
 
 impl Bar {
@@ -35,7 +35,7 @@ impl Bar {
         Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what))
     }
 
-    /// So much is done, of so much as far as is known by now. Breaks off what is asked to end.
+    /// Shows how much is done, and of how much as far as is known. Breaks off what is asked to end.
     pub fn step(&self, done: u64, total: u64) -> ControlFlow<()> {
         self.set(done, total);
         interrupt::asked()
@@ -46,7 +46,7 @@ impl Bar {
         interrupt::asked()
     }
 
-    /// So much is done, of so much as far as is known by now.
+    /// Shows how much is done, and of how much as far as is known.
     pub fn set(&self, done: u64, total: u64) {
         if self.0.length() != Some(total) {
             self.0.set_length(total);

@@ -25,10 +25,10 @@ pub fn salvage(place: &Place, from: &Path, to: &Path, out: &mut Output) -> Resul
     }
     let begin_again = format!("remove {} and begin again", to.display());
     let damaged = place.builder(from)?.salvage()?;
+    interrupt::rest(&begin_again);
     // What the damaged store took, the new one takes.
     let new = Store::builder(to).limits(Limits::FORMAT).open()?;
     interrupt::note(|now| now.store = Some(new.clone()));
-    interrupt::rest(&begin_again);
     interrupt::breaks_off();
     let counts = copy(&damaged, &new).map_err(|failure| failure.hint(&begin_again))?;
     let head = new.head()?.to_string();

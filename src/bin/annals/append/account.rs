@@ -38,16 +38,17 @@ impl Account {
     /// line that could not be read, or 0.
     pub(super) fn note(&self, failure: Option<&Failure>, unread: u64) {
         let (is_in, unknown) = (self.runs(Fate::In), self.runs(Fate::Unknown));
-        let last_in = is_in.last().map_or(0, |(_, to)| *to);
+        // The last line that need not, or must not, be appended again just like that.
+        let last = is_in.iter().chain(&unknown).map(|(_, to)| *to).max().unwrap_or(0);
         let out: Vec<(u64, u64)> = self.runs(Fate::Out);
-        let (alone, next): (Vec<_>, Vec<_>) = out.iter().copied().partition(|(_, to)| *to < last_in);
+        let (alone, next): (Vec<_>, Vec<_>) = out.iter().copied().partition(|(_, to)| *to < last);
         let next = next.first().map(|(from, _)| *from).or((unread > 0).then_some(unread));
         let done = self.done(&is_in, &alone);
         let not_known = (!unknown.is_empty())
             .then(|| format!("whether {} in is not known", named(&unknown, "is", "are")));
-        let rest = rest(failure, &alone, next, last_in, !unknown.is_empty());
+        let rest = rest(failure, &alone, next, last, !unknown.is_empty());
         let pairs = |runs: &[(u64, u64)]| runs.iter().map(|(from, to)| json!([from, to])).collect::<Vec<_>>();
-        let go_on = next.unwrap_or_else(|| last_in.saturating_add(1));
+        let go_on = next.unwrap_or_else(|| last.saturating_add(1));
         let lines = json!({
             "in": pairs(&is_in), "out": pairs(&out), "unknown": pairs(&unknown), "next": go_on,
         });
@@ -85,7 +86,7 @@ fn rest(
     failure: Option<&Failure>,
     alone: &[(u64, u64)],
     next: Option<u64>,
-    last_in: u64,
+    last: u64,
     is_unknown: bool,
 ) -> String {
     let is_refused = failure.is_some_and(Failure::is_refusal);
@@ -114,7 +115,7 @@ fn rest(
     parts.push(match next {
         Some(line) if is_refused && alone.is_empty() => format!("mend line {line} and go on with it"),
         Some(line) => format!("go on with line {line}"),
-        None => format!("go on behind line {last_in}"),
+        None => format!("go on behind line {last}"),
     });
     parts.join("; ")
 }
