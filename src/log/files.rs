@@ -104,17 +104,15 @@ impl Exchange {
 
 /// Write beside, sync, rename, sync the directory: the old or the new one is there, never half.
 pub(crate) fn replace(disk: &dyn Disk, bytes: &[u8]) -> Result<(), Failure> {
-    let write = || {
-        match disk.remove(manifest::TEMPORARY) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = disk.open(manifest::TEMPORARY, Access::CreateNew)?;
-        write_all(file.as_ref(), bytes, 0)?;
-        file.sync()
+    let failed = |error| Error::io("cannot write", manifest::TEMPORARY, error);
+    let create = || match disk.remove(manifest::TEMPORARY) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => disk.open(manifest::TEMPORARY, Access::CreateNew),
     };
-    write().map_err(|error| {
-        let failure = Failure::of_write(Error::io("cannot write", manifest::TEMPORARY, error));
+    // Nothing was written: there may be no descriptors left, or no room.
+    let file = create().map_err(|error| Failure::Refused(failed(error)))?;
+    write_all(file.as_ref(), bytes, 0).and_then(|()| file.sync()).map_err(|error| {
+        let failure = Failure::of_write(failed(error));
         // Nothing rests on it before it has the other name. Thrown away it gives back its room, and the next try
         // writes, and syncs, another file.
         if let Failure::Refused(_) = failure {
