@@ -151,8 +151,9 @@ pub(crate) fn finish_cut(
     Ok((next, digest))
 }
 
-/// Has both slots of MARK speak of the end of the last listed segment: the older one names what was cut, too, and it
-/// counts if the newer one is damaged later. The number grows, so that readers that follow the store notice.
+/// Has both slots of MARK speak of the end of the last listed segment: the older one names what was cut, too,
+/// and it counts if the newer one is damaged later. The number grows, so that readers that follow the store
+/// notice.
 fn set_mark_back(disk: &dyn Disk, manifest: &Manifest) -> Result<(), Error> {
     let Some(last) = manifest.sealed.last() else { return Ok(()) };
     let tip = behind(last);

@@ -2,7 +2,8 @@
 //!
 //! Unlike recovery it does not stop at the first break: it looks for the next whole frame and goes
 //! on from there. Changes nothing.
-//! SPEC.md "Checking a store" has every check, its verdict and the place that it names; the numbers in comments are its rows.
+//! SPEC.md "Checking a store" has every check, its verdict and the place that it names; the numbers in
+//! comments are its rows.
 //! Row: ops. Tested by tests/it/corrupt.rs and tests/it/checking.rs.
 
 mod asked;

@@ -48,10 +48,12 @@ pub struct VerifyReport {
     pub indexes_compared: usize,
     /// Of these, the ones that are not what their segments would give.
     pub indexes: Vec<IndexFlaw>,
-    /// Whether MARK has a valid slot. Without one, nothing proves what was acknowledged last: a torn tail cannot be told
-    /// from damage to it. A copy that was stopped leaves a store so, and the next writer writes MARK again.
+    /// Whether MARK has a valid slot. Without one, nothing proves what was acknowledged last: a torn tail
+    /// cannot be told from damage to it. A copy that was stopped leaves a store so, and the next writer
+    /// writes MARK again.
     pub mark_found: bool,
-    /// Causes that are named by an id and were looked for, if that was asked for ([`Verify::causes`](crate::Verify::causes)).
+    /// Causes that are named by an id and were looked for, if that was asked for
+    /// ([`Verify::causes`](crate::Verify::causes)).
     pub causes_compared: u64,
     /// Of these, the ones whose position was removed on purpose.
     pub causes_removed: u64,
@@ -126,7 +128,8 @@ pub struct IndexFlaw {
     pub is_believed: bool,
 }
 
-/// An event whose cause is not in the store. The event is whole all the same, and reads as one without a cause.
+/// An event whose cause is not in the store. The event is whole all the same, and reads as one without a
+/// cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingCause {
@@ -136,13 +139,14 @@ pub struct MissingCause {
     pub entity: String,
     /// The id that it names as its cause.
     pub cause: EventId,
-    /// Events were removed from the store, and nothing tells whether one of them had brought this id along. `false`: no
-    /// event of this history ever had it.
+    /// Events were removed from the store, and nothing tells whether one of them had brought this id along.
+    /// `false`: no event of this history ever had it.
     pub may_be_removed: bool,
 }
 
 impl VerifyReport {
-    /// Whether nothing is wrong: no break in the log, no index that is believed and wrong, and no cause that certainly never was.
+    /// Whether nothing is wrong: no break in the log, no index that is believed and wrong, and no cause that
+    /// certainly never was.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.breaks.is_empty()

@@ -12,8 +12,8 @@ use crate::version::Position;
 use super::{Builder, Store};
 
 impl Verify<'_> {
-    /// Verifies an open store up to its head; appends and reads go on meanwhile. One that was opened to read is verified by its files,
-    /// as [`Verify::run_files`] does.
+    /// Verifies an open store up to its head; appends and reads go on meanwhile. One that was opened to read
+    /// is verified by its files, as [`Verify::run_files`] does.
     ///
     /// # Errors
     ///

@@ -1,6 +1,7 @@
 //! SPEC.md "Checking a store", row by row: what verify says of each damage, told from the chapter alone.
 //!
-//! Each case names the rows it shows. A store that was opened to read is verified to the same verdict, if it opens.
+//! Each case names the rows it shows. A store that was opened to read is verified to the same verdict, if it
+//! opens.
 
 use std::ops::Range;
 
@@ -602,9 +603,10 @@ fn check(report: &VerifyReport, expected: &[Place], what: &str) {
     assert_eq!(report.is_clean(), expected.is_empty(), "{what}: {report}");
 }
 
-/// A break is named with the file, the offset and the position that the chapter says; by the files alone, and by a store
-/// that was opened to read in spite of it. (Found from outside: the two differed. Through a store that opens, the seal of a last segment that
-/// MANIFEST lists was not looked at, MARK was not, and a listed segment of another length was not walked.)
+/// A break is named with the file, the offset and the position that the chapter says; by the files alone, and
+/// by a store that was opened to read in spite of it. (Found from outside: the two differed. Through a store
+/// that opens, the seal of a last segment that MANIFEST lists was not looked at, MARK was not, and a listed
+/// segment of another length was not walked.)
 #[test]
 fn each_damage_is_named_as_the_chapter_says() {
     let world = World::new();
@@ -649,8 +651,9 @@ fn a_lost_mark_is_noted() {
     }
 }
 
-/// Found from outside: in a store fresh from fork, restore or rollback the last segment is sealed and listed, and a flipped bit in its
-/// last 72 bytes passed verify, also with indexes, and was copied by backup without a word.
+/// Found from outside: in a store fresh from fork, restore or rollback the last segment is sealed and listed,
+/// and a flipped bit in its last 72 bytes passed verify, also with indexes, and was copied by backup without
+/// a word.
 #[test]
 fn a_seal_at_the_end_of_the_log_is_looked_at() {
     let world = World::forked();
@@ -702,11 +705,12 @@ fn attestations_are_compared_with_what_they_stand_for() {
     assert!(forged(24, &[9]).breaks[0].what.contains("counts other events"));
 }
 
-/// What somebody may forge of a last append, with every checksum, the chain and MARK refitted; where the format forbids it,
-/// reading refuses it, too. (Found from outside: the first three were accepted.)
+/// What somebody may forge of a last append, with every checksum, the chain and MARK refitted; where the
+/// format forbids it, reading refuses it, too. (Found from outside: the first three were accepted.)
 #[test]
 fn what_no_writer_writes_is_found_although_all_checksums_fit() {
-    // How the last append is made, what is changed in its bytes, what verify says, and whether reading refuses it.
+    // How the last append is made, what is changed in its bytes, what verify says, and whether reading
+    // refuses it.
     type Forgery = (&'static str, fn() -> Append, fn(&mut [u8], usize, usize), &'static str, bool);
     fn one() -> Append {
         Append::to("e:1").event(&Raw("default", &1))
@@ -892,8 +896,9 @@ fn what_no_writer_writes_is_found_although_all_checksums_fit() {
     println!("{} forgeries with right checksums and chain, all found", forgeries.len());
 }
 
-/// What has right checksums is never taken for a torn tail, and cut: no torn write leaves such a thing. (Found from outside: a frame
-/// of no events behind what MARK proves was cut, although the table said that it is damage.)
+/// What has right checksums is never taken for a torn tail, and cut: no torn write leaves such a thing.
+/// (Found from outside: a frame of no events behind what MARK proves was cut, although the table said that it
+/// is damage.)
 #[test]
 fn what_is_whole_is_never_cut_as_torn() {
     let disk = SimDisk::new(3);

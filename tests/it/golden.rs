@@ -109,7 +109,8 @@ fn every_golden_structure_stands_in_the_specification() {
     }
 }
 
-/// A store that is set back: MANIFEST at that moment, and MARK once that is finished. Stopped then, it is whole.
+/// A store that is set back: MANIFEST at that moment, and MARK once that is finished. Stopped then, it is
+/// whole.
 #[test]
 fn a_store_that_is_cut_has_the_bytes_of_the_golden_one() {
     let disk = SimDisk::new(1);

@@ -579,7 +579,8 @@ fn sections(spec: &str) -> Vec<Section> {
         .collect()
 }
 
-/// Where a line names a section by a number alone. Part 3 is full of figures: there only what stands in brackets counts.
+/// Where a line names a section by a number alone. Part 3 is full of figures: there only what stands in
+/// brackets counts.
 fn bare_numbers(line: &str, is_part_3: bool) -> Vec<std::ops::Range<usize>> {
     const UNITS: [&str; 14] =
         ["ms", "us", "ns", "s ", "MB", "GB", "KiB", "MiB", "TB", "k/s", "M/s", "%", "million", "and 0"];
@@ -625,9 +626,11 @@ fn named_sections(text: &str) -> impl Iterator<Item = String> {
             let number = number.trim_end_matches('.').to_owned();
             number.contains('.').then_some(number)
         };
-        let behind =
-            text[at + 4..].strip_prefix(".md").unwrap_or(&text[at + 4..]).trim_start_matches([',', ' ']);
-        if let Some(title) = behind.strip_prefix('"') {
+        let behind = text[at + 4..].strip_prefix(".md").unwrap_or(&text[at + 4..]);
+        // A file's name in quotes names no section.
+        let is_quoted = behind.starts_with('"');
+        let behind = behind.trim_start_matches([',', ' ']);
+        if let Some(title) = behind.strip_prefix('"').filter(|_| !is_quoted) {
             return title.split_once('"').map(|(title, _)| title.to_owned());
         }
         let before =
@@ -636,8 +639,9 @@ fn named_sections(text: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// Six references in SPEC.md named sections that had got other numbers since, and nothing noticed. So a reference is a link, which
-/// shows the number that the section has; with `ANNALS_BLESS=1` links are made of bare numbers.
+/// Six references in SPEC.md named sections that had got other numbers since, and nothing noticed. So a
+/// reference is a link, which shows the number that the section has; with `ANNALS_BLESS=1` links are made of
+/// bare numbers.
 #[test]
 fn references_to_the_specification_resolve() {
     let path = root().join("SPEC.md");

@@ -19,7 +19,8 @@ fn caused(store: &Store, entity: &str, by: Cause) -> EventId {
     appended.ids().next().unwrap()
 }
 
-/// Found from outside: verify was clean with an event whose cause is nowhere, and nothing could be asked that says so.
+/// Found from outside: verify was clean with an event whose cause is nowhere, and nothing could be asked that
+/// says so.
 #[test]
 fn a_cause_that_is_not_there_is_listed() {
     let disk = MemDisk::new();
@@ -41,7 +42,8 @@ fn a_cause_that_is_not_there_is_listed() {
         );
     }
     let store = Store::on(disk.clone()).open().unwrap();
-    // An id that was never given, one of the right place with another chain, and one of a place that is not there yet.
+    // An id that was never given, one of the right place with another chain, and one of a place that is not
+    // there yet.
     let mut other = *second.as_bytes();
     other[15] ^= 1;
     let mut later = *second.as_bytes();

@@ -68,10 +68,11 @@ impl<'a> Verify<'a> {
         self
     }
 
-    /// Looks whether the causes that events name by id are in the store (default: not; any id may be named as a cause). The events
-    /// decide, not the indexes. A cause within the last 250,000 ids is found on the way; the others are looked for by reading the log once
-    /// more, and again for each further 500,000 events that name one. It takes some 70 MB of memory at most.
-    /// What is missing stands in [`VerifyReport::causes`](crate::VerifyReport::causes).
+    /// Looks whether the causes that events name by id are in the store (default: not; any id may be named as
+    /// a cause). The events decide, not the indexes. A cause within the last 250,000 ids is found on the way;
+    /// the others are looked for by reading the log once more, and again for each further 500,000 events that
+    /// name one. It takes some 70 MB of memory at most. What is missing stands in
+    /// [`VerifyReport::causes`](crate::VerifyReport::causes).
     ///
     /// ```
     /// use annals::{Append, Cause, EventId, Raw, Store, Verify};

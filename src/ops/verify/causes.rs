@@ -1,7 +1,7 @@
 //! Whether the causes that events name by id are in the store, in bounded memory.
 //!
-//! An id of an event that was met lately is known. A cause with another id is looked for by reading the log again, all
-//! such causes of a batch at once: whatever an index says, the events decide.
+//! An id of an event that was met lately is known. A cause with another id is looked for by reading the log
+//! again, all such causes of a batch at once: whatever an index says, the events decide.
 //! Row: ops. Tested by tests/it/verify_causes.rs.
 
 use std::ops::RangeInclusive;

@@ -1,4 +1,5 @@
-//! Verifies the files of a store: of one that is open, of one that need not open, and of one that another process writes to.
+//! Verifies the files of a store: of one that is open, of one that need not open, and of one that another
+//! process writes to.
 //!
 //! Row: ops.
 
@@ -25,8 +26,9 @@ use crate::log::survey::{is_leftover, list, read_manifest, read_slots};
 use crate::report::VerifyReport;
 use crate::view::{Segment, Snapshot};
 
-/// Verifies an open store. One that was opened to read is verified by its files, as one that need not open: the verdict is the
-/// same. Of one that this process writes to, up to its head; its segments may be rewritten meanwhile.
+/// Verifies an open store. One that was opened to read is verified by its files, as one that need not open:
+/// the verdict is the same. Of one that this process writes to, up to its head; its segments may be rewritten
+/// meanwhile.
 pub(crate) fn verify_open(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Error> {
     asked.check()?;
     if !engine.is_read_only() {

@@ -110,7 +110,8 @@ impl<'a> Verifier<'a, '_, '_> {
         self.manifest.and_then(|manifest| manifest.sealed.iter().find(|sealed| sealed.id == id))
     }
 
-    /// The segments that make up the store, in order: those that MANIFEST lists, and those behind that are there.
+    /// The segments that make up the store, in order: those that MANIFEST lists, and those behind that are
+    /// there.
     pub(super) fn ids(&self, names: &[String]) -> Vec<SegmentId> {
         let sealed = self.manifest.map(|manifest| manifest.sealed.as_slice()).unwrap_or_default();
         let next = sealed.last().map_or(1, |sealed| sealed.last_position.saturating_add(1));
@@ -155,7 +156,8 @@ impl<'a> Verifier<'a, '_, '_> {
         }
     }
 
-    /// A segment was created by this store, or by one that it stems from: by none that is older than the one before.
+    /// A segment was created by this store, or by one that it stems from: by none that is older than the one
+    /// before.
     fn check_origin(&mut self, segment: &SegmentFile) {
         let Some(manifest) = self.manifest else { return };
         let own = &segment.header.store_id;
