@@ -13,6 +13,7 @@ use crate::query::Query;
 use crate::reader;
 use crate::running::{Live, Pace};
 use crate::store::Store;
+use crate::text::visible;
 use crate::version::{Position, Version};
 use crate::view::{Reach, Snapshot};
 
@@ -245,7 +246,7 @@ fn float(number: u64) -> f64 {
 impl fmt::Display for ConsumerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let runs = if self.is_running { "" } else { ", not running" };
-        write!(f, "{} at {}{runs}: {}", self.name, self.position, self.state)
+        write!(f, "{} at {}{runs}: {}", visible(&self.name), self.position, self.state)
     }
 }
 
@@ -261,7 +262,7 @@ impl fmt::Display for ConsumerState {
                 write!(f, "lagging, {events} events left, the oldest of {oldest:.1?} ago")
             }
             ConsumerState::Stuck { at, attempts, reason } => {
-                write!(f, "stuck at {at} after {attempts} attempts: {reason}")
+                write!(f, "stuck at {at} after {attempts} attempts: {}", visible(reason))
             }
             ConsumerState::Halted(halt) => write!(f, "halted {halt}"),
         }
@@ -273,6 +274,6 @@ impl fmt::Display for Halt {
         if let Some(at) = self.at {
             write!(f, "at {at} ")?;
         }
-        write!(f, "by {}: {}", self.by, self.reason)
+        write!(f, "by {}: {}", visible(&self.by), visible(&self.reason))
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::id::EventId;
+use crate::text::visible;
 use crate::version::Position;
 
 use super::remaining;
@@ -104,13 +105,15 @@ impl fmt::Display for CompactionPlan {
         )?;
         for (what, shares) in [("kind", &self.kinds), ("scope", &self.scopes)] {
             for (name, CompactionShare { removed, erased, bytes }) in shares {
+                let name = visible(name);
                 write!(f, "\n{what} {name}: {removed} events, {erased} payloads, {bytes} bytes")?;
             }
         }
         for Unhandled { consumer, events, first } in &self.unhandled {
             write!(
                 f,
-                "\nconsumer {consumer} has not handled {events} of them, the first at position {first}"
+                "\nconsumer {} has not handled {events} of them, the first at position {first}",
+                visible(consumer)
             )?;
         }
         Ok(())

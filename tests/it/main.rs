@@ -18,6 +18,8 @@ mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexe
 mod cli_bad; // the annals command: bad places and calls, damage, pipes, signals, full disks, hooks
 #[cfg(feature = "cli")]
 mod cli_calls; // the annals command: bad lines, typing errors, help and manual, terminals that go
+#[cfg(feature = "cli")]
+mod cli_values; // the annals command: values and names in and out, in every form
 mod close; // close and drop in every order, handles, tickets
 mod compact; // compacting: what goes, what never goes, beside appends
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
@@ -43,6 +45,8 @@ mod idle; // no thread of an idle store runs
 mod jsonl; // export, import: every payload, names of events, mappings, whole stores at random
 #[cfg(feature = "jsonl")]
 mod jsonl_stops; // imports of bad lines, and imports that are stopped anywhere and run again
+#[cfg(feature = "jsonl")]
+mod jsonl_values; // times, numbers, names and texts in lines, at their bounds
 mod kit; // annals::test: what it says when a promise does not hold
 mod lent; // appends that their callers write themselves, in the writer's place
 mod lifecycle; // progress of opening, a writer that panics, forks

@@ -12,6 +12,7 @@ use serde_json::Value;
 /// The modules of the crate. A file may use only modules that stand above its own.
 const LAYERS: [&str; 57] = [
     // words
+    "text",
     "version",
     "id",
     "query",
@@ -23,7 +24,6 @@ const LAYERS: [&str; 57] = [
     "report",
     "options",
     "bell",
-    "text",
     // bytes and where they go
     "disk",
     "format",

@@ -2,10 +2,10 @@
 
 use std::io::{self, ErrorKind as IoKind, Write};
 
-use annals::ErrorKind;
+use annals::{ErrorKind, visible, visible_json};
 use serde_json::json;
 
-use crate::output::{Form, harmless};
+use crate::output::Form;
 
 /// The answer is no: not there, not clean, in conflict, denied.
 pub const NO: u8 = 1;
@@ -144,7 +144,7 @@ impl Failure {
             Form::Json => {
                 let Failure { code, kind, text, hint, .. } = self;
                 let error = json!({ "code": code, "kind": kind, "message": text, "hint": hint });
-                writeln!(err, "{}", json!({ "error": error }))
+                writeln!(err, "{}", visible_json(&json!({ "error": error }).to_string()))
             }
             Form::Table | Form::Plain => self.write(&mut err),
         };
@@ -154,9 +154,9 @@ impl Failure {
     fn write(&self, err: &mut impl Write) -> io::Result<()> {
         use owo_colors::OwoColorize;
         // A path or a name may hold anything.
-        writeln!(err, "{} {}", "annals:".red().bold(), harmless(&self.text))?;
+        writeln!(err, "{} {}", "annals:".red().bold(), visible(&self.text))?;
         match &self.hint {
-            Some(hint) => writeln!(err, "  {} {}", "hint:".yellow(), harmless(hint)),
+            Some(hint) => writeln!(err, "  {} {}", "hint:".yellow(), visible(hint)),
             None => Ok(()),
         }
     }

@@ -99,7 +99,7 @@ fn end(signal: i32) {
 }
 
 fn say(go_on: Option<String>) {
-    let go_on = go_on.map_or_else(String::new, |said| format!("; {said}"));
+    let go_on = go_on.map_or_else(String::new, |said| format!("; {}", annals::visible(&said)));
     // A bar may stand there.
     let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
     // The terminal may be gone.

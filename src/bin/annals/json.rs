@@ -70,6 +70,24 @@ impl EventData for Event<'_> {
     }
 }
 
+/// JSON that is kept exactly as it is written; or what cannot be kept, and where.
+pub fn exact(text: &str) -> Result<Value, String> {
+    let value = annals::Value::from_json(text).map_err(|error| error.to_string())?;
+    // serde_json's own reading of a `Value` takes an object with one of its private names for something else.
+    serde_json::to_value(&value).map_err(|error| error.to_string())
+}
+
+/// JSON inside of a line, read as [`exact`] does.
+#[derive(Clone, Default)]
+pub struct Exact(pub Value);
+
+impl<'de> Deserialize<'de> for Exact {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Exact, D::Error> {
+        let value = annals::Value::deserialize(deserializer)?;
+        serde_json::to_value(&value).map(Exact).map_err(D::Error::custom)
+    }
+}
+
 /// JSON as it is stored.
 pub struct Stored<'a>(pub &'a Value);
 

@@ -93,6 +93,12 @@ fn run(
     if import.renumber {
         lines = lines.renumber();
     }
+    if import.round_numbers {
+        lines = lines.round_numbers();
+    }
+    if import.even_if_imported {
+        lines = lines.even_if_imported();
+    }
     let lines = lines.on_progress(|progress| {
         bar.set(progress.bytes, length.unwrap_or(0));
         ControlFlow::Continue(())
@@ -103,7 +109,15 @@ fn run(
         import.file.display().to_string()
     };
     lines.run().map_err(|error| {
+        let said = error.to_string();
         let hint = match error.kind() {
+            ErrorKind::Invalid if said.contains("that were imported as") => {
+                "nothing went in; go on under that name: --name NAME; or have it in twice: --even-if-imported"
+            }
+            ErrorKind::Invalid if ["would come back as", "would be rounded"].iter().any(|part| said.contains(part)) => {
+                "what came before it is in; mend the line and run it again, take the nearest float: --round-numbers, \
+                 or pass over it: --skip-bad FILE"
+            }
             ErrorKind::Invalid | ErrorKind::TooLarge => {
                 "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE"
             }

@@ -71,6 +71,11 @@ fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && wants_json() {
         return Failure::call(error).report(output::Form::Json).into();
     }
+    let text = error.to_string();
+    if error.use_stderr() && annals::visible(&text) != text {
+        // clap repeats what was typed as it is, and that may be anything.
+        return Failure::call(error).report(output::Form::Plain).into();
+    }
     // Nobody is left to tell that printing failed.
     let _ = error.print();
     if error.use_stderr() { failure::USAGE.into() } else { ExitCode::SUCCESS }
