@@ -22,7 +22,7 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
 
 /// Whether a character shows nothing of itself, or changes how its neighbours are shown: control characters,
 /// separators of lines and paragraphs, and what Unicode calls `Default_Ignorable_Code_Point`.
-pub(crate) fn is_hidden(sign: char) -> bool {
+fn is_hidden(sign: char) -> bool {
     sign.is_control()
         || matches!(
             sign,
@@ -46,12 +46,14 @@ pub(crate) fn is_hidden(sign: char) -> bool {
         )
 }
 
-/// A text with its hidden characters escaped as `\u{202e}`, for people: on a terminal, in a log, in a message.
+/// A text with its hidden characters escaped as `\u{202e}`, for people: on a terminal, in a log, in a
+/// message.
 ///
-/// Hidden are control characters (line feeds are left alone), and characters that show nothing or change how their
-/// neighbours are shown: zero-width, bidirectional, tags, variation selectors. Names may hold them, so two names may look
-/// alike, or turn the line around in which they stand. Errors and everything else that annals writes for people are escaped
-/// so already. It is for eyes: a backslash is left as it is, so the text cannot be read back. Costs a pass over the text.
+/// Hidden are control characters (line feeds are left alone), and characters that show nothing or change how
+/// their neighbours are shown: zero-width, bidirectional, tags, variation selectors. Names may hold them, so
+/// two names may look alike, or turn the line around in which they stand. Errors and everything else that
+/// annals writes for people are escaped so already. It is for eyes: a backslash is left as it is, so the text
+/// cannot be read back. Costs a pass over the text.
 ///
 /// ```
 /// assert_eq!(annals::visible("order:\u{202e}1"), "order:\\u{202e}1");
@@ -64,7 +66,8 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 
 /// JSON with the hidden characters of its texts escaped as `\u202e`. It is the same JSON.
 ///
-/// Give it any valid JSON. Hidden is what [`visible`] says; JSON itself escapes the controls below U+0020, but no others.
+/// Give it any valid JSON. Hidden is what [`visible`] says; JSON itself escapes the controls below U+0020,
+/// but no others.
 ///
 /// ```
 /// let json = annals::visible_json("{\"name\":\"order:\u{202e}1\"}");
@@ -72,7 +75,8 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 /// ```
 #[must_use]
 pub fn visible_json(json: &str) -> Cow<'_, str> {
-    // Outside of texts, JSON has no character behind ASCII; below U+0020 it has only its own line feeds and tabs.
+    // Outside of texts, JSON has no character behind ASCII; below U+0020 it has only its own line feeds and
+    // tabs.
     escaped(
         json,
         |sign| sign > ' ' && is_hidden(sign),

@@ -1,7 +1,7 @@
 //! JSON that is kept exactly as it is written, or refused.
 //!
-//! A reader of JSON takes the nearest float for a number, and may take the last of two values for one key. This file finds both in a
-//! text that is valid JSON, by walking over its signs once.
+//! A reader of JSON takes the nearest float for a number, and may take the last of two values for one key.
+//! This file finds both in a text that is valid JSON, by walking over its signs once.
 //! Row: app. The rule is in SPEC.md "Export and import".
 
 use std::borrow::Cow;
@@ -25,8 +25,9 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the column in bytes from 1: what is no JSON or is nested in more than 127 levels, an object
-    /// that has a key twice, a whole number beyond 64 bits, and a number with a point or an exponent that would come back with another value.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the column in bytes from 1: what is no JSON or
+    /// is nested in more than 127 levels, an object that has a key twice, a whole number beyond 64 bits, and
+    /// a number with a point or an exponent that would come back with another value.
     ///
     /// ```
     /// use annals::{Raw, Store, Value};
@@ -155,7 +156,8 @@ fn check_number(number: &str) -> Result<(), String> {
     Err(format!("{shown} would come back as {float:?}; write that, or write it as a text, in quotes"))
 }
 
-/// A decimal number in one form for each value: its digits without zeros at the ends, and the power of ten they are multiplied with.
+/// A decimal number in one form for each value: its digits without zeros at the ends, and the power of ten
+/// they are multiplied with.
 #[derive(PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,

@@ -181,15 +181,17 @@ impl<'a, R: BufRead> Import<'a, R> {
         self
     }
 
-    /// Takes numbers that a 64-bit float or integer cannot hold exactly as the nearest float (default: they make a bad line). For lines of
-    /// programs that write more digits than a float has, such as `0.10000000000000001`.
+    /// Takes numbers that a 64-bit float or integer cannot hold exactly as the nearest float (default: they
+    /// make a bad line). For lines of programs that write more digits than a float has, such as
+    /// `0.10000000000000001`.
     pub fn round_numbers(mut self) -> Import<'a, R> {
         self.numbers = Numbers::Rounded;
         self
     }
 
-    /// Imports the source although it begins as one that was imported under another name: its events are in twice then, unless their
-    /// versions keep them out (default: such an import is refused before anything goes in). Asked only of a name that is new.
+    /// Imports the source although it begins as one that was imported under another name: its events are in
+    /// twice then, unless their versions keep them out (default: such an import is refused before anything
+    /// goes in). Asked only of a name that is new.
     ///
     /// ```
     /// use annals::Store;
@@ -233,9 +235,10 @@ impl<'a, R: BufRead> Import<'a, R> {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Invalid`], [`ErrorKind::TooLarge`], [`ErrorKind::Denied`]: a line cannot be imported; the text has its number. Mend it, or
-    ///   [`skip_bad`](Import::skip_bad). Also if the source does not begin as it did the last time, or begins as one that went in under
-    ///   another name ([`even_if_imported`](Import::even_if_imported)).
+    /// - [`ErrorKind::Invalid`], [`ErrorKind::TooLarge`], [`ErrorKind::Denied`]: a line cannot be imported;
+    ///   the text has its number. Mend it, or [`skip_bad`](Import::skip_bad). Also if the source does not
+    ///   begin as it did the last time, or begins as one that went in under another name
+    ///   ([`even_if_imported`](Import::even_if_imported)).
     /// - [`ErrorKind::Conflict`]: a version would not be kept, or another import of this name runs.
     /// - [`ErrorKind::Io`]: the source cannot be read, or the rejects not be written.
     /// - [`ErrorKind::Cancelled`]: it was broken off.

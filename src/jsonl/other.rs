@@ -10,13 +10,14 @@ use crate::error::Error;
 use crate::query::Query;
 use crate::store::Store;
 
-/// So much of a source tells it from others. Also the first append of an earlier import, where that is longer.
+/// So much of a source tells it from others. Also the first append of an earlier import, where that is
+/// longer.
 const BEGINNING_BYTES: u64 = 64 << 10;
 
 /// Refuses a source that begins as one that went in under another name.
 ///
-/// An import knows the digest of its source behind each append. The first of them is compared for every import, and only where that is the
-/// same, the last one within the beginning.
+/// An import knows the digest of its source behind each append. The first of them is compared for every
+/// import, and only where that is the same, the last one within the beginning.
 pub(super) fn refuse_known(
     store: &Store,
     source: &mut Source<impl BufRead>,
@@ -45,8 +46,8 @@ pub(super) fn refuse_known(
         }
         if source.beginning(last.0)? == Some(last.1) {
             return Err(Error::invalid(format!(
-                "the source begins with {} bytes that were imported as {name:?}; give it that name, and the import goes on \
-                 behind them; or ask for its events to be in twice",
+                "the source begins with {} bytes that were imported as {name:?}; give it that name, and the \
+                 import goes on behind them; or ask for its events to be in twice",
                 last.0
             )));
         }

@@ -46,7 +46,8 @@ impl<R: BufRead> Source<R> {
         digest_of(&self.digest)
     }
 
-    /// Stands for the first bytes, which are kept to be read later; `None` if there are not so many. For before anything is read.
+    /// Stands for the first bytes, which are kept to be read later; `None` if there are not so many. For
+    /// before anything is read.
     pub(super) fn beginning(&mut self, bytes: u64) -> Result<Option<u64>, Error> {
         self.ahead(bytes)?;
         let (ahead, _) = self.reader.get_ref();
@@ -54,7 +55,8 @@ impl<R: BufRead> Source<R> {
         Ok(beginning.map(|bytes| digest_of(blake3::Hasher::new().update(bytes))))
     }
 
-    /// Looks at so many bytes, which are kept to be read later, and says how many there are. For before anything is read.
+    /// Looks at so many bytes, which are kept to be read later, and says how many there are. For before
+    /// anything is read.
     pub(super) fn ahead(&mut self, bytes: u64) -> Result<usize, Error> {
         let (ahead, rest) = self.reader.get_mut();
         let kept = ahead.get_mut();

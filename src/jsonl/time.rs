@@ -19,10 +19,11 @@ use crate::event::{micros_of, time_of};
 
 /// A time as a line of JSON spells it: a text as in RFC 3339, in UTC, to the microsecond.
 ///
-/// Every time a store can hold has a text: a year outside 0 to 9999 has a sign and six digits (`-009999`, `+057870`). [`FromStr`] reads
-/// such texts with any offset, and cuts off digits behind the sixth. [`fmt::Display`] writes as many digits as there are, or those
-/// the precision says: `{:.6}`. As JSON it is that text; from JSON it may also be a whole number of microseconds
-/// since 1970, of the years 1980 to 9999: any other number counts seconds, milliseconds or nanoseconds, and is refused.
+/// Every time a store can hold has a text: a year outside 0 to 9999 has a sign and six digits (`-009999`,
+/// `+057870`). [`FromStr`] reads such texts with any offset, and cuts off digits behind the sixth.
+/// [`fmt::Display`] writes as many digits as there are, or those the precision says: `{:.6}`. As JSON it is
+/// that text; from JSON it may also be a whole number of microseconds since 1970, of the years 1980 to 9999:
+/// any other number counts seconds, milliseconds or nanoseconds, and is refused.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -38,10 +39,6 @@ use crate::event::{micros_of, time_of};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    pub(super) fn from_micros(micros: i64) -> Timestamp {
-        Timestamp(micros)
-    }
-
     /// Microseconds since 1970.
     pub(super) fn micros(self) -> i64 {
         self.0
@@ -67,7 +64,8 @@ impl From<Timestamp> for SystemTime {
 pub enum TimeForm {
     /// A text with an offset: `2026-11-28T15:53:58.123456Z`, `2026-11-28 16:53:58+01:00`.
     Rfc3339,
-    /// A number of seconds since 1970, with or without a fraction.
+    /// A number of seconds since 1970, with or without a fraction. A number outside the years -9999 to 9999
+    /// counts another unit and is refused, here and below.
     Seconds,
     /// A whole number of milliseconds since 1970.
     Millis,
@@ -76,7 +74,8 @@ pub enum TimeForm {
 }
 
 impl TimeForm {
-    /// Microseconds since 1970, if this is how the value says it. A number that leaves the calendar counts another unit.
+    /// Microseconds since 1970, if this is how the value says it. A number that leaves the calendar counts
+    /// another unit.
     pub(super) fn read(self, value: &Value) -> Option<i64> {
         let whole = |micros: i64| value.to::<i64>().ok().and_then(|number| number.checked_mul(micros));
         let number = match self {
@@ -98,8 +97,8 @@ fn from_seconds(seconds: f64) -> Option<i64> {
 
 /// The years -9999 to 9999, in microseconds since 1970.
 const CALENDAR: Range<i64> = -377_705_116_800_000_000..253_402_300_800_000_000;
-/// The years 1980 to 9999, in microseconds since 1970. Seconds and milliseconds of all years up to 9999 are smaller numbers, nanoseconds of all
-/// years from 1980 on are larger ones.
+/// The years 1980 to 9999, in microseconds since 1970. Seconds and milliseconds of all years up to 9999 are
+/// smaller numbers, nanoseconds of all years from 1980 on are larger ones.
 const PLAUSIBLE: Range<i64> = 315_532_800_000_000..253_402_300_800_000_000;
 
 /// In which unit a number would be a time of the years 1980 to 9999, and which time that is.
@@ -152,7 +151,8 @@ impl fmt::Display for Timestamp {
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is none, has no offset, or is outside 290,000 years of 1970.
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is none, has no offset, or is outside 290,000
+/// years of 1970.
 impl FromStr for Timestamp {
     type Err = Error;
 
@@ -177,8 +177,8 @@ fn parse(text: &str) -> Option<i64> {
     i64::try_from(micros.checked_add(cycles)?).ok()
 }
 
-/// A year of a sign and six digits is read as the same year of the cycle that begins with 2000, which is so many
-/// cycles away.
+/// A year of a sign and six digits is read as the same year of the cycle that begins with 2000, which is so
+/// many cycles away.
 fn in_calendar(text: &str) -> Option<(i64, String)> {
     if !text.starts_with(['+', '-']) {
         return Some((0, text.to_owned()));
@@ -212,7 +212,7 @@ impl Visitor<'_> for TimestampVisitor {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
-        text.parse().map_err(E::custom)
+        parse(text).map(Timestamp).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
     }
 
     fn visit_i64<E: de::Error>(self, micros: i64) -> Result<Timestamp, E> {

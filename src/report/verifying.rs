@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::head::Head;
+use crate::text::visible;
 use crate::version::Position;
 
 use super::remaining;
@@ -151,7 +152,8 @@ impl fmt::Display for VerifyReport {
 
 impl fmt::Display for Break {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, offset {}, position {}: {}", self.file, self.offset, self.position, self.what)
+        let what = visible(&self.what);
+        write!(f, "{}, offset {}, position {}: {what}", visible(&self.file), self.offset, self.position)
     }
 }
 
@@ -162,6 +164,6 @@ impl fmt::Display for IndexFlaw {
         } else {
             "it is built again when it is needed"
         };
-        write!(f, "{}, offset {}: {}; {so}", self.file, self.offset, self.what)
+        write!(f, "{}, offset {}: {}; {so}", visible(&self.file), self.offset, visible(&self.what))
     }
 }

@@ -1,6 +1,7 @@
 //! Names inside formats that have signs of their own, and times for people.
 //!
-//! Names hold no control characters, but may hold every other sign; nothing here relies on the first. What cannot be seen is escaped.
+//! Names hold no control characters, but may hold every other sign; nothing here relies on the first. What
+//! cannot be seen is escaped.
 //! Row: reader.
 
 use std::fmt::{self, Write};

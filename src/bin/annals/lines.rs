@@ -114,9 +114,11 @@ fn run(
             ErrorKind::Invalid if said.contains("that were imported as") => {
                 "nothing went in; go on under that name: --name NAME; or have it in twice: --even-if-imported"
             }
-            ErrorKind::Invalid if ["would come back as", "would be rounded"].iter().any(|part| said.contains(part)) => {
-                "what came before it is in; mend the line and run it again, take the nearest float: --round-numbers, \
-                 or pass over it: --skip-bad FILE"
+            ErrorKind::Invalid
+                if said.contains("would come back as") || said.contains("would be rounded") =>
+            {
+                "what came before it is in; mend the line and run it again, take the nearest float: \
+                 --round-numbers, or pass over it: --skip-bad FILE"
             }
             ErrorKind::Invalid | ErrorKind::TooLarge => {
                 "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE"

@@ -1,7 +1,8 @@
 //! What goes to standard output: tables on a terminal, plain text with tabs in a pipe, JSON when it is asked for.
 //!
-//! Everything is escaped here: what cannot be seen in a name or a text never reaches a terminal or a pipe as it is.
-//! It is written in pieces; between two of them the command may be interrupted, and what was written is whole lines.
+//! Everything is escaped here: what cannot be seen in a name or a text never reaches a terminal or a pipe as
+//! it is. It is written in pieces; between two of them the command may be interrupted, and what was written
+//! is whole lines.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -139,7 +140,9 @@ impl Output {
         table.load_style(presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width());
         table.set_header(heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>());
-        table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| visible(cell)).collect::<Vec<_>>()));
+        table.add_rows(
+            rows.into_iter().map(|row| row.iter().map(|cell| visible(cell).into_owned()).collect::<Vec<_>>()),
+        );
         let mut lines = table.lines();
         let head = lines.next().unwrap_or_default();
         self.painted(&format!("{}\n", head.trim_end().bold()))?;

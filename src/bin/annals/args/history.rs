@@ -172,8 +172,8 @@ pub struct Export {
 pub struct Import {
     /// The lines, or - for standard input
     pub file: PathBuf,
-    /// The import's name, by which it goes on when it is run again [default: the file's name]; the same file under
-    /// another name is refused
+    /// The import's name, by which it goes on when it is run again [default: the file's name]; the same file
+    /// under another name is refused
     #[arg(long)]
     pub name: Option<String>,
     /// Appends lines that cannot be imported to this file, and goes on
@@ -185,7 +185,8 @@ pub struct Import {
     /// Takes the nearest float for numbers that 64 bits cannot hold exactly, instead of refusing the line
     #[arg(long)]
     pub round_numbers: bool,
-    /// Imports a file although it begins as one that was imported under another name: its events are in twice then
+    /// Imports a file although it begins as one that was imported under another name: its events are in twice
+    /// then
     #[arg(long)]
     pub even_if_imported: bool,
     /// Creates the store if there is none
