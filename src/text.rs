@@ -22,7 +22,7 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
 
 /// Whether a character shows nothing of itself, or changes how its neighbours are shown: control characters,
 /// separators of lines and paragraphs, and what Unicode calls `Default_Ignorable_Code_Point`.
-fn is_hidden(sign: char) -> bool {
+pub(crate) fn is_hidden(sign: char) -> bool {
     sign.is_control()
         || matches!(
             sign,

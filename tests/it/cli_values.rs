@@ -155,7 +155,7 @@ fn every_door_keeps_json_exactly_or_refuses_it() {
     let mut refused = 0;
     for (door, line) in DOORS {
         // All of them by one door; by the others what is of another kind each.
-        let few = |number: usize| door == "argument" || number % 5 == 0;
+        let few = |number: usize| door == "argument" || number.is_multiple_of(5);
         for (_, json) in KEPT.iter().enumerate().filter(|(number, _)| few(*number)) {
             let site = Site::new();
             let output = given(&site, line, json);
@@ -196,11 +196,11 @@ fn every_door_keeps_json_exactly_or_refuses_it() {
     ] {
         assert_eq!(site.fed("append --lines -", line).status.code(), Some(USAGE), "{line}");
     }
-    // A name that serde_json keeps for itself is a name like others here.
+    // A name that serde_json keeps for itself is a name like others here. (This test would misread it, too.)
     let odd = r#"{"$serde_json::private::RawValue":"[1]"}"#;
     site.out(&format!("append a k '{odd}'"));
-    let shown: Value = serde_json::from_str(&site.out("get 1 --json")).unwrap();
-    assert_eq!(shown["payload"].to_string(), odd);
+    let shown = site.out("get 1 --json");
+    assert!(shown.contains(&format!("\"payload\":{odd}")), "{shown}");
 }
 
 /// `["arr:1","a.x",{"a":1}]` was an event.
