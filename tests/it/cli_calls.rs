@@ -66,7 +66,7 @@ fn rejected_lines_do_not_go_where_they_come_from() {
     }
     assert_eq!(import("bad").status.code(), Some(NO));
     assert_eq!(fs::read_to_string(site.beside("bad")).unwrap(), "nonsense\n");
-    let strict = site.run(&format!("import {} --name strict", file.display()));
+    let strict = site.run(&format!("import {} --name strict --even-if-imported", file.display()));
     assert!(text(&strict.stderr).contains(&format!("{}: line 1: ", file.display())), "names the file");
 }
 

@@ -625,9 +625,11 @@ fn named_sections(text: &str) -> impl Iterator<Item = String> {
             let number = number.trim_end_matches('.').to_owned();
             number.contains('.').then_some(number)
         };
-        let behind =
-            text[at + 4..].strip_prefix(".md").unwrap_or(&text[at + 4..]).trim_start_matches([',', ' ']);
-        if let Some(title) = behind.strip_prefix('"') {
+        let behind = text[at + 4..].strip_prefix(".md").unwrap_or(&text[at + 4..]);
+        // A path that ends there is no title that begins.
+        let is_path = behind.starts_with('"');
+        let behind = behind.trim_start_matches([',', ' ']);
+        if let Some(title) = behind.strip_prefix('"').filter(|_| !is_path) {
             return title.split_once('"').map(|(title, _)| title.to_owned());
         }
         let before =
