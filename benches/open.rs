@@ -5,18 +5,24 @@
 //! with SIGKILL. The second opens it, so that nothing but opening is in its time and memory. The
 //! page cache is warm; what was not durable in it is read again from the device.
 //!
+//! What opening costs by the number of segments is measured on stores of one event a segment, closed cleanly. They
+//! are made in memory and copied, once for all rounds; each measurement is the median of a few processes.
+//!
 //! `cargo bench --bench open -- --help` names the options.
 
 mod support;
 
-use std::io::{self, BufRead, BufReader};
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
-use annals::Store;
+use annals::disk::{Access, Disk, MemDisk};
+use annals::{Raw, Store};
 use serde_json::{Value, json};
-use support::options::Options;
+use support::options::{Options, Scale};
 use support::place::Place;
 use support::report::{Column, Figures};
 use support::rounds::{Bench, Cell, Measured, run};
@@ -58,7 +64,64 @@ fn main() -> Result<(), Failure> {
 fn measure_all(options: &Options) -> Result<(), Failure> {
     let place = Place::new(&options.directory, BENCH.name)?;
     let cells = [("after-close", End::Closed), ("after-kill-9", End::Killed)];
-    run(&BENCH, options, &place, cells.map(|(name, end)| cell(name, end, options, &place)).into())
+    let ends = cells.map(|(name, end)| cell(name, end, options, &place));
+    let segments = match options.scale {
+        Scale::Bench => [1, 100, 10_000],
+        Scale::Smoke => [1, 10, 100],
+    };
+    let segments = segments.map(|segments| cell_of_segments(segments, &place));
+    run(&BENCH, options, &place, ends.into_iter().chain(segments).collect())
+}
+
+fn cell_of_segments(segments: u64, place: &Place) -> Cell<'_> {
+    Cell {
+        name: format!("segments/{segments}"),
+        parameters: serde_json::Map::from_iter([("size_segments".to_owned(), segments.into())]),
+        goal: None,
+        is_durable: false,
+        measure: Box::new(move || measure_segments(place, segments)),
+    }
+}
+
+/// Opens a store of so many segments in a few processes, one after the other, and gives the median.
+fn measure_segments(place: &Place, segments: u64) -> Result<Measured, Failure> {
+    const PROCESSES: usize = 9;
+    let directory = place.store(&format!("segments/{segments}"));
+    if !directory.exists() {
+        write_segments(&directory, segments)?;
+    }
+    let path = directory.to_str().ok_or("the directory's name is not UTF-8")?;
+    let mut opened = Vec::new();
+    for _ in 0..PROCESSES {
+        let said = Process::start(&[OPEN, path])?.finish()?;
+        opened.push(Opened(serde_json::from_str(&said)?).measured(segments)?);
+    }
+    let time = |measured: &Measured| measured.figures.first().map_or(0.0, |(_, milliseconds)| *milliseconds);
+    opened.sort_by(|one, other| time(one).total_cmp(&time(other)));
+    Ok(opened.swap_remove(PROCESSES / 2))
+}
+
+/// A closed store of one event a segment. On a disk each of them would cost several syncs.
+fn write_segments(directory: &Path, segments: u64) -> Result<(), Failure> {
+    let disk = MemDisk::new();
+    let store = Store::on(disk.clone()).segment_bytes_max(0).open()?;
+    for number in 0..segments {
+        store.append(format!("sensor:{}", number % 100), &Raw("sensor.read", &number))?;
+    }
+    store.close()?;
+    for part in ["", "segments"] {
+        DirBuilder::new().mode(0o700).recursive(true).create(directory.join(part))?;
+        for name in disk.list(part)?.iter().filter(|name| *name != "segments") {
+            let from = disk.open(Path::new(part).join(name).to_str().ok_or("no UTF-8")?, Access::Read)?;
+            let mut bytes = vec![0; usize::try_from(from.length()?)?];
+            from.read_at(&mut bytes, 0)?;
+            let mut options = OpenOptions::new();
+            let mut to =
+                options.write(true).create_new(true).mode(0o600).open(directory.join(part).join(name))?;
+            to.write_all(&bytes)?;
+        }
+    }
+    Ok(())
 }
 
 fn cell<'a>(name: &str, end: End, options: &'a Options, place: &'a Place) -> Cell<'a> {

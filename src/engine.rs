@@ -32,7 +32,7 @@ use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
 use crate::version::Position;
 use crate::view::{Point, Snapshot, View};
-use crate::writer::{Role, State, Writer};
+use crate::writer::{Role, State, Writer, check_the_rest};
 
 pub(crate) struct Engine {
     pub(crate) view: Arc<View>,
@@ -113,6 +113,7 @@ impl Engine {
             of_thread.run(&commands)
         });
         let thread = thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
+        check_the_rest(&view, &queue, &housekeeper);
         Ok(Engine {
             view,
             listeners,

@@ -79,8 +79,9 @@ pub enum ErrorKind {
     /// The consumer was halted, by somebody or because an event could not be handled. Resume it, or skip the
     /// event.
     Halted,
-    /// An earlier write or sync failed, and the store takes no more appends. Nothing of this one
-    /// was written. Reads go on; reopen the store to append again.
+    /// An earlier write or sync failed, a sealed segment was found damaged, or the store's files were removed or
+    /// replaced under its writer: the store takes no more appends. Nothing of this one was written. Reads go on;
+    /// mend what the text names, and reopen the store to append again.
     Poisoned,
     /// The store was closed. Open it again.
     Closed,
@@ -150,6 +151,22 @@ pub struct Undecodable {
     /// The newest version of this kind that the type knows; `None` if it does not know the kind, or is
     /// no [`DomainEvent`](crate::DomainEvent).
     pub known_version: Option<u16>,
+}
+
+/// Who holds the lock of a store, as far as a disk knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Holder {
+    /// This process has the store open for writing already.
+    ThisProcess,
+    /// Another process, which runs.
+    Process(u32),
+    /// The process that took the lock does not run any more, and one that it forked still has the lock.
+    Gone(u32),
+    /// A process in another container, by the number that it has there.
+    InContainer(u32),
+    /// Not known.
+    Unknown,
 }
 
 /// What keeps an event from being read as a type.
@@ -280,19 +297,40 @@ impl Error {
         Error::with_detail(ErrorKind::Denied, text, Detail::Denied(denial))
     }
 
-    pub(crate) fn locked(holder: Option<u32>) -> Error {
-        match holder {
-            Some(pid) => {
+    pub(crate) fn locked(holder: Holder) -> Error {
+        let (process, text) = match holder {
+            Holder::ThisProcess => {
+                let process = std::process::id();
                 let text = format!(
-                    "the store is open for writing in process {pid}; close it there, or wait with open_within"
+                    "the store is open for writing already, by this process itself ({process}); use that handle, or close it"
                 );
-                Error::with_detail(ErrorKind::Locked, text, Detail::Holder(pid))
+                (Some(process), text)
             }
-            None => Error::new(
-                ErrorKind::Locked,
-                "the store is open for writing elsewhere; close it there, or wait with open_within",
-            ),
-        }
+            Holder::Process(process) => {
+                let text = format!(
+                    "the store is open for writing in process {process}; close it there, or wait with open_within"
+                );
+                (Some(process), text)
+            }
+            Holder::Gone(process) => {
+                let text = format!(
+                    "process {process}, which opened the store for writing, does not run any more, but a process that it forked still has the lock; end that one, or wait with open_within"
+                );
+                (Some(process), text)
+            }
+            Holder::InContainer(process) => {
+                let text = format!(
+                    "the store is open for writing in another container (its process {process}); close it there, or wait with open_within"
+                );
+                (None, text)
+            }
+            Holder::Unknown => {
+                let text =
+                    "the store is open for writing elsewhere; close it there, or wait with open_within";
+                (None, text.to_owned())
+            }
+        };
+        Error::with_detail(ErrorKind::Locked, text, process.map_or(Detail::None, Detail::Holder))
     }
 
     pub(crate) fn no_store() -> Error {
@@ -374,7 +412,8 @@ impl Error {
         }
     }
 
-    /// The process that holds the lock, for [`ErrorKind::Locked`], when it could be read.
+    /// The process that took the lock, for [`ErrorKind::Locked`], where it is known and has a number here. The text says
+    /// whether it is this process, or does not run any more.
     #[must_use]
     pub fn locked_by(&self) -> Option<u32> {
         match &self.0.detail {

@@ -7,6 +7,8 @@
 //! Invariant: what is published ends where MARK once pointed, or where the store ended when it was opened.
 //! Row: follower. Tested by tests/it/read_along.rs.
 
+mod publish;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -23,7 +25,7 @@ use crate::format::mark::{self, Mark};
 use crate::format::segment::SegmentId;
 use crate::indexing::settle;
 use crate::load::{Found, ReadEnd, Readable, load_again};
-use crate::log::scan::{Ending, Tip, Walk, scan, scan_from};
+use crate::log::scan::{Ending, Tip, Walk, scan_from};
 use crate::log::segment::{SegmentFile, damaged};
 use crate::log::survey::{manifest_stamp, read_manifest};
 use crate::notification::Listeners;
@@ -31,7 +33,9 @@ use crate::reader::event_at;
 use crate::report::WriterState;
 use crate::shelf::{Shelf, Stored};
 use crate::version::Position;
-use crate::view::{End, Point, Segment, View};
+use crate::view::{End, Segment, View};
+
+use publish::Batch;
 
 /// Follows the writer of a store.
 pub(crate) struct Follower {
@@ -57,6 +61,8 @@ struct State {
     mark_file: Option<(Box<dyn DiskFile>, Instant)>,
     /// How MANIFEST began when it was looked at last.
     manifest: Option<[u8; 64]>,
+    /// Up to here the listeners were told. It lags behind the head while telling them has failed.
+    told: Position,
     /// Why the writer cannot be followed any more.
     parted: Option<Error>,
 }
@@ -83,11 +89,20 @@ impl Follower {
         every: Duration,
         end: ReadEnd,
     ) -> Follower {
-        let segment = view.snapshot().segments.last().cloned();
+        let opened = view.snapshot();
+        let segment = opened.segments.last().cloned();
         let ReadEnd { tip, mark, found } = end;
-        let is_inside = segment.is_some();
-        let state =
-            State { tip, is_inside, segment, found, mark, mark_file: None, manifest: None, parted: None };
+        let state = State {
+            tip,
+            is_inside: segment.is_some(),
+            segment,
+            found,
+            mark,
+            mark_file: None,
+            manifest: None,
+            told: opened.head.position,
+            parted: None,
+        };
         Follower {
             disk,
             view,
@@ -108,7 +123,12 @@ impl Follower {
         if let Some(parted) = &state.parted {
             return Err(parted.clone());
         }
-        self.catch_up(&mut state).map_err(|error| self.part(&mut state, error))
+        self.catch_up(&mut state).map_err(|error| self.part(&mut state, error))?;
+        // Hints do not keep a reader from what it can read: a failure to tell of it is repaired by the next refresh.
+        if let Err(error) = self.tell_since(&mut state.told) {
+            tracing::debug!(%error, "the listeners are told by the next refresh");
+        }
+        Ok(())
     }
 
     /// How many entities are known.
@@ -128,8 +148,8 @@ impl Follower {
 
     fn catch_up(&self, state: &mut State) -> Result<(), Error> {
         let Some(mark) = state.new_mark(self.disk.as_ref(), &self.store_id)? else { return Ok(()) };
-        if self.is_rewritten(state)? {
-            return self.look_again(state);
+        if let Some(manifest) = self.rewritten(state)? {
+            return self.look_again(state, manifest);
         }
         let before = state.segment.clone().zip(state.tip);
         match self.follow(state, &mark) {
@@ -139,32 +159,40 @@ impl Follower {
             }
             Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
             // What was to be read next may have been rewritten just now.
-            Err(_) if self.is_rewritten(state)? => self.look_again(state),
-            Err(error) => Err(match &before {
-                Some((segment, tip)) if !self.still_has(segment, tip) => rolled_back(&segment.path()),
-                _ => error,
-            }),
+            Err(error) => match self.rewritten(state)? {
+                Some(manifest) => self.look_again(state, manifest),
+                None => Err(match &before {
+                    Some((segment, tip)) if !self.still_has(segment, tip) => rolled_back(&segment.path()),
+                    _ => error,
+                }),
+            },
         }
     }
 
-    /// Whether MANIFEST lists segments that were rewritten since it was looked at last, or says that this is over.
-    fn is_rewritten(&self, state: &mut State) -> Result<bool, Error> {
+    /// How MANIFEST begins, if it lists segments that were rewritten since it was looked at last, or says that
+    /// rewriting is over.
+    fn rewritten(&self, state: &mut State) -> Result<Option<[u8; 64]>, Error> {
         let manifest = manifest_stamp(self.disk.as_ref())?;
         if manifest == state.manifest {
-            return Ok(false);
+            return Ok(None);
         }
         let listed = read_manifest(self.disk.as_ref())?;
-        state.manifest = manifest;
         let segments = self.view.snapshot().segments;
         let known: BTreeSet<SegmentId> = segments.iter().map(|segment| segment.id()).collect();
         let is_new = |sealed: &SealedSegment| sealed.id.generation > 0 && !known.contains(&sealed.id);
-        Ok(listed.is_some_and(|(manifest, _)| {
+        let is_rewritten = listed.is_some_and(|(manifest, _)| {
             manifest.history_revision != self.view.history() || manifest.sealed.iter().any(is_new)
-        }))
+        });
+        if is_rewritten {
+            return Ok(manifest);
+        }
+        state.manifest = manifest;
+        Ok(None)
     }
 
-    /// Begins again with what is there now, which must be the log that was read.
-    fn look_again(&self, state: &mut State) -> Result<(), Error> {
+    /// Begins again with what is there now, which must be the log that was read. If that fails, MANIFEST counts as
+    /// not looked at, so that the next refresh begins again as well.
+    fn look_again(&self, state: &mut State, manifest: [u8; 64]) -> Result<(), Error> {
         let Readable { segments, head, history, end, .. } = self.loaded_again()?;
         let known = self.view.snapshot();
         let before = known.head;
@@ -193,7 +221,8 @@ impl Follower {
         // In this order: what is folded in between counts as of the history before.
         self.view.set_history(history);
         self.view.wake();
-        self.tell_since(before.position)
+        state.manifest = Some(manifest);
+        Ok(())
     }
 
     /// The writer may rewrite the next segment while this one is looked at; each time there is another MANIFEST.
@@ -207,41 +236,6 @@ impl Follower {
                 loaded => return loaded,
             }
         }
-    }
-
-    /// Tells those who listen of what came while the log was looked at again.
-    fn tell_since(&self, after: Position) -> Result<(), Error> {
-        if self.listeners.count() == 0 {
-            return Ok(());
-        }
-        let snapshot = self.view.snapshot();
-        let mut heard: Vec<(Position, Vec<u8>)> = Vec::new();
-        let tell = |heard: &mut Vec<(Position, Vec<u8>)>| {
-            self.listeners.tell(heard.iter().map(|(first, bytes)| (*first, Frame::known(bytes))));
-            heard.clear();
-        };
-        for parts in snapshot.segments.chunk_by(|one, other| one.shares_file(other)) {
-            let Some(last) = parts.last() else { continue };
-            if last.position(last.ordinals().end) <= after.get().saturating_add(1) {
-                continue;
-            }
-            let mut visit = |_: &SegmentFile, _, frame: &Frame<'_>, tip: &Tip| {
-                if tip.position > after.get() {
-                    let first = last.position(frame.header.position_offset());
-                    heard.push((first.into(), [frame.header.bytes(), frame.body].concat()));
-                }
-                if heard.len() >= BATCH_MOST {
-                    tell(&mut heard);
-                }
-                Ok(())
-            };
-            let walk = &mut Walk { limit: last.end(), verify_chain_from: u32::MAX, visit: &mut visit };
-            scan(last.file()?, walk)?;
-        }
-        if !heard.is_empty() {
-            tell(&mut heard);
-        }
-        Ok(())
     }
 
     /// Whether what was read before is there as it was. If so what does not fit is damage.
@@ -266,7 +260,20 @@ impl Follower {
 
     /// Walks up to what MARK says, and publishes that.
     fn follow(&self, state: &mut State, mark: &Mark) -> Result<(), Error> {
-        let mut batch = Batch { follower: self, frames: 0, heard: Vec::new() };
+        let mut batch = Batch::new(self, state.told);
+        let walked = self.walk(state, mark, &mut batch);
+        match &walked {
+            Ok(tip) => batch.publish(tip),
+            Err(error) if error.kind() == ErrorKind::RolledBack => {}
+            // The next refresh goes on behind the frames that were walked, so they are published now.
+            Err(_) => batch.publish_walked(),
+        }
+        state.told = batch.told;
+        walked.map(drop)
+    }
+
+    /// Walks up to what MARK says, frame by frame into `batch`, and says where that is.
+    fn walk(&self, state: &mut State, mark: &Mark, batch: &mut Batch<'_>) -> Result<Tip, Error> {
         let tip = loop {
             let segment = match state.segment.clone() {
                 Some(segment) => segment,
@@ -302,11 +309,7 @@ impl Follower {
                 Ending::Zeros => return Err(rolled_back(&file.path)),
             }
         };
-        if !tip.is_at(mark) {
-            return Err(rolled_back(mark::NAME));
-        }
-        batch.publish(&tip);
-        Ok(())
+        if tip.is_at(mark) { Ok(tip) } else { Err(rolled_back(mark::NAME)) }
     }
 
     /// The segment behind the one that ended, as readers see it.
@@ -418,43 +421,6 @@ impl State {
         let read = read_full(file.0.as_ref(), &mut bytes, 0).map_err(failed)?;
         self.mark_file = Some(file);
         mark::newest(&bytes[..read]).map_err(|damage| damaged(mark::NAME, 0, &damage))
-    }
-}
-
-/// What was walked and is not published yet.
-struct Batch<'a> {
-    follower: &'a Follower,
-    frames: u32,
-    /// For those who listen: frames and their first positions.
-    heard: Vec<(Position, Vec<u8>)>,
-}
-
-/// Whoever is far behind is let see what there is, and keeps no more than this for those who listen.
-const BATCH_FRAMES: u32 = 1024;
-const BATCH_MOST: usize = 1024;
-
-impl Batch<'_> {
-    fn add(&mut self, segment: &Segment, frame: &Frame<'_>, tip: &Tip) {
-        self.frames += 1;
-        if self.follower.listeners.count() > 0 {
-            let first = segment.position(frame.header.position_offset());
-            self.heard.push((first.into(), [frame.header.bytes(), frame.body].concat()));
-        }
-        if self.frames == BATCH_FRAMES {
-            self.publish(tip);
-        }
-    }
-
-    fn publish(&mut self, tip: &Tip) {
-        let Follower { view, listeners, .. } = self.follower;
-        let head = Point::from(tip);
-        view.publish(head, head);
-        view.wake();
-        if !self.heard.is_empty() {
-            listeners.tell(self.heard.iter().map(|(first, bytes)| (*first, Frame::known(bytes))));
-        }
-        self.heard.clear();
-        self.frames = 0;
     }
 }
 

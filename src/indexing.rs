@@ -69,12 +69,13 @@ fn first_unsettled(segments: &[Arc<Segment>]) -> Option<(Vec<Arc<Segment>>, Arc<
 fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<Shelf>) -> Result<Arc<Segment>, Error> {
     let (first, last) = parts.first().zip(parts.last()).expect("a segment has a part");
     let (header, end) = (&first.file()?.header, last.end());
+    let behind = &next.file()?.header;
     let bound = Bound {
         store_id: *shelf.origin(),
         segment: header.id,
         end,
         last_position: next.first_position().saturating_sub(1),
-        chain: next.file()?.header.chain_before,
+        chain: behind.chain_before,
     };
     let listed = Listed {
         bound,
@@ -82,6 +83,7 @@ fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<Shelf>) -> Result
         events: parts.iter().map(|part| part.events()).sum(),
         chain_before: header.chain_before,
         recorded_before: header.recorded_before,
+        last_recorded_at: behind.recorded_before,
         file_bytes: Some(end.saturating_add(u32::try_from(SEAL).expect("72"))),
     };
     let bytes = with_index(parts, |index| shelf.write_index(index, &listed.bound))?;

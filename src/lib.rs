@@ -292,8 +292,9 @@ pub use crate::{
     recorded::RecordedEvent,
     report::{
         Break, CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, Cut,
-        Description, Erasure, IndexFlaw, IndexProgress, OpenProgress, OpenReport, Part, RewriteProgress,
-        ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport, WriterState,
+        Description, Erasure, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, Part,
+        RewriteProgress, ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport,
+        WriterState,
     },
     store::{Builder, Gate, Permit, Store, StoreCopy, restore, verify_backup},
     story::{Story, StoryEvent},

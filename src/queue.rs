@@ -34,7 +34,7 @@ pub(crate) enum Maintenance {
     Exchange(Exchange),
     /// Raise the history revision, if history was changed.
     Raise,
-    /// A sync of names failed: write nothing any more.
+    /// A sync of names failed, or a sealed segment is damaged: write nothing any more.
     Poison(Error),
 }
 
@@ -126,6 +126,12 @@ impl Queue {
         if std::process::id() == self.process { Ok(()) } else { Err(Error::forked()) }
     }
 
+    /// Has the writer answer what was asked before, and take no more appends. Does not wait for that.
+    pub(crate) fn poison(&self, reason: Error) -> Result<(), Error> {
+        let (reply, _) = oneshot::channel();
+        self.send(Command::Maintain(Maintenance::Poison(reason), reply), 0)
+    }
+
     /// Sends without waiting.
     pub(crate) fn try_send(&self, command: Command, bytes: usize) -> Result<(), Error> {
         self.offer(command, bytes)?.map_or(Ok(()), |_| Err(busy()))
@@ -195,7 +201,8 @@ impl Queue {
 
 /// What later appends are told once the writer failed for `reason`.
 pub(crate) fn poisoned(reason: &Error) -> Error {
-    let text = format!("an earlier write failed ({reason}); this append was not written; reopen the store");
+    let text =
+        format!("the store takes no more appends ({reason}); this one was not written; reopen the store");
     Error::with_source(ErrorKind::Poisoned, text, reason.clone())
 }
 

@@ -15,7 +15,7 @@ use crate::version::Position;
 pub use rewriting::{
     Compacted, CompactionPlan, CompactionShare, CompactionStats, Erasure, RewriteProgress, Unhandled,
 };
-pub use verifying::{Break, IndexFlaw, ScrubStats, VerifyProgress, VerifyReport};
+pub use verifying::{Break, IndexFlaw, MissingCause, ScrubStats, VerifyProgress, VerifyReport};
 
 /// What opening a store found and did.
 ///

@@ -76,8 +76,8 @@ impl Store {
     /// # Errors
     ///
     /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): it is open for writing elsewhere.
-    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): acknowledged data is damaged; nothing
-    ///   was changed.
+    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): acknowledged data is damaged, or a sealed
+    ///   segment is missing, too short, too long or another one; nothing was changed.
     /// - [`ErrorKind::Unsafe`](crate::ErrorKind::Unsafe): others may write to the directory, or
     ///   something in it is not a file of ours.
     /// - [`ErrorKind::NeedsNewer`](crate::ErrorKind::NeedsNewer),

@@ -8,6 +8,7 @@
 //!
 //! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
 
+mod checking;
 mod failing;
 mod gather;
 mod maintaining;
@@ -27,7 +28,7 @@ use crate::disk::Disk;
 use crate::error::{Error, FailedCondition};
 use crate::format::frame::{self};
 use crate::housekeeper::{Housekeeper, once};
-use crate::indexing::{settle, settle_end};
+use crate::indexing::settle;
 use crate::log::{Failure, Log, NewFrame};
 use crate::notification::Listeners;
 use crate::options::{self, Durability, Options};
@@ -37,6 +38,7 @@ use crate::shelf::Shelf;
 use crate::version::Position;
 use crate::view::{Point, Segment, View};
 
+pub(crate) use checking::check_the_rest;
 use gather::Answered;
 pub(crate) use role::Role;
 use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, staged};
@@ -90,6 +92,8 @@ pub(crate) struct State {
     is_watched: bool,
     /// Something buffered must be synced by then.
     flush_by: Option<Instant>,
+    /// The names of the store's files were looked at then.
+    looked: Instant,
     /// The disk was full: until then (if ever) nothing is tried, and this is the answer.
     full_until: Option<(Option<Instant>, Error)>,
     poison: Option<Error>,
@@ -116,6 +120,7 @@ impl State {
             alone: 0,
             is_watched: false,
             flush_by: None,
+            looked: Instant::now(),
             full_until: None,
             poison: None,
             over: None,
@@ -360,7 +365,7 @@ impl Writer {
 
     /// Writes what is staged, syncs if that was asked, publishes, and answers.
     fn finish(&mut self) {
-        let outcome = self.write_and_sync();
+        let outcome = self.write_and_sync().and_then(|()| self.check_names());
         let waiting = std::mem::take(&mut self.state.waiting);
         self.state.must_sync = false;
         match outcome {
@@ -465,21 +470,6 @@ impl Writer {
         counters.accepted(&accepted);
         counters.entities = self.entities + self.ledger.born();
         counters.bytes_written = self.log.bytes_written();
-    }
-
-    fn close(&mut self) -> Result<(), Error> {
-        match &self.state.poison {
-            _ if self.state.over.is_some() => Ok(()),
-            Some(reason) => Err(poisoned(reason)),
-            None => {
-                self.log.close()?;
-                settle(&self.view, &self.shelf);
-                settle_end(&self.view, &self.shelf, self.log.written());
-                // What was buffered is durable now, and those who wait for that shall see it.
-                self.publish_heads();
-                Ok(())
-            }
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 
-use super::{Access, Disk, DiskFile, Lock};
+use super::{Access, Disk, DiskFile, Holder, Lock};
 
 type Content = Arc<RwLock<Vec<u8>>>;
 
@@ -99,7 +99,7 @@ impl Disk for MemDisk {
     fn lock(&self) -> io::Result<Lock> {
         let mut locked = self.locked.lock();
         if *locked {
-            return Ok(Lock::HeldBy(Some(std::process::id())));
+            return Ok(Lock::HeldBy(Holder::ThisProcess));
         }
         *locked = true;
         Ok(Lock::Held(Box::new(Unlock(self.locked.clone()))))

@@ -4,7 +4,7 @@
 //! The traits are the one seam between annals and the outside world. They promise as little as
 //! POSIX does: written bytes are durable only after [`DiskFile::sync`], a created, renamed or
 //! removed name only after [`Disk::sync_directory`].
-//! Row: disk. No other file of the crate may touch `std::fs`.
+//! Row: disk. Of the crate only os/calls.rs may touch `std::fs`.
 
 mod mem;
 mod os;
@@ -20,6 +20,9 @@ use std::any::Any;
 use std::io;
 
 /// A place for a store's files.
+///
+/// A disk repeats what a signal interrupts. annals repeats only reads and writes that answer
+/// [`io::ErrorKind::Interrupted`]; of any other call that is an error like others.
 ///
 /// Paths are relative and made by annals from integers and fixed words (`MARK`,
 /// `segments/00000000000000000001.0.seg`); no user's text ever reaches one.
@@ -49,6 +52,34 @@ pub trait Disk: Any + Send + Sync {
     ///
     /// [`io::ErrorKind::NotFound`] if there is no such directory.
     fn list(&self, directory: &str) -> io::Result<Vec<String>>;
+
+    /// Looks at entries of a directory without opening them: an answer for each name, in the same order. Links are not
+    /// followed. A writer is let in only if its sealed segments pass this.
+    ///
+    /// By default each file is opened and asked for its length, which is slower, and shows less. A disk that
+    /// passes calls on to another one passes this on as well.
+    ///
+    /// ```
+    /// use annals::disk::{Access, Disk, MemDisk};
+    ///
+    /// let disk = MemDisk::new();
+    /// disk.open("segments/a", Access::CreateNew)?.write_at(b"hello", 0)?;
+    /// let found = disk.inspect("segments", &["a".to_owned(), "b".to_owned()])?;
+    /// assert_eq!(found[0].as_ref().unwrap().length, 5);
+    /// assert_eq!(found[1].as_ref().unwrap_err().kind(), std::io::ErrorKind::NotFound);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the directory from being opened; in an answer [`io::ErrorKind::NotFound`] if there is no such name.
+    fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
+        let look = |name: &String| {
+            let file = self.open(&path_of(directory, name), Access::Read)?;
+            Ok(FileInfo::regular(file.length()?))
+        };
+        Ok(names.iter().map(look).collect())
+    }
 
     /// Creates a directory; one that is there already is fine.
     ///
@@ -91,19 +122,33 @@ pub trait Disk: Any + Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Tries to become the only writer, without waiting.
+    /// Tries to become the only writer, without waiting for another one.
     ///
     /// # Errors
     ///
     /// Whatever keeps the lock from being tried; then nobody may write.
     fn lock(&self) -> io::Result<Lock>;
 
-    /// Whether somebody holds the lock just now. Changes nothing.
+    /// Whether a writer holds the lock just now. Changes nothing, and keeps no writer from the lock.
     ///
     /// # Errors
     ///
     /// Whatever keeps this from being found out.
     fn is_locked(&self) -> io::Result<bool>;
+
+    /// Looks whether a store that this process writes to is still the one that it opened: whether its lock, and these
+    /// names, mean the files that they meant then. A file's identity is what [`DiskFile::identity`] said; without one
+    /// the name must only be there. By default all is well.
+    ///
+    /// The writer asks before it acknowledges a synced group, and otherwise every 100 ms while it acknowledges.
+    ///
+    /// # Errors
+    ///
+    /// If a name means another file now, or none; the text says which. What cannot be looked at is no error.
+    fn check_names(&self, names: &[(&str, Option<(u64, u64)>)]) -> io::Result<()> {
+        let _ = names;
+        Ok(())
+    }
 
     /// How many bytes can still be written, as far as the medium knows.
     ///
@@ -131,6 +176,32 @@ pub trait Disk: Any + Send + Sync {
     }
 }
 
+/// What [`Disk::inspect`] sees of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// In bytes.
+    pub length: u64,
+    /// Whether it is a regular file, and no link, directory, pipe, socket or device.
+    pub is_regular: bool,
+    /// What two names of one file have in common, and no other name: on Unix device and inode. `None` if the disk does
+    /// not know.
+    pub identity: Option<(u64, u64)>,
+}
+
+impl FileInfo {
+    /// A regular file of so many bytes, of which no more is known.
+    ///
+    /// ```
+    /// use annals::disk::FileInfo;
+    ///
+    /// assert!(FileInfo::regular(144).is_regular);
+    /// ```
+    #[must_use]
+    pub fn regular(length: u64) -> FileInfo {
+        FileInfo { length, is_regular: true, identity: None }
+    }
+}
+
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -146,8 +217,8 @@ pub enum Access {
 pub enum Lock {
     /// The lock is ours until this is dropped.
     Held(Box<dyn Any + Send + Sync>),
-    /// Somebody else has it: the process, where it is known.
-    HeldBy(Option<u32>),
+    /// Another writer has it.
+    HeldBy(Holder),
 }
 
 /// An open file. Reads and writes name their place; there is no cursor.
@@ -196,11 +267,22 @@ pub trait DiskFile: Send + Sync {
     /// Whatever the medium says.
     fn drop_cache(&self, offset: u64) -> io::Result<()>;
 
+    /// What tells the file from every other on its disk, for [`Disk::check_names`]: device and inode. `None`, the
+    /// default, where there is no such thing.
+    fn identity(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Told that what was written is not read again soon, and that [`DiskFile::sync`] comes once there is more: it may begin to write that
     /// out, so that there is less to wait for then (default: it does nothing). It promises nothing.
     fn write_out(&self, offset: u64, bytes: u64) {
         let _ = (offset, bytes);
     }
+}
+
+/// The path of a name in a directory; `""` is the store's own.
+fn path_of(directory: &str, name: &str) -> String {
+    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 /// Writes all of `bytes`; short writes go on, interruptions are repeated.
@@ -236,5 +318,6 @@ pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], mut offset: u64)
     Ok(filled)
 }
 
+pub use crate::error::Holder;
 /// Why a path is not safe to use; [`crate::Error`] knows it by this type.
 pub(crate) use crate::error::UnsafePath;

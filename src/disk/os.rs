@@ -1,37 +1,34 @@
-//! A directory of the operating system: the only file that touches `std::fs` and system calls.
+//! A directory of the operating system.
 //!
 //! Every open goes through the held directory, never follows a link, and looks at what it got: a
-//! regular file, of our owner, readable by the owner alone whatever the umask.
+//! regular file, of our owner, readable by the owner alone under any umask. What is created belongs to
+//! the directory's owner, also if the superuser creates it.
+//!
+//! `calls` makes the system calls; `lock` says who may write.
 //! Row: disk.
 
+mod calls;
+mod lock;
+
 use std::any::Any;
-use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
-use rustix::io::Errno;
+use self::calls::{AsFd, At, BorrowedFd, Errno, Identity, OFlags, OwnedFd, Owner};
+use super::{Access, Disk, DiskFile, FileInfo, Lock, UnsafePath};
 
-use super::{Access, Disk, DiskFile, Lock, UnsafePath};
+pub(super) use self::calls::random;
 
 const LOCK: &str = "LOCK";
 const OWNER_DIRECTORY: u32 = 0o700;
 const OWNER_FILE: u32 = 0o600;
-const PERMISSIONS: u32 = 0o7777;
 const OTHERS_MAY_WRITE: u32 = 0o022;
-
-/// The directories this process writes to, by device and inode: a lock file can be deleted, and then
-/// another one be locked in its place.
-static HELD: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 
 /// A directory on a local file system.
 ///
-/// Files in it are readable and writable by their owner only.
+/// Files in it are readable and writable by their owner only. What the superuser creates in another user's directory
+/// belongs to that user.
 ///
 /// ```
 /// use annals::disk::OsDisk;
@@ -45,9 +42,8 @@ static HELD: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 pub struct OsDisk {
     path: PathBuf,
     directory: OwnedFd,
-    /// Device and inode of the directory.
-    identity: (u64, u64),
-    owner: u32,
+    identity: Identity,
+    owner: Owner,
     /// Once the lock was ours, so that files may be changed to what they should be.
     is_writer: AtomicBool,
 }
@@ -118,16 +114,15 @@ impl OsDisk {
     /// As [`OsDisk::create_allowing`].
     pub fn open_allowing(path: impl AsRef<Path>, allow: Allow) -> io::Result<OsDisk> {
         let path = path.as_ref().to_owned();
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&path, flags, Mode::empty())?;
-        let found = File::from(directory.try_clone()?).metadata()?;
-        let owner = found.uid();
-        let me = rustix::process::geteuid();
-        if owner != me.as_raw() && !me.is_root() {
-            return Err(UnsafePath::error(format!("{} belongs to user {owner}, not to us", path.display())));
+        let directory = calls::open(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let found = calls::about(&directory)?;
+        let owner = found.owner;
+        if owner.user != calls::user() && !calls::is_root() {
+            let text = format!("{} belongs to user {}, not to us", path.display(), owner.user);
+            return Err(UnsafePath::error(text));
         }
-        if found.mode() & OTHERS_MAY_WRITE != 0 && !allow.shared_directory {
-            let mode = found.mode() & PERMISSIONS;
+        if found.mode & OTHERS_MAY_WRITE != 0 && !allow.shared_directory {
+            let mode = found.mode;
             let text = format!("others may write to {} (mode {mode:o}); chmod it to 700", path.display());
             return Err(UnsafePath::error(text));
         }
@@ -140,7 +135,7 @@ impl OsDisk {
             );
             return Err(UnsafePath::error(text));
         }
-        let identity = (found.dev(), found.ino());
+        let identity = found.identity;
         Ok(OsDisk { path, directory, identity, owner, is_writer: AtomicBool::new(false) })
     }
 
@@ -153,16 +148,15 @@ impl OsDisk {
     /// Whether a path, of which the end need not be there, is this directory or lies inside.
     pub(crate) fn is_around(&self, path: &Path) -> io::Result<bool> {
         let path = std::path::absolute(path)?;
-        let there = path.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
-        let is_this = |ancestor: &Path| {
-            ancestor.metadata().is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
-        };
+        let there = path.ancestors().find_map(|ancestor| calls::canonical(ancestor).ok());
+        let is_this =
+            |ancestor: &Path| calls::about_path(ancestor).is_ok_and(|found| found.identity == self.identity);
         Ok(there.is_some_and(|there| there.ancestors().any(is_this)))
     }
 
     /// The directory that holds `path`, and its name there. Opened anew without following links,
     /// because a subdirectory could have been replaced by one.
-    fn place<'a>(&self, path: &'a str) -> io::Result<(OwnedFd, &'a str)> {
+    fn place<'a>(&self, path: &'a str) -> io::Result<At<'a>> {
         match path.rsplit_once('/') {
             Some((parent, name)) => Ok((self.subdirectory(parent)?, name)),
             None => Ok((self.directory.try_clone()?, path)),
@@ -170,9 +164,9 @@ impl OsDisk {
     }
 
     fn subdirectory(&self, path: &str) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let open = |directory: BorrowedFd<'_>, name: &str| {
-            rustix::fs::openat(directory, name, flags, Mode::empty()).map_err(|error| match error {
+            calls::open_at(directory, name, flags).map_err(|error| match error {
                 Errno::LOOP | Errno::NOTDIR => {
                     self.unsafe_because(path, "is not a directory, or a link to one")
                 }
@@ -188,50 +182,70 @@ impl OsDisk {
         UnsafePath::error(format!("{} {why}", self.path.join(path).display()))
     }
 
-    fn open_file(&self, path: &str, flags: OFlags) -> io::Result<File> {
+    fn open_file(&self, path: &str, flags: OFlags) -> io::Result<(OwnedFd, Identity)> {
         let (directory, name) = self.place(path)?;
         // A planted FIFO must not block us: NONBLOCK means nothing for regular files.
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = match rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(OWNER_FILE)) {
-            Ok(file) => File::from(file),
+        let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let file = match calls::open_at(directory, name, flags) {
+            Ok(file) => file,
             Err(Errno::LOOP) => return Err(self.unsafe_because(path, "is a symbolic link")),
             Err(Errno::ISDIR | Errno::NXIO) => {
                 return Err(self.unsafe_because(path, "is not a regular file"));
             }
             Err(error) => return Err(error.into()),
         };
-        self.check(path, &file, flags.contains(OFlags::RDWR))?;
-        Ok(file)
+        let identity = self.check(path, &file, flags.contains(OFlags::RDWR))?;
+        Ok((file, identity))
     }
 
-    fn check(&self, path: &str, file: &File, writable: bool) -> io::Result<()> {
-        let found = file.metadata()?;
-        if !found.is_file() {
+    fn check(&self, path: &str, file: &OwnedFd, writable: bool) -> io::Result<Identity> {
+        let found = calls::about(file)?;
+        if !found.is_file {
             return Err(self.unsafe_because(path, "is not a regular file"));
         }
-        if found.uid() != self.owner && found.uid() != rustix::process::geteuid().as_raw() {
-            return Err(self.unsafe_because(path, "belongs to another user than its directory"));
+        if found.owner.user != self.owner.user && found.owner.user != calls::user() {
+            let (user, owner) = (found.owner.user, self.owner.user);
+            let why =
+                format!("belongs to user {user}, and its directory to user {owner}; chown it to {owner}");
+            return Err(self.unsafe_because(path, &why));
         }
         // Sealed segments may be shared with backups by hard links; what is written to may not.
-        if writable && found.nlink() > 1 {
+        if writable && found.names > 1 {
             let why = "has a second name (hard link), through which it could be changed";
             return Err(self.unsafe_because(path, why));
         }
-        let may_change = found.nlink() == 1 && (writable || self.is_writer.load(Ordering::Relaxed));
-        if may_change && found.mode() & PERMISSIONS != OWNER_FILE {
-            rustix::fs::fchmod(file, Mode::from_raw_mode(OWNER_FILE))?;
+        let may_change = found.names == 1 && (writable || self.is_writer.load(Ordering::Relaxed));
+        if may_change && found.mode != OWNER_FILE {
+            calls::change_mode(file, OWNER_FILE)?;
         }
-        Ok(())
+        if may_change {
+            self.hand_over(path, file, found.owner)?;
+        }
+        Ok(found.identity)
     }
 
-    /// Whether the name still means the file that was locked.
-    fn is_current(&self, path: &str, file: &File) -> io::Result<bool> {
-        let held = file.metadata()?;
-        match rustix::fs::statat(&self.directory, path, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(named) => Ok((named.st_dev, named.st_ino) == (held.dev(), held.ino())),
-            Err(Errno::NOENT) => Ok(false),
-            Err(error) => Err(error.into()),
+    /// Gives to the directory's owner what the superuser has created, now or before: left to the superuser, it would
+    /// keep the owner from the store.
+    fn hand_over(&self, path: &str, file: impl AsFd, owner: Owner) -> io::Result<()> {
+        if owner.user == self.owner.user {
+            return Ok(());
         }
+        calls::change_owner(file, self.owner).map_err(|error| {
+            let user = self.owner.user;
+            let why = format!(
+                "cannot be given to user {user}, who owns the directory ({error}); run annals as that user"
+            );
+            self.unsafe_because(path, &why)
+        })
+    }
+
+    /// A directory in here is for the owner only.
+    fn keep_private(&self, path: &str, directory: &OwnedFd) -> io::Result<()> {
+        calls::change_mode(directory, OWNER_DIRECTORY)?;
+        if calls::user() == self.owner.user {
+            return Ok(());
+        }
+        self.hand_over(path, directory, calls::about(directory)?.owner)
     }
 }
 
@@ -242,92 +256,75 @@ impl Disk for OsDisk {
             Access::Write => OFlags::RDWR,
             Access::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
         };
-        Ok(Box::new(OsFile(self.open_file(path, flags)?)))
+        let (file, identity) = self.open_file(path, flags)?;
+        Ok(Box::new(OsFile { file, identity }))
     }
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
         let opened = self.subdirectory(directory)?;
         if !directory.is_empty() && self.is_writer.load(Ordering::Relaxed) {
-            rustix::fs::fchmod(&opened, Mode::from_raw_mode(OWNER_DIRECTORY))?;
+            self.keep_private(directory, &opened)?;
         }
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&opened)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if name != "." && name != ".." {
-                names.push(name);
-            }
-        }
-        Ok(names)
+        Ok(calls::names(opened)?)
+    }
+
+    /// The directory is opened once, so that a look costs one system call.
+    fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
+        let opened = self.subdirectory(directory)?;
+        let look = |name: &String| {
+            let found = calls::about_at(&opened, name)?;
+            Ok(FileInfo { length: found.length, is_regular: found.is_file, identity: Some(found.identity) })
+        };
+        Ok(names.iter().map(look).collect())
     }
 
     fn create_directory(&self, directory: &str) -> io::Result<()> {
         let (parent, name) = self.place(directory)?;
-        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(OWNER_DIRECTORY)) {
+        match calls::create_directory_at(parent, name) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let made = self.subdirectory(directory)?;
-        Ok(rustix::fs::fchmod(made, Mode::from_raw_mode(OWNER_DIRECTORY))?)
+        self.keep_private(directory, &self.subdirectory(directory)?)
     }
 
     fn sync_directory(&self, directory: &str) -> io::Result<()> {
-        File::from(self.subdirectory(directory)?).sync_all()
+        Ok(calls::sync(self.subdirectory(directory)?)?)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let ((from_directory, from), (to_directory, to)) = (self.place(from)?, self.place(to)?);
-        Ok(rustix::fs::renameat(from_directory, from, to_directory, to)?)
+        Ok(calls::rename(&self.place(from)?, &self.place(to)?)?)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        let (directory, name) = self.place(path)?;
-        Ok(rustix::fs::unlinkat(directory, name, AtFlags::empty())?)
+        Ok(calls::remove(&self.place(path)?)?)
     }
 
+    /// Not a file of another user than this directory's: that user could not read it here.
     fn link(&self, source: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
         let Some(source) = (source as &dyn Any).downcast_ref::<OsDisk>() else {
             return Err(io::ErrorKind::Unsupported.into());
         };
-        let ((from_directory, from), (to_directory, to)) = (source.place(from)?, self.place(to)?);
-        Ok(rustix::fs::linkat(from_directory, from, to_directory, to, AtFlags::empty())?)
+        let from = source.place(from)?;
+        if calls::about_at(&from.0, from.1)?.owner.user != self.owner.user {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(calls::link(&from, &self.place(to)?)?)
     }
 
     fn lock(&self) -> io::Result<Lock> {
-        let Some(held) = HeldDirectory::take(self.identity) else {
-            return Ok(Lock::HeldBy(Some(std::process::id())));
-        };
-        loop {
-            let mut file = self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    // Who holds it is for people; half-written digits must not be an error.
-                    let mut text = String::new();
-                    let _ = file.read_to_string(&mut text);
-                    return Ok(Lock::HeldBy(text.trim().parse().ok()));
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
-            // The file may have been replaced between our open and our lock.
-            if self.is_current(LOCK, &file)? {
-                // For people as well: a full disk must not keep the store from being opened.
-                let _ = write_process_id(&file);
-                self.is_writer.store(true, Ordering::Relaxed);
-                return Ok(Lock::Held(Box::new((file, held))));
-            }
+        let lock = self.own()?;
+        if matches!(lock, Lock::Held(_)) {
+            self.is_writer.store(true, Ordering::Relaxed);
         }
+        Ok(lock)
     }
 
     fn is_locked(&self) -> io::Result<bool> {
-        let file = match self.open_file(LOCK, OFlags::RDONLY) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            opened => opened?,
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        self.is_owned()
+    }
+
+    fn check_names(&self, names: &[(&str, Option<(u64, u64)>)]) -> io::Result<()> {
+        self.check_held(names)
     }
 
     fn place(&self) -> String {
@@ -335,8 +332,7 @@ impl Disk for OsDisk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let found = rustix::fs::fstatvfs(&self.directory)?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        Ok(calls::free_bytes(&self.directory)?)
     }
 
     fn random(&self) -> io::Result<[u8; 32]> {
@@ -344,27 +340,10 @@ impl Disk for OsDisk {
     }
 }
 
-/// The claim of this process on a directory.
-struct HeldDirectory((u64, u64));
-
-impl HeldDirectory {
-    fn take(identity: (u64, u64)) -> Option<HeldDirectory> {
-        let is_new = HELD.lock().insert(identity);
-        is_new.then(|| HeldDirectory(identity))
-    }
-}
-
-impl Drop for HeldDirectory {
-    fn drop(&mut self) {
-        HELD.lock().remove(&self.0);
-    }
-}
-
 /// The name of the network file system that a directory lies on.
 #[cfg(target_os = "linux")]
 fn network_file_system(directory: &OwnedFd) -> io::Result<Option<&'static str>> {
-    let [a, b, c, d, ..] = rustix::fs::fstatfs(directory)?.f_type.to_le_bytes();
-    Ok(network_name(u32::from_le_bytes([a, b, c, d])))
+    Ok(network_name(calls::file_system(directory)?))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -402,82 +381,72 @@ fn network_file_systems_are_known_by_their_magic() {
 }
 
 /// Creates what is missing of a path, for its owner only whatever the umask, and durably: what is
-/// synced in a directory is lost with it if its own name is.
+/// synced in a directory is lost with it if its own name is. Made by the superuser, a directory belongs to the owner
+/// of the one it lies in.
 fn create_directory(path: &Path) -> io::Result<()> {
-    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let is_missing = |path: &&Path| {
+        !path.as_os_str().is_empty()
+            && calls::about_path(path)
+                .err()
+                .is_some_and(|error| matches!(error, Errno::NOENT | Errno::NOTDIR))
+    };
     let missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
     for path in missing.into_iter().rev() {
-        match DirBuilder::new().mode(OWNER_DIRECTORY).create(path) {
+        match calls::create_directory(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             made => made?,
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = rustix::fs::open(path, flags, Mode::empty())?;
-        rustix::fs::fchmod(made, Mode::from_raw_mode(OWNER_DIRECTORY))?;
+        let made = calls::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+        calls::change_mode(&made, OWNER_DIRECTORY)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        let parent = calls::open(parent.unwrap_or(Path::new(".")), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let owner = calls::about(&parent)?.owner;
+        if calls::is_root() && owner.user != calls::user() {
+            calls::change_owner(&made, owner)?;
+        }
+        calls::sync(parent)?;
     }
     Ok(())
 }
 
-/// Always as many bytes, so that nothing is cut off first: the file system takes longer for that than for all else that
-/// opening does with the lock.
-fn write_process_id(file: &File) -> io::Result<()> {
-    let text = format!("{:<10}\n", std::process::id());
-    file.write_all_at(text.as_bytes(), 0)?;
-    let bytes = u64::try_from(text.len()).expect("a length fits 64 bits");
-    if file.metadata()?.len() > bytes { file.set_len(bytes) } else { Ok(()) }
+struct OsFile {
+    file: OwnedFd,
+    identity: Identity,
 }
-
-/// Random bytes of the operating system.
-pub(super) fn random() -> io::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes)
-}
-
-struct OsFile(File);
 
 impl DiskFile for OsFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buffer, offset)
+        Ok(calls::read_at(&self.file, buffer, offset)?)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.0.write_at(bytes, offset)
+        Ok(calls::write_at(&self.file, bytes, offset)?)
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(calls::about(&self.file)?.length)
     }
 
     fn set_length(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        Ok(calls::set_length(&self.file, bytes)?)
     }
 
-    // fdatasync: it leaves out times and modes, but nothing that is needed to read the data back.
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        Ok(calls::sync_data(&self.file)?)
     }
 
-    #[cfg(target_os = "linux")]
     fn drop_cache(&self, offset: u64) -> io::Result<()> {
-        rustix::fs::fadvise(&self.0, offset, None, rustix::fs::Advice::DontNeed)?;
-        // It is read next, from the device; this has the device begin while the first part is looked at.
-        Ok(rustix::fs::fadvise(&self.0, offset, None, rustix::fs::Advice::WillNeed)?)
+        Ok(calls::drop_cache(&self.file, offset)?)
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn drop_cache(&self, _offset: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Linux begins to write out what it is to forget.
-    #[cfg(target_os = "linux")]
     fn write_out(&self, offset: u64, bytes: u64) {
         // No length would mean all that follows.
         if let Some(bytes) = std::num::NonZero::new(bytes) {
-            let _ = rustix::fs::fadvise(&self.0, offset, Some(bytes), rustix::fs::Advice::DontNeed);
+            calls::write_out(&self.file, offset, bytes);
         }
+    }
+
+    fn identity(&self) -> Option<(u64, u64)> {
+        Some(self.identity)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Access, Disk, DiskFile, Lock};
+use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock};
 
 /// A directory of another [`Disk`], as a disk of its own: a store within it can be opened like any other, for
 /// example one that [`Builder::rollback`](crate::Builder::rollback) has put into `quarantine/`.
@@ -82,6 +82,10 @@ impl Disk for Subdirectory {
         self.disk.list(&self.path(directory))
     }
 
+    fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
+        self.disk.inspect(&self.path(directory), names)
+    }
+
     fn create_directory(&self, directory: &str) -> io::Result<()> {
         self.disk.create_directory(&self.path(directory))
     }
@@ -106,7 +110,7 @@ impl Disk for Subdirectory {
     fn lock(&self) -> io::Result<Lock> {
         let mut locked = self.locked.lock();
         if *locked {
-            return Ok(Lock::HeldBy(Some(std::process::id())));
+            return Ok(Lock::HeldBy(Holder::ThisProcess));
         }
         *locked = true;
         Ok(Lock::Held(Box::new(Unlock(self.locked.clone()))))
@@ -114,6 +118,12 @@ impl Disk for Subdirectory {
 
     fn is_locked(&self) -> io::Result<bool> {
         Ok(*self.locked.lock())
+    }
+
+    fn check_names(&self, names: &[(&str, Option<(u64, u64)>)]) -> io::Result<()> {
+        let paths: Vec<_> = names.iter().map(|(name, identity)| (self.path(name), *identity)).collect();
+        let names: Vec<_> = paths.iter().map(|(path, identity)| (path.as_str(), *identity)).collect();
+        self.disk.check_names(&names)
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -106,9 +106,13 @@ pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<Header<'_>, Damage>
     if usize::try_from(body_bytes).is_ok_and(|bytes| bytes > BODY_BYTES_MAX || bytes % ALIGN != 0)
         || events == 0
     {
-        return Err(Damage::Bad("a frame's header holds an impossible length or count"));
+        return Err(Damage::Forbidden("a frame's header holds an impossible length or count"));
     }
-    Ok(Header(header))
+    let header = Header(header);
+    if !header.version_table().is_empty() && header.version(0) != header.first_version() {
+        return Err(Damage::Forbidden("a frame's first version is not the one in its version table"));
+    }
+    Ok(header)
 }
 
 /// A checked header, read where it lies.
@@ -218,12 +222,12 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The durable end that a whole header at the start of `bytes` repeats. One with flags that only a
-/// newer version knows counts, too: it is as good a proof.
+/// The durable end that a whole header at the start of `bytes` repeats. One whose checksum fits counts
+/// whatever else it holds: it is as good a proof.
 pub(crate) fn repeated_durable_end(bytes: &[u8], mark: u64) -> Option<u32> {
     match read_header(bytes, mark) {
         Err(Damage::Bad(_)) => None,
-        Ok(_) | Err(Damage::Newer(_)) => Some(u32_at(bytes, 24)),
+        Ok(_) | Err(Damage::Newer(_) | Damage::Forbidden(_)) => Some(u32_at(bytes, 24)),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::chain::Hash;
 use super::segment::SegmentId;
-use super::{Damage, SEQUENCE_MAX, array, preamble, put, u16_at, u32_at, u64_at};
+use super::{Damage, SEQUENCE_MAX, array, preamble, put, sum, u16_at, u32_at, u64_at};
 
 pub(crate) const NAME: &str = "MANIFEST";
 /// Written beside, then renamed.
@@ -90,6 +90,12 @@ impl Manifest {
             lineage: Vec::new(),
             sealed: Vec::new(),
         }
+    }
+
+    /// Where the entry of the segment at `index` of the list begins in the file.
+    pub(crate) fn entry_at(&self, index: usize) -> usize {
+        let lineage = self.lineage.len().saturating_mul(LINEAGE);
+        sum([FIXED, lineage, index.saturating_mul(SEGMENT)])
     }
 
     /// Whether segments of that store belong to this one.

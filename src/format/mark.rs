@@ -80,18 +80,23 @@ impl Mark {
     }
 }
 
-/// The newer valid slot of a whole file. A slot that needs a newer annals is an error of its own;
-/// any other bad slot is passed over.
+/// The newer valid slot of a whole file; otherwise as [`slots`].
 pub(crate) fn newest(file: &[u8]) -> Result<Option<Mark>, Damage> {
-    let mut newest: Option<Mark> = None;
+    Ok(slots(file)?.into_iter().next())
+}
+
+/// The valid slots of a whole file, the newer one first. A slot that needs a newer annals is an error of
+/// its own; any other bad slot is passed over.
+pub(crate) fn slots(file: &[u8]) -> Result<Vec<Mark>, Damage> {
+    let mut slots = Vec::new();
     for slot in [0, usize::try_from(SLOT_STRIDE).expect("4096")] {
         match Mark::read(file.get(slot..).unwrap_or_default()) {
-            Ok(mark) if newest.as_ref().is_none_or(|other| other.sequence < mark.sequence) => {
-                newest = Some(mark)
-            }
-            Ok(_) | Err(Damage::Bad(_)) => {}
+            Ok(mark) => slots.push(mark),
+            Err(Damage::Bad(_) | Damage::Forbidden(_)) => {}
             Err(newer) => return Err(newer),
         }
     }
-    Ok(newest)
+    // Of two with one number the first counts: the sort is stable.
+    slots.sort_by_key(|mark| std::cmp::Reverse(mark.sequence));
+    Ok(slots)
 }

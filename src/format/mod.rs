@@ -37,6 +37,8 @@ pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 pub(crate) enum Damage {
     /// The bytes are wrong.
     Bad(&'static str),
+    /// The checksum fits, and the value is one that no writer writes. No torn write leaves that.
+    Forbidden(&'static str),
     /// The bytes are well, but from a later version; the feature that is not known here.
     Newer(String),
 }
@@ -44,7 +46,7 @@ pub(crate) enum Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Damage::Bad(what) => f.write_str(what),
+            Damage::Bad(what) | Damage::Forbidden(what) => f.write_str(what),
             Damage::Newer(feature) => write!(f, "needs a newer annals: {feature}"),
         }
     }

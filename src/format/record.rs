@@ -8,7 +8,7 @@ mod erased;
 
 use std::ops::Range;
 
-use crate::coordinate::DEFAULT_SCOPE;
+use crate::coordinate::{DEFAULT_SCOPE, ENTITY_BYTES_CAP};
 use crate::event::{Cause, EventId};
 
 use super::chain::{self, Hash};
@@ -224,7 +224,9 @@ impl Shape {
         if flags & CRITICAL != 0 {
             return Err(Damage::Newer(format!("event record flags {flags:#06x}")));
         }
-        let (entity, scope, kind) = (u16_at(fixed, 4), fixed[6], fixed[7]);
+        let entity = u16_at(fixed, 4);
+        let scope = fixed[6];
+        let kind = fixed[7];
         let rest = check_names(rest, [entity, scope.into(), kind.into()])?;
         let (tags, rest) = check_tags(rest, fixed[8])?;
         let rest = rest.get(sum([optional_bytes(flags), cause_bytes(flags)])..).ok_or(SHORT)?;
@@ -247,6 +249,12 @@ fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Damage> {
     const BAD: Damage = Damage::Bad("a name is not UTF-8");
     let [entity, scope, kind] = lengths.map(usize::from);
     let (names, rest) = public.split_at_checked(sum([entity, scope, kind])).ok_or(SHORT)?;
+    if entity == 0 || entity > ENTITY_BYTES_CAP || kind == 0 {
+        return Err(Damage::Forbidden("an event's entity or kind has an impossible length"));
+    }
+    if names.get(entity..sum([entity, scope])) == Some(DEFAULT_SCOPE.as_bytes()) {
+        return Err(Damage::Forbidden("an event spells out the default scope"));
+    }
     // In one go, and that no character lies across a border: each name is UTF-8, then.
     let names = std::str::from_utf8(names).map_err(|_| BAD)?;
     let is_parted = names.is_char_boundary(entity) && names.is_char_boundary(sum([entity, scope]));
@@ -260,6 +268,9 @@ fn check_tags(public: &[u8], count: u8) -> Result<(u16, &[u8]), Damage> {
     for _ in 0..count {
         let (length, behind) = rest.split_first().ok_or(SHORT)?;
         let (tag, behind) = behind.split_at_checked(usize::from(*length)).ok_or(SHORT)?;
+        if tag.is_empty() {
+            return Err(Damage::Forbidden("an event has an empty tag"));
+        }
         std::str::from_utf8(tag).map_err(|_| Damage::Bad("a name is not UTF-8"))?;
         rest = behind;
     }
@@ -275,8 +286,11 @@ fn check_private(part: &[u8], bytes: u32, flags: u16) -> Result<u32, Damage> {
     if flags & METADATA == 0 {
         return Ok(behind);
     }
-    let length = part.get(SALT..SALT + 4).ok_or(BAD)?;
-    behind.checked_sub(4).and_then(|rest| rest.checked_sub(u32_at(length, 0))).ok_or(BAD)
+    let length = u32_at(part.get(SALT..SALT + 4).ok_or(BAD)?, 0);
+    if length == 0 {
+        return Err(Damage::Forbidden("an event is said to have metadata, and has none"));
+    }
+    behind.checked_sub(4).and_then(|rest| rest.checked_sub(length)).ok_or(BAD)
 }
 
 /// How many bytes the fields have whose presence these flags tell, all but the cause. They stand in

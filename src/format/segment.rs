@@ -112,10 +112,14 @@ impl SegmentHeader {
             return Err(Damage::Bad("the segment's header does not fit its checksum"));
         }
         preamble::check(bytes, MAGIC)?;
+        let salt = u64_at(bytes, 72);
+        if salt != SegmentHeader::salt(salt) {
+            return Err(Damage::Forbidden("the segment's header holds a salt that no writer draws"));
+        }
         Ok(SegmentHeader {
             store_id: array(bytes, 40),
             id: SegmentId { first_position: u64_at(bytes, 56), generation: u32_at(bytes, 64) },
-            salt: u64_at(bytes, 72),
+            salt,
             created_at: u64_at(bytes, 80),
             unsynced_bytes_max: u64_at(bytes, 88),
             chain_before: array(bytes, 96),
@@ -239,8 +243,11 @@ impl<'a> Attestation<'a> {
         let text = ATTESTATION_FIXED..sum([ATTESTATION_FIXED, text_bytes]);
         let length = aligned(text.end);
         let whole = bytes.get(..length).ok_or(SHORT)?;
-        if own_checksum(whole) != u32_at(fixed, 8) || usize::try_from(u32_at(fixed, 12)) != Ok(length) {
+        if own_checksum(whole) != u32_at(fixed, 8) {
             return Err(Damage::Bad("an attestation does not fit its checksum"));
+        }
+        if usize::try_from(u32_at(fixed, 12)) != Ok(length) {
+            return Err(Damage::Forbidden("an attestation has another length than its text makes"));
         }
         let attestation = Attestation {
             first_position: u64_at(fixed, 16),
@@ -252,7 +259,7 @@ impl<'a> Attestation<'a> {
             chain_after: array(fixed, 88),
             digest: array(fixed, 120),
             text: std::str::from_utf8(part(whole, text))
-                .map_err(|_| Damage::Bad("an attestation's text is not UTF-8"))?,
+                .map_err(|_| Damage::Forbidden("an attestation's text is not UTF-8"))?,
         };
         Ok((attestation, length))
     }

@@ -113,7 +113,15 @@ pub(crate) fn replace(disk: &dyn Disk, bytes: &[u8]) -> Result<(), Failure> {
         write_all(file.as_ref(), bytes, 0)?;
         file.sync()
     };
-    write().map_err(|error| Failure::of_write(Error::io("cannot write", manifest::TEMPORARY, error)))?;
+    write().map_err(|error| {
+        let failure = Failure::of_write(Error::io("cannot write", manifest::TEMPORARY, error));
+        // Nothing rests on it before it has the other name. Thrown away it gives back its room, and the next try
+        // writes, and syncs, another file.
+        if let Failure::Refused(_) = failure {
+            let _ = disk.remove(manifest::TEMPORARY);
+        }
+        failure
+    })?;
     disk.rename(manifest::TEMPORARY, manifest::NAME)
         .and_then(|()| disk.sync_directory(""))
         .map_err(|error| Failure::Poison(Error::io("cannot replace", manifest::NAME, error)))
@@ -165,6 +173,10 @@ impl MarkFile {
         self.written[usize::from(mark.offset() > 0)] = segment.first_position;
         write_all(self.file.as_ref(), &mark.write(), mark.offset())
             .map_err(|error| Error::io("cannot write", mark::NAME, error))
+    }
+
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        self.file.identity()
     }
 
     pub(crate) fn is_synced(&self) -> bool {

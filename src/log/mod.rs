@@ -13,6 +13,7 @@ mod exchange;
 pub(crate) mod files;
 pub(crate) mod frames;
 pub(crate) mod judge;
+pub(crate) mod listed;
 pub(crate) mod recover;
 pub(crate) mod repair;
 pub(crate) mod rewrite;
@@ -28,7 +29,8 @@ use std::sync::Arc;
 use crate::disk::{Disk, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::{Frame, Header};
-use crate::format::mark::SLOT;
+use crate::format::manifest;
+use crate::format::mark::{self, SLOT};
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 use crate::text::counted;
@@ -254,6 +256,24 @@ impl Log {
         synced.map_err(|error| Failure::Poison(Error::io("cannot sync", &self.segment.path, error)))?;
         self.durable = self.written;
         self.write_mark(false)
+    }
+
+    /// That the lock's name, and the names of what this log writes to, mean what they meant when it was opened: what is
+    /// acknowledged to files without a name is gone. Without the small files, if `all` is not asked for.
+    pub(crate) fn check_names(&self, all: bool) -> Result<(), Failure> {
+        let names = [
+            (self.segment.path.as_str(), self.segment.file.identity()),
+            (mark::NAME, self.mark.identity()),
+            // It is replaced by the log itself, and not kept open.
+            (manifest::NAME, None),
+        ];
+        let checked = self.disk.check_names(if all { &names } else { &names[..1] });
+        checked.map_err(|error| {
+            let text = format!(
+                "the store was changed under its writer ({error}); find out by whom, put it right, and open it again"
+            );
+            Failure::Poison(Error::with_source(ErrorKind::Io, text, error))
+        })
     }
 
     fn write_mark(&mut self, clean: bool) -> Result<(), Failure> {

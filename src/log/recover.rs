@@ -1,6 +1,6 @@
 //! Opens the files of a store: finds where the log ends, and repairs what may be repaired.
 //!
-//! Invariants: acknowledged data is never cut; damage changes nothing on disk; every repair can be
+//! Invariants: acknowledged data is never cut; damage changes nothing on disk, and lets no writer in; every repair can be
 //! interrupted anywhere and done again. After an unclean stop the device is read, not the cache
 //! (a failed sync may have left pages in it that the device never got), and the log goes on in a
 //! new segment.
@@ -17,14 +17,17 @@ use crate::format::chain::Hash;
 use crate::format::frame::Frame;
 use crate::format::manifest::{self, Manifest, SealedSegment};
 use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, Seal, SegmentHeader, SegmentId};
+use crate::format::segment::{DIRECTORY, Seal, SegmentId};
 use crate::report::{Cut, OpenReport};
 
 use super::judge::{Verdict, judge};
+use super::listed::{check_listed, unlisted};
 use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
-use super::scan::{Ending, Scan, Tip, Walk, Window, scan};
-use super::segment::SegmentFile;
-use super::survey::{behind, check_uninitialised, could_be_new, is_leftover, list, read_manifest, read_mark};
+use super::scan::{Ending, POSITION_MAX, Scan, Tip, Walk, Window, scan};
+use super::segment::{SegmentFile, missing};
+use super::survey::{
+    behind, check_uninitialised, could_be_new, is_leftover, list, others, read_manifest, read_mark,
+};
 
 /// What was found; enough to read, and to start writing.
 pub(crate) struct Recovered {
@@ -50,9 +53,6 @@ pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) 
 /// What is known of the end of the last segment without walking it: of one that was closed with its index.
 pub(crate) type AtMark<'a> = dyn Fn(&Manifest, &Arc<SegmentFile>, &Mark) -> Option<Tip> + 'a;
 
-/// Event ids hold positions of 48 bits.
-const POSITION_MAX: u64 = (1 << 48) - 1;
-
 /// How to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -66,7 +66,7 @@ pub(crate) enum Purpose {
 
 /// Finds and checks where the log ends; `Ok(None)` if there is no store yet.
 ///
-/// What MANIFEST lists is not looked into: it was made durable before it was listed.
+/// What MANIFEST lists is not walked: it was made durable before it was listed. [`check_listed`] looks if it still is there.
 pub(crate) fn recover(
     disk: &dyn Disk,
     purpose: Purpose,
@@ -79,6 +79,9 @@ pub(crate) fn recover(
         check_uninitialised(disk, mark.as_ref(), purpose == Purpose::Write)?;
         return Ok(None);
     };
+    if purpose == Purpose::Write {
+        check_listed(disk, &manifest)?;
+    }
     if manifest.is_cut && purpose == Purpose::Write {
         (manifest, manifest_digest) = finish_cut(disk, manifest, manifest_digest)?;
         mark = read_mark(disk)?;
@@ -153,6 +156,7 @@ impl Opening<'_, '_> {
                 _ if is_leftover(self.disk, &self.state.manifest, &name)? => {
                     self.leftovers.push(format!("{DIRECTORY}/{name}"));
                 }
+                (Some(id), _) if self.purpose == Purpose::Write => return Err(unlisted(id)),
                 _ => self.state.report.unknown.push(format!("{DIRECTORY}/{name}")),
             }
         }
@@ -161,26 +165,18 @@ impl Opening<'_, '_> {
                 self.stale.push(format!("{DIRECTORY}/{name}"));
             }
         }
-        const KNOWN: [&str; 7] =
-            ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine", "ERASING"];
-        for name in list(self.disk, "")? {
-            if name == manifest::TEMPORARY {
-                self.leftovers.push(name);
-            } else if !KNOWN.contains(&name.as_str()) {
-                self.state.report.unknown.push(name);
-            }
-        }
+        let (leftovers, unknown) = others(self.disk)?;
+        self.leftovers.extend(leftovers);
+        self.state.report.unknown.extend(unknown);
         let later = there.iter().filter(|id| !listed.contains(id)).copied().collect();
         Ok((there, later))
     }
 
-    /// Everything the manifest lists must be there, and one must follow from the other. Whether they are as it
-    /// says is seen when they are read.
+    /// Everything the manifest lists must be there, and one must follow from the other.
     fn listed_segments(&mut self, there: &BTreeSet<SegmentId>) -> Result<(), Error> {
         for sealed in self.state.manifest.sealed.clone() {
-            let path = sealed.id.path();
             if !there.contains(&sealed.id) {
-                return Err(Error::corrupt(&path, 0, "the segment is missing"));
+                return Err(missing(sealed.id));
             }
             let (position, recorded_at) =
                 self.state.tip.map_or((0, 0), |tip| (tip.position, tip.recorded_at));
@@ -303,8 +299,9 @@ impl Opening<'_, '_> {
                 self.keep_sealed(segment, &found.tip, seal);
                 return Ok(());
             }
-            Ending::Invalid(newer @ Damage::Newer(_)) => {
-                return Err(segment.damaged(found.tip.offset.into(), newer));
+            // What its checksums prove to be whole is no torn write.
+            Ending::Invalid(whole @ (Damage::Newer(_) | Damage::Forbidden(_))) => {
+                return Err(segment.damaged(found.tip.offset.into(), whole));
             }
             Ending::Zeros if clean && ends_at_mark => {
                 (self.state.appendable, self.state.report.clean) = (true, true);
@@ -384,36 +381,39 @@ impl Opening<'_, '_> {
 
     /// Opens a segment and checks that it continues what came before it.
     fn open_existing(&mut self, id: SegmentId) -> Result<Arc<SegmentFile>, Error> {
-        let access = if self.purpose == Purpose::Write { Access::Write } else { Access::Read };
-        let access = if self.state.manifest.sealed.iter().any(|sealed| sealed.id == id) {
-            Access::Read
-        } else {
-            access
-        };
+        let is_listed = self.state.manifest.sealed.iter().any(|sealed| sealed.id == id);
+        let writes = self.purpose == Purpose::Write && !is_listed;
+        let access = if writes { Access::Write } else { Access::Read };
         let segment = SegmentFile::open(self.disk, id, access)?;
-        self.check_continues(&segment.header, id).map_err(|what| Error::corrupt(&segment.path, 0, what))?;
+        self.check_continues(&segment, id)?;
         Ok(Arc::new(segment))
     }
 
-    fn check_continues(&self, header: &SegmentHeader, id: SegmentId) -> Result<(), &'static str> {
+    fn check_continues(&self, segment: &SegmentFile, id: SegmentId) -> Result<(), Error> {
+        let header = &segment.header;
+        let differs = |what: &str| Err(Error::corrupt(&segment.path, 0, what));
         if !self.state.manifest.knows(&header.store_id) {
-            return Err("the segment belongs to another store");
+            return differs("the segment belongs to another store");
         }
         if header.id != id {
-            return Err("the segment is another one than its name says");
+            return differs("the segment is another one than its name says");
+        }
+        if id.first_position > POSITION_MAX {
+            return differs("the segment begins at an impossible position");
         }
         let (position, recorded_at, chain) = match &self.state.tip {
             Some(tip) => (tip.position, tip.recorded_at, tip.chain),
             None => (0, 0, crate::format::chain::genesis(&header.store_id)),
         };
-        if header.id.first_position != position.saturating_add(1) {
-            return Err("the segment before this one is missing");
+        let next = position.saturating_add(1);
+        if id.first_position > next {
+            return Err(missing(SegmentId { first_position: next, generation: 0 }));
         }
-        if header.id.first_position > POSITION_MAX {
-            return Err("the segment begins at an impossible position");
+        if id.first_position < next {
+            return differs("the segment begins in front of where the one before it ends");
         }
         if header.chain_before != chain || header.recorded_before != recorded_at {
-            return Err("the segment does not continue the one before it");
+            return differs("the segment does not continue the one before it");
         }
         Ok(())
     }

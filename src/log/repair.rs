@@ -21,17 +21,22 @@ use super::survey::{list, read_mark};
 
 /// After a failed sync the cache may hold what the device never got; only the device counts.
 /// And the last writer may have been stopped before it synced the names of what it created.
+///
+/// The kernel tells of a failed write once, at the next sync. That may be this one, and the write one of the last
+/// writer's. So after an error the sync is made once more, through a new handle. Nothing rests on the first one,
+/// because afterwards the device is read; a device that goes on failing refuses the second one as well.
 pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
     let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
-    segment.file.sync().map_err(failed)?;
+    let anew = || disk.open(&segment.path, Access::Write).and_then(|file| file.sync());
+    segment.file.sync().or_else(|_| anew()).map_err(failed)?;
     sync_names(disk)?;
     segment.file.drop_cache(0).map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
 }
 
-/// Makes every name durable that the last writer, or whoever made the store, gave before it was stopped.
+/// Makes every name durable that an earlier process gave before it was stopped. Once more if that fails, as above.
 pub(super) fn sync_names(disk: &dyn Disk) -> Result<(), Error> {
-    let synced = disk.sync_directory(DIRECTORY).and_then(|()| disk.sync_directory(""));
-    synced.map_err(|error| Error::io("cannot sync before recovery", DIRECTORY, error))
+    let sync = || disk.sync_directory(DIRECTORY).and_then(|()| disk.sync_directory(""));
+    sync().or_else(|_| sync()).map_err(|error| Error::io("cannot sync before recovery", DIRECTORY, error))
 }
 
 /// Gathers what is known about the end of the last segment.
@@ -146,25 +151,32 @@ pub(crate) fn finish_cut(
     Ok((next, digest))
 }
 
-/// Has MARK speak of the end of the last listed segment. Its number grows, so that who reads along notices.
+/// Has both slots of MARK speak of the end of the last listed segment: the older one names what was cut, too, and it
+/// counts if the newer one is damaged later. The number grows, so that readers that follow the store notice.
 fn set_mark_back(disk: &dyn Disk, manifest: &Manifest) -> Result<(), Error> {
     let Some(last) = manifest.sealed.last() else { return Ok(()) };
-    let (old, tip) = (read_mark(disk)?, behind(last));
-    let mark = Mark {
-        store_id: manifest.store_id,
-        sequence: old.map_or(0, |mark| mark.sequence).saturating_add(1),
-        segment: last.id,
-        durable_end: tip.offset,
-        position: tip.position,
-        chain: tip.chain,
-        clean: false,
-    };
+    let tip = behind(last);
+    let sequence = read_mark(disk)?.map_or(0, |mark| mark.sequence);
     let file = match disk.open(mark::NAME, Access::Write) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => create_mark_file(disk),
         opened => opened,
     };
-    file.and_then(|file| write_all(file.as_ref(), &mark.write(), mark.offset()).and_then(|()| file.sync()))
-        .map_err(|error| Error::io("cannot write", mark::NAME, error))
+    let write = |file: Box<dyn DiskFile>| {
+        for slot in 1..=2 {
+            let mark = Mark {
+                store_id: manifest.store_id,
+                sequence: sequence.saturating_add(slot),
+                segment: last.id,
+                durable_end: tip.offset,
+                position: tip.position,
+                chain: tip.chain,
+                clean: false,
+            };
+            write_all(file.as_ref(), &mark.write(), mark.offset())?;
+        }
+        file.sync()
+    };
+    file.and_then(write).map_err(|error| Error::io("cannot write", mark::NAME, error))
 }
 
 /// Removes MARK, durably, if it is there: without it the store opens as well.

@@ -56,6 +56,9 @@ impl Tip {
     }
 }
 
+/// Event ids hold positions of 48 bits.
+pub(crate) const POSITION_MAX: u64 = (1 << 48) - 1;
+
 /// How a walk ended.
 #[derive(Debug)]
 pub(crate) enum Ending {
@@ -171,13 +174,11 @@ pub(super) fn sealed(seal: Seal, tip: &Tip) -> Ending {
         events: tip.events,
         chain: tip.chain,
     };
-    if seal == found {
-        Ending::Sealed(seal)
-    } else {
-        Ending::Invalid(Damage::Bad("the seal does not fit what it seals"))
-    }
+    if seal == found { Ending::Sealed(seal) } else { Ending::Invalid(SEAL_MISFITS) }
 }
 
+/// Of a seal whose checksum fits.
+pub(crate) const SEAL_MISFITS: Damage = Damage::Forbidden("the seal does not fit what it seals");
 pub(crate) const CHAIN_BROKEN: Damage = Damage::Bad("a whole frame does not continue the hash chain");
 
 /// The walk's place behind a frame that is whole, if it may stand here.
@@ -204,10 +205,14 @@ pub(crate) fn follow(
     }
     // Events are counted in 32 bits from the segment's first position.
     header.position_offset().checked_add(header.events().into()).ok_or(TOO_LONG)?;
+    let position = tip.position.checked_add(header.events().into()).ok_or(TOO_LONG)?;
+    if position > POSITION_MAX {
+        return Err(Damage::Bad("a whole frame has a position that no event can have"));
+    }
     let frame_bytes = u32::try_from(header.frame_bytes()).map_err(|_| TOO_LONG)?;
     Ok(Tip {
         offset: tip.offset.checked_add(frame_bytes).ok_or(TOO_LONG)?,
-        position: tip.position.checked_add(header.events().into()).ok_or(TOO_LONG)?,
+        position,
         recorded_at: header.recorded_at(),
         chain: header.chain(),
         frames: tip.frames.saturating_add(1),
@@ -266,9 +271,15 @@ pub(crate) fn attested(
         || attestation.first_position != tip.position.saturating_add(1)
         || attestation.last_position < attestation.first_position
         || attestation.last_position.saturating_sub(id.first_position) > u32::MAX.into()
+        || attestation.last_position > POSITION_MAX
         || attestation.last_recorded_at < tip.recorded_at
     {
         return Err(Damage::Bad("an attestation does not continue the log"));
+    }
+    // Positions follow one another, so as many events went as there are positions without one.
+    let removed = attestation.last_position.saturating_sub(tip.position);
+    if u64::from(attestation.events) != removed {
+        return Err(Damage::Bad("an attestation counts other events than those whose positions it names"));
     }
     let end = u32::try_from(length).ok().and_then(|length| tip.offset.checked_add(length));
     Ok(Tip {

@@ -55,7 +55,7 @@ impl SegmentFile {
     pub(crate) fn open(disk: &dyn Disk, id: SegmentId, access: Access) -> Result<SegmentFile, Error> {
         let path = id.path();
         let file = disk.open(&path, access).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::corrupt(&path, 0, "the segment is missing"),
+            std::io::ErrorKind::NotFound => missing(id),
             _ => Error::io("cannot open", &path, error),
         })?;
         SegmentFile::around(file, path)
@@ -118,10 +118,20 @@ fn memory(old: Option<Block>, bytes: usize) -> Arc<Vec<u8>> {
     Arc::new(vec![0; bytes])
 }
 
+/// What is said of a segment whose file is gone.
+pub(crate) fn missing(id: SegmentId) -> Error {
+    Error::corrupt(&id.path(), 0, missing_text(id))
+}
+
+/// The same without its file.
+pub(crate) fn missing_text(id: SegmentId) -> String {
+    format!("the segment is missing; it begins at position {}", id.first_position)
+}
+
 /// Damage with its place, as the error its reader gets.
 pub(crate) fn damaged(file: &str, offset: u64, damage: &Damage) -> Error {
     match damage {
-        Damage::Bad(what) => Error::corrupt(file, offset, what),
+        Damage::Bad(what) | Damage::Forbidden(what) => Error::corrupt(file, offset, what),
         Damage::Newer(feature) => Error::needs_newer(file, feature),
     }
 }

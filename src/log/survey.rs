@@ -34,6 +34,12 @@ pub(crate) fn read_mark(disk: &dyn Disk) -> Result<Option<Mark>, Error> {
     mark::newest(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
 }
 
+/// The valid slots of MARK, the newer one first.
+pub(crate) fn read_slots(disk: &dyn Disk) -> Result<Vec<Mark>, Error> {
+    let bytes = read_file(disk, mark::NAME, MARK_BYTES_MAX)?;
+    mark::slots(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
+}
+
 /// What a writer changes with whatever it does: two that are equal, and nobody was at work between.
 #[derive(PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -113,7 +119,7 @@ pub(super) fn check_uninitialised(
 
 /// Whether a file that MANIFEST does not list is what rewriting leaves when it is stopped: a segment that was not
 /// listed yet, or one that is not any more. Anybody else's file is left alone.
-pub(super) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> Result<bool, Error> {
+pub(crate) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> Result<bool, Error> {
     if SegmentId::parse_temporary(name).is_some() {
         return Ok(true);
     }
@@ -126,6 +132,14 @@ pub(super) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> R
     };
     let header = SegmentFile::read_header(file.as_ref(), &path)?;
     Ok(header.is_ok_and(|header| header.id == id && manifest.knows(&header.store_id)))
+}
+
+/// In the store's own directory: what a stop left, and names annals does not know.
+pub(super) fn others(disk: &dyn Disk) -> Result<(Vec<String>, Vec<String>), Error> {
+    const KNOWN: [&str; 7] =
+        ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine", "ERASING"];
+    let names = list(disk, "")?.into_iter().filter(|name| !KNOWN.contains(&name.as_str()));
+    Ok(names.partition(|name| name == manifest::TEMPORARY))
 }
 
 /// Whether a segment's file is no longer than a new one, and has nothing but zeros behind its header.

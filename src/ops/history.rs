@@ -16,7 +16,8 @@ use crate::format::segment::{SEAL, Seal};
 use crate::log::repair::listing;
 use crate::log::scan::{Tip, Walk, scan};
 use crate::log::segment::SegmentFile;
-use crate::log::survey::read_manifest;
+use crate::log::survey::{behind, read_manifest};
+use crate::shelf::Stored;
 use crate::version::Position;
 use crate::view::{Point, Segment, Snapshot};
 
@@ -113,6 +114,10 @@ impl History {
                 }
             }
             let file = first.file()?.clone();
+            // The end of a fork, a restore or a rollback is sealed, too.
+            if first.as_stored().is_some_and(Stored::is_whole) {
+                check_listing(&file, &history.listing(first)?.0)?;
+            }
             let tip = last_within(&file, last.end(), &bound)?;
             history.beginning = Some(Beginning { file, tip });
             break;
@@ -189,6 +194,15 @@ fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<Tip, Err
     };
     scan(file, &mut Walk { limit, verify_chain_from: 0, visit: &mut visit })?;
     Ok(last)
+}
+
+/// That a segment's header and seal say what a list says of it.
+pub(crate) fn check_listing(file: &SegmentFile, listed: &SealedSegment) -> Result<(), Error> {
+    if listed.fits(&read_listing(file)?) {
+        return Ok(());
+    }
+    let seal = behind(listed).offset.into();
+    Err(Error::corrupt(&file.path, seal, "the segment is not as MANIFEST lists it"))
 }
 
 /// What a segment's header and seal say of it.

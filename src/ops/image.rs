@@ -26,7 +26,7 @@ use crate::log::survey::list;
 use crate::report::CopyProgress;
 
 use super::erase::CACHE;
-use super::history::{History, Whole, read_listing};
+use super::history::{History, Whole, check_listing, read_listing};
 use super::target::{Target, remove};
 
 /// Told how far it is; says whether to go on.
@@ -236,13 +236,16 @@ impl<'a> Image<'a> {
 
     fn place(&mut self, whole: &Whole) -> Result<(), Error> {
         let id = whole.listing.id;
+        let file = whole.segment.file()?;
+        // The frames between header and seal are not looked at: `verify_backup` is there for them.
+        check_listing(file, &whole.listing)?;
         // To a file that MANIFEST does not list yet the writer may still have to write, and then it must have one name.
         if whole.is_listed && !self.work.copies_all && self.link(&whole.listing) {
             self.name(id)?;
             self.counts.linked += 1;
             return self.work.went(whole.listing.length.into());
         }
-        self.copy(whole.segment.file()?, whole.listing.length, id)?;
+        self.copy(file, whole.listing.length, id)?;
         self.name(id)?;
         self.counts.copied += 1;
         Ok(())

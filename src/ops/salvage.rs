@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, Holder};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::Frame;
 use crate::format::manifest;
@@ -28,7 +28,7 @@ use super::verify::{Verify, Visit, verify_files_as};
 /// Reads everything that is whole, and tells `watcher` how far it is. Nobody may write meanwhile.
 pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<Readable, Error> {
     if disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))? {
-        return Err(Error::locked(None));
+        return Err(Error::locked(Holder::Unknown));
     }
     check_readable(disk)?;
     let mut kept = Kept::default();

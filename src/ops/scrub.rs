@@ -14,7 +14,7 @@ use crate::format::Damage;
 use crate::format::segment::SegmentId;
 use crate::housekeeper::Job;
 use crate::log::repair::seal;
-use crate::log::scan::{Found, Tip, Window, attested, follow, found_at};
+use crate::log::scan::{Found, SEAL_MISFITS, Tip, Window, attested, follow, found_at};
 use crate::log::segment::SegmentFile;
 use crate::report::{Break, ScrubStats};
 use crate::view::{Segment, Snapshot, View};
@@ -123,7 +123,7 @@ impl Scrub {
                 Found::Attestation(attestation, length) => attested(file, tip, &attestation, length),
                 Found::Seal(found) if seal(tip)? == found => return Ok(true),
                 Found::Zeros if tip.offset == limit => return Ok(true),
-                Found::Seal(_) => Err(Damage::Bad("the seal does not fit what it seals")),
+                Found::Seal(_) => Err(SEAL_MISFITS),
                 Found::Zeros => Err(Damage::Bad("acknowledged data is missing")),
                 Found::Invalid(damage) => Err(damage),
             };

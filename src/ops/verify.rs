@@ -2,9 +2,11 @@
 //!
 //! Unlike recovery it does not stop at the first break: it looks for the next whole frame and goes
 //! on from there. Changes nothing.
-//! Row: ops. Tested by tests/it/corrupt.rs.
+//! SPEC.md "Checking a store" has every check, its verdict and the place that it names; the numbers in comments are its rows.
+//! Row: ops. Tested by tests/it/corrupt.rs and tests/it/checking.rs.
 
 mod asked;
+mod causes;
 mod files;
 mod heads;
 mod indexes;
@@ -12,82 +14,41 @@ mod pace;
 mod search;
 #[cfg(test)]
 mod tests;
+mod twice;
 mod versions;
 
 use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::disk::{Access, Disk};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::format::Damage;
-use crate::format::chain::{Hash, genesis};
+use crate::format::chain::Hash;
 use crate::format::frame::Frame;
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentId};
+use crate::format::manifest::Manifest;
+use crate::format::record::{Record, tags};
+use crate::format::segment::{Attestation, Seal, SegmentId};
 use crate::head::Head;
 use crate::log::judge::{Evidence, Verdict, judge};
-use crate::log::repair::{evidence, listing, seal};
-use crate::log::scan::{CHAIN_BROKEN, Found, Tip, Window, attested, chain_seeing, follow, found_at};
-use crate::log::segment::SegmentFile;
-use crate::log::survey::{could_be_new, read_manifest};
+use crate::log::repair::{evidence, seal};
+use crate::log::scan::{
+    CHAIN_BROKEN, Found, SEAL_MISFITS, Tip, Window, attested, chain_seeing, follow, found_at,
+};
+use crate::log::segment::{SegmentFile, missing_text};
+use crate::log::survey::could_be_new;
 use crate::report::{Break, VerifyReport};
-use crate::view::Snapshot;
 
 pub use asked::Verify;
-pub(crate) use files::verify_files_as;
-use indexes::{Indexes, Part};
+use causes::Causes;
+pub(crate) use files::{verify_files_as, verify_open};
+use indexes::Indexes;
 use pace::Pace;
 use search::{Search, behind};
+use twice::Slots;
 use versions::{Known, Step, Versions};
 
 /// Sees every whole frame: its segment, its offset, and where the log goes on behind it.
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) + 'a;
-
-/// Verifies the segments of an open store up to its head.
-pub(crate) fn verify_open(
-    disk: &dyn Disk,
-    snapshot: &Snapshot,
-    asked: Verify<'_>,
-) -> Result<VerifyReport, Error> {
-    asked.check()?;
-    let visit: &mut Visit<'_> = &mut |_, _, _, _| {};
-    let manifest = read_manifest(disk);
-    let known = known(&manifest);
-    let version_at =
-        |entity: &str, position: u64| Ok(snapshot.stream_head_at(entity, position.into())?.0.get());
-    let mut pace = Pace::new(asked.tell, asked.rate_max);
-    pace.begin(snapshot.bytes());
-    let mut verifier = Verifier::new(known.as_ref(), None, visit, &mut pace, Some(&version_at));
-    verifier.small_file(manifest::NAME, "the file is missing", manifest)?;
-    verifier.ask(asked.after, asked.expected);
-    if asked.indexes {
-        let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
-        let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
-        verifier.indexes = Indexes::of(disk, known.as_ref(), Part::EndsAt(part));
-    }
-    let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
-    while let Some(parts) = files.next() {
-        let Some(last) = parts.last() else { continue };
-        let next = files.peek().and_then(|parts| parts.first()).map(|next| next.first_position());
-        if verifier.passes_over(next) {
-            continue;
-        }
-        // What the active segment holds beyond its published end is still being written.
-        let end = if files.peek().is_none() { End::At(last.end()) } else { End::Seal };
-        match last.file() {
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
-                verifier.found(&last.path(), 0, error);
-                verifier.before = Before::Unknown;
-            }
-            file => verifier.segment(file?, end)?,
-        }
-        if verifier.report.broken_off {
-            break;
-        }
-    }
-    Ok(verifier.ended())
-}
 
 fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
     read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
@@ -99,15 +60,21 @@ struct Verifier<'a, 'v, 'p> {
     versions: Versions<'a>,
     /// If they are to be compared.
     indexes: Option<Indexes<'a>>,
+    /// If they are to be looked for.
+    causes: Option<Causes>,
     /// Heads that are to be met, and one behind which verifying begins.
     heads: Vec<Head>,
     after: Option<Head>,
     report: VerifyReport,
     before: Before,
     manifest: Option<&'a Manifest>,
-    mark: Option<&'a Mark>,
-    /// Whether the walk came by the place MARK speaks of.
-    mark_met: bool,
+    slots: Slots<'a>,
+    /// The first position of the segment that is looked at.
+    first: u64,
+    /// Which of the stores that the log's segments may belong to created the last segment.
+    origin: usize,
+    /// Of the append that is looked at, the first entity.
+    entity: Vec<u8>,
 }
 
 /// Where the log stands.
@@ -133,38 +100,60 @@ enum End {
     At(u32),
 }
 
+/// A walk through one segment.
+struct Passage {
+    tip: Tip,
+    search: Search,
+    /// What was found out about the end at an earlier break.
+    evidence: Option<Evidence>,
+    /// Bytes that the pace was told of.
+    told: u32,
+    /// Events of version 1, and events that attestations say were removed.
+    born: u32,
+    removed: u32,
+    sealed_at: Option<u32>,
+    is_damaged: bool,
+}
+
 impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn new(
         manifest: Option<&'a Manifest>,
-        mark: Option<&'a Mark>,
+        slots: Slots<'a>,
         visit: &'a mut Visit<'v>,
         pace: &'a mut Pace<'p>,
         known: Option<Known<'a>>,
     ) -> Verifier<'a, 'v, 'p> {
-        let (report, before) = (VerifyReport::default(), Before::Nothing);
-        let (versions, heads) = (Versions::new(known), Vec::new());
         Verifier {
             visit,
             pace,
-            versions,
+            versions: Versions::new(known),
             indexes: None,
-            heads,
+            causes: None,
+            heads: Vec::new(),
             after: None,
-            report,
-            before,
+            report: VerifyReport::default(),
+            before: Before::Nothing,
             manifest,
-            mark,
-            mark_met: false,
+            slots,
+            first: 1,
+            origin: 0,
+            entity: Vec::new(),
         }
     }
 
+    /// Something is wrong where the walk stands.
     fn found(&mut self, file: &str, offset: u64, what: impl Display) {
         let position = match self.before {
             Before::At(tip) => tip.position.saturating_add(1),
-            Before::Nothing | Before::Skipped | Before::Unknown => 1,
+            Before::Nothing | Before::Skipped | Before::Unknown => self.first,
         };
+        self.found_before(position, file, offset, what);
+    }
+
+    /// Something is wrong where the event at a position should be.
+    fn found_before(&mut self, position: u64, file: &str, offset: u64, what: impl Display) {
         let position = position.into();
-        // Nobody knows how many events a break has cost.
+        // A break may have cost any number of events.
         self.versions.miss(u64::MAX);
         self.report.breaks.push(Break { file: file.to_owned(), offset, position, what: what.to_string() });
     }
@@ -203,221 +192,228 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
     }
 
-    fn small_file<T>(
-        &mut self,
-        name: &str,
-        missing: &str,
-        read: Result<Option<T>, Error>,
-    ) -> Result<(), Error> {
-        match read {
-            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
-                self.found(name, 0, error);
-            }
-            Err(error) => return Err(error),
-            Ok(None) => self.found(name, 0, missing),
-            Ok(Some(_)) => {}
-        }
-        Ok(())
-    }
-
-    fn listed(&self, id: SegmentId) -> Option<&'a SealedSegment> {
-        self.manifest.and_then(|manifest| manifest.sealed.iter().find(|sealed| sealed.id == id))
-    }
-
-    /// The segments that make up the store, in order, as opening sees them.
-    fn ids(&self, names: &[String]) -> Vec<SegmentId> {
-        let last = self.manifest.and_then(|manifest| manifest.sealed.last());
-        let next = last.map_or(1, |sealed| sealed.last_position.saturating_add(1));
-        let ends_here = self.manifest.is_some_and(|manifest| manifest.is_cut);
-        let is_ours = |id: &SegmentId| {
-            let is_later = !ends_here && id.generation == 0 && id.first_position >= next;
-            self.listed(*id).is_some() || is_later
-        };
-        let mut ids: Vec<SegmentId> =
-            names.iter().filter_map(|name| SegmentId::parse(name)).filter(is_ours).collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    /// `durable`: how far it is to be read, if somebody writes to it.
-    fn file(
-        &mut self,
-        disk: &dyn Disk,
-        id: SegmentId,
-        is_last: bool,
-        durable: Option<u32>,
-    ) -> Result<(), Error> {
+    /// A segment by its name.
+    fn file(&mut self, disk: &dyn Disk, id: SegmentId, end: End) -> Result<(), Error> {
         let path = id.path();
-        let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
-        let end = match durable {
-            Some(durable) => End::At(durable),
-            None if is_last && self.listed(id).is_none() => End::Last,
-            None => End::Seal,
+        self.first = id.first_position;
+        let file = match disk.open(&path, Access::Read) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.unreadable(id, missing_text(id));
+                return Ok(());
+            }
+            opened => opened.map_err(|error| Error::io("cannot open", &path, error))?,
         };
         let header = match SegmentFile::read_header(file.as_ref(), &path)? {
             Ok(header) => header,
             Err(damage) => {
-                let is_proven = self.mark.is_some_and(|mark| mark.segment >= id);
+                let is_proven = self.slots.newest().is_some_and(|mark| mark.segment >= id);
                 let is_debris = end == End::Last && !is_proven && could_be_new(file.as_ref(), &path)?;
-                if !is_debris || matches!(damage, Damage::Newer(_)) {
-                    self.found(&path, 0, damage);
-                    self.before = Before::Unknown;
+                if !is_debris || !matches!(damage, Damage::Bad(_)) {
+                    self.unreadable(id, damage);
                 }
                 return Ok(());
             }
         };
         if header.id != id {
-            self.found(&path, 0, "the segment is another one than its name says");
-        }
-        if self.manifest.is_some_and(|manifest| !manifest.knows(&header.store_id)) {
-            self.found(&path, 0, "the segment belongs to another store");
+            self.unreadable(id, "the segment is another one than its name says");
+            return Ok(());
         }
         self.segment(&Arc::new(SegmentFile { header, path, file }), end)
     }
 
     fn segment(&mut self, segment: &Arc<SegmentFile>, end: End) -> Result<(), Error> {
+        self.first = segment.header.id.first_position;
         self.check_continues(segment);
         if let Some(indexes) = &mut self.indexes {
             indexes.begin(segment)?;
         }
         let limit = if let End::At(limit) = end { limit } else { u32::MAX };
         let mut window = Window::new(segment, limit)?;
-        let (mut search, mut known) = (Search::new(&window), None);
-        let mut tip = Tip::start(segment);
-        let (mut behind, mut sealed_at) = (0, None);
+        let mut passage = Passage::new(segment, Search::new(&window));
         loop {
+            let tip = passage.tip;
             self.before = Before::At(tip);
-            self.mark_met |= self.mark.is_some_and(|mark| is_met(mark, segment, &tip));
-            if self
-                .pace
-                .went(tip.offset.saturating_sub(std::mem::replace(&mut behind, tip.offset)))
-                .is_break()
-            {
+            self.slots.meet(segment, &tip);
+            if self.pace.went(tip.offset.saturating_sub(passage.told)).is_break() {
                 self.report.broken_off = true;
                 return Ok(());
             }
+            passage.told = tip.offset;
             if let Some(indexes) = &mut self.indexes {
                 indexes.came_to(&tip)?;
             }
-            match found_at(&mut window, tip.offset)? {
-                Found::Frame(frame) => tip = self.frame(segment, &tip, &frame),
+            let goes_on = match found_at(&mut window, tip.offset)? {
+                Found::Frame(frame) => {
+                    self.frame(segment, &mut passage, &frame);
+                    true
+                }
                 Found::Attestation(attestation, length) => {
-                    tip = self.attestation(segment, &tip, &attestation, length);
-                    self.versions.miss(attestation.events.into());
+                    self.attestation(segment, &mut passage, &attestation, length);
+                    true
                 }
                 Found::Seal(found) => {
-                    self.seal(segment, &tip, &found, end)?;
-                    sealed_at = Some(tip.offset);
-                    break;
-                }
-                Found::Zeros if end == End::Seal => {
-                    let what =
-                        "the segment is not sealed, but a later one exists, or MANIFEST says that it is";
-                    self.found(&segment.path, tip.offset.into(), what);
-                    break;
-                }
-                Found::Zeros if end == End::At(tip.offset) => break,
-                Found::Zeros | Found::Invalid(Damage::Bad(_))
-                    if end == End::Last && self.ends_well(&mut known, segment, tip.offset)? =>
-                {
-                    break;
+                    self.seal(segment, &mut passage, &found, end)?;
+                    false
                 }
                 Found::Zeros => {
-                    self.found(&segment.path, tip.offset.into(), "acknowledged data is missing");
-                    break;
+                    self.zeros(segment, &mut passage, end)?;
+                    false
                 }
-                Found::Invalid(damage) => {
-                    self.broken(segment, &tip, &damage);
-                    match search.resume(&mut window, &tip)? {
-                        Some(next) => tip = next,
-                        None => break,
-                    }
-                }
+                Found::Invalid(damage) => self.invalid(segment, &mut passage, &damage, end, &mut window)?,
+            };
+            if !goes_on {
+                break;
             }
         }
-        self.report.segments += 1;
-        self.report.bytes += u64::from(tip.offset);
-        if let Some(indexes) = &mut self.indexes {
-            indexes.end(sealed_at, &mut self.report);
+        if passage.sealed_at.is_none() {
+            self.goes_on_as_listed(segment.header.id);
         }
-        self.is_through(segment, &tip);
+        self.report.segments += 1;
+        self.report.bytes += u64::from(passage.tip.offset);
+        if let Some(indexes) = &mut self.indexes {
+            indexes.end(passage.sealed_at, &mut self.report);
+        }
+        self.is_through(segment, &passage.tip);
         Ok(())
     }
 
-    fn check_continues(&mut self, segment: &SegmentFile) {
-        let header = &segment.header;
-        let (position, recorded_at, chain) = match self.before {
-            Before::Nothing => (0, 0, genesis(&header.store_id)),
-            Before::At(tip) => (tip.position, tip.recorded_at, tip.chain),
-            Before::Skipped => return self.meet_skipped(segment),
-            Before::Unknown => return,
+    /// Nothing but zeros follow.
+    fn zeros(&mut self, segment: &SegmentFile, passage: &mut Passage, end: End) -> Result<(), Error> {
+        let offset = passage.tip.offset;
+        let what = match end {
+            End::At(limit) if limit == offset => return Ok(()),
+            End::Last if self.ends_well(&mut passage.evidence, segment, offset)? => return Ok(()),
+            End::Last | End::At(_) => "acknowledged data is missing",
+            End::Seal => "the segment is not sealed, but a later one exists, or MANIFEST says that it is",
         };
-        if header.id.first_position != position.saturating_add(1) {
-            self.found(&segment.path, 0, "the segment before this one is missing");
-        } else if header.chain_before != chain || header.recorded_before != recorded_at {
-            self.found(&segment.path, 0, "the segment does not continue the one before it");
+        self.found(&segment.path, offset.into(), what);
+        Ok(())
+    }
+
+    /// Nothing whole begins here. Says whether the log can be followed from a later place.
+    fn invalid(
+        &mut self,
+        segment: &SegmentFile,
+        passage: &mut Passage,
+        damage: &Damage,
+        end: End,
+        window: &mut Window<'_>,
+    ) -> Result<bool, Error> {
+        let may_be_torn = end == End::Last && matches!(damage, Damage::Bad(_));
+        if may_be_torn && self.ends_well(&mut passage.evidence, segment, passage.tip.offset)? {
+            return Ok(false);
         }
+        self.broken(segment, &passage.tip, damage);
+        passage.is_damaged = true;
+        let next = passage.search.resume(window, &passage.tip)?;
+        passage.tip = next.unwrap_or(passage.tip);
+        Ok(next.is_some())
     }
 
     /// A whole frame: its place, its time and its chain. Whatever it says is where the log goes on.
-    fn frame(&mut self, segment: &Arc<SegmentFile>, tip: &Tip, frame: &Frame<'_>) -> Tip {
+    fn frame(&mut self, segment: &Arc<SegmentFile>, passage: &mut Passage, frame: &Frame<'_>) {
+        let tip = passage.tip;
         self.report.appends += 1;
         self.report.events += u64::from(frame.header.events());
         let first = segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
-        // Records are taken apart once, for the chain and for the versions.
+        // Records are taken apart once, for the chain and for all else.
         let mut steps = Vec::new();
+        let mut wrong = None;
         let chain = chain_seeing(&tip.chain, first, frame, |index, record| {
             let position = first.saturating_add(u64::try_from(index).expect("a count fits 64 bits"));
-            let step = self.versions.meet(record.entity_bytes(), frame.header.version(index), position);
+            let version = frame.header.version(index);
+            passage.born = passage.born.saturating_add((version == 1).into());
+            wrong = wrong.or_else(|| self.wrong_with(frame, index, position, record));
+            let step = self.versions.meet(record.entity_bytes(), version, position);
             steps.extend(step.map(|step| (record.entity().to_owned(), step)));
         });
-        let placed = follow(segment, tip, frame, false).and_then(|next| match chain? {
+        let placed = follow(segment, &tip, frame, false).and_then(|next| match chain? {
             chain if chain == next.chain => Ok(next),
             _ => Err(CHAIN_BROKEN),
         });
         let next = placed.unwrap_or_else(|damage| {
-            self.broken(segment, tip, &damage);
-            behind(tip.offset, first, &frame.header, tip)
+            self.broken(segment, &tip, &damage);
+            passage.is_damaged = true;
+            behind(tip.offset, first, &frame.header, &tip)
         });
-        self.check_versions(segment, tip, &steps);
-        self.index(segment, tip, frame);
-        self.meet_heads(segment, tip, &next);
+        if let Some(what) = wrong {
+            self.found(&segment.path, tip.offset.into(), what);
+        }
+        self.check_versions(segment, &tip, &steps);
+        self.index(segment, &tip, frame);
+        if let Some(causes) = &mut self.causes {
+            causes.meet(frame, first);
+        }
+        self.meet_heads(segment, &tip, &next);
         (self.visit)(segment, tip.offset, frame, &next);
-        next
+        passage.tip = next;
+    }
+
+    /// What no writer writes of an event whose record is whole.
+    fn wrong_with(
+        &mut self,
+        frame: &Frame<'_>,
+        index: usize,
+        position: u64,
+        record: &Record<'_>,
+    ) -> Option<&'static str> {
+        let version = frame.header.version(index);
+        if version == 0 || version > position {
+            return Some("an event has a version that it cannot have");
+        }
+        if frame.header.version_table().is_empty() {
+            if index == 0 {
+                self.entity.clear();
+                self.entity.extend_from_slice(record.entity_bytes());
+            } else if self.entity != record.entity_bytes() {
+                return Some("an append of several entities has no version table");
+            }
+        }
+        let own = tags(record.tag_bytes());
+        let has_twice =
+            own.clone().enumerate().any(|(at, tag)| own.clone().take(at).any(|other| other == tag));
+        has_twice.then_some("an event has a tag twice")
     }
 
     /// Frames that were removed on purpose. What the attestation says is where the log goes on.
     fn attestation(
         &mut self,
         segment: &SegmentFile,
-        tip: &Tip,
+        passage: &mut Passage,
         found: &Attestation<'_>,
         length: usize,
-    ) -> Tip {
-        let next = attested(segment, tip, found, length).unwrap_or_else(|damage| {
-            self.broken(segment, tip, &damage);
+    ) {
+        let tip = passage.tip;
+        let next = attested(segment, &tip, found, length).unwrap_or_else(|damage| {
+            self.broken(segment, &tip, &damage);
+            passage.is_damaged = true;
             Tip {
                 offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
                 position: found.last_position,
                 recorded_at: found.last_recorded_at,
                 chain: found.chain_after,
-                ..*tip
+                ..tip
             }
         });
-        self.meet_heads(segment, tip, &next);
-        next
+        passage.removed = passage.removed.saturating_add(found.events);
+        self.meet_heads(segment, &tip, &next);
+        self.versions.miss(found.events.into());
+        passage.tip = next;
     }
 
-    fn seal(&mut self, segment: &SegmentFile, tip: &Tip, found: &Seal, end: End) -> Result<(), Error> {
-        let path = &segment.path;
-        let is_damaged = self.report.breaks.iter().any(|known| known.file == *path);
-        if !is_damaged && seal(tip).ok().as_ref() != Some(found) {
-            self.found(path, tip.offset.into(), "the seal does not fit what it seals");
+    fn seal(
+        &mut self,
+        segment: &SegmentFile,
+        passage: &mut Passage,
+        found: &Seal,
+        end: End,
+    ) -> Result<(), Error> {
+        let (path, tip) = (&segment.path, passage.tip);
+        passage.sealed_at = Some(tip.offset);
+        if !passage.is_damaged && seal(&tip).ok().as_ref() != Some(found) {
+            self.found(path, tip.offset.into(), SEAL_MISFITS);
         }
-        let listing = listing(&segment.header, found);
-        if self.listed(segment.header.id).is_some_and(|listed| !listed.fits(&listing)) {
-            self.found(path, tip.offset.into(), "the segment does not end as MANIFEST says");
-        }
+        self.check_listing(segment, passage, found);
         // A writer that stopped right behind the seal left the file longer; opening cuts that.
         if end == End::Seal && segment.length()? != u64::from(found.length) {
             self.found(path, found.length.into(), "the segment goes on behind its seal");
@@ -427,7 +423,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             position: found.last_position,
             recorded_at: found.last_recorded_at,
             chain: found.chain,
-            ..*tip
+            ..tip
         });
         Ok(())
     }
@@ -444,41 +440,25 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     ) -> Result<bool, Error> {
         let earlier = match known {
             Some(earlier) => *earlier,
-            None => *known.insert(evidence(segment, self.mark, end)?),
+            None => *known.insert(evidence(segment, self.slots.newest(), end)?),
         };
         let last_nonzero = earlier.last_nonzero.filter(|last| *last > end);
         let evidence = Evidence { end, last_nonzero, ..earlier };
         Ok(!matches!(judge(&evidence), Verdict::Corrupt(_)))
     }
-
-    /// `written`: up to where a writer has made sure of; what is sealed behind that is not looked at.
-    fn check_listed(&mut self, ids: &[SegmentId], written: Option<&Mark>) {
-        if ids.is_empty() {
-            self.found(DIRECTORY, 0, "the store's first segment is missing");
-        }
-        let Some(manifest) = self.manifest else { return };
-        let is_looked_at =
-            |id: &SegmentId| written.is_none_or(|mark| id.first_position <= mark.segment.first_position);
-        for sealed in
-            manifest.sealed.iter().filter(|sealed| is_looked_at(&sealed.id) && !ids.contains(&sealed.id))
-        {
-            self.found(&sealed.id.path(), 0, "the segment is missing");
-        }
-    }
-
-    fn check_mark(&mut self) {
-        let Some(mark) = self.mark else { return };
-        let path = mark.segment.path();
-        if self.manifest.is_some_and(|manifest| manifest.store_id != mark.store_id) {
-            self.found(mark::NAME, 0, "it belongs to another store than MANIFEST");
-        } else if !self.mark_met && self.report.breaks.iter().all(|known| known.file != path) {
-            let what = "acknowledged data is damaged or missing: MARK speaks of appends that are not there";
-            self.found(&path, mark.durable_end.into(), what);
-        }
-    }
 }
 
-/// Whether MARK speaks of this place.
-fn is_met(mark: &Mark, segment: &SegmentFile, tip: &Tip) -> bool {
-    mark.segment == segment.header.id && tip.is_at(mark)
+impl Passage {
+    fn new(segment: &SegmentFile, search: Search) -> Passage {
+        Passage {
+            tip: Tip::start(segment),
+            search,
+            evidence: None,
+            told: 0,
+            born: 0,
+            removed: 0,
+            sealed_at: None,
+            is_damaged: false,
+        }
+    }
 }

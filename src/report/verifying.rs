@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::head::Head;
+use crate::id::EventId;
 use crate::text::counted;
 use crate::version::Position;
 
@@ -47,6 +48,17 @@ pub struct VerifyReport {
     pub indexes_compared: usize,
     /// Of these, the ones that are not what their segments would give.
     pub indexes: Vec<IndexFlaw>,
+    /// Whether MARK has a valid slot. Without one, nothing proves what was acknowledged last: a torn tail cannot be told
+    /// from damage to it. A copy that was stopped leaves a store so, and the next writer writes MARK again.
+    pub mark_found: bool,
+    /// Causes that are named by an id and were looked for, if that was asked for ([`Verify::causes`](crate::Verify::causes)).
+    pub causes_compared: u64,
+    /// Of these, the ones whose position was removed on purpose.
+    pub causes_removed: u64,
+    /// Of these, the ones that are not in the store.
+    pub causes_missing: u64,
+    /// The first 10,000 of the missing ones, in order of position.
+    pub causes: Vec<MissingCause>,
 }
 
 /// How far verifying a store is; see [`Verify::on_progress`](crate::Verify::on_progress).
@@ -114,20 +126,39 @@ pub struct IndexFlaw {
     pub is_believed: bool,
 }
 
+/// An event whose cause is not in the store. The event is whole all the same, and reads as one without a cause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissingCause {
+    /// Where the event stands.
+    pub position: Position,
+    /// Its entity.
+    pub entity: String,
+    /// The id that it names as its cause.
+    pub cause: EventId,
+    /// Events were removed from the store, and nothing tells whether one of them had brought this id along. `false`: no
+    /// event of this history ever had it.
+    pub may_be_removed: bool,
+}
+
 impl VerifyReport {
-    /// Whether nothing is wrong: no break in the log, and no index that is believed and wrong.
+    /// Whether nothing is wrong: no break in the log, no index that is believed and wrong, and no cause that certainly never was.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.breaks.is_empty() && !self.indexes.iter().any(|flaw| flaw.is_believed)
+        self.breaks.is_empty()
+            && !self.indexes.iter().any(|flaw| flaw.is_believed)
+            && self.causes.iter().all(|missing| missing.may_be_removed)
     }
 }
 
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match (self.is_clean(), self.breaks.is_empty()) {
-            (true, _) => "clean",
-            (false, true) => "WRONG INDEX",
-            (false, false) => "DAMAGED",
+        let has_wrong_index = self.indexes.iter().any(|flaw| flaw.is_believed);
+        let verdict = match (self.is_clean(), self.breaks.is_empty(), has_wrong_index) {
+            (true, ..) => "clean",
+            (_, false, _) => "DAMAGED",
+            (_, _, true) => "WRONG INDEX",
+            (_, _, false) => "CAUSES MISSING",
         };
         write!(
             f,
@@ -141,6 +172,13 @@ impl fmt::Display for VerifyReport {
             let events = counted(self.versions_unchecked, "event", "events");
             write!(f, ", the versions of {events} unchecked")?;
         }
+        if self.causes_compared > 0 {
+            let VerifyReport { causes_compared, causes_removed, causes_missing, .. } = self;
+            write!(f, "; of {causes_compared} causes {causes_removed} removed, {causes_missing} missing")?;
+        }
+        if !self.mark_found {
+            f.write_str("; MARK is missing or damaged: nothing proves what was acknowledged last")?;
+        }
         if self.broken_off {
             f.write_str("; broken off before the end")?;
         }
@@ -150,6 +188,9 @@ impl fmt::Display for VerifyReport {
         for flaw in &self.indexes {
             write!(f, "\n{flaw}")?;
         }
+        for missing in &self.causes {
+            write!(f, "\n{missing}")?;
+        }
         Ok(())
     }
 }
@@ -157,6 +198,17 @@ impl fmt::Display for VerifyReport {
 impl fmt::Display for Break {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, offset {}, position {}: {}", self.file, self.offset, self.position, self.what)
+    }
+}
+
+impl fmt::Display for MissingCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MissingCause { position, entity, cause, may_be_removed } = self;
+        write!(f, "position {position}, {entity}: its cause {cause} is not in the store")?;
+        if *may_be_removed {
+            f.write_str("; it may be among the events that were removed")?;
+        }
+        Ok(())
     }
 }
 

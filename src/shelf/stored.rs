@@ -8,14 +8,15 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::MutexGuard;
 
-use crate::disk::Access;
+use crate::disk::{Access, DiskFile};
 use crate::error::Error;
 use crate::format::chain::Hash;
 use crate::format::manifest::SealedSegment;
-use crate::format::segment::SEAL;
+use crate::format::segment::{SEAL, Seal};
 use crate::index::{Answers, Bound, Sealed, TermHash};
+use crate::log::listed::Outline;
 use crate::log::scan::Tip;
-use crate::log::segment::{Block, SegmentFile, damaged};
+use crate::log::segment::{Block, SegmentFile, damaged, missing};
 
 use super::Shelf;
 use super::build::{build, write};
@@ -32,6 +33,8 @@ pub(crate) struct Listed {
     /// Chain and recorded-at of the last frame before its segment.
     pub(crate) chain_before: Hash,
     pub(crate) recorded_before: u64,
+    /// Of the last frame.
+    pub(crate) last_recorded_at: u64,
     /// How long the segment's file is, once it is sealed.
     pub(crate) file_bytes: Option<u32>,
 }
@@ -52,6 +55,7 @@ impl Listed {
             events: sealed.events,
             chain_before,
             recorded_before: sealed.recorded_before,
+            last_recorded_at: sealed.last_recorded_at,
             file_bytes: Some(sealed.length),
         }
     }
@@ -66,8 +70,23 @@ impl Listed {
             events: tip.events,
             chain_before: header.chain_before,
             recorded_before: header.recorded_before,
+            last_recorded_at: tip.recorded_at,
             file_bytes: None,
         }
+    }
+
+    /// What header and seal of the segment must say. (Of one that goes on there is no seal yet.)
+    fn outline(&self) -> Outline {
+        let Listed { bound, chain_before, recorded_before, .. } = self;
+        let seal = Seal {
+            length: self.file_bytes.unwrap_or(0),
+            last_position: bound.last_position,
+            last_recorded_at: self.last_recorded_at,
+            frames: self.frames,
+            events: self.events,
+            chain: bound.chain,
+        };
+        Outline { id: bound.segment, chain_before: *chain_before, recorded_before: *recorded_before, seal }
     }
 }
 
@@ -157,27 +176,36 @@ impl Stored {
     }
 
     fn open_file(&self) -> Result<SegmentFile, Error> {
-        let Listed { bound, chain_before, recorded_before, file_bytes, .. } = &self.listed;
-        let path = bound.segment.path();
+        let outline = self.listed.outline();
+        let path = outline.id.path();
         let (disk, room) = (self.shelf.disk.clone(), self.shelf.descriptors.clone());
         let file = LazyFile::pinned_by(self.retired.clone(), disk, path.clone(), room);
+        let length = file.length().map_err(|error| match error.kind() {
+            // Under a reader the writer may have rewritten it just now.
+            std::io::ErrorKind::NotFound if self.shelf.writes => missing(outline.id),
+            _ => Error::io("cannot open", &path, error),
+        })?;
         let file = SegmentFile::around(Box::new(file), path)?;
-        let (header, damaged) = (&file.header, |what: &str| Err(Error::corrupt(&file.path, 0, what)));
-        if header.id != bound.segment {
-            return damaged("the segment is another one than its name says");
-        }
-        if !self.shelf.knows(&header.store_id) {
-            return damaged("the segment belongs to another store");
-        }
-        if (header.chain_before, header.recorded_before) != (*chain_before, *recorded_before) {
-            return damaged("the segment does not continue the one before it");
-        }
-        if let Some(bytes) = file_bytes
-            && file.length()? != u64::from(*bytes)
-        {
-            return damaged("the file has another length than MANIFEST says");
+        outline.check_header(&file, |store_id| self.shelf.knows(store_id))?;
+        if self.is_whole() {
+            outline.check_length(length)?;
         }
         Ok(file)
+    }
+
+    /// Looks at length, header and seal of the segment's file anew, if it is sealed. Nothing is kept of it.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the segment that is listed, or cannot be read.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if !self.is_whole() {
+            return Ok(());
+        }
+        let outline = self.listed.outline();
+        let file = SegmentFile::open(self.shelf.disk.as_ref(), outline.id, Access::Read)?;
+        outline.check_length(file.length()?)?;
+        outline.check(&file, |store_id| self.shelf.knows(store_id))
     }
 
     /// A block that holds `run`: all of the segment if it is in memory, otherwise just that from the file, in the memory

@@ -12,13 +12,14 @@ use crate::version::Position;
 use super::{Builder, Store};
 
 impl Verify<'_> {
-    /// Verifies an open store up to its head; appends and reads go on meanwhile.
+    /// Verifies an open store up to its head; appends and reads go on meanwhile. One that was opened to read is verified by its files,
+    /// as [`Verify::run_files`] does.
     ///
     /// # Errors
     ///
     /// As [`Store::verify`], and [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a head that is expected lies in front of where verifying begins.
     pub fn run(self, store: &Store) -> Result<VerifyReport, Error> {
-        verify_open(store.engine().disk.as_ref(), &store.engine().snapshot()?, self)
+        verify_open(store.engine(), self)
     }
 
     /// Verifies the files of a store that need not open, as [`Builder::verify`] does.

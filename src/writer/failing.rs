@@ -3,7 +3,7 @@
 //! Row: writer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 use crate::load::{Writable, load_to_write};
@@ -12,8 +12,11 @@ use crate::options::RestartPolicy;
 use crate::queue::poisoned;
 use crate::view::{End, Point};
 
+use super::checking::check_the_rest;
 use super::waiting::Refusal;
 use super::{State, Writer};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Writer {
     /// Does some of the writer's work; a panic in it is our bug, or that of the disk we were given.
@@ -61,9 +64,25 @@ impl Writer {
         self.segment = segments.last().cloned().expect("the log has a segment");
         self.view.replace(segments, Point::from(log.written()));
         self.view.set_history(history);
+        check_the_rest(&self.view, &self.queue, &self.housekeeper);
         (self.log, self.ledger, self.shelf, self.entities) = (log, ledger, shelf, entities);
         self.counters.lock().entities = entities;
         self.view.wake();
+        Ok(())
+    }
+
+    /// That the store's files still have their names, so that nothing is acknowledged to files that are gone. After a
+    /// sync two names are looked at, for some 2 % of what the sync takes; the others, and before other answers, every
+    /// [`LOOK_EVERY`].
+    pub(super) fn check_names(&mut self) -> Result<(), Failure> {
+        let is_due = self.state.began.saturating_duration_since(self.state.looked) >= LOOK_EVERY;
+        if self.state.poison.is_some() || !(is_due || self.state.sync.is_some()) {
+            return Ok(());
+        }
+        self.log.check_names(is_due)?;
+        if is_due {
+            self.state.looked = self.state.began;
+        }
         Ok(())
     }
 
@@ -81,6 +100,8 @@ impl Writer {
     pub(super) fn fail(&mut self, failure: Failure) -> (Refusal, Error) {
         self.ledger.discard();
         self.log.unstage();
+        // A store that was taken away lets all kinds of calls fail. This says why.
+        let failure = self.log.check_names(true).err().unwrap_or(failure);
         match failure {
             Failure::Refused(error) => {
                 if error.kind() == ErrorKind::NoSpace {

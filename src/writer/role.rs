@@ -22,8 +22,10 @@ use parking_lot::Mutex;
 
 use crate::append::Caller;
 use crate::error::Error;
+use crate::indexing::{settle, settle_end};
+use crate::log::Failure;
 use crate::options::Durability;
-use crate::queue::Command;
+use crate::queue::{Command, poisoned};
 use crate::view::{End, View};
 
 use super::gather::{Answered, Gathering};
@@ -165,6 +167,22 @@ impl Writer {
         if !self.state.is_watched && self.due().is_some() {
             self.state.is_watched = true;
             self.queue.nudge();
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        match &self.state.poison {
+            _ if self.state.over.is_some() => Ok(()),
+            Some(reason) => Err(poisoned(reason)),
+            None => {
+                self.log.close()?;
+                self.log.check_names(true).map_err(Failure::into_error)?;
+                settle(&self.view, &self.shelf);
+                settle_end(&self.view, &self.shelf, self.log.written());
+                // What was buffered is durable now, and those who wait for that shall see it.
+                self.publish_heads();
+                Ok(())
+            }
         }
     }
 

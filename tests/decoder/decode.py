@@ -26,6 +26,10 @@ class Newer(Damaged):
     pass
 
 
+class Forbidden(Damaged):
+    """The checksum fits, and the value is one that no writer writes: never a torn tail."""
+
+
 # --- Checksum and hash -------------------------------------------------------------------------------
 
 
@@ -178,6 +182,8 @@ class Segment:
         self.store_id = header[40:56]
         self.id = (integer(header, 56, 8), integer(header, 64, 4))
         self.salt = integer(header, 72, 8)
+        if self.salt & 7 != 4:
+            raise Forbidden(name, 0, "no writer draws such a salt")
         self.unsynced_bytes_max = integer(header, 88, 8)
         self.chain_before = header[96:128]
         self.recorded_before = integer(header, 128, 8)
@@ -199,7 +205,9 @@ class Segment:
             raise Newer(self.name, offset, f"unknown frame flags {flags:04x} need a newer reader")
         body = integer(header, 12, 4)
         if body % 8 or body > 16 << 20 or events == 0:
-            raise Damaged(self.name, offset, "impossible length or count in a frame header")
+            raise Forbidden(self.name, offset, "impossible length or count in a frame header")
+        if flags & 0x0200 and header[-8 * events :][:8] != header[40:48]:
+            raise Forbidden(self.name, offset, "the first version is not the one in the version table")
         return header
 
 
@@ -212,6 +220,13 @@ class Place:
         self.recorded_at = segment.recorded_before
         self.chain = segment.chain_before
         self.frames = self.events = 0
+
+
+class Gap:
+    """So many events were removed here."""
+
+    def __init__(self, events):
+        self.removed = events
 
 
 class Record:
@@ -259,8 +274,12 @@ class Record:
             except UnicodeDecodeError:
                 return fail("a name is not UTF-8")
 
+        if not 1 <= entity <= 4096 or kind == 0 or rest[entity : entity + scope] == b"default":
+            fail("a name has an impossible length, or the default scope is spelled out")
         self.entity, self.scope, self.kind = name(entity), name(scope) or "default", name(kind)
         self.tags = [name(take(1)[0]) for _ in range(tags)]
+        if "" in self.tags or len(set(self.tags)) < len(self.tags):
+            fail("a tag is empty, or comes twice")
         self.correlation = take(16) if flags & 0x0001 else None
         self.occurred_at = struct.unpack("<q", take(8))[0] if flags & 0x0002 else None
         self.foreign_id = take(16) if flags & 0x0008 else None
@@ -275,7 +294,7 @@ class Record:
         self.payload = private[16:]
         if self.has_metadata:
             size = integer(self.payload, 0, 4)
-            if len(self.payload) < 4 + size:
+            if size == 0 or len(self.payload) < 4 + size:
                 fail("metadata is longer than its record")
             self.metadata, self.payload = self.payload[4 : 4 + size], self.payload[4 + size :]
 
@@ -299,7 +318,7 @@ def walk(segment, events, met):
     while True:
         try:
             ending = step(segment, place, events)
-        except Newer:
+        except (Newer, Forbidden):
             raise
         except Invalid as invalid:
             return place, invalid.args[0]
@@ -318,10 +337,10 @@ def step(segment, place, events):
     if head == segment.mark(at, b"SEALSEAL"):
         return read_seal(segment, place)
     if head == segment.mark(at, b"ATTESTED"):
-        return read_attestation(segment, place)
+        return read_attestation(segment, place, events)
     try:
         header = segment.header_at(at)
-    except Newer:
+    except (Newer, Forbidden):
         raise
     except Damaged as damaged:
         raise Invalid(damaged) from None
@@ -343,38 +362,44 @@ def read_seal(segment, place):
         place.events,
         place.chain,
     )
-    if len(seal) < 72 or checksum(seal[:8], seal[12:]) != integer(seal, 8, 4) or seal[12:] != expected:
-        raise Invalid(Damaged(segment.name, place.offset, "the seal is damaged or does not fit"))
+    if len(seal) < 72 or checksum(seal[:8], seal[12:]) != integer(seal, 8, 4):
+        raise Invalid(Damaged(segment.name, place.offset, "the seal is damaged"))
+    if seal[12:] != expected:
+        raise Forbidden(segment.name, place.offset, "the seal does not fit what it seals")
     return "sealed"
 
 
-def read_attestation(segment, place):
+def read_attestation(segment, place, events):
     at = place.offset
     fixed = segment.bytes[at : at + 152]
     length, text = integer(fixed, 12, 4), integer(fixed, 36, 4)
-    whole = segment.bytes[at : at + length]
+    whole = segment.bytes[at : at - (-(152 + text) // 8) * 8]
     if (
         len(fixed) < 152
         or text > 4096
-        or length != -(-(152 + text) // 8) * 8
-        or len(whole) < length
+        or len(whole) < 152 + text
         or checksum(whole[:8], whole[12:]) != integer(whole, 8, 4)
     ):
         raise Invalid(Damaged(segment.name, at, "the attestation is damaged"))
+    if length != len(whole):
+        raise Forbidden(segment.name, at, "the attestation has another length than its text makes")
     try:
         whole[152 : 152 + text].decode("utf-8")
     except UnicodeDecodeError:
-        raise Invalid(Damaged(segment.name, at, "the attestation's text is not UTF-8")) from None
+        raise Forbidden(segment.name, at, "the attestation's text is not UTF-8") from None
     first, last, recorded_at = integer(whole, 16, 8), integer(whole, 24, 8), integer(whole, 48, 8)
     if (
         segment.id[1] == 0
         or first != place.position + 1
         or last < first
         or last - segment.id[0] >= 1 << 32
+        or last >= 1 << 48
         or recorded_at < place.recorded_at
         or whole[56:88] != place.chain
+        or integer(whole, 32, 4) != last - first + 1
     ):
         raise Damaged(segment.name, at, "the attestation does not continue the log")
+    events.append(Gap(last - first + 1))
     place.offset, place.position, place.recorded_at = at + length, last, recorded_at
     place.chain = whole[88:120]
     return None
@@ -396,6 +421,8 @@ def read_frame(segment, place, header, events):
         fail("the frame has another position than the one that comes next")
     if recorded_at < place.recorded_at:
         fail("the frame was recorded before the one in front of it")
+    if position + count - 1 >= 1 << 48:
+        fail("no event can have such a position")
     if integer(header, 24, 4) > at:
         fail("the frame claims that more was durable than was written")
 
@@ -416,6 +443,8 @@ def read_frame(segment, place, header, events):
 
     ids = [event_id(recorded_at, position + index, chain) for index in range(count)]
     table = header[len(header) - 8 * count :] if flags & 0x0200 else None
+    if not table and len({record.entity for record in records}) > 1:
+        fail("several entities, and no version table")
     for index, record in enumerate(records):
         record.position, record.recorded_at, record.chain = position + index, recorded_at, chain
         record.id = record.foreign_id or ids[index]
@@ -473,6 +502,7 @@ class Store:
         if not self.mark_met:
             raise Damaged("MARK", 0, "acknowledged data is damaged or missing")
         self.check_versions()
+        self.events = [event for event in self.events if isinstance(event, Record)]
 
     def read_segments(self):
         listed = {listed_id(entry): entry for entry in self.manifest.listed}
@@ -502,7 +532,7 @@ class Store:
             raise Damaged(name, 0, "the segment is missing")
         try:
             segment = Segment(name, bytes_)
-        except Newer:
+        except (Newer, Forbidden):
             raise
         except Damaged:
             spoken_of = self.mark and self.mark.segment >= id_
@@ -568,19 +598,19 @@ class Store:
             try:
                 is_whole = segment.header_at(offset) is not None
             except Damaged as damaged:
-                is_whole = isinstance(damaged, Newer)
+                is_whole = isinstance(damaged, (Newer, Forbidden))
             if is_whole:
                 greatest = max(greatest, integer(segment.bytes, offset + 24, 4))
         return greatest
 
     def check_versions(self):
-        versions, position, has_gaps = {}, 0, False
+        versions, removed = {}, 0
         for event in self.events:
-            has_gaps |= event.position != position + 1
-            position = event.position
+            if isinstance(event, Gap):
+                removed += event.removed
+                continue
             before = versions.get(event.entity, 0)
-            follows = event.version > before if has_gaps else event.version == before + 1
-            if not follows or event.version > position:
+            if not before < event.version <= min(before + 1 + removed, event.position):
                 raise Damaged(*event.place, "a version does not follow its stream's last one")
             versions[event.entity] = event.version
 

@@ -96,8 +96,10 @@ impl<'a> Notes<'a> {
         self.int(2, "major version");
         self.int(2, "minor version");
         self.take(4, "zero");
-        self.take(8, "incompatible features: none");
-        self.take(8, "read-only features: none");
+        let features = self.bytes[self.at..self.at + 16].to_vec();
+        let named = |bits: &[u8], name: &str| if bits[0] == 1 { name.to_owned() } else { "none".to_owned() };
+        self.take(8, &format!("incompatible features: {}", named(&features[..8], "cut")));
+        self.take(8, &format!("read-only features: {}", named(&features[8..], "changing")));
         self.take(8, "compatible features: none");
     }
 

@@ -154,13 +154,18 @@ fn files_gone_doubled_and_exchanged() {
                     damages += 1;
                 }
             }
-            for name in
-                ["segments/00000000000000000001.1.seg", "segments/1.0.seg", "segments/notes", "MANIFEST.old"]
-            {
+            for name in ["segments/1.0.seg", "segments/notes", "MANIFEST.old"] {
                 let found = state.damage(&[(name, Some(state.bytes(path).to_vec()))], 0, "an unknown file");
                 assert!(matches!(found, Found::Harmless), "{}: {name} is not left alone", state.name);
                 damages += 1;
             }
+            // The name of a segment says that the file is a part of the log.
+            let name = "segments/00000000000000000001.1.seg";
+            let copied = Some(state.bytes(path).to_vec());
+            let found = state.damage(&[(name, copied.clone())], 0, "a copy");
+            assert!(matches!(found, Found::Refused(_)), "{}: a writer passes over {name}", state.name);
+            damage(state, name, copied, 0, "a copy");
+            damages += 1;
         }
     }
     DAMAGES.add("corrupt_files::files_gone_doubled_and_exchanged", damages, started);

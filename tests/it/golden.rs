@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use annals::disk::{Disk, SimDisk};
-use annals::{Append, Cause, Durability, ErrorKind, EventId, Query, Raw, RecordedEvent, Store};
+use annals::disk::{CrashMode, Disk, SimDisk};
+use annals::{Append, Cause, Durability, ErrorKind, EventId, Position, Query, Raw, RecordedEvent, Store};
 use serde::Serialize;
 
 #[path = "../golden/annotate.rs"]
@@ -88,7 +88,7 @@ fn every_golden_structure_stands_in_the_specification() {
     let mut blocks = 0;
     for entry in fs::read_dir(golden("")).unwrap() {
         let file = entry.unwrap().path();
-        if file.extension().is_none_or(|extension| extension != "hex") {
+        if file.extension().is_none_or(|extension| extension != "hex" && extension != "txt") {
             continue;
         }
         let block = fs::read_to_string(&file).unwrap();
@@ -107,6 +107,90 @@ fn every_golden_structure_stands_in_the_specification() {
     if blessing() {
         fs::write(path, text).unwrap();
     }
+}
+
+/// A store that is set back: MANIFEST at that moment, and MARK once that is finished. Stopped then, it is whole.
+#[test]
+fn a_store_that_is_cut_has_the_bytes_of_the_golden_one() {
+    let disk = SimDisk::new(1);
+    write_story(&disk);
+    let clock = || SystemTime::UNIX_EPOCH + Duration::from_micros(START + 20_000_000);
+    let builder = || Store::on(disk.clone()).segment_bytes_max(1024).clock(clock).operator("admin");
+    let head = builder().open_read_only().unwrap().head().unwrap();
+    let before = disk.trace().len();
+    builder().rollback(Position::from(4), &head, "a mistake").unwrap();
+    let trace = disk.trace();
+    let mut images = (before..=trace.len()).map(|point| trace.image(point, CrashMode::Keep));
+    let is_cut = |image: &SimDisk| image.contents("MANIFEST").is_some_and(|bytes| bytes[16] == 1);
+    let cut = images.find(is_cut).expect("the moment is one of them");
+    let segments: Vec<String> =
+        cut.paths().into_iter().filter(|path| path.starts_with("segments/")).collect();
+    assert!(segments.contains(&"segments/00000000000000000010.0.seg".to_owned()), "{segments:?}");
+    let report = Store::on(cut.clone()).verify().unwrap();
+    assert!(report.is_clean() && report.mark_found && report.events == 5, "{report}");
+    let bytes = cut.contents("MANIFEST").unwrap();
+    let title = "The whole of MANIFEST, the moment a store was set back to position 4";
+    let mut manifest = Notes::new(title, 0, &bytes);
+    manifest.manifest();
+    same_as_golden("cut-manifest.hex", &manifest.finish());
+    let bytes = disk.contents("MARK").unwrap();
+    let mut mark = Notes::new("MARK of the same store, once that was finished", 0, &bytes);
+    mark.mark_file();
+    same_as_golden("cut-mark.hex", &mark.finish());
+}
+
+/// What a walk meets in a segment from which an append was removed.
+#[test]
+fn the_walk_over_an_attested_segment_is_the_golden_one() {
+    let path = "segments/00000000000000000001.1.seg";
+    let bytes = &golden_store("rewritten")[path];
+    let int = |at: usize, size: usize| {
+        bytes[at..at + size].iter().rev().fold(0, |value: u64, byte| value << 8 | u64::from(*byte))
+    };
+    let place = |at: u64| usize::try_from(at).unwrap();
+    let mut text = format!("# A walk over rewritten/{path}\n");
+    let held = |position: u64, recorded_at: u64, chain: usize| {
+        format!(
+            "held: position {position}, recorded-at {recorded_at}, chain {} ...",
+            hex(&bytes[chain..chain + 8])
+        )
+    };
+    writeln!(text, "0000  header: {}", held(int(56, 8) - 1, int(128, 8), 96)).unwrap();
+    let mut at = 144;
+    loop {
+        let (what, length) = match (int(at, 8) ^ int(72, 8) ^ u64::try_from(at).unwrap()).to_le_bytes() {
+            [0, 0, 0, 0, 0, 0, 0, 0] => {
+                let (events, flags) = (int(at + 28, 2), int(at + 30, 2));
+                let header = 80 + 16 * (flags >> 8 & 1) + 8 * events * (flags >> 9 & 1);
+                let form = if bytes[at + place(header) + 6] == 1 { ", the first erased" } else { "" };
+                let last = int(56, 8) + int(at + 20, 4) + events - 1;
+                let held = held(last, int(at + 32, 8), at + 48);
+                (format!("frame, events: {events}{form}; {held}"), header + int(at + 12, 4))
+            }
+            mark if mark == *b"ATTESTED" => {
+                let held = held(int(at + 24, 8), int(at + 48, 8), at + 88);
+                (format!("attestation, removed: {}; {held}", int(at + 32, 4)), int(at + 12, 4))
+            }
+            mark if mark == *b"SEALSEAL" => {
+                let (frames, events, length) = (int(at + 32, 4), int(at + 36, 4), int(at + 12, 4));
+                let held = held(int(at + 16, 8), int(at + 24, 8), at + 40);
+                let what = format!("seal of {length} bytes, frames: {frames}, events: {events}; as {held}");
+                writeln!(text, "{at:04x}  {what}").unwrap();
+                break;
+            }
+            _ => panic!("nothing begins at {at}"),
+        };
+        writeln!(text, "{at:04x}  {what}").unwrap();
+        at += place(length);
+    }
+    same_as_golden("attested-walk.txt", &text);
+}
+
+fn same_as_golden(name: &str, text: &str) {
+    if blessing() {
+        fs::write(golden(name), text).unwrap();
+    }
+    assert_eq!(fs::read_to_string(golden(name)).unwrap(), text, "{name}");
 }
 
 #[test]

@@ -28,6 +28,21 @@ fn switches() -> BTreeMap<(String, String), u64> {
     tasks.filter(|task| Some(task.file_name().as_ref()) != own.file_name()).filter_map(of).collect()
 }
 
+/// Waits until no other thread of this process runs, and says which there are.
+pub(crate) fn wait_until_nothing_runs() -> BTreeMap<(String, String), u64> {
+    let began = Instant::now();
+    let mut before = switches();
+    loop {
+        std::thread::sleep(QUIET);
+        let now = switches();
+        if now == before {
+            return before;
+        }
+        assert!(began.elapsed() < FOREVER, "somebody runs though nothing happens: {before:?}, then {now:?}");
+        before = now;
+    }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn an_open_store_that_nobody_uses_runs_nothing() {
@@ -51,17 +66,7 @@ fn an_open_store_that_nobody_uses_runs_nothing() {
     assert!(store.wait_for("billing", ordered.position(), FOREVER).unwrap());
 
     // What was begun is finished first: the follower reads, MARK is synced 100 ms after the last append.
-    let began = Instant::now();
-    let mut before = switches();
-    loop {
-        std::thread::sleep(QUIET);
-        let now = switches();
-        if now == before {
-            break;
-        }
-        assert!(began.elapsed() < FOREVER, "somebody runs though nothing happens: {before:?}, then {now:?}");
-        before = now;
-    }
+    let before = wait_until_nothing_runs();
     let names: Vec<&str> = before.keys().map(|(_, name)| name.as_str()).collect();
     for thread in ["annals-writer", "billing", "follower"] {
         assert!(names.iter().any(|name| name.contains(thread)), "{thread} is not among {names:?}");

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod maintenance; // a store, what is done to it on a disk that fails, and what must hold then
+mod obedient; // another process that has a store open, and does what a test says
 mod sim_spy; // a simulated disk that is watched
 mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
 mod support; // the scenario language, payloads, seeded random numbers, the tally
@@ -11,6 +12,7 @@ mod append; // versions, every expected version, keys, several entities, limits
 mod archive; // backup, restore, fork and rollback
 mod archive_crash; // the same, stopped after every operation of the disk
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
+mod checking; // SPEC.md "Checking a store", row by row; forgeries; seals, attestations
 mod checkpoints; // named places in history, and the ledger they stand in
 #[cfg(feature = "cli")]
 mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexes
@@ -45,6 +47,7 @@ mod follow_load; // a million events to slow and fast followers; crashes, faults
 mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
 mod idle; // no thread of an idle store runs
+mod interrupted; // every system call is interrupted by signals
 #[cfg(feature = "jsonl")]
 mod jsonl; // export, import: every payload, names of events, mappings, whole stores at random
 #[cfg(feature = "jsonl")]
@@ -54,8 +57,12 @@ mod lent; // appends that their callers write themselves, in the writer's place
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod maintenance_faults; // every call of maintenance fails once, or finds no room from then on
 mod maintenance_promises; // small promises of maintenance that nothing else would have missed
+mod mark_slots; // either slot of MARK may be lost, whatever was done to the store
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
+mod open_checked; // what is checked of sealed segments before a writer is let in, and right after
+mod owner; // whose the files are when root works on another user's store
+mod ownership; // who may write: LOCK, the directory, a file, a process goes away; forks; readers that look
 mod policies; // compacting that runs by itself; segments that are not worth it
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names
@@ -66,6 +73,7 @@ mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod read_beside; // opened to read while the writer rewrites, and while it appends to a damaged store
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
+mod refusals; // what is refused is in no ledger
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod rewrite_crash; // stopped after every operation of erasing and compacting
 mod rewrite_states; // states folded while history is changed, and how often it is another one
@@ -82,6 +90,7 @@ mod transitions; // entities in states: chains, restarts, what only the log can 
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod ui; // what does not compile
-mod verify;
-mod verify_indexes;
-mod verify_rewritten; // verifying what was compacted, merged, erased, set back, forked: in parts, against heads, every byte flipped // index files forged, damaged, exchanged, of a part: told apart from what the log says // verifying against heads, in parts, slowly, beside a writer, in the background
+mod verify; // against heads, in parts, slowly, beside a writer, in the background
+mod verify_causes; // causes that are not there, or were removed
+mod verify_indexes; // index files forged, damaged, exchanged, of a part: told apart from what the log says
+mod verify_rewritten; // what was compacted, merged, erased, set back, forked: in parts, against heads, every byte flipped

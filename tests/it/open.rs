@@ -31,7 +31,7 @@ fn written(directory: &Path) {
 }
 
 /// Everything below a directory, links not followed: kind, mode, modification time, inode, bytes.
-fn listing(directory: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, u64, Vec<u8>)> {
+pub(crate) fn listing(directory: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, u64, Vec<u8>)> {
     let mut found = BTreeMap::new();
     let mut left = vec![directory.to_owned()];
     while let Some(path) = left.pop() {
@@ -142,7 +142,7 @@ fn there_is_one_writer_whatever_the_path() {
     }
 }
 
-// A deleted lock file can be created and locked anew; within the process we know better.
+// A deleted lock file can be created and locked anew. It unlocks nothing, and the writer stops: tests/it/ownership.rs.
 #[test]
 fn a_deleted_lock_file_unlocks_nothing() {
     let directory = temporary();
@@ -151,8 +151,9 @@ fn a_deleted_lock_file_unlocks_nothing() {
     fs::remove_file(directory.path().join("LOCK")).unwrap();
     let error = Store::open(directory.path()).map(drop).unwrap_err();
     assert_eq!((error.kind(), error.locked_by()), (ErrorKind::Locked, Some(std::process::id())));
-    fill(&store, "e", 1);
-    store.close().unwrap();
+    assert_eq!(kind_of(store.append("e", &Raw("k", &()))), ErrorKind::CommitUnknown);
+    assert_eq!(kind_of(store.append("e", &Raw("k", &()))), ErrorKind::Poisoned);
+    assert_eq!(kind_of(store.close()), ErrorKind::Poisoned);
     assert_eq!(Store::open(directory.path()).unwrap().version("e").unwrap().get(), 2);
 }
 
@@ -436,8 +437,8 @@ fn unknown_files_are_left_alone_and_reported() {
         ".hidden",
         "segments/backup.seg",
         "segments/1.0.seg",
-        "segments/00000000000000000001.1.seg",
-        "segments/00000000000000000002.9.seg",
+        "segments/00000000000000000001.1.seg.bak",
+        "segments/00000000000000000002.9.SEG",
     ];
     for name in unknown {
         fs::write(directory.path().join(name), name).unwrap();
@@ -455,6 +456,15 @@ fn unknown_files_are_left_alone_and_reported() {
     }
     for name in unknown {
         assert_eq!(fs::read_to_string(directory.path().join(name)).unwrap(), name);
+    }
+    // The name of a segment says that the file is a part of the log: a writer does not pass over it.
+    for name in ["segments/00000000000000000001.1.seg", "segments/00000000000000000002.9.seg"] {
+        let path = directory.path().join(name);
+        fs::write(&path, name).unwrap();
+        let error = Store::open(directory.path()).map(drop).unwrap_err();
+        assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains(name), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), name);
+        fs::remove_file(path).unwrap();
     }
 }
 

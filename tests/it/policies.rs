@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
 use annals::disk::{Disk, SimDisk};
@@ -36,6 +36,64 @@ fn count(store: &Store) -> u64 {
     store.count(Query::entity("user:1")).unwrap()
 }
 
+/// The turns of a policy, which the test gives one after the other: between two of them nothing is compacted.
+/// A background thread that is only waited for may have done less than the test assumes, or more.
+#[derive(Default)]
+struct Turns {
+    state: Mutex<TurnState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct TurnState {
+    begun: u64,
+    given: u64,
+    is_over: bool,
+}
+
+impl Turns {
+    /// A policy that begins each turn when it is given, and then does `rules`.
+    fn policy<F>(self: &Arc<Turns>, rules: F) -> impl for<'a> Fn(Compaction<'a>) -> Compaction<'a> + use<F>
+    where
+        F: for<'a> Fn(Compaction<'a>) -> Compaction<'a> + Send + Sync + 'static,
+    {
+        let turns = self.clone();
+        policy(move |compaction| {
+            let mut state = turns.state.lock().unwrap();
+            state.begun += 1;
+            turns.changed.notify_all();
+            drop(turns.changed.wait_while(state, |state| state.given < state.begun && !state.is_over));
+            rules(compaction)
+        })
+    }
+
+    /// Gives one turn, and waits until it is over: until the next one has begun, and waits.
+    fn give(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.given += 1;
+        self.changed.notify_all();
+        let not_yet = |state: &mut TurnState| state.begun <= state.given;
+        let (_state, waited) = self.changed.wait_timeout_while(state, FOREVER, not_yet).unwrap();
+        assert!(!waited.timed_out(), "the turn does not end");
+    }
+
+    /// Gives all further turns once this is dropped, so that the store can close. Make it after the store: then
+    /// a test that fails drops it before the store.
+    fn until_the_end(self: &Arc<Turns>) -> End {
+        End(self.clone())
+    }
+}
+
+#[must_use]
+struct End(Arc<Turns>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap().is_over = true;
+        self.0.changed.notify_all();
+    }
+}
+
 /// Waits until a run has found nothing to do.
 fn rested(store: &Store) {
     eventually("nothing is left to do", || {
@@ -52,18 +110,20 @@ fn runs_again(store: &Store, times: u64) {
 #[test]
 fn what_is_to_go_goes_by_itself_and_where_nothing_is_nothing_is_written() {
     let disk = SimDisk::new(1);
+    let turns = Arc::new(Turns::default());
     let store = builder(&disk)
         .operator("anna")
-        .compact_every(SOON, "a rule", |compaction| compaction.remove(Query::entity("user:1")))
+        .compact_every(SOON, "a rule", turns.policy(|compaction| compaction.remove(Query::entity("user:1"))))
         .compact_every(NEVER, "another", |compaction| compaction.remove(Query::all()))
         .open()
         .unwrap();
+    let end = turns.until_the_end();
     fill(&store, 80);
-    eventually("what is sealed is compacted", || count(&store) < 15);
-    rested(&store);
+    turns.give();
+    assert!(count(&store) < 15, "what is sealed is compacted");
     let stats = first(&store);
-    assert_eq!((stats.reason.as_str(), stats.error.as_deref()), ("a rule", None));
-    assert!(stats.removed > 25 && stats.runs > 1, "{stats:?}");
+    assert_eq!((stats.reason.as_str(), stats.error.as_deref(), stats.runs), ("a rule", None, 1));
+    assert!(stats.removed > 25, "{stats:?}");
     assert!(stats.ended_at.unwrap() > SystemTime::UNIX_EPOCH);
     assert_eq!(store.version("user:1").unwrap().get(), 40);
     assert_eq!(store.count(Query::entity("user:2")).unwrap(), 40);
@@ -71,27 +131,43 @@ fn what_is_to_go_goes_by_itself_and_where_nothing_is_nothing_is_written() {
     let payload = String::from_utf8_lossy(ledger.payload().unwrap()).into_owned();
     assert!(payload.contains("a rule") && payload.contains("anna"), "{payload}");
 
+    // The record of a run may fill a segment, and then the next run finds a little more.
+    eventually("nothing is left to do", || {
+        turns.give();
+        first(&store).last.is_some_and(|last| last.removed + last.erased == 0)
+    });
     let seen = || (store.head().unwrap(), disk.contents("MANIFEST"), disk.paths());
     let before = seen();
-    runs_again(&store, 5);
+    let runs = first(&store).runs;
+    (0..5).for_each(|_| turns.give());
     assert_eq!(seen(), before, "to look changes nothing");
+    assert_eq!(first(&store).runs, runs + 5);
     let other = store.stats().compactions.remove(1);
     assert_eq!((other.reason.as_str(), other.runs, other.ended_at), ("another", 0, None));
 
     // What comes later goes once it is sealed, and is not sealed for that.
-    let is_left = |_| {
+    let segments = || disk.paths().into_iter().filter(|path| path.ends_with(".seg")).count();
+    let is_left = || !store.last(Query::entity("user:1")).unwrap().unwrap().is_erased();
+    let (mut left, mut sealed) = (0, 0);
+    for _ in 0..20 {
+        let before = segments();
         fill(&store, 2);
-        runs_again(&store, 2);
-        rested(&store);
-        !store.last(Query::entity("user:1")).unwrap().unwrap().is_erased()
-    };
-    // These two may be the ones that fill a segment; then the next two are not.
-    assert!((0..3).any(is_left));
+        if segments() == before {
+            turns.give();
+            assert!(is_left(), "the two stand in the segment that is being written");
+            left += 1;
+        } else {
+            sealed += 1;
+        }
+    }
+    assert!(left > 5 && sealed > 0, "{left} left, {sealed} sealed");
     fill(&store, 80);
-    eventually("what is sealed is compacted", || count(&store) < 15);
+    turns.give();
+    assert!(count(&store) < 15, "what is sealed is compacted");
     assert!(store.verify().unwrap().is_clean());
     let reader = builder(&disk).compact_every(SOON, "", |compaction| compaction).open_read_only().unwrap();
     assert!(reader.stats().compactions.is_empty(), "who reads compacts nothing");
+    drop(end);
     store.close().unwrap();
 }
 
@@ -166,29 +242,29 @@ fn a_full_disk_is_told_of_and_tried_again() {
     fill(&store, 80);
     store.close().unwrap();
     let used: usize = disk.paths().iter().map(|path| disk.contents(path).unwrap().len()).sum();
+    let turns = Arc::new(Turns::default());
     let store = builder(&disk)
-        .compact_every(SOON, "why", |compaction| compaction.remove(Query::entity("user:1")))
+        .compact_every(SOON, "why", turns.policy(|compaction| compaction.remove(Query::entity("user:1"))))
         .open()
         .unwrap();
+    let end = turns.until_the_end();
     // Room for an event, and not for a segment.
     disk.set_capacity(Some(u64::try_from(used).unwrap() + 1000));
-    eventually("there is no space", || {
-        first(&store).error.is_some_and(|text| text.contains("bytes must be free"))
-            || first(&store).removed > 0
-    });
+    turns.give();
     let refused = first(&store);
-    assert!(refused.error.is_some(), "{refused:?}");
-    assert_eq!(all(store.read(Query::all())).len(), 80);
+    assert!(refused.error.as_ref().is_some_and(|text| text.contains("bytes must be free")), "{refused:?}");
+    assert_eq!((refused.removed, all(store.read(Query::all())).len()), (0, 80));
     // Each turn wrote `$ledger.compacting`, and filled what little room there was.
     let announced = || store.count(Query::entity("$ledger")).unwrap();
-    let ended = first(&store).ended_at;
-    eventually("it has tried again", || first(&store).ended_at > ended);
+    (0..3).for_each(|_| turns.give());
     assert_eq!(announced(), 0, "what cannot go is not announced");
     disk.set_capacity(None);
-    eventually("it is done", || count(&store) < 15);
-    rested(&store);
+    turns.give();
+    assert!(count(&store) < 15, "it is done");
+    assert_eq!(first(&store).error, None);
     assert_eq!(announced(), 2, "it is announced once, and done");
     fill(&store, 2);
+    drop(end);
     store.close().unwrap();
 }
 

@@ -1,10 +1,11 @@
 //! A store opened to read goes along with its writer: up to MARK, through rolls, clean ends and unclean
 //! ones, and says so when the store was set back.
 
+use std::io;
 use std::time::Duration;
 
-use annals::disk::{CrashMode, Disk, MemDisk, SimDisk};
-use annals::{Append, Builder, Durability, ErrorKind, Position, Query, Raw, Store, WriterState};
+use annals::disk::{CrashMode, Disk, Fault, MemDisk, SimDisk};
+use annals::{Append, Builder, Durability, ErrorKind, Notice, Position, Query, Raw, Store, WriterState};
 
 use crate::support::{FOREVER, all, eventually, fill, kind_of, positions};
 
@@ -239,4 +240,48 @@ fn a_read_that_fails_is_made_up_for_by_the_next() {
         }
         assert!(failed >= 4, "only {failed} reads failed");
     }
+}
+
+/// Once, a reader that met an error while it looked at new segments never told its listeners of the events it had
+/// walked over by then: 90 of 120 hints came, and nothing said that 30 were missed. The writer caused such an error
+/// by rewriting a segment that the reader was about to open.
+#[test]
+fn an_error_on_the_way_loses_no_hint() {
+    let mut errors = 0;
+    for is_erased in [false, true] {
+        for nth in 0..60 {
+            let disk = SimDisk::new(nth);
+            let store = writer(disk.clone(), 500).open().unwrap();
+            fill(&store, "a", 10);
+            let reader = Store::on(disk.clone()).follow_every(FOREVER).open_read_only().unwrap();
+            let mut notices = reader.notifications(Query::all());
+            fill(&store, "a", 30);
+            fill(&store, "b", 30);
+            if is_erased {
+                assert_eq!(store.erase(Query::entity("a"), "why").unwrap().events, 40);
+            }
+            let head = store.head().unwrap();
+            store.close().unwrap();
+            disk.fail(nth, Fault::Error(io::ErrorKind::Other));
+            // An error is told to the caller, and the next call goes on.
+            let seen = reader.head().or_else(|error| {
+                assert_eq!(error.kind(), ErrorKind::Io, "{nth}: {error}");
+                errors += 1;
+                reader.head()
+            });
+            assert_eq!(seen.unwrap(), head, "{nth}");
+            // What could not be told of is told by the next look.
+            disk.heal();
+            reader.head().unwrap();
+            let mut told = 0;
+            while let Some(notice) = notices.try_next().unwrap() {
+                match notice {
+                    Notice::Events(events) => told += events.len(),
+                    lost => panic!("{nth}: {lost:?}"),
+                }
+            }
+            assert_eq!(told, 60, "erased: {is_erased}, the reader's call {nth} failed");
+        }
+    }
+    assert!(errors > 40, "only {errors} of the reader's calls failed");
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use annals::disk::{Access, Disk, DiskFile, Fault, Lock, SimDisk};
+use annals::disk::{Access, Disk, DiskFile, Fault, FileInfo, Lock, SimDisk};
 
 #[derive(Clone)]
 pub(crate) struct Spy {
@@ -34,6 +34,7 @@ pub(crate) enum What {
     Open,
     Create,
     List,
+    Inspect,
     CreateDirectory,
     SyncDirectory,
     Rename,
@@ -51,7 +52,7 @@ pub(crate) enum What {
 
 impl What {
     fn changes(self) -> bool {
-        !matches!(self, What::Open | What::List | What::Read | What::Length | What::Lock)
+        !matches!(self, What::Open | What::List | What::Inspect | What::Read | What::Length | What::Lock)
     }
 }
 
@@ -198,6 +199,10 @@ impl Disk for Spy {
 
     fn list(&self, directory: &str) -> io::Result<Vec<String>> {
         self.call(What::List, directory, None, 0, || self.disk.list(directory))
+    }
+
+    fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
+        self.call(What::Inspect, directory, None, 0, || self.disk.inspect(directory, names))
     }
 
     fn create_directory(&self, directory: &str) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use annals::disk::{CrashMode, Fault, SimDisk};
 use annals::{Query, Raw, Store};
 
-use crate::sim_spy::{Spy, What};
+use crate::sim_spy::{Call, Spy, What};
 use crate::sim_support::*;
 
 fn open(disk: &SimDisk) -> Store {
@@ -162,4 +162,66 @@ fn a_segment_that_could_not_be_begun_keeps_nobody_from_erasing() {
     assert_eq!(store.erase(Query::entity("user:2"), "why").unwrap().events, 2);
     spy.alone();
     assert!(store.verify().unwrap().is_clean());
+}
+
+/// Found from outside. A sync had failed; the first to open the store afterwards was told `NoSpace: cannot sync before
+/// recovery`, the second was let in: the kernel tells of a failed write once, at the next sync.
+#[test]
+fn opening_after_a_failed_sync_is_not_told_of_it() {
+    let disk = SimDisk::new(1);
+    let store = open(&disk);
+    (0..20).for_each(|number| drop(planned(number, 100).append().commit(&store).unwrap()));
+    let kinds = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::Other];
+    let syncs = [(What::Sync, "segments/"), (What::SyncDirectory, "segments"), (What::SyncDirectory, "")];
+    for (kind, (what, path)) in kinds.into_iter().flat_map(|kind| syncs.map(|sync| (kind, sync))) {
+        let killed = stopped(&disk, CrashMode::Keep);
+        let spy = Spy::new(killed.clone());
+        spy.trap(what, path, Fault::Error(kind));
+        let store = Store::on(spy.clone()).segment_bytes_max(2000).unsynced_bytes_max(1000).open();
+        let store = store.unwrap_or_else(|error| panic!("{kind:?} of {what:?} {path:?}: {error}"));
+        assert!(spy.calls().iter().any(|call| call.failed == Some(kind)), "{what:?} {path:?} was not made");
+        assert_eq!(store.count(Query::all()).unwrap(), 20);
+        planned(99, 100).append().commit(&store).unwrap();
+        assert_eq!(open(&stopped(&killed, CrashMode::Drop)).count(Query::all()).unwrap(), 21);
+        assert!(spy.broken().is_empty(), "{:?}", spy.broken());
+    }
+}
+
+/// Found from outside. SPEC said that every failed sync of a file poisons; one of MANIFEST.tmp that finds no space does
+/// not, and need not: it is thrown away, and the next one is another file.
+#[test]
+fn a_manifest_that_finds_no_room_is_made_later() {
+    for (kind, goes_on) in
+        [(ErrorKind::StorageFull, true), (ErrorKind::QuotaExceeded, true), (ErrorKind::Other, false)]
+    {
+        for what in [What::Create, What::Write, What::Sync] {
+            let disk = SimDisk::new(1);
+            let spy = Spy::new(disk.clone());
+            let store =
+                Store::on(spy.clone()).segment_bytes_max(2000).unsynced_bytes_max(1000).open().unwrap();
+            spy.trap(what, "MANIFEST.tmp", Fault::Error(kind));
+            let append = |number| planned(number, 100).append().commit(&store);
+            let failed = || spy.calls().iter().position(|call| call.failed == Some(kind));
+            let mut number = 0;
+            while failed().is_none() {
+                assert!(append(number).is_ok() || failed().is_some());
+                number += 1;
+            }
+            assert_eq!(append(number).is_ok(), goes_on, "{kind:?} of {what:?}");
+            if !goes_on {
+                continue;
+            }
+            let calls = &spy.calls()[failed().unwrap() + 1..];
+            let is_thrown_away =
+                |call: &&Call| (call.what, call.path.as_str()) == (What::Remove, "MANIFEST.tmp");
+            assert!(calls.iter().any(|call| is_thrown_away(&call)), "{kind:?} of {what:?}");
+            let own = store.count(Query::all()).unwrap();
+            assert_eq!(open(&stopped(&disk, CrashMode::Drop)).count(Query::all()).unwrap(), own);
+            (number + 1..number + 40).for_each(|number| drop(append(number).unwrap()));
+            let named = spy.calls().iter().filter(|call| call.path == "MANIFEST").count();
+            assert!(named > 0 && spy.broken().is_empty(), "{:?}", spy.broken());
+            store.close().unwrap();
+            assert!(open(&disk).verify().unwrap().is_clean());
+        }
+    }
 }

@@ -84,10 +84,10 @@ const DOORS: [(&str, &[&str]); 22] = [
     ("serde_json", &["jsonl/line.rs"]),
     ("base64", &["jsonl/line.rs"]),
     ("jiff", &["jsonl/time.rs"]),
-    ("std::fs", &["disk/os.rs", "test/lock.rs"]),
-    ("std::os", &["disk/os.rs"]),
-    ("rustix", &["disk/os.rs"]),
-    ("getrandom", &["disk/os.rs"]),
+    ("std::fs", &["disk/os/calls.rs", "test/lock.rs"]),
+    ("std::os", &["disk/os/calls.rs"]),
+    ("rustix", &["disk/os/calls.rs"]),
+    ("getrandom", &["disk/os/calls.rs"]),
     ("crc32c", &["format/mod.rs"]),
     ("rmp_serde", &["codec/mod.rs", "codec/fields.rs", "codec/payload.rs", "codec/value.rs"]),
     (
@@ -117,7 +117,7 @@ const DOORS: [(&str, &[&str]); 22] = [
             "projection/model.rs",
         ],
     ),
-    ("std::thread::sleep", &["engine.rs", "ops/pace.rs"]),
+    ("std::thread::sleep", &["engine.rs", "ops/pace.rs", "disk/os/lock.rs"]),
     ("std::thread::spawn", &[]),
     ("std::thread::scope", &[]),
     ("SystemTime::now", &["options.rs"]),
@@ -543,4 +543,186 @@ fn what_readme_shows_is_part_of_an_example() {
         let is_part = |example: &Vec<String>| example.windows(block.len()).any(|part| part == block);
         assert!(examples.iter().any(is_part), "no example has\n{}", block.join("\n"));
     }
+}
+
+/// The sections of SPEC.md: what a link to each says, its number, if it has one, and its title without it.
+struct Section {
+    anchor: String,
+    number: Option<String>,
+    title: String,
+}
+
+/// Lines of a document that are no code, with their numbers.
+fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut is_code = false;
+    (1..).zip(text.lines()).filter(move |(_, line)| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+fn sections(spec: &str) -> Vec<Section> {
+    let headings = prose(spec).filter(|(_, line)| line.starts_with('#'));
+    headings
+        .map(|(_, line)| {
+            let heading = line.trim_start_matches('#').trim();
+            let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+            let (first, rest) = heading.split_once(' ').unwrap_or((heading, ""));
+            let is_number = first.contains('.') && first.chars().all(|c| c.is_ascii_digit() || c == '.');
+            Section {
+                anchor: kept.collect::<String>().to_lowercase().replace(' ', "-"),
+                number: is_number.then(|| first.to_owned()),
+                title: if is_number { rest.to_owned() } else { heading.to_owned() },
+            }
+        })
+        .collect()
+}
+
+/// Where a line names a section by a number alone. Part 3 is full of figures: there only what stands in brackets counts.
+fn bare_numbers(line: &str, is_part_3: bool) -> Vec<std::ops::Range<usize>> {
+    const UNITS: [&str; 14] =
+        ["ms", "us", "ns", "s ", "MB", "GB", "KiB", "MiB", "TB", "k/s", "M/s", "%", "million", "and 0"];
+    let mut found = Vec::new();
+    let bytes = line.as_bytes();
+    for start in 0..bytes.len() {
+        let digits = |at: usize| bytes[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let before = start.checked_sub(1).map(|before| bytes[before]);
+        let is_start = matches!(bytes[start], b'1'..=b'3')
+            && before.is_none_or(|before| !before.is_ascii_alphanumeric() && !b".-[".contains(&before));
+        if !is_start || digits(start) != 1 || bytes.get(start + 1) != Some(&b'.') {
+            continue;
+        }
+        let more = digits(start + 2);
+        let end = start + 2 + more;
+        let rest = &line[end..];
+        let is_figure = rest.starts_with('-')
+            || (rest.starts_with('.') && rest[1..].starts_with(|c: char| c.is_ascii_digit()))
+            || UNITS.iter().any(|unit| rest.trim_start().starts_with(unit));
+        let is_in_brackets = before == Some(b'(') && rest.starts_with([')', ',']);
+        if (1..=2).contains(&more) && bytes[start + 2] != b'0' && !is_figure && (is_in_brackets || !is_part_3)
+        {
+            found.push(start..end);
+        }
+    }
+    found
+}
+
+/// Links in a line: what they show, and where they lead in the document.
+fn links(line: &str) -> impl Iterator<Item = (&str, &str)> {
+    line.match_indices("](#").map(|(at, _)| {
+        let shown = &line[line[..at].rfind('[').map_or(0, |start| start + 1)..at];
+        let anchor = &line[at + 3..];
+        (shown, &anchor[..anchor.find(')').unwrap_or(anchor.len())])
+    })
+}
+
+/// Sections of SPEC.md that a text elsewhere names: by title or by number.
+fn named_sections(text: &str) -> impl Iterator<Item = String> {
+    text.match_indices("SPEC").filter_map(|(at, _)| {
+        let number = |words: &str| {
+            let number: String = words.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+            let number = number.trim_end_matches('.').to_owned();
+            number.contains('.').then_some(number)
+        };
+        let behind =
+            text[at + 4..].strip_prefix(".md").unwrap_or(&text[at + 4..]).trim_start_matches([',', ' ']);
+        if let Some(title) = behind.strip_prefix('"') {
+            return title.split_once('"').map(|(title, _)| title.to_owned());
+        }
+        let before =
+            text[..at].strip_suffix(" in ").and_then(|before| number(before.rsplit(['(', ' ']).next()?));
+        number(behind).or(before)
+    })
+}
+
+/// Six references in SPEC.md named sections that had got other numbers since, and nothing noticed. So a reference is a link, which
+/// shows the number that the section has; with `ANNALS_BLESS=1` links are made of bare numbers.
+#[test]
+fn references_to_the_specification_resolve() {
+    let path = root().join("SPEC.md");
+    let mut spec = fs::read_to_string(&path).unwrap();
+    let sections = sections(&spec);
+    let numbered = |number: &str| sections.iter().find(|section| section.number.as_deref() == Some(number));
+    let anchors: BTreeSet<&str> = sections.iter().map(|section| section.anchor.as_str()).collect();
+    assert_eq!(anchors.len(), sections.len(), "two sections have one title");
+    let part_3 = prose(&spec).find(|(_, line)| line.starts_with("# Part 3")).map_or(usize::MAX, |(at, _)| at);
+    let bare = |text: &str| -> Vec<(usize, std::ops::Range<usize>)> {
+        let lines = prose(text).filter(|(_, line)| !line.starts_with('#'));
+        lines
+            .flat_map(|(at, line)| bare_numbers(line, at > part_3).into_iter().map(move |range| (at, range)))
+            .collect()
+    };
+    if std::env::var_os("ANNALS_BLESS").is_some() {
+        let mut lines: Vec<String> = spec.lines().map(str::to_owned).collect();
+        for (at, range) in bare(&spec).into_iter().rev() {
+            let number = lines[at - 1][range.clone()].to_owned();
+            if let Some(section) = numbered(&number) {
+                lines[at - 1].replace_range(range, &format!("[{number}](#{})", section.anchor));
+            }
+        }
+        spec = lines.join("\n") + "\n";
+        fs::write(&path, &spec).unwrap();
+    }
+    let lines: Vec<&str> = spec.lines().collect();
+    let bare: Vec<String> =
+        bare(&spec).into_iter().map(|(at, range)| format!("line {at}: {}", &lines[at - 1][range])).collect();
+    assert!(
+        bare.is_empty(),
+        "numbers of sections without a link (ANNALS_BLESS=1 makes links of them): {bare:#?}"
+    );
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (at, line) in prose(&spec) {
+        for (shown, anchor) in links(line) {
+            count += 1;
+            let section = sections.iter().find(|section| section.anchor == anchor);
+            let is_right = section.is_some_and(|section| {
+                let shows_a_number = shown.starts_with(|c: char| c.is_ascii_digit());
+                !shows_a_number || section.number.as_deref() == Some(shown)
+            });
+            if !is_right {
+                wrong.push(format!("SPEC.md, line {at}: [{shown}](#{anchor})"));
+            }
+        }
+    }
+    assert!(count > 50, "only {count} links were found");
+    let mut left =
+        ["src", "tests/it", "examples", "benches", "README.md"].map(|name| root().join(name)).to_vec();
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        // This file has examples of what is wrong.
+        if path.file_name().is_some_and(|name| name == "tidy.rs") {
+            continue;
+        }
+        for named in named_sections(&fs::read_to_string(&path).unwrap_or_default()) {
+            count += 1;
+            if !sections.iter().any(|section| section.title == named) && numbered(&named).is_none() {
+                wrong.push(format!("{}: SPEC.md has no {named}", path.display()));
+            }
+        }
+    }
+    println!("{count} references to {} sections of SPEC.md", sections.len());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_reader_of_references_can_read() {
+    let bare = |line: &str| -> Vec<String> {
+        bare_numbers(line, false).into_iter().map(|range| line[range].to_owned()).collect()
+    };
+    assert_eq!(bare("as in 1.3 to 1.16. And (1.21, 5), see 1.5)"), ["1.3", "1.16", "1.21", "1.5"]);
+    assert_eq!(bare("1.6 ms, 11.3, 0.68, 1.28-1.80 M/s, 2.5 and 0.4, [1.4](#14-what), 1.2.3, v1.3"), [""; 0]);
+    assert_eq!(bare_numbers("p99 1.9 and (1.11)", true).len(), 1);
+    assert_eq!(
+        links("see [1.4](#14-what) and [it](#it).").collect::<Vec<_>>(),
+        [("1.4", "14-what"), ("it", "it")]
+    );
+    let text = "SPEC.md \"Zeros ahead\", (SPEC.md 3.2), SPEC 1.4) and 1.11 in SPEC.md; SPEC.md has";
+    assert_eq!(named_sections(text).collect::<Vec<_>>(), ["Zeros ahead", "3.2", "1.4", "1.11"]);
+    let found = sections("# Part 1: A\n## 1.4 What, else\n```text\n# code\n```\n### Zeros ahead\n");
+    let found: Vec<&str> = found.iter().map(|section| section.anchor.as_str()).collect();
+    assert_eq!(found, ["part-1-a", "14-what-else", "zeros-ahead"]);
 }

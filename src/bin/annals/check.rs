@@ -1,6 +1,6 @@
 //! Whether a store is whole, and what an open would make of it.
 
-use annals::{Break, ErrorKind, Head, IndexFlaw, OpenReport, Store, VerifyReport, WriterState};
+use annals::{Break, ErrorKind, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState};
 use serde_json::{Value, json};
 
 use crate::args::{Recover, Verify};
@@ -39,6 +39,9 @@ fn asked(verify: &Verify) -> annals::Verify<'static> {
     if verify.indexes {
         asked = asked.indexes();
     }
+    if verify.causes {
+        asked = asked.causes();
+    }
     watched(asked)
 }
 
@@ -53,7 +56,8 @@ fn go_on(verify: &Verify, verified: Option<Head>) -> String {
     let ahead = verify.head.iter().filter(|head| head.position() > verified.position());
     let heads: String = ahead.map(|head| format!(" --head {head}")).collect();
     let indexes = if verify.indexes { " --indexes" } else { "" };
-    format!("go on with --after {verified}{heads}{indexes}")
+    let causes = if verify.causes { " --causes" } else { "" };
+    format!("go on with --after {verified}{heads}{indexes}{causes}")
 }
 
 pub fn is_damage(kind: ErrorKind) -> bool {
@@ -68,6 +72,9 @@ fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
         "verified": report.verified.map(|head| head.to_string()), "broken_off": report.broken_off,
         "versions_unchecked": report.versions_unchecked, "indexes_compared": report.indexes_compared,
         "indexes": report.indexes.iter().map(index_json).collect::<Vec<Value>>(),
+        "mark_found": report.mark_found, "causes_compared": report.causes_compared,
+        "causes_removed": report.causes_removed, "causes_missing": report.causes_missing,
+        "causes": report.causes.iter().map(cause_json).collect::<Vec<Value>>(),
     });
     if out.form() == Form::Json {
         return out.document(&document);
@@ -89,6 +96,13 @@ fn break_json(found: &Break) -> Value {
 
 fn index_json(flaw: &IndexFlaw) -> Value {
     json!({ "file": flaw.file, "offset": flaw.offset, "what": flaw.what, "believed": flaw.is_believed })
+}
+
+fn cause_json(missing: &MissingCause) -> Value {
+    json!({
+        "position": missing.position.get(), "entity": missing.entity, "cause": missing.cause.to_string(),
+        "may_be_removed": missing.may_be_removed,
+    })
 }
 
 pub fn reindex(place: &Place, out: &mut Output) -> Result<Done, Failure> {
@@ -143,6 +157,7 @@ fn whole(store: &Store, out: &mut Output) -> Result<Done, Failure> {
     let facts = [
         ("an open would", would.clone()),
         ("found", summary(report)),
+        ("looked at", "MANIFEST, MARK, and what is not sealed; annals verify reads everything".to_owned()),
         ("writer", format!("{writer:?}")),
         ("head", store.head()?.to_string()),
     ];

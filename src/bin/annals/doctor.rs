@@ -102,13 +102,10 @@ fn directory(path: &Path) -> Result<Finding, Failure> {
     let us = rustix::process::geteuid().as_raw();
     let text = format!("{}, mode {mode:o}, owner {owner}", path.display());
     Ok(match mode {
-        _ if owner != us => {
+        // What the superuser writes belongs to the owner.
+        _ if owner != us && us != 0 => {
             let text = format!("{text}, and we are user {us}");
-            bad(
-                "directory",
-                text,
-                "run annals as the owner, or make the directory and its files ours: chown -R",
-            )
+            bad("directory", text, format!("run annals as user {owner}"))
         }
         mode if mode & 0o022 != 0 => {
             bad("directory", text, format!("others may write to it: chmod 700 {}", path.display()))
@@ -214,7 +211,9 @@ fn files(path: &Path) -> Result<Finding, Failure> {
         let name = file.strip_prefix(path).unwrap_or(&file).display().to_string();
         match found.mode() & 0o7777 {
             _ if !found.is_file() => odd.push(format!("{name} is no regular file")),
-            _ if found.uid() != owner => odd.push(format!("{name} belongs to user {}", found.uid())),
+            _ if found.uid() != owner => {
+                odd.push(format!("{name} belongs to user {}, not {owner}", found.uid()))
+            }
             _ if found.nlink() > 1 && !name.starts_with("segments") => {
                 odd.push(format!("{name} has a second name"))
             }

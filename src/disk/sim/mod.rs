@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Access, Disk, DiskFile, Lock};
+use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock, path_of};
 use fault::Faults;
 use handle::SimFile;
 use medium::{Medium, Step};
@@ -182,6 +182,18 @@ impl Disk for SimDisk {
         Ok(inside.map(|(path, _)| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()).collect())
     }
 
+    /// One operation, however many names.
+    fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
+        let mut disk = self.0.lock();
+        disk.faults.begin()?;
+        disk.check_directory(directory)?;
+        let look = |name: &String| {
+            let file = disk.file(&path_of(directory, name))?;
+            Ok(FileInfo::regular(disk.length(file)))
+        };
+        Ok(names.iter().map(look).collect())
+    }
+
     fn create_directory(&self, directory: &str) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.faults.begin()?;
@@ -243,7 +255,7 @@ impl Disk for SimDisk {
     fn lock(&self) -> io::Result<Lock> {
         let mut disk = self.0.lock();
         if disk.is_locked {
-            return Ok(Lock::HeldBy(Some(std::process::id())));
+            return Ok(Lock::HeldBy(Holder::ThisProcess));
         }
         disk.is_locked = true;
         Ok(Lock::Held(Box::new(Unlock(self.clone()))))

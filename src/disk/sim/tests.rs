@@ -351,7 +351,7 @@ fn images_can_be_stopped_again() {
     assert_eq!(second.contents("log").unwrap(), b"12se");
     assert_eq!(first.trace().image(0, CrashMode::Keep).contents("log").unwrap(), b"1ase");
     assert_eq!(disk.contents("log").unwrap(), b"1ase", "an image is another disk");
-    assert!(matches!(disk.lock().unwrap(), Lock::HeldBy(Some(_))));
+    assert!(matches!(disk.lock().unwrap(), Lock::HeldBy(Holder::ThisProcess)));
     drop(locked);
     assert!(matches!(disk.lock().unwrap(), Lock::Held(_)));
 }

@@ -60,7 +60,10 @@ fn every_flipped_bit_is_found() {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(matches!(read(&flipped), Err(Damage::Bad(_))), "{name}, bit {bit}");
+            assert!(
+                matches!(read(&flipped), Err(Damage::Bad(_) | Damage::Forbidden(_))),
+                "{name}, bit {bit}"
+            );
             flips += 1;
         }
     }
@@ -71,7 +74,10 @@ fn every_flipped_bit_is_found() {
 fn every_cut_end_is_found() {
     for Structure { name, bytes, read } in structures() {
         for length in 0..bytes.len() {
-            assert!(matches!(read(&bytes[..length]), Err(Damage::Bad(_))), "{name}, {length} bytes");
+            assert!(
+                matches!(read(&bytes[..length]), Err(Damage::Bad(_) | Damage::Forbidden(_))),
+                "{name}, {length} bytes"
+            );
         }
     }
 }
@@ -196,11 +202,11 @@ fn impossible_values_under_right_checksums_are_refused() {
         if name == "private length into the padding" {
             assert_eq!(refused, Ok(()), "{name}: one record and fewer zeros; the chain finds it");
         } else {
-            assert!(matches!(refused, Err(Damage::Bad(_))), "{name}: {refused:?}");
+            assert!(matches!(refused, Err(Damage::Bad(_) | Damage::Forbidden(_))), "{name}: {refused:?}");
         }
     }
     let cause_in_append = with(public, &0x20_u16.to_le_bytes());
-    assert!(matches!(cause_in_append, Err(Damage::Bad(_))), "{cause_in_append:?}");
+    assert!(matches!(cause_in_append, Err(Damage::Bad(_) | Damage::Forbidden(_))), "{cause_in_append:?}");
     assert_eq!(with(0, &[0; 8]), Err(Damage::Bad("no frame begins here")));
 }
 
@@ -232,7 +238,10 @@ fn fields_of_ancillary_flags_are_passed_over() {
     let public_end = record::PREFIX + 12;
     body.splice(public_end..public_end, [0; 3]);
     body[4] += 3;
-    assert!(matches!(record::read(&body, 0), Err(Damage::Bad(_))), "more than the fields");
+    assert!(
+        matches!(record::read(&body, 0), Err(Damage::Bad(_) | Damage::Forbidden(_))),
+        "more than the fields"
+    );
     body[record::PREFIX] = 0x40;
     let found = record::read(&body, 0).unwrap();
     assert_eq!((found.fields(), found.shape().bytes()), (fields, body.len()));
@@ -270,11 +279,13 @@ fn preambles_of_other_versions() {
             }
             // Only a manifest whose last segment was written anew can have this one.
             if (bit, bytes.len()) == (8 * preamble::INCOMPATIBLE, manifest.len()) {
-                assert!(matches!(found, Err(Damage::Bad(_))), "bit {bit}");
+                assert!(matches!(found, Err(Damage::Bad(_) | Damage::Forbidden(_))), "bit {bit}");
                 continue;
             }
             match bit / 8 {
-                0..8 => assert!(matches!(found, Err(Damage::Bad(_))), "magic, bit {bit}"),
+                0..8 => {
+                    assert!(matches!(found, Err(Damage::Bad(_) | Damage::Forbidden(_))), "magic, bit {bit}")
+                }
                 8..10 | 16..32 => assert!(matches!(found, Err(Damage::Newer(_))), "bit {bit}"),
                 // Minor version, zero, compatible features.
                 _ => assert_eq!(found, Ok(()), "bit {bit}"),
@@ -292,7 +303,10 @@ fn impossible_counts_in_a_manifest_are_refused() {
         bytes[116..120].copy_from_slice(&lineages.to_le_bytes());
         let digest = blake3::hash(&bytes[..end]);
         bytes[end..].copy_from_slice(digest.as_bytes());
-        assert!(matches!(Manifest::read(&bytes), Err(Damage::Bad(_))), "{segments} {lineages}");
+        assert!(
+            matches!(Manifest::read(&bytes), Err(Damage::Bad(_) | Damage::Forbidden(_))),
+            "{segments} {lineages}"
+        );
     }
 }
 
@@ -309,7 +323,10 @@ fn impossible_lengths_in_an_attestation_are_refused() {
             let covered = usize::try_from(u32_at(&bytes, 12)).unwrap().clamp(12, bytes.len());
             let crc = checksum(&[&bytes[..8], &bytes[12..covered]]);
             bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-            assert!(matches!(Attestation::read(&bytes), Err(Damage::Bad(_))), "{field} {value} {length}");
+            assert!(
+                matches!(Attestation::read(&bytes), Err(Damage::Bad(_) | Damage::Forbidden(_))),
+                "{field} {value} {length}"
+            );
         }
     }
 }
@@ -339,7 +356,7 @@ fn body_of(cause: Option<Cause>, payload_bytes: usize) -> Vec<u8> {
 
 #[test]
 fn limits_hold_to_the_byte() {
-    let bad = |result: Result<(), Damage>| matches!(result, Err(Damage::Bad(_)));
+    let bad = |result: Result<(), Damage>| matches!(result, Err(Damage::Bad(_) | Damage::Forbidden(_)));
     // 36 bytes of a record are no payload.
     assert_eq!(frame_of(&body_of(None, BODY_BYTES_MAX - 36)), Ok(()));
     assert!(bad(frame_of(&body_of(None, BODY_BYTES_MAX - 35))), "a body of more than 16 MiB");

@@ -2,6 +2,7 @@
 //!
 //! Row: ops.
 
+use super::causes::{Causes, Room};
 use super::{Before, Verifier};
 use crate::format::manifest;
 use crate::format::segment::DIRECTORY;
@@ -13,7 +14,8 @@ use crate::version::Position;
 
 impl Verifier<'_, '_, '_> {
     /// Takes note of where to begin, and of what is to be met.
-    pub(super) fn ask(&mut self, after: Option<Head>, expected: Vec<Head>) {
+    pub(super) fn ask(&mut self, after: Option<Head>, expected: Vec<Head>, causes: Option<Room>) {
+        self.causes = causes.map(Causes::new);
         self.after = after;
         self.heads = expected;
         self.heads.extend(after);

@@ -1,12 +1,15 @@
 //! Going on behind damage.
 
+use super::causes::Room;
 use super::search::Search;
 use super::versions::Versions;
+use super::{Verify, verify_files_as};
 use crate::disk::{Access, Disk, MemDisk};
 use crate::format::frame::{HEADER_BYTES_MAX, NewHeader};
 use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
 use crate::log::scan::{Tip, Window};
 use crate::log::segment::SegmentFile;
+use crate::{Append, Cause, EventId, Raw, Store};
 
 /// A segment of `bytes` that are nothing, with what `fill` puts there.
 fn segment(bytes: usize, fill: impl FnOnce(&SegmentHeader, &mut Vec<u8>)) -> SegmentFile {
@@ -37,7 +40,7 @@ fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
         events: u16::try_from(table.len() / 8).unwrap().max(1),
         flags: NewHeader::flags_for(false, !table.is_empty()),
         recorded_at: 0,
-        first_version: 1,
+        first_version: table.first_chunk().map_or(1, |first| u64::from_le_bytes(*first)),
         chain: [0; 32],
         key: None,
         version_table: table,
@@ -134,4 +137,35 @@ fn what_was_forgotten_and_is_in_no_index_is_counted() {
     assert_eq!(versions.meet(b"a", 7, 100), None);
     assert_eq!((versions.meet(b"a", 8, 101), versions.unchecked), (None, 1));
     assert!(versions.meet(b"a", 8, 102).is_some());
+}
+
+#[test]
+fn causes_are_looked_for_in_as_many_rounds_as_it_takes() {
+    let disk = MemDisk::new();
+    let store = Store::on(disk.clone()).segment_bytes_max(2000).open().unwrap();
+    let mut ids: Vec<EventId> = Vec::new();
+    let mut missing = Vec::new();
+    for number in 0..90_usize {
+        let append = Append::to(format!("e:{}", number % 7)).event(&Raw("x", &number));
+        let nowhere = EventId::from_bytes([u8::try_from(number).unwrap(); 16]);
+        let append = match number % 5 {
+            1 => append.cause(Cause::Event(ids[number / 2])),
+            2 => append.cause(Cause::Event(ids[number - 1])),
+            3 => append.cause(Cause::Event(nowhere)),
+            _ => append,
+        };
+        let appended = append.commit(&store).unwrap();
+        if number % 5 == 3 {
+            missing.push(appended.position().get());
+        }
+        ids.extend(appended.ids());
+    }
+    store.close().unwrap();
+    for (recent, wanted) in [(1, 1), (1, 4), (3, 2), (10, 1000), (1000, 5), (1000, 1000)] {
+        let asked = Verify { causes: Some(Room { recent, wanted }), ..Verify::new() };
+        let report = verify_files_as(&disk, &mut |_, _, _, _| {}, asked).unwrap();
+        let found: Vec<u64> = report.causes.iter().map(|missing| missing.position.get()).collect();
+        assert_eq!(found, missing, "room for {recent} and {wanted}: {report}");
+        assert_eq!(report.causes_compared, 54, "room for {recent} and {wanted}");
+    }
 }

@@ -32,6 +32,9 @@ pub struct Verify {
     /// Compares index files with the log as well, which takes about a quarter longer
     #[arg(long)]
     pub indexes: bool,
+    /// Looks whether the causes that events name by id are there, which may take reading the log once more
+    #[arg(long)]
+    pub causes: bool,
 }
 
 #[derive(Args)]
