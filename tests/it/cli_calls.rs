@@ -179,9 +179,11 @@ fn what_the_system_refuses_has_its_code() {
     let output = command(&circle, &words("read --json")).output().unwrap();
     assert_eq!(output.status.code(), Some(SYSTEM));
     assert_eq!(error(&output)["kind"], "Io");
-    let output = site.run("append --lines /");
-    assert_eq!(output.status.code(), Some(USAGE));
-    assert!(text(&output.stderr).contains("is a directory"), "{}", text(&output.stderr));
+    for line in ["append --lines /", "append a k @/", "import /"] {
+        let output = site.run(line);
+        assert_eq!(output.status.code(), Some(USAGE), "{line}");
+        assert!(text(&output.stderr).contains("is a directory"), "{line}: {}", text(&output.stderr));
+    }
 }
 
 /// The bench's directory lies beside the store, also if that is named by a dot.

@@ -294,10 +294,7 @@ fn payload(text: Option<&str>) -> Result<Value, Failure> {
         None => Ok(Value::Null),
         Some("-") => read(Box::new(io::stdin()), "standard input"),
         Some(text) => match text.strip_prefix('@') {
-            Some(path) => {
-                let file = File::open(path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
-                read(Box::new(file), path)
-            }
+            Some(path) => read(Box::new(open_lines(Path::new(path))?), path),
             None => parse("the payload", text),
         },
     }
@@ -336,7 +333,7 @@ pub fn open_lines(path: &Path) -> Result<File, Failure> {
     let failed = |error| Failure::usage(format!("cannot read {shown}: {error}"));
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
-        return Err(Failure::usage(format!("{shown} is a directory; name a file of lines")));
+        return Err(Failure::usage(format!("{shown} is a directory; name a file")));
     }
     Ok(file)
 }

@@ -173,7 +173,7 @@ pub struct Append {
     #[arg(conflicts_with = "lines", allow_negative_numbers = true)]
     pub payload: Option<String>,
     /// One event a line from a file, or - for standard input: {"entity", "kind", "payload", ...}; with ENTITY and
-    /// KIND each line is a payload
+    /// KIND each line is a payload. Each line stands for itself, and which lines are in is said, however it ends
     #[arg(long, value_name = "FILE")]
     pub lines: Option<PathBuf>,
     /// All lines are one append, all or nothing
