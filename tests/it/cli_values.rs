@@ -132,8 +132,8 @@ fn what_is_in_is_told_without_what_cannot_be_seen() {
     let site = hidden_store();
     let name = format!("x{}y", hidden_in_names());
     for (line, code) in [
-        (format!("checkpoint take '{name}2'"), UNTOLD),
-        (format!("consumers resume '{name}' --reason x"), UNTOLD),
+        (format!("checkpoint '{name}2' --reason x"), UNTOLD),
+        (format!("consumers resume '{name}'"), UNTOLD),
         ("backup DEST\u{202e}\u{9b}".to_owned(), UNTOLD),
         ("backup DEST\u{202d}\u{9b} --json".to_owned(), UNTOLD),
         (format!("append '{name}' k 1 --json"), UNTOLD),
