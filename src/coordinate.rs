@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::error::Error;
+use crate::text::visible;
 
 /// The scope of an event for which none was named.
 pub const DEFAULT_SCOPE: &str = "default";
@@ -81,8 +82,8 @@ impl Coordinate {
 impl fmt::Display for Coordinate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.scope {
-            Some(scope) => write!(f, "{} in {scope}", self.entity),
-            None => f.write_str(&self.entity),
+            Some(scope) => write!(f, "{} in {}", visible(&self.entity), visible(scope)),
+            None => f.write_str(&visible(&self.entity)),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use crate::query::Query;
+use crate::text::visible;
 use crate::version::{Expected, Position, Version};
 
 /// What went wrong, and what can be done about it.
@@ -217,7 +218,7 @@ impl From<Error> for Denial {
 
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the gate {} denies it: {}", self.gate, self.reason)
+        write!(f, "the gate {} denies it: {}", visible(&self.gate), visible(&self.reason))
     }
 }
 
@@ -366,6 +367,8 @@ impl Error {
     }
 
     fn with_detail(kind: ErrorKind, text: String, detail: Detail) -> Error {
+        // A name in it may hold what turns the whole line around.
+        let text = visible(&text).into_owned();
         Error(Arc::new(Inner { kind, text, detail }))
     }
 

@@ -299,6 +299,7 @@ pub use crate::{
     store::{Builder, Gate, Permit, Store, StoreCopy, restore, verify_backup},
     story::{Story, StoryEvent},
     subscription::{NextEvent, Subscription},
+    text::{visible, visible_json},
     ticket::{Pending, Ticket},
     timer::{Timer, TimerStatus, Timers},
     transition::{EntityState, InState, Transition},
@@ -308,7 +309,7 @@ pub use crate::{
 
 #[cfg(feature = "jsonl")]
 pub use crate::jsonl::{
-    Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm,
+    Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm, Timestamp,
 };
 
 // What the code calls that the macro writes. No part of what annals promises.

@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::EventId;
+use crate::text::visible;
 
 /// Which events to read.
 ///
@@ -233,7 +234,7 @@ impl fmt::Display for Item {
         parts.extend(self.kind_prefix.iter().map(|prefix| format!("kind {prefix}*")));
         parts.extend(self.tags.iter().map(|tag| format!("tag {tag}")));
         parts.extend(self.correlation.iter().map(|id| format!("correlation {id}")));
-        if parts.is_empty() { f.write_str("every event") } else { f.write_str(&parts.join(", ")) }
+        if parts.is_empty() { f.write_str("every event") } else { f.write_str(&visible(&parts.join(", "))) }
     }
 }
 

@@ -79,7 +79,8 @@ struct Plan {
     versions: Option<Range<u64>>,
     /// Recorded-at, half-open, in microseconds.
     between: Option<Range<i64>>,
-    occurred: Option<Range<i64>>,
+    /// In microseconds. No half-open range holds the last one there is.
+    occurred: Option<(Bound<i64>, Bound<i64>)>,
     backwards: bool,
     limit: u64,
 }
@@ -149,7 +150,7 @@ impl Read {
     /// Only events that say they occurred in this time, compared in whole microseconds. A filter: it
     /// reads everything else, too.
     pub fn occurred(mut self, times: impl RangeBounds<SystemTime>) -> Read {
-        self.plan.occurred = Some(half_open_micros(&times));
+        self.plan.occurred = Some(in_micros(&times));
         self
     }
 
@@ -293,7 +294,7 @@ impl Progress {
     }
 
     #[cold]
-    fn occurred_in(&self, times: &Range<i64>) -> bool {
+    fn occurred_in(&self, times: &(Bound<i64>, Bound<i64>)) -> bool {
         self.take().occurred_at().is_some_and(|occurred| times.contains(&micros_of(occurred)))
     }
 
@@ -479,7 +480,9 @@ fn half_open<T: Copy>(range: &impl RangeBounds<T>, least: T, most: T, next: impl
 }
 
 fn half_open_micros(times: &impl RangeBounds<SystemTime>) -> Range<i64> {
-    let bounds =
-        (times.start_bound().map(|time| micros_of(*time)), times.end_bound().map(|time| micros_of(*time)));
-    half_open(&bounds, i64::MIN, i64::MAX, |micros: i64| micros.saturating_add(1))
+    half_open(&in_micros(times), i64::MIN, i64::MAX, |micros: i64| micros.saturating_add(1))
+}
+
+fn in_micros(times: &impl RangeBounds<SystemTime>) -> (Bound<i64>, Bound<i64>) {
+    (times.start_bound().map(|time| micros_of(*time)), times.end_bound().map(|time| micros_of(*time)))
 }

@@ -9,7 +9,7 @@ mod verifying;
 use std::fmt;
 use std::time::Duration;
 
-use crate::text::counted;
+use crate::text::{counted, visible};
 use crate::version::Position;
 
 pub use rewriting::{
@@ -181,10 +181,10 @@ impl fmt::Display for OpenReport {
             write!(f, "; HOLE: {hole}")?;
         }
         for name in &self.removed {
-            write!(f, "; removed {name}")?;
+            write!(f, "; removed {}", visible(name))?;
         }
         for name in &self.unknown {
-            write!(f, "; left {name} alone")?;
+            write!(f, "; left {} alone", visible(name))?;
         }
         for (step, time) in &self.steps {
             write!(f, "; {step} {time:.1?}")?;
@@ -359,7 +359,7 @@ pub struct Part {
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Description { place, store_id, head, durable_head, writer, .. } = self;
-        writeln!(f, "store {store_id} in {place}")?;
+        writeln!(f, "store {store_id} in {}", visible(place))?;
         writeln!(f, "head {head}, durable up to {durable_head}, writer: {writer:?}")?;
         for Part { name, files, bytes, why } in &self.parts {
             let files_word = if *files == 1 { "file " } else { "files" };

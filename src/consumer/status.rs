@@ -13,7 +13,7 @@ use crate::query::Query;
 use crate::reader;
 use crate::running::{Live, Pace};
 use crate::store::Store;
-use crate::text::counted;
+use crate::text::{counted, visible};
 use crate::version::{Position, Version};
 use crate::view::{Reach, Snapshot};
 
@@ -246,7 +246,7 @@ fn float(number: u64) -> f64 {
 impl fmt::Display for ConsumerStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let runs = if self.is_running { "" } else { ", not running" };
-        write!(f, "{} at {}{runs}: {}", self.name, self.position, self.state)
+        write!(f, "{} at {}{runs}: {}", visible(&self.name), self.position, self.state)
     }
 }
 
@@ -264,7 +264,8 @@ impl fmt::Display for ConsumerState {
                 write!(f, "lagging, {events} left, the oldest of {oldest:.1?} ago")
             }
             ConsumerState::Stuck { at, attempts, reason } => {
-                write!(f, "stuck at {at} after {}: {reason}", counted(*attempts, "attempt", "attempts"))
+                let attempts = counted(*attempts, "attempt", "attempts");
+                write!(f, "stuck at {at} after {attempts}: {}", visible(reason))
             }
             ConsumerState::Halted(halt) => write!(f, "halted {halt}"),
         }
@@ -276,6 +277,6 @@ impl fmt::Display for Halt {
         if let Some(at) = self.at {
             write!(f, "at {at} ")?;
         }
-        write!(f, "by {}: {}", self.by, self.reason)
+        write!(f, "by {}: {}", visible(&self.by), visible(&self.reason))
     }
 }

@@ -11,9 +11,11 @@ use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use super::exact::Numbers;
 use super::incoming::{Opened, Versions};
 use super::line::{self, Incoming};
 use super::mapping::Mapping;
+use super::other;
 use super::source::{Got, Source, cannot_reject, json_of};
 use crate::append::Append;
 use crate::codec::Raw;
@@ -26,9 +28,9 @@ use crate::ticket::Ticket;
 use crate::version::{Expected, Version};
 
 /// What the streams of imports are called before their names.
-const PREFIX: &str = "$import/";
+pub(super) const PREFIX: &str = "$import/";
 /// So far an import is.
-const REACHED: &str = "$import.reached";
+pub(super) const REACHED: &str = "$import.reached";
 /// The longest name of an import, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 /// How many appends are under way before the oldest is waited for. They share syncs.
@@ -42,7 +44,7 @@ const REASONS_MAX: usize = 20;
 
 /// What `$import.reached` says: lines, bytes and digest of the source up to there; position and recorded-at of the last event in the store
 /// it comes from, 0 where that is not said.
-type Reached = (u64, u64, u64, u64, i64);
+pub(super) type Reached = (u64, u64, u64, u64, i64);
 
 impl Store {
     /// Imports lines that [`Store::export`] wrote, or by a [`Mapping`] those of somebody else.
@@ -73,6 +75,8 @@ impl Store {
             source,
             mapping: None,
             versions: Versions::Kept,
+            numbers: Numbers::Exact,
+            other_names: OtherNames::Refused,
             line_bytes_max: LINE_BYTES_MAX,
             rejects: None,
             tell: None,
@@ -88,9 +92,18 @@ pub struct Import<'a, R> {
     source: R,
     mapping: Option<Mapping>,
     versions: Versions,
+    numbers: Numbers,
+    other_names: OtherNames,
     line_bytes_max: usize,
     rejects: Option<Box<dyn Write + 'a>>,
     tell: Option<Tell<'a>>,
+}
+
+/// Whether a source may go in that went in under another name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OtherNames {
+    Refused,
+    Allowed,
 }
 
 type Tell<'a> = Box<dyn FnMut(&ImportProgress) -> ControlFlow<()> + 'a>;
@@ -174,6 +187,34 @@ impl<'a, R: BufRead> Import<'a, R> {
         self
     }
 
+    /// Takes numbers that a 64-bit float or integer cannot hold exactly as the nearest float (default: they
+    /// make a bad line). For lines of programs that write more digits than a float has, such as
+    /// `0.10000000000000001`.
+    pub fn round_numbers(mut self) -> Import<'a, R> {
+        self.numbers = Numbers::Rounded;
+        self
+    }
+
+    /// Imports the source although it begins as one that was imported under another name: its events are in
+    /// twice then, unless their versions keep them out (default: such an import is refused before anything
+    /// goes in). Asked only of a name that is new.
+    ///
+    /// ```
+    /// use annals::Store;
+    ///
+    /// let lines = br#"{"entity":"order:1","kind":"order.placed","payload":{"item":"a book"}}"#;
+    /// let store = Store::in_memory()?;
+    /// store.import("shop", lines.as_slice()).run()?;
+    /// assert!(store.import("the shop", lines.as_slice()).run().is_err());
+    /// let twice = store.import("the shop", lines.as_slice()).even_if_imported().run()?;
+    /// assert_eq!(twice.events, 1);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn even_if_imported(mut self) -> Import<'a, R> {
+        self.other_names = OtherNames::Allowed;
+        self
+    }
+
     /// Copies lines that cannot be imported to a writer, and goes on. Without it the first of them stops the import.
     ///
     /// An append of which one line is bad is rejected as a whole. What is rejected is flushed before anything behind it is
@@ -200,8 +241,10 @@ impl<'a, R: BufRead> Import<'a, R> {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Invalid`], [`ErrorKind::TooLarge`], [`ErrorKind::Denied`]: a line cannot be imported; the text has its number. Mend it, or
-    ///   [`skip_bad`](Import::skip_bad). Also if the source does not begin as it did the last time.
+    /// - [`ErrorKind::Invalid`], [`ErrorKind::TooLarge`], [`ErrorKind::Denied`]: a line cannot be imported;
+    ///   the text has its number. Mend it, or [`skip_bad`](Import::skip_bad). Also if the source does not
+    ///   begin as it did the last time, or begins as one that went in under another name
+    ///   ([`even_if_imported`](Import::even_if_imported)).
     /// - [`ErrorKind::Conflict`]: a version would not be kept, or another import of this name runs.
     /// - [`ErrorKind::Io`]: the source cannot be read, or the rejects not be written.
     /// - [`ErrorKind::Cancelled`]: it was broken off.
@@ -216,6 +259,9 @@ impl<'a, R: BufRead> Import<'a, R> {
             let (lines, offset, digest, ..) = last.decode::<Reached>()?;
             source.go_to(lines, offset, digest)?;
             version = last.version();
+        } else if self.other_names == OtherNames::Refused {
+            let line_bytes_max = u64::try_from(self.line_bytes_max).unwrap_or(u64::MAX);
+            other::refuse_known(self.store, &mut source, line_bytes_max)?;
         }
         let run = Run {
             store: self.store,
@@ -226,6 +272,7 @@ impl<'a, R: BufRead> Import<'a, R> {
             source,
             mapping: self.mapping,
             versions: self.versions,
+            numbers: self.numbers,
             rejects: self.rejects,
             tell: self.tell,
             raw: Vec::new(),
@@ -248,6 +295,7 @@ struct Run<'a, R> {
     source: Source<R>,
     mapping: Option<Mapping>,
     versions: Versions,
+    numbers: Numbers,
     rejects: Option<Box<dyn Write + 'a>>,
     tell: Option<Tell<'a>>,
     /// The lines of the append that is coming in.
@@ -295,8 +343,8 @@ impl<R: BufRead> Run<'_, R> {
             return Ok(());
         };
         let event = match &self.mapping {
-            None => line::read(json),
-            Some(mapping) => mapping.read(json),
+            None => line::read(json, self.numbers),
+            Some(mapping) => mapping.read(json, self.numbers),
         };
         match event {
             Ok(event) => self.event(number, start, event),

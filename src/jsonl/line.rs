@@ -11,12 +11,14 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::time::Time;
+use super::exact::{Numbers, check};
+use super::time::Timestamp;
 use crate::codec::{self, Value};
 use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::{Error, ErrorKind};
-use crate::event::{EventId, micros_of};
+use crate::event::EventId;
 use crate::recorded::RecordedEvent;
+use crate::text::visible_json;
 
 /// The fields of a line, in the order in which they are written.
 #[derive(Default, Serialize, Deserialize)]
@@ -39,9 +41,9 @@ struct Line<'a> {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tags: Vec<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    recorded_at: Option<Time>,
+    recorded_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    occurred_at: Option<Time>,
+    occurred_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     correlation: Option<EventId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,8 +103,8 @@ pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &Named) {
         version: Some(event.version().get()),
         schema_version: event.schema_version(),
         tags: event.tags().map(Cow::Borrowed).collect(),
-        recorded_at: Some(Time(micros_of(event.recorded_at()))),
-        occurred_at: event.occurred_at().map(|time| Time(micros_of(time))),
+        recorded_at: Some(event.recorded_at().into()),
+        occurred_at: event.occurred_at().map(Timestamp::from),
         correlation: Some(named.correlation),
         cause: named.cause,
         append: (named.place != Place(0, 1)).then_some(named.place),
@@ -113,7 +115,8 @@ pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &Named) {
         payload_base64: payload.as_ref().and_then(Form::base64),
         erased,
     };
-    serde_json::to_writer(&mut *out, &line).expect("a line has names for keys, and memory takes all bytes");
+    let json = serde_json::to_string(&line).expect("a line has names for keys, and memory takes all bytes");
+    out.extend_from_slice(visible_json(&json).as_bytes());
     out.push(b'\n');
 }
 
@@ -144,7 +147,8 @@ const LEVELS_MAX: usize = 128;
 fn exact_json(bytes: &[u8]) -> Option<Box<RawValue>> {
     let value: Value = codec::decode_shallow(bytes, LEVELS_MAX).ok()?;
     let json = to_raw_value(&value).ok()?;
-    (packed(&json).ok()? == bytes).then_some(json)
+    let comes_back = packed(&json).ok()? == bytes && check(json.get(), Numbers::Rounded).is_ok();
+    comes_back.then_some(json)
 }
 
 /// The MessagePack that a JSON text stands for.
@@ -161,6 +165,26 @@ pub(super) fn encoded(value: &Value) -> Result<Vec<u8>, Error> {
 /// Any JSON.
 pub(super) fn value(json: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(json).map_err(|error| unreadable(&error))
+}
+
+/// The JSON of a foreign line, as far as it can be kept.
+pub(super) fn foreign(line: &[u8], numbers: Numbers) -> Result<Value, Error> {
+    let value = value(line)?;
+    check(utf8(line)?, numbers)?;
+    Ok(value)
+}
+
+/// What a text of JSON says, which stands here with its quotes.
+pub(super) fn text_of(json: &str) -> Result<Cow<'_, str>, Error> {
+    match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
+        _ => serde_json::from_str(json).map(Cow::Owned).map_err(|error| unreadable(&error)),
+    }
+}
+
+/// serde_json looks at the bytes of texts only, and of those it keeps.
+fn utf8(line: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(line).map_err(|error| bad(&format!("column {}: no UTF-8", error.valid_up_to() + 1)))
 }
 
 /// An event that comes in.
@@ -190,9 +214,17 @@ pub(super) enum Content {
     Erased([u8; 32]),
 }
 
-/// Reads a line that [`write`] wrote, or somebody else by the same rules.
-pub(super) fn read(line: &[u8]) -> Result<Incoming, Error> {
-    let line: Line<'_> = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
+/// Reads a line that [`write`] wrote, or another program by the same rules.
+pub(super) fn read(line: &[u8], numbers: Numbers) -> Result<Incoming, Error> {
+    // serde would take the values of a list for the fields of an event, by their places.
+    if line.first() != Some(&b'{') && value(line).is_ok() {
+        return Err(bad(
+            "column 1: an event is an object, such as {\"entity\":\"a\",\"kind\":\"b\",\"payload\":1}",
+        ));
+    }
+    let text = utf8(line)?;
+    let line: Line<'_> = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
+    check(text, numbers)?;
     let metadata = bytes("metadata", line.metadata, line.metadata_base64.as_deref())?;
     let payload = bytes("payload", line.payload, line.payload_base64.as_deref())?;
     let content = match (payload, &line.erased) {
@@ -204,7 +236,7 @@ pub(super) fn read(line: &[u8]) -> Result<Incoming, Error> {
     if line.version == Some(0) {
         return Err(bad("the version is 0, but the first event of an entity has version 1"));
     }
-    let recorded_at = line.recorded_at.map(|time| time.0);
+    let recorded_at = line.recorded_at.map(Timestamp::micros);
     Ok(Incoming {
         entity: line.entity.into_owned(),
         scope: line.scope.into_owned(),
@@ -214,7 +246,7 @@ pub(super) fn read(line: &[u8]) -> Result<Incoming, Error> {
         id: line.id,
         correlation: line.correlation,
         cause: line.cause,
-        occurred_at: line.occurred_at.map(|time| time.0).or(recorded_at),
+        occurred_at: line.occurred_at.map(Timestamp::micros).or(recorded_at),
         metadata: metadata.unwrap_or_default(),
         content,
         place: line.append.unwrap_or(Place(0, 1)),
@@ -249,5 +281,8 @@ fn bad(text: &str) -> Error {
 fn unreadable(error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-    bad(&format!("column {}: {what}", error.column()))
+    match error.line() {
+        0 | 1 => bad(&format!("column {}: {what}", error.column())),
+        line => bad(&format!("line {line}, column {}: {what}", error.column())),
+    }
 }

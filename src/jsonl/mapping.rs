@@ -2,8 +2,9 @@
 //!
 //! Row: app.
 
+use super::exact::Numbers;
 use super::line::{self, Content, Incoming, Place};
-use super::time::TimeForm;
+use super::time::{TimeForm, likely_unit};
 use crate::codec::Value;
 use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::Error;
@@ -92,8 +93,8 @@ impl Mapping {
         self
     }
 
-    pub(super) fn read(&self, line: &[u8]) -> Result<Incoming, Error> {
-        let value = line::value(line)?;
+    pub(super) fn read(&self, line: &[u8], numbers: Numbers) -> Result<Incoming, Error> {
+        let value = line::foreign(line, numbers)?;
         let tags = self.tags.iter().filter_map(|tag| filled(tag, &value).transpose());
         Ok(Incoming {
             entity: required(&self.entity, &value)?,
@@ -133,7 +134,11 @@ fn id_at(pointer: &str, value: &Value) -> Result<EventId, Error> {
 
 fn time_at(pointer: &str, form: TimeForm, value: &Value) -> Result<i64, Error> {
     let time = at(pointer, value)?;
-    form.read(time).ok_or_else(|| Error::invalid(format!("{pointer} is no time ({form:?}): {time:?}")))
+    form.read(time).ok_or_else(|| {
+        let unit = time.to::<i64>().ok().and_then(likely_unit);
+        let unit = unit.map_or_else(String::new, |(unit, time)| format!("; counted in {unit} it is {time}"));
+        Error::invalid(format!("{pointer} is no time ({form:?}): {time:?}{unit}"))
+    })
 }
 
 fn required(text: &str, value: &Value) -> Result<String, Error> {

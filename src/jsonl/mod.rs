@@ -4,15 +4,17 @@
 //! those of somebody else by a [`Mapping`]; how far it is stands in the same append as the events, so that it can be repeated after any stop.
 //! Row: app. The promises are in SPEC.md "Export and import". Tested by tests/it/jsonl.rs.
 
+mod exact;
 mod export;
 mod import;
 mod incoming;
 mod line;
 mod mapping;
+mod other;
 mod source;
 mod time;
 
 pub use export::{Export, ExportProgress, Exported};
 pub use import::{Import, ImportProgress, Imported};
 pub use mapping::Mapping;
-pub use time::TimeForm;
+pub use time::{TimeForm, Timestamp};

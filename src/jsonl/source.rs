@@ -2,12 +2,13 @@
 //!
 //! Row: app.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Chain, Cursor, Read, Write};
 
 use crate::error::{Error, ErrorKind};
 
 pub(super) struct Source<R> {
-    reader: R,
+    /// What was looked at before it is read, and the rest.
+    reader: Chain<Cursor<Vec<u8>>, R>,
     pub(super) line_bytes_max: usize,
     /// Ends of lines behind it.
     pub(super) lines: u64,
@@ -31,6 +32,7 @@ const PASS_BYTES: u64 = 64 << 10;
 
 impl<R: BufRead> Source<R> {
     pub(super) fn new(reader: R, line_bytes_max: usize) -> Source<R> {
+        let reader = Cursor::new(Vec::new()).chain(reader);
         Source { reader, line_bytes_max, lines: 0, offset: 0, digest: blake3::Hasher::new() }
     }
 
@@ -41,7 +43,28 @@ impl<R: BufRead> Source<R> {
 
     /// Stands for everything that was read.
     pub(super) fn digest(&self) -> u64 {
-        crate::format::u64_at(self.digest.finalize().as_bytes(), 0)
+        digest_of(&self.digest)
+    }
+
+    /// Stands for the first bytes, which are kept to be read later; `None` if there are not so many. For
+    /// before anything is read.
+    pub(super) fn beginning(&mut self, bytes: u64) -> Result<Option<u64>, Error> {
+        self.ahead(bytes)?;
+        let (ahead, _) = self.reader.get_ref();
+        let beginning = usize::try_from(bytes).ok().and_then(|bytes| ahead.get_ref().get(..bytes));
+        Ok(beginning.map(|bytes| digest_of(blake3::Hasher::new().update(bytes))))
+    }
+
+    /// Looks at so many bytes, which are kept to be read later, and says how many there are. For before
+    /// anything is read.
+    pub(super) fn ahead(&mut self, bytes: u64) -> Result<usize, Error> {
+        let (ahead, rest) = self.reader.get_mut();
+        let kept = ahead.get_mut();
+        let have = u64::try_from(kept.len()).expect("a length fits 64 bits");
+        let read = rest.take(bytes.saturating_sub(have)).read_to_end(kept);
+        let length = kept.len();
+        read.map_err(|error| self.cannot_read(error))?;
+        Ok(length)
     }
 
     /// Appends the next line, its end included, to `out`, which then has at most `line_bytes_max` bytes.
@@ -137,6 +160,10 @@ impl<R: BufRead> Source<R> {
     fn cannot_read(&self, error: std::io::Error) -> Error {
         Error::io("cannot read", &format!("line {}", self.number()), error)
     }
+}
+
+fn digest_of(hasher: &blake3::Hasher) -> u64 {
+    crate::format::u64_at(hasher.finalize().as_bytes(), 0)
 }
 
 /// What of a line is JSON; `None` if it is blank.

@@ -19,7 +19,7 @@ use crate::id::EventId;
 use crate::listing::Listing;
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
-use crate::text::counted;
+use crate::text::{counted, visible};
 use crate::typed::DomainEvent;
 use crate::version::{Position, Version};
 
@@ -390,7 +390,7 @@ impl fmt::Display for ReplayReport {
 impl fmt::Display for Departure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Departure { entity, version, position, diff, .. } = self;
-        write!(f, "{entity} at version {version}, position {position}: ")?;
+        write!(f, "{} at version {version}, position {position}: ", visible(entity))?;
         match &self.parted {
             Parted::Folds => write!(f, "two folds give two states: {diff}"),
             Parted::Memory => write!(f, "the state in memory is another one: {diff}"),

@@ -14,6 +14,7 @@ use crate::consumer::{self, Checkpoint, ConsumerStatus, Halt};
 use crate::error::{Error, ErrorKind};
 use crate::running::{Call, Live};
 use crate::store::{Store, WeakStore};
+use crate::text::visible;
 use crate::version::Position;
 
 /// A reactor, or a partitioned consumer, at work on threads of its own.
@@ -110,8 +111,12 @@ impl fmt::Display for StopReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StopReason::Stopped => f.write_str("stopped"),
-            StopReason::FailedAt { position, error } => write!(f, "failed at {position}: {error}"),
-            StopReason::PanickedAt { position, error } => write!(f, "panicked at {position}: {error}"),
+            StopReason::FailedAt { position, error } => {
+                write!(f, "failed at {position}: {}", visible(error))
+            }
+            StopReason::PanickedAt { position, error } => {
+                write!(f, "panicked at {position}: {}", visible(error))
+            }
             StopReason::Halted(halt) => write!(f, "halted {halt}"),
             StopReason::StoreClosed => f.write_str("the store was closed"),
             StopReason::StoreFailed(error) => write!(f, "the store failed: {error}"),

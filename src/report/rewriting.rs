@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::id::EventId;
-use crate::text::counted;
+use crate::text::{counted, visible};
 use crate::version::Position;
 
 use super::remaining;
@@ -108,6 +108,7 @@ impl fmt::Display for CompactionPlan {
         )?;
         for (what, shares) in [("kind", &self.kinds), ("scope", &self.scopes)] {
             for (name, CompactionShare { removed, erased, bytes }) in shares {
+                let name = visible(name);
                 let removed = counted(*removed, "event", "events");
                 let erased = counted(*erased, "payload", "payloads");
                 write!(f, "\n{what} {name}: {removed}, {erased}, {}", counted(*bytes, "byte", "bytes"))?;
@@ -116,7 +117,8 @@ impl fmt::Display for CompactionPlan {
         for Unhandled { consumer, events, first } in &self.unhandled {
             write!(
                 f,
-                "\nconsumer {consumer} has not handled {events} of them, the first at position {first}"
+                "\nconsumer {} has not handled {events} of them, the first at position {first}",
+                visible(consumer)
             )?;
         }
         Ok(())

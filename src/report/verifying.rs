@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::head::Head;
 use crate::id::EventId;
-use crate::text::counted;
+use crate::text::{counted, visible};
 use crate::version::Position;
 
 use super::remaining;
@@ -201,13 +201,15 @@ impl fmt::Display for VerifyReport {
 
 impl fmt::Display for Break {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, offset {}, position {}: {}", self.file, self.offset, self.position, self.what)
+        let what = visible(&self.what);
+        write!(f, "{}, offset {}, position {}: {what}", visible(&self.file), self.offset, self.position)
     }
 }
 
 impl fmt::Display for MissingCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MissingCause { position, entity, cause, may_be_removed } = self;
+        let entity = visible(entity);
         write!(f, "position {position}, {entity}: its cause {cause} is not in the store")?;
         if *may_be_removed {
             f.write_str("; it may be among the events that were removed")?;
@@ -223,6 +225,6 @@ impl fmt::Display for IndexFlaw {
         } else {
             "it is built again when it is needed"
         };
-        write!(f, "{}, offset {}: {}; {so}", self.file, self.offset, self.what)
+        write!(f, "{}, offset {}: {}; {so}", visible(&self.file), self.offset, visible(&self.what))
     }
 }

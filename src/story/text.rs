@@ -1,31 +1,31 @@
 //! Names inside formats that have signs of their own, and times for people.
 //!
-//! Names hold no control characters, but may hold every other sign; nothing here relies on the first.
+//! Names hold no control characters, but may hold every other sign; nothing here relies on the first. What
+//! cannot be seen is escaped.
 //! Row: reader.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
 
+use crate::text::{visible, visible_json};
+
 /// Text for a JSON string, without the quotes.
 pub(super) fn json(text: &str) -> String {
-    replaced(text, |sign, out| match sign {
+    let escaped = replaced(text, |sign, out| match sign {
         '"' => out.write_str("\\\""),
         '\\' => out.write_str("\\\\"),
-        sign if sign.is_control() => {
-            let mut units = [0; 2];
-            sign.encode_utf16(&mut units).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
-        }
+        sign if u32::from(sign) < 0x20 => write!(out, "\\u{:04x}", u32::from(sign)),
         sign => out.write_char(sign),
-    })
+    });
+    visible_json(&escaped).into_owned()
 }
 
 /// Text for a quoted string of Graphviz's DOT, which reads backslashes and the entities of HTML.
 pub(super) fn dot(text: &str) -> String {
-    replaced(text, |sign, out| match sign {
+    replaced(&line(text), |sign, out| match sign {
         '"' => out.write_str("\\\""),
         '\\' => out.write_str("\\\\"),
         '&' => out.write_str("&amp;"),
-        sign if sign.is_control() => out.write_char(char::REPLACEMENT_CHARACTER),
         sign => out.write_char(sign),
     })
 }
@@ -33,22 +33,19 @@ pub(super) fn dot(text: &str) -> String {
 /// Text for a quoted label of Mermaid. It reads HTML, Markdown, directives and, before everything
 /// else, some words that end in a colon; only what means nothing to it stays as it is.
 pub(super) fn mermaid(text: &str) -> String {
+    let text = line(text);
     let has_word = ["style", "classDef"].iter().any(|word| text.contains(word));
-    replaced(text, |sign, out| match sign {
+    replaced(&text, |sign, out| match sign {
         ':' if !has_word => out.write_char(sign),
         ' ' | '.' | '-' | '/' | ',' | '+' => out.write_char(sign),
         sign if sign.is_alphanumeric() => out.write_char(sign),
-        sign if sign.is_control() => out.write_char(char::REPLACEMENT_CHARACTER),
         sign => write!(out, "#{};", u32::from(sign)),
     })
 }
 
-/// Text for a line of a terminal: control characters as Rust writes them.
+/// Text for a line of a terminal.
 pub(super) fn line(text: &str) -> String {
-    replaced(text, |sign, out| match sign {
-        sign if sign.is_control() => write!(out, "{}", sign.escape_unicode()),
-        sign => out.write_char(sign),
-    })
+    visible(text).replace('\n', "\\u{a}")
 }
 
 fn replaced(text: &str, mut write: impl FnMut(char, &mut String) -> fmt::Result) -> String {

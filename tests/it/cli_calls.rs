@@ -66,7 +66,7 @@ fn rejected_lines_do_not_go_where_they_come_from() {
     }
     assert_eq!(import("bad").status.code(), Some(NO));
     assert_eq!(fs::read_to_string(site.beside("bad")).unwrap(), "nonsense\n");
-    let strict = site.run(&format!("import {} --name strict", file.display()));
+    let strict = site.run(&format!("import {} --name strict --even-if-imported", file.display()));
     assert!(text(&strict.stderr).contains(&format!("{}: line 1: ", file.display())), "names the file");
 }
 
@@ -179,9 +179,11 @@ fn what_the_system_refuses_has_its_code() {
     let output = command(&circle, &words("read --json")).output().unwrap();
     assert_eq!(output.status.code(), Some(SYSTEM));
     assert_eq!(error(&output)["kind"], "Io");
-    let output = site.run("append --lines /");
-    assert_eq!(output.status.code(), Some(USAGE));
-    assert!(text(&output.stderr).contains("is a directory"), "{}", text(&output.stderr));
+    for line in ["append --lines /", "append a k @/", "import /"] {
+        let output = site.run(line);
+        assert_eq!(output.status.code(), Some(USAGE), "{line}");
+        assert!(text(&output.stderr).contains("is a directory"), "{line}: {}", text(&output.stderr));
+    }
 }
 
 /// The bench's directory lies beside the store, also if that is named by a dot.

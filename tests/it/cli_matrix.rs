@@ -362,8 +362,8 @@ fn a_signal_in_front_of_the_change_changes_nothing() {
             assert_eq!(output.status.code(), Some(code), "{}{form}: {stderr}", row.line);
             assert!(output.stdout.is_empty(), "{}{form}", row.line);
             match form {
-                // A rollback that was begun may be gone on with, so this is what it says.
-                "" if row.line.starts_with("rollback") => assert!(stderr.contains("--cut"), "{stderr}"),
+                // Once it waits, a rollback says how it is gone on with.
+                "" if row.line.starts_with("rollback") && stderr.contains("--cut") => {}
                 "" => assert_eq!(stderr, "annals: interrupted; nothing was changed\n", "{}", row.line),
                 _ => {
                     let error: Value = serde_json::from_str(&stderr).unwrap();

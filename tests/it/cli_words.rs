@@ -147,9 +147,8 @@ fn the_command_speaks_of_its_own_options() {
     }
     let empty = site.beside("empty");
     fs::create_dir_all(empty.join("segments")).unwrap();
-    for line in
-        ["read", "append a k 1", "recover", "verify", "rollback @1 --reason x", "recover --salvage DEST"]
-    {
+    let salvage = format!("recover --salvage {}", site.beside("salvaged").display());
+    for line in ["read", "append a k 1", "recover", "verify", "rollback @1 --reason x", &salvage] {
         said.push(text(&command(&empty, &words(line)).output().unwrap().stderr));
     }
     for word in [

@@ -25,6 +25,8 @@ mod cli_lines; // the annals command: which lines are in, and how to go on, what
 #[cfg(feature = "cli")]
 mod cli_matrix; // the annals command: every command, however it ends: exit code, store, words
 #[cfg(feature = "cli")]
+mod cli_values; // the annals command: values and names in and out, in every form
+#[cfg(feature = "cli")]
 mod cli_words; // the annals command: its own words, wrong inputs by their names, counts, columns
 mod close; // close and drop in every order, handles, tickets
 mod compact; // compacting: what goes, what never goes, beside appends
@@ -52,6 +54,8 @@ mod interrupted; // every system call is interrupted by signals
 mod jsonl; // export, import: every payload, names of events, mappings, whole stores at random
 #[cfg(feature = "jsonl")]
 mod jsonl_stops; // imports of bad lines, and imports that are stopped anywhere and run again
+#[cfg(feature = "jsonl")]
+mod jsonl_values; // times, numbers, names and texts in lines, at their bounds
 mod kit; // annals::test: what it says when a promise does not hold
 mod lent; // appends that their callers write themselves, in the writer's place
 mod lifecycle; // progress of opening, a writer that panics, forks

@@ -6,10 +6,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use annals::{visible, visible_json};
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Cause, Done, Failure, UNTOLD};
-use crate::output::{Form, harmless};
+use crate::output::Form;
 
 /// What a command has changed by now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,13 +103,16 @@ pub fn answer(ending: Ending, effect: Effect) -> Answer {
 }
 
 impl Answer {
-    /// Says it on standard error.
+    /// Says it on standard error. A path or a name in it may hold anything: what cannot be seen is escaped here.
     pub fn say(&self, form: Form) {
         let Some(words) = &self.words else { return };
         let mut err = anstream::stderr().lock();
         // Where standard error is gone, too, the exit code is all there is.
         let _ = match form {
-            Form::Json => writeln!(err, "{}", json!({ "error": words.json(self.code) })),
+            Form::Json => {
+                let error = json!({ "error": words.json(self.code) });
+                writeln!(err, "{}", visible_json(&error.to_string()))
+            }
             Form::Table | Form::Plain => words.write(&mut err),
         };
     }
@@ -130,15 +134,14 @@ impl Words {
             let clear = if io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
             let parts = [Some(&self.text), self.done.as_ref(), self.hint.as_ref()];
             let said: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
-            return writeln!(err, "{clear}{} {}", "annals:".red().bold(), harmless(&said.join("; ")));
+            return writeln!(err, "{clear}{} {}", "annals:".red().bold(), visible(&said.join("; ")));
         }
-        // A path or a name may hold anything.
-        writeln!(err, "{} {}", "annals:".red().bold(), harmless(&self.text))?;
+        writeln!(err, "{} {}", "annals:".red().bold(), visible(&self.text))?;
         if let Some(done) = &self.done {
-            writeln!(err, "  {} {}", "done:".green(), harmless(done))?;
+            writeln!(err, "  {} {}", "done:".green(), visible(done))?;
         }
         match &self.hint {
-            Some(hint) => writeln!(err, "  {} {}", "hint:".yellow(), harmless(hint)),
+            Some(hint) => writeln!(err, "  {} {}", "hint:".yellow(), visible(hint)),
             None => Ok(()),
         }
     }

@@ -8,14 +8,14 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::SystemTime;
 
-use annals::{Append, Appended, Cause, ErrorKind, EventId, Expected, Store};
+use annals::{Append, Appended, Cause, ErrorKind, EventId, Expected, Store, Timestamp};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args;
 use crate::failure::{Done, Failure};
 use crate::interrupt;
-use crate::json::{Event, Stored};
+use crate::json::{Event, Exact, Stored, Unkept, exact};
 use crate::output::{Form, Output, bytes, counted};
 use crate::place::{self, Place};
 use crate::values;
@@ -32,13 +32,13 @@ struct Line {
     entity: String,
     kind: String,
     #[serde(default)]
-    payload: Value,
+    payload: Exact,
     #[serde(default)]
     scope: Option<String>,
     #[serde(default)]
     tags: Vec<String>,
     #[serde(default)]
-    metadata: Option<Value>,
+    metadata: Option<Exact>,
     #[serde(default)]
     key: Option<String>,
     /// `any`, `none`, `exists`, or a version.
@@ -49,7 +49,7 @@ struct Line {
     #[serde(default)]
     correlation: Option<EventId>,
     #[serde(default)]
-    occurred_at: Option<String>,
+    occurred_at: Option<Value>,
     #[serde(default = "one")]
     schema_version: u16,
 }
@@ -187,7 +187,7 @@ impl Common {
         Line {
             entity: self.entity.clone().unwrap_or_default(),
             kind: self.kind.clone().unwrap_or_default(),
-            payload,
+            payload: Exact(payload),
             scope: None,
             tags: Vec::new(),
             metadata: None,
@@ -201,11 +201,15 @@ impl Common {
     }
 
     fn read(&self, text: &str) -> Result<Line, Failure> {
-        let failed = |error| Failure::usage(words::no_json(text, &error));
-        match self.entity {
-            Some(_) => Ok(self.line(serde_json::from_str(text).map_err(failed)?)),
-            None => serde_json::from_str(text).map_err(failed),
+        let value = exact(text).map_err(|unkept| Failure::usage(unkept.to_string()))?;
+        if self.entity.is_some() {
+            return Ok(self.line(value));
         }
+        // serde would take the values of a list for the fields of an event, by their places.
+        if !value.is_object() {
+            return Err(Failure::usage("an event is an object, such as {\"entity\":\"a\",\"kind\":\"b\"}"));
+        }
+        serde_json::from_str(text).map_err(|error| Failure::usage(words::no_json(text, &error)))
     }
 
     /// Adds the event of a line to an append, or begins one. What the line says counts more.
@@ -220,10 +224,10 @@ impl Common {
         if let Some(expect) = line.expect {
             append = append.expect(expectation(&expect)?);
         }
-        let event = Event { kind: &line.kind, schema_version: line.schema_version, payload: &line.payload };
+        let event = Event { kind: &line.kind, schema_version: line.schema_version, payload: &line.payload.0 };
         append = append.event(&event);
         append = self.tags.iter().chain(&line.tags).fold(append, |append, tag| append.tag(tag));
-        if let Some(metadata) = line.metadata.as_ref().or(self.metadata.as_ref()) {
+        if let Some(metadata) = line.metadata.as_ref().map(|given| &given.0).or(self.metadata.as_ref()) {
             append = append.metadata(&Stored(metadata));
         }
         if let Some(of) = line.cause.as_ref().or(self.cause.as_ref()) {
@@ -232,8 +236,7 @@ impl Common {
         if let Some(correlation) = line.correlation.or(self.correlation) {
             append = append.correlation(correlation);
         }
-        let occurred =
-            line.occurred_at.map(|text| values::time(&text).map_err(Failure::usage)).transpose()?;
+        let occurred = line.occurred_at.map(occurred).transpose()?;
         if let Some(occurred) = occurred.or(self.occurred) {
             append = append.occurred_at(occurred);
         }
@@ -246,6 +249,17 @@ fn expectation(value: &Value) -> Result<Expected, Failure> {
     values::expected(&text).map_err(Failure::usage)
 }
 
+fn occurred(value: Value) -> Result<SystemTime, Failure> {
+    let time = match value {
+        Value::String(text) => values::time(&text),
+        number => {
+            let time = serde_json::from_value::<Timestamp>(number).map(SystemTime::from);
+            time.map_err(|error| words::no_json("", &error))
+        }
+    };
+    time.map_err(|problem| Failure::usage(format!("occurred_at: {problem}")))
+}
+
 fn cause(text: &str) -> Result<Cause, Failure> {
     if text == "previous" {
         return Ok(Cause::PreviousInStream);
@@ -255,9 +269,12 @@ fn cause(text: &str) -> Result<Cause, Failure> {
 }
 
 fn parse(what: &str, text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|error| {
-        let failure = Failure::usage(format!("{what} is no JSON: {}", words::no_json(text, &error)));
-        failure.hint("texts need their quotes: '\"text\"'")
+    exact(text).map_err(|unkept| match unkept {
+        Unkept::NoJson(problem) => {
+            let failure = Failure::usage(format!("{what} is no JSON: {problem}"));
+            failure.hint("texts need their quotes: '\"text\"'")
+        }
+        Unkept::Inexact(problem) => Failure::usage(format!("{what}: {problem}")),
     })
 }
 
@@ -277,10 +294,7 @@ fn payload(text: Option<&str>) -> Result<Value, Failure> {
         None => Ok(Value::Null),
         Some("-") => read(Box::new(io::stdin()), "standard input"),
         Some(text) => match text.strip_prefix('@') {
-            Some(path) => {
-                let file = File::open(path).map_err(|error| Failure::usage(format!("{path}: {error}")))?;
-                read(Box::new(file), path)
-            }
+            Some(path) => read(Box::new(open_lines(Path::new(path))?), path),
             None => parse("the payload", text),
         },
     }
@@ -319,7 +333,7 @@ pub fn open_lines(path: &Path) -> Result<File, Failure> {
     let failed = |error| Failure::usage(format!("cannot read {shown}: {error}"));
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
-        return Err(Failure::usage(format!("{shown} is a directory; name a file of lines")));
+        return Err(Failure::usage(format!("{shown} is a directory; name a file")));
     }
     Ok(file)
 }

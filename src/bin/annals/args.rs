@@ -173,7 +173,7 @@ pub struct Append {
     #[arg(conflicts_with = "lines", allow_negative_numbers = true)]
     pub payload: Option<String>,
     /// One event a line from a file, or - for standard input: {"entity", "kind", "payload", ...}; with ENTITY and
-    /// KIND each line is a payload
+    /// KIND each line is a payload. Each line stands for itself, and which lines are in is said, however it ends
     #[arg(long, value_name = "FILE")]
     pub lines: Option<PathBuf>,
     /// All lines are one append, all or nothing
@@ -200,8 +200,8 @@ pub struct Append {
     /// What it belongs to [default: the id of the append's first event]
     #[arg(long, value_name = "ID")]
     pub correlation: Option<EventId>,
-    /// When it happened
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    /// When it happened: 2026-11-28T15:00:00Z, 2026-11-28 (UTC), 2h for two hours ago
+    #[arg(long, value_name = "TIME", value_parser = time, allow_hyphen_values = true)]
     pub occurred: Option<std::time::SystemTime>,
     /// Creates the store if there is none
     #[arg(long)]
@@ -276,10 +276,10 @@ pub struct Read {
     #[arg(long, short, conflicts_with = "follow")]
     pub backwards: bool,
     /// Recorded in this time: 2026-11-01..2026-12-01, 2h.. (times are UTC)
-    #[arg(long, value_name = "FROM..TO", conflicts_with = "follow")]
+    #[arg(long, value_name = "FROM..TO", conflicts_with = "follow", allow_hyphen_values = true)]
     pub between: Option<Times>,
     /// Happened in this time, as the application said
-    #[arg(long, value_name = "FROM..TO", conflicts_with = "follow")]
+    #[arg(long, value_name = "FROM..TO", conflicts_with = "follow", allow_hyphen_values = true)]
     pub occurred: Option<Times>,
     /// Of these versions: 2..5, 3; needs --entity alone
     #[arg(long, value_name = "FROM..TO", conflicts_with = "follow")]

@@ -1,6 +1,6 @@
 //! An event, as JSON, as a line, and as a page.
 
-use annals::{Cause, RecordedEvent};
+use annals::{Cause, RecordedEvent, visible, visible_json};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 use serde_json::Value;
@@ -65,7 +65,11 @@ fn cause(cause: Cause) -> String {
 }
 
 fn payload_text(event: &RecordedEvent) -> String {
-    json::payload(event).map_or_else(|| "(erased)".to_owned(), |payload| payload.to_string())
+    json::payload(event).map_or_else(|| "(erased)".to_owned(), |payload| shown(&payload))
+}
+
+fn shown(value: &Value) -> String {
+    visible_json(&value.to_string()).into_owned()
 }
 
 /// One line in a listing.
@@ -90,45 +94,47 @@ pub fn coloured(event: &RecordedEvent, width: usize) -> String {
     let (position, time) = (format!("@{}", event.position()), rfc3339(event.recorded_at()));
     let time = time.get(..19).unwrap_or(&time).replace('T', " ");
     let version = format!("v{}", event.version());
-    let tags: String = event.tags().map(|tag| format!(" #{tag}")).collect();
-    let names = [&position, &time, event.entity(), &version, event.kind(), &tags];
+    let tags: String = event.tags().map(|tag| format!(" #{}", visible(tag))).collect();
+    let entity = visible(event.entity());
+    let kind = visible(event.kind());
+    let names = [&position, &time, &*entity, &version, &*kind, &tags];
     let taken = names.iter().map(|name| columns(name) + 1).sum::<usize>();
     let payload = cut(&payload_text(event), width.saturating_sub(taken + 1));
     format!(
         "{} {} {} {} {}{} {payload}",
         position.yellow(),
         time.dimmed(),
-        event.entity().bold(),
+        entity.bold(),
         version,
-        event.kind().cyan(),
+        kind.cyan(),
         tags.magenta(),
     )
 }
 
 /// Everything there is to know, a fact a row.
 pub fn facts(event: &RecordedEvent, form: Form) -> Vec<(&'static str, String)> {
-    let shown = EventJson::of(event);
+    let json = EventJson::of(event);
     let pretty = |value: &Value| match form {
-        Form::Table => serde_json::to_string_pretty(value).unwrap_or_default(),
-        Form::Plain | Form::Json => value.to_string(),
+        Form::Table => visible_json(&serde_json::to_string_pretty(value).unwrap_or_default()).into_owned(),
+        Form::Plain | Form::Json => shown(value),
     };
     let chain: String = event.chain().iter().map(|byte| format!("{byte:02x}")).collect();
     let mut facts = vec![
-        ("position", shown.position.to_string()),
-        ("id", shown.id),
-        ("entity", shown.entity.to_owned()),
-        ("version", shown.version.to_string()),
-        ("scope", shown.scope.to_owned()),
-        ("kind", shown.kind.to_owned()),
-        ("schema version", shown.schema_version.to_string()),
-        ("tags", shown.tags.join(", ")),
-        ("recorded at", shown.recorded_at),
-        ("occurred at", shown.occurred_at.unwrap_or_default()),
-        ("correlation", shown.correlation),
-        ("cause", shown.cause.unwrap_or_default()),
+        ("position", json.position.to_string()),
+        ("id", json.id),
+        ("entity", json.entity.to_owned()),
+        ("version", json.version.to_string()),
+        ("scope", json.scope.to_owned()),
+        ("kind", json.kind.to_owned()),
+        ("schema version", json.schema_version.to_string()),
+        ("tags", json.tags.join(", ")),
+        ("recorded at", json.recorded_at),
+        ("occurred at", json.occurred_at.unwrap_or_default()),
+        ("correlation", json.correlation),
+        ("cause", json.cause.unwrap_or_default()),
         ("chain", chain),
-        ("metadata", shown.metadata.as_ref().map(pretty).unwrap_or_default()),
-        ("payload", shown.payload.as_ref().map_or_else(|| "(erased)".to_owned(), pretty)),
+        ("metadata", json.metadata.as_ref().map(pretty).unwrap_or_default()),
+        ("payload", json.payload.as_ref().map_or_else(|| "(erased)".to_owned(), pretty)),
     ];
     facts.retain(|(_, value)| !value.is_empty());
     facts

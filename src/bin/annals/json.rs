@@ -15,10 +15,12 @@ use std::fmt;
 use annals::{Error, EventData, Raw, RecordedEvent};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Number, Value, json};
+
+use crate::words;
 
 const BYTES: &str = "$bytes";
 const FLOAT: &str = "$float";
@@ -67,6 +69,45 @@ impl EventData for Event<'_> {
             }
             _ => Raw(self.kind, &Stored(self.payload)).encode(out),
         }
+    }
+}
+
+/// Why a text cannot be kept as it is, and where.
+#[derive(Debug)]
+pub enum Unkept {
+    /// It is no JSON.
+    NoJson(String),
+    /// It is JSON that would come back as something else.
+    Inexact(String),
+}
+
+impl fmt::Display for Unkept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unkept::NoJson(problem) | Unkept::Inexact(problem) => f.write_str(problem),
+        }
+    }
+}
+
+/// JSON that is kept exactly as it is written.
+pub fn exact(text: &str) -> Result<Value, Unkept> {
+    let value =
+        annals::Value::from_json(text).map_err(|error| match serde_json::from_str::<IgnoredAny>(text) {
+            Ok(_) => Unkept::Inexact(error.to_string()),
+            Err(no_json) => Unkept::NoJson(words::no_json(text, &no_json)),
+        })?;
+    // serde_json's own reading of a `Value` takes an object with one of its private names for something else.
+    serde_json::to_value(&value).map_err(|error| Unkept::Inexact(error.to_string()))
+}
+
+/// JSON inside of a line, read as [`exact`] does.
+#[derive(Clone, Default)]
+pub struct Exact(pub Value);
+
+impl<'de> Deserialize<'de> for Exact {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Exact, D::Error> {
+        let value = annals::Value::deserialize(deserializer)?;
+        serde_json::to_value(&value).map(Exact).map_err(D::Error::custom)
     }
 }
 

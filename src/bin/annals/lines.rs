@@ -121,6 +121,12 @@ fn run(
     if import.renumber {
         lines = lines.renumber();
     }
+    if import.round_numbers {
+        lines = lines.round_numbers();
+    }
+    if import.even_if_imported {
+        lines = lines.even_if_imported();
+    }
     lines.on_progress(|_| bar.asked()).run()
 }
 
@@ -129,9 +135,18 @@ fn failed(error: annals::Error, shown: &str) -> Failure {
     use std::error::Error as _;
     // What is wrong with a line holds the line's own error.
     let is_of_line = error.source().is_some_and(|cause| cause.is::<annals::Error>());
+    let said = error.to_string();
+    let is_inexact = said.contains("would come back as") || said.contains("would be rounded");
     let hint = match error.kind() {
+        ErrorKind::Invalid if is_of_line && is_inexact => {
+            "what came before it is in; mend the line and run it again, take the nearest float: \
+             --round-numbers, or pass over it: --skip-bad FILE"
+        }
         ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Denied if is_of_line => {
             "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE"
+        }
+        ErrorKind::Invalid if said.contains("that were imported as") => {
+            "nothing went in; go on under that name: --name NAME; or have it in twice: --even-if-imported"
         }
         ErrorKind::Invalid => {
             "give what was imported and what came behind it, or import this as another source: --name NAME"

@@ -75,9 +75,19 @@ fn main() -> ExitCode {
 /// Help goes to standard output and is fine; everything else was called wrongly.
 fn usage(error: &clap::Error) -> ExitCode {
     let wants_json = || std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json");
-    if error.use_stderr() && wants_json() {
+    // clap repeats what was typed as it is, and that may be anything.
+    let text = error.to_string();
+    let is_hidden = || annals::visible(&text) != text;
+    let form = match (wants_json(), is_hidden()) {
+        (true, _) => Some(output::Form::Json),
+        (false, true) => Some(output::Form::Plain),
+        (false, false) => None,
+    };
+    if error.use_stderr()
+        && let Some(form) = form
+    {
         let answer = answer::answer(Ending::Failed(Failure::call(error)), answer::Effect::default());
-        answer.say(output::Form::Json);
+        answer.say(form);
         return answer.code.into();
     }
     let printed = error.print().and_then(|()| io::stdout().flush());

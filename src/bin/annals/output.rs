@@ -1,10 +1,12 @@
 //! What goes to standard output: tables on a terminal, plain text with tabs in a pipe, JSON when it is asked for.
 //!
-//! It is written in pieces; between two of them the command may be interrupted, and what was written is whole lines.
+//! Everything is escaped here: what cannot be seen in a name or a text never reaches a terminal or a pipe as
+//! it is. It is written in pieces; between two of them the command may be interrupted, and what was written
+//! is whole lines.
 
 use std::io::{self, IsTerminal, Write};
 
-use annals::RecordedEvent;
+use annals::{RecordedEvent, visible, visible_json};
 use anstream::AutoStream;
 use comfy_table::{ContentArrangement, Table, presets};
 use owo_colors::OwoColorize;
@@ -60,12 +62,19 @@ impl Output {
     /// One document.
     pub fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
         let failed = |error: serde_json::Error| Failure::system("cannot write JSON", &error.into());
-        serde_json::to_writer(&mut self.waiting, document).map_err(failed)?;
+        let json = serde_json::to_string(document).map_err(failed)?;
+        self.waiting.extend_from_slice(visible_json(&json).as_bytes());
         self.end_line()
     }
 
-    /// Text as it is.
+    /// Lines of text, whose cells are divided by tabs.
     pub fn text(&mut self, text: &str) -> Result<(), Failure> {
+        let cells: Vec<_> = text.split('\t').map(visible).collect();
+        self.painted(&cells.join("\t"))
+    }
+
+    /// Text that is escaped already, and may have colours.
+    fn painted(&mut self, text: &str) -> Result<(), Failure> {
         self.waiting.extend_from_slice(text.as_bytes());
         if text.ends_with('\n') { Ok(()) } else { self.end_line() }
     }
@@ -86,8 +95,8 @@ impl Output {
             Form::Table => {
                 let width = facts.iter().map(|(name, _)| name.as_ref().len()).max().unwrap_or(0);
                 for (name, value) in facts {
-                    let indented = harmless(value).replace('\n', &format!("\n{:width$}  ", ""));
-                    self.text(&format!("{:width$}  {indented}\n", name.as_ref().bold()))?;
+                    let indented = visible(value).replace('\n', &format!("\n{:width$}  ", ""));
+                    self.painted(&format!("{:width$}  {indented}\n", name.as_ref().bold()))?;
                 }
             }
         }
@@ -108,8 +117,7 @@ impl Output {
             match self.form {
                 Form::Json => self.document(&item)?,
                 Form::Plain => {
-                    let cells: Vec<String> = cells(&item).iter().map(|cell| flat(cell)).collect();
-                    self.text(&(cells.join("\t") + "\n"))?;
+                    self.cells(&cells(&item))?;
                 }
                 Form::Table => rows.push(cells(&item)),
             }
@@ -123,24 +131,31 @@ impl Output {
         Ok(count)
     }
 
+    fn cells(&mut self, cells: &[String]) -> Result<(), Failure> {
+        let cells: Vec<String> = cells.iter().map(|cell| flat(cell)).collect();
+        self.painted(&(cells.join("\t") + "\n"))
+    }
+
     fn rows(&mut self, heads: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width());
         table.set_header(heads.iter().map(|head| (*head).to_owned()).collect::<Vec<_>>());
-        table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| harmless(cell)).collect::<Vec<_>>()));
+        table.add_rows(
+            rows.into_iter().map(|row| row.iter().map(|cell| visible(cell).into_owned()).collect::<Vec<_>>()),
+        );
         let mut lines = table.lines();
         let head = lines.next().unwrap_or_default();
-        self.text(&format!("{}\n", head.trim_end().bold()))?;
-        lines.try_for_each(|line| self.text(&format!("{}\n", painted(line.trim_end()))))
+        self.painted(&format!("{}\n", head.trim_end().bold()))?;
+        lines.try_for_each(|line| self.painted(&format!("{}\n", painted(line.trim_end()))))
     }
 
     /// An event of a list.
     pub fn event(&mut self, event: &RecordedEvent) -> Result<(), Failure> {
         match self.form {
             Form::Json => self.document(&EventJson::of(event)),
-            Form::Plain => self.text(&(line(event).plain.join("\t") + "\n")),
-            Form::Table => self.text(&(coloured(event, width().into()) + "\n")),
+            Form::Plain => self.cells(&line(event).plain),
+            Form::Table => self.painted(&(coloured(event, width().into()) + "\n")),
         }?;
         Ok(())
     }
@@ -197,19 +212,14 @@ fn width() -> u16 {
 
 /// A cell of a line: a tab or an end of line in it would be one of the line's.
 fn flat(text: &str) -> String {
-    text.replace(char::is_control, " ")
-}
-
-/// A text that tells a terminal nothing but itself.
-pub fn harmless(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{FFFD}")
+    visible(&text.replace(['\t', '\n', '\r'], " ")).into_owned()
 }
 
 /// As much of a text as fits into so many columns.
 pub fn cut(text: &str, width: usize) -> String {
-    let (text, room) = (harmless(text), width.max(8));
+    let (text, room) = (visible(text), width.max(8));
     if columns(&text) <= room {
-        return text;
+        return text.into_owned();
     }
     let mut taken = 0;
     let fits = |sign: &char| {

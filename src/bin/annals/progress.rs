@@ -1,8 +1,9 @@
 //! Progress bars: on a terminal, on standard error, with rate and time left.
 
+use std::fmt;
 use std::ops::ControlFlow;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::interrupt;
 
@@ -17,7 +18,7 @@ impl Bar {
     }
 
     pub fn events(what: &'static str) -> Bar {
-        Bar::new(what, &format!("{BAR} {{human_pos}}/{{human_len}} {{per_sec:.0}}, {{eta}} left"))
+        Bar::new(what, &format!("{BAR} {{human_pos}}/{{human_len}} {{rate}}, {{eta}} left"))
     }
 
     /// Of what comes until it ends.
@@ -32,6 +33,11 @@ impl Bar {
 
     fn new(what: &'static str, template: &str) -> Bar {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        // Of `{per_sec:.0}` a template makes a colour.
+        let style = style.with_key("rate", |now: &ProgressState, out: &mut dyn fmt::Write| {
+            // A bar that cannot be drawn is not missed.
+            let _ = write!(out, "{:.0}/s", now.per_sec());
+        });
         Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what))
     }
 

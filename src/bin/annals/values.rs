@@ -4,18 +4,20 @@ use std::ops::Bound;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use annals::{EventId, Expected, Position, Until};
-use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
+use annals::{EventId, Expected, Position, Timestamp, Until};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// A time: `2026-11-28T15:00:00Z`, `2026-11-28T15:00` (UTC), `2026-11-28`, or `2h` for two hours ago.
 pub fn time(text: &str) -> Result<SystemTime, String> {
     let forms = [text.to_owned(), format!("{text}Z"), format!("{text}:00Z"), format!("{text}T00:00:00Z")];
     let parsed = forms.iter().find_map(|form| form.parse::<Timestamp>().ok());
     let ago = || text.trim_end_matches(" ago").parse::<SignedDuration>().ok();
-    let time = parsed.map(SystemTime::try_from).and_then(Result::ok);
-    time.or_else(|| SystemTime::now().checked_sub(Duration::try_from(ago()?).ok()?)).ok_or_else(|| {
-        format!("{text:?} is no time; write 2026-11-28T15:00:00Z, 2026-11-28, or 2h for two hours ago")
-    })
+    parsed
+        .map(SystemTime::from)
+        .or_else(|| SystemTime::now().checked_sub(Duration::try_from(ago()?).ok()?))
+        .ok_or_else(|| {
+            format!("{text:?} is no time; write 2026-11-28T15:00:00Z, 2026-11-28, or 2h for two hours ago")
+        })
 }
 
 /// How much of history: `end`, a position (17 or @17), `checkpoint:NAME`, or a time.
@@ -137,5 +139,5 @@ impl FromStr for Which {
 
 /// As the library takes and gives times, for people and programs: RFC 3339 in UTC, to the microsecond.
 pub fn rfc3339(time: SystemTime) -> String {
-    Timestamp::try_from(time).map_or_else(|_| "beyond the calendar".to_owned(), |time| format!("{time:.6}"))
+    format!("{:.6}", Timestamp::from(time))
 }

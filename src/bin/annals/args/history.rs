@@ -175,7 +175,8 @@ pub struct Export {
 pub struct Import {
     /// The lines, or - for standard input
     pub file: PathBuf,
-    /// The import's name, by which it goes on when it is run again [default: the file's name]
+    /// The import's name, by which it goes on when it is run again [default: the file's name]; the same file
+    /// under another name is refused
     #[arg(long)]
     pub name: Option<String>,
     /// Appends lines that cannot be imported to this file, and goes on
@@ -184,6 +185,13 @@ pub struct Import {
     /// Lets versions follow on, where events were left out or the entity has others
     #[arg(long)]
     pub renumber: bool,
+    /// Takes the nearest float for numbers that 64 bits cannot hold exactly, instead of refusing the line
+    #[arg(long)]
+    pub round_numbers: bool,
+    /// Imports a file although it begins as one that was imported under another name: its events are in twice
+    /// then
+    #[arg(long)]
+    pub even_if_imported: bool,
     /// Creates the store if there is none
     #[arg(long)]
     pub create: bool,
