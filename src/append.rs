@@ -148,7 +148,7 @@ impl Append {
     pub fn metadata<M: Serialize + ?Sized>(self, metadata: &M) -> Append {
         self.with_attributes(|attributes| {
             attributes.metadata.clear();
-            codec::encode(metadata, &mut attributes.metadata).map_err(|error| {
+            codec::encode_for_any(metadata, &mut attributes.metadata).map_err(|error| {
                 Error::with_source(
                     ErrorKind::Invalid,
                     format!("the metadata does not encode: {error}"),

@@ -7,6 +7,7 @@ mod load;
 mod model;
 mod past;
 mod replay;
+mod saved;
 mod tree;
 
 use std::any::Any;

@@ -121,7 +121,7 @@ impl<'de> Deserializer<'de> for &mut Inventor {
 
     /// As payloads are.
     fn is_human_readable(&self) -> bool {
-        false
+        true
     }
 
     one! {
