@@ -7,6 +7,7 @@
 //! Row: bytes.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::ser::{
     SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
@@ -18,7 +19,7 @@ use super::EXTENSION;
 use super::pack::{
     NIL, OPEN_BYTES, byte_string, extension, list_head, map_head, marked, open_head, signed, text, unsigned,
 };
-use super::trail::{odd_keys, path_to};
+use super::trail::{odd_keys, path_to, second};
 
 /// How many lists and maps may stand inside each other. JSON readers commonly stop there, and reading needs stack
 /// for each level.
@@ -102,16 +103,22 @@ impl<'a> Encoder<'a> {
     }
 
     #[inline]
+    fn group(self, end: End) -> Group<'a> {
+        let Encoder { out, reader, levels, .. } = self;
+        Group { out, reader, levels, values: 0, end, first_key: 0..0 }
+    }
+
+    #[inline]
     fn map(mut self, entries: usize, values: u64) -> Result<Group<'a>, EncodeError> {
         self.descend()?;
         map_head(self.out, long(entries))?;
-        Ok(Group { out: self.out, reader: self.reader, levels: self.levels, values: 0, end: End::At(values) })
+        Ok(self.group(End::At(values)))
     }
 
     fn list(mut self, values: usize) -> Result<Group<'a>, EncodeError> {
         self.descend()?;
         list_head(self.out, long(values))?;
-        Ok(Group { out: self.out, reader: self.reader, levels: self.levels, values: 0, end: End::At(long(values)) })
+        Ok(self.group(End::At(long(values))))
     }
 
     /// A list or a map whose length is known once it ends.
@@ -119,7 +126,7 @@ impl<'a> Encoder<'a> {
         self.descend()?;
         let end = End::Open { head: self.out.len(), is_map };
         open_head(self.out, is_map);
-        Ok(Group { out: self.out, reader: self.reader, levels: self.levels, values: 0, end })
+        Ok(self.group(end))
     }
 
     /// The head of a variant and its name, unless the kind of an event says it.
@@ -162,6 +169,8 @@ struct Group<'a> {
     levels: u16,
     values: u64,
     end: End,
+    /// Where the first key stands: that of a tag, in an enum that has one.
+    first_key: Range<usize>,
 }
 
 impl Group<'_> {
@@ -169,6 +178,23 @@ impl Group<'_> {
     fn add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         self.values += 1;
         value.serialize(Encoder { out: self.out, reader: self.reader, levels: self.levels, is_event: false })
+    }
+
+    /// Looks at a key that was written: serde reads no map in which the tag of its enum comes again.
+    #[inline]
+    fn check_key(&mut self, at: usize) -> Result<(), EncodeError> {
+        if self.reader != Reader::Unknown || matches!(self.end, End::Open { .. }) {
+            return Ok(());
+        }
+        let key = at..self.out.len();
+        if self.first_key.is_empty() {
+            self.first_key = key;
+        } else if self.out[self.first_key.clone()] == self.out[key.clone()] {
+            let problem = second(&self.out[key]);
+            self.out.truncate(at);
+            return Err(refused(problem));
+        }
+        Ok(())
     }
 
     #[inline]
@@ -264,7 +290,9 @@ impl<'a> Serializer for Encoder<'a> {
         value.serialize(Encoder { out: &mut *out, ..self })?;
         if self.reader != Reader::Nobody && out.get(at..) == Some(&[NIL]) {
             out.truncate(at);
-            return Err(refused("a Some that holds nothing would come back as None; give it a value, or an enum with two variants"));
+            return Err(refused(
+                "a Some that holds nothing would come back as None; give it a value, or an enum with two variants",
+            ));
         }
         Ok(())
     }
@@ -400,7 +428,9 @@ macro_rules! named {
                 name: &'static str,
                 value: &T,
             ) -> Result<(), EncodeError> {
+                let at = self.out.len();
                 text(self.out, name)?;
+                self.check_key(at)?;
                 self.add(value)
             }
 
@@ -419,7 +449,9 @@ impl SerializeMap for Group<'_> {
     type Error = EncodeError;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
-        self.add(key)
+        let at = self.out.len();
+        self.add(key)?;
+        self.check_key(at)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {

@@ -19,8 +19,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::EventData;
 
 pub(crate) use blame::blame;
-use encode::Reader;
 pub(crate) use encode::EncodeError;
+use encode::Reader;
 pub(crate) use fields::{decode_unit, decode_variant};
 pub(crate) use print::print_of;
 pub(crate) use same::difference;

@@ -107,7 +107,8 @@ pub(super) fn marked<const N: usize>(out: &mut Vec<u8>, marker: u8, bytes: [u8; 
 
 /// Makes an extension of what was written: a list of its type and its bytes.
 pub(super) fn extension(out: &mut Vec<u8>, at: usize) -> Result<(), EncodeError> {
-    let (kind, bytes) = read_extension(&out[at..]).ok_or_else(|| refused("an extension is its type and its bytes"))?;
+    let (kind, bytes) =
+        read_extension(&out[at..]).ok_or_else(|| refused("an extension is its type and its bytes"))?;
     let bytes = bytes.to_vec();
     out.truncate(at);
     match bytes.len() {
@@ -135,4 +136,3 @@ fn read_extension(written: &[u8]) -> Option<(i8, &[u8])> {
     };
     Some((kind.cast_signed(), bytes))
 }
-

@@ -25,10 +25,8 @@ const SHORT_TEXT: u8 = 0xA0;
 /// The longest text whose first byte says how long it is.
 const SHORT_TEXT_MAX: usize = 31;
 
-type Plain<'de> = rmp_serde::Deserializer<
-    rmp_serde::decode::ReadRefReader<'de, [u8]>,
-    HumanReadableConfig<DefaultConfig>,
->;
+type Plain<'de> =
+    rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, HumanReadableConfig<DefaultConfig>>;
 
 /// A payload, not yet read.
 pub(super) struct Payload<'de>(pub(super) &'de [u8]);

@@ -11,6 +11,9 @@ use super::payload::{head_of, length_of};
 /// What is shown of a key.
 const KEY_CHARS_MAX: usize = 40;
 
+/// What is shown of a path.
+const STEPS_MAX: usize = 12;
+
 /// A list or a map that has begun, and has not ended.
 struct Opened {
     is_map: bool,
@@ -36,6 +39,10 @@ pub(super) fn path_to(bytes: &[u8]) -> String {
     }
     let mut path = String::new();
     for (number, group) in opened.iter().enumerate() {
+        if number == STEPS_MAX {
+            path.push_str("..");
+            break;
+        }
         if !group.is_map {
             let _ = write!(path, "[{}]", group.done);
         } else if !group.done.is_multiple_of(2) {
@@ -90,18 +97,24 @@ fn shown(key: &[u8]) -> String {
     }
 }
 
-/// What keeps the entries of a flattened struct from being read: a key twice, or one that is no scalar.
+/// What keeps the entries of a flattened struct from being read: a key twice, or one of a kind that serde does
+/// not read in each surrounding.
 pub(super) fn odd_keys(mut entries: &[u8]) -> Option<String> {
     let mut keys = Vec::new();
     while let Some(length) = length_of(entries) {
         let (key, value) = entries.split_at(length);
-        if head_of(key).is_none_or(|(_, values)| values > 0) {
-            return Some(format!("{} is no key that serde's flatten reads; use texts or numbers", shown(key)));
+        if !matches!(key[0], 0x00..=0x7F | 0xA0..=0xBF | 0xCC..=0xCF | 0xD9..=0xDB) {
+            let key = shown(key);
+            return Some(format!("{key} is no key that serde's flatten reads everywhere; use texts"));
         }
         keys.push(key);
         entries = value.get(length_of(value)?..)?;
     }
     keys.sort_unstable();
-    let twice = keys.windows(2).find(|pair| pair[0] == pair[1])?;
-    Some(format!("flattened entries bring a second {:?}, which serde refuses to read; rename one", shown(twice[0])))
+    keys.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| second(pair[0]))
+}
+
+/// What is said of a key that comes twice.
+pub(super) fn second(key: &[u8]) -> String {
+    format!("flatten or a tag gives it a second {:?}, and serde refuses to read that; rename one", shown(key))
 }

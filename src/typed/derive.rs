@@ -52,8 +52,9 @@ pub fn encode<E: EventData + Serialize + DeserializeOwned>(
     write(event, known, out)?;
     let end = out.len();
     let outcome = match decode::<E>(&out[start..], known) {
-        Ok(again) => write(&again, known, out)
-            .and_then(|()| compare(event, known, &out[start..end], &out[end..])),
+        Ok(again) => {
+            write(&again, known, out).and_then(|()| compare(event, known, &out[start..end], &out[end..]))
+        }
         Err(error) => Err(unreadable::<E>(event, known, &out[start..], &error)),
     };
     out.truncate(if outcome.is_ok() { end } else { start });
@@ -173,7 +174,8 @@ fn upcasted(
         })?;
     }
     let mut upcasted = Vec::new();
-    codec::encode_unread(&value, &mut upcasted).map_err(|error| codec::does_not_encode(event.kind(), error))?;
+    codec::encode_unread(&value, &mut upcasted)
+        .map_err(|error| codec::does_not_encode(event.kind(), error))?;
     Ok(upcasted)
 }
 

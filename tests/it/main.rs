@@ -69,6 +69,7 @@ mod shapes; // every form serde knows, in every surrounding: it comes back, or i
 mod state; // loading states: the same as folding from the first event
 mod state_disk; // states in cache/: found again, never believed; flips, crashes, budgets
 mod state_past; // states as they were, differences, checking by replay
+mod state_shapes; // states saved by code of another shape
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences

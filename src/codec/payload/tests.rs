@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{Value, decode};
+use crate::codec::{Value, decode, encode};
 
 /// Something of all that serde knows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -209,6 +209,53 @@ fn what_was_written_is_read_as_rmp_serde_reads_it() {
         each(&rmp_serde::to_vec(&all).unwrap());
         both::<Value>(&named);
     }
+}
+
+/// serde does not tell how many entries there are.
+#[derive(Serialize)]
+struct Flattened {
+    extension: Value,
+    largest: u128,
+    #[serde(flatten)]
+    rest: BTreeMap<String, i64>,
+}
+
+#[test]
+fn what_is_written_are_the_bytes_of_rmp_serde() {
+    let mut random = Random(4);
+    let (mut ours, mut lengths) = (Vec::new(), BTreeMap::new());
+    let mut compare = |value: &dyn Fn(&mut Vec<u8>) -> Vec<u8>| {
+        ours.clear();
+        ours.push(0xC1);
+        let theirs = value(&mut ours);
+        assert_eq!(&ours[1..], theirs);
+        *lengths.entry(theirs.len().ilog2()).or_insert(0) += 1;
+    };
+    for round in 0..300 {
+        let all = random.all();
+        compare(&|out| {
+            encode(&all, out).unwrap();
+            rmp_serde::to_vec_named(&all).unwrap()
+        });
+        let length = [0, 1, 2, 3, 4, 8, 15, 16, 300, 70_000][round % 10];
+        let bytes = [
+            &[0xC9, 0, u8::try_from(length >> 16).unwrap()],
+            &u16::try_from(length & 0xFFFF).unwrap().to_be_bytes()[..],
+            &[0xD0],
+            &vec![9; length],
+        ]
+        .concat();
+        let flattened = Flattened {
+            extension: decode(&bytes).unwrap(),
+            largest: u128::from(random.number()) << 64,
+            rest: (0..length.min(1000)).map(|key| (key.to_string(), random.number().cast_signed())).collect(),
+        };
+        compare(&|out| {
+            encode(&flattened, out).unwrap();
+            rmp_serde::to_vec_named(&flattened).unwrap()
+        });
+    }
+    assert!(lengths.len() > 8, "{lengths:?}");
 }
 
 /// Fields in another order, twice, under other names, and of other types.
