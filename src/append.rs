@@ -144,7 +144,7 @@ impl Append {
     }
 
     /// Keeps a value beside the payload: who asked, from where, a trace. It is not indexed, and it
-    /// is erased with the payload.
+    /// is erased with the payload. What serde cannot read back as any type is refused, as of a [`Raw`](crate::Raw).
     pub fn metadata<M: Serialize + ?Sized>(self, metadata: &M) -> Append {
         self.with_attributes(|attributes| {
             attributes.metadata.clear();

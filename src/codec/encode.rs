@@ -1,9 +1,9 @@
 //! Writing a value as MessagePack with field names.
 //!
 //! The bytes are those of rmp-serde for human-readable types, but for unit structs, which are nil as in JSON:
-//! untagged enums read nil, and no empty list. What no type could read back is refused here, with the field named:
-//! a `Some` of nothing, and nesting beyond [`LEVELS_MAX`]. The path to the field is read from the bytes written so
-//! far, so it costs nothing until it is needed.
+//! untagged enums read nil, and no empty list. What no type could read back is refused here, with the field
+//! named: a `Some` of nothing, and nesting beyond [`LEVELS_MAX`]. The path to the field is read from the
+//! bytes written so far, so it costs nothing until it is needed.
 //! Row: bytes.
 
 use std::fmt;
@@ -21,9 +21,11 @@ use super::pack::{
 };
 use super::trail::{odd_keys, path_to, second};
 
-/// How many lists and maps may stand inside each other. JSON readers commonly stop there, and reading needs stack
-/// for each level.
+/// How many lists and maps may stand inside each other. JSON readers commonly stop there, and reading needs
+/// stack for each level.
 const LEVELS_MAX: u16 = 127;
+/// So many values may stand inside each other for each level: a list or a map, newtypes, and options around it.
+const STEPS_PER_LEVEL: u16 = 4;
 
 /// What a value may hold depends on who reads it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,8 +34,8 @@ pub(super) enum Reader {
     Known,
     /// Some type that is not known here: nothing may be written that serde cannot read everywhere.
     Unknown,
-    /// Nobody: the value is only looked at.
-    Nobody,
+    /// There is none: the value is only looked at.
+    Absent,
 }
 
 /// Why a value does not encode, and where.
@@ -74,8 +76,9 @@ pub(super) fn write<T: Serialize + ?Sized>(
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let start = out.len();
-    let levels = if reader == Reader::Nobody { super::LEVELS_READ } else { LEVELS_MAX };
-    let encoded = value.serialize(Encoder { out, reader, levels, is_event });
+    let levels = if reader == Reader::Absent { super::LEVELS_READ } else { LEVELS_MAX };
+    let steps = levels * STEPS_PER_LEVEL;
+    let encoded = value.serialize(Encoder { out, reader, levels, steps, is_event });
     encoded.map_err(|error| {
         let path = path_to(&out[start..]);
         out.truncate(start);
@@ -89,6 +92,8 @@ struct Encoder<'a> {
     reader: Reader,
     /// How many lists and maps may still be opened.
     levels: u16,
+    /// How many values may still stand inside each other, as each takes room on the stack.
+    steps: u16,
     is_event: bool,
 }
 
@@ -96,16 +101,21 @@ impl<'a> Encoder<'a> {
     /// Room for one list or map more.
     #[inline]
     fn descend(&mut self) -> Result<(), EncodeError> {
-        self.levels = self.levels.checked_sub(1).ok_or_else(|| {
-            refused(format!("it is nested in more than {LEVELS_MAX} levels; flatten it, or keep it as text"))
-        })?;
+        self.levels = self.levels.checked_sub(1).ok_or_else(too_deep)?;
+        Ok(())
+    }
+
+    /// Room for one value more that leaves no bytes of its own: an option, a newtype.
+    #[inline]
+    fn step(&mut self) -> Result<(), EncodeError> {
+        self.steps = self.steps.checked_sub(1).ok_or_else(too_deep)?;
         Ok(())
     }
 
     #[inline]
     fn group(self, end: End) -> Group<'a> {
-        let Encoder { out, reader, levels, .. } = self;
-        Group { out, reader, levels, values: 0, end, first_key: 0..0 }
+        let Encoder { out, reader, levels, steps, .. } = self;
+        Group { out, reader, levels, steps, values: 0, end, tag: 0..0 }
     }
 
     #[inline]
@@ -149,6 +159,11 @@ impl<'a> Encoder<'a> {
     }
 }
 
+#[cold]
+fn too_deep() -> EncodeError {
+    refused(format!("it is nested in more than {LEVELS_MAX} levels; flatten it, or keep it as text"))
+}
+
 fn long(length: usize) -> u64 {
     u64::try_from(length).expect("a length fits 64 bits")
 }
@@ -167,29 +182,33 @@ struct Group<'a> {
     out: &'a mut Vec<u8>,
     reader: Reader,
     levels: u16,
+    steps: u16,
     values: u64,
     end: End,
-    /// Where the first key stands: that of a tag, in an enum that has one.
-    first_key: Range<usize>,
+    /// Where the name of a tag stands, if serde wrote one for an enum.
+    tag: Range<usize>,
 }
 
 impl Group<'_> {
     #[inline]
     fn add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         self.values += 1;
-        value.serialize(Encoder { out: self.out, reader: self.reader, levels: self.levels, is_event: false })
+        let Group { reader, levels, steps, .. } = *self;
+        value.serialize(Encoder { out: self.out, reader, levels, steps, is_event: false })
     }
 
-    /// Looks at a key that was written: serde reads no map in which the tag of its enum comes again.
+    /// Looks at a key that was written: serde reads no map in which the tag of its enum comes again. A tag comes
+    /// first, and serde's derive gives it, or its value, as a bare `str`, which no field and no key of a map is.
     #[inline]
-    fn check_key(&mut self, at: usize) -> Result<(), EncodeError> {
+    fn check_key<T: ?Sized>(&mut self, at: usize, is_first: bool) -> Result<(), EncodeError> {
         if self.reader != Reader::Unknown || matches!(self.end, End::Open { .. }) {
             return Ok(());
         }
         let key = at..self.out.len();
-        if self.first_key.is_empty() {
-            self.first_key = key;
-        } else if self.out[self.first_key.clone()] == self.out[key.clone()] {
+        if is_first {
+            let is_tag = std::any::type_name::<T>() == std::any::type_name::<str>();
+            self.tag = if is_tag { key } else { 0..0 };
+        } else if !self.tag.is_empty() && self.out[self.tag.clone()] == self.out[key.clone()] {
             let problem = second(&self.out[key]);
             self.out.truncate(at);
             return Err(refused(problem));
@@ -284,11 +303,12 @@ impl<'a> Serializer for Encoder<'a> {
     }
 
     #[inline]
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
+    fn serialize_some<T: Serialize + ?Sized>(mut self, value: &T) -> Result<(), EncodeError> {
+        self.step()?;
         let at = self.out.len();
         let out = self.out;
         value.serialize(Encoder { out: &mut *out, ..self })?;
-        if self.reader != Reader::Nobody && out.get(at..) == Some(&[NIL]) {
+        if self.reader != Reader::Absent && out.get(at..) == Some(&[NIL]) {
             out.truncate(at);
             return Err(refused(
                 "a Some that holds nothing would come back as None; give it a value, or an enum with two variants",
@@ -317,10 +337,11 @@ impl<'a> Serializer for Encoder<'a> {
 
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
+        mut self,
         name: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
+        self.step()?;
         if name != EXTENSION {
             return value.serialize(Encoder { is_event: false, ..self });
         }
@@ -430,7 +451,7 @@ macro_rules! named {
             ) -> Result<(), EncodeError> {
                 let at = self.out.len();
                 text(self.out, name)?;
-                self.check_key(at)?;
+                self.check_key::<T>(at, self.values == 0)?;
                 self.add(value)
             }
 
@@ -451,7 +472,7 @@ impl SerializeMap for Group<'_> {
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
         let at = self.out.len();
         self.add(key)?;
-        self.check_key(at)
+        self.check_key::<T>(at, self.values == 1)
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {

@@ -31,14 +31,16 @@ pub(crate) type DecodeError = rmp_serde::decode::Error;
 /// What rmp-serde calls an extension of MessagePack.
 const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
 
-/// How many levels are read. More than are written: bytes may come from elsewhere.
-const LEVELS_READ: u16 = 1023;
+/// How many levels are read. More than are written, as bytes may come from elsewhere; no more than fit on the
+/// stack of a thread, unoptimised.
+const LEVELS_READ: u16 = 255;
 
 /// An event of any kind whose payload is any serde value.
 ///
-/// annals does not know the type that will read it. So what serde cannot read everywhere is refused, with the
-/// field named: integers of 128 bits, and two flattened entries of one name. An event that derives
-/// [`DomainEvent`](crate::DomainEvent) is read back instead, and may hold what comes back.
+/// annals does not know the type that will read it. So what serde cannot read in every type is refused, with
+/// the field named: integers of 128 bits, a name that flatten or a tag gives twice, a `Some` that holds
+/// nothing. An event that derives [`DomainEvent`](crate::DomainEvent) is read back instead, and may hold all
+/// that comes back.
 ///
 /// Byte strings belong into `serde_bytes` types: a plain `Vec<u8>` is encoded as an array of
 /// numbers, half as large again and ten times as slow.
@@ -86,7 +88,7 @@ pub(crate) fn encode_for_any<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>
 
 /// Writes a value that is not stored: it is looked at, or goes to a type of the caller at once.
 pub(crate) fn encode_unread<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    encode::write(value, Reader::Nobody, false, out)
+    encode::write(value, Reader::Absent, false, out)
 }
 
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {

@@ -6,8 +6,8 @@ use super::encode::{EncodeError, refused};
 
 pub(super) const NIL: u8 = 0xC0;
 
-/// Room for the head of a list or a map whose length is not known yet: the longest form, with a length that no
-/// value has.
+/// Room for the head of a list or a map whose length is not known yet: the longest form, with a length that
+/// no value has.
 pub(super) const OPEN_BYTES: usize = 5;
 const OPEN: u32 = u32::MAX;
 

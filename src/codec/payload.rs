@@ -33,7 +33,9 @@ pub(super) struct Payload<'de>(pub(super) &'de [u8]);
 
 impl<'de> Payload<'de> {
     fn plainly(self) -> Plain<'de> {
-        rmp_serde::Deserializer::from_read_ref(self.0).with_human_readable()
+        let mut reader = rmp_serde::Deserializer::from_read_ref(self.0).with_human_readable();
+        reader.set_max_depth(usize::from(LEVELS_READ) + 1);
+        reader
     }
 }
 

@@ -1,8 +1,8 @@
 //! A fingerprint of a value as serde shows it: names, types and contents.
 //!
-//! A value that was saved and read back has the fingerprint it had when it was saved, or it is another value: the
-//! code that read it knows other fields, or other types of them. Lists and maps are hashed without regard to their
-//! order, as a `HashSet` gives its values in another one each time.
+//! A value that was saved and read back has the fingerprint it had when it was saved, or it is another value:
+//! the code that read it knows other fields, or other types of them. Lists and maps are hashed without regard
+//! to their order, as a `HashSet` gives its values in another one each time.
 //! Row: bytes.
 
 use std::fmt;
@@ -39,42 +39,31 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
     mix(sum, u64::from_le_bytes(last))
 }
 
-/// What a value is, besides what it holds. Numbers of different types are different.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-enum Is {
-    Bool = 1,
-    I8,
-    I16,
-    I32,
-    I64,
-    I128,
-    U8,
-    U16,
-    U32,
-    U64,
-    U128,
-    F32,
-    F64,
-    Char,
-    Text,
-    Bytes,
-    Nothing,
-    Some,
-    Variant,
-    List,
-    Tuple,
-    Map,
-    Fields,
-    Skipped,
-}
-
-impl Is {
-    #[inline]
-    fn with(self, content: u64) -> u64 {
-        mix(u64::from(self as u8), content)
-    }
-}
+// What a value is, besides what it holds. Numbers of different types are different.
+const BOOL: u64 = 1;
+const I8: u64 = 2;
+const I16: u64 = 3;
+const I32: u64 = 4;
+const I64: u64 = 5;
+const I128: u64 = 6;
+const U8: u64 = 7;
+const U16: u64 = 8;
+const U32: u64 = 9;
+const U64: u64 = 10;
+const U128: u64 = 11;
+const F32: u64 = 12;
+const F64: u64 = 13;
+const CHAR: u64 = 14;
+const TEXT: u64 = 15;
+const BYTES: u64 = 16;
+const NOTHING: u64 = 17;
+const SOME: u64 = 18;
+const VARIANT: u64 = 19;
+const LIST: u64 = 20;
+const TUPLE: u64 = 21;
+const MAP: u64 = 22;
+const FIELDS: u64 = 23;
+const SKIPPED: u64 = 24;
 
 /// A value's `Serialize` said no.
 #[derive(Debug)]
@@ -98,7 +87,7 @@ struct Printer;
 
 /// Values that belong together, as a sum of their fingerprints.
 struct Group {
-    is: Is,
+    is: u64,
     /// The name of the variant whose fields these are.
     variant: Option<&'static str>,
     values: u64,
@@ -107,11 +96,11 @@ struct Group {
 }
 
 impl Group {
-    fn new(is: Is) -> Group {
+    fn new(is: u64) -> Group {
         Group { is, variant: None, values: 0, sum: 0, key: 0 }
     }
 
-    fn of_variant(is: Is, variant: &'static str) -> Group {
+    fn of_variant(is: u64, variant: &'static str) -> Group {
         Group { variant: Some(variant), ..Group::new(is) }
     }
 
@@ -122,20 +111,20 @@ impl Group {
     }
 
     fn finish(self) -> u64 {
-        let print = self.is.with(mix(self.values, self.sum));
+        let print = mix(self.is, mix(self.values, self.sum));
         self.variant.map_or(print, |variant| variant_print(variant, print))
     }
 }
 
 fn variant_print(name: &str, content: u64) -> u64 {
-    Is::Variant.with(mix(hash(name.as_bytes()), content))
+    mix(VARIANT, mix(hash(name.as_bytes()), content))
 }
 
 macro_rules! scalars {
     ($($name:ident($type:ty) |$value:ident| $is:ident $content:expr;)*) => {
         $(#[inline]
         fn $name(self, $value: $type) -> Result<u64, Refused> {
-            Ok(Is::$is.with($content))
+            Ok(mix($is, $content))
         })*
     };
 }
@@ -157,7 +146,7 @@ impl Serializer for Printer {
     }
 
     scalars! {
-        serialize_bool(bool) |value| Bool value.into();
+        serialize_bool(bool) |value| BOOL value.into();
         serialize_i8(i8) |value| I8 i64::from(value).cast_unsigned();
         serialize_i16(i16) |value| I16 i64::from(value).cast_unsigned();
         serialize_i32(i32) |value| I32 i64::from(value).cast_unsigned();
@@ -170,9 +159,9 @@ impl Serializer for Printer {
         serialize_u128(u128) |value| U128 hash(&value.to_le_bytes());
         serialize_f32(f32) |value| F32 value.to_bits().into();
         serialize_f64(f64) |value| F64 value.to_bits();
-        serialize_char(char) |value| Char u32::from(value).into();
-        serialize_str(&str) |value| Text hash(value.as_bytes());
-        serialize_bytes(&[u8]) |value| Bytes hash(value);
+        serialize_char(char) |value| CHAR u32::from(value).into();
+        serialize_str(&str) |value| TEXT hash(value.as_bytes());
+        serialize_bytes(&[u8]) |value| BYTES hash(value);
     }
 
     fn serialize_none(self) -> Result<u64, Refused> {
@@ -180,11 +169,11 @@ impl Serializer for Printer {
     }
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<u64, Refused> {
-        Ok(Is::Some.with(value.serialize(self)?))
+        Ok(mix(SOME, value.serialize(self)?))
     }
 
     fn serialize_unit(self) -> Result<u64, Refused> {
-        Ok(Is::Nothing.with(0))
+        Ok(mix(NOTHING, 0))
     }
 
     fn serialize_unit_struct(self, _: &'static str) -> Result<u64, Refused> {
@@ -214,15 +203,15 @@ impl Serializer for Printer {
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Group, Refused> {
-        Ok(Group::new(Is::List))
+        Ok(Group::new(LIST))
     }
 
     fn serialize_tuple(self, _: usize) -> Result<Group, Refused> {
-        Ok(Group::new(Is::Tuple))
+        Ok(Group::new(TUPLE))
     }
 
     fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Group, Refused> {
-        Ok(Group::new(Is::Tuple))
+        Ok(Group::new(TUPLE))
     }
 
     fn serialize_tuple_variant(
@@ -232,15 +221,15 @@ impl Serializer for Printer {
         variant: &'static str,
         _: usize,
     ) -> Result<Group, Refused> {
-        Ok(Group::of_variant(Is::Tuple, variant))
+        Ok(Group::of_variant(TUPLE, variant))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Group, Refused> {
-        Ok(Group::new(Is::Map))
+        Ok(Group::new(MAP))
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Group, Refused> {
-        Ok(Group::new(Is::Fields))
+        Ok(Group::new(FIELDS))
     }
 
     fn serialize_struct_variant(
@@ -250,7 +239,7 @@ impl Serializer for Printer {
         variant: &'static str,
         _: usize,
     ) -> Result<Group, Refused> {
-        Ok(Group::of_variant(Is::Fields, variant))
+        Ok(Group::of_variant(FIELDS, variant))
     }
 }
 
@@ -311,7 +300,7 @@ macro_rules! structs {
 
             /// A field that is there, and is not written this time.
             fn skip_field(&mut self, name: &'static str) -> Result<(), Refused> {
-                self.add(mix(hash(name.as_bytes()), Is::Skipped.with(0)));
+                self.add(mix(hash(name.as_bytes()), mix(SKIPPED, 0)));
                 Ok(())
             }
 

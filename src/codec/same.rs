@@ -1,8 +1,8 @@
 //! Whether an event that was read back would be stored with the fields it was stored with.
 //!
-//! Bytes that are the same are enough. A `HashMap` gives its entries in another order each time, and a type may
-//! bring values into another form as it reads them (a text in lower case). So what is compared then are keys and
-//! kinds of values, in any order: that a field is gone or new, is a list, a text or nothing.
+//! Bytes that are the same are enough. A `HashMap` gives its entries in another order each time, and a type
+//! may bring values into another form as it reads them (a text in lower case). So what is compared then are
+//! keys and kinds of values, in any order: that a field is gone or new, is a list, a text or nothing.
 //! Row: bytes.
 
 use super::payload::{head_of, length_of};

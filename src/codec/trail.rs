@@ -97,8 +97,8 @@ fn shown(key: &[u8]) -> String {
     }
 }
 
-/// What keeps the entries of a flattened struct from being read: a key twice, or one of a kind that serde does
-/// not read in each surrounding.
+/// What keeps the entries of a flattened struct from being read: a key twice, or one of a kind that serde
+/// does not read in each surrounding.
 pub(super) fn odd_keys(mut entries: &[u8]) -> Option<String> {
     let mut keys = Vec::new();
     while let Some(length) = length_of(entries) {

@@ -1,7 +1,7 @@
 //! A state as it is saved: its fingerprint, and its bytes.
 //!
-//! Code that knows other fields reads old bytes without an error where serde fills a field in, or passes one over.
-//! What it makes of them has another fingerprint then than the state that was saved, and is not taken.
+//! Code that knows other fields reads old bytes without an error where serde fills a field in, or passes one
+//! over. What it makes of them has another fingerprint then than the state that was saved, and is not taken.
 //! Row: app.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

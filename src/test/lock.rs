@@ -166,7 +166,8 @@ impl EventsLock {
             kinds: E::KINDS,
             invent: invent::<E>,
             again: |event| {
-                let (read, mut out) = (E::from_recorded(event)?, Vec::new());
+                let read = E::from_recorded(event)?;
+                let mut out = Vec::new();
                 Ok(read.encode(&mut out).ok().map(|()| out))
             },
         });

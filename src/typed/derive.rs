@@ -41,7 +41,7 @@ pub enum Form {
 ///
 /// # Errors
 ///
-/// Whatever serde says of the value, written or read; or the field in which it would come back as another one.
+/// What serde says of the value, written or read; or the field in which it would come back as another one.
 #[inline]
 pub fn encode<E: EventData + Serialize + DeserializeOwned>(
     event: &E,
@@ -87,7 +87,8 @@ fn compare<E: EventData + Serialize>(
     if codec::difference(written, &once_more).is_some() {
         return Ok(());
     }
-    let (kind, name) = (event.kind(), std::any::type_name::<E>());
+    let kind = event.kind();
+    let name = std::any::type_name::<E>();
     let which = if path.is_empty() { "it".to_owned() } else { format!("the field {path}") };
     Err(Error::invalid(format!(
         "{kind} would come back as another event: {which} is not read as it was written; mend how serde reads {name}"
@@ -101,7 +102,9 @@ fn unreadable<E: EventData + DeserializeOwned>(
     payload: &[u8],
     error: &codec::DecodeError,
 ) -> Error {
-    let (kind, name, error) = (event.kind(), std::any::type_name::<E>(), error.to_string());
+    let kind = event.kind();
+    let name = std::any::type_name::<E>();
+    let error = error.to_string();
     let read = |payload: &[u8]| decode::<E>(payload, known).err().map(|error| error.to_string());
     let path = codec::blame(payload, &error, &read);
     let which = if path.is_empty() { String::new() } else { format!("the field {path}: ") };

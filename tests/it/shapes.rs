@@ -1,8 +1,9 @@
-//! Whatever is appended comes back, or is refused with its field named: every form serde knows, in every surrounding.
+//! What is appended comes back, or is refused with its field named: every form serde knows, in every
+//! surrounding.
 //!
-//! A new shape is one line in `shapes!`. Each is appended as a derived event, as a `Raw` payload and as metadata, is
-//! exported and imported, and is kept as a state that is saved and loaded anew; plainly, and inside flatten, tag,
-//! tag and content, and untagged, where serde reads values through a buffer of its own.
+//! A new shape is one line in `shapes!`. Each is appended as a derived event, as a `Raw` payload and as
+//! metadata, is exported and imported, and is kept as a state that is saved and loaded anew; plainly, and
+//! inside flatten, tag, tag and content, and untagged, where serde reads values through a buffer of its own.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -183,6 +184,7 @@ shapes! {
     tagged_map_by_number: TaggedNumbers = TaggedNumbers::Map([(7, 1)].into());
     tagged_unit_struct: Tagged = Tagged::Nothing(Nothing);
     tagged_map_with_tag: Tagged = Tagged::Map([(text("type"), 1)].into());
+    tagged_struct_with_tag: TaggedTwice = TaggedTwice::Held(Typed { number: 1, r#type: 2 });
     tagged_integer: TaggedInteger = TaggedInteger::Holds(5);
     tagged_wide: TaggedWide = TaggedWide::Amount { amount: 5 };
     tagged_within: Tagged = Tagged::Within { more: Box::new(Tagged::Within { more: Box::new(Tagged::Unit) }) };
@@ -218,7 +220,14 @@ shapes! {
     percent: Percent = Percent(50);
     percent_too_large: Percent = Percent(150);
     tree: Tree = Tree::of(3);
+    tree_as_deep_as_may_be: Tree = Tree::of(122);
     tree_deep: Tree = Tree::of(5_000);
+    chain: Chain = Chain::of(100);
+    chain_deep: Chain = Chain::of(5_000);
+    tagged_deep: Tagged = (0..120).fold(Tagged::Unit, |within, _| Tagged::Within { more: Box::new(within) });
+    untagged_deep: Loose = (0..120).fold(Loose::Number(1), |within, _| Loose::List(vec![within]));
+    variant_deep: Choice = (0..120).fold(Choice::Unit, |within, _| Choice::Within(Box::new(within)));
+    value_deep: Value = (0..120).fold(Value::of(&1).unwrap(), |within, _| Value::of(&[within]).unwrap());
     value: Value = Value::of(&Inside { number: 1, perhaps: None }).unwrap();
     mixed_tree: Vec<BTreeMap<String, Option<Vec<(u8, Choice)>>>> =
         vec![[(text("k"), Some(vec![(1, Choice::Unit), (2, Choice::New(3))]))].into()];
@@ -346,6 +355,18 @@ enum Tagged {
 #[serde(tag = "type")]
 enum TaggedNumbers {
     Map(BTreeMap<u64, u8>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Typed {
+    number: u8,
+    r#type: u8,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "type")]
+enum TaggedTwice {
+    Held(Typed),
 }
 
 /// serde refuses to write it.
@@ -482,6 +503,7 @@ struct Defaulted {
     #[serde(default = "seven", skip_serializing_if = "is_zero")]
     seven: u8,
     #[serde(skip)]
+    #[expect(dead_code, reason = "serde is to pass it over")]
     skipped: u8,
 }
 
@@ -557,6 +579,32 @@ impl Drop for Tree {
         let mut next = self.child.take();
         while let Some(mut child) = next {
             next = child.child.take();
+        }
+    }
+}
+
+/// Options and newtypes leave no bytes of their own: the end of the chain is all there is.
+#[derive(Serialize, Deserialize)]
+struct Chain(Option<Box<Chain>>);
+
+impl Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let links = std::iter::successors(Some(self), |chain| chain.0.as_deref()).count();
+        write!(f, "a chain of {links} links")
+    }
+}
+
+impl Chain {
+    fn of(links: u32) -> Chain {
+        (1..links).fold(Chain(None), |chain, _| Chain(Some(Box::new(chain))))
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        let mut next = self.0.take();
+        while let Some(mut link) = next {
+            next = link.0.take();
         }
     }
 }
@@ -697,8 +745,11 @@ const REFUSED: &[&str] = &[
     "tagged_wide",
     "flattened_map_twice",
     "flattened_by_tuple",
+    "tagged_struct_with_tag",
     "flattened_some",
     "tree_deep",
+    "chain",
+    "chain_deep",
 ];
 
 /// What serde does not read through its buffer. A derived event may hold it elsewhere.
@@ -717,8 +768,8 @@ const NOT_BUFFERED: &[&str] = &[
     "flattened_by_truth",
 ];
 
-/// What these types make of their own bytes is another value, or none. A derived event is refused. Of what is appended
-/// without its type annals cannot know.
+/// What these types make of their own bytes is another value, or none. A derived event is refused. Of what is
+/// appended without its type annals cannot know.
 const BY_TYPE: &[&str] =
     &["untagged_shadowed", "flattened_twice", "defaulted_otherwise", "skipped_for_good", "percent_too_large"];
 
@@ -733,8 +784,8 @@ fn refused(name: &str, error: &Error) -> Result<Outcome, String> {
 }
 
 fn same<T: Debug>(what: &str, was: &T, is: Result<T, Error>) -> Result<Outcome, String> {
-    let (was, is) = (format!("{was:?}"), is.map(|is| format!("{is:?}")));
-    match is {
+    let was = format!("{was:?}");
+    match is.map(|is| format!("{is:?}")) {
         Ok(is) if is == was => Ok(Outcome::Equal),
         Ok(is) => Err(format!("{what}: {:.200} came back as {:.200}", was, is)),
         Err(error) => Err(format!("{what}: {error}")),
@@ -760,7 +811,8 @@ fn each(
 }
 
 fn as_event<W: Surrounding>(number: usize, name: &str) -> Result<Outcome, String> {
-    let (store, event) = (Store::in_memory().unwrap(), W::around(shape(number).unwrap().1).event());
+    let store = Store::in_memory().unwrap();
+    let event = W::around(shape(number).unwrap().1).event();
     match store.append("e", &event) {
         Err(error) => refused(name, &error),
         Ok(_) => each(&store, |what, recorded| same(what, &event, recorded.to::<ShapeEvent>())),
@@ -768,7 +820,8 @@ fn as_event<W: Surrounding>(number: usize, name: &str) -> Result<Outcome, String
 }
 
 fn as_payload<W: Surrounding>(number: usize, name: &str) -> Result<Outcome, String> {
-    let (store, value) = (Store::in_memory().unwrap(), W::around(shape(number).unwrap().1));
+    let store = Store::in_memory().unwrap();
+    let value = W::around(shape(number).unwrap().1);
     match store.append("e", &Raw("raw", &value)) {
         Err(error) => refused(name, &error),
         Ok(_) => each(&store, |what, recorded| same(what, &value, recorded.decode::<W>())),
@@ -776,7 +829,8 @@ fn as_payload<W: Surrounding>(number: usize, name: &str) -> Result<Outcome, Stri
 }
 
 fn as_metadata<W: Surrounding>(number: usize, name: &str) -> Result<Outcome, String> {
-    let (store, value) = (Store::in_memory().unwrap(), W::around(shape(number).unwrap().1));
+    let store = Store::in_memory().unwrap();
+    let value = W::around(shape(number).unwrap().1);
     match Append::to("e").event(&Raw("raw", &())).metadata(&value).commit(&store) {
         Err(error) => refused(name, &error),
         Ok(_) => each(&store, |what, recorded| {
@@ -785,7 +839,8 @@ fn as_metadata<W: Surrounding>(number: usize, name: &str) -> Result<Outcome, Str
     }
 }
 
-/// A state is never refused: what is not saved, or does not come back, is folded anew. Equal says that it was found.
+/// A state is never refused: what is not saved, or does not come back, is folded anew. Equal says that it was
+/// found.
 fn as_state<W: Surrounding>(number: usize, _: &str) -> Result<Outcome, String> {
     let disk = MemDisk::new();
     let store = Store::on(disk.clone()).open().unwrap();
@@ -808,7 +863,9 @@ fn check<W: Surrounding>() {
         ("metadata", as_metadata::<W>),
         ("state", as_state::<W>),
     ];
-    let (mut cells, mut counts, mut wrong) = (0, [0; 3], Vec::new());
+    let mut cells = 0;
+    let mut counts = [0; 3];
+    let mut wrong = Vec::new();
     for number in 0.. {
         let Some((name, _)) = shape(number) else { break };
         for (way, try_it) in ways {
@@ -895,7 +952,8 @@ enum Loose128 {
     Fields { text: String, number: u128 },
 }
 
-/// An address inside a tagged enum could be written, and never be read: every load of its entity failed from then on.
+/// An address inside a tagged enum could be written, and never be read: every load of its entity failed from
+/// then on.
 #[test]
 fn a_refusal_names_the_field() {
     use std::ffi::OsStr;
@@ -909,8 +967,8 @@ fn a_refusal_names_the_field() {
             NamedEvent::Peered { id: Uuid::nil(), peer: limited() },
             &["named.peered", "the field peer.limit: u128 is not supported", "keep them as text there"],
         ),
-        (ordered(line(150, None)), &["the field [\"a b\"][1].percent: 150 is no percentage"]),
-        (ordered(line(15, Some(None))), &["the field [\"a b\"][1].perhaps: a Some that holds nothing"]),
+        (ordered(line(150, None)), &["the field lines[\"a b\"][1].percent: 150 is no percentage"]),
+        (ordered(line(15, Some(None))), &["the field lines[\"a b\"][1].perhaps: a Some that holds nothing"]),
         (
             NamedEvent::Planted { root: Tree::of(5_000), total: 1 },
             &["the field root.child.child.", ".child..: it is nested in more than 127 levels"],

@@ -519,11 +519,14 @@ fn what_does_not_come_back_is_no_sample() {
     let lock = || dir.lock().events::<WideEvent>();
     let said = text_of(catch_unwind(AssertUnwindSafe(|| lock().sample(&flat))).err().unwrap());
     assert!(said.contains("the sample of wide.flat cannot be stored") && said.contains("amount"), "{said}");
-    refuses::<WideEvent>(&dir, &["wide.flat version 1: a value of it cannot be stored", "amount"]);
+    refuses::<WideEvent>(
+        &dir,
+        &["wide.flat version 1: no value of it could be made up (u128 is not supported)"],
+    );
     assert!(!dir.path().exists(), "nothing is written");
 }
 
-/// A type that is read in another way than it is written is found, whoever wrote its code.
+/// A type that is read in another way than it is written is found, also if its code was not derived.
 #[test]
 fn a_sample_is_read_back_before_it_is_written() {
     #[derive(Serialize, Deserialize)]

@@ -52,7 +52,8 @@ pub(super) struct Plan {
     pub(super) empty: HashSet<usize>,
     /// Names of a struct's fields that are second names of others.
     pub(super) second_names: HashSet<(&'static str, &'static str)>,
-    /// Fields of flattened structs, and which of `ANYTHING` each gets. serde tells no names before it misses them.
+    /// Fields of flattened structs, and which of `ANYTHING` each gets. serde tells no names before it misses
+    /// them.
     pub(super) flattened: Vec<(&'static str, usize)>,
 }
 
