@@ -126,8 +126,8 @@ versions! {
         { #[serde(flatten)] item: Item } |s, n| s.item.number += n;
         { #[serde(flatten)] item: ItemWithCount } |s, n| { s.item.number += n; s.item.count += 1; };
     a_variant_renamed_with_an_alias false:
-        { level: Level } |s, n| s.level = if n % 2 == 0 { Level::Low } else { Level::High };
-        { level: LevelRenamed } |s, n| s.level = if n % 2 == 0 { LevelRenamed::Low } else { LevelRenamed::Top };
+        { level: Level } |s, n| s.level = if n.is_multiple_of(2) { Level::Low } else { Level::High };
+        { level: LevelRenamed } |s, n| s.level = if n.is_multiple_of(2) { LevelRenamed::Low } else { LevelRenamed::Top };
     a_variant_that_got_a_field false:
         { level: Option<Filling> } |s, n| s.level = Some(Filling::At { number: n });
         { level: Option<FillingWithCount> } |s, n| s.level = Some(FillingWithCount::At { number: n, count: 5 });

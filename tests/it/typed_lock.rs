@@ -554,7 +554,7 @@ fn a_sample_is_read_back_before_it_is_written() {
 
         fn from_recorded(event: &RecordedEvent) -> Result<Odd, Error> {
             let odd: Odd = event.decode()?;
-            if odd.even % 2 == 0 { Ok(odd) } else { Err(event.decode::<String>().unwrap_err()) }
+            if odd.even.is_multiple_of(2) { Ok(odd) } else { Err(event.decode::<String>().unwrap_err()) }
         }
     }
 
