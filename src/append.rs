@@ -144,11 +144,11 @@ impl Append {
     }
 
     /// Keeps a value beside the payload: who asked, from where, a trace. It is not indexed, and it
-    /// is erased with the payload.
+    /// is erased with the payload. What serde cannot read back as any type is refused, as of a [`Raw`](crate::Raw).
     pub fn metadata<M: Serialize + ?Sized>(self, metadata: &M) -> Append {
         self.with_attributes(|attributes| {
             attributes.metadata.clear();
-            codec::encode(metadata, &mut attributes.metadata).map_err(|error| {
+            codec::encode_for_any(metadata, &mut attributes.metadata).map_err(|error| {
                 Error::with_source(
                     ErrorKind::Invalid,
                     format!("the metadata does not encode: {error}"),

@@ -42,7 +42,8 @@ pub trait EventData {
         1
     }
 
-    /// Appends the payload to `out`. annals' own types write MessagePack with field names.
+    /// Appends the payload to `out`. annals' own types write MessagePack with field names. The bytes are stored as
+    /// they are: whether they can be read is the implementation's concern.
     ///
     /// # Errors
     ///

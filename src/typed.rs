@@ -58,6 +58,14 @@ pub use meta::Meta;
 /// names the variant in another way (`tag`, `untagged`) is refused. An event type owns its data, so
 /// it has no type parameters and no lifetimes.
 ///
+/// To serde payloads are human-readable: identities, addresses and times are stored as their texts, as in JSON.
+///
+/// **What is appended can be read.** An event is read back before it is appended, written again, and compared.
+/// One that does not come back is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the field in the
+/// error: an integer of 128 bits inside flatten, a `Some(None)`, a value that `try_from` refuses, more than 127
+/// levels of lists and maps. That costs about as much as reading the event and writing it once more. SPEC.md
+/// 1.13 has the rules.
+///
 /// # Attributes
 ///
 /// | where | attribute | means |

@@ -33,6 +33,10 @@ pub(crate) fn code(events: &Events) -> TokenStream {
         known.iter().enumerate().map(|(number, known)| (known.kind, number)).unzip();
     let kind = by_variant(events, |kind| kind.kind.to_token_stream());
     let version = by_variant(events, |kind| kind.version.to_token_stream());
+    let number = by_variant(events, |kind| {
+        let own = known.iter().position(|known| known.now.is_none() && std::ptr::eq(known.kind, &kind.kind));
+        LitInt::new(&own.expect("each kind is known").to_string(), kind.kind.span()).to_token_stream()
+    });
     quote! {
         const _: () = {
             use #annals::__derive as __annals;
@@ -50,7 +54,8 @@ pub(crate) fn code(events: &Events) -> TokenStream {
                 }
 
                 fn encode(&self, out: &mut __annals::Vec<u8>) -> __annals::Result<(), __annals::Error> {
-                    __annals::encode(self, #form, out)
+                    let number: usize = #number;
+                    __annals::encode(self, &<Self as __annals::DomainEvent>::KINDS[number], out)
                 }
             }
 

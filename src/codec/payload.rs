@@ -10,15 +10,12 @@
 #[cfg(test)]
 mod tests;
 
-use rmp_serde::MSGPACK_EXT_STRUCT_NAME;
+use rmp_serde::config::{DefaultConfig, HumanReadableConfig};
 use serde::Deserializer;
 use serde::de::value::BorrowedStrDeserializer;
 use serde::de::{DeserializeSeed, MapAccess, Visitor};
 
-use super::DecodeError;
-
-/// How deep rmp-serde goes into what stands inside a struct.
-const DEPTH_MAX: usize = 1023;
+use super::{DecodeError, EXTENSION, LEVELS_READ};
 
 // What values begin with, as the specification of MessagePack has it.
 const NIL: u8 = 0xC0;
@@ -28,14 +25,17 @@ const SHORT_TEXT: u8 = 0xA0;
 /// The longest text whose first byte says how long it is.
 const SHORT_TEXT_MAX: usize = 31;
 
-type Plain<'de> = rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>>;
+type Plain<'de> =
+    rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, HumanReadableConfig<DefaultConfig>>;
 
 /// A payload, not yet read.
 pub(super) struct Payload<'de>(pub(super) &'de [u8]);
 
 impl<'de> Payload<'de> {
     fn plainly(self) -> Plain<'de> {
-        rmp_serde::Deserializer::from_read_ref(self.0)
+        let mut reader = rmp_serde::Deserializer::from_read_ref(self.0).with_human_readable();
+        reader.set_max_depth(usize::from(LEVELS_READ) + 1);
+        reader
     }
 }
 
@@ -51,8 +51,9 @@ macro_rules! plainly {
 impl<'de> Deserializer<'de> for Payload<'de> {
     type Error = DecodeError;
 
+    /// As payloads are written.
     fn is_human_readable(&self) -> bool {
-        false
+        true
     }
 
     #[inline]
@@ -79,7 +80,7 @@ impl<'de> Deserializer<'de> for Payload<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        if name == MSGPACK_EXT_STRUCT_NAME {
+        if name == EXTENSION {
             return self.plainly().deserialize_newtype_struct(name, visitor);
         }
         visitor.visit_newtype_struct(self)
@@ -197,8 +198,8 @@ impl<'de> Field<'_, 'de> {
         let length = length_of(self.0).unwrap_or(self.0.len());
         let (own, rest) = self.0.split_at(length);
         *self.0 = rest;
-        let mut reader = rmp_serde::Deserializer::from_read_ref(own);
-        reader.set_max_depth(DEPTH_MAX);
+        let mut reader = rmp_serde::Deserializer::from_read_ref(own).with_human_readable();
+        reader.set_max_depth(LEVELS_READ.into());
         reader
     }
 
@@ -273,8 +274,9 @@ macro_rules! as_text {
 impl<'de> Deserializer<'de> for Field<'_, 'de> {
     type Error = DecodeError;
 
+    /// As payloads are written.
     fn is_human_readable(&self) -> bool {
-        false
+        true
     }
 
     as_number! {
@@ -301,7 +303,7 @@ impl<'de> Deserializer<'de> for Field<'_, 'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        if name == MSGPACK_EXT_STRUCT_NAME {
+        if name == EXTENSION {
             return self.plainly().deserialize_newtype_struct(name, visitor);
         }
         visitor.visit_newtype_struct(self)
@@ -350,7 +352,7 @@ fn split_text(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// How many bytes the value has that begins here; `None` if it does not end.
-fn length_of(bytes: &[u8]) -> Option<usize> {
+pub(super) fn length_of(bytes: &[u8]) -> Option<usize> {
     let (mut rest, mut left) = (bytes, 1_u64);
     while left > 0 {
         let (own, inside) = head_of(rest)?;
@@ -361,7 +363,7 @@ fn length_of(bytes: &[u8]) -> Option<usize> {
 }
 
 /// How many bytes a value has besides the values inside it, and how many these are.
-fn head_of(bytes: &[u8]) -> Option<(usize, u64)> {
+pub(super) fn head_of(bytes: &[u8]) -> Option<(usize, u64)> {
     let (head, rest) = bytes.split_first()?;
     let short = || rest.first().map(|length| usize::from(*length));
     let medium = || rest.first_chunk().map(|length| u16::from_be_bytes(*length));

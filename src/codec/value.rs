@@ -66,7 +66,7 @@ impl Value {
     /// [`ErrorKind::Invalid`] if serde refuses the value.
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Value, Error> {
         let mut bytes = Vec::new();
-        super::encode(value, &mut bytes).map_err(|error| {
+        super::encode_unread(value, &mut bytes).map_err(|error| {
             let text = format!("{} does not encode: {error}", std::any::type_name::<T>());
             Error::with_source(ErrorKind::Invalid, text, error)
         })?;
@@ -195,8 +195,17 @@ impl Value {
         self.0 == Tree::Nil
     }
 
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Tree::Text(text) = &self.0 { Some(text) } else { None }
+    }
+
+    /// The entries of a map.
+    pub(super) fn entries(&self) -> Option<&[(Value, Value)]> {
+        if let Tree::Map(entries) = &self.0 { Some(entries) } else { None }
+    }
+
     fn is(&self, name: &str) -> bool {
-        matches!(&self.0, Tree::Text(text) if text == name)
+        self.text() == Some(name)
     }
 
     fn field(&self, field: &str) -> Option<&Value> {
@@ -225,7 +234,7 @@ impl Value {
 
     fn decoded<T: DeserializeOwned>(&self, what: &str) -> Result<T, Error> {
         let mut bytes = Vec::new();
-        super::encode(self, &mut bytes).map_err(|error| {
+        super::encode_unread(self, &mut bytes).map_err(|error| {
             Error::with_source(ErrorKind::Invalid, format!("{what} does not encode: {error}"), error)
         })?;
         super::decode(&bytes).map_err(|error| {
@@ -284,7 +293,7 @@ impl Serialize for Value {
                 map.end()
             }
             Tree::Extension(kind, bytes) => {
-                serializer.serialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, &(kind, Bytes(bytes)))
+                serializer.serialize_newtype_struct(super::EXTENSION, &(kind, Bytes(bytes)))
             }
         }
     }

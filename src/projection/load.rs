@@ -3,13 +3,11 @@
 //! Row: app.
 
 use std::any::{Any, TypeId};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Loaded, Projection, fold};
+use super::{Loaded, Projection, fold, saved};
 use crate::cache::{Erased, Folded, Known, Reached, Reservation, Reserve, Shape, Source};
-use crate::codec;
 use crate::error::Error;
 use crate::reader::event_at;
 use crate::store::Store;
@@ -158,7 +156,7 @@ impl Store {
     }
 
     /// What was saved of an entity, if the log agrees: the state's last event must be there as it was. What
-    /// does not decode was encoded by other code; it is as if it were not there.
+    /// was saved by code of another shape is as if it were not there.
     pub(super) fn saved<P: Projection>(
         &self,
         shape: &Shape,
@@ -171,8 +169,8 @@ impl Store {
         if event.entity() != entity || Reached::at(&event) != reached {
             return None;
         }
-        let state = catch_unwind(|| codec::decode::<P>(&state)).ok()?.ok()?;
-        Some(Folded { state: Arc::new(state), reached })
+        let state = Arc::new(saved::unpack::<P>(&state)?);
+        Some(Folded { state, reached })
     }
 
     /// Folds the events behind a state, or all, up to the version the stream has in the snapshot, or further.
@@ -230,12 +228,9 @@ pub(super) fn shape<P: Projection>() -> Shape {
 }
 
 fn encoded<P: Projection>(state: &(dyn Any + Send + Sync)) -> Option<Vec<u8>> {
-    let state = state.downcast_ref::<P>()?;
-    let encode = || {
-        let mut bytes = Vec::new();
-        codec::encode(state, &mut bytes).ok().map(|()| bytes)
-    };
-    catch_unwind(AssertUnwindSafe(encode)).ok().flatten()
+    let mut bytes = Vec::new();
+    saved::pack(state.downcast_ref::<P>()?, &mut bytes)?;
+    Some(bytes)
 }
 
 fn loaded<P: Projection>(folded: Folded<Erased>) -> Loaded<P> {

@@ -7,6 +7,7 @@ mod load;
 mod model;
 mod past;
 mod replay;
+mod saved;
 mod tree;
 
 use std::any::Any;
@@ -37,8 +38,9 @@ pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sy
     /// Its stable name: what its cached states are kept under. Unique among the projections of a store.
     const NAME: &'static str;
 
-    /// To be raised when the same events mean another state than before (default: 1): states that were cached
-    /// with another revision are folded anew.
+    /// To be raised when the same events mean another state of the same shape (default: 1): states that were cached
+    /// with another revision are folded anew. Fields that were added, removed, renamed or given another type are
+    /// seen without it.
     const REVISION: u32 = 1;
 
     /// Takes in one event. Must depend on nothing but the state, the event and what is known of it:

@@ -34,7 +34,7 @@ impl Tree {
             let name = std::any::type_name::<T>();
             Error::new(ErrorKind::Invalid, format!("{name} does not encode: {error}"))
         };
-        codec::encode(value, &mut bytes).map_err(|error| failed(error.to_string()))?;
+        codec::encode_unread(value, &mut bytes).map_err(|error| failed(error.to_string()))?;
         codec::decode(&bytes).map_err(|error| failed(error.to_string()))
     }
 

@@ -37,18 +37,83 @@ pub enum Form {
     Struct,
 }
 
-/// Writes an event's payload.
+/// Writes an event's payload, and reads it back: what does not come back is refused here, not found in the log.
 ///
 /// # Errors
 ///
-/// Whatever serde says of the value.
+/// What serde says of the value, written or read; or the field in which it would come back as another one.
 #[inline]
-pub fn encode<E: EventData + Serialize>(event: &E, form: Form, out: &mut Vec<u8>) -> Result<(), Error> {
-    let encoded = match form {
+pub fn encode<E: EventData + Serialize + DeserializeOwned>(
+    event: &E,
+    known: &KnownKind,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let start = out.len();
+    write(event, known, out)?;
+    let end = out.len();
+    let outcome = match decode::<E>(&out[start..], known) {
+        Ok(again) => {
+            write(&again, known, out).and_then(|()| compare(event, known, &out[start..end], &out[end..]))
+        }
+        Err(error) => Err(unreadable::<E>(event, known, &out[start..], &error)),
+    };
+    out.truncate(if outcome.is_ok() { end } else { start });
+    outcome
+}
+
+#[inline]
+fn write<E: EventData + Serialize>(event: &E, known: &KnownKind, out: &mut Vec<u8>) -> Result<(), Error> {
+    let encoded = match known.form() {
         Form::Enum | Form::FormerVariant | Form::Unit => codec::encode_fields(event, out),
         Form::Struct => codec::encode(event, out),
     };
     encoded.map_err(|error| codec::does_not_encode(event.kind(), error))
+}
+
+#[inline]
+fn compare<E: EventData + Serialize>(
+    event: &E,
+    known: &KnownKind,
+    written: &[u8],
+    again: &[u8],
+) -> Result<(), Error> {
+    if written == again {
+        return Ok(());
+    }
+    let Some(path) = codec::difference(written, again) else { return Ok(()) };
+    // Some types are written differently each time, and cannot be compared.
+    let mut once_more = Vec::new();
+    write(event, known, &mut once_more)?;
+    if codec::difference(written, &once_more).is_some() {
+        return Ok(());
+    }
+    let kind = event.kind();
+    let name = std::any::type_name::<E>();
+    let which = if path.is_empty() { "it".to_owned() } else { format!("the field {path}") };
+    Err(Error::invalid(format!(
+        "{kind} would come back as another event: {which} is not read as it was written; mend how serde reads {name}"
+    )))
+}
+
+#[cold]
+fn unreadable<E: EventData + DeserializeOwned>(
+    event: &E,
+    known: &KnownKind,
+    payload: &[u8],
+    error: &codec::DecodeError,
+) -> Error {
+    let kind = event.kind();
+    let name = std::any::type_name::<E>();
+    let error = error.to_string();
+    let read = |payload: &[u8]| decode::<E>(payload, known).err().map(|error| error.to_string());
+    let path = codec::blame(payload, &error, &read);
+    let which = if path.is_empty() { String::new() } else { format!("the field {path}: ") };
+    let advice = if error.contains("128 is not supported") || error.contains("did not match any variant") {
+        "serde reads no 128-bit integers inside flatten, tag and untagged; keep them as text there"
+    } else {
+        "mend how serde reads the type"
+    };
+    Error::invalid(format!("{kind} could be written, but not read as {name}: {which}{error}; {advice}"))
 }
 
 /// Reads an event of a kind that the type knows.
@@ -112,7 +177,8 @@ fn upcasted(
         })?;
     }
     let mut upcasted = Vec::new();
-    codec::encode(&value, &mut upcasted).map_err(|error| codec::does_not_encode(event.kind(), error))?;
+    codec::encode_unread(&value, &mut upcasted)
+        .map_err(|error| codec::does_not_encode(event.kind(), error))?;
     Ok(upcasted)
 }
 

@@ -6,6 +6,7 @@ use annals::{
     Append, Cause, Error, ErrorKind, EventData, EventId, Mapping, Query, Raw, RecordedEvent, Store, TimeForm,
     Value, Version,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::support::{Bytes, Random, all, at, kind_of};
@@ -431,4 +432,39 @@ fn foreign_lines_are_read_by_a_mapping() {
         store.import("t", br#"{"t":5}"#.as_slice()).mapped(mapping).run().unwrap();
         assert_eq!(one(&store).occurred_at(), Some(at(number)));
     }
+}
+
+/// One identity in an event once made its whole payload Base64, and an identity written by hand was never read.
+#[test]
+fn identities_and_addresses_are_texts() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize, annals::DomainEvent)]
+    #[event(kind = "host.added")]
+    struct HostAdded {
+        id: uuid::Uuid,
+        ip: std::net::IpAddr,
+        ports: std::collections::BTreeMap<std::net::SocketAddr, uuid::Uuid>,
+    }
+    let json = r#"{"id":"00000000-0000-0000-0000-000000000007","ip":"::1","ports":{"127.0.0.1:80":"00000000-0000-0000-0000-000000000008"}}"#;
+    let event = HostAdded {
+        id: uuid::Uuid::from_u128(7),
+        ip: "::1".parse().unwrap(),
+        ports: [("127.0.0.1:80".parse().unwrap(), uuid::Uuid::from_u128(8))].into(),
+    };
+    let store = Store::in_memory().unwrap();
+    Append::to("e").event(&event).metadata(&event).commit(&store).unwrap();
+    let lines = export(&store, Query::all());
+    assert!(lines.ends_with(&format!(",\"metadata\":{json},\"payload\":{json}}}\n")), "{lines}");
+    let copy = one(&import(&lines));
+    assert_eq!(
+        (copy.to::<HostAdded>().unwrap(), copy.metadata::<HostAdded>().unwrap().as_ref()),
+        (event, Some(&one(&store).to().unwrap()))
+    );
+    let by_hand = import(&format!("{{\"entity\":\"e\",\"kind\":\"host.added\",\"payload\":{json}}}\n"));
+    assert_eq!(one(&by_hand).to::<HostAdded>().unwrap(), one(&store).to().unwrap());
+
+    // As the binary form of serde has it, and builds before the first release stored it.
+    let store = Store::in_memory().unwrap();
+    let binary = [&[0xC4, 16][..], uuid::Uuid::from_u128(7).as_bytes()].concat();
+    Append::to("e").event(&Bytes("id", binary)).commit(&store).unwrap();
+    assert_eq!(one(&store).decode::<uuid::Uuid>().unwrap(), uuid::Uuid::from_u128(7));
 }

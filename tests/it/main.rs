@@ -83,9 +83,11 @@ mod rewrite_crash; // stopped after every operation of erasing and compacting
 mod rewrite_states; // states folded while history is changed, and how often it is another one
 mod salvage; // what is left of a damaged store
 mod scale; // what does not grow with the log, and index files in every state
+mod shapes; // every form serde knows, in every surrounding: it comes back, or is refused
 mod state; // loading states: the same as folding from the first event
 mod state_disk; // states in cache/: found again, never believed; flips, crashes, budgets
 mod state_past; // states as they were, differences, checking by replay
+mod state_shapes; // states saved by code of another shape
 mod stories; // what crash, fault and corrupt once found, made small
 mod threads; // many appenders and readers; nobody waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences

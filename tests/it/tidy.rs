@@ -89,7 +89,7 @@ const DOORS: [(&str, &[&str]); 22] = [
     ("rustix", &["disk/os/calls.rs"]),
     ("getrandom", &["disk/os/calls.rs"]),
     ("crc32c", &["format/mod.rs"]),
-    ("rmp_serde", &["codec/mod.rs", "codec/fields.rs", "codec/payload.rs", "codec/value.rs"]),
+    ("rmp_serde", &["codec/mod.rs", "codec/payload.rs"]),
     (
         "flume",
         &[
@@ -627,17 +627,10 @@ fn named_sections(text: &str) -> impl Iterator<Item = String> {
             number.contains('.').then_some(number)
         };
         let behind = text[at + 4..].strip_prefix(".md").unwrap_or(&text[at + 4..]);
-<<<<<<< HEAD
         // A file's name in quotes names no section.
         let is_quoted = behind.starts_with('"');
         let behind = behind.trim_start_matches([',', ' ']);
         if let Some(title) = behind.strip_prefix('"').filter(|_| !is_quoted) {
-=======
-        // A path that ends there is no title that begins.
-        let is_path = behind.starts_with('"');
-        let behind = behind.trim_start_matches([',', ' ']);
-        if let Some(title) = behind.strip_prefix('"').filter(|_| !is_path) {
->>>>>>> wt-m
             return title.split_once('"').map(|(title, _)| title.to_owned());
         }
         let before =

@@ -430,9 +430,9 @@ fn values_are_made_up() {
         ("flat", 1, "flag: bool; number: u16; orderId: u32; street: string".to_owned()),
         ("maps", 1, "byPair: map from tuple of 2 to fields; byPair.number: u16; byPair.street: string; prices: map from string to u64".to_owned()),
         ("paid", 3, format!("{payment}; {}", payment.replace("payment", "second").replacen("one of", "optional one of", 1))),
-        ("times", 1, "id: bytes; raw: bytes; since: fields; since.nanos_since_epoch: u32; since.secs_since_epoch: u64".to_owned()),
+        ("times", 1, "id: string; raw: bytes; since: fields; since.nanos_since_epoch: u32; since.secs_since_epoch: u64".to_owned()),
         ("loose", 1, "text: string; value: string".to_owned()),
-        ("addressed", 2, "ip: one of; ip/V4: 4 times u8; ip/V6: 16 times u8; number: u32; unit: nothing".to_owned()),
+        ("addressed", 1, "ip: string; number: u32; unit: nothing".to_owned()),
         ("aliased", 1, "new: u8".to_owned()),
         ("skipped", 1, "kept: optional f32".to_owned()),
     ];
@@ -491,4 +491,97 @@ fn what_cannot_be_made_up_is_given() {
     // What the second sample showed, the first alone does not.
     let said = says(&dir, dir.lock().events::<PickyEvent>().sample(&picked(&[])));
     assert!(said.contains("  - more: list of u8\n  + more: list of ?\n"), "{said}");
+}
+
+/// The lock once wrote samples that the code could not read.
+#[test]
+fn what_does_not_come_back_is_no_sample() {
+    #[derive(Serialize, Deserialize)]
+    struct Wide {
+        amount: u128,
+    }
+
+    #[derive(Serialize, Deserialize, DomainEvent)]
+    #[event(prefix = "wide")]
+    enum WideEvent {
+        Plain {
+            amount: u128,
+        },
+        Flat {
+            name: String,
+            #[serde(flatten)]
+            wide: Wide,
+        },
+    }
+
+    let dir = Dir::new();
+    let flat = WideEvent::Flat { name: "x".to_owned(), wide: Wide { amount: 1 } };
+    let lock = || dir.lock().events::<WideEvent>();
+    let said = text_of(catch_unwind(AssertUnwindSafe(|| lock().sample(&flat))).err().unwrap());
+    assert!(said.contains("the sample of wide.flat cannot be stored") && said.contains("amount"), "{said}");
+    refuses::<WideEvent>(
+        &dir,
+        &["wide.flat version 1: no value of it could be made up (u128 is not supported)"],
+    );
+    assert!(!dir.path().exists(), "nothing is written");
+}
+
+/// A type that is read in another way than it is written is found, also if its code was not derived.
+#[test]
+fn a_sample_is_read_back_before_it_is_written() {
+    #[derive(Serialize, Deserialize)]
+    struct Odd {
+        even: u8,
+    }
+
+    impl annals::EventData for Odd {
+        fn kind(&self) -> &str {
+            "odd"
+        }
+
+        fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+            annals::Raw("odd", self).encode(out)
+        }
+    }
+
+    impl DomainEvent for Odd {
+        const KINDS: &'static [annals::KnownKind] =
+            &[annals::__derive::KnownKind::new("odd", 1, annals::__derive::Form::Struct, 0, None, &[])];
+
+        fn knows(kind: &str) -> bool {
+            kind == "odd"
+        }
+
+        fn from_recorded(event: &RecordedEvent) -> Result<Odd, Error> {
+            let odd: Odd = event.decode()?;
+            if odd.even.is_multiple_of(2) { Ok(odd) } else { Err(event.decode::<String>().unwrap_err()) }
+        }
+    }
+
+    let dir = Dir::new();
+    dir.lock().events::<Odd>().sample(&Odd { even: 2 }).check();
+    let dir = Dir::new();
+    let said = says(&dir, dir.lock().events::<Odd>().sample(&Odd { even: 3 }));
+    assert!(said.contains("odd version 1: a value of it cannot be stored"), "{said}");
+}
+
+/// Identities and addresses are texts to serde; each is asked for by itself.
+#[test]
+fn texts_of_many_kinds_are_made_up() {
+    #[derive(Serialize, Deserialize, DomainEvent)]
+    #[event(kind = "host.added")]
+    struct HostAdded {
+        name: String,
+        id: uuid::Uuid,
+        ip: std::net::IpAddr,
+        v6: std::net::Ipv6Addr,
+        ports: BTreeMap<std::net::SocketAddr, uuid::Uuid>,
+        last: std::net::SocketAddrV6,
+        path: PathBuf,
+    }
+    let dir = Dir::new();
+    passes::<HostAdded>(&dir);
+    let text = dir.text();
+    assert!(text.contains("    id: string\n    ip: string\n"), "{text}");
+    assert!(text.contains("    ports: map from string to string\n    v6: string\n"), "{text}");
 }

@@ -14,7 +14,7 @@ use super::{Phase, Progress, Shared};
 use crate::cache::{Claim, Folded, Key, Reached, Saving};
 use crate::codec;
 use crate::error::Error;
-use crate::projection::{Projection, fold, panicked};
+use crate::projection::{Projection, fold, panicked, saved};
 use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::store::WeakStore;
@@ -360,14 +360,12 @@ pub(super) fn digest_of<P: Projection>(query: &Query) -> Result<[u8; 32], Error>
 /// A state and what it was folded by, to be saved; `None` if it does not encode.
 fn encoded<P: Projection>(state: &P, digest: &[u8; 32]) -> Option<Vec<u8>> {
     let mut bytes = digest.to_vec();
-    let encode = || codec::encode(state, &mut bytes).ok();
-    catch_unwind(AssertUnwindSafe(encode)).ok().flatten()?;
+    saved::pack(state, &mut bytes)?;
     Some(bytes)
 }
 
 /// The other way round.
 pub(super) fn decoded<P: Projection>(bytes: &[u8]) -> Option<(P, [u8; 32])> {
     let (digest, state) = bytes.split_first_chunk()?;
-    let state = catch_unwind(|| codec::decode(state)).ok()?.ok()?;
-    Some((state, *digest))
+    Some((saved::unpack(state)?, *digest))
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::codec;
 use crate::error::Error;
 use crate::event::EventData;
 use crate::store::Store;
@@ -29,8 +30,12 @@ pub(super) fn compare(types: &[Type], samples: &BTreeMap<&'static str, Shown>, o
     let readers = readers(types, &mut found.problems);
     for (reader, kind) in readers.values().filter(|(_, kind)| !kind.is_former()) {
         match shown(reader, kind, samples) {
-            Ok(shown) => hold_against(kind, &shown.entry(), old, &mut found),
-            Err(problem) => found.problems.push(no_sample(kind, &problem)),
+            Ok(shown) => {
+                let now = shown.entry();
+                found.problems.extend(not_back(reader, kind, &now));
+                hold_against(kind, &now, old, &mut found);
+            }
+            Err(problem) => found.problems.push(problem),
         }
     }
     for ((kind, version), entry) in &old.0 {
@@ -116,6 +121,20 @@ fn unreadable(reader: &Type, kind: &KnownKind, version: u16, entry: &Entry) -> V
     failures.collect()
 }
 
+/// The samples of today's code that it does not read back.
+fn not_back(reader: &Type, kind: &KnownKind, now: &Entry) -> Vec<String> {
+    let problem = |sample: &Vec<u8>| {
+        let again = read(reader, &Sample { kind, version: kind.version(), payload: sample });
+        let path = match again {
+            Err(error) => return Some(error.to_string()),
+            Ok(again) => codec::difference(sample, &again?)?,
+        };
+        let which = if path.is_empty() { "it".to_owned() } else { format!("the field {path}") };
+        Some(format!("{which} is not read as it was written"))
+    };
+    now.samples.iter().filter_map(problem).map(|problem| not_stored(kind, &problem)).collect()
+}
+
 /// A payload as it was stored once.
 struct Sample<'a> {
     kind: &'a KnownKind,
@@ -139,13 +158,19 @@ impl EventData for Sample<'_> {
 }
 
 /// Goes the way that stored events go.
-fn read(reader: &Type, sample: &Sample<'_>) -> Result<(), Error> {
+fn read(reader: &Type, sample: &Sample<'_>) -> Result<Option<Vec<u8>>, Error> {
     let store = Store::in_memory()?;
     store.append("sample", sample)?;
-    store.stream("sample").try_for_each(|event| (reader.decode)(&event?))
+    let event = store.stream("sample").next();
+    (reader.again)(&event.expect("it was just appended")?)
 }
 
-fn no_sample(kind: &KnownKind, problem: &str) -> String {
+/// What is said of a value that would not come back.
+pub(super) fn not_stored(kind: &KnownKind, problem: &str) -> String {
+    format!("{} version {}: a value of it cannot be stored: {problem}", kind.name(), kind.version())
+}
+
+pub(super) fn no_sample(kind: &KnownKind, problem: &str) -> String {
     format!(
         "{} version {}: no value of it could be made up ({problem}). Give one: EventsLock::at(path).events::<..>().sample(&..).check()",
         kind.name(),

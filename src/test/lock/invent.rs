@@ -15,7 +15,7 @@ use serde::de::{
 use super::plan::{ANYTHING, Anything, Failure, Plan, TEXTS, Why};
 
 /// So many tries for one value, and so many values for one type.
-const TRIES_MAX: usize = 200;
+const TRIES_MAX: usize = 2000;
 const VALUES_MAX: usize = 64;
 
 /// Invents values until every variant of every enum inside was met. `variant` is that of the event, if
@@ -42,6 +42,7 @@ fn value<E: DeserializeOwned>(variant: Option<u32>, plan: &mut Plan) -> Result<E
             Ok(value) => {
                 *plan = inventor.plan;
                 plan.empty.clear();
+                plan.texts.clear();
                 return Ok(value);
             }
             Err(failure) => {
@@ -59,6 +60,8 @@ pub(super) struct Inventor {
     plan: Plan,
     /// The variant of the event, until it was asked for.
     event: Option<u32>,
+    /// How many texts were asked for.
+    pub(super) texts: usize,
     /// The types that are being made, by name.
     open: Vec<&'static str>,
     /// How many options, lists and maps there were, and those that are being filled.
@@ -78,6 +81,7 @@ impl Inventor {
         Inventor {
             plan,
             event,
+            texts: 0,
             open: Vec::new(),
             points: 0,
             inside: Vec::new(),
@@ -88,8 +92,10 @@ impl Inventor {
         }
     }
 
-    fn text(&self) -> &'static str {
-        TEXTS[self.plan.text]
+    fn text(&mut self) -> &'static str {
+        let text = self.plan.texts.get(&self.texts).copied().unwrap_or_default();
+        self.texts += 1;
+        TEXTS[text]
     }
 
     /// Whether the next option, list or map holds something; if so it is open until `close`.
@@ -121,7 +127,7 @@ impl<'de> Deserializer<'de> for &mut Inventor {
 
     /// As payloads are.
     fn is_human_readable(&self) -> bool {
-        false
+        true
     }
 
     one! {

@@ -8,15 +8,20 @@ use std::fmt;
 use super::invent::Inventor;
 
 /// Texts that types are made of which are not just texts: times, addresses, identities.
-pub(super) const TEXTS: [&str; 8] = [
+pub(super) const TEXTS: [&str; 13] = [
     "text",
+    "00000000-0000-4000-8000-000000000001",
+    "127.0.0.1",
+    "::1",
+    "127.0.0.1:80",
+    "[::1]:80",
     "2026-01-02T03:04:05Z",
     "2026-01-02",
-    "00000000-0000-4000-8000-000000000001",
+    "03:04:05",
     "1",
+    "1.0.0",
     "somebody@example.com",
     "https://example.com/",
-    "127.0.0.1",
 ];
 
 /// What a type gets that takes anything.
@@ -33,8 +38,9 @@ pub(super) enum Anything {
 /// What a run goes by, and what it leaves behind.
 #[derive(Clone, Default)]
 pub(super) struct Plan {
-    /// Which of `TEXTS` and `ANYTHING`.
-    pub(super) text: usize,
+    /// Which of `TEXTS` each text gets, by when it is asked for; the first where that is not said.
+    pub(super) texts: HashMap<usize, usize>,
+    /// Which of `ANYTHING`.
     pub(super) anything: usize,
     /// How often an enum was asked for, by its name; each time it gets its next variant.
     pub(super) visits: HashMap<&'static str, usize>,
@@ -46,7 +52,8 @@ pub(super) struct Plan {
     pub(super) empty: HashSet<usize>,
     /// Names of a struct's fields that are second names of others.
     pub(super) second_names: HashSet<(&'static str, &'static str)>,
-    /// Fields of flattened structs, and which of `ANYTHING` each gets. serde tells no names before it misses them.
+    /// Fields of flattened structs, and which of `ANYTHING` each gets. serde tells no names before it misses
+    /// them.
     pub(super) flattened: Vec<(&'static str, usize)>,
 }
 
@@ -66,11 +73,20 @@ impl Plan {
                 is_new
             }
             Why::Twice => inventor.field.is_some_and(|field| self.second_names.insert(field)),
-            Why::Missing(_) | Why::Other => self.try_other(),
+            Why::Missing(_) | Why::Other => self.try_other(inventor.texts),
         }
     }
 
-    fn try_other(&mut self) -> bool {
+    /// The text that was asked for last is likely the one that was refused.
+    fn try_other(&mut self, texts: usize) -> bool {
+        if let Some(last) = texts.checked_sub(1) {
+            let text = self.texts.entry(last).or_default();
+            *text += 1;
+            if *text < TEXTS.len() {
+                return true;
+            }
+            self.texts.clear();
+        }
         if let Some((_, anything)) = self.flattened.last_mut() {
             *anything += 1;
             if *anything < ANYTHING.len() {
@@ -79,10 +95,7 @@ impl Plan {
             *anything = 0;
         }
         self.anything += 1;
-        if self.anything == ANYTHING.len() {
-            (self.anything, self.text) = (0, self.text + 1);
-        }
-        self.text < TEXTS.len()
+        self.anything < ANYTHING.len()
     }
 }
 

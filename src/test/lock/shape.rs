@@ -283,7 +283,7 @@ impl<'a> Serializer for Describer<'a> {
 
     /// As payloads are.
     fn is_human_readable(&self) -> bool {
-        false
+        true
     }
 
     plain! {
