@@ -26,7 +26,7 @@ use crate::event::{Cause, EventData, EventId, micros_of};
 use crate::format::chain::{Hash, body_content};
 use crate::format::record;
 use crate::format::{BODY_BYTES_MAX, aligned, checksum};
-use crate::options::{Durability, Limits};
+use crate::options::{self, Clock, Durability, Limits};
 use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
@@ -187,8 +187,12 @@ impl Append {
         })
     }
 
-    /// Gives the event an id from elsewhere, for imports that keep theirs. It is not checked for
-    /// being new; [`Store::get`](crate::Store::get) finds the first event that has it.
+    /// Gives the event an id from elsewhere, for imports that keep theirs: [`RecordedEvent::id`] shows it, and
+    /// everything that takes an id finds the event by it.
+    ///
+    /// An id names one event. If one of the store has it, or another one of this append, the append is
+    /// [`ErrorKind::Invalid`], and nothing is written. So what comes twice from elsewhere goes in once. To find out
+    /// costs a look at the filter of each segment.
     pub fn foreign_id(self, id: impl Into<EventId>) -> Append {
         self.with_attributes(|attributes| {
             attributes.foreign_id = Some(id.into());
@@ -229,6 +233,28 @@ impl Append {
             draft.targets[target].expected = expected;
             let new = draft.encoded(target, event.kind(), event)?;
             draft.system.push(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..new });
+            Ok(())
+        })
+    }
+
+    /// Of the event of the store's own that was added last: it occurs when the append is handed over, by the store's clock.
+    pub(crate) fn timed(self) -> Append {
+        self.with(|draft| {
+            draft.system.iter_mut().last().into_iter().for_each(|event| event.is_timed = true);
+            Ok(())
+        })
+    }
+
+    /// It is handed over now.
+    pub(crate) fn at(self, clock: &Clock) -> Append {
+        self.with(|draft| {
+            if !draft.system.iter().any(|event| event.is_timed) {
+                return Ok(());
+            }
+            let now = i64::try_from(options::read(clock)).unwrap_or(i64::MAX);
+            for event in draft.system.iter_mut().filter(|event| event.is_timed) {
+                event.attributes.get_or_insert_default().occurred_at = Some(now);
+            }
             Ok(())
         })
     }
@@ -309,6 +335,7 @@ impl Append {
         if body.len() > BODY_BYTES_MAX {
             return Err(Error::too_large("the append", body.len(), "the format", BODY_BYTES_MAX));
         }
+        let brought = draft.brought()?;
         let target_of = match draft.targets.len() {
             1 => Vec::new(),
             _ => draft.all().map(|event| narrow(event.target)).collect(),
@@ -325,6 +352,7 @@ impl Append {
             durability: draft.durability,
             caller: None,
             encoded_at: is_sample(&body).then(Instant::now),
+            brought,
             body_checksum: checksum(&[&body]),
             content: body_content(&contents),
             body,
@@ -357,6 +385,15 @@ pub(crate) struct Conditions {
     pub(crate) unmet: Option<FailedCondition>,
 }
 
+/// The ids that events bring along, of which no other event may have one.
+pub(crate) struct Brought {
+    /// Each with the index of its event, in their order.
+    pub(crate) ids: Vec<(u16, EventId)>,
+    /// Up to where the caller has looked for them, and what it found.
+    pub(crate) resolved: Position,
+    pub(crate) taken: Option<(EventId, Position)>,
+}
+
 /// An append, encoded: what the writer gets.
 pub(crate) struct Request {
     pub(crate) targets: Vec<Target>,
@@ -372,6 +409,8 @@ pub(crate) struct Request {
     pub(crate) known: Known,
     /// Most appends have none.
     pub(crate) conditions: Option<Box<Conditions>>,
+    /// Most appends bring no ids.
+    pub(crate) brought: Option<Box<Brought>>,
     pub(crate) durability: Option<Durability>,
     /// The thread that waits for it, if one does.
     pub(crate) caller: Option<Caller>,

@@ -6,12 +6,13 @@
 //! added, so what the caller found stays found.
 //! Row: append. Tested by tests/it/condition.rs.
 
-use crate::append::Request;
+use crate::append::{Brought, Request};
 use crate::commit::{Head, Known};
 use crate::error::{Error, FailedCondition};
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records};
-use crate::matching::matches;
+use crate::id::EventId;
+use crate::matching::{Ids, belongs_to, matches};
 use crate::options::KeyWindow;
 use crate::query::Query;
 use crate::version::Position;
@@ -36,6 +37,15 @@ pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWin
             request.known.key = snapshot.key(key, oldest(window, head))?;
         }
     }
+    if let Some(brought) = &mut request.brought {
+        (brought.resolved, brought.taken) = (head, None);
+        for (_, id) in &brought.ids {
+            if let Some(position) = known_as(*id, snapshot)? {
+                brought.taken = Some((*id, position));
+                break;
+            }
+        }
+    }
     let Some(conditions) = &mut request.conditions else { return Ok(()) };
     (conditions.resolved, conditions.unmet) = (head, None);
     for condition in &conditions.all {
@@ -49,10 +59,42 @@ pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWin
     Ok(())
 }
 
+/// What the caller found to keep the append from going in. A key comes before that, and only the writer knows all keys.
+pub(crate) fn refusal(request: &Request) -> Option<Error> {
+    let unmet = request.conditions.as_ref().and_then(|conditions| conditions.unmet.clone());
+    let taken = request.brought.as_ref().and_then(|brought| brought.taken);
+    let refusal = unmet.map(Error::condition_failed).or_else(|| taken.map(|(id, at)| id_taken(id, at)));
+    refusal.filter(|_| request.key.is_none())
+}
+
+/// The position of the event that an id finds.
+fn known_as(id: EventId, snapshot: &Snapshot) -> Result<Option<Position>, Error> {
+    let claimed = id.claimed_position();
+    if claimed > Position::START
+        && claimed <= snapshot.head.position
+        && let Some(segment) = snapshot.segment_of(claimed)
+        && let Some(place) = segment.place_at(claimed)?
+    {
+        let block = snapshot.block(segment, &place.frame)?;
+        if block.header(segment.file()?, place.frame.start)?.event_id(claimed) == id {
+            return Ok(Some(claimed));
+        }
+    }
+    snapshot.foreign(id)
+}
+
+/// What an append is told of which an event brings an id along that another one has.
+pub(crate) fn id_taken(id: EventId, position: Position) -> Error {
+    Error::invalid(format!(
+        "the id {id} that an event brings along is that of the event at position {position} already; an id names one event: \
+         leave out what is in the store, or give it another id"
+    ))
+}
+
 /// On the caller's thread, for the many appends about which the writer knows all: that they bring nothing it has to be
 /// told. `false` if something must be looked up.
 pub(crate) fn needs_nothing(request: &mut Request, view: &View) -> bool {
-    if request.key.is_some() || request.conditions.is_some() {
+    if request.key.is_some() || request.conditions.is_some() || request.brought.is_some() {
         return false;
     }
     let known = view.end_has_all(request.targets.iter().map(|target| &*target.entity));
@@ -80,6 +122,9 @@ pub(crate) fn unmet<'a>(
     written: Position,
     staged: impl Iterator<Item = (Position, Frame<'a>)> + Clone,
 ) -> Result<Option<FailedCondition>, Error> {
+    if let Some(brought) = &request.brought {
+        check_new(brought, snapshot)?;
+    }
     let Some(conditions) = &request.conditions else { return Ok(None) };
     if conditions.unmet.is_some() {
         return Ok(conditions.unmet.clone());
@@ -100,13 +145,28 @@ pub(crate) fn unmet<'a>(
     Ok(None)
 }
 
+/// That no event that is written has an id that the append brings along. What is staged the ledger knows.
+fn check_new(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
+    if let Some((id, position)) = brought.taken {
+        return Err(id_taken(id, position));
+    }
+    let since = brought.resolved.get();
+    let later = snapshot.segments.partition_point(|segment| segment.first_position() <= since);
+    for segment in snapshot.segments.get(later.saturating_sub(1)..).unwrap_or_default() {
+        for (_, id) in &brought.ids {
+            if let Some(position) = segment.foreign(*id)? {
+                return Err(id_taken(*id, position));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The first event of a frame, which begins at `first`, that matches after a position.
 fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) -> Option<Position> {
-    let header = &frame.header;
-    let shared = || header.event_id(first);
-    let is_match =
-        |record: &Record<'_>| matches(query, record, || record.correlation().unwrap_or_else(shared));
-    let events = (0..).zip(records(frame.body, header.events()));
+    let first_ids = || Ids::of_first(frame, first);
+    let is_match = |record: &Record<'_>| matches(query, record, |id| belongs_to(id, record, first_ids));
+    let events = (0..).zip(records(frame.body, frame.header.events()));
     let positions = events.filter(|(_, record)| record.as_ref().is_ok_and(is_match));
     positions.map(|(index, _)| first.plus(index)).find(|position| *position > after)
 }

@@ -16,6 +16,7 @@ use crate::coordinate::SYSTEM_SCOPE;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{Fields, Record, records};
 use crate::queue::{Outcome, Queue, Reply, poisoned};
+use crate::id::EventId;
 use crate::reader;
 use crate::receipt::Appended;
 use crate::version::Position;
@@ -159,7 +160,10 @@ impl Resolver {
     fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
         let Some(Reply { outcome, request }) = reply else { return Err(self.unanswered()) };
         match outcome {
-            Outcome::Done(done) => done.map(|receipt| receipt.without_last(request.system_events)),
+            Outcome::Done(done) => done.map(|receipt| {
+                let brought = request.brought.map(|brought| brought.ids).unwrap_or_default();
+                receipt.bringing(brought).without_last(request.system_events)
+            }),
             Outcome::Seen(position) => replayed(&self.view, position, &request),
         }
     }
@@ -190,9 +194,16 @@ fn first_receipt(
 ) -> Result<Option<Appended>, Error> {
     let found = reader::with_frame(&view.snapshot(), position, |header, body| {
         let given = Given::of_frame(body, header.events());
-        is_it(&given).then(|| Appended::new(header, position).into_replayed().without_last(given.system))
+        let receipt = || Appended::new(header, position).bringing(brought_in(body, header.events()));
+        is_it(&given).then(|| receipt().into_replayed().without_last(given.system))
     })?;
     Ok(found.flatten())
+}
+
+/// The ids that the events of an append brought along, each with the index of its event.
+fn brought_in(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
+    let ids = records(body, events).map(|record| record.ok()?.foreign_id());
+    (0..).zip(ids).filter_map(|(index, id)| Some((index, id?))).collect()
 }
 
 /// The events of an append, of which the last may be remarks: no part of what its caller gave. A retry need not
@@ -240,11 +251,14 @@ impl<'a> Given<'a> {
     }
 }
 
-/// Salts differ by nature, and metadata from try to try. Of an erased event only the public part is
-/// left to compare.
+/// Salts differ by nature, metadata from try to try, and when a timer is set is not said by the caller. Of an erased
+/// event only the public part is left to compare: its salt went on purpose with what it salted.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
     let fields = one.fields();
-    let other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };
+    let mut other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };
+    if fields.scope == SYSTEM_SCOPE {
+        other_fields.occurred_at = fields.occurred_at;
+    }
     fields == other_fields && one.payload().is_none_or(|payload| other.payload() == Some(payload))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Row: append.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::commit::{Head, KeyHash, Target};
@@ -12,9 +12,9 @@ use crate::event::{Cause, EventData, EventId};
 use crate::format::chain::Hash;
 use crate::format::record::{self, Fields, NewRecord};
 use crate::options::{Durability, Limits};
-use crate::version::Expected;
+use crate::version::{Expected, Position};
 
-use super::Conditions;
+use super::{Brought, Conditions};
 use super::proposed::ForGates;
 use super::scratch::encode_apart;
 
@@ -49,6 +49,8 @@ pub(super) struct NewEvent {
     pub(super) kind: Range<usize>,
     pub(super) schema_version: u16,
     pub(super) payload: Range<usize>,
+    /// Whether it occurs when it is handed over, by the store's clock: a timer counts from there.
+    pub(super) is_timed: bool,
     pub(super) attributes: Option<Box<Attributes>>,
 }
 
@@ -121,6 +123,7 @@ impl Draft {
             schema_version: event.schema_version(),
             payload: kind.end..self.bytes.len(),
             kind,
+            is_timed: false,
             attributes: None,
         })
     }
@@ -226,6 +229,20 @@ impl Draft {
                 format!("the cause is event {index} of an append that has {}", self.numbered()),
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// The ids that events bring along; `None` if they bring none.
+    pub(super) fn brought(&self) -> Result<Option<Box<Brought>>, Error> {
+        let ids = (0..).zip(self.all().map(|event| event.attributes().foreign_id));
+        let ids: Vec<(u16, EventId)> = ids.filter_map(|(index, id)| Some((index, id?))).collect();
+        let mut known = HashSet::with_capacity(ids.len());
+        match ids.iter().find(|(_, id)| !known.insert(*id)) {
+            Some((_, id)) => Err(Error::invalid(format!(
+                "two events of the append bring the id {id} along; an id names one event, so give one of them another"
+            ))),
+            None if ids.is_empty() => Ok(None),
+            None => Ok(Some(Box::new(Brought { ids, resolved: Position::START, taken: None }))),
         }
     }
 

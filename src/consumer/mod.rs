@@ -15,7 +15,9 @@ use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
+use crate::head::ResumeToken;
 use crate::query::Query;
+use crate::reader::token_at;
 use crate::recorded::RecordedEvent;
 use crate::store::{Store, WeakStore};
 use crate::version::Position;
@@ -110,6 +112,15 @@ impl Consumer {
     #[must_use]
     pub fn position(&self) -> Position {
         self.checkpoint.handled()
+    }
+
+    /// The same as a token, to be kept elsewhere; see [`ResumeToken`]. Looks up one event.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`]; those of [`Store::at`].
+    pub fn resume_token(&self) -> Result<ResumeToken, Error> {
+        token_at(&self.store()?.engine().readable()?, self.position())
     }
 
     /// Waits for the next event, at most so long; `None` if none came.

@@ -18,6 +18,7 @@ mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexe
 mod cli_bad; // the annals command: bad places and calls, damage, pipes, signals, full disks, hooks
 #[cfg(feature = "cli")]
 mod cli_calls; // the annals command: bad lines, typing errors, help and manual, terminals that go
+mod clocks; // which clock counts, and what is done when it was wrong
 mod close; // close and drop in every order, handles, tickets
 mod compact; // compacting: what goes, what never goes, beside appends
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
@@ -38,6 +39,7 @@ mod follow_end; // every end of following; who is woken; wakers that panic, clos
 mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
 mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
+mod identity; // which id is an event's at every door; ids that come twice; names that nobody sees
 mod idle; // no thread of an idle store runs
 #[cfg(feature = "jsonl")]
 mod jsonl; // export, import: every payload, names of events, mappings, whole stores at random
@@ -60,6 +62,7 @@ mod read; // order, ranges, queries, backwards, limits, reading while writing
 mod read_along; // a store opened to read goes along with its writer
 mod read_beside; // opened to read while the writer rewrites, and while it appends to a damaged store
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
+mod resume; // tokens and positions to go on from, over restores, rollbacks and power cuts
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod rewrite_crash; // stopped after every operation of erasing and compacting
 mod rewrite_states; // states folded while history is changed, and how often it is another one

@@ -1,0 +1,89 @@
+//! Which clock counts: what is compared with times goes by the store's, also when that was wrong once.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use annals::disk::MemDisk;
+use annals::test::Clock;
+use annals::{Append, Freshness, Query, Raw, Store, Timer};
+
+use crate::account::{Account, AccountEvent};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// From 2026 to 2099, about.
+const LIFETIME: Duration = Duration::from_secs(73 * 365 * 24 * 60 * 60);
+
+fn deposit(store: &Store) {
+    store.append("a", &AccountEvent::Deposited { cents: 1, id: 0 }).unwrap();
+}
+
+/// A clock that may also go back.
+#[derive(Clone)]
+struct Wild(Arc<Mutex<SystemTime>>);
+
+impl Wild {
+    fn new() -> Wild {
+        Wild(Arc::new(Mutex::new(Clock::new().now())))
+    }
+
+    fn set(&self, time: SystemTime) {
+        *self.0.lock().unwrap() = time;
+    }
+
+    fn now(&self) -> SystemTime {
+        *self.0.lock().unwrap()
+    }
+
+    fn open(&self, disk: &MemDisk) -> Store {
+        let clock = self.clone();
+        Store::on(disk.clone()).clock(move || clock.now()).open().unwrap()
+    }
+}
+
+/// `MaxStale` went by the system's clock: with the store's an hour further the old state was still new enough.
+#[test]
+fn how_old_a_state_is_goes_by_the_stores_clock() {
+    let clock = Wild::new();
+    let store = clock.open(&MemDisk::new());
+    let cents = |most: Duration| store.load_with::<Account>("a", Freshness::MaxStale(most)).unwrap().cents;
+    deposit(&store);
+    assert_eq!(cents(MINUTE), 1);
+    deposit(&store);
+    assert_eq!(cents(MINUTE), 1);
+    clock.set(clock.now() + MINUTE);
+    assert_eq!(cents(MINUTE), 1, "just as old as it may be");
+    clock.set(clock.now() + Duration::from_micros(1));
+    assert_eq!(cents(MINUTE), 2);
+    // How old a state is that was looked at later than now, nobody knows: it is looked at again.
+    deposit(&store);
+    clock.set(clock.now() - MINUTE * 60);
+    assert_eq!(cents(MINUTE), 3);
+    deposit(&store);
+    assert_eq!(cents(MINUTE), 3);
+}
+
+/// One append in 2099, then the clock was right again: a timer set for a minute was due in 2099.
+#[test]
+fn a_timer_counts_from_the_clock_and_not_from_recorded_at() {
+    let (clock, disk) = (Wild::new(), MemDisk::new());
+    let store = clock.open(&disk);
+    let right = clock.now();
+    clock.set(right + LIFETIME);
+    store.append("a", &Raw("k", &())).unwrap();
+    clock.set(right);
+    let timer = || Timer::after(MINUTE, Append::to("order:1").event(&Raw("order.expired", &())));
+    let set = || Append::to("order:1").event(&Raw("order.placed", &())).timer("t", timer()).key("once");
+    let receipt = set().commit(&store).unwrap();
+    assert_eq!(receipt.recorded_at(), right + LIFETIME, "recorded-at never goes back");
+    assert_eq!(store.timers().unwrap()[0].due, right + MINUTE);
+    // A retry is the same append, although the clock went on.
+    clock.set(right + MINUTE - Duration::from_micros(1));
+    assert!(set().commit(&store).unwrap().replayed());
+    assert_eq!(store.fire_timers().unwrap(), 0);
+    store.close().unwrap();
+    let store = clock.open(&disk);
+    clock.set(right + MINUTE);
+    assert_eq!(store.timers().unwrap()[0].due, right + MINUTE);
+    assert_eq!(store.fire_timers().unwrap(), 1);
+    assert_eq!(store.last(Query::entity("order:1")).unwrap().unwrap().kind(), "order.expired");
+}
