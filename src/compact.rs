@@ -290,9 +290,10 @@ impl<'a> Compaction<'a> {
 
 /// The consumers that ever ran, and how far they are.
 fn watchers(store: &Store) -> Result<Vec<Watcher>, Error> {
-    let known = store.consumers()?.into_iter().filter_map(|consumer| {
-        Some((consumer.name, consumer.position, consumer.query?))
-    });
+    let known = store
+        .consumers()?
+        .into_iter()
+        .filter_map(|consumer| Some((consumer.name, consumer.position, consumer.query?)));
     let snapshot = store.engine().snapshot()?;
     let watcher = |(name, position, query)| {
         Ok(Watcher { name, position, query: reader::by_either_id(&snapshot, query)? })

@@ -177,7 +177,8 @@ impl FromStr for ResumeToken {
     fn from_str(text: &str) -> Result<ResumeToken, Error> {
         let parse = || {
             let (position, chain) = text.split_once('-')?;
-            let is_hex = chain.len() == 2 * PREFIX_BYTES && chain.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_hex =
+                chain.len() == 2 * PREFIX_BYTES && chain.bytes().all(|byte| byte.is_ascii_hexdigit());
             let chain = u64::from_str_radix(chain, 16).ok().filter(|_| is_hex)?.to_be_bytes();
             Some(ResumeToken { position: position.parse().ok()?, chain })
         };

@@ -37,10 +37,7 @@ impl Ids {
     /// Those of the first event of an append, which stands at `first`.
     pub(crate) fn of_first(frame: &Frame<'_>, first: Position) -> Ids {
         let record = records(frame.body, frame.header.events()).next().and_then(Result::ok);
-        Ids {
-            derived: frame.header.event_id(first),
-            brought: record.and_then(|record| record.foreign_id()),
-        }
+        Ids { derived: frame.header.event_id(first), brought: record.and_then(|record| record.foreign_id()) }
     }
 }
 

@@ -138,7 +138,9 @@ impl RecordedEvent {
     /// What it belongs to: the id given when it was appended, else the id of its append's first event.
     #[must_use]
     pub fn correlation(&self) -> EventId {
-        self.record().correlation().unwrap_or_else(|| self.of_append(0).map_or(self.id_at(0), |first| first.id()))
+        self.record()
+            .correlation()
+            .unwrap_or_else(|| self.of_append(0).map_or(self.id_at(0), |first| first.id()))
     }
 
     /// What brought it about, if that was said. [`Cause::InAppend`] comes back as the

@@ -15,8 +15,8 @@ use crate::append::{BYPASSED, Request};
 use crate::coordinate::SYSTEM_SCOPE;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{Fields, Record, records};
-use crate::queue::{Outcome, Queue, Reply, poisoned};
 use crate::id::EventId;
+use crate::queue::{Outcome, Queue, Reply, poisoned};
 use crate::reader;
 use crate::receipt::Appended;
 use crate::version::Position;
@@ -203,7 +203,7 @@ fn first_receipt(
 /// The ids that the events of an append brought along, each with the index of its event.
 fn brought_in(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
     let ids = records(body, events).map(|record| record.ok()?.foreign_id());
-    (0..).zip(ids).filter_map(|(index, id)| Some((index, id?))).collect()
+    ids.zip(0..).filter_map(|(id, index)| Some((index, id?))).collect()
 }
 
 /// The events of an append, of which the last may be remarks: no part of what its caller gave. A retry need not

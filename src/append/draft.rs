@@ -14,9 +14,9 @@ use crate::format::record::{self, Fields, NewRecord};
 use crate::options::{Durability, Limits};
 use crate::version::{Expected, Position};
 
-use super::{Brought, Conditions};
 use super::proposed::ForGates;
 use super::scratch::encode_apart;
+use super::{Brought, Conditions};
 
 pub(crate) struct Draft {
     pub(super) targets: Vec<Target>,
@@ -234,8 +234,8 @@ impl Draft {
 
     /// The ids that events bring along; `None` if they bring none.
     pub(super) fn brought(&self) -> Result<Option<Box<Brought>>, Error> {
-        let ids = (0..).zip(self.all().map(|event| event.attributes().foreign_id));
-        let ids: Vec<(u16, EventId)> = ids.filter_map(|(index, id)| Some((index, id?))).collect();
+        let ids = self.all().map(|event| event.attributes().foreign_id).zip(0..);
+        let ids: Vec<(u16, EventId)> = ids.filter_map(|(id, index)| Some((index, id?))).collect();
         let mut known = HashSet::with_capacity(ids.len());
         match ids.iter().find(|(_, id)| !known.insert(*id)) {
             Some((_, id)) => Err(Error::invalid(format!(

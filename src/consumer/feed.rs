@@ -52,7 +52,8 @@ impl Feed {
     pub(crate) fn go_to(&mut self, position: Position) {
         // Without a store there are no events either way.
         if let Some(store) = self.store.upgrade() {
-            self.subscription = store.subscribe(self.query.clone()).durable().after(position).allow_beyond_head();
+            self.subscription =
+                store.subscribe(self.query.clone()).durable().after(position).allow_beyond_head();
         }
     }
 }

@@ -51,9 +51,7 @@ pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) ->
         }
         let Some(segment) = snapshot.segment_of(position) else { continue };
         let is_known = segment.correlates(id, position)?;
-        if !is_known
-            && event_at(snapshot, position)?.is_some_and(|event| event.belongs_to(id))
-        {
+        if !is_known && event_at(snapshot, position)?.is_some_and(|event| event.belongs_to(id)) {
             own.push((id, position));
         }
     }

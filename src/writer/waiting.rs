@@ -34,10 +34,7 @@ pub(super) struct Asker {
 }
 
 /// The frames of those whose append was accepted, each with its first position.
-fn staged<'a>(
-    waiting: &'a [Waiting],
-    log: &'a Log,
-) -> impl Iterator<Item = (Position, Frame<'a>)> + Clone {
+fn staged<'a>(waiting: &'a [Waiting], log: &'a Log) -> impl Iterator<Item = (Position, Frame<'a>)> + Clone {
     waiting.iter().filter_map(|waiting| match waiting {
         Waiting::Accepted { offset, receipt, .. } => Some((receipt.first(), log.frame_in_memory(*offset))),
         _ => None,

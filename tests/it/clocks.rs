@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use annals::disk::MemDisk;
 use annals::test::Clock;
-use annals::{Append, Freshness, Query, Raw, Store, Timer};
+use annals::{Append, Freshness, Position, Query, Raw, Store, Timer};
 
 use crate::account::{Account, AccountEvent};
 
@@ -86,4 +86,58 @@ fn a_timer_counts_from_the_clock_and_not_from_recorded_at() {
     assert_eq!(store.timers().unwrap()[0].due, right + MINUTE);
     assert_eq!(store.fire_timers().unwrap(), 1);
     assert_eq!(store.last(Query::entity("order:1")).unwrap().unwrap().kind(), "order.expired");
+}
+
+/// Nothing said that recorded-at stands in 2099; and there was no way on.
+#[cfg(feature = "jsonl")]
+#[test]
+fn a_clock_that_was_wrong_once_is_told_and_there_is_a_way_on() {
+    let (clock, disk) = (Wild::new(), MemDisk::new());
+    let store = clock.open(&disk);
+    let right = clock.now();
+    store.append("a", &Raw("k", &1)).unwrap();
+    assert_eq!(
+        (store.open_report().recorded_ahead, store.stats().recorded_ahead),
+        (Duration::ZERO, Duration::ZERO)
+    );
+    clock.set(right + LIFETIME);
+    store.append("a", &Raw("k", &2)).unwrap();
+    clock.set(right + MINUTE);
+    store.append("a", &Raw("k", &3)).unwrap();
+    store.append("b", &Raw("k", &4)).unwrap();
+    let ahead = LIFETIME - MINUTE;
+    assert_eq!(store.stats().recorded_ahead, ahead);
+    store.close().unwrap();
+    let store = clock.open(&disk);
+    assert_eq!(store.open_report().recorded_ahead, ahead);
+    assert!(store.open_report().to_string().contains("ahead of the clock"), "{}", store.open_report());
+    let now = clock.clone();
+    let reader = Store::on(disk.clone()).clock(move || now.now()).open_read_only().unwrap();
+    assert_eq!((reader.open_report().recorded_ahead, reader.stats().recorded_ahead), (ahead, ahead));
+
+    // A fork from before it, and the rest imported without the times that are wrong.
+    let forked = MemDisk::new();
+    store.fork_on(forked.clone(), Position::from(1)).run().unwrap();
+    let mut lines = Vec::new();
+    store.export(Query::all()).after(Position::from(1)).write_to(&mut lines).unwrap();
+    let lines: String = std::str::from_utf8(&lines)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line.as_object_mut().unwrap().remove("recorded_at");
+            format!("{line}\n")
+        })
+        .collect();
+    let copy = clock.open(&forked);
+    copy.import("the rest", lines.as_bytes()).run().unwrap();
+    for event in store.read(Query::all()) {
+        let event = event.unwrap();
+        let copied = copy.get(event.id()).unwrap().unwrap();
+        assert_eq!((copied.entity(), copied.version()), (event.entity(), event.version()));
+        assert_eq!(copied.payload().unwrap(), event.payload().unwrap());
+        assert!(copied.recorded_at() <= clock.now());
+        assert_eq!(copied.occurred_at(), None);
+    }
+    assert_eq!(copy.stats().recorded_ahead, Duration::ZERO);
 }

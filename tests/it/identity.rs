@@ -1,11 +1,9 @@
 //! Which id is an event's, at every door; ids that come twice; names that nobody sees.
 
 use annals::disk::MemDisk;
-use annals::{
-    Append, Cause, ErrorKind, EventId, Notice, Query, Raw, RecordedEvent, Store, Timer,
-};
+use annals::{Append, Cause, ErrorKind, EventId, Notice, Query, Raw, RecordedEvent, Store, Timer};
 
-use crate::support::{FOREVER, all, kind_of, positions};
+use crate::support::{FOREVER, all, derived_id, kind_of, positions};
 
 fn id(byte: u8) -> EventId {
     EventId::from_bytes([byte; 16])
@@ -55,20 +53,6 @@ fn doors(store: &Store, id: EventId) -> Doors {
     }
 }
 
-/// The id the store derived for an event: the one an event that brought none would show. No door shows it any more
-/// where a foreign id is, but old receipts and notes may hold it.
-fn derived(store: &Store, event: &RecordedEvent) -> EventId {
-    let micros = event.recorded_at().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
-    let (chain, position) = (event.chain(), event.position().get());
-    let chain26 = u32::from_be_bytes([chain[0], chain[1], chain[2], chain[3]]) & ((1 << 26) - 1);
-    let high = u64::try_from(micros / 1000).unwrap() << 16 | 0x7000 | position >> 36;
-    let low = 0b10 << 62 | (position & ((1 << 36) - 1)) << 26 | u64::from(chain26);
-    let bytes: Vec<u8> = high.to_be_bytes().into_iter().chain(low.to_be_bytes()).collect();
-    let derived = EventId::from_bytes(bytes.try_into().unwrap());
-    assert_eq!(store.get(derived).unwrap().unwrap().position(), event.position());
-    derived
-}
-
 /// An event that came with an id of its own showed that one by `id()`, and another by its receipt and as its
 /// correlation; asking for its story by the id that it showed found nothing.
 #[test]
@@ -92,9 +76,10 @@ fn an_event_has_one_id_and_either_finds_everything() {
             let entity = format!("order:{number}");
             let paid = Append::to(&entity).event(&Raw("paid", &number)).caused_by(&placed).commit(&store);
             // Whoever kept the other id, by it.
-            let old = derived(&store, &placed);
+            let old = derived_id(&placed);
             assert_ne!(old, placed.id());
-            let late = Append::to(&entity).event(&Raw("late", &number)).cause(Cause::Event(old)).correlation(old);
+            let late =
+                Append::to(&entity).event(&Raw("late", &number)).cause(Cause::Event(old)).correlation(old);
             late.commit(&store).unwrap();
             store.append("other:1", &Raw("noise", &())).unwrap();
 
@@ -119,7 +104,8 @@ fn an_event_has_one_id_and_either_finds_everything() {
             assert_eq!(by_shown, right, "order {number}");
         }
         // A receipt that comes again says the same ids, and so does every event of the store, whatever it shows.
-        let again = || Append::to("order:3").event(&Raw("placed", &3)).foreign_id(id(3)).key("k").commit(&store);
+        let again =
+            || Append::to("order:3").event(&Raw("placed", &3)).foreign_id(id(3)).key("k").commit(&store);
         assert_eq!((again().unwrap().id(), again().unwrap().id()), (id(3), id(3)));
         for event in all(store.read(Query::all())) {
             let found = store.get(event.id()).unwrap().unwrap();
@@ -170,10 +156,15 @@ fn an_id_names_one_event() {
         }
         check(&store, "some segments later");
         // Of those that are submitted at once, one goes in.
-        let tickets: Vec<_> = (0..8).map(|_| with("d", &[id(20)]).submit(&store).unwrap()).collect();
-        let outcomes: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait()).collect();
+        let tickets: Vec<_> = (0..8).map(|_| with("d", &[id(20)]).submit(&store)).collect();
+        let outcomes: Vec<_> = tickets.into_iter().map(|ticket| ticket?.wait()).collect();
         assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
-        assert!(outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).all(|e| e.kind() == ErrorKind::Invalid));
+        assert!(
+            outcomes
+                .iter()
+                .filter_map(|outcome| outcome.as_ref().err())
+                .all(|e| e.kind() == ErrorKind::Invalid)
+        );
         // A retry is no second event.
         let retry = || with("e", &[id(30)]).key("retry").commit(&store).unwrap().replayed();
         assert_eq!((retry(), retry()), (false, true));

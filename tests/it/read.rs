@@ -268,7 +268,7 @@ impl Cut {
 
     fn read(&self, mut read: Read) -> Read {
         if let Some(after) = self.after {
-            read = read.after(Position::from(after));
+            read = read.after(Position::from(after)).allow_beyond_head();
         }
         if let Some(versions) = self.versions {
             read = read.versions(versions);

@@ -262,7 +262,8 @@ fn clock(store: &Store) -> Finding {
         return good("clock", "not behind what was recorded");
     }
     let days = ahead.as_secs() / (24 * 60 * 60);
-    let text = format!("{days} days and {} s behind the newest recorded-at", ahead.as_secs() % (24 * 60 * 60));
+    let text =
+        format!("{days} days and {} s behind the newest recorded-at", ahead.as_secs() % (24 * 60 * 60));
     let advice = "put the clock right if it is wrong; else fork the store from before the event that was recorded too \
                   late, and import the rest without its recorded_at";
     look("clock", text, advice)

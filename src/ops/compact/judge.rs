@@ -220,7 +220,11 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         if !self.rules.select()
             || self.rules.before.is_some_and(|before| position >= before.get())
             || self.rules.recorded_before.is_some_and(|limit| !is_old(limit))
-            || self.rules.query.as_ref().is_some_and(|query| !matches(query, record, |id| event.belongs_to(id)))
+            || self
+                .rules
+                .query
+                .as_ref()
+                .is_some_and(|query| !matches(query, record, |id| event.belongs_to(id)))
         {
             return Ok(false);
         }
