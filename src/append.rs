@@ -5,6 +5,7 @@
 //! Row: append.
 
 mod caller;
+mod command;
 mod draft;
 mod merge;
 mod proposed;
@@ -31,6 +32,7 @@ use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
 pub(crate) use caller::Caller;
+pub(crate) use command::Command;
 pub(crate) use draft::Draft;
 use draft::{Attributes, NewEvent, narrow};
 pub(crate) use proposed::{BYPASSED, Keyed};
@@ -125,6 +127,33 @@ impl Append {
     pub fn key(self, key: impl AsRef<[u8]>) -> Append {
         self.with(|draft| {
             draft.key = Some(Keyed::by(key.as_ref())?.key);
+            Ok(())
+        })
+    }
+
+    /// Says which command is carried out, where the events follow from more than that: if the key comes again, the
+    /// command must be the same, or it is [`ErrorKind::KeyReused`]. Needs a [`Append::key`].
+    ///
+    /// For [`Store::execute_with`](crate::Store::execute_with), which answers by a known key without deciding again. The command
+    /// is compared as it serializes, so it must do so alike each time (a `HashMap` does not). A trace of it is stored that
+    /// takes no room, cannot be read, and goes when the first event is erased: then any command counts as the same.
+    ///
+    /// ```
+    /// use annals::{Append, ErrorKind, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let withdraw = |cents: u64| {
+    ///     let append = Append::to("account:alice").key("req-17").command(&("withdraw", cents));
+    ///     append.event(&Raw("account.frozen", &())).commit(&store)
+    /// };
+    /// withdraw(500)?;
+    /// assert!(withdraw(500)?.replayed());
+    /// assert_eq!(withdraw(700).unwrap_err().kind(), ErrorKind::KeyReused);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn command<C: Serialize + ?Sized>(self, command: &C) -> Append {
+        self.with(|draft| {
+            draft.command = Some(Command::of(command)?);
             Ok(())
         })
     }
@@ -324,12 +353,14 @@ impl Append {
         let draft = self.draft?;
         draft.check_targets_used()?;
         draft.check(limits)?;
+        let command = draft.command_of_key()?;
         let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.count());
         let mut contents = Vec::with_capacity(draft.count());
         for event in draft.all() {
             let start = body.len();
             draft.write(event, &mut body)?;
-            contents.push(seal_record(event, &mut body, start, salts));
+            let command = command.as_ref().filter(|_| start == 0);
+            contents.push(seal_record(event, &mut body, start, salts, command));
         }
         body.resize(aligned(body.len()), 0);
         if body.len() > BODY_BYTES_MAX {
@@ -347,6 +378,7 @@ impl Append {
             targets: draft.targets,
             target_of,
             key: draft.key,
+            command: draft.command,
             known: Known::default(),
             conditions: draft.conditions,
             durability: draft.durability,
@@ -361,13 +393,22 @@ impl Append {
 }
 
 /// Fills in what the record that was written at `start` begins its private part with, and says what the chain takes of it.
-fn seal_record(event: &NewEvent, body: &mut Vec<u8>, start: usize, salts: &Salts) -> Hash {
+fn seal_record(
+    event: &NewEvent,
+    body: &mut Vec<u8>,
+    start: usize,
+    salts: &Salts,
+    command: Option<&(KeyHash, Command)>,
+) -> Hash {
     if let Some(hash) = &event.attributes().erased {
         record::leave_hash(body, start, hash);
         return record::read(body, start).expect("written just before").content();
     }
     let salt = record::salt_place(body, start);
-    salts.fill(&mut body[salt]);
+    salts.fill(&mut body[salt.clone()]);
+    if let Some((key, command)) = command {
+        command.sign(key, &mut body[salt]);
+    }
     record::content(&body[start..])
 }
 
@@ -405,6 +446,8 @@ pub(crate) struct Request {
     /// How many of these, the last ones, are no part of what the caller gave either.
     pub(crate) remarks: u16,
     pub(crate) key: Option<KeyHash>,
+    /// What it was asked for by, if a key that comes again is to be compared with that.
+    pub(crate) command: Option<Command>,
     /// What the caller has looked at; where its targets stand there, they say themselves.
     pub(crate) known: Known,
     /// Most appends have none.

@@ -96,8 +96,14 @@ impl Ticket {
                 reply => reply.ok(),
             },
         };
-        match reply.ok_or_else(|| self.receiver.unanswered())?.outcome {
-            Outcome::Seen(position) => first_receipt(&self.receiver.view, position, |_| true),
+        let Reply { outcome, request } = reply.ok_or_else(|| self.receiver.unanswered())?;
+        match outcome {
+            Outcome::Seen(position) => {
+                let is_it = |first: &Given<'_>| first.may_be_asked_for_by(&request);
+                first_receipt(&self.receiver.view, position, is_it)?
+                    .map(Some)
+                    .ok_or_else(|| other_command(position))
+            }
             Outcome::Done(Err(error)) if error.kind() == ErrorKind::Conflict => Ok(None),
             Outcome::Done(done) => done.map(|_| None),
         }
@@ -180,7 +186,9 @@ impl Resolver {
 
 /// The answer to an append whose key is known: the receipt of the first one, if it is the same.
 fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
-    first_receipt(view, position, |first| first.is_same(&Given::of_request(request)))?.ok_or_else(|| {
+    let is_it =
+        |first: &Given<'_>| first.is_same(&Given::of_request(request)) && first.may_be_asked_for_by(request);
+    first_receipt(view, position, is_it)?.ok_or_else(|| {
         let text = format!("the idempotency key belongs to another append, at position {position}; use a new key for new content");
         Error::new(ErrorKind::KeyReused, text)
     })
@@ -242,6 +250,13 @@ impl<'a> Given<'a> {
         self.events.saturating_sub(self.remarks)
     }
 
+    /// Whether the append may have been asked for by the command of another with its key, if that has one.
+    fn may_be_asked_for_by(&self, request: &Request) -> bool {
+        let Some((command, key)) = request.command.zip(request.key) else { return true };
+        let first = records(self.body, self.events).next();
+        first.is_some_and(|first| first.is_ok_and(|first| command.may_be_of(&key, &first)))
+    }
+
     fn is_same(&self, other: &Given<'_>) -> bool {
         let pairs = records(self.body, self.events).zip(records(other.body, other.events));
         self.own() == other.own()
@@ -273,6 +288,14 @@ pub(crate) fn late(deadline: Duration) -> Error {
 fn unlooked() -> Error {
     let text = "the idempotency key was not looked up within the deadline for acknowledgements; nothing was written, try again later";
     Error::new(ErrorKind::Busy, text)
+}
+
+/// What a command is told whose key belongs to another one.
+fn other_command(position: Position) -> Error {
+    let text = format!(
+        "the idempotency key belongs to another command, whose append is at position {position}; use a new key for a new command"
+    );
+    Error::new(ErrorKind::KeyReused, text)
 }
 
 /// What everybody is told once the writer has failed.

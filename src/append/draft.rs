@@ -16,7 +16,7 @@ use crate::version::{Expected, Position};
 
 use super::proposed::ForGates;
 use super::scratch::encode_apart;
-use super::{Brought, Conditions};
+use super::{Brought, Command, Conditions};
 
 pub(crate) struct Draft {
     pub(super) targets: Vec<Target>,
@@ -35,6 +35,7 @@ pub(crate) struct Draft {
     /// Kinds and payloads, one after the other.
     pub(super) bytes: Vec<u8>,
     pub(super) key: Option<KeyHash>,
+    pub(super) command: Option<Command>,
     pub(super) conditions: Option<Box<Conditions>>,
     pub(super) durability: Option<Durability>,
     /// Most appends say nothing to gates.
@@ -99,6 +100,7 @@ impl Draft {
             system: Vec::new(),
             bytes: Vec::with_capacity(COMMON_BYTES),
             key: None,
+            command: None,
             conditions: None,
             durability: None,
             for_gates: None,
@@ -229,6 +231,16 @@ impl Draft {
                 format!("the cause is event {index} of an append that has {}", self.numbered()),
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// The command that is told by the key.
+    pub(super) fn command_of_key(&self) -> Result<Option<(KeyHash, Command)>, Error> {
+        match (self.key, self.command) {
+            (None, Some(_)) => {
+                Err(Error::invalid("the append has a command and no idempotency key; give it a key, too"))
+            }
+            (key, command) => Ok(key.zip(command)),
         }
     }
 

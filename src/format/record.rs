@@ -395,6 +395,11 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// What the private part begins with; `None` once erased.
+    pub(crate) fn salt(&self) -> Option<&'a [u8]> {
+        self.private()?.get(..SALT)
+    }
+
     /// Empty if there is none; `None` once erased.
     pub(crate) fn metadata(&self) -> Option<&'a [u8]> {
         let before = self.private()?.len().checked_sub(wide(self.shape.payload))?;

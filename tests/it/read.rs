@@ -446,7 +446,10 @@ fn an_empty_store_has_nothing_to_read() {
             assert_eq!(positions(read), NOTHING);
         }
         assert_eq!(positions(store.stream("e").versions(1..)), NOTHING);
-        assert_eq!(positions(store.read(Query::all()).between(at(0)..).after(Position::from(7))), NOTHING);
+        assert_eq!(
+            positions(store.read(Query::all()).between(at(0)..).after(Position::from(7)).allow_beyond_head()),
+            NOTHING
+        );
         assert!(store.at(Position::from(1)).unwrap().is_none());
         assert!(store.get(EventId::from_bytes([0x41; 16])).unwrap().is_none());
         assert_eq!(store.version("e").unwrap().get(), 0);
