@@ -8,7 +8,7 @@
 
 use crate::append::{Brought, Request};
 use crate::commit::{Head, Known};
-use crate::error::{Error, FailedCondition};
+use crate::error::{Error, ErrorKind, FailedCondition};
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records};
 use crate::id::EventId;
@@ -70,17 +70,23 @@ pub(crate) fn refusal(request: &Request) -> Option<Error> {
 /// The position of the event that an id finds.
 fn known_as(id: EventId, snapshot: &Snapshot) -> Result<Option<Position>, Error> {
     let claimed = id.claimed_position();
-    if claimed > Position::START
-        && claimed <= snapshot.head.position
-        && let Some(segment) = snapshot.segment_of(claimed)
-        && let Some(place) = segment.place_at(claimed)?
-    {
-        let block = snapshot.block(segment, &place.frame)?;
-        if block.header(segment.file()?, place.frame.start)?.event_id(claimed) == id {
-            return Ok(Some(claimed));
-        }
+    match derived_at(claimed, snapshot) {
+        Ok(derived) if derived == Some(id) => Ok(Some(claimed)),
+        // An event that is damaged is found by no id, and keeps no append from going in.
+        Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
+        _ => snapshot.foreign(id),
     }
-    snapshot.foreign(id)
+}
+
+/// The id that the store derived for the event at a position, if there is one.
+fn derived_at(position: Position, snapshot: &Snapshot) -> Result<Option<EventId>, Error> {
+    if position == Position::START || position > snapshot.head.position {
+        return Ok(None);
+    }
+    let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
+    let Some(place) = segment.place_at(position)? else { return Ok(None) };
+    let block = snapshot.block(segment, &place.frame)?;
+    Ok(Some(block.header(segment.file()?, place.frame.start)?.event_id(position)))
 }
 
 /// What an append is told of which an event brings an id along that another one has.
@@ -150,13 +156,9 @@ fn check_new(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
     if let Some((id, position)) = brought.taken {
         return Err(id_taken(id, position));
     }
-    let since = brought.resolved.get();
-    let later = snapshot.segments.partition_point(|segment| segment.first_position() <= since);
-    for segment in snapshot.segments.get(later.saturating_sub(1)..).unwrap_or_default() {
-        for (_, id) in &brought.ids {
-            if let Some(position) = segment.foreign(*id)? {
-                return Err(id_taken(*id, position));
-            }
+    for (_, id) in &brought.ids {
+        if let Some(position) = snapshot.foreign_since(*id, brought.resolved)? {
+            return Err(id_taken(*id, position));
         }
     }
     Ok(())

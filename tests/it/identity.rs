@@ -3,7 +3,7 @@
 use annals::disk::MemDisk;
 use annals::{Append, Cause, ErrorKind, EventId, Notice, Query, Raw, RecordedEvent, Store, Timer};
 
-use crate::support::{FOREVER, all, derived_id, kind_of, positions};
+use crate::support::{FOREVER, GatedDisk, all, derived_id, kind_of, positions};
 
 fn id(byte: u8) -> EventId {
     EventId::from_bytes([byte; 16])
@@ -115,6 +115,38 @@ fn an_event_has_one_id_and_either_finds_everything() {
     }
 }
 
+/// What goes by correlation goes by either id, and goes whole.
+#[test]
+fn what_belongs_together_goes_together() {
+    for erases in [true, false] {
+        for by_other in [true, false] {
+            let store = Store::on(MemDisk::new()).segment_bytes_max(300).open().unwrap();
+            Append::to("order:1").event(&Raw("placed", &1)).foreign_id(id(1)).commit(&store).unwrap();
+            let placed = store.get(id(1)).unwrap().unwrap();
+            let old = derived_id(&placed);
+            for (number, correlation) in [old, id(1), id(2)].into_iter().cycle().take(12).enumerate() {
+                let entity = format!("mail:{}", number % 6);
+                Append::to(entity)
+                    .event(&Raw("sent", &number))
+                    .correlation(correlation)
+                    .commit(&store)
+                    .unwrap();
+            }
+            let query = Query::correlation(if by_other { old } else { id(1) });
+            if erases {
+                assert_eq!(store.erase(query.clone(), "asked for").unwrap().events, 9);
+                assert!(all(store.read(query)).iter().all(RecordedEvent::is_erased));
+            } else {
+                // The last event of each stream stays, without its payload.
+                let done = store.compaction("over").remove(query).run().unwrap();
+                assert_eq!((done.removed, done.erased), (4, 5), "{done:?}");
+            }
+            let other = all(store.read(Query::correlation(id(2))));
+            assert_eq!(other.iter().filter(|event| !event.is_erased()).count(), 4);
+        }
+    }
+}
+
 /// Two events with one foreign id, or one with the id that another event got from the store, were both accepted; one of
 /// them was then found by no id that it showed.
 #[test]
@@ -171,6 +203,38 @@ fn an_id_names_one_event() {
         // What was refused left no id behind.
         with("f", &[id(7), id(9)]).commit(&store).unwrap();
     }
+}
+
+/// Whoever looks for an id while another append that brings it is being written finds nothing: the writer does.
+#[test]
+fn of_appends_under_way_with_one_id_one_goes_in() {
+    let disk = GatedDisk::new();
+    let store = Store::on(disk.clone()).open().unwrap();
+    let submit = |byte: u8| {
+        Append::to("a")
+            .event(&Raw("k", &()))
+            .event(&Raw("k", &()))
+            .foreign_id(id(byte))
+            .submit(&store)
+            .unwrap()
+    };
+    // One group is being synced; those that come meanwhile are the next.
+    let (held, first) = disk.gate().hold_up(|| submit(1));
+    let late: Vec<_> = (0..3).map(|_| submit(1)).collect();
+    let together: Vec<_> = (0..8).map(|_| submit(2)).collect();
+    drop(held);
+    assert_eq!(first.wait().unwrap().id(), id(1));
+    for ticket in late {
+        assert_eq!(kind_of(ticket.wait()), ErrorKind::Invalid);
+    }
+    let mut outcomes: Vec<_> = together.into_iter().map(|ticket| ticket.wait()).collect();
+    assert_eq!(outcomes.remove(0).unwrap().id(), id(2));
+    for outcome in outcomes {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains("position 4"), "{error}");
+    }
+    assert_eq!(store.version("a").unwrap().get(), 4);
 }
 
 /// One file under two import names was in the store twice.
