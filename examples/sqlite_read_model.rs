@@ -1,8 +1,10 @@
-//! A read model in SQLite that is never wrong: its rows and the place they stand at change in one transaction.
+//! A read model in SQLite that is never wrong: its rows and the place they stand at change in one
+//! transaction.
 //!
-//! What to learn: keep the resume token of the last event beside what was made of the events. After a crash the rows go
-//! on behind it, and each event was handled exactly once. If the store was restored or set back meanwhile, the token is
-//! of another history: the store says so, and the rows are made anew instead of missing events in silence.
+//! What to learn: keep the resume token of the last event beside what was made of the events. After a crash
+//! the rows go on behind it, and each event was handled exactly once. If the store was restored or set back
+//! in between, the token is of another history: the store says so, and the rows are made anew instead of
+//! missing events in silence.
 
 use annals::{ErrorKind, Query, Raw, ResumeToken, Store, Until, restore};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,7 +14,7 @@ type Failed = Box<dyn std::error::Error>;
 const TABLES: &str = "CREATE TABLE balances (account TEXT PRIMARY KEY, cents INTEGER NOT NULL);
                       CREATE TABLE place (token TEXT NOT NULL);";
 
-/// Takes in what is there, at most so many events.
+/// Takes in what is there, at most `most` events.
 fn run(store: &Store, rows: &mut Connection, most: usize) -> Result<usize, Failed> {
     let token: Option<String> = rows.query_row("SELECT token FROM place", [], |row| row.get(0)).optional()?;
     let token: ResumeToken = token.map(|token| token.parse()).transpose()?.unwrap_or_default();

@@ -104,9 +104,9 @@ impl Store {
     /// occurred-at, context for gates, durability, conditions, also further events, which come before the decided
     /// ones and go in with them. `with` is asked for each try.
     ///
-    /// A key makes the command idempotent: if it is known, its append is answered, and nothing is decided. It must
-    /// be the key of an append to the same entity. The command is compared if it was said with [`Append::command`];
-    /// [`Store::execute_once`] does that.
+    /// A key makes the command idempotent: if it is known, its append is answered, and nothing is decided. It
+    /// must be the key of an append to the same entity. The command is compared if it was said with
+    /// [`Append::command`]; [`Store::execute_once`] does that.
     ///
     /// ```
     /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Outcome, Projection, RecordedEvent, Store};
@@ -182,8 +182,8 @@ impl Store {
         }
     }
 
-    /// [`Store::execute`] with an idempotency key. If the key is known, its append is answered, and nothing is decided; the
-    /// command must be the same, as it serializes.
+    /// [`Store::execute`] with an idempotency key. If the key is known, its append is answered, and nothing
+    /// is decided; the command must be the same, as it serializes.
     ///
     /// ```
     /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Projection, RecordedEvent};
@@ -221,8 +221,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::execute_with`]; [`ErrorKind::KeyReused`] also if the key belongs to another command, or to an append that
-    /// was made without one.
+    /// As [`Store::execute_with`]; [`ErrorKind::KeyReused`] also if the key belongs to another command, or to
+    /// an append that was made without one.
     pub fn execute_once<A: Aggregate<Command: Serialize>>(
         &self,
         key: impl AsRef<[u8]>,

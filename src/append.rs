@@ -131,12 +131,13 @@ impl Append {
         })
     }
 
-    /// Says which command is carried out, where the events follow from more than that: if the key comes again, the
-    /// command must be the same, or it is [`ErrorKind::KeyReused`]. Needs a [`Append::key`].
+    /// Says which command is carried out, where the events follow from more than that: if the key comes
+    /// again, the command must be the same, or it is [`ErrorKind::KeyReused`]. Needs a [`Append::key`].
     ///
-    /// For [`Store::execute_with`](crate::Store::execute_with), which answers by a known key without deciding again. The command
-    /// is compared as it serializes, so it must do so alike each time (a `HashMap` does not). A trace of it is stored that
-    /// takes no room, cannot be read, and goes when the first event is erased: then any command counts as the same.
+    /// For [`Store::execute_with`](crate::Store::execute_with), which answers by a known key without deciding
+    /// again. The command is compared as it serializes, so it must do so alike each time (a `HashMap` does
+    /// not). A trace of it is stored that takes no room, cannot be read, and goes when the first event is
+    /// erased: then any command counts as the same.
     ///
     /// ```
     /// use annals::{Append, ErrorKind, Raw, Store};
@@ -216,12 +217,12 @@ impl Append {
         })
     }
 
-    /// Gives the event an id from elsewhere, for imports that keep theirs: [`RecordedEvent::id`] shows it, and
-    /// everything that takes an id finds the event by it.
+    /// Gives the event an id from elsewhere, for imports that keep theirs: [`RecordedEvent::id`] shows it,
+    /// and everything that takes an id finds the event by it.
     ///
     /// An id names one event. If one of the store has it, or another one of this append, the append is
-    /// [`ErrorKind::Invalid`], and nothing is written. So what comes twice from elsewhere goes in once. To find out
-    /// costs a look at the filter of each segment.
+    /// [`ErrorKind::Invalid`], and nothing is written. So what comes twice from elsewhere goes in once. To
+    /// find out costs a look at the filter of each segment.
     pub fn foreign_id(self, id: impl Into<EventId>) -> Append {
         self.with_attributes(|attributes| {
             attributes.foreign_id = Some(id.into());
@@ -266,7 +267,8 @@ impl Append {
         })
     }
 
-    /// Of the event of the store's own that was added last: it occurs when the append is handed over, by the store's clock.
+    /// Of the event of the store's own that was added last: it occurs when the append is handed over, by the
+    /// store's clock.
     pub(crate) fn timed(self) -> Append {
         self.with(|draft| {
             draft.system.iter_mut().last().into_iter().for_each(|event| event.is_timed = true);

@@ -19,8 +19,8 @@ pub const DEFAULT_SCOPE: &str = "default";
 /// (entity and scope), or a `Coordinate`.
 ///
 /// Names are 1 to 4,096 (entity) or 255 (scope) bytes of UTF-8 without control characters, with at least one
-/// character that is seen, and do not begin with `$`, which is kept for the store's own streams. [`Limits`](crate::Limits) draws
-/// the line lower by default.
+/// character that is seen, and do not begin with `$`, which is kept for the store's own streams.
+/// [`Limits`](crate::Limits) draws the line lower by default.
 ///
 /// ```
 /// use annals::Coordinate;
@@ -41,8 +41,9 @@ impl Coordinate {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a name is empty, holds a control character or nothing that
-    /// is seen, or begins with `$`; [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) if it is too long.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a name is empty, holds a control character or
+    /// nothing that is seen, or begins with `$`; [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) if it is
+    /// too long.
     pub fn new(entity: impl Into<String>, scope: impl Into<String>) -> Result<Coordinate, Error> {
         let scope = scope.into();
         check_name("scope", &scope, SCOPE_BYTES_CAP)?;
@@ -162,7 +163,8 @@ pub(crate) fn check_name(what: &str, name: &str, cap: usize) -> Result<(), Error
     check_visible(what, name)
 }
 
-/// Refuses a name of which nothing is seen where it is shown: it would look like none, or like every other such name.
+/// Refuses a name of which nothing is seen where it is shown: it would look like none, or like every other
+/// such name.
 pub(crate) fn check_visible(what: &str, name: &str) -> Result<(), Error> {
     if name.chars().any(is_visible) {
         return Ok(());
@@ -178,8 +180,8 @@ fn is_visible(character: char) -> bool {
         && !INVISIBLE.iter().any(|range| range.contains(&character))
 }
 
-/// What Unicode says to show nothing for (Default_Ignorable_Code_Point), anchors of annotations, and the blank of
-/// Braille. White space is known to the standard library.
+/// What Unicode says to show nothing for (Default_Ignorable_Code_Point), anchors of annotations, and the
+/// blank of Braille. White space is known to the standard library.
 const INVISIBLE: [RangeInclusive<char>; 18] = [
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',

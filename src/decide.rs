@@ -78,14 +78,15 @@ impl Store {
         self.decide_keyed(None, query, decide)
     }
 
-    /// [`Store::decide`] with an idempotency key. If the key is known, its append is answered, and nothing is decided;
-    /// what was decided is appended with it. `command` is what is asked for, whatever form that has: all that makes it another
-    /// request. When the key comes again it must be the same, as it serializes; see [`Append::command`].
+    /// [`Store::decide`] with an idempotency key. If the key is known, its append is answered, and nothing is
+    /// decided; what was decided is appended with it. `command` is what is asked for: all that tells this
+    /// request from another. When the key comes again it must be the same, as it serializes; see
+    /// [`Append::command`].
     ///
     /// # Errors
     ///
-    /// As [`Store::decide`]; [`ErrorKind::Invalid`] if the key is empty; [`ErrorKind::KeyReused`] if it belongs to another
-    /// command, or to an append that was made without one.
+    /// As [`Store::decide`]; [`ErrorKind::Invalid`] if the key is empty; [`ErrorKind::KeyReused`] if it
+    /// belongs to another command, or to an append that was made without one.
     pub fn decide_once<C, S, R, E>(
         &self,
         key: impl AsRef<[u8]>,

@@ -363,7 +363,8 @@ impl Engine {
         stats
     }
 
-    /// How far the newest event's recorded-at is ahead of the clock; of one that cannot be read that is not known.
+    /// How far the newest event's recorded-at is ahead of the clock; of one that cannot be read that is not
+    /// known.
     fn recorded_ahead(&self, snapshot: &Snapshot) -> Duration {
         let newest = reader::with_frame(snapshot, snapshot.head.position, |header, _| header.recorded_at());
         let recorded_at = newest.ok().flatten().unwrap_or_default();

@@ -87,14 +87,16 @@ impl FromStr for Head {
     }
 }
 
-/// Where to go on: a position, and the beginning of the chain hash there, which tells one history from another.
+/// Where to go on: a position, and the beginning of the chain hash there, which tells one history from
+/// another.
 ///
-/// A position alone names a place in any history. If a backup was restored, the store was set back, or a power cut took
-/// buffered appends, other events may stand at it; who goes on after it misses some, and never learns it. With a token
-/// the store sees that, and answers [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
+/// A position alone names a place in any history. If a backup was restored, the store was set back, or a
+/// power cut took buffered appends, other events may stand at it; who goes on after it misses some, and never
+/// learns it. With a token the store sees that, and answers
+/// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
 ///
-/// Every event has one, every receipt, every subscription and every consumer. It prints as
-/// `position-chain`, parses back, and is a text in serde. Keep it with what was made of the events, in one transaction.
+/// Every event has one, every receipt, every subscription and every consumer. It prints as `position-chain`,
+/// parses back, and is a text in serde. Keep it with what was made of the events, in one transaction.
 ///
 /// ```
 /// use annals::{Query, Raw, ResumeToken, Store};
@@ -122,7 +124,7 @@ pub struct ResumeToken {
 const PREFIX_BYTES: usize = 8;
 
 impl ResumeToken {
-    /// Before the first event, of whichever store.
+    /// Before the first event, of any store.
     pub const START: ResumeToken = ResumeToken { position: Position::START, chain: [0; PREFIX_BYTES] };
 
     /// The chain hash is that of the append that holds the position.

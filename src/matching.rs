@@ -15,8 +15,8 @@ pub(crate) fn matches(query: &Query, record: &Record<'_>, belongs: impl Fn(Event
     query.items.iter().any(|item| matches_item(item, record, &belongs))
 }
 
-/// Whether an event belongs to a correlation: it names that one, or names none, and the first event of its append
-/// has this id, derived or brought along.
+/// Whether an event belongs to a correlation: it names that one, or names none, and the first event of its
+/// append has this id, derived or brought along.
 pub(crate) fn belongs_to(id: EventId, record: &Record<'_>, first: impl FnOnce() -> Ids) -> bool {
     match record.correlation() {
         Some(correlation) => correlation == id,

@@ -114,23 +114,23 @@ impl Read {
         Read { plan, progress: None, ended: false, refused: None }
     }
 
-    /// Only events after this position (default: [`Position::START`], all). One beyond the head is of another history:
-    /// the first item is an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) then, unless
+    /// Only events after this position (default: [`Position::START`], all). One beyond the head is of another
+    /// history: the first item is an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) then, unless
     /// [`Read::allow_beyond_head`] is said. [`Read::resume`] sees more.
     pub fn after(mut self, position: Position) -> Read {
         (self.plan.after, self.plan.origin.token) = (position, None);
         self
     }
 
-    /// Only events after the place of a token. If the log has other events there now, or ends before it, the first item
-    /// is an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
+    /// Only events after the place of a token. If the log has other events there now, or ends before it, the
+    /// first item is an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
     pub fn resume(mut self, token: ResumeToken) -> Read {
         (self.plan.after, self.plan.origin.token) = (token.position(), Some(token));
         self
     }
 
-    /// A position beyond the head is no error: no event comes, unless there are some behind it by the first item. For
-    /// positions of events that are not visible here yet, as in a store opened to read.
+    /// A position beyond the head is no error: no event comes, unless there are some behind it by the first
+    /// item. For positions of events that are not visible here yet, as in a store opened to read.
     pub fn allow_beyond_head(mut self) -> Read {
         self.plan.origin.may_be_ahead = true;
         self

@@ -119,7 +119,8 @@ impl Appended {
         time_of(i64::try_from(self.recorded_at).unwrap_or(i64::MAX))
     }
 
-    /// Where to go on behind its last event; see [`ResumeToken`]. Of a buffered append it holds only once that is durable.
+    /// Where to go on behind its last event; see [`ResumeToken`]. Of a buffered append it holds only once
+    /// that is durable.
     #[must_use]
     pub fn resume_token(&self) -> ResumeToken {
         ResumeToken::new(self.position(), &self.chain)

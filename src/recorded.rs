@@ -70,7 +70,8 @@ impl RecordedEvent {
     }
 
     /// The event's identity: the id it brought along, or else the one the store derived. It is the id that
-    /// receipts, notifications, stories and exports name. The derived one finds the same, also where it is not shown.
+    /// receipts, notifications, stories and exports name. The derived one finds the same, also where it is
+    /// not shown.
     #[must_use]
     pub fn id(&self) -> EventId {
         self.record().foreign_id().unwrap_or_else(|| self.derived_id())
@@ -230,7 +231,7 @@ impl RecordedEvent {
         crate::matching::matches(query, &self.record(), |id| self.belongs_to(id))
     }
 
-    /// Whether it belongs to a correlation, by whichever id of the event that this is.
+    /// Whether it belongs to a correlation, by either id of the event that this names.
     pub(crate) fn belongs_to(&self, id: EventId) -> bool {
         let first = || Ids {
             derived: self.id_at(0),
@@ -261,7 +262,8 @@ impl RecordedEvent {
         Some(RecordedEvent { record: short(start), index, shape: record.shape(), ..self.clone() })
     }
 
-    /// Its cause by the id that costs least to find out: where it stands in the same append, that is the derived one.
+    /// Its cause by the id that costs least to find out: where it stands in the same append, that is the
+    /// derived one.
     pub(crate) fn cause_by_either_id(&self) -> Option<Cause> {
         self.record().cause().map(|cause| match cause {
             Cause::InAppend(index) => Cause::Event(self.id_at(index)),

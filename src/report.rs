@@ -51,8 +51,8 @@ pub struct OpenReport {
     /// What is damaged or missing, in a store that was opened by
     /// [`Builder::salvage`](crate::Builder::salvage); otherwise nothing, or it would not be open.
     pub holes: Vec<Break>,
-    /// How far the newest recorded-at is ahead of the clock; zero if it is not. More than a minute means that the clock was
-    /// wrong, then or now: recorded-at stands still until the clock has caught up.
+    /// How far the newest recorded-at is ahead of the clock; zero if it is not. More than a minute means that
+    /// the clock was wrong, then or now: recorded-at stands still until the clock has caught up.
     pub recorded_ahead: Duration,
     /// How long each step took.
     pub steps: Vec<(&'static str, Duration)>,

@@ -59,7 +59,8 @@ pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWin
     Ok(())
 }
 
-/// What the caller found to keep the append from going in. A key comes before that, and only the writer knows all keys.
+/// What the caller found to keep the append from going in. A key comes before that, and only the writer knows
+/// all keys.
 pub(crate) fn refusal(request: &Request) -> Option<Error> {
     let unmet = request.conditions.as_ref().and_then(|conditions| conditions.unmet.clone());
     let taken = request.brought.as_ref().and_then(|brought| brought.taken);

@@ -70,7 +70,7 @@ impl Story {
         let is_cut = events.len() > most;
         events.truncate(most);
         let snapshot = view?.snapshot();
-        // By the id that its first event shows, whichever was asked for.
+        // By the id that the event shows, also if the other one was asked for.
         let correlation = event_with(&snapshot, correlation)?.map_or(correlation, |event| event.id());
         let is_first =
             |id: EventId, event: &RecordedEvent| Ok(snapshot.foreign(id)? == Some(event.position()));

@@ -29,9 +29,9 @@ use crate::view::{Cursor, End, Reach, Slot, View};
 /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), then the end. An error of reading (damage, for
 /// one) also ends the iterator; the other calls try again.
 ///
-/// To go on later, keep the [`ResumeToken`] of the last event, or [`Subscription::resume_token`], and begin with
-/// [`Subscription::resume`]. A program that keeps it across restarts of a store with buffered appends asks for
-/// [`Subscription::durable`], so that no power cut takes back what it has seen.
+/// To go on later, keep the [`ResumeToken`] of the last event, or [`Subscription::resume_token`], and begin
+/// with [`Subscription::resume`]. A program that keeps it across restarts of a store with buffered appends
+/// asks for [`Subscription::durable`], so that no power cut takes back what it has seen.
 ///
 /// ```
 /// use annals::{Query, Raw, Store};
@@ -86,15 +86,15 @@ impl Subscription {
     }
 
     /// Only events after this position (default: [`Position::START`], all). One beyond the head is of another
-    /// history: an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes instead of events then, unless
-    /// [`Subscription::allow_beyond_head`] is said. [`Subscription::resume`] sees more.
+    /// history: an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes instead of events then,
+    /// unless [`Subscription::allow_beyond_head`] is said. [`Subscription::resume`] sees more.
     pub fn after(self, position: Position) -> Subscription {
         self.begin_after(position, None)
     }
 
     /// Only events after the place of a token. If the log has other events there now, or ends before it, an
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes instead of events: what was made of them is of
-    /// another history.
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes instead of events: what was made of them
+    /// is of another history.
     ///
     /// ```
     /// use annals::{ErrorKind, Query, Raw, Store};
@@ -114,9 +114,9 @@ impl Subscription {
         self.begin_after(token.position(), Some(token))
     }
 
-    /// A position beyond the head is no error (default: it is). What is appended up to it is left out when it comes;
-    /// the chain hash of a token is looked at once the log is so far. For places of events that are not visible here
-    /// yet: of buffered appends, in a store opened to read.
+    /// A position beyond the head is no error (default: it is). What is appended up to it is left out when it
+    /// comes; the chain hash of a token is looked at once the log is so far. For places of events that are
+    /// not visible here yet: of buffered appends, in a store opened to read.
     pub fn allow_beyond_head(mut self) -> Subscription {
         self.origin.get_or_insert_default().may_be_ahead = true;
         self
@@ -162,7 +162,8 @@ impl Subscription {
         self.cursor
     }
 
-    /// The same as a token, to be kept elsewhere; see [`ResumeToken`]. Looks up one event, unless the cursor is at the head.
+    /// The same as a token, to be kept elsewhere; see [`ResumeToken`]. Looks up one event, unless the cursor
+    /// is at the head.
     ///
     /// # Errors
     ///
@@ -187,9 +188,8 @@ impl Subscription {
     /// Once everything was handed out: [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned). Else those of reading:
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), [`ErrorKind::Io`](crate::ErrorKind::Io);
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack), each time, if it was begun at a place that the log does
-    /// not have.
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store is only what was
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack), each time, if it was begun at a place that
+    /// the log does not have. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store is only what was
     /// salvaged.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<RecordedEvent>, Error> {
         // Too far away for an instant is for ever.

@@ -266,8 +266,8 @@ impl<'a> Given<'a> {
     }
 }
 
-/// Salts differ by nature, metadata from try to try, and when a timer is set is not said by the caller. Of an erased
-/// event only the public part is left to compare: its salt went on purpose with what it salted.
+/// Salts differ by nature, metadata from try to try, and when a timer is set is not said by the caller. Of an
+/// erased event only the public part is left to compare: its salt went on purpose with what it salted.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
     let fields = one.fields();
     let mut other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };

@@ -1,9 +1,9 @@
-//! What an append was asked for by, kept so that a key that comes again can be told from one that is used for something else.
+//! What an append was asked for by, kept so that a key that comes again can be told from one that is used for
+//! something else.
 //!
-//! The private part of a record begins with 16 bytes that may be anything. Where a command is given with a key they are ten
-//! random ones, and six that follow from these, the key and the command. So the command costs no room, cannot be told from what is
-//! stored, and goes when the record is erased.
-//! Row: append.
+//! The private part of a record begins with 16 bytes that may be anything. Where a command is given with a
+//! key they are ten random ones, and six that follow from these, the key and the command. So the command
+//! costs no room, cannot be told from what is stored, and goes when the record is erased. Row: append.
 
 use serde::Serialize;
 
@@ -34,8 +34,8 @@ impl Command {
         signature.copy_from_slice(&self.signature(key, random)[..SALT - RANDOM]);
     }
 
-    /// Whether the append with this key whose first record this is was asked for by this command. What was erased cannot be
-    /// told from it.
+    /// Whether the append with this key whose first record this is was asked for by this command. What was
+    /// erased cannot be told from it.
     pub(crate) fn may_be_of(&self, key: &KeyHash, first: &Record<'_>) -> bool {
         let Some(salt) = first.salt() else { return true };
         let (random, signature) = salt.split_at(RANDOM);

@@ -115,7 +115,8 @@ impl ConsumerControl {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not as far, or there is no such consumer;
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the position; those of [`Append::commit`](crate::Append::commit).
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the position;
+    /// those of [`Append::commit`](crate::Append::commit).
     pub fn rewind(&self, position: Position, reason: &str) -> Result<(), Error> {
         self.move_to(standing::REWOUND, position, reason, |from| {
             let durable = self.store.durable_head()?.position();
@@ -165,7 +166,7 @@ impl ConsumerControl {
     /// Appends one event to the consumer's stream, made of the last one.
     fn record(&self, kind: &str, next: impl Fn(&Last) -> Result<Standing, Error>) -> Result<(), Error> {
         let entity = standing::entity_of(&self.name)?;
-        check_visible("name of whoever moves the consumer", &self.by)?;
+        check_visible("name of the one who moves the consumer", &self.by)?;
         // It would win every time: its next append is under way when we have read the last one.
         let runner = self.store.running().find(&self.name).map(|live| live.mover());
         let mut tries = 0;

@@ -34,8 +34,8 @@ pub use status::{ConsumerState, ConsumerStatus};
 ///
 /// Each event comes in order, at least once: those that were not [acknowledged](Consumer::ack) before the
 /// process ended come again. A program that must not do a thing twice takes a
-/// [`Subscription`](crate::Subscription), and keeps the [`ResumeToken`] of the last event together with what was
-/// done, in one transaction; or a [`Reactor`](crate::Reactor), whose outputs are exactly once.
+/// [`Subscription`](crate::Subscription), and keeps the [`ResumeToken`] of the last event together with what
+/// was done, in one transaction; or a [`Reactor`](crate::Reactor), whose outputs are exactly once.
 ///
 /// Only what survives a power cut comes. As an iterator it waits for the next event, and ends when the store is closed,
 /// or after an error; the other calls try again. A consumer keeps no store open. One handle at a time runs a

@@ -22,8 +22,10 @@ pub enum Freshness {
     /// It knows every event that can be read when it is asked for. The default.
     #[default]
     Consistent,
-    /// It knew every event at some time within this long ago, by the store's clock ([`Builder::clock`](crate::Builder::clock)),
-    /// as far as it is in memory; else it is loaded. Saves looking whether there are new events: about 0.1 us, and in a store opened to read a look at its writer.
+    /// It knew every event at some time within this long ago, by the store's clock
+    /// ([`Builder::clock`](crate::Builder::clock)), as far as it is in memory; else it is loaded. Saves
+    /// looking whether there are new events: about 0.1 us, and in a store opened to read a look at its
+    /// writer.
     MaxStale(Duration),
 }
 
@@ -134,8 +136,8 @@ impl Store {
         }
     }
 
-    /// Whether a state that was looked at then is no older than asked for. One that was looked at later than now, by a clock
-    /// that was set back since, is of no known age.
+    /// Whether a state that was looked at then is no older than asked for. One that was looked at later than
+    /// now, by a clock that was set back since, is of no known age.
     fn is_fresh(&self, looked_at: u64, most: Duration) -> bool {
         let age = options::read(&self.engine().options.clock).checked_sub(looked_at);
         !most.is_zero() && age.is_some_and(|age| Duration::from_micros(age) <= most)

@@ -17,8 +17,8 @@ use crate::view::{Own, Segment, Snapshot};
 
 use super::{event_at, event_with};
 
-/// The query that also asks by the other id, wherever a correlation is one of the two ids of an event: both have one
-/// story.
+/// The query that also asks by the other id, wherever a correlation is one of the two ids of an event: both
+/// have one story.
 pub(crate) fn by_either_id(snapshot: &Snapshot, mut query: Query) -> Result<Query, Error> {
     for at in 0..query.items.len() {
         let item = &query.items[at];

@@ -54,8 +54,8 @@ impl Origin {
 
     /// That a place is one of this log. It costs a read of one event where there is a token, else nothing.
     ///
-    /// Where events were removed on purpose nothing is left to be compared, and a token that names one of them is
-    /// taken at its word.
+    /// Where events were removed on purpose nothing is left to be compared, and a token that names one of
+    /// them is taken at its word.
     ///
     /// # Errors
     ///

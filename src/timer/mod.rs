@@ -118,8 +118,9 @@ impl Timer {
         Timer::new(Due::At(micros_of(time)), &append)
     }
 
-    /// To be appended a time after the timer was set: counted from what the store's clock showed when the append that sets it
-    /// was handed over. Not from its recorded-at, which runs ahead where the clock was wrong once.
+    /// To be appended a time after the timer was set: counted from what the store's clock showed when the
+    /// append that sets it was handed over. Not from its recorded-at, which runs ahead where the clock was
+    /// wrong once.
     pub fn after(duration: Duration, append: Append) -> Timer {
         Timer::new(Due::After(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)), &append)
     }

@@ -54,7 +54,7 @@ fn how_old_a_state_is_goes_by_the_stores_clock() {
     assert_eq!(cents(MINUTE), 1, "just as old as it may be");
     clock.set(clock.now() + Duration::from_micros(1));
     assert_eq!(cents(MINUTE), 2);
-    // How old a state is that was looked at later than now, nobody knows: it is looked at again.
+    // A state that was looked at later than now is of no known age: it is looked at again.
     deposit(&store);
     clock.set(clock.now() - MINUTE * 60);
     assert_eq!(cents(MINUTE), 3);

@@ -672,7 +672,7 @@ fn invariants_across_entities_hold_under_many_threads() {
     assert!(refused.into_inner() > 0, "nobody ever lacked anything");
 }
 
-/// Decides on the same whatever it is asked.
+/// Decides on one event for every command.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Growing(u64);
 
@@ -715,7 +715,7 @@ fn a_key_belongs_to_one_command() {
             Err(refused @ Refused::Domain(_)) => panic!("{refused:?}"),
         }
     }
-    // What is decided is the same whatever is asked: only the command tells.
+    // Every command decides on the same event: only the command itself tells.
     let doors: [(&str, Door); 4] = [
         ("execute_once", |store, key, by| outcome(store.execute_once::<Growing>(key, "thing:1", &by))),
         ("execute_with", |store, key, by| {

@@ -1,4 +1,4 @@
-//! Which id is an event's, at every door; ids that come twice; names that nobody sees.
+//! Which id is an event's, at every door; ids that come twice; names that show nothing.
 
 use annals::disk::MemDisk;
 use annals::{Append, Cause, ErrorKind, EventId, Notice, Query, Raw, RecordedEvent, Store, Timer};
@@ -75,7 +75,7 @@ fn an_event_has_one_id_and_either_finds_everything() {
             assert_eq!(placed.decode::<u8>().unwrap(), number);
             let entity = format!("order:{number}");
             let paid = Append::to(&entity).event(&Raw("paid", &number)).caused_by(&placed).commit(&store);
-            // Whoever kept the other id, by it.
+            // By the other id, which old notes may hold.
             let old = derived_id(&placed);
             assert_ne!(old, placed.id());
             let late =
@@ -103,7 +103,7 @@ fn an_event_has_one_id_and_either_finds_everything() {
             };
             assert_eq!(by_shown, right, "order {number}");
         }
-        // A receipt that comes again says the same ids, and so does every event of the store, whatever it shows.
+        // A receipt that comes again says the same ids, and every event of the store is found by what it shows.
         let again =
             || Append::to("order:3").event(&Raw("placed", &3)).foreign_id(id(3)).key("k").commit(&store);
         assert_eq!((again().unwrap().id(), again().unwrap().id()), (id(3), id(3)));
@@ -174,7 +174,7 @@ fn an_id_names_one_event() {
                 assert_eq!(error.kind(), ErrorKind::Invalid, "{name}, {when}");
                 let twice = if ids[0] == id(9) { ids[1] } else { ids[0] };
                 assert!(error.to_string().contains(&twice.to_string()), "{error}");
-                // Also behind others in one group, and with a key that nobody knows.
+                // Also behind others in one group, and with a key that is new.
                 assert_eq!(kind_of(with("b", ids).key(name).commit(store)), ErrorKind::Invalid, "{name}");
                 assert_eq!(store.head().unwrap(), head, "{name}");
             }
@@ -205,7 +205,7 @@ fn an_id_names_one_event() {
     }
 }
 
-/// Whoever looks for an id while another append that brings it is being written finds nothing: the writer does.
+/// While one append that brings an id is being written, another caller does not find that id: the writer does.
 #[test]
 fn of_appends_under_way_with_one_id_one_goes_in() {
     let disk = GatedDisk::new();
@@ -218,7 +218,7 @@ fn of_appends_under_way_with_one_id_one_goes_in() {
             .submit(&store)
             .unwrap()
     };
-    // One group is being synced; those that come meanwhile are the next.
+    // One group is being synced; those that come now are the next.
     let (held, first) = disk.gate().hold_up(|| submit(1));
     let late: Vec<_> = (0..3).map(|_| submit(1)).collect();
     let together: Vec<_> = (0..8).map(|_| submit(2)).collect();

@@ -39,7 +39,7 @@ mod follow_end; // every end of following; who is woken; wakers that panic, clos
 mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
 mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
-mod identity; // which id is an event's at every door; ids that come twice; names that nobody sees
+mod identity; // which id is an event's at every door; ids that come twice; names that show nothing
 mod idle; // no thread of an idle store runs
 #[cfg(feature = "jsonl")]
 mod jsonl; // export, import: every payload, names of events, mappings, whole stores at random

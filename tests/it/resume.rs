@@ -16,7 +16,7 @@ fn taken(subscription: &mut Subscription) -> Vec<u64> {
     std::iter::from_fn(|| subscription.try_next().unwrap()).map(|event| event.position().get()).collect()
 }
 
-/// A backup at 10, a cursor at 31, the backup restored, 25 appends: whoever went on after 31 saw five of them, and no
+/// A backup at 10, a cursor at 31, the backup restored, 25 appends: a subscription after 31 saw five of them, and no
 /// error.
 #[test]
 fn a_restored_store_tells_a_place_of_the_history_it_lost() {
@@ -42,7 +42,7 @@ fn a_restored_store_tells_a_place_of_the_history_it_lost() {
         |store: &Store| kind_of(store.subscribe(Query::all()).after(late.position()).try_next());
     assert_eq!((of_late(&store), by_position(&store)), (ErrorKind::RolledBack, ErrorKind::RolledBack));
     fill(&store, "c", 40 - before);
-    // Other events stand there now: of a position nobody can know that.
+    // Other events stand there now. A position alone does not tell.
     assert_eq!(of_late(&store), ErrorKind::RolledBack);
     assert!(store.read(Query::all()).after(late.position()).next().is_some());
     let error = store.read(Query::all()).resume(late).next().unwrap().unwrap_err();
@@ -55,7 +55,7 @@ fn a_restored_store_tells_a_place_of_the_history_it_lost() {
     assert_eq!(taken(&mut rest), positions(store.read(Query::all()).after(Position::from(10))));
 }
 
-/// Every door gives tokens, and what any gives is found again, by whatever segment it stands in.
+/// Every door gives tokens, and each token is found again, in every segment.
 #[test]
 fn every_door_gives_a_token_that_is_found_again() {
     let disk = MemDisk::new();
@@ -167,7 +167,7 @@ fn what_a_power_cut_takes_back_is_told_by_its_token() {
     assert_eq!(begin(kept).unwrap().unwrap().decode::<u8>().unwrap(), 2);
 }
 
-/// Retention removes events on purpose; who had handled them goes on.
+/// Retention removes events on purpose; a reader that had handled them goes on.
 #[test]
 fn a_token_of_a_removed_event_still_leads_on() {
     let disk = MemDisk::new();

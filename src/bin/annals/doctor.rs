@@ -254,7 +254,8 @@ fn opening(store: &Store) -> Finding {
     }
 }
 
-/// Recorded-at never goes back. If it is ahead of the clock by more than clocks differ, the clock was wrong once, or is.
+/// Recorded-at never goes back. If it is ahead of the clock by more than clocks differ, the clock was wrong
+/// once, or is.
 fn clock(store: &Store) -> Finding {
     const AHEAD_MAX: Duration = Duration::from_secs(60);
     let ahead = store.open_report().recorded_ahead;
