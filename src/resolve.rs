@@ -137,6 +137,7 @@ pub(crate) fn unmet<'a>(
         return Ok(conditions.unmet.clone());
     }
     for condition in &conditions.all {
+        check_after(condition.after, written, staged.clone())?;
         let since = condition.after.max(conditions.resolved);
         let found = match first_match(&snapshot.segments, &condition.query, since, written)? {
             None => {
@@ -150,6 +151,28 @@ pub(crate) fn unmet<'a>(
         }
     }
     Ok(None)
+}
+
+/// That a decision rests on no position that the log does not have: it was made about another history, and events that
+/// come to stand there now would be passed over.
+fn check_after<'a>(
+    after: Position,
+    written: Position,
+    staged: impl Iterator<Item = (Position, Frame<'a>)>,
+) -> Result<(), Error> {
+    if after <= written {
+        return Ok(());
+    }
+    let last = staged.last().map(|(first, frame)| first.get() + u64::from(frame.header.events()) - 1);
+    let end = last.map_or(written, Position::from);
+    if after <= end {
+        return Ok(());
+    }
+    let text = format!(
+        "the append has a condition after position {after}, and the log ends at {end}: it was decided on another history; \
+         read again, and decide again"
+    );
+    Err(Error::new(ErrorKind::RolledBack, text))
 }
 
 /// That no event that is written has an id that the append brings along. What is staged the ledger knows.

@@ -2,8 +2,8 @@
 
 use annals::disk::{CrashMode, MemDisk, SimDisk};
 use annals::{
-    Append, Durability, ErrorKind, Position, Query, Raw, RecordedEvent, ResumeToken, Store, Subscription,
-    Until,
+    Append, AppendCondition, Durability, ErrorKind, Position, Query, Raw, RecordedEvent, ResumeToken, Store,
+    Subscription, Until,
 };
 
 use crate::support::{all, fill, kind_of, positions};
@@ -143,6 +143,21 @@ fn a_position_beyond_the_head_is_of_another_history_unless_allowed() {
     fill(&store, "a", 3);
     assert_eq!(taken(&mut patient), [13]);
     assert_eq!(kind_of(wrong.try_next()), ErrorKind::RolledBack);
+}
+
+/// What was decided on a history that is gone went in: no event stood behind a position beyond the head.
+#[test]
+fn a_condition_after_a_position_that_is_not_there_does_not_hold() {
+    let store = open(&MemDisk::new());
+    fill(&store, "a", 10);
+    let append = |after: u64| {
+        let condition = AppendCondition::none(Query::entity("a")).after(Position::from(after));
+        Append::to("b").event(&Raw("k", &())).condition(condition).commit(&store)
+    };
+    assert_eq!(kind_of(append(9)), ErrorKind::Conflict);
+    assert!(append(10).is_ok(), "at the head");
+    assert_eq!(kind_of(append(12)), ErrorKind::RolledBack);
+    assert_eq!(store.head().unwrap().position(), Position::from(11));
 }
 
 /// A power cut takes back what was buffered, and other events come to stand there.
