@@ -57,7 +57,7 @@ impl Aggregate for Account {
 
 /// From Alice to Bob. Only the account that is drawn on decides, so only its stream must not move meanwhile.
 fn transfer(store: &Store, cents: u64, key: &str) -> Result<Outcome, Refused<NotEnough>> {
-    let done = store.decide_once(key, Query::entity(ALICE), |alice: &Account| {
+    let done = store.decide_once(key, &(ALICE, BOB, cents), Query::entity(ALICE), |alice: &Account| {
         let withdrawn = alice.decide(&Command::Withdraw(cents))?;
         let append = withdrawn.iter().fold(Append::to(ALICE), Append::event);
         Ok::<_, NotEnough>(append.and_to(BOB).event(&AccountEvent::Deposited { cents }))

@@ -1,75 +1,91 @@
-//! A read model in SQLite that is never wrong: its rows and the position they stand at change in one transaction.
+//! A read model in SQLite that is never wrong: its rows and the place they stand at change in one
+//! transaction.
 //!
-//! What to learn: a consumer hands out events at least once. Whoever keeps the last position beside what it made of the
-//! events, in one transaction, passes over what comes again, and has handled each exactly once. Acknowledging only
-//! spares the repetition.
+//! What to learn: keep the resume token of the last event beside what was made of the events. After a crash
+//! the rows go on behind it, and each event was handled exactly once. If the store was restored or set back
+//! in between, the token is of another history: the store says so, and the rows are made anew instead of
+//! missing events in silence.
 
-use std::time::Duration;
-
-use annals::{Query, Raw, Store};
+use annals::{ErrorKind, Query, Raw, ResumeToken, Store, Until, restore};
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// Takes in everything there is; `crash_after` events it stops short, between SQLite's commit and the acknowledgement.
-fn run(
-    store: &Store,
-    rows: &mut Connection,
-    crash_after: Option<usize>,
-) -> Result<usize, Box<dyn std::error::Error>> {
+type Failed = Box<dyn std::error::Error>;
+
+const TABLES: &str = "CREATE TABLE balances (account TEXT PRIMARY KEY, cents INTEGER NOT NULL);
+                      CREATE TABLE place (token TEXT NOT NULL);";
+
+/// Takes in what is there, at most `most` events.
+fn run(store: &Store, rows: &mut Connection, most: usize) -> Result<usize, Failed> {
+    let token: Option<String> = rows.query_row("SELECT token FROM place", [], |row| row.get(0)).optional()?;
+    let token: ResumeToken = token.map(|token| token.parse()).transpose()?.unwrap_or_default();
     let deposits = Query::all().kinds(["account.deposited", "account.withdrawn"]);
-    let mut consumer = store.consumer("balances", deposits)?;
-    let mut came = 0;
-    while let Some(event) = consumer.next_timeout(Duration::ZERO)? {
-        came += 1;
+    // Only what survives a power cut: no row knows of an event that the store has lost.
+    let mut events = store.subscribe(deposits).durable().resume(token);
+    for came in 0..most {
+        let Some(event) = events.try_next()? else { return Ok(came) };
+        let cents: i64 = event.decode()?;
+        let change = if event.kind() == "account.deposited" { cents } else { -cents };
         let transaction = rows.transaction()?;
-        let known: Option<i64> =
-            transaction.query_row("SELECT at FROM position", [], |row| row.get(0)).optional()?;
-        let position = i64::try_from(event.position().get())?;
-        if position > known.unwrap_or(0) {
-            let cents: i64 = event.decode()?;
-            let change = if event.kind() == "account.deposited" { cents } else { -cents };
-            transaction.execute(
-                "INSERT INTO balances VALUES (?1, ?2)
-                 ON CONFLICT (account) DO UPDATE SET cents = cents + excluded.cents",
-                params![event.entity(), change],
-            )?;
-            transaction.execute("DELETE FROM position", [])?;
-            transaction.execute("INSERT INTO position VALUES (?1)", [position])?;
-        }
+        transaction.execute(
+            "INSERT INTO balances VALUES (?1, ?2)
+             ON CONFLICT (account) DO UPDATE SET cents = cents + excluded.cents",
+            params![event.entity(), change],
+        )?;
+        transaction.execute("DELETE FROM place", [])?;
+        transaction.execute("INSERT INTO place VALUES (?1)", [event.resume_token().to_string()])?;
         transaction.commit()?;
-        if crash_after == Some(came) {
-            return Ok(came);
-        }
-        consumer.ack(event.position())?;
     }
-    Ok(came)
+    Ok(most)
+}
+
+/// The same, and from the beginning if the rows are of another history.
+fn keep_up(store: &Store, rows: &mut Connection) -> Result<usize, Failed> {
+    match run(store, rows, usize::MAX) {
+        Err(error) if is_rolled_back(&error) => {
+            rows.execute_batch("DELETE FROM balances; DELETE FROM place;")?;
+            run(store, rows, usize::MAX)
+        }
+        done => done,
+    }
+}
+
+fn is_rolled_back(error: &Failed) -> bool {
+    error.downcast_ref::<annals::Error>().is_some_and(|error| error.kind() == ErrorKind::RolledBack)
 }
 
 fn balance(rows: &Connection, account: &str) -> rusqlite::Result<i64> {
     rows.query_row("SELECT cents FROM balances WHERE account = ?1", [account], |row| row.get(0))
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
-    let store = Store::open(directory.path().join("bank"))?;
-    let mut rows = Connection::open(directory.path().join("balances.sqlite"))?;
-    rows.execute_batch(
-        "CREATE TABLE balances (account TEXT PRIMARY KEY, cents INTEGER NOT NULL);
-         CREATE TABLE position (at INTEGER NOT NULL);",
-    )?;
-    for cents in [500, 700, 900] {
+    let path = |name: &str| directory.path().join(name);
+    let store = Store::open(path("bank"))?;
+    let mut rows = Connection::open(path("balances.sqlite"))?;
+    rows.execute_batch(TABLES)?;
+    for cents in [500, 700] {
         store.append("account:alice", &Raw("account.deposited", &cents))?;
         store.append("account:bob", &Raw("account.deposited", &cents))?;
     }
+    store.backup(path("backup")).run()?;
     store.append("account:bob", &Raw("account.withdrawn", &100))?;
 
-    let first = run(&store, &mut rows, Some(3))?;
-    let rest = run(&store, &mut rows, None)?;
-    println!("{first} events came before it stopped, {rest} after it");
-    assert_eq!((first, rest), (3, 5), "the third comes once more, and changes nothing");
+    let before_stop = run(&store, &mut rows, 3)?;
+    let after_stop = keep_up(&store, &mut rows)?;
+    println!("{before_stop} events before it stopped, {after_stop} after it");
+    assert_eq!((before_stop, after_stop), (3, 2), "none is missing, none comes twice");
+    assert_eq!((balance(&rows, "account:alice")?, balance(&rows, "account:bob")?), (1200, 1100));
+    store.close()?;
 
-    println!("alice {}, bob {}", balance(&rows, "account:alice")?, balance(&rows, "account:bob")?);
-    assert_eq!((balance(&rows, "account:alice")?, balance(&rows, "account:bob")?), (2100, 2000));
-    println!("{}", store.consumers()?[0]);
+    // The store is lost, and the backup of before the withdrawal takes its place. Other events follow.
+    restore(path("backup"), path("restored"), Until::End).run()?;
+    let store = Store::open(path("restored"))?;
+    for _ in 0..10 {
+        store.append("account:alice", &Raw("account.deposited", &1))?;
+    }
+    let anew = keep_up(&store, &mut rows)?;
+    println!("of another history: {anew} events from the beginning");
+    assert_eq!((balance(&rows, "account:alice")?, balance(&rows, "account:bob")?), (1210, 1200));
     store.close()?;
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! late decides again.
 //! Row: app. Uses nothing a user could not use, but for the look-up of keys.
 
+use serde::Serialize;
+
 use crate::append::{Append, Keyed};
 use crate::coordinate::Coordinate;
 use crate::error::{Error, ErrorKind};
@@ -102,8 +104,9 @@ impl Store {
     /// occurred-at, context for gates, durability, conditions, also further events, which come before the decided
     /// ones and go in with them. `with` is asked for each try.
     ///
-    /// A key makes the command idempotent: if it is known, its append is answered, and nothing is decided. It must
-    /// be the key of an append to the same entity; the command itself is not compared.
+    /// A key makes the command idempotent: if it is known, its append is answered, and nothing is decided. It
+    /// must be the key of an append to the same entity. The command is compared if it was said with
+    /// [`Append::command`]; [`Store::execute_once`] does that.
     ///
     /// ```
     /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Outcome, Projection, RecordedEvent, Store};
@@ -177,6 +180,56 @@ impl Store {
                 Err(error) => return Err(Refused::Store(error)),
             }
         }
+    }
+
+    /// [`Store::execute`] with an idempotency key. If the key is known, its append is answered, and nothing
+    /// is decided; the command must be the same, as it serializes.
+    ///
+    /// ```
+    /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Projection, RecordedEvent};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Clone, Default, Serialize, Deserialize)]
+    /// # struct Counter { count: u64 }
+    /// # struct Counted;
+    /// # impl EventData for Counted {
+    /// #     fn kind(&self) -> &str { "counter.counted" }
+    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { annals::Raw(self.kind(), &()).encode(out) }
+    /// # }
+    /// # impl DomainEvent for Counted {
+    /// #     fn knows(kind: &str) -> bool { kind == "counter.counted" }
+    /// #     fn from_recorded(_: &RecordedEvent) -> Result<Counted, Error> { Ok(Counted) }
+    /// # }
+    /// # impl Projection for Counter {
+    /// #     type Event = Counted;
+    /// #     const NAME: &'static str = "counter";
+    /// #     fn apply(&mut self, _: Counted, _: &Meta<'_>) { self.count += 1; }
+    /// # }
+    /// # impl Aggregate for Counter {
+    /// #     type Command = u64;
+    /// #     type Error = std::convert::Infallible;
+    /// #     fn decide(&self, times: &u64) -> Result<Vec<Counted>, Self::Error> { Ok((0..*times).map(|_| Counted).collect()) }
+    /// # }
+    /// use annals::{ErrorKind, Outcome, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let count = |times: u64| store.execute_once::<Counter>("req-17", "counter:1", &times);
+    /// assert_eq!(count(2).unwrap().outcome(), Outcome::Applied);
+    /// assert_eq!(count(2).unwrap().outcome(), Outcome::AlreadyApplied);
+    /// assert_eq!(count(3).unwrap_err().store().unwrap().kind(), ErrorKind::KeyReused);
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::execute_with`]; [`ErrorKind::KeyReused`] also if the key belongs to another command, or to
+    /// an append that was made without one.
+    pub fn execute_once<A: Aggregate<Command: Serialize>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        address: impl TryInto<Coordinate, Error: Into<Error>>,
+        command: &A::Command,
+    ) -> Result<Executed<A>, Refused<A::Error>> {
+        self.execute_with(address, command, |append| append.key(&key).command(command))
     }
 
     /// The receipt of what was applied to an entity with this key.

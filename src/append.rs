@@ -5,6 +5,7 @@
 //! Row: append.
 
 mod caller;
+mod command;
 mod draft;
 mod merge;
 mod proposed;
@@ -26,11 +27,12 @@ use crate::event::{Cause, EventData, EventId, micros_of};
 use crate::format::chain::{Hash, body_content};
 use crate::format::record;
 use crate::format::{BODY_BYTES_MAX, aligned, checksum};
-use crate::options::{Durability, Limits};
+use crate::options::{self, Clock, Durability, Limits};
 use crate::recorded::RecordedEvent;
 use crate::version::{Expected, Position};
 
 pub(crate) use caller::Caller;
+pub(crate) use command::Command;
 pub(crate) use draft::Draft;
 use draft::{Attributes, NewEvent, narrow};
 pub(crate) use proposed::{BYPASSED, Keyed};
@@ -129,6 +131,34 @@ impl Append {
         })
     }
 
+    /// Says which command is carried out, where the events follow from more than that: if the key comes
+    /// again, the command must be the same, or it is [`ErrorKind::KeyReused`]. Needs a [`Append::key`].
+    ///
+    /// For [`Store::execute_with`](crate::Store::execute_with), which answers by a known key without deciding
+    /// again. The command is compared as it serializes, so it must do so alike each time (a `HashMap` does
+    /// not). A trace of it is stored that takes no room, cannot be read, and goes when the first event is
+    /// erased: then any command counts as the same.
+    ///
+    /// ```
+    /// use annals::{Append, ErrorKind, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let withdraw = |cents: u64| {
+    ///     let append = Append::to("account:alice").key("req-17").command(&("withdraw", cents));
+    ///     append.event(&Raw("account.frozen", &())).commit(&store)
+    /// };
+    /// withdraw(500)?;
+    /// assert!(withdraw(500)?.replayed());
+    /// assert_eq!(withdraw(700).unwrap_err().kind(), ErrorKind::KeyReused);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn command<C: Serialize + ?Sized>(self, command: &C) -> Append {
+        self.with(|draft| {
+            draft.command = Some(Command::of(command)?);
+            Ok(())
+        })
+    }
+
     /// Labels the event (or all, before the first) with a tag, 1 to 255 bytes. Tags are indexed.
     pub fn tag(self, tag: impl AsRef<str>) -> Append {
         let tag = tag.as_ref();
@@ -187,8 +217,12 @@ impl Append {
         })
     }
 
-    /// Gives the event an id from elsewhere, for imports that keep theirs. It is not checked for
-    /// being new; [`Store::get`](crate::Store::get) finds the first event that has it.
+    /// Gives the event an id from elsewhere, for imports that keep theirs: [`RecordedEvent::id`] shows it,
+    /// and everything that takes an id finds the event by it.
+    ///
+    /// An id names one event. If one of the store has it, or another one of this append, the append is
+    /// [`ErrorKind::Invalid`], and nothing is written. So what comes twice from elsewhere goes in once. To
+    /// find out costs a look at the filter of each segment.
     pub fn foreign_id(self, id: impl Into<EventId>) -> Append {
         self.with_attributes(|attributes| {
             attributes.foreign_id = Some(id.into());
@@ -229,6 +263,29 @@ impl Append {
             draft.targets[target].expected = expected;
             let new = draft.encoded(target, event.kind(), event)?;
             draft.system.push(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..new });
+            Ok(())
+        })
+    }
+
+    /// Of the event of the store's own that was added last: it occurs when the append is handed over, by the
+    /// store's clock.
+    pub(crate) fn timed(self) -> Append {
+        self.with(|draft| {
+            draft.system.iter_mut().last().into_iter().for_each(|event| event.is_timed = true);
+            Ok(())
+        })
+    }
+
+    /// It is handed over now.
+    pub(crate) fn at(self, clock: &Clock) -> Append {
+        self.with(|draft| {
+            if !draft.system.iter().any(|event| event.is_timed) {
+                return Ok(());
+            }
+            let now = i64::try_from(options::read(clock)).unwrap_or(i64::MAX);
+            for event in draft.system.iter_mut().filter(|event| event.is_timed) {
+                event.attributes.get_or_insert_default().occurred_at = Some(now);
+            }
             Ok(())
         })
     }
@@ -298,17 +355,20 @@ impl Append {
         let draft = self.draft?;
         draft.check_targets_used()?;
         draft.check(limits)?;
+        let command = draft.command_of_key()?;
         let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.count());
         let mut contents = Vec::with_capacity(draft.count());
         for event in draft.all() {
             let start = body.len();
             draft.write(event, &mut body)?;
-            contents.push(seal_record(event, &mut body, start, salts));
+            let command = command.as_ref().filter(|_| start == 0);
+            contents.push(seal_record(event, &mut body, start, salts, command));
         }
         body.resize(aligned(body.len()), 0);
         if body.len() > BODY_BYTES_MAX {
             return Err(Error::too_large("the append", body.len(), "the format", BODY_BYTES_MAX));
         }
+        let brought = draft.brought()?;
         let target_of = match draft.targets.len() {
             1 => Vec::new(),
             _ => draft.all().map(|event| narrow(event.target)).collect(),
@@ -320,11 +380,13 @@ impl Append {
             targets: draft.targets,
             target_of,
             key: draft.key,
+            command: draft.command,
             known: Known::default(),
             conditions: draft.conditions,
             durability: draft.durability,
             caller: None,
             encoded_at: is_sample(&body).then(Instant::now),
+            brought,
             body_checksum: checksum(&[&body]),
             content: body_content(&contents),
             body,
@@ -333,13 +395,22 @@ impl Append {
 }
 
 /// Fills in what the record that was written at `start` begins its private part with, and says what the chain takes of it.
-fn seal_record(event: &NewEvent, body: &mut Vec<u8>, start: usize, salts: &Salts) -> Hash {
+fn seal_record(
+    event: &NewEvent,
+    body: &mut Vec<u8>,
+    start: usize,
+    salts: &Salts,
+    command: Option<&(KeyHash, Command)>,
+) -> Hash {
     if let Some(hash) = &event.attributes().erased {
         record::leave_hash(body, start, hash);
         return record::read(body, start).expect("written just before").content();
     }
     let salt = record::salt_place(body, start);
-    salts.fill(&mut body[salt]);
+    salts.fill(&mut body[salt.clone()]);
+    if let Some((key, command)) = command {
+        command.sign(key, &mut body[salt]);
+    }
     record::content(&body[start..])
 }
 
@@ -357,6 +428,15 @@ pub(crate) struct Conditions {
     pub(crate) unmet: Option<FailedCondition>,
 }
 
+/// The ids that events bring along, of which no other event may have one.
+pub(crate) struct Brought {
+    /// Each with the index of its event, in their order.
+    pub(crate) ids: Vec<(u16, EventId)>,
+    /// Up to where the caller has looked for them, and what it found.
+    pub(crate) resolved: Position,
+    pub(crate) taken: Option<(EventId, Position)>,
+}
+
 /// An append, encoded: what the writer gets.
 pub(crate) struct Request {
     pub(crate) targets: Vec<Target>,
@@ -368,10 +448,14 @@ pub(crate) struct Request {
     /// How many of these, the last ones, are no part of what the caller gave either.
     pub(crate) remarks: u16,
     pub(crate) key: Option<KeyHash>,
+    /// What it was asked for by, if a key that comes again is to be compared with that.
+    pub(crate) command: Option<Command>,
     /// What the caller has looked at; where its targets stand there, they say themselves.
     pub(crate) known: Known,
     /// Most appends have none.
     pub(crate) conditions: Option<Box<Conditions>>,
+    /// Most appends bring no ids.
+    pub(crate) brought: Option<Box<Brought>>,
     pub(crate) durability: Option<Durability>,
     /// The thread that waits for it, if one does.
     pub(crate) caller: Option<Caller>,

@@ -185,7 +185,7 @@ pub(crate) fn cause_of(
     snapshot: &Snapshot,
     event: &RecordedEvent,
 ) -> Result<Option<RecordedEvent>, Error> {
-    match event.cause() {
+    match event.cause_by_either_id() {
         Some(Cause::Event(id)) => hand.event_with(snapshot, id),
         Some(Cause::PreviousInStream) => {
             let before = Position::from(event.position().get() - 1);

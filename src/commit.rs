@@ -13,6 +13,7 @@ mod tests;
 use foldhash::{HashMap, HashMapExt};
 
 use crate::error::{Conflict, Error, FailedCondition};
+use crate::id::EventId;
 use crate::options::KeyWindow;
 use crate::version::{Expected, Position, Version};
 
@@ -50,6 +51,8 @@ pub(crate) struct Proposal<'a> {
     pub(crate) target_of: &'a [u16],
     pub(crate) events: u16,
     pub(crate) key: Option<KeyHash>,
+    /// The ids that events bring along, each with the index of its event.
+    pub(crate) ids: &'a [(u16, EventId)],
     /// Reaches at least as far as what the ledger knows begins: see [`Ledger::suffices`].
     pub(crate) known: Known,
 }
@@ -64,6 +67,8 @@ pub(crate) enum Decision {
     Conflict(Conflict),
     /// A condition does not hold.
     Unmet(FailedCondition),
+    /// An event of the same group has an id that one of these brings along.
+    Taken(EventId, Position),
 }
 
 /// The heads and keys that the last two segments brought, and those of the group being decided.
@@ -75,6 +80,8 @@ pub(crate) struct Ledger {
     replaced: Vec<(usize, Head)>,
     settled: usize,
     staged_keys: HashMap<KeyHash, Position>,
+    /// The ids that staged events brought along; those of written ones are in the index.
+    staged_ids: HashMap<EventId, Position>,
     /// Streams that began since opening, and among those that are staged.
     born: u64,
     staged_born: u64,
@@ -107,6 +114,7 @@ impl Ledger {
             replaced: Vec::new(),
             settled: 0,
             staged_keys: HashMap::new(),
+            staged_ids: HashMap::new(),
             born: 0,
             staged_born: 0,
             window,
@@ -165,6 +173,10 @@ impl Ledger {
         if let Some(failed) = unmet()? {
             return Ok(Decision::Unmet(failed));
         }
+        let staged = |(_, id): &(u16, EventId)| Some(Decision::Taken(*id, *self.staged_ids.get(id)?));
+        if let Some(taken) = proposal.ids.iter().find_map(staged) {
+            return Ok(taken);
+        }
         let accepted = match proposal.targets {
             [only] => self.stage_one(only, proposal.events, next),
             several => self.stage_several(several, proposal.target_of, next),
@@ -172,6 +184,7 @@ impl Ledger {
         if let Some(key) = proposal.key {
             self.staged_keys.insert(key, next);
         }
+        self.staged_ids.extend(proposal.ids.iter().map(|(index, id)| (*id, next.plus(u64::from(*index)))));
         Ok(accepted)
     }
 
@@ -244,6 +257,9 @@ impl Ledger {
         self.replaced.clear();
         self.settled = self.recent.heads.len();
         self.born += std::mem::take(&mut self.staged_born);
+        if !self.staged_ids.is_empty() {
+            self.staged_ids.clear();
+        }
         if !self.staged_keys.is_empty() {
             self.recent.keys.extend(self.staged_keys.drain());
         }
@@ -260,6 +276,7 @@ impl Ledger {
             self.recent.entities.retain(|_, slot| *slot < self.settled);
         }
         self.staged_keys.clear();
+        self.staged_ids.clear();
         self.staged_born = 0;
     }
 

@@ -11,6 +11,7 @@ use crate::ops::compact::{Leaves, Per, Rules, Task, Watcher};
 use crate::ops::pace::{Pace, Tell};
 use crate::options;
 use crate::query::Query;
+use crate::reader;
 use crate::recorded::RecordedEvent;
 use crate::report::{Compacted, CompactionPlan, RewriteProgress};
 use crate::store::{Builder, Policy, Store};
@@ -289,8 +290,13 @@ impl<'a> Compaction<'a> {
 
 /// The consumers that ever ran, and how far they are.
 fn watchers(store: &Store) -> Result<Vec<Watcher>, Error> {
-    let known = store.consumers()?.into_iter().filter_map(|consumer| {
-        Some(Watcher { name: consumer.name, position: consumer.position, query: consumer.query? })
-    });
-    Ok(known.collect())
+    let known = store
+        .consumers()?
+        .into_iter()
+        .filter_map(|consumer| Some((consumer.name, consumer.position, consumer.query?)));
+    let snapshot = store.engine().snapshot()?;
+    let watcher = |(name, position, query)| {
+        Ok(Watcher { name, position, query: reader::by_either_id(&snapshot, query)? })
+    };
+    known.map(watcher).collect()
 }

@@ -50,6 +50,8 @@ impl AppendCondition {
     }
 
     /// Only events after this position count: the head before the decision's events were read.
+    /// One that the log does not have when the append is decided is of another history:
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
     #[must_use]
     pub fn after(self, position: Position) -> AppendCondition {
         AppendCondition { after: position, ..self }

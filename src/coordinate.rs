@@ -4,6 +4,7 @@
 //! Row: words.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::error::Error;
 use crate::text::visible;
@@ -18,9 +19,9 @@ pub const DEFAULT_SCOPE: &str = "default";
 /// none is named. Anything that takes an address takes a `&str` (the entity), a pair of strings
 /// (entity and scope), or a `Coordinate`.
 ///
-/// Names are 1 to 4,096 (entity) or 255 (scope) bytes of UTF-8 without control characters, and do
-/// not begin with `$`, which is kept for the store's own streams. [`Limits`](crate::Limits) draws
-/// the line lower by default.
+/// Names are 1 to 4,096 (entity) or 255 (scope) bytes of UTF-8 without control characters, with at least one
+/// character that is seen, and do not begin with `$`, which is kept for the store's own streams.
+/// [`Limits`](crate::Limits) draws the line lower by default.
 ///
 /// ```
 /// use annals::Coordinate;
@@ -41,8 +42,9 @@ impl Coordinate {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a name is empty, too long, holds a
-    /// control character, or begins with `$`.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a name is empty, holds a control character or
+    /// nothing that is seen, or begins with `$`; [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) if it is
+    /// too long.
     pub fn new(entity: impl Into<String>, scope: impl Into<String>) -> Result<Coordinate, Error> {
         let scope = scope.into();
         check_name("scope", &scope, SCOPE_BYTES_CAP)?;
@@ -159,5 +161,45 @@ pub(crate) fn check_name(what: &str, name: &str, cap: usize) -> Result<(), Error
     if name.chars().any(char::is_control) {
         return Err(Error::invalid(format!("the {what} {name:?} holds a control character")));
     }
-    Ok(())
+    check_visible(what, name)
 }
+
+/// Refuses a name of which nothing is seen where it is shown: it would look like none, or like every other
+/// such name.
+pub(crate) fn check_visible(what: &str, name: &str) -> Result<(), Error> {
+    if name.chars().any(is_visible) {
+        return Ok(());
+    }
+    let text = name.escape_unicode();
+    Err(Error::invalid(format!("the {what} \"{text}\" has no visible character; give it a name")))
+}
+
+/// Whether a character leaves a mark where it is shown.
+fn is_visible(character: char) -> bool {
+    !character.is_whitespace()
+        && !character.is_control()
+        && !INVISIBLE.iter().any(|range| range.contains(&character))
+}
+
+/// What Unicode says to show nothing for (Default_Ignorable_Code_Point), anchors of annotations, and the
+/// blank of Braille. White space is known to the standard library.
+const INVISIBLE: [RangeInclusive<char>; 18] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];

@@ -2,6 +2,8 @@
 //!
 //! Row: app. Uses nothing a user could not use, but for the look-up of keys.
 
+use serde::Serialize;
+
 use crate::aggregate::stateless;
 use crate::append::{Append, Keyed};
 use crate::condition::AppendCondition;
@@ -76,24 +78,29 @@ impl Store {
         self.decide_keyed(None, query, decide)
     }
 
-    /// [`Store::decide`] with an idempotency key. If the key is known, its append is answered, and nothing is decided;
-    /// what was decided is appended with it. Use keys that belong to one request: that the known append is one of
-    /// this decision's is not checked.
+    /// [`Store::decide`] with an idempotency key. If the key is known, its append is answered, and nothing is
+    /// decided; what was decided is appended with it. `command` is what is asked for: all that tells this
+    /// request from another. When the key comes again it must be the same, as it serializes; see
+    /// [`Append::command`].
     ///
     /// # Errors
     ///
-    /// As [`Store::decide`]; [`ErrorKind::Invalid`] if the key is empty.
-    pub fn decide_once<S, R, E>(
+    /// As [`Store::decide`]; [`ErrorKind::Invalid`] if the key is empty; [`ErrorKind::KeyReused`] if it
+    /// belongs to another command, or to an append that was made without one.
+    pub fn decide_once<C, S, R, E>(
         &self,
         key: impl AsRef<[u8]>,
+        command: &C,
         query: Query,
         decide: impl FnMut(&S) -> Result<R, E>,
     ) -> Result<Executed<S>, Refused<E>>
     where
+        C: Serialize + ?Sized,
         S: Projection,
         R: Into<Option<Append>>,
     {
-        self.decide_keyed(Some(Keyed::by(key.as_ref())?), query, decide)
+        let keyed = Keyed::by(key.as_ref())?.and_by(command)?;
+        self.decide_keyed(Some(keyed), query, decide)
     }
 
     fn decide_keyed<S, R, E>(

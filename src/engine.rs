@@ -21,12 +21,13 @@ use crate::housekeeper::{Housekeeper, once};
 use crate::indexing::{is_unsettled, settle};
 use crate::load::{Readable, Writable, load_to_write};
 use crate::notification::{Listeners, Notifications};
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::query::Query;
 use crate::queue::{Command, Maintenance, Queue};
+use crate::reader;
 use crate::receipt::Appended;
 use crate::report::{OpenReport, Stats, WriterState};
-use crate::resolve::{needs_nothing, resolve};
+use crate::resolve::{needs_nothing, refusal, resolve};
 use crate::shelf::Shelf;
 use crate::subscription::Subscription;
 use crate::ticket::{self, Ticket};
@@ -202,17 +203,12 @@ impl Engine {
     /// Encodes an append, and looks up what it can be refused for already.
     fn request(&self, append: Append) -> Result<Request, Error> {
         self.check_writable()?;
-        let mut request = append.encode(&self.options.limits, &self.salts)?;
+        let mut request = append.at(&self.options.clock).encode(&self.options.limits, &self.salts)?;
         if needs_nothing(&mut request, &self.view) {
             return Ok(request);
         }
         resolve(&mut request, &self.snapshot()?, self.options.key_window)?;
-        // A key comes before any condition, and only the writer knows all keys.
-        let unmet = request.conditions.as_ref().and_then(|conditions| conditions.unmet.as_ref());
-        match unmet.filter(|_| request.key.is_none()) {
-            Some(failed) => Err(Error::condition_failed(failed.clone())),
-            None => Ok(request),
-        }
+        refusal(&request).map_or(Ok(request), Err)
     }
 
     /// Whether appends are taken at all.
@@ -312,7 +308,11 @@ impl Engine {
     }
 
     pub(crate) fn notifications(&self, query: Query) -> Notifications {
-        Notifications::new(self.followed(), &self.listeners, query)
+        let view = self.followed();
+        let either = |view: &Arc<View>| reader::by_either_id(&view.snapshot(), query.clone());
+        // What cannot be looked up is told by the view, or is met again by who reads.
+        let query = view.as_ref().ok().and_then(|view| either(view).ok()).unwrap_or(query);
+        Notifications::new(view, &self.listeners, query)
     }
 
     /// The view of a store that may still grow.
@@ -351,6 +351,7 @@ impl Engine {
             queue_bytes,
             head: snapshot.head.position,
             durable_head: snapshot.durable.position,
+            recorded_ahead: self.recorded_ahead(&snapshot),
             subscriptions: subscription_lags.len(),
             subscription_lags,
             notification_receivers: self.listeners.count(),
@@ -361,6 +362,14 @@ impl Engine {
             stats.entities = follower.entities();
         }
         stats
+    }
+
+    /// How far the newest event's recorded-at is ahead of the clock; of one that cannot be read that is not
+    /// known.
+    fn recorded_ahead(&self, snapshot: &Snapshot) -> Duration {
+        let newest = reader::with_frame(snapshot, snapshot.head.position, |header, _| header.recorded_at());
+        let recorded_at = newest.ok().flatten().unwrap_or_default();
+        options::ahead(recorded_at, options::read(&self.options.clock))
     }
 
     /// Lets the writer finish, and says how it ended: to everybody who asks.

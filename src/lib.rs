@@ -271,7 +271,7 @@ pub use crate::{
     error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
     event::{Cause, EventData, EventId},
     executed::{Executed, Outcome, Refused},
-    head::Head,
+    head::{Head, ResumeToken},
     listing::{Listed, Listing},
     notification::{NextNotice, Notice, Notification, Notifications},
     ops::backup::CopyReport,

@@ -92,6 +92,7 @@ pub(crate) fn load_to_write(
     let segments = found.segments(&recovered, &shelf);
     let mut report = recovered.report;
     report.created = created;
+    report.recorded_ahead = options::ahead(log.written().recorded_at, now);
     report.segments = recovered.manifest.sealed.len() + recovered.segments.len();
     report.steps.push(("all", started.elapsed()));
     tracing::info!(%report, "opened");
@@ -112,6 +113,8 @@ pub(crate) fn load_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<Re
     let started = Instant::now();
     let (mut recovered, found) = find_to_read(disk, options)?;
     let shelf = shelf_of(disk, &recovered, options, None);
+    let recorded_at = recovered.tip.as_ref().map_or(0, |tip| tip.recorded_at);
+    recovered.report.recorded_ahead = options::ahead(recorded_at, options::read(&options.clock));
     recovered.report.steps.push(("all", started.elapsed()));
     Ok(readable(recovered, found, shelf))
 }

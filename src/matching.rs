@@ -4,16 +4,44 @@
 
 use crate::coordinate::SYSTEM_SCOPE;
 use crate::event::EventId;
-use crate::format::record::{Record, tags};
+use crate::format::frame::Frame;
+use crate::format::record::{Record, records, tags};
 use crate::query::{Item, Name, Query};
+use crate::version::Position;
 
-/// Whether an event matches. Its correlation is asked for only if the query names one: it costs a
-/// hash where the event has none of its own.
-pub(crate) fn matches(query: &Query, record: &Record<'_>, correlation: impl Fn() -> EventId) -> bool {
-    query.items.iter().any(|item| matches_item(item, record, &correlation))
+/// Whether an event matches. Whether it belongs to a correlation is asked only if the query names one: where
+/// the event names none, the first event of its append must be looked at.
+pub(crate) fn matches(query: &Query, record: &Record<'_>, belongs: impl Fn(EventId) -> bool) -> bool {
+    query.items.iter().any(|item| matches_item(item, record, &belongs))
 }
 
-fn matches_item(item: &Item, record: &Record<'_>, correlation: &impl Fn() -> EventId) -> bool {
+/// Whether an event belongs to a correlation: it names that one, or names none, and the first event of its
+/// append has this id, derived or brought along.
+pub(crate) fn belongs_to(id: EventId, record: &Record<'_>, first: impl FnOnce() -> Ids) -> bool {
+    match record.correlation() {
+        Some(correlation) => correlation == id,
+        None => {
+            let Ids { derived, brought } = first();
+            derived == id || brought == Some(id)
+        }
+    }
+}
+
+/// The ids of an event.
+pub(crate) struct Ids {
+    pub(crate) derived: EventId,
+    pub(crate) brought: Option<EventId>,
+}
+
+impl Ids {
+    /// Those of the first event of an append, which stands at `first`.
+    pub(crate) fn of_first(frame: &Frame<'_>, first: Position) -> Ids {
+        let record = records(frame.body, frame.header.events()).next().and_then(Result::ok);
+        Ids { derived: frame.header.event_id(first), brought: record.and_then(|record| record.foreign_id()) }
+    }
+}
+
+fn matches_item(item: &Item, record: &Record<'_>, belongs: &impl Fn(EventId) -> bool) -> bool {
     let entity = match &item.entity {
         Some(Name::Is(entity)) => record.entity() == entity,
         Some(Name::StartsWith(prefix)) => record.entity().starts_with(prefix.as_str()),
@@ -25,5 +53,5 @@ fn matches_item(item: &Item, record: &Record<'_>, correlation: &impl Fn() -> Eve
         && (item.kinds.is_empty() || item.kinds.iter().any(|kind| record.kind() == kind))
         && item.kind_prefix.as_deref().is_none_or(|prefix| record.kind().starts_with(prefix))
         && item.tags.iter().all(|tag| tags(record.tag_bytes()).any(|own| own == tag))
-        && item.correlation.is_none_or(|id| correlation() == id)
+        && item.correlation.is_none_or(belongs)
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::coordinate::{ENTITY_BYTES_CAP, KIND_BYTES_CAP, SCOPE_BYTES_CAP, TAG_BYTES_CAP};
+use crate::coordinate::{ENTITY_BYTES_CAP, KIND_BYTES_CAP, SCOPE_BYTES_CAP, TAG_BYTES_CAP, check_visible};
 use crate::error::Error;
 use crate::event::micros_of;
 use crate::report::OpenProgress;
@@ -191,6 +191,11 @@ pub(crate) fn read(clock: &Clock) -> u64 {
     now.map_or(0, |now| u64::try_from(micros_of(now)).unwrap_or(0))
 }
 
+/// How far a recorded-at, in microseconds, is ahead of what a clock showed.
+pub(crate) fn ahead(recorded_at: u64, now: u64) -> Duration {
+    Duration::from_micros(recorded_at.saturating_sub(now))
+}
+
 /// What a [`Builder`](crate::Builder) collects; its methods document each.
 #[derive(Clone)]
 pub(crate) struct Options {
@@ -217,6 +222,14 @@ pub(crate) struct Options {
     pub(crate) segment_memory_bytes: u64,
     pub(crate) operator: Option<String>,
     pub(crate) scrub_bytes_per_second: u64,
+}
+
+impl Options {
+    /// Refuses what cannot be held, or told.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.operator.iter().try_for_each(|name| check_visible("name of the operator", name))?;
+        self.limits.check()
+    }
 }
 
 impl Default for Options {

@@ -11,6 +11,7 @@
 mod ahead;
 mod answers;
 mod checked;
+mod plan;
 mod single;
 mod walk;
 
@@ -21,6 +22,7 @@ use std::time::SystemTime;
 use crate::error::Error;
 use crate::event::micros_of;
 use crate::format::frame::Header;
+use crate::head::ResumeToken;
 use crate::index::{Place, Way};
 use crate::log::segment::Block;
 use crate::query::{Effort, Query};
@@ -29,8 +31,10 @@ use crate::version::Position;
 use crate::view::{Own, Segment, Snapshot, View};
 
 pub use ahead::ReadAhead;
-pub(crate) use answers::{count, count_in, exists, first_in, last};
+pub(crate) use answers::{by_either_id, count, count_in, exists, first_in, last};
 use checked::{CheckedFrame, Found};
+use plan::Plan;
+pub(crate) use plan::{Origin, token_at};
 pub(crate) use single::{AtHand, event_at, event_with};
 use walk::Walk;
 
@@ -71,20 +75,6 @@ pub struct Read {
     refused: Option<Error>,
 }
 
-struct Plan {
-    view: Result<Arc<View>, Error>,
-    query: Query,
-    after: Position,
-    up_to: Option<Position>,
-    versions: Option<Range<u64>>,
-    /// Recorded-at, half-open, in microseconds.
-    between: Option<Range<i64>>,
-    /// In microseconds. No half-open range holds the last one there is.
-    occurred: Option<(Bound<i64>, Bound<i64>)>,
-    backwards: bool,
-    limit: u64,
-}
-
 struct Progress {
     snapshot: Snapshot,
     own: Own,
@@ -113,6 +103,7 @@ impl Read {
             view,
             query,
             after: Position::START,
+            origin: Origin::default(),
             up_to: None,
             versions: None,
             between: None,
@@ -123,9 +114,25 @@ impl Read {
         Read { plan, progress: None, ended: false, refused: None }
     }
 
-    /// Only events after this position (default: [`Position::START`], all).
+    /// Only events after this position (default: [`Position::START`], all). One beyond the head is of another
+    /// history: the first item is an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) then, unless
+    /// [`Read::allow_beyond_head`] is said. [`Read::resume`] sees more.
     pub fn after(mut self, position: Position) -> Read {
-        self.plan.after = position;
+        (self.plan.after, self.plan.origin.token) = (position, None);
+        self
+    }
+
+    /// Only events after the place of a token. If the log has other events there now, or ends before it, the
+    /// first item is an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
+    pub fn resume(mut self, token: ResumeToken) -> Read {
+        (self.plan.after, self.plan.origin.token) = (token.position(), Some(token));
+        self
+    }
+
+    /// A position beyond the head is no error: no event comes, unless there are some behind it by the first
+    /// item. For positions of events that are not visible here yet, as in a store opened to read.
+    pub fn allow_beyond_head(mut self) -> Read {
+        self.plan.origin.may_be_ahead = true;
         self
     }
 
@@ -190,6 +197,7 @@ impl Read {
     /// Begins anew, with the events after one position and up to another.
     pub(crate) fn again(&mut self, after: Position, up_to: Position) {
         (self.plan.after, self.plan.up_to) = (after, Some(up_to));
+        self.plan.origin = Origin::KNOWN;
         (self.progress, self.ended) = (None, false);
     }
 
@@ -207,7 +215,7 @@ impl Read {
     fn begin(&mut self) -> Result<(), Error> {
         match self.refused.take() {
             Some(error) => Err(error),
-            None => Progress::begin(&self.plan).map(|begun| self.progress = Some(begun)),
+            None => Progress::begin(&mut self.plan).map(|begun| self.progress = Some(begun)),
         }
     }
 }
@@ -230,8 +238,12 @@ impl Iterator for Read {
 impl std::iter::FusedIterator for Read {}
 
 impl Progress {
-    fn begin(plan: &Plan) -> Result<Progress, Error> {
+    fn begin(plan: &mut Plan) -> Result<Progress, Error> {
         let snapshot = plan.view.clone()?.snapshot();
+        plan.origin.check(plan.after, &snapshot)?;
+        if plan.query.asks_correlation() {
+            plan.query = by_either_id(&snapshot, plan.query.clone())?;
+        }
         let head = plan.up_to.map_or(snapshot.head.position, |up_to| up_to.min(snapshot.head.position));
         let mut positions = plan.after.get().saturating_add(1)..head.get() + 1;
         if let Some(times) = &plan.between {
@@ -395,17 +407,6 @@ fn run(place: &Place, others: &[Place]) -> Range<u32> {
         run = joined;
     }
     run
-}
-
-impl Plan {
-    /// Whether all events come, as they lie.
-    fn is_in_order(&self) -> bool {
-        self.query.asks_nothing() && !self.backwards
-    }
-
-    fn way(&self) -> Way {
-        if self.backwards { Way::Backward } else { Way::Forward }
-    }
 }
 
 /// At most `width` ordinals, the first ones of their way.

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use crate::event::{EventId, time_of};
 use crate::format::chain::Hash;
 use crate::format::frame::Header;
+use crate::head::ResumeToken;
 use crate::version::{Position, Version};
 
 /// The receipt of an append.
@@ -30,6 +31,8 @@ pub struct Appended {
     first_version: Version,
     /// Per event, 8 bytes each, if the append addressed several entities.
     version_table: Box<[u8]>,
+    /// The ids that events brought along, each with the index of its event; most bring none.
+    brought: Box<[(u16, EventId)]>,
     recorded_at: u64,
     chain: Hash,
     replayed: bool,
@@ -42,10 +45,16 @@ impl Appended {
             events: header.events(),
             first_version: header.first_version().into(),
             version_table: header.version_table().into(),
+            brought: Box::default(),
             recorded_at: header.recorded_at(),
             chain: header.chain(),
             replayed: false,
         }
+    }
+
+    /// The receipt of events of which some brought these ids along, in order.
+    pub(crate) fn bringing(self, brought: impl Into<Box<[(u16, EventId)]>>) -> Appended {
+        Appended { brought: brought.into(), ..self }
     }
 
     pub(crate) fn into_replayed(self) -> Appended {
@@ -93,16 +102,15 @@ impl Appended {
         (0..u64::from(self.events)).map(|index| self.version_of(index))
     }
 
-    /// The id of the last event. An event that brought an id along is found by either.
+    /// The id of the last event, as [`RecordedEvent::id`](crate::RecordedEvent::id) shows it.
     #[must_use]
     pub fn id(&self) -> EventId {
-        EventId::derive(self.recorded_at, self.position(), &self.chain)
+        self.id_of(self.events.saturating_sub(1))
     }
 
     /// The id of each event, in the order of the append.
     pub fn ids(&self) -> impl Iterator<Item = EventId> + '_ {
-        (0..u64::from(self.events))
-            .map(|index| EventId::derive(self.recorded_at, self.first.plus(index), &self.chain))
+        (0..self.events).map(|index| self.id_of(index))
     }
 
     /// When the store took it.
@@ -111,10 +119,24 @@ impl Appended {
         time_of(i64::try_from(self.recorded_at).unwrap_or(i64::MAX))
     }
 
+    /// Where to go on behind its last event; see [`ResumeToken`]. Of a buffered append it holds only once
+    /// that is durable.
+    #[must_use]
+    pub fn resume_token(&self) -> ResumeToken {
+        ResumeToken::new(self.position(), &self.chain)
+    }
+
     /// Whether this is the receipt of an earlier append with the same idempotency key.
     #[must_use]
     pub fn replayed(&self) -> bool {
         self.replayed
+    }
+
+    fn id_of(&self, index: u16) -> EventId {
+        match self.brought.binary_search_by_key(&index, |(index, _)| *index) {
+            Ok(at) => self.brought[at].1,
+            Err(_) => EventId::derive(self.recorded_at, self.first.plus(index.into()), &self.chain),
+        }
     }
 
     fn version_of(&self, index: u64) -> Version {

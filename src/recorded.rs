@@ -14,8 +14,8 @@ use crate::error::{Error, ErrorKind, Undecodable, UndecodableReason};
 use crate::event::{Cause, EventId, time_of};
 use crate::format::frame::Header;
 use crate::format::record::{self, Record, Shape};
-use crate::matching::matches;
-use crate::query::Query;
+use crate::head::ResumeToken;
+use crate::matching::{Ids, belongs_to};
 use crate::version::{Position, Version};
 
 /// An event of the store.
@@ -69,7 +69,9 @@ impl RecordedEvent {
         }
     }
 
-    /// The event's identity.
+    /// The event's identity: the id it brought along, or else the one the store derived. It is the id that
+    /// receipts, notifications, stories and exports name. The derived one finds the same, also where it is
+    /// not shown.
     #[must_use]
     pub fn id(&self) -> EventId {
         self.record().foreign_id().unwrap_or_else(|| self.derived_id())
@@ -137,7 +139,9 @@ impl RecordedEvent {
     /// What it belongs to: the id given when it was appended, else the id of its append's first event.
     #[must_use]
     pub fn correlation(&self) -> EventId {
-        self.record().correlation().unwrap_or_else(|| self.id_at(0))
+        self.record()
+            .correlation()
+            .unwrap_or_else(|| self.of_append(0).map_or(self.id_at(0), |first| first.id()))
     }
 
     /// What brought it about, if that was said. [`Cause::InAppend`] comes back as the
@@ -145,7 +149,9 @@ impl RecordedEvent {
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.record().cause().map(|cause| match cause {
-            Cause::InAppend(index) => Cause::Event(self.id_at(index)),
+            Cause::InAppend(index) => {
+                Cause::Event(self.of_append(index).map_or(self.id_at(index), |event| event.id()))
+            }
             other => other,
         })
     }
@@ -154,6 +160,12 @@ impl RecordedEvent {
     #[must_use]
     pub fn chain(&self) -> [u8; 32] {
         self.header().chain()
+    }
+
+    /// Where to go on behind it; see [`ResumeToken`].
+    #[must_use]
+    pub fn resume_token(&self) -> ResumeToken {
+        ResumeToken::new(self.position(), &self.chain())
     }
 
     /// Whether payload and metadata were erased; the rest is there. See [`Store::erase`](crate::Store::erase).
@@ -213,20 +225,50 @@ impl RecordedEvent {
         record.metadata().ok_or_else(|| record.private_hash().expect("a record is whole or erased"))
     }
 
-    /// Whether a query asks for it.
-    pub(crate) fn matches(&self, query: &Query) -> bool {
-        matches(query, &self.record(), || self.correlation())
+    /// Whether a query asks for it: what the index answers for many.
+    #[cfg(test)]
+    pub(crate) fn matches(&self, query: &crate::query::Query) -> bool {
+        crate::matching::matches(query, &self.record(), |id| self.belongs_to(id))
+    }
+
+    /// Whether it belongs to a correlation, by either id of the event that this names.
+    pub(crate) fn belongs_to(&self, id: EventId) -> bool {
+        let first = || Ids {
+            derived: self.id_at(0),
+            brought: self.of_append(0).and_then(|first| first.record().foreign_id()),
+        };
+        belongs_to(id, &self.record(), first)
+    }
+
+    /// The id that finds it as well as this one does, if it has two.
+    pub(crate) fn other_id(&self, id: EventId) -> Option<EventId> {
+        let (brought, derived) = (self.record().foreign_id()?, self.derived_id());
+        Some(if id == derived { brought } else { derived })
     }
 
     /// The first event of the append it belongs to, unless that is this one.
     pub(crate) fn first_of_append(&self) -> Option<RecordedEvent> {
-        if self.index == 0 {
-            return None;
+        if self.index == 0 { None } else { self.of_append(0) }
+    }
+
+    /// The event at `index` of the append it belongs to.
+    fn of_append(&self, index: u16) -> Option<RecordedEvent> {
+        if self.index == index {
+            return Some(self.clone());
         }
-        let header = self.header();
-        let start = wide(self.frame) + header.header_bytes();
+        let body = wide(self.frame) + self.header().header_bytes();
+        let start = body + record::start_of(&self.block[body..], index)?;
         let record = record::read(&self.block[start..], 0).ok()?;
-        Some(RecordedEvent { record: short(start), index: 0, shape: record.shape(), ..self.clone() })
+        Some(RecordedEvent { record: short(start), index, shape: record.shape(), ..self.clone() })
+    }
+
+    /// Its cause by the id that costs least to find out: where it stands in the same append, that is the
+    /// derived one.
+    pub(crate) fn cause_by_either_id(&self) -> Option<Cause> {
+        self.record().cause().map(|cause| match cause {
+            Cause::InAppend(index) => Cause::Event(self.id_at(index)),
+            other => other,
+        })
     }
 
     /// Whether both were read in one go.

@@ -52,9 +52,15 @@ pub struct OpenReport {
     /// What is damaged or missing, in a store that was opened by
     /// [`Builder::salvage`](crate::Builder::salvage); otherwise nothing, or it would not be open.
     pub holes: Vec<Break>,
+    /// How far the newest recorded-at is ahead of the clock; zero if it is not. More than a minute means that
+    /// the clock was wrong, then or now: recorded-at stands still until the clock has caught up.
+    pub recorded_ahead: Duration,
     /// How long each step took.
     pub steps: Vec<(&'static str, Duration)>,
 }
+
+/// More than clocks differ that are kept right. Where recorded-at is further ahead, it is said.
+pub(crate) const RECORDED_AHEAD_MAX: Duration = Duration::from_secs(60);
 
 /// What can be known of the writer of a store; see [`Store::writer`](crate::Store::writer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +192,9 @@ impl fmt::Display for OpenReport {
         for name in &self.unknown {
             write!(f, "; left {} alone", visible(name))?;
         }
+        if self.recorded_ahead > RECORDED_AHEAD_MAX {
+            write!(f, "; recorded-at is {:.0?} ahead of the clock", self.recorded_ahead)?;
+        }
         for (step, time) in &self.steps {
             write!(f, "; {step} {time:.1?}")?;
         }
@@ -221,6 +230,8 @@ pub struct Stats {
     pub resident_bytes: u64,
     /// Entities that have events.
     pub entities: u64,
+    /// How far the newest recorded-at is ahead of the clock just now; see [`OpenReport::recorded_ahead`].
+    pub recorded_ahead: Duration,
     /// Commands waiting for the writer just now, and their bytes.
     pub queue_commands: usize,
     /// See [`Stats::queue_commands`].

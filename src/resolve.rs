@@ -6,12 +6,13 @@
 //! added, so what the caller found stays found.
 //! Row: append. Tested by tests/it/condition.rs.
 
-use crate::append::Request;
+use crate::append::{Brought, Request};
 use crate::commit::{Head, Known};
-use crate::error::{Error, FailedCondition};
+use crate::error::{Error, ErrorKind, FailedCondition};
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records};
-use crate::matching::matches;
+use crate::id::EventId;
+use crate::matching::{Ids, belongs_to, matches};
 use crate::options::KeyWindow;
 use crate::query::Query;
 use crate::version::Position;
@@ -36,6 +37,15 @@ pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWin
             request.known.key = snapshot.key(key, oldest(window, head))?;
         }
     }
+    if let Some(brought) = &mut request.brought {
+        (brought.resolved, brought.taken) = (head, None);
+        for (_, id) in &brought.ids {
+            if let Some(position) = known_as(*id, snapshot)? {
+                brought.taken = Some((*id, position));
+                break;
+            }
+        }
+    }
     let Some(conditions) = &mut request.conditions else { return Ok(()) };
     (conditions.resolved, conditions.unmet) = (head, None);
     for condition in &conditions.all {
@@ -49,10 +59,49 @@ pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWin
     Ok(())
 }
 
+/// What the caller found to keep the append from going in. A key comes before that, and only the writer knows
+/// all keys.
+pub(crate) fn refusal(request: &Request) -> Option<Error> {
+    let unmet = request.conditions.as_ref().and_then(|conditions| conditions.unmet.clone());
+    let taken = request.brought.as_ref().and_then(|brought| brought.taken);
+    let refusal = unmet.map(Error::condition_failed).or_else(|| taken.map(|(id, at)| id_taken(id, at)));
+    refusal.filter(|_| request.key.is_none())
+}
+
+/// The position of the event that an id finds.
+fn known_as(id: EventId, snapshot: &Snapshot) -> Result<Option<Position>, Error> {
+    let claimed = id.claimed_position();
+    match derived_at(claimed, snapshot) {
+        Ok(derived) if derived == Some(id) => Ok(Some(claimed)),
+        // An event that is damaged is found by no id, and keeps no append from going in.
+        Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
+        _ => snapshot.foreign(id),
+    }
+}
+
+/// The id that the store derived for the event at a position, if there is one.
+fn derived_at(position: Position, snapshot: &Snapshot) -> Result<Option<EventId>, Error> {
+    if position == Position::START || position > snapshot.head.position {
+        return Ok(None);
+    }
+    let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
+    let Some(place) = segment.place_at(position)? else { return Ok(None) };
+    let block = snapshot.block(segment, &place.frame)?;
+    Ok(Some(block.header(segment.file()?, place.frame.start)?.event_id(position)))
+}
+
+/// What an append is told of which an event brings an id along that another one has.
+pub(crate) fn id_taken(id: EventId, position: Position) -> Error {
+    Error::invalid(format!(
+        "the id {id} that an event brings along is that of the event at position {position} already; an id names one event: \
+         leave out what is in the store, or give it another id"
+    ))
+}
+
 /// On the caller's thread, for the many appends about which the writer knows all: that they bring nothing it has to be
 /// told. `false` if something must be looked up.
 pub(crate) fn needs_nothing(request: &mut Request, view: &View) -> bool {
-    if request.key.is_some() || request.conditions.is_some() {
+    if request.key.is_some() || request.conditions.is_some() || request.brought.is_some() {
         return false;
     }
     let known = view.end_has_all(request.targets.iter().map(|target| &*target.entity));
@@ -80,11 +129,15 @@ pub(crate) fn unmet<'a>(
     written: Position,
     staged: impl Iterator<Item = (Position, Frame<'a>)> + Clone,
 ) -> Result<Option<FailedCondition>, Error> {
+    if let Some(brought) = &request.brought {
+        check_new(brought, snapshot)?;
+    }
     let Some(conditions) = &request.conditions else { return Ok(None) };
     if conditions.unmet.is_some() {
         return Ok(conditions.unmet.clone());
     }
     for condition in &conditions.all {
+        check_after(condition.after, written, staged.clone())?;
         let since = condition.after.max(conditions.resolved);
         let found = match first_match(&snapshot.segments, &condition.query, since, written)? {
             None => {
@@ -100,13 +153,46 @@ pub(crate) fn unmet<'a>(
     Ok(None)
 }
 
+/// That a decision rests on no position that the log does not have: it was made about another history, and events that
+/// come to stand there now would be passed over.
+fn check_after<'a>(
+    after: Position,
+    written: Position,
+    staged: impl Iterator<Item = (Position, Frame<'a>)>,
+) -> Result<(), Error> {
+    if after <= written {
+        return Ok(());
+    }
+    let last = staged.last().map(|(first, frame)| first.get() + u64::from(frame.header.events()) - 1);
+    let end = last.map_or(written, Position::from);
+    if after <= end {
+        return Ok(());
+    }
+    let text = format!(
+        "the append has a condition after position {after}, and the log ends at {end}: it was decided on another history; \
+         read again, and decide again"
+    );
+    Err(Error::new(ErrorKind::RolledBack, text))
+}
+
+/// That no event that is written has an id that the append brings along. What is staged the ledger knows.
+fn check_new(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
+    if let Some((id, position)) = brought.taken {
+        return Err(id_taken(id, position));
+    }
+    for (_, id) in &brought.ids {
+        if let Some(position) = snapshot.foreign_since(*id, brought.resolved)? {
+            return Err(id_taken(*id, position));
+        }
+    }
+    Ok(())
+}
+
 /// The first event of a frame, which begins at `first`, that matches after a position.
 fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) -> Option<Position> {
-    let header = &frame.header;
-    let shared = || header.event_id(first);
-    let is_match =
-        |record: &Record<'_>| matches(query, record, || record.correlation().unwrap_or_else(shared));
-    let events = (0..).zip(records(frame.body, header.events()));
+    let first_ids = || Ids::of_first(frame, first);
+    let is_match = |record: &Record<'_>| matches(query, record, |id| belongs_to(id, record, first_ids));
+    let events = (0..).zip(records(frame.body, frame.header.events()));
     let positions = events.filter(|(_, record)| record.as_ref().is_ok_and(is_match));
     positions.map(|(index, _)| first.plus(index)).find(|position| *position > after)
 }

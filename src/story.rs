@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::event::{Cause, EventId};
 use crate::query::Query;
-use crate::reader::Read;
+use crate::reader::{Read, event_with};
 use crate::recorded::RecordedEvent;
 use crate::view::View;
 
@@ -70,6 +70,8 @@ impl Story {
         let is_cut = events.len() > most;
         events.truncate(most);
         let snapshot = view?.snapshot();
+        // By the id that the event shows, also if the other one was asked for.
+        let correlation = event_with(&snapshot, correlation)?.map_or(correlation, |event| event.id());
         let is_first =
             |id: EventId, event: &RecordedEvent| Ok(snapshot.foreign(id)? == Some(event.position()));
         let causes = without_circles(causes(&events, is_first)?);
@@ -156,7 +158,7 @@ fn causes(
             by_id.entry(event.id()).or_insert(at);
         }
     }
-    let cause = |event: &RecordedEvent| match event.cause()? {
+    let cause = |event: &RecordedEvent| match event.cause_by_either_id()? {
         Cause::Event(id) => by_id.get(&id).copied(),
         Cause::PreviousInStream => {
             by_version.get(&(event.entity(), event.version().get().checked_sub(1)?)).copied()

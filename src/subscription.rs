@@ -14,8 +14,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
+use crate::head::ResumeToken;
 use crate::query::Query;
-use crate::reader::Read;
+use crate::reader::{Origin, Read, token_at};
 use crate::recorded::RecordedEvent;
 use crate::version::Position;
 use crate::view::{Cursor, End, Reach, Slot, View};
@@ -28,8 +29,9 @@ use crate::view::{Cursor, End, Reach, Slot, View};
 /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), then the end. An error of reading (damage, for
 /// one) also ends the iterator; the other calls try again.
 ///
-/// To go on later, keep [`Subscription::position`] and begin with [`Subscription::after`]. Whoever
-/// keeps it across restarts of a store with buffered appends asks for [`Subscription::durable`].
+/// To go on later, keep the [`ResumeToken`] of the last event, or [`Subscription::resume_token`], and begin
+/// with [`Subscription::resume`]. A program that keeps it across restarts of a store with buffered appends
+/// asks for [`Subscription::durable`], so that no power cut takes back what it has seen.
 ///
 /// ```
 /// use annals::{Query, Raw, Store};
@@ -52,6 +54,8 @@ pub struct Subscription {
     /// The read at hand goes up to here; `None` if it is through.
     reading_to: Option<Position>,
     cursor: Position,
+    /// What is still to be made sure of before anything is read after the cursor.
+    origin: Option<Origin>,
     /// The cursor as others see it.
     shown: Option<Arc<Cursor>>,
     /// Of the waker that was registered last.
@@ -75,15 +79,52 @@ impl Subscription {
             reach: Reach::Published,
             reading_to: None,
             cursor: Position::START,
+            origin: None,
             slot: None,
             has_ended: false,
         }
     }
 
-    /// Only events after this position (default: [`Position::START`], all). Events up to a position
-    /// beyond the head are left out when they come.
-    pub fn after(mut self, position: Position) -> Subscription {
+    /// Only events after this position (default: [`Position::START`], all). One beyond the head is of another
+    /// history: an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes instead of events then,
+    /// unless [`Subscription::allow_beyond_head`] is said. [`Subscription::resume`] sees more.
+    pub fn after(self, position: Position) -> Subscription {
+        self.begin_after(position, None)
+    }
+
+    /// Only events after the place of a token. If the log has other events there now, or ends before it, an
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes instead of events: what was made of them
+    /// is of another history.
+    ///
+    /// ```
+    /// use annals::{ErrorKind, Query, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let token = store.append("account:alice", &Raw("account.deposited", &500))?.resume_token();
+    /// assert!(store.subscribe(Query::all()).resume(token).try_next()?.is_none());
+    ///
+    /// // Another store, as one that was restored: there an event stands at this position, but another one.
+    /// let other = Store::in_memory()?;
+    /// other.append("account:alice", &Raw("account.deposited", &700))?;
+    /// let error = other.subscribe(Query::all()).resume(token).try_next().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::RolledBack);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn resume(self, token: ResumeToken) -> Subscription {
+        self.begin_after(token.position(), Some(token))
+    }
+
+    /// A position beyond the head is no error (default: it is). What is appended up to it is left out when it
+    /// comes; the chain hash of a token is looked at once the log is so far. For places of events that are
+    /// not visible here yet: of buffered appends, in a store opened to read.
+    pub fn allow_beyond_head(mut self) -> Subscription {
+        self.origin.get_or_insert_default().may_be_ahead = true;
+        self
+    }
+
+    fn begin_after(mut self, position: Position, token: Option<ResumeToken>) -> Subscription {
         self.reading_to = None;
+        self.origin = Some(Origin { token, ..self.origin.unwrap_or_default() });
         self.move_to(position);
         self
     }
@@ -121,6 +162,17 @@ impl Subscription {
         self.cursor
     }
 
+    /// The same as a token, to be kept elsewhere; see [`ResumeToken`]. Looks up one event, unless the cursor
+    /// is at the head.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the cursor lies beyond the head; those of
+    /// [`Store::at`](crate::Store::at).
+    pub fn resume_token(&self) -> Result<ResumeToken, Error> {
+        token_at(&self.view.clone()?, self.cursor)
+    }
+
     /// How many positions the head (the durable head, if only durable events come) is ahead. Not all
     /// of them need match.
     #[must_use]
@@ -135,8 +187,9 @@ impl Subscription {
     ///
     /// Once everything was handed out: [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned). Else those of reading:
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), [`ErrorKind::Io`](crate::ErrorKind::Io).
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store is only what was
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), [`ErrorKind::Io`](crate::ErrorKind::Io);
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack), each time, if it was begun at a place that
+    /// the log does not have. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store is only what was
     /// salvaged.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<RecordedEvent>, Error> {
         // Too far away for an instant is for ever.
@@ -260,6 +313,12 @@ impl Subscription {
         // Before the head: what is published first and ends then must not be missed.
         let end = view.ended();
         let head = view.reaches(self.reach);
+        if let Some(origin) = self.origin {
+            let snapshot = view.snapshot();
+            origin.check(self.cursor, &snapshot)?;
+            // As long as the log is not so far there is nothing to compare.
+            self.origin = self.origin.filter(|_| self.cursor > snapshot.head.position);
+        }
         if head > self.cursor {
             self.read.again(self.cursor, head);
             self.reading_to = Some(head);

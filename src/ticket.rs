@@ -15,6 +15,7 @@ use crate::append::{BYPASSED, Request};
 use crate::coordinate::SYSTEM_SCOPE;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{Fields, Record, records};
+use crate::id::EventId;
 use crate::queue::{Outcome, Queue, Reply, poisoned};
 use crate::reader;
 use crate::receipt::Appended;
@@ -95,8 +96,14 @@ impl Ticket {
                 reply => reply.ok(),
             },
         };
-        match reply.ok_or_else(|| self.receiver.unanswered())?.outcome {
-            Outcome::Seen(position) => first_receipt(&self.receiver.view, position, |_| true),
+        let Reply { outcome, request } = reply.ok_or_else(|| self.receiver.unanswered())?;
+        match outcome {
+            Outcome::Seen(position) => {
+                let is_it = |first: &Given<'_>| first.may_be_asked_for_by(&request);
+                first_receipt(&self.receiver.view, position, is_it)?
+                    .map(Some)
+                    .ok_or_else(|| other_command(position))
+            }
             Outcome::Done(Err(error)) if error.kind() == ErrorKind::Conflict => Ok(None),
             Outcome::Done(done) => done.map(|_| None),
         }
@@ -159,7 +166,10 @@ impl Resolver {
     fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
         let Some(Reply { outcome, request }) = reply else { return Err(self.unanswered()) };
         match outcome {
-            Outcome::Done(done) => done.map(|receipt| receipt.without_last(request.system_events)),
+            Outcome::Done(done) => done.map(|receipt| {
+                let brought = request.brought.map(|brought| brought.ids).unwrap_or_default();
+                receipt.bringing(brought).without_last(request.system_events)
+            }),
             Outcome::Seen(position) => replayed(&self.view, position, &request),
         }
     }
@@ -176,7 +186,9 @@ impl Resolver {
 
 /// The answer to an append whose key is known: the receipt of the first one, if it is the same.
 fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
-    first_receipt(view, position, |first| first.is_same(&Given::of_request(request)))?.ok_or_else(|| {
+    let is_it =
+        |first: &Given<'_>| first.is_same(&Given::of_request(request)) && first.may_be_asked_for_by(request);
+    first_receipt(view, position, is_it)?.ok_or_else(|| {
         let text = format!("the idempotency key belongs to another append, at position {position}; use a new key for new content");
         Error::new(ErrorKind::KeyReused, text)
     })
@@ -190,9 +202,16 @@ fn first_receipt(
 ) -> Result<Option<Appended>, Error> {
     let found = reader::with_frame(&view.snapshot(), position, |header, body| {
         let given = Given::of_frame(body, header.events());
-        is_it(&given).then(|| Appended::new(header, position).into_replayed().without_last(given.system))
+        let receipt = || Appended::new(header, position).bringing(brought_in(body, header.events()));
+        is_it(&given).then(|| receipt().into_replayed().without_last(given.system))
     })?;
     Ok(found.flatten())
+}
+
+/// The ids that the events of an append brought along, each with the index of its event.
+fn brought_in(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
+    let ids = records(body, events).map(|record| record.ok()?.foreign_id());
+    ids.zip(0..).filter_map(|(id, index)| Some((index, id?))).collect()
 }
 
 /// The events of an append, of which the last may be remarks: no part of what its caller gave. A retry need not
@@ -231,6 +250,13 @@ impl<'a> Given<'a> {
         self.events.saturating_sub(self.remarks)
     }
 
+    /// Whether the append may have been asked for by the command of another with its key, if that has one.
+    fn may_be_asked_for_by(&self, request: &Request) -> bool {
+        let Some((command, key)) = request.command.zip(request.key) else { return true };
+        let first = records(self.body, self.events).next();
+        first.is_some_and(|first| first.is_ok_and(|first| command.may_be_of(&key, &first)))
+    }
+
     fn is_same(&self, other: &Given<'_>) -> bool {
         let pairs = records(self.body, self.events).zip(records(other.body, other.events));
         self.own() == other.own()
@@ -240,11 +266,14 @@ impl<'a> Given<'a> {
     }
 }
 
-/// Salts differ by nature, and metadata from try to try. Of an erased event only the public part is
-/// left to compare.
+/// Salts differ by nature, metadata from try to try, and when a timer is set is not said by the caller. Of an
+/// erased event only the public part is left to compare: its salt went on purpose with what it salted.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
     let fields = one.fields();
-    let other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };
+    let mut other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };
+    if fields.scope == SYSTEM_SCOPE {
+        other_fields.occurred_at = fields.occurred_at;
+    }
     fields == other_fields && one.payload().is_none_or(|payload| other.payload() == Some(payload))
 }
 
@@ -259,6 +288,14 @@ pub(crate) fn late(deadline: Duration) -> Error {
 fn unlooked() -> Error {
     let text = "the idempotency key was not looked up within the deadline for acknowledgements; nothing was written, try again later";
     Error::new(ErrorKind::Busy, text)
+}
+
+/// What a command is told whose key belongs to another one.
+fn other_command(position: Position) -> Error {
+    let text = format!(
+        "the idempotency key belongs to another command, whose append is at position {position}; use a new key for a new command"
+    );
+    Error::new(ErrorKind::KeyReused, text)
 }
 
 /// What everybody is told once the writer has failed.

@@ -8,6 +8,7 @@
 //!
 //! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
 
+mod ahead;
 mod checking;
 mod failing;
 mod gather;
@@ -25,7 +26,7 @@ use crate::append::{Caller, Request};
 use crate::commit::{Decision, Ledger, Proposal};
 use crate::counters::Counters;
 use crate::disk::Disk;
-use crate::error::{Error, FailedCondition};
+use crate::error::Error;
 use crate::format::frame::{self};
 use crate::housekeeper::{Housekeeper, once};
 use crate::indexing::settle;
@@ -33,7 +34,7 @@ use crate::log::{Failure, Log, NewFrame};
 use crate::notification::Listeners;
 use crate::options::{self, Durability, Options};
 use crate::queue::{Command, Outcome, Queue, Weight, poisoned};
-use crate::resolve::{resolve, unmet};
+use crate::resolve::{id_taken, resolve};
 use crate::shelf::Shelf;
 use crate::version::Position;
 use crate::view::{Point, Segment, View};
@@ -41,7 +42,7 @@ use crate::view::{Point, Segment, View};
 pub(crate) use checking::check_the_rest;
 use gather::Answered;
 pub(crate) use role::Role;
-use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, staged};
+use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, unmet_condition};
 
 /// MARK is made durable once nothing has happened for this long.
 const IDLE: Duration = Duration::from_millis(100);
@@ -100,6 +101,8 @@ pub(crate) struct State {
     /// A panic ended it: nothing is known any more, so nothing is touched.
     over: Option<Error>,
     restarts: u32,
+    /// Whether recorded-at is ahead of the clock, and that was said.
+    is_ahead: bool,
     /// When the group began, by the injected clock and by the system's.
     now: u64,
     began: Instant,
@@ -125,6 +128,7 @@ impl State {
             poison: None,
             over: None,
             restarts: 0,
+            is_ahead: false,
             now: 0,
             began: Instant::now(),
         }
@@ -186,6 +190,7 @@ impl Writer {
         self.state.now = options::read(&self.options.clock);
         self.state.began = Instant::now();
         self.state.group = 0;
+        self.look_at_clock();
     }
 
     /// Takes what is queued, up to the group's limits. Whether there is room for more.
@@ -250,6 +255,7 @@ impl Writer {
             target_of: &request.target_of,
             events: request.events,
             key: request.key,
+            ids: request.brought.as_ref().map_or(&[], |brought| &brought.ids),
             known: request.known,
         };
         let unmet = || unmet_condition(request, &self.view, &self.log, &self.state.waiting);
@@ -279,6 +285,9 @@ impl Writer {
             }
             Decision::Unmet(failed) => {
                 Waiting::Answered(Outcome::Done(Err(Error::condition_failed(failed))), asker)
+            }
+            Decision::Taken(id, position) => {
+                Waiting::Answered(Outcome::Done(Err(id_taken(id, position))), asker)
             }
             Decision::Seen(position) => {
                 self.ask_durability(request.durability);
@@ -471,17 +480,4 @@ impl Writer {
         counters.entities = self.entities + self.ledger.born();
         counters.bytes_written = self.log.bytes_written();
     }
-}
-
-/// The condition that keeps an append from going in, by what came since its caller looked.
-fn unmet_condition(
-    request: &Request,
-    view: &View,
-    log: &Log,
-    waiting: &[Waiting],
-) -> Result<Option<FailedCondition>, Error> {
-    if request.conditions.is_none() {
-        return Ok(None);
-    }
-    unmet(request, &view.snapshot(), log.written().position.into(), staged(waiting, log))
 }

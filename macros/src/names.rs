@@ -16,12 +16,40 @@ pub(crate) fn check(what: &str, name: &LitStr) -> Result<(), Error> {
         "begins with `$`, which is kept for the store's own events; leave it out".to_owned()
     } else if text.chars().any(char::is_control) {
         "holds a control character; leave it out".to_owned()
+    } else if !text.chars().any(is_visible) {
+        "has no visible character; write a dotted name, like \"account.opened\"".to_owned()
     } else if text.len() > KIND_BYTES_MAX {
         format!("has {} bytes, more than the {KIND_BYTES_MAX} that are stored; shorten it", text.len())
     } else {
         return Ok(());
     };
     Err(Error::new(name.span(), format!("{what} {problem}")))
+}
+
+/// Whether a character leaves a mark where it is shown: as annals decides it, in `coordinate.rs`.
+fn is_visible(character: char) -> bool {
+    let is_invisible = matches!(
+        character,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    );
+    !is_invisible && !character.is_whitespace()
 }
 
 /// A prefix is what stands before the dot.

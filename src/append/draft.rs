@@ -2,7 +2,7 @@
 //!
 //! Row: append.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::commit::{Head, KeyHash, Target};
@@ -12,11 +12,11 @@ use crate::event::{Cause, EventData, EventId};
 use crate::format::chain::Hash;
 use crate::format::record::{self, Fields, NewRecord};
 use crate::options::{Durability, Limits};
-use crate::version::Expected;
+use crate::version::{Expected, Position};
 
-use super::Conditions;
 use super::proposed::ForGates;
 use super::scratch::encode_apart;
+use super::{Brought, Command, Conditions};
 
 pub(crate) struct Draft {
     pub(super) targets: Vec<Target>,
@@ -35,6 +35,7 @@ pub(crate) struct Draft {
     /// Kinds and payloads, one after the other.
     pub(super) bytes: Vec<u8>,
     pub(super) key: Option<KeyHash>,
+    pub(super) command: Option<Command>,
     pub(super) conditions: Option<Box<Conditions>>,
     pub(super) durability: Option<Durability>,
     /// Most appends say nothing to gates.
@@ -49,6 +50,8 @@ pub(super) struct NewEvent {
     pub(super) kind: Range<usize>,
     pub(super) schema_version: u16,
     pub(super) payload: Range<usize>,
+    /// Whether it occurs when it is handed over, by the store's clock: a timer counts from there.
+    pub(super) is_timed: bool,
     pub(super) attributes: Option<Box<Attributes>>,
 }
 
@@ -97,6 +100,7 @@ impl Draft {
             system: Vec::new(),
             bytes: Vec::with_capacity(COMMON_BYTES),
             key: None,
+            command: None,
             conditions: None,
             durability: None,
             for_gates: None,
@@ -121,6 +125,7 @@ impl Draft {
             schema_version: event.schema_version(),
             payload: kind.end..self.bytes.len(),
             kind,
+            is_timed: false,
             attributes: None,
         })
     }
@@ -226,6 +231,30 @@ impl Draft {
                 format!("the cause is event {index} of an append that has {}", self.numbered()),
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// The command that is told by the key.
+    pub(super) fn command_of_key(&self) -> Result<Option<(KeyHash, Command)>, Error> {
+        match (self.key, self.command) {
+            (None, Some(_)) => {
+                Err(Error::invalid("the append has a command and no idempotency key; give it a key, too"))
+            }
+            (key, command) => Ok(key.zip(command)),
+        }
+    }
+
+    /// The ids that events bring along; `None` if they bring none.
+    pub(super) fn brought(&self) -> Result<Option<Box<Brought>>, Error> {
+        let ids = self.all().map(|event| event.attributes().foreign_id).zip(0..);
+        let ids: Vec<(u16, EventId)> = ids.filter_map(|(id, index)| Some((index, id?))).collect();
+        let mut known = HashSet::with_capacity(ids.len());
+        match ids.iter().find(|(_, id)| !known.insert(*id)) {
+            Some((_, id)) => Err(Error::invalid(format!(
+                "two events of the append bring the id {id} along; an id names one event, so give one of them another"
+            ))),
+            None if ids.is_empty() => Ok(None),
+            None => Ok(Some(Box::new(Brought { ids, resolved: Position::START, taken: None }))),
         }
     }
 

@@ -24,7 +24,7 @@ impl Append {
 
 impl Draft {
     fn absorb(&mut self, other: Draft) -> Result<(), Error> {
-        if other.key.is_some() {
+        if other.key.is_some() || other.command.is_some() {
             return Err(Error::invalid(
                 "one of several appends that become one has an idempotency key; leave it out",
             ));

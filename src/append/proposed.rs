@@ -18,8 +18,8 @@ use crate::format::record;
 use crate::options::Durability;
 use crate::version::Expected;
 
-use super::Append;
 use super::draft::{Draft, NewEvent};
+use super::{Append, Command};
 
 /// What a caller says to gates.
 #[derive(Default)]
@@ -49,6 +49,7 @@ struct Bypassed<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Keyed {
     pub(crate) key: KeyHash,
+    pub(crate) command: Option<Command>,
     pub(crate) durability: Option<Durability>,
 }
 
@@ -59,7 +60,12 @@ impl Keyed {
             return Err(Error::invalid("the idempotency key is empty; leave it out, or give one"));
         }
         let key = crate::format::array(blake3::hash(key).as_bytes(), 0);
-        Ok(Keyed { key, durability: None })
+        Ok(Keyed { key, command: None, durability: None })
+    }
+
+    /// And by what it was asked for.
+    pub(crate) fn and_by<C: Serialize + ?Sized>(self, command: &C) -> Result<Keyed, Error> {
+        Ok(Keyed { command: Some(Command::of(command)?), ..self })
     }
 }
 
@@ -282,13 +288,13 @@ impl Append {
     /// By what it is found if it was made before.
     pub(crate) fn keyed(&self) -> Result<Option<Keyed>, Error> {
         let draft = self.draft.as_ref().map_err(Error::clone)?;
-        Ok(draft.key.map(|key| Keyed { key, durability: draft.durability }))
+        Ok(draft.key.map(|key| Keyed { key, command: draft.command, durability: draft.durability }))
     }
 
     /// Gives it a key.
     pub(crate) fn keyed_by(self, keyed: Keyed) -> Append {
         self.with(|draft| {
-            draft.key = Some(keyed.key);
+            (draft.key, draft.command) = (Some(keyed.key), keyed.command);
             Ok(())
         })
     }
@@ -296,7 +302,8 @@ impl Append {
     /// An append of the store's own that is never written, and found by the key if that is known.
     pub(crate) fn probe<E: EventData>(entity: &str, event: &E, keyed: Keyed) -> Append {
         Append::of_system(entity, Expected::StreamExists, event).with(|draft| {
-            (draft.key, draft.durability) = (Some(keyed.key), keyed.durability);
+            (draft.key, draft.command) = (Some(keyed.key), keyed.command);
+            draft.durability = keyed.durability;
             Ok(())
         })
     }

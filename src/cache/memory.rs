@@ -16,7 +16,9 @@ use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Erased, Folded, Reached, Shape};
+use crate::coordinate::check_visible;
 use crate::error::Error;
+use crate::options::{self, Clock};
 use crate::version::{Position, Version};
 
 /// How long somebody waits for a state that another thread is folding.
@@ -36,6 +38,8 @@ pub(crate) struct Memory {
     hasher: foldhash::fast::RandomState,
     state: Mutex<State>,
     put_back: Condvar,
+    /// How old a state is goes by the store's clock.
+    clock: Clock,
 }
 
 struct State {
@@ -79,7 +83,8 @@ enum Held {
         folded: Folded<Erased>,
         /// Up to here there are no other events of the entity.
         seen: Position,
-        looked_at: Instant,
+        /// In microseconds since 1970.
+        looked_at: u64,
     },
     /// A thread has taken it out.
     Elsewhere(ThreadId),
@@ -90,7 +95,8 @@ enum Held {
 pub(crate) struct Known {
     pub(crate) folded: Folded<Erased>,
     pub(crate) seen: Position,
-    pub(crate) looked_at: Instant,
+    /// In microseconds since 1970.
+    pub(crate) looked_at: u64,
     /// What it was folded from.
     pub(crate) history: u64,
 }
@@ -115,12 +121,13 @@ pub(crate) enum Reserve<'a> {
 }
 
 impl Memory {
-    pub(crate) fn new(budget: usize, history: u64) -> Memory {
+    pub(crate) fn new(budget: usize, history: u64, clock: Clock) -> Memory {
         Memory {
             budget,
             hasher: foldhash::fast::RandomState::default(),
             state: Mutex::new(State::new(history)),
             put_back: Condvar::new(),
+            clock,
         }
     }
 
@@ -146,14 +153,14 @@ impl Memory {
 
     /// Up to `seen` there are no events of the entity that its state does not know.
     pub(crate) fn confirm(&self, of: TypeId, entity: &str, reached: &Reached, seen: Position) {
-        let key = self.key(of, entity);
+        let (key, now) = (self.key(of, entity), options::read(&self.clock));
         if let Some(slot) = self.state.lock().slots.peek_mut(&key)
             && slot.is_of(of, entity)
             && let Held::Here { folded, seen: own, looked_at } = &mut slot.held
             && folded.reached == *reached
         {
             *own = seen.max(*own);
-            *looked_at = Instant::now();
+            *looked_at = now;
         }
     }
 
@@ -250,7 +257,8 @@ impl Reservation<'_> {
     pub(crate) fn fill(mut self, folded: Folded<Erased>, seen: Position, history: u64) -> bool {
         let (bytes, weighed) = self.weigh(&folded);
         let unsaved = folded.reached.version.get().saturating_sub(self.saved.get());
-        let held = Held::Here { folded, seen, looked_at: Instant::now() };
+        let looked_at = options::read(&self.memory.clock);
+        let held = Held::Here { folded, seen, looked_at };
         let mut state = self.memory.state.lock();
         if state.history != history {
             drop(state);
@@ -346,6 +354,9 @@ impl State {
 
     /// Two types of one name would take each other's saved states for their own.
     fn claim_name(&mut self, shape: Shape) -> Result<(), Error> {
+        if !self.names.contains_key(shape.name) {
+            check_visible("name of the projection", shape.name)?;
+        }
         let owner = self.names.entry(shape.name).or_insert(shape);
         if owner.of == shape.of {
             return Ok(());

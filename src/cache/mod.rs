@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::coordinate::check_visible;
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::format::chain::Hash;
 use crate::housekeeper::Housekeeper;
+use crate::options::Clock;
 use crate::recorded::RecordedEvent;
 use crate::report::CacheStats;
 use crate::version::{Position, Version};
@@ -130,10 +132,11 @@ impl Cache {
         owner: Owner,
         view: Arc<View>,
         housekeeper: Arc<Housekeeper>,
+        clock: Clock,
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
         let shared = Shared {
-            memory: Memory::new(memory_bytes, owner.history),
+            memory: Memory::new(memory_bytes, owner.history, clock),
             file,
             view,
             history: AtomicU64::new(owner.history),
@@ -215,6 +218,7 @@ impl Cache {
     /// Claims a name for a projection that runs by itself. `end` is called when the store is closed, before the
     /// file is: it ends what runs.
     pub(crate) fn claim(&self, name: &'static str, end: End) -> Result<Claim, Error> {
+        check_visible("name of the projection", name)?;
         let mut claims = self.shared.claims.lock();
         if claims.contains_key(name) {
             let text = format!("a projection named {name:?} runs on this store already; share its handle");

@@ -112,6 +112,7 @@ fn decide(ledger: &mut Ledger, ask: &Ask, next: u64, seen: &Model, published: &M
         |entity: &&str| Target { entity: (*entity).into(), expected: ask.expected, head: seen.head(entity) };
     let targets: Vec<Target> = ask.targets.iter().map(target).collect();
     let proposal = Proposal {
+        ids: &[],
         targets: &targets,
         target_of: if targets.len() == 1 { &[] } else { ask.events },
         events: u16::try_from(ask.events.len()).unwrap(),
@@ -221,7 +222,7 @@ fn run(
         seen[match decision {
             Decision::Accepted { .. } => 0,
             Decision::Seen(_) => 1,
-            Decision::Conflict(_) | Decision::Unmet(_) => 2,
+            Decision::Conflict(_) | Decision::Unmet(_) | Decision::Taken(..) => 2,
         }] += 1;
         match then {
             Then::Staged => {}

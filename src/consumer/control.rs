@@ -3,7 +3,8 @@
 //! Row: app.
 
 use crate::append::Append;
-use crate::error::Error;
+use crate::coordinate::check_visible;
+use crate::error::{Error, ErrorKind};
 use crate::options::Durability;
 use crate::store::Store;
 use crate::version::{Expected, Position, Version};
@@ -114,11 +115,23 @@ impl ConsumerControl {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not as far, or there is no such consumer;
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the position;
     /// those of [`Append::commit`](crate::Append::commit).
     pub fn rewind(&self, position: Position, reason: &str) -> Result<(), Error> {
-        self.move_to(standing::REWOUND, position, reason, |from| match position <= from {
-            true => Ok(()),
-            false => Err(self.refuse(&format!("is at position {from} only; to pass over events, skip them"))),
+        self.move_to(standing::REWOUND, position, reason, |from| {
+            let durable = self.store.durable_head()?.position();
+            if position > from {
+                Err(self.refuse(&format!("is at position {from} only; to pass over events, skip them")))
+            } else if position > durable {
+                let text = format!(
+                    "consumer {} cannot go back to position {position}: history was set back, and the store is durable up \
+                     to {durable}; rewind it to there or before, or reset it",
+                    self.name
+                );
+                Err(Error::new(ErrorKind::RolledBack, text))
+            } else {
+                Ok(())
+            }
         })
     }
 
@@ -153,6 +166,7 @@ impl ConsumerControl {
     /// Appends one event to the consumer's stream, made of the last one.
     fn record(&self, kind: &str, next: impl Fn(&Last) -> Result<Standing, Error>) -> Result<(), Error> {
         let entity = standing::entity_of(&self.name)?;
+        check_visible("name of the one who moves the consumer", &self.by)?;
         // It would win every time: its next append is under way when we have read the last one.
         let runner = self.store.running().find(&self.name).map(|live| live.mover());
         let mut tries = 0;

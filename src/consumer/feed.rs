@@ -23,7 +23,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     pub(crate) fn new(store: &Store, query: Query, after: Position, live: &Arc<Live>) -> Feed {
-        let subscription = store.subscribe(query.clone()).durable().after(after);
+        let subscription = store.subscribe(query.clone()).durable().after(after).allow_beyond_head();
         Feed { store: store.downgrade(), query, subscription, waker: Waker::from(live.clone()) }
     }
 
@@ -52,7 +52,8 @@ impl Feed {
     pub(crate) fn go_to(&mut self, position: Position) {
         // Without a store there are no events either way.
         if let Some(store) = self.store.upgrade() {
-            self.subscription = store.subscribe(self.query.clone()).durable().after(position);
+            self.subscription =
+                store.subscribe(self.query.clone()).durable().after(position).allow_beyond_head();
         }
     }
 }

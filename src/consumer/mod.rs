@@ -15,7 +15,9 @@ use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
+use crate::head::ResumeToken;
 use crate::query::Query;
+use crate::reader::token_at;
 use crate::recorded::RecordedEvent;
 use crate::store::{Store, WeakStore};
 use crate::version::Position;
@@ -31,9 +33,9 @@ pub use status::{ConsumerState, ConsumerStatus};
 /// kept in the store.
 ///
 /// Each event comes in order, at least once: those that were not [acknowledged](Consumer::ack) before the
-/// process ended come again. Whoever must not do a thing twice keeps the position of the last event together
-/// with what was done, in one transaction, and passes over what is not behind it; or is a
-/// [`Reactor`](crate::Reactor), whose outputs are exactly once.
+/// process ended come again. A program that must not do a thing twice takes a
+/// [`Subscription`](crate::Subscription), and keeps the [`ResumeToken`] of the last event together with what
+/// was done, in one transaction; or a [`Reactor`](crate::Reactor), whose outputs are exactly once.
 ///
 /// Only what survives a power cut comes. As an iterator it waits for the next event, and ends when the store is closed,
 /// or after an error; the other calls try again. A consumer keeps no store open. One handle at a time runs a
@@ -110,6 +112,15 @@ impl Consumer {
     #[must_use]
     pub fn position(&self) -> Position {
         self.checkpoint.handled()
+    }
+
+    /// The same as a token, to be kept elsewhere; see [`ResumeToken`]. Looks up one event.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`]; those of [`Store::at`].
+    pub fn resume_token(&self) -> Result<ResumeToken, Error> {
+        token_at(&self.store()?.engine().readable()?, self.position())
     }
 
     /// Waits for the next event, at most so long; `None` if none came.

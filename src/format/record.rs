@@ -14,7 +14,7 @@ use crate::event::{Cause, EventId};
 use super::chain::{self, Hash};
 use super::{Damage, array, i64_at, part, put, sum, u16_at, u32_at};
 
-pub(crate) use body::{ends_well, lay_out, read_in, records};
+pub(crate) use body::{ends_well, lay_out, read_in, records, start_of};
 pub(crate) use erased::leave_hash;
 
 /// Private length 0, public length 4, form 6, zero 7.
@@ -407,6 +407,11 @@ impl<'a> Record<'a> {
             CAUSE_PREVIOUS => Some(Cause::PreviousInStream),
             _ => None,
         }
+    }
+
+    /// What the private part begins with; `None` once erased.
+    pub(crate) fn salt(&self) -> Option<&'a [u8]> {
+        self.private()?.get(..SALT)
     }
 
     /// Empty if there is none; `None` once erased.

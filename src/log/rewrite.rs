@@ -20,6 +20,7 @@ use crate::format::frame::{Frame, Header};
 use crate::format::record::{Record, records};
 use crate::format::segment::Attestation;
 use crate::id::EventId;
+use crate::matching::{Ids, belongs_to};
 use crate::recorded::RecordedEvent;
 
 use super::scan::{Ending, Found, Tip, Window, attested, follow, found_at, sealed};
@@ -66,9 +67,9 @@ impl Candidate<'_> {
         self.first
     }
 
-    /// What it belongs to.
-    pub(crate) fn correlation(&self) -> EventId {
-        self.record.correlation().unwrap_or_else(|| self.frame.header.event_id(self.first.into()))
+    /// Whether it belongs to a correlation.
+    pub(crate) fn belongs_to(&self, id: EventId) -> bool {
+        belongs_to(id, &self.record, || Ids::of_first(self.frame, self.first.into()))
     }
 
     /// As it is read. Copies the whole append.

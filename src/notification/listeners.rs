@@ -11,7 +11,7 @@ use super::Notification;
 use super::channel::{Outlet, Shared};
 use crate::format::frame::Frame;
 use crate::format::record::records;
-use crate::matching::matches;
+use crate::matching::{Ids, belongs_to, matches};
 use crate::version::Position;
 use crate::view::{Reach, View};
 
@@ -78,14 +78,15 @@ impl Listeners {
     pub(crate) fn tell<'a>(&self, frames: impl Iterator<Item = (Position, Frame<'a>)>) -> Told {
         let list = self.outlets.lock().list.clone();
         let mut groups: Vec<Group<'_>> = list.iter().map(|outlet| Group::new(outlet)).collect();
-        for (first, Frame { header, body }) in frames {
+        for (first, frame) in frames {
+            let Frame { header, body } = frame;
             for (index, record) in (0..).zip(records(body, header.events())) {
                 let record = record.expect("what was just encoded can be read");
-                let correlation = || record.correlation().unwrap_or_else(|| header.event_id(first));
+                let belongs = |id| belongs_to(id, &record, || Ids::of_first(&frame, first));
                 let mut made = None;
                 for group in &mut groups {
                     let is_new = first > group.outlet.after;
-                    if is_new && matches(&group.outlet.shared.query, &record, correlation) {
+                    if is_new && matches(&group.outlet.shared.query, &record, belongs) {
                         group.add(first.plus(u64::from(index)), || {
                             made.get_or_insert_with(|| Notification::new(&header, first, index, &record))
                                 .clone()

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::format::segment::{HEADER, SEAL};
 use crate::log::rewrite::judge_all;
+use crate::reader::by_either_id;
 use crate::report::{Compacted, CompactionPlan, Unhandled};
 use crate::version::Position;
 
@@ -160,7 +161,12 @@ impl<'a> Task<'a> {
     /// Judges every event of what is sealed.
     fn look(&mut self, rewriting: &Rewriting<'_>) -> Result<(CompactionPlan, Vec<Planned>), Error> {
         let entries = rewriting.sealed()?;
-        self.head = self.engine.snapshot()?.head.position;
+        let snapshot = self.engine.snapshot()?;
+        self.head = snapshot.head.position;
+        // Now, as long as the events are there whose two ids lead to one story.
+        if let Some(query) = self.rules.query.take() {
+            self.rules.query = Some(by_either_id(&snapshot, query)?);
+        }
         let mut plan = CompactionPlan { segments: entries.len(), ..CompactionPlan::default() };
         plan.bytes_total = entries.iter().map(|(_, listed)| u64::from(listed.length)).sum();
         if self.rules.touch() {

@@ -18,7 +18,7 @@ use crate::log::rewrite::{Candidate, Fate, Judge, remove};
 use crate::log::survey::list;
 use crate::matching::matches;
 use crate::query::Query;
-use crate::reader::Read;
+use crate::reader::{self, Read};
 use crate::report::Erasure;
 use crate::version::Position;
 
@@ -128,7 +128,8 @@ fn unfinished(engine: &Engine) -> Result<Vec<Order>, Error> {
         let Entry { reason, figures, .. } = event.decode::<Entry<Erasing>>()?;
         if !done.contains(&event.position()) {
             let reason = reason.unwrap_or_default();
-            orders.push(Order { query: figures.query, up_to: event.position(), reason });
+            let query = reader::by_either_id(&engine.snapshot()?, figures.query)?;
+            orders.push(Order { query, up_to: event.position(), reason });
         }
     }
     Ok(orders)
@@ -251,7 +252,7 @@ impl Judge for Eraser<'_, '_> {
         let record = &event.record;
         let goes = event.position() <= self.order.up_to.get()
             && record.scope() != SYSTEM_SCOPE
-            && matches(&self.order.query, record, || event.correlation());
+            && matches(&self.order.query, record, |id| event.belongs_to(id));
         Ok(if goes { Fate::Erase } else { Fate::Keep })
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Loaded, Projection, fold, saved};
 use crate::cache::{Erased, Folded, Known, Reached, Reservation, Reserve, Shape, Source};
 use crate::error::Error;
+use crate::options;
 use crate::reader::event_at;
 use crate::store::Store;
 use crate::view::Snapshot;
@@ -19,8 +20,10 @@ pub enum Freshness {
     /// It knows every event that can be read when it is asked for. The default.
     #[default]
     Consistent,
-    /// It knew every event at some time within this long ago, as far as it is in memory; else it is loaded. Saves
-    /// looking whether there are new events: about 0.1 us, and in a store opened to read a look at its writer.
+    /// It knew every event at some time within this long ago, by the store's clock
+    /// ([`Builder::clock`](crate::Builder::clock)), as far as it is in memory; else it is loaded. Saves
+    /// looking whether there are new events: about 0.1 us, and in a store opened to read a look at its
+    /// writer.
     MaxStale(Duration),
 }
 
@@ -105,7 +108,7 @@ impl Store {
         let (shape, memory) = (shape::<P>(), self.cache().memory());
         let known = memory.look(shape.of, entity);
         if let (Freshness::MaxStale(most), Some(Known { folded, looked_at, .. })) = (freshness, &known)
-            && looked_at.elapsed() <= most
+            && self.is_fresh(*looked_at, most)
         {
             self.engine().check_open()?;
             self.cache().count(Source::Memory);
@@ -129,6 +132,13 @@ impl Store {
                 self.fold_from(saved, entity, &snapshot).map(Loaded::from)
             }
         }
+    }
+
+    /// Whether a state that was looked at then is no older than asked for. One that was looked at later than
+    /// now, by a clock that was set back since, is of no known age.
+    fn is_fresh(&self, looked_at: u64, most: Duration) -> bool {
+        let age = options::read(&self.engine().options.clock).checked_sub(looked_at);
+        !most.is_zero() && age.is_some_and(|age| Duration::from_micros(age) <= most)
     }
 
     fn load_into<P: Projection>(

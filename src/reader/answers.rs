@@ -4,17 +4,42 @@
 //! correlation is not in the index; that one event is read.
 //! Row: reader.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::index::Way;
-use crate::query::Query;
+use crate::query::{Item, Query};
 use crate::recorded::RecordedEvent;
 use crate::version::Position;
 use crate::view::{Own, Segment, Snapshot};
 
-use super::event_at;
+use super::{event_at, event_with};
+
+/// The query that also asks by the other id, wherever a correlation is one of the two ids of an event: both
+/// have one story.
+pub(crate) fn by_either_id(snapshot: &Snapshot, mut query: Query) -> Result<Query, Error> {
+    for at in 0..query.items.len() {
+        let item = &query.items[at];
+        let Some(id) = item.correlation else { continue };
+        let Some(other) = event_with(snapshot, id)?.and_then(|event| event.other_id(id)) else { continue };
+        let same = Item { correlation: Some(other), ..item.clone() };
+        if !query.items.contains(&same) {
+            query.items.push(same);
+        }
+    }
+    Ok(query)
+}
+
+/// The same, where most queries ask for none.
+fn either<'q>(snapshot: &Snapshot, query: &'q Query) -> Result<Cow<'q, Query>, Error> {
+    if query.asks_correlation() {
+        by_either_id(snapshot, query.clone()).map(Cow::Owned)
+    } else {
+        Ok(Cow::Borrowed(query))
+    }
+}
 
 /// Which of the query's correlations find an event in `positions` by its own id.
 pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) -> Result<Own, Error> {
@@ -26,9 +51,7 @@ pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) ->
         }
         let Some(segment) = snapshot.segment_of(position) else { continue };
         let is_known = segment.correlates(id, position)?;
-        if !is_known
-            && event_at(snapshot, position)?.is_some_and(|event| event.matches(&Query::correlation(id)))
-        {
+        if !is_known && event_at(snapshot, position)?.is_some_and(|event| event.belongs_to(id)) {
             own.push((id, position));
         }
     }
@@ -48,6 +71,7 @@ pub(crate) fn count_in(
     up_to: Position,
 ) -> Result<u64, Error> {
     let positions = positions_in(snapshot, after, up_to);
+    let query = &*either(snapshot, query)?;
     let own = own(snapshot, query, &positions)?;
     let counts =
         snapshot.segments.iter().map(|segment| segment.count(query, &own, &segment.clip(&positions)));
@@ -62,6 +86,7 @@ pub(crate) fn first_in(
     up_to: Position,
 ) -> Result<Option<Position>, Error> {
     let positions = positions_in(snapshot, after, up_to);
+    let query = &*either(snapshot, query)?;
     let own = own(snapshot, query, &positions)?;
     let first = |segment: &Arc<Segment>| {
         segment.first_matching(query, &own, &segment.clip(&positions), Way::Forward).transpose()
@@ -79,6 +104,7 @@ fn positions_in(snapshot: &Snapshot, after: Position, up_to: Position) -> Range<
 /// Whether any published event matches.
 pub(crate) fn exists(snapshot: &Snapshot, query: &Query) -> Result<bool, Error> {
     let positions = snapshot.positions();
+    let query = &*either(snapshot, query)?;
     let own = own(snapshot, query, &positions)?;
     for segment in snapshot.segments.iter().rev() {
         if segment.exists(query, &own, &segment.clip(&positions))? {
@@ -99,6 +125,7 @@ pub(crate) fn last(snapshot: &Snapshot, query: &Query) -> Result<Option<Recorded
 /// The position of the newest published event that matches.
 fn newest(snapshot: &Snapshot, query: &Query) -> Result<Option<Position>, Error> {
     let positions = snapshot.positions();
+    let query = &*either(snapshot, query)?;
     let own = own(snapshot, query, &positions)?;
     let last = |segment: &Arc<Segment>| {
         segment.first_matching(query, &own, &segment.clip(&positions), Way::Backward).transpose()

@@ -138,8 +138,14 @@ impl Builder {
         self
     }
 
-    /// The clock that stamps recorded-at (default: [`SystemTime::now`]). Called on the writer
-    /// thread, once per group.
+    /// The clock (default: [`SystemTime::now`]): it stamps recorded-at, and everything that is compared with
+    /// a time goes by it: timers, ages, [`Freshness::MaxStale`](crate::Freshness::MaxStale), policies.
+    /// Waiting, deadlines and speeds go by the system's monotonic clock instead.
+    ///
+    /// It is called once per group of appends, on the thread that writes the group: mostly that of a caller
+    /// of [`Append::commit`](crate::Append::commit), else the writer's. Timers, loads, consumers, maintenance
+    /// and [`Store::stats`] call it on their own threads. So let it be quick and wait for nothing of this
+    /// store. If it panics, it stands still.
     pub fn clock(mut self, clock: impl Fn() -> SystemTime + Send + Sync + 'static) -> Builder {
         self.options.clock = Arc::new(clock);
         self
@@ -312,7 +318,7 @@ impl Builder {
     ///
     /// As [`Store::open`].
     pub fn open_within(self, wait: Duration) -> Result<Store, Error> {
-        self.options.limits.check()?;
+        self.options.check()?;
         self.gates.check(&self.options.limits)?;
         let disk = self.place.disk(true)?;
         let store = Store::around(Engine::open(disk, self.options, wait)?, self.gates);

@@ -82,7 +82,8 @@ impl Store {
         let owner = Owner { store_id: engine.store_id, history: engine.view.history() };
         let (disk, view, housekeeper) =
             (engine.disk.clone(), engine.view.clone(), engine.housekeeper.clone());
-        let cache = Cache::new(options.cache_memory_bytes, file_bytes, disk, owner, view, housekeeper);
+        let (memory_bytes, clock) = (options.cache_memory_bytes, options.clock.clone());
+        let cache = Cache::new(memory_bytes, file_bytes, disk, owner, view, housekeeper, clock);
         let scrub = scrub::Shared::default();
         if options.scrub_bytes_per_second > 0 && !engine.is_read_only() {
             let job = scrub::job(engine.view.clone(), options.scrub_bytes_per_second, scrub.clone());

@@ -118,7 +118,9 @@ impl Timer {
         Timer::new(Due::At(micros_of(time)), &append)
     }
 
-    /// To be appended a time after the timer was set: counted from the recorded-at of the append that sets it.
+    /// To be appended a time after the timer was set: counted from what the store's clock showed when the
+    /// append that sets it was handed over. Not from its recorded-at, which runs ahead where the clock was
+    /// wrong once.
     pub fn after(duration: Duration, append: Append) -> Timer {
         Timer::new(Due::After(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)), &append)
     }
@@ -149,7 +151,7 @@ impl Append {
         let name = name.as_ref();
         let checked = check_name("timer", name, NAME_BYTES_MAX).and(timer.plan);
         match checked {
-            Ok(set) => self.system_event(&entity_of(name), Expected::Any, &Raw(SET, &set)),
+            Ok(set) => self.system_event(&entity_of(name), Expected::Any, &Raw(SET, &set)).timed(),
             Err(error) => self.and_failed(error),
         }
     }
@@ -204,7 +206,9 @@ fn due_of(due: Due, set: &RecordedEvent) -> i64 {
     match due {
         Due::At(micros) => micros,
         Due::After(micros) => {
-            micros_of(set.recorded_at()).saturating_add(i64::try_from(micros).unwrap_or(i64::MAX))
+            // A timer that an earlier version set does not say when.
+            let since = set.occurred_at().unwrap_or_else(|| set.recorded_at());
+            micros_of(since).saturating_add(i64::try_from(micros).unwrap_or(i64::MAX))
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::index::{Entry, Place, Wanted, Way};
 use crate::query::Query;
 use crate::version::Position;
 
+use super::segment::ForeignId;
 use super::{Segment, Snapshot};
 
 /// Which events correlations find by the event's own id: the id, and the position of its event.
@@ -116,8 +117,15 @@ impl Snapshot {
 
     /// The position of the first event that brought this id along.
     pub(crate) fn foreign(&self, id: EventId) -> Result<Option<Position>, Error> {
-        for segment in self.segments.iter() {
-            if let Some(position) = segment.foreign(id)? {
+        self.foreign_since(id, Position::START)
+    }
+
+    /// The same, of the segments that have events after a position.
+    pub(crate) fn foreign_since(&self, id: EventId, since: Position) -> Result<Option<Position>, Error> {
+        let id = ForeignId::new(id);
+        let later = self.segments.partition_point(|segment| segment.first_position() <= since.get());
+        for segment in self.segments.get(later.saturating_sub(1)..).unwrap_or_default() {
+            if let Some(position) = segment.foreign(&id)? {
                 return Ok(Some(position).filter(|position| *position <= self.head.position));
             }
         }

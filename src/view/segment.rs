@@ -233,8 +233,12 @@ impl Segment {
         self.ask(|index| index.window_of(entity, versions))
     }
 
-    pub(crate) fn foreign(&self, id: EventId) -> Result<Option<Position>, Error> {
-        let ordinal = self.ask(|index| index.foreign(id))?;
+    /// The position of the first event here that brought an id along.
+    pub(super) fn foreign(&self, foreign: &ForeignId) -> Result<Option<Position>, Error> {
+        if !self.may_have(&foreign.hash, |origin| TermHash::foreign_id(origin, foreign.id.as_bytes()))? {
+            return Ok(None);
+        }
+        let ordinal = self.ask(|index| index.foreign(foreign.id))?;
         Ok(ordinal.map(|ordinal| self.position(ordinal).into()))
     }
 
@@ -302,6 +306,18 @@ pub(super) struct Entity<'a> {
 impl<'a> Entity<'a> {
     pub(super) fn new(name: &'a str) -> Entity<'a> {
         Entity { name, hash: OnceCell::new() }
+    }
+}
+
+/// An id that was brought along.
+pub(super) struct ForeignId {
+    id: EventId,
+    hash: OnceCell<TermHash>,
+}
+
+impl ForeignId {
+    pub(super) fn new(id: EventId) -> ForeignId {
+        ForeignId { id, hash: OnceCell::new() }
     }
 }
 

@@ -6,11 +6,12 @@ use oneshot::Sender;
 
 use crate::append::Request;
 use crate::counters::Accepted;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, FailedCondition};
 use crate::format::frame::Frame;
 use crate::log::Log;
 use crate::queue::{Outcome, Reply, poisoned};
 use crate::receipt::Appended;
+use crate::resolve::unmet;
 use crate::version::Position;
 use crate::view::View;
 
@@ -33,14 +34,24 @@ pub(super) struct Asker {
 }
 
 /// The frames of those whose append was accepted, each with its first position.
-pub(super) fn staged<'a>(
-    waiting: &'a [Waiting],
-    log: &'a Log,
-) -> impl Iterator<Item = (Position, Frame<'a>)> + Clone {
+fn staged<'a>(waiting: &'a [Waiting], log: &'a Log) -> impl Iterator<Item = (Position, Frame<'a>)> + Clone {
     waiting.iter().filter_map(|waiting| match waiting {
         Waiting::Accepted { offset, receipt, .. } => Some((receipt.first(), log.frame_in_memory(*offset))),
         _ => None,
     })
+}
+
+/// The condition that keeps an append from going in, by what came since its caller looked.
+pub(super) fn unmet_condition(
+    request: &Request,
+    view: &View,
+    log: &Log,
+    waiting: &[Waiting],
+) -> Result<Option<FailedCondition>, Error> {
+    if request.conditions.is_none() && request.brought.is_none() {
+        return Ok(None);
+    }
+    unmet(request, &view.snapshot(), log.written().position.into(), staged(waiting, log))
 }
 
 /// What those whose append was accepted add to the counters.

@@ -441,13 +441,14 @@ def read_frame(segment, place, header, events):
     if blake3(block, key=place.chain) != chain:
         fail("the frame does not continue the chain")
 
-    ids = [event_id(recorded_at, position + index, chain) for index in range(count)]
+    derived = [event_id(recorded_at, position + index, chain) for index in range(count)]
+    ids = [record.foreign_id or own for record, own in zip(records, derived)]
     table = header[len(header) - 8 * count :] if flags & 0x0200 else None
     if not table and len({record.entity for record in records}) > 1:
         fail("several entities, and no version table")
     for index, record in enumerate(records):
         record.position, record.recorded_at, record.chain = position + index, recorded_at, chain
-        record.id = record.foreign_id or ids[index]
+        record.id, record.derived = ids[index], derived[index]
         record.version = integer(table, 8 * index, 8) if table else first_version + index
         record.correlation = record.correlation or ids[0]
         if isinstance(record.cause, int):

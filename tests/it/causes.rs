@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use annals::disk::{Access, Disk, MemDisk};
-use annals::{Append, Cause, ErrorKind, EventId, Query, Raw, RecordedEvent, Store, Story, StoryEvent};
+use annals::{
+    Append, Cause, ErrorKind, EventId, Position, Query, Raw, RecordedEvent, Store, Story, StoryEvent,
+};
 use serde_json::Value;
 
-use crate::support::{Random, all, at, kind_of};
+use crate::support::{Random, all, at, derived_id, kind_of};
 
 const ENTITIES: [&str; 4] = ["a", "b", "b1", "c"];
 
@@ -45,7 +47,8 @@ impl Model {
     fn append_some(&mut self, store: &Store, random: &mut Random) {
         let count = if random.chance(60) { 1 } else { 2 + random.index(3) };
         let first = self.events.len() + 1;
-        let (mut append, mut new) = (None::<Append>, Vec::new());
+        let mut append = None::<Append>;
+        let mut new: Vec<(&str, Option<EventId>, Named, Option<EventId>)> = Vec::new();
         for _ in 0..count {
             let entity = random.pick(&ENTITIES);
             let mut next = match append {
@@ -53,7 +56,12 @@ impl Model {
                 Some(append) => append.and_to(entity),
             };
             next = next.event(&Raw("k", &()));
-            let foreign = random.chance(20).then(|| some_id(random.below(25)));
+            let foreign = random.chance(20).then(|| some_id(random.below(190)));
+            let is_new = |id: &EventId| {
+                let of_append = new.iter().any(|(_, foreign, ..)| *foreign == Some(*id));
+                !of_append && self.events.iter().all(|event| event.foreign != Some(*id))
+            };
+            let foreign = foreign.filter(is_new);
             next = foreign.into_iter().fold(next, Append::foreign_id);
             let (named, cause) = self.draw_cause(first, count, random);
             next = cause.into_iter().fold(next, Append::cause);
@@ -62,10 +70,14 @@ impl Model {
             append = Some(next);
             new.push((entity, foreign, named, correlation));
         }
-        let ids: Vec<EventId> = append.unwrap().commit(store).unwrap().ids().collect();
-        for ((entity, foreign, cause, correlation), derived) in new.into_iter().zip(&ids) {
-            let (id, correlation) = (foreign.unwrap_or(*derived), correlation.unwrap_or(ids[0]));
-            self.events.push(Known { entity, id, derived: *derived, foreign, cause, correlation });
+        let receipt = append.unwrap().commit(store).unwrap();
+        let ids: Vec<EventId> = receipt.ids().collect();
+        for ((entity, foreign, cause, correlation), id) in new.into_iter().zip(&ids) {
+            let position = Position::from(u64::try_from(self.events.len() + 1).unwrap());
+            let derived = derived_id(&store.at(position).unwrap().unwrap());
+            assert_eq!(*id, foreign.unwrap_or(derived));
+            let correlation = correlation.unwrap_or(ids[0]);
+            self.events.push(Known { entity, id: *id, derived, foreign, cause, correlation });
         }
     }
 
@@ -80,7 +92,7 @@ impl Model {
             }
             // Some of these nobody has, or not yet.
             3 => {
-                let id = some_id(random.below(27));
+                let id = some_id(random.below(195));
                 (Named::Id(id), Some(Cause::Event(id)))
             }
             _ if self.events.is_empty() => (Named::Nothing, None),

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use annals::disk::MemDisk;
 use annals::{
-    Append, AppendCondition, DomainEvent, Durability, Error, ErrorKind, EventData, Executed, Expected, Meta,
-    Outcome, Projection, Query, Raw, RecordedEvent, Refused, Store,
+    Aggregate, Append, AppendCondition, DomainEvent, Durability, Error, ErrorKind, EventData, Executed,
+    Expected, Meta, Outcome, Projection, Query, Raw, RecordedEvent, Refused, Store,
 };
 use serde::{Deserialize, Serialize};
 
@@ -595,7 +595,7 @@ fn a_boundary_with_a_key_is_decided_once() {
     let store = Store::in_memory().unwrap();
     let query = || Query::entity("thing:1");
     let decide = |key: &str, count: u64| -> Decided {
-        store.decide_once(key, query(), |_: &Counted| {
+        store.decide_once(key, "count", query(), |_: &Counted| {
             Ok((0..count).fold(Append::to("thing:1"), |append, _| append.event(&AnyEvent)))
         })
     };
@@ -609,7 +609,7 @@ fn a_boundary_with_a_key_is_decided_once() {
     for (round, others) in [(2, 2), (3, 1)] {
         let key = format!("req-{round}");
         let before = store.version("thing:1").unwrap().get();
-        let outer: Decided = store.decide_once(&key, query(), |_: &Counted| {
+        let outer: Decided = store.decide_once(&key, "count", query(), |_: &Counted| {
             assert_eq!(decide(&key, others).unwrap().outcome(), Outcome::Applied);
             Ok(Append::to("thing:1").event(&AnyEvent).event(&AnyEvent))
         });
@@ -670,4 +670,102 @@ fn invariants_across_entities_hold_under_many_threads() {
     let cents: u64 = (0..ACCOUNTS).map(|number| store.load::<Account>(&name(number)).unwrap().cents).sum();
     assert_eq!(cents, ACCOUNTS * 1_000);
     assert!(refused.into_inner() > 0, "nobody ever lacked anything");
+}
+
+/// Decides on one event for every command.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Growing(u64);
+
+impl Projection for Growing {
+    type Event = AnyEvent;
+    const NAME: &'static str = "growing";
+
+    fn apply(&mut self, _: AnyEvent, _: &Meta<'_>) {
+        self.0 += 1;
+    }
+}
+
+impl Aggregate for Growing {
+    type Command = u64;
+    type Error = NotEnough;
+
+    fn decide(&self, _: &u64) -> Result<Vec<AnyEvent>, NotEnough> {
+        Ok(vec![AnyEvent])
+    }
+}
+
+/// A command that came again with the same key and other content was answered "applied before", although README says:
+/// same key, other content, an error.
+#[test]
+fn a_key_belongs_to_one_command() {
+    #[derive(Serialize)]
+    struct Grow {
+        by: u64,
+    }
+    impl Grow {
+        fn append(&self) -> Append {
+            Append::to("thing:1").event(&AnyEvent)
+        }
+    }
+    type Door = fn(&Store, &str, u64) -> Result<bool, Error>;
+    fn outcome<S, E: std::fmt::Debug>(done: Result<Executed<S>, Refused<E>>) -> Result<bool, Error> {
+        match done {
+            Ok(done) => Ok(done.outcome() == Outcome::AlreadyApplied),
+            Err(Refused::Store(error)) => Err(error),
+            Err(refused @ Refused::Domain(_)) => panic!("{refused:?}"),
+        }
+    }
+    // Every command decides on the same event: only the command itself tells.
+    let doors: [(&str, Door); 4] = [
+        ("execute_once", |store, key, by| outcome(store.execute_once::<Growing>(key, "thing:1", &by))),
+        ("execute_with", |store, key, by| {
+            let with = |append: Append| append.key(key).command(&by);
+            outcome(store.execute_with::<Growing>("thing:1", &by, with))
+        }),
+        ("decide_once", |store, key, by| {
+            let grow = Grow { by };
+            let decide = |_: &Counted| Ok::<_, NotEnough>(grow.append());
+            outcome(store.decide_once(key, &grow, Query::entity("thing:1"), decide))
+        }),
+        ("append", |store, key, by| {
+            let grow = Grow { by };
+            grow.append().key(key).command(&grow).commit(store).map(|receipt| receipt.replayed())
+        }),
+    ];
+    let disk = MemDisk::new();
+    let store = Store::on(disk.clone()).open().unwrap();
+    let check = |store: &Store, door: &str, open: Door| {
+        assert!(open(store, door, 1).unwrap(), "{door}, the same once more");
+        let error = open(store, door, 2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::KeyReused, "{door}, another: {error}");
+        assert!(open(store, door, 1).unwrap(), "{door}, and the first one still");
+    };
+    for (door, open) in doors {
+        assert!(!open(&store, door, 1).unwrap(), "{door}");
+        check(&store, door, open);
+    }
+    store.close().unwrap();
+    let store = Store::on(disk).open().unwrap();
+    doors.iter().for_each(|(door, open)| check(&store, door, *open));
+    assert_eq!(store.version("thing:1").unwrap().get(), 4);
+
+    // A key that was used without a command, or for another append, is no command's.
+    Append::to("thing:1").event(&AnyEvent).key("plain").commit(&store).unwrap();
+    for (door, open) in doors {
+        assert_eq!(open(&store, "plain", 1).unwrap_err().kind(), ErrorKind::KeyReused, "{door}");
+    }
+    let no_key = Append::to("thing:1").event(&AnyEvent).command(&1).commit(&store);
+    assert_eq!(kind_of(no_key), ErrorKind::Invalid);
+    // Two with one key at the same time: one is applied, and the other is another command.
+    let outer = store.decide_once("raced", &1, Query::entity("thing:1"), |_: &Counted| {
+        let inner = store.execute_once::<Growing>("raced", "thing:1", &7).unwrap();
+        assert_eq!(inner.outcome(), Outcome::Applied);
+        Ok::<_, NotEnough>(Append::to("thing:1").event(&AnyEvent))
+    });
+    assert_eq!(store_error(outer).kind(), ErrorKind::KeyReused);
+    // Once the event is erased, the command is, too.
+    store.erase(Query::entity("thing:1"), "asked for").unwrap();
+    for (door, open) in doors {
+        assert!(open(&store, door, 2).unwrap(), "{door}, erased");
+    }
 }

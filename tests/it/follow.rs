@@ -88,7 +88,7 @@ fn a_subscription_begins_where_it_is_told() {
         ("after an event", |all| all.after(Position::from(5)), &[9, 11]),
         ("between events", |all| all.after(Position::from(6)), &[9, 11]),
         ("after the head", Subscription::after_head, &[11]),
-        ("beyond the head", |all| all.after(Position::from(11)), &[]),
+        ("beyond the head", |all| all.after(Position::from(11)).allow_beyond_head(), &[]),
     ];
     for segment_bytes_max in [1 << 20, 0] {
         for (name, begin, right) in &table {

@@ -20,6 +20,8 @@ use annals::disk::{CrashMode, Disk, SimDisk};
 use annals::{Append, Cause, Durability, ErrorKind, EventId, Position, Query, Raw, RecordedEvent, Store};
 use serde::Serialize;
 
+use crate::support::derived_id;
+
 #[path = "../golden/annotate.rs"]
 mod annotate;
 
@@ -279,6 +281,12 @@ fn the_second_decoder_reads_the_index_file() {
 fn terms(events: &[RecordedEvent]) -> Vec<String> {
     let mut terms: BTreeMap<(u8, Vec<u8>), Vec<String>> = BTreeMap::new();
     let mut versions: BTreeMap<&str, String> = BTreeMap::new();
+    // What is not said, but follows from where events stand in an append, is in the index by derived ids.
+    let brought = |event: &&RecordedEvent| event.id().as_bytes()[6] >> 4 != 7;
+    let stored = |id: EventId| {
+        let event = events.iter().filter(brought).find(|event| event.id() == id);
+        event.map_or(id, derived_id)
+    };
     for (ordinal, event) in events.iter().enumerate() {
         let mut add = |kind, name: &[u8]| {
             terms.entry((kind, name.to_vec())).or_default().push(ordinal.to_string());
@@ -290,14 +298,14 @@ fn terms(events: &[RecordedEvent]) -> Vec<String> {
         event.tags().for_each(|tag| add(3, tag.as_bytes()));
         let id = event.correlation();
         if events.iter().filter(|other| other.correlation() == id).count() > 1 || id != event.id() {
-            add(4, id.as_bytes());
+            add(4, stored(id).as_bytes());
         }
         // Derived ids are of version 7, which the only one that was brought along is not.
         if event.id().as_bytes()[6] >> 4 != 7 {
             add(5, event.id().as_bytes());
         }
         match event.cause() {
-            Some(Cause::Event(id)) => add(6, id.as_bytes()),
+            Some(Cause::Event(id)) => add(6, stored(id).as_bytes()),
             Some(Cause::PreviousInStream) => add(7, &[]),
             _ => {}
         }

@@ -9,7 +9,7 @@ use annals::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::support::{Bytes, Random, all, at, kind_of};
+use crate::support::{Bytes, Random, all, at, derived_id, kind_of};
 
 /// The lines of what a query finds.
 pub fn export(store: &Store, query: Query) -> String {
@@ -204,10 +204,9 @@ fn random_store(random: &mut Random, appends: u64) -> Store {
         let append = if count > 0 { append.and_to("a:1").event(&Raw("noted", &number)) } else { append };
         let append = if random.chance(20) { append.key(number.to_le_bytes()) } else { append };
         let receipt = append.commit(&store).unwrap();
-        // Both the id an event was given and the one it has beside the one it brought along.
+        // Both the id an event shows and the one it has beside one that it brought along.
         ids.extend(receipt.ids());
-        let last = store.at(receipt.position()).unwrap().unwrap();
-        ids.push(last.id());
+        ids.push(derived_id(&store.at(receipt.position()).unwrap().unwrap()));
     }
     store
 }
@@ -275,7 +274,8 @@ fn an_event_is_named_by_the_id_it_is_known_by_elsewhere() {
     let foreign = EventId::from_bytes([7; 16]);
     let first = Append::to("a:1").event(&Raw("x", &1)).foreign_id(foreign).event(&Raw("y", &2));
     let receipt = first.cause(Cause::InAppend(0)).commit(&store).unwrap();
-    let derived = receipt.ids().next().unwrap();
+    let derived = derived_id(&store.at(receipt.first_position()).unwrap().unwrap());
+    assert_eq!(receipt.ids().next(), Some(foreign));
     assert_ne!(derived, foreign);
     let next = Append::to("b:1").event(&Raw("z", &3)).cause(Cause::Event(derived)).correlation(derived);
     next.commit(&store).unwrap();

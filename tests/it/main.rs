@@ -28,6 +28,7 @@ mod cli_matrix; // the annals command: every command, however it ends: exit code
 mod cli_values; // the annals command: values and names in and out, in every form
 #[cfg(feature = "cli")]
 mod cli_words; // the annals command: its own words, wrong inputs by their names, counts, columns
+mod clocks; // which clock counts, and what is done when it was wrong
 mod close; // close and drop in every order, handles, tickets
 mod compact; // compacting: what goes, what never goes, beside appends
 mod condition; // append conditions: order, groups, a naive store, one of eight claims
@@ -48,6 +49,7 @@ mod follow_end; // every end of following; who is woken; wakers that panic, clos
 mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
 mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
+mod identity; // which id is an event's at every door; ids that come twice; names that show nothing
 mod idle; // no thread of an idle store runs
 mod interrupted; // every system call is interrupted by signals
 #[cfg(feature = "jsonl")]
@@ -78,6 +80,7 @@ mod read_along; // a store opened to read goes along with its writer
 mod read_beside; // opened to read while the writer rewrites, and while it appends to a damaged store
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending
 mod refusals; // what is refused is in no ledger
+mod resume; // tokens and positions to go on from, over restores, rollbacks and power cuts
 mod retry_storm; // commands with keys over a disk that dies again and again
 mod rewrite_crash; // stopped after every operation of erasing and compacting
 mod rewrite_states; // states folded while history is changed, and how often it is another one

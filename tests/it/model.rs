@@ -175,7 +175,7 @@ fn check_read(store: &Store, model: &Model, random: &mut Random) {
     let after = random.below(model.events.len() as u64 + 2);
     let backwards = random.chance(50);
     let limit = if random.chance(50) { random.below(5) } else { u64::MAX };
-    let mut read = store.read(query).after(Position::from(after)).limit(limit);
+    let mut read = store.read(query).after(Position::from(after)).allow_beyond_head().limit(limit);
     let versions = if asked == 1 && random.chance(50) { 2..4 } else { 0..u64::MAX };
     if versions.end == 4 {
         read = read.versions(versions.clone());

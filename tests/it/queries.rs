@@ -147,7 +147,7 @@ fn check(store: &Store, query: &Query, right: &[u64], random: &mut Random, asked
     let after = random.below(store.head().unwrap().position().get() + 2);
     let limit = if random.chance(30) { u64::MAX } else { random.below(6) };
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let read = || store.read(query.clone()).after(Position::from(after)).limit(limit);
+    let read = || store.read(query.clone()).after(Position::from(after)).allow_beyond_head().limit(limit);
     let inside = right.iter().copied().filter(|position| *position > after);
     let forwards: Vec<u64> = inside.clone().take(most).collect();
     let backwards: Vec<u64> = inside.rev().take(most).collect();

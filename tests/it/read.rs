@@ -268,7 +268,7 @@ impl Cut {
 
     fn read(&self, mut read: Read) -> Read {
         if let Some(after) = self.after {
-            read = read.after(Position::from(after));
+            read = read.after(Position::from(after)).allow_beyond_head();
         }
         if let Some(versions) = self.versions {
             read = read.versions(versions);
@@ -446,7 +446,10 @@ fn an_empty_store_has_nothing_to_read() {
             assert_eq!(positions(read), NOTHING);
         }
         assert_eq!(positions(store.stream("e").versions(1..)), NOTHING);
-        assert_eq!(positions(store.read(Query::all()).between(at(0)..).after(Position::from(7))), NOTHING);
+        assert_eq!(
+            positions(store.read(Query::all()).between(at(0)..).after(Position::from(7)).allow_beyond_head()),
+            NOTHING
+        );
         assert!(store.at(Position::from(1)).unwrap().is_none());
         assert!(store.get(EventId::from_bytes([0x41; 16])).unwrap().is_none());
         assert_eq!(store.version("e").unwrap().get(), 0);

@@ -80,7 +80,7 @@ fn subscriptions_and_notifications_come_along() {
         fill(&store, "a", 10);
         let follower = reader(disk.clone());
         let mut everything = follower.subscribe(Query::all());
-        let late = follower.subscribe(Query::entity("b")).after(Position::from(500));
+        let late = follower.subscribe(Query::entity("b")).after(Position::from(500)).allow_beyond_head();
         let mut hints = follower.notifications(Query::entity("b"));
         assert!(everything.by_ref().take(10).all(|event| event.unwrap().entity() == "a"));
         let waiting = std::thread::spawn(move || {

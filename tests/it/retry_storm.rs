@@ -95,7 +95,7 @@ fn command(store: &Store, id: u64) -> Result<Outcome, Error> {
 fn by_query(store: &Store, id: u64, account: &str) -> Result<Outcome, Error> {
     // A boundary reads all of its history; this one stays short.
     let tag = format!("command:{id}");
-    let decided = store.decide_once(id.to_le_bytes(), Query::all().tag(&tag), |known: &Account| {
+    let decided = store.decide_once(id.to_le_bytes(), &id, Query::all().tag(&tag), |known: &Account| {
         assert_eq!(known.events, 0, "command {id} is decided about, and there already");
         Ok::<_, Error>(Append::to(account).event(&AccountEvent::Deposited { cents: id, id }).tag(&tag))
     });

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use annals::disk::{Access, Disk, DiskFile, Lock, MemDisk};
 use annals::{
-    Append, Appended, Builder, Error, ErrorKind, EventData, Expected, Query, Raw, RecordedEvent, Store,
-    Version,
+    Append, Appended, Builder, Error, ErrorKind, EventData, EventId, Expected, Query, Raw, RecordedEvent,
+    Store, Version,
 };
 
 /// Longer than anything takes; whoever waits so long waits for ever.
@@ -116,7 +116,7 @@ fn parse_expected(word: &str) -> Expected {
 fn parse_read(store: &Store, words: &[&str]) -> annals::Read {
     let query = if words[0] == "all" { Query::all() } else { Query::entity(words[0]) };
     words[1..].iter().fold(store.read(query), |read, word| match word.split_once('=') {
-        Some(("after", position)) => read.after(position.parse().unwrap()),
+        Some(("after", position)) => read.after(position.parse().unwrap()).allow_beyond_head(),
         Some(("limit", events)) => read.limit(events.parse().unwrap()),
         None if *word == "backwards" => read.backwards(),
         _ => panic!("no such option of read: {word}"),
@@ -163,6 +163,17 @@ pub fn all(read: annals::Read) -> Vec<RecordedEvent> {
 /// The positions of all events a read gives.
 pub fn positions(read: annals::Read) -> Vec<u64> {
     all(read).iter().map(|event| event.position().get()).collect()
+}
+
+/// The id the store derives for an event, as SPEC.md "Event id" says. Where the event brought one along no door shows it,
+/// but old notes may hold it, and it is found by it.
+pub fn derived_id(event: &RecordedEvent) -> EventId {
+    let micros = event.recorded_at().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
+    let (chain, position) = (event.chain(), event.position().get());
+    let chain26 = u32::from_be_bytes([chain[0], chain[1], chain[2], chain[3]]) & ((1 << 26) - 1);
+    let high = u64::try_from(micros / 1000).unwrap() << 16 | 0x7000 | position >> 36;
+    let low = 0b10 << 62 | (position & ((1 << 36) - 1)) << 26 | u64::from(chain26);
+    EventId::from_bytes((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
 }
 
 /// An event whose payload is these bytes as they are.

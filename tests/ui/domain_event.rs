@@ -132,4 +132,8 @@ union Union {
     bits: u64,
 }
 
+#[derive(DomainEvent)]
+#[event(kind = "\u{a0}\u{200b}")]
+struct Unseen;
+
 fn main() {}

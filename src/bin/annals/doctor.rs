@@ -3,6 +3,7 @@
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use annals::{ConsumerState, ErrorKind, Store, WriterState};
 use serde::Serialize;
@@ -46,7 +47,7 @@ pub fn doctor(place: &Place, out: &mut Output) -> Result<Done, Failure> {
     let path = place.existing()?;
     let mut findings = vec![directory(&path)?, file_system(&path), space(&path), files(&path)?];
     match place.builder(&path)?.open_read_only() {
-        Ok(store) => findings.extend([opening(&store), writer(&store)?, consumers(&store)?]),
+        Ok(store) => findings.extend([opening(&store), clock(&store), writer(&store)?, consumers(&store)?]),
         Err(error) if is_damage(error.kind()) => {
             let advice =
                 "annals verify lists every break; restore a backup, or annals recover --salvage DEST";
@@ -252,6 +253,22 @@ fn opening(store: &Store) -> Finding {
         }
         None => good("opening", format!("{text}; what is sealed is read by annals verify, not here")),
     }
+}
+
+/// Recorded-at never goes back. If it is ahead of the clock by more than clocks differ, the clock was wrong
+/// once, or is.
+fn clock(store: &Store) -> Finding {
+    const AHEAD_MAX: Duration = Duration::from_secs(60);
+    let ahead = store.open_report().recorded_ahead;
+    if ahead <= AHEAD_MAX {
+        return good("clock", "not behind what was recorded");
+    }
+    let days = ahead.as_secs() / (24 * 60 * 60);
+    let text =
+        format!("{days} days and {} s behind the newest recorded-at", ahead.as_secs() % (24 * 60 * 60));
+    let advice = "put the clock right if it is wrong; else fork the store from before the event that was recorded too \
+                  late, and import the rest without its recorded_at";
+    look("clock", text, advice)
 }
 
 fn writer(store: &Store) -> Result<Finding, Failure> {

@@ -40,6 +40,10 @@ impl TermHash {
         TermHash::of(store_id, TermKind::Key, key)
     }
 
+    pub(crate) fn foreign_id(store_id: &[u8; 16], id: &[u8; 16]) -> TermHash {
+        TermHash::of(store_id, TermKind::ForeignId, id)
+    }
+
     /// The slot to look at first, among so many.
     pub(crate) fn slot(self, slots: usize) -> usize {
         scale(self.0.into(), slots, 64)

@@ -39,6 +39,16 @@ pub(crate) fn lay_out(body: &[u8], events: u16, starts: &mut Vec<usize>) -> Resu
     ends_well(body, start)
 }
 
+/// Where the record at `index` of a checked body begins, by looking at the lengths of those before it.
+pub(crate) fn start_of(body: &[u8], index: u16) -> Option<usize> {
+    let mut start = 0;
+    for _ in 0..index {
+        let prefix = body.get(start..)?.first_chunk::<PREFIX>()?;
+        start = sum([start, PREFIX, u16_at(prefix, 4).into(), wide(u32_at(prefix, 0))]);
+    }
+    Some(start)
+}
+
 /// Reads and checks the record at `start` of the body of an append of `events`.
 #[inline(always)]
 pub(crate) fn read_in(body: &[u8], start: usize, events: u16) -> Result<Record<'_>, Damage> {

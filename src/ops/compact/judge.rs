@@ -220,7 +220,11 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         if !self.rules.select()
             || self.rules.before.is_some_and(|before| position >= before.get())
             || self.rules.recorded_before.is_some_and(|limit| !is_old(limit))
-            || self.rules.query.as_ref().is_some_and(|query| !matches(query, record, || event.correlation()))
+            || self
+                .rules
+                .query
+                .as_ref()
+                .is_some_and(|query| !matches(query, record, |id| event.belongs_to(id)))
         {
             return Ok(false);
         }
@@ -261,7 +265,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         let position = event.position();
         let misses = |watcher: &Watcher| {
             position > watcher.position.get()
-                && matches(&watcher.query, &event.record, || event.correlation())
+                && matches(&watcher.query, &event.record, |id| event.belongs_to(id))
         };
         for (index, _) in self.watchers.iter().enumerate().filter(|(_, watcher)| misses(watcher)) {
             let (events, _) = self.tally.unhandled.entry(index).or_insert((0, position));
