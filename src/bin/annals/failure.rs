@@ -180,10 +180,9 @@ impl From<annals::Error> for Failure {
             return Failure { text, ..failure };
         }
         let failure = Failure::new(code_of(error.kind()), &format!("{:?}", error.kind()), text);
-        match (error.locked_by(), hint_for(error.kind())) {
-            (Some(process), _) => failure.hint(words::of_the_writer(process)),
-            (None, Some(hint)) => failure.hint(hint),
-            (None, None) => failure,
+        match hint_for(error.kind()) {
+            Some(hint) => failure.hint(hint),
+            None => failure,
         }
     }
 }

@@ -1,7 +1,5 @@
 //! The library's words in those of the command line, and what is wrong with an input that is no JSON.
 
-use std::path::Path;
-
 /// What the library says to programs, and what the command says instead.
 const WORDS: [(&str, &str); 8] = [
     ("wait with open_within", "wait for it: --wait 30s"),
@@ -31,19 +29,6 @@ fn without_limits(text: &str) -> String {
             format!("{before} that are allowed{}", without_limits(rest))
         }
         _ => text.to_owned(),
-    }
-}
-
-/// What to do about the writer of a store. A container counts its processes from 1, and the number is the
-/// one that the writer has there.
-pub fn of_the_writer(process: u32) -> String {
-    let is_here = process > 1 && Path::new("/proc").join(process.to_string()).exists();
-    let advice = "close the other process, or wait for it: --wait 30s; reading needs no lock";
-    match is_here {
-        true => advice.to_owned(),
-        false => format!(
-            "{advice} (no process here has this number: it is the one that the writer has in its own container)"
-        ),
     }
 }
 
