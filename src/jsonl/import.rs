@@ -130,8 +130,8 @@ impl<'a, R: BufRead> Import<'a, R> {
     }
 
     /// Imports the source although it begins as one that was imported under another name: its events are in
-    /// twice then, unless their versions keep them out (default: such an import is refused before anything
-    /// goes in). Asked only of a name that is new.
+    /// twice then, unless their ids or versions keep them out (default: such an import is refused before
+    /// anything goes in). Asked only of a name that is new.
     ///
     /// ```
     /// use annals::Store;
