@@ -4,10 +4,9 @@
 //! Row: words.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use crate::error::Error;
-use crate::text::visible;
+use crate::text::{is_hidden, visible};
 
 /// The scope of an event for which none was named.
 pub const DEFAULT_SCOPE: &str = "default";
@@ -174,32 +173,9 @@ pub(crate) fn check_visible(what: &str, name: &str) -> Result<(), Error> {
     Err(Error::invalid(format!("the {what} \"{text}\" has no visible character; give it a name")))
 }
 
+const BLANK_OF_BRAILLE: char = '\u{2800}';
+
 /// Whether a character leaves a mark where it is shown.
 fn is_visible(character: char) -> bool {
-    !character.is_whitespace()
-        && !character.is_control()
-        && !INVISIBLE.iter().any(|range| range.contains(&character))
+    !character.is_whitespace() && !is_hidden(character) && character != BLANK_OF_BRAILLE
 }
-
-/// What Unicode says to show nothing for (Default_Ignorable_Code_Point), anchors of annotations, and the
-/// blank of Braille. White space is known to the standard library.
-const INVISIBLE: [RangeInclusive<char>; 18] = [
-    '\u{ad}'..='\u{ad}',
-    '\u{34f}'..='\u{34f}',
-    '\u{61c}'..='\u{61c}',
-    '\u{115f}'..='\u{1160}',
-    '\u{17b4}'..='\u{17b5}',
-    '\u{180b}'..='\u{180f}',
-    '\u{200b}'..='\u{200f}',
-    '\u{202a}'..='\u{202e}',
-    '\u{2060}'..='\u{206f}',
-    '\u{2800}'..='\u{2800}',
-    '\u{3164}'..='\u{3164}',
-    '\u{fe00}'..='\u{fe0f}',
-    '\u{feff}'..='\u{feff}',
-    '\u{ffa0}'..='\u{ffa0}',
-    '\u{fff0}'..='\u{fffb}',
-    '\u{1bca0}'..='\u{1bca3}',
-    '\u{1d173}'..='\u{1d17a}',
-    '\u{e0000}'..='\u{e0fff}',
-];

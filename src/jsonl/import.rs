@@ -6,12 +6,12 @@
 //! Row: app.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::exact::Numbers;
+use super::imported::{ImportProgress, Imported};
 use super::incoming::{Opened, Versions};
 use super::line::{self, Incoming};
 use super::mapping::Mapping;
@@ -23,7 +23,6 @@ use crate::coordinate::check_name;
 use crate::error::{Error, ErrorKind};
 use crate::query::Query;
 use crate::store::Store;
-use crate::text::counted;
 use crate::ticket::Ticket;
 use crate::version::{Expected, Version};
 
@@ -108,71 +107,6 @@ enum OtherNames {
 
 type Tell<'a> = Box<dyn FnMut(&ImportProgress) -> ControlFlow<()> + 'a>;
 
-/// How far an import is; see [`Import::on_progress`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ImportProgress {
-    /// Lines read, those of earlier runs included.
-    pub lines: u64,
-    /// Bytes of them; of a file, compare with its length.
-    pub bytes: u64,
-    /// Bytes that earlier runs had imported, and were only passed over.
-    pub bytes_before: u64,
-    /// Events handed to the store by this run.
-    pub events: u64,
-    /// Since it began.
-    pub elapsed: Duration,
-}
-
-impl ImportProgress {
-    /// How long the rest of a source of so many bytes takes, if it goes on like this; `None` before anything was imported.
-    #[must_use]
-    pub fn remaining(&self, bytes_total: u64) -> Option<Duration> {
-        let (done, rest) =
-            (self.bytes.saturating_sub(self.bytes_before), bytes_total.saturating_sub(self.bytes));
-        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(done.into())?;
-        u64::try_from(nanos).ok().map(Duration::from_nanos)
-    }
-}
-
-/// What an import did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Imported {
-    /// Events appended by this run.
-    pub events: u64,
-    /// Appends they were.
-    pub appends: u64,
-    /// Lines read by this run, blank ones included.
-    pub lines: u64,
-    /// Lines that earlier runs had read.
-    pub lines_before: u64,
-    /// Lines rejected by this run; see [`Import::skip_bad`].
-    pub rejected: u64,
-    /// Why, of the first 20.
-    pub reasons: Vec<String>,
-}
-
-impl fmt::Display for Imported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines = |count| counted(count, "line", "lines");
-        let events = counted(self.events, "event", "events");
-        let appends = counted(self.appends, "append", "appends");
-        write!(f, "{events} in {appends}, from {}", lines(self.lines))?;
-        if self.lines_before > 0 {
-            let were = if self.lines_before == 1 { "was" } else { "were" };
-            write!(f, "; {} {were} imported before", lines(self.lines_before))?;
-        }
-        if self.rejected > 0 {
-            write!(f, "; {} rejected", lines(self.rejected))?;
-        }
-        for reason in &self.reasons {
-            write!(f, "\n{reason}")?;
-        }
-        Ok(())
-    }
-}
-
 impl<'a, R: BufRead> Import<'a, R> {
     /// Reads lines that are somebody else's.
     pub fn mapped(mut self, mapping: Mapping) -> Import<'a, R> {
@@ -196,8 +130,8 @@ impl<'a, R: BufRead> Import<'a, R> {
     }
 
     /// Imports the source although it begins as one that was imported under another name: its events are in
-    /// twice then, unless their versions keep them out (default: such an import is refused before anything
-    /// goes in). Asked only of a name that is new.
+    /// twice then, unless their ids or versions keep them out (default: such an import is refused before
+    /// anything goes in). Asked only of a name that is new.
     ///
     /// ```
     /// use annals::Store;

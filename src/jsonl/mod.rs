@@ -7,6 +7,7 @@
 mod exact;
 mod export;
 mod import;
+mod imported;
 mod incoming;
 mod line;
 mod mapping;
@@ -15,6 +16,7 @@ mod source;
 mod time;
 
 pub use export::{Export, ExportProgress, Exported};
-pub use import::{Import, ImportProgress, Imported};
+pub use import::Import;
+pub use imported::{ImportProgress, Imported};
 pub use mapping::Mapping;
 pub use time::{TimeForm, Timestamp};

@@ -126,7 +126,9 @@ fn the_command_speaks_of_its_own_options() {
     store.close().unwrap();
     assert!(locked.contains("--wait 30s") && salvaged.contains("--wait 30s"), "{locked}{salvaged}");
     let exported = site.out("export");
-    fs::write(site.beside("gap"), exported.lines().nth(1).unwrap().to_owned() + "\n").unwrap();
+    let mut line: serde_json::Value = serde_json::from_str(exported.lines().nth(1).unwrap()).unwrap();
+    line.as_object_mut().unwrap().remove("id");
+    fs::write(site.beside("gap"), line.to_string() + "\n").unwrap();
     let gap = format!("import {}", site.beside("gap").display());
     let mut said = vec![locked, salvaged];
     for (line, word) in [

@@ -252,6 +252,10 @@ fn a_file_imported_under_another_name_is_refused() {
     let again = to.import("monday", lines.as_slice()).run().unwrap();
     assert_eq!(again.events, 0);
     let error = to.import("tuesday", lines.as_slice()).renumber().run().unwrap_err();
+    assert_eq!((error.kind(), error.to_string().contains("monday")), (ErrorKind::Invalid, true), "{error}");
+    // Where that is wanted, its ids keep it out still.
+    let twice = to.import("tuesday", lines.as_slice()).renumber().even_if_imported();
+    let error = twice.run().unwrap_err();
     assert_eq!((error.kind(), error.to_string().contains("line 1")), (ErrorKind::Invalid, true), "{error}");
     assert_eq!(to.count(Query::all()).unwrap(), 10);
 }

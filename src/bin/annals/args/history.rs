@@ -189,7 +189,7 @@ pub struct Import {
     #[arg(long)]
     pub round_numbers: bool,
     /// Imports a file although it begins as one that was imported under another name: its events are in twice
-    /// then
+    /// then, unless the lines name ids
     #[arg(long)]
     pub even_if_imported: bool,
     /// Creates the store if there is none
