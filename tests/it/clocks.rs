@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use annals::disk::MemDisk;
 use annals::test::Clock;
-use annals::{Append, Freshness, Position, Query, Raw, Store, Timer};
+use annals::{Append, Freshness, Query, Raw, Store, Timer};
 
 use crate::account::{Account, AccountEvent};
 
@@ -117,9 +117,9 @@ fn a_clock_that_was_wrong_once_is_told_and_there_is_a_way_on() {
 
     // A fork from before it, and the rest imported without the times that are wrong.
     let forked = MemDisk::new();
-    store.fork_on(forked.clone(), Position::from(1)).run().unwrap();
+    store.fork_on(forked.clone(), annals::Position::from(1)).run().unwrap();
     let mut lines = Vec::new();
-    store.export(Query::all()).after(Position::from(1)).write_to(&mut lines).unwrap();
+    store.export(Query::all()).after(annals::Position::from(1)).write_to(&mut lines).unwrap();
     let lines: String = std::str::from_utf8(&lines)
         .unwrap()
         .lines()

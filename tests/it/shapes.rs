@@ -19,8 +19,8 @@ use std::time::{Duration, SystemTime};
 
 use annals::disk::MemDisk;
 use annals::{
-    Append, DomainEvent, Error, ErrorKind, EventId, Meta, Position, Projection, Query, Raw, RecordedEvent,
-    Store, Value,
+    Append, DomainEvent, Error, ErrorKind, EventId, Meta, Position, Projection, Raw, RecordedEvent, Store,
+    Value,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -794,13 +794,12 @@ fn same<T: Debug>(what: &str, was: &T, is: Result<T, Error>) -> Result<Outcome, 
 
 /// The event of a store, and of a copy that went through JSON.
 fn stored(store: &Store) -> Vec<(&'static str, RecordedEvent)> {
-    let mut events = vec![("read", all(store.stream("e")).remove(0))];
-    #[cfg(feature = "jsonl")]
-    {
-        let copy = crate::jsonl::import(&crate::jsonl::export(store, Query::all()));
-        events.push(("imported", all(copy.stream("e")).remove(0)));
-    }
-    events
+    let first = |store: &Store| all(store.stream("e")).remove(0);
+    vec![
+        ("read", first(store)),
+        #[cfg(feature = "jsonl")]
+        ("imported", first(&crate::jsonl::import(&crate::jsonl::export(store, annals::Query::all())))),
+    ]
 }
 
 fn each(
