@@ -7,6 +7,7 @@ use std::time::Duration;
 use annals::disk::{CrashMode, Disk, Fault, MemDisk, SimDisk};
 use annals::{Append, Builder, Durability, ErrorKind, Notice, Position, Query, Raw, Store, WriterState};
 
+use crate::sim_spy::{Spy, What};
 use crate::support::{FOREVER, all, eventually, fill, kind_of, positions};
 
 const EVENT: Raw<'_, ()> = Raw("thing.done", &());
@@ -253,8 +254,14 @@ fn an_error_on_the_way_loses_no_hint() {
             let disk = SimDisk::new(nth);
             let store = writer(disk.clone(), 500).open().unwrap();
             fill(&store, "a", 10);
-            let reader = Store::on(disk.clone()).follow_every(FOREVER).open_read_only().unwrap();
+            let spy = Spy::new(disk.clone());
+            let reader = Store::on(spy.clone()).follow_every(FOREVER).open_read_only().unwrap();
+            let seen = spy.calls().len();
             let mut notices = reader.notifications(Query::all());
+            // The reader's thread looks at MARK once, and then sleeps for good: this thread alone meets the fault.
+            eventually("the reader's thread has looked", || {
+                spy.calls().iter().skip(seen).any(|call| call.what == What::Read && call.path == "MARK")
+            });
             fill(&store, "a", 30);
             fill(&store, "b", 30);
             if is_erased {
