@@ -9,10 +9,11 @@ use annals::{Append, Query, Raw, Store};
 use crate::support::is_child;
 
 /// What is made to answer EINTR every second time: so a call that is made again gets through.
-const CALLS: [&str; 16] = [
+const CALLS: [&str; 17] = [
     "openat",
     "newfstatat",
     "fstat",
+    "statx",
     "getdents64",
     "flock",
     "fchmod",

@@ -162,8 +162,8 @@ impl OsDisk {
             HELD.lock().get(&self.identity).and_then(|claim| Some(claim.locks.as_ref()?.lock_identity));
         let lock = locked.map(|identity| (LOCK, Some(identity)));
         for (name, identity) in lock.iter().chain(names) {
-            let what = match calls::about_at(&self.directory, name) {
-                Ok(named) if identity.is_none_or(|identity| identity == named.identity) => continue,
+            let what = match calls::identity_at(&self.directory, name) {
+                Ok(named) if identity.is_none_or(|identity| identity == named) => continue,
                 Ok(_) => format!("{name} was replaced by another file"),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => format!("{name} was removed or renamed"),
                 // What cannot be looked at is no proof.
