@@ -153,7 +153,8 @@ impl Memory {
 
     /// Up to `seen` there are no events of the entity that its state does not know.
     pub(crate) fn confirm(&self, of: TypeId, entity: &str, reached: &Reached, seen: Position) {
-        let (key, now) = (self.key(of, entity), options::read(&self.clock));
+        let key = self.key(of, entity);
+        let now = options::read(&self.clock);
         if let Some(slot) = self.state.lock().slots.peek_mut(&key)
             && slot.is_of(of, entity)
             && let Held::Here { folded, seen: own, looked_at } = &mut slot.held

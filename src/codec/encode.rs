@@ -17,7 +17,8 @@ use serde::{Serialize, Serializer};
 
 use super::EXTENSION;
 use super::pack::{
-    NIL, OPEN_BYTES, byte_string, extension, list_head, map_head, marked, open_head, signed, text, unsigned,
+    NIL, OPEN_BYTES, byte_string, extension, list_head, long, map_head, marked, open_head, signed, text,
+    unsigned,
 };
 use super::trail::{odd_keys, path_to, second};
 
@@ -162,10 +163,6 @@ impl<'a> Encoder<'a> {
 #[cold]
 fn too_deep() -> EncodeError {
     refused(format!("it is nested in more than {LEVELS_MAX} levels; flatten it, or keep it as text"))
-}
-
-fn long(length: usize) -> u64 {
-    u64::try_from(length).expect("a length fits 64 bits")
 }
 
 /// How a group ends.

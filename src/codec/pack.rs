@@ -20,7 +20,7 @@ fn short(length: u64) -> Result<u32, EncodeError> {
     short.ok_or_else(|| refused("it is longer than MessagePack can say; split it"))
 }
 
-fn long(length: usize) -> u64 {
+pub(super) fn long(length: usize) -> u64 {
     u64::try_from(length).expect("a length fits 64 bits")
 }
 

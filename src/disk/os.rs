@@ -204,7 +204,8 @@ impl OsDisk {
             return Err(self.unsafe_because(path, "is not a regular file"));
         }
         if found.owner.user != self.owner.user && found.owner.user != calls::user() {
-            let (user, owner) = (found.owner.user, self.owner.user);
+            let user = found.owner.user;
+            let owner = self.owner.user;
             let why =
                 format!("belongs to user {user}, and its directory to user {owner}; chown it to {owner}");
             return Err(self.unsafe_because(path, &why));

@@ -217,7 +217,8 @@ fn flat(text: &str) -> String {
 
 /// As much of a text as fits into so many columns.
 pub fn cut(text: &str, width: usize) -> String {
-    let (text, room) = (visible(text), width.max(8));
+    let text = visible(text);
+    let room = width.max(8);
     if columns(&text) <= room {
         return text.into_owned();
     }

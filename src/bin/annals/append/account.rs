@@ -37,7 +37,8 @@ impl Account {
     /// Notes what is in, and how to go on: after a failure, or if the command is stopped here. `unread` is the
     /// line that could not be read, or 0.
     pub(super) fn note(&self, failure: Option<&Failure>, unread: u64) {
-        let (is_in, unknown) = (self.runs(Fate::In), self.runs(Fate::Unknown));
+        let is_in = self.runs(Fate::In);
+        let unknown = self.runs(Fate::Unknown);
         // The last line that need not, or must not, be appended again just like that.
         let last = is_in.iter().chain(&unknown).map(|(_, to)| *to).max().unwrap_or(0);
         let out: Vec<(u64, u64)> = self.runs(Fate::Out);

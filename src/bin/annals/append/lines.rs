@@ -59,7 +59,8 @@ fn go_in(
     out: &mut Output,
 ) -> Result<Option<Failure>, Failure> {
     account.note_under_way(texts);
-    let (mut tickets, mut refused) = (Vec::new(), None);
+    let mut tickets = Vec::new();
+    let mut refused = None;
     for (number, text) in texts {
         let submitted = common.read(text).and_then(|line| {
             let key = line.key.clone();
@@ -74,7 +75,8 @@ fn go_in(
             }
         }
     }
-    let (mut receipts, mut first) = (Vec::new(), None);
+    let mut receipts = Vec::new();
+    let mut first = None;
     for (number, ticket, has_key) in tickets {
         match ticket.wait() {
             Ok(receipt) => {
