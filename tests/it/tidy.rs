@@ -166,7 +166,8 @@ impl Source {
         self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
     }
 
-    fn from_root(&self) -> String {
+    /// Its path as messages show it, from the root of the repository.
+    fn full_path(&self) -> String {
         format!("{}/{}", self.directory, self.path)
     }
 
@@ -394,11 +395,11 @@ fn files_and_functions_stay_readable() {
     let functions: Vec<(usize, String)> = code.iter().flat_map(|source| functions(source)).collect();
     let (lines, name) = functions.iter().max().unwrap();
     let total: usize = code.iter().map(|source| source.lines).sum();
-    let longest_path = longest.from_root();
-    println!("{} files of {total} lines, the longest {longest_path} of {}", code.len(), longest.lines);
+    let longest_file = longest.full_path();
+    println!("{} files of {total} lines, the longest {longest_file} of {}", code.len(), longest.lines);
     println!("{} functions, the longest {name} of {lines} lines", functions.len());
     assert!(functions.len() > 400, "only {} functions were found", functions.len());
-    assert!(longest.lines <= FILE_LINES_MAX, "{longest_path} has {} lines", longest.lines);
+    assert!(longest.lines <= FILE_LINES_MAX, "{longest_file} has {} lines", longest.lines);
     assert!(*lines <= FUNCTION_LINES_MAX, "{name} has {lines} lines");
 }
 
@@ -417,7 +418,7 @@ fn functions(source: &Source) -> Vec<(usize, String)> {
                 _ => continue,
             }
             if depth == 0 && token.text == "}" {
-                let name = format!("{}, {}", source.from_root(), tokens[start + 1].text);
+                let name = format!("{}, {}", source.full_path(), tokens[start + 1].text);
                 found.push((token.line - tokens[start].line + 1, name));
                 break;
             }
@@ -441,7 +442,7 @@ fn nothing_is_unwrapped_cast_or_left_over() {
                 || (LEFT_OVER.contains(&one) && two == "!")
                 || one == "unsafe";
             if is_wrong {
-                wrong.push(format!("{}: {one} {two} {three}", source.from_root()));
+                wrong.push(format!("{}: {one} {two} {three}", source.full_path()));
             }
         }
     }
