@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::format::segment::SEAL;
+use crate::format::segment::SEAL_BYTES;
 use crate::index::{Bound, Index};
 use crate::log::scan::Tip;
 use crate::shelf::{Listed, Shelf, Stored};
@@ -84,7 +84,7 @@ fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<Shelf>) -> Result
         chain_before: header.chain_before,
         recorded_before: header.recorded_before,
         last_recorded_at: behind.recorded_before,
-        file_bytes: Some(end.saturating_add(u32::try_from(SEAL).expect("72"))),
+        file_bytes: Some(end.saturating_add(u32::try_from(SEAL_BYTES).expect("72"))),
     };
     let bytes = with_index(parts, |index| shelf.write_index(index, &listed.bound))?;
     Ok(Arc::new(Segment::stored(Stored::with_index(shelf.clone(), listed, bytes))))

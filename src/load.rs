@@ -12,10 +12,10 @@ use crate::disk::{Access, Disk};
 use crate::error::Error;
 use crate::format::Damage;
 use crate::format::chain::genesis;
-use crate::format::frame::{Frame, Header};
+use crate::format::frame::{Frame, FrameHeader};
 use crate::format::manifest::Manifest;
 use crate::format::mark::Mark;
-use crate::format::segment::{DIRECTORY, SegmentId};
+use crate::format::segment::{SEGMENTS_DIRECTORY, SegmentId};
 use crate::housekeeper::Housekeeper;
 use crate::index::{Answers, Bound, Sealed};
 use crate::log::files::create_store;
@@ -271,22 +271,22 @@ const FRAMES_PER_WORD: u32 = 4096;
 
 impl Watch {
     fn new(disk: &dyn Disk, tell: OpenWatcher) -> Result<Watch, Error> {
-        let failed = |error| Error::io("cannot look at", DIRECTORY, error);
+        let failed = |error| Error::io("cannot look at", SEGMENTS_DIRECTORY, error);
         let listed = read_manifest(disk)?.and_then(|(manifest, _)| manifest.sealed.last().cloned());
         let is_walked = |name: &String| {
             let first = SegmentId::parse(name).map(|id| id.first_position);
             first.is_some_and(|first| listed.as_ref().is_none_or(|listed| first > listed.last_position))
         };
         let mut bytes_total = 0_u64;
-        for name in list(disk, DIRECTORY)?.into_iter().filter(is_walked) {
-            let file = disk.open(&format!("{DIRECTORY}/{name}"), Access::Read).map_err(failed)?;
+        for name in list(disk, SEGMENTS_DIRECTORY)?.into_iter().filter(is_walked) {
+            let file = disk.open(&format!("{SEGMENTS_DIRECTORY}/{name}"), Access::Read).map_err(failed)?;
             bytes_total = bytes_total.saturating_add(file.length().map_err(failed)?);
         }
         let progress = OpenProgress { bytes_total, ..OpenProgress::default() };
         Ok(Watch { tell, started: Instant::now(), quiet: 0, progress })
     }
 
-    fn frame(&mut self, header: &Header<'_>) -> Result<(), Error> {
+    fn frame(&mut self, header: &FrameHeader<'_>) -> Result<(), Error> {
         self.progress.bytes += u64::try_from(header.frame_bytes()).unwrap_or(u64::MAX);
         self.progress.events += u64::from(header.events());
         if self.quiet > 0 {

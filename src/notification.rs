@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::coordinate::Coordinate;
 use crate::error::Error;
 use crate::event::EventId;
-use crate::format::frame::Header;
+use crate::format::frame::FrameHeader;
 use crate::format::record::Record;
 use crate::query::Query;
 use crate::version::Position;
@@ -41,7 +41,7 @@ pub struct Notification {
 }
 
 impl Notification {
-    fn new(header: &Header<'_>, first: Position, index: u16, record: &Record<'_>) -> Notification {
+    fn new(header: &FrameHeader<'_>, first: Position, index: u16, record: &Record<'_>) -> Notification {
         let scope = record.scope_or_default();
         let position = first.plus(index.into());
         let short = |length| u16::try_from(length).expect("names are shorter than 5,000 bytes");

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 
 use crate::error::Error;
 use crate::event::micros_of;
-use crate::format::frame::Header;
+use crate::format::frame::FrameHeader;
 use crate::head::ResumeToken;
 use crate::index::{Place, Way};
 use crate::log::segment::Block;
@@ -430,7 +430,7 @@ fn between(window: &Range<u32>, last: u32, way: Way) -> Range<u32> {
 pub(crate) fn with_frame<T>(
     snapshot: &Snapshot,
     position: Position,
-    look: impl FnOnce(&Header<'_>, &[u8]) -> T,
+    look: impl FnOnce(&FrameHeader<'_>, &[u8]) -> T,
 ) -> Result<Option<T>, Error> {
     let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
     let Some(place) = segment.place_at(position)? else { return Ok(None) };

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::event::{EventId, time_of};
 use crate::format::chain::Hash;
-use crate::format::frame::Header;
+use crate::format::frame::FrameHeader;
 use crate::head::ResumeToken;
 use crate::version::{Position, Version};
 
@@ -39,7 +39,7 @@ pub struct Appended {
 }
 
 impl Appended {
-    pub(crate) fn new(header: &Header<'_>, first: Position) -> Appended {
+    pub(crate) fn new(header: &FrameHeader<'_>, first: Position) -> Appended {
         Appended {
             first,
             events: header.events(),

@@ -12,7 +12,7 @@ use crate::codec;
 use crate::coordinate::Coordinate;
 use crate::error::{Error, ErrorKind, Undecodable, UndecodableReason};
 use crate::event::{Cause, EventId, time_of};
-use crate::format::frame::Header;
+use crate::format::frame::FrameHeader;
 use crate::format::record::{self, Record, Shape};
 use crate::head::ResumeToken;
 use crate::matching::{Ids, belongs_to};
@@ -318,8 +318,8 @@ impl RecordedEvent {
         self.header().event_id(self.first.plus(index.into()))
     }
 
-    fn header(&self) -> Header<'_> {
-        Header::known(&self.block[wide(self.frame)..])
+    fn header(&self) -> FrameHeader<'_> {
+        FrameHeader::known(&self.block[wide(self.frame)..])
     }
 
     fn record(&self) -> Record<'_> {

@@ -315,7 +315,7 @@ impl Writer {
     fn make_room(&mut self, request: &Request) -> Result<(), Error> {
         self.refuse_if_failed()?;
         let table = if request.target_of.is_empty() { 0 } else { request.target_of.len() * 8 };
-        let bytes = frame::FIXED + frame::KEY_BYTES + table + request.body.len();
+        let bytes = frame::FRAME_FIXED_BYTES + frame::KEY_BYTES + table + request.body.len();
         let max = usize::try_from(self.log.frame_bytes_max(bytes)).unwrap_or(usize::MAX);
         if bytes > max {
             return Err(Error::too_large("the append", bytes, "unsynced_bytes_max", max));

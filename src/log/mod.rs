@@ -28,10 +28,10 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, write_all};
 use crate::error::{Error, ErrorKind};
-use crate::format::frame::{Frame, Header};
+use crate::format::frame::{Frame, FrameHeader};
 use crate::format::manifest;
 use crate::format::mark::{self, SLOT};
-use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
+use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 use crate::text::counted;
 
@@ -167,7 +167,7 @@ impl Log {
     /// Whether a frame would make the segment longer than planned, or is larger than its header
     /// promises; the first one stays.
     pub(crate) fn must_roll(&self, frame_bytes: usize) -> bool {
-        let is_empty = wide(self.staged.offset) == HEADER;
+        let is_empty = wide(self.staged.offset) == SEGMENT_HEADER_BYTES;
         let end = wide(self.staged.offset).saturating_add(frame_bytes);
         let fits = end <= wide(self.options.segment_bytes_max) && !exceeds(frame_bytes, &self.segment.header);
         self.is_sealed || (!is_empty && !fits)
@@ -184,7 +184,7 @@ impl Log {
         let (start, position) = (self.buffer.len(), self.staged.position + 1);
         let durable_end = self.durable.offset;
         self.staged = new.write(&self.segment.header, &self.staged, durable_end, &mut self.buffer);
-        Appended::new(&Header::known(&self.buffer[start..]), position.into())
+        Appended::new(&FrameHeader::known(&self.buffer[start..]), position.into())
     }
 
     /// A frame that is staged, or of the last write: from the bytes it was or will be written from.
@@ -333,7 +333,7 @@ impl Log {
             .map_err(Failure::Refused)?;
         let zeros = first_zeros(self.disk.as_ref(), &self.options);
         let segment = Arc::new(SegmentFile::create(self.disk.as_ref(), header, zeros)?);
-        let length = u64::try_from(zeros.max(HEADER)).expect("at most 64 KiB");
+        let length = u64::try_from(zeros.max(SEGMENT_HEADER_BYTES)).expect("at most 64 KiB");
         self.bytes_written += self.zeros.bytes() + length;
         self.zeros = Zeros::new(self.disk.as_ref(), &self.options, &segment, length);
         self.segment = segment;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::format::Damage;
-use crate::format::frame::{Frame, Header};
+use crate::format::frame::{Frame, FrameHeader};
 use crate::format::record::{Record, records};
 use crate::format::segment::Attestation;
 use crate::id::EventId;
@@ -58,7 +58,7 @@ impl Candidate<'_> {
         self.frame.header.version(self.index.into())
     }
 
-    pub(crate) fn header(&self) -> &Header<'_> {
+    pub(crate) fn header(&self) -> &FrameHeader<'_> {
         &self.frame.header
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::format::segment::{HEADER, SEAL};
+use crate::format::segment::{SEAL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::rewrite::judge_all;
 use crate::reader::by_either_id;
 use crate::report::{Compacted, CompactionPlan, Unhandled};
@@ -224,7 +224,7 @@ impl<'a> Task<'a> {
 
 /// Header and seal, of which one segment has one each.
 const AROUND: u64 = 144 + 72;
-const _: () = assert!(HEADER + SEAL == 216);
+const _: () = assert!(SEGMENT_HEADER_BYTES + SEAL_BYTES == 216);
 
 /// Nobody who has to handle an event is to miss it.
 fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {

@@ -5,7 +5,7 @@
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::format::segment::DIRECTORY;
+use crate::format::segment::SEGMENTS_DIRECTORY;
 use crate::log::survey::list;
 use crate::options::Options;
 use crate::report::{Description, Part};
@@ -56,7 +56,9 @@ fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> R
         true => {
             let directory = name.split('/').next().unwrap_or(name);
             let mut files = list(disk, directory)?;
-            files.retain(|file| (name == INDEXES) == (directory == DIRECTORY && file.contains(".idx")));
+            files.retain(|file| {
+                (name == INDEXES) == (directory == SEGMENTS_DIRECTORY && file.contains(".idx"))
+            });
             files.into_iter().map(|file| format!("{directory}/{file}")).collect()
         }
         false => vec![name.to_owned()],

@@ -9,7 +9,7 @@ use crate::codec::Raw;
 use crate::disk::{Disk, DiskFile, write_all};
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::format::frame::{Frame, NewHeader};
+use crate::format::frame::{Frame, NewFrameHeader};
 use crate::format::manifest::SealedSegment;
 use crate::format::segment::{SegmentHeader, SegmentId};
 use crate::log::NewFrame;
@@ -102,7 +102,8 @@ impl<'a> Ending<'a> {
                 Found::Frame(frame) => {
                     born += begun(&frame);
                     let mark = self.header.frame_mark(offset.into());
-                    NewHeader { durable_end: offset, ..frame.header.fields() }.write(&mut out.bytes, mark);
+                    NewFrameHeader { durable_end: offset, ..frame.header.fields() }
+                        .write(&mut out.bytes, mark);
                     out.bytes.extend_from_slice(frame.body);
                     follow(source, &tip, &frame, true).map_err(damaged)?
                 }

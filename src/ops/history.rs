@@ -12,7 +12,7 @@ use crate::event::micros_of;
 use crate::format::Damage;
 use crate::format::frame::Frame;
 use crate::format::manifest::{Manifest, SealedSegment};
-use crate::format::segment::{SEAL, Seal};
+use crate::format::segment::{SEAL_BYTES, Seal};
 use crate::log::repair::listing;
 use crate::log::scan::{Tip, Walk, scan};
 use crate::log::segment::SegmentFile;
@@ -208,8 +208,8 @@ pub(crate) fn check_listing(file: &SegmentFile, listed: &SealedSegment) -> Resul
 /// What a segment's header and seal say of it.
 pub(crate) fn read_listing(file: &SegmentFile) -> Result<SealedSegment, Error> {
     let length = file.length()?;
-    let at = length.saturating_sub(u64::try_from(SEAL).expect("72"));
-    let mut bytes = [0; SEAL];
+    let at = length.saturating_sub(u64::try_from(SEAL_BYTES).expect("72"));
+    let mut bytes = [0; SEAL_BYTES];
     let read = read_full(file.file.as_ref(), &mut bytes, at)
         .map_err(|error| Error::io("cannot read", &file.path, error))?;
     let bytes = &bytes[..read];

@@ -16,7 +16,7 @@ use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::manifest::{Manifest, SealedSegment};
 use crate::format::mark::Mark;
-use crate::format::segment::{DIRECTORY, SegmentId};
+use crate::format::segment::{SEGMENTS_DIRECTORY, SegmentId};
 use crate::log::Failure;
 use crate::log::files::{create_mark_file, replace};
 use crate::log::repair::remove_mark;
@@ -110,10 +110,10 @@ impl<'a> Image<'a> {
         work: &'a mut Work,
         history: &History,
     ) -> Result<Image<'a>, Error> {
-        let failed = |error| Error::io("cannot create", DIRECTORY, error);
-        disk.create_directory(DIRECTORY).map_err(failed)?;
+        let failed = |error| Error::io("cannot create", SEGMENTS_DIRECTORY, error);
+        disk.create_directory(SEGMENTS_DIRECTORY).map_err(failed)?;
         // Whoever was stopped here before may have given names that are not durable yet.
-        disk.sync_directory(DIRECTORY).and_then(|()| disk.sync_directory("")).map_err(failed)?;
+        disk.sync_directory(SEGMENTS_DIRECTORY).and_then(|()| disk.sync_directory("")).map_err(failed)?;
         let whole: u64 = history.whole.iter().map(|whole| u64::from(whole.listing.length)).sum();
         let beginning = history.beginning.as_ref().map_or(0, |beginning| beginning.tip.offset.into());
         work.expect(whole.saturating_add(beginning));
@@ -178,7 +178,7 @@ impl<'a> Image<'a> {
             remove(self.disk, &id.path())?;
         }
         // Whoever erased events relies on it that their old segments are gone for good.
-        self.sync_names(DIRECTORY)?;
+        self.sync_names(SEGMENTS_DIRECTORY)?;
         self.forget_states()?;
         Ok(Counts { bytes: self.work.progress.bytes, elapsed: self.work.elapsed(), ..self.counts })
     }
@@ -337,7 +337,7 @@ fn write_file<T>(
 fn name_file(disk: &dyn Disk, id: SegmentId) -> Result<(), Error> {
     let renamed = disk.rename(&id.temporary(), &id.path());
     renamed
-        .and_then(|()| disk.sync_directory(DIRECTORY))
+        .and_then(|()| disk.sync_directory(SEGMENTS_DIRECTORY))
         .map_err(|error| Error::io("cannot rename", &id.temporary(), error))
 }
 

@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::Frame;
 use crate::format::manifest::SealedSegment;
-use crate::format::segment::{DIRECTORY, SegmentId};
+use crate::format::segment::{SEGMENTS_DIRECTORY, SegmentId};
 use crate::index::Index;
 use crate::indexing::settle;
 use crate::log::Failure;
@@ -236,6 +236,6 @@ impl<'a> Rewriting<'a> {
         for path in std::mem::take(&mut self.left) {
             remove(self.engine.disk.as_ref(), &path)?;
         }
-        self.sync_names(DIRECTORY)
+        self.sync_names(SEGMENTS_DIRECTORY)
     }
 }

@@ -14,7 +14,7 @@ use crate::format::frame::Frame;
 use crate::format::manifest;
 use crate::format::mark;
 use crate::format::record::records;
-use crate::format::segment::{DIRECTORY, SegmentId};
+use crate::format::segment::{SEGMENTS_DIRECTORY, SegmentId};
 use crate::load::Readable;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
@@ -47,7 +47,7 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
         }
         None => Error::no_store(),
     };
-    let signs = [manifest::NAME, mark::NAME, DIRECTORY];
+    let signs = [manifest::NAME, mark::NAME, SEGMENTS_DIRECTORY];
     if !list(disk, "")?.iter().any(|name| signs.contains(&name.as_str())) {
         return Err(Error::no_store());
     }
@@ -74,7 +74,7 @@ fn check_readable(disk: &dyn Disk) -> Result<(), Error> {
         return Err(error);
     }
     // Without a directory of segments there is nothing that could be newer.
-    let names = list(disk, DIRECTORY).unwrap_or_default();
+    let names = list(disk, SEGMENTS_DIRECTORY).unwrap_or_default();
     let ids = names.iter().filter_map(|name| SegmentId::parse(name));
     let mut errors = ids.filter_map(|id| SegmentFile::open(disk, id, Access::Read).err());
     errors.find(is_newer).map_or(Ok(()), Err)

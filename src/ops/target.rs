@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::format::chain::Hash;
 use crate::format::manifest::{self, Manifest};
 use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, SegmentId};
+use crate::format::segment::{SEGMENTS_DIRECTORY, SegmentId};
 use crate::log::segment::SegmentFile;
 use crate::log::survey::{list, read_manifest, read_mark};
 
@@ -21,7 +21,7 @@ const KNOWN: [&str; 8] = [
     manifest::NAME,
     manifest::TEMPORARY,
     mark::NAME,
-    DIRECTORY,
+    SEGMENTS_DIRECTORY,
     erase::CACHE,
     QUARANTINE,
     erase::MARK,
@@ -54,14 +54,14 @@ impl Target {
         if target.manifest.as_ref().is_some_and(|(own, _)| own.store_id != source.store_id) {
             return refused("holds another store".to_owned());
         }
-        for name in list(disk, DIRECTORY)? {
+        for name in list(disk, SEGMENTS_DIRECTORY)? {
             match (SegmentId::parse(&name), SegmentId::parse_temporary(&name)) {
                 (Some(id), _) if is_of(disk, id, source)? => drop(target.segments.insert(id)),
                 (Some(_), _) => return refused(format!("holds {name}, a segment of another store")),
-                (None, Some(_)) => remove(disk, &format!("{DIRECTORY}/{name}"))?,
+                (None, Some(_)) => remove(disk, &format!("{SEGMENTS_DIRECTORY}/{name}"))?,
                 (None, None) if SegmentId::parse_index(&name).is_some() => {}
                 (None, None) => {
-                    return refused(format!("holds {DIRECTORY}/{name}, which is not of annals"));
+                    return refused(format!("holds {SEGMENTS_DIRECTORY}/{name}, which is not of annals"));
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::disk::{Access, DiskFile};
 use crate::error::Error;
 use crate::format::chain::Hash;
 use crate::format::manifest::SealedSegment;
-use crate::format::segment::{SEAL, Seal};
+use crate::format::segment::{SEAL_BYTES, Seal};
 use crate::index::{Answers, Bound, Sealed, TermHash};
 use crate::log::listed::Outline;
 use crate::log::scan::Tip;
@@ -45,7 +45,7 @@ impl Listed {
         let bound = Bound {
             store_id: origin,
             segment: sealed.id,
-            end: sealed.length.saturating_sub(u32::try_from(SEAL).expect("72")),
+            end: sealed.length.saturating_sub(u32::try_from(SEAL_BYTES).expect("72")),
             last_position: sealed.last_position,
             chain: sealed.chain,
         };

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use crate::format::frame::Header;
+use crate::format::frame::FrameHeader;
 use crate::format::segment::SegmentId;
 use crate::log::segment::{Block, wide};
 
@@ -196,7 +196,7 @@ impl<'a> Iterator for Pieces<'a> {
         }
         let mut end = self.rest.len();
         if end > self.bytes_max {
-            let frame_bytes = |at: usize| Header::known(&self.rest[at..]).frame_bytes();
+            let frame_bytes = |at: usize| FrameHeader::known(&self.rest[at..]).frame_bytes();
             end = frame_bytes(0);
             while end < self.rest.len() && end + frame_bytes(end) <= self.bytes_max {
                 end += frame_bytes(end);

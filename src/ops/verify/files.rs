@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::chain::Hash;
 use crate::format::manifest::Manifest;
 use crate::format::mark::Mark;
-use crate::format::segment::{DIRECTORY, SegmentId};
+use crate::format::segment::{SEGMENTS_DIRECTORY, SegmentId};
 use crate::log::listed::unlisted_text;
 use crate::log::segment::{SegmentFile, missing_text};
 use crate::log::survey::{is_leftover, list, read_manifest, read_slots};
@@ -108,7 +108,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
 
 /// The segments whose names are gone, although nobody rewrote them.
 fn missing(engine: &Engine, snapshot: &Snapshot) -> Result<BTreeSet<SegmentId>, Error> {
-    let names = list(engine.disk.as_ref(), DIRECTORY)?;
+    let names = list(engine.disk.as_ref(), SEGMENTS_DIRECTORY)?;
     let there: BTreeSet<SegmentId> = names.iter().filter_map(|name| SegmentId::parse(name)).collect();
     let ids = |snapshot: &Snapshot| snapshot.segments.iter().map(|part| part.id()).collect::<BTreeSet<_>>();
     let still = ids(&engine.snapshot()?);
@@ -183,7 +183,7 @@ fn files(
         };
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
     }
-    let names = list(disk, DIRECTORY)?;
+    let names = list(disk, SEGMENTS_DIRECTORY)?;
     let mut ids = verifier.ids(&names);
     let others = match &manifest_known {
         Some(manifest) => others(disk, manifest, &names, &ids)?,
@@ -195,7 +195,7 @@ fn files(
         ids.retain(|id| id.first_position <= mark.segment.first_position);
     }
     if ids.is_empty() {
-        verifier.found(DIRECTORY, 0, "the store's first segment is missing");
+        verifier.found(SEGMENTS_DIRECTORY, 0, "the store's first segment is missing");
     }
     verifier.pace.begin(bytes_of(disk, &ids)?);
     let mut limits = Vec::with_capacity(ids.len());

@@ -5,7 +5,7 @@
 use super::causes::{Causes, Room};
 use super::{Before, Verifier};
 use crate::format::manifest;
-use crate::format::segment::DIRECTORY;
+use crate::format::segment::SEGMENTS_DIRECTORY;
 use crate::head::Head;
 use crate::log::scan::Tip;
 use crate::log::segment::SegmentFile;
@@ -77,7 +77,11 @@ impl Verifier<'_, '_, '_> {
         if !self.report.broken_off {
             let end = self.report.verified.map_or(Position::START, |verified| verified.position());
             for head in std::mem::take(&mut self.heads) {
-                self.found(DIRECTORY, 0, format!("the log ends at position {end}, before the head {head}"));
+                self.found(
+                    SEGMENTS_DIRECTORY,
+                    0,
+                    format!("the log ends at position {end}, before the head {head}"),
+                );
             }
         }
         self.report.versions_unchecked = self.versions.unchecked;

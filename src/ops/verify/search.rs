@@ -4,7 +4,9 @@
 
 use crate::error::Error;
 use crate::format::ALIGN;
-use crate::format::frame::{FIXED, HEADER_BYTES_MAX, Header, KEY_BYTES, bytes_needed, read_header};
+use crate::format::frame::{
+    FRAME_FIXED_BYTES, FrameHeader, HEADER_BYTES_MAX, KEY_BYTES, bytes_needed, read_header,
+};
 use crate::log::scan::{Tip, Window};
 
 /// What looking behind the breaks of one segment may still cost.
@@ -19,7 +21,7 @@ pub(super) struct Search {
 }
 
 /// With a key, without versions.
-const SHORT: usize = FIXED + KEY_BYTES;
+const SHORT: usize = FRAME_FIXED_BYTES + KEY_BYTES;
 
 impl Search {
     pub(super) fn new(window: &Window<'_>) -> Search {
@@ -33,7 +35,7 @@ impl Search {
         let first_position = window.segment().header.id.first_position;
         let mut offset = tip.offset;
         loop {
-            if window.at(offset, FIXED)?.len() < FIXED {
+            if window.at(offset, FRAME_FIXED_BYTES)?.len() < FRAME_FIXED_BYTES {
                 return Ok(None);
             }
             let Some(found) = self.header_at(window, offset)? else {
@@ -54,9 +56,9 @@ impl Search {
         &mut self,
         window: &'a mut Window<'_>,
         offset: u32,
-    ) -> Result<Option<Header<'a>>, Error> {
+    ) -> Result<Option<FrameHeader<'a>>, Error> {
         let mark = window.segment().header.frame_mark(offset.into());
-        let Some(bytes) = bytes_needed(window.at(offset, FIXED)?, mark) else { return Ok(None) };
+        let Some(bytes) = bytes_needed(window.at(offset, FRAME_FIXED_BYTES)?, mark) else { return Ok(None) };
         if bytes > SHORT {
             let cost = u64::try_from(bytes).expect("a length fits 64 bits");
             let Some(left) = self.left.checked_sub(cost) else { return Ok(None) };
@@ -67,7 +69,7 @@ impl Search {
 }
 
 /// Where the log stands behind a frame at `offset` whose header is whole.
-pub(super) fn behind(offset: u32, first: u64, header: &Header<'_>, before: &Tip) -> Tip {
+pub(super) fn behind(offset: u32, first: u64, header: &FrameHeader<'_>, before: &Tip) -> Tip {
     let bytes = u32::try_from(header.frame_bytes()).unwrap_or(u32::MAX);
     Tip {
         offset: offset.saturating_add(bytes),

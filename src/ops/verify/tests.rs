@@ -5,8 +5,8 @@ use super::search::Search;
 use super::versions::Versions;
 use super::{Verify, verify_files_as};
 use crate::disk::{Access, Disk, MemDisk};
-use crate::format::frame::{HEADER_BYTES_MAX, NewHeader};
-use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
+use crate::format::frame::{HEADER_BYTES_MAX, NewFrameHeader};
+use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
 use crate::log::scan::{Tip, Window};
 use crate::log::segment::SegmentFile;
 use crate::{Append, Cause, EventId, Raw, Store};
@@ -32,13 +32,13 @@ fn segment(bytes: usize, fill: impl FnOnce(&SegmentHeader, &mut Vec<u8>)) -> Seg
 
 /// A header of an event or, with a table, of as many as there can be; appended.
 fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
-    let new = NewHeader {
+    let new = NewFrameHeader {
         body_bytes: 8,
         body_checksum: 0,
         position_offset: 6,
         durable_end: 0,
         events: u16::try_from(table.len() / 8).unwrap().max(1),
-        flags: NewHeader::flags_for(false, !table.is_empty()),
+        flags: NewFrameHeader::flags_for(false, !table.is_empty()),
         recorded_at: 0,
         first_version: table.first_chunk().map_or(1, |first| u64::from_le_bytes(*first)),
         chain: [0; 32],
@@ -54,7 +54,7 @@ fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
 fn marks_everywhere_cost_no_more_than_reading_the_segment_some_times() {
     const BYTES: usize = 4 << 20;
     let segment = segment(BYTES, |header, contents| {
-        for at in (HEADER..BYTES - 80).step_by(80) {
+        for at in (SEGMENT_HEADER_BYTES..BYTES - 80).step_by(80) {
             let mark = header.frame_mark(at.try_into().unwrap());
             contents[at..at + 8].copy_from_slice(&mark.to_le_bytes());
             contents[at + 28..at + 32].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]);

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::format::frame::{FIXED, NewHeader};
+use crate::format::frame::{FRAME_FIXED_BYTES, NewFrameHeader};
 
 /// SplitMix64; the tests of the library have no other crate's numbers.
 struct Random(u64);
@@ -44,8 +44,8 @@ impl File {
         let start = self.bytes.len();
         while self.bytes.len() < start + group_bytes {
             let left = start + group_bytes - self.bytes.len();
-            let frame = FIXED + 8 * random.below(200);
-            let frame = if left < frame + FIXED { left.max(FIXED) } else { frame };
+            let frame = FRAME_FIXED_BYTES + 8 * random.below(200);
+            let frame = if left < frame + FRAME_FIXED_BYTES { left.max(FRAME_FIXED_BYTES) } else { frame };
             let begin = self.bytes.len();
             write_frame(&mut self.bytes, frame, u8::try_from(random.below(256)).unwrap());
             self.frames.push(short(begin)..short(begin + frame));
@@ -57,13 +57,13 @@ impl File {
 /// A frame as far as the window looks at it.
 fn write_frame(out: &mut Vec<u8>, bytes: usize, content: u8) {
     let end = out.len() + bytes;
-    let header = NewHeader {
-        body_bytes: short(bytes - FIXED),
+    let header = NewFrameHeader {
+        body_bytes: short(bytes - FRAME_FIXED_BYTES),
         body_checksum: 0,
         position_offset: 0,
         durable_end: 0,
         events: 1,
-        flags: NewHeader::flags_for(false, false),
+        flags: NewFrameHeader::flags_for(false, false),
         recorded_at: 0,
         first_version: 1,
         chain: [content; 32],
