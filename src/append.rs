@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::codec;
 use crate::commit::{KeyHash, Known, Target};
 use crate::condition::AppendCondition;
-use crate::coordinate::{Coordinate, KIND_BYTES_CAP, SYSTEM_SCOPE, TAG_BYTES_CAP, check_name};
+use crate::coordinate::{Coordinate, KIND_BYTES_CAP, TAG_BYTES_CAP, check_name};
 use crate::error::{Error, ErrorKind, FailedCondition};
 use crate::event::{Cause, EventData, EventId, micros_of};
 use crate::format::chain::{Hash, body_content};
@@ -29,13 +29,14 @@ use crate::format::record;
 use crate::format::{BODY_BYTES_MAX, aligned, checksum};
 use crate::options::{self, Clock, Durability, Limits};
 use crate::recorded::RecordedEvent;
+use crate::system::SYSTEM_SCOPE;
 use crate::version::{Expected, Position};
 
 pub(crate) use caller::Caller;
 pub(crate) use command::Command;
 pub(crate) use draft::Draft;
 use draft::{Attributes, NewEvent, narrow};
-pub(crate) use proposed::{BYPASSED, Keyed};
+pub(crate) use proposed::Keyed;
 pub use proposed::{Proposed, ProposedEvent};
 pub(crate) use salts::Salts;
 

@@ -5,7 +5,6 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::consumer::standing::ACKED;
 use crate::error::Error;
 use crate::ops::compact::{Leaves, Per, Rules, Task, Watcher};
 use crate::ops::pace::{Pace, Tell};
@@ -15,6 +14,7 @@ use crate::reader;
 use crate::recorded::RecordedEvent;
 use crate::report::{Compacted, CompactionPlan, RewriteProgress};
 use crate::store::{Builder, Policy, Store};
+use crate::system;
 use crate::version::Position;
 
 /// What is to go from a store, and how; see [`Store::compaction`].
@@ -168,7 +168,7 @@ impl<'a> Compaction<'a> {
     /// Acknowledgements of consumers go once there are later ones (default: they stay). A consumer that acknowledges all the time
     /// leaves many.
     pub fn replaced_checkpoints(mut self) -> Compaction<'a> {
-        self.rules.replaced = Some(ACKED);
+        self.rules.replaced = Some(system::consumer::ACKED);
         self
     }
 

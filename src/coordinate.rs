@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::error::Error;
+use crate::system::is_system;
 use crate::text::{is_hidden, visible};
 
 /// The scope of an event for which none was named.
@@ -132,17 +133,6 @@ pub(crate) const ENTITY_BYTES_CAP: usize = 4096;
 pub(crate) const SCOPE_BYTES_CAP: usize = 255;
 pub(crate) const KIND_BYTES_CAP: usize = 255;
 pub(crate) const TAG_BYTES_CAP: usize = 255;
-
-/// Names of the store's own streams begin with this.
-const SYSTEM_PREFIX: char = '$';
-
-/// The scope of the store's own events, so that no scope of anybody's holds them.
-pub(crate) const SYSTEM_SCOPE: &str = "$";
-
-/// Whether a name is the store's own.
-pub(crate) fn is_system(name: &str) -> bool {
-    name.starts_with(SYSTEM_PREFIX)
-}
 
 /// Refuses a name that could not be stored, printed on one line, or told from the store's own.
 pub(crate) fn check_name(what: &str, name: &str, cap: usize) -> Result<(), Error> {

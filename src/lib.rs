@@ -154,7 +154,7 @@
 //!
 //! | files | what |
 //! |---|---|
-//! | `version` `id` `query` `condition` `error` `coordinate` `event` `head` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
+//! | `system` `version` `id` `query` `condition` `error` `coordinate` `event` `head` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
 //! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
@@ -245,6 +245,7 @@ mod shelf;
 mod store;
 mod story;
 mod subscription;
+mod system;
 pub mod test;
 mod text;
 mod ticket;

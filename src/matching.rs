@@ -2,11 +2,11 @@
 //!
 //! Row: bytes. Tested against the index by tests/it/model.rs.
 
-use crate::coordinate::SYSTEM_SCOPE;
 use crate::event::EventId;
 use crate::format::frame::Frame;
 use crate::format::record::{Record, records, tags};
 use crate::query::{Item, Name, Query};
+use crate::system::SYSTEM_SCOPE;
 use crate::version::Position;
 
 /// Whether an event matches. Whether it belongs to a correlation is asked only if the query names one: where

@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 
 use oneshot::{AsyncReceiver, Receiver, RecvTimeoutError};
 
-use crate::append::{BYPASSED, Request};
-use crate::coordinate::SYSTEM_SCOPE;
+use crate::append::Request;
 use crate::error::{Error, ErrorKind};
 use crate::format::record::{Fields, Record, records};
 use crate::id::EventId;
 use crate::queue::{Outcome, Queue, Reply, poisoned};
 use crate::reader;
 use crate::receipt::Appended;
+use crate::system::SYSTEM_SCOPE;
+use crate::system::gate::BYPASSED;
 use crate::version::Position;
 use crate::view::View;
 

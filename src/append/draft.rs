@@ -6,12 +6,13 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::commit::{Head, KeyHash, Target};
-use crate::coordinate::{DEFAULT_SCOPE, is_system};
+use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventData, EventId};
 use crate::format::chain::Hash;
 use crate::format::record::{self, Fields, NewRecord};
 use crate::options::{Durability, Limits};
+use crate::system::is_system;
 use crate::version::{Expected, Position};
 
 use super::proposed::ForGates;

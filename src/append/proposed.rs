@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Raw};
 use crate::commit::KeyHash;
-use crate::coordinate::{DEFAULT_SCOPE, is_system};
+use crate::coordinate::DEFAULT_SCOPE;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Cause, EventData, EventId, time_of};
 use crate::format::record;
 use crate::options::Durability;
+use crate::system::gate::BYPASSED;
+use crate::system::is_system;
 use crate::version::Expected;
 
 use super::draft::{Draft, NewEvent};
@@ -35,9 +37,6 @@ impl ForGates {
         self.bypass = self.bypass.take().or(other.bypass);
     }
 }
-
-/// The kind of the event that tells of it when gates were not asked.
-pub(crate) const BYPASSED: &str = "$gate.bypassed";
 
 /// Its payload.
 #[derive(Serialize)]

@@ -14,6 +14,7 @@ use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::running::{Claim, Live};
 use crate::store::Store;
+use crate::system::consumer as kinds;
 use crate::version::{Expected, Position, Version};
 
 use super::standing::{self, HaltRecord, Last, Standing};
@@ -72,7 +73,7 @@ impl Checkpoint {
         };
         if standing::query(store, &checkpoint.entity)?.as_ref() != Some(query) {
             let next = Standing { query: Some(query.clone()), ..checkpoint.standing.next() };
-            checkpoint.append(store, standing::REGISTERED, next, Durability::Synced)?;
+            checkpoint.append(store, kinds::REGISTERED, next, Durability::Synced)?;
         }
         checkpoint.begin(store)?;
         Ok(checkpoint)
@@ -87,7 +88,7 @@ impl Checkpoint {
         let next = Standing { reason, by: Some(AUTHOR.to_owned()), ..self.standing.next() };
         let next = next.at(store, store.durable_head()?.position())?;
         self.handled = next.position;
-        self.append(store, standing::SKIPPED, next, Durability::Synced)?;
+        self.append(store, kinds::SKIPPED, next, Durability::Synced)?;
         self.begin(store)
     }
 
@@ -151,7 +152,7 @@ impl Checkpoint {
             return Ok(());
         }
         let next = self.standing.next().at(store, self.handled)?;
-        self.append(store, standing::ACKED, next, ACK)?;
+        self.append(store, kinds::ACKED, next, ACK)?;
         self.unwritten = 0;
         Ok(())
     }
@@ -166,7 +167,7 @@ impl Checkpoint {
             ..Standing::default()
         };
         let expected = Expected::Exact(self.version.plus(ahead));
-        Append::led_by(&self.entity, expected, &standing::record(standing::REACTED, &next))
+        Append::led_by(&self.entity, expected, &standing::record(kinds::REACTED, &next))
     }
 
     /// Such an append went in.
@@ -189,7 +190,7 @@ impl Checkpoint {
         self.write(store)?;
         let halt = HaltRecord { at: Some(at), panicked, ..halt_now(store, reason, AUTHOR) };
         let next = Standing { halt: Some(halt), ..self.standing.next() };
-        self.append(store, standing::HALTED, next, Durability::Synced)?;
+        self.append(store, kinds::HALTED, next, Durability::Synced)?;
         self.live().set_handled(self.handled, store.durable_head()?.position());
         Ok(())
     }
@@ -206,8 +207,8 @@ impl Checkpoint {
             let event = event?;
             let standing: Standing = event.decode()?;
             match event.kind() {
-                standing::ACKED | standing::REACTED => return Ok(Found::Other),
-                standing::SKIPPED => self.handled = self.handled.max(standing.position),
+                kinds::ACKED | kinds::REACTED => return Ok(Found::Other),
+                kinds::SKIPPED => self.handled = self.handled.max(standing.position),
                 kind if standing::moves(kind) => (self.handled, self.unwritten) = (standing.position, 0),
                 _ => {}
             }

@@ -7,6 +7,7 @@ use crate::coordinate::check_visible;
 use crate::error::{Error, ErrorKind};
 use crate::options::Durability;
 use crate::store::Store;
+use crate::system::consumer as kinds;
 use crate::version::{Expected, Position, Version};
 
 use super::checkpoint::halt_now;
@@ -68,7 +69,7 @@ impl ConsumerControl {
     /// Those of [`Append::commit`](crate::Append::commit);
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the name is none.
     pub fn halt(&self, reason: &str) -> Result<(), Error> {
-        self.record(standing::HALTED, |last| {
+        self.record(kinds::HALTED, |last| {
             let halt = halt_now(&self.store, reason, &self.by);
             Ok(Standing { halt: Some(halt), ..last.standing.next() })
         })
@@ -81,7 +82,7 @@ impl ConsumerControl {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not halted; those of
     /// [`Append::commit`](crate::Append::commit).
     pub fn resume(&self) -> Result<(), Error> {
-        self.record(standing::RESUMED, |last| {
+        self.record(kinds::RESUMED, |last| {
             if last.standing.halt.is_none() {
                 return Err(Error::invalid(format!("consumer {} is not halted", self.name)));
             }
@@ -96,7 +97,7 @@ impl ConsumerControl {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if everything up to there was handled already, or is not
     /// durable yet, or there is no such consumer; those of [`Append::commit`](crate::Append::commit).
     pub fn skip(&self, position: Position, reason: &str) -> Result<(), Error> {
-        self.move_to(standing::SKIPPED, position, reason, |from| {
+        self.move_to(kinds::SKIPPED, position, reason, |from| {
             let durable = self.store.durable_head()?.position();
             if position <= from {
                 Err(format!("has handled everything up to position {from}; to go back, rewind it"))
@@ -118,7 +119,7 @@ impl ConsumerControl {
     /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the position;
     /// those of [`Append::commit`](crate::Append::commit).
     pub fn rewind(&self, position: Position, reason: &str) -> Result<(), Error> {
-        self.move_to(standing::REWOUND, position, reason, |from| {
+        self.move_to(kinds::REWOUND, position, reason, |from| {
             let durable = self.store.durable_head()?.position();
             if position > from {
                 Err(self.refuse(&format!("is at position {from} only; to pass over events, skip them")))
@@ -141,7 +142,7 @@ impl ConsumerControl {
     ///
     /// As [`ConsumerControl::rewind`].
     pub fn reset(&self, reason: &str) -> Result<(), Error> {
-        self.move_to(standing::RESET, Position::START, reason, |_| Ok(()))
+        self.move_to(kinds::RESET, Position::START, reason, |_| Ok(()))
     }
 
     fn refuse(&self, why: &str) -> Error {
@@ -172,7 +173,7 @@ impl ConsumerControl {
         let mut tries = 0;
         loop {
             let last = standing::last(&self.store, &entity)?;
-            if last.version == Version::EMPTY && kind != standing::HALTED {
+            if last.version == Version::EMPTY && kind != kinds::HALTED {
                 return Err(Error::invalid(format!("there is no consumer {}", self.name)));
             }
             let standing = next(&last)?;

@@ -15,27 +15,9 @@ use crate::event::time_of;
 use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
+use crate::system::consumer::{PREFIX, REACTED, REGISTERED, RESET, REWOUND, SKIPPED};
 use crate::text;
 use crate::version::{Position, Version};
-
-/// What the streams of consumers are called before their names.
-pub(super) const PREFIX: &str = "$consumer/";
-
-/// It is new, or asks for other events than before.
-pub(crate) const REGISTERED: &str = "$consumer.registered";
-/// It has handled events that brought nothing about.
-pub(crate) const ACKED: &str = "$consumer.acked";
-/// It has handled one event, and the other events of this append are what it brought about.
-pub(crate) const REACTED: &str = "$consumer.reacted";
-/// It handles nothing until somebody decides.
-pub(crate) const HALTED: &str = "$consumer.halted";
-pub(crate) const RESUMED: &str = "$consumer.resumed";
-/// Events were passed over.
-pub(crate) const SKIPPED: &str = "$consumer.skipped";
-/// It was set back, and handles events again.
-pub(crate) const REWOUND: &str = "$consumer.rewound";
-/// It was set back to the beginning.
-pub(crate) const RESET: &str = "$consumer.reset";
 
 /// Whether such an event says that the consumer is to go on elsewhere.
 pub(super) fn moves(kind: &str) -> bool {

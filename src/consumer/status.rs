@@ -18,7 +18,8 @@ use crate::version::{Position, Version};
 use crate::view::{Reach, Snapshot};
 
 use super::checkpoint::halted;
-use super::standing::{self, Halt, Last, PREFIX};
+use super::standing::{self, Halt, Last};
+use crate::system::consumer::PREFIX;
 
 /// How a consumer is doing: see [`Store::consumers`].
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! What no user can bring about: checkpoints that this log cannot have, and somebody else who moves them.
 
+use crate::system::consumer as kinds;
 use std::time::Duration;
 
 use super::standing::{self, Standing};
@@ -24,7 +25,7 @@ fn history_that_was_set_back_is_noticed() {
         let position = Position::from(position);
         let right = Standing::default().at(&store, position).unwrap();
         assert_eq!(right.chain != 0, position.get() == 2);
-        forge(&store, standing::ACKED, &Standing { chain: right.chain + u64::from(!is_right), ..right });
+        forge(&store, kinds::ACKED, &Standing { chain: right.chain + u64::from(!is_right), ..right });
         match store.consumer("c", Query::all()) {
             Ok(mut consumer) => {
                 assert!(is_accepted, "{position} {is_right}");
@@ -51,7 +52,7 @@ fn history_that_was_set_back_is_noticed() {
 #[test]
 fn somebody_else_who_runs_the_name_is_noticed() {
     let ahead = |store: &Store, position: u64| Standing::default().at(store, position.into()).unwrap();
-    for kind in [standing::ACKED, standing::REACTED] {
+    for kind in [kinds::ACKED, kinds::REACTED] {
         let store = Store::in_memory().unwrap();
         let mut consumer = store.consumer("c", Query::all()).unwrap();
         (0..2).for_each(|n| drop(store.append("e", &Raw("k", &n)).unwrap()));

@@ -7,13 +7,13 @@ mod reads;
 mod size;
 
 use super::*;
-use crate::coordinate::SYSTEM_SCOPE;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
 use crate::error::ErrorKind;
 use crate::format::frame::{Frame, NewFrameHeader};
 use crate::format::record::{Fields, NewRecord, write};
 use crate::format::segment::{SegmentHeader, SegmentId};
 use crate::query::{Item, Name, Query};
+use crate::system::SYSTEM_SCOPE;
 use crate::version::Position;
 use std::sync::Arc;
 

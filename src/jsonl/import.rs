@@ -23,13 +23,10 @@ use crate::coordinate::check_name;
 use crate::error::{Error, ErrorKind};
 use crate::query::Query;
 use crate::store::Store;
+use crate::system::import::{PREFIX, REACHED};
 use crate::ticket::Ticket;
 use crate::version::{Expected, Version};
 
-/// What the streams of imports are called before their names.
-pub(super) const PREFIX: &str = "$import/";
-/// So far an import is.
-pub(super) const REACHED: &str = "$import.reached";
 /// The longest name of an import, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 /// How many appends are under way before the oldest is waited for. They share syncs.

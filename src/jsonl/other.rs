@@ -4,11 +4,12 @@
 
 use std::io::BufRead;
 
-use super::import::{PREFIX, REACHED, Reached};
+use super::import::Reached;
 use super::source::Source;
 use crate::error::Error;
 use crate::query::Query;
 use crate::store::Store;
+use crate::system::import::{PREFIX, REACHED};
 
 /// So much of a source tells it from others. Also the first append of an earlier import, where that is
 /// longer.

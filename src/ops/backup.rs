@@ -22,6 +22,7 @@ use crate::log::survey::behind;
 use crate::log::survey::read_manifest;
 use crate::options::Options;
 use crate::reader;
+use crate::system;
 use crate::text::counted;
 use crate::view::Point;
 
@@ -81,7 +82,7 @@ struct BackedUp {
 }
 
 impl Figures for BackedUp {
-    const KIND: &'static str = "$ledger.backed-up";
+    const KIND: &'static str = system::ledger::BACKED_UP;
 }
 
 /// Copies everything that is durable.

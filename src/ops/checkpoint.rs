@@ -15,6 +15,7 @@ use crate::head::Head;
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::recorded::RecordedEvent;
+use crate::system;
 use crate::version::Position;
 use crate::view::Point;
 
@@ -44,7 +45,7 @@ struct Taken {
 }
 
 impl Figures for Taken {
-    const KIND: &'static str = "$ledger.checkpoint";
+    const KIND: &'static str = system::ledger::CHECKPOINT;
 }
 
 /// Takes a checkpoint, durably.

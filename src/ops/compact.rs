@@ -16,6 +16,7 @@ use crate::format::segment::{SEAL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::rewrite::judge_all;
 use crate::reader::by_either_id;
 use crate::report::{Compacted, CompactionPlan, Unhandled};
+use crate::system;
 use crate::version::Position;
 
 use super::ledger::{self, Figures};
@@ -34,7 +35,7 @@ struct Compacting {
 }
 
 impl Figures for Compacting {
-    const KIND: &'static str = "$ledger.compacting";
+    const KIND: &'static str = system::ledger::COMPACTING;
 }
 
 #[derive(Serialize, Deserialize)]
@@ -48,7 +49,7 @@ struct Done {
 }
 
 impl Figures for Done {
-    const KIND: &'static str = "$ledger.compacted";
+    const KIND: &'static str = system::ledger::COMPACTED;
 }
 
 /// What there is to do.

@@ -9,8 +9,6 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::Cache;
-use crate::coordinate::SYSTEM_SCOPE;
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::error::Error;
@@ -20,6 +18,7 @@ use crate::matching::matches;
 use crate::query::Query;
 use crate::reader::{self, Read};
 use crate::report::Erasure;
+use crate::system::{self, SYSTEM_SCOPE};
 use crate::version::Position;
 
 use super::ledger::{self, Entry, Figures};
@@ -42,7 +41,7 @@ struct Erasing {
 }
 
 impl Figures for Erasing {
-    const KIND: &'static str = "$ledger.erasing";
+    const KIND: &'static str = system::ledger::ERASING;
 }
 
 /// It is done, as far as it was left to do.
@@ -57,8 +56,11 @@ struct Erased {
 }
 
 impl Figures for Erased {
-    const KIND: &'static str = "$ledger.erased";
+    const KIND: &'static str = system::ledger::ERASED;
 }
+
+/// Removes every cached state, in memory and on disk: a state may hold what is erased.
+pub(crate) type ForgetStates<'a> = &'a dyn Fn() -> Result<(), Error>;
 
 /// What was asked for.
 struct Order {
@@ -71,7 +73,7 @@ struct Order {
 /// Erases the private part of all events that match and are there.
 pub(crate) fn erase(
     engine: &Engine,
-    cache: &Cache,
+    forget_states: ForgetStates<'_>,
     query: Query,
     reason: &str,
     pace: &mut Pace<'_>,
@@ -83,7 +85,7 @@ pub(crate) fn erase(
     let mut erasure = Erasure::default();
     // What was asked for before and left undone goes first, or nothing would ever be done with.
     for order in unfinished(engine)? {
-        let done = carry_out(engine, cache, &order, &mut rewriting, pace)?;
+        let done = carry_out(engine, forget_states, &order, &mut rewriting, pace)?;
         if order.up_to == asked.position() {
             erasure = done;
         }
@@ -98,10 +100,14 @@ pub(crate) fn is_unfinished(engine: &Engine) -> Result<bool, Error> {
 }
 
 /// Does what an earlier process left undone; `false` if somebody is rewriting segments just now.
-pub(crate) fn resume(engine: &Engine, cache: &Cache, pace: &mut Pace<'_>) -> Result<bool, Error> {
+pub(crate) fn resume(
+    engine: &Engine,
+    forget_states: ForgetStates<'_>,
+    pace: &mut Pace<'_>,
+) -> Result<bool, Error> {
     let Some(mut rewriting) = Rewriting::try_begin(engine, String::new())? else { return Ok(false) };
     for order in unfinished(engine)? {
-        carry_out(engine, cache, &order, &mut rewriting, pace)?;
+        carry_out(engine, forget_states, &order, &mut rewriting, pace)?;
     }
     unmark(engine, &rewriting)?;
     Ok(true)
@@ -154,7 +160,7 @@ fn unmark(engine: &Engine, rewriting: &Rewriting<'_>) -> Result<(), Error> {
 
 fn carry_out(
     engine: &Engine,
-    cache: &Cache,
+    forget_states: ForgetStates<'_>,
     order: &Order,
     rewriting: &mut Rewriting<'_>,
     pace: &mut Pace<'_>,
@@ -173,7 +179,7 @@ fn carry_out(
     }
     // Nothing is left in the log. Now whatever was made of it; what is being folded just now is of the history before.
     rewriting.raise_history()?;
-    cache.void(engine.disk.as_ref())?;
+    forget_states()?;
     sync_if_there(rewriting, CACHE)?;
     erasure.quarantined = empty_quarantine(engine.disk.as_ref(), rewriting)?;
     rewriting.check_removed()?;

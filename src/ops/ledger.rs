@@ -15,8 +15,7 @@ use crate::receipt::Appended;
 use crate::text;
 use crate::version::Expected;
 
-/// The stream.
-pub(crate) const STREAM: &str = "$ledger";
+pub(crate) use crate::system::ledger::STREAM;
 
 /// What is kept of a reason, in bytes.
 const REASON_BYTES_MAX: usize = 1000;

@@ -16,6 +16,7 @@ use crate::log::files::new_store_id;
 use crate::log::scan::Tip;
 use crate::log::survey::behind;
 use crate::options;
+use crate::system;
 
 use super::backup::{CopyReport, held};
 use super::ending::Ending;
@@ -32,7 +33,7 @@ struct Restored {
 }
 
 impl Figures for Restored {
-    const KIND: &'static str = "$ledger.restored";
+    const KIND: &'static str = system::ledger::RESTORED;
 }
 
 #[derive(Serialize)]
@@ -43,7 +44,7 @@ struct Forked {
 }
 
 impl Figures for Forked {
-    const KIND: &'static str = "$ledger.forked";
+    const KIND: &'static str = system::ledger::FORKED;
 }
 
 /// Makes the same store again, of what a backup holds up to a place.

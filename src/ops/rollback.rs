@@ -22,6 +22,7 @@ use crate::log::survey::{read_manifest, read_mark};
 use crate::options::Options;
 use crate::query::Query;
 use crate::reader::Read;
+use crate::system;
 use crate::view::Point;
 
 use super::backup::{copy_all, held};
@@ -57,7 +58,7 @@ struct RolledBack {
 }
 
 impl Figures for RolledBack {
-    const KIND: &'static str = "$ledger.rolled-back";
+    const KIND: &'static str = system::ledger::ROLLED_BACK;
 }
 
 /// Cuts what comes after a place. `cut` is the head the caller knows the store to have.

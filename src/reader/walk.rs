@@ -7,13 +7,13 @@
 
 use std::ops::Range;
 
-use crate::coordinate::SYSTEM_SCOPE;
 use crate::error::Error;
 use crate::format::Damage;
 use crate::format::frame::Frame;
 use crate::format::record::{self, Record};
 use crate::index::Place;
 use crate::log::segment::Block;
+use crate::system::SYSTEM_SCOPE;
 use crate::view::{Segment, Snapshot};
 
 use super::checked::Found;

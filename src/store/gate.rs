@@ -17,6 +17,7 @@ use crate::coordinate::check_name;
 use crate::error::{Denial, Error};
 use crate::event::Cause;
 use crate::options::Limits;
+use crate::system::gate::{DENIED, PREFIX};
 use crate::text;
 use crate::version::Expected;
 
@@ -113,9 +114,6 @@ struct Named {
     gate: Box<dyn Gate>,
 }
 
-/// The stream of a gate is named after it.
-const STREAM: &str = "$gate/";
-const DENIED: &str = "$gate.denied";
 const NAME_BYTES_MAX: usize = 255;
 /// How many events of a denied append are named in its record, and how long a reason may be there.
 const EVENTS_NAMED_MAX: usize = 100;
@@ -175,7 +173,7 @@ impl Named {
 }
 
 fn stream_of(gate: &str) -> String {
-    format!("{STREAM}{gate}")
+    format!("{PREFIX}{gate}")
 }
 
 /// While a gate is asked.

@@ -20,6 +20,7 @@ use crate::event::micros_of;
 use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::store::Store;
+use crate::system::timer::{CANCELLED, FAILED, PREFIX, SET};
 use crate::version::{Expected, Position};
 
 use kept::Kept;
@@ -98,12 +99,6 @@ struct Ended {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     reason: Option<String>,
 }
-
-const PREFIX: &str = "$timer/";
-const SET: &str = "$timer.set";
-const FIRED: &str = "$timer.fired";
-const CANCELLED: &str = "$timer.cancelled";
-const FAILED: &str = "$timer.failed";
 
 /// What a name may have, so that the timer's stream has a name, too.
 const NAME_BYTES_MAX: usize = 255;

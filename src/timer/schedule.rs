@@ -9,7 +9,8 @@ use crate::recorded::RecordedEvent;
 use crate::store::Store;
 use crate::version::{Position, Version};
 
-use super::{Ended, FAILED, PREFIX, SET, Set, TimerStatus, due_of};
+use super::{Ended, Set, TimerStatus, due_of};
+use crate::system::timer::{FAILED, PREFIX, SET};
 
 /// Timers by name, and in the order in which they are due.
 #[derive(Default)]

@@ -13,7 +13,6 @@ use crate::append::Append;
 use crate::bell::Bell;
 use crate::codec::Raw;
 use crate::condition::AppendCondition;
-use crate::coordinate::is_system;
 use crate::error::{Error, ErrorKind};
 use crate::event::Cause;
 use crate::options;
@@ -21,11 +20,13 @@ use crate::query::Query;
 use crate::recorded::RecordedEvent;
 use crate::store::{Store, WeakStore};
 use crate::subscription::Subscription;
+use crate::system::is_system;
 use crate::version::{Expected, Position};
 
 use super::kept::append_of;
 use super::schedule::{Entry, Schedule};
-use super::{CANCELLED, Ended, FAILED, FIRED, PREFIX, Set, entity_of};
+use super::{Ended, Set, entity_of};
+use crate::system::timer::{CANCELLED, FAILED, FIRED, PREFIX};
 
 /// The longest that nobody looks at the clock while a timer is pending: it may be set forward.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

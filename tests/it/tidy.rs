@@ -10,9 +10,10 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 57] = [
+const LAYERS: [&str; 58] = [
     // words
     "text",
+    "system",
     "version",
     "id",
     "query",

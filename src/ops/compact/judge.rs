@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
-use crate::coordinate::SYSTEM_SCOPE;
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::log::rewrite::{Candidate, Fate, Judge};
@@ -18,6 +17,7 @@ use crate::query::Query;
 use crate::reader::Read;
 use crate::recorded::RecordedEvent;
 use crate::report::{CompactionPlan, CompactionShare, Unhandled};
+use crate::system::SYSTEM_SCOPE;
 use crate::version::Position;
 use crate::view::Snapshot;
 
