@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::format::segment::SEAL_BYTES;
 use crate::index::{Bound, Index};
 use crate::log::scan::Tip;
-use crate::shelf::{Listed, Shelf, Stored};
+use crate::shelf::{SealedMeta, Shelf, Stored};
 use crate::view::{Segment, View};
 
 /// Closing writes the index of a segment that goes on if at least so many frames came since: to walk over
@@ -48,7 +48,7 @@ pub(crate) fn settle_end(view: &View, shelf: &Arc<Shelf>, tip: &Tip) {
     if index.read().frames() < WORTH_FRAMES {
         return;
     }
-    let listed = Listed::up_to(tip, file, *shelf.origin());
+    let listed = SealedMeta::up_to(tip, file, *shelf.origin());
     let written = with_index(parts, |index| shelf.write_index(index, &listed.bound));
     if let Err(error) = written {
         tracing::warn!(%error, "the index of the last segment was not written");
@@ -77,7 +77,7 @@ fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<Shelf>) -> Result
         last_position: next.first_position().saturating_sub(1),
         chain: behind.chain_before,
     };
-    let listed = Listed {
+    let listed = SealedMeta {
         bound,
         frames: parts.iter().map(|part| part.frames()).sum(),
         events: parts.iter().map(|part| part.events()).sum(),

@@ -26,7 +26,7 @@ use crate::log::survey::{Stamp, list, read_manifest};
 use crate::log::{Log, LogOptions};
 use crate::options::{self, KeyWindow, OpenWatcher, Options};
 use crate::report::{OpenProgress, OpenReport};
-use crate::shelf::{Budgets, Listed, Shelf, Stored};
+use crate::shelf::{Budgets, SealedMeta, Shelf, Stored};
 use crate::version::Position;
 use crate::view::{Point, Segment};
 
@@ -359,7 +359,7 @@ impl Found {
         let mut all = Vec::with_capacity(recovered.manifest.sealed.len() + recovered.segments.len() + 1);
         let mut chain_before = genesis(shelf.origin());
         for sealed in &recovered.manifest.sealed {
-            let listed = Listed::sealed(sealed, *shelf.origin(), chain_before);
+            let listed = SealedMeta::sealed(sealed, *shelf.origin(), chain_before);
             all.push(Arc::new(Segment::stored(Stored::new(shelf.clone(), listed))));
             chain_before = sealed.chain;
             self.entities += u64::from(sealed.remarks.born().unwrap_or(0));
@@ -370,7 +370,7 @@ impl Found {
             match (met.next_if(is_met), recovered.tip.filter(|_| recovered.indexed)) {
                 (Some(segment), _) => all.push(segment),
                 (None, Some(tip)) => {
-                    let listed = Listed::up_to(&tip, file, *shelf.origin());
+                    let listed = SealedMeta::up_to(&tip, file, *shelf.origin());
                     let stored = Stored::with_file(shelf.clone(), listed, file.clone());
                     all.push(Arc::new(Segment::stored(stored)));
                     all.push(Arc::new(Segment::live(file.clone(), &tip)));

@@ -79,21 +79,21 @@ pub(crate) struct Sample {
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// The right to run under a name, as long as it lives.
-pub(crate) struct Claim {
+pub(crate) struct NameLease {
     name: String,
     live: Arc<Live>,
 }
 
 impl Running {
     /// Takes a name; `None` if it is taken.
-    pub(crate) fn claim(self: &Arc<Self>, name: &str) -> Option<Claim> {
+    pub(crate) fn claim(self: &Arc<Self>, name: &str) -> Option<NameLease> {
         let mut by_name = self.by_name.lock();
         if by_name.contains_key(name) {
             return None;
         }
         let live = Arc::new(Live::new(self.clone()));
         by_name.insert(name.to_owned(), live.clone());
-        Some(Claim { name: name.to_owned(), live })
+        Some(NameLease { name: name.to_owned(), live })
     }
 
     /// The runner of a name.
@@ -265,13 +265,13 @@ impl Wake for Live {
     }
 }
 
-impl Claim {
+impl NameLease {
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.live
     }
 }
 
-impl Drop for Claim {
+impl Drop for NameLease {
     fn drop(&mut self) {
         self.live.running.by_name.lock().remove(&self.name);
         self.live.running.progress();

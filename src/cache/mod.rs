@@ -100,7 +100,7 @@ pub(crate) struct Cache {
 pub(crate) type End = Arc<dyn Fn() + Send + Sync>;
 
 /// A name that is taken, as long as this lives; and the way to the file for whoever has it.
-pub(crate) struct Claim {
+pub(crate) struct ModelLease {
     name: &'static str,
     shared: Arc<Shared>,
     may_save: bool,
@@ -217,7 +217,7 @@ impl Cache {
 
     /// Claims a name for a projection that runs by itself. `end` is called when the store is closed, before the
     /// file is: it ends what runs.
-    pub(crate) fn claim(&self, name: &'static str, end: End) -> Result<Claim, Error> {
+    pub(crate) fn claim(&self, name: &'static str, end: End) -> Result<ModelLease, Error> {
         check_visible("name of the projection", name)?;
         let mut claims = self.shared.claims.lock();
         if claims.contains_key(name) {
@@ -225,7 +225,7 @@ impl Cache {
             return Err(Error::invalid(text));
         }
         claims.insert(name, end);
-        Ok(Claim { name, shared: self.shared.clone(), may_save: self.is_at_home() })
+        Ok(ModelLease { name, shared: self.shared.clone(), may_save: self.is_at_home() })
     }
 
     /// Saves what there is to save, and ends. `sync` makes the log durable; it is called if states wait for that.
@@ -268,7 +268,7 @@ impl Cache {
     }
 }
 
-impl Claim {
+impl ModelLease {
     /// Whether no power cut can take back what is at a position.
     pub(crate) fn is_durable(&self, position: Position) -> bool {
         position <= self.shared.view.reaches(Reach::Durable)
@@ -302,7 +302,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for ModelLease {
     fn drop(&mut self) {
         self.shared.claims.lock().remove(self.name);
     }

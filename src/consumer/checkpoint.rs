@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::options::{self, Durability};
 use crate::query::Query;
 use crate::recorded::RecordedEvent;
-use crate::running::{Claim, Live};
+use crate::running::{Live, NameLease};
 use crate::store::Store;
 use crate::system::consumer as kinds;
 use crate::version::{Expected, Position, Version};
@@ -32,7 +32,7 @@ const AUTHOR: &str = "annals";
 pub(crate) struct Checkpoint {
     name: String,
     entity: String,
-    claim: Claim,
+    claim: NameLease,
     /// The last event of the stream that is known here.
     version: Version,
     standing: Standing,

@@ -252,7 +252,7 @@ fn golden_mark() {
     assert_eq!(file.len(), mark::FILE_BYTES);
     let newest = mark::newest(&file).unwrap().unwrap();
     let at = usize::try_from(newest.offset()).unwrap();
-    let bytes = &file[at..at + mark::SLOT];
+    let bytes = &file[at..at + mark::MARK_SLOT_BYTES];
     check_text("mark", "The newer slot of store/MARK", at, bytes, Notes::mark_slot);
     let expected = Mark {
         store_id: Story::read().header.store_id,

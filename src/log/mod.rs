@@ -30,7 +30,7 @@ use crate::disk::{Disk, write_all};
 use crate::error::{Error, ErrorKind};
 use crate::format::frame::{Frame, FrameHeader};
 use crate::format::manifest;
-use crate::format::mark::{self, SLOT};
+use crate::format::mark::{self, MARK_SLOT_BYTES};
 use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
 use crate::receipt::Appended;
 use crate::text::counted;
@@ -277,7 +277,7 @@ impl Log {
     }
 
     fn write_mark(&mut self, clean: bool) -> Result<(), Failure> {
-        self.bytes_written += u64::try_from(SLOT).expect("128");
+        self.bytes_written += u64::try_from(MARK_SLOT_BYTES).expect("128");
         self.mark.write(self.segment.header.id, &self.durable, clean).map_err(Failure::Poison)
     }
 

@@ -26,7 +26,7 @@ use crate::log::segment::SegmentFile;
 use crate::log::survey::read_manifest;
 use crate::options;
 use crate::queue::Maintenance;
-use crate::shelf::{Listed, Shelf, Stored};
+use crate::shelf::{SealedMeta, Shelf, Stored};
 use crate::view::Segment;
 
 /// A sealed segment, and what MANIFEST says of it.
@@ -155,7 +155,7 @@ impl<'a> Rewriting<'a> {
         // Whatever comes of it: it may be that history is changed.
         self.has_changed |= effect == Effect::History;
         engine.maintain(Maintenance::Exchange(exchange)).inspect_err(|error| self.forget(with.id, error))?;
-        let listed = Listed::sealed(&with, *self.shelf.origin(), chain_before);
+        let listed = SealedMeta::sealed(&with, *self.shelf.origin(), chain_before);
         let new = Segment::stored(Stored::new(self.shelf.clone(), listed));
         let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
@@ -167,7 +167,7 @@ impl<'a> Rewriting<'a> {
     /// Reads the draft again, and writes its index on the way.
     fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
         let with = draft.listing();
-        let listed = Listed::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
+        let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
         let mut index = Index::new(Tip::before(draft.header()).offset);
         draft.check(&mut |file: &SegmentFile, offset, frame: &Frame<'_>, _: &Tip| {
             index.insert(file, offset, frame)

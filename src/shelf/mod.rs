@@ -25,7 +25,7 @@ use crate::log::segment::Block;
 use build::write;
 use kept::Room;
 
-pub(crate) use stored::{Listed, Stored};
+pub(crate) use stored::{SealedMeta, Stored};
 
 /// Open files of sealed segments and their indexes.
 const DESCRIPTORS_MAX: u64 = 64;

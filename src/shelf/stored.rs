@@ -26,7 +26,7 @@ use super::resident::Resident;
 
 /// Where a part stands in the log: what MANIFEST, or MARK, says of it without its file.
 #[derive(Clone, Debug)]
-pub(crate) struct Listed {
+pub(crate) struct SealedMeta {
     pub(crate) bound: Bound,
     pub(crate) frames: u32,
     pub(crate) events: u32,
@@ -39,9 +39,9 @@ pub(crate) struct Listed {
     pub(crate) file_bytes: Option<u32>,
 }
 
-impl Listed {
+impl SealedMeta {
     /// As MANIFEST lists it; `chain_before` is the chain of the one listed before.
-    pub(crate) fn sealed(sealed: &SealedSegment, origin: [u8; 16], chain_before: Hash) -> Listed {
+    pub(crate) fn sealed(sealed: &SealedSegment, origin: [u8; 16], chain_before: Hash) -> SealedMeta {
         let bound = Bound {
             store_id: origin,
             segment: sealed.id,
@@ -49,7 +49,7 @@ impl Listed {
             last_position: sealed.last_position,
             chain: sealed.chain,
         };
-        Listed {
+        SealedMeta {
             bound,
             frames: sealed.frames,
             events: sealed.events,
@@ -61,10 +61,10 @@ impl Listed {
     }
 
     /// The frames of an open segment's file up to where a walk stands.
-    pub(crate) fn up_to(tip: &Tip, file: &SegmentFile, origin: [u8; 16]) -> Listed {
+    pub(crate) fn up_to(tip: &Tip, file: &SegmentFile, origin: [u8; 16]) -> SealedMeta {
         let header = &file.header;
         let (segment, end, last_position, chain) = (header.id, tip.offset, tip.position, tip.chain);
-        Listed {
+        SealedMeta {
             bound: Bound { store_id: origin, segment, end, last_position, chain },
             frames: tip.frames,
             events: tip.events,
@@ -77,7 +77,7 @@ impl Listed {
 
     /// What header and seal of the segment must say. (Of one that goes on there is no seal yet.)
     fn outline(&self) -> Outline {
-        let Listed { bound, chain_before, recorded_before, .. } = self;
+        let SealedMeta { bound, chain_before, recorded_before, .. } = self;
         let seal = Seal {
             length: self.file_bytes.unwrap_or(0),
             last_position: bound.last_position,
@@ -93,7 +93,7 @@ impl Listed {
 /// One such part.
 pub(crate) struct Stored {
     shelf: Arc<Shelf>,
-    listed: Listed,
+    listed: SealedMeta,
     file: OnceLock<Arc<SegmentFile>>,
     index: Arc<Place<Sealed>>,
     whole: Resident,
@@ -102,13 +102,13 @@ pub(crate) struct Stored {
 }
 
 impl Stored {
-    pub(crate) fn new(shelf: Arc<Shelf>, listed: Listed) -> Stored {
+    pub(crate) fn new(shelf: Arc<Shelf>, listed: SealedMeta) -> Stored {
         let (index, whole) = (Arc::default(), Resident::default());
         Stored { shelf, listed, file: OnceLock::new(), index, whole, retired: Pinned::default() }
     }
 
     /// The same, of a file that is open.
-    pub(crate) fn with_file(shelf: Arc<Shelf>, listed: Listed, file: Arc<SegmentFile>) -> Stored {
+    pub(crate) fn with_file(shelf: Arc<Shelf>, listed: SealedMeta, file: Arc<SegmentFile>) -> Stored {
         let stored = Stored::new(shelf, listed);
         // It was just made, so there is none yet.
         let _ = stored.file.set(file);
@@ -116,7 +116,7 @@ impl Stored {
     }
 
     /// The same, of which the index was just made; it is kept like any other.
-    pub(crate) fn with_index(shelf: Arc<Shelf>, listed: Listed, bytes: Option<Vec<u8>>) -> Stored {
+    pub(crate) fn with_index(shelf: Arc<Shelf>, listed: SealedMeta, bytes: Option<Vec<u8>>) -> Stored {
         let stored = Stored::new(shelf, listed);
         let (path, bound) = (stored.listed.bound.segment.index_path(), &stored.listed.bound);
         if let Some(Ok(index)) = bytes.map(|bytes| Sealed::whole(bytes.into(), &path, bound)) {
@@ -141,7 +141,7 @@ impl Stored {
         self.shelf.origin()
     }
 
-    pub(crate) fn listed(&self) -> &Listed {
+    pub(crate) fn listed(&self) -> &SealedMeta {
         &self.listed
     }
 
@@ -289,7 +289,7 @@ impl Stored {
     }
 
     fn check_counts(&self, index: &Sealed) -> Result<(), Error> {
-        let Listed { frames, events, bound, .. } = &self.listed;
+        let SealedMeta { frames, events, bound, .. } = &self.listed;
         if (index.frames(), index.events()) == (*frames, *events) {
             return Ok(());
         }

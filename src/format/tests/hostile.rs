@@ -96,7 +96,7 @@ fn mark_survives_one_damaged_slot() {
         let mut flipped = file.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         let newest_at = usize::try_from(newest.offset()).unwrap();
-        let is_in_newest = (newest_at..newest_at + mark::SLOT).contains(&(bit / 8));
+        let is_in_newest = (newest_at..newest_at + mark::MARK_SLOT_BYTES).contains(&(bit / 8));
         let expected = if is_in_newest { &older } else { &newest };
         assert_eq!(mark::newest(&flipped).unwrap().as_ref(), Some(expected), "bit {bit}");
     }

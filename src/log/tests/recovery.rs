@@ -169,7 +169,7 @@ impl Case {
         let clean = Mark { sequence: mark.sequence + 1, clean: true, ..mark };
         let mut file = self.disk.contents(MARK).unwrap();
         let at = usize::try_from(clean.offset()).unwrap();
-        file[at..at + mark::SLOT].copy_from_slice(&clean.write());
+        file[at..at + mark::MARK_SLOT_BYTES].copy_from_slice(&clean.write());
         self.disk.set_contents(MARK, Some(file));
         self
     }

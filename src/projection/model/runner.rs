@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Phase, Progress, Shared};
-use crate::cache::{Claim, Folded, Key, Reached, Saving};
+use crate::cache::{Folded, Key, ModelLease, Reached, Saving};
 use crate::codec;
 use crate::error::Error;
 use crate::projection::{Projection, fold, panicked, saved};
@@ -58,7 +58,7 @@ pub(super) struct Work<P> {
 
 pub(super) struct Runner<P> {
     shared: Arc<Shared<P>>,
-    claim: Claim,
+    claim: ModelLease,
     store: WeakStore,
     query: Query,
     digest: [u8; 32],
@@ -150,7 +150,7 @@ impl Wake for Signal {
 impl<P: Projection> Runner<P> {
     pub(super) fn new(
         shared: Arc<Shared<P>>,
-        claim: Claim,
+        claim: ModelLease,
         store: WeakStore,
         query: Query,
         digest: [u8; 32],
