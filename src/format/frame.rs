@@ -4,8 +4,7 @@
 //! never steers a reader, and a frame that lies where it was not written is not taken for one.
 //! SPEC.md "Frame". Row: bytes.
 
-use crate::id::EventId;
-use crate::version::Position;
+use crate::types::{EventId, Position};
 
 use super::chain::Hash;
 use super::{

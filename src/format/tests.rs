@@ -28,9 +28,9 @@ use super::record::{self, Fields, NewRecord, Record, records};
 use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
 use super::{aligned, checksum};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};
-use crate::event::{Cause, EventId};
 use crate::index::{Answers, Bound, Index, Sealed, TermHash};
-use crate::log::segment::SegmentFile;
+use crate::log::SegmentFile;
+use crate::types::{Cause, EventId};
 use crate::{Query, Raw, Store};
 use annotate::{Notes, strip};
 

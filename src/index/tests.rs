@@ -8,13 +8,8 @@ mod size;
 
 use super::*;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
-use crate::error::ErrorKind;
-use crate::format::frame::{Frame, NewFrameHeader};
-use crate::format::record::{Fields, NewRecord, write};
-use crate::format::segment::{SegmentHeader, SegmentId};
-use crate::query::{Item, Name, Query};
-use crate::system::SYSTEM_SCOPE;
-use crate::version::Position;
+use crate::format::{Fields, Frame, NewFrameHeader, NewRecord, SegmentHeader, SegmentId, write};
+use crate::types::{ErrorKind, Item, Name, Position, Query, SYSTEM_SCOPE};
 use std::sync::Arc;
 
 const ENTITIES: [&str; 4] = ["e:1", "e:10", "e", "f"];

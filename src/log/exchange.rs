@@ -3,8 +3,8 @@
 //! Row: log.
 
 use crate::disk::Access;
-use crate::error::Error;
-use crate::format::segment::SEGMENT_HEADER_BYTES;
+use crate::format::SEGMENT_HEADER_BYTES;
+use crate::types::Error;
 
 use super::files::Exchange;
 use super::segment::wide;

@@ -3,11 +3,11 @@
 //! Row: log.
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
-use crate::error::Error;
-use crate::format::chain::{Hash, genesis};
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentId};
+use crate::format::{
+    Hash, Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SealedSegment, SegmentId, genesis,
+    manifest, mark,
+};
+use crate::types::Error;
 
 use super::recover::Recovered;
 use super::scan::Tip;

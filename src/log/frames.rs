@@ -2,9 +2,7 @@
 //!
 //! Row: log.
 
-use crate::format::chain::{Assigned, Hash, extended_content, link};
-use crate::format::frame::{FrameHeader, NewFrameHeader};
-use crate::format::segment::SegmentHeader;
+use crate::format::{Assigned, FrameHeader, Hash, NewFrameHeader, SegmentHeader, extended_content, link};
 
 use super::scan::Tip;
 

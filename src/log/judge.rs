@@ -4,9 +4,7 @@
 //! evidence of what was durable: MARK, and the durable end that every later frame header repeats.
 //! SPEC.md "Recovery" has the table and its reasons. Row: log.
 
-use crate::format::ALIGN;
-use crate::format::frame;
-use crate::format::segment::{SEAL_BYTES, SegmentHeader};
+use crate::format::{ALIGN, SEAL_BYTES, SegmentHeader, frame};
 
 /// What is known about the last segment once the walk has ended at `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

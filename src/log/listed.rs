@@ -5,10 +5,10 @@
 //! Row: log. Tested by tests/it/open_checked.rs.
 
 use crate::disk::{Access, Disk, FileInfo, UnsafePath, read_full};
-use crate::error::{Error, ErrorKind};
-use crate::format::chain::{Hash, genesis};
-use crate::format::manifest::{Manifest, SealedSegment};
-use crate::format::segment::{SEAL_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentId};
+use crate::format::{
+    Hash, Manifest, SEAL_BYTES, SEGMENTS_DIRECTORY, Seal, SealedSegment, SegmentId, genesis,
+};
+use crate::types::{Error, ErrorKind};
 
 use super::segment::{SegmentFile, missing};
 

@@ -10,16 +10,16 @@
 //! Row: log.
 
 mod exchange;
-pub(crate) mod files;
-pub(crate) mod frames;
-pub(crate) mod judge;
-pub(crate) mod listed;
-pub(crate) mod recover;
-pub(crate) mod repair;
-pub(crate) mod rewrite;
-pub(crate) mod scan;
-pub(crate) mod segment;
-pub(crate) mod survey;
+mod files;
+mod frames;
+mod judge;
+mod listed;
+mod recover;
+mod repair;
+mod rewrite;
+mod scan;
+mod segment;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod zeros;
@@ -27,23 +27,34 @@ mod zeros;
 use std::sync::Arc;
 
 use crate::disk::{Disk, write_all};
-use crate::error::{Error, ErrorKind};
-use crate::format::frame::{Frame, FrameHeader};
-use crate::format::manifest;
-use crate::format::mark::{self, MARK_SLOT_BYTES};
-use crate::format::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
-use crate::receipt::Appended;
-use crate::text::counted;
+use crate::event::Appended;
+use crate::format::{
+    Frame, FrameHeader, MARK_SLOT_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, manifest, mark,
+};
+use crate::types::{Error, ErrorKind, counted};
 
 use files::{ManifestFile, MarkFile};
-pub(crate) use frames::NewFrame;
 use frames::narrow;
-use recover::Recovered;
-use repair::{listing, seal};
-use scan::Tip;
-use segment::{SegmentFile, wide};
-pub(crate) use zeros::MoreZeros;
 use zeros::{Zeros, first_zeros};
+
+pub(crate) use files::{Effect, Exchange, create_mark_file, create_store, new_store_id, replace};
+pub(crate) use frames::NewFrame;
+pub(crate) use judge::{Evidence, Verdict, judge};
+pub(crate) use listed::{NEWEST, Outline, unlisted_text};
+pub(crate) use recover::{Purpose, Recovered, recover};
+pub(crate) use repair::{evidence, finish_cut, listing, remove_mark, seal};
+pub(crate) use rewrite::{Candidate, Draft, Fate, Judge, Plan, judge_all, remove};
+#[cfg(test)]
+pub(crate) use scan::chain_after;
+pub(crate) use scan::{
+    CHAIN_BROKEN, Ending, Found, POSITION_MAX, SEAL_MISFITS, Tip, Walk, Window, attested, chain_seeing,
+    follow, found_at, scan, scan_from,
+};
+pub(crate) use segment::{Block, SegmentFile, damaged, missing, missing_text, wide};
+pub(crate) use survey::{
+    Stamp, behind, could_be_new, is_leftover, list, manifest_stamp, read_manifest, read_mark, read_slots,
+};
+pub(crate) use zeros::MoreZeros;
 
 /// Why a step of the log failed.
 #[derive(Debug)]
@@ -383,7 +394,7 @@ pub(crate) fn next_header(
         disk.random().map_err(|error| Error::io("cannot get random bytes for", "a segment", error))?;
     let (position, recorded_before, chain_before) = match tip {
         Some(tip) => (tip.position, tip.recorded_at, tip.chain),
-        None => (0, 0, crate::format::chain::genesis(&store_id)),
+        None => (0, 0, crate::format::genesis(&store_id)),
     };
     Ok(SegmentHeader {
         store_id,

@@ -11,14 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::disk::{Access, Disk};
-use crate::error::Error;
-use crate::format::Damage;
-use crate::format::chain::Hash;
-use crate::format::frame::Frame;
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{SEGMENTS_DIRECTORY, Seal, SegmentId};
-use crate::report::{Cut, OpenReport};
+use crate::format::{
+    Damage, Frame, Hash, Manifest, Mark, SEGMENTS_DIRECTORY, Seal, SealedSegment, SegmentId, manifest, mark,
+};
+use crate::types::{Cut, Error, OpenReport};
 
 use super::judge::{Verdict, judge};
 use super::listed::{check_listed, unlisted};
@@ -403,7 +399,7 @@ impl Opening<'_, '_> {
         }
         let (position, recorded_at, chain) = match &self.state.tip {
             Some(tip) => (tip.position, tip.recorded_at, tip.chain),
-            None => (0, 0, crate::format::chain::genesis(&header.store_id)),
+            None => (0, 0, crate::format::genesis(&header.store_id)),
         };
         let next = position.saturating_add(1);
         if id.first_position > next {

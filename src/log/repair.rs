@@ -4,12 +4,11 @@
 //! Row: log.
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
-use crate::error::{Error, ErrorKind};
-use crate::format::chain::Hash;
-use crate::format::frame;
-use crate::format::manifest::{Manifest, Remarks, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId};
+use crate::format::{
+    Hash, Manifest, Mark, Remarks, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SealedSegment,
+    SegmentHeader, SegmentId, frame, mark,
+};
+use crate::types::{Error, ErrorKind};
 
 use super::Failure;
 use super::files::{create_mark_file, replace};
@@ -204,7 +203,7 @@ pub(super) fn trim(segment: &SegmentFile, seal: &Seal) -> Result<(), Error> {
 
 /// The seal for a segment that ends at `tip`.
 pub(crate) fn seal(tip: &Tip) -> Result<Seal, Error> {
-    let length = tip.offset.checked_add(u32::try_from(crate::format::segment::SEAL_BYTES).expect("72"));
+    let length = tip.offset.checked_add(u32::try_from(crate::format::SEAL_BYTES).expect("72"));
     Ok(Seal {
         length: length.ok_or_else(|| Error::invalid("the segment is too long to be sealed"))?,
         last_position: tip.position,

@@ -6,13 +6,11 @@
 //! Row: log. Used by opening, by read-only opening and by verify.
 
 use crate::disk::read_full;
-use crate::error::Error;
-use crate::format::chain::{Assigned, Hash, body_content, extended_content, link};
-use crate::format::frame::{self, Frame};
-use crate::format::mark::Mark;
-use crate::format::record::{Record, records};
-use crate::format::segment::{Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, Seal, SegmentHeader};
-use crate::format::{BODY_BYTES_MAX, Damage};
+use crate::format::{
+    Assigned, Attestation, BODY_BYTES_MAX, Damage, Frame, Hash, Mark, Record, SEAL_BYTES,
+    SEGMENT_HEADER_BYTES, Seal, SegmentHeader, body_content, extended_content, frame, link, records,
+};
+use crate::types::Error;
 
 use super::segment::{SegmentFile, wide};
 

@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
-use crate::error::Error;
-use crate::format::Damage;
-use crate::format::frame::{self, Frame, FrameHeader};
-use crate::format::segment::{SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentHeader, SegmentId};
+use crate::format::{
+    Damage, Frame, FrameHeader, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentHeader, SegmentId, frame,
+};
+use crate::types::Error;
 
 use super::Failure;
 

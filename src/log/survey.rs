@@ -3,11 +3,11 @@
 //! Row: log.
 
 use crate::disk::{Access, Disk, DiskFile, read_full};
-use crate::error::Error;
-use crate::format::chain::Hash;
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentId};
+use crate::format::{
+    Hash, Manifest, Mark, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SealedSegment, SegmentId,
+    manifest, mark,
+};
+use crate::types::Error;
 
 use super::scan::Tip;
 use super::segment::{SegmentFile, damaged};

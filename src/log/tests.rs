@@ -17,8 +17,7 @@ mod zeros;
 use std::time::{Duration, SystemTime};
 
 use crate::disk::{Access, CrashMode, Disk, Fault, SimDisk};
-use crate::format::manifest::{Manifest, SealedSegment};
-use crate::format::segment::SEGMENT_HEADER_BYTES;
+use crate::format::{Manifest, SEGMENT_HEADER_BYTES, SealedSegment};
 use crate::{Error, ErrorKind, Query, Raw, Store};
 
 const MARK: &str = "MARK";

@@ -10,16 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 
-use crate::append::{Append, Proposed, ProposedEvent};
-use crate::codec::Raw;
-use crate::condition::AppendCondition;
-use crate::coordinate::check_name;
-use crate::error::{Denial, Error};
-use crate::event::Cause;
-use crate::options::Limits;
-use crate::system::gate::{DENIED, PREFIX};
-use crate::text;
-use crate::version::Expected;
+use crate::engine::{Append, Proposed, ProposedEvent};
+use crate::event::Raw;
+use crate::types::system::gate::{DENIED, PREFIX};
+use crate::types::{AppendCondition, Cause, Denial, Error, Expected, Limits, check_name, text};
 
 use super::Store;
 

@@ -5,11 +5,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::ops::erase;
-use crate::ops::pace::Pace;
-use crate::query::Query;
-use crate::report::{Erasure, RewriteProgress};
+use crate::maintenance::{Pace, erase};
+use crate::types::{Erasure, Error, Query, RewriteProgress};
 
 use super::Store;
 

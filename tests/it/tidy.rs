@@ -9,119 +9,77 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 58] = [
-    // words
-    "text",
-    "system",
-    "version",
-    "id",
-    "query",
-    "error",
-    "condition",
-    "coordinate",
-    "event",
-    "head",
-    "report",
-    "options",
-    "bell",
-    // bytes and where they go
+/// The rooms of the library, from the bottom up. A file may use its own room and those above its own in this
+/// list, and of another room only what that room's `mod.rs` exports.
+const ROOMS: [&str; 14] = [
+    "threads",
+    "types",
     "disk",
     "format",
-    "codec",
-    "matching",
-    "recorded",
-    "typed",
-    "receipt",
+    "event",
     "log",
-    // what is known of them
     "index",
-    "commit",
-    "housekeeper",
-    "shelf",
-    "view",
-    "indexing",
-    "load",
-    // writing
-    "append",
-    "resolve",
-    "counters",
-    "queue",
-    "notification",
-    "writer",
-    // reading
-    "reader",
-    "listing",
-    "causes",
-    "story",
-    "ticket",
-    "subscription",
-    // all of it
-    "follower",
+    "read",
     "engine",
-    "cache",
-    "ops",
-    "turns",
-    "running",
+    "maintenance",
     "store",
-    // what stands on it, and uses what a user could use
-    "consumer",
-    "compact",
-    "reactor",
-    "projection",
-    "timer",
-    "jsonl",
-    "executed",
-    "aggregate",
-    "decide",
-    "transition",
+    "consume",
+    "state",
     "test",
+];
+
+/// Modules within a room whose items other rooms import by their full path.
+const OPEN_MODULES: [&str; 2] = [
+    // One list of all names that are on disk in every store, grouped by who writes them.
+    "types::system",
+    // The layout of a file that may be deleted at any time: only the room `index` reads and writes it.
+    "format::index_file",
 ];
 
 /// Each outside thing, and the files that may touch it.
 const DOORS: [(&str, &[&str]); 22] = [
-    ("redb", &["cache/file.rs", "cache/table.rs", "cache/backend.rs"]),
-    ("lru", &["cache/memory.rs"]),
-    ("serde_json", &["jsonl/line.rs"]),
-    ("base64", &["jsonl/line.rs"]),
-    ("jiff", &["jsonl/time.rs"]),
+    ("redb", &["store/state_cache/file.rs", "store/state_cache/table.rs", "store/state_cache/backend.rs"]),
+    ("lru", &["store/state_cache/memory.rs"]),
+    ("serde_json", &["store/jsonl/line.rs"]),
+    ("base64", &["store/jsonl/line.rs"]),
+    ("jiff", &["store/jsonl/time.rs"]),
     ("std::fs", &["disk/os/calls.rs", "test/lock.rs"]),
     ("std::os", &["disk/os/calls.rs"]),
     ("rustix", &["disk/os/calls.rs"]),
     ("getrandom", &["disk/os/calls.rs"]),
     ("crc32c", &["format/mod.rs"]),
-    ("rmp_serde", &["codec/mod.rs", "codec/payload.rs"]),
+    ("rmp_serde", &["event/codec/mod.rs", "event/codec/payload.rs"]),
     (
         "flume",
         &[
-            "queue.rs",
-            "writer.rs",
-            "writer/role.rs",
-            "notification/channel.rs",
-            "reader/ahead.rs",
-            "housekeeper.rs",
-            "reactor/lanes.rs",
+            "engine/queue.rs",
+            "engine/writer/mod.rs",
+            "engine/writer/role.rs",
+            "read/notification/channel.rs",
+            "read/reader/ahead.rs",
+            "threads/background.rs",
+            "consume/reactor/lanes.rs",
         ],
     ),
-    ("metrics", &["counters/facade.rs"]),
-    ("oneshot", &["queue.rs", "writer/waiting.rs", "ticket.rs", "engine.rs"]),
+    ("metrics", &["engine/counters/facade.rs"]),
+    ("oneshot", &["engine/queue.rs", "engine/writer/waiting.rs", "engine/ticket.rs", "engine/mod.rs"]),
     (
         "std::thread::Builder",
         &[
-            "engine.rs",
-            "follower.rs",
-            "reader/ahead.rs",
-            "reactor/worker.rs",
-            "reactor/lanes.rs",
-            "timer/service.rs",
-            "housekeeper.rs",
-            "projection/model.rs",
+            "engine/mod.rs",
+            "engine/follower/mod.rs",
+            "read/reader/ahead.rs",
+            "consume/reactor/worker.rs",
+            "consume/reactor/lanes.rs",
+            "consume/timer/service.rs",
+            "threads/background.rs",
+            "state/projection/model.rs",
         ],
     ),
-    ("std::thread::sleep", &["engine.rs", "ops/pace.rs", "disk/os/lock.rs"]),
+    ("std::thread::sleep", &["engine/mod.rs", "maintenance/pace.rs", "disk/os/lock.rs"]),
     ("std::thread::spawn", &[]),
     ("std::thread::scope", &[]),
-    ("SystemTime::now", &["options.rs"]),
+    ("SystemTime::now", &["types/options.rs"]),
     ("std::env", &["test/lock.rs", "store/environment.rs"]),
     ("std::net", &[]),
     ("std::process::Command", &[]),
@@ -324,24 +282,37 @@ fn the_reader_of_this_test_can_read() {
 }
 
 #[test]
-fn a_file_uses_only_what_stands_above_it() {
-    let row = |module: &str| LAYERS.iter().position(|layer| *layer == module);
+fn a_room_uses_only_rooms_above_it_and_what_they_export() {
+    let row = |room: &str| ROOMS.iter().position(|name| *name == room);
+    let sources = sources();
+    let exports: BTreeMap<&str, BTreeSet<String>> =
+        ROOMS.into_iter().map(|room| (room, exports_of(&sources, room))).collect();
     let mut wrong = Vec::new();
     let mut uses = 0;
     for source in
-        sources().iter().filter(|source| source.path != "lib.rs" && !source.is_test() && !source.is_command())
+        sources.iter().filter(|source| source.path != "lib.rs" && !source.is_test() && !source.is_command())
     {
-        let own = row(source.module()).unwrap_or_else(|| panic!("{} is in no layer", source.path));
+        let own = row(source.module()).unwrap_or_else(|| panic!("{} is in no room", source.path));
         for (path, line) in paths(&source.tokens) {
-            let Some(used) = path.strip_prefix("crate::") else { continue };
-            let used = used.split("::").next().unwrap();
+            let Some(inside) = path.strip_prefix("crate::") else { continue };
+            let mut parts = inside.split("::");
+            let used = parts.next().unwrap();
             // A macro stands at the crate's root wherever it was written.
-            if used.starts_with("__") {
+            if used.starts_with("__") || used == source.module() {
                 continue;
             }
             uses += 1;
-            if used != source.module() && row(used).is_none_or(|used| used >= own) {
-                wrong.push(format!("src/{}:{line} uses {path}", source.path));
+            let place = format!("src/{}:{line} uses {path}", source.path);
+            if row(used).is_none_or(|used| used >= own) {
+                wrong.push(format!("{place}, which is no room above {}", ROOMS[own]));
+                continue;
+            }
+            let Some(item) = parts.next() else { continue };
+            let is_deep = item.starts_with(|c: char| c.is_lowercase()) && parts.next().is_some();
+            if !exports[used].contains(item) {
+                wrong.push(format!("{place}, which {used}/mod.rs does not export"));
+            } else if is_deep && !OPEN_MODULES.contains(&format!("{used}::{item}").as_str()) {
+                wrong.push(format!("{place}, which reaches into a module of the room {used}"));
             }
         }
     }
@@ -351,8 +322,14 @@ fn a_file_uses_only_what_stands_above_it() {
     let words = tokens(&lib);
     let modules = words.windows(3).filter(|three| three[0].text == "mod" && three[2].text == ";");
     let modules: BTreeSet<&str> = modules.map(|three| three[1].text.as_str()).collect();
-    let layers: BTreeSet<&str> = LAYERS.into_iter().collect();
-    assert_eq!(modules, layers, "lib.rs and the layers name the same modules");
+    assert_eq!(modules, ROOMS.into_iter().collect(), "lib.rs and ROOMS name the same modules");
+}
+
+/// The names that a room's `mod.rs` exports: what it defines or names itself, re-exports included.
+fn exports_of(sources: &[Source], room: &str) -> BTreeSet<String> {
+    let path = format!("{room}/mod.rs");
+    let source = sources.iter().find(|source| source.path == path).unwrap_or_else(|| panic!("no src/{path}"));
+    source.tokens.iter().map(|token| token.text.clone()).filter(|text| is_word(text)).collect()
 }
 
 #[test]

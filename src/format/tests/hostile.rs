@@ -141,7 +141,7 @@ fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
 fn passes(bytes: &[u8], mark: u64, before: &Hash) -> bool {
     let Ok(frame) = frame::read(bytes, mark) else { return false };
     let position = 1 + u64::from(frame.header.position_offset());
-    crate::log::scan::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain())
+    crate::log::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain())
 }
 
 /// Makes both checksums of a frame fit again, as far as its lengths lie within it.

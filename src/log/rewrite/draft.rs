@@ -7,18 +7,16 @@ use std::sync::Arc;
 use blake3::Hasher;
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
-use crate::error::Error;
-use crate::format::chain::Hash;
-use crate::format::frame::{Frame, NewFrameHeader};
-use crate::format::manifest::{Remarks, SealedSegment};
-use crate::format::record::records;
-use crate::format::segment::{Attestation, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId};
-use crate::format::{aligned, checksum, u64_at};
+use crate::format::{
+    Attestation, Frame, Hash, NewFrameHeader, Remarks, SEGMENTS_DIRECTORY, Seal, SealedSegment,
+    SegmentHeader, SegmentId, aligned, checksum, records, u64_at,
+};
 use crate::log::Failure;
 use crate::log::files::Effect;
 use crate::log::repair::{listing, seal};
 use crate::log::scan::{Ending, Tip, Walk, scan};
 use crate::log::segment::{SegmentFile, wide};
+use crate::types::Error;
 
 use super::{Fate, Judge, Piece, walk};
 

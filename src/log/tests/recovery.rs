@@ -3,10 +3,9 @@
 use super::super::judge::{Evidence, Verdict, judge, repeated_in};
 use super::super::repair::evidence;
 use super::*;
-use crate::format::checksum;
-use crate::format::frame::{self, NewFrameHeader};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{SEAL_BYTES, Seal, SegmentHeader, SegmentId};
+use crate::format::{
+    Mark, NewFrameHeader, SEAL_BYTES, Seal, SegmentHeader, SegmentId, checksum, frame, mark,
+};
 
 const HEADER_32: u32 = 144;
 const NEXT: SegmentId = SegmentId { first_position: 5, generation: 0 };

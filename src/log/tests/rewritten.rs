@@ -5,8 +5,7 @@ use super::super::scan::Tip;
 use super::super::segment::{SegmentFile, wide};
 use super::*;
 use crate::disk::MemDisk;
-use crate::format::frame::{self, Frame, NewFrameHeader};
-use crate::format::segment::{Attestation, Seal, SegmentHeader, SegmentId};
+use crate::format::{Attestation, Frame, NewFrameHeader, Seal, SegmentHeader, SegmentId, frame};
 use crate::{Append, RecordedEvent};
 
 const ENTITIES: [&str; 3] = ["a", "b", "c"];

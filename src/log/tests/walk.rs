@@ -8,11 +8,10 @@ use super::super::scan::{Ending, Scan, Tip, Walk, scan};
 use super::super::segment::SegmentFile;
 use super::*;
 use crate::disk::{DiskFile, MemDisk};
-use crate::format::chain::genesis;
-use crate::format::frame::{self, Frame, NewFrameHeader};
-use crate::format::record::{self, Fields, NewRecord};
-use crate::format::segment::{Attestation, SEAL_BYTES, Seal, SegmentHeader, SegmentId};
-use crate::format::{Damage, checksum};
+use crate::format::{
+    Attestation, Damage, Fields, Frame, NewFrameHeader, NewRecord, SEAL_BYTES, Seal, SegmentHeader,
+    SegmentId, checksum, frame, genesis, record,
+};
 
 /// A segment in memory with these bytes behind its header.
 pub(super) fn segment(generation: u32, behind: impl FnOnce(&SegmentHeader) -> Vec<u8>) -> SegmentFile {
