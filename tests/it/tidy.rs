@@ -601,7 +601,10 @@ fn bare_numbers(line: &str, has_figures: bool) -> Vec<std::ops::Range<usize>> {
             || (rest.starts_with('.') && rest[1..].starts_with(|c: char| c.is_ascii_digit()))
             || UNITS.iter().any(|unit| rest.trim_start().starts_with(unit));
         let is_in_brackets = before == Some(b'(') && rest.starts_with([')', ',']);
-        if (1..=2).contains(&more) && bytes[start + 2] != b'0' && !is_figure && (is_in_brackets || !has_figures)
+        if (1..=2).contains(&more)
+            && bytes[start + 2] != b'0'
+            && !is_figure
+            && (is_in_brackets || !has_figures)
         {
             found.push(start..end);
         }
