@@ -557,9 +557,9 @@ fn sections(spec: &str) -> Vec<Section> {
         .collect()
 }
 
-/// Where a line names a section by a number alone. Part 3 is full of figures: there only what stands in
-/// brackets counts.
-fn bare_numbers(line: &str, is_part_3: bool) -> Vec<std::ops::Range<usize>> {
+/// Where a line names a section by a number alone. In a document with many figures only a number in brackets
+/// counts.
+fn bare_numbers(line: &str, has_figures: bool) -> Vec<std::ops::Range<usize>> {
     const UNITS: [&str; 14] =
         ["ms", "us", "ns", "s ", "MB", "GB", "KiB", "MiB", "TB", "k/s", "M/s", "%", "million", "and 0"];
     let mut found = Vec::new();
@@ -579,7 +579,10 @@ fn bare_numbers(line: &str, is_part_3: bool) -> Vec<std::ops::Range<usize>> {
             || (rest.starts_with('.') && rest[1..].starts_with(|c: char| c.is_ascii_digit()))
             || UNITS.iter().any(|unit| rest.trim_start().starts_with(unit));
         let is_in_brackets = before == Some(b'(') && rest.starts_with([')', ',']);
-        if (1..=2).contains(&more) && bytes[start + 2] != b'0' && !is_figure && (is_in_brackets || !is_part_3)
+        if (1..=2).contains(&more)
+            && bytes[start + 2] != b'0'
+            && !is_figure
+            && (is_in_brackets || !has_figures)
         {
             found.push(start..end);
         }
@@ -594,6 +597,63 @@ fn links(line: &str) -> impl Iterator<Item = (&str, &str)> {
         let anchor = &line[at + 3..];
         (shown, &anchor[..anchor.find(')').unwrap_or(anchor.len())])
     })
+}
+
+/// Links in a line to files and sections of this repository: where each leads, as it is written.
+fn local_links(line: &str) -> impl Iterator<Item = &str> {
+    line.match_indices("](").filter_map(|(at, _)| {
+        let target = &line[at + 2..];
+        let target = &target[..target.find(')').unwrap_or(target.len())];
+        let is_elsewhere = target.contains("://") || target.contains(' ');
+        (!is_elsewhere).then_some(target)
+    })
+}
+
+/// The documents that a reader of the repository meets: those beside Cargo.toml, and those in `docs/`.
+fn documents() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = [root().to_owned(), root().join("docs")]
+        .iter()
+        .flat_map(|directory| fs::read_dir(directory).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    found.sort();
+    found
+}
+
+/// A link leads to a file that is there, and to a section that the file has. Only SPEC.md numbers its
+/// sections, so another document names them by links.
+#[test]
+fn links_between_documents_resolve() {
+    let (mut count, mut wrong) = (0, Vec::new());
+    let documents = documents();
+    for document in &documents {
+        let text = fs::read_to_string(document).unwrap();
+        let is_in_docs = document.parent().is_some_and(|parent| parent.ends_with("docs"));
+        for (at, line) in prose(&text) {
+            for target in local_links(line) {
+                count += 1;
+                if !leads_somewhere(document, target) {
+                    wrong.push(format!("{}, line {at}: {target}", document.display()));
+                }
+            }
+            for range in bare_numbers(line, true).into_iter().filter(|_| is_in_docs) {
+                wrong.push(format!("{}, line {at}: ({}) is no link", document.display(), &line[range]));
+            }
+        }
+    }
+    println!("{count} links in {} documents", documents.len());
+    assert!(count > 20 && documents.len() > 3, "{count} links in {documents:?}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn leads_somewhere(document: &Path, target: &str) -> bool {
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let path = if file.is_empty() { document.to_owned() } else { document.with_file_name(file) };
+    if anchor.is_empty() || !path.is_file() {
+        return path.exists();
+    }
+    sections(&fs::read_to_string(path).unwrap()).iter().any(|section| section.anchor == anchor)
 }
 
 /// Sections of SPEC.md that a text elsewhere names: by title or by number.
@@ -628,11 +688,10 @@ fn references_to_the_specification_resolve() {
     let numbered = |number: &str| sections.iter().find(|section| section.number.as_deref() == Some(number));
     let anchors: BTreeSet<&str> = sections.iter().map(|section| section.anchor.as_str()).collect();
     assert_eq!(anchors.len(), sections.len(), "two sections have one title");
-    let part_3 = prose(&spec).find(|(_, line)| line.starts_with("# Part 3")).map_or(usize::MAX, |(at, _)| at);
     let bare = |text: &str| -> Vec<(usize, std::ops::Range<usize>)> {
         let lines = prose(text).filter(|(_, line)| !line.starts_with('#'));
         lines
-            .flat_map(|(at, line)| bare_numbers(line, at > part_3).into_iter().map(move |range| (at, range)))
+            .flat_map(|(at, line)| bare_numbers(line, false).into_iter().map(move |range| (at, range)))
             .collect()
     };
     if std::env::var_os("ANNALS_BLESS").is_some() {
@@ -701,6 +760,10 @@ fn the_reader_of_references_can_read() {
     assert_eq!(
         links("see [1.4](#14-what) and [it](#it).").collect::<Vec<_>>(),
         [("1.4", "14-what"), ("it", "it")]
+    );
+    assert_eq!(
+        local_links("[1](#one), [2](docs/two.md#two), [3](https://three) and `f](x y)`").collect::<Vec<_>>(),
+        ["#one", "docs/two.md#two"]
     );
     let text = "SPEC.md \"Zeros ahead\", (SPEC.md 3.2), SPEC 1.4) and 1.11 in SPEC.md; SPEC.md has";
     assert_eq!(named_sections(text).collect::<Vec<_>>(), ["Zeros ahead", "3.2", "1.4", "1.11"]);
