@@ -506,12 +506,15 @@ fn licences_are_understood() {
 #[test]
 fn what_readme_shows_is_part_of_an_example() {
     let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
-    let examples: Vec<Vec<String>> = fs::read_dir(root().join("examples"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| lines(&fs::read_to_string(path).unwrap()))
-        .collect();
+    let mut examples: Vec<Vec<String>> = Vec::new();
+    let mut left = vec![root().join("examples")];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            examples.push(lines(&fs::read_to_string(&path).unwrap()));
+        }
+    }
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks: Vec<&str> =
         readme.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
