@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::threads::Bell;
+use crate::threads::Signal;
 use crate::types::Position;
 
 /// The consumers that run, by name.
@@ -27,7 +27,7 @@ pub(crate) struct Running {
 pub(crate) struct Live {
     state: Mutex<State>,
     /// Rung when something is to be looked at.
-    bell: Bell,
+    bell: Signal,
     running: Arc<Running>,
 }
 
@@ -147,12 +147,12 @@ impl Live {
             pace: Pace { earlier: sample, later: sample },
             trouble: None,
         };
-        Live { state: Mutex::new(state), bell: Bell::default(), running }
+        Live { state: Mutex::new(state), bell: Signal::default(), running }
     }
 
     /// Wakes the runner, or keeps it from sleeping the next time.
     pub(crate) fn ring(&self) {
-        self.bell.ring();
+        self.bell.notify();
     }
 
     /// Sleeps until it is rung; `false` if the deadline came first.
@@ -167,7 +167,7 @@ impl Live {
             state.call = call;
         }
         drop(state);
-        self.ring();
+        self.notify();
     }
 
     pub(crate) fn called(&self) -> Call {
@@ -249,7 +249,7 @@ impl Drop for Mover {
         state.movers -= 1;
         state.is_moved = true;
         drop(state);
-        self.0.ring();
+        self.0.notify();
         self.0.running.progress();
     }
 }
@@ -257,11 +257,11 @@ impl Drop for Mover {
 /// New events, or the end of the store.
 impl Wake for Live {
     fn wake(self: Arc<Live>) {
-        self.ring();
+        self.notify();
     }
 
     fn wake_by_ref(self: &Arc<Live>) {
-        self.ring();
+        self.notify();
     }
 }
 

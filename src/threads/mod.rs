@@ -4,4 +4,4 @@ mod background;
 mod signal;
 
 pub(crate) use background::{Housekeeper, Job, once};
-pub(crate) use signal::Bell;
+pub(crate) use signal::Signal;

@@ -11,22 +11,22 @@ use parking_lot::{Condvar, Mutex};
 
 /// A bell that stays rung until somebody who waits for it has heard it.
 #[derive(Default)]
-pub(crate) struct Bell {
+pub(crate) struct Signal {
     is_rung: Mutex<bool>,
     rung: Condvar,
 }
 
-impl Bell {
+impl Signal {
     /// A bell that can also be handed out as a [`Waker`].
-    pub(crate) fn new() -> Arc<Bell> {
+    pub(crate) fn new() -> Arc<Signal> {
         Arc::default()
     }
 
-    pub(crate) fn waker(self: &Arc<Bell>) -> Waker {
+    pub(crate) fn waker(self: &Arc<Signal>) -> Waker {
         Waker::from(self.clone())
     }
 
-    pub(crate) fn ring(&self) {
+    pub(crate) fn notify(&self) {
         *self.is_rung.lock() = true;
         self.rung.notify_all();
     }
@@ -45,12 +45,12 @@ impl Bell {
     }
 }
 
-impl Wake for Bell {
-    fn wake(self: Arc<Bell>) {
-        self.ring();
+impl Wake for Signal {
+    fn wake(self: Arc<Signal>) {
+        self.notify();
     }
 
-    fn wake_by_ref(self: &Arc<Bell>) {
-        self.ring();
+    fn wake_by_ref(self: &Arc<Signal>) {
+        self.notify();
     }
 }

@@ -140,7 +140,7 @@ impl Shared {
             state.troubles[lane] = None;
             state.verdicts.push((event.position(), verdict));
             drop(state);
-            self.live.ring();
+            self.live.notify();
         }
     }
 
@@ -154,7 +154,7 @@ impl Shared {
             let trouble = Trouble { at: event.position(), attempts, reason: failed.reason };
             let mut state = self.state.lock();
             state.troubles[lane] = Some(trouble);
-            self.live.ring();
+            self.live.notify();
             while !state.is_called_off(event) && until.is_none_or(|until| Instant::now() < until) {
                 match until {
                     Some(until) => drop(self.called_off.wait_until(&mut state, until)),

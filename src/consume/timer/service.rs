@@ -13,7 +13,7 @@ use crate::engine::Append;
 use crate::event::{Raw, RecordedEvent};
 use crate::read::Subscription;
 use crate::store::{Store, WeakStore};
-use crate::threads::Bell;
+use crate::threads::Signal;
 use crate::types::{AppendCondition, Cause, Error, ErrorKind, Expected, Position, Query, is_system, options};
 
 use super::kept::append_of;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The thread that fires timers. Dropping this stops nothing: the thread goes on until the store is closed.
 pub struct Timers {
-    bell: Arc<Bell>,
+    bell: Arc<Signal>,
     is_stopped: Arc<AtomicBool>,
     thread: JoinHandle<Result<(), Error>>,
 }
@@ -43,7 +43,7 @@ impl Store {
     /// If the operating system has no thread to give, or the store is closed or read-only.
     pub fn run_timers(&self) -> Result<Timers, Error> {
         self.engine().check_writable()?;
-        let (bell, is_stopped) = (Bell::new(), Arc::<AtomicBool>::default());
+        let (bell, is_stopped) = (Signal::new(), Arc::<AtomicBool>::default());
         let runner = Runner {
             store: self.downgrade(),
             events: self.subscribe(Query::entity_prefix(PREFIX)).durable(),
@@ -75,7 +75,7 @@ impl Store {
 impl Timers {
     /// Has the thread look at the clock now: for clocks that are moved by hand.
     pub fn check(&self) {
-        self.bell.ring();
+        self.bell.notify();
     }
 
     /// Whether the thread still fires timers: it does until it is stopped, the store is closed, or it failed.
@@ -92,7 +92,7 @@ impl Timers {
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt).
     pub fn stop(self) -> Result<(), Error> {
         self.is_stopped.store(true, Ordering::Release);
-        self.bell.ring();
+        self.bell.notify();
         // A thread cannot join itself: a gate that runs on it may hold this.
         if self.thread.thread().id() == std::thread::current().id() {
             return Ok(());
@@ -107,7 +107,7 @@ struct Runner {
     store: WeakStore,
     events: Subscription,
     schedule: Schedule,
-    bell: Arc<Bell>,
+    bell: Arc<Signal>,
     is_stopped: Arc<AtomicBool>,
 }
 
