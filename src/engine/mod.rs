@@ -33,7 +33,7 @@ use crate::event::{Appended, Raw};
 use crate::read::{
     Listeners, Notifications, Point, Shelf, Snapshot, Subscription, View, is_unsettled, reader, settle,
 };
-use crate::threads::{Housekeeper, once};
+use crate::threads::{BackgroundThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
 
 pub use append::{Append, Proposed, ProposedEvent};
@@ -52,9 +52,9 @@ pub(crate) struct Engine {
     queue: Arc<Queue>,
     salts: Salts,
     /// For what may wait.
-    pub(crate) housekeeper: Arc<Housekeeper>,
+    pub(crate) housekeeper: Arc<BackgroundThread>,
     /// For what rewrites segments by itself: that takes long, and the housekeeper has to index what is sealed meanwhile.
-    pub(crate) rewriter: Arc<Housekeeper>,
+    pub(crate) rewriter: Arc<BackgroundThread>,
     counters: Arc<Mutex<Counters>>,
     /// The writer's work; nobody's in a store opened to read.
     role: Option<Arc<Role>>,
@@ -80,7 +80,7 @@ impl Engine {
     /// Opens a store to read and write; creates it if there is none.
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options, wait: Duration) -> Result<Engine, Error> {
         let lock = lock(disk.as_ref(), wait)?;
-        let housekeeper = Arc::<Housekeeper>::default();
+        let housekeeper = Arc::<BackgroundThread>::default();
         let Writable { log, ledger, segments, shelf, entities, store_id, history, report } =
             load_to_write(&disk, &options, &housekeeper)?;
         let segment = segments.last().cloned().expect("the log has a segment");
@@ -104,7 +104,7 @@ impl Engine {
             view: view.clone(),
             shelf: shelf.clone(),
             housekeeper: housekeeper.clone(),
-            helper: Housekeeper::new("annals-zeros"),
+            helper: BackgroundThread::new("annals-zeros"),
             listeners: listeners.clone(),
             segment,
             queue: queue.clone(),
@@ -421,8 +421,8 @@ impl Drop for Engine {
     }
 }
 
-fn rewriter() -> Arc<Housekeeper> {
-    Arc::new(Housekeeper::new("annals-rewriter"))
+fn rewriter() -> Arc<BackgroundThread> {
+    Arc::new(BackgroundThread::new("annals-rewriter"))
 }
 
 /// What an unclean stop left to do is begun when opening is long over, if the process still is.

@@ -15,7 +15,7 @@ use crate::log::{
     Log, LogOptions, Purpose, Recovered, SegmentFile, Stamp, Tip, create_store, list, read_manifest, recover,
 };
 use crate::read::{Budgets, Point, SealedMeta, Segment, Shelf, Stored};
-use crate::threads::Housekeeper;
+use crate::threads::BackgroundThread;
 use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options};
 
 /// A store that can be written on.
@@ -55,7 +55,7 @@ pub(crate) struct ReadEnd {
 pub(crate) fn load_to_write(
     disk: &Arc<dyn Disk>,
     options: &Options,
-    housekeeper: &Arc<Housekeeper>,
+    housekeeper: &Arc<BackgroundThread>,
 ) -> Result<Writable, Error> {
     let started = Instant::now();
     let log_options = LogOptions {
@@ -133,7 +133,7 @@ fn shelf_of(
     disk: &Arc<dyn Disk>,
     recovered: &Recovered,
     options: &Options,
-    housekeeper: Option<&Arc<Housekeeper>>,
+    housekeeper: Option<&Arc<BackgroundThread>>,
 ) -> Arc<Shelf> {
     let budgets =
         Budgets { index_bytes: options.index_memory_bytes, segment_bytes: options.segment_memory_bytes };

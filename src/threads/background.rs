@@ -26,15 +26,15 @@ pub(crate) fn once(work: impl FnOnce() + Send + 'static) -> Job {
     })
 }
 
-pub(crate) struct Housekeeper {
+pub(crate) struct BackgroundThread {
     /// The thread's name.
     name: &'static str,
     state: Mutex<State>,
 }
 
-impl Default for Housekeeper {
-    fn default() -> Housekeeper {
-        Housekeeper::new("annals-housekeeper")
+impl Default for BackgroundThread {
+    fn default() -> BackgroundThread {
+        BackgroundThread::new("annals-housekeeper")
     }
 }
 
@@ -54,10 +54,10 @@ enum State {
 /// A job and when it is to be run.
 struct Due(Instant, Job);
 
-impl Housekeeper {
+impl BackgroundThread {
     /// One without a thread yet.
-    pub(crate) fn new(name: &'static str) -> Housekeeper {
-        Housekeeper { name, state: Mutex::default() }
+    pub(crate) fn new(name: &'static str) -> BackgroundThread {
+        BackgroundThread { name, state: Mutex::default() }
     }
 
     /// Runs a job in a while. After closing, jobs are dropped.

@@ -3,5 +3,5 @@
 mod background;
 mod signal;
 
-pub(crate) use background::{Housekeeper, Job, once};
+pub(crate) use background::{BackgroundThread, Job, once};
 pub(crate) use signal::Signal;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::engine::queue::Queue;
 use crate::log::NEWEST;
 use crate::read::{Segment, Stored, View};
-use crate::threads::{Housekeeper, Job};
+use crate::threads::{BackgroundThread, Job};
 use crate::types::{Error, ErrorKind};
 
 /// Closing, and other work of the housekeeper, wait for a slice.
@@ -19,7 +19,7 @@ const TRIES: u32 = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// Has the segments checked that opening passed over, if there are any.
-pub(crate) fn check_the_rest(view: &Arc<View>, queue: &Arc<Queue>, housekeeper: &Housekeeper) {
+pub(crate) fn check_the_rest(view: &Arc<View>, queue: &Arc<Queue>, housekeeper: &BackgroundThread) {
     let snapshot = view.snapshot();
     let listed: Vec<&Arc<Segment>> =
         snapshot.segments.iter().take_while(|segment| is_sealed(segment)).collect();

@@ -31,7 +31,7 @@ use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::format::frame;
 use crate::log::{Failure, Log, NewFrame};
 use crate::read::{Listeners, Point, Segment, Shelf, View, settle};
-use crate::threads::{Housekeeper, once};
+use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, options};
 
 pub(crate) use checking::check_the_rest;
@@ -53,9 +53,9 @@ pub(crate) struct Writer {
     pub(crate) entities: u64,
     pub(crate) view: Arc<View>,
     pub(crate) shelf: Arc<Shelf>,
-    pub(crate) housekeeper: Arc<Housekeeper>,
+    pub(crate) housekeeper: Arc<BackgroundThread>,
     /// Writes zeros ahead of the log.
-    pub(crate) helper: Housekeeper,
+    pub(crate) helper: BackgroundThread,
     pub(crate) listeners: Arc<Listeners>,
     /// The segment being written, as readers see it.
     pub(crate) segment: Arc<Segment>,

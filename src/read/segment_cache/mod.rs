@@ -21,7 +21,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::disk::{Disk, DiskFile};
 use crate::index::{Bound, Index, Sealed};
 use crate::log::Block;
-use crate::threads::Housekeeper;
+use crate::threads::BackgroundThread;
 
 use build::write;
 use kept::Room;
@@ -43,7 +43,7 @@ pub(crate) struct Shelf {
     indexes: Room<Sealed>,
     segments: Room<Block>,
     settling: Mutex<()>,
-    housekeeper: Arc<Housekeeper>,
+    housekeeper: Arc<BackgroundThread>,
 }
 
 /// How much a shelf may hold.
@@ -60,7 +60,7 @@ impl Shelf {
         stores: Vec<[u8; 16]>,
         writes: bool,
         budgets: Budgets,
-        housekeeper: Arc<Housekeeper>,
+        housekeeper: Arc<BackgroundThread>,
     ) -> Shelf {
         Shelf {
             disk,
@@ -75,7 +75,7 @@ impl Shelf {
     }
 
     /// For what may wait.
-    pub(crate) fn housekeeper(&self) -> &Arc<Housekeeper> {
+    pub(crate) fn housekeeper(&self) -> &Arc<BackgroundThread> {
         &self.housekeeper
     }
 

@@ -24,7 +24,7 @@ use crate::disk::Disk;
 use crate::event::RecordedEvent;
 use crate::format::Hash;
 use crate::read::{Reach, View};
-use crate::threads::Housekeeper;
+use crate::threads::BackgroundThread;
 use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible};
 
 use file::CacheFile;
@@ -87,7 +87,7 @@ pub(crate) enum Source {
 /// The states of one store.
 pub(crate) struct Cache {
     shared: Arc<Shared>,
-    housekeeper: Arc<Housekeeper>,
+    housekeeper: Arc<BackgroundThread>,
     /// Where it was opened: in a process forked from that one nobody keeps house.
     process: u32,
 }
@@ -127,7 +127,7 @@ impl Cache {
         disk: Arc<dyn Disk>,
         owner: Owner,
         view: Arc<View>,
-        housekeeper: Arc<Housekeeper>,
+        housekeeper: Arc<BackgroundThread>,
         clock: Clock,
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
