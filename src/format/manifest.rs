@@ -49,7 +49,7 @@ pub(crate) struct Manifest {
     /// The stores this one was forked from, oldest first: events up to the position are theirs.
     pub(crate) lineage: Vec<Lineage>,
     /// In order of position.
-    pub(crate) sealed: Vec<SealedSegment>,
+    pub(crate) sealed: Vec<SegmentEntry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) struct Lineage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SealedSegment {
+pub(crate) struct SegmentEntry {
     pub(crate) id: SegmentId,
     pub(crate) last_position: u64,
     pub(crate) length: u32,
@@ -164,7 +164,7 @@ impl Manifest {
                 .chunks_exact(LINEAGE)
                 .map(|entry| Lineage { store_id: array(entry, 0), up_to: u64_at(entry, 16) })
                 .collect(),
-            sealed: sealed.chunks_exact(SEGMENT).map(SealedSegment::read).collect(),
+            sealed: sealed.chunks_exact(SEGMENT).map(SegmentEntry::read).collect(),
         };
         // What is kept of a history that is cut ends with a segment that was written anew.
         if manifest.is_cut && manifest.sealed.last().is_none_or(|last| last.id.generation == 0) {
@@ -196,7 +196,7 @@ impl Remarks {
     }
 }
 
-impl SealedSegment {
+impl SegmentEntry {
     fn write(&self) -> [u8; SEGMENT] {
         let mut out = [0; SEGMENT];
         put(&mut out, 0, &self.id.first_position.to_le_bytes());
@@ -212,8 +212,8 @@ impl SealedSegment {
         out
     }
 
-    fn read(entry: &[u8]) -> SealedSegment {
-        SealedSegment {
+    fn read(entry: &[u8]) -> SegmentEntry {
+        SegmentEntry {
             id: SegmentId { first_position: u64_at(entry, 0), generation: u32_at(entry, 16) },
             last_position: u64_at(entry, 8),
             length: u32_at(entry, 20),
@@ -227,7 +227,7 @@ impl SealedSegment {
     }
 
     /// Whether this entry says what was found of its segment.
-    pub(crate) fn fits(&self, found: &SealedSegment) -> bool {
-        *self == SealedSegment { remarks: self.remarks, ..found.clone() }
+    pub(crate) fn fits(&self, found: &SegmentEntry) -> bool {
+        *self == SegmentEntry { remarks: self.remarks, ..found.clone() }
     }
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link};
 use super::frame::{self, Frame, NewFrameHeader};
-use super::manifest::{Lineage, Manifest, SealedSegment};
+use super::manifest::{Lineage, Manifest, SegmentEntry};
 use super::mark::{self, Mark};
 use super::record::{self, Fields, NewRecord, Record, records};
 use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
@@ -500,7 +500,7 @@ fn rewritten_seal(original: &Story) -> Seal {
 fn rewritten_manifest() -> Manifest {
     let (origin, previous) = Manifest::read(&golden_bytes("store/MANIFEST")).unwrap();
     let seal = rewritten_seal(&Story::read());
-    let first = SealedSegment {
+    let first = SegmentEntry {
         id: SegmentId { first_position: 1, generation: 1 },
         length: seal.length,
         frames: seal.frames,

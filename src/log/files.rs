@@ -4,7 +4,7 @@
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::format::{
-    Hash, Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SealedSegment, SegmentId, genesis,
+    Hash, Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId, genesis,
     manifest, mark,
 };
 use crate::types::Error;
@@ -29,7 +29,7 @@ impl ManifestFile {
     pub(crate) fn add(
         &mut self,
         disk: &dyn Disk,
-        sealed: impl Iterator<Item = SealedSegment>,
+        sealed: impl Iterator<Item = SegmentEntry>,
     ) -> Result<u64, Failure> {
         self.manifest.sealed.extend(sealed);
         self.replace(disk, self.manifest.clone())
@@ -78,7 +78,7 @@ impl ManifestFile {
 pub(crate) struct Exchange {
     /// In the order of the log.
     pub(crate) old: Vec<SegmentId>,
-    pub(crate) with: SealedSegment,
+    pub(crate) with: SegmentEntry,
     pub(crate) effect: Effect,
 }
 
@@ -93,7 +93,7 @@ pub(crate) enum Effect {
 
 impl Exchange {
     /// Where the old ones stand in a list.
-    fn place(&self, sealed: &[SealedSegment]) -> Option<std::ops::Range<usize>> {
+    fn place(&self, sealed: &[SegmentEntry]) -> Option<std::ops::Range<usize>> {
         let start = sealed.iter().position(|listed| self.old.first() == Some(&listed.id))?;
         let place = start..start.checked_add(self.old.len())?;
         let listed = sealed.get(place.clone())?;

@@ -6,7 +6,7 @@
 
 use crate::disk::{Access, Disk, FileInfo, UnsafePath, read_full};
 use crate::format::{
-    Hash, Manifest, SEAL_BYTES, SEGMENTS_DIRECTORY, Seal, SealedSegment, SegmentId, genesis,
+    Hash, Manifest, SEAL_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis,
 };
 use crate::types::{Error, ErrorKind};
 
@@ -26,7 +26,7 @@ pub(crate) struct Outline {
 
 impl Outline {
     /// `chain_before` is the chain of the entry before this one.
-    fn of(sealed: &SealedSegment, chain_before: Hash) -> Outline {
+    fn of(sealed: &SegmentEntry, chain_before: Hash) -> Outline {
         let seal = Seal {
             length: sealed.length,
             last_position: sealed.last_position,

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::disk::{Access, Disk};
 use crate::format::{
-    Damage, Frame, Hash, Manifest, Mark, SEGMENTS_DIRECTORY, Seal, SealedSegment, SegmentId, manifest, mark,
+    Damage, Frame, Hash, Manifest, Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, manifest, mark,
 };
 use crate::types::{Cut, Error, OpenReport};
 
@@ -33,7 +33,7 @@ pub(crate) struct Recovered {
     /// Those behind the ones MANIFEST lists, in order of position.
     pub(crate) segments: Vec<Arc<SegmentFile>>,
     /// Seals of segments that the manifest does not list yet.
-    pub(crate) newly_sealed: Vec<SealedSegment>,
+    pub(crate) newly_sealed: Vec<SegmentEntry>,
     /// Behind the last frame of the last segment.
     pub(crate) tip: Option<Tip>,
     /// Whether the last segment takes further frames as it is.
@@ -195,7 +195,7 @@ impl Opening<'_, '_> {
     }
 
     /// MARK speaks of a listed segment: of its end, or it is older than MANIFEST and the segment is walked.
-    fn meet_mark_in(&mut self, sealed: &SealedSegment) -> Result<(), Error> {
+    fn meet_mark_in(&mut self, sealed: &SegmentEntry) -> Result<(), Error> {
         let Some(mark) = self.state.mark.clone() else { return Ok(()) };
         if behind(sealed).is_at(&mark) {
             self.mark_met = true;

@@ -5,7 +5,7 @@
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::format::{
-    Hash, Manifest, Mark, Remarks, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SealedSegment,
+    Hash, Manifest, Mark, Remarks, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
     SegmentHeader, SegmentId, frame, mark,
 };
 use crate::types::{Error, ErrorKind};
@@ -215,8 +215,8 @@ pub(crate) fn seal(tip: &Tip) -> Result<Seal, Error> {
 }
 
 /// A sealed segment as the manifest lists it.
-pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SealedSegment {
-    SealedSegment {
+pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SegmentEntry {
+    SegmentEntry {
         id: header.id,
         last_position: seal.last_position,
         length: seal.length,

@@ -4,7 +4,7 @@
 
 use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::format::{
-    Hash, Manifest, Mark, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SealedSegment, SegmentId,
+    Hash, Manifest, Mark, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId,
     manifest, mark,
 };
 use crate::types::Error;
@@ -160,7 +160,7 @@ pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Erro
 }
 
 /// Behind the last frame of a listed segment.
-pub(crate) fn behind(sealed: &SealedSegment) -> Tip {
+pub(crate) fn behind(sealed: &SegmentEntry) -> Tip {
     Tip {
         offset: sealed.length.saturating_sub(u32::try_from(SEAL_BYTES).expect("72")),
         position: sealed.last_position,

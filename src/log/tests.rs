@@ -17,7 +17,7 @@ mod zeros;
 use std::time::{Duration, SystemTime};
 
 use crate::disk::{Access, CrashMode, Disk, Fault, SimDisk};
-use crate::format::{Manifest, SEGMENT_HEADER_BYTES, SealedSegment};
+use crate::format::{Manifest, SEGMENT_HEADER_BYTES, SegmentEntry};
 use crate::{Error, ErrorKind, Query, Raw, Store};
 
 const MARK: &str = "MARK";
@@ -138,7 +138,7 @@ fn every_field_of_a_listing_must_fit_its_segment() {
     }
     store.close().unwrap();
     let (whole, _) = Manifest::read(&disk.contents("MANIFEST").unwrap()).unwrap();
-    let changes: [fn(&mut SealedSegment); 9] = [
+    let changes: [fn(&mut SegmentEntry); 9] = [
         |listed| listed.id.first_position += 1,
         |listed| listed.id.generation += 1,
         |listed| listed.last_position += 1,

@@ -7,7 +7,7 @@
 use crate::disk::{Disk, DiskFile, write_all};
 use crate::engine::{Append, Engine, Request, Salts};
 use crate::event::Raw;
-use crate::format::{Frame, NewFrameHeader, SealedSegment, SegmentHeader, SegmentId};
+use crate::format::{Frame, NewFrameHeader, SegmentEntry, SegmentHeader, SegmentId};
 use crate::log::{
     Found, NewFrame, SegmentFile, Tip, Window, attested, behind, follow, found_at, listing, seal,
 };
@@ -50,7 +50,7 @@ impl<'a> Ending<'a> {
     }
 
     /// Writes the segment, and says how it is listed. Of the work, what it is taken from is done then.
-    pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut Work) -> Result<SealedSegment, Error> {
+    pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut Work) -> Result<SegmentEntry, Error> {
         let mut out =
             Out { to, path: self.header.id.temporary(), bytes: self.header.write().to_vec(), at: 0 };
         let (mut tip, mut born) = match self.beginning {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::disk::read_full;
 use crate::engine::Engine;
-use crate::format::{Damage, Frame, Manifest, SEAL_BYTES, Seal, SealedSegment};
+use crate::format::{Damage, Frame, Manifest, SEAL_BYTES, Seal, SegmentEntry};
 use crate::log::{SegmentFile, Tip, Walk, behind, listing, read_manifest, scan};
 use crate::read::{Point, Segment, Snapshot, Stored};
 use crate::types::{Error, ErrorKind, Position, micros_of};
@@ -58,7 +58,7 @@ pub(crate) struct History {
 
 /// A sealed segment, with all its events.
 pub(crate) struct Whole {
-    pub(crate) listing: SealedSegment,
+    pub(crate) listing: SegmentEntry,
     pub(crate) segment: Arc<Segment>,
     /// Whether MANIFEST lists it, so that nobody writes to its file any more.
     pub(crate) is_listed: bool,
@@ -131,12 +131,12 @@ impl History {
     }
 
     /// The store's sealed segments as a list has them.
-    pub(crate) fn listings(&self) -> Vec<SealedSegment> {
+    pub(crate) fn listings(&self) -> Vec<SegmentEntry> {
         self.whole.iter().map(|whole| whole.listing.clone()).collect()
     }
 
     /// What MANIFEST says of a sealed segment, or would say; and whether it does.
-    fn listing(&self, segment: &Segment) -> Result<(SealedSegment, bool), Error> {
+    fn listing(&self, segment: &Segment) -> Result<(SegmentEntry, bool), Error> {
         let (id, sealed) = (segment.id(), &self.manifest.sealed);
         let found = sealed.binary_search_by_key(&id.first_position, |sealed| sealed.id.first_position);
         match found.ok().and_then(|at| sealed.get(at)).filter(|sealed| sealed.id == id) {
@@ -188,7 +188,7 @@ fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<Tip, Err
 }
 
 /// That a segment's header and seal say what a list says of it.
-pub(crate) fn check_listing(file: &SegmentFile, listed: &SealedSegment) -> Result<(), Error> {
+pub(crate) fn check_listing(file: &SegmentFile, listed: &SegmentEntry) -> Result<(), Error> {
     if listed.fits(&read_listing(file)?) {
         return Ok(());
     }
@@ -197,7 +197,7 @@ pub(crate) fn check_listing(file: &SegmentFile, listed: &SealedSegment) -> Resul
 }
 
 /// What a segment's header and seal say of it.
-pub(crate) fn read_listing(file: &SegmentFile) -> Result<SealedSegment, Error> {
+pub(crate) fn read_listing(file: &SegmentFile) -> Result<SegmentEntry, Error> {
     let length = file.length()?;
     let at = length.saturating_sub(u64::try_from(SEAL_BYTES).expect("72"));
     let mut bytes = [0; SEAL_BYTES];

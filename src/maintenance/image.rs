@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
-use crate::format::{Manifest, Mark, SEGMENTS_DIRECTORY, SealedSegment, SegmentId};
+use crate::format::{Manifest, Mark, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::log::{Failure, SegmentFile, Tip, create_mark_file, list, remove_mark, replace};
 use crate::types::{CopyProgress, Error, ErrorKind};
 
@@ -147,8 +147,8 @@ impl<'a> Image<'a> {
     pub(crate) fn place_made(
         &mut self,
         id: SegmentId,
-        make: impl FnOnce(&dyn DiskFile, &mut Work) -> Result<SealedSegment, Error>,
-    ) -> Result<SealedSegment, Error> {
+        make: impl FnOnce(&dyn DiskFile, &mut Work) -> Result<SegmentEntry, Error>,
+    ) -> Result<SegmentEntry, Error> {
         let work = &mut *self.work;
         let listing = place_file(self.disk, id, |file| make(file, work))?;
         self.target.segments.insert(id);
@@ -212,7 +212,7 @@ impl<'a> Image<'a> {
     }
 
     /// Whether a segment is in place already.
-    fn has(&self, listing: &SealedSegment) -> Result<bool, Error> {
+    fn has(&self, listing: &SegmentEntry) -> Result<bool, Error> {
         if !self.target.segments.contains(&listing.id) {
             return Ok(false);
         }
@@ -244,7 +244,7 @@ impl<'a> Image<'a> {
     }
 
     /// Whether both directories share the file from now on. If not, for whatever reason, it is copied.
-    fn link(&self, listing: &SealedSegment) -> bool {
+    fn link(&self, listing: &SegmentEntry) -> bool {
         let temporary = listing.id.temporary();
         let _ = self.disk.remove(&temporary);
         if self.disk.link(self.source, &listing.id.path(), &temporary).is_err() {

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use crate::engine::{Engine, Maintenance};
-use crate::format::{Frame, SEGMENTS_DIRECTORY, SealedSegment, SegmentId};
+use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::Index;
 use crate::log::{Draft, Effect, Exchange, Failure, Judge, Plan, SegmentFile, Tip, read_manifest, remove};
 use crate::read::{SealedMeta, Segment, Shelf, Stored, settle};
 use crate::types::{Error, ErrorKind, options};
 
 /// A sealed segment, and what MANIFEST says of it.
-pub(crate) type Entry = (Arc<Segment>, SealedSegment);
+pub(crate) type Entry = (Arc<Segment>, SegmentEntry);
 
 /// The right to rewrite a store's segments.
 pub(crate) struct Rewriting<'a> {
@@ -166,7 +166,7 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    fn named(&self, draft: Draft<'_>) -> Result<SealedSegment, Error> {
+    fn named(&self, draft: Draft<'_>) -> Result<SegmentEntry, Error> {
         draft.name().map_err(|failure| match failure {
             Failure::Refused(error) => error,
             // Nobody may take it for durable what the next sync of names says.

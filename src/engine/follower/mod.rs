@@ -18,7 +18,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
-use crate::format::{Frame, Mark, SealedSegment, SegmentId, genesis, mark};
+use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{Ending, SegmentFile, Tip, Walk, damaged, manifest_stamp, read_manifest, scan_from};
 use crate::read::{End, Listeners, Segment, Shelf, Stored, View, event_at, settle};
 use crate::types::{Error, ErrorKind, Position, WriterState};
@@ -167,7 +167,7 @@ impl Follower {
         let listed = read_manifest(self.disk.as_ref())?;
         let segments = self.view.snapshot().segments;
         let known: BTreeSet<SegmentId> = segments.iter().map(|segment| segment.id()).collect();
-        let is_new = |sealed: &SealedSegment| sealed.id.generation > 0 && !known.contains(&sealed.id);
+        let is_new = |sealed: &SegmentEntry| sealed.id.generation > 0 && !known.contains(&sealed.id);
         let is_rewritten = listed.is_some_and(|(manifest, _)| {
             manifest.history_revision != self.view.history() || manifest.sealed.iter().any(is_new)
         });

@@ -8,7 +8,7 @@ use blake3::Hasher;
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::format::{
-    Attestation, Frame, Hash, NewFrameHeader, Remarks, SEGMENTS_DIRECTORY, Seal, SealedSegment,
+    Attestation, Frame, Hash, NewFrameHeader, Remarks, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
     SegmentHeader, SegmentId, aligned, checksum, records, u64_at,
 };
 use crate::log::Failure;
@@ -305,9 +305,9 @@ impl Draft<'_> {
     }
 
     /// As MANIFEST will list it.
-    pub(crate) fn listing(&self) -> SealedSegment {
+    pub(crate) fn listing(&self) -> SegmentEntry {
         let remarks = self.born.map_or(Remarks::NONE, |born| Remarks::NONE.with_born(born));
-        SealedSegment { remarks, ..listing(&self.header, &self.seal) }
+        SegmentEntry { remarks, ..listing(&self.header, &self.seal) }
     }
 
     /// Reads all of it again, from the device where that is possible: every checksum, the chain, and that what should have
@@ -347,7 +347,7 @@ impl Draft<'_> {
     /// # Errors
     ///
     /// `Poison` if it is not known which names are durable.
-    pub(crate) fn name(mut self) -> Result<SealedSegment, Failure> {
+    pub(crate) fn name(mut self) -> Result<SegmentEntry, Failure> {
         let (from, to) = (self.header.id.temporary(), self.header.id.path());
         let renamed = self.disk.rename(&from, &to);
         renamed.map_err(|error| Failure::Refused(Error::io("cannot rename", &from, error)))?;

@@ -5,7 +5,7 @@
 use std::fmt::Display;
 
 use super::{Before, Passage, Verifier};
-use crate::format::{Mark, Seal, SealedSegment, SegmentId, genesis, manifest, mark};
+use crate::format::{Mark, Seal, SegmentEntry, SegmentId, genesis, manifest, mark};
 use crate::log::{POSITION_MAX, SegmentFile, Tip, behind, listing};
 use crate::types::{Error, ErrorKind};
 
@@ -100,7 +100,7 @@ impl<'a> Verifier<'a, '_, '_> {
         }
     }
 
-    pub(super) fn listed(&self, id: SegmentId) -> Option<&'a SealedSegment> {
+    pub(super) fn listed(&self, id: SegmentId) -> Option<&'a SegmentEntry> {
         self.manifest.and_then(|manifest| manifest.sealed.iter().find(|sealed| sealed.id == id))
     }
 

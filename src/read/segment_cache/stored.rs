@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::MutexGuard;
 
 use crate::disk::{Access, DiskFile};
-use crate::format::{Hash, SEAL_BYTES, Seal, SealedSegment};
+use crate::format::{Hash, SEAL_BYTES, Seal, SegmentEntry};
 use crate::index::{Answers, Bound, Sealed, TermHash};
 use crate::log::{Block, Outline, SegmentFile, Tip, damaged, missing};
 use crate::types::Error;
@@ -37,7 +37,7 @@ pub(crate) struct SealedMeta {
 
 impl SealedMeta {
     /// As MANIFEST lists it; `chain_before` is the chain of the one listed before.
-    pub(crate) fn sealed(sealed: &SealedSegment, origin: [u8; 16], chain_before: Hash) -> SealedMeta {
+    pub(crate) fn sealed(sealed: &SegmentEntry, origin: [u8; 16], chain_before: Hash) -> SealedMeta {
         let bound = Bound {
             store_id: origin,
             segment: sealed.id,
