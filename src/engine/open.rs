@@ -12,7 +12,7 @@ use crate::engine::decide::Ledger;
 use crate::format::{Damage, Frame, FrameHeader, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, genesis};
 use crate::index::{Answers, Bound, Sealed};
 use crate::log::{
-    Log, LogOptions, Purpose, Recovered, SegmentFile, Stamp, Tip, create_store, list, read_manifest, recover,
+    Log, LogOptions, Purpose, Recovered, SegmentFile, Stamp, LogEnd, create_store, list, read_manifest, recover,
 };
 use crate::read::{Budgets, Point, SealedMeta, Segment, Shelf, Stored};
 use crate::threads::BackgroundThread;
@@ -46,7 +46,7 @@ pub(crate) struct Readable {
 
 /// How far a store was read, and what was found out by then.
 pub(crate) struct ReadEnd {
-    pub(crate) tip: Option<Tip>,
+    pub(crate) tip: Option<LogEnd>,
     pub(crate) mark: Option<Mark>,
     pub(crate) found: Found,
 }
@@ -218,7 +218,7 @@ fn at_mark(
     manifest: &Manifest,
     file: &Arc<SegmentFile>,
     mark: &Mark,
-) -> Option<(Tip, u32)> {
+) -> Option<(LogEnd, u32)> {
     let path = mark.segment.index_path();
     let index = disk.open(&path, Access::Read).ok()?;
     let bound = Bound {
@@ -234,7 +234,7 @@ fn at_mark(
     let block = file.block(place.frame.clone()).ok()?;
     let header = block.frame(file, place.frame.start).ok()?.header;
     let is_last = place.frame.end == mark.durable_end && header.chain() == mark.chain;
-    let tip = Tip {
+    let tip = LogEnd {
         offset: mark.durable_end,
         position: mark.position,
         recorded_at: header.recorded_at(),
@@ -328,7 +328,7 @@ impl Found {
         if let Some(segment) = self.segments.last().filter(|segment| segment.is_of(file)) {
             return segment.clone();
         }
-        let segment = Arc::new(Segment::live(file.clone(), &Tip::start(file)));
+        let segment = Arc::new(Segment::live(file.clone(), &LogEnd::start(file)));
         self.segments.push(segment.clone());
         segment
     }
@@ -363,7 +363,7 @@ impl Found {
                     all.push(Arc::new(Segment::stored(stored)));
                     all.push(Arc::new(Segment::live(file.clone(), &tip)));
                 }
-                (None, None) => all.push(Arc::new(Segment::live(file.clone(), &Tip::start(file)))),
+                (None, None) => all.push(Arc::new(Segment::live(file.clone(), &LogEnd::start(file)))),
             }
         }
         drop(met);

@@ -10,7 +10,7 @@ use crate::format::{
 use crate::types::Error;
 
 use super::recover::Recovered;
-use super::scan::Tip;
+use super::scan::LogEnd;
 use super::segment::SegmentFile;
 use super::{Failure, LogOptions, first_zeros, next_header};
 
@@ -156,7 +156,7 @@ impl MarkFile {
     }
 
     /// Says how much of a segment is durable. Called after a sync only.
-    pub(crate) fn write(&mut self, segment: SegmentId, durable: &Tip, clean: bool) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, segment: SegmentId, durable: &LogEnd, clean: bool) -> Result<(), Error> {
         self.sequence += 1;
         let mark = Mark {
             store_id: self.store_id,

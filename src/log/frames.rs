@@ -4,7 +4,7 @@
 
 use crate::format::{Assigned, FrameHeader, Hash, NewFrameHeader, SegmentHeader, extended_content, link};
 
-use super::scan::Tip;
+use super::scan::LogEnd;
 
 /// An append, ready to become a frame.
 pub(crate) struct NewFrame<'a> {
@@ -25,10 +25,10 @@ impl NewFrame<'_> {
     pub(crate) fn write(
         &self,
         segment: &SegmentHeader,
-        tip: &Tip,
+        tip: &LogEnd,
         durable_end: u32,
         out: &mut Vec<u8>,
-    ) -> Tip {
+    ) -> LogEnd {
         let recorded_at = tip.recorded_at.max(self.now);
         let position = tip.position + 1;
         let flags = NewFrameHeader::flags_for(self.key.is_some(), !self.version_table.is_empty());
@@ -55,7 +55,7 @@ impl NewFrame<'_> {
         .write(out, segment.frame_mark(tip.offset.into()));
         out.extend_from_slice(self.body);
         let header = FrameHeader::known(&out[start..]);
-        Tip {
+        LogEnd {
             offset: tip.offset + narrow(header.frame_bytes()),
             position: tip.position + u64::from(self.events),
             recorded_at,

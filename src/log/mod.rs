@@ -47,7 +47,7 @@ pub(crate) use rewrite::{Candidate, Draft, Fate, Judge, Plan, judge_all, remove}
 #[cfg(test)]
 pub(crate) use scan::chain_after;
 pub(crate) use scan::{
-    CHAIN_BROKEN, Ending, Found, POSITION_MAX, SEAL_MISFITS, Tip, Walk, Window, attested, chain_seeing,
+    CHAIN_BROKEN, Ending, Found, POSITION_MAX, SEAL_MISFITS, LogEnd, Walk, Window, attested, chain_seeing,
     follow, found_at, scan, scan_from,
 };
 pub(crate) use segment::{Block, SegmentFile, damaged, missing, missing_text, wide};
@@ -81,9 +81,9 @@ pub(crate) struct Log {
     /// The last segment was sealed, and the next could not be created yet.
     is_sealed: bool,
     /// Behind the last frame that is staged, written, durable.
-    staged: Tip,
-    written: Tip,
-    durable: Tip,
+    staged: LogEnd,
+    written: LogEnd,
+    durable: LogEnd,
     zeros: Zeros,
     /// The staged frames' bytes, and behind a write those written last.
     buffer: Vec<u8>,
@@ -115,7 +115,7 @@ impl Log {
                     SegmentFile::create(disk.as_ref(), header, zeros).map_err(Failure::into_error)?;
                 let segment = Arc::new(created);
                 recovered.segments.push(segment.clone());
-                let tip = Tip::start(&segment);
+                let tip = LogEnd::start(&segment);
                 (segment, tip)
             }
         };
@@ -145,15 +145,15 @@ impl Log {
         &self.segment
     }
 
-    pub(crate) fn staged(&self) -> &Tip {
+    pub(crate) fn staged(&self) -> &LogEnd {
         &self.staged
     }
 
-    pub(crate) fn written(&self) -> &Tip {
+    pub(crate) fn written(&self) -> &LogEnd {
         &self.written
     }
 
-    pub(crate) fn durable(&self) -> &Tip {
+    pub(crate) fn durable(&self) -> &LogEnd {
         &self.durable
     }
 
@@ -349,7 +349,7 @@ impl Log {
         self.zeros = Zeros::new(self.disk.as_ref(), &self.options, &segment, length);
         self.segment = segment;
         self.is_sealed = false;
-        let tip = Tip::start(&self.segment);
+        let tip = LogEnd::start(&self.segment);
         (self.staged, self.written, self.durable) = (tip, tip, tip);
         Ok(())
     }
@@ -387,7 +387,7 @@ pub(crate) fn next_header(
     disk: &dyn Disk,
     options: &LogOptions,
     store_id: [u8; 16],
-    tip: Option<Tip>,
+    tip: Option<LogEnd>,
     now: u64,
 ) -> Result<SegmentHeader, Error> {
     let random =

@@ -19,7 +19,7 @@ use crate::types::{Cut, Error, OpenReport};
 use super::judge::{Verdict, judge};
 use super::listed::{check_listed, unlisted};
 use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
-use super::scan::{Ending, POSITION_MAX, Scan, Tip, Walk, Window, scan};
+use super::scan::{Ending, POSITION_MAX, Scan, LogEnd, Walk, Window, scan};
 use super::segment::{SegmentFile, missing};
 use super::survey::{
     behind, check_uninitialised, could_be_new, is_leftover, list, others, read_manifest, read_mark,
@@ -35,7 +35,7 @@ pub(crate) struct Recovered {
     /// Seals of segments that the manifest does not list yet.
     pub(crate) newly_sealed: Vec<SegmentEntry>,
     /// Behind the last frame of the last segment.
-    pub(crate) tip: Option<Tip>,
+    pub(crate) tip: Option<LogEnd>,
     /// Whether the last segment takes further frames as it is.
     pub(crate) appendable: bool,
     /// Whether the last segment was closed with its index, and need not be walked.
@@ -44,10 +44,10 @@ pub(crate) struct Recovered {
 }
 
 /// Sees every frame: its segment, its offset, and where the log stands behind it.
-pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) -> Result<(), Error> + 'a;
+pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) -> Result<(), Error> + 'a;
 
 /// What is known of the end of the last segment without walking it: of one that was closed with its index.
-pub(crate) type AtMark<'a> = dyn Fn(&Manifest, &Arc<SegmentFile>, &Mark) -> Option<Tip> + 'a;
+pub(crate) type AtMark<'a> = dyn Fn(&Manifest, &Arc<SegmentFile>, &Mark) -> Option<LogEnd> + 'a;
 
 /// How to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,8 +202,8 @@ impl Opening<'_, '_> {
             return Ok(());
         }
         let segment = self.open_existing(sealed.id)?;
-        let mut met = Tip::start(&segment).is_at(&mark);
-        let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &Tip| {
+        let mut met = LogEnd::start(&segment).is_at(&mark);
+        let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &LogEnd| {
             met |= tip.is_at(&mark);
             Ok(())
         };
@@ -369,7 +369,7 @@ impl Opening<'_, '_> {
         Ok(())
     }
 
-    fn keep_sealed(&mut self, segment: Arc<SegmentFile>, tip: &Tip, seal: &Seal) {
+    fn keep_sealed(&mut self, segment: Arc<SegmentFile>, tip: &LogEnd, seal: &Seal) {
         self.state.newly_sealed.push(listing(&segment.header, seal));
         self.state.segments.push(segment);
         self.state.tip = Some(*tip);
@@ -458,8 +458,8 @@ impl Opening<'_, '_> {
         let mark = self.state.mark.as_ref().filter(|mark| mark.segment == segment.header.id);
         // Behind MARK nothing but the checksums speaks for a frame, so there the chain is recomputed.
         let verify_chain_from = mark.map_or(0, |mark| mark.durable_end);
-        let met = |tip: &Tip| mark.is_some_and(|mark| tip.is_at(mark));
-        let mut mark_met = met(&Tip::start(segment));
+        let met = |tip: &LogEnd| mark.is_some_and(|mark| tip.is_at(mark));
+        let mut mark_met = met(&LogEnd::start(segment));
         let report = &mut self.state.report;
         let visit = &mut self.visit;
         let found = scan(

@@ -13,7 +13,7 @@ use crate::types::{Error, ErrorKind};
 use super::Failure;
 use super::files::{create_mark_file, replace};
 use super::judge::{Evidence, repeated_in};
-use super::scan::{Tip, Window};
+use super::scan::{LogEnd, Window};
 use super::segment::{SegmentFile, wide};
 use super::survey::behind;
 use super::survey::{list, read_mark};
@@ -112,7 +112,7 @@ fn file_to_keep(disk: &dyn Disk, path: &str, bytes: u64) -> std::io::Result<Opti
 
 /// Cuts the segment at its end and seals it there, so that the log goes on in a new one. One
 /// without any frame is only cut: it is as good as new, and gets no seal.
-pub(super) fn cut(segment: &SegmentFile, tip: &Tip) -> Result<Option<Seal>, Error> {
+pub(super) fn cut(segment: &SegmentFile, tip: &LogEnd) -> Result<Option<Seal>, Error> {
     let failed = |error| Error::io("cannot cut", &segment.path, error);
     segment.file.set_length(tip.offset.into()).map_err(failed)?;
     if wide(tip.offset) == SEGMENT_HEADER_BYTES {
@@ -202,7 +202,7 @@ pub(super) fn trim(segment: &SegmentFile, seal: &Seal) -> Result<(), Error> {
 }
 
 /// The seal for a segment that ends at `tip`.
-pub(crate) fn seal(tip: &Tip) -> Result<Seal, Error> {
+pub(crate) fn seal(tip: &LogEnd) -> Result<Seal, Error> {
     let length = tip.offset.checked_add(u32::try_from(crate::format::SEAL_BYTES).expect("72"));
     Ok(Seal {
         length: length.ok_or_else(|| Error::invalid("the segment is too long to be sealed"))?,

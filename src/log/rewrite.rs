@@ -18,7 +18,7 @@ use crate::event::{Ids, RecordedEvent, belongs_to};
 use crate::format::{Attestation, Damage, Frame, FrameHeader, Record, records};
 use crate::types::{Error, EventId};
 
-use super::scan::{Ending, Found, Tip, Window, attested, follow, found_at, sealed};
+use super::scan::{Ending, Found, LogEnd, Window, attested, follow, found_at, sealed};
 use super::segment::SegmentFile;
 
 pub(crate) use draft::{Draft, Plan, remove};
@@ -108,7 +108,7 @@ fn walk(
     show: &mut dyn FnMut(&Piece<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut window = Window::new(source, u32::MAX)?;
-    let (mut tip, mut fates) = (Tip::start(source), Vec::new());
+    let (mut tip, mut fates) = (LogEnd::start(source), Vec::new());
     loop {
         let offset = tip.offset;
         let damaged = |damage| source.damaged(offset.into(), &damage);

@@ -9,7 +9,7 @@ use crate::format::{
 };
 use crate::types::Error;
 
-use super::scan::Tip;
+use super::scan::LogEnd;
 use super::segment::{SegmentFile, damaged};
 use super::zeros::FIRST;
 
@@ -160,8 +160,8 @@ pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Erro
 }
 
 /// Behind the last frame of a listed segment.
-pub(crate) fn behind(sealed: &SegmentEntry) -> Tip {
-    Tip {
+pub(crate) fn behind(sealed: &SegmentEntry) -> LogEnd {
+    LogEnd {
         offset: sealed.length.saturating_sub(u32::try_from(SEAL_BYTES).expect("72")),
         position: sealed.last_position,
         recorded_at: sealed.last_recorded_at,

@@ -9,7 +9,7 @@ use crate::engine::{Append, Engine, Request, Salts};
 use crate::event::Raw;
 use crate::format::{Frame, NewFrameHeader, SegmentEntry, SegmentHeader, SegmentId};
 use crate::log::{
-    Found, NewFrame, SegmentFile, Tip, Window, attested, behind, follow, found_at, listing, seal,
+    Found, NewFrame, SegmentFile, LogEnd, Window, attested, behind, follow, found_at, listing, seal,
 };
 use crate::types::{Error, Expected, Options, options};
 
@@ -55,7 +55,7 @@ impl<'a> Ending<'a> {
             Out { to, path: self.header.id.temporary(), bytes: self.header.write().to_vec(), at: 0 };
         let (mut tip, mut born) = match self.beginning {
             Some(beginning) => self.write_beginning(beginning, &mut out, work)?,
-            None => (Tip::before(&self.header), 0),
+            None => (LogEnd::before(&self.header), 0),
         };
         let Request { body, body_checksum, content, events, .. } = &self.entry;
         let entry = NewFrame {
@@ -84,10 +84,10 @@ impl<'a> Ending<'a> {
         beginning: &Beginning,
         out: &mut Out<'_>,
         work: &mut Work,
-    ) -> Result<(Tip, u32), Error> {
+    ) -> Result<(LogEnd, u32), Error> {
         let source: &SegmentFile = &beginning.file;
         let mut window = Window::new(source, beginning.tip.offset)?;
-        let (mut tip, mut born, mut told) = (Tip::start(source), 0, 0);
+        let (mut tip, mut born, mut told) = (LogEnd::start(source), 0, 0);
         while tip.offset < beginning.tip.offset {
             let offset = tip.offset;
             let damaged = |damage| source.damaged(offset.into(), &damage);

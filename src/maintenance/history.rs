@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::disk::read_full;
 use crate::engine::Engine;
 use crate::format::{Damage, Frame, Manifest, SEAL_BYTES, Seal, SegmentEntry};
-use crate::log::{SegmentFile, Tip, Walk, behind, listing, read_manifest, scan};
+use crate::log::{SegmentFile, LogEnd, Walk, behind, listing, read_manifest, scan};
 use crate::read::{Point, Segment, Snapshot, Stored};
 use crate::types::{Error, ErrorKind, Position, micros_of};
 
@@ -67,7 +67,7 @@ pub(crate) struct Whole {
 /// A segment's frames up to a place.
 pub(crate) struct Beginning {
     pub(crate) file: Arc<SegmentFile>,
-    pub(crate) tip: Tip,
+    pub(crate) tip: LogEnd,
 }
 
 /// The last place that is within.
@@ -175,9 +175,9 @@ fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<Bound, E
 }
 
 /// Where a segment's last append within the bound ends. What lies behind `limit` is not looked at.
-fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<Tip, Error> {
-    let mut last = Tip::start(file);
-    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &Tip| {
+fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<LogEnd, Error> {
+    let mut last = LogEnd::start(file);
+    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &LogEnd| {
         if bound.holds(tip.position, tip.recorded_at) {
             last = *tip;
         }

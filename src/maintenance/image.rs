@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::format::{Manifest, Mark, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
-use crate::log::{Failure, SegmentFile, Tip, create_mark_file, list, remove_mark, replace};
+use crate::log::{Failure, SegmentFile, LogEnd, create_mark_file, list, remove_mark, replace};
 use crate::types::{CopyProgress, Error, ErrorKind};
 
 use super::erase::CACHE;
@@ -135,7 +135,7 @@ impl<'a> Image<'a> {
     }
 
     /// Copies the beginning of the segment that the source goes on in, as it is: so the copy can go on there, too.
-    pub(crate) fn place_open(&mut self, file: &SegmentFile, tip: &Tip) -> Result<(), Error> {
+    pub(crate) fn place_open(&mut self, file: &SegmentFile, tip: &LogEnd) -> Result<(), Error> {
         let id = file.header.id;
         self.copy(file, tip.offset, id)?;
         self.name(id)?;
@@ -334,7 +334,7 @@ fn name_file(disk: &dyn Disk, id: SegmentId) -> Result<(), Error> {
 }
 
 /// Where MARK points in a store that ends with a segment that goes on, and to which nothing was added since.
-pub(crate) fn mark_of(store_id: [u8; 16], segment: SegmentId, tip: &Tip, clean: bool) -> Mark {
+pub(crate) fn mark_of(store_id: [u8; 16], segment: SegmentId, tip: &LogEnd, clean: bool) -> Mark {
     Mark {
         store_id,
         sequence: 0,

@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 use crate::engine::{Engine, Maintenance};
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::Index;
-use crate::log::{Draft, Effect, Exchange, Failure, Judge, Plan, SegmentFile, Tip, read_manifest, remove};
+use crate::log::{Draft, Effect, Exchange, Failure, Judge, Plan, SegmentFile, LogEnd, read_manifest, remove};
 use crate::read::{SealedMeta, Segment, Shelf, Stored, settle};
 use crate::types::{Error, ErrorKind, options};
 
@@ -157,8 +157,8 @@ impl<'a> Rewriting<'a> {
     fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
         let with = draft.listing();
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
-        let mut index = Index::new(Tip::before(draft.header()).offset);
-        draft.check(&mut |file: &SegmentFile, offset, frame: &Frame<'_>, _: &Tip| {
+        let mut index = Index::new(LogEnd::before(draft.header()).offset);
+        draft.check(&mut |file: &SegmentFile, offset, frame: &Frame<'_>, _: &LogEnd| {
             index.insert(file, offset, frame)
         })?;
         index.finish(listed.bound.end);

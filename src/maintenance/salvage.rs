@@ -11,7 +11,7 @@ use foldhash::{HashMap, HashMapExt};
 use crate::disk::{Access, Disk, Holder};
 use crate::engine::Readable;
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentId, manifest, mark, records};
-use crate::log::{SegmentFile, Tip, list, read_manifest, read_mark};
+use crate::log::{SegmentFile, LogEnd, list, read_manifest, read_mark};
 use crate::read::{Point, Segment};
 use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress};
 
@@ -91,7 +91,7 @@ struct Kept {
 impl Kept {
     /// Keeps a frame if positions and versions grow with it: what lies elsewhere than it was written, or
     /// twice, is not read twice. (Verify has reported it.)
-    fn visit(&mut self, segment: &Arc<SegmentFile>, offset: u32, frame: &Frame<'_>, tip: &Tip) {
+    fn visit(&mut self, segment: &Arc<SegmentFile>, offset: u32, frame: &Frame<'_>, tip: &LogEnd) {
         // A file that has taken another's name would push what comes before it out of order.
         if segment.path != segment.header.id.path() {
             return;
@@ -102,7 +102,7 @@ impl Kept {
             return;
         }
         if self.segments.last().is_none_or(|last| !last.is_of(segment)) {
-            self.segments.push(Arc::new(Segment::live(segment.clone(), &Tip::start(segment))));
+            self.segments.push(Arc::new(Segment::live(segment.clone(), &LogEnd::start(segment))));
         }
         let last = self.segments.last().expect("pushed just before");
         if last.insert(std::iter::once((offset, *frame))).is_ok() {

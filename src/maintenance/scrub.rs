@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::format::{Damage, SegmentId};
-use crate::log::{Found, SEAL_MISFITS, SegmentFile, Tip, Window, attested, follow, found_at, seal};
+use crate::log::{Found, SEAL_MISFITS, SegmentFile, LogEnd, Window, attested, follow, found_at, seal};
 use crate::read::{Segment, Snapshot, View};
 use crate::threads::Job;
 use crate::types::{Break, Error, ErrorKind, ScrubStats};
@@ -43,7 +43,7 @@ struct Scrub {
 enum Place {
     Begin,
     /// In a segment.
-    In(SegmentId, Tip),
+    In(SegmentId, LogEnd),
     /// Behind the segments that begin at this position or before it.
     Behind(u64),
 }
@@ -93,7 +93,7 @@ impl Scrub {
         };
         let start = match &self.place {
             Place::In(id, tip) if *id == part.id() => *tip,
-            _ => Tip::start(file),
+            _ => LogEnd::start(file),
         };
         let (limit, mut tip) = (if is_last { part.end() } else { u32::MAX }, start);
         let walked = self.walk(file, limit, &mut tip);
@@ -110,7 +110,7 @@ impl Scrub {
     }
 
     /// Goes on behind `tip` for a slice; says whether that was the end of the segment.
-    fn walk(&self, file: &SegmentFile, limit: u32, tip: &mut Tip) -> Result<bool, Error> {
+    fn walk(&self, file: &SegmentFile, limit: u32, tip: &mut LogEnd) -> Result<bool, Error> {
         let mut window = Window::new(file, limit)?;
         let end = u64::from(tip.offset).saturating_add(SLICE_BYTES.max(self.rate / SLICES));
         while u64::from(tip.offset) < end {

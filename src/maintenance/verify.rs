@@ -24,7 +24,7 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk};
 use crate::format::{Attestation, Damage, Frame, Hash, Manifest, Record, Seal, SegmentId, tags};
 use crate::log::{
-    CHAIN_BROKEN, Evidence, Found, SEAL_MISFITS, SegmentFile, Tip, Verdict, Window, attested, chain_seeing,
+    CHAIN_BROKEN, Evidence, Found, SEAL_MISFITS, SegmentFile, LogEnd, Verdict, Window, attested, chain_seeing,
     could_be_new, evidence, follow, found_at, judge, missing_text, seal,
 };
 use crate::types::{Break, Error, Head, VerifyReport};
@@ -39,7 +39,7 @@ use twice::Slots;
 use versions::{Known, Step, Versions};
 
 /// Sees every whole frame: its segment, its offset, and where the log goes on behind it.
-pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) + 'a;
+pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) + 'a;
 
 fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
     read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
@@ -73,7 +73,7 @@ struct Verifier<'a, 'v, 'p> {
 enum Before {
     /// At its beginning.
     Nothing,
-    At(Tip),
+    At(LogEnd),
     /// Behind segments that were passed over.
     Skipped,
     /// Behind a segment that could not be read.
@@ -93,7 +93,7 @@ enum End {
 
 /// A walk through one segment.
 struct Passage {
-    tip: Tip,
+    tip: LogEnd,
     search: Search,
     /// What was found out about the end at an earlier break.
     evidence: Option<Evidence>,
@@ -150,13 +150,13 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// The log cannot be followed here: neither can it be indexed.
-    fn broken(&mut self, segment: &SegmentFile, tip: &Tip, damage: &Damage) {
+    fn broken(&mut self, segment: &SegmentFile, tip: &LogEnd, damage: &Damage) {
         self.found(&segment.path, tip.offset.into(), damage);
         self.indexes.iter_mut().for_each(Indexes::give_up);
     }
 
     /// Behind a break gaps are none: so what is broken is reported before.
-    fn check_versions(&mut self, segment: &SegmentFile, tip: &Tip, steps: &[(String, Step)]) {
+    fn check_versions(&mut self, segment: &SegmentFile, tip: &LogEnd, steps: &[(String, Step)]) {
         for (entity, step) in steps {
             if self.versions.is_wrong(step) {
                 let what = format!("{entity} goes from version {} to {}", step.last, step.version);
@@ -166,7 +166,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// Adds a frame to what the segment's index should be.
-    fn index(&mut self, segment: &SegmentFile, tip: &Tip, frame: &Frame<'_>) {
+    fn index(&mut self, segment: &SegmentFile, tip: &LogEnd, frame: &Frame<'_>) {
         let Some(indexes) = &mut self.indexes else { return };
         if indexes.insert(segment, tip.offset, frame) {
             return;
@@ -378,7 +378,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         let next = attested(segment, &tip, found, length).unwrap_or_else(|damage| {
             self.broken(segment, &tip, &damage);
             passage.is_damaged = true;
-            Tip {
+            LogEnd {
                 offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
                 position: found.last_position,
                 recorded_at: found.last_recorded_at,
@@ -410,7 +410,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             self.found(path, found.length.into(), "the segment goes on behind its seal");
         }
         // What the seal says goes on, so that one break is not reported again for each later segment.
-        self.before = Before::At(Tip {
+        self.before = Before::At(LogEnd {
             position: found.last_position,
             recorded_at: found.last_recorded_at,
             chain: found.chain,
@@ -442,7 +442,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
 impl Passage {
     fn new(segment: &SegmentFile, search: Search) -> Passage {
         Passage {
-            tip: Tip::start(segment),
+            tip: LogEnd::start(segment),
             search,
             evidence: None,
             told: 0,

@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
-use crate::log::{Ending, SegmentFile, Tip, Walk, damaged, manifest_stamp, read_manifest, scan_from};
+use crate::log::{Ending, SegmentFile, LogEnd, Walk, damaged, manifest_stamp, read_manifest, scan_from};
 use crate::read::{End, Listeners, Segment, Shelf, Stored, View, event_at, settle};
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
@@ -40,7 +40,7 @@ pub(crate) struct Follower {
 }
 
 struct State {
-    tip: Option<Tip>,
+    tip: Option<LogEnd>,
     /// The segment the log goes on in; whether the tip is inside, or still in the one before.
     segment: Option<Arc<Segment>>,
     is_inside: bool,
@@ -227,12 +227,12 @@ impl Follower {
     }
 
     /// Whether what was read before is there as it was. If so what does not fit is damage.
-    fn still_has(&self, segment: &Segment, tip: &Tip) -> bool {
+    fn still_has(&self, segment: &Segment, tip: &LogEnd) -> bool {
         let Ok(id) = segment.file().map(|file| file.header.id) else { return false };
         let Ok(file) = SegmentFile::open(self.disk.as_ref(), id, Access::Read) else { return false };
         let mut walk =
             Walk { limit: tip.offset, verify_chain_from: u32::MAX, visit: &mut |_, _, _, _| Ok(()) };
-        scan_from(&file, Tip::start(&file), &mut walk).is_ok_and(|walked| walked.tip == *tip)
+        scan_from(&file, LogEnd::start(&file), &mut walk).is_ok_and(|walked| walked.tip == *tip)
     }
 
     fn part(&self, state: &mut State, error: Error) -> Error {
@@ -261,7 +261,7 @@ impl Follower {
     }
 
     /// Walks up to what MARK says, frame by frame into `batch`, and says where that is.
-    fn walk(&self, state: &mut State, mark: &Mark, batch: &mut Batch<'_>) -> Result<Tip, Error> {
+    fn walk(&self, state: &mut State, mark: &Mark, batch: &mut Batch<'_>) -> Result<LogEnd, Error> {
         let tip = loop {
             let segment = match state.segment.clone() {
                 Some(segment) => segment,
@@ -269,14 +269,14 @@ impl Follower {
             };
             let file = segment.file()?;
             let is_last = file.header.id == mark.segment;
-            let tip = state.tip.filter(|_| state.is_inside).unwrap_or_else(|| Tip::start(file));
+            let tip = state.tip.filter(|_| state.is_inside).unwrap_or_else(|| LogEnd::start(file));
             if is_last && tip.offset > mark.durable_end {
                 return Err(rolled_back(&file.path));
             }
             // If reading fails on the way, the next look goes on behind what is known by then.
             let mut reached = tip;
             let found = &mut state.found;
-            let mut visit = |_: &SegmentFile, offset, frame: &Frame<'_>, tip: &Tip| {
+            let mut visit = |_: &SegmentFile, offset, frame: &Frame<'_>, tip: &LogEnd| {
                 found.visit(file, offset, frame, tip.position)?;
                 batch.add(&segment, frame, tip);
                 reached = *tip;

@@ -6,7 +6,7 @@
 
 use super::Follower;
 use crate::format::Frame;
-use crate::log::{SegmentFile, Tip, Walk, scan};
+use crate::log::{SegmentFile, LogEnd, Walk, scan};
 use crate::read::{Point, Segment};
 use crate::types::{Error, Position};
 
@@ -29,7 +29,7 @@ impl Follower {
             if last.position(last.ordinals().end) <= told.get().saturating_add(1) {
                 continue;
             }
-            let mut visit = |_: &SegmentFile, _, frame: &Frame<'_>, tip: &Tip| {
+            let mut visit = |_: &SegmentFile, _, frame: &Frame<'_>, tip: &LogEnd| {
                 if tip.position > told.get() {
                     let first = last.position(frame.header.position_offset());
                     heard.push((first.into(), [frame.header.bytes(), frame.body].concat()));
@@ -62,7 +62,7 @@ pub(super) struct Batch<'a> {
     follower: &'a Follower,
     frames: u32,
     /// Behind the last frame that was walked.
-    walked: Option<Tip>,
+    walked: Option<LogEnd>,
     /// For the listeners: frames and their first positions.
     heard: Vec<(Position, Vec<u8>)>,
     /// Whether `heard` holds every frame behind `told`.
@@ -82,7 +82,7 @@ impl<'a> Batch<'a> {
         Batch { follower, frames: 0, walked: None, heard: Vec::new(), has_all, told }
     }
 
-    pub(super) fn add(&mut self, segment: &Segment, frame: &Frame<'_>, tip: &Tip) {
+    pub(super) fn add(&mut self, segment: &Segment, frame: &Frame<'_>, tip: &LogEnd) {
         self.frames += 1;
         self.walked = Some(*tip);
         // A listener that is added between two frames of a batch hears of the whole batch: of the frames
@@ -103,7 +103,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    pub(super) fn publish(&mut self, tip: &Tip) {
+    pub(super) fn publish(&mut self, tip: &LogEnd) {
         let head = Point::from(tip);
         self.follower.view.publish(head, head);
         self.follower.view.wake();

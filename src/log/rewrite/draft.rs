@@ -14,7 +14,7 @@ use crate::format::{
 use crate::log::Failure;
 use crate::log::files::Effect;
 use crate::log::repair::{listing, seal};
-use crate::log::scan::{Ending, Tip, Walk, scan};
+use crate::log::scan::{Ending, LogEnd, Walk, scan};
 use crate::log::segment::{SegmentFile, wide};
 use crate::types::Error;
 
@@ -64,7 +64,7 @@ impl Plan<'_> {
         let file = self.disk.open(&path, Access::CreateNew).map_err(failed)?;
         let mut draft = Draft {
             disk: self.disk,
-            seal: seal(&Tip::before(&header))?,
+            seal: seal(&LogEnd::before(&header))?,
             header: header.clone(),
             born: self.born,
             survivors: [0; 32],
@@ -122,7 +122,7 @@ pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
 
 /// Frames that go, one behind the other.
 struct Removed {
-    before: Tip,
+    before: LogEnd,
     events: u32,
     chains: Hasher,
 }
@@ -133,7 +133,7 @@ struct Output<'a> {
     header: SegmentHeader,
     plan: &'a Plan<'a>,
     /// Behind what was added last; its offset behind what is in the buffer.
-    tip: Tip,
+    tip: LogEnd,
     buffer: Vec<u8>,
     body: Vec<u8>,
     removed: Option<Removed>,
@@ -144,7 +144,7 @@ struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn new(file: Box<dyn DiskFile>, path: String, header: SegmentHeader, plan: &'a Plan<'a>) -> Output<'a> {
-        let (tip, buffer) = (Tip::before(&header), header.write().to_vec());
+        let (tip, buffer) = (LogEnd::before(&header), header.write().to_vec());
         let (body, survivors) = (Vec::new(), Hasher::new());
         Output { file, path, header, plan, tip, buffer, body, removed: None, is_changed: false, survivors }
     }
@@ -281,7 +281,7 @@ fn erase(frame: &Frame<'_>, fates: &[Fate], body: &mut Vec<u8>) {
 }
 
 /// What of a frame must be read back as it was meant. The chain stands for what is in it.
-fn survives(into: &mut Hasher, behind: &Tip, frame: &Frame<'_>) {
+fn survives(into: &mut Hasher, behind: &LogEnd, frame: &Frame<'_>) {
     into.update(&behind.position.to_le_bytes());
     into.update(&frame.header.events().to_le_bytes());
     into.update(&frame.header.chain());
@@ -319,7 +319,7 @@ impl Draft<'_> {
     #[expect(clippy::type_complexity, reason = "as in scan::Walk")]
     pub(crate) fn check(
         &self,
-        visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &Tip) -> Result<(), Error>,
+        visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let path = self.header.id.temporary();
         let failed = |error| Error::io("cannot read back", &path, error);
@@ -327,7 +327,7 @@ impl Draft<'_> {
         file.drop_cache(0).map_err(failed)?;
         let file = SegmentFile::around(file, path.clone())?;
         let mut survivors = Hasher::new();
-        let mut visit = |segment: &SegmentFile, offset, frame: &Frame<'_>, tip: &Tip| {
+        let mut visit = |segment: &SegmentFile, offset, frame: &Frame<'_>, tip: &LogEnd| {
             survives(&mut survivors, tip, frame);
             visit(segment, offset, frame, tip)
         };

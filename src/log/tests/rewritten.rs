@@ -1,7 +1,7 @@
 //! Stores as maintenance leaves them: frames removed from a sealed segment on purpose.
 
 use super::super::repair::listing;
-use super::super::scan::Tip;
+use super::super::scan::LogEnd;
 use super::super::segment::{SegmentFile, wide};
 use super::*;
 use crate::disk::MemDisk;
@@ -47,7 +47,7 @@ fn rewritten(
     let id = SegmentId { generation: 1, ..old };
     let header = SegmentHeader { id, salt: SegmentHeader::salt(99), ..from.clone() };
     let file = MemDisk::new().open("", Access::CreateNew).unwrap();
-    let mut tip = Tip::start(&SegmentFile { header: header.clone(), path: String::new(), file });
+    let mut tip = LogEnd::start(&SegmentFile { header: header.clone(), path: String::new(), file });
     let (mut out, mut at, mut positions) = (header.write().to_vec(), SEGMENT_HEADER_BYTES, Vec::new());
     for number in 0.. {
         let mark = from.frame_mark(at.try_into().unwrap());
@@ -80,7 +80,7 @@ fn rewritten(
 }
 
 /// What stands for one frame behind `tip`.
-fn attestation(frame: &Frame<'_>, tip: &Tip) -> Attestation<'static> {
+fn attestation(frame: &Frame<'_>, tip: &LogEnd) -> Attestation<'static> {
     Attestation {
         first_position: tip.position + 1,
         last_position: tip.position + u64::from(frame.header.events()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::Failure;
-use super::super::scan::{Ending, Scan, Tip, Walk, scan};
+use super::super::scan::{Ending, Scan, LogEnd, Walk, scan};
 use super::super::segment::SegmentFile;
 use super::*;
 use crate::disk::{DiskFile, MemDisk};
@@ -71,7 +71,7 @@ fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events:
 }
 
 fn walked(segment: &SegmentFile) -> Result<Scan, Error> {
-    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, _: &Tip| Ok(());
+    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, _: &LogEnd| Ok(());
     scan(segment, &mut Walk { limit: u32::MAX, verify_chain_from: u32::MAX, visit: &mut visit })
 }
 

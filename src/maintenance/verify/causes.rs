@@ -12,7 +12,7 @@ use foldhash::{HashMap, HashSet, HashSetExt};
 use super::Verifier;
 use super::search::{Search, behind};
 use crate::format::{Frame, records};
-use crate::log::{Found, SegmentFile, Tip, Window, found_at};
+use crate::log::{Found, SegmentFile, LogEnd, Window, found_at};
 use crate::types::{Cause, Error, ErrorKind, EventId, MissingCause};
 
 /// Missing causes that are listed.
@@ -195,7 +195,7 @@ impl Verifier<'_, '_, '_> {
     ) -> Result<(), Error> {
         let mut window = Window::new(segment, limit)?;
         let mut search = Search::new(&window);
-        let mut tip = Tip::start(segment);
+        let mut tip = LogEnd::start(segment);
         let mut told = 0;
         loop {
             if self.pace.went(tip.offset.saturating_sub(told)).is_break() {
@@ -213,7 +213,7 @@ impl Verifier<'_, '_, '_> {
                 Found::Attestation(attestation, length) => {
                     removed.push(attestation.first_position..=attestation.last_position);
                     let bytes = u32::try_from(length).unwrap_or(u32::MAX);
-                    Tip { offset: tip.offset.saturating_add(bytes), ..tip }
+                    LogEnd { offset: tip.offset.saturating_add(bytes), ..tip }
                 }
                 Found::Seal(_) | Found::Zeros => return Ok(()),
                 Found::Invalid(_) => match search.resume(&mut window, &tip)? {

@@ -5,7 +5,7 @@
 use super::causes::{Causes, Room};
 use super::{Before, Verifier};
 use crate::format::{SEGMENTS_DIRECTORY, manifest};
-use crate::log::{SegmentFile, Tip};
+use crate::log::{SegmentFile, LogEnd};
 use crate::types::{Head, Position, VerifyReport};
 
 impl Verifier<'_, '_, '_> {
@@ -37,7 +37,7 @@ impl Verifier<'_, '_, '_> {
 
     /// The first segment behind those that were passed over: what it says of the log before it.
     pub(super) fn meet_skipped(&mut self, segment: &SegmentFile) {
-        let tip = Tip::start(segment);
+        let tip = LogEnd::start(segment);
         // What was removed there on purpose is missing here, too: as many as there are positions without an event.
         let sealed = self.manifest.iter().flat_map(|manifest| &manifest.sealed);
         let passed = sealed.take_while(|sealed| sealed.last_position <= tip.position);
@@ -47,7 +47,7 @@ impl Verifier<'_, '_, '_> {
     }
 
     /// The log has come to a place: so has every head up to there.
-    pub(super) fn meet_heads(&mut self, segment: &SegmentFile, before: &Tip, tip: &Tip) {
+    pub(super) fn meet_heads(&mut self, segment: &SegmentFile, before: &LogEnd, tip: &LogEnd) {
         if self.heads.is_empty() {
             return;
         }
@@ -61,7 +61,7 @@ impl Verifier<'_, '_, '_> {
     }
 
     /// A segment was gone through, up to `tip`.
-    pub(super) fn is_through(&mut self, segment: &SegmentFile, tip: &Tip) {
+    pub(super) fn is_through(&mut self, segment: &SegmentFile, tip: &LogEnd) {
         let store_id = self.manifest.map_or(segment.header.store_id, |manifest| manifest.store_id);
         let verified = Head::new((tip.position.into(), tip.chain), store_id);
         self.report.verified = Some(verified);

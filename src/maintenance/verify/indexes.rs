@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::format::{Frame, Manifest, SegmentId};
 use crate::index::{Bound, Flaw, Index, Sealed};
-use crate::log::{SegmentFile, Tip};
+use crate::log::{SegmentFile, LogEnd};
 use crate::types::{Error, IndexFlaw, VerifyReport};
 
 pub(super) struct Indexes<'a> {
@@ -62,7 +62,7 @@ impl<'a> Indexes<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             opened => opened.map_err(|error| Error::io("cannot open", &path, error))?.into(),
         };
-        let tip = Tip::start(segment);
+        let tip = LogEnd::start(segment);
         let (end, state) = match Sealed::bound_of(file.as_ref(), &path)? {
             Ok(bound) => (bound.end, State::Making(Box::new(Index::new(tip.offset)))),
             Err(damage) => (0, State::Compared(Some(Flaw::Unusable(0, damage.to_string())))),
@@ -89,7 +89,7 @@ impl<'a> Indexes<'a> {
     }
 
     /// The walk has come to this place.
-    pub(super) fn came_to(&mut self, tip: &Tip) -> Result<(), Error> {
+    pub(super) fn came_to(&mut self, tip: &LogEnd) -> Result<(), Error> {
         let Some(IndexFile { id, path, file, end, state }) = &mut self.file else { return Ok(()) };
         let State::Making(index) = state else { return Ok(()) };
         if tip.offset < *end {

@@ -5,7 +5,7 @@
 use crate::format::{
     ALIGN, FRAME_FIXED_BYTES, FrameHeader, HEADER_BYTES_MAX, KEY_BYTES, bytes_needed, read_header,
 };
-use crate::log::{Tip, Window};
+use crate::log::{LogEnd, Window};
 use crate::types::Error;
 
 /// What looking behind the breaks of one segment may still cost.
@@ -30,7 +30,7 @@ impl Search {
 
     /// The next place from which the log can be followed: behind the damaged frame at `tip`, if its
     /// header is whole; else before the next whole header.
-    pub(super) fn resume(&mut self, window: &mut Window<'_>, tip: &Tip) -> Result<Option<Tip>, Error> {
+    pub(super) fn resume(&mut self, window: &mut Window<'_>, tip: &LogEnd) -> Result<Option<LogEnd>, Error> {
         let first_position = window.segment().header.id.first_position;
         let mut offset = tip.offset;
         loop {
@@ -47,7 +47,7 @@ impl Search {
             }
             // A frame's chain cannot be undone, so what came before this one is taken from nowhere;
             // the walk meets it, and reports that the chain does not continue.
-            return Ok(Some(Tip { offset, position: first.saturating_sub(1), ..*tip }));
+            return Ok(Some(LogEnd { offset, position: first.saturating_sub(1), ..*tip }));
         }
     }
 
@@ -68,9 +68,9 @@ impl Search {
 }
 
 /// Where the log stands behind a frame at `offset` whose header is whole.
-pub(super) fn behind(offset: u32, first: u64, header: &FrameHeader<'_>, before: &Tip) -> Tip {
+pub(super) fn behind(offset: u32, first: u64, header: &FrameHeader<'_>, before: &LogEnd) -> LogEnd {
     let bytes = u32::try_from(header.frame_bytes()).unwrap_or(u32::MAX);
-    Tip {
+    LogEnd {
         offset: offset.saturating_add(bytes),
         position: first.saturating_add(header.events().into()).saturating_sub(1),
         recorded_at: header.recorded_at(),

@@ -6,7 +6,7 @@ use super::versions::Versions;
 use super::{Verify, verify_files_as};
 use crate::disk::{Access, Disk, MemDisk};
 use crate::format::{HEADER_BYTES_MAX, NewFrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
-use crate::log::{SegmentFile, Tip, Window};
+use crate::log::{SegmentFile, LogEnd, Window};
 use crate::{Append, Cause, EventId, Raw, Store};
 
 /// A segment of `bytes` that are nothing, with what `fill` puts there.
@@ -63,7 +63,7 @@ fn marks_everywhere_cost_no_more_than_reading_the_segment_some_times() {
     let mut search = Search::new(&window);
     let budget = search.left;
     assert!(budget < 32 * BYTES as u64, "{budget}");
-    let tip = Tip::start(&segment);
+    let tip = LogEnd::start(&segment);
     let found = search.resume(&mut window, &tip).unwrap().unwrap();
     assert_eq!((found.offset as usize, found.position), (BYTES, 6), "short headers are found all the same");
     assert!(search.left < HEADER_BYTES_MAX as u64, "{} of {budget} left", search.left);
@@ -76,7 +76,7 @@ fn long_headers_are_found_behind_damage() {
     let segment = segment(1 << 20, |header, contents| add_header(header, contents, &table));
     let mut window = Window::new(&segment, u32::MAX).unwrap();
     let mut search = Search::new(&window);
-    let found = search.resume(&mut window, &Tip::start(&segment)).unwrap().unwrap();
+    let found = search.resume(&mut window, &LogEnd::start(&segment)).unwrap().unwrap();
     assert_eq!((found.offset, found.position), (1 << 20, 6));
     let next = search.resume(&mut window, &found).unwrap().unwrap();
     assert_eq!((next.position, next.events), (6 + 65_535, 65_535), "a damaged body is stepped over");

@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use super::{Before, Passage, Verifier};
 use crate::format::{Mark, Seal, SegmentEntry, SegmentId, genesis, manifest, mark};
-use crate::log::{POSITION_MAX, SegmentFile, Tip, behind, listing};
+use crate::log::{POSITION_MAX, SegmentFile, LogEnd, behind, listing};
 use crate::types::{Error, ErrorKind};
 
 /// The valid slots of MARK, and which of the places they name the walk came by.
@@ -26,7 +26,7 @@ impl<'a> Slots<'a> {
     }
 
     /// The walk stands here.
-    pub(super) fn meet(&mut self, segment: &SegmentFile, tip: &Tip) {
+    pub(super) fn meet(&mut self, segment: &SegmentFile, tip: &LogEnd) {
         for (mark, met) in self.marks.iter().zip(&mut self.met) {
             *met |= mark.segment == segment.header.id && tip.is_at(mark);
         }

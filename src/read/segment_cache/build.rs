@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk, write_all};
 use crate::format::{Frame, SegmentId};
 use crate::index::{Bound, Index};
-use crate::log::{Ending, SegmentFile, Tip, Walk, scan};
+use crate::log::{Ending, SegmentFile, LogEnd, Walk, scan};
 use crate::types::Error;
 
 /// Written beside and renamed, so that who reads meanwhile finds the old one or the new one.
@@ -33,7 +33,7 @@ pub(super) fn write(disk: &dyn Disk, segment: SegmentId, bytes: &[u8]) {
 
 /// Walks a segment, and gives its index as a file would have it.
 pub(super) fn build(file: &Arc<SegmentFile>, bound: &Bound) -> Result<Vec<u8>, Error> {
-    let mut index = Index::new(Tip::start(file).offset);
+    let mut index = Index::new(LogEnd::start(file).offset);
     walk(file, bound, &mut |_, offset, frame, _| index.insert(file, offset, frame))?;
     index.finish(bound.end);
     let bytes = index.encode(bound);
@@ -46,11 +46,11 @@ pub(super) fn build(file: &Arc<SegmentFile>, bound: &Bound) -> Result<Vec<u8>, E
 pub(super) fn walk(
     file: &SegmentFile,
     bound: &Bound,
-    visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &Tip) -> Result<(), Error>,
+    visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
 ) -> Result<(), Error> {
     // MANIFEST, or MARK, vouches for the chain at the end.
     let walked = scan(file, &mut Walk { limit: bound.end, verify_chain_from: u32::MAX, visit })?;
-    let Tip { offset, position, chain, .. } = walked.tip;
+    let LogEnd { offset, position, chain, .. } = walked.tip;
     if let Ending::Invalid(damage) = &walked.ending {
         return Err(file.damaged(offset.into(), damage));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::format::SEAL_BYTES;
 use crate::index::{Bound, Index};
-use crate::log::Tip;
+use crate::log::LogEnd;
 use crate::read::segment_cache::{SealedMeta, Shelf, Stored};
 use crate::read::view::{Segment, View};
 use crate::types::Error;
@@ -38,7 +38,7 @@ pub(crate) fn settle(view: &View, shelf: &Arc<Shelf>) {
 }
 
 /// Writes the index of the last segment, which ends at `tip`, if that is worth it; the store is being closed.
-pub(crate) fn settle_end(view: &View, shelf: &Arc<Shelf>, tip: &Tip) {
+pub(crate) fn settle_end(view: &View, shelf: &Arc<Shelf>, tip: &LogEnd) {
     let _alone = shelf.settling();
     let snapshot = view.snapshot();
     let Some(parts) = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).next_back() else {

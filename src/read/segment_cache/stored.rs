@@ -11,7 +11,7 @@ use parking_lot::MutexGuard;
 use crate::disk::{Access, DiskFile};
 use crate::format::{Hash, SEAL_BYTES, Seal, SegmentEntry};
 use crate::index::{Answers, Bound, Sealed, TermHash};
-use crate::log::{Block, Outline, SegmentFile, Tip, damaged, missing};
+use crate::log::{Block, Outline, SegmentFile, LogEnd, damaged, missing};
 use crate::types::Error;
 
 use super::Shelf;
@@ -57,7 +57,7 @@ impl SealedMeta {
     }
 
     /// The frames of an open segment's file up to where a walk stands.
-    pub(crate) fn up_to(tip: &Tip, file: &SegmentFile, origin: [u8; 16]) -> SealedMeta {
+    pub(crate) fn up_to(tip: &LogEnd, file: &SegmentFile, origin: [u8; 16]) -> SealedMeta {
         let header = &file.header;
         let (segment, end, last_position, chain) = (header.id, tip.offset, tip.position, tip.chain);
         SealedMeta {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 
 use crate::format::{Hash, SegmentId};
-use crate::log::{Block, Effect, Tip};
+use crate::log::{Block, Effect, LogEnd};
 use crate::read::segment_cache::Stored;
 use crate::types::{Error, Position, Version};
 
@@ -43,8 +43,8 @@ impl From<Point> for (Position, Hash) {
     }
 }
 
-impl From<&Tip> for Point {
-    fn from(tip: &Tip) -> Point {
+impl From<&LogEnd> for Point {
+    fn from(tip: &LogEnd) -> Point {
         Point { position: tip.position.into(), chain: tip.chain }
     }
 }

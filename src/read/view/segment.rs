@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 
 use crate::format::{Frame, SegmentId};
 use crate::index::{Answers, Index, Place, TermHash};
-use crate::log::{Block, SegmentFile, Tip};
+use crate::log::{Block, SegmentFile, LogEnd};
 use crate::read::segment_cache::Stored;
 use crate::types::{Error, EventId, Position, Version};
 
@@ -38,7 +38,7 @@ type Entities = RwLock<HashSet<Box<str>>>;
 
 impl Segment {
     /// One that grows, or has grown, in memory, from where a walk of its file stands.
-    pub(crate) fn live(file: Arc<SegmentFile>, from: &Tip) -> Segment {
+    pub(crate) fn live(file: Arc<SegmentFile>, from: &LogEnd) -> Segment {
         Segment {
             first: from.position.saturating_add(1),
             file_first: file.header.id.first_position,
