@@ -68,12 +68,12 @@ pub(crate) struct SegmentEntry {
     pub(crate) recorded_before: u64,
     pub(crate) last_recorded_at: u64,
     pub(crate) chain: Hash,
-    pub(crate) remarks: Remarks,
+    pub(crate) remarks: Annotations,
 }
 
 /// What an entry says beyond the segment's seal. What is not known here is passed on as it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Remarks([u8; REMARKS]);
+pub(crate) struct Annotations([u8; REMARKS]);
 
 impl Manifest {
     pub(crate) fn new(store_id: [u8; 16], created_at: u64) -> Manifest {
@@ -181,8 +181,8 @@ fn table_bytes(entries: u32, size: usize) -> Result<usize, Damage> {
         .ok_or(Damage::Bad("the manifest's counts are impossible"))
 }
 
-impl Remarks {
-    pub(crate) const NONE: Remarks = Remarks([0; REMARKS]);
+impl Annotations {
+    pub(crate) const NONE: Annotations = Annotations([0; REMARKS]);
 
     /// How many streams begin in the segment.
     pub(crate) fn born(self) -> Option<u32> {
@@ -190,7 +190,7 @@ impl Remarks {
     }
 
     /// A count that does not fit is as good as none.
-    pub(crate) fn with_born(mut self, born: u32) -> Remarks {
+    pub(crate) fn with_born(mut self, born: u32) -> Annotations {
         put(&mut self.0, 0, &born.checked_add(1).unwrap_or(0).to_le_bytes());
         self
     }
@@ -222,7 +222,7 @@ impl SegmentEntry {
             recorded_before: u64_at(entry, 32),
             last_recorded_at: u64_at(entry, 40),
             chain: array(entry, 48),
-            remarks: Remarks(array(entry, 80)),
+            remarks: Annotations(array(entry, 80)),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::format::{
-    Hash, Manifest, Mark, Remarks, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
+    Hash, Manifest, Mark, Annotations, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
     SegmentHeader, SegmentId, frame, mark,
 };
 use crate::types::{Error, ErrorKind};
@@ -225,6 +225,6 @@ pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SegmentEntry {
         recorded_before: header.recorded_before,
         last_recorded_at: seal.last_recorded_at,
         chain: seal.chain,
-        remarks: Remarks::NONE,
+        remarks: Annotations::NONE,
     }
 }

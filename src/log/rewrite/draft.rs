@@ -8,7 +8,7 @@ use blake3::Hasher;
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::format::{
-    Attestation, Frame, Hash, NewFrameHeader, Remarks, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
+    Attestation, Frame, Hash, NewFrameHeader, Annotations, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
     SegmentHeader, SegmentId, aligned, checksum, records, u64_at,
 };
 use crate::log::Failure;
@@ -306,7 +306,7 @@ impl Draft<'_> {
 
     /// As MANIFEST will list it.
     pub(crate) fn listing(&self) -> SegmentEntry {
-        let remarks = self.born.map_or(Remarks::NONE, |born| Remarks::NONE.with_born(born));
+        let remarks = self.born.map_or(Annotations::NONE, |born| Annotations::NONE.with_born(born));
         SegmentEntry { remarks, ..listing(&self.header, &self.seal) }
     }
 
