@@ -31,7 +31,7 @@ use crate::engine::queue::{Command, Queue};
 use crate::engine::writer::{Role, State, Writer, check_the_rest};
 use crate::event::{Appended, Raw};
 use crate::read::{
-    Listeners, Notifications, Point, Shelf, Snapshot, Subscription, View, is_unsettled, reader, settle,
+    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, is_unsettled, reader, settle,
 };
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
@@ -64,7 +64,7 @@ pub(crate) struct Engine {
     /// Of a store that was opened to read, unless it is damaged.
     follower: Option<Arc<Follower>>,
     /// Where what is sealed is kept, if this writes.
-    pub(crate) shelf: Option<Arc<Shelf>>,
+    pub(crate) shelf: Option<Arc<SegmentCache>>,
     /// Held by whoever rewrites segments, or needs them to stay as they are.
     pub(crate) rewriting: Mutex<()>,
 }

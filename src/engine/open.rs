@@ -14,7 +14,7 @@ use crate::index::{Answers, Bound, Sealed};
 use crate::log::{
     Log, LogOptions, Purpose, Recovered, SegmentFile, Stamp, LogEnd, create_store, list, read_manifest, recover,
 };
-use crate::read::{Budgets, Point, SealedMeta, Segment, Shelf, Stored};
+use crate::read::{Budgets, Point, SealedMeta, Segment, SegmentCache, SealedSegment};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options};
 
@@ -23,7 +23,7 @@ pub(crate) struct Writable {
     pub(crate) log: Log,
     pub(crate) ledger: Ledger,
     pub(crate) segments: Vec<Arc<Segment>>,
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) shelf: Arc<SegmentCache>,
     pub(crate) entities: u64,
     pub(crate) store_id: [u8; 16],
     pub(crate) history: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Readable {
     pub(crate) history: u64,
     pub(crate) segments: Vec<Arc<Segment>>,
     /// Where to keep further sealed segments; not if the store is damaged.
-    pub(crate) shelf: Option<Arc<Shelf>>,
+    pub(crate) shelf: Option<Arc<SegmentCache>>,
     pub(crate) head: Point,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
@@ -108,12 +108,12 @@ pub(crate) fn load_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<Re
 }
 
 /// Looks once more at a store that is read beside its writer: up to what is marked durable.
-pub(crate) fn load_again(disk: &Arc<dyn Disk>, shelf: &Arc<Shelf>) -> Result<Readable, Error> {
+pub(crate) fn load_again(disk: &Arc<dyn Disk>, shelf: &Arc<SegmentCache>) -> Result<Readable, Error> {
     let (recovered, found) = find_beside_writer(disk, &Options::default())?;
     Ok(readable(recovered, found, shelf.clone()))
 }
 
-fn readable(recovered: Recovered, mut found: Found, shelf: Arc<Shelf>) -> Readable {
+fn readable(recovered: Recovered, mut found: Found, shelf: Arc<SegmentCache>) -> Readable {
     let segments = found.segments(&recovered, &shelf);
     let Recovered { manifest, tip, mark, report, .. } = recovered;
     Readable {
@@ -134,12 +134,12 @@ fn shelf_of(
     recovered: &Recovered,
     options: &Options,
     housekeeper: Option<&Arc<BackgroundThread>>,
-) -> Arc<Shelf> {
+) -> Arc<SegmentCache> {
     let budgets =
         Budgets { index_bytes: options.index_memory_bytes, segment_bytes: options.segment_memory_bytes };
     let (writes, housekeeper) = (housekeeper.is_some(), housekeeper.cloned().unwrap_or_default());
     let stores = stores_of(&recovered.manifest);
-    Arc::new(Shelf::new(disk.clone(), stores, writes, budgets, housekeeper))
+    Arc::new(SegmentCache::new(disk.clone(), stores, writes, budgets, housekeeper))
 }
 
 /// The stores that a log's segments may belong to, oldest first.
@@ -343,12 +343,12 @@ impl Found {
     }
 
     /// All segments as readers see them: those that are listed, and those behind.
-    fn segments(&mut self, recovered: &Recovered, shelf: &Arc<Shelf>) -> Vec<Arc<Segment>> {
+    fn segments(&mut self, recovered: &Recovered, shelf: &Arc<SegmentCache>) -> Vec<Arc<Segment>> {
         let mut all = Vec::with_capacity(recovered.manifest.sealed.len() + recovered.segments.len() + 1);
         let mut chain_before = genesis(shelf.origin());
         for sealed in &recovered.manifest.sealed {
             let listed = SealedMeta::sealed(sealed, *shelf.origin(), chain_before);
-            all.push(Arc::new(Segment::stored(Stored::new(shelf.clone(), listed))));
+            all.push(Arc::new(Segment::stored(SealedSegment::new(shelf.clone(), listed))));
             chain_before = sealed.chain;
             self.entities += u64::from(sealed.remarks.born().unwrap_or(0));
         }
@@ -359,7 +359,7 @@ impl Found {
                 (Some(segment), _) => all.push(segment),
                 (None, Some(tip)) => {
                     let listed = SealedMeta::up_to(&tip, file, *shelf.origin());
-                    let stored = Stored::with_file(shelf.clone(), listed, file.clone());
+                    let stored = SealedSegment::with_file(shelf.clone(), listed, file.clone());
                     all.push(Arc::new(Segment::stored(stored)));
                     all.push(Arc::new(Segment::live(file.clone(), &tip)));
                 }

@@ -9,7 +9,7 @@ use crate::disk::read_full;
 use crate::engine::Engine;
 use crate::format::{Damage, Frame, Manifest, SEAL_BYTES, Seal, SegmentEntry};
 use crate::log::{SegmentFile, LogEnd, Walk, behind, listing, read_manifest, scan};
-use crate::read::{Point, Segment, Snapshot, Stored};
+use crate::read::{Point, Segment, Snapshot, SealedSegment};
 use crate::types::{Error, ErrorKind, Position, micros_of};
 
 use super::checkpoint;
@@ -106,7 +106,7 @@ impl History {
             }
             let file = first.file()?.clone();
             // The end of a fork, a restore or a rollback is sealed, too.
-            if first.as_stored().is_some_and(Stored::is_whole) {
+            if first.as_stored().is_some_and(SealedSegment::is_whole) {
                 check_listing(&file, &history.listing(first)?.0)?;
             }
             let tip = last_within(&file, last.end(), &bound)?;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::engine::Engine;
-use crate::read::{Stored, settle};
+use crate::read::{SealedSegment, settle};
 use crate::types::{Error, ErrorKind, IndexProgress};
 
 /// Says how many were built. What the housekeeper has not yet put on the shelf is put there first.
@@ -49,6 +49,6 @@ pub(crate) fn reindex(
     Ok(progress.segments)
 }
 
-fn bytes(segment: &Stored) -> u64 {
+fn bytes(segment: &SealedSegment) -> u64 {
     segment.listed().bound.end.into()
 }

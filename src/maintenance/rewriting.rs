@@ -15,7 +15,7 @@ use crate::engine::{Engine, Maintenance};
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::Index;
 use crate::log::{Draft, Effect, Exchange, Failure, Judge, Plan, SegmentFile, LogEnd, read_manifest, remove};
-use crate::read::{SealedMeta, Segment, Shelf, Stored, settle};
+use crate::read::{SealedMeta, Segment, SegmentCache, SealedSegment, settle};
 use crate::types::{Error, ErrorKind, options};
 
 /// A sealed segment, and what MANIFEST says of it.
@@ -24,7 +24,7 @@ pub(crate) type Entry = (Arc<Segment>, SegmentEntry);
 /// The right to rewrite a store's segments.
 pub(crate) struct Rewriting<'a> {
     engine: &'a Engine,
-    shelf: &'a Arc<Shelf>,
+    shelf: &'a Arc<SegmentCache>,
     /// What attestations say.
     why: String,
     /// Files of rewritten segments that could not be removed.
@@ -101,7 +101,7 @@ impl<'a> Rewriting<'a> {
         settle(&engine.view, self.shelf);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
         let segments = engine.snapshot()?.segments;
-        let whole = segments.iter().filter(|segment| segment.as_stored().is_some_and(Stored::is_whole));
+        let whole = segments.iter().filter(|segment| segment.as_stored().is_some_and(SealedSegment::is_whole));
         let whole: Vec<&Arc<Segment>> = whole.collect();
         let pairs = whole.into_iter().zip(manifest.sealed);
         let pairs = pairs.take_while(|(segment, sealed)| segment.id() == sealed.id);
@@ -145,10 +145,10 @@ impl<'a> Rewriting<'a> {
         self.has_changed |= effect == Effect::History;
         engine.maintain(Maintenance::Exchange(exchange)).inspect_err(|error| self.forget(with.id, error))?;
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), chain_before);
-        let new = Segment::stored(Stored::new(self.shelf.clone(), listed));
+        let new = Segment::stored(SealedSegment::new(self.shelf.clone(), listed));
         let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
-        all.filter_map(|segment| segment.as_stored()).for_each(Stored::retire);
+        all.filter_map(|segment| segment.as_stored()).for_each(SealedSegment::retire);
         ids.iter().for_each(|id| self.remove(*id));
         Ok(Step::Done(with.length))
     }

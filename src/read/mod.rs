@@ -17,7 +17,7 @@ pub use notification::{NextNotice, Notice, Notification, Notifications};
 pub(crate) use reader::AtHand;
 pub use reader::{Read, ReadAhead};
 pub(crate) use reader::{by_either_id, event_at, token_at};
-pub(crate) use segment_cache::{Budgets, SealedMeta, Shelf, Stored};
+pub(crate) use segment_cache::{Budgets, SealedMeta, SegmentCache, SealedSegment};
 pub(crate) use segment_cache::{is_unsettled, settle, settle_end};
 pub use story::{Story, StoryEvent};
 pub use subscription::{NextEvent, Subscription};

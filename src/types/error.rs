@@ -86,7 +86,7 @@ pub enum ErrorKind {
     Poisoned,
     /// The store was closed. Open it again.
     Closed,
-    /// Stored bytes are damaged; the text names file and offset. Nothing was changed. Restore
+    /// SealedSegment bytes are damaged; the text names file and offset. Nothing was changed. Restore
     /// from a backup.
     Corrupt,
     /// The payload was erased on purpose; the event's public part is still there.

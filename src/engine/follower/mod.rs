@@ -20,7 +20,7 @@ use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{Ending, SegmentFile, LogEnd, Walk, damaged, manifest_stamp, read_manifest, scan_from};
-use crate::read::{End, Listeners, Segment, Shelf, Stored, View, event_at, settle};
+use crate::read::{End, Listeners, Segment, SegmentCache, SealedSegment, View, event_at, settle};
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
 use publish::Batch;
@@ -32,7 +32,7 @@ pub(crate) struct Follower {
     listeners: Arc<Listeners>,
     store_id: [u8; 16],
     /// Where what is sealed is kept.
-    shelf: Arc<Shelf>,
+    shelf: Arc<SegmentCache>,
     every: Duration,
     state: Mutex<State>,
     poller: Mutex<Poller>,
@@ -73,7 +73,7 @@ impl Follower {
         view: Arc<View>,
         listeners: Arc<Listeners>,
         store_id: [u8; 16],
-        shelf: Arc<Shelf>,
+        shelf: Arc<SegmentCache>,
         every: Duration,
         end: ReadEnd,
     ) -> Follower {
@@ -185,7 +185,7 @@ impl Follower {
         let known = self.view.snapshot();
         let before = known.head;
         // What is known of a file that is still there stays known.
-        let is_whole = |segment: &Segment| segment.as_stored().is_some_and(Stored::is_whole);
+        let is_whole = |segment: &Segment| segment.as_stored().is_some_and(SealedSegment::is_whole);
         let same = |segment: &Arc<Segment>| {
             let mut old = known.segments.iter().filter(|old| is_whole(old) && is_whole(segment));
             old.find(|old| old.id() == segment.id()).cloned()

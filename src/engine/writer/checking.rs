@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::queue::Queue;
 use crate::log::NEWEST;
-use crate::read::{Segment, Stored, View};
+use crate::read::{Segment, SealedSegment, View};
 use crate::threads::{BackgroundThread, Job};
 use crate::types::{Error, ErrorKind};
 
@@ -30,7 +30,7 @@ pub(crate) fn check_the_rest(view: &Arc<View>, queue: &Arc<Queue>, housekeeper: 
 }
 
 fn is_sealed(segment: &Segment) -> bool {
-    segment.as_stored().is_some_and(Stored::is_whole)
+    segment.as_stored().is_some_and(SealedSegment::is_whole)
 }
 
 struct Checking {
@@ -57,7 +57,7 @@ impl Checking {
             if segment.first_position() >= self.end {
                 return None;
             }
-            let checked = segment.as_stored().map_or(Ok(()), Stored::check);
+            let checked = segment.as_stored().map_or(Ok(()), SealedSegment::check);
             if let Err(error) = checked
                 && self.is_there(segment)
             {

@@ -30,7 +30,7 @@ use crate::engine::precheck::{id_taken, resolve};
 use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::format::frame;
 use crate::log::{Failure, Log, NewFrame};
-use crate::read::{Listeners, Point, Segment, Shelf, View, settle};
+use crate::read::{Listeners, Point, Segment, SegmentCache, View, settle};
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, options};
 
@@ -52,7 +52,7 @@ pub(crate) struct Writer {
     /// How many streams there were when it began.
     pub(crate) entities: u64,
     pub(crate) view: Arc<View>,
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) shelf: Arc<SegmentCache>,
     pub(crate) housekeeper: Arc<BackgroundThread>,
     /// Writes zeros ahead of the log.
     pub(crate) helper: BackgroundThread,

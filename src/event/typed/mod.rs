@@ -79,7 +79,7 @@ pub use meta::Meta;
 ///
 /// # When a type changes
 ///
-/// Stored events stay as they are. Raise the version, and say how to read the old one; that is done whenever
+/// SealedSegment events stay as they are. Raise the version, and say how to read the old one; that is done whenever
 /// such an event is read as this type, by projections and reactors, too. The upcaster is a
 /// `fn(Value) -> Result<Value, E>`, where `E` is anything that prints; see [`Value`](crate::Value).
 ///

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::format::SEAL_BYTES;
 use crate::index::{Bound, Index};
 use crate::log::LogEnd;
-use crate::read::segment_cache::{SealedMeta, Shelf, Stored};
+use crate::read::segment_cache::{SealedMeta, SegmentCache, SealedSegment};
 use crate::read::view::{Segment, View};
 use crate::types::Error;
 
@@ -24,7 +24,7 @@ pub(crate) fn is_unsettled(view: &View) -> bool {
 
 /// Writes the index of every segment in front of the last, unless it is written, and has it read from there
 /// from now on.
-pub(crate) fn settle(view: &View, shelf: &Arc<Shelf>) {
+pub(crate) fn settle(view: &View, shelf: &Arc<SegmentCache>) {
     let _alone = shelf.settling();
     while let Some((parts, next)) = first_unsettled(&view.snapshot().segments) {
         match settled(&parts, &next, shelf) {
@@ -38,7 +38,7 @@ pub(crate) fn settle(view: &View, shelf: &Arc<Shelf>) {
 }
 
 /// Writes the index of the last segment, which ends at `tip`, if that is worth it; the store is being closed.
-pub(crate) fn settle_end(view: &View, shelf: &Arc<Shelf>, tip: &LogEnd) {
+pub(crate) fn settle_end(view: &View, shelf: &Arc<SegmentCache>, tip: &LogEnd) {
     let _alone = shelf.settling();
     let snapshot = view.snapshot();
     let Some(parts) = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).next_back() else {
@@ -61,12 +61,12 @@ fn first_unsettled(segments: &[Arc<Segment>]) -> Option<(Vec<Arc<Segment>>, Arc<
     let files: Vec<&[Arc<Segment>]> = segments.chunk_by(|one, other| one.shares_file(other)).collect();
     let pairs = files.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?.first()?)));
     let is_settled =
-        |parts: &[Arc<Segment>]| parts.iter().all(|part| part.as_stored().is_some_and(Stored::is_whole));
+        |parts: &[Arc<Segment>]| parts.iter().all(|part| part.as_stored().is_some_and(SealedSegment::is_whole));
     let mut unsettled = pairs.filter(|(parts, _)| !is_settled(parts));
     unsettled.next().map(|(parts, next)| (parts.to_vec(), next.clone()))
 }
 
-fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<Shelf>) -> Result<Arc<Segment>, Error> {
+fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<SegmentCache>) -> Result<Arc<Segment>, Error> {
     let (first, last) = parts.first().zip(parts.last()).expect("a segment has a part");
     let (header, end) = (&first.file()?.header, last.end());
     let behind = &next.file()?.header;
@@ -87,7 +87,7 @@ fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<Shelf>) -> Result
         file_bytes: Some(end.saturating_add(u32::try_from(SEAL_BYTES).expect("72"))),
     };
     let bytes = with_index(parts, |index| shelf.write_index(index, &listed.bound))?;
-    Ok(Arc::new(Segment::stored(Stored::with_index(shelf.clone(), listed, bytes))))
+    Ok(Arc::new(Segment::stored(SealedSegment::with_index(shelf.clone(), listed, bytes))))
 }
 
 /// Shows the index of all parts of one segment: most often of its only one, otherwise of the one that was closed and

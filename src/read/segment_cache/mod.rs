@@ -7,10 +7,10 @@
 
 mod build;
 mod index_builder;
-mod kept;
-mod lazy;
+mod lru;
+mod lazy_file;
 mod resident;
-mod stored;
+mod sealed_segment;
 #[cfg(test)]
 mod tests;
 
@@ -24,24 +24,24 @@ use crate::log::Block;
 use crate::threads::BackgroundThread;
 
 use build::write;
-use kept::Room;
+use lru::LruPool;
 
 pub(crate) use index_builder::{is_unsettled, settle, settle_end};
-pub(crate) use stored::{SealedMeta, Stored};
+pub(crate) use sealed_segment::{SealedMeta, SealedSegment};
 
 /// Open files of sealed segments and their indexes.
 const DESCRIPTORS_MAX: u64 = 64;
 
 /// The budgets of one store, and what they are spent on.
-pub(crate) struct Shelf {
+pub(crate) struct SegmentCache {
     disk: Arc<dyn Disk>,
     /// The stores that the log's segments may belong to: the first began it, the last is this one.
     stores: Vec<[u8; 16]>,
     /// Whether index files may be written.
     writes: bool,
-    descriptors: Arc<Room<Box<dyn DiskFile>>>,
-    indexes: Room<Sealed>,
-    segments: Room<Block>,
+    descriptors: Arc<LruPool<Box<dyn DiskFile>>>,
+    indexes: LruPool<Sealed>,
+    segments: LruPool<Block>,
     settling: Mutex<()>,
     housekeeper: Arc<BackgroundThread>,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Budgets {
     pub(crate) segment_bytes: u64,
 }
 
-impl Shelf {
+impl SegmentCache {
     /// An empty one; `stores` are the store's lineage, oldest first, and itself.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
@@ -61,14 +61,14 @@ impl Shelf {
         writes: bool,
         budgets: Budgets,
         housekeeper: Arc<BackgroundThread>,
-    ) -> Shelf {
-        Shelf {
+    ) -> SegmentCache {
+        SegmentCache {
             disk,
             stores,
             writes,
-            descriptors: Arc::new(Room::new(DESCRIPTORS_MAX)),
-            indexes: Room::new(budgets.index_bytes),
-            segments: Room::new(budgets.segment_bytes),
+            descriptors: Arc::new(LruPool::new(DESCRIPTORS_MAX)),
+            indexes: LruPool::new(budgets.index_bytes),
+            segments: LruPool::new(budgets.segment_bytes),
             settling: Mutex::new(()),
             housekeeper,
         }

@@ -14,9 +14,9 @@ use crate::log::{Block, SegmentFile, wide};
 use crate::threads::once;
 use crate::types::Error;
 
-use super::Shelf;
+use super::SegmentCache;
 use super::build::walk;
-use super::kept::Place;
+use super::lru::Place;
 
 /// A segment's place among those in memory.
 #[derive(Default)]
@@ -37,7 +37,7 @@ const IN_ORDER: u64 = 2;
 
 impl Resident {
     /// The whole segment, if it is in memory.
-    pub(super) fn block(&self, shelf: &Shelf) -> Option<Block> {
+    pub(super) fn block(&self, shelf: &SegmentCache) -> Option<Block> {
         shelf.segments.look(&self.place, |block| Block::clone(block))
     }
 
@@ -45,12 +45,12 @@ impl Resident {
         self.place.look(size).unwrap_or(0)
     }
 
-    pub(super) fn clear(&self, shelf: &Shelf) {
+    pub(super) fn clear(&self, shelf: &SegmentCache) {
         shelf.segments.clear(&self.place);
     }
 
     /// Takes note of a read from the file, and has the segment loaded if there were enough.
-    pub(super) fn note(&self, run: &Range<u32>, shelf: &Arc<Shelf>, file: &Arc<SegmentFile>, bound: &Bound) {
+    pub(super) fn note(&self, run: &Range<u32>, shelf: &Arc<SegmentCache>, file: &Arc<SegmentFile>, bound: &Bound) {
         let (piece, whole) = (u64::from(run.end - run.start), u64::from(bound.end));
         if !shelf.segments.could_hold(whole) {
             return;

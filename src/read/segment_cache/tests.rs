@@ -3,14 +3,14 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::kept::{Place, Room};
+use super::lru::{Place, LruPool};
 use super::*;
 
 fn places(count: usize) -> Vec<Arc<Place<u64>>> {
     (0..count).map(|_| Arc::default()).collect()
 }
 
-fn make(room: &Room<u64>, place: &Arc<Place<u64>>, number: u64, size: u64) -> u64 {
+fn make(room: &LruPool<u64>, place: &Arc<Place<u64>>, number: u64, size: u64) -> u64 {
     *room.get_or_make(place, || Ok::<_, ()>((number, size))).unwrap()
 }
 
@@ -20,7 +20,7 @@ fn held(places: &[Arc<Place<u64>>]) -> Vec<Option<u64>> {
 
 #[test]
 fn what_was_used_least_lately_goes_first() {
-    let (room, places) = (Room::new(10), places(4));
+    let (room, places) = (LruPool::new(10), places(4));
     for (number, place) in (0..).zip(&places[..3]) {
         make(&room, place, number, 3);
     }
@@ -50,7 +50,7 @@ fn what_was_used_least_lately_goes_first() {
 
 #[test]
 fn what_is_used_keeps_its_room() {
-    let (room, places) = (Room::new(10), places(3));
+    let (room, places) = (LruPool::new(10), places(3));
     for (number, place) in (0..).zip(&places[..2]) {
         make(&room, place, number, 4);
     }
@@ -66,14 +66,14 @@ fn what_is_used_keeps_its_room() {
 
 #[test]
 fn a_failure_leaves_the_place_empty() {
-    let (room, places) = (Room::new(10), places(1));
+    let (room, places) = (LruPool::new(10), places(1));
     assert_eq!(room.get_or_make(&places[0], || Err::<(u64, u64), _>("no")), Err("no"));
     assert_eq!(make(&room, &places[0], 7, 1), 7);
 }
 
 #[test]
 fn a_thing_is_made_once_whoever_comes() {
-    let (room, places, made, start) = (Room::new(10), places(1), AtomicU64::new(0), Barrier::new(8));
+    let (room, places, made, start) = (LruPool::new(10), places(1), AtomicU64::new(0), Barrier::new(8));
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -88,7 +88,7 @@ fn a_thing_is_made_once_whoever_comes() {
 
 #[test]
 fn no_room_is_ever_overdrawn() {
-    let (room, places, mut state) = (Room::new(100), places(20), 7_u64);
+    let (room, places, mut state) = (LruPool::new(100), places(20), 7_u64);
     let sizes: Vec<u64> = (0..20).map(|place| place * 3 + 1).collect();
     for _ in 0..10_000 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

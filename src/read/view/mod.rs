@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 
 use crate::format::{Hash, SegmentId};
 use crate::log::{Block, Effect, LogEnd};
-use crate::read::segment_cache::Stored;
+use crate::read::segment_cache::SealedSegment;
 use crate::types::{Error, Position, Version};
 
 pub(crate) use cursors::Cursor;
@@ -193,12 +193,12 @@ impl Snapshot {
 
     /// How many bytes of the indexes of those that change no more are in memory.
     pub(crate) fn index_bytes(&self) -> u64 {
-        self.segments.iter().filter_map(|segment| segment.as_stored()).map(Stored::index_bytes).sum()
+        self.segments.iter().filter_map(|segment| segment.as_stored()).map(SealedSegment::index_bytes).sum()
     }
 
     /// How many bytes of those that change no more are in memory.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.segments.iter().filter_map(|segment| segment.as_stored()).map(Stored::resident_bytes).sum()
+        self.segments.iter().filter_map(|segment| segment.as_stored()).map(SealedSegment::resident_bytes).sum()
     }
 
     /// Whether there is more than the one segment that is written to.

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use crate::format::{Frame, SegmentId};
 use crate::index::{Answers, Index, Place, TermHash};
 use crate::log::{Block, SegmentFile, LogEnd};
-use crate::read::segment_cache::Stored;
+use crate::read::segment_cache::SealedSegment;
 use crate::types::{Error, EventId, Position, Version};
 
 pub(crate) struct Segment {
@@ -29,7 +29,7 @@ pub(crate) struct Segment {
 enum Form {
     /// Written to, or not yet indexed on the disk.
     Live(Arc<SegmentFile>, Box<RwLock<Index>>, Entities),
-    Stored(Stored),
+    SealedSegment(SealedSegment),
 }
 
 /// The entities that have events in a segment that is written to: what every append asks, and what seldom
@@ -48,10 +48,10 @@ impl Segment {
     }
 
     /// One that changes no more.
-    pub(crate) fn stored(stored: Stored) -> Segment {
+    pub(crate) fn stored(stored: SealedSegment) -> Segment {
         let first = stored.listed().bound.segment.first_position;
         let recorded_before = stored.listed().recorded_before;
-        Segment { first, file_first: first, recorded_before, form: Form::Stored(stored) }
+        Segment { first, file_first: first, recorded_before, form: Form::SealedSegment(stored) }
     }
 
     /// Of the first event it can hold.
@@ -77,7 +77,7 @@ impl Segment {
     pub(crate) fn file(&self) -> Result<&Arc<SegmentFile>, Error> {
         match &self.form {
             Form::Live(file, ..) => Ok(file),
-            Form::Stored(stored) => stored.file(),
+            Form::SealedSegment(stored) => stored.file(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Segment {
     pub(crate) fn id(&self) -> SegmentId {
         match &self.form {
             Form::Live(file, ..) => file.header.id,
-            Form::Stored(stored) => stored.listed().bound.segment,
+            Form::SealedSegment(stored) => stored.listed().bound.segment,
         }
     }
 
@@ -112,15 +112,15 @@ impl Segment {
     pub(super) fn block(&self, run: &Range<u32>, old: Option<Block>) -> Result<Block, Error> {
         match &self.form {
             Form::Live(file, ..) => file.block_over(old, run.clone()),
-            Form::Stored(stored) => stored.block(run, old),
+            Form::SealedSegment(stored) => stored.block(run, old),
         }
     }
 
     /// What it is on the disk, if it changes no more.
-    pub(crate) fn as_stored(&self) -> Option<&Stored> {
+    pub(crate) fn as_stored(&self) -> Option<&SealedSegment> {
         match &self.form {
             Form::Live(..) => None,
-            Form::Stored(stored) => Some(stored),
+            Form::SealedSegment(stored) => Some(stored),
         }
     }
 
@@ -128,7 +128,7 @@ impl Segment {
     pub(crate) fn as_live(&self) -> Option<(&Arc<SegmentFile>, &RwLock<Index>)> {
         match &self.form {
             Form::Live(file, index, _) => Some((file, index)),
-            Form::Stored(_) => None,
+            Form::SealedSegment(_) => None,
         }
     }
 
@@ -155,7 +155,7 @@ impl Segment {
                 let known = known.read();
                 entities.all(|entity| known.contains(entity))
             }
-            Form::Stored(_) => false,
+            Form::SealedSegment(_) => false,
         }
     }
 
@@ -167,7 +167,7 @@ impl Segment {
     pub(super) fn ask<T>(&self, ask: impl Fn(&dyn Answers) -> Result<T, Error>) -> Result<T, Error> {
         match &self.form {
             Form::Live(_, index, _) => ask(&*index.read()),
-            Form::Stored(stored) => stored.ask(ask),
+            Form::SealedSegment(stored) => stored.ask(ask),
         }
     }
 
@@ -175,7 +175,7 @@ impl Segment {
     pub(crate) fn frames(&self) -> u32 {
         match &self.form {
             Form::Live(_, index, _) => index.read().frames(),
-            Form::Stored(stored) => stored.listed().frames,
+            Form::SealedSegment(stored) => stored.listed().frames,
         }
     }
 
@@ -183,7 +183,7 @@ impl Segment {
     pub(crate) fn events(&self) -> u32 {
         match &self.form {
             Form::Live(_, index, _) => index.read().events(),
-            Form::Stored(stored) => stored.listed().events,
+            Form::SealedSegment(stored) => stored.listed().events,
         }
     }
 
@@ -196,7 +196,7 @@ impl Segment {
     pub(crate) fn ordinals(&self) -> Range<u32> {
         let end = match &self.form {
             Form::Live(_, index, _) => index.read().ordinals().end,
-            Form::Stored(stored) => self.narrow(stored.listed().bound.last_position.saturating_add(1)),
+            Form::SealedSegment(stored) => self.narrow(stored.listed().bound.last_position.saturating_add(1)),
         };
         let first = self.narrow(self.first);
         first..end.max(first)
@@ -206,7 +206,7 @@ impl Segment {
     pub(crate) fn end(&self) -> u32 {
         match &self.form {
             Form::Live(_, index, _) => index.read().end(),
-            Form::Stored(stored) => stored.listed().bound.end,
+            Form::SealedSegment(stored) => stored.listed().bound.end,
         }
     }
 
@@ -270,7 +270,7 @@ impl Segment {
     ) -> Result<bool, Error> {
         match &self.form {
             Form::Live(..) => Ok(true),
-            Form::Stored(stored) => stored.may_have(*hash.get_or_init(|| of(stored.origin()))),
+            Form::SealedSegment(stored) => stored.may_have(*hash.get_or_init(|| of(stored.origin()))),
         }
     }
 

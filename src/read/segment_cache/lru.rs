@@ -32,8 +32,8 @@ impl<T> Place<T> {
     }
 }
 
-/// Room for so many things, or so many bytes of them.
-pub(super) struct Room<T> {
+/// LruPool for so many things, or so many bytes of them.
+pub(super) struct LruPool<T> {
     most: u64,
     clock: AtomicU64,
     taken: Mutex<Taken<T>>,
@@ -44,9 +44,9 @@ struct Taken<T> {
     by: Vec<(Arc<Place<T>>, u64)>,
 }
 
-impl<T> Room<T> {
-    pub(super) fn new(most: u64) -> Room<T> {
-        Room { most, clock: AtomicU64::new(0), taken: Mutex::new(Taken { total: 0, by: Vec::new() }) }
+impl<T> LruPool<T> {
+    pub(super) fn new(most: u64) -> LruPool<T> {
+        LruPool { most, clock: AtomicU64::new(0), taken: Mutex::new(Taken { total: 0, by: Vec::new() }) }
     }
 
     /// Whether something of this size could be kept at all.

@@ -7,14 +7,14 @@ use std::sync::{Arc, OnceLock};
 
 use crate::disk::{Access, Disk, DiskFile};
 
-use super::kept::{Place, Room};
+use super::lru::{Place, LruPool};
 
 /// To be read only; its bytes never change.
 pub(super) struct LazyFile {
     disk: Arc<dyn Disk>,
     path: String,
     place: Arc<Place<Box<dyn DiskFile>>>,
-    room: Arc<Room<Box<dyn DiskFile>>>,
+    room: Arc<LruPool<Box<dyn DiskFile>>>,
     pinned: Pinned,
 }
 
@@ -22,7 +22,7 @@ pub(super) struct LazyFile {
 pub(super) type Pinned = Arc<OnceLock<Arc<Box<dyn DiskFile>>>>;
 
 impl LazyFile {
-    pub(super) fn new(disk: Arc<dyn Disk>, path: String, room: Arc<Room<Box<dyn DiskFile>>>) -> LazyFile {
+    pub(super) fn new(disk: Arc<dyn Disk>, path: String, room: Arc<LruPool<Box<dyn DiskFile>>>) -> LazyFile {
         LazyFile::pinned_by(Pinned::default(), disk, path, room)
     }
 
@@ -31,7 +31,7 @@ impl LazyFile {
         pinned: Pinned,
         disk: Arc<dyn Disk>,
         path: String,
-        room: Arc<Room<Box<dyn DiskFile>>>,
+        room: Arc<LruPool<Box<dyn DiskFile>>>,
     ) -> LazyFile {
         LazyFile { disk, path, place: Arc::default(), room, pinned }
     }

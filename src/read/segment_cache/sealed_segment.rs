@@ -14,10 +14,10 @@ use crate::index::{Answers, Bound, Sealed, TermHash};
 use crate::log::{Block, Outline, SegmentFile, LogEnd, damaged, missing};
 use crate::types::Error;
 
-use super::Shelf;
+use super::SegmentCache;
 use super::build::{build, write};
-use super::kept::Place;
-use super::lazy::{LazyFile, Pinned};
+use super::lru::Place;
+use super::lazy_file::{LazyFile, Pinned};
 use super::resident::Resident;
 
 /// Where a part stands in the log: what MANIFEST, or MARK, says of it without its file.
@@ -87,8 +87,8 @@ impl SealedMeta {
 }
 
 /// One such part.
-pub(crate) struct Stored {
-    shelf: Arc<Shelf>,
+pub(crate) struct SealedSegment {
+    shelf: Arc<SegmentCache>,
     listed: SealedMeta,
     file: OnceLock<Arc<SegmentFile>>,
     index: Arc<Place<Sealed>>,
@@ -97,23 +97,23 @@ pub(crate) struct Stored {
     retired: Pinned,
 }
 
-impl Stored {
-    pub(crate) fn new(shelf: Arc<Shelf>, listed: SealedMeta) -> Stored {
+impl SealedSegment {
+    pub(crate) fn new(shelf: Arc<SegmentCache>, listed: SealedMeta) -> SealedSegment {
         let (index, whole) = (Arc::default(), Resident::default());
-        Stored { shelf, listed, file: OnceLock::new(), index, whole, retired: Pinned::default() }
+        SealedSegment { shelf, listed, file: OnceLock::new(), index, whole, retired: Pinned::default() }
     }
 
     /// The same, of a file that is open.
-    pub(crate) fn with_file(shelf: Arc<Shelf>, listed: SealedMeta, file: Arc<SegmentFile>) -> Stored {
-        let stored = Stored::new(shelf, listed);
+    pub(crate) fn with_file(shelf: Arc<SegmentCache>, listed: SealedMeta, file: Arc<SegmentFile>) -> SealedSegment {
+        let stored = SealedSegment::new(shelf, listed);
         // It was just made, so there is none yet.
         let _ = stored.file.set(file);
         stored
     }
 
     /// The same, of which the index was just made; it is kept like any other.
-    pub(crate) fn with_index(shelf: Arc<Shelf>, listed: SealedMeta, bytes: Option<Vec<u8>>) -> Stored {
-        let stored = Stored::new(shelf, listed);
+    pub(crate) fn with_index(shelf: Arc<SegmentCache>, listed: SealedMeta, bytes: Option<Vec<u8>>) -> SealedSegment {
+        let stored = SealedSegment::new(shelf, listed);
         let (path, bound) = (stored.listed.bound.segment.index_path(), &stored.listed.bound);
         if let Some(Ok(index)) = bytes.map(|bytes| Sealed::whole(bytes.into(), &path, bound)) {
             let bytes = size(&index);
@@ -209,7 +209,7 @@ impl Stored {
     ///
     /// # Errors
     ///
-    /// As [`Stored::file`].
+    /// As [`SealedSegment::file`].
     pub(crate) fn block(&self, run: &Range<u32>, old: Option<Block>) -> Result<Block, Error> {
         if let Some(block) = self.whole.block(&self.shelf) {
             return Ok(block);
@@ -251,7 +251,7 @@ impl Stored {
     ///
     /// # Errors
     ///
-    /// As [`Stored::ask`].
+    /// As [`SealedSegment::ask`].
     pub(crate) fn may_have(&self, term: TermHash) -> Result<bool, Error> {
         let seen = self.shelf.indexes.look(&self.index, |index| index.may_have(term));
         seen.map_or_else(|| Ok(self.index()?.may_have(term)), Ok)
@@ -261,7 +261,7 @@ impl Stored {
     ///
     /// # Errors
     ///
-    /// As [`Stored::ask`].
+    /// As [`SealedSegment::ask`].
     pub(crate) fn index(&self) -> Result<Arc<Sealed>, Error> {
         self.shelf.indexes.get_or_make(&self.index, || {
             let path = self.listed.bound.segment.index_path();
@@ -311,7 +311,7 @@ impl Stored {
     ///
     /// # Errors
     ///
-    /// As [`Stored::ask`].
+    /// As [`SealedSegment::ask`].
     pub(crate) fn rebuild(&self) -> Result<Arc<Sealed>, Error> {
         Ok(self.keep(self.build()?))
     }
@@ -320,7 +320,7 @@ impl Stored {
     ///
     /// # Errors
     ///
-    /// As [`Stored::ask`].
+    /// As [`SealedSegment::ask`].
     pub(crate) fn rebuild_part(&self, _alone: &MutexGuard<'_, ()>) -> Result<Arc<Sealed>, Error> {
         let bytes = build(self.file()?, &self.listed.bound)?;
         if self.shelf.writes {
@@ -350,7 +350,7 @@ impl Stored {
     }
 }
 
-impl Drop for Stored {
+impl Drop for SealedSegment {
     fn drop(&mut self) {
         self.shelf.indexes.clear(&self.index);
         self.whole.clear(&self.shelf);
