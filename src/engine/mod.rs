@@ -31,7 +31,7 @@ use crate::engine::queue::{Command, Queue};
 use crate::engine::writer::{Role, State, Writer, check_the_rest};
 use crate::event::{Appended, Raw};
 use crate::read::{
-    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, is_unsettled, reader, settle,
+    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, index_is_pending, reader, settle,
 };
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
@@ -91,7 +91,7 @@ impl Engine {
         let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::new(store_id, entities))));
         let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
         let listeners = Arc::<Listeners>::default();
-        if is_unsettled(&view) {
+        if index_is_pending(&view) {
             let (view, shelf) = (view.clone(), shelf.clone());
             housekeeper.run_in(SETTLE_AFTER, once(move || settle(&view, &shelf)));
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::disk::{Access, Disk};
-use crate::engine::decide::Ledger;
+use crate::engine::decide::Heads;
 use crate::format::{Damage, Frame, FrameHeader, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, genesis};
 use crate::index::{Answers, Bound, Sealed};
 use crate::log::{
@@ -21,7 +21,7 @@ use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Opti
 /// A store that can be written on.
 pub(crate) struct Writable {
     pub(crate) log: Log,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Heads,
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) shelf: Arc<SegmentCache>,
     pub(crate) entities: u64,
@@ -305,8 +305,8 @@ impl Found {
     }
 
     /// What the writer must know of the segments that were walked.
-    fn ledger(&self, window: KeyWindow, since: Position) -> Ledger {
-        let mut ledger = Ledger::new(window, since);
+    fn ledger(&self, window: KeyWindow, since: Position) -> Heads {
+        let mut ledger = Heads::new(window, since);
         for segment in &self.segments {
             let Some((_, index)) = segment.as_live() else { continue };
             let (index, position) = (index.read(), |ordinal| Position::from(segment.position(ordinal)));

@@ -7,7 +7,7 @@
 //! Row: append. Tested by tests/it/condition.rs.
 
 use crate::engine::append::{Brought, Request};
-use crate::engine::decide::{Head, Known};
+use crate::engine::decide::{StreamHead, Known};
 use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, Record, records};
 use crate::read::{Snapshot, View, first_match};
@@ -26,7 +26,7 @@ pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWin
         request.known.up_to = head;
         for target in &mut request.targets {
             let (version, last) = snapshot.stream_head(&target.entity)?;
-            target.head = Head { version, last };
+            target.head = StreamHead { version, last };
         }
         if let Some(key) = &request.key {
             request.known.key = snapshot.key(key, oldest(window, head))?;

@@ -18,7 +18,7 @@ pub(crate) use reader::AtHand;
 pub use reader::{Read, ReadAhead};
 pub(crate) use reader::{by_either_id, event_at, token_at};
 pub(crate) use segment_cache::{Budgets, SealedMeta, SegmentCache, SealedSegment};
-pub(crate) use segment_cache::{is_unsettled, settle, settle_end};
+pub(crate) use segment_cache::{index_is_pending, settle, build_last_index};
 pub use story::{Story, StoryEvent};
 pub use subscription::{NextEvent, Subscription};
 pub(crate) use view::{End, Point, Reach, Segment, Snapshot, View, first_match};

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use crate::engine::decide::{Head, KeyHash, Target};
+use crate::engine::decide::{StreamHead, KeyHash, Target};
 use crate::format::{Fields, Hash, NewRecord, record};
 use crate::types::{
     Cause, DEFAULT_SCOPE, Durability, Error, ErrorKind, EventData, EventId, Expected, Limits, Position,
@@ -154,7 +154,7 @@ impl Draft {
     }
 
     fn add_target(&mut self, entity: Box<str>) -> usize {
-        self.targets.push(Target { entity, expected: Expected::Any, head: Head::default() });
+        self.targets.push(Target { entity, expected: Expected::Any, head: StreamHead::default() });
         if self.targets.len() > FEW_TARGETS {
             for at in self.target_by_entity.len()..self.targets.len() {
                 self.target_by_entity.insert(self.targets[at].entity.clone(), at);

@@ -1,7 +1,7 @@
 //! Decides what happens to each append: accepted, seen before, or in conflict.
 //!
 //! Pure: no I/O, no locks, no clock. Within a group a later append sees the effect of the earlier
-//! ones that were accepted; if the group is not written after all, [`Ledger::discard`] forgets it.
+//! ones that were accepted; if the group is not written after all, [`Heads::discard`] forgets it.
 //! The ledger knows what the last two segments added, and no more, however long the log is: callers bring
 //! what they found in what is published, and say up to where they looked ([`Known`]); whatever came later
 //! is in the ledger.
@@ -19,7 +19,7 @@ pub(crate) type KeyHash = [u8; 16];
 
 /// Where a stream stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct StreamHead {
     pub(crate) version: Version,
     pub(crate) last: Position,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Target {
     pub(crate) entity: Box<str>,
     pub(crate) expected: Expected,
     /// Where it stands in what the caller has looked at.
-    pub(crate) head: Head,
+    pub(crate) head: StreamHead,
 }
 
 /// What a caller has looked at: everything up to a position. One that has looked at nothing relies on the ledger alone.
@@ -50,7 +50,7 @@ pub(crate) struct Proposal<'a> {
     pub(crate) key: Option<KeyHash>,
     /// The ids that events bring along, each with the index of its event.
     pub(crate) ids: &'a [(u16, EventId)],
-    /// Reaches at least as far as what the ledger knows begins: see [`Ledger::suffices`].
+    /// Reaches at least as far as what the ledger knows begins: see [`Heads::suffices`].
     pub(crate) known: Known,
 }
 
@@ -69,12 +69,12 @@ pub(crate) enum Decision {
 }
 
 /// The heads and keys that the last two segments brought, and those of the group being decided.
-pub(crate) struct Ledger {
+pub(crate) struct Heads {
     recent: Recent,
     /// Of the segment before: from its first position on every head and key is in one of the two.
     earlier: Recent,
     /// What staging replaced among the recent heads, oldest first, and how many of these there were before.
-    replaced: Vec<(usize, Head)>,
+    replaced: Vec<(usize, StreamHead)>,
     settled: usize,
     staged_keys: HashMap<KeyHash, Position>,
     /// The ids that staged events brought along; those of written ones are in the index.
@@ -92,20 +92,20 @@ struct Recent {
     since: Position,
     /// Where each entity's head is in `heads`.
     entities: HashMap<Box<str>, usize>,
-    heads: Vec<Head>,
+    heads: Vec<StreamHead>,
     keys: HashMap<KeyHash, Position>,
 }
 
 impl Recent {
-    fn head(&self, entity: &str) -> Option<Head> {
+    fn head(&self, entity: &str) -> Option<StreamHead> {
         self.entities.get(entity).map(|slot| self.heads[*slot])
     }
 }
 
-impl Ledger {
+impl Heads {
     /// One that will be told of everything from a position on.
-    pub(crate) fn new(window: KeyWindow, since: Position) -> Ledger {
-        Ledger {
+    pub(crate) fn new(window: KeyWindow, since: Position) -> Heads {
+        Heads {
             recent: Recent { since, ..Recent::default() },
             earlier: Recent { since, ..Recent::default() },
             replaced: Vec::new(),
@@ -189,7 +189,7 @@ impl Ledger {
         let slot = self.slot(target);
         let before = self.recent.heads[slot].version;
         let count = u64::from(events);
-        self.stage(slot, Head { version: before.plus(count), last: next.plus(count - 1) });
+        self.stage(slot, StreamHead { version: before.plus(count), last: next.plus(count - 1) });
         Decision::Accepted { first_version: before.plus(1), version_table: Vec::new() }
     }
 
@@ -200,7 +200,7 @@ impl Ledger {
         for (offset, target) in (0_u64..).zip(target_of) {
             let slot = slots[usize::from(*target)];
             let version = self.recent.heads[slot].version.plus(1);
-            self.stage(slot, Head { version, last: next.plus(offset) });
+            self.stage(slot, StreamHead { version, last: next.plus(offset) });
             version_table.extend_from_slice(&version.get().to_le_bytes());
             if offset == 0 {
                 first_version = version;
@@ -218,19 +218,19 @@ impl Ledger {
         self.add(&target.entity, head)
     }
 
-    fn add(&mut self, entity: &str, head: Head) -> usize {
+    fn add(&mut self, entity: &str, head: StreamHead) -> usize {
         self.recent.entities.insert(entity.into(), self.recent.heads.len());
         self.recent.heads.push(head);
         self.recent.heads.len() - 1
     }
 
-    fn stage(&mut self, slot: usize, head: Head) {
+    fn stage(&mut self, slot: usize, head: StreamHead) {
         let before = std::mem::replace(&mut self.recent.heads[slot], head);
         self.staged_born += u64::from(before.version == Version::EMPTY);
         self.replaced.push((slot, before));
     }
 
-    fn head(&self, target: &Target) -> Head {
+    fn head(&self, target: &Target) -> StreamHead {
         let entity = &target.entity;
         self.recent.head(entity).or_else(|| self.earlier.head(entity)).unwrap_or(target.head)
     }
@@ -279,7 +279,7 @@ impl Ledger {
 
     /// Learns, while opening, of a stream's last event that is in the log.
     pub(crate) fn learn(&mut self, entity: &str, version: Version, last: Position) {
-        let head = Head { version, last };
+        let head = StreamHead { version, last };
         match self.recent.entities.get(entity) {
             Some(slot) => self.recent.heads[*slot] = head,
             None => _ = self.add(entity, head),

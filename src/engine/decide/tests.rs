@@ -59,10 +59,10 @@ impl Model {
         u64::try_from(self.events.len()).unwrap() + 1
     }
 
-    fn head(&self, entity: &str) -> Head {
+    fn head(&self, entity: &str) -> StreamHead {
         let own = (1_u64..).zip(&self.events).filter(|(_, of)| **of == entity);
         let (count, last) = own.fold((0, 0), |(count, _), (position, _)| (count + 1, position));
-        Head { version: Version::from(count), last: Position::from(last) }
+        StreamHead { version: Version::from(count), last: Position::from(last) }
     }
 
     fn decide(&mut self, ask: &Ask) -> Decision {
@@ -74,7 +74,7 @@ impl Model {
             return Decision::Seen(Position::from(*position));
         }
         for entity in ask.targets {
-            let Head { version: actual, last } = self.head(entity);
+            let StreamHead { version: actual, last } = self.head(entity);
             let is_right = match ask.expected {
                 Expected::Any => true,
                 Expected::NoStream => actual.get() == 0,
@@ -102,7 +102,7 @@ impl Model {
 }
 
 /// As the writer does: by what the caller saw, `seen`, or by what is published if that is not enough.
-fn decide(ledger: &mut Ledger, ask: &Ask, next: u64, seen: &Model, published: &Model) -> Decision {
+fn decide(ledger: &mut Heads, ask: &Ask, next: u64, seen: &Model, published: &Model) -> Decision {
     let up_to = |model: &Model| Position::from(model.next() - 1);
     let seen = if ledger.suffices(up_to(seen)) { seen } else { published };
     assert!(ledger.suffices(up_to(seen)), "what is published is always enough");
@@ -138,15 +138,15 @@ fn asks() -> Vec<Ask> {
 }
 
 /// The log that is there at the start: `a` events of one entity, and before them `b` of the other.
-fn start(a: usize, b: usize, window: Option<u64>, start: Start) -> (Ledger, Model) {
+fn start(a: usize, b: usize, window: Option<u64>, start: Start) -> (Heads, Model) {
     let key_window = window.map_or(KeyWindow::Unlimited, KeyWindow::Positions);
     let mut model = Model { window, ..Model::default() };
     model.events.extend(std::iter::repeat_n(B, b).chain(std::iter::repeat_n(A, a)));
     let since = if start == Start::Sealed { model.next() } else { 1 };
-    let mut ledger = Ledger::new(key_window, since.into());
+    let mut ledger = Heads::new(key_window, since.into());
     for entity in [A, B].into_iter().filter(|entity| start == Start::Learned && model.events.contains(entity))
     {
-        let Head { version, last } = model.head(entity);
+        let StreamHead { version, last } = model.head(entity);
         ledger.learn(entity, version, last);
     }
     (ledger, model)
@@ -205,7 +205,7 @@ fn threes(asks: &[Ask]) -> impl Iterator<Item = [&Ask; 3]> {
 }
 
 fn run(
-    (mut ledger, mut model): (Ledger, Model),
+    (mut ledger, mut model): (Heads, Model),
     asks: [&Ask; 3],
     plan: [(Then, Look); 3],
     seen: &mut [u32; 3],

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use crate::disk::Disk;
 use crate::engine::append::{Caller, Request};
 use crate::engine::counters::Counters;
-use crate::engine::decide::{Decision, Ledger, Proposal};
+use crate::engine::decide::{Decision, Heads, Proposal};
 use crate::engine::precheck::{id_taken, resolve};
 use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::format::frame;
@@ -48,7 +48,7 @@ pub(crate) struct Writer {
     /// To recover on, after a panic.
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: Log,
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: Heads,
     /// How many streams there were when it began.
     pub(crate) entities: u64,
     pub(crate) view: Arc<View>,

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::engine::append::Caller;
 use crate::engine::queue::{Command, poisoned};
 use crate::log::Failure;
-use crate::read::{End, View, settle, settle_end};
+use crate::read::{End, View, settle, build_last_index};
 use crate::types::{Durability, Error};
 
 use super::gather::{Answered, Gathering};
@@ -176,7 +176,7 @@ impl Writer {
                 self.log.close()?;
                 self.log.check_names(true).map_err(Failure::into_error)?;
                 settle(&self.view, &self.shelf);
-                settle_end(&self.view, &self.shelf, self.log.written());
+                build_last_index(&self.view, &self.shelf, self.log.written());
                 // What was buffered is durable now, and those who wait for that shall see it.
                 self.publish_heads();
                 Ok(())

@@ -18,7 +18,7 @@ use crate::types::Error;
 const WORTH_FRAMES: u32 = 4096;
 
 /// Whether there is anything to do for [`settle`].
-pub(crate) fn is_unsettled(view: &View) -> bool {
+pub(crate) fn index_is_pending(view: &View) -> bool {
     first_unsettled(&view.snapshot().segments).is_some()
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn settle(view: &View, shelf: &Arc<SegmentCache>) {
 }
 
 /// Writes the index of the last segment, which ends at `tip`, if that is worth it; the store is being closed.
-pub(crate) fn settle_end(view: &View, shelf: &Arc<SegmentCache>, tip: &LogEnd) {
+pub(crate) fn build_last_index(view: &View, shelf: &Arc<SegmentCache>, tip: &LogEnd) {
     let _alone = shelf.settling();
     let snapshot = view.snapshot();
     let Some(parts) = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).next_back() else {

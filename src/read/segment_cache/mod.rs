@@ -26,7 +26,7 @@ use crate::threads::BackgroundThread;
 use build::write;
 use lru::LruPool;
 
-pub(crate) use index_builder::{is_unsettled, settle, settle_end};
+pub(crate) use index_builder::{index_is_pending, settle, build_last_index};
 pub(crate) use sealed_segment::{SealedMeta, SealedSegment};
 
 /// Open files of sealed segments and their indexes.
