@@ -16,23 +16,23 @@ use crate::types::Position;
 
 /// The consumers that run, by name.
 #[derive(Default)]
-pub(crate) struct Running {
-    by_name: Mutex<HashMap<String, Arc<Live>>>,
+pub(crate) struct Registry {
+    by_name: Mutex<HashMap<String, Arc<RunnerState>>>,
     /// Counts what whoever waits for a consumer may want to know.
     progress: Mutex<u64>,
     progressed: Condvar,
 }
 
 /// A consumer that runs.
-pub(crate) struct Live {
+pub(crate) struct RunnerState {
     state: Mutex<State>,
     /// Rung when something is to be looked at.
     bell: Signal,
-    running: Arc<Running>,
+    running: Arc<Registry>,
 }
 
 struct State {
-    call: Call,
+    call: RunnerCommand,
     /// Its checkpoint was moved by somebody else, and it has not looked where to ...
     is_moved: bool,
     /// ... or not begun there.
@@ -46,7 +46,7 @@ struct State {
 
 /// What a runner is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+pub(crate) enum RunnerCommand {
     Go,
     Stop,
     /// The store was closed.
@@ -81,34 +81,34 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// The right to run under a name, as long as it lives.
 pub(crate) struct NameLease {
     name: String,
-    live: Arc<Live>,
+    live: Arc<RunnerState>,
 }
 
-impl Running {
+impl Registry {
     /// Takes a name; `None` if it is taken.
     pub(crate) fn claim(self: &Arc<Self>, name: &str) -> Option<NameLease> {
         let mut by_name = self.by_name.lock();
         if by_name.contains_key(name) {
             return None;
         }
-        let live = Arc::new(Live::new(self.clone()));
+        let live = Arc::new(RunnerState::new(self.clone()));
         by_name.insert(name.to_owned(), live.clone());
         Some(NameLease { name: name.to_owned(), live })
     }
 
     /// The runner of a name.
-    pub(crate) fn find(&self, name: &str) -> Option<Arc<Live>> {
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<RunnerState>> {
         self.by_name.lock().get(name).cloned()
     }
 
     /// The store was closed: whoever runs is woken to see it.
     pub(crate) fn end(&self) {
-        let all: Vec<Arc<Live>> = self.by_name.lock().values().cloned().collect();
-        all.iter().for_each(|live| live.call(Call::End));
+        let all: Vec<Arc<RunnerState>> = self.by_name.lock().values().cloned().collect();
+        all.iter().for_each(|live| live.call(RunnerCommand::End));
         self.progress();
     }
 
-    /// A count to wait by: see [`Running::wait`].
+    /// A count to wait by: see [`Registry::wait`].
     pub(crate) fn mark(&self) -> u64 {
         *self.progress.lock()
     }
@@ -135,11 +135,11 @@ impl Running {
     }
 }
 
-impl Live {
-    fn new(running: Arc<Running>) -> Live {
+impl RunnerState {
+    fn new(running: Arc<Registry>) -> RunnerState {
         let sample = Sample { at: Instant::now(), handled: Position::START, head: Position::START };
         let state = State {
-            call: Call::Go,
+            call: RunnerCommand::Go,
             is_moved: false,
             is_stale: false,
             movers: 0,
@@ -147,7 +147,7 @@ impl Live {
             pace: Pace { earlier: sample, later: sample },
             trouble: None,
         };
-        Live { state: Mutex::new(state), bell: Signal::default(), running }
+        RunnerState { state: Mutex::new(state), bell: Signal::default(), running }
     }
 
     /// Wakes the runner, or keeps it from sleeping the next time.
@@ -161,16 +161,16 @@ impl Live {
     }
 
     /// Asks the runner to stop, or tells it that the store was closed. What was asked first stays.
-    pub(crate) fn call(&self, call: Call) {
+    pub(crate) fn call(&self, call: RunnerCommand) {
         let mut state = self.state.lock();
-        if state.call == Call::Go {
+        if state.call == RunnerCommand::Go {
             state.call = call;
         }
         drop(state);
         self.notify();
     }
 
-    pub(crate) fn called(&self) -> Call {
+    pub(crate) fn called(&self) -> RunnerCommand {
         self.state.lock().call
     }
 
@@ -234,7 +234,7 @@ impl Live {
 }
 
 /// Somebody who moves a checkpoint; when it is dropped, the runner goes on from wherever that is now.
-pub(crate) struct Mover(Arc<Live>);
+pub(crate) struct Mover(Arc<RunnerState>);
 
 impl Mover {
     /// It was moved to another position.
@@ -255,18 +255,18 @@ impl Drop for Mover {
 }
 
 /// New events, or the end of the store.
-impl Wake for Live {
-    fn wake(self: Arc<Live>) {
+impl Wake for RunnerState {
+    fn wake(self: Arc<RunnerState>) {
         self.notify();
     }
 
-    fn wake_by_ref(self: &Arc<Live>) {
+    fn wake_by_ref(self: &Arc<RunnerState>) {
         self.notify();
     }
 }
 
 impl NameLease {
-    pub(crate) fn live(&self) -> &Arc<Live> {
+    pub(crate) fn live(&self) -> &Arc<RunnerState> {
         &self.live
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Append;
 use crate::event::RecordedEvent;
-use crate::store::{Live, NameLease, Store};
+use crate::store::{RunnerState, NameLease, Store};
 use crate::types::system::consumer as kinds;
 use crate::types::{Durability, Error, ErrorKind, Expected, Position, Query, Version, options};
 
@@ -96,7 +96,7 @@ impl Checkpoint {
         &self.entity
     }
 
-    pub(crate) fn live(&self) -> &std::sync::Arc<Live> {
+    pub(crate) fn live(&self) -> &std::sync::Arc<RunnerState> {
         self.claim.live()
     }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::event::RecordedEvent;
 use crate::read::Subscription;
-use crate::store::{Live, Store, WeakStore};
+use crate::store::{RunnerState, Store, WeakStore};
 use crate::types::{Error, Position, Query};
 
 pub(crate) struct Feed {
@@ -19,7 +19,7 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(store: &Store, query: Query, after: Position, live: &Arc<Live>) -> Feed {
+    pub(crate) fn new(store: &Store, query: Query, after: Position, live: &Arc<RunnerState>) -> Feed {
         let subscription = store.subscribe(query.clone()).durable().after(after).allow_beyond_head();
         Feed { store: store.downgrade(), query, subscription, waker: Waker::from(live.clone()) }
     }

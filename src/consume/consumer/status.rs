@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::read::{Reach, Snapshot, reader};
-use crate::store::{Live, Pace, Store};
+use crate::store::{RunnerState, Pace, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
 use super::checkpoint::halted;
@@ -201,7 +201,7 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// If it gets nearer to the head.
-    fn catching_up(&self, live: &Live) -> Result<Option<ConsumerState>, Error> {
+    fn catching_up(&self, live: &RunnerState) -> Result<Option<ConsumerState>, Error> {
         let Pace { earlier, later } = live.pace();
         let count = |after, up_to| reader::count_in(self.snapshot, self.query, after, up_to);
         let (handled, behind_then) =

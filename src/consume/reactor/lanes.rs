@@ -12,7 +12,7 @@ use flume::{Receiver, Sender, TrySendError};
 use parking_lot::{Condvar, Mutex};
 
 use crate::event::RecordedEvent;
-use crate::store::{Live, Trouble};
+use crate::store::{RunnerState, Trouble};
 use crate::types::{Error, Position};
 
 use super::retry::Retry;
@@ -42,7 +42,7 @@ struct Shared {
     handler: Box<Handler>,
     retry: Retry,
     /// Rung when there is a verdict.
-    live: Arc<Live>,
+    live: Arc<RunnerState>,
     state: Mutex<State>,
     called_off: Condvar,
 }
@@ -61,7 +61,7 @@ impl Lanes {
         name: &str,
         threads: usize,
         retry: Retry,
-        live: &Arc<Live>,
+        live: &Arc<RunnerState>,
         outcome: &Arc<Outcome>,
         handler: impl Fn(&RecordedEvent) -> Result<(), Failure> + Send + Sync + 'static,
     ) -> Result<Lanes, Error> {

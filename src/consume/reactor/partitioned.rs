@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::consume::consumer::{Checkpoint, Feed, Found, Halt};
 use crate::event::RecordedEvent;
-use crate::store::{Call, Store, WeakStore};
+use crate::store::{RunnerCommand, Store, WeakStore};
 use crate::types::{Error, Position};
 
 use super::lanes::{Lanes, Verdict};
@@ -75,9 +75,9 @@ impl Partitioned {
     fn turn(&mut self) -> Result<(), StopReason> {
         self.take_verdicts()?;
         match self.checkpoint.live().called() {
-            Call::Go => {}
-            Call::Stop => return Err(self.stop()),
-            Call::End => return Err(StopReason::StoreClosed),
+            RunnerCommand::Go => {}
+            RunnerCommand::Stop => return Err(self.stop()),
+            RunnerCommand::End => return Err(StopReason::StoreClosed),
         }
         if let Some((at, _)) = &self.failed {
             // What lies before it is still handled, so that skipping it skips nothing else.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::consume::consumer::{Checkpoint, Feed, Found, Halt, standing};
 use crate::engine::{Append, Ticket};
 use crate::event::RecordedEvent;
-use crate::store::{Call, Store, Trouble, WeakStore};
+use crate::store::{RunnerCommand, Store, Trouble, WeakStore};
 use crate::types::{Error, ErrorKind, Position, text};
 
 use super::reaction::Reaction;
@@ -96,9 +96,9 @@ impl<R: Reactor> Run<R> {
     /// One look at everything it may be waiting for; `Err` is the end.
     fn turn(&mut self) -> Result<(), StopReason> {
         match self.checkpoint.live().called() {
-            Call::Go => {}
-            Call::Stop => return Err(self.stop()),
-            Call::End => return Err(StopReason::StoreClosed),
+            RunnerCommand::Go => {}
+            RunnerCommand::Stop => return Err(self.stop()),
+            RunnerCommand::End => return Err(StopReason::StoreClosed),
         }
         if self.checkpoint.live().is_being_moved() {
             self.settle_all()?;

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::consume::consumer;
 use crate::consume::consumer::{Checkpoint, ConsumerStatus, Halt};
-use crate::store::{Call, Live, Store, WeakStore};
+use crate::store::{RunnerCommand, RunnerState, Store, WeakStore};
 use crate::types::{Error, ErrorKind, Position, visible};
 
 /// A reactor, or a partitioned consumer, at work on threads of its own.
@@ -22,7 +22,7 @@ use crate::types::{Error, ErrorKind, Position, visible};
 pub struct Worker {
     name: String,
     store: WeakStore,
-    live: Arc<Live>,
+    live: Arc<RunnerState>,
     outcome: Arc<Outcome>,
 }
 
@@ -80,7 +80,7 @@ impl Worker {
     ///
     /// Called by the handler itself it does not wait, and the work ends behind the event at hand.
     pub fn stop(&self) -> StopReason {
-        self.live.call(Call::Stop);
+        self.live.call(RunnerCommand::Stop);
         if self.outcome.is_own_thread() {
             return StopReason::Stopped;
         }
@@ -210,7 +210,7 @@ impl Outcome {
 pub(super) fn start<W: Send + 'static>(
     store: &Store,
     name: &str,
-    live: &Arc<Live>,
+    live: &Arc<RunnerState>,
     outcome: Arc<Outcome>,
     mut work: W,
     run: impl FnOnce(&mut W) -> StopReason + Send + 'static,

@@ -55,7 +55,7 @@ struct State<P> {
 enum Phase {
     /// Folds what there is; `true` beside what is shown.
     CatchingUp(bool),
-    Live,
+    RunnerState,
     Failed(Position, Error),
     Stopped,
     Closed,
@@ -230,8 +230,8 @@ impl<P: Projection> ReadModel<P> {
         match &state.phase {
             Phase::CatchingUp(false) => ReadModelStatus::CatchingUp(state.progress.catch_up()),
             Phase::CatchingUp(true) => ReadModelStatus::Rebuilding(state.progress.catch_up()),
-            Phase::Live if state.progress.behind == 0 => ReadModelStatus::Idle,
-            Phase::Live => ReadModelStatus::Lagging { behind: state.progress.behind },
+            Phase::RunnerState if state.progress.behind == 0 => ReadModelStatus::Idle,
+            Phase::RunnerState => ReadModelStatus::Lagging { behind: state.progress.behind },
             Phase::Failed(position, error) => {
                 ReadModelStatus::Failed { position: *position, error: error.clone() }
             }
@@ -325,7 +325,7 @@ impl<P> Shared<P> {
 impl Phase {
     fn error(&self) -> Option<Error> {
         match self {
-            Phase::CatchingUp(_) | Phase::Live => None,
+            Phase::CatchingUp(_) | Phase::RunnerState => None,
             Phase::Failed(_, error) => Some(error.clone()),
             Phase::Stopped => Some(Error::new(ErrorKind::Closed, "the read model was stopped")),
             Phase::Closed => Some(Error::closed()),

@@ -285,7 +285,7 @@ impl<P: Projection> Runner<P> {
         self.progress(events);
         let was_beside = std::mem::replace(&mut self.work.is_beside, false);
         self.show(Some(events.position()));
-        self.shared.state.lock().phase = Phase::Live;
+        self.shared.state.lock().phase = Phase::RunnerState;
         if was_beside || self.saved.is_due(SAVE_EVERY, SAVE_SHARE) {
             self.save();
         }
