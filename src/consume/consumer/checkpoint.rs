@@ -13,7 +13,7 @@ use crate::store::{RunnerState, NameLease, Store};
 use crate::types::system::consumer as kinds;
 use crate::types::{Durability, Error, ErrorKind, Expected, Position, Query, Version, options};
 
-use super::standing::{self, HaltRecord, Last, Standing};
+use super::record::{self, HaltRecord, Last, ConsumerRecord};
 
 /// After so many events a checkpoint is written at the latest ...
 const UNWRITTEN_EVENTS_MAX: u32 = 1024;
@@ -31,7 +31,7 @@ pub(crate) struct Checkpoint {
     claim: NameLease,
     /// The last event of the stream that is known here.
     version: Version,
-    standing: Standing,
+    standing: ConsumerRecord,
     /// Everything that matches up to here was handled; written down or not.
     handled: Position,
     /// How many events were handled since it was written last, and since when.
@@ -53,10 +53,10 @@ pub(crate) enum Found {
 impl Checkpoint {
     /// Takes the name, and finds out where it stands; a new name is registered.
     pub(crate) fn take(store: &Store, name: &str, query: &Query) -> Result<Checkpoint, Error> {
-        let entity = standing::entity_of(name)?;
+        let entity = record::entity_of(name)?;
         let claim = store.running().claim(name).ok_or_else(|| taken(name))?;
-        let Last { version, standing } = standing::last(store, &entity)?;
-        standing::check(store, name, &standing)?;
+        let Last { version, standing } = record::last(store, &entity)?;
+        record::check(store, name, &standing)?;
         let mut checkpoint = Checkpoint {
             name: name.to_owned(),
             entity,
@@ -67,8 +67,8 @@ impl Checkpoint {
             unwritten: 0,
             since: Instant::now(),
         };
-        if standing::query(store, &checkpoint.entity)?.as_ref() != Some(query) {
-            let next = Standing { query: Some(query.clone()), ..checkpoint.standing.next() };
+        if record::query(store, &checkpoint.entity)?.as_ref() != Some(query) {
+            let next = ConsumerRecord { query: Some(query.clone()), ..checkpoint.standing.next() };
             checkpoint.append(store, kinds::REGISTERED, next, Durability::Synced)?;
         }
         checkpoint.begin(store)?;
@@ -81,7 +81,7 @@ impl Checkpoint {
             return Ok(());
         }
         let reason = Some("it begins with what is new".to_owned());
-        let next = Standing { reason, by: Some(AUTHOR.to_owned()), ..self.standing.next() };
+        let next = ConsumerRecord { reason, by: Some(AUTHOR.to_owned()), ..self.standing.next() };
         let next = next.at(store, store.durable_head()?.position())?;
         self.handled = next.position;
         self.append(store, kinds::SKIPPED, next, Durability::Synced)?;
@@ -156,20 +156,20 @@ impl Checkpoint {
     /// The beginning of an append that handles an event: what it brought about is to follow in the same append.
     /// `ahead` such appends were submitted and are not known to be through.
     pub(crate) fn reaction_to(&self, event: &RecordedEvent, depth: u32, ahead: u64) -> Append {
-        let next = Standing {
+        let next = ConsumerRecord {
             position: event.position(),
-            chain: standing::prefix_of(&event.chain()),
+            chain: record::prefix_of(&event.chain()),
             depth,
-            ..Standing::default()
+            ..ConsumerRecord::default()
         };
         let expected = Expected::Exact(self.version.plus(ahead));
-        Append::led_by(&self.entity, expected, &standing::record(kinds::REACTED, &next))
+        Append::led_by(&self.entity, expected, &record::record(kinds::REACTED, &next))
     }
 
     /// Such an append went in.
     pub(crate) fn reacted(&mut self, store: &Store, event: &RecordedEvent) -> Result<(), Error> {
-        let (position, chain) = (event.position(), standing::prefix_of(&event.chain()));
-        self.standing = Standing { position, chain, ..Standing::default() };
+        let (position, chain) = (event.position(), record::prefix_of(&event.chain()));
+        self.standing = ConsumerRecord { position, chain, ..ConsumerRecord::default() };
         self.version = self.version.plus(1);
         self.unwritten = 0;
         self.pass(store, position)
@@ -185,7 +185,7 @@ impl Checkpoint {
     ) -> Result<(), Error> {
         self.write(store)?;
         let halt = HaltRecord { at: Some(at), panicked, ..halt_now(store, reason, AUTHOR) };
-        let next = Standing { halt: Some(halt), ..self.standing.next() };
+        let next = ConsumerRecord { halt: Some(halt), ..self.standing.next() };
         self.append(store, kinds::HALTED, next, Durability::Synced)?;
         self.live().set_handled(self.handled, store.durable_head()?.position());
         Ok(())
@@ -201,11 +201,11 @@ impl Checkpoint {
         let mut found = Found::Same;
         for event in store.stream(&self.entity).versions(self.version.get() + 1..) {
             let event = event?;
-            let standing: Standing = event.decode()?;
+            let standing: ConsumerRecord = event.decode()?;
             match event.kind() {
                 kinds::ACKED | kinds::REACTED => return Ok(Found::Other),
                 kinds::SKIPPED => self.handled = self.handled.max(standing.position),
-                kind if standing::moves(kind) => (self.handled, self.unwritten) = (standing.position, 0),
+                kind if record::moves(kind) => (self.handled, self.unwritten) = (standing.position, 0),
                 _ => {}
             }
             (self.version, self.standing, found) = (event.version(), standing, Found::Moved);
@@ -223,11 +223,11 @@ impl Checkpoint {
         &mut self,
         store: &Store,
         kind: &str,
-        next: Standing,
+        next: ConsumerRecord,
         durability: Durability,
     ) -> Result<(), Error> {
         let expected = Expected::Exact(self.version);
-        let append = Append::of_system(&self.entity, expected, &standing::record(kind, &next));
+        let append = Append::of_system(&self.entity, expected, &record::record(kind, &next));
         self.version = append.durability(durability).commit(store)?.version();
         self.standing = next;
         Ok(())
@@ -240,7 +240,7 @@ pub(super) fn halt_now(store: &Store, reason: &str, by: &str) -> HaltRecord {
     HaltRecord {
         at: None,
         panicked: false,
-        reason: standing::shortened(reason),
+        reason: record::shortened(reason),
         since: i64::try_from(now).unwrap_or(i64::MAX),
         by: by.to_owned(),
     }

@@ -8,7 +8,7 @@ use crate::types::system::consumer as kinds;
 use crate::types::{Durability, Error, ErrorKind, Expected, Position, Version, check_visible};
 
 use super::checkpoint::halt_now;
-use super::standing::{self, Last, Standing};
+use super::record::{self, Last, ConsumerRecord};
 
 /// Moves a consumer on purpose, whether it runs now or not: see [`Store::consumer_control`].
 ///
@@ -54,7 +54,7 @@ impl Store {
 impl ConsumerControl {
     /// Who does it (default: `the application`).
     pub fn by(mut self, who: &str) -> ConsumerControl {
-        self.by = standing::shortened(who);
+        self.by = record::shortened(who);
         self
     }
 
@@ -68,7 +68,7 @@ impl ConsumerControl {
     pub fn halt(&self, reason: &str) -> Result<(), Error> {
         self.record(kinds::HALTED, |last| {
             let halt = halt_now(&self.store, reason, &self.by);
-            Ok(Standing { halt: Some(halt), ..last.standing.next() })
+            Ok(ConsumerRecord { halt: Some(halt), ..last.standing.next() })
         })
     }
 
@@ -83,7 +83,7 @@ impl ConsumerControl {
             if last.standing.halt.is_none() {
                 return Err(Error::invalid(format!("consumer {} is not halted", self.name)));
             }
-            Ok(Standing { by: Some(self.by.clone()), halt: None, ..last.standing.next() })
+            Ok(ConsumerRecord { by: Some(self.by.clone()), halt: None, ..last.standing.next() })
         })
     }
 
@@ -155,32 +155,32 @@ impl ConsumerControl {
     ) -> Result<(), Error> {
         self.record(kind, |last| {
             check(last.standing.position)?;
-            let reason = Some(standing::shortened(reason));
-            let next = Standing { by: Some(self.by.clone()), reason, ..Standing::default() };
+            let reason = Some(record::shortened(reason));
+            let next = ConsumerRecord { by: Some(self.by.clone()), reason, ..ConsumerRecord::default() };
             next.at(&self.store, to)
         })
     }
 
     /// Appends one event to the consumer's stream, made of the last one.
-    fn record(&self, kind: &str, next: impl Fn(&Last) -> Result<Standing, Error>) -> Result<(), Error> {
-        let entity = standing::entity_of(&self.name)?;
+    fn record(&self, kind: &str, next: impl Fn(&Last) -> Result<ConsumerRecord, Error>) -> Result<(), Error> {
+        let entity = record::entity_of(&self.name)?;
         check_visible("name of the one who moves the consumer", &self.by)?;
         // It would win every time: its next append is under way when we have read the last one.
         let runner = self.store.running().find(&self.name).map(|live| live.mover());
         let mut tries = 0;
         loop {
-            let last = standing::last(&self.store, &entity)?;
+            let last = record::last(&self.store, &entity)?;
             if last.version == Version::EMPTY && kind != kinds::HALTED {
                 return Err(Error::invalid(format!("there is no consumer {}", self.name)));
             }
             let standing = next(&last)?;
             let append =
-                Append::of_system(&entity, Expected::Exact(last.version), &standing::record(kind, &standing));
+                Append::of_system(&entity, Expected::Exact(last.version), &record::record(kind, &standing));
             tries += 1;
             match append.durability(Durability::Synced).commit(&self.store) {
                 Err(error) if error.conflict().is_some() && tries < TRIES => {}
                 done => {
-                    if done.is_ok() && standing::moves(kind) {
+                    if done.is_ok() && record::moves(kind) {
                         runner.iter().for_each(|runner| runner.moved());
                     }
                     return done.map(drop);

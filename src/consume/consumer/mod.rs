@@ -6,7 +6,7 @@
 mod checkpoint;
 mod control;
 mod feed;
-pub(crate) mod standing;
+pub(crate) mod record;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use crate::types::{Error, ErrorKind, Position, Query, ResumeToken};
 pub(crate) use checkpoint::{Checkpoint, Found};
 pub use control::ConsumerControl;
 pub(crate) use feed::Feed;
-pub use standing::Halt;
+pub use record::Halt;
 pub(crate) use status::status;
 pub use status::{ConsumerState, ConsumerStatus};
 

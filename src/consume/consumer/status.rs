@@ -11,7 +11,7 @@ use crate::store::{RunnerState, Pace, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
 use super::checkpoint::halted;
-use super::standing::{self, Halt, Last};
+use super::record::{self, Halt, Last};
 use crate::types::system::consumer::PREFIX;
 
 /// How a consumer is doing: see [`Store::consumers`].
@@ -117,7 +117,7 @@ impl Store {
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), and those of
     /// reading. A name that never ran is waited for.
     pub fn wait_for(&self, name: &str, position: Position, timeout: Duration) -> Result<bool, Error> {
-        let entity = standing::entity_of(name)?;
+        let entity = record::entity_of(name)?;
         let deadline = Instant::now().checked_add(timeout);
         if let Some(before) = position.get().checked_sub(1)
             && !self.engine().view.wait(Reach::Published, before.into(), deadline)
@@ -127,13 +127,13 @@ impl Store {
         loop {
             let mark = self.running().mark();
             let snapshot = snapshot(self.engine())?;
-            let Last { standing, .. } = standing::last(self, &entity)?;
+            let Last { standing, .. } = record::last(self, &entity)?;
             let handled = self.running().find(name).and_then(|live| live.handled());
             let handled = handled.unwrap_or(standing.position);
             if handled >= position {
                 return Ok(true);
             }
-            if let Some(query) = standing::query(self, &entity)?
+            if let Some(query) = record::query(self, &entity)?
                 && reader::first_in(&snapshot, &query, handled, position)?.is_none()
             {
                 return Ok(true);
@@ -159,13 +159,13 @@ fn snapshot(engine: &Engine) -> Result<Snapshot, Error> {
 
 /// How the consumer of a name is doing.
 pub(crate) fn status(store: &Store, name: &str) -> Result<ConsumerStatus, Error> {
-    let entity = standing::entity_of(name)?;
+    let entity = record::entity_of(name)?;
     let live = store.running().find(name);
-    let Last { version, standing } = standing::last(store, &entity)?;
+    let Last { version, standing } = record::last(store, &entity)?;
     if version == Version::EMPTY {
         return Err(Error::invalid(format!("there is no consumer {name}")));
     }
-    let query = standing::query(store, &entity)?;
+    let query = record::query(store, &entity)?;
     let position = live.as_ref().and_then(|live| live.handled()).unwrap_or(standing.position);
     let snapshot = store.engine().snapshot()?;
     let durable = snapshot.durable.position;

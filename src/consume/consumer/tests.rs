@@ -3,15 +3,15 @@
 use crate::types::system::consumer as kinds;
 use std::time::Duration;
 
-use super::standing::{self, Standing};
+use super::record::{self, ConsumerRecord};
 use crate::engine::Append;
 use crate::types::{Expected, Position};
 use crate::{ErrorKind, Query, Raw, Reaction, RecordedEvent, StopReason, Store};
 
 const FOREVER: Duration = Duration::from_secs(20);
 
-fn forge(store: &Store, kind: &str, standing: &Standing) {
-    let forged = standing::record(kind, standing);
+fn forge(store: &Store, kind: &str, standing: &ConsumerRecord) {
+    let forged = record::record(kind, standing);
     Append::of_system("$consumer/c", Expected::Any, &forged).commit(store).unwrap();
 }
 
@@ -23,9 +23,9 @@ fn history_that_was_set_back_is_noticed() {
         let store = Store::in_memory().unwrap();
         (0..3).for_each(|n| drop(store.append("e", &Raw("k", &n)).unwrap()));
         let position = Position::from(position);
-        let right = Standing::default().at(&store, position).unwrap();
+        let right = ConsumerRecord::default().at(&store, position).unwrap();
         assert_eq!(right.chain != 0, position.get() == 2);
-        forge(&store, kinds::ACKED, &Standing { chain: right.chain + u64::from(!is_right), ..right });
+        forge(&store, kinds::ACKED, &ConsumerRecord { chain: right.chain + u64::from(!is_right), ..right });
         match store.consumer("c", Query::all()) {
             Ok(mut consumer) => {
                 assert!(is_accepted, "{position} {is_right}");
@@ -51,7 +51,7 @@ fn history_that_was_set_back_is_noticed() {
 
 #[test]
 fn somebody_else_who_runs_the_name_is_noticed() {
-    let ahead = |store: &Store, position: u64| Standing::default().at(store, position.into()).unwrap();
+    let ahead = |store: &Store, position: u64| ConsumerRecord::default().at(store, position.into()).unwrap();
     for kind in [kinds::ACKED, kinds::REACTED] {
         let store = Store::in_memory().unwrap();
         let mut consumer = store.consumer("c", Query::all()).unwrap();
@@ -81,13 +81,13 @@ fn somebody_else_who_runs_the_name_is_noticed() {
 // A checkpoint is written for every reaction, so its size counts.
 #[test]
 fn a_checkpoint_is_small() {
-    let payload = |standing: &Standing| rmp_bytes(standing);
-    let plain = Standing { position: u64::from(u32::MAX).into(), chain: u64::MAX, ..Standing::default() };
+    let payload = |standing: &ConsumerRecord| rmp_bytes(standing);
+    let plain = ConsumerRecord { position: u64::from(u32::MAX).into(), chain: u64::MAX, ..ConsumerRecord::default() };
     assert!(payload(&plain) <= 32, "{}", payload(&plain));
-    assert!(payload(&Standing { depth: 64, ..plain }) <= 40);
+    assert!(payload(&ConsumerRecord { depth: 64, ..plain }) <= 40);
 }
 
-fn rmp_bytes(standing: &Standing) -> usize {
+fn rmp_bytes(standing: &ConsumerRecord) -> usize {
     let mut bytes = Vec::new();
     crate::event::codec::encode(standing, &mut bytes).unwrap();
     bytes.len()

@@ -161,7 +161,7 @@ impl<R: Reactor> Run<R> {
 
     fn handle(&mut self, event: RecordedEvent) -> Result<(), StopReason> {
         let store = self.store()?;
-        let is_own = || standing::is_reaction_of(&event, self.checkpoint.entity());
+        let is_own = || record::is_reaction_of(&event, self.checkpoint.entity());
         if self.options.own == Own::PassedOver && is_own() {
             return self.submitted(&store, InFlight { event, ticket: None });
         }
@@ -187,7 +187,7 @@ impl<R: Reactor> Run<R> {
         let mut reaction = Reaction::new(store, self.attempts.failures(event.position()).saturating_add(1));
         called(|| self.reactor.react(event, &mut reaction))?;
         let Some(output) = reaction.into_output() else { return Ok(None) };
-        let depth = standing::depth_of(event).saturating_add(1);
+        let depth = record::depth_of(event).saturating_add(1);
         if depth > self.options.depth_max {
             return Err(Failed {
                 reason: format!(
@@ -310,7 +310,7 @@ impl<R: Reactor> Run<R> {
     }
 
     fn show_trouble(&self, at: Position, attempts: u32, reason: &str) {
-        self.checkpoint.live().set_trouble(Trouble { at, attempts, reason: standing::shortened(reason) });
+        self.checkpoint.live().set_trouble(Trouble { at, attempts, reason: record::shortened(reason) });
     }
 
     /// Goes on behind what was handled, after a while.

@@ -25,7 +25,7 @@ const REASON_BYTES_MAX: usize = 1000;
 
 /// The payload of every event of a consumer's stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Standing {
+pub(crate) struct ConsumerRecord {
     /// Everything that matches up to here was handled, or passed over.
     pub(crate) position: Position,
     /// The first 8 bytes of the chain hash there; 0 at the beginning.
@@ -95,23 +95,23 @@ impl From<&HaltRecord> for Halt {
 pub(crate) struct Last {
     /// Of the stream; [`Version::EMPTY`] if there is none.
     pub(crate) version: Version,
-    pub(crate) standing: Standing,
+    pub(crate) standing: ConsumerRecord,
 }
 
-impl Standing {
+impl ConsumerRecord {
     /// At another place, for which the log vouches.
-    pub(crate) fn at(self, store: &Store, position: Position) -> Result<Standing, Error> {
+    pub(crate) fn at(self, store: &Store, position: Position) -> Result<ConsumerRecord, Error> {
         let chain = chain_at(store, position)?;
-        Ok(Standing { position, chain, ..self })
+        Ok(ConsumerRecord { position, chain, ..self })
     }
 
     /// Of the next event: nothing that was said of the last one alone.
-    pub(crate) fn next(&self) -> Standing {
-        Standing {
+    pub(crate) fn next(&self) -> ConsumerRecord {
+        ConsumerRecord {
             position: self.position,
             chain: self.chain,
             halt: self.halt.clone(),
-            ..Standing::default()
+            ..ConsumerRecord::default()
         }
     }
 }
@@ -134,12 +134,12 @@ pub(crate) fn last(store: &Store, entity: &str) -> Result<Last, Error> {
 pub(crate) fn query(store: &Store, entity: &str) -> Result<Option<Query>, Error> {
     match store.last(Query::entity(entity).kind(REGISTERED))? {
         None => Ok(None),
-        Some(event) => Ok(event.decode::<Standing>()?.query),
+        Some(event) => Ok(event.decode::<ConsumerRecord>()?.query),
     }
 }
 
 /// That the log still is the one a standing was written about.
-pub(crate) fn check(store: &Store, name: &str, standing: &Standing) -> Result<(), Error> {
+pub(crate) fn check(store: &Store, name: &str, standing: &ConsumerRecord) -> Result<(), Error> {
     let durable = store.durable_head()?.position();
     let is_other = match store.at(standing.position)? {
         Some(event) => standing.chain != 0 && prefix_of(&event.chain()) != standing.chain,
@@ -170,7 +170,7 @@ pub(crate) fn prefix_of(chain: &[u8; 32]) -> u64 {
 /// How many reactions stand behind an event: 0 for one that no reactor brought about.
 pub(crate) fn depth_of(event: &RecordedEvent) -> u32 {
     let reacted = event.first_of_append().filter(|first| first.kind() == REACTED);
-    reacted.and_then(|first| first.decode::<Standing>().ok()).map_or(0, |standing| standing.depth)
+    reacted.and_then(|first| first.decode::<ConsumerRecord>().ok()).map_or(0, |standing| standing.depth)
 }
 
 /// Whether an event is the reaction of this consumer.
@@ -184,6 +184,6 @@ pub(crate) fn shortened(reason: &str) -> String {
 }
 
 /// An event of a consumer's stream, to be appended.
-pub(crate) fn record<'a>(kind: &'a str, standing: &'a Standing) -> Raw<'a, Standing> {
+pub(crate) fn record<'a>(kind: &'a str, standing: &'a ConsumerRecord) -> Raw<'a, ConsumerRecord> {
     Raw(kind, standing)
 }
