@@ -234,7 +234,7 @@ pub use crate::{
     },
     store::{Builder, Compaction, Gate, Permit, Store, StoreCopy, restore, verify_backup},
     types::{
-        AppendCondition, Break, CacheStats, Cause, Compacted, CompactionPlan, CompactionShare,
+        AppendCondition, Finding, CacheStats, Cause, Compacted, CompactionPlan, CompactionShare,
         CompactionStats, Conflict, Coordinate, CopyProgress, Cut, DEFAULT_SCOPE, Denial, Description,
         Durability, Erasure, Error, ErrorKind, EventData, EventId, Expected, FailedCondition, Head,
         IndexFlaw, IndexProgress, KeyWindow, Limits, MissingCause, OpenProgress, OpenReport, Part, Position,

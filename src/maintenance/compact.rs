@@ -17,7 +17,7 @@ use crate::read::by_either_id;
 use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system};
 
 use super::ledger::{self, Figures};
-use super::pace::Pace;
+use super::throttle::Throttle;
 use super::rewriting::{Entry, Rewriting, Step};
 
 pub use judge::Per;
@@ -60,7 +60,7 @@ pub(crate) struct Task<'a> {
     /// In percent: segments of which less would go are left as they are.
     pub(crate) worth: u8,
     pub(crate) reason: &'a str,
-    pub(crate) pace: Pace<'a>,
+    pub(crate) pace: Throttle<'a>,
     /// How far the log went when its events were looked at.
     pub(crate) head: Position,
 }

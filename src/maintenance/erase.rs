@@ -17,7 +17,7 @@ use crate::read::{Read, reader};
 use crate::types::{Erasure, Error, Position, Query, SYSTEM_SCOPE, system};
 
 use super::ledger::{self, Entry, Figures};
-use super::pace::Pace;
+use super::throttle::Throttle;
 use super::quarantine::{Quarantined, quarantined};
 use super::rewriting::Rewriting;
 
@@ -71,7 +71,7 @@ pub(crate) fn erase(
     forget_states: ForgetStates<'_>,
     query: Query,
     reason: &str,
-    pace: &mut Pace<'_>,
+    pace: &mut Throttle<'_>,
 ) -> Result<Erasure, Error> {
     check(&query)?;
     let mut rewriting = Rewriting::begin(engine, ledger::who_and_why(&engine.options, reason))?;
@@ -98,7 +98,7 @@ pub(crate) fn is_unfinished(engine: &Engine) -> Result<bool, Error> {
 pub(crate) fn resume(
     engine: &Engine,
     forget_states: ForgetStates<'_>,
-    pace: &mut Pace<'_>,
+    pace: &mut Throttle<'_>,
 ) -> Result<bool, Error> {
     let Some(mut rewriting) = Rewriting::try_begin(engine, String::new())? else { return Ok(false) };
     for order in unfinished(engine)? {
@@ -158,7 +158,7 @@ fn carry_out(
     forget_states: ForgetStates<'_>,
     order: &Order,
     rewriting: &mut Rewriting<'_>,
-    pace: &mut Pace<'_>,
+    pace: &mut Throttle<'_>,
 ) -> Result<Erasure, Error> {
     let mut erasure = Erasure::default();
     for attempt in 0.. {
@@ -191,7 +191,7 @@ fn erase_from_segments(
     engine: &Engine,
     order: &Order,
     rewriting: &mut Rewriting<'_>,
-    pace: &mut Pace<'_>,
+    pace: &mut Throttle<'_>,
     erasure: &mut Erasure,
 ) -> Result<(), Error> {
     let end = engine.snapshot()?.segments.last().map_or(1, |last| last.id().first_position);
@@ -243,7 +243,7 @@ fn sync_if_there(rewriting: &Rewriting<'_>, directory: &str) -> Result<(), Error
 
 struct Eraser<'a, 'p> {
     order: &'a Order,
-    pace: &'a mut Pace<'p>,
+    pace: &'a mut Throttle<'p>,
     events: u64,
     bytes: u64,
 }

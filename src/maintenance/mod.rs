@@ -29,7 +29,7 @@ pub(crate) use compact::{Leaves, Rules, Task, Watcher};
 pub(crate) use describe::describe;
 pub use history::Until;
 pub(crate) use image::Work;
-pub(crate) use pace::{Pace, Tell};
+pub(crate) use throttle::Throttle, Tell};
 pub(crate) use reindex::reindex;
 pub use rollback::RollbackReport;
 pub(crate) use salvage::salvage;

@@ -33,7 +33,7 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
     if verified.broken_off {
         return Err(Error::cancelled());
     }
-    let nothing = || match verified.breaks.first() {
+    let nothing = || match verified.findings.first() {
         Some(found) => {
             Error::corrupt(&found.file, found.offset, format!("nothing can be read: {}", found.what))
         }
@@ -49,7 +49,7 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
         appends: kept.appends,
         events: kept.events,
         bytes_read: verified.bytes,
-        holes: verified.breaks,
+        holes: verified.findings,
         ..OpenReport::default()
     };
     tracing::warn!(%report, "salvaged");

@@ -13,7 +13,7 @@ use crate::format::{Damage, SegmentId};
 use crate::log::{Found, SEAL_MISFITS, SegmentFile, LogEnd, Window, attested, follow, found_at, seal};
 use crate::read::{Segment, Snapshot, View};
 use crate::threads::Job;
-use crate::types::{Break, Error, ErrorKind, ScrubStats};
+use crate::types::{Finding, Error, ErrorKind, ScrubStats};
 
 /// A slice is at least so much, and at least a frame: what one read of the file brings, and a few milliseconds' work.
 const SLICE_BYTES: u64 = 768 << 10;
@@ -135,11 +135,11 @@ impl Scrub {
             return;
         }
         let mut stats = self.stats.lock();
-        let is_known = stats.breaks.iter().any(|known| (known.file.as_str(), known.offset) == (file, offset));
-        if !is_known && stats.breaks.len() < BREAKS_MAX {
+        let is_known = stats.findings.iter().any(|known| (known.file.as_str(), known.offset) == (file, offset));
+        if !is_known && stats.findings.len() < BREAKS_MAX {
             tracing::error!(%error, "verifying in the background found damage");
             let position = before.saturating_add(1).into();
-            stats.breaks.push(Break { file: file.to_owned(), offset, position, what: error.to_string() });
+            stats.findings.push(Finding { file: file.to_owned(), offset, position, what: error.to_string() });
         }
     }
 }

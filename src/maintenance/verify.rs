@@ -27,13 +27,13 @@ use crate::log::{
     CHAIN_BROKEN, Evidence, Found, SEAL_MISFITS, SegmentFile, LogEnd, Verdict, Window, attested, chain_seeing,
     could_be_new, evidence, follow, found_at, judge, missing_text, seal,
 };
-use crate::types::{Break, Error, Head, VerifyReport};
+use crate::types::{Finding, Error, Head, VerifyReport};
 
 pub use asked::Verify;
 use causes::Causes;
 pub(crate) use files::{verify_files_as, verify_open};
 use indexes::Indexes;
-use pace::Pace;
+use throttle::Throttle;
 use search::{Search, behind};
 use twice::Slots;
 use versions::{Known, Step, Versions};
@@ -47,7 +47,7 @@ fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
 
 struct Verifier<'a, 'v, 'p> {
     visit: &'a mut Visit<'v>,
-    pace: &'a mut Pace<'p>,
+    pace: &'a mut Throttle<'p>,
     versions: Versions<'a>,
     /// If they are to be compared.
     indexes: Option<Indexes<'a>>,
@@ -111,7 +111,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         manifest: Option<&'a Manifest>,
         slots: Slots<'a>,
         visit: &'a mut Visit<'v>,
-        pace: &'a mut Pace<'p>,
+        pace: &'a mut Throttle<'p>,
         known: Option<Known<'a>>,
     ) -> Verifier<'a, 'v, 'p> {
         Verifier {
@@ -146,7 +146,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         let position = position.into();
         // A break may have cost any number of events.
         self.versions.miss(u64::MAX);
-        self.report.breaks.push(Break { file: file.to_owned(), offset, position, what: what.to_string() });
+        self.report.findings.push(Finding { file: file.to_owned(), offset, position, what: what.to_string() });
     }
 
     /// The log cannot be followed here: neither can it be indexed.
@@ -173,8 +173,8 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
         indexes.give_up();
         let is_known =
-            |found: &Break| (found.file.as_str(), found.offset) == (segment.path.as_str(), tip.offset.into());
-        if !self.report.breaks.last().is_some_and(is_known) {
+            |found: &Finding| (found.file.as_str(), found.offset) == (segment.path.as_str(), tip.offset.into());
+        if !self.report.findings.last().is_some_and(is_known) {
             self.found(
                 &segment.path,
                 tip.offset.into(),

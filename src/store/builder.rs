@@ -274,7 +274,7 @@ impl Builder {
     /// use annals::{Store, disk::MemDisk};
     ///
     /// let store = Store::on(MemDisk::new()).scrub(2_000_000).open()?;
-    /// assert!(store.stats().scrub.breaks.is_empty());
+    /// assert!(store.stats().scrub.findings.is_empty());
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn scrub(mut self, bytes_per_second: u64) -> Builder {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::event::RecordedEvent;
-use crate::maintenance::{Leaves, Pace, Per, Rules, Task, Tell, Watcher};
+use crate::maintenance::{Leaves, Throttle, Per, Rules, Task, Tell, Watcher};
 use crate::read::reader;
 use crate::store::{Builder, Policy, Store};
 use crate::types::{Compacted, CompactionPlan, Error, Position, Query, RewriteProgress, options, system};
@@ -276,7 +276,7 @@ impl<'a> Compaction<'a> {
             merge_up_to: merge,
             worth,
             reason,
-            pace: Pace::new(tell, rate_max),
+            pace: Throttle::new(tell, rate_max),
             head: Position::START,
         })
     }

@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::maintenance::{Pace, erase};
+use crate::maintenance::{Throttle, erase};
 use crate::types::{Erasure, Error, Query, RewriteProgress};
 
 use super::Store;
@@ -48,7 +48,7 @@ impl Store {
     ///
     /// After an error it is unfinished, unless the query was refused: erase again, or open the store again.
     pub fn erase(&self, query: Query, reason: &str) -> Result<Erasure, Error> {
-        erase::erase(self.engine(), &|| self.forget_states(), query, reason, &mut Pace::new(None, None))
+        erase::erase(self.engine(), &|| self.forget_states(), query, reason, &mut Throttle::new(None, None))
     }
 
     /// The same, and tells how far it is, about every megabyte and at each segment. To break it off leaves it unfinished
@@ -78,7 +78,7 @@ impl Store {
         reason: &str,
         tell: impl FnMut(&RewriteProgress) -> ControlFlow<()>,
     ) -> Result<Erasure, Error> {
-        let mut pace = Pace::new(Some(Box::new(tell)), None);
+        let mut pace = Throttle::new(Some(Box::new(tell)), None);
         erase::erase(self.engine(), &|| self.forget_states(), query, reason, &mut pace)
     }
 
@@ -106,7 +106,7 @@ impl Store {
     fn resume_erasing(&self) -> Result<bool, Error> {
         let rewriter = self.engine().rewriter.clone();
         let tell = move |_: &RewriteProgress| rewriter.go_on();
-        erase::resume(self.engine(), &|| self.forget_states(), &mut Pace::new(Some(Box::new(tell)), None))
+        erase::resume(self.engine(), &|| self.forget_states(), &mut Throttle::new(Some(Box::new(tell)), None))
     }
 
     /// Removes every cached state, in memory and on disk.

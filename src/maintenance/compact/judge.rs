@@ -16,7 +16,7 @@ use crate::types::{
     CompactionPlan, CompactionShare, Error, KeyWindow, Position, Query, SYSTEM_SCOPE, Unhandled,
 };
 
-use super::Pace;
+use super::Throttle;
 
 /// Of what the newest events are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -133,7 +133,7 @@ pub(super) struct Compactor<'a, 'r, 'p> {
     head: Position,
     rules: &'a mut Rules<'r>,
     watchers: &'a [Watcher],
-    pace: &'a mut Pace<'p>,
+    pace: &'a mut Throttle<'p>,
     /// Keys of appends from here on may be asked for.
     keys_since: u64,
     /// Version and position of the last event of streams that were met in this segment.
@@ -154,7 +154,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         head: Position,
         rules: &'a mut Rules<'r>,
         watchers: &'a [Watcher],
-        pace: &'a mut Pace<'p>,
+        pace: &'a mut Throttle<'p>,
     ) -> Result<Compactor<'a, 'r, 'p>, Error> {
         let snapshot = engine.snapshot()?;
         let keys_since = match engine.options.key_window {

@@ -10,7 +10,7 @@ use crate::types::{Head, VerifyProgress};
 /// Told how far it is; says whether to go on.
 pub(crate) type Tell<'a> = Box<dyn FnMut(&VerifyProgress) -> ControlFlow<()> + 'a>;
 
-pub(super) struct Pace<'a> {
+pub(super) struct Throttle<'a> {
     tell: Option<Tell<'a>>,
     meter: Meter,
     verified: Option<Head>,
@@ -18,9 +18,9 @@ pub(super) struct Pace<'a> {
     bytes_once: u64,
 }
 
-impl<'a> Pace<'a> {
-    pub(super) fn new(tell: Option<Tell<'a>>, rate_max: Option<u64>) -> Pace<'a> {
-        Pace { tell, meter: Meter::new(rate_max), verified: None, bytes_once: 0 }
+impl<'a> Throttle<'a> {
+    pub(super) fn new(tell: Option<Tell<'a>>, rate_max: Option<u64>) -> Throttle<'a> {
+        Throttle { tell, meter: Meter::new(rate_max), verified: None, bytes_once: 0 }
     }
 
     /// So many bytes are there to be read; it begins again if it had begun.
@@ -42,7 +42,7 @@ impl<'a> Pace<'a> {
 
     /// So much more was read. Waits if that was too fast.
     pub(super) fn went(&mut self, bytes: u32) -> ControlFlow<()> {
-        let Pace { tell, meter, verified, .. } = self;
+        let Throttle { tell, meter, verified, .. } = self;
         meter.went(bytes, &mut |meter| match tell {
             Some(tell) => {
                 let Meter { bytes, bytes_total, .. } = *meter;

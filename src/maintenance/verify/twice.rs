@@ -194,7 +194,7 @@ impl<'a> Verifier<'a, '_, '_> {
         let unmet: Vec<(&Mark, &str)> = self.slots.unmet().collect();
         for (mark, what) in unmet {
             let path = mark.segment.path();
-            if self.report.breaks.iter().all(|known| known.file != path) {
+            if self.report.findings.iter().all(|known| known.file != path) {
                 self.found_before(mark.position.saturating_add(1), &path, mark.durable_end.into(), what);
             }
         }

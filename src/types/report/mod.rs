@@ -15,7 +15,7 @@ use crate::types::version::Position;
 pub use rewriting::{
     Compacted, CompactionPlan, CompactionShare, CompactionStats, Erasure, RewriteProgress, Unhandled,
 };
-pub use verifying::{Break, IndexFlaw, MissingCause, ScrubStats, VerifyProgress, VerifyReport};
+pub use verifying::{Finding, IndexFlaw, MissingCause, ScrubStats, VerifyProgress, VerifyReport};
 
 /// What opening a store found and did.
 ///
@@ -51,7 +51,7 @@ pub struct OpenReport {
     pub unknown: Vec<String>,
     /// What is damaged or missing, in a store that was opened by
     /// [`Builder::salvage`](crate::Builder::salvage); otherwise nothing, or it would not be open.
-    pub holes: Vec<Break>,
+    pub holes: Vec<Finding>,
     /// How far the newest recorded-at is ahead of the clock; zero if it is not. More than a minute means that
     /// the clock was wrong, then or now: recorded-at stands still until the clock has caught up.
     pub recorded_ahead: Duration,

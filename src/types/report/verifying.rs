@@ -36,7 +36,7 @@ pub struct VerifyReport {
     /// Bytes read.
     pub bytes: u64,
     /// Everything that is wrong, in the order of the log.
-    pub breaks: Vec<Break>,
+    pub findings: Vec<Finding>,
     /// The end of the last segment that was gone through: [`Verify::after`](crate::Verify::after) it verifying goes on. `None` if it was none.
     pub verified: Option<Head>,
     /// Whether it was broken off before the end, as asked.
@@ -96,13 +96,13 @@ pub struct ScrubStats {
     /// The position it is at in this pass.
     pub position: Position,
     /// What is wrong, each place once: the first 100.
-    pub breaks: Vec<Break>,
+    pub findings: Vec<Finding>,
 }
 
 /// One thing that is wrong with a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Break {
+pub struct Finding {
     /// The file.
     pub file: String,
     /// Where in the file.
@@ -149,7 +149,7 @@ impl VerifyReport {
     /// certainly never was.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.breaks.is_empty()
+        self.findings.is_empty()
             && !self.indexes.iter().any(|flaw| flaw.is_believed)
             && self.causes.iter().all(|missing| missing.may_be_removed)
     }
@@ -158,7 +158,7 @@ impl VerifyReport {
 impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let has_wrong_index = self.indexes.iter().any(|flaw| flaw.is_believed);
-        let verdict = match (self.is_clean(), self.breaks.is_empty(), has_wrong_index) {
+        let verdict = match (self.is_clean(), self.findings.is_empty(), has_wrong_index) {
             (true, ..) => "clean",
             (_, false, _) => "DAMAGED",
             (_, _, true) => "WRONG INDEX",
@@ -186,7 +186,7 @@ impl fmt::Display for VerifyReport {
         if self.broken_off {
             f.write_str("; broken off before the end")?;
         }
-        for found in &self.breaks {
+        for found in &self.findings {
             write!(f, "\n{found}")?;
         }
         for flaw in &self.indexes {
@@ -199,7 +199,7 @@ impl fmt::Display for VerifyReport {
     }
 }
 
-impl fmt::Display for Break {
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = visible(&self.what);
         write!(f, "{}, offset {}, position {}: {what}", visible(&self.file), self.offset, self.position)

@@ -67,14 +67,14 @@ impl Meter {
 }
 
 /// The pace of rewriting.
-pub(crate) struct Pace<'a> {
+pub(crate) struct Throttle<'a> {
     tell: Option<Tell<'a>>,
     meter: Meter,
 }
 
-impl<'a> Pace<'a> {
-    pub(crate) fn new(tell: Option<Tell<'a>>, rate_max: Option<u64>) -> Pace<'a> {
-        Pace { tell, meter: Meter::new(rate_max) }
+impl<'a> Throttle<'a> {
+    pub(crate) fn new(tell: Option<Tell<'a>>, rate_max: Option<u64>) -> Throttle<'a> {
+        Throttle { tell, meter: Meter::new(rate_max) }
     }
 
     /// So much is to be read, besides what was.
@@ -88,7 +88,7 @@ impl<'a> Pace<'a> {
     ///
     /// `Cancelled`, if whoever was told says so.
     pub(crate) fn went(&mut self, bytes: u32) -> Result<(), Error> {
-        let Pace { tell, meter } = self;
+        let Throttle { tell, meter } = self;
         or_cancelled(meter.went(bytes, &mut |meter| told(tell, meter)))
     }
 
@@ -96,7 +96,7 @@ impl<'a> Pace<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Pace::went`].
+    /// As [`Throttle::went`].
     pub(crate) fn tell(&mut self) -> Result<(), Error> {
         or_cancelled(told(&mut self.tell, &self.meter))
     }
