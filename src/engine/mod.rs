@@ -31,7 +31,8 @@ use crate::engine::queue::{Command, Queue};
 use crate::engine::writer::{Role, State, Writer, check_the_rest};
 use crate::event::{Appended, Raw};
 use crate::read::{
-    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, index_is_pending, reader, settle,
+    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, index_is_pending, reader,
+    settle,
 };
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};

@@ -12,9 +12,10 @@ use crate::engine::decide::Heads;
 use crate::format::{Damage, Frame, FrameHeader, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, genesis};
 use crate::index::{Answers, Bound, Sealed};
 use crate::log::{
-    Log, LogOptions, Purpose, Recovered, SegmentFile, Stamp, LogEnd, create_store, list, read_manifest, recover,
+    Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list, read_manifest,
+    recover,
 };
-use crate::read::{Budgets, Point, SealedMeta, Segment, SegmentCache, SealedSegment};
+use crate::read::{Budgets, Point, SealedMeta, SealedSegment, Segment, SegmentCache};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options};
 

@@ -7,7 +7,7 @@
 //! Row: append. Tested by tests/it/condition.rs.
 
 use crate::engine::append::{Brought, Request};
-use crate::engine::decide::{StreamHead, Known};
+use crate::engine::decide::{Known, StreamHead};
 use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, Record, records};
 use crate::read::{Snapshot, View, first_match};

@@ -28,7 +28,7 @@ pub(crate) use frame::{
     FRAME_FIXED_BYTES, Frame, FrameHeader, HEADER_BYTES_MAX, KEY_BYTES, NewFrameHeader, bytes_needed,
     read_header,
 };
-pub(crate) use manifest::{Lineage, Manifest, Annotations, SegmentEntry};
+pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
 #[cfg(test)]
 pub(crate) use record::write;

@@ -5,9 +5,7 @@
 //! Row: log. Tested by tests/it/open_checked.rs.
 
 use crate::disk::{Access, Disk, FileInfo, UnsafePath, read_full};
-use crate::format::{
-    Hash, Manifest, SEAL_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis,
-};
+use crate::format::{Hash, Manifest, SEAL_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis};
 use crate::types::{Error, ErrorKind};
 
 use super::segment::{SegmentFile, missing};

@@ -47,7 +47,7 @@ pub(crate) use rewrite::{Candidate, Draft, Fate, Judge, Plan, judge_all, remove}
 #[cfg(test)]
 pub(crate) use scan::chain_after;
 pub(crate) use scan::{
-    CHAIN_BROKEN, Ending, Found, POSITION_MAX, SEAL_MISFITS, LogEnd, Walk, Window, attested, chain_seeing,
+    CHAIN_BROKEN, Ending, Found, LogEnd, POSITION_MAX, SEAL_MISFITS, Walk, Window, attested, chain_seeing,
     follow, found_at, scan, scan_from,
 };
 pub(crate) use segment::{Block, SegmentFile, damaged, missing, missing_text, wide};

@@ -19,7 +19,7 @@ use crate::types::{Cut, Error, OpenReport};
 use super::judge::{Verdict, judge};
 use super::listed::{check_listed, unlisted};
 use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
-use super::scan::{Ending, POSITION_MAX, Scan, LogEnd, Walk, Window, scan};
+use super::scan::{Ending, LogEnd, POSITION_MAX, Scan, Walk, Window, scan};
 use super::segment::{SegmentFile, missing};
 use super::survey::{
     behind, check_uninitialised, could_be_new, is_leftover, list, others, read_manifest, read_mark,

@@ -5,7 +5,7 @@
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::format::{
-    Hash, Manifest, Mark, Annotations, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
+    Annotations, Hash, Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
     SegmentHeader, SegmentId, frame, mark,
 };
 use crate::types::{Error, ErrorKind};

@@ -83,7 +83,7 @@ pub(crate) trait Judge {
     fn decided(&mut self, event: &Candidate<'_>, fate: Fate, freed: u64);
 
     /// So many bytes more were read. An error breaks off.
-    fn went(&mut self, bytes: u32) -> Result<(), Error>;
+    fn advance(&mut self, bytes: u32) -> Result<(), Error>;
 }
 
 /// A part of a segment, with what becomes of its events.
@@ -132,7 +132,7 @@ fn walk(
             Found::Zeros => return Err(damaged(Damage::Bad("the segment ends without a seal"))),
             Found::Invalid(damage) => return Err(damaged(damage)),
         };
-        judge.went(next.offset.saturating_sub(offset))?;
+        judge.advance(next.offset.saturating_sub(offset))?;
         tip = next;
     }
 }

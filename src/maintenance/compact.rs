@@ -17,8 +17,8 @@ use crate::read::by_either_id;
 use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system};
 
 use super::ledger::{self, Figures};
-use super::throttle::Throttle;
 use super::rewriting::{Entry, Rewriting, Step};
+use super::throttle::Throttle;
 
 pub use judge::Per;
 use judge::{Compactor, Tally};

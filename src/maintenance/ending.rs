@@ -9,7 +9,7 @@ use crate::engine::{Append, Engine, Request, Salts};
 use crate::event::Raw;
 use crate::format::{Frame, NewFrameHeader, SegmentEntry, SegmentHeader, SegmentId};
 use crate::log::{
-    Found, NewFrame, SegmentFile, LogEnd, Window, attested, behind, follow, found_at, listing, seal,
+    Found, LogEnd, NewFrame, SegmentFile, Window, attested, behind, follow, found_at, listing, seal,
 };
 use crate::types::{Error, Expected, Options, options};
 
@@ -113,10 +113,10 @@ impl<'a> Ending<'a> {
                 }
             };
             if out.flush_if_large()? {
-                work.went(u64::from(tip.offset - std::mem::replace(&mut told, tip.offset)))?;
+                work.advance(u64::from(tip.offset - std::mem::replace(&mut told, tip.offset)))?;
             }
         }
-        work.went(u64::from(tip.offset - told))?;
+        work.advance(u64::from(tip.offset - told))?;
         Ok((tip, born))
     }
 }

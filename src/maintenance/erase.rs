@@ -17,9 +17,9 @@ use crate::read::{Read, reader};
 use crate::types::{Erasure, Error, Position, Query, SYSTEM_SCOPE, system};
 
 use super::ledger::{self, Entry, Figures};
-use super::throttle::Throttle;
 use super::quarantine::{Quarantined, quarantined};
 use super::rewriting::Rewriting;
+use super::throttle::Throttle;
 
 /// There while something may have to be erased still.
 pub(crate) const MARK: &str = "ERASING";
@@ -264,7 +264,7 @@ impl Judge for Eraser<'_, '_> {
         }
     }
 
-    fn went(&mut self, bytes: u32) -> Result<(), Error> {
-        self.pace.went(bytes)
+    fn advance(&mut self, bytes: u32) -> Result<(), Error> {
+        self.pace.advance(bytes)
     }
 }

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use crate::disk::read_full;
 use crate::engine::Engine;
 use crate::format::{Damage, Frame, Manifest, SEAL_BYTES, Seal, SegmentEntry};
-use crate::log::{SegmentFile, LogEnd, Walk, behind, listing, read_manifest, scan};
-use crate::read::{Point, Segment, Snapshot, SealedSegment};
+use crate::log::{LogEnd, SegmentFile, Walk, behind, listing, read_manifest, scan};
+use crate::read::{Point, SealedSegment, Segment, Snapshot};
 use crate::types::{Error, ErrorKind, Position, micros_of};
 
 use super::checkpoint;

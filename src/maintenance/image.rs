@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::format::{Manifest, Mark, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
-use crate::log::{Failure, SegmentFile, LogEnd, create_mark_file, list, remove_mark, replace};
+use crate::log::{Failure, LogEnd, SegmentFile, create_mark_file, list, remove_mark, replace};
 use crate::types::{CopyProgress, Error, ErrorKind};
 
 use super::erase::CACHE;
@@ -55,7 +55,7 @@ impl Work {
     /// # Errors
     ///
     /// `Cancelled`, if whoever was told says so.
-    pub(crate) fn went(&mut self, bytes: u64) -> Result<(), Error> {
+    pub(crate) fn advance(&mut self, bytes: u64) -> Result<(), Error> {
         self.progress.bytes = self.progress.bytes.saturating_add(bytes);
         self.progress.elapsed = self.elapsed();
         match self.tell.as_mut().map_or(ControlFlow::Continue(()), |tell| tell(&self.progress)) {
@@ -121,7 +121,7 @@ impl<'a> Image<'a> {
             let listing = &whole.listing;
             if self.has(listing)? {
                 self.counts.kept += 1;
-                self.work.went(listing.length.into())?;
+                self.work.advance(listing.length.into())?;
                 continue;
             }
             self.place(whole)?;
@@ -235,7 +235,7 @@ impl<'a> Image<'a> {
         if whole.is_listed && !self.work.copies_all && self.link(&whole.listing) {
             self.name(id)?;
             self.counts.linked += 1;
-            return self.work.went(whole.listing.length.into());
+            return self.work.advance(whole.listing.length.into());
         }
         self.copy(file, whole.listing.length, id)?;
         self.name(id)?;
@@ -280,7 +280,7 @@ impl<'a> Image<'a> {
             to.write_out(offset, bytes);
             offset += bytes;
             self.counts.bytes_copied += bytes;
-            self.work.went(bytes)?;
+            self.work.advance(bytes)?;
         }
         Ok(())
     }

@@ -14,8 +14,8 @@ use parking_lot::MutexGuard;
 use crate::engine::{Engine, Maintenance};
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::Index;
-use crate::log::{Draft, Effect, Exchange, Failure, Judge, Plan, SegmentFile, LogEnd, read_manifest, remove};
-use crate::read::{SealedMeta, Segment, SegmentCache, SealedSegment, settle};
+use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, SegmentFile, read_manifest, remove};
+use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, settle};
 use crate::types::{Error, ErrorKind, options};
 
 /// A sealed segment, and what MANIFEST says of it.
@@ -101,7 +101,8 @@ impl<'a> Rewriting<'a> {
         settle(&engine.view, self.shelf);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
         let segments = engine.snapshot()?.segments;
-        let whole = segments.iter().filter(|segment| segment.as_stored().is_some_and(SealedSegment::is_whole));
+        let whole =
+            segments.iter().filter(|segment| segment.as_stored().is_some_and(SealedSegment::is_whole));
         let whole: Vec<&Arc<Segment>> = whole.collect();
         let pairs = whole.into_iter().zip(manifest.sealed);
         let pairs = pairs.take_while(|(segment, sealed)| segment.id() == sealed.id);

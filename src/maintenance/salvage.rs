@@ -11,7 +11,7 @@ use foldhash::{HashMap, HashMapExt};
 use crate::disk::{Access, Disk, Holder};
 use crate::engine::Readable;
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentId, manifest, mark, records};
-use crate::log::{SegmentFile, LogEnd, list, read_manifest, read_mark};
+use crate::log::{LogEnd, SegmentFile, list, read_manifest, read_mark};
 use crate::read::{Point, Segment};
 use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress};
 

@@ -10,10 +10,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::format::{Damage, SegmentId};
-use crate::log::{Found, SEAL_MISFITS, SegmentFile, LogEnd, Window, attested, follow, found_at, seal};
+use crate::log::{Found, LogEnd, SEAL_MISFITS, SegmentFile, Window, attested, follow, found_at, seal};
 use crate::read::{Segment, Snapshot, View};
 use crate::threads::Job;
-use crate::types::{Finding, Error, ErrorKind, ScrubStats};
+use crate::types::{Error, ErrorKind, Finding, ScrubStats};
 
 /// A slice is at least so much, and at least a frame: what one read of the file brings, and a few milliseconds' work.
 const SLICE_BYTES: u64 = 768 << 10;
@@ -135,7 +135,8 @@ impl Scrub {
             return;
         }
         let mut stats = self.stats.lock();
-        let is_known = stats.findings.iter().any(|known| (known.file.as_str(), known.offset) == (file, offset));
+        let is_known =
+            stats.findings.iter().any(|known| (known.file.as_str(), known.offset) == (file, offset));
         if !is_known && stats.findings.len() < BREAKS_MAX {
             tracing::error!(%error, "verifying in the background found damage");
             let position = before.saturating_add(1).into();

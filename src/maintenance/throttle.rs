@@ -16,7 +16,7 @@ const TELL_EVERY: u64 = 1 << 20;
 const NAP: Duration = Duration::from_millis(20);
 
 /// Counts bytes, and holds back whoever goes through them too fast.
-pub(crate) struct Meter {
+pub(crate) struct RateLimiter {
     pub(crate) bytes: u64,
     pub(crate) bytes_total: u64,
     /// In bytes a second.
@@ -26,14 +26,14 @@ pub(crate) struct Meter {
     told: u64,
 }
 
-impl Meter {
-    pub(crate) fn new(rate_max: Option<u64>) -> Meter {
-        Meter { bytes: 0, bytes_total: 0, rate_max, began: Instant::now(), told: 0 }
+impl RateLimiter {
+    pub(crate) fn new(rate_max: Option<u64>) -> RateLimiter {
+        RateLimiter { bytes: 0, bytes_total: 0, rate_max, began: Instant::now(), told: 0 }
     }
 
     /// Begins again, with so much to do.
     pub(crate) fn restart(&mut self, bytes_total: u64) {
-        *self = Meter { bytes_total, ..Meter::new(self.rate_max) };
+        *self = RateLimiter { bytes_total, ..RateLimiter::new(self.rate_max) };
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -41,10 +41,10 @@ impl Meter {
     }
 
     /// So many bytes more are through. Tells about every MiB, and while it waits because that was too fast.
-    pub(crate) fn went(
+    pub(crate) fn advance(
         &mut self,
         bytes: u32,
-        tell: &mut dyn FnMut(&Meter) -> ControlFlow<()>,
+        tell: &mut dyn FnMut(&RateLimiter) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         self.bytes = self.bytes.saturating_add(bytes.into());
         if self.bytes.saturating_sub(self.told) < TELL_EVERY {
@@ -69,12 +69,12 @@ impl Meter {
 /// The pace of rewriting.
 pub(crate) struct Throttle<'a> {
     tell: Option<Tell<'a>>,
-    meter: Meter,
+    meter: RateLimiter,
 }
 
 impl<'a> Throttle<'a> {
     pub(crate) fn new(tell: Option<Tell<'a>>, rate_max: Option<u64>) -> Throttle<'a> {
-        Throttle { tell, meter: Meter::new(rate_max) }
+        Throttle { tell, meter: RateLimiter::new(rate_max) }
     }
 
     /// So much is to be read, besides what was.
@@ -87,24 +87,24 @@ impl<'a> Throttle<'a> {
     /// # Errors
     ///
     /// `Cancelled`, if whoever was told says so.
-    pub(crate) fn went(&mut self, bytes: u32) -> Result<(), Error> {
+    pub(crate) fn advance(&mut self, bytes: u32) -> Result<(), Error> {
         let Throttle { tell, meter } = self;
-        or_cancelled(meter.went(bytes, &mut |meter| told(tell, meter)))
+        or_cancelled(meter.advance(bytes, &mut |meter| told(tell, meter)))
     }
 
     /// Tells how far it is.
     ///
     /// # Errors
     ///
-    /// As [`Throttle::went`].
+    /// As [`Throttle::advance`].
     pub(crate) fn tell(&mut self) -> Result<(), Error> {
         or_cancelled(told(&mut self.tell, &self.meter))
     }
 }
 
-fn told(tell: &mut Option<Tell<'_>>, meter: &Meter) -> ControlFlow<()> {
+fn told(tell: &mut Option<Tell<'_>>, meter: &RateLimiter) -> ControlFlow<()> {
     let Some(tell) = tell else { return ControlFlow::Continue(()) };
-    let Meter { bytes, bytes_total, .. } = *meter;
+    let RateLimiter { bytes, bytes_total, .. } = *meter;
     tell(&RewriteProgress { bytes, bytes_total, elapsed: meter.elapsed() })
 }
 

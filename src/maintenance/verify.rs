@@ -11,10 +11,10 @@ mod causes;
 mod files;
 mod heads;
 mod indexes;
-mod pace;
 mod search;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod twice;
 mod versions;
 
@@ -24,17 +24,17 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk};
 use crate::format::{Attestation, Damage, Frame, Hash, Manifest, Record, Seal, SegmentId, tags};
 use crate::log::{
-    CHAIN_BROKEN, Evidence, Found, SEAL_MISFITS, SegmentFile, LogEnd, Verdict, Window, attested, chain_seeing,
-    could_be_new, evidence, follow, found_at, judge, missing_text, seal,
+    CHAIN_BROKEN, Evidence, Found, LogEnd, SEAL_MISFITS, SegmentFile, Verdict, Window, attested,
+    chain_seeing, could_be_new, evidence, follow, found_at, judge, missing_text, seal,
 };
-use crate::types::{Finding, Error, Head, VerifyReport};
+use crate::types::{Error, Finding, Head, VerifyReport};
 
 pub use asked::Verify;
 use causes::Causes;
 pub(crate) use files::{verify_files_as, verify_open};
 use indexes::Indexes;
-use throttle::Throttle;
 use search::{Search, behind};
+use throttle::VerifyThrottle;
 use twice::Slots;
 use versions::{Known, Step, Versions};
 
@@ -47,7 +47,7 @@ fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
 
 struct Verifier<'a, 'v, 'p> {
     visit: &'a mut Visit<'v>,
-    pace: &'a mut Throttle<'p>,
+    pace: &'a mut VerifyThrottle<'p>,
     versions: Versions<'a>,
     /// If they are to be compared.
     indexes: Option<Indexes<'a>>,
@@ -111,7 +111,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         manifest: Option<&'a Manifest>,
         slots: Slots<'a>,
         visit: &'a mut Visit<'v>,
-        pace: &'a mut Throttle<'p>,
+        pace: &'a mut VerifyThrottle<'p>,
         known: Option<Known<'a>>,
     ) -> Verifier<'a, 'v, 'p> {
         Verifier {
@@ -146,7 +146,12 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         let position = position.into();
         // A break may have cost any number of events.
         self.versions.miss(u64::MAX);
-        self.report.findings.push(Finding { file: file.to_owned(), offset, position, what: what.to_string() });
+        self.report.findings.push(Finding {
+            file: file.to_owned(),
+            offset,
+            position,
+            what: what.to_string(),
+        });
     }
 
     /// The log cannot be followed here: neither can it be indexed.
@@ -172,8 +177,9 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             return;
         }
         indexes.give_up();
-        let is_known =
-            |found: &Finding| (found.file.as_str(), found.offset) == (segment.path.as_str(), tip.offset.into());
+        let is_known = |found: &Finding| {
+            (found.file.as_str(), found.offset) == (segment.path.as_str(), tip.offset.into())
+        };
         if !self.report.findings.last().is_some_and(is_known) {
             self.found(
                 &segment.path,
@@ -225,7 +231,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             let tip = passage.tip;
             self.before = Before::At(tip);
             self.slots.meet(segment, &tip);
-            if self.pace.went(tip.offset.saturating_sub(passage.told)).is_break() {
+            if self.pace.advance(tip.offset.saturating_sub(passage.told)).is_break() {
                 self.report.broken_off = true;
                 return Ok(());
             }

@@ -45,7 +45,7 @@ pub use jsonl::{
     Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm, Timestamp,
 };
 pub(crate) use policy::Policy;
-pub(crate) use registry::{RunnerCommand, RunnerState, NameLease, Pace, Trouble};
+pub(crate) use registry::{NameLease, Pace, RunnerCommand, RunnerState, Trouble};
 pub(crate) use state_cache::{
     Erased, Folded, Key, Known, ModelLease, Reached, Reservation, Reserve, Saving, Shape, Source,
 };

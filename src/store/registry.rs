@@ -151,7 +151,7 @@ impl RunnerState {
     }
 
     /// Wakes the runner, or keeps it from sleeping the next time.
-    pub(crate) fn ring(&self) {
+    pub(crate) fn notify(&self) {
         self.bell.notify();
     }
 

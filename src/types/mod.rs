@@ -31,8 +31,8 @@ pub use query::Query;
 pub(crate) use query::{Effort, Item, Name};
 pub(crate) use report::RECORDED_AHEAD_MAX;
 pub use report::{
-    Finding, CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, Cut,
-    Description, Erasure, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, Part,
+    CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, Cut, Description,
+    Erasure, Finding, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, Part,
     RewriteProgress, ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport,
     WriterState,
 };

@@ -1,6 +1,8 @@
 //! Whether a store is whole, and what an open would make of it.
 
-use annals::{Finding, ErrorKind, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState};
+use annals::{
+    ErrorKind, Finding, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState,
+};
 use serde_json::{Value, json};
 
 use crate::args::{Recover, Verify};

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Append;
 use crate::event::RecordedEvent;
-use crate::store::{RunnerState, NameLease, Store};
+use crate::store::{NameLease, RunnerState, Store};
 use crate::types::system::consumer as kinds;
 use crate::types::{Durability, Error, ErrorKind, Expected, Position, Query, Version, options};
 
-use super::record::{self, HaltRecord, Last, ConsumerRecord};
+use super::record::{self, ConsumerRecord, HaltRecord, Last};
 
 /// After so many events a checkpoint is written at the latest ...
 const UNWRITTEN_EVENTS_MAX: u32 = 1024;

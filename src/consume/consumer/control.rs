@@ -8,7 +8,7 @@ use crate::types::system::consumer as kinds;
 use crate::types::{Durability, Error, ErrorKind, Expected, Position, Version, check_visible};
 
 use super::checkpoint::halt_now;
-use super::record::{self, Last, ConsumerRecord};
+use super::record::{self, ConsumerRecord, Last};
 
 /// Moves a consumer on purpose, whether it runs now or not: see [`Store::consumer_control`].
 ///

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::read::{Reach, Snapshot, reader};
-use crate::store::{RunnerState, Pace, Store};
+use crate::store::{Pace, RunnerState, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
 use super::checkpoint::halted;

@@ -82,7 +82,8 @@ fn somebody_else_who_runs_the_name_is_noticed() {
 #[test]
 fn a_checkpoint_is_small() {
     let payload = |standing: &ConsumerRecord| rmp_bytes(standing);
-    let plain = ConsumerRecord { position: u64::from(u32::MAX).into(), chain: u64::MAX, ..ConsumerRecord::default() };
+    let plain =
+        ConsumerRecord { position: u64::from(u32::MAX).into(), chain: u64::MAX, ..ConsumerRecord::default() };
     assert!(payload(&plain) <= 32, "{}", payload(&plain));
     assert!(payload(&ConsumerRecord { depth: 64, ..plain }) <= 40);
 }

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::consume::consumer::{Checkpoint, Feed, Found, Halt, standing};
+use crate::consume::consumer::{Checkpoint, Feed, Found, Halt, record};
 use crate::engine::{Append, Ticket};
 use crate::event::RecordedEvent;
 use crate::store::{RunnerCommand, Store, Trouble, WeakStore};

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use crate::engine::decide::{StreamHead, KeyHash, Target};
+use crate::engine::decide::{KeyHash, StreamHead, Target};
 use crate::format::{Fields, Hash, NewRecord, record};
 use crate::types::{
     Cause, DEFAULT_SCOPE, Durability, Error, ErrorKind, EventData, EventId, Expected, Limits, Position,

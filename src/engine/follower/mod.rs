@@ -19,8 +19,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
-use crate::log::{Ending, SegmentFile, LogEnd, Walk, damaged, manifest_stamp, read_manifest, scan_from};
-use crate::read::{End, Listeners, Segment, SegmentCache, SealedSegment, View, event_at, settle};
+use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
+use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, View, event_at, settle};
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
 use publish::Batch;

@@ -6,7 +6,7 @@
 
 use super::Follower;
 use crate::format::Frame;
-use crate::log::{SegmentFile, LogEnd, Walk, scan};
+use crate::log::{LogEnd, SegmentFile, Walk, scan};
 use crate::read::{Point, Segment};
 use crate::types::{Error, Position};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::queue::Queue;
 use crate::log::NEWEST;
-use crate::read::{Segment, SealedSegment, View};
+use crate::read::{SealedSegment, Segment, View};
 use crate::threads::{BackgroundThread, Job};
 use crate::types::{Error, ErrorKind};
 

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::engine::append::Caller;
 use crate::engine::queue::{Command, poisoned};
 use crate::log::Failure;
-use crate::read::{End, View, settle, build_last_index};
+use crate::read::{End, View, build_last_index, settle};
 use crate::types::{Durability, Error};
 
 use super::gather::{Answered, Gathering};

@@ -8,7 +8,7 @@ use blake3::Hasher;
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
 use crate::format::{
-    Attestation, Frame, Hash, NewFrameHeader, Annotations, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
+    Annotations, Attestation, Frame, Hash, NewFrameHeader, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
     SegmentHeader, SegmentId, aligned, checksum, records, u64_at,
 };
 use crate::log::Failure;

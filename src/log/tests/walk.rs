@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::Failure;
-use super::super::scan::{Ending, Scan, LogEnd, Walk, scan};
+use super::super::scan::{Ending, LogEnd, Scan, Walk, scan};
 use super::super::segment::SegmentFile;
 use super::*;
 use crate::disk::{DiskFile, MemDisk};

@@ -314,7 +314,7 @@ impl Judge for Compactor<'_, '_, '_> {
         self.note_unhandled(event);
     }
 
-    fn went(&mut self, bytes: u32) -> Result<(), Error> {
-        self.pace.went(bytes)
+    fn advance(&mut self, bytes: u32) -> Result<(), Error> {
+        self.pace.advance(bytes)
     }
 }

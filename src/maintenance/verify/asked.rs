@@ -5,7 +5,7 @@
 use std::ops::ControlFlow;
 
 use super::causes::{ROOM, Room};
-use super::pace::Tell;
+use super::throttle::Tell;
 use crate::types::{Error, Head, VerifyProgress};
 
 /// Verifying a store, with what is to be said about it: how fast, from where, against which head.

@@ -12,7 +12,7 @@ use foldhash::{HashMap, HashSet, HashSetExt};
 use super::Verifier;
 use super::search::{Search, behind};
 use crate::format::{Frame, records};
-use crate::log::{Found, SegmentFile, LogEnd, Window, found_at};
+use crate::log::{Found, LogEnd, SegmentFile, Window, found_at};
 use crate::types::{Cause, Error, ErrorKind, EventId, MissingCause};
 
 /// Missing causes that are listed.
@@ -198,7 +198,7 @@ impl Verifier<'_, '_, '_> {
         let mut tip = LogEnd::start(segment);
         let mut told = 0;
         loop {
-            if self.pace.went(tip.offset.saturating_sub(told)).is_break() {
+            if self.pace.advance(tip.offset.saturating_sub(told)).is_break() {
                 self.report.broken_off = true;
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::asked::Verify;
 use super::causes::Rounds;
 use super::indexes::{Indexes, Part};
-use super::throttle::Throttle;
+use super::throttle::VerifyThrottle;
 use super::twice::Slots;
 use super::versions::Known;
 use super::{End, Verifier, Visit, known};
@@ -52,7 +52,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     let manifest_known = known(&manifest);
     let marks = slots.clone().unwrap_or_default();
     let visit: &mut Visit<'_> = &mut |_, _, _, _| {};
-    let mut pace = Throttle::new(asked.tell, asked.rate_max);
+    let mut pace = VerifyThrottle::new(asked.tell, asked.rate_max);
     pace.begin(snapshot.bytes());
     let mut verifier =
         Verifier::new(manifest_known.as_ref(), Slots::of(&marks), visit, &mut pace, Some(&version_at));
@@ -128,7 +128,7 @@ fn verify_by_names(
 ) -> Result<VerifyReport, Error> {
     const TRIES: usize = 5;
     asked.check()?;
-    let mut pace = Throttle::new(asked.tell.take(), asked.rate_max);
+    let mut pace = VerifyThrottle::new(asked.tell.take(), asked.rate_max);
     for _ in 1..TRIES {
         let (manifest, is_written) = (read_manifest(disk), is_written(disk)?);
         let digest =
@@ -156,7 +156,7 @@ fn files(
     manifest: ManifestRead,
     is_written: bool,
     visit: &mut Visit<'_>,
-    pace: &mut Throttle<'_>,
+    pace: &mut VerifyThrottle<'_>,
     asked: Verify<'_>,
     version_at: Option<Known<'_>>,
 ) -> Result<VerifyReport, Error> {

@@ -5,7 +5,7 @@
 use super::causes::{Causes, Room};
 use super::{Before, Verifier};
 use crate::format::{SEGMENTS_DIRECTORY, manifest};
-use crate::log::{SegmentFile, LogEnd};
+use crate::log::{LogEnd, SegmentFile};
 use crate::types::{Head, Position, VerifyReport};
 
 impl Verifier<'_, '_, '_> {

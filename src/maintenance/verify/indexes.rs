@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::format::{Frame, Manifest, SegmentId};
 use crate::index::{Bound, Flaw, Index, Sealed};
-use crate::log::{SegmentFile, LogEnd};
+use crate::log::{LogEnd, SegmentFile};
 use crate::types::{Error, IndexFlaw, VerifyReport};
 
 pub(super) struct Indexes<'a> {

@@ -6,7 +6,7 @@ use super::versions::Versions;
 use super::{Verify, verify_files_as};
 use crate::disk::{Access, Disk, MemDisk};
 use crate::format::{HEADER_BYTES_MAX, NewFrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
-use crate::log::{SegmentFile, LogEnd, Window};
+use crate::log::{LogEnd, SegmentFile, Window};
 use crate::{Append, Cause, EventId, Raw, Store};
 
 /// A segment of `bytes` that are nothing, with what `fill` puts there.

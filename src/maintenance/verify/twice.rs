@@ -6,7 +6,7 @@ use std::fmt::Display;
 
 use super::{Before, Passage, Verifier};
 use crate::format::{Mark, Seal, SegmentEntry, SegmentId, genesis, manifest, mark};
-use crate::log::{POSITION_MAX, SegmentFile, LogEnd, behind, listing};
+use crate::log::{LogEnd, POSITION_MAX, SegmentFile, behind, listing};
 use crate::types::{Error, ErrorKind};
 
 /// The valid slots of MARK, and which of the places they name the walk came by.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk, write_all};
 use crate::format::{Frame, SegmentId};
 use crate::index::{Bound, Index};
-use crate::log::{Ending, SegmentFile, LogEnd, Walk, scan};
+use crate::log::{Ending, LogEnd, SegmentFile, Walk, scan};
 use crate::types::Error;
 
 /// Written beside and renamed, so that who reads meanwhile finds the old one or the new one.

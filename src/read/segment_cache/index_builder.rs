@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::format::SEAL_BYTES;
 use crate::index::{Bound, Index};
 use crate::log::LogEnd;
-use crate::read::segment_cache::{SealedMeta, SegmentCache, SealedSegment};
+use crate::read::segment_cache::{SealedMeta, SealedSegment, SegmentCache};
 use crate::read::view::{Segment, View};
 use crate::types::Error;
 
@@ -60,8 +60,9 @@ pub(crate) fn build_last_index(view: &View, shelf: &Arc<SegmentCache>, tip: &Log
 fn first_unsettled(segments: &[Arc<Segment>]) -> Option<(Vec<Arc<Segment>>, Arc<Segment>)> {
     let files: Vec<&[Arc<Segment>]> = segments.chunk_by(|one, other| one.shares_file(other)).collect();
     let pairs = files.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?.first()?)));
-    let is_settled =
-        |parts: &[Arc<Segment>]| parts.iter().all(|part| part.as_stored().is_some_and(SealedSegment::is_whole));
+    let is_settled = |parts: &[Arc<Segment>]| {
+        parts.iter().all(|part| part.as_stored().is_some_and(SealedSegment::is_whole))
+    };
     let mut unsettled = pairs.filter(|(parts, _)| !is_settled(parts));
     unsettled.next().map(|(parts, next)| (parts.to_vec(), next.clone()))
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::disk::{Access, Disk, DiskFile};
 
-use super::lru::{Place, LruPool};
+use super::lru::{LruPool, Place};
 
 /// To be read only; its bytes never change.
 pub(super) struct LazyFile {

@@ -7,8 +7,8 @@
 
 mod build;
 mod index_builder;
-mod lru;
 mod lazy_file;
+mod lru;
 mod resident;
 mod sealed_segment;
 #[cfg(test)]
@@ -26,7 +26,7 @@ use crate::threads::BackgroundThread;
 use build::write;
 use lru::LruPool;
 
-pub(crate) use index_builder::{index_is_pending, settle, build_last_index};
+pub(crate) use index_builder::{build_last_index, index_is_pending, settle};
 pub(crate) use sealed_segment::{SealedMeta, SealedSegment};
 
 /// Open files of sealed segments and their indexes.

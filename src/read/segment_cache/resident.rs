@@ -50,7 +50,13 @@ impl Resident {
     }
 
     /// Takes note of a read from the file, and has the segment loaded if there were enough.
-    pub(super) fn note(&self, run: &Range<u32>, shelf: &Arc<SegmentCache>, file: &Arc<SegmentFile>, bound: &Bound) {
+    pub(super) fn note(
+        &self,
+        run: &Range<u32>,
+        shelf: &Arc<SegmentCache>,
+        file: &Arc<SegmentFile>,
+        bound: &Bound,
+    ) {
         let (piece, whole) = (u64::from(run.end - run.start), u64::from(bound.end));
         if !shelf.segments.could_hold(whole) {
             return;

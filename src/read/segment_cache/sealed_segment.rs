@@ -11,13 +11,13 @@ use parking_lot::MutexGuard;
 use crate::disk::{Access, DiskFile};
 use crate::format::{Hash, SEAL_BYTES, Seal, SegmentEntry};
 use crate::index::{Answers, Bound, Sealed, TermHash};
-use crate::log::{Block, Outline, SegmentFile, LogEnd, damaged, missing};
+use crate::log::{Block, LogEnd, Outline, SegmentFile, damaged, missing};
 use crate::types::Error;
 
 use super::SegmentCache;
 use super::build::{build, write};
-use super::lru::Place;
 use super::lazy_file::{LazyFile, Pinned};
+use super::lru::Place;
 use super::resident::Resident;
 
 /// Where a part stands in the log: what MANIFEST, or MARK, says of it without its file.
@@ -104,7 +104,11 @@ impl SealedSegment {
     }
 
     /// The same, of a file that is open.
-    pub(crate) fn with_file(shelf: Arc<SegmentCache>, listed: SealedMeta, file: Arc<SegmentFile>) -> SealedSegment {
+    pub(crate) fn with_file(
+        shelf: Arc<SegmentCache>,
+        listed: SealedMeta,
+        file: Arc<SegmentFile>,
+    ) -> SealedSegment {
         let stored = SealedSegment::new(shelf, listed);
         // It was just made, so there is none yet.
         let _ = stored.file.set(file);
@@ -112,7 +116,11 @@ impl SealedSegment {
     }
 
     /// The same, of which the index was just made; it is kept like any other.
-    pub(crate) fn with_index(shelf: Arc<SegmentCache>, listed: SealedMeta, bytes: Option<Vec<u8>>) -> SealedSegment {
+    pub(crate) fn with_index(
+        shelf: Arc<SegmentCache>,
+        listed: SealedMeta,
+        bytes: Option<Vec<u8>>,
+    ) -> SealedSegment {
         let stored = SealedSegment::new(shelf, listed);
         let (path, bound) = (stored.listed.bound.segment.index_path(), &stored.listed.bound);
         if let Some(Ok(index)) = bytes.map(|bytes| Sealed::whole(bytes.into(), &path, bound)) {

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lru::{Place, LruPool};
+use super::lru::{LruPool, Place};
 use super::*;
 
 fn places(count: usize) -> Vec<Arc<Place<u64>>> {

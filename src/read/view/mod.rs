@@ -198,7 +198,11 @@ impl Snapshot {
 
     /// How many bytes of those that change no more are in memory.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.segments.iter().filter_map(|segment| segment.as_stored()).map(SealedSegment::resident_bytes).sum()
+        self.segments
+            .iter()
+            .filter_map(|segment| segment.as_stored())
+            .map(SealedSegment::resident_bytes)
+            .sum()
     }
 
     /// Whether there is more than the one segment that is written to.

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 
 use crate::format::{Frame, SegmentId};
 use crate::index::{Answers, Index, Place, TermHash};
-use crate::log::{Block, SegmentFile, LogEnd};
+use crate::log::{Block, LogEnd, SegmentFile};
 use crate::read::segment_cache::SealedSegment;
 use crate::types::{Error, EventId, Position, Version};
 

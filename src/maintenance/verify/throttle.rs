@@ -4,23 +4,23 @@
 
 use std::ops::ControlFlow;
 
-use super::super::pace::Meter;
+use super::super::throttle::RateLimiter;
 use crate::types::{Head, VerifyProgress};
 
 /// Told how far it is; says whether to go on.
 pub(crate) type Tell<'a> = Box<dyn FnMut(&VerifyProgress) -> ControlFlow<()> + 'a>;
 
-pub(super) struct Throttle<'a> {
+pub(super) struct VerifyThrottle<'a> {
     tell: Option<Tell<'a>>,
-    meter: Meter,
+    meter: RateLimiter,
     verified: Option<Head>,
     /// What going through everything once takes.
     bytes_once: u64,
 }
 
-impl<'a> Throttle<'a> {
-    pub(super) fn new(tell: Option<Tell<'a>>, rate_max: Option<u64>) -> Throttle<'a> {
-        Throttle { tell, meter: Meter::new(rate_max), verified: None, bytes_once: 0 }
+impl<'a> VerifyThrottle<'a> {
+    pub(super) fn new(tell: Option<Tell<'a>>, rate_max: Option<u64>) -> VerifyThrottle<'a> {
+        VerifyThrottle { tell, meter: RateLimiter::new(rate_max), verified: None, bytes_once: 0 }
     }
 
     /// So many bytes are there to be read; it begins again if it had begun.
@@ -41,11 +41,11 @@ impl<'a> Throttle<'a> {
     }
 
     /// So much more was read. Waits if that was too fast.
-    pub(super) fn went(&mut self, bytes: u32) -> ControlFlow<()> {
-        let Throttle { tell, meter, verified, .. } = self;
-        meter.went(bytes, &mut |meter| match tell {
+    pub(super) fn advance(&mut self, bytes: u32) -> ControlFlow<()> {
+        let VerifyThrottle { tell, meter, verified, .. } = self;
+        meter.advance(bytes, &mut |meter| match tell {
             Some(tell) => {
-                let Meter { bytes, bytes_total, .. } = *meter;
+                let RateLimiter { bytes, bytes_total, .. } = *meter;
                 tell(&VerifyProgress { bytes, bytes_total, elapsed: meter.elapsed(), verified: *verified })
             }
             None => ControlFlow::Continue(()),
