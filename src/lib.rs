@@ -235,7 +235,7 @@ pub use crate::{
     store::{Builder, Compaction, Gate, Permit, Store, StoreCopy, restore, verify_backup},
     types::{
         AppendCondition, CacheStats, Cause, Compacted, CompactionPlan, CompactionShare, CompactionStats,
-        Conflict, Coordinate, CopyProgress, Cut, DEFAULT_SCOPE, Denial, Description, Durability, Erasure,
+        Conflict, Coordinate, CopyProgress, TruncatedTail, DEFAULT_SCOPE, Denial, Description, Durability, Erasure,
         Error, ErrorKind, EventData, EventId, Expected, FailedCondition, Finding, Head, IndexFlaw,
         IndexProgress, KeyWindow, Limits, MissingCause, OpenProgress, OpenReport, Part, Position, Query,
         RestartPolicy, ResumeToken, RewriteProgress, ScrubStats, Stats, SubscriptionLag, Undecodable,

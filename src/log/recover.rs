@@ -14,7 +14,7 @@ use crate::disk::{Access, Disk};
 use crate::format::{
     Damage, Frame, Hash, Manifest, Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, manifest, mark,
 };
-use crate::types::{Cut, Error, OpenReport};
+use crate::types::{TruncatedTail, Error, OpenReport};
 
 use super::judge::{Verdict, judge};
 use super::listed::{check_listed, unlisted};
@@ -358,7 +358,7 @@ impl Opening<'_, '_> {
             Purpose::Write => quarantine(self.disk, segment, end, last_nonzero)?,
             _ => None,
         };
-        let cut = Cut {
+        let cut = TruncatedTail {
             segment: segment.path.clone(),
             offset: end.into(),
             bytes: (last_nonzero - end).into(),

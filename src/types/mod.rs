@@ -31,7 +31,7 @@ pub use query::Query;
 pub(crate) use query::{Effort, Item, Name};
 pub(crate) use report::RECORDED_AHEAD_MAX;
 pub use report::{
-    CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, Cut, Description,
+    CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, TruncatedTail, Description,
     Erasure, Finding, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, Part,
     RewriteProgress, ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport,
     WriterState,

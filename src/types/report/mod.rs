@@ -44,7 +44,7 @@ pub struct OpenReport {
     /// Bytes read while opening.
     pub bytes_read: u64,
     /// What was cut from the end of the log, after an unclean stop.
-    pub cut: Option<Cut>,
+    pub cut: Option<TruncatedTail>,
     /// Leftovers of an interrupted step that were removed: files of annals without any event.
     pub removed: Vec<String>,
     /// Names annals does not know and left alone.
@@ -154,7 +154,7 @@ fn remaining(bytes: u64, bytes_total: u64, elapsed: Duration) -> Option<Duration
 /// A torn tail: what the last writer had not made durable when it stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Cut {
+pub struct TruncatedTail {
     /// The segment it was cut from.
     pub segment: String,
     /// Where the log ends now.
