@@ -237,7 +237,7 @@ pub use crate::{
         AppendCondition, CacheStats, Cause, Compacted, CompactionPlan, CompactionShare, CompactionStats,
         Conflict, Coordinate, CopyProgress, TruncatedTail, DEFAULT_SCOPE, Denial, Description, Durability, Erasure,
         Error, ErrorKind, EventData, EventId, Expected, FailedCondition, Finding, Head, IndexFlaw,
-        IndexProgress, KeyWindow, Limits, MissingCause, OpenProgress, OpenReport, Part, Position, Query,
+        IndexProgress, KeyWindow, Limits, MissingCause, OpenProgress, OpenReport, StoreFile, Position, Query,
         RestartPolicy, ResumeToken, RewriteProgress, ScrubStats, Stats, SubscriptionLag, Undecodable,
         UndecodableReason, Unhandled, VerifyProgress, VerifyReport, Version, WriterState, visible,
         visible_json,

@@ -6,7 +6,7 @@ use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::format::SEGMENTS_DIRECTORY;
 use crate::log::list;
-use crate::types::{Description, Error, Options, Part};
+use crate::types::{Description, Error, Options, StoreFile};
 
 use super::quarantine::{QUARANTINE, quarantined};
 
@@ -34,7 +34,7 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     }
     for name in list(disk, "")? {
         if PARTS.iter().all(|(known, _, _)| *known != name) {
-            parts.push(Part { name, files: 1, bytes: 0, why: "not of annals; left alone" });
+            parts.push(StoreFile { name, files: 1, bytes: 0, why: "not of annals; left alone" });
         }
     }
     Ok(Description {
@@ -48,7 +48,7 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     })
 }
 
-fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> Result<Option<Part>, Error> {
+fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> Result<Option<StoreFile>, Error> {
     let paths = match is_directory {
         true if name == QUARANTINE => quarantined(disk)?.files,
         true => {
@@ -61,7 +61,7 @@ fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> R
         }
         false => vec![name.to_owned()],
     };
-    let mut part = Part { name: name.to_owned(), files: 0, bytes: 0, why };
+    let mut part = StoreFile { name: name.to_owned(), files: 0, bytes: 0, why };
     for path in paths {
         match disk.open(&path, Access::Read).and_then(|file| file.length()) {
             Ok(bytes) => {

@@ -32,7 +32,7 @@ pub(crate) use query::{Effort, Item, Name};
 pub(crate) use report::RECORDED_AHEAD_MAX;
 pub use report::{
     CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, TruncatedTail, Description,
-    Erasure, Finding, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, Part,
+    Erasure, Finding, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, StoreFile,
     RewriteProgress, ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport,
     WriterState,
 };

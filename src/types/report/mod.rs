@@ -348,7 +348,7 @@ pub struct Description {
     /// What can be known of the writer.
     pub writer: WriterState,
     /// Files and directories, as they are just now.
-    pub parts: Vec<Part>,
+    pub parts: Vec<StoreFile>,
     /// The options in force, by the names of the [`Builder`](crate::Builder)'s methods.
     pub options: Vec<(&'static str, String)>,
 }
@@ -356,7 +356,7 @@ pub struct Description {
 /// A file or directory of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Part {
+pub struct StoreFile {
     /// Its name in the store's directory.
     pub name: String,
     /// How many files it is.
@@ -372,7 +372,7 @@ impl fmt::Display for Description {
         let Description { place, store_id, head, durable_head, writer, .. } = self;
         writeln!(f, "store {store_id} in {}", visible(place))?;
         writeln!(f, "head {head}, durable up to {durable_head}, writer: {writer:?}")?;
-        for Part { name, files, bytes, why } in &self.parts {
+        for StoreFile { name, files, bytes, why } in &self.parts {
             let files_word = if *files == 1 { "file " } else { "files" };
             let bytes_word = if *bytes == 1 { "byte " } else { "bytes" };
             writeln!(f, "  {name:<12} {files:>5} {files_word} {bytes:>13} {bytes_word}  {why}")?;
