@@ -222,7 +222,7 @@ pub use crate::{
     },
     engine::{Append, Pending, Proposed, ProposedEvent, Ticket},
     event::{Appended, DomainEvent, KnownKind, Meta, Raw, RecordedEvent, Value},
-    maintenance::{Checkpoint, CopyReport, Per, RollbackReport, Until, Verify},
+    maintenance::{Checkpoint, CopyReport, GroupBy, RollbackReport, Until, Verify},
     read::{
         Ancestors, Descendants, Listed, Listing, NextEvent, NextNotice, Notice, Notification, Notifications,
         Read, ReadAhead, Story, StoryEvent, Subscription,

@@ -20,7 +20,7 @@ use super::ledger::{self, Figures};
 use super::rewriting::{Entry, Rewriting, Step};
 use super::throttle::Throttle;
 
-pub use judge::Per;
+pub use judge::GroupBy;
 use judge::{Compactor, Tally};
 pub(crate) use judge::{Leaves, Rules, Watcher};
 

@@ -24,7 +24,7 @@ mod verify;
 
 pub use backup::CopyReport;
 pub use checkpoint::Checkpoint;
-pub use compact::Per;
+pub use compact::GroupBy;
 pub(crate) use compact::{Leaves, Rules, Task, Watcher};
 pub(crate) use describe::describe;
 pub use history::Until;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::event::RecordedEvent;
-use crate::maintenance::{Leaves, Per, Rules, Task, Tell, Throttle, Watcher};
+use crate::maintenance::{Leaves, GroupBy, Rules, Task, Tell, Throttle, Watcher};
 use crate::read::reader;
 use crate::store::{Builder, Policy, Store};
 use crate::types::{Compacted, CompactionPlan, Error, Position, Query, RewriteProgress, options, system};
@@ -50,7 +50,7 @@ impl Store {
     /// for celsius in 0..100 {
     ///     store.append("sensor:1", &Raw("sensor.measured", &celsius))?;
     /// }
-    /// let old = || store.compaction("ten are enough").remove(Query::all().kind("sensor.measured")).keep_newest(10, Per::Entity);
+    /// let old = || store.compaction("ten are enough").remove(Query::all().kind("sensor.measured")).keep_newest(10, GroupBy::Entity);
     /// let done = old().run()?;
     /// assert_eq!(done.removed, 90);
     /// assert_eq!(store.count(Query::entity("sensor:1"))?, 10);
@@ -147,7 +147,7 @@ impl<'a> Compaction<'a> {
     }
 
     /// Events go that are not among the newest so many of their entity, kind or scope.
-    pub fn keep_newest(mut self, events: u64, per: Per) -> Compaction<'a> {
+    pub fn keep_newest(mut self, events: u64, per: GroupBy) -> Compaction<'a> {
         self.rules.newest.push((events, per));
         self
     }

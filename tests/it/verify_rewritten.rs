@@ -1,7 +1,7 @@
 //! Verifying what was compacted several times, merged, erased, set back and forked: whole, in parts, against heads of before, and damaged.
 
 use annals::disk::SimDisk;
-use annals::{Append, Head, KeyWindow, Per, Position, Query, Raw, Store, Verify, VerifyReport};
+use annals::{Append, Head, KeyWindow, GroupBy, Position, Query, Raw, Store, Verify, VerifyReport};
 
 use crate::support::Random;
 
@@ -33,7 +33,7 @@ fn rewritten(seed: u64) -> (SimDisk, Vec<Head>) {
     store.compaction("first").remove(Query::all().kind("gone")).run().unwrap();
     heads.extend(fill(&store, &mut random, 30));
     store.erase(Query::entity("e:1"), "asked for").unwrap();
-    store.compaction("second").remove(Query::entity("e:2")).keep_newest(3, Per::Entity).run().unwrap();
+    store.compaction("second").remove(Query::entity("e:2")).keep_newest(3, GroupBy::Entity).run().unwrap();
     heads.extend(fill(&store, &mut random, 30));
     store
         .compaction("third")

@@ -20,7 +20,7 @@ use super::Throttle;
 
 /// Of what the newest events are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Per {
+pub enum GroupBy {
     /// Of each entity: by version.
     Entity,
     /// Of each kind.
@@ -40,7 +40,7 @@ pub(crate) struct Rules<'a> {
     /// In microseconds.
     pub(crate) recorded_before: Option<u64>,
     pub(crate) before: Option<Position>,
-    pub(crate) newest: Vec<(u64, Per)>,
+    pub(crate) newest: Vec<(u64, GroupBy)>,
     pub(crate) leaves: Leaves,
     /// The kind of the events of the store's own that go once there is a later one in their stream.
     pub(crate) replaced: Option<&'static str>,
@@ -139,7 +139,7 @@ pub(super) struct Compactor<'a, 'r, 'p> {
     /// Version and position of the last event of streams that were met in this segment.
     heads: HashMap<Box<str>, (u64, u64)>,
     /// Of kinds and scopes: events before this position are not among the newest.
-    limits: HashMap<(u64, Per, Box<str>), u64>,
+    limits: HashMap<(u64, GroupBy, Box<str>), u64>,
     /// Segments of which nothing goes, whatever the rules say.
     spared: Vec<RangeInclusive<u64>>,
     tally: Tally,
@@ -231,15 +231,15 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         Ok(self.rules.predicate.as_mut().is_none_or(|goes| goes(&event.recorded())))
     }
 
-    fn is_newest(&mut self, event: &Candidate<'_>, count: u64, per: Per) -> Result<bool, Error> {
+    fn is_newest(&mut self, event: &Candidate<'_>, count: u64, per: GroupBy) -> Result<bool, Error> {
         let record = &event.record;
         let (name, query) = match per {
-            Per::Entity => {
+            GroupBy::Entity => {
                 let (last, _) = self.head(record.entity())?;
                 return Ok(event.version().saturating_add(count) > last);
             }
-            Per::Kind => (record.kind(), Query::all().kind(record.kind())),
-            Per::Scope => (record.scope_or_default(), Query::all().scope(record.scope_or_default())),
+            GroupBy::Kind => (record.kind(), Query::all().kind(record.kind())),
+            GroupBy::Scope => (record.scope_or_default(), Query::all().scope(record.scope_or_default())),
         };
         let key = (count, per, Box::from(name));
         if let Some(limit) = self.limits.get(&key) {
