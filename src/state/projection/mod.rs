@@ -23,7 +23,7 @@ use crate::types::{Error, ErrorKind, Position, Version, text};
 pub use diff::{Change, Diff, diff};
 pub use load::Freshness;
 pub use model::{CatchUp, ReadModel, ReadModelStatus};
-pub use past::{At, History, Moment};
+pub use past::{At, History, StateAt};
 pub use replay::{Departure, Parted, ReplayCheck, ReplayProgress, ReplayReport};
 
 /// State that is folded from events.

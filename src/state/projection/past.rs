@@ -144,7 +144,7 @@ impl Store {
         &self,
         entity: impl AsRef<str>,
         mut holds: impl FnMut(&P) -> bool,
-    ) -> Result<Option<Moment<P>>, Error> {
+    ) -> Result<Option<StateAt<P>>, Error> {
         for moment in self.history::<P>(entity) {
             let moment = moment?;
             if holds(&moment) {
@@ -209,7 +209,7 @@ pub struct History<P> {
 }
 
 impl<P: Projection> Iterator for History<P> {
-    type Item = Result<Moment<P>, Error>;
+    type Item = Result<StateAt<P>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.has_ended {
@@ -225,7 +225,7 @@ impl<P: Projection> Iterator for History<P> {
             return Some(Err(error));
         }
         self.has_ended = false;
-        Some(Ok(Moment { state: self.state.clone(), event }))
+        Some(Ok(StateAt { state: self.state.clone(), event }))
     }
 }
 
@@ -235,12 +235,12 @@ impl<P: Projection> FusedIterator for History<P> {}
 ///
 /// It shares the state with the [`History`] it comes from: kept while that goes on, it is copied.
 #[derive(Clone, Debug)]
-pub struct Moment<P> {
+pub struct StateAt<P> {
     state: Arc<P>,
     event: RecordedEvent,
 }
 
-impl<P> Moment<P> {
+impl<P> StateAt<P> {
     /// The state after the event.
     #[must_use]
     pub fn state(&self) -> &Arc<P> {
@@ -266,7 +266,7 @@ impl<P> Moment<P> {
     }
 }
 
-impl<P> Deref for Moment<P> {
+impl<P> Deref for StateAt<P> {
     type Target = P;
 
     fn deref(&self) -> &P {
