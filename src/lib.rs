@@ -228,7 +228,7 @@ pub use crate::{
         Read, ReadAhead, Story, StoryEvent, Subscription,
     },
     state::{
-        Aggregate, At, CatchUp, Change, Departure, Diff, EntityState, Executed, Freshness, History, InState,
+        Aggregate, At, CatchUp, Change, Divergence, Diff, EntityState, Executed, Freshness, History, InState,
         Loaded, StateAt, Outcome, Parted, Projection, ReadModel, ReadModelStatus, Refused, ReplayCheck,
         ReplayProgress, ReplayReport, Transition, diff,
     },

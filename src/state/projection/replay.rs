@@ -110,13 +110,13 @@ pub struct ReplayReport {
     /// Entities left out, because the projection does not know the kind of their first event.
     pub skipped: u64,
     /// Where states part, in the order of the entities' names; one for each entity.
-    pub departures: Vec<Departure>,
+    pub departures: Vec<Divergence>,
 }
 
 /// Where the states of an entity part.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Departure {
+pub struct Divergence {
     /// The entity.
     pub entity: String,
     /// The first event after which the states were seen to be different.
@@ -209,7 +209,7 @@ enum Outcome {
     Same,
     /// It is not of this projection.
     Skipped,
-    Departed(Departure),
+    Departed(Divergence),
 }
 
 impl Run {
@@ -239,12 +239,12 @@ impl Run {
                 return Ok(Outcome::Skipped);
             }
             if let Err(error) = folded(&mut once, &event) {
-                return Ok(Outcome::Departed(Departure::at(&event, Parted::Failed(error), Diff::default())));
+                return Ok(Outcome::Departed(Divergence::at(&event, Parted::Failed(error), Diff::default())));
             }
             for (source, kept) in kept.extract_if(.., |(_, kept)| kept.reached.version == event.version()) {
                 let diff = Diff::of(&Tree::of(kept.state.as_ref())?, &Tree::of(&once)?);
                 if !diff.is_empty() {
-                    return Ok(Outcome::Departed(Departure::at(&event, source, diff)));
+                    return Ok(Outcome::Departed(Divergence::at(&event, source, diff)));
                 }
             }
             last = Some(event);
@@ -260,7 +260,7 @@ impl Run {
             return Ok(Outcome::Same);
         }
         let first = first_departure::<P>(store, entity, version)?;
-        Ok(Outcome::Departed(first.unwrap_or_else(|| Departure::at(&last, Parted::Folds, diff))))
+        Ok(Outcome::Departed(first.unwrap_or_else(|| Divergence::at(&last, Parted::Folds, diff))))
     }
 
     fn count(&mut self) -> Result<(), Error> {
@@ -314,12 +314,12 @@ fn refolded<P: Projection>(
     store: &Store,
     entity: &str,
     version: Version,
-) -> Result<Result<P, Box<Departure>>, Error> {
+) -> Result<Result<P, Box<Divergence>>, Error> {
     let mut state = P::default();
     for event in store.stream(entity).versions(..=version.get()) {
         let event = event?;
         if let Err(error) = folded(&mut state, &event) {
-            return Ok(Err(Box::new(Departure::at(&event, Parted::Failed(error), Diff::default()))));
+            return Ok(Err(Box::new(Divergence::at(&event, Parted::Failed(error), Diff::default()))));
         }
     }
     Ok(Ok(state))
@@ -330,24 +330,24 @@ fn first_departure<P: Projection>(
     store: &Store,
     entity: &str,
     version: Version,
-) -> Result<Option<Departure>, Error> {
+) -> Result<Option<Divergence>, Error> {
     let (mut one, mut other) = (P::default(), P::default());
     for event in store.stream(entity).versions(..=version.get()) {
         let event = event?;
         if let Err(error) = folded(&mut one, &event).and_then(|()| folded(&mut other, &event)) {
-            return Ok(Some(Departure::at(&event, Parted::Failed(error), Diff::default())));
+            return Ok(Some(Divergence::at(&event, Parted::Failed(error), Diff::default())));
         }
         let diff = Diff::of(&Tree::of(&one)?, &Tree::of(&other)?);
         if !diff.is_empty() {
-            return Ok(Some(Departure::at(&event, Parted::Folds, diff)));
+            return Ok(Some(Divergence::at(&event, Parted::Folds, diff)));
         }
     }
     Ok(None)
 }
 
-impl Departure {
-    fn at(event: &RecordedEvent, parted: Parted, diff: Diff) -> Departure {
-        Departure {
+impl Divergence {
+    fn at(event: &RecordedEvent, parted: Parted, diff: Diff) -> Divergence {
+        Divergence {
             entity: event.entity().to_owned(),
             event: event.id(),
             version: event.version(),
@@ -382,9 +382,9 @@ impl fmt::Display for ReplayReport {
     }
 }
 
-impl fmt::Display for Departure {
+impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Departure { entity, version, position, diff, .. } = self;
+        let Divergence { entity, version, position, diff, .. } = self;
         write!(f, "{} at version {version}, position {position}: ", visible(entity))?;
         match &self.parted {
             Parted::Folds => write!(f, "two folds give two states: {diff}"),
