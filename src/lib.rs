@@ -229,7 +229,7 @@ pub use crate::{
     },
     state::{
         Aggregate, At, CatchUp, Change, Divergence, Diff, EntityState, Executed, Freshness, History, InState,
-        Loaded, StateAt, Outcome, Parted, Projection, ReadModel, ReadModelStatus, Refused, ReplayCheck,
+        Loaded, StateAt, Outcome, DivergenceKind, Projection, ReadModel, ReadModelStatus, Refused, ReplayCheck,
         ReplayProgress, ReplayReport, Transition, diff,
     },
     store::{Builder, Compaction, Gate, Permit, Store, StoreCopy, restore, verify_backup},

@@ -9,7 +9,7 @@ mod transition;
 pub use aggregate::Aggregate;
 pub use executed::{Executed, Outcome, Refused};
 pub use projection::{
-    At, CatchUp, Change, Divergence, Diff, Freshness, History, Loaded, StateAt, Parted, Projection, ReadModel,
+    At, CatchUp, Change, Divergence, Diff, Freshness, History, Loaded, StateAt, DivergenceKind, Projection, ReadModel,
     ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, diff,
 };
 pub use transition::{EntityState, InState, Transition};

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use annals::disk::MemDisk;
-use annals::{Append, At, ErrorKind, EventId, Meta, Parted, Position, Projection, Raw, Store, Version, diff};
+use annals::{Append, At, ErrorKind, EventId, Meta, DivergenceKind, Position, Projection, Raw, Store, Version, diff};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Filled, Sum, fill_at_once, naive};

@@ -24,7 +24,7 @@ pub use diff::{Change, Diff, diff};
 pub use load::Freshness;
 pub use model::{CatchUp, ReadModel, ReadModelStatus};
 pub use past::{At, History, StateAt};
-pub use replay::{Divergence, Parted, ReplayCheck, ReplayProgress, ReplayReport};
+pub use replay::{Divergence, DivergenceKind, ReplayCheck, ReplayProgress, ReplayReport};
 
 /// State that is folded from events.
 pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {

@@ -126,7 +126,7 @@ pub struct Divergence {
     /// Its position.
     pub position: Position,
     /// What parted from what.
-    pub parted: Parted,
+    pub parted: DivergenceKind,
     /// From the state as it was first, to the one folded now.
     pub diff: Diff,
 }
@@ -134,7 +134,7 @@ pub struct Divergence {
 /// What parted from what.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub enum Parted {
+pub enum DivergenceKind {
     /// Two folds of the same events: the projection depends on something else.
     Folds,
     /// The state that was in memory, and one folded now.
@@ -239,7 +239,7 @@ impl Run {
                 return Ok(Outcome::Skipped);
             }
             if let Err(error) = folded(&mut once, &event) {
-                return Ok(Outcome::Departed(Divergence::at(&event, Parted::Failed(error), Diff::default())));
+                return Ok(Outcome::Departed(Divergence::at(&event, DivergenceKind::Failed(error), Diff::default())));
             }
             for (source, kept) in kept.extract_if(.., |(_, kept)| kept.reached.version == event.version()) {
                 let diff = Diff::of(&Tree::of(kept.state.as_ref())?, &Tree::of(&once)?);
@@ -260,7 +260,7 @@ impl Run {
             return Ok(Outcome::Same);
         }
         let first = first_departure::<P>(store, entity, version)?;
-        Ok(Outcome::Departed(first.unwrap_or_else(|| Divergence::at(&last, Parted::Folds, diff))))
+        Ok(Outcome::Departed(first.unwrap_or_else(|| Divergence::at(&last, DivergenceKind::Folds, diff))))
     }
 
     fn count(&mut self) -> Result<(), Error> {
@@ -286,7 +286,7 @@ impl Run {
 }
 
 /// Where a state is kept, and the state.
-type Kept<P> = (Parted, Folded<Arc<P>>);
+type Kept<P> = (DivergenceKind, Folded<Arc<P>>);
 
 /// The states that are kept of an entity, and where.
 fn kept<P: Projection>(store: &Store, entity: &str) -> Result<Vec<Kept<P>>, Error> {
@@ -294,7 +294,7 @@ fn kept<P: Projection>(store: &Store, entity: &str) -> Result<Vec<Kept<P>>, Erro
     store.cache().keep_up(snapshot.history);
     let memory = store.cache().memory().look(shape.of, entity).and_then(|known| known.folded.typed());
     let file = store.saved(&shape, entity, &snapshot);
-    let kept = [(Parted::Memory, memory), (Parted::File, file)];
+    let kept = [(DivergenceKind::Memory, memory), (DivergenceKind::File, file)];
     Ok(kept.into_iter().filter_map(|(source, folded)| Some((source, folded?))).collect())
 }
 
@@ -319,7 +319,7 @@ fn refolded<P: Projection>(
     for event in store.stream(entity).versions(..=version.get()) {
         let event = event?;
         if let Err(error) = folded(&mut state, &event) {
-            return Ok(Err(Box::new(Divergence::at(&event, Parted::Failed(error), Diff::default()))));
+            return Ok(Err(Box::new(Divergence::at(&event, DivergenceKind::Failed(error), Diff::default()))));
         }
     }
     Ok(Ok(state))
@@ -335,18 +335,18 @@ fn first_departure<P: Projection>(
     for event in store.stream(entity).versions(..=version.get()) {
         let event = event?;
         if let Err(error) = folded(&mut one, &event).and_then(|()| folded(&mut other, &event)) {
-            return Ok(Some(Divergence::at(&event, Parted::Failed(error), Diff::default())));
+            return Ok(Some(Divergence::at(&event, DivergenceKind::Failed(error), Diff::default())));
         }
         let diff = Diff::of(&Tree::of(&one)?, &Tree::of(&other)?);
         if !diff.is_empty() {
-            return Ok(Some(Divergence::at(&event, Parted::Folds, diff)));
+            return Ok(Some(Divergence::at(&event, DivergenceKind::Folds, diff)));
         }
     }
     Ok(None)
 }
 
 impl Divergence {
-    fn at(event: &RecordedEvent, parted: Parted, diff: Diff) -> Divergence {
+    fn at(event: &RecordedEvent, parted: DivergenceKind, diff: Diff) -> Divergence {
         Divergence {
             entity: event.entity().to_owned(),
             event: event.id(),
@@ -387,10 +387,10 @@ impl fmt::Display for Divergence {
         let Divergence { entity, version, position, diff, .. } = self;
         write!(f, "{} at version {version}, position {position}: ", visible(entity))?;
         match &self.parted {
-            Parted::Folds => write!(f, "two folds give two states: {diff}"),
-            Parted::Memory => write!(f, "the state in memory is another one: {diff}"),
-            Parted::File => write!(f, "the state in the file is another one: {diff}"),
-            Parted::Failed(error) => write!(f, "{error}"),
+            DivergenceKind::Folds => write!(f, "two folds give two states: {diff}"),
+            DivergenceKind::Memory => write!(f, "the state in memory is another one: {diff}"),
+            DivergenceKind::File => write!(f, "the state in the file is another one: {diff}"),
+            DivergenceKind::Failed(error) => write!(f, "{error}"),
         }
     }
 }
