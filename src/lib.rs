@@ -224,7 +224,7 @@ pub use crate::{
     event::{Appended, DomainEvent, KnownKind, Meta, Raw, RecordedEvent, Value},
     maintenance::{Checkpoint, CopyReport, GroupBy, RollbackReport, Until, Verify},
     read::{
-        Ancestors, Descendants, Listed, Listing, NextEvent, NextNotice, Notice, Notification, Notifications,
+        Ancestors, Descendants, NameCount, Listing, NextEvent, NextNotice, Notice, Notification, Notifications,
         Read, ReadAhead, Story, StoryEvent, Subscription,
     },
     state::{

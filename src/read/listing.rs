@@ -48,7 +48,7 @@ pub struct Listing {
 /// A name and its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Listed {
+pub struct NameCount {
     /// The name.
     pub name: String,
     /// How many events carry it.
@@ -102,9 +102,9 @@ impl Listing {
 }
 
 impl Iterator for Listing {
-    type Item = Result<Listed, Error>;
+    type Item = Result<NameCount, Error>;
 
-    fn next(&mut self) -> Option<Result<Listed, Error>> {
+    fn next(&mut self) -> Option<Result<NameCount, Error>> {
         self.left = self.left.checked_sub(1)?;
         let item = self.advance().transpose();
         if !matches!(item, Some(Ok(_))) {
@@ -115,7 +115,7 @@ impl Iterator for Listing {
 }
 
 impl Listing {
-    fn advance(&mut self) -> Result<Option<Listed>, Error> {
+    fn advance(&mut self) -> Result<Option<NameCount>, Error> {
         let progress = match &mut self.progress {
             Some(progress) => progress,
             empty => {
@@ -137,7 +137,7 @@ impl Progress {
         Ok(progress)
     }
 
-    fn next(&mut self) -> Result<Option<Listed>, Error> {
+    fn next(&mut self) -> Result<Option<NameCount>, Error> {
         let Some(Reverse((name, segment))) = self.next.pop() else { return Ok(None) };
         let mut listed = self.take(segment, name)?;
         // The heap gives the segments of one name in order.
@@ -150,12 +150,12 @@ impl Progress {
     }
 
     /// Takes the next name of a segment, and offers the one behind it.
-    fn take(&mut self, segment: usize, name: String) -> Result<Listed, Error> {
+    fn take(&mut self, segment: usize, name: String) -> Result<NameCount, Error> {
         let entry = self.sources[segment].entries.pop_front().expect("it was offered");
         self.offer(segment)?;
         let position = |ordinal| self.snapshot.segments[segment].position(ordinal).into();
         let (first, last) = (position(entry.first), position(entry.last));
-        Ok(Listed { name, events: entry.events, first, last })
+        Ok(NameCount { name, events: entry.events, first, last })
     }
 
     fn offer(&mut self, segment: usize) -> Result<(), Error> {
