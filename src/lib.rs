@@ -232,7 +232,7 @@ pub use crate::{
         Loaded, StateAt, Outcome, DivergenceKind, Projection, ReadModel, ReadModelStatus, Refused, ReplayCheck,
         ReplayProgress, ReplayReport, Transition, diff,
     },
-    store::{Builder, Compaction, Gate, Permit, Store, StoreCopy, restore, verify_backup},
+    store::{Builder, Compaction, Gate, GateDecision, Store, StoreCopy, restore, verify_backup},
     types::{
         AppendCondition, CacheStats, Cause, Compacted, CompactionPlan, CompactionShare, CompactionStats,
         Conflict, Coordinate, CopyProgress, TruncatedTail, DEFAULT_SCOPE, Denial, Description, Durability, Erasure,

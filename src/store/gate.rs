@@ -25,7 +25,7 @@ use super::Store;
 /// all others. A gate that panics denies. A gate must not keep a clone of the [`Store`], which would never close.
 ///
 /// What a gate read may change before the append goes in. A gate that decides by what it read returns the condition
-/// that keeps its answer true ([`Permit::while_none`]); the append is then made under this condition, too:
+/// that keeps its answer true ([`GateDecision::while_none`]); the append is then made under this condition, too:
 ///
 /// ```
 /// use annals::{
@@ -33,7 +33,7 @@ use super::Store;
 /// };
 ///
 /// fn not_frozen(proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial> {
-///     let mut permit = Permit::always();
+///     let mut permit = GateDecision::always();
 ///     for (entity, _) in proposed.expectations() {
 ///         let frozen = Query::entity(entity).kind("account.frozen");
 ///         let head = store.head()?.position();
@@ -58,14 +58,14 @@ pub trait Gate: Send + Sync + 'static {
     /// # Errors
     ///
     /// The denial, which the caller gets as [`ErrorKind::Denied`](crate::ErrorKind::Denied). An [`Error`] becomes one by `?`.
-    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial>;
+    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<GateDecision, Denial>;
 }
 
 impl<F> Gate for F
 where
-    F: Fn(&Proposed<'_>, &Store) -> Result<Permit, Denial> + Send + Sync + 'static,
+    F: Fn(&Proposed<'_>, &Store) -> Result<GateDecision, Denial> + Send + Sync + 'static,
 {
-    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial> {
+    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<GateDecision, Denial> {
         self(proposed, store)
     }
 }
@@ -73,24 +73,24 @@ where
 /// What a [`Gate`] answers to let an append pass: always, or while something does not happen.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a gate returns it"]
-pub struct Permit {
+pub struct GateDecision {
     conditions: Vec<AppendCondition>,
 }
 
-impl Permit {
+impl GateDecision {
     /// Whatever happens meanwhile.
-    pub fn always() -> Permit {
-        Permit::default()
+    pub fn always() -> GateDecision {
+        GateDecision::default()
     }
 
     /// If this condition still holds when the append goes in. If not, the append is a
     /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict), and whoever tries again asks the gate again.
-    pub fn while_none(condition: AppendCondition) -> Permit {
-        Permit::always().and_while_none(condition)
+    pub fn while_none(condition: AppendCondition) -> GateDecision {
+        GateDecision::always().and_while_none(condition)
     }
 
     /// And if this condition holds as well.
-    pub fn and_while_none(mut self, condition: AppendCondition) -> Permit {
+    pub fn and_while_none(mut self, condition: AppendCondition) -> GateDecision {
         self.conditions.push(condition);
         self
     }

@@ -39,7 +39,7 @@ pub use builder::Builder;
 pub use compaction::Compaction;
 pub(crate) use core::WeakStore;
 use core::{Core, Keeper};
-pub use gate::{Gate, Permit};
+pub use gate::{Gate, GateDecision};
 #[cfg(feature = "jsonl")]
 pub use jsonl::{
     Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm, Timestamp,

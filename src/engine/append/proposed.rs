@@ -81,7 +81,7 @@ impl Keyed {
 ///                 return Err(Denial::new(format!("{cents} is more than {limit}")));
 ///             }
 ///         }
-///         Ok(Permit::always())
+///         Ok(GateDecision::always())
 ///     })
 ///     .open()?;
 ///
