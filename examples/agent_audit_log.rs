@@ -4,7 +4,7 @@
 //! head that is kept elsewhere proves later that nothing was edited, removed or put in between.
 
 use annals::{
-    Append, Denial, DomainEvent, Error, ErrorKind, Head, GateDecision, Proposed, Query, RecordedEvent, Store,
+    Append, Denial, DomainEvent, Error, ErrorKind, GateDecision, Head, Proposed, Query, RecordedEvent, Store,
 };
 use serde::{Deserialize, Serialize};
 

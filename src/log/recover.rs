@@ -14,7 +14,7 @@ use crate::disk::{Access, Disk};
 use crate::format::{
     Damage, Frame, Hash, Manifest, Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, manifest, mark,
 };
-use crate::types::{TruncatedTail, Error, OpenReport};
+use crate::types::{Error, OpenReport, TruncatedTail};
 
 use super::judge::{Verdict, judge};
 use super::listed::{check_listed, unlisted};

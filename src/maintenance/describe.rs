@@ -48,7 +48,12 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     })
 }
 
-fn part(disk: &dyn Disk, name: &str, is_directory: bool, why: &'static str) -> Result<Option<StoreFile>, Error> {
+fn part(
+    disk: &dyn Disk,
+    name: &str,
+    is_directory: bool,
+    why: &'static str,
+) -> Result<Option<StoreFile>, Error> {
     let paths = match is_directory {
         true if name == QUARANTINE => quarantined(disk)?.files,
         true => {

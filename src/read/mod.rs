@@ -11,7 +11,7 @@ mod view;
 
 pub(crate) use causality::cause_of;
 pub use causality::{Ancestors, Descendants};
-pub use listing::{NameCount, Listing};
+pub use listing::{Listing, NameCount};
 pub(crate) use notification::Listeners;
 pub use notification::{NextNotice, Notice, Notification, Notifications};
 pub(crate) use reader::AtHand;

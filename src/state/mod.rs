@@ -9,7 +9,7 @@ mod transition;
 pub use aggregate::Aggregate;
 pub use executed::{Executed, Outcome, Refused};
 pub use projection::{
-    At, CatchUp, Change, Divergence, Diff, Freshness, History, Loaded, StateAt, DivergenceKind, Projection, ReadModel,
-    ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, diff,
+    At, CatchUp, Change, Diff, Divergence, DivergenceKind, Freshness, History, Loaded, Projection, ReadModel,
+    ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, StateAt, diff,
 };
 pub use transition::{EntityState, InState, Transition};

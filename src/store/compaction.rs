@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use crate::event::RecordedEvent;
-use crate::maintenance::{Leaves, GroupBy, Rules, Task, Tell, Throttle, Watcher};
+use crate::maintenance::{GroupBy, Leaves, Rules, Task, Tell, Throttle, Watcher};
 use crate::read::reader;
 use crate::store::{Builder, Policy, Store};
 use crate::types::{Compacted, CompactionPlan, Error, Position, Query, RewriteProgress, options, system};

@@ -31,9 +31,9 @@ pub use query::Query;
 pub(crate) use query::{Effort, Item, Name};
 pub(crate) use report::RECORDED_AHEAD_MAX;
 pub use report::{
-    CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, TruncatedTail, Description,
-    Erasure, Finding, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, StoreFile,
-    RewriteProgress, ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport,
+    CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, Description,
+    Erasure, Finding, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, RewriteProgress,
+    ScrubStats, Stats, StoreFile, SubscriptionLag, TruncatedTail, Unhandled, VerifyProgress, VerifyReport,
     WriterState,
 };
 pub(crate) use system::{SYSTEM_SCOPE, is_system};

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use annals::disk::{MemDisk, SimDisk};
 use annals::{
-    Append, Builder, ErrorKind, Expected, KeyWindow, GroupBy, Position, Query, Raw, RecordedEvent, Store, Version,
+    Append, Builder, ErrorKind, Expected, GroupBy, KeyWindow, Position, Query, Raw, RecordedEvent, Store,
+    Version,
 };
 
 use crate::support::{FOREVER, Random, all, at, kind_of};

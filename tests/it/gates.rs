@@ -6,8 +6,8 @@ use std::thread;
 
 use annals::disk::MemDisk;
 use annals::{
-    Append, AppendCondition, Builder, Cause, Denial, Error, ErrorKind, Expected, Gate, KeyWindow, Limits,
-    Outcome, GateDecision, Proposed, Query, Raw, Refused, Store,
+    Append, AppendCondition, Builder, Cause, Denial, Error, ErrorKind, Expected, Gate, GateDecision,
+    KeyWindow, Limits, Outcome, Proposed, Query, Raw, Refused, Store,
 };
 use serde::Deserialize;
 
@@ -364,7 +364,10 @@ fn a_permit_holds_while_what_the_gate_read_stays_so() {
 
     let correlation = Query::correlation(frozen.stream("account:bob").next().unwrap().unwrap().id());
     let cannot = builder()
-        .gate("cannot", gate(move |_, _| Ok(GateDecision::while_none(AppendCondition::none(correlation.clone())))))
+        .gate(
+            "cannot",
+            gate(move |_, _| Ok(GateDecision::while_none(AppendCondition::none(correlation.clone())))),
+        )
         .open()
         .unwrap();
     assert_eq!(kind_of(done().commit(&cannot)), ErrorKind::Invalid);

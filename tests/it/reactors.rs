@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use annals::disk::{MemDisk, SimDisk};
 use annals::{
-    Append, AppendCondition, Cause, ConsumerState, Denial, Durability, ErrorKind, Expected, GateDecision, Proposed,
-    Query, Raw, Reaction, Reactor, RecordedEvent, Retry, StopReason, Store, Worker,
+    Append, AppendCondition, Cause, ConsumerState, Denial, Durability, ErrorKind, Expected, GateDecision,
+    Proposed, Query, Raw, Reaction, Reactor, RecordedEvent, Retry, StopReason, Store, Worker,
 };
 
 use crate::support::{Behind, FOREVER, GatedDisk, all, eventually, kind_of, positions, within};

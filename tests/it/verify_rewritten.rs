@@ -1,7 +1,7 @@
 //! Verifying what was compacted several times, merged, erased, set back and forked: whole, in parts, against heads of before, and damaged.
 
 use annals::disk::SimDisk;
-use annals::{Append, Head, KeyWindow, GroupBy, Position, Query, Raw, Store, Verify, VerifyReport};
+use annals::{Append, GroupBy, Head, KeyWindow, Position, Query, Raw, Store, Verify, VerifyReport};
 
 use crate::support::Random;
 

@@ -1,6 +1,6 @@
 //! Listings of names.
 
-use annals::{NameCount, Listing};
+use annals::{Listing, NameCount};
 use serde::Serialize;
 
 use crate::args::Names;

@@ -25,7 +25,7 @@ const ACK: Durability = Durability::Buffered { flush_every: Duration::from_secs(
 /// Whoever halts a consumer whose handler fails.
 const AUTHOR: &str = "annals";
 
-pub(crate) struct Checkpoint {
+pub(crate) struct ConsumerCheckpoint {
     name: String,
     entity: String,
     claim: NameLease,
@@ -50,14 +50,14 @@ pub(crate) enum Found {
     Other,
 }
 
-impl Checkpoint {
+impl ConsumerCheckpoint {
     /// Takes the name, and finds out where it stands; a new name is registered.
-    pub(crate) fn take(store: &Store, name: &str, query: &Query) -> Result<Checkpoint, Error> {
+    pub(crate) fn take(store: &Store, name: &str, query: &Query) -> Result<ConsumerCheckpoint, Error> {
         let entity = record::entity_of(name)?;
         let claim = store.running().claim(name).ok_or_else(|| taken(name))?;
         let Last { version, standing } = record::last(store, &entity)?;
         record::check(store, name, &standing)?;
-        let mut checkpoint = Checkpoint {
+        let mut checkpoint = ConsumerCheckpoint {
             name: name.to_owned(),
             entity,
             claim,

@@ -1,6 +1,6 @@
 //! Consumers: subscriptions with a name, whose checkpoint is in the log.
 //!
-//! [`Consumer`] is pulled by its owner; the threads of `reactor/` rest on the same [`Checkpoint`] and [`Feed`].
+//! [`Consumer`] is pulled by its owner; the threads of `reactor/` rest on the same [`ConsumerCheckpoint`] and [`Feed`].
 //! Row: app.
 
 mod checkpoint;
@@ -19,7 +19,7 @@ use crate::read::token_at;
 use crate::store::{Store, WeakStore};
 use crate::types::{Error, ErrorKind, Position, Query, ResumeToken};
 
-pub(crate) use checkpoint::{Checkpoint, Found};
+pub(crate) use checkpoint::{ConsumerCheckpoint, Found};
 pub use control::ConsumerControl;
 pub(crate) use feed::Feed;
 pub use record::Halt;
@@ -59,7 +59,7 @@ pub use status::{ConsumerState, ConsumerStatus};
 /// ```
 pub struct Consumer {
     store: WeakStore,
-    checkpoint: Checkpoint,
+    checkpoint: ConsumerCheckpoint,
     feed: Feed,
     /// The last event that was handed out.
     given: Position,
@@ -78,7 +78,7 @@ impl Store {
     /// - [`ErrorKind::Invalid`]: the name is none, or the store was opened to read.
     /// - Those of [`Append::commit`](crate::Append::commit) and of reading: a new name is registered.
     pub fn consumer(&self, name: &str, query: Query) -> Result<Consumer, Error> {
-        let checkpoint = Checkpoint::take(self, name, &query)?;
+        let checkpoint = ConsumerCheckpoint::take(self, name, &query)?;
         let feed = Feed::new(self, query, checkpoint.handled(), checkpoint.live());
         let given = checkpoint.handled();
         Ok(Consumer { store: self.downgrade(), checkpoint, feed, given, has_ended: false })

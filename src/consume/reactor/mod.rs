@@ -12,7 +12,7 @@ mod worker;
 
 use std::sync::Arc;
 
-use crate::consume::consumer::{Checkpoint, Feed};
+use crate::consume::consumer::{ConsumerCheckpoint, Feed};
 use crate::event::RecordedEvent;
 use crate::store::Store;
 use crate::types::{Error, Query};
@@ -288,8 +288,8 @@ impl WorkerBuilder {
         start(&self.store, &self.name, &live, outcome, work, Partitioned::run)
     }
 
-    fn begin(&self) -> Result<(Checkpoint, Feed), Error> {
-        let mut checkpoint = Checkpoint::take(&self.store, &self.name, &self.query)?;
+    fn begin(&self) -> Result<(ConsumerCheckpoint, Feed), Error> {
+        let mut checkpoint = ConsumerCheckpoint::take(&self.store, &self.name, &self.query)?;
         if self.begins == Begins::AtTheHead {
             checkpoint.only_new(&self.store)?;
         }

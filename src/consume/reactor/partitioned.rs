@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::consume::consumer::{Checkpoint, Feed, Found, Halt};
+use crate::consume::consumer::{ConsumerCheckpoint, Feed, Found, Halt};
 use crate::event::RecordedEvent;
 use crate::store::{RunnerCommand, Store, WeakStore};
 use crate::types::{Error, Position};
@@ -21,7 +21,7 @@ pub(super) struct Partitioned {
     // Dropped first: the name is held until no handler is at work any more.
     lanes: Lanes,
     store: WeakStore,
-    checkpoint: Checkpoint,
+    checkpoint: ConsumerCheckpoint,
     feed: Feed,
     outcome: Arc<Outcome>,
     /// Dispatched and behind the checkpoint, in order; whether each is through.
@@ -44,7 +44,7 @@ const DISPATCHED_MAX: usize = 4096;
 impl Partitioned {
     pub(super) fn new(
         store: &Store,
-        checkpoint: Checkpoint,
+        checkpoint: ConsumerCheckpoint,
         feed: Feed,
         lanes: Lanes,
         outcome: Arc<Outcome>,

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::consume::consumer::{Checkpoint, Feed, Found, Halt, record};
+use crate::consume::consumer::{ConsumerCheckpoint, Feed, Found, Halt, record};
 use crate::engine::{Append, Ticket};
 use crate::event::RecordedEvent;
 use crate::store::{RunnerCommand, Store, Trouble, WeakStore};
@@ -24,7 +24,7 @@ use super::{Options, Own, Reactor};
 
 pub(super) struct Run<R> {
     store: WeakStore,
-    checkpoint: Checkpoint,
+    checkpoint: ConsumerCheckpoint,
     feed: Feed,
     reactor: R,
     options: Options,
@@ -66,7 +66,7 @@ const UNWRITTEN_PAUSE: Duration = Duration::from_millis(100);
 impl<R: Reactor> Run<R> {
     pub(super) fn new(
         store: &Store,
-        checkpoint: Checkpoint,
+        checkpoint: ConsumerCheckpoint,
         feed: Feed,
         reactor: R,
         options: Options,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::consume::consumer;
-use crate::consume::consumer::{Checkpoint, ConsumerStatus, Halt};
+use crate::consume::consumer::{ConsumerCheckpoint, ConsumerStatus, Halt};
 use crate::store::{RunnerCommand, RunnerState, Store, WeakStore};
 use crate::types::{Error, ErrorKind, Position, visible};
 
@@ -236,7 +236,7 @@ pub(super) fn start<W: Send + 'static>(
 }
 
 /// Writes down how far it is, so that as little as possible is done again, and says how it ended.
-pub(super) fn ended_as_asked(store: &WeakStore, checkpoint: &mut Checkpoint) -> StopReason {
+pub(super) fn ended_as_asked(store: &WeakStore, checkpoint: &mut ConsumerCheckpoint) -> StopReason {
     if let Some(store) = store.upgrade()
         && let Err(error) = checkpoint.write(&store)
     {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::asked::Verify;
 use super::causes::Rounds;
-use super::indexes::{Indexes, StoreFile};
+use super::indexes::{Indexes, Part};
 use super::throttle::VerifyThrottle;
 use super::twice::Slots;
 use super::versions::Known;
@@ -61,7 +61,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     if asked.indexes {
         let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
         let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
-        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), StoreFile::EndsAt(part));
+        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), Part::EndsAt(part));
     }
     let files: Vec<&[Arc<Segment>]> =
         snapshot.segments.chunk_by(|one, other| one.shares_file(other)).collect();
@@ -172,8 +172,8 @@ fn files(
     verifier.ask(asked.after, asked.expected, asked.causes);
     if asked.indexes {
         let part = match is_written {
-            true => StoreFile::Unknown,
-            false => StoreFile::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
+            true => Part::Unknown,
+            false => Part::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
         };
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
     }

@@ -239,7 +239,11 @@ impl Run {
                 return Ok(Outcome::Skipped);
             }
             if let Err(error) = folded(&mut once, &event) {
-                return Ok(Outcome::Departed(Divergence::at(&event, DivergenceKind::Failed(error), Diff::default())));
+                return Ok(Outcome::Departed(Divergence::at(
+                    &event,
+                    DivergenceKind::Failed(error),
+                    Diff::default(),
+                )));
             }
             for (source, kept) in kept.extract_if(.., |(_, kept)| kept.reached.version == event.version()) {
                 let diff = Diff::of(&Tree::of(kept.state.as_ref())?, &Tree::of(&once)?);
