@@ -55,8 +55,8 @@ impl Api {
         for (meaning, (path, features)) in &public {
             let Meaning::Item(module, name) = meaning else { continue };
             if let Some(item) = modules.exported_macro(name).filter(|_| module.is_empty()) {
-                let rules = item.mac.tokens.to_string();
-                api.line(path, &format!("macro {}", rules.split("=>").next().unwrap_or("").trim()), features);
+                let rules = item.mac.tokens.to_string().replace(' ', "");
+                api.line(path, &format!("macro {}", rules.split("=>").next().unwrap_or("")), features);
             }
             for item in &modules.0[module].items {
                 if name_of(item).is_some_and(|own| own == *name) {

@@ -119,12 +119,12 @@ impl CodeFile {
     }
 
     fn is_engine(&self) -> bool {
-        let is_beside = |beside: &&str| {
-            let inside = self.path.strip_prefix("src/").and_then(|path| path.strip_prefix(*beside));
-            inside.is_some_and(|rest| rest.starts_with(['/', '.']))
-        };
         let mut beside = BESIDE_ENGINE.iter().chain(&BESIDE_ENGINE_FORMERLY);
-        self.is_library() && !beside.any(|one| is_beside(&one))
+        let is_beside = beside.any(|beside| {
+            let inside = self.path.strip_prefix("src/").and_then(|path| path.strip_prefix(beside));
+            inside.is_some_and(|rest| rest.starts_with(['/', '.']))
+        });
+        self.is_library() && !is_beside
     }
 }
 
