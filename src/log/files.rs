@@ -3,11 +3,11 @@
 //! Row: log.
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
-use crate::error::Error;
-use crate::format::chain::{Hash, genesis};
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, HEADER, SegmentId};
+use crate::format::{
+    Hash, Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SealedSegment, SegmentId, genesis,
+    manifest, mark,
+};
+use crate::types::Error;
 
 use super::recover::Recovered;
 use super::scan::Tip;
@@ -219,7 +219,7 @@ pub(crate) fn new_store_id(disk: &dyn Disk) -> Result<[u8; 16], Error> {
 pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> Result<(), Error> {
     let failed = |what: &'static str| move |error| Error::io("cannot create", what, error);
     let store_id = new_store_id(disk)?;
-    disk.create_directory(DIRECTORY).map_err(failed(DIRECTORY))?;
+    disk.create_directory(SEGMENTS_DIRECTORY).map_err(failed(SEGMENTS_DIRECTORY))?;
     match disk.remove(mark::NAME) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(mark::NAME)(error)),
         _ => {}
@@ -229,7 +229,7 @@ pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> R
         store_id,
         sequence: 1,
         segment: header.id,
-        durable_end: u32::try_from(HEADER).expect("144"),
+        durable_end: u32::try_from(SEGMENT_HEADER_BYTES).expect("144"),
         position: 0,
         chain: genesis(&store_id),
         clean: false,

@@ -2,9 +2,7 @@
 //!
 //! Row: log.
 
-use crate::format::chain::{Assigned, Hash, extended_content, link};
-use crate::format::frame::{Header, NewHeader};
-use crate::format::segment::SegmentHeader;
+use crate::format::{Assigned, FrameHeader, Hash, NewFrameHeader, SegmentHeader, extended_content, link};
 
 use super::scan::Tip;
 
@@ -33,7 +31,7 @@ impl NewFrame<'_> {
     ) -> Tip {
         let recorded_at = tip.recorded_at.max(self.now);
         let position = tip.position + 1;
-        let flags = NewHeader::flags_for(self.key.is_some(), !self.version_table.is_empty());
+        let flags = NewFrameHeader::flags_for(self.key.is_some(), !self.version_table.is_empty());
         let first_version = self.first_version;
         let assigned = Assigned { position, recorded_at, first_version, events: self.events, flags };
         let content = match self.key {
@@ -41,7 +39,7 @@ impl NewFrame<'_> {
             None => extended_content(&self.content, self.version_table),
         };
         let start = out.len();
-        NewHeader {
+        NewFrameHeader {
             body_bytes: narrow(self.body.len()),
             body_checksum: self.body_checksum,
             position_offset: narrow_u64(position - segment.id.first_position),
@@ -56,7 +54,7 @@ impl NewFrame<'_> {
         }
         .write(out, segment.frame_mark(tip.offset.into()));
         out.extend_from_slice(self.body);
-        let header = Header::known(&out[start..]);
+        let header = FrameHeader::known(&out[start..]);
         Tip {
             offset: tip.offset + narrow(header.frame_bytes()),
             position: tip.position + u64::from(self.events),

@@ -11,14 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::disk::{Access, Disk};
-use crate::error::Error;
-use crate::format::Damage;
-use crate::format::chain::Hash;
-use crate::format::frame::Frame;
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, Seal, SegmentId};
-use crate::report::{Cut, OpenReport};
+use crate::format::{
+    Damage, Frame, Hash, Manifest, Mark, SEGMENTS_DIRECTORY, Seal, SealedSegment, SegmentId, manifest, mark,
+};
+use crate::types::{Cut, Error, OpenReport};
 
 use super::judge::{Verdict, judge};
 use super::listed::{check_listed, unlisted};
@@ -149,20 +145,20 @@ impl Opening<'_, '_> {
         let ends_here = self.state.manifest.is_cut;
         let is_later = |id: &SegmentId| !ends_here && id.generation == 0 && id.first_position >= next;
         let (mut there, mut indexes) = (BTreeSet::new(), Vec::new());
-        for name in list(self.disk, DIRECTORY)? {
+        for name in list(self.disk, SEGMENTS_DIRECTORY)? {
             match (SegmentId::parse(&name), SegmentId::parse_index(&name)) {
                 (Some(id), _) if listed.contains(&id) || is_later(&id) => drop(there.insert(id)),
                 (None, Some(id)) => indexes.push((id, name)),
                 _ if is_leftover(self.disk, &self.state.manifest, &name)? => {
-                    self.leftovers.push(format!("{DIRECTORY}/{name}"));
+                    self.leftovers.push(format!("{SEGMENTS_DIRECTORY}/{name}"));
                 }
                 (Some(id), _) if self.purpose == Purpose::Write => return Err(unlisted(id)),
-                _ => self.state.report.unknown.push(format!("{DIRECTORY}/{name}")),
+                _ => self.state.report.unknown.push(format!("{SEGMENTS_DIRECTORY}/{name}")),
             }
         }
         for (id, name) in indexes {
-            if !there.contains(&id) || id.index_path() != format!("{DIRECTORY}/{name}") {
-                self.stale.push(format!("{DIRECTORY}/{name}"));
+            if !there.contains(&id) || id.index_path() != format!("{SEGMENTS_DIRECTORY}/{name}") {
+                self.stale.push(format!("{SEGMENTS_DIRECTORY}/{name}"));
             }
         }
         let (leftovers, unknown) = others(self.disk)?;
@@ -222,7 +218,7 @@ impl Opening<'_, '_> {
     fn open_segments(&mut self, later: &[SegmentId]) -> Result<(), Error> {
         let is_empty = later.is_empty() && self.state.manifest.sealed.is_empty();
         if is_empty {
-            return Err(Error::corrupt(DIRECTORY, 0, FIRST_MISSING));
+            return Err(Error::corrupt(SEGMENTS_DIRECTORY, 0, FIRST_MISSING));
         }
         if later.is_empty() && self.purpose == Purpose::Write {
             sync_names(self.disk)?;
@@ -256,7 +252,7 @@ impl Opening<'_, '_> {
         let has_events = self.state.mark.as_ref().is_some_and(|mark| mark.position > 0);
         let is_empty = self.state.segments.is_empty() && self.state.manifest.sealed.is_empty();
         if is_empty && has_events {
-            return Err(Error::corrupt(DIRECTORY, 0, FIRST_MISSING));
+            return Err(Error::corrupt(SEGMENTS_DIRECTORY, 0, FIRST_MISSING));
         }
         Ok(())
     }
@@ -403,7 +399,7 @@ impl Opening<'_, '_> {
         }
         let (position, recorded_at, chain) = match &self.state.tip {
             Some(tip) => (tip.position, tip.recorded_at, tip.chain),
-            None => (0, 0, crate::format::chain::genesis(&header.store_id)),
+            None => (0, 0, crate::format::genesis(&header.store_id)),
         };
         let next = position.saturating_add(1);
         if id.first_position > next {
@@ -454,8 +450,8 @@ impl Opening<'_, '_> {
             self.disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
             self.state.report.removed.push(path);
         }
-        let synced = self.disk.sync_directory(DIRECTORY);
-        synced.map_err(|error| Error::io("cannot sync", DIRECTORY, error))
+        let synced = self.disk.sync_directory(SEGMENTS_DIRECTORY);
+        synced.map_err(|error| Error::io("cannot sync", SEGMENTS_DIRECTORY, error))
     }
 
     fn walk(&mut self, segment: &Arc<SegmentFile>, limit: u32) -> Result<Scan, Error> {

@@ -14,14 +14,9 @@ mod draft;
 
 use std::sync::Arc;
 
-use crate::error::Error;
-use crate::format::Damage;
-use crate::format::frame::{Frame, Header};
-use crate::format::record::{Record, records};
-use crate::format::segment::Attestation;
-use crate::id::EventId;
-use crate::matching::{Ids, belongs_to};
-use crate::recorded::RecordedEvent;
+use crate::event::{Ids, RecordedEvent, belongs_to};
+use crate::format::{Attestation, Damage, Frame, FrameHeader, Record, records};
+use crate::types::{Error, EventId};
 
 use super::scan::{Ending, Found, Tip, Window, attested, follow, found_at, sealed};
 use super::segment::SegmentFile;
@@ -58,7 +53,7 @@ impl Candidate<'_> {
         self.frame.header.version(self.index.into())
     }
 
-    pub(crate) fn header(&self) -> &Header<'_> {
+    pub(crate) fn header(&self) -> &FrameHeader<'_> {
         &self.frame.header
     }
 

@@ -6,13 +6,11 @@
 //! Row: log. Used by opening, by read-only opening and by verify.
 
 use crate::disk::read_full;
-use crate::error::Error;
-use crate::format::chain::{Assigned, Hash, body_content, extended_content, link};
-use crate::format::frame::{self, Frame};
-use crate::format::mark::Mark;
-use crate::format::record::{Record, records};
-use crate::format::segment::{Attestation, HEADER, SEAL, Seal, SegmentHeader};
-use crate::format::{BODY_BYTES_MAX, Damage};
+use crate::format::{
+    Assigned, Attestation, BODY_BYTES_MAX, Damage, Frame, Hash, Mark, Record, SEAL_BYTES,
+    SEGMENT_HEADER_BYTES, Seal, SegmentHeader, body_content, extended_content, frame, link, records,
+};
+use crate::types::Error;
 
 use super::segment::{SegmentFile, wide};
 
@@ -39,7 +37,7 @@ impl Tip {
     /// Before the first frame of the segment with this header.
     pub(crate) fn before(header: &SegmentHeader) -> Tip {
         Tip {
-            offset: u32::try_from(HEADER).expect("144"),
+            offset: u32::try_from(SEGMENT_HEADER_BYTES).expect("144"),
             position: header.id.first_position.saturating_sub(1),
             recorded_at: header.recorded_before,
             chain: header.chain_before,
@@ -139,9 +137,9 @@ pub(crate) fn found_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<Fo
     let header = &window.segment.header;
     let place = u64::from(offset);
     let mark = header.frame_mark(place);
-    let head = window.at(offset, frame::FIXED)?;
+    let head = window.at(offset, frame::FRAME_FIXED_BYTES)?;
     if header.is_seal(head, place) {
-        return Ok(Seal::read(window.at(offset, SEAL)?).map_or_else(Found::Invalid, Found::Seal));
+        return Ok(Seal::read(window.at(offset, SEAL_BYTES)?).map_or_else(Found::Invalid, Found::Seal));
     }
     if header.is_attestation(head, place) {
         let read = Attestation::read(window.at(offset, Attestation::BYTES_MAX)?);
@@ -167,7 +165,7 @@ pub(crate) fn found_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<Fo
 /// Whether a seal fits what was walked.
 pub(super) fn sealed(seal: Seal, tip: &Tip) -> Ending {
     let found = Seal {
-        length: tip.offset.saturating_add(u32::try_from(SEAL).expect("72")),
+        length: tip.offset.saturating_add(u32::try_from(SEAL_BYTES).expect("72")),
         last_position: tip.position,
         last_recorded_at: tip.recorded_at,
         frames: tip.frames,

@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::disk::{Allow, Disk, OsDisk};
-use crate::engine::Engine;
-use crate::error::Error;
-use crate::load::load_to_read;
-use crate::ops::salvage::salvage;
-use crate::ops::verify::Verify;
-use crate::options::{Durability, KeyWindow, Limits, Options, RestartPolicy};
-use crate::report::{OpenProgress, VerifyReport};
+use crate::engine::{Engine, load_to_read};
+use crate::maintenance::{Verify, salvage};
+use crate::types::{
+    Durability, Error, KeyWindow, Limits, OpenProgress, Options, RestartPolicy, VerifyReport,
+};
 
 use super::Store;
 use super::gate::{Gate, Gates};

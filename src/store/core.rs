@@ -8,12 +8,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::cache::{Cache, Owner};
 use crate::engine::Engine;
-use crate::error::Error;
-use crate::ops::scrub;
-use crate::running::Running;
-use crate::turns::Turns;
+use crate::maintenance::scrub;
+use crate::store::decision_queue::Turns;
+use crate::store::registry::Running;
+use crate::store::state_cache::{Cache, Owner};
+use crate::types::Error;
 
 use super::gate::Gates;
 use super::{Store, policy};

@@ -10,15 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 
-use crate::append::{Append, Proposed, ProposedEvent};
-use crate::codec::Raw;
-use crate::condition::AppendCondition;
-use crate::coordinate::check_name;
-use crate::error::{Denial, Error};
-use crate::event::Cause;
-use crate::options::Limits;
-use crate::text;
-use crate::version::Expected;
+use crate::engine::{Append, Proposed, ProposedEvent};
+use crate::event::Raw;
+use crate::types::system::gate::{DENIED, PREFIX};
+use crate::types::{AppendCondition, Cause, Denial, Error, Expected, Limits, check_name, text};
 
 use super::Store;
 
@@ -113,9 +108,6 @@ struct Named {
     gate: Box<dyn Gate>,
 }
 
-/// The stream of a gate is named after it.
-const STREAM: &str = "$gate/";
-const DENIED: &str = "$gate.denied";
 const NAME_BYTES_MAX: usize = 255;
 /// How many events of a denied append are named in its record, and how long a reason may be there.
 const EVENTS_NAMED_MAX: usize = 100;
@@ -175,7 +167,7 @@ impl Named {
 }
 
 fn stream_of(gate: &str) -> String {
-    format!("{STREAM}{gate}")
+    format!("{PREFIX}{gate}")
 }
 
 /// While a gate is asked.

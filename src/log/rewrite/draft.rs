@@ -7,18 +7,16 @@ use std::sync::Arc;
 use blake3::Hasher;
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
-use crate::error::Error;
-use crate::format::chain::Hash;
-use crate::format::frame::{Frame, NewHeader};
-use crate::format::manifest::{Remarks, SealedSegment};
-use crate::format::record::records;
-use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentHeader, SegmentId};
-use crate::format::{aligned, checksum, u64_at};
+use crate::format::{
+    Attestation, Frame, Hash, NewFrameHeader, Remarks, SEGMENTS_DIRECTORY, Seal, SealedSegment,
+    SegmentHeader, SegmentId, aligned, checksum, records, u64_at,
+};
 use crate::log::Failure;
 use crate::log::files::Effect;
 use crate::log::repair::{listing, seal};
 use crate::log::scan::{Ending, Tip, Walk, scan};
 use crate::log::segment::{SegmentFile, wide};
+use crate::types::Error;
 
 use super::{Fate, Judge, Piece, walk};
 
@@ -220,7 +218,7 @@ impl<'a> Output<'a> {
         let checksum = if is_whole { fields.body_checksum } else { checksum(&[body]) };
         let position = u32::try_from(first.saturating_sub(self.header.id.first_position));
         let before = self.buffer.len();
-        NewHeader {
+        NewFrameHeader {
             body_bytes: u32::try_from(body.len()).map_err(|_| too_long())?,
             body_checksum: checksum,
             position_offset: position.map_err(|_| too_long())?,
@@ -354,8 +352,8 @@ impl Draft<'_> {
         let renamed = self.disk.rename(&from, &to);
         renamed.map_err(|error| Failure::Refused(Error::io("cannot rename", &from, error)))?;
         self.is_named = true;
-        let synced = self.disk.sync_directory(DIRECTORY);
-        synced.map_err(|error| Failure::Poison(Error::io("cannot sync", DIRECTORY, error)))?;
+        let synced = self.disk.sync_directory(SEGMENTS_DIRECTORY);
+        synced.map_err(|error| Failure::Poison(Error::io("cannot sync", SEGMENTS_DIRECTORY, error)))?;
         Ok(self.listing())
     }
 }
