@@ -9,6 +9,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::source::{Token, functions, is_word, paths, tokens};
+
 /// The rooms of the library, from the bottom up. A file may use its own room and those above its own in this
 /// list, and of another room only what that room's `mod.rs` exports.
 const ROOMS: [&str; 14] = [
@@ -111,12 +113,6 @@ struct Source {
     lines: usize,
 }
 
-#[derive(Clone, Debug)]
-struct Token {
-    text: String,
-    line: usize,
-}
-
 impl Source {
     fn is_test(&self) -> bool {
         self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
@@ -153,113 +149,6 @@ fn sources() -> Vec<Source> {
     found.sort_by(|one, other| one.path.cmp(&other.path));
     assert!(found.len() > 30, "the sources were not found");
     found
-}
-
-/// Names, numbers and signs; `::` is one sign. Comments, texts and characters are left out.
-fn tokens(text: &str) -> Vec<Token> {
-    let mut found = Vec::new();
-    let mut rest = text;
-    let mut line = 1;
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
-            '"' => text_length(rest, 1),
-            'b' if rest.starts_with("b\"") => text_length(rest, 2),
-            'r' if rest.starts_with("r\"") => 3 + rest[2..].find('"').unwrap(),
-            'r' if rest.starts_with("r#\"") => 5 + rest[3..].find("\"#").unwrap(),
-            '\'' => character_length(rest),
-            _ if first.is_alphanumeric() || first == '_' => {
-                rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
-            }
-            ':' if rest.starts_with("::") => 2,
-            _ => first.len_utf8(),
-        };
-        let piece = &rest[..length];
-        let is_word = first.is_alphanumeric() || first == '_';
-        let is_sign = first.is_ascii_punctuation() && !matches!(first, '"' | '\'');
-        if (is_word && !piece.contains('"'))
-            || (is_sign && !piece.starts_with("//") && !piece.starts_with("/*"))
-        {
-            found.push(Token { text: piece.to_owned(), line });
-        }
-        line += piece.matches('\n').count();
-        rest = &rest[length..];
-    }
-    found
-}
-
-fn text_length(text: &str, start: usize) -> usize {
-    let mut escaped = false;
-    let end = text[start..].find(|c: char| {
-        let ends = c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-        ends
-    });
-    start + end.unwrap() + 1
-}
-
-/// Of a character, or of the quote before a lifetime.
-fn character_length(text: &str) -> usize {
-    let mut inside = text[1..].chars();
-    match (inside.next(), inside.next()) {
-        (Some('\\'), _) => 3 + text[3..].find('\'').unwrap(),
-        (Some(one), Some('\'')) => 2 + one.len_utf8(),
-        _ => 1,
-    }
-}
-
-/// All paths with at least two parts, `use` trees spread out, each with its line.
-fn paths(tokens: &[Token]) -> Vec<(String, usize)> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at < tokens.len() {
-        if is_word(&tokens[at].text) && tokens.get(at + 1).is_some_and(|next| next.text == "::") {
-            spread(tokens, &mut at, "", &mut found);
-        } else {
-            at += 1;
-        }
-    }
-    found
-}
-
-fn is_word(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_alphabetic() || c == '_')
-}
-
-fn spread(tokens: &[Token], at: &mut usize, before: &str, found: &mut Vec<(String, usize)>) {
-    let mut path = before.to_owned();
-    while let Some(token) = tokens.get(*at) {
-        match token.text.as_str() {
-            "{" if path.ends_with("::") => {
-                *at += 1;
-                while tokens[*at].text != "}" {
-                    match tokens[*at].text.as_str() {
-                        "," => *at += 1,
-                        _ => spread(tokens, at, &path, found),
-                    }
-                }
-                *at += 1;
-                return;
-            }
-            "::" => path.push_str("::"),
-            word if is_word(word) && (path.is_empty() || path.ends_with("::")) && word != "as" => {
-                path.push_str(word);
-            }
-            "*" if path.ends_with("::") => path.push('*'),
-            _ => break,
-        }
-        *at += 1;
-    }
-    if tokens.get(*at).is_some_and(|token| token.text == "as") && !before.is_empty() {
-        *at += 2;
-    }
-    // A sign that belongs to no path here (`Vec::<u8>`) must not stop us.
-    if path == before {
-        *at += 1;
-    }
-    let line = tokens[at.saturating_sub(1).min(tokens.len() - 1)].line;
-    found.push((path, line));
 }
 
 #[test]
@@ -363,7 +252,11 @@ fn files_and_functions_stay_readable() {
     let sources = sources();
     let code: Vec<&Source> = sources.iter().filter(|source| !source.is_test()).collect();
     let longest = code.iter().max_by_key(|source| source.lines).unwrap();
-    let functions: Vec<(usize, String)> = code.iter().flat_map(|source| functions(source)).collect();
+    let functions = code.iter().flat_map(|source| {
+        let named = functions(&source.tokens).into_iter();
+        named.map(|(lines, name)| (lines, format!("src/{}, {name}", source.path)))
+    });
+    let functions: Vec<(usize, String)> = functions.collect();
     let (lines, name) = functions.iter().max().unwrap();
     let total: usize = code.iter().map(|source| source.lines).sum();
     println!("{} files of {total} lines, the longest src/{} of {}", code.len(), longest.path, longest.lines);
@@ -371,30 +264,6 @@ fn files_and_functions_stay_readable() {
     assert!(functions.len() > 400, "only {} functions were found", functions.len());
     assert!(longest.lines <= FILE_LINES_MAX, "src/{} has {} lines", longest.path, longest.lines);
     assert!(*lines <= FUNCTION_LINES_MAX, "{name} has {lines} lines");
-}
-
-/// The lines of each function with a body, and its name.
-fn functions(source: &Source) -> Vec<(usize, String)> {
-    let tokens = &source.tokens;
-    let starts = (0..tokens.len()).filter(|at| tokens[*at].text == "fn" && is_word(&tokens[at + 1].text));
-    let mut found = Vec::new();
-    for start in starts {
-        let mut depth = 0_i32;
-        for token in &tokens[start..] {
-            match token.text.as_str() {
-                ";" if depth == 0 => break,
-                "{" | "(" | "[" => depth += 1,
-                "}" | ")" | "]" => depth -= 1,
-                _ => continue,
-            }
-            if depth == 0 && token.text == "}" {
-                let name = format!("src/{}, {}", source.path, tokens[start + 1].text);
-                found.push((token.line - tokens[start].line + 1, name));
-                break;
-            }
-        }
-    }
-    found
 }
 
 #[test]
