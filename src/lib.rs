@@ -154,7 +154,7 @@
 //!
 //! | files | what |
 //! |---|---|
-//! | `version` `id` `query` `condition` `error` `coordinate` `event` `head` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
+//! | `system` `version` `id` `query` `condition` `error` `coordinate` `event` `head` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
 //! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
 //! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
 //! | `log/` | segments: append, sync, roll, recover |
@@ -197,121 +197,58 @@
 )]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, unreachable_pub))]
 
-mod aggregate;
-mod append;
-mod bell;
-mod cache;
-mod causes;
-mod codec;
-mod commit;
-mod compact;
-mod condition;
-mod consumer;
-mod coordinate;
-mod counters;
-mod decide;
+mod consume;
 pub mod disk;
 mod engine;
-mod error;
 mod event;
-mod executed;
-mod follower;
 mod format;
-mod head;
-mod housekeeper;
-mod id;
 mod index;
-mod indexing;
-#[cfg(feature = "jsonl")]
-mod jsonl;
-mod listing;
-mod load;
 mod log;
-mod matching;
-mod notification;
-mod ops;
-mod options;
-mod projection;
-mod query;
-mod queue;
-mod reactor;
-mod reader;
-mod receipt;
-mod recorded;
-mod report;
-mod resolve;
-mod running;
-mod shelf;
+mod maintenance;
+mod read;
+mod state;
 mod store;
-mod story;
-mod subscription;
 pub mod test;
-mod text;
-mod ticket;
-mod timer;
-mod transition;
-mod turns;
-mod typed;
-mod version;
-mod view;
-mod writer;
+mod threads;
+mod types;
 
 /// Makes an enum or a struct a [`trait@DomainEvent`], which has the tour.
 pub use annals_macros::DomainEvent;
 
 pub use crate::{
-    aggregate::Aggregate,
-    append::{Append, Proposed, ProposedEvent},
-    causes::{Ancestors, Descendants},
-    codec::{Raw, Value},
-    compact::Compaction,
-    condition::AppendCondition,
-    consumer::{Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt},
-    coordinate::{Coordinate, DEFAULT_SCOPE},
-    error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable, UndecodableReason},
-    event::{Cause, EventData, EventId},
-    executed::{Executed, Outcome, Refused},
-    head::{Head, ResumeToken},
-    listing::{Listed, Listing},
-    notification::{NextNotice, Notice, Notification, Notifications},
-    ops::backup::CopyReport,
-    ops::checkpoint::Checkpoint,
-    ops::compact::Per,
-    ops::history::Until,
-    ops::rollback::RollbackReport,
-    ops::verify::Verify,
-    options::{Durability, KeyWindow, Limits, RestartPolicy},
-    projection::{
-        At, CatchUp, Change, Departure, Diff, Freshness, History, Loaded, Moment, Parted, Projection,
-        ReadModel, ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, diff,
+    consume::{
+        Consumer, ConsumerControl, ConsumerState, ConsumerStatus, Halt, Reaction, Reactor, Retry, StopReason,
+        Timer, TimerStatus, Timers, Worker, WorkerBuilder,
     },
-    query::Query,
-    reactor::{Reaction, Reactor, Retry, StopReason, Worker, WorkerBuilder},
-    reader::{Read, ReadAhead},
-    receipt::Appended,
-    recorded::RecordedEvent,
-    report::{
-        Break, CacheStats, Compacted, CompactionPlan, CompactionShare, CompactionStats, CopyProgress, Cut,
-        Description, Erasure, IndexFlaw, IndexProgress, MissingCause, OpenProgress, OpenReport, Part,
-        RewriteProgress, ScrubStats, Stats, SubscriptionLag, Unhandled, VerifyProgress, VerifyReport,
-        WriterState,
+    engine::{Append, Pending, Proposed, ProposedEvent, Ticket},
+    event::{Appended, DomainEvent, KnownKind, Meta, Raw, RecordedEvent, Value},
+    maintenance::{Checkpoint, CopyReport, GroupBy, RollbackReport, Until, Verify},
+    read::{
+        Ancestors, Descendants, Listing, NameCount, NextEvent, NextNotice, Notice, Notification,
+        Notifications, Read, ReadAhead, Story, StoryEvent, Subscription,
     },
-    store::{Builder, Gate, Permit, Store, StoreCopy, restore, verify_backup},
-    story::{Story, StoryEvent},
-    subscription::{NextEvent, Subscription},
-    text::{visible, visible_json},
-    ticket::{Pending, Ticket},
-    timer::{Timer, TimerStatus, Timers},
-    transition::{EntityState, InState, Transition},
-    typed::{DomainEvent, KnownKind, Meta},
-    version::{Expected, Position, Version},
+    state::{
+        Aggregate, At, CatchUp, Change, Diff, Divergence, DivergenceKind, EntityState, Executed, Freshness,
+        History, InState, Loaded, Outcome, Projection, ReadModel, ReadModelStatus, Refused, ReplayCheck,
+        ReplayProgress, ReplayReport, StateAt, Transition, diff,
+    },
+    store::{Builder, Compaction, Gate, GateDecision, Store, StoreCopy, restore, verify_backup},
+    types::{
+        AppendCondition, CacheStats, Cause, Compacted, CompactionPlan, CompactionShare, CompactionStats,
+        Conflict, Coordinate, CopyProgress, DEFAULT_SCOPE, Denial, Description, Durability, Erasure, Error,
+        ErrorKind, EventData, EventId, Expected, FailedCondition, Finding, Head, IndexFlaw, IndexProgress,
+        KeyWindow, Limits, MissingCause, OpenProgress, OpenReport, Position, Query, RestartPolicy,
+        ResumeToken, RewriteProgress, ScrubStats, Stats, StoreFile, SubscriptionLag, TruncatedTail,
+        Undecodable, UndecodableReason, Unhandled, VerifyProgress, VerifyReport, Version, WriterState,
+        visible, visible_json,
+    },
 };
 
 #[cfg(feature = "jsonl")]
-pub use crate::jsonl::{
+pub use crate::store::{
     Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm, Timestamp,
 };
 
 // What the code calls that the macro writes. No part of what annals promises.
 #[doc(hidden)]
-pub use crate::typed::derive as __derive;
+pub use crate::event::derive as __derive;
