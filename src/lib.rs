@@ -75,8 +75,8 @@
 //! [`Append::submit`] hands an append over without waiting. The caller waits for its [`Ticket`], polls it, or
 //! awaits it. Appends in flight at the same time share one sync, which makes durability fast.
 //!
-//! [`Store::read`] answers a [`Query`] (entity, prefix, scope, kinds, tags, correlation) as an iterator: after a
-//! position, by versions, by time, backwards, limited:
+//! [`Store::read`] answers a [`Query`] (entity, prefix, scope, kinds, tags, correlation) as an iterator:
+//! after a position, by versions, by time, backwards, limited:
 //!
 //! ```
 //! use annals::{Append, Query, Raw, Store};
@@ -112,26 +112,27 @@
 //! # Ok::<(), annals::Error>(())
 //! ```
 //!
-//! **State** is folded from events and cached; it is never the record. [`Store::load`] folds a [`Projection`] of
-//! one entity, [`Store::load_at`] folds it as it was, [`Store::history`] gives each state on the way, and
-//! [`Store::project`] keeps the state of a query up to date. An [`Aggregate`] decides: [`Store::execute`] loads
-//! it and lets it answer a command. [`Store::decide`] decides on the events of any query, across entities.
-//! A [`Gate`] judges every append and knows its caller. A [`Transition`] turns events in the wrong order into a
-//! compile-time error.
+//! **State** is folded from events and cached; it is never the record. [`Store::load`] folds a [`Projection`]
+//! of one entity, [`Store::load_at`] folds it as it was, [`Store::history`] gives each state on the way, and
+//! [`Store::project`] keeps the state of a query up to date. An [`Aggregate`] decides: [`Store::execute`]
+//! loads it and lets it answer a command. [`Store::decide`] decides on the events of any query, across
+//! entities. A [`Gate`] judges every append and knows its caller. A [`Transition`] turns events in the wrong
+//! order into a compile-time error.
 //!
 //! **Reacting.** [`Store::consumer`] is a subscription with a name, whose checkpoint is in the log.
-//! [`Store::react`] starts a [`Reactor`], whose reactions are appended exactly once. [`Store::consumers`] says
-//! which consumer is behind, stuck or halted, and why; [`Store::consumer_control`] moves them. A [`Timer`]
-//! appends an event later, unless another event comes first. [`mod@test`] tests all of these, crashes included.
+//! [`Store::react`] starts a [`Reactor`], whose reactions are appended exactly once. [`Store::consumers`]
+//! says which consumer is behind, stuck or halted, and why; [`Store::consumer_control`] moves them. A
+//! [`Timer`] appends an event later, unless another event comes first. [`mod@test`] tests all of these,
+//! crashes included.
 //!
-//! **Copies.** [`Store::backup`] copies a store while it is appended to. [`restore`] makes a store from a backup,
-//! up to any place in its history; [`Store::fork`] makes another store of it. [`Store::checkpoint`] names a
-//! place, and [`Builder::rollback`] goes back to it. [`verify_backup`] proves a copy whole against a [`Head`]
-//! kept elsewhere.
+//! **Copies.** [`Store::backup`] copies a store while it is appended to. [`restore`] makes a store from a
+//! backup, up to any place in its history; [`Store::fork`] makes another store of it. [`Store::checkpoint`]
+//! names a place, and [`Builder::rollback`] goes back to it. [`verify_backup`] proves a copy whole against a
+//! [`Head`] kept elsewhere.
 //!
-//! **Erasure.** [`Store::erase`] removes payload and metadata of events from all that the store keeps, and leaves
-//! the proof that they happened. [`Store::compaction`] removes whole events by query, age, position or count,
-//! and merges small segments. Positions, versions, ids and heads never change.
+//! **Erasure.** [`Store::erase`] removes payload and metadata of events from all that the store keeps, and
+//! leaves the proof that they happened. [`Store::compaction`] removes whole events by query, age, position or
+//! count, and merges small segments. Positions, versions, ids and heads never change.
 //!
 //! # Guarantees
 //!
@@ -140,8 +141,8 @@
 //! - **Atomicity.** An append is there as a whole or not at all, across any number of entities.
 //! - **Order.** Positions and versions have no gaps, are never renumbered, and follow the order in which one
 //!   thread submitted. An acknowledged append can be read at once.
-//! - **Honest failure.** An error says whether it is definite ([`Error::is_definite`]). After a failed sync the
-//!   store acknowledges nothing until it is opened again. A full disk refuses appends and loses nothing.
+//! - **Honest failure.** An error says whether it is definite ([`Error::is_definite`]). After a failed sync
+//!   the store acknowledges nothing until it is opened again. A full disk refuses appends and loses nothing.
 //! - **Evidence.** Every read checks checksums. A hash chain over all events shows any later change
 //!   ([`Store::verify`], [`Store::head`]). Opening tells a torn tail, which it cuts off and keeps aside, from
 //!   damage, which it refuses to touch ([`Store::open_report`]).
