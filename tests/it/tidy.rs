@@ -76,7 +76,7 @@ const DOORS: [(&str, &[&str]); 22] = [
             "state/projection/model.rs",
         ],
     ),
-    ("std::thread::sleep", &["engine/mod.rs", "maintenance/pace.rs", "disk/os/lock.rs"]),
+    ("std::thread::sleep", &["engine/mod.rs", "maintenance/throttle.rs", "disk/os/lock.rs"]),
     ("std::thread::spawn", &[]),
     ("std::thread::scope", &[]),
     ("SystemTime::now", &["types/options.rs"]),
