@@ -5,7 +5,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use flume::{Receiver, Sender, TrySendError};
@@ -13,11 +12,11 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::event::RecordedEvent;
 use crate::store::{RunnerState, Trouble};
+use crate::threads::WorkerThread;
 use crate::types::{Error, Position};
 
 use super::retry::Retry;
 use super::run::{Failed, called};
-use super::worker::Outcome;
 use super::{Failure, Handler};
 
 /// How many events wait for one thread at most.
@@ -34,7 +33,7 @@ pub(super) enum Verdict {
 
 pub(super) struct Lanes {
     senders: Vec<Sender<RecordedEvent>>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Arc<WorkerThread>>,
     shared: Arc<Shared>,
 }
 
@@ -62,7 +61,6 @@ impl Lanes {
         threads: usize,
         retry: Retry,
         live: &Arc<RunnerState>,
-        outcome: &Arc<Outcome>,
         handler: impl Fn(&RecordedEvent) -> Result<(), Failure> + Send + Sync + 'static,
     ) -> Result<Lanes, Error> {
         let state = State { troubles: vec![None; threads], ..State::default() };
@@ -76,20 +74,19 @@ impl Lanes {
         let mut lanes = Lanes { senders: Vec::new(), threads: Vec::new(), shared: shared.clone() };
         for lane in 0..threads {
             let (sender, receiver) = flume::bounded(LANE_EVENTS_MAX);
-            let (shared, outcome) = (shared.clone(), outcome.clone());
-            let thread = std::thread::Builder::new().name(format!("{name}/{lane}"));
-            let thread = thread.spawn(move || {
-                outcome.enter();
-                shared.work(lane, &receiver);
-            });
+            let shared = shared.clone();
+            let thread = Arc::new(WorkerThread::new(format!("{name}/{lane}")));
+            let started = thread.start(move || shared.work(lane, &receiver));
             lanes.senders.push(sender);
-            lanes.threads.push(
-                thread.map_err(|error| {
-                    Error::io("cannot start", "a thread of a partitioned consumer", error)
-                })?,
-            );
+            lanes.threads.push(thread);
+            started
+                .map_err(|error| Error::io("cannot start", "a thread of a partitioned consumer", error))?;
         }
         Ok(lanes)
+    }
+
+    pub(super) fn threads(&self) -> &[Arc<WorkerThread>] {
+        &self.threads
     }
 
     /// Hands an event to the thread of its entity; gives it back if that has enough to do.

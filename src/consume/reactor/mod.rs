@@ -262,7 +262,7 @@ impl WorkerBuilder {
         let outcome = Arc::<Outcome>::default();
         let live = checkpoint.live().clone();
         let run = Run::new(&self.store, checkpoint, feed, reactor, self.options, outcome.clone());
-        start(&self.store, &self.name, &live, outcome, run, Run::run)
+        start(&self.store, &self.name, &live, outcome, &[], run, Run::run)
     }
 
     /// Starts a partitioned consumer; 0 threads are taken for 1. Of what is set here only [`WorkerBuilder::only_new`]
@@ -283,9 +283,10 @@ impl WorkerBuilder {
         let outcome = Arc::<Outcome>::default();
         let live = checkpoint.live().clone();
         let retry = self.options.retry;
-        let lanes = Lanes::start(&self.name, threads.max(1), retry, &live, &outcome, handler)?;
+        let lanes = Lanes::start(&self.name, threads.max(1), retry, &live, handler)?;
+        let helpers = lanes.threads().to_vec();
         let work = Partitioned::new(&self.store, checkpoint, feed, lanes, outcome.clone());
-        start(&self.store, &self.name, &live, outcome, work, Partitioned::run)
+        start(&self.store, &self.name, &live, outcome, &helpers, work, Partitioned::run)
     }
 
     fn begin(&self) -> Result<(ConsumerCheckpoint, Feed), Error> {

@@ -5,7 +5,6 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::consume::consumer;
 use crate::consume::consumer::{ConsumerCheckpoint, ConsumerStatus, Halt};
 use crate::store::{RunnerCommand, RunnerState, Store, WeakStore};
+use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, visible};
 
 /// A reactor, or a partitioned consumer, at work on threads of its own.
@@ -24,6 +24,8 @@ pub struct Worker {
     store: WeakStore,
     live: Arc<RunnerState>,
     outcome: Arc<Outcome>,
+    /// None of them may wait for the end.
+    threads: Vec<Arc<WorkerThread>>,
 }
 
 /// Why a [`Worker`] does not go on.
@@ -81,7 +83,7 @@ impl Worker {
     /// Called by the handler itself it does not wait, and the work ends behind the event at hand.
     pub fn stop(&self) -> StopReason {
         self.live.call(RunnerCommand::Stop);
-        if self.outcome.is_own_thread() {
+        if self.threads.iter().any(|thread| thread.is_current()) {
             return StopReason::Stopped;
         }
         self.outcome.wait(|state| state.ended.clone(), None).expect("it waits for ever")
@@ -153,8 +155,6 @@ pub(super) struct Outcome {
 struct State {
     halted: Option<StopReason>,
     ended: Option<StopReason>,
-    /// Threads that must not wait for themselves.
-    own: Vec<ThreadId>,
 }
 
 impl State {
@@ -168,15 +168,6 @@ impl Outcome {
     pub(super) fn set_halted(&self, reason: Option<StopReason>) {
         self.state.lock().halted = reason;
         self.changed.notify_all();
-    }
-
-    /// The current thread is one that works.
-    pub(super) fn enter(&self) {
-        self.state.lock().own.push(std::thread::current().id());
-    }
-
-    fn is_own_thread(&self) -> bool {
-        self.state.lock().own.contains(&std::thread::current().id())
     }
 
     fn end(&self, reason: StopReason) {
@@ -212,12 +203,13 @@ pub(super) fn start<W: Send + 'static>(
     name: &str,
     live: &Arc<RunnerState>,
     outcome: Arc<Outcome>,
+    helpers: &[Arc<WorkerThread>],
     mut work: W,
     run: impl FnOnce(&mut W) -> StopReason + Send + 'static,
 ) -> Result<Worker, Error> {
     let told = outcome.clone();
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        told.enter();
+    let thread = Arc::new(WorkerThread::new(name));
+    let started = thread.start(move || {
         let reason = catch_unwind(AssertUnwindSafe(|| run(&mut work))).unwrap_or_else(|_| {
             // Handlers are called where their panics are caught, so this would be a bug of annals.
             StopReason::StoreFailed(Error::new(
@@ -231,8 +223,9 @@ pub(super) fn start<W: Send + 'static>(
         }
         told.end(reason);
     });
-    thread.map_err(|error| Error::io("cannot start", "the thread of a consumer", error))?;
-    Ok(Worker { name: name.to_owned(), store: store.downgrade(), live: live.clone(), outcome })
+    started.map_err(|error| Error::io("cannot start", "the thread of a consumer", error))?;
+    let threads = helpers.iter().cloned().chain([thread]).collect();
+    Ok(Worker { name: name.to_owned(), store: store.downgrade(), live: live.clone(), outcome, threads })
 }
 
 /// Writes down how far it is, so that as little as possible is done again, and says how it ended.

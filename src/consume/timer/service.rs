@@ -4,16 +4,14 @@
 //! had when it was looked at. Whoever comes second meets a conflict, and learns what happened from the log.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::Append;
 use crate::event::{Raw, RecordedEvent};
 use crate::read::Subscription;
 use crate::store::{Store, WeakStore};
-use crate::threads::Signal;
+use crate::threads::{Signal, WorkerThread};
 use crate::types::{AppendCondition, Cause, Error, ErrorKind, Expected, Position, Query, is_system, options};
 
 use super::kept::append_of;
@@ -28,9 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The thread that fires timers. Dropping this stops nothing: the thread goes on until the store is closed.
 pub struct Timers {
-    bell: Arc<Signal>,
-    is_stopped: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(), Error>>,
+    thread: WorkerThread<Result<(), Error>>,
 }
 
 impl Store {
@@ -43,17 +39,16 @@ impl Store {
     /// If the operating system has no thread to give, or the store is closed or read-only.
     pub fn run_timers(&self) -> Result<Timers, Error> {
         self.engine().check_writable()?;
-        let (bell, is_stopped) = (Signal::new(), Arc::<AtomicBool>::default());
+        let thread = WorkerThread::new("annals-timers");
         let runner = Runner {
             store: self.downgrade(),
             events: self.subscribe(Query::entity_prefix(PREFIX)).durable(),
             schedule: Schedule::default(),
-            bell: bell.clone(),
-            is_stopped: is_stopped.clone(),
+            signal: thread.signal().clone(),
         };
-        let thread = std::thread::Builder::new().name("annals-timers".to_owned()).spawn(|| runner.run());
-        let thread = thread.map_err(|error| Error::io("cannot start", "the timers' thread", error))?;
-        Ok(Timers { bell, is_stopped, thread })
+        let started = thread.start(|| runner.run());
+        started.map_err(|error| Error::io("cannot start", "the timers' thread", error))?;
+        Ok(Timers { thread })
     }
 
     /// Fires the timers that are due, on this thread, and says how many fired.
@@ -75,13 +70,13 @@ impl Store {
 impl Timers {
     /// Has the thread look at the clock now: for clocks that are moved by hand.
     pub fn check(&self) {
-        self.bell.notify();
+        self.thread.signal().notify();
     }
 
     /// Whether the thread still fires timers: it does until it is stopped, the store is closed, or it failed.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        !self.thread.is_finished()
+        self.thread.is_running()
     }
 
     /// Stops the thread and waits for it. A timer that is firing is fired first.
@@ -91,15 +86,13 @@ impl Timers {
     /// What it had stopped for by itself, if it was not the end of the store:
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt).
     pub fn stop(self) -> Result<(), Error> {
-        self.is_stopped.store(true, Ordering::Release);
-        self.bell.notify();
-        // A thread cannot join itself: a gate that runs on it may hold this.
-        if self.thread.thread().id() == std::thread::current().id() {
-            return Ok(());
+        self.thread.signal().stop();
+        match self.thread.join() {
+            // A gate that runs on the thread may hold this, and stop it.
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::invalid("the timers' thread panicked; run timers again")),
         }
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Err(Error::invalid("the timers' thread panicked; run timers again")))
     }
 }
 
@@ -107,13 +100,12 @@ struct Runner {
     store: WeakStore,
     events: Subscription,
     schedule: Schedule,
-    bell: Arc<Signal>,
-    is_stopped: Arc<AtomicBool>,
+    signal: Arc<Signal>,
 }
 
 impl Runner {
     fn run(mut self) -> Result<(), Error> {
-        while !self.is_stopped.load(Ordering::Acquire) && self.catch_up()? {
+        while !self.signal.is_stopped() && self.catch_up()? {
             match self.fire_next() {
                 Ok(wait) => self.sleep(wait),
                 Err(error) if error.kind() == ErrorKind::Closed => break,
@@ -127,9 +119,9 @@ impl Runner {
         Ok(())
     }
 
-    /// Takes in what is there; whether more may come. Leaves the bell to be rung by what does.
+    /// Takes in what is there; whether more may come. What comes notifies the signal.
     fn catch_up(&mut self) -> Result<bool, Error> {
-        let waker = self.bell.waker();
+        let waker = self.signal.waker();
         loop {
             match self.events.poll_next(&mut Context::from_waker(&waker)) {
                 Poll::Ready(Some(event)) => self.schedule.take(&event?)?,
@@ -158,7 +150,7 @@ impl Runner {
 
     fn sleep(&self, wait: Option<Duration>) {
         let deadline = wait.and_then(|wait| Instant::now().checked_add(wait));
-        self.bell.wait(deadline);
+        self.signal.wait(deadline);
     }
 }
 
