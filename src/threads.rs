@@ -1,10 +1,9 @@
 //! The store's own threads: a signal to sleep on, a named worker thread, and a background thread for jobs.
 //!
 //! Invariants:
-//! - Every thread of the library is started here, by [`WorkerThread::start`]. It has a name, and an owner that can
-//!   stop it and wait for its end.
-//! - A thread never waits for its own end. Wakers and handlers of the application run on these threads, and may
-//!   close the store or drop the owner.
+//! - Every thread of the library is started here, by [`WorkerThread::start`], and has a name.
+//! - A thread never waits for its own end. Wakers and handlers of the application run on these threads, and
+//!   may close the store or drop the owner.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,8 +16,8 @@ use parking_lot::{Condvar, Mutex};
 
 /// What one thread sleeps on and other threads wake it by.
 ///
-/// A notification stays until the sleeping thread takes it, so none is lost between two sleeps. The signal can
-/// be handed out as a [`Waker`]; notifying takes one short lock, so the writer thread may do it.
+/// A notification stays until the sleeping thread takes it, so none is lost between two sleeps. The signal
+/// can be handed out as a [`Waker`]; notifying takes one short lock, so the writer thread may do it.
 #[derive(Default)]
 pub(crate) struct Signal {
     flags: Mutex<SignalFlags>,
@@ -52,8 +51,8 @@ impl Signal {
         self.flags.lock().is_stopped
     }
 
-    /// Sleeps until a notification or the deadline, whichever is first; not at all once stopped. True if there
-    /// was a notification.
+    /// Sleeps until a notification or the deadline, whichever is first; not at all once stopped. True if
+    /// there was a notification.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
         let mut flags = self.flags.lock();
         while !flags.is_notified && !flags.is_stopped {
@@ -88,7 +87,8 @@ pub(crate) struct WorkerThread<T = ()> {
 
 struct StartedThread<T> {
     id: ThreadId,
-    /// The process of the thread. A process that is forked from this one has a copy of the handle, but no thread.
+    /// The process of the thread. A process that is forked from this one has a copy of the handle, but no
+    /// thread.
     process: u32,
     /// `None` once a caller waits, or has waited, for the end.
     handle: Option<JoinHandle<T>>,
@@ -136,8 +136,9 @@ impl<T: Send + 'static> WorkerThread<T> {
 
     /// Waits for the end of the thread, and gives its result or its panic.
     ///
-    /// Gives `None` at once if the caller runs on this thread, if the thread was never started or was joined
-    /// before, or if it belongs to the process from which this one was forked.
+    /// Gives `None` at once if the caller runs on this thread, or if there is nothing to join: see
+    /// [`WorkerThread::is_joined`]. The same holds for a thread of the process from which this one was
+    /// forked.
     pub(crate) fn join(&self) -> Option<std::thread::Result<T>> {
         // The lock is not held while waiting: the thread itself may ask for it before it ends.
         let handle = {
@@ -152,7 +153,8 @@ impl<T: Send + 'static> WorkerThread<T> {
     }
 }
 
-/// A piece of work for a [`BackgroundThread`]. It returns the delay after which it is to run again, or `None`.
+/// A piece of work for a [`BackgroundThread`]. It returns the delay after which it is to run again, or
+/// `None`.
 pub(crate) type Job = Box<dyn FnMut() -> Option<Duration> + Send>;
 
 /// A job that runs once.
@@ -168,8 +170,8 @@ pub(crate) fn once(work: impl FnOnce() + Send + 'static) -> Job {
 
 /// A thread that runs jobs, each at its time, one after the other.
 ///
-/// The first job starts the thread; without a job that is due it sleeps. A waiting job holds no store. A job that
-/// takes long asks [`BackgroundThread::go_on`] whether to continue.
+/// The first job starts the thread; without a job that is due it sleeps. A waiting job holds no store. A job
+/// that takes long asks [`BackgroundThread::go_on`] whether to continue.
 pub(crate) struct BackgroundThread {
     thread: WorkerThread,
     jobs: Arc<Mutex<Vec<ScheduledJob>>>,
@@ -202,7 +204,8 @@ impl BackgroundThread {
             return;
         }
         let mut jobs = self.jobs.lock();
-        // Checked under the lock: `close` takes the jobs after it has stopped the thread, so none is left behind.
+        // Checked under the lock: `close` takes the jobs after it has stopped the thread, so none is left
+        // behind.
         if !self.thread.signal().is_stopped() {
             jobs.push(scheduled);
             drop(jobs);

@@ -60,8 +60,8 @@ pub struct Subscription {
     has_ended: bool,
 }
 
-/// Waits for an event, and takes with it those that are there, up to `max`: for subscriptions and consumers. An error
-/// behind the first event is left to the next call.
+/// Waits for an event, and takes with it those that are there, up to `max`: for subscriptions and
+/// consumers. An error behind the first event is left to the next call.
 pub(crate) fn next_batch<S>(
     source: &mut S,
     max: usize,

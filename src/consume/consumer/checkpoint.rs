@@ -1,7 +1,9 @@
 //! A consumer's checkpoint, which says how far the consumer has handled its events, and the events behind it.
 //!
-//! Each change of the checkpoint is an event of the consumer's stream, and expects the version of the one before. So of
-//! two processes that run one name only one can continue, and the runner notices a move by an operator.
+//! Each change of the checkpoint is an event of the consumer's stream, and expects the version of the one
+//! before. So of two processes that run one name only one can continue, and the runner notices a move by an
+//! operator.
+//!
 //! Invariant: the checkpoint never lies beyond the durable head.
 
 use std::sync::Arc;

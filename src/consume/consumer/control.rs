@@ -1,4 +1,5 @@
-//! What an operator does to a consumer: halt, resume, skip, rewind, reset. Each records its author, and most a reason.
+//! What an operator does to a consumer: halt, resume, skip, rewind, reset. Each records its author, and most
+//! a reason.
 
 use crate::engine::Append;
 use crate::event::Raw;
@@ -11,9 +12,9 @@ use super::record::{self, ConsumerRecord, LastRecord};
 
 /// Halts, resumes or moves a consumer, whether it runs or not: see [`Store::consumer_control`].
 ///
-/// Each call appends an event to the consumer's stream (`$consumer/<name>`), which is durable when the call returns. A
-/// consumer or reactor that runs in this process follows at once and is not stopped: it finishes its current event.
-/// The outputs of that event are not appended if they come after the call.
+/// Each call appends an event to the consumer's stream (`$consumer/<name>`), which is durable when the call
+/// returns. A consumer or reactor that runs in this process follows at once and is not stopped: it finishes
+/// its current event. The outputs of that event are not appended if they come after the call.
 ///
 /// ```
 /// use annals::{ConsumerState, Query, Raw, Store};
@@ -62,8 +63,8 @@ impl ConsumerControl {
     ///
     /// # Errors
     ///
-    /// Those of [`Append::commit`](crate::Append::commit);
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the name is not a valid name.
+    /// Those of [`Append::commit`](crate::Append::commit); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid)
+    /// if the name is not a valid name.
     pub fn halt(&self, reason: &str) -> Result<(), Error> {
         self.record(kinds::HALTED, |last| {
             let halt = halt_now(&self.store, reason, &self.by);
@@ -90,8 +91,8 @@ impl ConsumerControl {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the events up to there are handled already or not all
-    /// durable yet, or if there is no such consumer; those of [`Append::commit`](crate::Append::commit).
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the events up to there are handled already or not
+    /// all durable yet, or if there is no such consumer; those of [`Append::commit`](crate::Append::commit).
     pub fn skip(&self, position: Position, reason: &str) -> Result<(), Error> {
         self.move_to(kinds::SKIPPED, position, reason, |from| {
             let durable = self.store.durable_head()?.position();
@@ -106,14 +107,14 @@ impl ConsumerControl {
         })
     }
 
-    /// Goes back: all events after this position are handled again, and a halted consumer is resumed. Outputs of a
-    /// reactor stay in the store, so it **reacts once more** to each event.
+    /// Goes back: all events after this position are handled again, and a halted consumer is resumed. Outputs
+    /// of a reactor stay in the store, so it **reacts once more** to each event.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not that far, or if there is no such consumer;
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the position;
-    /// those of [`Append::commit`](crate::Append::commit).
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not that far, or if there is no such
+    /// consumer; [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the
+    /// position; those of [`Append::commit`](crate::Append::commit).
     pub fn rewind(&self, position: Position, reason: &str) -> Result<(), Error> {
         self.move_to(kinds::REWOUND, position, reason, |from| {
             let durable = self.store.durable_head()?.position();
@@ -168,7 +169,8 @@ impl ConsumerControl {
     ) -> Result<(), Error> {
         let entity = record::entity_of(&self.name)?;
         check_visible("name of the one who moves the consumer", &self.by)?;
-        // A runner that is not held back would win every time: it appends again while the last record is read here.
+        // A runner that is not held back would win every time: it appends again while the last record is read
+        // here.
         let runner = self.store.running().find(&self.name).map(|live| live.mover());
         let mut tries = 0;
         loop {

@@ -1,7 +1,7 @@
 //! Consumers: subscriptions with a name, whose checkpoint is kept in the log.
 //!
-//! The application pulls events from a [`Consumer`]. The threads of `reactor/` use the same [`ConsumerCheckpoint`] and
-//! [`PendingEvents`].
+//! The application pulls events from a [`Consumer`]. The threads of `reactor/` use the same
+//! [`ConsumerCheckpoint`] and [`PendingEvents`].
 
 mod checkpoint;
 mod control;
@@ -24,17 +24,17 @@ pub use record::Halt;
 pub(crate) use status::status;
 pub use status::{ConsumerState, ConsumerStatus};
 
-/// The events that a query matches, behind the checkpoint of a name: a [`Subscription`](crate::Subscription) whose
-/// position the store keeps.
+/// The events that a query matches, behind the checkpoint of a name: a [`Subscription`](crate::Subscription)
+/// whose position the store keeps.
 ///
-/// Events come in order, each at least once: events that were not [acknowledged](Consumer::ack) before the process
-/// ended come again. A program that must not handle an event twice has two choices. It takes a
-/// [`Subscription`](crate::Subscription), and keeps the [`ResumeToken`] of the last event in one transaction with its
-/// own result. Or it takes a [`Reactor`](crate::Reactor), whose outputs are appended exactly once.
+/// Events come in order, each at least once: events that were not [acknowledged](Consumer::ack) before the
+/// process ended come again. A program that must not handle an event twice has two choices. It takes a
+/// [`Subscription`](crate::Subscription), and keeps the [`ResumeToken`] of the last event in one transaction
+/// with its own result. Or it takes a [`Reactor`](crate::Reactor), whose outputs are appended exactly once.
 ///
-/// Only durable events come. As an iterator a consumer waits for the next event, and ends when the store is closed
-/// or after an error; the other calls may be tried again after an error. A consumer keeps no store open. Only one
-/// handle at a time runs a name.
+/// Only durable events come. As an iterator a consumer waits for the next event, and ends when the store is
+/// closed or after an error. The other calls may be tried again after an error. A consumer keeps no store
+/// open. Only one handle at a time runs a name.
 ///
 /// ```
 /// use annals::{Query, Raw, Store};
@@ -65,9 +65,9 @@ pub struct Consumer {
 }
 
 impl Store {
-    /// A consumer of this name (1 to 255 bytes): the events that a query matches, behind the name's checkpoint. A new
-    /// name begins at the first event. A query that differs from the last one is recorded, and applies to the events
-    /// behind the checkpoint.
+    /// A consumer of this name (1 to 255 bytes): the events that a query matches, behind the name's
+    /// checkpoint. A new name begins at the first event. A query that differs from the last one is recorded,
+    /// and applies to the events behind the checkpoint.
     ///
     /// # Errors
     ///
@@ -84,8 +84,8 @@ impl Store {
 }
 
 impl Consumer {
-    /// A new name begins behind the durable head of this moment. New means: it has handled nothing and was never
-    /// moved. For any other name this changes nothing.
+    /// A new name begins behind the durable head of this moment. New means: it has handled nothing and was
+    /// never moved. For any other name this changes nothing.
     ///
     /// # Errors
     ///
@@ -151,7 +151,8 @@ impl Consumer {
         Ok(event)
     }
 
-    /// Waits for the next event, and returns it with those behind it that are there now, at most `max` events.
+    /// Waits for the next event, and returns it with those behind it that are there now, at most `max`
+    /// events.
     ///
     /// # Errors
     ///
@@ -162,10 +163,11 @@ impl Consumer {
 
     /// Acknowledges all returned events up to this position: they do not come again.
     ///
-    /// Acknowledgements are written together: before the consumer sleeps, after 1,024 events, after a second, and when
-    /// it is dropped. [`Consumer::flush`] writes them at once. Written ones survive the end of the process. They ask
-    /// for no sync of their own, so they survive a power cut after at most a second. An acknowledgement before the
-    /// checkpoint, or the first one after the consumer was rewound, changes nothing.
+    /// Acknowledgements are written together: before the consumer sleeps, after 1,024 events, after a second,
+    /// and when it is dropped. [`Consumer::flush`] writes them at once. Written ones survive the end of the
+    /// process. They ask for no sync of their own, so they survive a power cut after at most a second. An
+    /// acknowledgement before the checkpoint, or the first one after the consumer was rewound, changes
+    /// nothing.
     ///
     /// # Errors
     ///

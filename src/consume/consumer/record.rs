@@ -73,8 +73,8 @@ pub struct Halt {
     pub reason: String,
     /// When the consumer was halted.
     pub since: SystemTime,
-    /// Who halted it: the name given to [`ConsumerControl::by`](crate::ConsumerControl::by), or `annals` for a failed
-    /// handler.
+    /// Who halted it: the name given to [`ConsumerControl::by`](crate::ConsumerControl::by), or `annals` for
+    /// a failed handler.
     pub by: String,
 }
 

@@ -51,7 +51,8 @@ pub enum ConsumerState {
         events: u64,
         /// How many events it handles in a second; 0 until that is known.
         per_second: f64,
-        /// The time until it has caught up at this rate, with new events counted in; `None` until that is known.
+        /// The time until it has caught up at this rate, with new events counted in; `None` until that is
+        /// known.
         remaining: Option<Duration>,
     },
     /// It falls behind, or does not run.
@@ -92,8 +93,8 @@ impl Store {
         names.iter().map(|name| status(self, name)).collect()
     }
 
-    /// Waits until a consumer or reactor has handled every matching event up to a position. A caller can then read
-    /// what a reactor has made of the caller's own append. `false` if that took longer than the timeout.
+    /// Waits until a consumer or reactor has handled every matching event up to a position. A caller can then
+    /// read what a reactor has made of the caller's own append. `false` if that took longer than the timeout.
     ///
     /// ```
     /// use std::time::Duration;
@@ -114,8 +115,8 @@ impl Store {
     /// # Errors
     ///
     /// [`ErrorKind::Halted`](crate::ErrorKind::Halted) if it is halted before that position,
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), and those of
-    /// reading. A name that never ran is no error: the call waits for it.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned),
+    /// and those of reading. A name that never ran is no error: the call waits for it.
     pub fn wait_for(&self, name: &str, position: Position, timeout: Duration) -> Result<bool, Error> {
         let entity = record::entity_of(name)?;
         let deadline = Instant::now().checked_add(timeout);

@@ -1,7 +1,7 @@
 //! Reactors and partitioned consumers: threads that handle the events behind a consumer's checkpoint.
 //!
-//! `runner` is the loop of such a thread. `serial` (a reactor) and `partitioned` say what it does with an event.
-//! The outputs of a reactor and the checkpoint are one append, so a crash leaves both or neither.
+//! `runner` is the loop of such a thread. `serial` (a reactor) and `partitioned` say what it does with an
+//! event. The outputs of a reactor and the checkpoint are one append, so a crash leaves both or neither.
 
 mod partitioned;
 mod reaction;
@@ -23,12 +23,12 @@ use serial::{OwnEvents, ReactorOptions, SerialProcessor};
 pub use worker::{StopReason, Worker};
 
 impl Store {
-    /// Starts a reactor under a name, on a thread of its own: for the events behind the name's checkpoint, and then
-    /// for each new one. [`Store::worker`] sets options.
+    /// Starts a reactor under a name, on a thread of its own: for the events behind the name's checkpoint,
+    /// and then for each new one. [`Store::worker`] sets options.
     ///
-    /// The thread ends when the store is closed or its last handle is dropped. It keeps the store open no longer
-    /// than that, unless the reactor has captured a handle of the store; use [`Reaction::store`] instead. A slow
-    /// reactor never holds up the store.
+    /// The thread ends when the store is closed or its last handle is dropped. It keeps the store open no
+    /// longer than that, unless the reactor has captured a handle of the store; use [`Reaction::store`]
+    /// instead. A slow reactor never holds up the store.
     ///
     /// ```
     /// use annals::{Query, Raw, Reaction, RecordedEvent, Store, StopReason};
@@ -56,18 +56,19 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of [`Store::consumer`]; [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses a thread.
+    /// Those of [`Store::consumer`]; [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses
+    /// a thread.
     pub fn react(&self, name: &str, query: Query, reactor: impl Reactor) -> Result<Worker, Error> {
         self.worker(name, query).react(reactor)
     }
 
-    /// Starts a consumer under a name that handles events on several threads: the events of one entity on one
-    /// thread, in order of position; different entities side by side.
+    /// Starts a consumer under a name that handles events on several threads. The events of one entity are
+    /// handled on one thread, in order of position; different entities side by side.
     ///
-    /// The one checkpoint lies before the first event that is not handled. So each event is handled at least once:
-    /// after a crash, a halt or a stop, up to 4,096 events behind the checkpoint are handled again. A handler that
-    /// fails or panics is called again ([`Retry`]) while the other threads continue. After the last attempt the
-    /// consumer is halted at that event, durably, once all events before it are handled.
+    /// The one checkpoint is before the first event that is not handled. So each event is handled at least
+    /// once: after a crash, a halt or a stop, up to 4,096 events come again. A handler that fails or panics
+    /// is called again ([`Retry`]) while the other threads continue. After the last attempt the consumer is
+    /// halted at that event, durably, once all events before it are handled.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -155,8 +156,8 @@ pub struct WorkerBuilder {
 }
 
 impl WorkerBuilder {
-    /// A new name begins behind the durable head of this moment (default: at the beginning). A name that has handled
-    /// an event, or was moved, continues from its checkpoint either way.
+    /// A new name begins behind the durable head of this moment (default: at the beginning). A name that has
+    /// handled an event, or was moved, continues from its checkpoint either way.
     pub fn only_new(self) -> WorkerBuilder {
         WorkerBuilder { is_only_new: true, ..self }
     }
@@ -168,8 +169,8 @@ impl WorkerBuilder {
     }
 
     /// The reactor also handles events of its own reactions (default: it ignores them).
-    /// [`WorkerBuilder::depth_max`] ends an endless chain. An event that the reactor appends directly to the store is
-    /// no reaction, and is handled in any case.
+    /// [`WorkerBuilder::depth_max`] ends an endless chain. An event that the reactor appends directly to the
+    /// store is no reaction, and is handled in any case.
     pub fn react_to_own(mut self) -> WorkerBuilder {
         self.options.own_events = OwnEvents::Handled;
         self
@@ -177,8 +178,8 @@ impl WorkerBuilder {
 
     /// How many reactions may follow from one another (default: 64).
     ///
-    /// One more halts the reactor that would add it, without another attempt. Two reactors that answer each other
-    /// are a mistake, and would fill the disk.
+    /// One more halts the reactor that would add it, without another attempt. Two reactors that answer each
+    /// other are a mistake, and would fill the disk.
     pub fn depth_max(mut self, reactions: u32) -> WorkerBuilder {
         self.options.depth_max = reactions;
         self
@@ -186,9 +187,10 @@ impl WorkerBuilder {
 
     /// How many reactions may be on their way to the disk at once (default: 1; 0 counts as 1).
     ///
-    /// With more, reactions share syncs, and throughput is many times as high. But the reactor is then called while
-    /// the outputs of earlier events may not be readable yet. And if one reaction is refused, the reactor is called
-    /// again, in order, for all events that were on their way. Exactly once holds either way.
+    /// With more, reactions share syncs, and throughput is many times as high. But the reactor is then called
+    /// while the outputs of earlier events may not be readable yet. And if one reaction is refused, the
+    /// reactor is called again, in order, for all events that were on their way. Exactly once holds either
+    /// way.
     pub fn in_flight_max(mut self, reactions: usize) -> WorkerBuilder {
         self.options.in_flight_max = reactions.max(1);
         self
@@ -203,8 +205,8 @@ impl WorkerBuilder {
         start(self.take_name()?, SerialProcessor::new(reactor, self.options), &[])
     }
 
-    /// Starts a partitioned consumer; 0 threads count as 1. Of the options only [`WorkerBuilder::only_new`] and
-    /// [`WorkerBuilder::retry`] apply to it.
+    /// Starts a partitioned consumer; 0 threads count as 1. Of the options only [`WorkerBuilder::only_new`]
+    /// and [`WorkerBuilder::retry`] apply to it.
     ///
     /// # Errors
     ///

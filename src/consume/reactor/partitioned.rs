@@ -1,7 +1,8 @@
 //! A partitioned consumer: the events of one entity on one thread in order, different entities side by side.
 //!
-//! The runner's thread takes the events and hands each to the lane of its entity, which is one thread. Every event
-//! comes back from its lane as one [`LaneResult`].
+//! The runner's thread takes the events and hands each to the lane of its entity, which is one thread. Every
+//! event comes back from its lane as one [`LaneResult`].
+//!
 //! Invariant: the one checkpoint lies before every event that is not handled.
 
 use std::collections::VecDeque;

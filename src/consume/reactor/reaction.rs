@@ -10,22 +10,22 @@ pub(super) type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Turns an event into further events. Every closure with this signature is a reactor.
 ///
-/// A reactor is called on a thread of its own, for one event after the other in order of position. It may read the
-/// store ([`Reaction::store`]).
+/// A reactor is called on a thread of its own, for one event after the other in order of position. It may
+/// read the store ([`Reaction::store`]).
 ///
-/// **The events it adds to the reaction are appended exactly once**, also after a crash: they are in one append with
-/// the checkpoint behind the handled event. Other effects, such as a mail or a request, happen at least once: the
-/// reactor is called again if the process ends before the append, or if the append meets a conflict. Give such an
-/// effect an identity that stays the same, for example the id of the event.
+/// **The events it adds to the reaction are appended exactly once**, also after a crash. They are in one
+/// append with the checkpoint behind the handled event. Other effects, such as a mail or a request, happen at
+/// least once. The reactor is called again if the process ends before the append, or if the append meets a
+/// conflict. Give such an effect an identity that stays the same, for example the id of the event.
 pub trait Reactor: Send + 'static {
     /// Handles an event.
     ///
     /// # Errors
     ///
-    /// Any error means that the event is not handled. Then nothing of the reaction is appended, and the event is
-    /// tried again ([`Retry`](crate::Retry)). After the last attempt the consumer is halted at this event, durably,
-    /// with this error. A panic counts as an error: the reactor is called again as it is, so it must not leave its
-    /// own fields half changed when it panics.
+    /// Any error means that the event is not handled. Then nothing of the reaction is appended, and the event
+    /// is tried again ([`Retry`](crate::Retry)). After the last attempt the consumer is halted at this event,
+    /// durably, with this error. A panic counts as an error. The reactor is called again as it is, so a panic
+    /// must not leave its own fields half changed.
     fn react(
         &mut self,
         event: &RecordedEvent,
@@ -44,9 +44,9 @@ where
 
 /// The outputs of one event: handed to a [`Reactor`] together with the event.
 ///
-/// The outputs are appended in **one append** with the checkpoint behind the event: all of them once, or none.
-/// Unless an output says otherwise, it is caused by the event and has the event's correlation. With buffered appends
-/// a power cut that takes back a reaction takes back its checkpoint, too.
+/// The outputs are appended in **one append** with the checkpoint behind the event: all of them once, or
+/// none. Unless an output says otherwise, it is caused by the event and has the event's correlation. With
+/// buffered appends a power cut that takes back a reaction takes back its checkpoint, too.
 ///
 /// ```
 /// use annals::{Append, Expected, Query, Raw, Reaction, RecordedEvent, Store};
@@ -93,13 +93,13 @@ impl<'a> Reaction<'a> {
     /// All appends of a reaction become one. Of one entity only one version can be expected. The
     /// [context](Append::context) of an added append is that of the whole reaction.
     ///
-    /// If an expectation or a condition does not hold, nothing of the reaction is appended, and the reactor is called
-    /// again to decide on the current state. It is called three times without a delay, then after 1 ms to 100 ms.
-    /// The 20th conflict in a row counts as a failure. While the disk or the queue is full, the reactor is called
-    /// again without end, and the consumer is shown as [stuck](crate::ConsumerState::Stuck).
+    /// If an expectation or a condition does not hold, nothing of the reaction is appended. The reactor is
+    /// called again, to decide on the current state: three times without a delay, then after 1 ms to 100 ms.
+    /// The 20th conflict in a row counts as a failure. While the disk or the queue is full, the reactor is
+    /// called again without end, and the consumer is shown as [stuck](crate::ConsumerState::Stuck).
     ///
-    /// A key or a durability of its own fails the reaction: the checkpoint already makes sure that an event is handled
-    /// once, and the store sets the durability.
+    /// A key or a durability of its own fails the reaction. The checkpoint already makes sure that an event
+    /// is handled once, and the store sets the durability.
     pub fn add(&mut self, append: Append) {
         self.output = Some(match self.output.take() {
             None => Append::empty().and(append),
@@ -109,8 +109,9 @@ impl<'a> Reaction<'a> {
 
     /// The store, to read from.
     ///
-    /// An event that the reactor appends to it directly is not part of the reaction: it stays if the reaction fails,
-    /// and is appended again when the event is handled again. A clone of this handle does not keep the store open.
+    /// An event that the reactor appends to it directly is not part of the reaction. It stays if the reaction
+    /// fails, and is appended again when the event is handled again. A clone of this handle does not keep the
+    /// store open.
     #[must_use]
     pub fn store(&self) -> &'a Store {
         self.store

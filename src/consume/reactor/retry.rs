@@ -15,7 +15,8 @@ use crate::types::Position;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// The number of attempts before the consumer is halted, the first one included (default: 8). 0 counts as 1.
+    /// The number of attempts before the consumer is halted, the first one included (default: 8). 0 counts as
+    /// 1.
     pub attempts: u32,
     /// The time before the second attempt (default: 100 ms). It doubles before each further one.
     pub first: Duration,
@@ -83,7 +84,8 @@ impl FailureCounts {
         }
     }
 
-    /// Counts a refusal by a store that takes no appends now; returns the count, and the delay until the next.
+    /// Counts a refusal by a store that takes no appends now; returns the count, and the delay until the
+    /// next.
     pub(super) fn add_refusal(&mut self, position: Position) -> (u32, Duration) {
         let counts = self.of(position);
         counts.refusals = counts.refusals.saturating_add(1);

@@ -2,7 +2,8 @@
 //!
 //! [`ConsumerRunner`] owns the checkpoint, the events behind it, and the status that [`Worker`] reports. An
 //! [`EventProcessor`] owns the handlers and the events in work. Both kinds of worker run this loop.
-//! Invariant: the checkpoint is read again, moved or halted only while no event behind it is in work.
+//!
+//! Invariant: the checkpoint is read again, or set to halted, only while no event is in work.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,9 +1,11 @@
 //! A reactor: takes an event, calls the handler, appends its outputs together with the checkpoint.
 //!
-//! After any failure the runner goes back to the checkpoint and takes the event again. There is no other way to
-//! repeat an event.
-//! Invariant: the outputs of an event and the checkpoint behind it are in one append, whose expected version is that
-//! of the append before. So a reaction that is in the store is never made again, and none is made out of order.
+//! After any failure the runner goes back to the checkpoint and takes the event again. There is no other way
+//! to repeat an event.
+//!
+//! Invariant: the outputs of an event and the checkpoint behind it are in one append, whose expected version
+//! is that of the append before. So a reaction that is in the store is never made again, and none is made out
+//! of order.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -142,7 +144,8 @@ impl<R: Reactor> SerialProcessor<R> {
             Some(ticket) => match ticket.wait() {
                 Ok(_) => runner.checkpoint.reacted(&store, &event),
                 Err(error) => {
-                    // The appends behind it are refused as well: each expects the checkpoint of the one before.
+                    // The appends behind it are refused as well: each expects the checkpoint of the one
+                    // before.
                     for ticket in self.in_flight.drain(..).filter_map(|other| other.ticket) {
                         drop(ticket.wait());
                     }

@@ -14,8 +14,8 @@ use crate::types::{Error, ErrorKind, Position, visible};
 
 /// A running reactor or partitioned consumer.
 ///
-/// **Dropping the handle stops nothing**: the work ends with the store, or by [`Worker::stop`]. A worker keeps no
-/// store open.
+/// **Dropping the handle stops nothing**: the work ends with the store, or by [`Worker::stop`]. A worker
+/// keeps no store open.
 pub struct Worker {
     name: String,
     store: WeakStore,
@@ -31,8 +31,8 @@ pub struct Worker {
 pub enum StopReason {
     /// [`Worker::stop`] was called.
     Stopped,
-    /// It is halted at an event that its handler failed on.
-    /// [`resume` or `skip`](crate::ConsumerControl) makes it continue.
+    /// It is halted at an event that its handler failed on. [`resume` or `skip`](crate::ConsumerControl)
+    /// makes it continue.
     FailedAt {
         /// The position of the event.
         position: Position,
@@ -50,8 +50,8 @@ pub enum StopReason {
     Halted(Halt),
     /// The store was closed, or its last handle was dropped.
     StoreClosed,
-    /// The store cannot be read, or takes no more appends. A reaction that was being appended is in the store or is
-    /// not. The next run of the name continues accordingly: no reaction is lost or made twice.
+    /// The store cannot be read, or takes no more appends. A reaction that was being appended is in the store
+    /// or is not. The next run of the name continues accordingly: no reaction is lost or made twice.
     StoreFailed(Error),
     /// Another process has handled events under this name.
     TakenOver,
@@ -76,8 +76,8 @@ impl Worker {
 
     /// Ends the work. Waits until the handler has returned and its reaction is in the store or refused.
     ///
-    /// Returns [`StopReason::Stopped`], unless the work had stopped before or is halted: then the reason for that.
-    /// Called by the handler itself, it does not wait, and the work ends after the current event.
+    /// Returns [`StopReason::Stopped`], unless the work had stopped before or is halted: then the reason for
+    /// that. Called by the handler itself, it does not wait, and the work ends after the current event.
     pub fn stop(&self) -> StopReason {
         self.state.call(RunnerCommand::Stop);
         if self.threads.iter().any(|thread| thread.is_current()) {

@@ -1,7 +1,7 @@
 //! Timers: events that are appended at a time, unless another event comes before.
 //!
-//! A timer is a stream of the store's own, `$timer/<name>`: set, then fired, cancelled or failed. The last event counts.
-//! The thread that fires timers (`service.rs`) keeps nothing that is not in the log.
+//! A timer is a stream of the store's own, `$timer/<name>`: set, then fired, cancelled or failed. The last
+//! event counts. The thread that fires timers (`service.rs`) keeps nothing that is not in the log.
 
 mod record;
 mod schedule;
@@ -25,8 +25,8 @@ pub use service::Timers;
 ///
 /// Set it with [`Append::timer`]; fire due timers with [`Store::run_timers`] or [`Store::fire_timers`].
 ///
-/// The appended events have the correlation and the cause of the append that set the timer. If that has no cause, its
-/// first event is the cause. Gates judge the append when it is made.
+/// The appended events have the correlation and the cause of the append that set the timer. If that has no
+/// cause, its first event is the cause. Gates judge the append when it is made.
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,7 +36,8 @@ pub use service::Timers;
 /// let clock = Clock::new();
 /// let store = Store::on(annals::disk::MemDisk::new()).clock(clock.source()).open()?;
 /// for order in ["order:1", "order:2"] {
-///     let expiry = Timer::after(Duration::from_secs(900), Append::to(order).event(&Raw("order.expired", &())))
+///     let expire = Append::to(order).event(&Raw("order.expired", &()));
+///     let expiry = Timer::after(Duration::from_secs(900), expire)
 ///         .unless(Query::entity(order).kind("order.paid"));
 ///     Append::to(order).event(&Raw("order.placed", &())).timer(order, expiry).commit(&store)?;
 /// }
@@ -60,21 +61,22 @@ const NAME_BYTES_MAX: usize = 255;
 impl Timer {
     /// A timer that is due once the store's clock has passed a time.
     ///
-    /// The append may have several events for several entities. With an expectation, a condition, a key or a timer in
-    /// it, setting the timer is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid). Its metadata and times of occurrence
-    /// are not kept.
+    /// The append may have several events for several entities. With an expectation, a condition, a key or a
+    /// timer in it, setting the timer is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid). Its metadata and
+    /// times of occurrence are not kept.
     pub fn at(time: SystemTime, append: Append) -> Timer {
         Timer::new(TimerDue::At(micros_of(time)), &append)
     }
 
-    /// A timer that is due a time after it was set: counted from the store's clock when the append that sets it was
-    /// submitted. Its recorded-at is not used, as that runs ahead once the clock was wrong.
+    /// A timer that is due a time after it was set: counted from the store's clock when the append that sets
+    /// it was submitted. Its recorded-at is not used, as that runs ahead once the clock was wrong.
     pub fn after(duration: Duration, append: Append) -> Timer {
         Timer::new(TimerDue::After(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)), &append)
     }
 
-    /// Cancels the timer if an event that matches `query` comes after the timer was set. In a reaction: after the
-    /// event that the reactor handles. A later call replaces an earlier query; [`Query::or`] joins several.
+    /// Cancels the timer if an event that matches `query` comes after the timer was set. In a reaction: after
+    /// the event that the reactor handles. A later call replaces an earlier query; [`Query::or`] joins
+    /// several.
     pub fn unless(mut self, query: Query) -> Timer {
         if query.asks_correlation() {
             self.setting = Err(Error::invalid(
@@ -92,9 +94,9 @@ impl Timer {
 }
 
 impl Append {
-    /// Sets a timer in the same append as the events: all are in the store, or none. A pending timer of this name is
-    /// replaced. A retry of the append with the same key does not set the timer again. An append may have timers and
-    /// no events.
+    /// Sets a timer in the same append as the events: all are in the store, or none. A pending timer of this
+    /// name is replaced. A retry of the append with the same key does not set the timer again. An append may
+    /// have timers and no events.
     pub fn timer(self, name: impl AsRef<str>, timer: Timer) -> Append {
         let name = name.as_ref();
         match check_name("timer", name, NAME_BYTES_MAX).and(timer.setting) {

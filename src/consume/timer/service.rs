@@ -1,8 +1,10 @@
 //! Firing timers: on a thread of its own, or once on the caller's thread.
 //!
-//! Invariant: the events of a timer and `$timer.fired` are one append, which expects the version that the timer's
-//! stream had before. So a timer fires once with any number of runners: the second one meets a conflict, and reads
-//! from the log what the first has done.
+//!
+//!
+//! Invariant: the events of a timer and `$timer.fired` are one append, which expects the version that the
+//! timer's stream had before. So a timer fires once with any number of runners. A second one meets a
+//! conflict, and reads from the log what the first has done.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,7 +26,8 @@ const CLOCK_READ_EVERY: Duration = Duration::from_secs(1);
 /// The pause after a full disk or a full queue.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// The thread that fires timers. Dropping this handle stops nothing: the thread runs until the store is closed.
+/// The thread that fires timers. Dropping this handle stops nothing: the thread runs until the store is
+/// closed.
 pub struct Timers {
     thread: WorkerThread<Result<(), Error>>,
 }
@@ -32,17 +35,17 @@ pub struct Timers {
 impl Store {
     /// Starts a thread that fires timers when they are due; those that are due already at once.
     ///
-    /// Timers fire in the order in which they are due. Each fires once, with any number of such threads, and of
-    /// processes one after the other: `$timer.fired` is in the same append as the timer's events, and expects the
-    /// version of the timer's stream. While the disk or the queue is full, the thread waits.
+    /// Timers fire in the order in which they are due. Each fires once, however many such threads run. For
+    /// `$timer.fired` is in the same append as the timer's events, and expects the version of the timer's
+    /// stream. While the disk or the queue is full, the thread waits.
     ///
     /// The thread does not keep the store open; it ends when the store is closed.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses a thread;
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store
-    /// was opened to read.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if
+    /// the store was opened to read.
     pub fn run_timers(&self) -> Result<Timers, Error> {
         self.engine().check_writable()?;
         let thread = WorkerThread::new("annals-timers");
@@ -57,8 +60,8 @@ impl Store {
         Ok(Timers { thread })
     }
 
-    /// Fires the timers that are due now, on the caller's thread, in the order in which they are due. Returns how many
-    /// have fired. As with [`Store::run_timers`], each timer fires once.
+    /// Fires the timers that are due now, on the caller's thread, in the order in which they are due. Returns
+    /// how many have fired. As with [`Store::run_timers`], each timer fires once.
     ///
     /// # Errors
     ///
@@ -77,7 +80,8 @@ impl Store {
 impl Timers {
     /// Makes the thread read the clock now, for a clock that the program sets itself.
     ///
-    /// Otherwise the thread reads the clock when the next timer is due, and at least each second while one is pending.
+    /// Otherwise the thread reads the clock when the next timer is due, and at least each second while one is
+    /// pending.
     pub fn check(&self) {
         self.thread.signal().notify();
     }
@@ -93,7 +97,8 @@ impl Timers {
     /// # Errors
     ///
     /// Why the thread had ended before, unless the store was closed:
-    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt).
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned),
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt).
     pub fn stop(self) -> Result<(), Error> {
         self.thread.signal().stop();
         match self.thread.join() {
@@ -128,7 +133,8 @@ impl TimerRunner {
         Ok(())
     }
 
-    /// Takes in the events of timers that are there. A later one notifies the signal. False once the store is closed.
+    /// Takes in the events of timers that are there. A later one notifies the signal. False once the store is
+    /// closed.
     fn catch_up(&mut self) -> Result<bool, Error> {
         let waker = self.signal.waker();
         loop {
@@ -140,7 +146,8 @@ impl TimerRunner {
         }
     }
 
-    /// Fires the next timer if it is due. Returns how long to sleep; `None` without a timer: until one is set.
+    /// Fires the next timer if it is due. Returns how long to sleep; `None` without a timer: until one is
+    /// set.
     fn fire_next(&mut self) -> Result<Option<Duration>, Error> {
         let store = self.store.upgrade().ok_or_else(Error::closed)?;
         let now = now(&store);
@@ -203,7 +210,8 @@ fn fire(store: &Store, name: &str, timer: &ScheduledTimer) -> Result<bool, Error
     }
 }
 
-/// The cause of a timer's events: the cause of its setting, or else the first event of the append that set it.
+/// The cause of a timer's events: the cause of its setting, or else the first event of the append that set
+/// it.
 fn cause_of(set: &RecordedEvent) -> Option<Cause> {
     if set.cause().is_some() {
         return set.cause();
@@ -212,8 +220,8 @@ fn cause_of(set: &RecordedEvent) -> Option<Cause> {
     first.map(|first| Cause::Event(first.id()))
 }
 
-/// Events after this position can cancel a timer through `unless`. A reactor sets a timer some time after the event
-/// that it handles, so events after that one count, too.
+/// Events after this position can cancel a timer through `unless`. A reactor sets a timer some time after the
+/// event that it handles, so events after that one count, too.
 fn unless_after(store: &Store, set: &RecordedEvent) -> Result<Position, Error> {
     match set.cause() {
         Some(Cause::Event(id)) => Ok(store.get(id)?.map_or(set.position(), |cause| cause.position())),
