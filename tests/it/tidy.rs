@@ -54,19 +54,19 @@ const DOORS: [(&str, &[&str]); 22] = [
         &[
             "engine/queue.rs",
             "engine/writer/mod.rs",
-            "engine/writer/role.rs",
+            "engine/writer/direct.rs",
             "read/notification/channel.rs",
             "read/reader/ahead.rs",
             "threads/background.rs",
             "consume/reactor/lanes.rs",
         ],
     ),
-    ("metrics", &["engine/counters/facade.rs"]),
-    ("oneshot", &["engine/queue.rs", "engine/writer/waiting.rs", "engine/ticket.rs", "engine/mod.rs"]),
+    ("metrics", &["engine/counters.rs"]),
+    ("oneshot", &["engine/queue.rs", "engine/writer/replies.rs", "engine/ticket.rs", "engine/mod.rs"]),
     (
         "std::thread::Builder",
         &[
-            "engine/mod.rs",
+            "engine/writer/direct.rs",
             "engine/follower/mod.rs",
             "read/reader/ahead.rs",
             "consume/reactor/worker.rs",
