@@ -73,7 +73,7 @@ pub(crate) fn load_to_write(
         created = true;
     };
     for sealed in &mut recovered.newly_sealed {
-        sealed.remarks = sealed.remarks.with_born(found.born_in(sealed.id));
+        sealed.annotations = sealed.annotations.with_streams_created(found.born_in(sealed.id));
     }
     let shelf = shelf_of(disk, &recovered, options, Some(housekeeper));
     let log = Log::resume(disk.clone(), log_options, &mut recovered, now)?;
@@ -93,7 +93,7 @@ pub(crate) fn load_to_write(
 /// From where on a walk has seen every event.
 fn known_from(recovered: &Recovered) -> Position {
     let listed = recovered.manifest.sealed.last().map_or(0, |last| last.last_position);
-    let seen = recovered.tip.filter(|_| recovered.indexed).map_or(listed, |tip| tip.position);
+    let seen = recovered.end.filter(|_| recovered.is_indexed).map_or(listed, |tip| tip.position);
     Position::from(seen).plus(1)
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn load_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<Re
     let started = Instant::now();
     let (mut recovered, found) = find_to_read(disk, options)?;
     let shelf = shelf_of(disk, &recovered, options, None);
-    let recorded_at = recovered.tip.as_ref().map_or(0, |tip| tip.recorded_at);
+    let recorded_at = recovered.end.as_ref().map_or(0, |tip| tip.recorded_at);
     recovered.report.recorded_ahead = options::ahead(recorded_at, options::read(&options.clock));
     recovered.report.steps.push(("all", started.elapsed()));
     Ok(readable(recovered, found, shelf))
@@ -116,7 +116,7 @@ pub(crate) fn load_again(disk: &Arc<dyn Disk>, shelf: &Arc<SegmentCache>) -> Res
 
 fn readable(recovered: Recovered, mut found: Found, shelf: Arc<SegmentCache>) -> Readable {
     let segments = found.segments(&recovered, &shelf);
-    let Recovered { manifest, tip, mark, report, .. } = recovered;
+    let Recovered { manifest, end: tip, mark, report, .. } = recovered;
     Readable {
         entities: found.entities,
         history: manifest.history_revision,
@@ -351,12 +351,12 @@ impl Found {
             let listed = SealedMeta::sealed(sealed, *shelf.origin(), chain_before);
             all.push(Arc::new(Segment::stored(SealedSegment::new(shelf.clone(), listed))));
             chain_before = sealed.chain;
-            self.entities += u64::from(sealed.remarks.born().unwrap_or(0));
+            self.entities += u64::from(sealed.annotations.streams_created().unwrap_or(0));
         }
         let mut met = self.segments.drain(..).peekable();
         for file in &recovered.segments {
             let is_met = |segment: &Arc<Segment>| segment.is_of(file);
-            match (met.next_if(is_met), recovered.tip.filter(|_| recovered.indexed)) {
+            match (met.next_if(is_met), recovered.end.filter(|_| recovered.is_indexed)) {
                 (Some(segment), _) => all.push(segment),
                 (None, Some(tip)) => {
                     let listed = SealedMeta::up_to(&tip, file, *shelf.origin());

@@ -5,7 +5,7 @@
 //! SPEC.md "MANIFEST". Row: bytes.
 
 use super::chain::Hash;
-use super::segment::SegmentId;
+use super::segment::{Seal, SegmentHeader, SegmentId};
 use super::{Damage, SEQUENCE_MAX, array, preamble, put, sum, u16_at, u32_at, u64_at};
 
 pub(crate) const NAME: &str = "MANIFEST";
@@ -19,7 +19,7 @@ const FIXED: usize = 120;
 /// Store id 0, up to position 16.
 const LINEAGE: usize = 24;
 /// First position 0, last position 8, generation 16, length 20, frames 24, events 28, recorded-
-/// at before it 32, last recorded-at 40, chain 48, remarks 80 (streams that begin here, plus one, 0; then
+/// at before it 32, last recorded-at 40, chain 48, annotations 80 (streams that begin here, plus one, 0; then
 /// zeros).
 const SEGMENT: usize = 136;
 const REMARKS: usize = 56;
@@ -68,7 +68,7 @@ pub(crate) struct SegmentEntry {
     pub(crate) recorded_before: u64,
     pub(crate) last_recorded_at: u64,
     pub(crate) chain: Hash,
-    pub(crate) remarks: Annotations,
+    pub(crate) annotations: Annotations,
 }
 
 /// What an entry says beyond the segment's seal. What is not known here is passed on as it was found.
@@ -185,18 +185,33 @@ impl Annotations {
     pub(crate) const NONE: Annotations = Annotations([0; REMARKS]);
 
     /// How many streams begin in the segment.
-    pub(crate) fn born(self) -> Option<u32> {
+    pub(crate) fn streams_created(self) -> Option<u32> {
         u32_at(&self.0, 0).checked_sub(1)
     }
 
     /// A count that does not fit is as good as none.
-    pub(crate) fn with_born(mut self, born: u32) -> Annotations {
-        put(&mut self.0, 0, &born.checked_add(1).unwrap_or(0).to_le_bytes());
+    pub(crate) fn with_streams_created(mut self, streams: u32) -> Annotations {
+        put(&mut self.0, 0, &streams.checked_add(1).unwrap_or(0).to_le_bytes());
         self
     }
 }
 
 impl SegmentEntry {
+    /// The entry of a segment, from its header and its seal.
+    pub(crate) fn new(header: &SegmentHeader, seal: &Seal) -> SegmentEntry {
+        SegmentEntry {
+            id: header.id,
+            last_position: seal.last_position,
+            length: seal.length,
+            frames: seal.frames,
+            events: seal.events,
+            recorded_before: header.recorded_before,
+            last_recorded_at: seal.last_recorded_at,
+            chain: seal.chain,
+            annotations: Annotations::NONE,
+        }
+    }
+
     fn write(&self) -> [u8; SEGMENT] {
         let mut out = [0; SEGMENT];
         put(&mut out, 0, &self.id.first_position.to_le_bytes());
@@ -208,7 +223,7 @@ impl SegmentEntry {
         put(&mut out, 32, &self.recorded_before.to_le_bytes());
         put(&mut out, 40, &self.last_recorded_at.to_le_bytes());
         put(&mut out, 48, &self.chain);
-        put(&mut out, 80, &self.remarks.0);
+        put(&mut out, 80, &self.annotations.0);
         out
     }
 
@@ -222,12 +237,12 @@ impl SegmentEntry {
             recorded_before: u64_at(entry, 32),
             last_recorded_at: u64_at(entry, 40),
             chain: array(entry, 48),
-            remarks: Annotations(array(entry, 80)),
+            annotations: Annotations(array(entry, 80)),
         }
     }
 
     /// Whether this entry says what was found of its segment.
     pub(crate) fn fits(&self, found: &SegmentEntry) -> bool {
-        *self == SegmentEntry { remarks: self.remarks, ..found.clone() }
+        *self == SegmentEntry { annotations: self.annotations, ..found.clone() }
     }
 }

@@ -15,7 +15,7 @@ use crate::consume::consumer::{ConsumerCheckpoint, Feed, Found, Halt, record};
 use crate::engine::{Append, Ticket};
 use crate::event::RecordedEvent;
 use crate::store::{RunnerCommand, Store, Trouble, WeakStore};
-use crate::types::{Error, ErrorKind, Position, text};
+use crate::types::{Error, ErrorKind, Position, text, to_u64};
 
 use super::reaction::Reaction;
 use super::retry::Attempts;
@@ -200,7 +200,7 @@ impl<R: Reactor> Run<R> {
             });
         }
         let ahead = self.in_flight.iter().filter(|other| other.ticket.is_some()).count();
-        let ahead = u64::try_from(ahead).expect("a count fits 64 bits");
+        let ahead = to_u64(ahead);
         Ok(Some(self.checkpoint.reaction_to(event, depth, ahead).and(output.inherit(event))))
     }
 

@@ -28,6 +28,7 @@ use crate::engine::counters::Counters;
 use crate::engine::decide::{Decision, Heads, Proposal};
 use crate::engine::precheck::{id_taken, resolve};
 use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
+use crate::event::Appended;
 use crate::format::frame;
 use crate::log::{Failure, Log, NewFrame};
 use crate::read::{Listeners, Point, Segment, SegmentCache, View, settle};
@@ -291,7 +292,8 @@ impl Writer {
             Decision::Accepted { first_version, version_table } => {
                 self.ask_durability(request.durability);
                 let offset = self.log.staged().offset;
-                let receipt = self.log.stage(&NewFrame {
+                let first = Position::from(self.log.staged().position).plus(1);
+                let header = self.log.stage(&NewFrame {
                     body: &request.body,
                     body_checksum: request.body_checksum,
                     content: request.content,
@@ -301,6 +303,7 @@ impl Writer {
                     version_table: &version_table,
                     now: self.state.now,
                 });
+                let receipt = Appended::new(&header, first);
                 Waiting::Accepted { offset, receipt, asker }
             }
         }

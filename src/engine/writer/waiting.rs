@@ -12,7 +12,7 @@ use crate::event::Appended;
 use crate::format::Frame;
 use crate::log::Log;
 use crate::read::View;
-use crate::types::{Error, ErrorKind, FailedCondition, Position};
+use crate::types::{Error, ErrorKind, FailedCondition, Position, to_u64};
 
 /// Somebody who is answered once the group is through.
 pub(super) enum Waiting {
@@ -60,7 +60,7 @@ pub(super) fn accepted(waiting: &[Waiting]) -> Accepted {
         if let Waiting::Accepted { receipt, asker, .. } = waiting {
             all.appends += 1;
             all.events += u64::try_from(receipt.events()).expect("at most 65,535");
-            all.event_bytes += u64::try_from(asker.request.body.len()).expect("a length fits 64 bits");
+            all.event_bytes += to_u64(asker.request.body.len());
             all.latencies.extend(asker.request.encoded_at.map(|encoded| encoded.elapsed()));
         }
     }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use super::chain::Hash;
 use super::segment::SegmentId;
 use super::{Damage, array, checksum, preamble, put, sum, u32_at, u64_at};
+use crate::types::to_usize;
 
 pub(crate) use hash::{
     NO_TERM, SLOT, TermHash, filter_for, filter_holds, filter_insert, read_slot, slots_for, write_slot,
@@ -163,26 +164,26 @@ impl Header {
     fn check(&self) -> bool {
         let Layout { filter, slots, jumps, offsets, .. } = self.layout();
         let are_whole =
-            self.sections.iter().zip(ENTRIES).all(|(bytes, entry)| wide(*bytes).is_multiple_of(entry));
+            self.sections.iter().zip(ENTRIES).all(|(bytes, entry)| to_usize(*bytes).is_multiple_of(entry));
         let ordinals = self.ordinals.end.checked_sub(self.ordinals.start);
         are_whole
-            && offsets.count == wide(self.events)
+            && offsets.count == to_usize(self.events)
             && ordinals.is_some_and(|ordinals| ordinals >= self.events)
             && (self.events > 0 || ordinals == Some(0))
             && self.born <= self.events
             && self.frames <= self.events
-            && wide(self.gaps) <= jumps.count
+            && to_usize(self.gaps) <= jumps.count
             && filter.count > 0
-            && slots.count > wide(self.terms)
+            && slots.count > to_usize(self.terms)
     }
 
     /// Where everything lies.
     pub(crate) fn layout(&self) -> Layout {
         let mut start = HEADER;
         let mut sections = self.sections.iter().zip(ENTRIES).map(|(bytes, entry)| {
-            let count = wide(*bytes).checked_div(entry).unwrap_or_default();
+            let count = to_usize(*bytes).checked_div(entry).unwrap_or_default();
             let section = Section { start, count, entry };
-            start = aligned(sum([start, wide(*bytes)]));
+            start = aligned(sum([start, to_usize(*bytes)]));
             section
         });
         let [filter, slots, anchors, terms, jumps, removed, offsets, lists] =
@@ -201,8 +202,4 @@ pub(crate) fn aligned(bytes: usize) -> usize {
 pub(crate) fn block_place(block: usize, table_start: usize) -> Range<usize> {
     let start = block.saturating_mul(BLOCK);
     start.max(HEADER)..sum([start, BLOCK]).min(table_start)
-}
-
-fn wide(number: u32) -> usize {
-    usize::try_from(number).expect("annals needs pointers of at least 32 bits")
 }

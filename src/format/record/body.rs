@@ -3,9 +3,9 @@
 //! Row: bytes.
 
 use crate::format::{ALIGN, Damage, sum, u16_at, u32_at};
-use crate::types::Cause;
+use crate::types::{Cause, to_usize};
 
-use super::{CAUSE_IN_APPEND, CAUSE_MASK, CAUSE_SHIFT, LONG, PREFIX, Record, read, wide};
+use super::{CAUSE_IN_APPEND, CAUSE_MASK, CAUSE_SHIFT, LONG, PREFIX, Record, read};
 
 /// The records of a body, in order: exactly `events` of them, then zeros up to the alignment.
 pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<Record<'_>, Damage>> {
@@ -34,7 +34,7 @@ pub(crate) fn lay_out(body: &[u8], events: u16, starts: &mut Vec<usize>) -> Resu
     for _ in 0..events {
         starts.push(start);
         let prefix = body.get(start..).and_then(|rest| rest.first_chunk::<PREFIX>()).ok_or(LONG)?;
-        start = sum([start, PREFIX, u16_at(prefix, 4).into(), wide(u32_at(prefix, 0))]);
+        start = sum([start, PREFIX, u16_at(prefix, 4).into(), to_usize(u32_at(prefix, 0))]);
     }
     ends_well(body, start)
 }
@@ -44,7 +44,7 @@ pub(crate) fn start_of(body: &[u8], index: u16) -> Option<usize> {
     let mut start = 0;
     for _ in 0..index {
         let prefix = body.get(start..)?.first_chunk::<PREFIX>()?;
-        start = sum([start, PREFIX, u16_at(prefix, 4).into(), wide(u32_at(prefix, 0))]);
+        start = sum([start, PREFIX, u16_at(prefix, 4).into(), to_usize(u32_at(prefix, 0))]);
     }
     Some(start)
 }

@@ -5,12 +5,13 @@
 #[cfg(feature = "jsonl")]
 use super::array;
 use super::{ERASED_BYTES, FORM_ERASED, Hash, Record, part, put, salt_place, sum};
+use crate::types::to_u32;
 
 /// Makes the record that begins at `start` and goes on to the end one whose private part was erased, and had this hash.
 pub(crate) fn leave_hash(out: &mut Vec<u8>, start: usize, private: &Hash) {
     out.truncate(salt_place(out, start).start);
     out.extend_from_slice(private);
-    put(out, start, &u32::try_from(ERASED_BYTES).expect("32").to_le_bytes());
+    put(out, start, &to_u32(ERASED_BYTES).to_le_bytes());
     put(out, sum([start, 6]), &[FORM_ERASED]);
 }
 

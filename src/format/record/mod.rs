@@ -8,7 +8,7 @@ mod erased;
 
 use std::ops::Range;
 
-use crate::types::{Cause, DEFAULT_SCOPE, ENTITY_BYTES_CAP, EventId};
+use crate::types::{Cause, DEFAULT_SCOPE, ENTITY_BYTES_CAP, EventId, to_u32, to_usize};
 
 use super::chain::{self, Hash};
 use super::{Damage, array, i64_at, part, put, sum, u16_at, u32_at};
@@ -209,7 +209,7 @@ impl Shape {
         let (prefix, rest) = bytes.split_first_chunk::<PREFIX>().ok_or(LONG)?;
         let (private, public) = (u32_at(prefix, 0), u16_at(prefix, 4));
         let (public_part, rest) = rest.split_at_checked(public.into()).ok_or(LONG)?;
-        let private_part = rest.get(..wide(private)).ok_or(LONG)?;
+        let private_part = rest.get(..to_usize(private)).ok_or(LONG)?;
         let is_erased = match (prefix[6], prefix[7]) {
             (FORM_WHOLE, 0) if private_part.len() >= SALT => false,
             (FORM_ERASED, 0) if private_part.len() == ERASED_BYTES => true,
@@ -238,7 +238,7 @@ impl Shape {
 
     /// How long the record is.
     pub(crate) fn bytes(&self) -> usize {
-        sum([PREFIX, self.public.into(), wide(self.private)])
+        sum([PREFIX, self.public.into(), to_usize(self.private)])
     }
 }
 
@@ -280,7 +280,7 @@ fn check_tags(public: &[u8], count: u8) -> Result<(u16, &[u8]), Damage> {
 /// How many bytes the payload at the end of a private part has.
 fn check_private(part: &[u8], bytes: u32, flags: u16) -> Result<u32, Damage> {
     const BAD: Damage = Damage::Bad("an event's metadata is longer than its record");
-    let salt = u32::try_from(SALT).expect("16");
+    let salt = to_u32(SALT);
     let behind = bytes.checked_sub(salt).ok_or(BAD)?;
     if flags & METADATA == 0 {
         return Ok(behind);
@@ -415,14 +415,14 @@ impl<'a> Record<'a> {
 
     /// Empty if there is none; `None` once erased.
     pub(crate) fn metadata(&self) -> Option<&'a [u8]> {
-        let before = self.private()?.len().checked_sub(wide(self.shape.payload))?;
+        let before = self.private()?.len().checked_sub(to_usize(self.shape.payload))?;
         // The salt, the length, the metadata; without any, the salt alone.
         Some(self.private()?.get(SALT + 4..before).unwrap_or_default())
     }
 
     /// `None` once erased.
     pub(crate) fn payload(&self) -> Option<&'a [u8]> {
-        let start = self.bytes.len().saturating_sub(wide(self.shape.payload));
+        let start = self.bytes.len().saturating_sub(to_usize(self.shape.payload));
         (!self.shape.is_erased).then(|| part(self.bytes, start..))
     }
 
@@ -468,9 +468,4 @@ impl<'a> Record<'a> {
     fn id(&self, at: usize) -> EventId {
         EventId::from_bytes(array(self.bytes, at))
     }
-}
-
-/// A 32-bit length as one for slices.
-fn wide(length: u32) -> usize {
-    usize::try_from(length).expect("annals needs pointers of at least 32 bits")
 }
