@@ -276,13 +276,13 @@ fn preambles_of_other_versions() {
                 changed[end - 4..].copy_from_slice(&crc.to_le_bytes());
             }
             let found = read(&changed);
-            if (bit, bytes.len()) == (8 * preamble::READ_ONLY, manifest.len()) {
+            if (bit, bytes.len()) == (8 * preamble::READ_ONLY_AT, manifest.len()) {
                 let (changing, _) = Manifest::read(&changed).unwrap();
                 assert!(changing.is_changing && changing.write().0 == changed);
                 continue;
             }
             // Only a manifest whose last segment was written anew can have this one.
-            if (bit, bytes.len()) == (8 * preamble::INCOMPATIBLE, manifest.len()) {
+            if (bit, bytes.len()) == (8 * preamble::INCOMPATIBLE_AT, manifest.len()) {
                 assert!(matches!(found, Err(Damage::Bad(_) | Damage::Forbidden(_))), "bit {bit}");
                 continue;
             }
