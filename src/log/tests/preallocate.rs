@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::super::segment::SegmentFile;
-use super::super::zeros::{MoreZeros, Zeros, first_zeros};
-use super::super::{Failure, LogOptions, next_header};
+use super::super::create::{LogOptions, next_header};
+use super::super::preallocate::{MoreZeros, Zeros, new_segment_bytes};
+use super::super::segment::{Failure, SegmentFile};
 use super::*;
 use crate::disk::write_all;
 
@@ -23,31 +23,31 @@ impl Written {
         let disk = SimDisk::new(7);
         disk.create_directory("segments").unwrap();
         let header = next_header(&disk, &OPTIONS, [1; 16], None, 0).unwrap();
-        let first = first_zeros(&disk, &OPTIONS);
+        let first = new_segment_bytes(&disk, OPTIONS.segment_bytes_max);
         let segment = SegmentFile::create(&disk, header, first).map_err(Failure::into_error).unwrap();
         let segment = Arc::new(segment);
-        let zeros = Zeros::new(&disk, &OPTIONS, &segment, first as u64);
+        let zeros = Zeros::new(&disk, OPTIONS.segment_bytes_max, &segment, first as u64);
         Written { disk, segment, zeros, end: SEGMENT_HEADER_BYTES as u64 }
     }
 
     /// A group of so many bytes.
     fn write(&mut self, bytes: u64) -> Result<(), Error> {
         let end = self.end + bytes;
-        let passing = self.zeros.pass(end);
+        let passing = self.zeros.lock_to_pass(end);
         write_all(self.segment.file.as_ref(), &vec![0xAA; usize::try_from(bytes).unwrap()], self.end)
             .unwrap();
         self.end = end;
-        passing.map(|passing| passing.passed(bytes, true)).transpose().map_err(Failure::into_error)?;
+        passing.map(|passing| passing.written(bytes, true)).transpose().map_err(Failure::into_error)?;
         Ok(())
     }
 
     fn more(&mut self) -> Option<MoreZeros> {
-        self.zeros.more(self.end)
+        self.zeros.request(self.end)
     }
 
     fn cut(&mut self, end: u64) {
         let file = &self.segment.file;
-        self.zeros.cut(end, || file.set_length(end)).unwrap();
+        self.zeros.truncate(end, || file.set_length(end)).unwrap();
         self.end = end;
     }
 
@@ -127,9 +127,9 @@ fn a_helper_on_a_thread_of_its_own_never_meets_the_log() {
 
 #[test]
 fn a_segment_that_is_over_is_left_alone() {
-    let ended = |log: &mut Written| log.zeros.end();
+    let ended = |log: &mut Written| log.zeros.finish();
     let left = |log: &mut Written| {
-        log.zeros = Zeros::new(&log.disk, &OPTIONS, &log.segment, 1 << 20);
+        log.zeros = Zeros::new(&log.disk, OPTIONS.segment_bytes_max, &log.segment, 1 << 20);
     };
     for (name, end) in [("ended", &ended as &dyn Fn(&mut Written)), ("left", &left)] {
         let mut log = Written::new();

@@ -1,36 +1,38 @@
-//! Makes a frame of an append: where it stands, when it is recorded, and how it continues the chain.
-//!
-//! Row: log.
+//! Makes a frame of an append: assigns its position and time, and continues the hash chain.
 
 use crate::format::{Assigned, FrameHeader, Hash, NewFrameHeader, SegmentHeader, extended_content, link};
+use crate::types::to_u32;
 
-use super::scan::LogEnd;
+use super::cursor::LogEnd;
 
 /// An append, ready to become a frame.
 pub(crate) struct NewFrame<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) body_checksum: u32,
-    /// Of the body.
+    /// The content hash of the body.
     pub(crate) content: Hash,
     pub(crate) events: u16,
     pub(crate) key: Option<[u8; 16]>,
     pub(crate) first_version: u64,
-    /// A version per event, if there are several entities.
+    /// A version for each event, if the append addresses several entities; else empty.
     pub(crate) version_table: &'a [u8],
+    /// The writer's clock, in microseconds since 1970.
     pub(crate) now: u64,
 }
 
 impl NewFrame<'_> {
-    /// Adds the frame that follows `tip` in a segment to `out`, and says where the log stands behind it.
+    /// Appends to `out` the frame that continues the log at `end`. Returns the place behind the frame.
     pub(crate) fn write(
         &self,
         segment: &SegmentHeader,
-        tip: &LogEnd,
+        end: &LogEnd,
         durable_end: u32,
         out: &mut Vec<u8>,
     ) -> LogEnd {
-        let recorded_at = tip.recorded_at.max(self.now);
-        let position = tip.position + 1;
+        // A clock that was set back must not put a frame before the one in front of it: readers refuse that.
+        let recorded_at = end.recorded_at.max(self.now);
+        let position = end.position + 1;
+        let position_offset = u32::try_from(position - segment.id.first_position);
         let flags = NewFrameHeader::flags_for(self.key.is_some(), !self.version_table.is_empty());
         let first_version = self.first_version;
         let assigned = Assigned { position, recorded_at, first_version, events: self.events, flags };
@@ -40,37 +42,29 @@ impl NewFrame<'_> {
         };
         let start = out.len();
         NewFrameHeader {
-            body_bytes: narrow(self.body.len()),
+            body_bytes: to_u32(self.body.len()),
             body_checksum: self.body_checksum,
-            position_offset: narrow_u64(position - segment.id.first_position),
+            position_offset: position_offset.expect("a segment holds fewer than 2^32 events"),
             durable_end,
             events: self.events,
             flags,
             recorded_at,
             first_version,
-            chain: link(&tip.chain, &content, &assigned),
+            chain: link(&end.chain, &content, &assigned),
             key: self.key,
             version_table: self.version_table,
         }
-        .write(out, segment.frame_mark(tip.offset.into()));
+        .write(out, segment.frame_mark(end.offset.into()));
         out.extend_from_slice(self.body);
         let header = FrameHeader::known(&out[start..]);
         LogEnd {
-            offset: tip.offset + narrow(header.frame_bytes()),
-            position: tip.position + u64::from(self.events),
+            // The log checks a frame against the segment's limits before it stages the frame.
+            offset: end.offset + to_u32(header.frame_bytes()),
+            position: end.position + u64::from(self.events),
             recorded_at,
             chain: header.chain(),
-            frames: tip.frames + 1,
-            events: tip.events + u32::from(self.events),
+            frames: end.frames + 1,
+            events: end.events + u32::from(self.events),
         }
     }
-}
-
-/// Frames are checked against the segment's bounds before they are staged.
-pub(super) fn narrow(bytes: usize) -> u32 {
-    u32::try_from(bytes).expect("a frame fits a segment")
-}
-
-fn narrow_u64(offset: u64) -> u32 {
-    u32::try_from(offset).expect("a segment holds fewer than 2^32 events")
 }

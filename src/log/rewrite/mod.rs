@@ -1,14 +1,14 @@
 //! Writes sealed segments anew: several as one, without some private parts, or without some frames.
 //!
-//! What is new is written beside, synced, read again from the device and compared with what was meant; only then it
-//! gets its name, and nobody looks at it before MANIFEST lists it. A stop at any moment leaves a file that the
-//! next writer removes.
-//! Invariants:
-//! - what stays keeps position, version, id, time and chain; a frame goes only as a whole, and an attestation stands for it;
+//! The new segment is written beside the others, synced, read again from the device and compared with what was
+//! meant. Only then it gets its name, and it is part of the log once MANIFEST lists it. A stop at any moment
+//! leaves a file that the next writer removes. Invariants:
+//! - what stays keeps position, version, id, time and chain; a frame is removed as a whole or not at all, and an
+//!   attestation stands in its place;
 //! - nothing is written anew that was not checked, chain included;
-//! - in memory are a window of what is read and one of what is written.
+//! - memory holds one window of what is read and one of what is written.
 //!
-//! Row: log. Tested by tests/it/erase.rs and tests/it/compact.rs.
+//! Tested by tests/it/erase.rs and tests/it/compact.rs.
 
 mod draft;
 
@@ -18,7 +18,7 @@ use crate::event::{Ids, RecordedEvent, belongs_to};
 use crate::format::{Attestation, Damage, Frame, FrameHeader, Record, records};
 use crate::types::{Error, EventId};
 
-use super::scan::{Ending, Found, LogEnd, Window, attested, follow, found_at, sealed};
+use super::cursor::{Advance, SegmentCursor, SegmentEnd};
 use super::segment::SegmentFile;
 
 pub(crate) use draft::{Draft, Plan, remove};
@@ -27,19 +27,20 @@ pub(crate) use draft::{Draft, Plan, remove};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Keep,
-    /// Its private part goes.
+    /// Its private part is erased.
     Erase,
-    /// All of it goes, if its whole append does; else its private part.
+    /// It is removed if all events of its append are removed. Else its private part is erased.
     Remove,
 }
 
 /// An event to be judged.
 pub(crate) struct Candidate<'a> {
     frame: &'a Frame<'a>,
-    /// The position of the frame's first event, and how many stand before this one.
+    /// The position of the frame's first event.
     first: u64,
+    /// How many events of the frame stand before this one.
     index: u16,
-    /// Where it begins in the frame's body.
+    /// Where the record begins in the frame's body.
     start: usize,
     pub(crate) record: Record<'a>,
 }
@@ -67,7 +68,7 @@ impl Candidate<'_> {
         belongs_to(id, &self.record, || Ids::of_first(self.frame, self.first.into()))
     }
 
-    /// As it is read. Copies the whole append.
+    /// The event as readers see it. Copies the whole append.
     pub(crate) fn recorded(&self) -> RecordedEvent {
         let block = Arc::new([self.frame.header.bytes(), self.frame.body].concat());
         let start = self.frame.header.header_bytes().saturating_add(self.start);
@@ -75,69 +76,61 @@ impl Candidate<'_> {
     }
 }
 
-/// Decides what becomes of each event, in order.
+/// Decides what becomes of each event, in order of position.
 pub(crate) trait Judge {
     fn fate(&mut self, event: &Candidate<'_>) -> Result<Fate, Error>;
 
-    /// What becomes of an event in the end, and how many bytes that frees.
+    /// Takes note of what becomes of an event in the end, and how many bytes that frees.
     fn decided(&mut self, event: &Candidate<'_>, fate: Fate, freed: u64);
 
-    /// So many bytes more were read. An error breaks off.
+    /// Takes note that this many bytes more were read. An error stops the rewrite.
     fn advance(&mut self, bytes: u32) -> Result<(), Error>;
 }
 
-/// A part of a segment, with what becomes of its events.
+/// A frame or attestation of a segment, with the fates of its events.
 enum Piece<'a> {
     Frame { frame: Frame<'a>, first: u64, fates: &'a [Fate] },
     Attestation(Attestation<'a>),
 }
 
-/// Has every event of sealed segments judged, and changes nothing.
+/// Has the judge see every event of a sealed segment, and changes nothing.
 ///
 /// # Errors
 ///
 /// Those of reading, damage included, and what the judge gives.
 pub(crate) fn judge_all(source: &SegmentFile, judge: &mut dyn Judge) -> Result<(), Error> {
-    walk(source, judge, &mut |_| Ok(()))
+    judge_segment(source, judge, &mut |_| Ok(()))
 }
 
-/// Walks a sealed segment, checks all of it, and shows it with what becomes of it.
-fn walk(
+/// Reads a sealed segment, checks all of it, and hands each piece to `take` with the fates of its events.
+fn judge_segment(
     source: &SegmentFile,
     judge: &mut dyn Judge,
-    show: &mut dyn FnMut(&Piece<'_>) -> Result<(), Error>,
+    take: &mut dyn FnMut(&Piece<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut window = Window::new(source, u32::MAX)?;
-    let (mut tip, mut fates) = (LogEnd::start(source), Vec::new());
+    let mut cursor = SegmentCursor::new(source, u32::MAX)?;
+    let mut fates = Vec::new();
     loop {
-        let offset = tip.offset;
-        let damaged = |damage| source.damaged(offset.into(), &damage);
-        let next = match found_at(&mut window, offset)? {
-            Found::Frame(frame) => {
-                let next = follow(source, &tip, &frame, true).map_err(damaged)?;
-                let first = tip.position.saturating_add(1);
+        let offset = cursor.end().offset;
+        let damaged = |damage| Err(source.damaged(offset.into(), &damage));
+        match cursor.advance()? {
+            Advance::Frame { frame, before, .. } => {
+                let first = before.position.saturating_add(1);
                 judge_frame(&frame, first, judge, &mut fates)?;
-                show(&Piece::Frame { frame, first, fates: &fates })?;
-                next
+                take(&Piece::Frame { frame, first, fates: &fates })?;
             }
-            Found::Attestation(attestation, length) => {
-                let next = attested(source, &tip, &attestation, length).map_err(damaged)?;
-                show(&Piece::Attestation(attestation))?;
-                next
+            Advance::Attestation { attestation, .. } => take(&Piece::Attestation(attestation))?,
+            Advance::End(SegmentEnd::Sealed(_)) => return Ok(()),
+            Advance::End(SegmentEnd::Zeros) => {
+                return damaged(Damage::Bad("the segment ends without a seal"));
             }
-            Found::Seal(seal) => match sealed(seal, &tip) {
-                Ending::Invalid(damage) => return Err(damaged(damage)),
-                Ending::Sealed(_) | Ending::Zeros => return Ok(()),
-            },
-            Found::Zeros => return Err(damaged(Damage::Bad("the segment ends without a seal"))),
-            Found::Invalid(damage) => return Err(damaged(damage)),
-        };
-        judge.advance(next.offset.saturating_sub(offset))?;
-        tip = next;
+            Advance::End(SegmentEnd::Invalid(damage)) => return damaged(damage),
+        }
+        judge.advance(cursor.end().offset.saturating_sub(offset))?;
     }
 }
 
-/// What becomes of the events of a frame: it goes as a whole, or not at all.
+/// Asks the judge for the fates of the events of a frame. A frame is removed as a whole or not at all.
 fn judge_frame(
     frame: &Frame<'_>,
     first: u64,
@@ -150,7 +143,8 @@ fn judge_frame(
         let mut end = 0_usize;
         let records = records(frame.body, header.events());
         (0..).zip(records).map(move |(index, record)| {
-            let (start, record) = (end, record.expect("the chain was recomputed"));
+            let start = end;
+            let record = record.expect("the chain was recomputed");
             end = start.saturating_add(record.bytes().len());
             Candidate { frame, first, index, start, record }
         })
@@ -158,12 +152,12 @@ fn judge_frame(
     for candidate in candidates() {
         fates.push(judge.fate(&candidate)?);
     }
-    let goes = fates.iter().all(|fate| *fate == Fate::Remove);
+    let removes_all = fates.iter().all(|fate| *fate == Fate::Remove);
     for (candidate, fate) in candidates().zip(fates) {
         *fate = match *fate {
-            Fate::Remove if goes => Fate::Remove,
+            Fate::Remove if removes_all => Fate::Remove,
             Fate::Remove | Fate::Erase if !candidate.record.is_erased() => Fate::Erase,
-            _ => Fate::Keep,
+            Fate::Remove | Fate::Erase | Fate::Keep => Fate::Keep,
         };
         let own_header = if candidate.index == 0 { header.header_bytes() } else { 0 };
         let freed = match fate {

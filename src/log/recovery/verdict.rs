@@ -1,23 +1,24 @@
 //! Decides whether the end of the log is a clean end, a torn tail, or damage to acknowledged data.
 //!
-//! Pure. A torn tail and damage look alike from inside a segment; what tells them apart is
-//! evidence of what was durable: MARK, and the durable end that every later frame header repeats.
-//! SPEC.md "Recovery" has the table and its reasons. Row: log.
+//! Pure. A torn tail and damage look alike from inside a segment. Evidence of what was durable tells them
+//! apart: MARK, and the durable end that every later frame header repeats. SPEC.md "Recovery" has the table
+//! and its reasons.
 
 use crate::format::{ALIGN, SEAL_BYTES, SegmentHeader, frame};
+use crate::types::to_u64;
 
-/// What is known about the last segment once the walk has ended at `end`.
+/// What is known about the last segment after the walk has ended at `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Evidence {
     /// The first offset at which no whole frame begins.
     pub(crate) end: u32,
-    /// MARK's durable end, if MARK speaks of this segment.
+    /// MARK's durable end, if MARK names this segment.
     pub(crate) marked: Option<u32>,
-    /// The highest durable end that any whole header behind `end` repeats; 0 if there is none.
+    /// The highest durable end that any whole header behind `end` repeats; 0 without such a header.
     pub(crate) repeated: u32,
-    /// Behind the last byte that is not zero, if there is one at or after `end`.
+    /// The offset behind the last byte that is not zero, if there is one at `end` or later.
     pub(crate) last_nonzero: Option<u32>,
-    /// From the segment's header: the most that is ever unsynced, a seal not counted.
+    /// From the segment's header: the most bytes that are ever unsynced, without a seal.
     pub(crate) unsynced_bytes_max: u64,
 }
 
@@ -25,15 +26,15 @@ pub(crate) struct Evidence {
 pub(crate) enum Verdict {
     /// Only zeros follow.
     Clean,
-    /// What follows was never acknowledged as durable: cut it.
+    /// No writer acknowledged what follows as durable: cut it.
     Torn,
     /// Acknowledged data is damaged or missing: touch nothing.
     Corrupt(&'static str),
 }
 
-// Whatever was durable is whole, so if the tail is torn, the durable end lies at `end` or before it.
-// No more than `unsynced_bytes_max` and a seal is ever unsynced, so nothing of a torn tail lies
-// further out than that. (What MARK proves is no such bound: MARK itself may be old.)
+// Durable bytes are whole. So if the tail is torn, the durable end lies at `end` or before it. At most
+// `unsynced_bytes_max` bytes and a seal are ever unsynced, so no byte of a torn tail lies further out. (MARK is
+// no such bound: MARK itself may be old.)
 //
 // marked > end | repeated > end | bytes beyond the reach of a torn tail | bytes | verdict
 // yes          | any            | any                                   | any   | Corrupt: MARK proves more
@@ -51,7 +52,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
         return Verdict::Corrupt("acknowledged data is damaged: a later append proves that it was durable");
     }
     let Some(last_nonzero) = evidence.last_nonzero else { return Verdict::Clean };
-    let seal = u64::try_from(SEAL_BYTES).expect("72");
+    let seal = to_u64(SEAL_BYTES);
     let reach = u64::from(evidence.end).saturating_add(evidence.unsynced_bytes_max).saturating_add(seal);
     if u64::from(last_nonzero) > reach {
         return Verdict::Corrupt("data is damaged, and too much follows for a torn tail");
@@ -59,12 +60,12 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     Verdict::Torn
 }
 
-/// The highest durable end repeated by a whole frame header that begins in the first `places` of
-/// `bytes`, which begin at `offset`.
+/// The highest durable end that a whole frame header repeats. It looks at headers that begin in the first
+/// `places` bytes of `bytes`; these lie at `offset` of the segment.
 ///
-/// A header counts even if its body is torn: what it says was true when it was built. `left` is how
-/// many bytes of headers there can be. Frames do not overlap, so a file with more of them was made to
-/// keep us busy: nobody's torn tail, which is what the largest answer says.
+/// A header counts even if its body is torn: its durable end was true when the writer built the header. `left`
+/// is how many bytes of headers can still follow. Frames do not overlap, so a file with more of them was forged
+/// to keep recovery busy. Then the answer is `u32::MAX`, which proves damage.
 pub(crate) fn repeated_in(
     header: &SegmentHeader,
     bytes: &[u8],
@@ -74,7 +75,8 @@ pub(crate) fn repeated_in(
 ) -> u32 {
     let mut repeated = 0;
     for (place, at) in (offset..).step_by(ALIGN).zip((0..bytes.len().min(places)).step_by(ALIGN)) {
-        let (bytes, mark) = (&bytes[at..], header.frame_mark(place));
+        let bytes = &bytes[at..];
+        let mark = header.frame_mark(place);
         let Some(needed) = frame::bytes_needed(bytes, mark) else { continue };
         match left.checked_sub(needed) {
             Some(rest) => *left = rest,
