@@ -123,7 +123,7 @@
 //! **Reacting.** [`Store::consumer`] is a subscription with a name, whose checkpoint is in the log; [`Store::react`] starts a
 //! [`Reactor`], whose reactions go in exactly once; [`Store::consumers`] says who is behind, stuck or halted, and why, and
 //! [`Store::consumer_control`] moves them. A [`Timer`] appends something later, unless something else comes first.
-//! [`mod@test`] tests all of these, crashes included.
+//! The feature `test-kit` has `annals::test`, which tests all of these, crashes included.
 //!
 //! **Keeping.** [`Store::backup`] copies a store while it is appended to, [`restore`] makes it again from that, up to a place in its
 //! history, [`Store::fork`] makes another of it. [`Store::checkpoint`] names a place, [`Builder::rollback`] goes back to one.
@@ -245,6 +245,7 @@ mod shelf;
 mod store;
 mod story;
 mod subscription;
+#[cfg(feature = "test-kit")]
 pub mod test;
 mod text;
 mod ticket;

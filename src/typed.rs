@@ -133,7 +133,7 @@ pub use meta::Meta;
 /// | merge two kinds | one variant, and the other kind as `alias(..)` with upcasters of its own |
 /// | split one event into two | add the two, and keep the old variant for what is stored, with `#[serde(skip_serializing)]`: one stored event is read as one event |
 ///
-/// [`EventsLock`](crate::test::EventsLock) is a test of one line that fails when a shape changes and the version does not.
+/// `EventsLock` of the feature `test-kit` is a test of one line that fails when a shape changes and the version does not.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no event type",
     label = "this is no event type",
@@ -141,7 +141,7 @@ pub use meta::Meta;
 )]
 pub trait DomainEvent: EventData + Sized {
     /// The kinds it reads: its own, each followed by the former ones that became it. Empty where the trait is
-    /// implemented by hand; [`EventsLock`](crate::test::EventsLock) needs it.
+    /// implemented by hand; `test::EventsLock` needs it.
     const KINDS: &'static [KnownKind] = &[];
 
     /// Whether events of this kind are values of this type.

@@ -1,4 +1,4 @@
-//! For the tests of those who build on annals: given, when, then, and crashes on demand.
+//! For the tests of those who build on annals: given, when, then, and crashes on demand (feature `test-kit`).
 //!
 //! - [`Given`] tests aggregates and projections: these events were there, this is asked, that is decided.
 //! - [`GivenReactor`] tests reactors: this event came, that was appended.

@@ -99,6 +99,7 @@ impl KnownKind {
     }
 
     /// Of an event type that is an enum.
+    #[cfg(feature = "test-kit")]
     pub(crate) fn variant_of_enum(&self) -> Option<u32> {
         matches!(self.form, Form::Enum | Form::FormerVariant).then_some(self.variant)
     }

@@ -24,6 +24,11 @@ pub(crate) fn heavy() -> u64 {
     number_from("ANNALS_HEAVY").unwrap_or(1)
 }
 
+/// How much to do: `quick` by default, and `full` times `ANNALS_HEAVY` where that is set, as `.ci/run` does.
+pub(crate) fn sized(quick: u64, full: u64) -> u64 {
+    number_from("ANNALS_HEAVY").map_or(quick, |factor| full * factor)
+}
+
 fn number_from(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")))
