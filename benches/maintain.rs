@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use annals::{Error, Per, Store};
+use annals::{Error, GroupBy, Store};
 use serde_json::{Map, Value, json};
 use support::latency::Latency;
 use support::options::Options;
@@ -133,8 +133,8 @@ impl Work {
                 return Ok(done.bytes_copied);
             }
             Work::Copy => return copy(directory, &beside(directory)),
-            Work::Retain => compaction.keep_newest(KEPT, Per::Entity),
-            Work::Tombstones => compaction.keep_newest(KEPT, Per::Entity).tombstones(),
+            Work::Retain => compaction.keep_newest(KEPT, GroupBy::Entity),
+            Work::Tombstones => compaction.keep_newest(KEPT, GroupBy::Entity).tombstones(),
             Work::Merge => compaction.merge(),
         };
         Ok(compaction.run()?.bytes_before)

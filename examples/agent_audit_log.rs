@@ -4,7 +4,7 @@
 //! head that is kept elsewhere proves later that nothing was edited, removed or put in between.
 
 use annals::{
-    Append, Denial, DomainEvent, Error, ErrorKind, Head, Permit, Proposed, Query, RecordedEvent, Store,
+    Append, Denial, DomainEvent, Error, ErrorKind, GateDecision, Head, Proposed, Query, RecordedEvent, Store,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ struct ToolCall {
 }
 
 /// Only tools that the session has rights to, and none without a prompt that brought it about.
-fn tools(proposed: &Proposed<'_>, _: &Store) -> Result<Permit, Denial> {
+fn tools(proposed: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
     let allowed = proposed.context::<Rights>().map_or(&[][..], |rights| rights.tools);
     for event in proposed.events().filter(|event| event.kind() == "agent.tool_called") {
         let call: ToolCall = event.decode()?;
@@ -38,7 +38,7 @@ fn tools(proposed: &Proposed<'_>, _: &Store) -> Result<Permit, Denial> {
             return Err(Denial::new("a tool call must name what brought it about"));
         }
     }
-    Ok(Permit::always())
+    Ok(GateDecision::always())
 }
 
 fn call(store: &Store, prompt: &RecordedEvent, tool: &str, argument: &str) -> Result<RecordedEvent, Error> {

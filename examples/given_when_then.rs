@@ -1,7 +1,6 @@
-//! Testing what you build on annals: given these events, when this is asked, then that is decided; what a reactor
-//! adds; and whether a promise survives a crash after every single operation of the disk.
+//! How to test code built on annals: decisions, reactors, and promises that must survive every crash.
 //!
-//! In a project of your own each of these is a `#[test]`.
+//! In a project of your own each of these parts is a `#[test]`.
 
 use annals::test::{Crash, Given, GivenReactor, Said};
 use annals::{Aggregate, DomainEvent, Meta, Projection, Query, Reaction, RecordedEvent, Store};
@@ -80,7 +79,7 @@ fn main() {
         .when("cart:1", &CartEvent::CheckedOut { items: 1 })
         .then(&[("order:1", &OrderPlaced { items: 1 })]);
 
-    // Every check-out that was confirmed is there, whenever the power fails.
+    // After a crash at any operation of the disk, every confirmed check-out is in the store.
     let work = |store: &Store, said: &Said| {
         for number in 0..3 {
             let cart = format!("cart:{number}");

@@ -1,4 +1,4 @@
-//! What README shows, as one program: append, decide, hold a rule across streams, react, wait, look back, follow.
+//! A tour in one program: append, decide, hold a rule across streams, react, wait, load the past, set a timer, follow.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Aggregate for Account {
 
     fn decide(&self, command: &Withdraw) -> Result<Vec<AccountEvent>, &'static str> {
         if self.cents < command.cents {
-            return Err("not that much there");
+            return Err("insufficient funds");
         }
         Ok(vec![AccountEvent::Withdrawn { cents: command.cents }])
     }
@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Append::to("user:7")
         .event(&Raw("email.claimed", &"a@example.com"))
         .tag("email:a@example.com")
-        .condition(AppendCondition::none(taken)) // refused if anybody has it
+        .condition(AppendCondition::none(taken)) // refused if the address is taken
         .key("request-17") // a retry writes nothing twice
         .commit(&store)?;
 
@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let deposits = store.subscribe(Query::all().kind("account.deposited"));
     let follower = std::thread::spawn(move || {
-        // What is there, then what comes, until the store is closed.
+        // First the events of the past, then new ones, until the store is closed.
         deposits.map(|event| event?.to::<AccountEvent>()).collect::<Result<Vec<_>, Error>>()
     });
     store.close()?;

@@ -1,5 +1,6 @@
-//! What becomes of events when their types change: fields renamed, split, merged and added, kinds renamed and
-//! merged, one event split into two. What is stored stays as it is; reading makes it what it is now.
+//! How event types change: fields renamed, split, merged and added, kinds renamed and merged, one event split in two.
+//!
+//! Stored events stay as they are. Upcasters convert old shapes to the present type when an event is read.
 
 use annals::{DomainEvent, Error, Raw, Store, Value};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ enum CustomerEvent {
     Moved {
         address: String,
     },
-    /// Two kinds became one; each was something without fields.
+    /// Two kinds without fields became one kind.
     #[event(
         alias(kind = "customer.blocked", upcast(1 = "blocked"), to = 1),
         alias(kind = "customer.freed", upcast(1 = "freed"), to = 1)
@@ -29,7 +30,7 @@ enum CustomerEvent {
     BlockChanged {
         blocked: bool,
     },
-    /// Written as two events today. It is still read as the one it was.
+    /// Programs write two events today. Old events of this kind are still read as one.
     #[serde(skip_serializing)]
     OrderedAndPaid {
         order: u32,
@@ -53,7 +54,8 @@ fn split_name(mut event: Value) -> Result<Value, Error> {
 }
 
 fn merge_address(mut event: Value) -> Result<Value, Error> {
-    let (street, number): (String, u32) = (event.take("street")?, event.take("number")?);
+    let street: String = event.take("street")?;
+    let number: u32 = event.take("number")?;
     event.set("address", &format!("{street} {number}"))?;
     Ok(event)
 }
@@ -69,7 +71,7 @@ fn freed(_: Value) -> Result<Value, Error> {
 fn main() -> Result<(), Error> {
     let directory = std::env::temp_dir().join(format!("annals-upcasting-{}", std::process::id()));
     let store = Store::open(&directory)?;
-    // What older programs have stored: version 1 of everything.
+    // Older programs stored version 1 of every kind.
     for (kind, payload) in [
         ("customer.registered", json!({ "name": "Ada Lovelace" })),
         ("customer.relocated", json!({ "street": "St James's Square", "number": 12 })),

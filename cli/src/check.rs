@@ -1,6 +1,8 @@
 //! Whether a store is whole, and what an open would make of it.
 
-use annals::{Break, ErrorKind, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState};
+use annals::{
+    ErrorKind, Finding, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState,
+};
 use serde_json::{Value, json};
 
 use crate::args::{Recover, Verify};
@@ -65,7 +67,7 @@ pub fn is_damage(kind: ErrorKind) -> bool {
 }
 
 fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
-    let breaks: Vec<Value> = report.breaks.iter().map(break_json).collect();
+    let breaks: Vec<Value> = report.findings.iter().map(break_json).collect();
     let document = json!({
         "clean": report.is_clean(), "segments": report.segments, "appends": report.appends,
         "events": report.events, "bytes": report.bytes, "breaks": breaks,
@@ -81,14 +83,14 @@ fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
     }
     out.text(&report.to_string())?;
     // Of a damaged log the same place only says how far it was read.
-    let how = if report.breaks.is_empty() { "verified up to" } else { "read up to" };
+    let how = if report.findings.is_empty() { "verified up to" } else { "read up to" };
     match report.verified {
         Some(verified) => out.text(&format!("{how} {verified}")),
         None => Ok(()),
     }
 }
 
-fn break_json(found: &Break) -> Value {
+fn break_json(found: &Finding) -> Value {
     json!({
         "file": found.file, "offset": found.offset, "position": found.position.get(), "what": found.what,
     })
@@ -190,13 +192,13 @@ fn damaged(error: &annals::Error, report: &VerifyReport, out: &mut Output) -> Re
     let would = format!("refuse: {error}");
     let appends = counted(report.appends, "append", "appends");
     let whole = format!("{} in {appends}", counted(report.events, "event", "events"));
-    let breaks: Vec<Value> = report.breaks.iter().map(break_json).collect();
+    let breaks: Vec<Value> = report.findings.iter().map(break_json).collect();
     let mut facts = vec![
         ("an open would", would.clone()),
         ("whole", whole),
         ("to do", "restore a backup; or copy what can be read: annals recover --salvage DEST".to_owned()),
     ];
-    facts.extend(report.breaks.iter().map(|found| ("break", found.to_string())));
+    facts.extend(report.findings.iter().map(|found| ("break", found.to_string())));
     let document = json!({ "opens": false, "would": would, "events": report.events, "breaks": breaks });
     out.facts(&facts, &document)?;
     Ok(Done::No)

@@ -1,6 +1,6 @@
 //! Listings of names.
 
-use annals::{Listed, Listing};
+use annals::{Listing, NameCount};
 use serde::Serialize;
 
 use crate::args::Names;
@@ -16,9 +16,9 @@ struct NameJson {
     last: u64,
 }
 
-impl From<Listed> for NameJson {
-    fn from(listed: Listed) -> NameJson {
-        let Listed { name, events, first, last, .. } = listed;
+impl From<NameCount> for NameJson {
+    fn from(listed: NameCount) -> NameJson {
+        let NameCount { name, events, first, last, .. } = listed;
         NameJson { name, events, first: first.get(), last: last.get() }
     }
 }

@@ -1,6 +1,6 @@
 //! What a store is, and where it stands.
 
-use annals::{Description, Part};
+use annals::{Description, StoreFile};
 use serde_json::{Value, json};
 
 use crate::args::Head;
@@ -111,6 +111,6 @@ fn document(description: &Description) -> Value {
     })
 }
 
-fn part_json(part: &Part) -> Value {
+fn part_json(part: &StoreFile) -> Value {
     json!({ "name": part.name, "files": part.files, "bytes": part.bytes, "why": part.why })
 }

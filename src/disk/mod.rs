@@ -321,6 +321,6 @@ pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], mut offset: u64)
     Ok(filled)
 }
 
-pub use crate::error::Holder;
+pub use crate::types::Holder;
 /// Why a path is not safe to use; [`crate::Error`] knows it by this type.
-pub(crate) use crate::error::UnsafePath;
+pub(crate) use crate::types::UnsafePath;

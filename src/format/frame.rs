@@ -4,8 +4,7 @@
 //! never steers a reader, and a frame that lies where it was not written is not taken for one.
 //! SPEC.md "Frame". Row: bytes.
 
-use crate::id::EventId;
-use crate::version::Position;
+use crate::types::{EventId, Position};
 
 use super::chain::Hash;
 use super::{
@@ -14,10 +13,10 @@ use super::{
 
 /// Mark 0, header checksum 8, body length 12, body checksum 16, position 20, durable end 24,
 /// events 28, flags 30, recorded-at 32, first version 40, chain 48; then key, then version table.
-pub(crate) const FIXED: usize = 80;
+pub(crate) const FRAME_FIXED_BYTES: usize = 80;
 pub(crate) const KEY_BYTES: usize = 16;
 /// The longest header: with a key, and a version table of as many events as there can be.
-pub(crate) const HEADER_BYTES_MAX: usize = FIXED + KEY_BYTES + 8 * 65_535;
+pub(crate) const HEADER_BYTES_MAX: usize = FRAME_FIXED_BYTES + KEY_BYTES + 8 * 65_535;
 const CHAIN_AT: usize = 48;
 
 const KEY: u16 = 0x0100;
@@ -27,7 +26,7 @@ const CRITICAL: u16 = 0xFF00;
 
 /// What to write as a frame's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NewHeader<'a> {
+pub(crate) struct NewFrameHeader<'a> {
     pub(crate) body_bytes: u32,
     pub(crate) body_checksum: u32,
     /// The first event's position, counted from the segment's first.
@@ -44,7 +43,7 @@ pub(crate) struct NewHeader<'a> {
     pub(crate) version_table: &'a [u8],
 }
 
-impl NewHeader<'_> {
+impl NewFrameHeader<'_> {
     /// The flags that say what follows the fixed part.
     pub(crate) fn flags_for(key: bool, table: bool) -> u16 {
         if key { KEY } else { 0 }.wrapping_add(if table { VERSIONS } else { 0 })
@@ -53,7 +52,7 @@ impl NewHeader<'_> {
     /// Appends the header to `out`, for a frame at `mark`'s place.
     pub(crate) fn write(&self, out: &mut Vec<u8>, mark: u64) {
         let start = out.len();
-        let mut fixed = [0; FIXED];
+        let mut fixed = [0; FRAME_FIXED_BYTES];
         put(&mut fixed, 0, &mark.to_le_bytes());
         put(&mut fixed, 12, &self.body_bytes.to_le_bytes());
         put(&mut fixed, 16, &self.body_checksum.to_le_bytes());
@@ -78,19 +77,19 @@ impl NewHeader<'_> {
 fn header_bytes(flags: u16, events: u16) -> usize {
     let key = if flags & KEY != 0 { KEY_BYTES } else { 0 };
     let table = if flags & VERSIONS != 0 { usize::from(events).saturating_mul(8) } else { 0 };
-    sum([FIXED, key, table])
+    sum([FRAME_FIXED_BYTES, key, table])
 }
 
 /// How many bytes the header that starts with `bytes` has, if it begins with `mark`.
 pub(crate) fn bytes_needed(bytes: &[u8], mark: u64) -> Option<usize> {
-    let fixed = bytes.first_chunk::<FIXED>()?;
+    let fixed = bytes.first_chunk::<FRAME_FIXED_BYTES>()?;
     (u64_at(fixed, 0) == mark).then(|| header_bytes(u16_at(fixed, 30), u16_at(fixed, 28)))
 }
 
 /// Reads and checks the header at the start of `bytes`, which may be longer.
-pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<Header<'_>, Damage> {
+pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<FrameHeader<'_>, Damage> {
     const SHORT: Damage = Damage::Bad("a frame's header is cut off");
-    let fixed = bytes.first_chunk::<FIXED>().ok_or(SHORT)?;
+    let fixed = bytes.first_chunk::<FRAME_FIXED_BYTES>().ok_or(SHORT)?;
     if u64_at(fixed, 0) != mark {
         return Err(Damage::Bad("no frame begins here"));
     }
@@ -108,7 +107,7 @@ pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<Header<'_>, Damage>
     {
         return Err(Damage::Forbidden("a frame's header holds an impossible length or count"));
     }
-    let header = Header(header);
+    let header = FrameHeader(header);
     if !header.version_table().is_empty() && header.version(0) != header.first_version() {
         return Err(Damage::Forbidden("a frame's first version is not the one in its version table"));
     }
@@ -117,13 +116,13 @@ pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<Header<'_>, Damage>
 
 /// A checked header, read where it lies.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Header<'a>(&'a [u8]);
+pub(crate) struct FrameHeader<'a>(&'a [u8]);
 
-impl<'a> Header<'a> {
+impl<'a> FrameHeader<'a> {
     /// The header at the start of `bytes`, which may be longer. It was written just now, or
     /// [`read_header`] has accepted it before.
-    pub(crate) fn known(bytes: &'a [u8]) -> Header<'a> {
-        Header(part(bytes, ..header_bytes(u16_at(bytes, 30), u16_at(bytes, 28))))
+    pub(crate) fn known(bytes: &'a [u8]) -> FrameHeader<'a> {
+        FrameHeader(part(bytes, ..header_bytes(u16_at(bytes, 30), u16_at(bytes, 28))))
     }
 
     pub(crate) fn body_bytes(&self) -> u32 {
@@ -165,7 +164,7 @@ impl<'a> Header<'a> {
     }
 
     pub(crate) fn key(&self) -> Option<[u8; KEY_BYTES]> {
-        (self.flags() & KEY != 0).then(|| array(self.0, FIXED))
+        (self.flags() & KEY != 0).then(|| array(self.0, FRAME_FIXED_BYTES))
     }
 
     /// A version per event (8 bytes each) where several entities are addressed, else empty.
@@ -175,7 +174,7 @@ impl<'a> Header<'a> {
 
     /// Key and version table, as they enter the chain.
     pub(crate) fn extension(&self) -> &'a [u8] {
-        part(self.0, FIXED..)
+        part(self.0, FRAME_FIXED_BYTES..)
     }
 
     /// The id the store gives to the frame's event at `position`.
@@ -205,8 +204,8 @@ impl<'a> Header<'a> {
     }
 
     /// What to write for the same frame elsewhere, but for what belongs to its place.
-    pub(crate) fn fields(&self) -> NewHeader<'a> {
-        NewHeader {
+    pub(crate) fn fields(&self) -> NewFrameHeader<'a> {
+        NewFrameHeader {
             body_bytes: self.body_bytes(),
             body_checksum: self.body_checksum(),
             position_offset: self.position_offset(),
@@ -234,14 +233,14 @@ pub(crate) fn repeated_durable_end(bytes: &[u8], mark: u64) -> Option<u32> {
 /// A checked frame: header and body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Frame<'a> {
-    pub(crate) header: Header<'a>,
+    pub(crate) header: FrameHeader<'a>,
     pub(crate) body: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
     /// The frame at the start of `bytes`, which may be longer, that was written there just now.
     pub(crate) fn known(bytes: &'a [u8]) -> Frame<'a> {
-        let header = Header::known(bytes);
+        let header = FrameHeader::known(bytes);
         Frame { header, body: part(bytes, header.header_bytes()..header.frame_bytes()) }
     }
 }
@@ -250,7 +249,7 @@ impl<'a> Frame<'a> {
 /// were checked before, and may end anywhere.
 #[inline(always)]
 pub(crate) fn known_if_whole(bytes: &[u8], mark: u64) -> Option<Frame<'_>> {
-    let header = Header(bytes.get(..bytes_needed(bytes, mark)?)?);
+    let header = FrameHeader(bytes.get(..bytes_needed(bytes, mark)?)?);
     let body = bytes.get(header.header_bytes()..header.frame_bytes())?;
     Some(Frame { header, body })
 }
@@ -263,11 +262,11 @@ pub(crate) fn read(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {
 
 /// The same, where [`read_header`] has just accepted what these bytes begin with.
 pub(crate) fn read_behind_header(bytes: &[u8]) -> Result<Frame<'_>, Damage> {
-    read_body(bytes, Header::known(bytes))
+    read_body(bytes, FrameHeader::known(bytes))
 }
 
 #[inline(always)]
-fn read_body<'a>(bytes: &'a [u8], header: Header<'a>) -> Result<Frame<'a>, Damage> {
+fn read_body<'a>(bytes: &'a [u8], header: FrameHeader<'a>) -> Result<Frame<'a>, Damage> {
     let body = bytes
         .get(header.header_bytes()..header.frame_bytes())
         .ok_or(Damage::Bad("a frame's body is cut off"))?;

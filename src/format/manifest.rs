@@ -49,7 +49,7 @@ pub(crate) struct Manifest {
     /// The stores this one was forked from, oldest first: events up to the position are theirs.
     pub(crate) lineage: Vec<Lineage>,
     /// In order of position.
-    pub(crate) sealed: Vec<SealedSegment>,
+    pub(crate) sealed: Vec<SegmentEntry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) struct Lineage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SealedSegment {
+pub(crate) struct SegmentEntry {
     pub(crate) id: SegmentId,
     pub(crate) last_position: u64,
     pub(crate) length: u32,
@@ -68,12 +68,12 @@ pub(crate) struct SealedSegment {
     pub(crate) recorded_before: u64,
     pub(crate) last_recorded_at: u64,
     pub(crate) chain: Hash,
-    pub(crate) remarks: Remarks,
+    pub(crate) remarks: Annotations,
 }
 
 /// What an entry says beyond the segment's seal. What is not known here is passed on as it was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Remarks([u8; REMARKS]);
+pub(crate) struct Annotations([u8; REMARKS]);
 
 impl Manifest {
     pub(crate) fn new(store_id: [u8; 16], created_at: u64) -> Manifest {
@@ -164,7 +164,7 @@ impl Manifest {
                 .chunks_exact(LINEAGE)
                 .map(|entry| Lineage { store_id: array(entry, 0), up_to: u64_at(entry, 16) })
                 .collect(),
-            sealed: sealed.chunks_exact(SEGMENT).map(SealedSegment::read).collect(),
+            sealed: sealed.chunks_exact(SEGMENT).map(SegmentEntry::read).collect(),
         };
         // What is kept of a history that is cut ends with a segment that was written anew.
         if manifest.is_cut && manifest.sealed.last().is_none_or(|last| last.id.generation == 0) {
@@ -181,8 +181,8 @@ fn table_bytes(entries: u32, size: usize) -> Result<usize, Damage> {
         .ok_or(Damage::Bad("the manifest's counts are impossible"))
 }
 
-impl Remarks {
-    pub(crate) const NONE: Remarks = Remarks([0; REMARKS]);
+impl Annotations {
+    pub(crate) const NONE: Annotations = Annotations([0; REMARKS]);
 
     /// How many streams begin in the segment.
     pub(crate) fn born(self) -> Option<u32> {
@@ -190,13 +190,13 @@ impl Remarks {
     }
 
     /// A count that does not fit is as good as none.
-    pub(crate) fn with_born(mut self, born: u32) -> Remarks {
+    pub(crate) fn with_born(mut self, born: u32) -> Annotations {
         put(&mut self.0, 0, &born.checked_add(1).unwrap_or(0).to_le_bytes());
         self
     }
 }
 
-impl SealedSegment {
+impl SegmentEntry {
     fn write(&self) -> [u8; SEGMENT] {
         let mut out = [0; SEGMENT];
         put(&mut out, 0, &self.id.first_position.to_le_bytes());
@@ -212,8 +212,8 @@ impl SealedSegment {
         out
     }
 
-    fn read(entry: &[u8]) -> SealedSegment {
-        SealedSegment {
+    fn read(entry: &[u8]) -> SegmentEntry {
+        SegmentEntry {
             id: SegmentId { first_position: u64_at(entry, 0), generation: u32_at(entry, 16) },
             last_position: u64_at(entry, 8),
             length: u32_at(entry, 20),
@@ -222,12 +222,12 @@ impl SealedSegment {
             recorded_before: u64_at(entry, 32),
             last_recorded_at: u64_at(entry, 40),
             chain: array(entry, 48),
-            remarks: Remarks(array(entry, 80)),
+            remarks: Annotations(array(entry, 80)),
         }
     }
 
     /// Whether this entry says what was found of its segment.
-    pub(crate) fn fits(&self, found: &SealedSegment) -> bool {
-        *self == SealedSegment { remarks: self.remarks, ..found.clone() }
+    pub(crate) fn fits(&self, found: &SegmentEntry) -> bool {
+        *self == SegmentEntry { remarks: self.remarks, ..found.clone() }
     }
 }

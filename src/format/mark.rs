@@ -18,7 +18,7 @@ const MAGIC: &[u8; 8] = b"ANNALMRK";
 const CLEAN: u32 = 1;
 /// Preamble 0, store id 40, sequence 56, segment 64, generation 72, durable end 76, position 80,
 /// chain 88, flags 120, checksum 124.
-pub(crate) const SLOT: usize = 128;
+pub(crate) const MARK_SLOT_BYTES: usize = 128;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
@@ -41,8 +41,8 @@ impl Mark {
         if self.sequence.is_multiple_of(2) { 0 } else { SLOT_STRIDE }
     }
 
-    pub(crate) fn write(&self) -> [u8; SLOT] {
-        let mut out = [0; SLOT];
+    pub(crate) fn write(&self) -> [u8; MARK_SLOT_BYTES] {
+        let mut out = [0; MARK_SLOT_BYTES];
         preamble::write(&mut out, MAGIC);
         put(&mut out, 40, &self.store_id);
         put(&mut out, 56, &self.sequence.to_le_bytes());
@@ -59,7 +59,7 @@ impl Mark {
 
     /// Reads one slot.
     pub(crate) fn read(bytes: &[u8]) -> Result<Mark, Damage> {
-        let bytes = bytes.first_chunk::<SLOT>().ok_or(Damage::Bad("the slot is cut off"))?;
+        let bytes = bytes.first_chunk::<MARK_SLOT_BYTES>().ok_or(Damage::Bad("the slot is cut off"))?;
         if checksum(&[&bytes[..124]]) != u32_at(bytes, 124) {
             return Err(Damage::Bad("the slot does not fit its checksum"));
         }

@@ -10,18 +10,32 @@
 
 #![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
-pub(crate) mod chain;
+mod chain;
 pub(crate) mod frame;
-pub(crate) mod index;
+pub(crate) mod index_file;
 pub(crate) mod manifest;
 pub(crate) mod mark;
 pub(crate) mod record;
-pub(crate) mod segment;
+mod segment;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::slice::SliceIndex;
+
+pub(crate) use chain::{Assigned, Hash, body_content, extended_content, genesis, link};
+pub(crate) use frame::{
+    FRAME_FIXED_BYTES, Frame, FrameHeader, HEADER_BYTES_MAX, KEY_BYTES, NewFrameHeader, bytes_needed,
+    read_header,
+};
+pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
+pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
+#[cfg(test)]
+pub(crate) use record::write;
+pub(crate) use record::{Fields, NewRecord, Record, SALT, Shape, records, tags};
+pub(crate) use segment::{
+    Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
+};
 
 /// Frames, headers and records start at multiples of this.
 pub(crate) const ALIGN: usize = 8;

@@ -25,7 +25,7 @@ impl SegmentId {
 
     /// The file's name from the store's directory.
     pub(crate) fn path(self) -> String {
-        format!("{DIRECTORY}/{}", self.file_name())
+        format!("{SEGMENTS_DIRECTORY}/{}", self.file_name())
     }
 
     /// What a rewritten segment is called until it is whole, from the store's directory.
@@ -40,7 +40,7 @@ impl SegmentId {
 
     /// The name of its index file, from the store's directory.
     pub(crate) fn index_path(self) -> String {
-        format!("{DIRECTORY}/{:020}.{}.idx", self.first_position, self.generation)
+        format!("{SEGMENTS_DIRECTORY}/{:020}.{}.idx", self.first_position, self.generation)
     }
 
     /// The same while it is written.
@@ -70,11 +70,11 @@ impl SegmentId {
 }
 
 /// The directory of the segment files.
-pub(crate) const DIRECTORY: &str = "segments";
+pub(crate) const SEGMENTS_DIRECTORY: &str = "segments";
 
 /// Preamble 0, store id 40, first position 56, generation 64, zero 68, salt 72, created-at 80,
 /// unsynced-bytes-max 88, chain before 96, recorded-at before 128, zero 136, checksum 140.
-pub(crate) const HEADER: usize = 144;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 144;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
@@ -90,8 +90,8 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    pub(crate) fn write(&self) -> [u8; HEADER] {
-        let mut out = [0; HEADER];
+    pub(crate) fn write(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut out = [0; SEGMENT_HEADER_BYTES];
         preamble::write(&mut out, MAGIC);
         put(&mut out, 40, &self.store_id);
         put(&mut out, 56, &self.id.first_position.to_le_bytes());
@@ -107,7 +107,9 @@ impl SegmentHeader {
     }
 
     pub(crate) fn read(bytes: &[u8]) -> Result<SegmentHeader, Damage> {
-        let bytes = bytes.first_chunk::<HEADER>().ok_or(Damage::Bad("the segment's header is cut off"))?;
+        let bytes = bytes
+            .first_chunk::<SEGMENT_HEADER_BYTES>()
+            .ok_or(Damage::Bad("the segment's header is cut off"))?;
         if checksum(&[&bytes[..140]]) != u32_at(bytes, 140) {
             return Err(Damage::Bad("the segment's header does not fit its checksum"));
         }
@@ -158,7 +160,7 @@ impl SegmentHeader {
 
 /// Mark 0, checksum 8, segment length 12, last position 16, last recorded-at 24, frames 32,
 /// events 36, chain 40.
-pub(crate) const SEAL: usize = 72;
+pub(crate) const SEAL_BYTES: usize = 72;
 
 /// Ends a sealed segment; its digest is the chain end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,8 +176,8 @@ pub(crate) struct Seal {
 }
 
 impl Seal {
-    pub(crate) fn write(&self, header: &SegmentHeader, offset: u64) -> [u8; SEAL] {
-        let mut out = [0; SEAL];
+    pub(crate) fn write(&self, header: &SegmentHeader, offset: u64) -> [u8; SEAL_BYTES] {
+        let mut out = [0; SEAL_BYTES];
         put(&mut out, 0, &header.seal_mark(offset).to_le_bytes());
         put(&mut out, 12, &self.length.to_le_bytes());
         put(&mut out, 16, &self.last_position.to_le_bytes());
@@ -190,7 +192,7 @@ impl Seal {
 
     /// Reads what [`SegmentHeader::is_seal`] found.
     pub(crate) fn read(bytes: &[u8]) -> Result<Seal, Damage> {
-        let bytes = bytes.first_chunk::<SEAL>().ok_or(Damage::Bad("the seal is cut off"))?;
+        let bytes = bytes.first_chunk::<SEAL_BYTES>().ok_or(Damage::Bad("the seal is cut off"))?;
         if own_checksum(bytes) != u32_at(bytes, 8) {
             return Err(Damage::Bad("the seal does not fit its checksum"));
         }

@@ -21,16 +21,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link};
-use super::frame::{self, Frame, NewHeader};
-use super::manifest::{Lineage, Manifest, SealedSegment};
+use super::frame::{self, Frame, NewFrameHeader};
+use super::manifest::{Lineage, Manifest, SegmentEntry};
 use super::mark::{self, Mark};
 use super::record::{self, Fields, NewRecord, Record, records};
-use super::segment::{Attestation, HEADER, Seal, SegmentHeader, SegmentId};
+use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
 use super::{aligned, checksum};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};
-use crate::event::{Cause, EventId};
 use crate::index::{Answers, Bound, Index, Sealed, TermHash};
-use crate::log::segment::SegmentFile;
+use crate::log::SegmentFile;
+use crate::types::{Cause, EventId};
 use crate::{Query, Raw, Store};
 use annotate::{Notes, strip};
 
@@ -57,7 +57,7 @@ impl Story {
 
     fn of(bytes: Vec<u8>) -> Story {
         let header = SegmentHeader::read(&bytes).unwrap();
-        let mut offsets = vec![HEADER];
+        let mut offsets = vec![SEGMENT_HEADER_BYTES];
         loop {
             let at = *offsets.last().unwrap();
             let Ok(frame) = frame::read(&bytes[at..], header.frame_mark(wide(at))) else { break };
@@ -86,7 +86,7 @@ impl Story {
 #[test]
 fn golden_segment_header() {
     let story = Story::read();
-    let bytes = &story.bytes[..HEADER];
+    let bytes = &story.bytes[..SEGMENT_HEADER_BYTES];
     check_text("segment-header", &format!("The segment header of store/{FIRST}"), 0, bytes, |notes| {
         notes.segment_header();
     });
@@ -111,12 +111,12 @@ fn golden_frame_of_one_event() {
     check_text(
         "frame-single",
         &format!("A frame of one event, the first of store/{FIRST}"),
-        HEADER,
+        SEGMENT_HEADER_BYTES,
         story.frame_bytes(0),
         Notes::frame,
     );
     let frame = story.frame(0);
-    let expected = NewHeader {
+    let expected = NewFrameHeader {
         body_bytes: 80,
         body_checksum: checksum(&[frame.body]),
         position_offset: 0,
@@ -150,7 +150,7 @@ fn golden_frame_with_everything() {
     let frame = story.frame(1);
     let versions: Vec<u8> = [2_u64, 1, 2].iter().flat_map(|version| version.to_le_bytes()).collect();
     let key: Hash = *blake3::hash(b"transfer-17").as_bytes();
-    let expected = NewHeader {
+    let expected = NewFrameHeader {
         body_bytes: 320,
         body_checksum: checksum(&[frame.body]),
         position_offset: 1,
@@ -194,7 +194,7 @@ fn golden_index_file() {
     let story = Story::read();
     let file = MemDisk::new().open("segment", Access::CreateNew).unwrap();
     let segment = SegmentFile { header: story.header.clone(), path: FIRST.to_owned(), file };
-    let mut index = Index::new(u32::try_from(HEADER).unwrap());
+    let mut index = Index::new(u32::try_from(SEGMENT_HEADER_BYTES).unwrap());
     for at in 0..3 {
         let offset = u32::try_from(story.offsets[at]).unwrap();
         index.insert(&segment, offset, &story.frame(at)).unwrap();
@@ -252,7 +252,7 @@ fn golden_mark() {
     assert_eq!(file.len(), mark::FILE_BYTES);
     let newest = mark::newest(&file).unwrap().unwrap();
     let at = usize::try_from(newest.offset()).unwrap();
-    let bytes = &file[at..at + mark::SLOT];
+    let bytes = &file[at..at + mark::MARK_SLOT_BYTES];
     check_text("mark", "The newer slot of store/MARK", at, bytes, Notes::mark_slot);
     let expected = Mark {
         store_id: Story::read().header.store_id,
@@ -301,7 +301,7 @@ fn golden_erased_event() {
     check_text(
         "frame-erased",
         &format!("The frame of one event, after erasure, in rewritten/{REWRITTEN}"),
-        HEADER,
+        SEGMENT_HEADER_BYTES,
         story.frame_bytes(0),
         Notes::frame,
     );
@@ -451,7 +451,7 @@ fn rewritten_segment(original: &Story) -> Vec<u8> {
     let erased = erased_body(&original.frame(0));
     for (index, body) in [erased, original.frame(1).body.to_vec()].iter().enumerate() {
         let place = out.len();
-        let moved = NewHeader {
+        let moved = NewFrameHeader {
             body_bytes: u32::try_from(body.len()).unwrap(),
             body_checksum: checksum(&[body]),
             durable_end: u32::try_from(place).unwrap(),
@@ -500,7 +500,7 @@ fn rewritten_seal(original: &Story) -> Seal {
 fn rewritten_manifest() -> Manifest {
     let (origin, previous) = Manifest::read(&golden_bytes("store/MANIFEST")).unwrap();
     let seal = rewritten_seal(&Story::read());
-    let first = SealedSegment {
+    let first = SegmentEntry {
         id: SegmentId { first_position: 1, generation: 1 },
         length: seal.length,
         frames: seal.frames,

@@ -4,10 +4,8 @@
 
 use std::ops::Range;
 
-use crate::error::Error;
-use crate::event::EventId;
-use crate::format::frame::KEY_BYTES;
-use crate::query::Query;
+use crate::format::KEY_BYTES;
+use crate::types::{Error, EventId, Query};
 
 use super::{Entry, Place, Wanted, Way};
 

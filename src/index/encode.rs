@@ -4,11 +4,11 @@
 //! SPEC.md "Index file". Row: index.
 
 use crate::format::checksum;
-use crate::format::index::{
+use crate::format::index_file::{
     ANCHOR_STRIDE, Bound, HEADER, Header, JUMP, NO_TERM, NUMBER, SLOT, Term, TermHash, TermKind, block_place,
     filter_for, filter_insert, read_slot, slots_for, write_jump, write_slot,
 };
-use crate::log::segment::wide;
+use crate::log::wide;
 
 use super::numbers::Numbers;
 use super::{Index, Stream};
@@ -177,7 +177,7 @@ fn assemble(mut header: Header, sections: &[Vec<u8>; 8]) -> Option<Vec<u8>> {
     out.resize(HEADER, 0);
     for section in sections {
         out.extend_from_slice(section);
-        out.resize(crate::format::index::aligned(out.len()), 0);
+        out.resize(crate::format::index_file::aligned(out.len()), 0);
     }
     let checksums = (0..).map(|block| block_place(block, table.start)).take_while(|place| !place.is_empty());
     let checksums: Vec<u8> = checksums.flat_map(|place| checksum(&[&out[place]]).to_le_bytes()).collect();

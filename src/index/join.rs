@@ -2,10 +2,9 @@
 //!
 //! Row: index.
 
-use crate::error::Error;
-use crate::event::EventId;
-use crate::format::index::{Term, TermKind};
-use crate::log::segment::wide;
+use crate::format::index_file::{Term, TermKind};
+use crate::log::wide;
+use crate::types::{Error, EventId};
 
 use super::names::Names;
 use super::numbers::{Jumps, Numbers};

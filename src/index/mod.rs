@@ -31,13 +31,9 @@ use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt};
 
-use crate::error::Error;
-use crate::event::{Cause, EventId};
-use crate::format::Damage;
-use crate::format::frame::{Frame, KEY_BYTES};
-use crate::format::record::{Record, records, tags};
-use crate::format::segment::SegmentId;
-use crate::log::segment::SegmentFile;
+use crate::format::{Damage, Frame, KEY_BYTES, Record, SegmentId, records, tags};
+use crate::log::SegmentFile;
+use crate::types::{Cause, Error, EventId};
 
 use list::List;
 use names::Names;
@@ -48,7 +44,7 @@ pub(crate) use listing::{Entry, Label, Wanted};
 pub(crate) use lists::Way;
 pub(crate) use sealed::{Flaw, Sealed};
 
-pub(crate) use crate::format::index::{Bound, TermHash};
+pub(crate) use crate::format::index_file::{Bound, TermHash};
 
 /// The index of a segment that is being written, or of a part of one: in memory, and made as frames come.
 ///

@@ -4,9 +4,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use crate::coordinate::SYSTEM_SCOPE;
-use crate::event::EventId;
-use crate::query::{Item, Name, Query};
+use crate::types::{EventId, Item, Name, Query, SYSTEM_SCOPE};
 
 use super::Label;
 use super::list::List;

@@ -7,14 +7,9 @@ mod reads;
 mod size;
 
 use super::*;
-use crate::coordinate::SYSTEM_SCOPE;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
-use crate::error::ErrorKind;
-use crate::format::frame::{Frame, NewHeader};
-use crate::format::record::{Fields, NewRecord, write};
-use crate::format::segment::{SegmentHeader, SegmentId};
-use crate::query::{Item, Name, Query};
-use crate::version::Position;
+use crate::format::{Fields, Frame, NewFrameHeader, NewRecord, SegmentHeader, SegmentId, write};
+use crate::types::{ErrorKind, Item, Name, Position, Query, SYSTEM_SCOPE};
 use std::sync::Arc;
 
 const ENTITIES: [&str; 4] = ["e:1", "e:10", "e", "f"];
@@ -221,13 +216,13 @@ fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], numb
     let table: Vec<u8> = events.iter().flat_map(|event| event.version.to_le_bytes()).collect();
     let table = if events.len() > 1 { table.as_slice() } else { &[] };
     let key = events[0].key;
-    let header = NewHeader {
+    let header = NewFrameHeader {
         body_bytes: body.len().try_into().unwrap(),
         body_checksum: 0,
         position_offset: first,
         durable_end: 0,
         events: events.len().try_into().unwrap(),
-        flags: NewHeader::flags_for(key.is_some(), !table.is_empty()),
+        flags: NewFrameHeader::flags_for(key.is_some(), !table.is_empty()),
         recorded_at: number * 1_000_000,
         first_version: events[0].version,
         chain: *blake3::hash(&number.to_le_bytes()).as_bytes(),

@@ -3,8 +3,8 @@
 //! Row: log.
 
 use crate::disk::Access;
-use crate::error::Error;
-use crate::format::segment::HEADER;
+use crate::format::SEGMENT_HEADER_BYTES;
+use crate::types::Error;
 
 use super::files::Exchange;
 use super::segment::wide;
@@ -13,7 +13,7 @@ use super::{Failure, Log};
 impl Log {
     /// Whether the last segment has frames that are not sealed, so that rolling would end it.
     pub(crate) fn has_frames(&self) -> bool {
-        wide(self.staged.offset) > HEADER
+        wide(self.staged.offset) > SEGMENT_HEADER_BYTES
     }
 
     /// Whether the last segment is ended and the next one could not be begun; rolling tries that again.

@@ -3,14 +3,14 @@
 //! Row: log.
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
-use crate::error::Error;
-use crate::format::chain::{Hash, genesis};
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, HEADER, SegmentId};
+use crate::format::{
+    Hash, Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId, genesis,
+    manifest, mark,
+};
+use crate::types::Error;
 
 use super::recover::Recovered;
-use super::scan::Tip;
+use super::scan::LogEnd;
 use super::segment::SegmentFile;
 use super::{Failure, LogOptions, first_zeros, next_header};
 
@@ -29,7 +29,7 @@ impl ManifestFile {
     pub(crate) fn add(
         &mut self,
         disk: &dyn Disk,
-        sealed: impl Iterator<Item = SealedSegment>,
+        sealed: impl Iterator<Item = SegmentEntry>,
     ) -> Result<u64, Failure> {
         self.manifest.sealed.extend(sealed);
         self.replace(disk, self.manifest.clone())
@@ -78,7 +78,7 @@ impl ManifestFile {
 pub(crate) struct Exchange {
     /// In the order of the log.
     pub(crate) old: Vec<SegmentId>,
-    pub(crate) with: SealedSegment,
+    pub(crate) with: SegmentEntry,
     pub(crate) effect: Effect,
 }
 
@@ -93,7 +93,7 @@ pub(crate) enum Effect {
 
 impl Exchange {
     /// Where the old ones stand in a list.
-    fn place(&self, sealed: &[SealedSegment]) -> Option<std::ops::Range<usize>> {
+    fn place(&self, sealed: &[SegmentEntry]) -> Option<std::ops::Range<usize>> {
         let start = sealed.iter().position(|listed| self.old.first() == Some(&listed.id))?;
         let place = start..start.checked_add(self.old.len())?;
         let listed = sealed.get(place.clone())?;
@@ -156,7 +156,7 @@ impl MarkFile {
     }
 
     /// Says how much of a segment is durable. Called after a sync only.
-    pub(crate) fn write(&mut self, segment: SegmentId, durable: &Tip, clean: bool) -> Result<(), Error> {
+    pub(crate) fn write(&mut self, segment: SegmentId, durable: &LogEnd, clean: bool) -> Result<(), Error> {
         self.sequence += 1;
         let mark = Mark {
             store_id: self.store_id,
@@ -219,7 +219,7 @@ pub(crate) fn new_store_id(disk: &dyn Disk) -> Result<[u8; 16], Error> {
 pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> Result<(), Error> {
     let failed = |what: &'static str| move |error| Error::io("cannot create", what, error);
     let store_id = new_store_id(disk)?;
-    disk.create_directory(DIRECTORY).map_err(failed(DIRECTORY))?;
+    disk.create_directory(SEGMENTS_DIRECTORY).map_err(failed(SEGMENTS_DIRECTORY))?;
     match disk.remove(mark::NAME) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(mark::NAME)(error)),
         _ => {}
@@ -229,7 +229,7 @@ pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> R
         store_id,
         sequence: 1,
         segment: header.id,
-        durable_end: u32::try_from(HEADER).expect("144"),
+        durable_end: u32::try_from(SEGMENT_HEADER_BYTES).expect("144"),
         position: 0,
         chain: genesis(&store_id),
         clean: false,

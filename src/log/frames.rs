@@ -2,11 +2,9 @@
 //!
 //! Row: log.
 
-use crate::format::chain::{Assigned, Hash, extended_content, link};
-use crate::format::frame::{Header, NewHeader};
-use crate::format::segment::SegmentHeader;
+use crate::format::{Assigned, FrameHeader, Hash, NewFrameHeader, SegmentHeader, extended_content, link};
 
-use super::scan::Tip;
+use super::scan::LogEnd;
 
 /// An append, ready to become a frame.
 pub(crate) struct NewFrame<'a> {
@@ -27,13 +25,13 @@ impl NewFrame<'_> {
     pub(crate) fn write(
         &self,
         segment: &SegmentHeader,
-        tip: &Tip,
+        tip: &LogEnd,
         durable_end: u32,
         out: &mut Vec<u8>,
-    ) -> Tip {
+    ) -> LogEnd {
         let recorded_at = tip.recorded_at.max(self.now);
         let position = tip.position + 1;
-        let flags = NewHeader::flags_for(self.key.is_some(), !self.version_table.is_empty());
+        let flags = NewFrameHeader::flags_for(self.key.is_some(), !self.version_table.is_empty());
         let first_version = self.first_version;
         let assigned = Assigned { position, recorded_at, first_version, events: self.events, flags };
         let content = match self.key {
@@ -41,7 +39,7 @@ impl NewFrame<'_> {
             None => extended_content(&self.content, self.version_table),
         };
         let start = out.len();
-        NewHeader {
+        NewFrameHeader {
             body_bytes: narrow(self.body.len()),
             body_checksum: self.body_checksum,
             position_offset: narrow_u64(position - segment.id.first_position),
@@ -56,8 +54,8 @@ impl NewFrame<'_> {
         }
         .write(out, segment.frame_mark(tip.offset.into()));
         out.extend_from_slice(self.body);
-        let header = Header::known(&out[start..]);
-        Tip {
+        let header = FrameHeader::known(&out[start..]);
+        LogEnd {
             offset: tip.offset + narrow(header.frame_bytes()),
             position: tip.position + u64::from(self.events),
             recorded_at,

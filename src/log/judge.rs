@@ -4,9 +4,7 @@
 //! evidence of what was durable: MARK, and the durable end that every later frame header repeats.
 //! SPEC.md "Recovery" has the table and its reasons. Row: log.
 
-use crate::format::ALIGN;
-use crate::format::frame;
-use crate::format::segment::{SEAL, SegmentHeader};
+use crate::format::{ALIGN, SEAL_BYTES, SegmentHeader, frame};
 
 /// What is known about the last segment once the walk has ended at `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +51,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
         return Verdict::Corrupt("acknowledged data is damaged: a later append proves that it was durable");
     }
     let Some(last_nonzero) = evidence.last_nonzero else { return Verdict::Clean };
-    let seal = u64::try_from(SEAL).expect("72");
+    let seal = u64::try_from(SEAL_BYTES).expect("72");
     let reach = u64::from(evidence.end).saturating_add(evidence.unsynced_bytes_max).saturating_add(seal);
     if u64::from(last_nonzero) > reach {
         return Verdict::Corrupt("data is damaged, and too much follows for a torn tail");

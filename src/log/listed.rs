@@ -5,10 +5,8 @@
 //! Row: log. Tested by tests/it/open_checked.rs.
 
 use crate::disk::{Access, Disk, FileInfo, UnsafePath, read_full};
-use crate::error::{Error, ErrorKind};
-use crate::format::chain::{Hash, genesis};
-use crate::format::manifest::{Manifest, SealedSegment};
-use crate::format::segment::{DIRECTORY, SEAL, Seal, SegmentId};
+use crate::format::{Hash, Manifest, SEAL_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis};
+use crate::types::{Error, ErrorKind};
 
 use super::segment::{SegmentFile, missing};
 
@@ -26,7 +24,7 @@ pub(crate) struct Outline {
 
 impl Outline {
     /// `chain_before` is the chain of the entry before this one.
-    fn of(sealed: &SealedSegment, chain_before: Hash) -> Outline {
+    fn of(sealed: &SegmentEntry, chain_before: Hash) -> Outline {
         let seal = Seal {
             length: sealed.length,
             last_position: sealed.last_position,
@@ -74,8 +72,8 @@ impl Outline {
 
     /// Whether the file ends with the seal.
     fn check_seal(&self, file: &SegmentFile) -> Result<(), Error> {
-        let start = u64::from(self.seal.length).saturating_sub(u64::try_from(SEAL).expect("72"));
-        let mut bytes = [0; SEAL];
+        let start = u64::from(self.seal.length).saturating_sub(u64::try_from(SEAL_BYTES).expect("72"));
+        let mut bytes = [0; SEAL_BYTES];
         let read = read_full(file.file.as_ref(), &mut bytes, start)
             .map_err(|error| Error::io("cannot read", &file.path, error))?;
         let bytes = &bytes[..read];
@@ -130,9 +128,9 @@ pub(crate) fn check_listed(disk: &dyn Disk, manifest: &Manifest) -> Result<(), E
 fn check_names(disk: &dyn Disk, outlines: &[Outline]) -> Result<(), Error> {
     let Some(first) = outlines.first() else { return Ok(()) };
     let names: Vec<String> = outlines.iter().map(|outline| outline.id.file_name()).collect();
-    let found = match disk.inspect(DIRECTORY, &names) {
+    let found = match disk.inspect(SEGMENTS_DIRECTORY, &names) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(first.id)),
-        found => found.map_err(|error| Error::io("cannot look at", DIRECTORY, error))?,
+        found => found.map_err(|error| Error::io("cannot look at", SEGMENTS_DIRECTORY, error))?,
     };
     if found.len() != names.len() {
         return Err(Error::new(ErrorKind::Io, "Disk::inspect did not answer for each name; mend the disk"));

@@ -10,16 +10,16 @@
 //! Row: log.
 
 mod exchange;
-pub(crate) mod files;
-pub(crate) mod frames;
-pub(crate) mod judge;
-pub(crate) mod listed;
-pub(crate) mod recover;
-pub(crate) mod repair;
-pub(crate) mod rewrite;
-pub(crate) mod scan;
-pub(crate) mod segment;
-pub(crate) mod survey;
+mod files;
+mod frames;
+mod judge;
+mod listed;
+mod recover;
+mod repair;
+mod rewrite;
+mod scan;
+mod segment;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod zeros;
@@ -27,23 +27,34 @@ mod zeros;
 use std::sync::Arc;
 
 use crate::disk::{Disk, write_all};
-use crate::error::{Error, ErrorKind};
-use crate::format::frame::{Frame, Header};
-use crate::format::manifest;
-use crate::format::mark::{self, SLOT};
-use crate::format::segment::{HEADER, SegmentHeader, SegmentId};
-use crate::receipt::Appended;
-use crate::text::counted;
+use crate::event::Appended;
+use crate::format::{
+    Frame, FrameHeader, MARK_SLOT_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, manifest, mark,
+};
+use crate::types::{Error, ErrorKind, counted};
 
 use files::{ManifestFile, MarkFile};
-pub(crate) use frames::NewFrame;
 use frames::narrow;
-use recover::Recovered;
-use repair::{listing, seal};
-use scan::Tip;
-use segment::{SegmentFile, wide};
-pub(crate) use zeros::MoreZeros;
 use zeros::{Zeros, first_zeros};
+
+pub(crate) use files::{Effect, Exchange, create_mark_file, create_store, new_store_id, replace};
+pub(crate) use frames::NewFrame;
+pub(crate) use judge::{Evidence, Verdict, judge};
+pub(crate) use listed::{NEWEST, Outline, unlisted_text};
+pub(crate) use recover::{Purpose, Recovered, recover};
+pub(crate) use repair::{evidence, finish_cut, listing, remove_mark, seal};
+pub(crate) use rewrite::{Candidate, Draft, Fate, Judge, Plan, judge_all, remove};
+#[cfg(test)]
+pub(crate) use scan::chain_after;
+pub(crate) use scan::{
+    CHAIN_BROKEN, Ending, Found, LogEnd, POSITION_MAX, SEAL_MISFITS, Walk, Window, attested, chain_seeing,
+    follow, found_at, scan, scan_from,
+};
+pub(crate) use segment::{Block, SegmentFile, damaged, missing, missing_text, wide};
+pub(crate) use survey::{
+    Stamp, behind, could_be_new, is_leftover, list, manifest_stamp, read_manifest, read_mark, read_slots,
+};
+pub(crate) use zeros::MoreZeros;
 
 /// Why a step of the log failed.
 #[derive(Debug)]
@@ -70,9 +81,9 @@ pub(crate) struct Log {
     /// The last segment was sealed, and the next could not be created yet.
     is_sealed: bool,
     /// Behind the last frame that is staged, written, durable.
-    staged: Tip,
-    written: Tip,
-    durable: Tip,
+    staged: LogEnd,
+    written: LogEnd,
+    durable: LogEnd,
     zeros: Zeros,
     /// The staged frames' bytes, and behind a write those written last.
     buffer: Vec<u8>,
@@ -104,7 +115,7 @@ impl Log {
                     SegmentFile::create(disk.as_ref(), header, zeros).map_err(Failure::into_error)?;
                 let segment = Arc::new(created);
                 recovered.segments.push(segment.clone());
-                let tip = Tip::start(&segment);
+                let tip = LogEnd::start(&segment);
                 (segment, tip)
             }
         };
@@ -134,15 +145,15 @@ impl Log {
         &self.segment
     }
 
-    pub(crate) fn staged(&self) -> &Tip {
+    pub(crate) fn staged(&self) -> &LogEnd {
         &self.staged
     }
 
-    pub(crate) fn written(&self) -> &Tip {
+    pub(crate) fn written(&self) -> &LogEnd {
         &self.written
     }
 
-    pub(crate) fn durable(&self) -> &Tip {
+    pub(crate) fn durable(&self) -> &LogEnd {
         &self.durable
     }
 
@@ -167,7 +178,7 @@ impl Log {
     /// Whether a frame would make the segment longer than planned, or is larger than its header
     /// promises; the first one stays.
     pub(crate) fn must_roll(&self, frame_bytes: usize) -> bool {
-        let is_empty = wide(self.staged.offset) == HEADER;
+        let is_empty = wide(self.staged.offset) == SEGMENT_HEADER_BYTES;
         let end = wide(self.staged.offset).saturating_add(frame_bytes);
         let fits = end <= wide(self.options.segment_bytes_max) && !exceeds(frame_bytes, &self.segment.header);
         self.is_sealed || (!is_empty && !fits)
@@ -184,7 +195,7 @@ impl Log {
         let (start, position) = (self.buffer.len(), self.staged.position + 1);
         let durable_end = self.durable.offset;
         self.staged = new.write(&self.segment.header, &self.staged, durable_end, &mut self.buffer);
-        Appended::new(&Header::known(&self.buffer[start..]), position.into())
+        Appended::new(&FrameHeader::known(&self.buffer[start..]), position.into())
     }
 
     /// A frame that is staged, or of the last write: from the bytes it was or will be written from.
@@ -277,7 +288,7 @@ impl Log {
     }
 
     fn write_mark(&mut self, clean: bool) -> Result<(), Failure> {
-        self.bytes_written += u64::try_from(SLOT).expect("128");
+        self.bytes_written += u64::try_from(MARK_SLOT_BYTES).expect("128");
         self.mark.write(self.segment.header.id, &self.durable, clean).map_err(Failure::Poison)
     }
 
@@ -333,12 +344,12 @@ impl Log {
             .map_err(Failure::Refused)?;
         let zeros = first_zeros(self.disk.as_ref(), &self.options);
         let segment = Arc::new(SegmentFile::create(self.disk.as_ref(), header, zeros)?);
-        let length = u64::try_from(zeros.max(HEADER)).expect("at most 64 KiB");
+        let length = u64::try_from(zeros.max(SEGMENT_HEADER_BYTES)).expect("at most 64 KiB");
         self.bytes_written += self.zeros.bytes() + length;
         self.zeros = Zeros::new(self.disk.as_ref(), &self.options, &segment, length);
         self.segment = segment;
         self.is_sealed = false;
-        let tip = Tip::start(&self.segment);
+        let tip = LogEnd::start(&self.segment);
         (self.staged, self.written, self.durable) = (tip, tip, tip);
         Ok(())
     }
@@ -376,14 +387,14 @@ pub(crate) fn next_header(
     disk: &dyn Disk,
     options: &LogOptions,
     store_id: [u8; 16],
-    tip: Option<Tip>,
+    tip: Option<LogEnd>,
     now: u64,
 ) -> Result<SegmentHeader, Error> {
     let random =
         disk.random().map_err(|error| Error::io("cannot get random bytes for", "a segment", error))?;
     let (position, recorded_before, chain_before) = match tip {
         Some(tip) => (tip.position, tip.recorded_at, tip.chain),
-        None => (0, 0, crate::format::chain::genesis(&store_id)),
+        None => (0, 0, crate::format::genesis(&store_id)),
     };
     Ok(SegmentHeader {
         store_id,

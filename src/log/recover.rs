@@ -11,19 +11,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::disk::{Access, Disk};
-use crate::error::Error;
-use crate::format::Damage;
-use crate::format::chain::Hash;
-use crate::format::frame::Frame;
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, Seal, SegmentId};
-use crate::report::{Cut, OpenReport};
+use crate::format::{
+    Damage, Frame, Hash, Manifest, Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, manifest, mark,
+};
+use crate::types::{Error, OpenReport, TruncatedTail};
 
 use super::judge::{Verdict, judge};
 use super::listed::{check_listed, unlisted};
 use super::repair::{cut, evidence, finish_cut, listing, quarantine, reread_from_device, sync_names, trim};
-use super::scan::{Ending, POSITION_MAX, Scan, Tip, Walk, Window, scan};
+use super::scan::{Ending, LogEnd, POSITION_MAX, Scan, Walk, Window, scan};
 use super::segment::{SegmentFile, missing};
 use super::survey::{
     behind, check_uninitialised, could_be_new, is_leftover, list, others, read_manifest, read_mark,
@@ -37,9 +33,9 @@ pub(crate) struct Recovered {
     /// Those behind the ones MANIFEST lists, in order of position.
     pub(crate) segments: Vec<Arc<SegmentFile>>,
     /// Seals of segments that the manifest does not list yet.
-    pub(crate) newly_sealed: Vec<SealedSegment>,
+    pub(crate) newly_sealed: Vec<SegmentEntry>,
     /// Behind the last frame of the last segment.
-    pub(crate) tip: Option<Tip>,
+    pub(crate) tip: Option<LogEnd>,
     /// Whether the last segment takes further frames as it is.
     pub(crate) appendable: bool,
     /// Whether the last segment was closed with its index, and need not be walked.
@@ -48,10 +44,10 @@ pub(crate) struct Recovered {
 }
 
 /// Sees every frame: its segment, its offset, and where the log stands behind it.
-pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &Tip) -> Result<(), Error> + 'a;
+pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) -> Result<(), Error> + 'a;
 
 /// What is known of the end of the last segment without walking it: of one that was closed with its index.
-pub(crate) type AtMark<'a> = dyn Fn(&Manifest, &Arc<SegmentFile>, &Mark) -> Option<Tip> + 'a;
+pub(crate) type AtMark<'a> = dyn Fn(&Manifest, &Arc<SegmentFile>, &Mark) -> Option<LogEnd> + 'a;
 
 /// How to open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,20 +145,20 @@ impl Opening<'_, '_> {
         let ends_here = self.state.manifest.is_cut;
         let is_later = |id: &SegmentId| !ends_here && id.generation == 0 && id.first_position >= next;
         let (mut there, mut indexes) = (BTreeSet::new(), Vec::new());
-        for name in list(self.disk, DIRECTORY)? {
+        for name in list(self.disk, SEGMENTS_DIRECTORY)? {
             match (SegmentId::parse(&name), SegmentId::parse_index(&name)) {
                 (Some(id), _) if listed.contains(&id) || is_later(&id) => drop(there.insert(id)),
                 (None, Some(id)) => indexes.push((id, name)),
                 _ if is_leftover(self.disk, &self.state.manifest, &name)? => {
-                    self.leftovers.push(format!("{DIRECTORY}/{name}"));
+                    self.leftovers.push(format!("{SEGMENTS_DIRECTORY}/{name}"));
                 }
                 (Some(id), _) if self.purpose == Purpose::Write => return Err(unlisted(id)),
-                _ => self.state.report.unknown.push(format!("{DIRECTORY}/{name}")),
+                _ => self.state.report.unknown.push(format!("{SEGMENTS_DIRECTORY}/{name}")),
             }
         }
         for (id, name) in indexes {
-            if !there.contains(&id) || id.index_path() != format!("{DIRECTORY}/{name}") {
-                self.stale.push(format!("{DIRECTORY}/{name}"));
+            if !there.contains(&id) || id.index_path() != format!("{SEGMENTS_DIRECTORY}/{name}") {
+                self.stale.push(format!("{SEGMENTS_DIRECTORY}/{name}"));
             }
         }
         let (leftovers, unknown) = others(self.disk)?;
@@ -199,15 +195,15 @@ impl Opening<'_, '_> {
     }
 
     /// MARK speaks of a listed segment: of its end, or it is older than MANIFEST and the segment is walked.
-    fn meet_mark_in(&mut self, sealed: &SealedSegment) -> Result<(), Error> {
+    fn meet_mark_in(&mut self, sealed: &SegmentEntry) -> Result<(), Error> {
         let Some(mark) = self.state.mark.clone() else { return Ok(()) };
         if behind(sealed).is_at(&mark) {
             self.mark_met = true;
             return Ok(());
         }
         let segment = self.open_existing(sealed.id)?;
-        let mut met = Tip::start(&segment).is_at(&mark);
-        let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &Tip| {
+        let mut met = LogEnd::start(&segment).is_at(&mark);
+        let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &LogEnd| {
             met |= tip.is_at(&mark);
             Ok(())
         };
@@ -222,7 +218,7 @@ impl Opening<'_, '_> {
     fn open_segments(&mut self, later: &[SegmentId]) -> Result<(), Error> {
         let is_empty = later.is_empty() && self.state.manifest.sealed.is_empty();
         if is_empty {
-            return Err(Error::corrupt(DIRECTORY, 0, FIRST_MISSING));
+            return Err(Error::corrupt(SEGMENTS_DIRECTORY, 0, FIRST_MISSING));
         }
         if later.is_empty() && self.purpose == Purpose::Write {
             sync_names(self.disk)?;
@@ -256,7 +252,7 @@ impl Opening<'_, '_> {
         let has_events = self.state.mark.as_ref().is_some_and(|mark| mark.position > 0);
         let is_empty = self.state.segments.is_empty() && self.state.manifest.sealed.is_empty();
         if is_empty && has_events {
-            return Err(Error::corrupt(DIRECTORY, 0, FIRST_MISSING));
+            return Err(Error::corrupt(SEGMENTS_DIRECTORY, 0, FIRST_MISSING));
         }
         Ok(())
     }
@@ -362,7 +358,7 @@ impl Opening<'_, '_> {
             Purpose::Write => quarantine(self.disk, segment, end, last_nonzero)?,
             _ => None,
         };
-        let cut = Cut {
+        let cut = TruncatedTail {
             segment: segment.path.clone(),
             offset: end.into(),
             bytes: (last_nonzero - end).into(),
@@ -373,7 +369,7 @@ impl Opening<'_, '_> {
         Ok(())
     }
 
-    fn keep_sealed(&mut self, segment: Arc<SegmentFile>, tip: &Tip, seal: &Seal) {
+    fn keep_sealed(&mut self, segment: Arc<SegmentFile>, tip: &LogEnd, seal: &Seal) {
         self.state.newly_sealed.push(listing(&segment.header, seal));
         self.state.segments.push(segment);
         self.state.tip = Some(*tip);
@@ -403,7 +399,7 @@ impl Opening<'_, '_> {
         }
         let (position, recorded_at, chain) = match &self.state.tip {
             Some(tip) => (tip.position, tip.recorded_at, tip.chain),
-            None => (0, 0, crate::format::chain::genesis(&header.store_id)),
+            None => (0, 0, crate::format::genesis(&header.store_id)),
         };
         let next = position.saturating_add(1);
         if id.first_position > next {
@@ -454,16 +450,16 @@ impl Opening<'_, '_> {
             self.disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
             self.state.report.removed.push(path);
         }
-        let synced = self.disk.sync_directory(DIRECTORY);
-        synced.map_err(|error| Error::io("cannot sync", DIRECTORY, error))
+        let synced = self.disk.sync_directory(SEGMENTS_DIRECTORY);
+        synced.map_err(|error| Error::io("cannot sync", SEGMENTS_DIRECTORY, error))
     }
 
     fn walk(&mut self, segment: &Arc<SegmentFile>, limit: u32) -> Result<Scan, Error> {
         let mark = self.state.mark.as_ref().filter(|mark| mark.segment == segment.header.id);
         // Behind MARK nothing but the checksums speaks for a frame, so there the chain is recomputed.
         let verify_chain_from = mark.map_or(0, |mark| mark.durable_end);
-        let met = |tip: &Tip| mark.is_some_and(|mark| tip.is_at(mark));
-        let mut mark_met = met(&Tip::start(segment));
+        let met = |tip: &LogEnd| mark.is_some_and(|mark| tip.is_at(mark));
+        let mut mark_met = met(&LogEnd::start(segment));
         let report = &mut self.state.report;
         let visit = &mut self.visit;
         let found = scan(

@@ -4,17 +4,16 @@
 //! Row: log.
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
-use crate::error::{Error, ErrorKind};
-use crate::format::chain::Hash;
-use crate::format::frame;
-use crate::format::manifest::{Manifest, Remarks, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, HEADER, Seal, SegmentHeader, SegmentId};
+use crate::format::{
+    Annotations, Hash, Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
+    SegmentHeader, SegmentId, frame, mark,
+};
+use crate::types::{Error, ErrorKind};
 
 use super::Failure;
 use super::files::{create_mark_file, replace};
 use super::judge::{Evidence, repeated_in};
-use super::scan::{Tip, Window};
+use super::scan::{LogEnd, Window};
 use super::segment::{SegmentFile, wide};
 use super::survey::behind;
 use super::survey::{list, read_mark};
@@ -35,8 +34,10 @@ pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Resu
 
 /// Makes every name durable that an earlier process gave before it was stopped. Once more if that fails, as above.
 pub(super) fn sync_names(disk: &dyn Disk) -> Result<(), Error> {
-    let sync = || disk.sync_directory(DIRECTORY).and_then(|()| disk.sync_directory(""));
-    sync().or_else(|_| sync()).map_err(|error| Error::io("cannot sync before recovery", DIRECTORY, error))
+    let sync = || disk.sync_directory(SEGMENTS_DIRECTORY).and_then(|()| disk.sync_directory(""));
+    sync()
+        .or_else(|_| sync())
+        .map_err(|error| Error::io("cannot sync before recovery", SEGMENTS_DIRECTORY, error))
 }
 
 /// Gathers what is known about the end of the last segment.
@@ -111,10 +112,10 @@ fn file_to_keep(disk: &dyn Disk, path: &str, bytes: u64) -> std::io::Result<Opti
 
 /// Cuts the segment at its end and seals it there, so that the log goes on in a new one. One
 /// without any frame is only cut: it is as good as new, and gets no seal.
-pub(super) fn cut(segment: &SegmentFile, tip: &Tip) -> Result<Option<Seal>, Error> {
+pub(super) fn cut(segment: &SegmentFile, tip: &LogEnd) -> Result<Option<Seal>, Error> {
     let failed = |error| Error::io("cannot cut", &segment.path, error);
     segment.file.set_length(tip.offset.into()).map_err(failed)?;
-    if wide(tip.offset) == HEADER {
+    if wide(tip.offset) == SEGMENT_HEADER_BYTES {
         segment.file.sync().map_err(failed)?;
         return Ok(None);
     }
@@ -132,18 +133,18 @@ pub(crate) fn finish_cut(
     manifest: Manifest,
     digest: Hash,
 ) -> Result<(Manifest, Hash), Error> {
-    let failed = |error| Error::io("cannot remove what was cut from", DIRECTORY, error);
+    let failed = |error| Error::io("cannot remove what was cut from", SEGMENTS_DIRECTORY, error);
     // Whoever replaced MANIFEST may have been stopped before its name was durable.
     disk.sync_directory("").map_err(failed)?;
     let is_listed = |id| manifest.sealed.iter().any(|sealed| sealed.id == id);
-    for name in list(disk, DIRECTORY)? {
+    for name in list(disk, SEGMENTS_DIRECTORY)? {
         let id =
             SegmentId::parse(&name).or(SegmentId::parse_index(&name)).or(SegmentId::parse_temporary(&name));
         if id.is_some_and(|id| !is_listed(id)) {
-            disk.remove(&format!("{DIRECTORY}/{name}")).map_err(failed)?;
+            disk.remove(&format!("{SEGMENTS_DIRECTORY}/{name}")).map_err(failed)?;
         }
     }
-    disk.sync_directory(DIRECTORY).map_err(failed)?;
+    disk.sync_directory(SEGMENTS_DIRECTORY).map_err(failed)?;
     set_mark_back(disk, &manifest)?;
     let next = Manifest { is_cut: false, sequence: manifest.sequence + 1, previous: digest, ..manifest };
     let (bytes, digest) = next.write();
@@ -201,8 +202,8 @@ pub(super) fn trim(segment: &SegmentFile, seal: &Seal) -> Result<(), Error> {
 }
 
 /// The seal for a segment that ends at `tip`.
-pub(crate) fn seal(tip: &Tip) -> Result<Seal, Error> {
-    let length = tip.offset.checked_add(u32::try_from(crate::format::segment::SEAL).expect("72"));
+pub(crate) fn seal(tip: &LogEnd) -> Result<Seal, Error> {
+    let length = tip.offset.checked_add(u32::try_from(crate::format::SEAL_BYTES).expect("72"));
     Ok(Seal {
         length: length.ok_or_else(|| Error::invalid("the segment is too long to be sealed"))?,
         last_position: tip.position,
@@ -214,8 +215,8 @@ pub(crate) fn seal(tip: &Tip) -> Result<Seal, Error> {
 }
 
 /// A sealed segment as the manifest lists it.
-pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SealedSegment {
-    SealedSegment {
+pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SegmentEntry {
+    SegmentEntry {
         id: header.id,
         last_position: seal.last_position,
         length: seal.length,
@@ -224,6 +225,6 @@ pub(crate) fn listing(header: &SegmentHeader, seal: &Seal) -> SealedSegment {
         recorded_before: header.recorded_before,
         last_recorded_at: seal.last_recorded_at,
         chain: seal.chain,
-        remarks: Remarks::NONE,
+        remarks: Annotations::NONE,
     }
 }

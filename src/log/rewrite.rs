@@ -14,16 +14,11 @@ mod draft;
 
 use std::sync::Arc;
 
-use crate::error::Error;
-use crate::format::Damage;
-use crate::format::frame::{Frame, Header};
-use crate::format::record::{Record, records};
-use crate::format::segment::Attestation;
-use crate::id::EventId;
-use crate::matching::{Ids, belongs_to};
-use crate::recorded::RecordedEvent;
+use crate::event::{Ids, RecordedEvent, belongs_to};
+use crate::format::{Attestation, Damage, Frame, FrameHeader, Record, records};
+use crate::types::{Error, EventId};
 
-use super::scan::{Ending, Found, Tip, Window, attested, follow, found_at, sealed};
+use super::scan::{Ending, Found, LogEnd, Window, attested, follow, found_at, sealed};
 use super::segment::SegmentFile;
 
 pub(crate) use draft::{Draft, Plan, remove};
@@ -58,7 +53,7 @@ impl Candidate<'_> {
         self.frame.header.version(self.index.into())
     }
 
-    pub(crate) fn header(&self) -> &Header<'_> {
+    pub(crate) fn header(&self) -> &FrameHeader<'_> {
         &self.frame.header
     }
 
@@ -88,7 +83,7 @@ pub(crate) trait Judge {
     fn decided(&mut self, event: &Candidate<'_>, fate: Fate, freed: u64);
 
     /// So many bytes more were read. An error breaks off.
-    fn went(&mut self, bytes: u32) -> Result<(), Error>;
+    fn advance(&mut self, bytes: u32) -> Result<(), Error>;
 }
 
 /// A part of a segment, with what becomes of its events.
@@ -113,7 +108,7 @@ fn walk(
     show: &mut dyn FnMut(&Piece<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut window = Window::new(source, u32::MAX)?;
-    let (mut tip, mut fates) = (Tip::start(source), Vec::new());
+    let (mut tip, mut fates) = (LogEnd::start(source), Vec::new());
     loop {
         let offset = tip.offset;
         let damaged = |damage| source.damaged(offset.into(), &damage);
@@ -137,7 +132,7 @@ fn walk(
             Found::Zeros => return Err(damaged(Damage::Bad("the segment ends without a seal"))),
             Found::Invalid(damage) => return Err(damaged(damage)),
         };
-        judge.went(next.offset.saturating_sub(offset))?;
+        judge.advance(next.offset.saturating_sub(offset))?;
         tip = next;
     }
 }

@@ -6,19 +6,17 @@
 //! Row: log. Used by opening, by read-only opening and by verify.
 
 use crate::disk::read_full;
-use crate::error::Error;
-use crate::format::chain::{Assigned, Hash, body_content, extended_content, link};
-use crate::format::frame::{self, Frame};
-use crate::format::mark::Mark;
-use crate::format::record::{Record, records};
-use crate::format::segment::{Attestation, HEADER, SEAL, Seal, SegmentHeader};
-use crate::format::{BODY_BYTES_MAX, Damage};
+use crate::format::{
+    Assigned, Attestation, BODY_BYTES_MAX, Damage, Frame, Hash, Mark, Record, SEAL_BYTES,
+    SEGMENT_HEADER_BYTES, Seal, SegmentHeader, body_content, extended_content, frame, link, records,
+};
+use crate::types::Error;
 
 use super::segment::{SegmentFile, wide};
 
 /// Where a walk stands: behind the last frame it accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tip {
+pub(crate) struct LogEnd {
     /// In the segment.
     pub(crate) offset: u32,
     /// Of the last event.
@@ -30,16 +28,16 @@ pub(crate) struct Tip {
     pub(crate) events: u32,
 }
 
-impl Tip {
+impl LogEnd {
     /// Before the first frame of a segment.
-    pub(crate) fn start(segment: &SegmentFile) -> Tip {
-        Tip::before(&segment.header)
+    pub(crate) fn start(segment: &SegmentFile) -> LogEnd {
+        LogEnd::before(&segment.header)
     }
 
     /// Before the first frame of the segment with this header.
-    pub(crate) fn before(header: &SegmentHeader) -> Tip {
-        Tip {
-            offset: u32::try_from(HEADER).expect("144"),
+    pub(crate) fn before(header: &SegmentHeader) -> LogEnd {
+        LogEnd {
+            offset: u32::try_from(SEGMENT_HEADER_BYTES).expect("144"),
             position: header.id.first_position.saturating_sub(1),
             recorded_at: header.recorded_before,
             chain: header.chain_before,
@@ -49,7 +47,7 @@ impl Tip {
     }
 }
 
-impl Tip {
+impl LogEnd {
     /// Whether MARK speaks of this place, if it speaks of its segment.
     pub(crate) fn is_at(&self, mark: &Mark) -> bool {
         (self.offset, self.position, self.chain) == (mark.durable_end, mark.position, mark.chain)
@@ -71,7 +69,7 @@ pub(crate) enum Ending {
 }
 
 pub(crate) struct Scan {
-    pub(crate) tip: Tip,
+    pub(crate) tip: LogEnd,
     pub(crate) ending: Ending,
     /// Bytes read.
     pub(crate) bytes: u64,
@@ -85,7 +83,7 @@ pub(crate) struct Walk<'a> {
     pub(crate) verify_chain_from: u32,
     /// Sees every accepted frame, where it begins, and where the walk stands behind it.
     #[expect(clippy::type_complexity, reason = "one visitor, spelled out once")]
-    pub(crate) visit: &'a mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &Tip) -> Result<(), Error>,
+    pub(crate) visit: &'a mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
 }
 
 /// Walks from the segment's first frame.
@@ -95,7 +93,7 @@ pub(crate) struct Walk<'a> {
 /// What reading gives, what `visit` gives, and [`crate::ErrorKind::Corrupt`] for a frame that is
 /// whole but cannot stand where it stands: no torn write leaves such a thing.
 pub(crate) fn scan(segment: &SegmentFile, walk: &mut Walk<'_>) -> Result<Scan, Error> {
-    scan_from(segment, Tip::start(segment), walk)
+    scan_from(segment, LogEnd::start(segment), walk)
 }
 
 /// Walks on from where an earlier walk of the segment stood.
@@ -103,7 +101,7 @@ pub(crate) fn scan(segment: &SegmentFile, walk: &mut Walk<'_>) -> Result<Scan, E
 /// # Errors
 ///
 /// As [`scan`].
-pub(crate) fn scan_from(segment: &SegmentFile, mut tip: Tip, walk: &mut Walk<'_>) -> Result<Scan, Error> {
+pub(crate) fn scan_from(segment: &SegmentFile, mut tip: LogEnd, walk: &mut Walk<'_>) -> Result<Scan, Error> {
     let mut window = Window::new(segment, walk.limit)?;
     let ending = loop {
         match found_at(&mut window, tip.offset)? {
@@ -139,9 +137,9 @@ pub(crate) fn found_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<Fo
     let header = &window.segment.header;
     let place = u64::from(offset);
     let mark = header.frame_mark(place);
-    let head = window.at(offset, frame::FIXED)?;
+    let head = window.at(offset, frame::FRAME_FIXED_BYTES)?;
     if header.is_seal(head, place) {
-        return Ok(Seal::read(window.at(offset, SEAL)?).map_or_else(Found::Invalid, Found::Seal));
+        return Ok(Seal::read(window.at(offset, SEAL_BYTES)?).map_or_else(Found::Invalid, Found::Seal));
     }
     if header.is_attestation(head, place) {
         let read = Attestation::read(window.at(offset, Attestation::BYTES_MAX)?);
@@ -165,9 +163,9 @@ pub(crate) fn found_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<Fo
 }
 
 /// Whether a seal fits what was walked.
-pub(super) fn sealed(seal: Seal, tip: &Tip) -> Ending {
+pub(super) fn sealed(seal: Seal, tip: &LogEnd) -> Ending {
     let found = Seal {
-        length: tip.offset.saturating_add(u32::try_from(SEAL).expect("72")),
+        length: tip.offset.saturating_add(u32::try_from(SEAL_BYTES).expect("72")),
         last_position: tip.position,
         last_recorded_at: tip.recorded_at,
         frames: tip.frames,
@@ -184,10 +182,10 @@ pub(crate) const CHAIN_BROKEN: Damage = Damage::Bad("a whole frame does not cont
 /// The walk's place behind a frame that is whole, if it may stand here.
 pub(crate) fn follow(
     segment: &SegmentFile,
-    tip: &Tip,
+    tip: &LogEnd,
     frame: &Frame<'_>,
     verify_chain: bool,
-) -> Result<Tip, Damage> {
+) -> Result<LogEnd, Damage> {
     const TOO_LONG: Damage = Damage::Bad("the segment is longer than a segment can be");
     let header = &frame.header;
     let first_position = segment.header.id.first_position.saturating_add(header.position_offset().into());
@@ -210,7 +208,7 @@ pub(crate) fn follow(
         return Err(Damage::Bad("a whole frame has a position that no event can have"));
     }
     let frame_bytes = u32::try_from(header.frame_bytes()).map_err(|_| TOO_LONG)?;
-    Ok(Tip {
+    Ok(LogEnd {
         offset: tip.offset.checked_add(frame_bytes).ok_or(TOO_LONG)?,
         position,
         recorded_at: header.recorded_at(),
@@ -257,10 +255,10 @@ pub(crate) fn chain_seeing(
 /// The walk's place behind an attestation: removed positions are stepped over, the chain goes on.
 pub(crate) fn attested(
     segment: &SegmentFile,
-    tip: &Tip,
+    tip: &LogEnd,
     attestation: &Attestation<'_>,
     length: usize,
-) -> Result<Tip, Damage> {
+) -> Result<LogEnd, Damage> {
     let id = segment.header.id;
     if id.generation == 0 {
         return Err(Damage::Bad(
@@ -282,7 +280,7 @@ pub(crate) fn attested(
         return Err(Damage::Bad("an attestation counts other events than those whose positions it names"));
     }
     let end = u32::try_from(length).ok().and_then(|length| tip.offset.checked_add(length));
-    Ok(Tip {
+    Ok(LogEnd {
         offset: end.ok_or(Damage::Bad("the segment is longer than a segment can be"))?,
         position: attestation.last_position,
         recorded_at: attestation.last_recorded_at,

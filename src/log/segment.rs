@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
-use crate::error::Error;
-use crate::format::Damage;
-use crate::format::frame::{self, Frame, Header};
-use crate::format::segment::{DIRECTORY, HEADER, SegmentHeader, SegmentId};
+use crate::format::{
+    Damage, Frame, FrameHeader, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentHeader, SegmentId, frame,
+};
+use crate::types::Error;
 
 use super::Failure;
 
@@ -40,13 +40,13 @@ impl SegmentFile {
         let failed = |error| Error::io("cannot create", &path, error);
         let file = disk.open(&path, Access::CreateNew).map_err(|error| Failure::Refused(failed(error)))?;
         let mut bytes = header.write().to_vec();
-        bytes.resize(zeros.max(HEADER), 0);
+        bytes.resize(zeros.max(SEGMENT_HEADER_BYTES), 0);
         write_all(file.as_ref(), &bytes, 0).map_err(|error| match disk.remove(&path) {
             Ok(()) => Failure::of_write(failed(error)),
             Err(_) => Failure::Poison(failed(error)),
         })?;
         file.sync().map_err(|error| Failure::Poison(failed(error)))?;
-        disk.sync_directory(DIRECTORY).map_err(|error| Failure::Poison(failed(error)))?;
+        disk.sync_directory(SEGMENTS_DIRECTORY).map_err(|error| Failure::Poison(failed(error)))?;
         Ok(SegmentFile { header, path, file })
     }
 
@@ -73,7 +73,7 @@ impl SegmentFile {
         file: &dyn DiskFile,
         path: &str,
     ) -> Result<Result<SegmentHeader, Damage>, Error> {
-        let mut bytes = [0; HEADER];
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
         let read = read_full(file, &mut bytes, 0).map_err(|error| Error::io("cannot read", path, error))?;
         Ok(SegmentHeader::read(&bytes[..read]))
     }
@@ -181,10 +181,10 @@ impl Block {
     }
 
     /// The same of the frame's header alone.
-    pub(crate) fn header(&self, segment: &SegmentFile, offset: u32) -> Result<Header<'_>, Error> {
+    pub(crate) fn header(&self, segment: &SegmentFile, offset: u32) -> Result<FrameHeader<'_>, Error> {
         let bytes = &self.bytes[self.at(offset)..];
         if self.is_known {
-            return Ok(Header::known(bytes));
+            return Ok(FrameHeader::known(bytes));
         }
         let mark = segment.header.frame_mark(offset.into());
         frame::read_header(bytes, mark).map_err(|damage| segment.damaged(offset.into(), &damage))

@@ -3,13 +3,13 @@
 //! Row: log.
 
 use crate::disk::{Access, Disk, DiskFile, read_full};
-use crate::error::Error;
-use crate::format::chain::Hash;
-use crate::format::manifest::{self, Manifest, SealedSegment};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{DIRECTORY, HEADER, SEAL, SegmentId};
+use crate::format::{
+    Hash, Manifest, Mark, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId,
+    manifest, mark,
+};
+use crate::types::Error;
 
-use super::scan::Tip;
+use super::scan::LogEnd;
 use super::segment::{SegmentFile, damaged};
 use super::zeros::FIRST;
 
@@ -53,10 +53,10 @@ pub(crate) struct Stamp {
 impl Stamp {
     pub(crate) fn of(disk: &dyn Disk) -> Result<Stamp, Error> {
         let hash = |bytes: Vec<u8>| *blake3::hash(&bytes).as_bytes();
-        let mut segments = list(disk, DIRECTORY)?;
+        let mut segments = list(disk, SEGMENTS_DIRECTORY)?;
         segments.sort_unstable();
         let last_bytes = match segments.last() {
-            Some(last) => length(disk, &format!("{DIRECTORY}/{last}"))?,
+            Some(last) => length(disk, &format!("{SEGMENTS_DIRECTORY}/{last}"))?,
             None => 0,
         };
         Ok(Stamp {
@@ -101,9 +101,9 @@ pub(super) fn check_uninitialised(
     if mark.is_some_and(|mark| mark.position > 0) {
         return Err(missing());
     }
-    let names = list(disk, DIRECTORY)?;
+    let names = list(disk, SEGMENTS_DIRECTORY)?;
     for name in &names {
-        let path = format!("{DIRECTORY}/{name}");
+        let path = format!("{SEGMENTS_DIRECTORY}/{name}");
         let first = SegmentId { first_position: 1, generation: 0 };
         let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
         if SegmentId::parse(name) != Some(first) || !could_be_new(file.as_ref(), &path)? {
@@ -111,7 +111,7 @@ pub(super) fn check_uninitialised(
         }
     }
     for name in names.iter().filter(|_| may_remove) {
-        let path = format!("{DIRECTORY}/{name}");
+        let path = format!("{SEGMENTS_DIRECTORY}/{name}");
         disk.remove(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
     }
     Ok(())
@@ -137,7 +137,7 @@ pub(crate) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> R
 /// In the store's own directory: what a stop left, and names annals does not know.
 pub(super) fn others(disk: &dyn Disk) -> Result<(Vec<String>, Vec<String>), Error> {
     const KNOWN: [&str; 7] =
-        ["LOCK", manifest::NAME, mark::NAME, DIRECTORY, "cache", "quarantine", "ERASING"];
+        ["LOCK", manifest::NAME, mark::NAME, SEGMENTS_DIRECTORY, "cache", "quarantine", "ERASING"];
     let names = list(disk, "")?.into_iter().filter(|name| !KNOWN.contains(&name.as_str()));
     Ok(names.partition(|name| name == manifest::TEMPORARY))
 }
@@ -147,7 +147,7 @@ pub(crate) fn could_be_new(file: &dyn DiskFile, path: &str) -> Result<bool, Erro
     let most = usize::try_from(FIRST).expect("64 KiB");
     let mut bytes = vec![0; most + 1];
     let read = read_full(file, &mut bytes, 0).map_err(|error| Error::io("cannot read", path, error))?;
-    Ok(read <= most && bytes.iter().skip(HEADER).all(|byte| *byte == 0))
+    Ok(read <= most && bytes.iter().skip(SEGMENT_HEADER_BYTES).all(|byte| *byte == 0))
 }
 
 pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Error> {
@@ -160,9 +160,9 @@ pub(crate) fn list(disk: &dyn Disk, directory: &str) -> Result<Vec<String>, Erro
 }
 
 /// Behind the last frame of a listed segment.
-pub(crate) fn behind(sealed: &SealedSegment) -> Tip {
-    Tip {
-        offset: sealed.length.saturating_sub(u32::try_from(SEAL).expect("72")),
+pub(crate) fn behind(sealed: &SegmentEntry) -> LogEnd {
+    LogEnd {
+        offset: sealed.length.saturating_sub(u32::try_from(SEAL_BYTES).expect("72")),
         position: sealed.last_position,
         recorded_at: sealed.last_recorded_at,
         chain: sealed.chain,

@@ -17,8 +17,7 @@ mod zeros;
 use std::time::{Duration, SystemTime};
 
 use crate::disk::{Access, CrashMode, Disk, Fault, SimDisk};
-use crate::format::manifest::{Manifest, SealedSegment};
-use crate::format::segment::HEADER;
+use crate::format::{Manifest, SEGMENT_HEADER_BYTES, SegmentEntry};
 use crate::{Error, ErrorKind, Query, Raw, Store};
 
 const MARK: &str = "MARK";
@@ -115,8 +114,8 @@ fn a_damaged_header_of_an_empty_segment_is_damage_and_changes_nothing() {
     open(&resumed).unwrap().close().unwrap();
     for disk in [created, resumed] {
         let (path, whole) = last_segment(&disk);
-        assert!(whole[HEADER..].iter().all(|byte| *byte == 0));
-        for bit in 0..HEADER * 8 {
+        assert!(whole[SEGMENT_HEADER_BYTES..].iter().all(|byte| *byte == 0));
+        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             disk.set_contents(&path, Some(bytes));
@@ -139,7 +138,7 @@ fn every_field_of_a_listing_must_fit_its_segment() {
     }
     store.close().unwrap();
     let (whole, _) = Manifest::read(&disk.contents("MANIFEST").unwrap()).unwrap();
-    let changes: [fn(&mut SealedSegment); 9] = [
+    let changes: [fn(&mut SegmentEntry); 9] = [
         |listed| listed.id.first_position += 1,
         |listed| listed.id.generation += 1,
         |listed| listed.last_position += 1,

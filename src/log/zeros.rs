@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::disk::{Disk, write_all};
-use crate::error::Error;
+use crate::types::Error;
 
 use super::segment::SegmentFile;
 use super::{Failure, LogOptions};

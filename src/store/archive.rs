@@ -8,16 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Allow, Disk, OsDisk};
-use crate::error::Error;
-use crate::head::Head;
-use crate::ops::backup::{self, CopyReport};
-use crate::ops::checkpoint::{self, Checkpoint};
-use crate::ops::history::Until;
-use crate::ops::image::Work;
-use crate::ops::restore;
-use crate::ops::rollback::{self, RollbackReport};
-use crate::ops::verify::Verify;
-use crate::report::{CopyProgress, VerifyReport};
+use crate::maintenance::{
+    Checkpoint, CopyReport, RollbackReport, Until, Verify, Work, backup, checkpoint, restore, rollback,
+};
+use crate::types::{CopyProgress, Error, Head, VerifyReport};
 
 use super::Store;
 use super::builder::{Builder, Place};

@@ -2,15 +2,10 @@
 //!
 //! Row: store. No logic lives here.
 
-use crate::causes::{self, Ancestors, Descendants};
-use crate::error::Error;
-use crate::event::EventId;
+use crate::event::RecordedEvent;
 use crate::index::Label;
-use crate::listing::Listing;
-use crate::query::Query;
-use crate::reader;
-use crate::recorded::RecordedEvent;
-use crate::story::{self, Story};
+use crate::read::{Ancestors, Descendants, Listing, Story, causality, reader, story};
+use crate::types::{Error, EventId, Query};
 
 use super::Store;
 
@@ -211,7 +206,7 @@ impl Store {
     ///
     /// As [`Store::get`].
     pub fn path(&self, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
-        causes::path(self.engine().readable(), leaf)
+        causality::path(self.engine().readable(), leaf)
     }
 
     /// The ids of an entity's leaves, oldest first: the events that no other event of the entity names as its cause. Of a
@@ -244,6 +239,6 @@ impl Store {
     ///
     /// As [`Store::get`].
     pub fn leaves(&self, entity: &str) -> Result<Vec<EventId>, Error> {
-        causes::leaves(self.engine().readable(), entity)
+        causality::leaves(self.engine().readable(), entity)
     }
 }

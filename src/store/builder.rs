@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::disk::{Allow, Disk, OsDisk};
-use crate::engine::Engine;
-use crate::error::Error;
-use crate::load::load_to_read;
-use crate::ops::salvage::salvage;
-use crate::ops::verify::Verify;
-use crate::options::{Durability, KeyWindow, Limits, Options, RestartPolicy};
-use crate::report::{OpenProgress, VerifyReport};
+use crate::engine::{Engine, load_to_read};
+use crate::maintenance::{Verify, salvage};
+use crate::types::{
+    Durability, Error, KeyWindow, Limits, OpenProgress, Options, RestartPolicy, VerifyReport,
+};
 
 use super::Store;
 use super::gate::{Gate, Gates};
@@ -276,7 +274,7 @@ impl Builder {
     /// use annals::{Store, disk::MemDisk};
     ///
     /// let store = Store::on(MemDisk::new()).scrub(2_000_000).open()?;
-    /// assert!(store.stats().scrub.breaks.is_empty());
+    /// assert!(store.stats().scrub.findings.is_empty());
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn scrub(mut self, bytes_per_second: u64) -> Builder {

@@ -8,12 +8,12 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::cache::{Cache, Owner};
 use crate::engine::Engine;
-use crate::error::Error;
-use crate::ops::scrub;
-use crate::running::Running;
-use crate::turns::Turns;
+use crate::maintenance::scrub;
+use crate::store::decision_queue::Turns;
+use crate::store::registry::Registry;
+use crate::store::state_cache::{Cache, Owner};
+use crate::types::Error;
 
 use super::gate::Gates;
 use super::{Store, policy};
@@ -27,7 +27,7 @@ pub(crate) struct Core {
     pub(super) gates: Gates,
     turns: Turns,
     /// The consumers that run in this process.
-    pub(crate) running: Arc<Running>,
+    pub(crate) running: Arc<Registry>,
     /// What verifying in the background has found.
     pub(super) scrub: scrub::Shared,
     /// What policies have done.
@@ -113,7 +113,7 @@ impl Store {
         &self.core.turns
     }
 
-    pub(crate) fn running(&self) -> &Arc<Running> {
+    pub(crate) fn running(&self) -> &Arc<Registry> {
         &self.core.running
     }
 

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::error::Error;
+use crate::types::Error;
 
 use super::builder::Builder;
 

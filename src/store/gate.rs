@@ -10,15 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 
-use crate::append::{Append, Proposed, ProposedEvent};
-use crate::codec::Raw;
-use crate::condition::AppendCondition;
-use crate::coordinate::check_name;
-use crate::error::{Denial, Error};
-use crate::event::Cause;
-use crate::options::Limits;
-use crate::text;
-use crate::version::Expected;
+use crate::engine::{Append, Proposed, ProposedEvent};
+use crate::event::Raw;
+use crate::types::system::gate::{DENIED, PREFIX};
+use crate::types::{AppendCondition, Cause, Denial, Error, Expected, Limits, check_name, text};
 
 use super::Store;
 
@@ -30,7 +25,7 @@ use super::Store;
 /// all others. A gate that panics denies. A gate must not keep a clone of the [`Store`], which would never close.
 ///
 /// What a gate read may change before the append goes in. A gate that decides by what it read returns the condition
-/// that keeps its answer true ([`Permit::while_none`]); the append is then made under this condition, too:
+/// that keeps its answer true ([`GateDecision::while_none`]); the append is then made under this condition, too:
 ///
 /// ```
 /// use annals::{
@@ -38,7 +33,7 @@ use super::Store;
 /// };
 ///
 /// fn not_frozen(proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial> {
-///     let mut permit = Permit::always();
+///     let mut permit = GateDecision::always();
 ///     for (entity, _) in proposed.expectations() {
 ///         let frozen = Query::entity(entity).kind("account.frozen");
 ///         let head = store.head()?.position();
@@ -63,14 +58,14 @@ pub trait Gate: Send + Sync + 'static {
     /// # Errors
     ///
     /// The denial, which the caller gets as [`ErrorKind::Denied`](crate::ErrorKind::Denied). An [`Error`] becomes one by `?`.
-    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial>;
+    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<GateDecision, Denial>;
 }
 
 impl<F> Gate for F
 where
-    F: Fn(&Proposed<'_>, &Store) -> Result<Permit, Denial> + Send + Sync + 'static,
+    F: Fn(&Proposed<'_>, &Store) -> Result<GateDecision, Denial> + Send + Sync + 'static,
 {
-    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial> {
+    fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<GateDecision, Denial> {
         self(proposed, store)
     }
 }
@@ -78,24 +73,24 @@ where
 /// What a [`Gate`] answers to let an append pass: always, or while something does not happen.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a gate returns it"]
-pub struct Permit {
+pub struct GateDecision {
     conditions: Vec<AppendCondition>,
 }
 
-impl Permit {
+impl GateDecision {
     /// Whatever happens meanwhile.
-    pub fn always() -> Permit {
-        Permit::default()
+    pub fn always() -> GateDecision {
+        GateDecision::default()
     }
 
     /// If this condition still holds when the append goes in. If not, the append is a
     /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict), and whoever tries again asks the gate again.
-    pub fn while_none(condition: AppendCondition) -> Permit {
-        Permit::always().and_while_none(condition)
+    pub fn while_none(condition: AppendCondition) -> GateDecision {
+        GateDecision::always().and_while_none(condition)
     }
 
     /// And if this condition holds as well.
-    pub fn and_while_none(mut self, condition: AppendCondition) -> Permit {
+    pub fn and_while_none(mut self, condition: AppendCondition) -> GateDecision {
         self.conditions.push(condition);
         self
     }
@@ -113,9 +108,6 @@ struct Named {
     gate: Box<dyn Gate>,
 }
 
-/// The stream of a gate is named after it.
-const STREAM: &str = "$gate/";
-const DENIED: &str = "$gate.denied";
 const NAME_BYTES_MAX: usize = 255;
 /// How many events of a denied append are named in its record, and how long a reason may be there.
 const EVENTS_NAMED_MAX: usize = 100;
@@ -175,7 +167,7 @@ impl Named {
 }
 
 fn stream_of(gate: &str) -> String {
-    format!("{STREAM}{gate}")
+    format!("{PREFIX}{gate}")
 }
 
 /// While a gate is asked.

@@ -10,10 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::error::Error;
-use crate::event::time_of;
-use crate::options;
-use crate::report::{Compacted, CompactionStats};
+use crate::types::{Compacted, CompactionStats, Error, options, time_of};
 
 use super::Store;
 

@@ -5,11 +5,8 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::error::Error;
-use crate::ops::erase;
-use crate::ops::pace::Pace;
-use crate::query::Query;
-use crate::report::{Erasure, RewriteProgress};
+use crate::maintenance::{Throttle, erase};
+use crate::types::{Erasure, Error, Query, RewriteProgress};
 
 use super::Store;
 
@@ -51,7 +48,7 @@ impl Store {
     ///
     /// After an error it is unfinished, unless the query was refused: erase again, or open the store again.
     pub fn erase(&self, query: Query, reason: &str) -> Result<Erasure, Error> {
-        erase::erase(self.engine(), self.cache(), query, reason, &mut Pace::new(None, None))
+        erase::erase(self.engine(), &|| self.forget_states(), query, reason, &mut Throttle::new(None, None))
     }
 
     /// The same, and tells how far it is, about every megabyte and at each segment. To break it off leaves it unfinished
@@ -81,8 +78,8 @@ impl Store {
         reason: &str,
         tell: impl FnMut(&RewriteProgress) -> ControlFlow<()>,
     ) -> Result<Erasure, Error> {
-        let mut pace = Pace::new(Some(Box::new(tell)), None);
-        erase::erase(self.engine(), self.cache(), query, reason, &mut pace)
+        let mut pace = Throttle::new(Some(Box::new(tell)), None);
+        erase::erase(self.engine(), &|| self.forget_states(), query, reason, &mut pace)
     }
 
     /// Finishes what an earlier process was erasing, once opening is over, on the thread for what takes long.
@@ -109,6 +106,11 @@ impl Store {
     fn resume_erasing(&self) -> Result<bool, Error> {
         let rewriter = self.engine().rewriter.clone();
         let tell = move |_: &RewriteProgress| rewriter.go_on();
-        erase::resume(self.engine(), self.cache(), &mut Pace::new(Some(Box::new(tell)), None))
+        erase::resume(self.engine(), &|| self.forget_states(), &mut Throttle::new(Some(Box::new(tell)), None))
+    }
+
+    /// Removes every cached state, in memory and on disk.
+    fn forget_states(&self) -> Result<(), Error> {
+        self.cache().void(self.engine().disk.as_ref())
     }
 }

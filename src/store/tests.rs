@@ -6,9 +6,8 @@ use std::sync::Arc;
 use super::*;
 use crate::Raw;
 use crate::index::Label;
-use crate::listing::Listing;
-use crate::version::Expected;
-use crate::view::{Point, View};
+use crate::read::{Listing, Point, View};
+use crate::types::Expected;
 
 /// A view of a store that is published up to `head` only.
 fn view_up_to(store: &Store, head: u64) -> Arc<View> {

@@ -2,12 +2,9 @@
 //!
 //! Row: store. No logic lives here.
 
-use crate::error::Error;
-use crate::head::Head;
-use crate::ops::verify::{Verify, verify_files_as, verify_open};
-use crate::reader;
-use crate::report::VerifyReport;
-use crate::version::Position;
+use crate::maintenance::{Verify, verify_files_as, verify_open};
+use crate::read::reader;
+use crate::types::{Error, Head, Position, VerifyReport};
 
 use super::{Builder, Store};
 

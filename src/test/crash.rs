@@ -7,9 +7,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::disk::{CrashMode, SimDisk, Trace};
-use crate::error::Error;
 use crate::store::Store;
-use crate::text;
+use crate::types::{Error, text};
 
 use super::Clock;
 

@@ -2,11 +2,10 @@
 
 use std::fmt::Debug;
 
-use crate::aggregate::Aggregate;
-use crate::append::Append;
-use crate::event::EventData;
-use crate::projection::{Loaded, Projection};
+use crate::engine::Append;
+use crate::state::{Aggregate, Loaded, Projection};
 use crate::store::Store;
+use crate::types::EventData;
 
 use super::clock::store;
 use super::difference;

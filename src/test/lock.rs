@@ -16,10 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::Error;
-use crate::event::EventData;
-use crate::recorded::RecordedEvent;
-use crate::typed::{DomainEvent, KnownKind};
+use crate::event::{DomainEvent, KnownKind, RecordedEvent};
+use crate::types::{Error, EventData};
 
 use book::{Book, Entry};
 use shape::Described;

@@ -1,14 +1,10 @@
 //! Given a reactor, when this event comes, then that is appended.
 
-use crate::append::Append;
-use crate::codec::Value;
-use crate::coordinate::Coordinate;
-use crate::error::Error;
-use crate::event::EventData;
-use crate::query::Query;
-use crate::reactor::{Reaction, Reactor};
-use crate::recorded::RecordedEvent;
+use crate::consume::{Reaction, Reactor};
+use crate::engine::Append;
+use crate::event::{RecordedEvent, Value};
 use crate::store::Store;
+use crate::types::{Coordinate, Error, EventData, Query};
 
 use super::clock::store;
 use super::difference;

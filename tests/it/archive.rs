@@ -469,7 +469,7 @@ fn a_rollback_cuts_and_keeps_what_it_cuts() {
     fill(&store, 50, 80);
     assert!(store.verify().unwrap().is_clean());
     assert!(store.describe().unwrap().to_string().contains("quarantine"));
-    assert!(Store::builder(place.path("live")).verify_against(&cut).unwrap().breaks.len() == 1);
+    assert!(Store::builder(place.path("live")).verify_against(&cut).unwrap().findings.len() == 1);
 
     let old = place.path("live").join(&report.quarantine);
     assert!(verify_backup(&old, &cut).unwrap().is_clean());
@@ -570,7 +570,7 @@ fn damage_in_a_backup_is_found() {
     assert!(!verify_backup(place.path("copy"), &report.head).unwrap().is_clean());
     assert!(store.verify().unwrap().is_clean());
     let older = verify_backup(place.path("live"), &all_zero(&report.head)).unwrap();
-    assert_eq!(older.breaks.len(), 1, "{older}");
+    assert_eq!(older.findings.len(), 1, "{older}");
 }
 
 #[test]

@@ -587,17 +587,17 @@ const CASES: &[(&str, &str, Damage, Expected)] = &[
 ];
 
 fn places(report: &VerifyReport) -> Vec<(String, usize, u64)> {
-    let place = |found: &annals::Break| {
+    let place = |found: &annals::Finding| {
         (found.file.clone(), usize::try_from(found.offset).unwrap(), found.position.get())
     };
-    report.breaks.iter().map(place).collect()
+    report.findings.iter().map(place).collect()
 }
 
 fn check(report: &VerifyReport, expected: &[Place], what: &str) {
     let wanted: Vec<_> =
         expected.iter().map(|(file, offset, position, _)| (file.clone(), *offset, *position)).collect();
     assert_eq!(places(report), wanted, "{what}: {report}");
-    for (found, (.., words)) in report.breaks.iter().zip(expected) {
+    for (found, (.., words)) in report.findings.iter().zip(expected) {
         assert!(found.what.contains(words), "{what}: {found}, and not {words:?}");
     }
     assert_eq!(report.is_clean(), expected.is_empty(), "{what}: {report}");
@@ -699,10 +699,10 @@ fn attestations_are_compared_with_what_they_stand_for() {
     check(&forged(32, &[1]), &here("counts other events"), "fewer events than positions");
     check(&forged(32, &[3]), &here("counts other events"), "more events than positions");
     assert_eq!(places(&forged(152, &[0xFF]))[0], (world.path(0).to_owned(), start, 2));
-    assert!(forged(152, &[0xFF]).breaks[0].what.contains("not UTF-8"));
-    assert!(forged(12, &[0]).breaks[0].what.contains("another length"));
-    assert!(forged(56, &[1, 2]).breaks[0].what.contains("does not continue the log"));
-    assert!(forged(24, &[9]).breaks[0].what.contains("counts other events"));
+    assert!(forged(152, &[0xFF]).findings[0].what.contains("not UTF-8"));
+    assert!(forged(12, &[0]).findings[0].what.contains("another length"));
+    assert!(forged(56, &[1, 2]).findings[0].what.contains("does not continue the log"));
+    assert!(forged(24, &[9]).findings[0].what.contains("counts other events"));
 }
 
 /// What somebody may forge of a last append, with every checksum, the chain and MARK refitted; where the
@@ -881,7 +881,7 @@ fn what_no_writer_writes_is_found_although_all_checksums_fit() {
             }
         });
         let report = Store::on(disk.clone()).verify().unwrap();
-        let found = report.breaks.iter().find(|found| found.what.contains(words));
+        let found = report.findings.iter().find(|found| found.what.contains(words));
         let found = found.unwrap_or_else(|| panic!("{name}: {report}"));
         let place = (found.file.as_str(), usize::try_from(found.offset).unwrap(), found.position.get());
         assert_eq!(place, (world.path(0), frame.start, 3), "{name}: {report}");
@@ -913,7 +913,7 @@ fn what_is_whole_is_never_cut_as_torn() {
     let opens = |disk: &SimDisk| Store::on(disk.clone()).open().map(|store| store.open_report().clone());
     let torn = killed.image();
     killed.edit(&torn, killed.path(0), |bytes| bytes[frame.end - 9] ^= 1);
-    assert_eq!(Store::on(torn.clone()).verify().unwrap().breaks, [], "a torn tail");
+    assert_eq!(Store::on(torn.clone()).verify().unwrap().findings, [], "a torn tail");
     assert!(opens(&torn).unwrap().cut.is_some());
     for (name, at, value) in [("no events", 28, [0, 0]), ("a length that is no multiple of 8", 12, [1, 0])] {
         let forged = killed.image();

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use annals::disk::{MemDisk, SimDisk};
 use annals::{
-    Append, Builder, ErrorKind, Expected, KeyWindow, Per, Position, Query, Raw, RecordedEvent, Store, Version,
+    Append, Builder, ErrorKind, Expected, GroupBy, KeyWindow, Position, Query, Raw, RecordedEvent, Store,
+    Version,
 };
 
 use crate::support::{FOREVER, Random, all, at, kind_of};
@@ -182,8 +183,8 @@ fn what_stays_is_as_it_was_whatever_the_rules() {
                 map.entry(event.kind().to_owned()).or_insert_with(Vec::new).push(event.position().get());
                 map
             });
-            let is_newest = move |event: &RecordedEvent, per: Per| match per {
-                Per::Entity => newest[event.entity()].last().unwrap() - event.version().get() < keep,
+            let is_newest = move |event: &RecordedEvent, per: GroupBy| match per {
+                GroupBy::Entity => newest[event.entity()].last().unwrap() - event.version().get() < keep,
                 _ => newest[event.kind()]
                     .iter()
                     .rev()
@@ -200,7 +201,7 @@ fn what_stays_is_as_it_was_whatever_the_rules() {
                     Box::new(move |event| asked(event) && event.position().get() < bound)
                 }
                 2 => {
-                    let per = if by_kind { Per::Kind } else { Per::Entity };
+                    let per = if by_kind { GroupBy::Kind } else { GroupBy::Entity };
                     compaction = compaction.keep_newest(keep, per);
                     Box::new(move |event| !is_newest(event, per))
                 }
@@ -407,13 +408,13 @@ fn appends_and_reads_go_on_meanwhile() {
             })
             .collect();
         for round in 0..rounds {
-            let compaction = store.compaction("why").keep_newest(10, Per::Entity);
+            let compaction = store.compaction("why").keep_newest(10, GroupBy::Entity);
             let compaction = if round % 2 == 0 { compaction.merge() } else { compaction };
             compaction.run().unwrap();
         }
         appenders.into_iter().for_each(|appender| appender.join().unwrap());
     });
-    store.compaction("why").keep_newest(10, Per::Entity).merge().run().unwrap();
+    store.compaction("why").keep_newest(10, GroupBy::Entity).merge().run().unwrap();
     for number in 0..3 {
         let left = all(store.stream(format!("writer:{number}")));
         assert_eq!(

@@ -229,8 +229,9 @@ fn check_named(state: &State, path: &str, at: usize, bytes: &[u8], error: &Error
         false => None,
     };
     let start = part.map_or(0, |part| part.start);
-    let is_it = |found: &annals::Break| found.file == path && (start..=at).contains(&(found.offset as usize));
-    assert!(report.breaks.iter().any(is_it), "{}: {report}", place());
+    let is_it =
+        |found: &annals::Finding| found.file == path && (start..=at).contains(&(found.offset as usize));
+    assert!(report.findings.iter().any(is_it), "{}: {report}", place());
 }
 
 /// Opening to read refuses and accepts the same, writes nothing, and asks for no more memory than

@@ -200,8 +200,8 @@ fn all_of_several_breaks_are_found() {
         }
         let report = Store::on(disk).verify().unwrap();
         for (path, part, at) in &broken {
-            let is_it = |found: &annals::Break| found.file == *path && found.offset as usize == part.start;
-            assert!(report.breaks.iter().any(is_it), "round {round}: {path} at {at} of {part:?}: {report}");
+            let is_it = |found: &annals::Finding| found.file == *path && found.offset as usize == part.start;
+            assert!(report.findings.iter().any(is_it), "round {round}: {path} at {at} of {part:?}: {report}");
         }
         assert_eq!(report.is_clean(), broken.is_empty(), "round {round}: {report}");
     }
@@ -242,8 +242,8 @@ fn damage_under_an_open_store() {
             assert_eq!(items.iter().filter(|item| item.is_ok()).count(), events, "{path} {part:?}");
             assert_eq!(items.last().unwrap().as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
             let report = store.verify().unwrap();
-            let is_it = |found: &annals::Break| found.file == *path && found.offset as usize == part.start;
-            assert!(report.breaks.iter().any(is_it), "{path} {part:?}: {report}");
+            let is_it = |found: &annals::Finding| found.file == *path && found.offset as usize == part.start;
+            assert!(report.findings.iter().any(is_it), "{path} {part:?}: {report}");
             disk.set_contents(path, Some(pristine.clone()));
         }
     }
@@ -271,7 +271,7 @@ fn a_large_damaged_frame_is_passed_quickly() {
     disk.set_contents(path, Some(bytes));
     let spy = Spy::new(disk);
     let report = Store::on(spy.clone()).verify().unwrap();
-    assert!(report.breaks.iter().any(|found| found.offset == 144), "{report}");
+    assert!(report.findings.iter().any(|found| found.offset == 144), "{report}");
     assert_eq!(report.events, 1, "{report}");
     assert_eq!(Store::on(spy.clone()).open().unwrap_err().kind(), ErrorKind::Corrupt);
     let reads = spy.calls().iter().filter(|call| call.what == What::Read).count();
@@ -299,7 +299,7 @@ fn many_damaged_frames_are_passed_quickly() {
     image.set_contents(path, Some(bytes));
     let spy = Spy::new(image);
     let report = Store::on(spy.clone()).verify().unwrap();
-    assert!(report.breaks.len() > 400, "{}", report.breaks.len());
+    assert!(report.findings.len() > 400, "{}", report.findings.len());
     let reads = spy.calls().into_iter().filter(|call| call.what == What::Read).map(|call| call.bytes);
     let read: usize = reads.sum();
     assert!(read < 8 * length, "{read} bytes of a file of {length}");

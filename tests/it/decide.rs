@@ -544,7 +544,7 @@ fn a_boundary_answers_like_an_aggregate() {
         .gate("no", |proposed: &annals::Proposed<'_>, _: &Store| {
             match proposed.events().any(|event| event.kind() == "forbidden") {
                 true => Err(annals::Denial::new("forbidden")),
-                false => Ok(annals::Permit::always()),
+                false => Ok(annals::GateDecision::always()),
             }
         })
         .record_denials()

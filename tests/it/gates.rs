@@ -6,8 +6,8 @@ use std::thread;
 
 use annals::disk::MemDisk;
 use annals::{
-    Append, AppendCondition, Builder, Cause, Denial, Error, ErrorKind, Expected, Gate, KeyWindow, Limits,
-    Outcome, Permit, Proposed, Query, Raw, Refused, Store,
+    Append, AppendCondition, Builder, Cause, Denial, Error, ErrorKind, Expected, Gate, GateDecision,
+    KeyWindow, Limits, Outcome, Proposed, Query, Raw, Refused, Store,
 };
 use serde::Deserialize;
 
@@ -21,13 +21,13 @@ fn builder() -> Builder {
 /// A gate that is a closure; names the types once.
 fn gate<F>(check: F) -> F
 where
-    F: Fn(&Proposed<'_>, &Store) -> Result<Permit, Denial> + Send + Sync + 'static,
+    F: Fn(&Proposed<'_>, &Store) -> Result<GateDecision, Denial> + Send + Sync + 'static,
 {
     check
 }
 
 /// Lets nothing pass.
-fn shut(_: &Proposed<'_>, _: &Store) -> Result<Permit, Denial> {
+fn shut(_: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
     Err(Denial::new("it is shut"))
 }
 
@@ -84,7 +84,7 @@ fn a_gate_sees_all_that_the_caller_gave() {
                 let role = proposed.context::<Role>().map(|role| role.0);
                 let none = proposed.context::<u64>();
                 seen.push(format!("{:?} {session:?} {role:?} {none:?}", proposed.has_key()));
-                Ok(Permit::always())
+                Ok(GateDecision::always())
             }),
         )
         .open()
@@ -138,7 +138,7 @@ fn gates_are_asked_in_order_and_the_first_denial_counts() {
             asked.lock().unwrap().push(name);
             match proposed.events().any(|event| event.kind() == denies) {
                 true => Err(Denial::new(format!("{name} says no"))),
-                false => Ok(Permit::always()),
+                false => Ok(GateDecision::always()),
             }
         })
     };
@@ -205,14 +205,14 @@ fn a_gate_that_panics_denies() {
                     "str" => panic!("on purpose"),
                     _ => std::panic::panic_any(7),
                 }
-                Ok(Permit::always())
+                Ok(GateDecision::always())
             }),
         )
         .gate(
             "behind",
             gate(move |_, _| {
                 counted.fetch_add(1, Ordering::SeqCst);
-                Ok(Permit::always())
+                Ok(GateDecision::always())
             }),
         )
         .record_denials()
@@ -238,7 +238,7 @@ fn a_gate_that_cannot_find_out_denies() {
             "decode",
             gate(|proposed, _| {
                 proposed.events().try_for_each(|event| event.decode::<u64>().map(drop))?;
-                Ok(Permit::always())
+                Ok(GateDecision::always())
             }),
         )
         .open()
@@ -258,11 +258,11 @@ fn a_gate_may_read_and_append_and_not_for_ever() {
             "audit",
             gate(|proposed, store| {
                 if proposed.events().all(|event| event.entity() == "audit") {
-                    return Ok(Permit::always());
+                    return Ok(GateDecision::always());
                 }
                 let before = store.version("audit")?.get();
                 store.append("audit", &Raw("audit.asked", &before))?;
-                Ok(Permit::always())
+                Ok(GateDecision::always())
             }),
         )
         .open()
@@ -277,7 +277,7 @@ fn a_gate_may_read_and_append_and_not_for_ever() {
             "endless",
             gate(|_, store| {
                 store.append("audit", &Raw("audit.asked", &()))?;
-                Ok(Permit::always())
+                Ok(GateDecision::always())
             }),
         )
         .open()
@@ -301,7 +301,7 @@ fn a_gate_that_waits_holds_up_nobody_else() {
                     entered.send(()).unwrap();
                     exit.lock().unwrap().recv().unwrap();
                 }
-                Ok(Permit::always())
+                Ok(GateDecision::always())
             }),
         )
         .open()
@@ -326,9 +326,9 @@ fn a_permit_holds_while_what_the_gate_read_stays_so() {
         let once = AtomicU64::new(if freezes { 0 } else { 1 });
         let not_frozen = gate(move |proposed, store| {
             if proposed.events().any(|event| event.kind() == "account.frozen") {
-                return Ok(Permit::always());
+                return Ok(GateDecision::always());
             }
-            let mut permit = Permit::always();
+            let mut permit = GateDecision::always();
             for (entity, _) in proposed.expectations() {
                 let frozen = Query::entity(entity).kind("account.frozen");
                 let head = store.head()?.position();
@@ -364,7 +364,10 @@ fn a_permit_holds_while_what_the_gate_read_stays_so() {
 
     let correlation = Query::correlation(frozen.stream("account:bob").next().unwrap().unwrap().id());
     let cannot = builder()
-        .gate("cannot", gate(move |_, _| Ok(Permit::while_none(AppendCondition::none(correlation.clone())))))
+        .gate(
+            "cannot",
+            gate(move |_, _| Ok(GateDecision::while_none(AppendCondition::none(correlation.clone())))),
+        )
         .open()
         .unwrap();
     assert_eq!(kind_of(done().commit(&cannot)), ErrorKind::Invalid);
@@ -379,7 +382,7 @@ fn a_retry_gets_its_receipt_from_a_gate_that_changed_its_mind() {
         .gate(
             "mood",
             gate(move |_, _| match state.load(Ordering::SeqCst) {
-                0 => Ok(Permit::always()),
+                0 => Ok(GateDecision::always()),
                 _ => Err(Denial::new("not any more")),
             }),
         )
@@ -424,7 +427,7 @@ fn a_retry_whose_key_is_forgotten_on_the_way_is_not_written() {
     let state = is_shut.clone();
     let mood = gate(move |proposed, _| match state.load(Ordering::SeqCst) {
         1 if proposed.has_key() => Err(Denial::new("not any more")),
-        _ => Ok(Permit::always()),
+        _ => Ok(GateDecision::always()),
     });
     let builder = Store::on(disk.clone()).key_window(KeyWindow::Positions(2)).gate("mood", mood);
     let store = builder.open().unwrap();
@@ -476,7 +479,7 @@ fn a_record_of_a_denial_is_bounded_and_belongs_somewhere() {
     let off = is_off.clone();
     let long = gate(move |proposed, store| match off.load(Ordering::SeqCst) {
         0 => long(proposed, store),
-        _ => Ok(Permit::always()),
+        _ => Ok(GateDecision::always()),
     });
     let store = builder().gate("long", long).record_denials().open().unwrap();
     store.append("order:1", &Raw("order.placed", &())).unwrap();
@@ -566,7 +569,7 @@ fn gates_are_not_asked_for_nothing() {
         let counted = counted.clone();
         let count = gate(move |_, _| {
             counted.fetch_add(1, Ordering::SeqCst);
-            Ok(Permit::always())
+            Ok(GateDecision::always())
         });
         Store::on(disk.clone()).gate("count", count)
     };
@@ -588,8 +591,8 @@ fn gates_are_not_asked_for_nothing() {
 fn a_store_with_an_open_gate_is_like_one_without() {
     struct Open;
     impl Gate for Open {
-        fn check(&self, _: &Proposed<'_>, _: &Store) -> Result<Permit, Denial> {
-            Ok(Permit::always())
+        fn check(&self, _: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
+            Ok(GateDecision::always())
         }
     }
     let disk = MemDisk::new();

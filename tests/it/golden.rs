@@ -83,32 +83,71 @@ fn the_golden_stores_hold_exactly_the_expected_events() {
     }
 }
 
+/// A document shows a golden structure letter by letter, or SPEC.md links to it.
 #[test]
 fn every_golden_structure_stands_in_the_specification() {
-    let path = spec();
-    let mut text = fs::read_to_string(&path).unwrap();
-    let mut blocks = 0;
-    for entry in fs::read_dir(golden("")).unwrap() {
-        let file = entry.unwrap().path();
-        if file.extension().is_none_or(|extension| extension != "hex" && extension != "txt") {
-            continue;
+    const SHOWN: [(&str, &[&str]); 2] = [
+        (
+            "SPEC.md",
+            &[
+                "chain.hex",
+                "cut-manifest.hex",
+                "event-id.hex",
+                "frame-single.hex",
+                "mark.hex",
+                "seal.hex",
+                "segment-header.hex",
+            ],
+        ),
+        ("docs/index-file.md", &["index-file.hex"]),
+    ];
+    const LINKED: [&str; 6] = [
+        "attestation.hex",
+        "attested-walk.txt",
+        "cut-mark.hex",
+        "frame-erased.hex",
+        "frame-full.hex",
+        "manifest.hex",
+    ];
+    for (document, names) in SHOWN {
+        let path = document_path(document);
+        let mut text = fs::read_to_string(&path).unwrap();
+        for name in names {
+            let block = fs::read_to_string(golden(name)).unwrap();
+            let title = block.lines().next().unwrap();
+            let start = text.find(&format!("```text\n{title}\n"));
+            let start = start.unwrap_or_else(|| panic!("no block {title:?} in {document}")) + 8;
+            let end = start + text[start..].find("```").unwrap();
+            if blessing() {
+                text.replace_range(start..end, &block);
+            } else {
+                assert_eq!(text[start..end], block, "{name} in {document}");
+            }
         }
-        let block = fs::read_to_string(&file).unwrap();
-        let title = block.lines().next().unwrap();
-        let start = text.find(&format!("```text\n{title}\n"));
-        let start = start.unwrap_or_else(|| panic!("no block {title:?} in {}", path.display())) + 8;
-        let end = start + text[start..].find("```").unwrap();
         if blessing() {
-            text.replace_range(start..end, &block);
-        } else {
-            assert_eq!(text[start..end], block, "{} in {}", file.display(), path.display());
+            fs::write(path, text).unwrap();
         }
-        blocks += 1;
     }
-    assert!(blocks >= 10);
-    if blessing() {
-        fs::write(path, text).unwrap();
+    let specification = fs::read_to_string(document_path("SPEC.md")).unwrap();
+    for name in LINKED {
+        let link = format!("](tests/golden/v1/{name})");
+        assert!(specification.contains(&link), "SPEC.md has no link to {name}");
     }
+    let mut expected: Vec<&str> = SHOWN.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+    expected.extend(LINKED);
+    expected.sort_unstable();
+    assert_eq!(golden_structures(), expected, "every golden structure has its place in a document");
+}
+
+/// The names of the golden files of single structures.
+fn golden_structures() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(golden(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".hex") || name.ends_with(".txt"))
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 /// A store that is set back: MANIFEST at that moment, and MARK once that is finished. Stopped then, it is
@@ -513,8 +552,8 @@ fn golden(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(path)
 }
 
-fn spec() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../SPEC.md")
+fn document_path(document: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(document)
 }
 
 /// All files but those that are made again whenever they are needed; the index file has a golden one of its own.

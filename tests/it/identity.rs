@@ -305,8 +305,8 @@ fn a_name_of_blanks_is_none() {
         }
     }
     for name in UNSEEN {
-        let gate = |_: &annals::Proposed<'_>, _: &Store| -> Result<annals::Permit, annals::Denial> {
-            Ok(annals::Permit::always())
+        let gate = |_: &annals::Proposed<'_>, _: &Store| -> Result<annals::GateDecision, annals::Denial> {
+            Ok(annals::GateDecision::always())
         };
         assert_eq!(kind_of(Store::on(MemDisk::new()).gate(name, gate).open()), ErrorKind::Invalid);
         assert_eq!(kind_of(Store::on(MemDisk::new()).operator(name).open()), ErrorKind::Invalid);

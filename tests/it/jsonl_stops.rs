@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use annals::disk::MemDisk;
 use annals::test::Crash;
-use annals::{Append, Denial, ErrorKind, Permit, Proposed, Query, Raw, Store};
+use annals::{Append, Denial, ErrorKind, GateDecision, Proposed, Query, Raw, Store};
 
 use crate::jsonl::export;
 use crate::support::{Random, all, kind_of};
@@ -100,10 +100,10 @@ fn an_append_is_rejected_as_a_whole() {
 
 #[test]
 fn what_a_gate_or_a_limit_refuses_is_a_bad_line() {
-    let even = |proposed: &Proposed<'_>, _: &Store| -> Result<Permit, Denial> {
+    let even = |proposed: &Proposed<'_>, _: &Store| -> Result<GateDecision, Denial> {
         let numbers: Vec<u64> = proposed.events().map(|event| event.decode()).collect::<Result<_, _>>()?;
         if numbers.iter().all(|number| number % 2 == 0) {
-            Ok(Permit::always())
+            Ok(GateDecision::always())
         } else {
             Err(Denial::new("odd"))
         }

@@ -7,9 +7,11 @@ mod obedient; // another process that has a store open, and does what a test say
 mod samples; // hidden characters, and JSON that is kept or refused; shared with cli/tests/it
 mod sim_spy; // a simulated disk that is watched
 mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
+mod source; // Rust source as words, signs, texts, comments, paths and functions
 mod support; // the scenario language, payloads, seeded random numbers, the tally
 
 mod account; // an account to decide about, for those that follow
+mod api; // the public API, item by item, against tests/golden/api.txt
 mod append; // versions, every expected version, keys, several entities, limits
 mod archive; // backup, restore, fork and rollback
 mod archive_crash; // the same, stopped after every operation of the disk
@@ -37,6 +39,7 @@ mod follow_end; // every end of following; who is woken; wakers that panic, clos
 mod follow_load; // a million events to slow and fast followers; crashes, faults and damage under them
 mod gates; // gates: what they see and answer, misbehaviour, denials and bypasses on record
 mod golden; // tests/golden/v1 <-> SPEC.md <-> the store
+mod house; // figures of the code and the documents; none may get worse
 mod identity; // which id is an event's at every door; ids that come twice; names that show nothing
 mod idle; // no thread of an idle store runs
 mod interrupted; // every system call is interrupted by signals

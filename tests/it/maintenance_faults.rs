@@ -1,7 +1,7 @@
 //! Every piece of maintenance on a disk that fails: each of its calls once, and with no room from there on.
 
 use annals::disk::{SimDisk, Subdirectory};
-use annals::{Per, Position, Query, Raw, Store, StoreCopy};
+use annals::{GroupBy, Position, Query, Raw, Store, StoreCopy};
 
 use crate::maintenance::{KEPT, LIVE, SHAPE, Work, described, inside, kept, open, sweep};
 use crate::rewrite_crash::{COMPACT, ERASE, Goes, SECRET, holder_of_a_secret};
@@ -63,7 +63,7 @@ fn compacting_by_number() {
     sweep(&Work {
         name: "compact: retain",
         run: |scene, _, store| {
-            let compaction = store.unwrap().compaction("why").keep_newest(2, Per::Entity);
+            let compaction = store.unwrap().compaction("why").keep_newest(2, GroupBy::Entity);
             compaction.before(Position::from(scene.head.position().get() + 1)).run().map(drop)
         },
         goes: |_| Goes::Entirely,

@@ -238,7 +238,7 @@ fn a_segment_that_nothing_lists_refuses_a_writer() {
             let reader = builder(&disk).open_read_only().unwrap();
             assert_eq!(reader.open_report().unknown, std::slice::from_ref(&path));
             let report = builder(&disk).verify().unwrap();
-            assert!(report.breaks.iter().any(|found| found.file == path), "{report}");
+            assert!(report.findings.iter().any(|found| found.file == path), "{report}");
             tried += 1;
         }
     }
@@ -663,9 +663,9 @@ fn a_missing_segment_is_named_by_its_own_place() {
             let error = opened.unwrap_err();
             assert!(error.kind() == ErrorKind::Corrupt && named(error.to_string()), "{error}");
         }
-        let is_it = |found: &annals::Break| found.file == path && found.position.get() == first;
+        let is_it = |found: &annals::Finding| found.file == path && found.position.get() == first;
         let report = builder(&damaged).verify().unwrap();
-        assert!(report.breaks.iter().any(is_it), "{report}");
+        assert!(report.findings.iter().any(is_it), "{report}");
         if let Ok(salvaged) = builder(&damaged).salvage() {
             assert!(salvaged.open_report().holes.iter().any(is_it), "{}", salvaged.open_report());
         }
@@ -676,7 +676,7 @@ fn a_missing_segment_is_named_by_its_own_place() {
         damaged.set_contents(&path, None);
         let error = store.at(first.into()).unwrap_err();
         assert!(error.kind() == ErrorKind::Corrupt && named(error.to_string()), "{error}");
-        assert!(store.verify().unwrap().breaks.iter().any(is_it));
+        assert!(store.verify().unwrap().findings.iter().any(is_it));
     }
 }
 

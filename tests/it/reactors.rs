@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use annals::disk::{MemDisk, SimDisk};
 use annals::{
-    Append, AppendCondition, Cause, ConsumerState, Denial, Durability, ErrorKind, Expected, Permit, Proposed,
-    Query, Raw, Reaction, Reactor, RecordedEvent, Retry, StopReason, Store, Worker,
+    Append, AppendCondition, Cause, ConsumerState, Denial, Durability, ErrorKind, Expected, GateDecision,
+    Proposed, Query, Raw, Reaction, Reactor, RecordedEvent, Retry, StopReason, Store, Worker,
 };
 
 use crate::support::{Behind, FOREVER, GatedDisk, all, eventually, kind_of, positions, within};
@@ -363,11 +363,11 @@ fn an_output_whose_condition_never_holds_halts() {
 // What an output says to gates is said of the reaction; the checkpoint is nobody's to deny.
 #[test]
 fn gates_judge_outputs() {
-    fn clerk(proposed: &Proposed<'_>, _: &Store) -> Result<Permit, Denial> {
+    fn clerk(proposed: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
         let is_payment = proposed.events().any(|event| event.kind() == "payment.requested");
         match proposed.context::<&str>() {
             None if is_payment => Err(Denial::new("nobody has signed this")),
-            _ => Ok(Permit::always()),
+            _ => Ok(GateDecision::always()),
         }
     }
     for bypasses in [false, true] {

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use annals::disk::MemDisk;
-use annals::{Append, At, ErrorKind, EventId, Meta, Parted, Position, Projection, Raw, Store, Version, diff};
+use annals::{
+    Append, At, DivergenceKind, ErrorKind, EventId, Meta, Position, Projection, Raw, Store, Version, diff,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Filled, Sum, fill_at_once, naive};
@@ -183,7 +185,7 @@ fn a_check_finds_what_depends_on_something_else() {
     assert_eq!((clean.entities, clean.events, clean.skipped, clean.kept), (2, 7, 0, 0));
     let report = store.replay_check::<Dice>().run().unwrap();
     let [departure] = report.departures.as_slice() else { panic!("{report}") };
-    assert!(matches!(departure.parted, Parted::Folds), "{report}");
+    assert!(matches!(departure.parted, DivergenceKind::Folds), "{report}");
     assert_eq!((departure.entity.as_str(), departure.version.get(), departure.position.get()), ("b", 3, 5));
     assert_eq!(departure.diff.changes()[0].path, ".luck");
     assert!(store.replay_check::<Dice>().entity("a").run().unwrap().is_clean());
@@ -221,7 +223,7 @@ fn a_check_finds_code_that_changed_without_its_revision() {
     let report = store.replay_check::<Changed>().run().unwrap();
     assert_eq!(report.departures.len(), 2, "{report}");
     let first = &report.departures[0];
-    assert!(matches!(first.parted, Parted::File), "{report}");
+    assert!(matches!(first.parted, DivergenceKind::File), "{report}");
     assert_eq!((first.entity.as_str(), first.version.get()), ("a", 40));
     assert_eq!(first.diff.to_string(), "the value: 40 -> 80");
     assert_eq!(

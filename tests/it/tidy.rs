@@ -7,118 +7,79 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The modules of the crate. A file may use only modules that stand above its own.
-const LAYERS: [&str; 57] = [
-    // words
-    "text",
-    "version",
-    "id",
-    "query",
-    "error",
-    "condition",
-    "coordinate",
-    "event",
-    "head",
-    "report",
-    "options",
-    "bell",
-    // bytes and where they go
+use crate::source::{Token, functions, is_word, paths, tokens};
+
+/// The rooms of the library, from the bottom up. A file may use its own room and those above its own in this
+/// list, and of another room only what that room's `mod.rs` exports.
+const ROOMS: [&str; 14] = [
+    "threads",
+    "types",
     "disk",
     "format",
-    "codec",
-    "matching",
-    "recorded",
-    "typed",
-    "receipt",
+    "event",
     "log",
-    // what is known of them
     "index",
-    "commit",
-    "housekeeper",
-    "shelf",
-    "view",
-    "indexing",
-    "load",
-    // writing
-    "append",
-    "resolve",
-    "counters",
-    "queue",
-    "notification",
-    "writer",
-    // reading
-    "reader",
-    "listing",
-    "causes",
-    "story",
-    "ticket",
-    "subscription",
-    // all of it
-    "follower",
+    "read",
     "engine",
-    "cache",
-    "ops",
-    "turns",
-    "running",
+    "maintenance",
     "store",
-    // what stands on it, and uses what a user could use
-    "consumer",
-    "compact",
-    "reactor",
-    "projection",
-    "timer",
-    "jsonl",
-    "executed",
-    "aggregate",
-    "decide",
-    "transition",
+    "consume",
+    "state",
     "test",
+];
+
+/// Modules within a room whose items other rooms import by their full path.
+const OPEN_MODULES: [&str; 2] = [
+    // One list of all names that are on disk in every store, grouped by who writes them.
+    "types::system",
+    // The layout of a file that may be deleted at any time: only the room `index` reads and writes it.
+    "format::index_file",
 ];
 
 /// Each outside thing, and the files that may touch it.
 const DOORS: [(&str, &[&str]); 22] = [
-    ("redb", &["cache/file.rs", "cache/table.rs", "cache/backend.rs"]),
-    ("lru", &["cache/memory.rs"]),
-    ("serde_json", &["jsonl/line.rs"]),
-    ("base64", &["jsonl/line.rs"]),
-    ("jiff", &["jsonl/time.rs"]),
+    ("redb", &["store/state_cache/file.rs", "store/state_cache/table.rs", "store/state_cache/backend.rs"]),
+    ("lru", &["store/state_cache/memory.rs"]),
+    ("serde_json", &["store/jsonl/line.rs"]),
+    ("base64", &["store/jsonl/line.rs"]),
+    ("jiff", &["store/jsonl/time.rs"]),
     ("std::fs", &["disk/os/calls.rs", "test/lock.rs"]),
     ("std::os", &["disk/os/calls.rs"]),
     ("rustix", &["disk/os/calls.rs"]),
     ("getrandom", &["disk/os/calls.rs"]),
     ("crc32c", &["format/mod.rs"]),
-    ("rmp_serde", &["codec/mod.rs", "codec/payload.rs"]),
+    ("rmp_serde", &["event/codec/mod.rs", "event/codec/payload.rs"]),
     (
         "flume",
         &[
-            "queue.rs",
-            "writer.rs",
-            "writer/role.rs",
-            "notification/channel.rs",
-            "reader/ahead.rs",
-            "housekeeper.rs",
-            "reactor/lanes.rs",
+            "engine/queue.rs",
+            "engine/writer/mod.rs",
+            "engine/writer/role.rs",
+            "read/notification/channel.rs",
+            "read/reader/ahead.rs",
+            "threads/background.rs",
+            "consume/reactor/lanes.rs",
         ],
     ),
-    ("metrics", &["counters/facade.rs"]),
-    ("oneshot", &["queue.rs", "writer/waiting.rs", "ticket.rs", "engine.rs"]),
+    ("metrics", &["engine/counters/facade.rs"]),
+    ("oneshot", &["engine/queue.rs", "engine/writer/waiting.rs", "engine/ticket.rs", "engine/mod.rs"]),
     (
         "std::thread::Builder",
         &[
-            "engine.rs",
-            "follower.rs",
-            "reader/ahead.rs",
-            "reactor/worker.rs",
-            "reactor/lanes.rs",
-            "timer/service.rs",
-            "housekeeper.rs",
-            "projection/model.rs",
+            "engine/mod.rs",
+            "engine/follower/mod.rs",
+            "read/reader/ahead.rs",
+            "consume/reactor/worker.rs",
+            "consume/reactor/lanes.rs",
+            "consume/timer/service.rs",
+            "threads/background.rs",
+            "state/projection/model.rs",
         ],
     ),
-    ("std::thread::sleep", &["engine.rs", "ops/pace.rs", "disk/os/lock.rs"]),
+    ("std::thread::sleep", &["engine/mod.rs", "maintenance/throttle.rs", "disk/os/lock.rs"]),
     ("std::thread::spawn", &[]),
     ("std::thread::scope", &[]),
-    ("SystemTime::now", &["options.rs"]),
+    ("SystemTime::now", &["types/options.rs"]),
     ("std::env", &["test/lock.rs", "store/environment.rs"]),
     ("std::net", &[]),
     ("std::process::Command", &[]),
@@ -153,12 +114,6 @@ struct Source {
     path: String,
     tokens: Vec<Token>,
     lines: usize,
-}
-
-#[derive(Clone, Debug)]
-struct Token {
-    text: String,
-    line: usize,
 }
 
 impl Source {
@@ -205,113 +160,6 @@ fn sources_in(directory: &'static str) -> Vec<Source> {
     found
 }
 
-/// Names, numbers and signs; `::` is one sign. Comments, texts and characters are left out.
-fn tokens(text: &str) -> Vec<Token> {
-    let mut found = Vec::new();
-    let mut rest = text;
-    let mut line = 1;
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => rest.find("*/").map_or(rest.len(), |end| end + 2),
-            '"' => text_length(rest, 1),
-            'b' if rest.starts_with("b\"") => text_length(rest, 2),
-            'r' if rest.starts_with("r\"") => 3 + rest[2..].find('"').unwrap(),
-            'r' if rest.starts_with("r#\"") => 5 + rest[3..].find("\"#").unwrap(),
-            '\'' => character_length(rest),
-            _ if first.is_alphanumeric() || first == '_' => {
-                rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())
-            }
-            ':' if rest.starts_with("::") => 2,
-            _ => first.len_utf8(),
-        };
-        let piece = &rest[..length];
-        let is_word = first.is_alphanumeric() || first == '_';
-        let is_sign = first.is_ascii_punctuation() && !matches!(first, '"' | '\'');
-        if (is_word && !piece.contains('"'))
-            || (is_sign && !piece.starts_with("//") && !piece.starts_with("/*"))
-        {
-            found.push(Token { text: piece.to_owned(), line });
-        }
-        line += piece.matches('\n').count();
-        rest = &rest[length..];
-    }
-    found
-}
-
-fn text_length(text: &str, start: usize) -> usize {
-    let mut escaped = false;
-    let end = text[start..].find(|c: char| {
-        let ends = c == '"' && !escaped;
-        escaped = c == '\\' && !escaped;
-        ends
-    });
-    start + end.unwrap() + 1
-}
-
-/// Of a character, or of the quote before a lifetime.
-fn character_length(text: &str) -> usize {
-    let mut inside = text[1..].chars();
-    match (inside.next(), inside.next()) {
-        (Some('\\'), _) => 3 + text[3..].find('\'').unwrap(),
-        (Some(one), Some('\'')) => 2 + one.len_utf8(),
-        _ => 1,
-    }
-}
-
-/// All paths with at least two parts, `use` trees spread out, each with its line.
-fn paths(tokens: &[Token]) -> Vec<(String, usize)> {
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at < tokens.len() {
-        if is_word(&tokens[at].text) && tokens.get(at + 1).is_some_and(|next| next.text == "::") {
-            spread(tokens, &mut at, "", &mut found);
-        } else {
-            at += 1;
-        }
-    }
-    found
-}
-
-fn is_word(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_alphabetic() || c == '_')
-}
-
-fn spread(tokens: &[Token], at: &mut usize, before: &str, found: &mut Vec<(String, usize)>) {
-    let mut path = before.to_owned();
-    while let Some(token) = tokens.get(*at) {
-        match token.text.as_str() {
-            "{" if path.ends_with("::") => {
-                *at += 1;
-                while tokens[*at].text != "}" {
-                    match tokens[*at].text.as_str() {
-                        "," => *at += 1,
-                        _ => spread(tokens, at, &path, found),
-                    }
-                }
-                *at += 1;
-                return;
-            }
-            "::" => path.push_str("::"),
-            word if is_word(word) && (path.is_empty() || path.ends_with("::")) && word != "as" => {
-                path.push_str(word);
-            }
-            "*" if path.ends_with("::") => path.push('*'),
-            _ => break,
-        }
-        *at += 1;
-    }
-    if tokens.get(*at).is_some_and(|token| token.text == "as") && !before.is_empty() {
-        *at += 2;
-    }
-    // A sign that belongs to no path here (`Vec::<u8>`) must not stop us.
-    if path == before {
-        *at += 1;
-    }
-    let line = tokens[at.saturating_sub(1).min(tokens.len() - 1)].line;
-    found.push((path, line));
-}
-
 #[test]
 fn the_reader_of_this_test_can_read() {
     let text = r##"
@@ -332,22 +180,35 @@ fn the_reader_of_this_test_can_read() {
 }
 
 #[test]
-fn a_file_uses_only_what_stands_above_it() {
-    let row = |module: &str| LAYERS.iter().position(|layer| *layer == module);
+fn a_room_uses_only_rooms_above_it_and_what_they_export() {
+    let row = |room: &str| ROOMS.iter().position(|name| *name == room);
+    let sources = sources();
+    let exports: BTreeMap<&str, BTreeSet<String>> =
+        ROOMS.into_iter().map(|room| (room, exports_of(&sources, room))).collect();
     let mut wrong = Vec::new();
     let mut uses = 0;
-    for source in sources().iter().filter(|source| source.path != "lib.rs" && !source.is_test()) {
-        let own = row(source.module()).unwrap_or_else(|| panic!("{} is in no layer", source.path));
+    for source in sources.iter().filter(|source| source.path != "lib.rs" && !source.is_test()) {
+        let own = row(source.module()).unwrap_or_else(|| panic!("{} is in no room", source.path));
         for (path, line) in paths(&source.tokens) {
-            let Some(used) = path.strip_prefix("crate::") else { continue };
-            let used = used.split("::").next().unwrap();
+            let Some(inside) = path.strip_prefix("crate::") else { continue };
+            let mut parts = inside.split("::");
+            let used = parts.next().unwrap();
             // A macro stands at the crate's root wherever it was written.
-            if used.starts_with("__") {
+            if used.starts_with("__") || used == source.module() {
                 continue;
             }
             uses += 1;
-            if used != source.module() && row(used).is_none_or(|used| used >= own) {
-                wrong.push(format!("src/{}:{line} uses {path}", source.path));
+            let place = format!("src/{}:{line} uses {path}", source.path);
+            if row(used).is_none_or(|used| used >= own) {
+                wrong.push(format!("{place}, which is no room above {}", ROOMS[own]));
+                continue;
+            }
+            let Some(item) = parts.next() else { continue };
+            let is_deep = item.starts_with(|c: char| c.is_lowercase()) && parts.next().is_some();
+            if !exports[used].contains(item) {
+                wrong.push(format!("{place}, which {used}/mod.rs does not export"));
+            } else if is_deep && !OPEN_MODULES.contains(&format!("{used}::{item}").as_str()) {
+                wrong.push(format!("{place}, which reaches into a module of the room {used}"));
             }
         }
     }
@@ -357,8 +218,14 @@ fn a_file_uses_only_what_stands_above_it() {
     let words = tokens(&lib);
     let modules = words.windows(3).filter(|three| three[0].text == "mod" && three[2].text == ";");
     let modules: BTreeSet<&str> = modules.map(|three| three[1].text.as_str()).collect();
-    let layers: BTreeSet<&str> = LAYERS.into_iter().collect();
-    assert_eq!(modules, layers, "lib.rs and the layers name the same modules");
+    assert_eq!(modules, ROOMS.into_iter().collect(), "lib.rs and ROOMS name the same modules");
+}
+
+/// The names that a room's `mod.rs` exports: what it defines or names itself, re-exports included.
+fn exports_of(sources: &[Source], room: &str) -> BTreeSet<String> {
+    let path = format!("{room}/mod.rs");
+    let source = sources.iter().find(|source| source.path == path).unwrap_or_else(|| panic!("no src/{path}"));
+    source.tokens.iter().map(|token| token.text.clone()).filter(|text| is_word(text)).collect()
 }
 
 #[test]
@@ -392,7 +259,11 @@ fn files_and_functions_stay_readable() {
     let sources: Vec<Source> = CODE.into_iter().flat_map(sources_in).collect();
     let code: Vec<&Source> = sources.iter().filter(|source| !source.is_test()).collect();
     let longest = code.iter().max_by_key(|source| source.lines).unwrap();
-    let functions: Vec<(usize, String)> = code.iter().flat_map(|source| functions(source)).collect();
+    let functions = code.iter().flat_map(|source| {
+        let named = functions(&source.tokens).into_iter();
+        named.map(|(lines, name)| (lines, format!("{}, {name}", source.full_path())))
+    });
+    let functions: Vec<(usize, String)> = functions.collect();
     let (lines, name) = functions.iter().max().unwrap();
     let total: usize = code.iter().map(|source| source.lines).sum();
     let longest_file = longest.full_path();
@@ -401,30 +272,6 @@ fn files_and_functions_stay_readable() {
     assert!(functions.len() > 400, "only {} functions were found", functions.len());
     assert!(longest.lines <= FILE_LINES_MAX, "{longest_file} has {} lines", longest.lines);
     assert!(*lines <= FUNCTION_LINES_MAX, "{name} has {lines} lines");
-}
-
-/// The lines of each function with a body, and its name.
-fn functions(source: &Source) -> Vec<(usize, String)> {
-    let tokens = &source.tokens;
-    let starts = (0..tokens.len()).filter(|at| tokens[*at].text == "fn" && is_word(&tokens[at + 1].text));
-    let mut found = Vec::new();
-    for start in starts {
-        let mut depth = 0_i32;
-        for token in &tokens[start..] {
-            match token.text.as_str() {
-                ";" if depth == 0 => break,
-                "{" | "(" | "[" => depth += 1,
-                "}" | ")" | "]" => depth -= 1,
-                _ => continue,
-            }
-            if depth == 0 && token.text == "}" {
-                let name = format!("{}, {}", source.full_path(), tokens[start + 1].text);
-                found.push((token.line - tokens[start].line + 1, name));
-                break;
-            }
-        }
-    }
-    found
 }
 
 #[test]
@@ -530,12 +377,15 @@ fn licences_are_understood() {
 #[test]
 fn what_readme_shows_is_part_of_an_example() {
     let lines = |text: &str| text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>();
-    let examples: Vec<Vec<String>> = fs::read_dir(root().join("examples"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| lines(&fs::read_to_string(path).unwrap()))
-        .collect();
+    let mut examples: Vec<Vec<String>> = Vec::new();
+    let mut left = vec![root().join("examples")];
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            examples.push(lines(&fs::read_to_string(&path).unwrap()));
+        }
+    }
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let blocks: Vec<&str> =
         readme.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
@@ -581,9 +431,9 @@ fn sections(spec: &str) -> Vec<Section> {
         .collect()
 }
 
-/// Where a line names a section by a number alone. Part 3 is full of figures: there only what stands in
-/// brackets counts.
-fn bare_numbers(line: &str, is_part_3: bool) -> Vec<std::ops::Range<usize>> {
+/// Where a line names a section by a number alone. In a document with many figures only a number in brackets
+/// counts.
+fn bare_numbers(line: &str, has_figures: bool) -> Vec<std::ops::Range<usize>> {
     const UNITS: [&str; 14] =
         ["ms", "us", "ns", "s ", "MB", "GB", "KiB", "MiB", "TB", "k/s", "M/s", "%", "million", "and 0"];
     let mut found = Vec::new();
@@ -603,7 +453,10 @@ fn bare_numbers(line: &str, is_part_3: bool) -> Vec<std::ops::Range<usize>> {
             || (rest.starts_with('.') && rest[1..].starts_with(|c: char| c.is_ascii_digit()))
             || UNITS.iter().any(|unit| rest.trim_start().starts_with(unit));
         let is_in_brackets = before == Some(b'(') && rest.starts_with([')', ',']);
-        if (1..=2).contains(&more) && bytes[start + 2] != b'0' && !is_figure && (is_in_brackets || !is_part_3)
+        if (1..=2).contains(&more)
+            && bytes[start + 2] != b'0'
+            && !is_figure
+            && (is_in_brackets || !has_figures)
         {
             found.push(start..end);
         }
@@ -618,6 +471,63 @@ fn links(line: &str) -> impl Iterator<Item = (&str, &str)> {
         let anchor = &line[at + 3..];
         (shown, &anchor[..anchor.find(')').unwrap_or(anchor.len())])
     })
+}
+
+/// Links in a line to files and sections of this repository: where each leads, as it is written.
+fn local_links(line: &str) -> impl Iterator<Item = &str> {
+    line.match_indices("](").filter_map(|(at, _)| {
+        let target = &line[at + 2..];
+        let target = &target[..target.find(')').unwrap_or(target.len())];
+        let is_elsewhere = target.contains("://") || target.contains(' ');
+        (!is_elsewhere).then_some(target)
+    })
+}
+
+/// The documents that a reader of the repository meets: those beside Cargo.toml, and those in `docs/`.
+fn documents() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = [root().to_owned(), root().join("docs")]
+        .iter()
+        .flat_map(|directory| fs::read_dir(directory).unwrap())
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    found.sort();
+    found
+}
+
+/// A link leads to a file that is there, and to a section that the file has. Only SPEC.md numbers its
+/// sections, so another document names them by links.
+#[test]
+fn links_between_documents_resolve() {
+    let (mut count, mut wrong) = (0, Vec::new());
+    let documents = documents();
+    for document in &documents {
+        let text = fs::read_to_string(document).unwrap();
+        let is_in_docs = document.parent().is_some_and(|parent| parent.ends_with("docs"));
+        for (at, line) in prose(&text) {
+            for target in local_links(line) {
+                count += 1;
+                if !leads_somewhere(document, target) {
+                    wrong.push(format!("{}, line {at}: {target}", document.display()));
+                }
+            }
+            for range in bare_numbers(line, true).into_iter().filter(|_| is_in_docs) {
+                wrong.push(format!("{}, line {at}: ({}) is no link", document.display(), &line[range]));
+            }
+        }
+    }
+    println!("{count} links in {} documents", documents.len());
+    assert!(count > 20 && documents.len() > 3, "{count} links in {documents:?}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn leads_somewhere(document: &Path, target: &str) -> bool {
+    let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+    let path = if file.is_empty() { document.to_owned() } else { document.with_file_name(file) };
+    if anchor.is_empty() || !path.is_file() {
+        return path.exists();
+    }
+    sections(&fs::read_to_string(path).unwrap()).iter().any(|section| section.anchor == anchor)
 }
 
 /// Sections of SPEC.md that a text elsewhere names: by title or by number.
@@ -652,11 +562,10 @@ fn references_to_the_specification_resolve() {
     let numbered = |number: &str| sections.iter().find(|section| section.number.as_deref() == Some(number));
     let anchors: BTreeSet<&str> = sections.iter().map(|section| section.anchor.as_str()).collect();
     assert_eq!(anchors.len(), sections.len(), "two sections have one title");
-    let part_3 = prose(&spec).find(|(_, line)| line.starts_with("# Part 3")).map_or(usize::MAX, |(at, _)| at);
     let bare = |text: &str| -> Vec<(usize, std::ops::Range<usize>)> {
         let lines = prose(text).filter(|(_, line)| !line.starts_with('#'));
         lines
-            .flat_map(|(at, line)| bare_numbers(line, at > part_3).into_iter().map(move |range| (at, range)))
+            .flat_map(|(at, line)| bare_numbers(line, false).into_iter().map(move |range| (at, range)))
             .collect()
     };
     if std::env::var_os("ANNALS_BLESS").is_some() {
@@ -726,6 +635,10 @@ fn the_reader_of_references_can_read() {
     assert_eq!(
         links("see [1.4](#14-what) and [it](#it).").collect::<Vec<_>>(),
         [("1.4", "14-what"), ("it", "it")]
+    );
+    assert_eq!(
+        local_links("[1](#one), [2](docs/two.md#two), [3](https://three) and `f](x y)`").collect::<Vec<_>>(),
+        ["#one", "docs/two.md#two"]
     );
     let text = "SPEC.md \"Zeros ahead\", (SPEC.md 3.2), SPEC 1.4) and 1.11 in SPEC.md; SPEC.md has";
     assert_eq!(named_sections(text).collect::<Vec<_>>(), ["Zeros ahead", "3.2", "1.4", "1.11"]);

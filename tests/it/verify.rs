@@ -54,8 +54,8 @@ fn against(disk: &MemDisk, head: Head) -> VerifyReport {
 }
 
 fn only_break(report: &VerifyReport) -> &str {
-    assert_eq!(report.breaks.len(), 1, "{report}");
-    &report.breaks[0].what
+    assert_eq!(report.findings.len(), 1, "{report}");
+    &report.findings[0].what
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_head_proves_that_nothing_before_it_was_changed_or_cut() {
     let stranger = open(&MemDisk::new());
     let head = append(&stranger, "common", 1)[0];
     let report = against(&disk, head);
-    assert!(report.breaks.iter().any(|found| found.what.contains("one of another store")), "{report}");
+    assert!(report.findings.iter().any(|found| found.what.contains("one of another store")), "{report}");
     assert!(!stranger.extends(&heads[0]).unwrap());
 }
 
@@ -159,13 +159,13 @@ fn verifying_goes_on_where_it_was() {
     assert!(rest().is_clean());
     assert!(!store().verify().unwrap().is_clean());
     damage(&paths[3]);
-    assert!(rest().breaks.iter().all(|found| found.file == paths[3]) && !rest().is_clean());
+    assert!(rest().findings.iter().all(|found| found.file == paths[3]) && !rest().is_clean());
     let mut text = second.to_string();
     let colon = text.find(':').unwrap() + 1;
     let digit = if &text[colon..=colon] == "0" { "1" } else { "0" };
     text.replace_range(colon..=colon, digit);
     let report = Verify::new().after(text.parse().unwrap()).run_files(store()).unwrap();
-    assert!(report.breaks.iter().any(|found| found.what.contains("is not that of the head")), "{report}");
+    assert!(report.findings.iter().any(|found| found.what.contains("is not that of the head")), "{report}");
     // A head in front of the beginning is not proven.
     let early: Head =
         format!("1{}", &second.to_string()[second.to_string().find(':').unwrap()..]).parse().unwrap();
@@ -241,7 +241,7 @@ fn damage_is_found_in_the_background() {
     let store = builder().scrub(100_000_000).open().unwrap();
     let scrub = || store.stats().scrub;
     eventually("a pass", || scrub().passes > 0);
-    let found: Vec<String> = scrub().breaks.into_iter().map(|found| found.file).collect();
+    let found: Vec<String> = scrub().findings.into_iter().map(|found| found.file).collect();
     assert_eq!(found, damaged[2..4]);
     assert_eq!(scrub().position.get(), 100);
     assert!(scrub().bytes > 10_000, "{:?}", scrub());

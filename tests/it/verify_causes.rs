@@ -55,7 +55,7 @@ fn a_cause_that_is_not_there_is_listed() {
     store.close().unwrap();
     assert!(Store::on(disk.clone()).verify().unwrap().is_clean(), "nobody asked");
     for report in both(&disk) {
-        assert!(!report.is_clean() && report.breaks.is_empty(), "{report}");
+        assert!(!report.is_clean() && report.findings.is_empty(), "{report}");
         let found: Vec<_> = report
             .causes
             .iter()

@@ -77,7 +77,7 @@ fn indexes(disk: &SimDisk) -> Vec<String> {
 
 fn verify(disk: &SimDisk) -> VerifyReport {
     let report = Verify::new().indexes().run_files(Store::on(disk.clone())).unwrap();
-    assert_eq!(report.breaks, [], "the log is whole");
+    assert_eq!(report.findings, [], "the log is whole");
     report
 }
 
@@ -194,7 +194,7 @@ fn a_lie_is_believed_until_the_index_is_built_again() {
     let store = builder(&disk).open().unwrap();
     assert_eq!(count(&store), right - 1, "or there is nothing to report");
     let report = Verify::new().indexes().run(&store).unwrap();
-    assert!(only_flaw(&report).is_believed && report.breaks.is_empty(), "{report}");
+    assert!(only_flaw(&report).is_believed && report.findings.is_empty(), "{report}");
     store.rebuild_indexes(|_| ControlFlow::Continue(())).unwrap();
     assert_eq!(count(&store), right);
     assert!(Verify::new().indexes().run(&store).unwrap().indexes.is_empty());
@@ -284,7 +284,7 @@ fn indexes_are_compared_in_parts_and_not_behind_a_break() {
     bytes[1000] ^= 1;
     disk.set_contents(&segment, Some(bytes));
     let report = Verify::new().indexes().run_files(Store::on(disk.clone())).unwrap();
-    assert!(!report.breaks.is_empty());
+    assert!(!report.findings.is_empty());
     assert_eq!(only_flaw(&report).file, paths[3]);
     assert_eq!(report.indexes_compared, paths.len() - 1);
 }

@@ -1,7 +1,7 @@
 //! Verifying what was compacted several times, merged, erased, set back and forked: whole, in parts, against heads of before, and damaged.
 
 use annals::disk::SimDisk;
-use annals::{Append, Head, KeyWindow, Per, Position, Query, Raw, Store, Verify, VerifyReport};
+use annals::{Append, GroupBy, Head, KeyWindow, Position, Query, Raw, Store, Verify, VerifyReport};
 
 use crate::support::Random;
 
@@ -33,7 +33,7 @@ fn rewritten(seed: u64) -> (SimDisk, Vec<Head>) {
     store.compaction("first").remove(Query::all().kind("gone")).run().unwrap();
     heads.extend(fill(&store, &mut random, 30));
     store.erase(Query::entity("e:1"), "asked for").unwrap();
-    store.compaction("second").remove(Query::entity("e:2")).keep_newest(3, Per::Entity).run().unwrap();
+    store.compaction("second").remove(Query::entity("e:2")).keep_newest(3, GroupBy::Entity).run().unwrap();
     heads.extend(fill(&store, &mut random, 30));
     store
         .compaction("third")
@@ -88,8 +88,8 @@ fn verify_every_way(disk: &SimDisk, heads: &[Head], what: &str) {
     let store = builder(disk).open_read_only().unwrap();
     let open = Verify::new().indexes().run(&store).unwrap();
     assert_eq!(
-        (open.events, open.appends, &open.breaks),
-        (whole.events, whole.appends, &whole.breaks),
+        (open.events, open.appends, &open.findings),
+        (whole.events, whole.appends, &whole.findings),
         "{what}"
     );
     assert_eq!(whole.events, store.count(Query::all().or(Query::entity_prefix("$"))).unwrap(), "{what}");
@@ -98,8 +98,8 @@ fn verify_every_way(disk: &SimDisk, heads: &[Head], what: &str) {
     for head in heads {
         let stands = store.extends(head).unwrap();
         let report = files(disk, Verify::new().expect(*head));
-        let position_is_there = report.breaks.is_empty();
-        assert!(position_is_there || report.breaks.len() == 1, "{what}: {report}");
+        let position_is_there = report.findings.is_empty();
+        assert!(position_is_there || report.findings.len() == 1, "{what}: {report}");
         assert!(!stands || position_is_there, "{what}: {head}: {report}");
         if position_is_there { met += 1 } else { removed += 1 }
     }
@@ -170,7 +170,7 @@ fn every_flipped_byte_of_a_rewritten_segment_is_found_and_placed() {
             disk.set_contents(path, Some(damaged));
             let report = Verify::new().run_files(Store::on(disk.clone())).unwrap();
             flips += 1;
-            let found = report.breaks.iter().find(|found| found.file == *path);
+            let found = report.findings.iter().find(|found| found.file == *path);
             let found = found.unwrap_or_else(|| panic!("{path} at {at} of {}: {report}", bytes.len()));
             let offset = usize::try_from(found.offset).unwrap();
             // No further away than the frame, the attestation or the seal it lies in.

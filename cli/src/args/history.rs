@@ -152,12 +152,12 @@ pub enum Per {
     Scope,
 }
 
-impl From<Per> for annals::Per {
-    fn from(per: Per) -> annals::Per {
+impl From<Per> for annals::GroupBy {
+    fn from(per: Per) -> annals::GroupBy {
         match per {
-            Per::Entity => annals::Per::Entity,
-            Per::Kind => annals::Per::Kind,
-            Per::Scope => annals::Per::Scope,
+            Per::Entity => annals::GroupBy::Entity,
+            Per::Kind => annals::GroupBy::Kind,
+            Per::Scope => annals::GroupBy::Scope,
         }
     }
 }

@@ -1,25 +1,25 @@
 //! annals under tokio: tasks append by awaiting tickets, and follow without a thread of their own.
 //!
-//! What to learn: a `Ticket` is awaited like any future, under any executor, and appends in flight share one sync.
-//! `Subscription::next_async` waits for the next event and reads it on the task's own thread: a few microseconds as
-//! long as the page cache has it. Long reads and `close` block, so they belong into `spawn_blocking`.
+//! What to learn: a `Ticket` is a future for any executor, and appends in flight share one sync.
+//! `Subscription::next_async` waits for the next event and reads it on the task's own thread. That takes a few
+//! microseconds if the page cache has the event. Long reads and `close` block, so they belong in `spawn_blocking`.
 
 use annals::{Append, Error, Query, Raw, Store};
 
 const SENSORS: u64 = 8;
 const READINGS: u64 = 50;
 
-/// Appends its readings one after the other; all sensors together share the syncs.
+/// Appends the readings of one sensor, one after the other. Sensors share syncs.
 async fn measure(store: Store, sensor: u64) -> Result<(), Error> {
     for reading in 0..READINGS {
         let append = Append::to(format!("sensor:{sensor}")).event(&Raw("sensor.read", &reading));
-        // Does not wait for a place in the queue: that would hold up other tasks.
+        // `try_submit` never blocks the task: a full queue is an error.
         append.try_submit(&store)?.await?;
     }
     Ok(())
 }
 
-/// Adds up what all sensors read, while they do.
+/// Adds up the readings of all sensors as they arrive.
 async fn follow(store: Store) -> Result<u64, Error> {
     let mut readings = store.subscribe(Query::all().kind("sensor.read"));
     let mut total = 0;

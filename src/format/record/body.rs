@@ -2,8 +2,8 @@
 //!
 //! Row: bytes.
 
-use crate::event::Cause;
 use crate::format::{ALIGN, Damage, sum, u16_at, u32_at};
+use crate::types::Cause;
 
 use super::{CAUSE_IN_APPEND, CAUSE_MASK, CAUSE_SHIFT, LONG, PREFIX, Record, read, wide};
 

@@ -26,7 +26,11 @@ fn structures() -> Vec<Structure> {
     let newest = mark::newest(&golden_bytes("store/MARK")).unwrap().unwrap();
     const ELSE: Damage = Damage::Bad("the mark is another");
     vec![
-        structure("segment header", &story.bytes[..HEADER], Box::new(|b| SegmentHeader::read(b).map(drop))),
+        structure(
+            "segment header",
+            &story.bytes[..SEGMENT_HEADER_BYTES],
+            Box::new(|b| SegmentHeader::read(b).map(drop)),
+        ),
         structure("frame of one event", story.frame_bytes(0), frame(&story, 0)),
         structure("frame with everything", story.frame_bytes(1), frame(&story, 1)),
         structure("frame of two events", story.frame_bytes(2), frame(&story, 2)),
@@ -92,7 +96,7 @@ fn mark_survives_one_damaged_slot() {
         let mut flipped = file.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         let newest_at = usize::try_from(newest.offset()).unwrap();
-        let is_in_newest = (newest_at..newest_at + mark::SLOT).contains(&(bit / 8));
+        let is_in_newest = (newest_at..newest_at + mark::MARK_SLOT_BYTES).contains(&(bit / 8));
         let expected = if is_in_newest { &older } else { &newest };
         assert_eq!(mark::newest(&flipped).unwrap().as_ref(), Some(expected), "bit {bit}");
     }
@@ -137,7 +141,7 @@ fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
 fn passes(bytes: &[u8], mark: u64, before: &Hash) -> bool {
     let Ok(frame) = frame::read(bytes, mark) else { return false };
     let position = 1 + u64::from(frame.header.position_offset());
-    crate::log::scan::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain())
+    crate::log::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain())
 }
 
 /// Makes both checksums of a frame fit again, as far as its lengths lie within it.
@@ -145,7 +149,7 @@ fn repair(frame: &mut [u8]) {
     let (flags, events) = (u16_at(frame, 30), usize::from(u16_at(frame, 28)));
     let key = if flags & 0x0100 != 0 { 16 } else { 0 };
     let table = if flags & 0x0200 != 0 { 8 * events } else { 0 };
-    let header = frame::FIXED + key + table;
+    let header = frame::FRAME_FIXED_BYTES + key + table;
     let body_bytes = usize::try_from(u32_at(frame, 12)).unwrap();
     if let Some(body) = frame.get(header..).and_then(|rest| rest.get(..body_bytes)) {
         let crc = checksum(&[body]);
@@ -169,7 +173,7 @@ fn with(at: usize, value: &[u8]) -> Result<(), Damage> {
 
 #[test]
 fn impossible_values_under_right_checksums_are_refused() {
-    let body = frame::FIXED;
+    let body = frame::FRAME_FIXED_BYTES;
     let public = body + record::PREFIX;
     let too_large = u32::try_from(BODY_BYTES_MAX + 8).unwrap();
     let cases: [(&str, usize, &[u8]); 23] = [
@@ -213,7 +217,7 @@ fn impossible_values_under_right_checksums_are_refused() {
 #[test]
 fn what_only_a_newer_version_knows_is_refused_as_such() {
     let newer = |result: Result<(), Damage>| matches!(result, Err(Damage::Newer(_)));
-    let public = frame::FIXED + record::PREFIX;
+    let public = frame::FRAME_FIXED_BYTES + record::PREFIX;
     for bit in 0..16 {
         let flag = 1_u16 << bit;
         // Of a frame: the key and the version table are known, and not there.
@@ -226,7 +230,7 @@ fn what_only_a_newer_version_knows_is_refused_as_such() {
         assert_eq!(record_flag == Ok(()), matches!(bit, 6 | 7), "record flag {flag:#06x}: {record_flag:?}");
     }
     for form in 2..=255 {
-        assert!(newer(with(frame::FIXED + 6, &[form])), "record form {form}");
+        assert!(newer(with(frame::FRAME_FIXED_BYTES + 6, &[form])), "record form {form}");
     }
 }
 
@@ -255,7 +259,7 @@ fn preambles_of_other_versions() {
     let manifest = golden_bytes("store/MANIFEST");
     let mark = mark::newest(&golden_bytes("store/MARK")).unwrap().unwrap().write();
     let files: [(&[u8], Read); 3] = [
-        (&story.bytes[..HEADER], |bytes| SegmentHeader::read(bytes).map(drop)),
+        (&story.bytes[..SEGMENT_HEADER_BYTES], |bytes| SegmentHeader::read(bytes).map(drop)),
         (&mark, |bytes| Mark::read(bytes).map(drop)),
         (&manifest, |bytes| Manifest::read(bytes).map(drop)),
     ];
@@ -264,7 +268,7 @@ fn preambles_of_other_versions() {
             let mut changed = bytes.to_vec();
             changed[bit / 8] ^= 1 << (bit % 8);
             let end = changed.len();
-            if end > HEADER {
+            if end > SEGMENT_HEADER_BYTES {
                 let digest = blake3::hash(&changed[..end - 32]);
                 changed[end - 32..].copy_from_slice(digest.as_bytes());
             } else {
@@ -334,7 +338,7 @@ fn impossible_lengths_in_an_attestation_are_refused() {
 /// A frame with this body, under right checksums.
 fn frame_of(body: &[u8]) -> Result<(), Damage> {
     let story = Story::read();
-    let frame = NewHeader {
+    let frame = NewFrameHeader {
         body_bytes: u32::try_from(body.len()).unwrap(),
         body_checksum: checksum(&[body]),
         ..story.frame(0).header.fields()

@@ -4,16 +4,14 @@
 
 use std::ops::{Bound, ControlFlow, Range};
 
-use crate::error::Error;
-use crate::event::EventId;
-use crate::format::frame::KEY_BYTES;
-use crate::format::index::{BLOCK, NUMBER, Term, TermKind};
+use crate::format::KEY_BYTES;
+use crate::format::index_file::{BLOCK, NUMBER, Term, TermKind};
 use crate::index::list::List;
 use crate::index::listing::listed;
 use crate::index::query::{Asked, Lists};
 use crate::index::search::{gallop, point};
 use crate::index::{Answers, Entry, Label, Place, Wanted, Way, last_up_to, narrow, nearest, ordinals_of};
-use crate::query::Query;
+use crate::types::{Error, EventId, Query};
 
 use super::Sealed;
 use super::list::{SealedList, versions};

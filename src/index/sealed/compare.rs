@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use crate::disk::DiskFile;
-use crate::error::Error;
 use crate::format::Damage;
-use crate::format::index::{BLOCK, Bound, HEADER, Header, Layout, block_place};
+use crate::format::index_file::{BLOCK, Bound, HEADER, Header, Layout, block_place};
+use crate::types::Error;
 
 use super::{Sealed, check_block, check_header, check_table, read_range};
 

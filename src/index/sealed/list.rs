@@ -4,12 +4,12 @@
 
 use std::ops::Range;
 
-use crate::format::index::{JUMP, NUMBER, Term, read_jump};
+use crate::format::index_file::{JUMP, NUMBER, Term, read_jump};
 use crate::format::u32_at;
 use crate::index::list::List;
 use crate::index::numbers::{Jumps, Numbers};
 use crate::index::search::point;
-use crate::log::segment::wide;
+use crate::log::wide;
 
 use super::reading::Reading;
 

@@ -18,12 +18,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::disk::{DiskFile, read_full};
-use crate::error::{Error, ErrorKind};
-use crate::format::index::{
+use crate::format::index_file::{
     BLOCK, Bound, HEADER, Header, JUMP, Layout, TermHash, block_place, filter_holds, read_jump,
 };
 use crate::format::{Damage, checksum, u32_at};
-use crate::log::segment::wide;
+use crate::log::wide;
+use crate::types::{Error, ErrorKind};
 
 use super::numbers::{Jumps, Numbers};
 use reading::Reading;

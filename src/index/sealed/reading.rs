@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
 use std::rc::Rc;
 
-use crate::error::Error;
-use crate::format::index::{BLOCK, NUMBER, block_place};
+use crate::format::index_file::{BLOCK, NUMBER, block_place};
 use crate::format::u32_at;
+use crate::types::Error;
 
 use super::{DAMAGED_BLOCK, Sealed, Source, check_block, read_range};
 

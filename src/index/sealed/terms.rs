@@ -4,10 +4,10 @@
 
 use std::ops::Bound;
 
-use crate::error::Error;
-use crate::format::index::{Layout, NO_TERM, Term, TermHash, TermKind, read_slot};
+use crate::format::index_file::{Layout, NO_TERM, Term, TermHash, TermKind, read_slot};
 use crate::index::search::point;
-use crate::log::segment::wide;
+use crate::log::wide;
+use crate::types::Error;
 
 use super::reading::{Piece, Reading};
 

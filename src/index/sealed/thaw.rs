@@ -2,13 +2,12 @@
 //!
 //! Row: index.
 
-use crate::error::Error;
-use crate::format::Damage;
-use crate::format::index::{Layout, NUMBER};
-use crate::format::u32_at;
+use crate::format::index_file::{Layout, NUMBER};
+use crate::format::{Damage, u32_at};
 use crate::index::Index;
 use crate::index::list::List;
-use crate::log::segment::wide;
+use crate::log::wide;
+use crate::types::Error;
 
 use super::list::{SealedList, versions};
 use super::reading::Reading;

@@ -2,9 +2,8 @@
 //! where a checksum tells.
 
 use super::*;
-use crate::format::Damage;
-use crate::format::index::{BLOCK, HEADER, Header, Layout, block_place};
-use crate::format::{checksum, put};
+use crate::format::index_file::{BLOCK, HEADER, Header, Layout, block_place};
+use crate::format::{Damage, checksum, put};
 
 type Question = Box<dyn Fn(&dyn Answers) -> Result<String, Error>>;
 

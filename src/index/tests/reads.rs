@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::format::index::TermKind;
+use crate::format::index_file::TermKind;
 
 /// Counts reads, and refuses them from one on.
 struct Counted {

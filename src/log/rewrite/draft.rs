@@ -7,18 +7,16 @@ use std::sync::Arc;
 use blake3::Hasher;
 
 use crate::disk::{Access, Disk, DiskFile, write_all};
-use crate::error::Error;
-use crate::format::chain::Hash;
-use crate::format::frame::{Frame, NewHeader};
-use crate::format::manifest::{Remarks, SealedSegment};
-use crate::format::record::records;
-use crate::format::segment::{Attestation, DIRECTORY, Seal, SegmentHeader, SegmentId};
-use crate::format::{aligned, checksum, u64_at};
+use crate::format::{
+    Annotations, Attestation, Frame, Hash, NewFrameHeader, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
+    SegmentHeader, SegmentId, aligned, checksum, records, u64_at,
+};
 use crate::log::Failure;
 use crate::log::files::Effect;
 use crate::log::repair::{listing, seal};
-use crate::log::scan::{Ending, Tip, Walk, scan};
+use crate::log::scan::{Ending, LogEnd, Walk, scan};
 use crate::log::segment::{SegmentFile, wide};
+use crate::types::Error;
 
 use super::{Fate, Judge, Piece, walk};
 
@@ -66,7 +64,7 @@ impl Plan<'_> {
         let file = self.disk.open(&path, Access::CreateNew).map_err(failed)?;
         let mut draft = Draft {
             disk: self.disk,
-            seal: seal(&Tip::before(&header))?,
+            seal: seal(&LogEnd::before(&header))?,
             header: header.clone(),
             born: self.born,
             survivors: [0; 32],
@@ -124,7 +122,7 @@ pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
 
 /// Frames that go, one behind the other.
 struct Removed {
-    before: Tip,
+    before: LogEnd,
     events: u32,
     chains: Hasher,
 }
@@ -135,7 +133,7 @@ struct Output<'a> {
     header: SegmentHeader,
     plan: &'a Plan<'a>,
     /// Behind what was added last; its offset behind what is in the buffer.
-    tip: Tip,
+    tip: LogEnd,
     buffer: Vec<u8>,
     body: Vec<u8>,
     removed: Option<Removed>,
@@ -146,7 +144,7 @@ struct Output<'a> {
 
 impl<'a> Output<'a> {
     fn new(file: Box<dyn DiskFile>, path: String, header: SegmentHeader, plan: &'a Plan<'a>) -> Output<'a> {
-        let (tip, buffer) = (Tip::before(&header), header.write().to_vec());
+        let (tip, buffer) = (LogEnd::before(&header), header.write().to_vec());
         let (body, survivors) = (Vec::new(), Hasher::new());
         Output { file, path, header, plan, tip, buffer, body, removed: None, is_changed: false, survivors }
     }
@@ -220,7 +218,7 @@ impl<'a> Output<'a> {
         let checksum = if is_whole { fields.body_checksum } else { checksum(&[body]) };
         let position = u32::try_from(first.saturating_sub(self.header.id.first_position));
         let before = self.buffer.len();
-        NewHeader {
+        NewFrameHeader {
             body_bytes: u32::try_from(body.len()).map_err(|_| too_long())?,
             body_checksum: checksum,
             position_offset: position.map_err(|_| too_long())?,
@@ -283,7 +281,7 @@ fn erase(frame: &Frame<'_>, fates: &[Fate], body: &mut Vec<u8>) {
 }
 
 /// What of a frame must be read back as it was meant. The chain stands for what is in it.
-fn survives(into: &mut Hasher, behind: &Tip, frame: &Frame<'_>) {
+fn survives(into: &mut Hasher, behind: &LogEnd, frame: &Frame<'_>) {
     into.update(&behind.position.to_le_bytes());
     into.update(&frame.header.events().to_le_bytes());
     into.update(&frame.header.chain());
@@ -307,9 +305,9 @@ impl Draft<'_> {
     }
 
     /// As MANIFEST will list it.
-    pub(crate) fn listing(&self) -> SealedSegment {
-        let remarks = self.born.map_or(Remarks::NONE, |born| Remarks::NONE.with_born(born));
-        SealedSegment { remarks, ..listing(&self.header, &self.seal) }
+    pub(crate) fn listing(&self) -> SegmentEntry {
+        let remarks = self.born.map_or(Annotations::NONE, |born| Annotations::NONE.with_born(born));
+        SegmentEntry { remarks, ..listing(&self.header, &self.seal) }
     }
 
     /// Reads all of it again, from the device where that is possible: every checksum, the chain, and that what should have
@@ -321,7 +319,7 @@ impl Draft<'_> {
     #[expect(clippy::type_complexity, reason = "as in scan::Walk")]
     pub(crate) fn check(
         &self,
-        visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &Tip) -> Result<(), Error>,
+        visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let path = self.header.id.temporary();
         let failed = |error| Error::io("cannot read back", &path, error);
@@ -329,7 +327,7 @@ impl Draft<'_> {
         file.drop_cache(0).map_err(failed)?;
         let file = SegmentFile::around(file, path.clone())?;
         let mut survivors = Hasher::new();
-        let mut visit = |segment: &SegmentFile, offset, frame: &Frame<'_>, tip: &Tip| {
+        let mut visit = |segment: &SegmentFile, offset, frame: &Frame<'_>, tip: &LogEnd| {
             survives(&mut survivors, tip, frame);
             visit(segment, offset, frame, tip)
         };
@@ -349,13 +347,13 @@ impl Draft<'_> {
     /// # Errors
     ///
     /// `Poison` if it is not known which names are durable.
-    pub(crate) fn name(mut self) -> Result<SealedSegment, Failure> {
+    pub(crate) fn name(mut self) -> Result<SegmentEntry, Failure> {
         let (from, to) = (self.header.id.temporary(), self.header.id.path());
         let renamed = self.disk.rename(&from, &to);
         renamed.map_err(|error| Failure::Refused(Error::io("cannot rename", &from, error)))?;
         self.is_named = true;
-        let synced = self.disk.sync_directory(DIRECTORY);
-        synced.map_err(|error| Failure::Poison(Error::io("cannot sync", DIRECTORY, error)))?;
+        let synced = self.disk.sync_directory(SEGMENTS_DIRECTORY);
+        synced.map_err(|error| Failure::Poison(Error::io("cannot sync", SEGMENTS_DIRECTORY, error)))?;
         Ok(self.listing())
     }
 }

@@ -3,10 +3,9 @@
 use super::super::judge::{Evidence, Verdict, judge, repeated_in};
 use super::super::repair::evidence;
 use super::*;
-use crate::format::checksum;
-use crate::format::frame::{self, NewHeader};
-use crate::format::mark::{self, Mark};
-use crate::format::segment::{SEAL, Seal, SegmentHeader, SegmentId};
+use crate::format::{
+    Mark, NewFrameHeader, SEAL_BYTES, Seal, SegmentHeader, SegmentId, checksum, frame, mark,
+};
 
 const HEADER_32: u32 = 144;
 const NEXT: SegmentId = SegmentId { first_position: 5, generation: 0 };
@@ -14,7 +13,7 @@ const NEXT: SegmentId = SegmentId { first_position: 5, generation: 0 };
 /// Every row of the table at `judge`, and every edge between two rows.
 #[test]
 fn judge_is_the_table() {
-    let (end, seal) = (1_000_u32, u32::try_from(SEAL).unwrap());
+    let (end, seal) = (1_000_u32, u32::try_from(SEAL_BYTES).unwrap());
     let mut tried = 0;
     for unsynced_bytes_max in [0, 100, u64::from(u32::MAX), u64::MAX] {
         let reach = u64::from(end + seal).saturating_add(unsynced_bytes_max);
@@ -51,24 +50,29 @@ fn later_headers_are_evidence() {
     let disk = written(2);
     let (_, bytes) = last_segment(&disk);
     let header = SegmentHeader::read(&bytes).unwrap();
-    let first = frame::read(&bytes[HEADER..], header.frame_mark(144)).unwrap();
-    let second_at = HEADER + first.header.frame_bytes();
+    let first = frame::read(&bytes[SEGMENT_HEADER_BYTES..], header.frame_mark(144)).unwrap();
+    let second_at = SEGMENT_HEADER_BYTES + first.header.frame_bytes();
     let second =
         frame::read_header(&bytes[second_at..], header.frame_mark(u64::try_from(second_at).unwrap()));
     assert_eq!(second.unwrap().durable_end(), u32::try_from(second_at).unwrap());
 
-    let repeated = |bytes: &[u8]| repeated_in(&header, &bytes[HEADER..], 144, usize::MAX, &mut bytes.len());
+    let repeated = |bytes: &[u8]| {
+        repeated_in(&header, &bytes[SEGMENT_HEADER_BYTES..], 144, usize::MAX, &mut bytes.len())
+    };
     let proven = u32::try_from(second_at).unwrap();
     assert_eq!(repeated(&bytes), proven);
     let mut torn = bytes.clone();
-    torn.truncate(second_at + frame::FIXED);
-    torn[HEADER..second_at].fill(0xAA);
+    torn.truncate(second_at + frame::FRAME_FIXED_BYTES);
+    torn[SEGMENT_HEADER_BYTES..second_at].fill(0xAA);
     assert_eq!(repeated(&torn), proven, "without its body, and with nothing whole in front of it");
-    torn.truncate(second_at + frame::FIXED - 1);
+    torn.truncate(second_at + frame::FRAME_FIXED_BYTES - 1);
     assert_eq!(repeated(&torn), 0, "a header that is cut off");
     let mut newer = bytes.clone();
     newer[second_at + 31] = 0x80;
-    let crc = checksum(&[&newer[second_at..second_at + 8], &newer[second_at + 12..second_at + frame::FIXED]]);
+    let crc = checksum(&[
+        &newer[second_at..second_at + 8],
+        &newer[second_at + 12..second_at + frame::FRAME_FIXED_BYTES],
+    ]);
     newer[second_at + 8..second_at + 12].copy_from_slice(&crc.to_le_bytes());
     assert_eq!(repeated(&newer), proven, "with a flag only a newer version knows");
     let mut changed = bytes.clone();
@@ -88,14 +92,14 @@ fn the_longest_header_is_found_wherever_it_lies() {
     for behind in [PIECE - 8, PIECE - 80, PIECE - 96, PIECE, 8] {
         let segment = walk::segment(0, |header| {
             let mut bytes = vec![1; behind];
-            let place = HEADER + behind;
-            let longest = NewHeader {
+            let place = SEGMENT_HEADER_BYTES + behind;
+            let longest = NewFrameHeader {
                 body_bytes: 8,
                 body_checksum: 0,
                 position_offset: 0,
                 durable_end: u32::try_from(place).unwrap(),
                 events: u16::MAX,
-                flags: NewHeader::flags_for(true, true),
+                flags: NewFrameHeader::flags_for(true, true),
                 recorded_at: 0,
                 first_version: 1,
                 chain: [0; 32],
@@ -106,7 +110,7 @@ fn the_longest_header_is_found_wherever_it_lies() {
             bytes
         });
         let found = evidence(&segment, None, HEADER_32).unwrap();
-        assert_eq!(found.repeated, u32::try_from(HEADER + behind).unwrap(), "{behind}");
+        assert_eq!(found.repeated, u32::try_from(SEGMENT_HEADER_BYTES + behind).unwrap(), "{behind}");
     }
 }
 
@@ -116,7 +120,7 @@ fn a_file_full_of_marks_is_not_worth_its_while() {
     let segment = walk::segment(0, |header| {
         let mut bytes = vec![1; 4 << 20];
         for at in (0..bytes.len() - 80).step_by(80) {
-            let mark = header.frame_mark(u64::try_from(HEADER + at).unwrap());
+            let mark = header.frame_mark(u64::try_from(SEGMENT_HEADER_BYTES + at).unwrap());
             bytes[at..at + 8].copy_from_slice(&mark.to_le_bytes());
             bytes[at + 28..at + 32].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]);
         }
@@ -164,7 +168,7 @@ impl Case {
         let clean = Mark { sequence: mark.sequence + 1, clean: true, ..mark };
         let mut file = self.disk.contents(MARK).unwrap();
         let at = usize::try_from(clean.offset()).unwrap();
-        file[at..at + mark::SLOT].copy_from_slice(&clean.write());
+        file[at..at + mark::MARK_SLOT_BYTES].copy_from_slice(&clean.write());
         self.disk.set_contents(MARK, Some(file));
         self
     }
@@ -182,7 +186,7 @@ impl Case {
         let mut bytes = self.disk.contents(&self.path).unwrap();
         let header = SegmentHeader::read(&bytes).unwrap();
         let seal = Seal {
-            length: u32::try_from(self.end + SEAL).unwrap(),
+            length: u32::try_from(self.end + SEAL_BYTES).unwrap(),
             last_position: 4,
             last_recorded_at: 1_000_000,
             frames: 4,
@@ -233,18 +237,18 @@ fn nothing_behind_the_end_is_not_torn_but_not_closed() {
 #[test]
 fn something_behind_the_end_is_torn() {
     let end = Case::new().end;
-    for at in [end, end + 1, end + 1024 + SEAL - 1] {
+    for at in [end, end + 1, end + 1024 + SEAL_BYTES - 1] {
         let torn = (4, false, Some((end, at - end + 1)), 0, 2);
         assert_eq!(Case::new().with_byte(at, 1).open().unwrap(), torn, "{at}");
         assert_eq!(Case::new().without_mark().with_byte(at, 1).open().unwrap(), torn, "{at}");
     }
-    Case::new().with_byte(end + 1024 + SEAL, 1).refused(ErrorKind::Corrupt, "too much follows");
+    Case::new().with_byte(end + 1024 + SEAL_BYTES, 1).refused(ErrorKind::Corrupt, "too much follows");
 }
 
 #[test]
 fn what_mark_or_a_later_frame_proves_is_damaged() {
     let Case { end, .. } = Case::new();
-    let (last, first) = (end - 9, HEADER + 100);
+    let (last, first) = (end - 9, SEGMENT_HEADER_BYTES + 100);
     Case::new().with_byte(last, 1).refused(ErrorKind::Corrupt, "MARK proves");
     Case::new().with_byte(first, 1).refused(ErrorKind::Corrupt, "MARK proves");
     Case::new().without_mark().with_byte(first, 1).refused(ErrorKind::Corrupt, "a later append proves");
@@ -266,8 +270,8 @@ fn something_newer_refused_as_such() {
     let case = Case::new();
     let mut bytes = case.disk.contents(&case.path).unwrap();
     let header = SegmentHeader::read(&bytes).unwrap();
-    let first = frame::read(&bytes[HEADER..], header.frame_mark(144)).unwrap().header.fields();
-    let newer = NewHeader { flags: 0x0400, body_bytes: 0, body_checksum: checksum(&[]), ..first };
+    let first = frame::read(&bytes[SEGMENT_HEADER_BYTES..], header.frame_mark(144)).unwrap().header.fields();
+    let newer = NewFrameHeader { flags: 0x0400, body_bytes: 0, body_checksum: checksum(&[]), ..first };
     let mut frame = Vec::new();
     newer.write(&mut frame, header.frame_mark(u64::try_from(case.end).unwrap()));
     bytes[case.end..case.end + frame.len()].copy_from_slice(&frame);
@@ -277,10 +281,12 @@ fn something_newer_refused_as_such() {
 
 #[test]
 fn a_segment_without_a_whole_header_was_being_created_or_is_damaged() {
-    for debris in [vec![], vec![0; 1], vec![0; 65_536], [vec![9; HEADER], vec![0; 100]].concat()] {
+    for debris in
+        [vec![], vec![0; 1], vec![0; 65_536], [vec![9; SEGMENT_HEADER_BYTES], vec![0; 100]].concat()]
+    {
         assert_eq!(Case::new().sealed(0).with_next(debris).open().unwrap(), (4, false, None, 1, 2));
     }
-    for no_debris in [vec![0; 65_537], [vec![9; HEADER], vec![1; 1]].concat()] {
+    for no_debris in [vec![0; 65_537], [vec![9; SEGMENT_HEADER_BYTES], vec![1; 1]].concat()] {
         Case::new().sealed(0).with_next(no_debris).refused(ErrorKind::Corrupt, "header");
     }
     Case::new().with_byte(50, 1).refused(ErrorKind::Corrupt, "header");

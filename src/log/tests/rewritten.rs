@@ -1,12 +1,11 @@
 //! Stores as maintenance leaves them: frames removed from a sealed segment on purpose.
 
 use super::super::repair::listing;
-use super::super::scan::Tip;
+use super::super::scan::LogEnd;
 use super::super::segment::{SegmentFile, wide};
 use super::*;
 use crate::disk::MemDisk;
-use crate::format::frame::{self, Frame, NewHeader};
-use crate::format::segment::{Attestation, Seal, SegmentHeader, SegmentId};
+use crate::format::{Attestation, Frame, NewFrameHeader, Seal, SegmentHeader, SegmentId, frame};
 use crate::{Append, RecordedEvent};
 
 const ENTITIES: [&str; 3] = ["a", "b", "c"];
@@ -37,7 +36,7 @@ fn original() -> SimDisk {
 fn rewritten(
     disk: &SimDisk,
     removed: &[usize],
-    change: impl Fn(usize, &mut NewHeader<'_>),
+    change: impl Fn(usize, &mut NewFrameHeader<'_>),
 ) -> (SimDisk, Vec<u64>) {
     let copy = disk.trace();
     let copy = copy.image(copy.len(), CrashMode::Keep);
@@ -48,8 +47,8 @@ fn rewritten(
     let id = SegmentId { generation: 1, ..old };
     let header = SegmentHeader { id, salt: SegmentHeader::salt(99), ..from.clone() };
     let file = MemDisk::new().open("", Access::CreateNew).unwrap();
-    let mut tip = Tip::start(&SegmentFile { header: header.clone(), path: String::new(), file });
-    let (mut out, mut at, mut positions) = (header.write().to_vec(), HEADER, Vec::new());
+    let mut tip = LogEnd::start(&SegmentFile { header: header.clone(), path: String::new(), file });
+    let (mut out, mut at, mut positions) = (header.write().to_vec(), SEGMENT_HEADER_BYTES, Vec::new());
     for number in 0.. {
         let mark = from.frame_mark(at.try_into().unwrap());
         let Ok(frame) = frame::read(&bytes[at..], mark) else { break };
@@ -57,7 +56,8 @@ fn rewritten(
         if removed.contains(&number) {
             out.extend(attestation(&frame, &tip).write(&header, place));
         } else {
-            let mut moved = NewHeader { durable_end: place.try_into().unwrap(), ..frame.header.fields() };
+            let mut moved =
+                NewFrameHeader { durable_end: place.try_into().unwrap(), ..frame.header.fields() };
             change(number, &mut moved);
             moved.write(&mut out, header.frame_mark(place));
             out.extend_from_slice(frame.body);
@@ -80,7 +80,7 @@ fn rewritten(
 }
 
 /// What stands for one frame behind `tip`.
-fn attestation(frame: &Frame<'_>, tip: &Tip) -> Attestation<'static> {
+fn attestation(frame: &Frame<'_>, tip: &LogEnd) -> Attestation<'static> {
     Attestation {
         first_position: tip.position + 1,
         last_position: tip.position + u64::from(frame.header.events()),

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::super::Failure;
-use super::super::scan::{Ending, Scan, Tip, Walk, scan};
+use super::super::scan::{Ending, LogEnd, Scan, Walk, scan};
 use super::super::segment::SegmentFile;
 use super::*;
 use crate::disk::{DiskFile, MemDisk};
-use crate::format::chain::genesis;
-use crate::format::frame::{self, Frame, NewHeader};
-use crate::format::record::{self, Fields, NewRecord};
-use crate::format::segment::{Attestation, SEAL, Seal, SegmentHeader, SegmentId};
-use crate::format::{Damage, checksum};
+use crate::format::{
+    Attestation, Damage, Fields, Frame, NewFrameHeader, NewRecord, SEAL_BYTES, Seal, SegmentHeader,
+    SegmentId, checksum, frame, genesis, record,
+};
 
 /// A segment in memory with these bytes behind its header.
 pub(super) fn segment(generation: u32, behind: impl FnOnce(&SegmentHeader) -> Vec<u8>) -> SegmentFile {
@@ -27,7 +26,8 @@ pub(super) fn segment(generation: u32, behind: impl FnOnce(&SegmentHeader) -> Ve
     };
     let bytes = behind(&header);
     let disk = MemDisk::new();
-    let segment = SegmentFile::create(&disk, header, HEADER).map_err(Failure::into_error).unwrap();
+    let segment =
+        SegmentFile::create(&disk, header, SEGMENT_HEADER_BYTES).map_err(Failure::into_error).unwrap();
     segment.file.write_at(&bytes, 144).unwrap();
     segment
 }
@@ -51,7 +51,7 @@ fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events:
         record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }).unwrap();
     }
     body.resize(body.len().next_multiple_of(8), 0);
-    let frame = NewHeader {
+    let frame = NewFrameHeader {
         body_bytes: u32::try_from(body.len()).unwrap(),
         body_checksum: checksum(&[&body]),
         position_offset,
@@ -65,13 +65,13 @@ fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events:
         version_table: &[],
     };
     let mut out = Vec::new();
-    frame.write(&mut out, header.frame_mark(u64::try_from(HEADER + behind).unwrap()));
+    frame.write(&mut out, header.frame_mark(u64::try_from(SEGMENT_HEADER_BYTES + behind).unwrap()));
     out.extend_from_slice(&body);
     out
 }
 
 fn walked(segment: &SegmentFile) -> Result<Scan, Error> {
-    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, _: &Tip| Ok(());
+    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, _: &LogEnd| Ok(());
     scan(segment, &mut Walk { limit: u32::MAX, verify_chain_from: u32::MAX, visit: &mut visit })
 }
 
@@ -95,11 +95,11 @@ fn one_frame(change: impl FnOnce(&mut Vec<u8>), seal: impl FnOnce(&mut Seal)) ->
     segment(0, |header| {
         let mut bytes = frame_at(header, 0, 0, 2);
         change(&mut bytes);
-        let crc = checksum(&[&bytes[..8], &bytes[12..frame::FIXED]]);
+        let crc = checksum(&[&bytes[..8], &bytes[12..frame::FRAME_FIXED_BYTES]]);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-        let place = HEADER + bytes.len();
+        let place = SEGMENT_HEADER_BYTES + bytes.len();
         let mut found = Seal {
-            length: u32::try_from(place + SEAL).unwrap(),
+            length: u32::try_from(place + SEAL_BYTES).unwrap(),
             last_position: 2,
             last_recorded_at: 7,
             frames: 1,
@@ -150,11 +150,13 @@ fn a_walk_steps_over_an_attestation() {
     let build = |generation: u32, attestation: Attestation<'static>, next: u32, recorded: bool| {
         segment(generation, |header| {
             let mut bytes = frame_at(header, 0, 0, 2);
-            bytes.extend(attestation.write(header, u64::try_from(HEADER + bytes.len()).unwrap()));
+            bytes.extend(
+                attestation.write(header, u64::try_from(SEGMENT_HEADER_BYTES + bytes.len()).unwrap()),
+            );
             let mut last = frame_at(header, bytes.len(), next, 1);
             if recorded {
                 last[32] = 8;
-                let crc = checksum(&[&last[..8], &last[12..frame::FIXED]]);
+                let crc = checksum(&[&last[..8], &last[12..frame::FRAME_FIXED_BYTES]]);
                 last[8..12].copy_from_slice(&crc.to_le_bytes());
             }
             bytes.extend(last);
@@ -194,7 +196,9 @@ fn positions_of_a_segment_do_not_overflow() {
         let segment = segment(1, |header| {
             let mut bytes = frame_at(header, 0, 0, 1);
             let attestation = Attestation { last_recorded_at: 7, ..attestation(2, last) };
-            bytes.extend(attestation.write(header, u64::try_from(HEADER + bytes.len()).unwrap()));
+            bytes.extend(
+                attestation.write(header, u64::try_from(SEGMENT_HEADER_BYTES + bytes.len()).unwrap()),
+            );
             bytes.extend(frame_at(header, bytes.len(), u32::MAX, events));
             bytes
         });
@@ -231,7 +235,7 @@ fn a_walk_reads_no_more_than_there_is() {
         let segment = segment(0, |header| {
             let mut frame = frame_at(header, 0, 0, 1);
             change(&mut frame);
-            let crc = checksum(&[&frame[..8], &frame[12..frame::FIXED]]);
+            let crc = checksum(&[&frame[..8], &frame[12..frame::FRAME_FIXED_BYTES]]);
             frame[8..12].copy_from_slice(&crc.to_le_bytes());
             frame
         });

@@ -27,7 +27,7 @@ impl Written {
         let segment = SegmentFile::create(&disk, header, first).map_err(Failure::into_error).unwrap();
         let segment = Arc::new(segment);
         let zeros = Zeros::new(&disk, &OPTIONS, &segment, first as u64);
-        Written { disk, segment, zeros, end: HEADER as u64 }
+        Written { disk, segment, zeros, end: SEGMENT_HEADER_BYTES as u64 }
     }
 
     /// A group of so many bytes.
@@ -59,7 +59,7 @@ impl Written {
     fn check(&self) -> usize {
         let bytes = self.bytes();
         let (written, zeros) = bytes.split_at(usize::try_from(self.end).unwrap());
-        let lost = written[HEADER..].iter().position(|byte| *byte != 0xAA);
+        let lost = written[SEGMENT_HEADER_BYTES..].iter().position(|byte| *byte != 0xAA);
         assert_eq!(lost, None, "of {} bytes", written.len());
         assert!(zeros.iter().all(|byte| *byte == 0));
         zeros.len()
@@ -101,7 +101,7 @@ fn however_late_a_helper_comes_it_writes_behind_the_log() {
             6..9 => asked.take().into_iter().for_each(MoreZeros::write),
             9 if log.end < 7 << 20 => log.write(next(300_000)).unwrap(),
             _ if log.end < 7 << 20 => log.write(next(10_000)).unwrap(),
-            _ => log.cut(HEADER as u64 + next(200_000)),
+            _ => log.cut(SEGMENT_HEADER_BYTES as u64 + next(200_000)),
         }
         log.check();
     }

@@ -4,12 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::codec;
-use crate::error::Error;
-use crate::event::EventData;
+use crate::event::{KnownKind, codec};
 use crate::store::Store;
 use crate::test::difference;
-use crate::typed::KnownKind;
+use crate::types::{Error, EventData};
 
 use super::book::{Book, Entry};
 use super::{NOT_DERIVED, Shown, Type};

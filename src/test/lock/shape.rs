@@ -13,7 +13,7 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
-use crate::typed::derive::Form;
+use crate::event::Form;
 
 /// What one kind's payload looks like, as far as values were seen.
 #[derive(Clone, Debug, Default)]
@@ -469,5 +469,5 @@ impl SerializeMap for Group<'_> {
 
 /// The name of a field that comes as the key of a map.
 fn text_of<T: Serialize + ?Sized>(key: &T) -> Option<String> {
-    crate::codec::Value::of(key).and_then(|value| value.to()).ok()
+    crate::event::Value::of(key).and_then(|value| value.to()).ok()
 }

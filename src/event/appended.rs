@@ -1,0 +1,146 @@
+//! What an append gives back: where its events stand now.
+//!
+//! Row: append. Names positions, versions and ids, never a place on disk.
+
+use std::time::SystemTime;
+
+use crate::format::{FrameHeader, Hash};
+use crate::types::{EventId, Position, ResumeToken, Version, time_of};
+
+/// The receipt of an append.
+///
+/// The plain questions ([`Appended::position`], [`Appended::version`], [`Appended::id`]) answer for
+/// its **last** event.
+///
+/// ```
+/// use annals::{Raw, Store};
+///
+/// let store = Store::in_memory()?;
+/// let receipt = store.append("account:alice", &Raw("account.opened", &()))?;
+/// assert_eq!((receipt.position().get(), receipt.version().get(), receipt.replayed()), (1, 1, false));
+/// assert_eq!(store.get(receipt.id())?.unwrap().kind(), "account.opened");
+/// # Ok::<(), annals::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appended {
+    first: Position,
+    events: u16,
+    first_version: Version,
+    /// Per event, 8 bytes each, if the append addressed several entities.
+    version_table: Box<[u8]>,
+    /// The ids that events brought along, each with the index of its event; most bring none.
+    brought: Box<[(u16, EventId)]>,
+    recorded_at: u64,
+    chain: Hash,
+    replayed: bool,
+}
+
+impl Appended {
+    pub(crate) fn new(header: &FrameHeader<'_>, first: Position) -> Appended {
+        Appended {
+            first,
+            events: header.events(),
+            first_version: header.first_version().into(),
+            version_table: header.version_table().into(),
+            brought: Box::default(),
+            recorded_at: header.recorded_at(),
+            chain: header.chain(),
+            replayed: false,
+        }
+    }
+
+    /// The receipt of events of which some brought these ids along, in order.
+    pub(crate) fn bringing(self, brought: impl Into<Box<[(u16, EventId)]>>) -> Appended {
+        Appended { brought: brought.into(), ..self }
+    }
+
+    pub(crate) fn into_replayed(self) -> Appended {
+        Appended { replayed: true, ..self }
+    }
+
+    /// The position of the first event.
+    pub(crate) fn first(&self) -> Position {
+        self.first
+    }
+
+    /// The receipt of the events that stand before the last ones, which are the store's own; of these, if there
+    /// are no others.
+    pub(crate) fn without_last(self, system_events: u16) -> Appended {
+        let events = self.events.checked_sub(system_events).filter(|events| *events > 0);
+        Appended { events: events.unwrap_or(self.events), ..self }
+    }
+
+    /// The position of the last event. Reading up to here shows everything the append wrote.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.first.plus(u64::from(self.events) - 1)
+    }
+
+    /// The position of the first event; the others follow without a gap.
+    #[must_use]
+    pub fn first_position(&self) -> Position {
+        self.first
+    }
+
+    /// How many events were appended.
+    #[must_use]
+    pub fn events(&self) -> usize {
+        self.events.into()
+    }
+
+    /// The version of the stream of the last event, after it.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version_of(u64::from(self.events) - 1)
+    }
+
+    /// The version of each event in its stream, in the order of the append.
+    pub fn versions(&self) -> impl Iterator<Item = Version> + '_ {
+        (0..u64::from(self.events)).map(|index| self.version_of(index))
+    }
+
+    /// The id of the last event, as [`RecordedEvent::id`](crate::RecordedEvent::id) shows it.
+    #[must_use]
+    pub fn id(&self) -> EventId {
+        self.id_of(self.events.saturating_sub(1))
+    }
+
+    /// The id of each event, in the order of the append.
+    pub fn ids(&self) -> impl Iterator<Item = EventId> + '_ {
+        (0..self.events).map(|index| self.id_of(index))
+    }
+
+    /// When the store took it.
+    #[must_use]
+    pub fn recorded_at(&self) -> SystemTime {
+        time_of(i64::try_from(self.recorded_at).unwrap_or(i64::MAX))
+    }
+
+    /// Where to go on behind its last event; see [`ResumeToken`]. Of a buffered append it holds only once
+    /// that is durable.
+    #[must_use]
+    pub fn resume_token(&self) -> ResumeToken {
+        ResumeToken::new(self.position(), &self.chain)
+    }
+
+    /// Whether this is the receipt of an earlier append with the same idempotency key.
+    #[must_use]
+    pub fn replayed(&self) -> bool {
+        self.replayed
+    }
+
+    fn id_of(&self, index: u16) -> EventId {
+        match self.brought.binary_search_by_key(&index, |(index, _)| *index) {
+            Ok(at) => self.brought[at].1,
+            Err(_) => EventId::derive(self.recorded_at, self.first.plus(index.into()), &self.chain),
+        }
+    }
+
+    fn version_of(&self, index: u64) -> Version {
+        let at = usize::try_from(index).expect("at most 65,535");
+        match self.version_table.chunks_exact(8).nth(at) {
+            Some(version) => crate::format::u64_at(version, 0).into(),
+            None => self.first_version.plus(index),
+        }
+    }
+}

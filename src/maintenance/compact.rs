@@ -1,0 +1,260 @@
+//! Compacting: events that are needed no more go, and small segments become larger ones.
+//!
+//! What goes is decided event by event, twice by the same rules: first to say what would go, then while segments are
+//! written anew.
+//! Row: ops. Tested by tests/it/compact.rs.
+
+mod judge;
+
+use std::ops::{Range, RangeInclusive};
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Engine;
+use crate::format::{SEAL_BYTES, SEGMENT_HEADER_BYTES};
+use crate::log::judge_all;
+use crate::read::by_either_id;
+use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system};
+
+use super::ledger::{self, Figures};
+use super::rewriting::{Entry, Rewriting, Step};
+use super::throttle::Throttle;
+
+pub use judge::GroupBy;
+use judge::{Compactor, Tally};
+pub(crate) use judge::{Leaves, Rules, Watcher};
+
+#[derive(Serialize, Deserialize)]
+struct Compacting {
+    removed: u64,
+    erased: u64,
+    bytes: u64,
+}
+
+impl Figures for Compacting {
+    const KIND: &'static str = system::ledger::COMPACTING;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Done {
+    removed: u64,
+    erased: u64,
+    segments_before: usize,
+    segments_after: usize,
+    bytes_before: u64,
+    bytes_after: u64,
+}
+
+impl Figures for Done {
+    const KIND: &'static str = system::ledger::COMPACTED;
+}
+
+/// What there is to do.
+pub(crate) struct Task<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) rules: Rules<'a>,
+    /// Who must have handled what goes.
+    pub(crate) watchers: Vec<Watcher>,
+    /// How long segments may become that are made of small ones; `None`: they are left.
+    pub(crate) merge_up_to: Option<u64>,
+    /// In percent: segments of which less would go are left as they are.
+    pub(crate) worth: u8,
+    pub(crate) reason: &'a str,
+    pub(crate) pace: Throttle<'a>,
+    /// How far the log went when its events were looked at.
+    pub(crate) head: Position,
+}
+
+/// A segment, and what becomes of it.
+struct Planned {
+    /// Until it is rewritten: whoever holds it keeps its file open.
+    entry: Option<Entry>,
+    positions: RangeInclusive<u64>,
+    length: u64,
+    /// What is left of it, about.
+    bytes: u64,
+    /// Whether anything goes.
+    changes: bool,
+}
+
+impl<'a> Task<'a> {
+    /// What would go; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading; `Cancelled`.
+    pub(crate) fn plan(mut self) -> Result<CompactionPlan, Error> {
+        let rewriting = self.begin()?;
+        Ok(self.look(&rewriting)?.0)
+    }
+
+    /// Has it go, unless somebody must handle some of it still.
+    ///
+    /// # Errors
+    ///
+    /// As [`Task::plan`], and those of rewriting; what was done by then stays.
+    pub(crate) fn run(self) -> Result<Compacted, Error> {
+        let rewriting = self.begin()?;
+        if self.rules.touch() {
+            rewriting.roll()?;
+        }
+        self.carry_out(rewriting)
+    }
+
+    /// The same, of what is sealed by now; `None` if somebody is rewriting segments just now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Task::run`].
+    pub(crate) fn run_beside(self) -> Result<Option<Compacted>, Error> {
+        let rewriting = Rewriting::try_begin(self.engine, self.why())?;
+        rewriting.map(|rewriting| self.carry_out(rewriting)).transpose()
+    }
+
+    fn carry_out(mut self, mut rewriting: Rewriting<'a>) -> Result<Compacted, Error> {
+        let (plan, mut planned) = self.look(&rewriting)?;
+        check_handled(&plan)?;
+        let groups = groups(&planned, self.merge_up_to);
+        let mut done = Compacted {
+            segments_before: planned.len(),
+            segments_after: planned.len(),
+            bytes_before: plan.bytes_total,
+            bytes_after: plan.bytes_total,
+            ..Compacted::default()
+        };
+        if groups.is_empty() {
+            return Ok(done);
+        }
+        let CompactionPlan { removed, erased, bytes, .. } = plan;
+        let figures = Compacting { removed, erased, bytes };
+        let engine = self.engine;
+        let reason = self.reason;
+        // A policy that finds no room tries again and again: it says so once something goes.
+        rewriting.announce_with(Box::new(move || ledger::record(engine, Some(reason), &figures).map(drop)));
+        self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
+        rewriting.raise_history()?;
+        rewriting.check_removed()?;
+        self.pace.tell()?;
+        let Compacted { segments_before, segments_after, bytes_before, bytes_after, .. } = done;
+        let (removed, erased) = (done.removed, done.erased);
+        let done_figures =
+            Done { removed, erased, segments_before, segments_after, bytes_before, bytes_after };
+        let recorded = ledger::record(self.engine, Some(self.reason), &done_figures)?;
+        (done.position, done.id) = (recorded.position(), recorded.ids().next());
+        Ok(done)
+    }
+
+    fn compactor(&mut self) -> Result<Compactor<'_, 'a, 'a>, Error> {
+        Compactor::new(self.engine, self.head, &mut self.rules, &self.watchers, &mut self.pace)
+    }
+
+    fn begin(&self) -> Result<Rewriting<'a>, Error> {
+        Rewriting::begin(self.engine, self.why())
+    }
+
+    fn why(&self) -> String {
+        ledger::who_and_why(&self.engine.options, self.reason)
+    }
+
+    /// Judges every event of what is sealed.
+    fn look(&mut self, rewriting: &Rewriting<'_>) -> Result<(CompactionPlan, Vec<Planned>), Error> {
+        let entries = rewriting.sealed()?;
+        let snapshot = self.engine.snapshot()?;
+        self.head = snapshot.head.position;
+        // Now, as long as the events are there whose two ids lead to one story.
+        if let Some(query) = self.rules.query.take() {
+            self.rules.query = Some(by_either_id(&snapshot, query)?);
+        }
+        let mut plan = CompactionPlan { segments: entries.len(), ..CompactionPlan::default() };
+        plan.bytes_total = entries.iter().map(|(_, listed)| u64::from(listed.length)).sum();
+        if self.rules.touch() {
+            self.pace.expect(plan.bytes_total);
+        }
+        let (worth, mut all) = (self.worth, Tally::default());
+        let mut compactor = self.compactor()?;
+        let mut planned = Vec::with_capacity(entries.len());
+        for entry in entries {
+            compactor.tell_pace()?;
+            if compactor.touches() {
+                judge_all(entry.0.file()?, &mut compactor)?;
+            }
+            let (length, listed) = (u64::from(entry.1.length), &entry.1);
+            let tally = compactor.take_tally();
+            let changes = tally.is_worth(worth, length);
+            let bytes = if changes { length.saturating_sub(tally.freed) } else { length };
+            let positions = listed.id.first_position..=listed.last_position;
+            planned.push(Planned { entry: Some(entry), positions, length, bytes, changes });
+            if changes {
+                all.add(tally);
+            }
+        }
+        all.tell(&self.watchers, &mut plan);
+        Ok((plan, planned))
+    }
+
+    fn rewrite(
+        &mut self,
+        rewriting: &mut Rewriting<'_>,
+        planned: &mut [Planned],
+        groups: &[Range<usize>],
+        done: &mut Compacted,
+    ) -> Result<(), Error> {
+        let lengths = |planned: &[Planned]| -> u64 { planned.iter().map(|one| one.length).sum() };
+        self.pace.expect(groups.iter().map(|group| lengths(&planned[group.clone()])).sum());
+        for group in groups {
+            self.pace.tell()?;
+            let old = lengths(&planned[group.clone()]);
+            let entries: Vec<Entry> =
+                planned[group.clone()].iter_mut().filter_map(|one| one.entry.take()).collect();
+            let spared = planned[group.clone()].iter().filter(|one| !one.changes);
+            let mut compactor = self.compactor()?.sparing(spared.map(|one| one.positions.clone()).collect());
+            if let Step::Done(bytes) = rewriting.rewrite(&entries, &mut compactor)? {
+                let tally = compactor.take_tally();
+                done.removed += tally.removed;
+                done.erased += tally.erased;
+                done.segments_after -= entries.len() - 1;
+                done.bytes_after = done.bytes_after.saturating_sub(old) + u64::from(bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Header and seal, of which one segment has one each.
+const AROUND: u64 = 144 + 72;
+const _: () = assert!(SEGMENT_HEADER_BYTES + SEAL_BYTES == 216);
+
+/// Nobody who has to handle an event is to miss it.
+fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {
+    let Some(Unhandled { consumer, events, first }) = plan.unhandled.first() else { return Ok(()) };
+    Err(Error::invalid(format!(
+        "consumer {consumer} has not handled {events} of the events that would go, the first at position {first}; let it \
+         catch up, or compact even_unhandled()"
+    )))
+}
+
+/// The segments that are written anew, those together that become one.
+fn groups(planned: &[Planned], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
+    let most = merge_up_to.unwrap_or(0);
+    // To lengthen a long segment by a short one would be to write all of it for little.
+    let is_small = |one: &Planned| one.bytes < most / 2;
+    let mut groups = Vec::new();
+    let mut start = 0;
+    while let Some(first) = planned.get(start) {
+        let (mut end, mut bytes) = (start + 1, first.bytes);
+        while let Some(next) = planned.get(end)
+            && is_small(first)
+            && is_small(next)
+            && bytes + next.bytes.saturating_sub(AROUND) <= most
+            && next.positions.end() - first.positions.start() < u64::from(u32::MAX)
+        {
+            bytes += next.bytes.saturating_sub(AROUND);
+            end += 1;
+        }
+        if end - start > 1 || first.changes {
+            groups.push(start..end);
+        }
+        start = end;
+    }
+    groups
+}

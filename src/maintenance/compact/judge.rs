@@ -1,0 +1,320 @@
+//! Which events go.
+//!
+//! Never go: the store's own events (but for those that a later one of their stream replaces, if that is asked), appends whose
+//! key may still be asked for, and the last event of each stream, so that it goes on with its count. Of the latter
+//! two payload and metadata go.
+//! Row: ops.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+
+use crate::engine::Engine;
+use crate::event::{RecordedEvent, matches};
+use crate::log::{Candidate, Fate, Judge};
+use crate::read::{Read, Snapshot};
+use crate::types::{
+    CompactionPlan, CompactionShare, Error, KeyWindow, Position, Query, SYSTEM_SCOPE, Unhandled,
+};
+
+use super::Throttle;
+
+/// Of what the newest events are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GroupBy {
+    /// Of each entity: by version.
+    Entity,
+    /// Of each kind.
+    Kind,
+    /// Of each scope.
+    Scope,
+}
+
+/// Whether an event goes, in the words of the application.
+pub(crate) type Predicate<'a> = Box<dyn FnMut(&RecordedEvent) -> bool + 'a>;
+
+/// Which events go: those to which everything that is said here applies.
+#[derive(Default)]
+pub(crate) struct Rules<'a> {
+    pub(crate) query: Option<Query>,
+    pub(crate) predicate: Option<Predicate<'a>>,
+    /// In microseconds.
+    pub(crate) recorded_before: Option<u64>,
+    pub(crate) before: Option<Position>,
+    pub(crate) newest: Vec<(u64, GroupBy)>,
+    pub(crate) leaves: Leaves,
+    /// The kind of the events of the store's own that go once there is a later one in their stream.
+    pub(crate) replaced: Option<&'static str>,
+}
+
+/// What stays of an event that goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// An attestation, where that can be.
+    #[default]
+    Nothing,
+    /// Its public part.
+    Tombstone,
+}
+
+impl Rules<'_> {
+    /// Whether any event of the application may go by them.
+    fn select(&self) -> bool {
+        let Rules { query, predicate, recorded_before, before, newest, .. } = self;
+        let is_narrowed = recorded_before.is_some() || before.is_some() || !newest.is_empty();
+        query.is_some() || predicate.is_some() || is_narrowed
+    }
+
+    /// Whether any event may.
+    pub(crate) fn touch(&self) -> bool {
+        self.select() || self.replaced.is_some()
+    }
+}
+
+/// Somebody who must have handled an event before it goes.
+pub(crate) struct Watcher {
+    pub(crate) name: String,
+    pub(crate) position: Position,
+    pub(crate) query: Query,
+}
+
+/// What goes.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) removed: u64,
+    pub(super) erased: u64,
+    pub(super) freed: u64,
+    kinds: BTreeMap<String, CompactionShare>,
+    scopes: BTreeMap<String, CompactionShare>,
+    /// What whom it concerns has not handled: how many, and the first.
+    unhandled: BTreeMap<usize, (u64, u64)>,
+}
+
+impl Tally {
+    /// Whether a segment of this length is to be rewritten for it: not for nothing, nor for less than so many percent.
+    pub(super) fn is_worth(&self, percent: u8, length: u64) -> bool {
+        let is_enough = self.freed.saturating_mul(100) >= length.saturating_mul(percent.into());
+        self.removed + self.erased > 0 && is_enough
+    }
+
+    /// What goes from a later segment, too.
+    pub(super) fn add(&mut self, other: Tally) {
+        self.removed += other.removed;
+        self.erased += other.erased;
+        self.freed += other.freed;
+        for (shares, others) in [(&mut self.kinds, other.kinds), (&mut self.scopes, other.scopes)] {
+            for (name, share) in others {
+                let sum = shares.entry(name).or_default();
+                sum.removed += share.removed;
+                sum.erased += share.erased;
+                sum.bytes += share.bytes;
+            }
+        }
+        for (watcher, (events, first)) in other.unhandled {
+            self.unhandled.entry(watcher).or_insert((0, first)).0 += events;
+        }
+    }
+
+    pub(super) fn tell(self, watchers: &[Watcher], plan: &mut CompactionPlan) {
+        (plan.removed, plan.erased, plan.bytes) = (self.removed, self.erased, self.freed);
+        (plan.kinds, plan.scopes) = (self.kinds, self.scopes);
+        let unhandled = self.unhandled.into_iter().filter_map(|(watcher, (events, first))| {
+            let consumer = watchers.get(watcher)?.name.clone();
+            Some(Unhandled { consumer, events, first: first.into() })
+        });
+        plan.unhandled = unhandled.collect();
+    }
+}
+
+/// Judges by rules, and counts.
+pub(super) struct Compactor<'a, 'r, 'p> {
+    engine: &'a Engine,
+    snapshot: Snapshot,
+    /// As of here: what has come since the events were looked at first changes nothing.
+    head: Position,
+    rules: &'a mut Rules<'r>,
+    watchers: &'a [Watcher],
+    pace: &'a mut Throttle<'p>,
+    /// Keys of appends from here on may be asked for.
+    keys_since: u64,
+    /// Version and position of the last event of streams that were met in this segment.
+    heads: HashMap<Box<str>, (u64, u64)>,
+    /// Of kinds and scopes: events before this position are not among the newest.
+    limits: HashMap<(u64, GroupBy, Box<str>), u64>,
+    /// Segments of which nothing goes, whatever the rules say.
+    spared: Vec<RangeInclusive<u64>>,
+    tally: Tally,
+}
+
+/// Streams that are remembered at most: they are looked up again.
+const HEADS_MAX: usize = 1 << 16;
+
+impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
+    pub(super) fn new(
+        engine: &'a Engine,
+        head: Position,
+        rules: &'a mut Rules<'r>,
+        watchers: &'a [Watcher],
+        pace: &'a mut Throttle<'p>,
+    ) -> Result<Compactor<'a, 'r, 'p>, Error> {
+        let snapshot = engine.snapshot()?;
+        let keys_since = match engine.options.key_window {
+            KeyWindow::Unlimited => 0,
+            KeyWindow::Positions(window) => head.get().saturating_sub(window),
+        };
+        Ok(Compactor {
+            engine,
+            snapshot,
+            head,
+            rules,
+            watchers,
+            pace,
+            keys_since,
+            heads: HashMap::new(),
+            limits: HashMap::new(),
+            spared: Vec::new(),
+            tally: Tally::default(),
+        })
+    }
+
+    /// Of what stands at these positions nothing goes.
+    pub(super) fn sparing(self, spared: Vec<RangeInclusive<u64>>) -> Self {
+        Compactor { spared, ..self }
+    }
+
+    /// Another segment begins.
+    pub(super) fn tell_pace(&mut self) -> Result<(), Error> {
+        self.pace.tell()
+    }
+
+    pub(super) fn touches(&self) -> bool {
+        self.rules.touch()
+    }
+
+    /// What goes since this was asked last.
+    pub(super) fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Version and position of the last event of a stream.
+    fn head(&mut self, entity: &str) -> Result<(u64, u64), Error> {
+        if let Some(head) = self.heads.get(entity) {
+            return Ok(*head);
+        }
+        if self.heads.len() >= HEADS_MAX {
+            self.heads.clear();
+        }
+        let (version, position) = self.snapshot.stream_head_at(entity, self.head)?;
+        self.heads.insert(entity.into(), (version.get(), position.get()));
+        Ok((version.get(), position.get()))
+    }
+
+    /// Whether the rules speak of it. What costs most is asked last.
+    fn is_selected(&mut self, event: &Candidate<'_>) -> Result<bool, Error> {
+        let (position, record) = (event.position(), &event.record);
+        let is_old = |limit: u64| event.header().recorded_at() < limit;
+        if !self.rules.select()
+            || self.rules.before.is_some_and(|before| position >= before.get())
+            || self.rules.recorded_before.is_some_and(|limit| !is_old(limit))
+            || self
+                .rules
+                .query
+                .as_ref()
+                .is_some_and(|query| !matches(query, record, |id| event.belongs_to(id)))
+        {
+            return Ok(false);
+        }
+        for (count, per) in self.rules.newest.clone() {
+            if self.is_newest(event, count, per)? {
+                return Ok(false);
+            }
+        }
+        Ok(self.rules.predicate.as_mut().is_none_or(|goes| goes(&event.recorded())))
+    }
+
+    fn is_newest(&mut self, event: &Candidate<'_>, count: u64, per: GroupBy) -> Result<bool, Error> {
+        let record = &event.record;
+        let (name, query) = match per {
+            GroupBy::Entity => {
+                let (last, _) = self.head(record.entity())?;
+                return Ok(event.version().saturating_add(count) > last);
+            }
+            GroupBy::Kind => (record.kind(), Query::all().kind(record.kind())),
+            GroupBy::Scope => (record.scope_or_default(), Query::all().scope(record.scope_or_default())),
+        };
+        let key = (count, per, Box::from(name));
+        if let Some(limit) = self.limits.get(&key) {
+            return Ok(event.position() >= *limit);
+        }
+        let mut read = Read::new(self.engine.readable(), query).backwards().limit(count);
+        read.again(Position::START, self.head);
+        let (mut found, mut limit) = (0, u64::MAX);
+        for event in read {
+            (found, limit) = (found + 1, event?.position().get());
+        }
+        let limit = if found < count { 0 } else { limit };
+        self.limits.insert(key, limit);
+        Ok(event.position() >= limit)
+    }
+
+    fn note_unhandled(&mut self, event: &Candidate<'_>) {
+        let position = event.position();
+        let misses = |watcher: &Watcher| {
+            position > watcher.position.get()
+                && matches(&watcher.query, &event.record, |id| event.belongs_to(id))
+        };
+        for (index, _) in self.watchers.iter().enumerate().filter(|(_, watcher)| misses(watcher)) {
+            let (events, _) = self.tally.unhandled.entry(index).or_insert((0, position));
+            *events += 1;
+        }
+    }
+}
+
+impl Judge for Compactor<'_, '_, '_> {
+    fn fate(&mut self, event: &Candidate<'_>) -> Result<Fate, Error> {
+        let record = &event.record;
+        if self.spared.iter().any(|spared| spared.contains(&event.position())) {
+            return Ok(Fate::Keep);
+        }
+        if record.scope() == SYSTEM_SCOPE {
+            let is_kind = self.rules.replaced.is_some_and(|kind| record.kind() == kind);
+            let is_replaced = is_kind && self.head(record.entity())?.1 != event.position();
+            return Ok(if is_replaced { Fate::Remove } else { Fate::Keep });
+        }
+        if !self.is_selected(event)? {
+            return Ok(Fate::Keep);
+        }
+        let is_key_known = event.header().key().is_some() && event.first() >= self.keys_since;
+        let stays = self.rules.leaves == Leaves::Tombstone
+            || is_key_known
+            || self.head(record.entity())?.1 == event.position();
+        Ok(if stays { Fate::Erase } else { Fate::Remove })
+    }
+
+    fn decided(&mut self, event: &Candidate<'_>, fate: Fate, freed: u64) {
+        let (removed, erased) = match fate {
+            Fate::Keep => return,
+            Fate::Remove => (1, 0),
+            Fate::Erase => (0, 1),
+        };
+        let (tally, record) = (&mut self.tally, &event.record);
+        tally.removed += removed;
+        tally.erased += erased;
+        tally.freed += freed;
+        for (shares, name) in
+            [(&mut tally.kinds, record.kind()), (&mut tally.scopes, record.scope_or_default())]
+        {
+            let share = match shares.get_mut(name) {
+                Some(share) => share,
+                None => shares.entry(name.to_owned()).or_default(),
+            };
+            share.removed += removed;
+            share.erased += erased;
+            share.bytes += freed;
+        }
+        self.note_unhandled(event);
+    }
+
+    fn advance(&mut self, bytes: u32) -> Result<(), Error> {
+        self.pace.advance(bytes)
+    }
+}

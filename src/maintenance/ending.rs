@@ -1,0 +1,195 @@
+//! The segment that a restored, forked or rolled back store ends with: the beginning of the one it is taken from,
+//! and an entry of the ledger, sealed.
+//!
+//! It is a file of its own, with marks of its own, because what follows is another history.
+//! Row: ops.
+
+use crate::disk::{Disk, DiskFile, write_all};
+use crate::engine::{Append, Engine, Request, Salts};
+use crate::event::Raw;
+use crate::format::{Frame, NewFrameHeader, SegmentEntry, SegmentHeader, SegmentId};
+use crate::log::{
+    Found, LogEnd, NewFrame, SegmentFile, Window, attested, behind, follow, found_at, listing, seal,
+};
+use crate::types::{Error, Expected, Options, options};
+
+use super::history::{Beginning, History};
+use super::image::Work;
+use super::ledger::{Entry, Figures, STREAM};
+
+/// What is written when so much has come together.
+const PIECE: usize = 1 << 20;
+
+/// The last segment of a new history.
+pub(crate) struct Ending<'a> {
+    pub(crate) header: SegmentHeader,
+    beginning: Option<&'a Beginning>,
+    entry: Request,
+    /// Of the entry, in the ledger's stream.
+    version: u64,
+    now: u64,
+}
+
+impl<'a> Ending<'a> {
+    /// How a history goes on: with an entry. `generation` is added to that of the segment it ends in, which
+    /// tells it from that one where both lie in one directory.
+    pub(crate) fn new<F: Figures>(
+        engine: &Engine,
+        history: &'a History,
+        generation: u32,
+        reason: Option<&str>,
+        figures: &F,
+    ) -> Result<Ending<'a>, Error> {
+        let (options, disk) = (&engine.options, engine.disk.as_ref());
+        let end = history.end().position;
+        let version = engine.snapshot()?.stream_head_at(STREAM, end)?.0.get().saturating_add(1);
+        let now = options::read(&options.clock);
+        let entry = encoded(options, disk, reason, figures)?;
+        let header = header(disk, options, history, generation, now)?;
+        Ok(Ending { header, beginning: history.beginning.as_ref(), entry, version, now })
+    }
+
+    /// Writes the segment, and says how it is listed. Of the work, what it is taken from is done then.
+    pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut Work) -> Result<SegmentEntry, Error> {
+        let mut out =
+            Out { to, path: self.header.id.temporary(), bytes: self.header.write().to_vec(), at: 0 };
+        let (mut tip, mut born) = match self.beginning {
+            Some(beginning) => self.write_beginning(beginning, &mut out, work)?,
+            None => (LogEnd::before(&self.header), 0),
+        };
+        let Request { body, body_checksum, content, events, .. } = &self.entry;
+        let entry = NewFrame {
+            body,
+            body_checksum: *body_checksum,
+            content: *content,
+            events: *events,
+            key: None,
+            first_version: self.version,
+            version_table: &[],
+            now: self.now,
+        };
+        tip = entry.write(&self.header, &tip, tip.offset, &mut out.bytes);
+        born += u32::from(self.version == 1);
+        let seal = seal(&tip)?;
+        out.bytes.extend_from_slice(&seal.write(&self.header, tip.offset.into()));
+        out.flush()?;
+        let mut listing = listing(&self.header, &seal);
+        listing.remarks = listing.remarks.with_born(born);
+        Ok(listing)
+    }
+
+    /// The frames of the segment it is taken from, each with the marks of this one, and how many streams begin in them.
+    fn write_beginning(
+        &self,
+        beginning: &Beginning,
+        out: &mut Out<'_>,
+        work: &mut Work,
+    ) -> Result<(LogEnd, u32), Error> {
+        let source: &SegmentFile = &beginning.file;
+        let mut window = Window::new(source, beginning.tip.offset)?;
+        let (mut tip, mut born, mut told) = (LogEnd::start(source), 0, 0);
+        while tip.offset < beginning.tip.offset {
+            let offset = tip.offset;
+            let damaged = |damage| source.damaged(offset.into(), &damage);
+            tip = match found_at(&mut window, offset)? {
+                Found::Frame(frame) => {
+                    born += begun(&frame);
+                    let mark = self.header.frame_mark(offset.into());
+                    NewFrameHeader { durable_end: offset, ..frame.header.fields() }
+                        .write(&mut out.bytes, mark);
+                    out.bytes.extend_from_slice(frame.body);
+                    follow(source, &tip, &frame, true).map_err(damaged)?
+                }
+                Found::Attestation(attestation, length) => {
+                    out.bytes.extend_from_slice(&attestation.write(&self.header, offset.into()));
+                    attested(source, &tip, &attestation, length).map_err(damaged)?
+                }
+                Found::Seal(_) | Found::Zeros | Found::Invalid(_) => {
+                    return Err(Error::corrupt(
+                        &source.path,
+                        offset.into(),
+                        "the segment ends before it did",
+                    ));
+                }
+            };
+            if out.flush_if_large()? {
+                work.advance(u64::from(tip.offset - std::mem::replace(&mut told, tip.offset)))?;
+            }
+        }
+        work.advance(u64::from(tip.offset - told))?;
+        Ok((tip, born))
+    }
+}
+
+/// How many streams begin in a frame.
+fn begun(frame: &Frame<'_>) -> u32 {
+    let first = (0..usize::from(frame.header.events())).filter(|index| frame.header.version(*index) == 1);
+    u32::try_from(first.count()).expect("at most 65,535")
+}
+
+fn encoded<F: Figures>(
+    options: &Options,
+    disk: &dyn Disk,
+    reason: Option<&str>,
+    figures: &F,
+) -> Result<Request, Error> {
+    let entry = Entry::new(options, reason, figures);
+    let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "a salt", error))?;
+    let append = Append::of_system(STREAM, Expected::Any, &Raw(F::KIND, &entry));
+    append.encode(&options.limits, &Salts::new(salt))
+}
+
+fn header(
+    disk: &dyn Disk,
+    options: &Options,
+    history: &History,
+    generation: u32,
+    now: u64,
+) -> Result<SegmentHeader, Error> {
+    let random =
+        disk.random().map_err(|error| Error::io("cannot get random bytes for", "a segment", error))?;
+    let salt = SegmentHeader::salt(crate::format::u64_at(&random, 0));
+    if let Some(beginning) = &history.beginning {
+        let old = &beginning.file.header;
+        let id = SegmentId { generation: old.id.generation.saturating_add(generation), ..old.id };
+        return Ok(SegmentHeader { id, salt, created_at: now, ..old.clone() });
+    }
+    let last = history.whole.last().expect("a history has a segment");
+    let (end, store_id) = (behind(&last.listing), last.segment.file()?.header.store_id);
+    Ok(SegmentHeader {
+        store_id,
+        id: SegmentId { first_position: end.position.saturating_add(1), generation: 0 },
+        salt,
+        created_at: now,
+        unsynced_bytes_max: options.unsynced_bytes_max,
+        chain_before: end.chain,
+        recorded_before: end.recorded_at,
+    })
+}
+
+/// Bytes on their way to a file.
+struct Out<'a> {
+    to: &'a dyn DiskFile,
+    path: String,
+    bytes: Vec<u8>,
+    at: u64,
+}
+
+impl Out<'_> {
+    /// Says whether it was.
+    fn flush_if_large(&mut self) -> Result<bool, Error> {
+        let is_large = self.bytes.len() >= PIECE;
+        if is_large {
+            self.flush()?;
+        }
+        Ok(is_large)
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        write_all(self.to, &self.bytes, self.at)
+            .map_err(|error| Error::io("cannot write", &self.path, error))?;
+        self.at += u64::try_from(self.bytes.len()).expect("a length fits 64 bits");
+        self.bytes.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! What of a store's history is put elsewhere: whole segments, and the beginning of one more.
+//!
+//! Only what is durable, in whole appends. Row: ops.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::disk::read_full;
+use crate::engine::Engine;
+use crate::format::{Damage, Frame, Manifest, SEAL_BYTES, Seal, SegmentEntry};
+use crate::log::{LogEnd, SegmentFile, Walk, behind, listing, read_manifest, scan};
+use crate::read::{Point, SealedSegment, Segment, Snapshot};
+use crate::types::{Error, ErrorKind, Position, micros_of};
+
+use super::checkpoint;
+
+/// How much of a store's history.
+///
+/// ```
+/// use annals::{Position, Until};
+///
+/// assert_eq!(Until::from(Position::from(7)), Until::Position(Position::from(7)));
+/// assert_eq!(Until::default(), Until::End);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Until {
+    /// All that is durable.
+    #[default]
+    End,
+    /// The appends that lie wholly up to this position.
+    Position(Position),
+    /// The appends recorded at or before this time.
+    Time(SystemTime),
+    /// Everything up to the newest [`Checkpoint`](crate::Checkpoint) of this name, its own event included.
+    Checkpoint(String),
+}
+
+impl From<Position> for Until {
+    fn from(position: Position) -> Until {
+        Until::Position(position)
+    }
+}
+
+impl From<SystemTime> for Until {
+    fn from(time: SystemTime) -> Until {
+        Until::Time(time)
+    }
+}
+
+/// What is put elsewhere.
+pub(crate) struct History {
+    /// MANIFEST of the store it is taken from.
+    pub(crate) manifest: Manifest,
+    pub(crate) whole: Vec<Whole>,
+    /// Of the segment behind them, if there is one; it may have no frames.
+    pub(crate) beginning: Option<Beginning>,
+}
+
+/// A sealed segment, with all its events.
+pub(crate) struct Whole {
+    pub(crate) listing: SegmentEntry,
+    pub(crate) segment: Arc<Segment>,
+    /// Whether MANIFEST lists it, so that nobody writes to its file any more.
+    pub(crate) is_listed: bool,
+}
+
+/// A segment's frames up to a place.
+pub(crate) struct Beginning {
+    pub(crate) file: Arc<SegmentFile>,
+    pub(crate) tip: LogEnd,
+}
+
+/// The last place that is within.
+struct Bound {
+    position: u64,
+    recorded_at: u64,
+}
+
+impl Bound {
+    fn holds(&self, position: u64, recorded_at: u64) -> bool {
+        position <= self.position && recorded_at <= self.recorded_at
+    }
+}
+
+impl History {
+    /// What there is of an open store.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] if there is no such checkpoint or the place lies beyond what is durable, and those of
+    /// reading.
+    pub(crate) fn of(engine: &Engine, until: &Until) -> Result<History, Error> {
+        let manifest = read_manifest(engine.disk.as_ref())?.ok_or_else(Error::no_store)?.0;
+        let snapshot = engine.snapshot()?;
+        let bound = bound(engine, &snapshot, until)?;
+        let mut history = History { manifest, whole: Vec::new(), beginning: None };
+        let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
+        while let Some(parts) = files.next() {
+            let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
+            if files.peek().is_some() {
+                let (listing, is_listed) = history.listing(first)?;
+                if bound.holds(listing.last_position, listing.last_recorded_at) {
+                    history.whole.push(Whole { listing, segment: first.clone(), is_listed });
+                    continue;
+                }
+            }
+            let file = first.file()?.clone();
+            // The end of a fork, a restore or a rollback is sealed, too.
+            if first.as_stored().is_some_and(SealedSegment::is_whole) {
+                check_listing(&file, &history.listing(first)?.0)?;
+            }
+            let tip = last_within(&file, last.end(), &bound)?;
+            history.beginning = Some(Beginning { file, tip });
+            break;
+        }
+        history.check(&snapshot, until)?;
+        Ok(history)
+    }
+
+    /// Where it ends.
+    pub(crate) fn end(&self) -> Point {
+        let whole = || {
+            let last = self.whole.last().map(|last| &last.listing);
+            last.map(|last| Point { position: last.last_position.into(), chain: last.chain })
+        };
+        self.beginning
+            .as_ref()
+            .map(|beginning| Point::from(&beginning.tip))
+            .or_else(whole)
+            .unwrap_or_default()
+    }
+
+    /// The store's sealed segments as a list has them.
+    pub(crate) fn listings(&self) -> Vec<SegmentEntry> {
+        self.whole.iter().map(|whole| whole.listing.clone()).collect()
+    }
+
+    /// What MANIFEST says of a sealed segment, or would say; and whether it does.
+    fn listing(&self, segment: &Segment) -> Result<(SegmentEntry, bool), Error> {
+        let (id, sealed) = (segment.id(), &self.manifest.sealed);
+        let found = sealed.binary_search_by_key(&id.first_position, |sealed| sealed.id.first_position);
+        match found.ok().and_then(|at| sealed.get(at)).filter(|sealed| sealed.id == id) {
+            Some(listed) => Ok((listed.clone(), true)),
+            None => Ok((read_listing(segment.file()?)?, false)),
+        }
+    }
+
+    fn check(&self, snapshot: &Snapshot, until: &Until) -> Result<(), Error> {
+        if self.whole.is_empty() && self.beginning.is_none() {
+            return Err(Error::invalid("nothing is durable in this store yet"));
+        }
+        if *until == Until::End && self.end() != snapshot.durable {
+            let what = format!("the durable log ends at {}, but its files do not", snapshot.durable.position);
+            return Err(Error::new(ErrorKind::Corrupt, what));
+        }
+        Ok(())
+    }
+}
+
+fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<Bound, Error> {
+    let durable = snapshot.durable.position;
+    let up_to = |position: Position| Bound { position: position.get(), recorded_at: u64::MAX };
+    match until {
+        Until::End => Ok(up_to(durable)),
+        Until::Position(position) if *position > durable => Err(Error::invalid(format!(
+            "position {position} lies beyond what is durable, which ends at {durable}"
+        ))),
+        Until::Position(position) => Ok(up_to(*position)),
+        Until::Time(time) => {
+            let recorded_at = u64::try_from(micros_of(*time)).unwrap_or(0);
+            Ok(Bound { recorded_at, ..up_to(durable) })
+        }
+        Until::Checkpoint(name) => checkpoint::named(engine, name).map(up_to),
+    }
+}
+
+/// Where a segment's last append within the bound ends. What lies behind `limit` is not looked at.
+fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<LogEnd, Error> {
+    let mut last = LogEnd::start(file);
+    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &LogEnd| {
+        if bound.holds(tip.position, tip.recorded_at) {
+            last = *tip;
+        }
+        Ok(())
+    };
+    scan(file, &mut Walk { limit, verify_chain_from: 0, visit: &mut visit })?;
+    Ok(last)
+}
+
+/// That a segment's header and seal say what a list says of it.
+pub(crate) fn check_listing(file: &SegmentFile, listed: &SegmentEntry) -> Result<(), Error> {
+    if listed.fits(&read_listing(file)?) {
+        return Ok(());
+    }
+    let seal = behind(listed).offset.into();
+    Err(Error::corrupt(&file.path, seal, "the segment is not as MANIFEST lists it"))
+}
+
+/// What a segment's header and seal say of it.
+pub(crate) fn read_listing(file: &SegmentFile) -> Result<SegmentEntry, Error> {
+    let length = file.length()?;
+    let at = length.saturating_sub(u64::try_from(SEAL_BYTES).expect("72"));
+    let mut bytes = [0; SEAL_BYTES];
+    let read = read_full(file.file.as_ref(), &mut bytes, at)
+        .map_err(|error| Error::io("cannot read", &file.path, error))?;
+    let bytes = &bytes[..read];
+    if !file.header.is_seal(bytes, at) {
+        return Err(file.damaged(at, &Damage::Bad("the segment does not end with a seal")));
+    }
+    let seal = Seal::read(bytes).map_err(|damage| file.damaged(at, &damage))?;
+    Ok(listing(&file.header, &seal))
+}

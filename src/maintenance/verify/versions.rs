@@ -1,0 +1,104 @@
+//! Whether the versions of each entity follow one another, in bounded memory.
+//!
+//! The last version of each entity that was met is remembered, by a hash of its name of 128 bits. When that are too many, all of
+//! them are forgotten, and the index is asked for those that are met again; where there is none, their next event is
+//! taken as it comes, and counted.
+//! Row: ops.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::RandomState;
+use foldhash::{HashMap, HashMapExt};
+
+use crate::types::Error;
+
+/// Some 50 MB of memory.
+const ENTITIES_MAX: usize = 1_800_000;
+
+/// The version of an entity's last event up to a position, as the index knows it.
+pub(super) type Known<'a> = &'a dyn Fn(&str, u64) -> Result<u64, Error>;
+
+/// From one version of an entity to another that is not the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Step {
+    pub(super) last: u64,
+    pub(super) version: u64,
+}
+
+pub(super) struct Versions<'a> {
+    last: HashMap<(u64, u64), u64>,
+    hashes: (RandomState, RandomState),
+    entities_max: usize,
+    /// Whether every entity that was met is remembered, from the first event of the log on.
+    is_complete: bool,
+    known: Option<Known<'a>>,
+    /// How many events were removed on purpose, or may have been lost.
+    missing: u64,
+    /// Events that were taken as they came.
+    pub(super) unchecked: u64,
+}
+
+impl<'a> Versions<'a> {
+    pub(super) fn new(known: Option<Known<'a>>) -> Versions<'a> {
+        Versions {
+            last: HashMap::new(),
+            hashes: Default::default(),
+            entities_max: ENTITIES_MAX,
+            is_complete: true,
+            known,
+            missing: 0,
+            unchecked: 0,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembering(mut self, entities: usize) -> Versions<'a> {
+        self.entities_max = entities;
+        self
+    }
+
+    /// What was before is not known.
+    pub(super) fn begin_in_the_middle(&mut self) {
+        self.is_complete = false;
+    }
+
+    /// So many events are not there, and that is known.
+    pub(super) fn miss(&mut self, events: u64) {
+        self.missing = self.missing.saturating_add(events);
+    }
+
+    /// An event of an entity comes, at this position. Where it has come from, if its version is not the next one.
+    pub(super) fn meet(&mut self, entity: &[u8], version: u64, position: u64) -> Option<Step> {
+        let key = (self.hashes.0.hash_one(entity), self.hashes.1.hash_one(entity));
+        let last = match self.last.get_mut(&key) {
+            Some(last) => std::mem::replace(last, version),
+            None => self.meet_unknown(key, entity, version, position)?,
+        };
+        (last.checked_add(1) != Some(version)).then_some(Step { last, version })
+    }
+
+    fn meet_unknown(&mut self, key: (u64, u64), entity: &[u8], version: u64, position: u64) -> Option<u64> {
+        let last = self.before(entity, position);
+        if self.last.len() >= self.entities_max {
+            self.last.clear();
+            self.is_complete = false;
+        }
+        self.last.insert(key, version);
+        self.unchecked = self.unchecked.saturating_add(last.is_none().into());
+        last
+    }
+
+    /// The last version of an entity that is not remembered.
+    fn before(&self, entity: &[u8], position: u64) -> Option<u64> {
+        if self.is_complete {
+            return Some(0);
+        }
+        let entity = std::str::from_utf8(entity).expect("checked when the record was read");
+        self.known.and_then(|known| known(entity, position.saturating_sub(1)).ok())
+    }
+
+    /// Whether a step is longer than what is known to be missing, or goes back.
+    pub(super) fn is_wrong(&self, step: &Step) -> bool {
+        !step.version.checked_sub(step.last).is_some_and(|steps| steps >= 1 && steps - 1 <= self.missing)
+    }
+}

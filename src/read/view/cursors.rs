@@ -1,0 +1,49 @@
+//! Who follows, and how far each has come; for people.
+//!
+//! Row: view.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::{Reach, View};
+use crate::types::{Position, SubscriptionLag};
+
+/// The cursors of all subscriptions there are.
+#[derive(Default)]
+pub(super) struct Cursors(Mutex<Vec<Weak<Cursor>>>);
+
+/// How far one has come, written by it and read by whoever asks.
+pub(crate) struct Cursor {
+    query: String,
+    position: AtomicU64,
+}
+
+impl Cursor {
+    pub(crate) fn set(&self, position: Position) {
+        self.position.store(position.get(), Ordering::Relaxed);
+    }
+}
+
+impl View {
+    /// Adds a subscription; it is gone from the list once what this gives is dropped.
+    pub(crate) fn add_follower(&self, query: String) -> Arc<Cursor> {
+        let cursor = Arc::new(Cursor { query, position: AtomicU64::new(0) });
+        let mut cursors = self.cursors.0.lock();
+        cursors.retain(|known| known.strong_count() > 0);
+        cursors.push(Arc::downgrade(&cursor));
+        cursor
+    }
+
+    pub(crate) fn followers(&self) -> Vec<SubscriptionLag> {
+        let head = self.reaches(Reach::Published);
+        let cursors = self.cursors.0.lock();
+        let lag = |cursor: Arc<Cursor>| {
+            let position = Position::from(cursor.position.load(Ordering::Relaxed));
+            let behind = head.get().saturating_sub(position.get());
+            SubscriptionLag { query: cursor.query.clone(), position, behind }
+        };
+        cursors.iter().filter_map(|cursor| cursor.upgrade().map(lag)).collect()
+    }
+}

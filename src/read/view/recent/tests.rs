@@ -1,0 +1,186 @@
+//! Random groups, and random frames asked for, against plain files.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
+
+use super::*;
+use crate::format::{FRAME_FIXED_BYTES, NewFrameHeader};
+
+/// SplitMix64; the tests of the library have no other crate's numbers.
+struct Random(u64);
+
+impl Random {
+    fn for_test() -> Random {
+        use std::hash::{BuildHasher, RandomState};
+        let given = std::env::var("ANNALS_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed = given.unwrap_or_else(|| RandomState::new().hash_one("recent"));
+        println!("ANNALS_SEED={seed} repeats this");
+        Random(seed)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        usize::try_from(mixed ^ (mixed >> 31)).unwrap() % end
+    }
+}
+
+/// A segment's file, and where its frames lie.
+struct File {
+    id: SegmentId,
+    bytes: Vec<u8>,
+    frames: Vec<Range<u32>>,
+}
+
+const HEADER: usize = 144;
+
+impl File {
+    fn new(first_position: u64) -> File {
+        let id = SegmentId { first_position, generation: 0 };
+        File { id, bytes: vec![0; HEADER], frames: Vec::new() }
+    }
+
+    /// Writes a group of frames; says where it begins.
+    fn write(&mut self, random: &mut Random, group_bytes: usize) -> usize {
+        let start = self.bytes.len();
+        while self.bytes.len() < start + group_bytes {
+            let left = start + group_bytes - self.bytes.len();
+            let frame = FRAME_FIXED_BYTES + 8 * random.below(200);
+            let frame = if left < frame + FRAME_FIXED_BYTES { left.max(FRAME_FIXED_BYTES) } else { frame };
+            let begin = self.bytes.len();
+            write_frame(&mut self.bytes, frame, u8::try_from(random.below(256)).unwrap());
+            self.frames.push(short(begin)..short(begin + frame));
+        }
+        start
+    }
+}
+
+/// A frame as far as the window looks at it.
+fn write_frame(out: &mut Vec<u8>, bytes: usize, content: u8) {
+    let end = out.len() + bytes;
+    let header = NewFrameHeader {
+        body_bytes: short(bytes - FRAME_FIXED_BYTES),
+        body_checksum: 0,
+        position_offset: 0,
+        durable_end: 0,
+        events: 1,
+        flags: NewFrameHeader::flags_for(false, false),
+        recorded_at: 0,
+        first_version: 1,
+        chain: [content; 32],
+        key: None,
+        version_table: &[],
+    };
+    header.write(out, 0);
+    out.resize(end, content);
+}
+
+impl Recent {
+    fn memory(&self) -> usize {
+        let state = self.state.read();
+        let full: usize = state.full.iter().map(|chunk| chunk.block.bytes.capacity()).sum();
+        let memory = full + state.filling.as_ref().map_or(0, |filling| filling.bytes.capacity());
+        assert_eq!(state.bytes, memory, "what is counted is what there is");
+        memory
+    }
+
+    fn chunks(&self) -> usize {
+        self.state.read().full.len()
+    }
+}
+
+#[test]
+fn it_never_says_otherwise_than_the_files() {
+    // Bytes of the window, of the largest group, of a segment.
+    const TABLE: [(usize, usize, usize); 6] = [
+        (0, 1_000, 100_000),
+        (3_000, 4_000, 9_000),
+        (100_000, 300, 5_000),
+        (1 << 20, 2_000, 1 << 20),
+        (1 << 20, 100_000, 500_000),
+        (16 << 20, 30_000, 1 << 20),
+    ];
+    let mut random = Random::for_test();
+    for row @ (bytes_max, group_max, segment_bytes) in TABLE {
+        let recent = Recent::new(bytes_max);
+        let (mut files, mut found) = (vec![File::new(1)], 0);
+        // Whatever lies before this was forgotten.
+        let mut cleared = (files[0].id, 0);
+        for step in 0..2_000 {
+            if files.last().unwrap().bytes.len() > segment_bytes {
+                let next = files.last().unwrap().id.first_position + 1 + u64::try_from(step).unwrap();
+                files.push(File::new(next));
+            }
+            if random.below(700) == 0 {
+                recent.clear();
+                let file = files.last().unwrap();
+                cleared = (file.id, short(file.bytes.len()));
+            }
+            let file = files.last_mut().unwrap();
+            let group_bytes = 80 + random.below(group_max);
+            let start = file.write(&mut random, group_bytes);
+            recent.add(file.id, short(start), &file.bytes[start..]);
+            let fits = file.bytes.len() - start <= bytes_max;
+            assert!(recent.memory() <= bytes_max, "{row:?}");
+            let newest = file.frames.last().unwrap().clone();
+            assert_eq!(recent.block(file.id, &newest, &newest).is_some(), fits && bytes_max > 0, "{row:?}");
+
+            for _ in 0..4 {
+                let file = &files[files.len() - 1 - random.below(files.len().min(3))];
+                let some = file.frames.len() - 1 - random.below(file.frames.len().min(300));
+                let run = some.saturating_sub(random.below(30))..(some + 1 + random.below(30));
+                let run = &file.frames[run.start..run.end.min(file.frames.len())];
+                let run = run[0].start..run.last().unwrap().end;
+                let frame = &file.frames[some];
+                let Some(block) = recent.block(file.id, frame, &run) else { continue };
+                found += 1;
+                assert!(block.holds(frame) && cleared <= (file.id, block.start), "{row:?} {frame:?} {run:?}");
+                let place = wide(block.start)..wide(block.start) + block.bytes.len();
+                assert!(file.bytes[place] == block.bytes[..], "{row:?} {frame:?} {run:?}");
+            }
+        }
+        assert_eq!(found > 0, bytes_max > 0, "{row:?}");
+    }
+}
+
+#[test]
+fn small_groups_share_chunks_and_large_ones_have_their_own() {
+    let segment = SegmentId { first_position: 1, generation: 0 };
+    let small = vec![1; 320];
+    let recent = Recent::new(16 << 20);
+    assert_eq!(recent.memory(), 0);
+    recent.add(segment, 144, &small);
+    assert_eq!((recent.chunks(), recent.memory()), (0, CHUNK_BYTES));
+    for number in 1..1_000 {
+        recent.add(segment, 144 + number * 320, &small);
+    }
+    // 204 of them fit into 64 KiB; whoever reads all of them asks five times.
+    assert_eq!((recent.chunks(), recent.memory()), (4, 5 * CHUNK_BYTES));
+    let (mut at, mut asked) = (144, 0);
+    while at < 144 + 320_000 {
+        let block = recent.block(segment, &(at..at + 320), &(at..at + 320_000)).unwrap();
+        (at, asked) = (block.start + short(block.bytes.len()), asked + 1);
+    }
+    assert_eq!((at, asked), (144 + 320_000, 5));
+
+    let end = 144 + 320_000;
+    let mut large = Vec::new();
+    write_frame(&mut large, 40_000, 2);
+    recent.add(segment, end, &large);
+    let block_at = |from: u32| {
+        let place = end + from..end + from + 80;
+        recent.block(segment, &place, &place).unwrap()
+    };
+    assert!(Arc::ptr_eq(&block_at(0).bytes, &block_at(39_900).bytes), "it is shared, not copied");
+    assert_eq!(recent.chunks(), 6);
+
+    // Nobody who keeps one event of a large group keeps all of it; a frame stays whole.
+    let mut group = Vec::new();
+    (0..400).for_each(|_| write_frame(&mut group, 1_000, 3));
+    write_frame(&mut group, 200_000, 4);
+    (0..5).for_each(|_| write_frame(&mut group, 1_000, 5));
+    recent.add(segment, end + 40_000, &group);
+    for (from, bytes) in [(0, 65_000), (65_000, 65_000), (395_000, 10_000), (400_000, 200_000)] {
+        assert_eq!(block_at(40_000 + from).bytes.len(), bytes, "{from}");
+    }
+    assert_eq!(block_at(40_000 + 603_000).bytes.len(), 80, "of what is being filled only what is asked for");
+}

@@ -1,0 +1,367 @@
+//! The thread of a read model: takes events, folds, shows, saves.
+//!
+//! Row: app.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::{Phase, Progress, Shared};
+use crate::event::{RecordedEvent, codec};
+use crate::read::Subscription;
+use crate::state::projection::{Projection, fold, panicked, saved};
+use crate::store::{Folded, Key, ModelLease, Reached, Saving, WeakStore};
+use crate::types::{Error, Position, Query, Version};
+
+/// How often a state is shown at least while there is more to fold, unless copying it takes long.
+const SHOW_EVERY: Duration = Duration::from_millis(10);
+/// Copying a state to show it may take so large a part of the time: one in ten.
+const SHOW_SHARE: u32 = 10;
+/// How often a state is saved at least while it changes, unless encoding it takes long.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// Encoding may take one part in twenty.
+const SAVE_SHARE: u32 = 20;
+/// The clock is looked at after so many events.
+const LOOK_EVERY: u64 = 64;
+
+/// What wakes the thread, and what it is asked to do.
+#[derive(Default)]
+pub(super) struct Signal {
+    state: Mutex<Asked>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Asked {
+    is_set: bool,
+    rebuild: bool,
+    stop: Option<Phase>,
+    thread: Option<ThreadId>,
+    is_over: bool,
+}
+
+/// A state to fold on, and whether that is done beside the one shown.
+pub(super) struct Work<P> {
+    pub(super) folded: Folded<Arc<P>>,
+    pub(super) is_beside: bool,
+    /// What it is folded from: once that is another one, all of it is folded anew.
+    pub(super) history: u64,
+}
+
+pub(super) struct Runner<P> {
+    shared: Arc<Shared<P>>,
+    claim: ModelLease,
+    store: WeakStore,
+    query: Query,
+    digest: [u8; 32],
+    work: Work<P>,
+    /// Events folded since it was shown, or saved; how long that took, and when it was.
+    shown: Turn,
+    saved: Turn,
+}
+
+/// Something that is done now and then.
+struct Turn {
+    events: u64,
+    last: Instant,
+    cost: Duration,
+}
+
+/// Why the thread stops folding.
+enum Break {
+    Rebuild,
+    End(Phase),
+    Failed(Position, Error),
+}
+
+impl Signal {
+    pub(super) fn set(&self) {
+        self.ask(|_| {});
+    }
+
+    pub(super) fn ask_rebuild(&self) {
+        self.ask(|asked| asked.rebuild = true);
+    }
+
+    pub(super) fn ask_stop(&self) {
+        self.ask(|asked| asked.stop = asked.stop.take().or(Some(Phase::Stopped)));
+    }
+
+    pub(super) fn ask_close(&self) {
+        self.ask(|asked| asked.stop = asked.stop.take().or(Some(Phase::Closed)));
+    }
+
+    fn ask(&self, what: impl FnOnce(&mut Asked)) {
+        let mut asked = self.state.lock();
+        what(&mut asked);
+        asked.is_set = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn is_own_thread(&self) -> bool {
+        self.state.lock().thread == Some(std::thread::current().id())
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().is_over
+    }
+
+    /// Sleeps until something is asked, or the time is up.
+    fn sleep(&self, most: Option<Duration>) {
+        let deadline = most.and_then(|most| Instant::now().checked_add(most));
+        let mut asked = self.state.lock();
+        while !asked.is_set {
+            match deadline {
+                None => self.changed.wait(&mut asked),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut asked, deadline).timed_out() {
+                        break;
+                    }
+                }
+            }
+        }
+        asked.is_set = false;
+    }
+
+    /// What the thread is to break off for.
+    fn asked(&self) -> Option<Break> {
+        let mut asked = self.state.lock();
+        if let Some(phase) = &asked.stop {
+            return Some(Break::End(phase.clone()));
+        }
+        std::mem::take(&mut asked.rebuild).then_some(Break::Rebuild)
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Signal>) {
+        self.set();
+    }
+}
+
+impl<P: Projection> Runner<P> {
+    pub(super) fn new(
+        shared: Arc<Shared<P>>,
+        claim: ModelLease,
+        store: WeakStore,
+        query: Query,
+        digest: [u8; 32],
+        work: Work<P>,
+    ) -> Runner<P> {
+        Runner { shared, claim, store, query, digest, work, shown: Turn::new(), saved: Turn::new() }
+    }
+
+    pub(super) fn run(mut self) {
+        self.shared.signal.state.lock().thread = Some(std::thread::current().id());
+        let phase = loop {
+            match self.follow() {
+                Break::End(phase) => break phase,
+                Break::Rebuild => self.begin_anew(),
+                Break::Failed(position, error) => {
+                    tracing::error!(%error, %position, projection = P::NAME, "a projection stands still");
+                    self.enter(Phase::Failed(position, error));
+                    match self.wait() {
+                        Break::End(phase) => break phase,
+                        _ => self.begin_anew(),
+                    }
+                }
+            }
+        };
+        let is_failed = matches!(self.shared.state.lock().phase, Phase::Failed(..));
+        if !is_failed {
+            self.show(None);
+            self.save();
+            self.shared.state.lock().phase = phase;
+        }
+        let Runner { shared, claim, .. } = self;
+        drop(claim);
+        let _state = shared.state.lock();
+        shared.signal.state.lock().is_over = true;
+        shared.changed.notify_all();
+    }
+
+    /// Until it is asked for something.
+    fn wait(&self) -> Break {
+        loop {
+            if let Some(asked) = self.shared.signal.asked() {
+                return asked;
+            }
+            self.shared.signal.sleep(None);
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        let history = self.claim.history();
+        self.work = Work { folded: Folded::default(), is_beside: true, history };
+        (self.shown, self.saved) = (Turn::new(), Turn::new());
+        let mut state = self.shared.state.lock();
+        state.cursor = Position::START;
+        state.phase = Phase::CatchingUp(true);
+        state.progress = Progress::from(Position::START, 0);
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.shared.state.lock().phase = phase;
+        self.shared.changed.notify_all();
+    }
+
+    /// Folds what is there and what comes, until something is in the way.
+    fn follow(&mut self) -> Break {
+        let Some(store) = self.store.upgrade() else { return Break::End(Phase::Closed) };
+        let mut events = store.subscribe(self.query.clone()).after(self.work.folded.reached.position);
+        drop(store);
+        self.progress(&events);
+        let waker = Waker::from(self.shared.signal.clone());
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Some(asked) = self.shared.signal.asked() {
+                return asked;
+            }
+            if self.claim.history() != self.work.history {
+                return Break::Rebuild;
+            }
+            match events.poll_next(&mut context) {
+                Poll::Ready(Some(Ok(event))) => {
+                    if let Err(error) = self.take(&event) {
+                        return Break::Failed(event.position(), error);
+                    }
+                    if self.shown.events.is_multiple_of(LOOK_EVERY) {
+                        self.look(&events);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return Break::Failed(events.position(), error),
+                Poll::Ready(None) => return Break::End(Phase::Closed),
+                Poll::Pending => self.rest(&events),
+            }
+        }
+    }
+
+    /// Folds one event. After an error, or a panic, the state may be half folded, and is not used any more.
+    fn take(&mut self, event: &RecordedEvent) -> Result<(), Error> {
+        let Folded { state, reached } = &mut self.work.folded;
+        let is_shown = Arc::strong_count(state) > 1;
+        let began = is_shown.then(Instant::now);
+        let folded = catch_unwind(AssertUnwindSafe(|| {
+            let state = Arc::make_mut(state);
+            let copied = began.map(|began| began.elapsed());
+            fold(state, event).map(|()| copied)
+        }));
+        let copied = folded.unwrap_or_else(|panic| Err(panicked::<P>(event, panic.as_ref())))?;
+        self.shown.cost = copied.unwrap_or(self.shown.cost);
+        let version = Version::from(reached.version.get() + 1);
+        *reached = Reached { version, ..Reached::at(event) };
+        self.shown.events += 1;
+        self.saved.events += 1;
+        Ok(())
+    }
+
+    /// In the middle of many events: says how far it is, and shows and saves what is due.
+    fn look(&mut self, events: &Subscription) {
+        let is_waited_for = self.progress(events);
+        if !self.work.is_beside && (is_waited_for || self.shown.is_due(SHOW_EVERY, SHOW_SHARE)) {
+            self.show(Some(events.position()));
+        }
+        if self.saved.is_due(SAVE_EVERY, SAVE_SHARE) {
+            self.save();
+        }
+    }
+
+    /// Says how far it is; whether somebody waits for what is shown.
+    fn progress(&self, events: &Subscription) -> bool {
+        let mut state = self.shared.state.lock();
+        let position = events.position();
+        let passed = position.get().saturating_sub(state.progress.position.get());
+        state.progress.passed += passed;
+        (state.progress.position, state.progress.behind) = (position, events.behind());
+        state.waiting > 0
+    }
+
+    /// Everything is folded: shows it, and sleeps until there is more to do.
+    fn rest(&mut self, events: &Subscription) {
+        self.progress(events);
+        let was_beside = std::mem::replace(&mut self.work.is_beside, false);
+        self.show(Some(events.position()));
+        self.shared.state.lock().phase = Phase::RunnerState;
+        if was_beside || self.saved.is_due(SAVE_EVERY, SAVE_SHARE) {
+            self.save();
+        }
+        let is_unsaved = self.saved.events > 0 && self.claim.has_file();
+        let settled = self.claim.settle();
+        self.shared.signal.sleep(if is_unsaved { Some(SAVE_EVERY) } else { settled });
+    }
+
+    /// Shows the state, up to a position that everything was looked through to.
+    fn show(&mut self, position: Option<Position>) {
+        if self.work.is_beside {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        let before = std::mem::replace(&mut state.shown, self.work.folded.clone());
+        state.cursor = position.unwrap_or(state.cursor).max(self.work.folded.reached.position);
+        drop(state);
+        self.shared.changed.notify_all();
+        drop(before);
+        (self.shown.events, self.shown.last) = (0, Instant::now());
+    }
+
+    /// Saves state and position, if no power cut can take back what they rest on.
+    fn save(&mut self) {
+        let Folded { state, reached } = &self.work.folded;
+        self.saved.last = Instant::now();
+        if reached.version == Version::EMPTY
+            || !self.claim.has_file()
+            || !self.claim.is_durable(reached.position)
+        {
+            return;
+        }
+        let (key, removed) = match self.work.is_beside {
+            true => (Key::of_query(P::NAME, "next"), Vec::new()),
+            false => (Key::of_query(P::NAME, "live"), vec![Key::of_query(P::NAME, "next")]),
+        };
+        match encoded(state.as_ref(), &self.digest) {
+            Some(bytes) => {
+                let folded = Folded { state: bytes, reached: *reached };
+                self.claim.save(Saving { key, folded }, &removed, self.work.history);
+            }
+            None => tracing::warn!(projection = P::NAME, "a state does not encode, and is not saved"),
+        }
+        // What was not taken now is not offered again before it has changed.
+        (self.saved.events, self.saved.cost) = (0, self.saved.last.elapsed());
+    }
+}
+
+impl Turn {
+    fn new() -> Turn {
+        Turn { events: 0, last: Instant::now(), cost: Duration::ZERO }
+    }
+
+    /// Whether it is time again: not more often than said, nor for more than its share of the time.
+    fn is_due(&self, every: Duration, share: u32) -> bool {
+        self.events > 0 && self.last.elapsed() >= every.max(self.cost.saturating_mul(share))
+    }
+}
+
+/// What makes a saved state another one's: the projection's revision and the query.
+pub(super) fn digest_of<P: Projection>(query: &Query) -> Result<[u8; 32], Error> {
+    let mut bytes = P::REVISION.to_le_bytes().to_vec();
+    codec::encode(query, &mut bytes)
+        .map_err(|error| Error::invalid(format!("the query does not encode: {error}")))?;
+    Ok(*blake3::hash(&bytes).as_bytes())
+}
+
+/// A state and what it was folded by, to be saved; `None` if it does not encode.
+fn encoded<P: Projection>(state: &P, digest: &[u8; 32]) -> Option<Vec<u8>> {
+    let mut bytes = digest.to_vec();
+    saved::pack(state, &mut bytes)?;
+    Some(bytes)
+}
+
+/// The other way round.
+pub(super) fn decoded<P: Projection>(bytes: &[u8]) -> Option<(P, [u8; 32])> {
+    let (digest, state) = bytes.split_first_chunk()?;
+    Some((saved::unpack(state)?, *digest))
+}

@@ -1,0 +1,149 @@
+//! Turns: who decides about one thing at the same time as others does so one after the other.
+//!
+//! A decision is appended only if nothing came in between, so of several at a time one wins and the others decide
+//! again. Whoever lost takes a place in a queue and waits for its turn; whoever comes while there is a queue joins it.
+//! So nobody is beaten for ever by others that are quicker, and nothing is decided in vain.
+//! Turns are a courtesy and no lock: one lasts 50 ms at most, then the next goes on, and what an append requires is
+//! checked by the writer either way.
+//! Row: store, below the facade. Tested by tests/it/decide.rs.
+
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::types::Error;
+
+/// How long others wait for whoever's turn it is.
+const TURN: Duration = Duration::from_millis(50);
+/// How often a decision is made again before its last conflict is the answer.
+const CONFLICTS_MAX: u32 = 1_000;
+
+/// The queues of a store.
+#[derive(Default)]
+pub(crate) struct Turns {
+    /// How many queues there are: a decision that meets nobody looks at nothing else.
+    count: AtomicUsize,
+    queues: Mutex<Queues>,
+}
+
+#[derive(Default)]
+struct Queues {
+    /// By what is decided about; none is empty.
+    by_subject: HashMap<Box<str>, VecDeque<Waiter>>,
+    last_place: u64,
+}
+
+struct Waiter {
+    place: u64,
+    thread: Thread,
+}
+
+thread_local! {
+    /// How many places this thread has. One that decides while it decides must not wait for itself.
+    static PLACES: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The tries of one decision. Dropping it gives its place up.
+pub(crate) struct Attempt<'a> {
+    turns: &'a Turns,
+    subject: &'a str,
+    place: Option<u64>,
+    conflicts: u32,
+    last: Option<Error>,
+}
+
+impl Turns {
+    /// Begins to decide about something; waits while others do that met a conflict.
+    pub(crate) fn attempt<'a>(&'a self, subject: &'a str) -> Attempt<'a> {
+        let mut attempt = Attempt { turns: self, subject, place: None, conflicts: 0, last: None };
+        if self.count.load(Ordering::Relaxed) > 0 && self.queues.lock().by_subject.contains_key(subject) {
+            attempt.wait();
+        }
+        attempt
+    }
+}
+
+impl Attempt<'_> {
+    /// How many conflicts there were.
+    pub(crate) fn conflicts(&self) -> u32 {
+        self.conflicts
+    }
+
+    /// After a conflict: waits for its turn to decide again.
+    ///
+    /// # Errors
+    ///
+    /// The conflict, if there were too many, or if it is the last one again: then deciding changes nothing.
+    pub(crate) fn again(&mut self, conflict: Error) -> Result<(), Error> {
+        self.conflicts += 1;
+        let is_same = |last: &Error| {
+            last.conflict() == conflict.conflict() && last.failed_condition() == conflict.failed_condition()
+        };
+        if self.conflicts >= CONFLICTS_MAX || self.last.as_ref().is_some_and(is_same) {
+            return Err(conflict);
+        }
+        self.last = Some(conflict);
+        self.wait();
+        Ok(())
+    }
+
+    fn wait(&mut self) {
+        if self.place.is_none() && PLACES.get() > 0 {
+            return;
+        }
+        let mut watched = None;
+        while let Some(ahead) = self.ahead(watched) {
+            let now = Instant::now();
+            let since = watched.filter(|(place, _)| *place == ahead).map_or(now, |(_, since)| since);
+            watched = Some((ahead, since));
+            thread::park_timeout(TURN.saturating_sub(now.duration_since(since)));
+        }
+    }
+
+    /// Whose turn it is, unless it is ours. Whoever was watched for too long has had it.
+    fn ahead(&mut self, watched: Option<(u64, Instant)>) -> Option<u64> {
+        let mut queues = self.turns.queues.lock();
+        let Queues { by_subject, last_place } = &mut *queues;
+        let queue = by_subject.entry(self.subject.into()).or_default();
+        if queue.is_empty() {
+            self.turns.count.fetch_add(1, Ordering::Relaxed);
+        }
+        let own = *self.place.get_or_insert_with(|| {
+            PLACES.set(PLACES.get() + 1);
+            *last_place += 1;
+            *last_place
+        });
+        if queue.iter().all(|waiter| waiter.place != own) {
+            queue.push_back(Waiter { place: own, thread: thread::current() });
+        }
+        let is_over =
+            |front: u64| watched.is_some_and(|(place, since)| place == front && since.elapsed() >= TURN);
+        let front = queue.front().map(|waiter| waiter.place)?;
+        if front != own && is_over(front) {
+            queue.pop_front();
+            queue.front().inspect(|next| next.thread.unpark());
+        }
+        queue.front().map(|waiter| waiter.place).filter(|front| *front != own)
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        let Some(own) = self.place else { return };
+        PLACES.set(PLACES.get().saturating_sub(1));
+        let mut queues = self.turns.queues.lock();
+        let Some(queue) = queues.by_subject.get_mut(self.subject) else { return };
+        queue.retain(|waiter| waiter.place != own);
+        match queue.front() {
+            Some(next) => next.thread.unpark(),
+            None => {
+                queues.by_subject.remove(self.subject);
+                self.turns.count.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
