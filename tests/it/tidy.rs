@@ -121,7 +121,7 @@ impl Source {
 }
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
 /// The code of the library. That of the command needs no layers: it is a user, and the compiler keeps it outside.
