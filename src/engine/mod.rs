@@ -16,7 +16,6 @@ mod writer;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use oneshot::{RecvTimeoutError, Sender};
@@ -36,7 +35,7 @@ use crate::read::{
     Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, index_is_pending, reader,
     settle,
 };
-use crate::threads::{BackgroundThread, once};
+use crate::threads::{BackgroundThread, WorkerThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
 
 pub use append::{Append, Proposed, ProposedEvent};
@@ -63,8 +62,10 @@ pub(crate) struct Engine {
     counters: Arc<Mutex<Counters>>,
     /// `None` in a store opened to read.
     writer: Option<Arc<SharedWriter>>,
-    writer_thread_id: Option<ThreadId>,
-    writer_thread: Mutex<WriterThread>,
+    /// Not started in a store opened to read.
+    writer_thread: WorkerThread<Result<(), Error>>,
+    /// The result of closing, once the writer thread was joined.
+    writer_result: Mutex<Result<(), Error>>,
     is_read_only: bool,
     /// Follows the writer of another process. `None` in a store opened to write, or damaged.
     follower: Option<Arc<Follower>>,
@@ -72,13 +73,6 @@ pub(crate) struct Engine {
     pub(crate) segment_cache: Option<Arc<SegmentCache>>,
     /// Held to rewrite segments, or to keep them as they are.
     pub(crate) rewriting: Mutex<()>,
-}
-
-/// The writer thread, and the result of closing.
-struct WriterThread {
-    /// `None` once joined, and in a store opened to read.
-    handle: Option<JoinHandle<Result<(), Error>>>,
-    closed: Result<(), Error>,
 }
 
 /// How a caller hands an append to the writer.
@@ -134,7 +128,13 @@ impl Engine {
             restarts: 0,
         }));
         // After this line nothing may fail: the thread holds the lock, and only an engine ends the thread.
-        let thread = SharedWriter::start(writer.clone(), commands, lock)?;
+        let writer_thread = WorkerThread::new("annals-writer");
+        let of_thread = writer.clone();
+        let started = writer_thread.start(move || {
+            let _held = lock;
+            of_thread.run(&commands)
+        });
+        started.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
         check_older_segments(&view, &queue, &background);
         Ok(Engine {
             view,
@@ -149,8 +149,8 @@ impl Engine {
             rewrite_thread: rewrite_thread(),
             counters,
             writer: Some(writer),
-            writer_thread_id: Some(thread.thread().id()),
-            writer_thread: Mutex::new(WriterThread { handle: Some(thread), closed: Ok(()) }),
+            writer_thread,
+            writer_result: Mutex::new(Ok(())),
             is_read_only: false,
             follower: None,
             segment_cache: Some(segment_cache),
@@ -188,8 +188,8 @@ impl Engine {
             rewrite_thread: rewrite_thread(),
             counters: Arc::new(Mutex::new(Counters::new(store_id, streams))),
             writer: None,
-            writer_thread_id: None,
-            writer_thread: Mutex::new(WriterThread { handle: None, closed: Ok(()) }),
+            writer_thread: WorkerThread::new("annals-writer"),
+            writer_result: Mutex::new(Ok(())),
             is_read_only: true,
             follower,
             segment_cache: None,
@@ -402,24 +402,23 @@ impl Engine {
         if let Some(follower) = &self.follower {
             follower.close();
         }
-        // A waker may close the store or drop the last handle on the thread that is writing. A thread cannot
-        // join itself, and a direct commit holds the lock that the writer thread needs to end.
+        // A waker may close the store or drop the last handle on the thread that is writing. It must not wait for
+        // the lock below: another closer holds that until the writer thread has ended.
         let is_committing = self.writer.as_ref().is_some_and(|writer| writer.is_committing_here());
-        if is_committing || self.writer_thread_id == Some(std::thread::current().id()) {
+        if is_committing || self.writer_thread.is_current() {
             return Ok(());
         }
-        let mut thread = self.writer_thread.lock();
-        if let Some(handle) = thread.handle.take() {
-            thread.closed = handle
-                .join()
+        let mut result = self.writer_result.lock();
+        if let Some(ended) = self.writer_thread.join() {
+            *result = ended
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::CommitUnknown, "the writer thread panicked")));
         }
-        thread.closed.clone()
+        result.clone()
     }
 
     /// Closes, and logs an error that no caller hears, unless the store was closed before.
     pub(crate) fn abandon(&self) {
-        let was_closed = self.writer_thread.lock().handle.is_none();
+        let was_closed = self.writer_thread.is_joined();
         if let Err(error) = self.close()
             && !was_closed
         {

@@ -12,16 +12,16 @@ mod publish;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{ReadEnd, Readable, SegmentLoader, load_beside_writer};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
 use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, View, event_at, settle};
+use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
 use publish::{FrameBatch, Publisher};
@@ -35,8 +35,8 @@ pub(crate) struct Follower {
     /// How often the thread looks at MARK.
     every: Duration,
     followed: Mutex<Followed>,
-    poller: Mutex<Poller>,
-    stopped: Condvar,
+    /// Looks at MARK for readers that wait. The first of them starts it.
+    poller: WorkerThread,
 }
 
 /// How far the writer's log was followed.
@@ -58,15 +58,8 @@ struct Followed {
     parted: Option<Error>,
 }
 
-/// The thread that looks at MARK.
-#[derive(Default)]
-struct Poller {
-    thread: Option<JoinHandle<()>>,
-    is_stopped: bool,
-}
-
-/// How long an open MARK file is trusted to have the name still. A writer that finds MARK missing makes a new
-/// one.
+/// How long an open MARK file is trusted to have the name still. A writer that finds MARK missing makes a
+/// new one.
 const MARK_FILE_MAX_AGE: Duration = Duration::from_secs(1);
 /// How often the thread checks whether there still is a writer.
 const WRITER_LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -102,8 +95,7 @@ impl Follower {
             segment_cache,
             every,
             followed: Mutex::new(followed),
-            poller: Mutex::default(),
-            stopped: Condvar::new(),
+            poller: WorkerThread::new("annals-follower"),
         }
     }
 
@@ -341,16 +333,9 @@ impl Follower {
 
     /// Starts the thread that looks at MARK, for readers that wait for new events.
     pub(crate) fn poll(follower: &Arc<Follower>) -> Result<(), Error> {
-        let mut poller = follower.poller.lock();
-        if poller.thread.is_some() || poller.is_stopped {
-            return Ok(());
-        }
         let own = follower.clone();
-        let thread = std::thread::Builder::new().name("annals-follower".to_owned());
-        let thread = thread.spawn(move || own.run());
-        poller.thread =
-            Some(thread.map_err(|error| Error::io("cannot start", "the thread that follows", error))?);
-        Ok(())
+        let started = follower.poller.start(move || own.run());
+        started.map_err(|error| Error::io("cannot start", "the thread that follows", error))
     }
 
     fn run(&self) {
@@ -369,11 +354,9 @@ impl Follower {
                 }
                 was_gone = is_gone;
             }
-            let mut poller = self.poller.lock();
-            if !poller.is_stopped {
-                self.stopped.wait_for(&mut poller, self.every);
-            }
-            if poller.is_stopped {
+            let signal = self.poller.signal();
+            signal.wait(Instant::now().checked_add(self.every));
+            if signal.is_stopped() {
                 return;
             }
         }
@@ -381,17 +364,8 @@ impl Follower {
 
     /// Ends the thread, and tells waiting readers that the store was closed.
     pub(crate) fn close(&self) {
-        let thread = {
-            let mut poller = self.poller.lock();
-            poller.is_stopped = true;
-            self.stopped.notify_all();
-            poller.thread.take()
-        };
-        // A waker on that thread may close the store. A thread cannot join itself.
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
+        self.poller.signal().stop();
+        if let Some(Err(_)) = self.poller.join() {
             tracing::error!("the thread that follows panicked");
         }
         self.publisher.view.end(End::Closed);

@@ -11,10 +11,8 @@
 //! Invariants: the appends of one thread keep their order. The writer thread does the work that is due later,
 //! and a direct commit wakes it for that.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use flume::{Receiver, RecvTimeoutError};
@@ -65,23 +63,9 @@ impl SharedWriter {
         }
     }
 
-    /// Starts the writer thread, which holds the lock on the store until it ends.
-    pub(crate) fn start(
-        writer: Arc<SharedWriter>,
-        commands: Receiver<Command>,
-        lock: Box<dyn Any + Send + Sync>,
-    ) -> Result<JoinHandle<Result<(), Error>>, Error> {
-        let thread = std::thread::Builder::new().name("annals-writer".to_owned());
-        let started = thread.spawn(move || {
-            let _held = lock;
-            writer.run(&commands)
-        });
-        started.map_err(|error| Error::io("cannot start", "the writer thread", error))
-    }
-
     /// The writer thread's loop: serves commands until the queue is closed and empty. Returns the result of
     /// closing.
-    fn run(&self, commands: &Receiver<Command>) -> Result<(), Error> {
+    pub(crate) fn run(&self, commands: &Receiver<Command>) -> Result<(), Error> {
         let mut group_delay = GroupDelay::default();
         loop {
             let next = self.with_writer(Writer::serve_queued);
