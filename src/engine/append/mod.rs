@@ -1,7 +1,7 @@
 //! The public builder of an append. Everything here runs on the caller's thread.
 //!
-//! draft.rs holds the append while it is built. encode.rs turns it into the writer's [`Request`]. key.rs has
-//! the idempotency keys, system.rs the appends of the store itself, and proposed.rs what gates see.
+//! `draft` holds the append while it is built, and `encode` turns it into the writer's [`Request`].
+//! `key` has the idempotency keys, `system` the appends of the store itself, and `proposed` what gates see.
 
 mod draft;
 mod encode;
@@ -254,7 +254,9 @@ impl Append {
     /// ```
     /// use annals::{Append, Denial, GateDecision, Proposed, Raw, Store, disk::MemDisk};
     ///
-    /// let closed = |_: &Proposed<'_>, _: &Store| -> Result<GateDecision, Denial> { Err(Denial::new("after hours")) };
+    /// fn closed(_: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
+    ///     Err(Denial::new("after hours"))
+    /// }
     /// let store = Store::on(MemDisk::new()).gate("hours", closed).open()?;
     /// let append = || Append::to("account:alice").event(&Raw("account.frozen", &()));
     /// assert!(append().commit(&store).is_err());

@@ -73,7 +73,9 @@ impl GroupDelay {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use crate::engine::writer::group_delay::{AnsweredGroup, GroupDelay};
 
     const SYNC: Duration = Duration::from_micros(100);
 

@@ -67,8 +67,8 @@ pub(crate) struct Writer {
     pub(crate) restarts: u32,
 }
 
-/// Whether the writer takes appends. It only ever leaves `DiskFull` for `Working` by a restart; a time that
-/// has passed counts as `Working`.
+/// Whether the writer takes appends. `DiskFull` stays until a restart, and refuses nothing once its time has
+/// passed. The last two are final, but that a panic may follow a poisoning.
 pub(crate) enum Lifecycle {
     Working,
     /// The disk was full. The writer refuses appends with this error until a time comes; without one, for
@@ -180,11 +180,12 @@ impl Writer {
         }
 
         // 3. Append: one write for all staged frames.
+        let appended = self.append_staged();
         // 4. Sync, if an append asks for it. The sync comes before publish. A reader acts on the events it
-        // sees, so it must not see an event that a power cut can still take back. The names are checked after
-        // the sync: an acknowledgement for files that are gone would be a lie.
-        let committed =
-            self.append_staged().and_then(|()| self.sync_if_asked()).and_then(|()| self.check_names());
+        // sees, so it must not see an event that a power cut can still take back.
+        let synced = appended.and_then(|()| self.sync_if_asked());
+        // After the sync, the files must still have their names. Otherwise the events are gone with them.
+        let committed = synced.and_then(|()| self.check_names());
         // From here on a panic drops the replies. Their callers then hear that the outcome is unknown.
         let pending = std::mem::take(&mut self.group.pending);
         self.group.must_sync = false;
