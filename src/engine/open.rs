@@ -73,7 +73,7 @@ pub(crate) fn load_to_write(
         created = true;
     };
     for sealed in &mut recovered.newly_sealed {
-        sealed.remarks = sealed.remarks.with_born(loader.streams_begun_in(sealed.id));
+        sealed.annotations = sealed.annotations.with_streams_created(loader.streams_begun_in(sealed.id));
     }
     let segment_cache = new_segment_cache(disk, &recovered, options, Some(background));
     let log = Log::resume(disk.clone(), log_options, &mut recovered, now)?;
@@ -93,7 +93,7 @@ pub(crate) fn load_to_write(
 /// The position from which on the walk has seen every event.
 fn first_seen(recovered: &Recovered) -> Position {
     let listed = recovered.manifest.sealed.last().map_or(0, |last| last.last_position);
-    let seen = recovered.tip.filter(|_| recovered.indexed).map_or(listed, |tip| tip.position);
+    let seen = recovered.end.filter(|_| recovered.is_indexed).map_or(listed, |tip| tip.position);
     Position::from(seen).plus(1)
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn load_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<Re
     let started = Instant::now();
     let (mut recovered, loader) = find_to_read(disk, options)?;
     let segment_cache = new_segment_cache(disk, &recovered, options, None);
-    let recorded_at = recovered.tip.as_ref().map_or(0, |tip| tip.recorded_at);
+    let recorded_at = recovered.end.as_ref().map_or(0, |tip| tip.recorded_at);
     recovered.report.recorded_ahead = options::ahead(recorded_at, options::read(&options.clock));
     recovered.report.steps.push(("all", started.elapsed()));
     Ok(readable(recovered, loader, segment_cache))
@@ -119,7 +119,7 @@ pub(crate) fn load_beside_writer(
 
 fn readable(recovered: Recovered, mut loader: SegmentLoader, segment_cache: Arc<SegmentCache>) -> Readable {
     let segments = loader.segments(&recovered, &segment_cache);
-    let Recovered { manifest, tip, mark, report, .. } = recovered;
+    let Recovered { manifest, end: tip, mark, report, .. } = recovered;
     Readable {
         streams: loader.streams,
         history: manifest.history_revision,
@@ -373,12 +373,12 @@ impl SegmentLoader {
             let listed = SealedMeta::sealed(sealed, *segment_cache.origin(), chain_before);
             all.push(Arc::new(Segment::stored(SealedSegment::new(segment_cache.clone(), listed))));
             chain_before = sealed.chain;
-            self.streams += u64::from(sealed.remarks.born().unwrap_or(0));
+            self.streams += u64::from(sealed.annotations.streams_created().unwrap_or(0));
         }
         let mut met = self.segments.drain(..).peekable();
         for file in &recovered.segments {
             let is_met = |segment: &Arc<Segment>| segment.is_of(file);
-            match (met.next_if(is_met), recovered.tip.filter(|_| recovered.indexed)) {
+            match (met.next_if(is_met), recovered.end.filter(|_| recovered.is_indexed)) {
                 (Some(segment), _) => all.push(segment),
                 (None, Some(tip)) => {
                     let listed = SealedMeta::up_to(&tip, file, *segment_cache.origin());

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 
 use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{ReadEnd, Readable, SegmentLoader, load_beside_writer};
-use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
-use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
+use crate::format::{Mark, SegmentEntry, SegmentId, genesis, mark};
+use crate::log::{LogEnd, SegmentCursor, SegmentEnd, SegmentFile, damaged, manifest_stamp, read_manifest};
 use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, View, event_at, settle};
 use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, WriterState};
@@ -231,9 +231,9 @@ impl Follower {
     fn still_has(&self, segment: &Segment, tip: &LogEnd) -> bool {
         let Ok(id) = segment.file().map(|file| file.header.id) else { return false };
         let Ok(file) = SegmentFile::open(self.disk.as_ref(), id, Access::Read) else { return false };
-        let mut walk =
-            Walk { limit: tip.offset, verify_chain_from: u32::MAX, visit: &mut |_, _, _, _| Ok(()) };
-        scan_from(&file, LogEnd::start(&file), &mut walk).is_ok_and(|walked| walked.tip == *tip)
+        let Ok(cursor) = SegmentCursor::new(&file, tip.offset) else { return false };
+        let mut cursor = cursor.trusting_chain();
+        cursor.visit_frames(|_, _, _| Ok(())).is_ok() && *cursor.end() == *tip
     }
 
     /// Ends the following, unless the error may pass.
@@ -283,26 +283,27 @@ impl Follower {
             // After an error of reading, the next refresh begins after the last frame that was added.
             let mut reached = tip;
             let loader = &mut followed.loader;
-            let mut visit = |_: &SegmentFile, offset, frame: &Frame<'_>, tip: &LogEnd| {
+            let limit = if is_last { mark.durable_end } else { u32::MAX };
+            let cursor = SegmentCursor::new(file, limit);
+            let mut cursor = cursor?.starting_at(tip).verifying_chain_from(tip.offset);
+            let walked = cursor.visit_frames(|offset, frame, tip| {
                 loader.visit(file, offset, frame, tip.position)?;
                 batch.add(&segment, frame, tip);
                 reached = *tip;
                 Ok(())
-            };
-            let limit = if is_last { mark.durable_end } else { u32::MAX };
-            let walk = &mut Walk { limit, verify_chain_from: tip.offset, visit: &mut visit };
-            let walked = scan_from(file, tip, walk);
+            });
             followed.tip = Some(reached);
             followed.is_inside = true;
             let walked = walked?;
-            followed.tip = Some(walked.tip);
-            match walked.ending {
-                Ending::Invalid(damage) => {
-                    return Err(damaged(&file.path, walked.tip.offset.into(), &damage));
+            let end = *cursor.end();
+            followed.tip = Some(end);
+            match walked {
+                SegmentEnd::Invalid(damage) => {
+                    return Err(damaged(&file.path, end.offset.into(), &damage));
                 }
-                Ending::Zeros | Ending::Sealed(_) if is_last => break walked.tip,
-                Ending::Sealed(_) => followed.segment = None,
-                Ending::Zeros => return Err(rolled_back(&file.path)),
+                SegmentEnd::Zeros | SegmentEnd::Sealed(_) if is_last => break end,
+                SegmentEnd::Sealed(_) => followed.segment = None,
+                SegmentEnd::Zeros => return Err(rolled_back(&file.path)),
             }
         };
         if tip.is_at(mark) { Ok(tip) } else { Err(rolled_back(mark::NAME)) }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::format::Frame;
-use crate::log::{LogEnd, SegmentFile, Walk, scan};
+use crate::log::{LogEnd, SegmentCursor};
 use crate::read::{Listeners, Point, Segment, View};
 use crate::types::{Error, Position};
 
@@ -36,7 +36,8 @@ impl Publisher {
             if last.position(last.ordinals().end) <= told.get().saturating_add(1) {
                 continue;
             }
-            let mut visit = |_: &SegmentFile, _, frame: &Frame<'_>, tip: &LogEnd| {
+            let mut cursor = SegmentCursor::new(last.file()?, last.end())?.trusting_chain();
+            cursor.visit_frames(|_, frame, tip| {
                 if tip.position > told.get() {
                     let first = last.position(frame.header.position_offset());
                     heard.push((first.into(), [frame.header.bytes(), frame.body].concat()));
@@ -46,11 +47,9 @@ impl Publisher {
                     *told = tip.position.into();
                 }
                 Ok(())
-            };
-            let walk = &mut Walk { limit: last.end(), verify_chain_from: u32::MAX, visit: &mut visit };
-            let tip = scan(last.file()?, walk)?.tip;
+            })?;
             self.tell(&mut heard);
-            *told = Position::from(tip.position).max(*told);
+            *told = Position::from(cursor.end().position).max(*told);
         }
         *told = head;
         Ok(())

@@ -28,6 +28,7 @@ use crate::engine::decide::{Decision, Heads, Proposal};
 use crate::engine::errors::{id_taken, poisoned};
 use crate::engine::precheck::{KeyLookup, look_up, violated_condition};
 use crate::engine::queue::{Answer, Caller, Command, Queue, Weight};
+use crate::event::Appended;
 use crate::log::{Failure, Log, NewFrame};
 use crate::read::{Listeners, Point, Segment, SegmentCache, View};
 use crate::threads::{BackgroundThread, once};
@@ -275,7 +276,8 @@ impl Writer {
         match self.heads.decide(&proposal, first, violated) {
             Ok(Decision::Accepted { first_version, version_table }) => {
                 let offset = self.log.staged().offset;
-                let receipt = self.log.stage(&NewFrame {
+                let first = Position::from(self.log.staged().position).plus(1);
+                let header = self.log.stage(&NewFrame {
                     body: &request.body,
                     body_checksum: request.body_checksum,
                     content: request.content,
@@ -285,6 +287,7 @@ impl Writer {
                     version_table: &version_table,
                     now: self.group.now,
                 });
+                let receipt = Appended::new(&header, first);
                 self.ask_durability(request.durability);
                 PendingReply::Accepted { offset, receipt, requester }
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::queue::Queue;
-use crate::log::NEWEST;
+use crate::log::HEADERS_CHECKED_MAX;
 use crate::read::{SealedSegment, Segment, View};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, ErrorKind};
@@ -23,7 +23,7 @@ pub(crate) fn check_older_segments(view: &Arc<View>, queue: &Arc<Queue>, backgro
     let snapshot = view.snapshot();
     let listed: Vec<&Arc<Segment>> =
         snapshot.segments.iter().take_while(|segment| is_sealed(segment)).collect();
-    let Some(newest) = listed.len().checked_sub(NEWEST).filter(|rest| *rest > 0) else { return };
+    let Some(newest) = listed.len().checked_sub(HEADERS_CHECKED_MAX).filter(|rest| *rest > 0) else { return };
     let end = listed.get(newest).map_or(u64::MAX, |segment| segment.first_position());
     let mut check = SegmentCheck { view: view.clone(), queue: queue.clone(), next: 0, end, tries: 0 };
     background.run_in(Duration::ZERO, Box::new(move || check.run_slice()));
