@@ -9,11 +9,13 @@ pub(crate) mod story;
 mod subscription;
 mod view;
 
+#[cfg(feature = "jsonl")]
 pub(crate) use causality::cause_of;
 pub use causality::{Ancestors, Descendants};
 pub use listing::{Listing, NameCount};
 pub(crate) use notification::Listeners;
 pub use notification::{NextNotice, Notice, Notification, Notifications};
+#[cfg(feature = "jsonl")]
 pub(crate) use reader::AtHand;
 pub use reader::{Read, ReadAhead};
 pub(crate) use reader::{by_either_id, event_at, token_at};
