@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use crate::disk::if_there;
 use crate::engine::{Engine, Maintenance};
 use crate::format::{SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::Index;
@@ -111,10 +112,8 @@ impl<'a> Rewriting<'a> {
 
     /// Whether the store has this directory.
     pub(crate) fn has_directory(&self, directory: &str) -> Result<bool, Error> {
-        match self.engine.disk.list(directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            listed => listed.map(|_| true).map_err(|error| Error::io("cannot list", directory, error)),
-        }
+        let listed = if_there(self.engine.disk.list(directory));
+        Ok(listed.map_err(|error| Error::io("cannot list", directory, error))?.is_some())
     }
 
     /// Rewrites segments that follow one another as one.

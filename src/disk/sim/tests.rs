@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
 use super::*;
+use crate::disk::Holder;
 
 mod model;
 mod torn;

@@ -119,7 +119,8 @@ pub(crate) fn content(record: &[u8]) -> Hash {
     chain::record_content(public, blake3::hash(private).as_bytes())
 }
 
-/// Erases the private part of the last record in `out`, which begins at `start`. `private` is the hash that stays.
+/// Erases the private part of the last record in `out`, which begins at `start`. `private` is the hash that
+/// stays.
 pub(crate) fn leave_hash(out: &mut Vec<u8>, start: usize, private: &Hash) {
     out.truncate(salt_place(out, start).start);
     out.extend_from_slice(private);

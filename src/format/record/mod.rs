@@ -1,7 +1,7 @@
 //! A record: one event in a frame's body. Its public part outlives erasure, its private part does not.
 //!
-//! The caller's thread encodes and hashes records; the writer copies the bytes and never looks inside. A body is
-//! a sequence of records, and zeros up to the alignment. SPEC.md "Record".
+//! The caller's thread encodes and hashes records; the writer copies the bytes and never looks inside. A body
+//! is a sequence of records, and zeros up to the alignment. SPEC.md "Record".
 
 mod encode;
 
@@ -60,8 +60,8 @@ pub(crate) struct Record<'a> {
     shape: Shape,
 }
 
-/// The lengths of the parts of a checked record. It is small enough to be kept with every event that is read, so
-/// that no record is parsed twice.
+/// The lengths of the parts of a checked record. It is small enough to be kept with every event that is read,
+/// so that no record is parsed twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shape {
     flags: u16,
@@ -172,7 +172,8 @@ pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
     const MORE: Damage = Damage::Bad("a frame's body holds more than its events");
     let rest = body.get(end..).ok_or(LONG)?;
     let used = ALIGN.checked_sub(rest.len()).filter(|used| *used > 0).ok_or(MORE)?;
-    // The last eight bytes at once: one by one they would take a tenth of the time that reading an event takes.
+    // The last eight bytes at once: one by one they would take a tenth of the time that reading an event
+    // takes.
     let last = body.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
     let padding = u32::try_from(used).ok().and_then(|used| last.checked_shr(used.saturating_mul(8)));
     if padding.unwrap_or(0) == 0 { Ok(()) } else { Err(MORE) }
@@ -272,8 +273,8 @@ fn check_private(part: &[u8], bytes: u32, flags: u16) -> Result<u32, Damage> {
     behind.checked_sub(4).and_then(|rest| rest.checked_sub(length)).ok_or(BAD)
 }
 
-/// The length of the optional fields that these flags announce, without the cause. The fields stand in the order
-/// of their bits, so the fields in front of one are those of the lower bits.
+/// The length of the optional fields that these flags announce, without the cause. The fields stand in the
+/// order of their bits, so the fields in front of one are those of the lower bits.
 fn optional_bytes(flags: u16) -> usize {
     let sizes = [(CORRELATION, ID_BYTES), (OCCURRED_AT, 8), (FOREIGN_ID, ID_BYTES)];
     sizes.iter().map(|(flag, bytes)| if flags & flag != 0 { *bytes } else { 0 }).sum()
@@ -322,8 +323,8 @@ impl<'a> Record<'a> {
         (!self.shape.is_erased).then(|| part(self.bytes, self.private_at()..))
     }
 
-    /// The content hash of the record, for the chain. It needs the hash of the private part only, so erasure does
-    /// not change it.
+    /// The content hash of the record, for the chain. It needs the hash of the private part only, so erasure
+    /// does not change it.
     pub(crate) fn content(&self) -> Hash {
         let private = part(self.bytes, self.private_at()..);
         let hash = if self.shape.is_erased { array(private, 0) } else { *blake3::hash(private).as_bytes() };

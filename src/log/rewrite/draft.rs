@@ -322,8 +322,8 @@ impl Draft<'_> {
         SegmentEntry { annotations, ..SegmentEntry::new(&self.header, &self.seal) }
     }
 
-    /// Reads all of it again, from the device where that is possible. Checks every checksum, the chain, and that
-    /// the events that stay are there. `visit` sees each frame, its offset, and the place behind it.
+    /// Reads all of it again, from the device where that is possible. Checks every checksum, the chain, and
+    /// that the events that stay are there. `visit` sees each frame, its offset, and the place behind it.
     ///
     /// # Errors
     ///

@@ -1,11 +1,11 @@
-//! Random operations on the simulated disk against a model that knows only what was written where,
+//! SeededRandom operations on the simulated disk against a model that knows only what was written where,
 //! and what was synced when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 
-use super::super::names::parent;
-use super::super::random::Random;
+use super::super::faults::SeededRandom;
+use super::super::medium::parent;
 use super::super::{CrashMode, Fault, SimDisk};
 use crate::disk::{Access, Disk, DiskFile};
 
@@ -82,7 +82,13 @@ impl File {
 }
 
 /// Does something to both. The byte is new in this run, so it tells where it comes from.
-fn step(disk: &SimDisk, open: &mut Vec<Box<dyn DiskFile>>, model: &mut Model, byte: u8, random: &mut Random) {
+fn step(
+    disk: &SimDisk,
+    open: &mut Vec<Box<dyn DiskFile>>,
+    model: &mut Model,
+    byte: u8,
+    random: &mut SeededRandom,
+) {
     let path = PATHS[random.up_to(3)];
     let Some(&file) = model.names.get(path) else {
         open.push(disk.open(path, Access::CreateNew).unwrap());
@@ -134,7 +140,7 @@ fn contents(disk: &SimDisk) -> Contents {
 #[test]
 fn every_image_is_what_the_model_says_or_allows() {
     for run in 0..RUNS {
-        let (disk, random) = (SimDisk::new(run), &mut Random::new(run));
+        let (disk, random) = (SimDisk::new(run), &mut SeededRandom::new(run));
         disk.create_directory("d").unwrap();
         disk.sync_directory("").unwrap();
         let (mut model, mut open, mut history) = (Model::default(), Vec::new(), BTreeMap::new());
@@ -161,7 +167,7 @@ fn every_image_is_what_the_model_says_or_allows() {
 #[test]
 fn the_same_seeds_give_the_same_disks_and_others_do_not() {
     let eventful = |seed| {
-        let (disk, mut model, random) = (SimDisk::new(seed), Model::default(), &mut Random::new(9));
+        let (disk, mut model, random) = (SimDisk::new(seed), Model::default(), &mut SeededRandom::new(9));
         let mut open: Vec<Box<dyn DiskFile>> = Vec::new();
         disk.create_directory("d").unwrap();
         for byte in 1..50 {
@@ -196,7 +202,7 @@ fn the_same_seeds_give_the_same_disks_and_others_do_not() {
 #[test]
 fn chance_is_the_same_on_every_machine() {
     // The first outputs of the published SplitMix64 for this seed.
-    let mut random = Random::new(1_234_567);
+    let mut random = SeededRandom::new(1_234_567);
     let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
     assert_eq!([random.next(), random.next(), random.next()], expected);
 }
