@@ -76,7 +76,7 @@ impl<'a> Rewriting<'a> {
     }
 
     fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
-        let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
+        let shelf = engine.segment_cache.as_ref().expect("a store that can be written to has a shelf");
         Rewriting { engine, shelf, why, left: Vec::new(), has_changed: false, announce: None, _alone: alone }
     }
 

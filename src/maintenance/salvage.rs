@@ -55,7 +55,16 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
     tracing::warn!(%report, "salvaged");
     let Kept { segments, versions, head, .. } = kept;
     let entities = to_u64(versions.len());
-    Ok(Readable { entities, history: 0, segments, shelf: None, head, store_id, report, end: None })
+    Ok(Readable {
+        streams: entities,
+        history: 0,
+        segments,
+        segment_cache: None,
+        head,
+        store_id,
+        report,
+        end: None,
+    })
 }
 
 /// That no file is of a newer format: what this version cannot read is not damaged.
