@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::event::codec;
 use crate::event::matching::{Ids, belongs_to};
-use crate::format::{FrameHeader, Record, Shape, record};
+use crate::format::{FrameHeader, Record, RecordShape, record};
 use crate::types::{
     Cause, Coordinate, Error, ErrorKind, EventId, Position, ResumeToken, Undecodable, UndecodableReason,
     Version, time_of, to_usize,
@@ -43,7 +43,7 @@ pub struct RecordedEvent {
     /// Of the append's first event, and how many events of it stand before this one.
     first: Position,
     index: u16,
-    shape: Shape,
+    shape: RecordShape,
 }
 
 impl RecordedEvent {
@@ -55,7 +55,7 @@ impl RecordedEvent {
         record: usize,
         first: Position,
         index: u16,
-        shape: Shape,
+        shape: RecordShape,
     ) -> RecordedEvent {
         RecordedEvent {
             block: block.clone(),

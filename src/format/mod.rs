@@ -30,7 +30,7 @@ pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
 #[cfg(test)]
 pub(crate) use record::write;
-pub(crate) use record::{Fields, NewRecord, Record, SALT, Shape, records, tags};
+pub(crate) use record::{NewRecord, Record, RecordFields, RecordShape, SALT, records, tags};
 pub(crate) use segment::{
     Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
 };

@@ -15,7 +15,9 @@ use crate::disk::if_there;
 use crate::engine::{Engine, Maintenance};
 use crate::format::{SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::Index;
-use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, read_manifest, remove};
+use crate::log::{
+    Effect, Exchange, Failure, Judge, LogEnd, RewritePlan, SegmentDraft, read_manifest, remove,
+};
 use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, settle};
 use crate::types::{Error, ErrorKind, options};
 
@@ -124,7 +126,7 @@ impl<'a> Rewriting<'a> {
     pub(crate) fn rewrite(&mut self, old: &[Entry], judge: &mut dyn Judge) -> Result<Step, Error> {
         let (engine, disk) = (self.engine, self.engine.disk.as_ref());
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
-        let plan = Plan {
+        let plan = RewritePlan {
             disk,
             sources: &files.collect::<Result<Vec<_>, Error>>()?,
             streams_created: old.iter().map(|(_, listed)| listed.annotations.streams_created()).sum(),
@@ -154,7 +156,7 @@ impl<'a> Rewriting<'a> {
     }
 
     /// Reads the draft again, and writes its index on the way.
-    fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
+    fn check_and_index(&self, draft: &SegmentDraft<'_>) -> Result<(), Error> {
         let with = draft.entry();
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
         let mut index = Index::new(LogEnd::before(draft.header()).offset);
@@ -164,7 +166,7 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    fn named(&self, draft: Draft<'_>) -> Result<SegmentEntry, Error> {
+    fn named(&self, draft: SegmentDraft<'_>) -> Result<SegmentEntry, Error> {
         draft.name().map_err(|failure| match failure {
             Failure::Refused(error) => error,
             // Nobody may take it for durable what the next sync of names says.
