@@ -1,5 +1,5 @@
-//! Where a store keeps its files: [`OsDisk`] (a directory), [`MemDisk`] (memory), [`SimDisk`] (memory that
-//! fails and loses power on demand), [`Subdirectory`] (a part of any of them).
+//! Where a store keeps its files: [`OsDisk`] (a directory), [`MemDisk`] (memory), [`Subdirectory`] (a part of
+//! another disk), and `SimDisk` (memory that fails and loses power on demand; feature `test-kit`).
 //!
 //! The traits are the one seam between annals and the outside world. They promise as little as POSIX does.
 //! Written bytes are durable only after [`DiskFile::sync`]; a created, renamed or removed name only after
@@ -7,12 +7,14 @@
 
 mod mem;
 mod os;
+#[cfg(feature = "test-kit")]
 mod sim;
 mod subdirectory;
 
 pub use mem::MemDisk;
 use mem::ProcessLock;
 pub use os::{Allow, OsDisk};
+#[cfg(feature = "test-kit")]
 pub use sim::{CrashMode, Fault, SimDisk, Trace};
 pub use subdirectory::Subdirectory;
 
