@@ -1,5 +1,5 @@
-//! Where a store keeps its files: [`OsDisk`] (a directory), [`MemDisk`] (memory), [`Subdirectory`] (a part of
-//! another disk), and `SimDisk` (memory that fails and loses power on demand; feature `test-kit`).
+//! Where a store keeps its files: [`OsDisk`] (a directory), [`MemDisk`] (memory) or [`Subdirectory`] (a part
+//! of another disk). `SimDisk` (feature `test-kit`) is memory that fails and loses power on demand.
 //!
 //! The traits are the one seam between annals and the outside world. They promise as little as POSIX does.
 //! Written bytes are durable only after [`DiskFile::sync`]; a created, renamed or removed name only after
@@ -25,8 +25,9 @@ use crate::types::to_u64;
 
 /// A place for a store's files.
 ///
-/// An implementation repeats a call that a signal interrupts. annals itself repeats only reads and writes
-/// that answer [`io::ErrorKind::Interrupted`]; from any other call that answer is an error like others.
+/// An implementation repeats a call that a signal interrupts. Of calls that answer
+/// [`io::ErrorKind::Interrupted`], annals itself repeats only reads and writes. From any other call that
+/// answer is an error like others.
 ///
 /// Paths are relative. annals makes them from integers and fixed words (`MARK`,
 /// `segments/00000000000000000001.0.seg`); no text of a user ever becomes part of one.
@@ -113,7 +114,7 @@ pub trait Disk: Any + Send + Sync {
     /// [`io::ErrorKind::NotFound`] if there is no such file.
     fn remove(&self, path: &str) -> io::Result<()>;
 
-    /// Gives a file of `source` a second name on this disk, so that a backup need not copy its bytes. annals
+    /// Gives a file of `source` a second name on this disk, so that a backup need not copy its bytes. Annals
     /// links only files whose bytes it never changes again. The default shares nothing.
     ///
     /// # Errors
@@ -140,8 +141,8 @@ pub trait Disk: Any + Send + Sync {
     /// If the disk cannot tell.
     fn is_locked(&self) -> io::Result<bool>;
 
-    /// Checks that a store that this process writes to is still the one that it opened: that its lock, and
-    /// these names, still mean the same files. The identity of a file is that of [`DiskFile::identity`];
+    /// Checks that a store that this process writes to is still the one that it opened. Its lock and these
+    /// names must still mean the same files. The identity of a file is that of [`DiskFile::identity`];
     /// without one the name must only be there. The default finds no difference.
     ///
     /// The writer asks before it acknowledges a synced group, and otherwise every 100 ms while it
@@ -262,8 +263,8 @@ pub trait DiskFile: Send + Sync {
     ///
     /// # Errors
     ///
-    /// After an error it is unknown which bytes are durable, and a second call that succeeds proves nothing
-    /// about the writes before the first. annals never calls it again on that open file.
+    /// After an error it is unknown which bytes are durable. A second call that succeeds proves nothing about
+    /// the writes before the first. So annals never calls it again on that open file.
     fn sync(&self) -> io::Result<()>;
 
     /// Forgets cached, unmodified bytes from `offset` on, so that reads see the medium itself.

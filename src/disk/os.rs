@@ -1,8 +1,8 @@
 //! A directory of the operating system.
 //!
-//! Every open starts at the directory that is held open, follows no link, and checks the file that it got:
-//! regular, of the directory's owner, and readable by that owner alone under any umask. A new file belongs to
-//! the directory's owner, also if the superuser creates it. `calls` makes the system calls; `lock` decides
+//! Every open starts at the directory that is held open, and follows no link. The file must be regular,
+//! belong to the directory's owner, and be readable by that owner alone under any umask. A new file belongs
+//! to the directory's owner, also if the superuser creates it. `calls` makes the system calls; `lock` decides
 //! who may write.
 
 mod calls;
@@ -381,8 +381,8 @@ fn network_file_systems_are_known_by_their_magic() {
     );
 }
 
-/// Creates the missing directories of a path, with access for their owner only under any umask, and durably:
-/// if the name of a directory is lost, so are the files that were synced in it. A directory that the
+/// Creates the missing directories of a path durably, with access for their owner only under any umask. If
+/// the name of a directory were lost, so would be the files that were synced in it. A directory that the
 /// superuser creates belongs to the owner of the directory around it.
 fn create_directory(path: &Path) -> io::Result<()> {
     let is_missing = |path: &&Path| {

@@ -1,5 +1,5 @@
-//! Ties the code to the golden files: decodes them, encodes them again, and tries to mislead the code with
-//! flipped bits, cut ends and hostile values.
+//! Ties the code to the golden files: decodes them and encodes them again. Then it tries to mislead the code
+//! with flipped bits, cut ends and hostile values.
 //!
 //! tests/it/golden.rs has the store that these structures come from, and says how to bless them.
 #![allow(

@@ -1,7 +1,7 @@
 //! The open log: appends groups of frames to the last segment, syncs them, and continues in the next segment.
 //!
 //! One thread owns it. Invariants:
-//! - a staged group is written as a whole or not at all; after a failed write the file is truncated to its
+//! - a staged group is written as a whole or not at all. After a failed write the file is truncated to its
 //!   former end, or the log is poisoned;
 //! - MARK is written only after a sync, so it never names data that is not durable;
 //! - a segment is sealed and synced before the next one exists, so only the last segment can be torn;

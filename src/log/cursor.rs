@@ -1,10 +1,10 @@
 //! Reads one segment from its header to its end, and checks that each frame is whole and continues the log.
 //!
 //! A [`SegmentCursor`] stands behind the last frame or attestation that it accepted; [`LogEnd`] says where
-//! that is. Three things can follow, and each has its own result: the segment ends as it should (zeros, or
-//! its seal), its bytes are not whole from some offset on, or they could not be read. A failed read is an
-//! error and never taken for an end. Every walk over a segment uses this cursor: recovery, readers that
-//! follow a writer, rewriting and verification.
+//! that is. A walk ends in one of three ways, and each has its own result. The segment ends as it should
+//! (zeros, or its seal), its bytes are not whole from some offset on, or they could not be read. A failed
+//! read is an error and never taken for an end. Every walk over a segment uses this cursor: recovery, readers
+//! that follow a writer, rewriting and verification.
 
 use crate::disk::read_full;
 use crate::format::{
@@ -133,8 +133,8 @@ impl LogEnd {
         })
     }
 
-    /// The place behind an attestation of `length` bytes at this place, if it continues the log here: behind
-    /// the positions and chain of the frames that were removed.
+    /// The place behind an attestation of `length` bytes, if it continues the log here. That place has the
+    /// last position and the chain of the removed frames.
     pub(crate) fn after_attestation(
         &self,
         segment: &SegmentFile,
@@ -380,8 +380,8 @@ fn item_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<SegmentItem<'a
         Ok(header) => header.frame_bytes(),
         Err(damage) => return Ok(SegmentItem::Invalid(damage)),
     };
-    // The header was checked above in these very bytes, unless the window moves: then they are read once
-    // more, and a file that changes between the two reads must not pass.
+    // The header was checked above in these very bytes, unless the window moves. Then they are read once
+    // more, and a file that changed between the two reads must not pass.
     let is_in_memory = window.holds(offset, frame_bytes);
     let bytes = window.at(offset, frame_bytes)?;
     let read = if is_in_memory { frame::read_behind_header(bytes) } else { frame::read(bytes, mark) };

@@ -1,8 +1,8 @@
 //! The log: segment files of frames, one behind the other, and the two small files MANIFEST and MARK.
 //!
-//! [`Log`] appends; [`recover`] finds where the log ends when a store is opened; [`SegmentCursor`] reads a
-//! segment in order; [`Block`] holds frames for random reads; [`SegmentDraft`] writes sealed segments anew.
-//! The log knows frames and events as bytes. It knows no queries, no receipts and no threads.
+//! [`Log`] appends, and [`recover`] finds where the log ends when a store is opened. [`SegmentCursor`] reads
+//! a segment in order, and [`Block`] holds frames for random reads. [`SegmentDraft`] is a sealed segment
+//! written anew. The log knows frames and events as bytes. It knows no queries, no receipts and no threads.
 
 mod append;
 mod create;

@@ -83,7 +83,7 @@ impl Zeros {
     }
 
     /// Must be called before frames that end at `end` are written. If they pass the last zero, it returns a
-    /// lock that keeps the background thread out; the caller holds the lock until the frames are written.
+    /// lock that keeps the background thread out. The caller holds the lock until the frames are written.
     pub(super) fn lock_to_pass(&mut self, end: u64) -> Option<PassingZeros<'_>> {
         if end <= self.known_end {
             return None;

@@ -1,10 +1,10 @@
 //! The system calls of [`OsDisk`](super::OsDisk): no other file of the crate makes one.
 //!
 //! Invariant: a call that a signal interrupts (`EINTR`) is made again, here and nowhere else. An interrupted
-//! call has done nothing. This is true of a sync as well: it stopped waiting and reported no failure of the
-//! device, so the next one waits for the same writes. Any other error of a sync is final, because the kernel
-//! reports it once and then forgets it. Such a sync is never made again on the same open file.
-//! tests/it/tidy.rs keeps `std::fs` and `rustix` in this file.
+//! call has done nothing. So has a sync: it stopped waiting and reported no failure of the device. The next
+//! sync waits for the same writes. Any other error of a sync is final, because the kernel reports it once and
+//! then forgets it. Such a sync is never made again on the same open file. tests/it/tidy.rs keeps `std::fs`
+//! and `rustix` in this file.
 
 use std::fs::DirBuilder;
 use std::io;

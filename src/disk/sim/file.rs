@@ -1,10 +1,9 @@
-//! The bytes of one simulated file: as the cache shows them, as the medium keeps them, and the changes
-//! between the two that no sync has covered yet. Invariants:
+//! The bytes of one simulated file: as the cache shows them, and as the medium keeps them. Between the two
+//! are the changes that no sync has covered yet. Invariants:
 //! - `durable` with `pending` applied in order is `cached`, except for bytes that a failed sync lost. The
 //!   lengths are always equal;
-//! - `lost` are the places that a failed sync lost. Bytes that are written there again never reach the
-//!   medium, after any number of syncs, until the cache is dropped or the file was truncated there (measured
-//!   on ext4: docs/decisions.md);
+//! - `lost` are the places that a failed sync lost. Bytes written there again never reach the medium, after any number of syncs.
+//!   Only a dropped cache or a truncated file ends that (measured on ext4: docs/decisions.md);
 //! - a power failure leaves in a sector the result of some of the writes to it, in order, and never other
 //!   bytes.
 

@@ -1,8 +1,8 @@
 //! A disk in memory that fails and loses power on demand: what the crash and fault tests run on.
 //!
 //! It separates what a program sees from what a power failure would leave, as strictly as POSIX allows. Bytes
-//! are durable after a sync of their file, names after a sync of their directory, and a failed sync loses
-//! bytes that can still be read. Invariants:
+//! are durable after a sync of their file, names after a sync of their directory. A failed sync loses bytes
+//! that can still be read. Invariants:
 //! - nothing depends on time, threads or the platform: the same seed and the same calls give the same disk,
 //!   bit for bit;
 //! - every change goes through [`Medium::apply`] and into the trace, so every past state of the disk can be

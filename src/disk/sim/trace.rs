@@ -103,8 +103,8 @@ impl Trace {
         *self = Trace { notes: Arc::new(notes), ..Trace::new(base, self.seed) };
     }
 
-    /// Differs for every image: a salt drawn before the stop must not be drawn again after it, and one seed
-    /// must not tear the same way at every point.
+    /// Differs for every image. A salt drawn before the stop must not be drawn again after it. One seed must
+    /// not tear the same way at every point.
     fn image_seed(&self, point: usize, mode: CrashMode) -> u64 {
         let (kind, torn) = match mode {
             CrashMode::Keep => (0, 0),

@@ -2,8 +2,8 @@
 //!
 //! Invariants: acknowledged data is never cut; damage changes nothing on disk and lets no writer in; every
 //! repair can be interrupted anywhere and done again. After an unclean stop recovery reads the device and not
-//! the cache, because a failed sync may have left pages in the cache that the device never got. The log then
-//! continues in a new segment. SPEC.md "Recovery". Tested by tests/it/crash.rs, fault.rs and corrupt.rs.
+//! the cache: a failed sync may have left pages that the device never got. The log then continues in a new
+//! segment. SPEC.md "Recovery". Tested by tests/it/crash.rs, fault.rs and corrupt.rs.
 
 pub(super) mod scan_dir;
 pub(super) mod truncate;

@@ -133,7 +133,7 @@ pub(super) fn check_uninitialised(
     Ok(())
 }
 
-/// Whether a file that MANIFEST does not list was left by an interrupted rewrite: a segment that was not
+/// Whether an interrupted rewrite left a file that MANIFEST does not list. It is a segment that was not
 /// listed yet, or one that is not listed any more. A file of another store is none.
 pub(crate) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> Result<bool, Error> {
     if SegmentId::parse_temporary(name).is_some() {

@@ -3,8 +3,8 @@
 //! The new segment is written beside the others, synced, read again from the device and compared with what
 //! was meant. Only then it gets its name, and it is part of the log once MANIFEST lists it. A stop at any
 //! moment leaves a file that the next writer removes. Invariants:
-//! - what stays keeps position, version, id, time and chain; a frame is removed as a whole or not at all, and
-//!   an attestation stands in its place;
+//! - what stays keeps position, version, id, time and chain;
+//! - a frame is removed as a whole or not at all, and an attestation stands in its place;
 //! - nothing is written anew that was not checked, chain included;
 //! - memory holds one window of what is read and one of what is written.
 //!
