@@ -2,8 +2,9 @@
 //! are the changes that no sync has covered yet. Invariants:
 //! - `durable` with `pending` applied in order is `cached`, except for bytes that a failed sync lost. The
 //!   lengths are always equal;
-//! - `lost` are the places that a failed sync lost. Bytes written there again never reach the medium, after any number of syncs.
-//!   Only a dropped cache or a truncated file ends that (measured on ext4: docs/decisions.md);
+//! - `lost` are the places that a failed sync lost. Bytes written there again never reach the medium, after
+//!   any number of syncs. Only a dropped cache or a truncated file ends that (measured on ext4:
+//!   docs/decisions.md);
 //! - a power failure leaves in a sector the result of some of the writes to it, in order, and never other
 //!   bytes.
 
