@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use crate::event::codec;
-use crate::format::{Frame, FrameHeader, Record, Shape, record, records, tags};
+use crate::format::{Frame, FrameHeader, Record, RecordShape, record, records, tags};
 use crate::types::{
     Cause, Coordinate, Error, ErrorKind, EventId, Item, Name, Position, Query, ResumeToken, SYSTEM_SCOPE,
     Undecodable, UndecodableReason, Version, time_of, to_usize,
@@ -42,7 +42,7 @@ pub struct RecordedEvent {
     /// The position of the append's first event, and the event's index in the append.
     first: Position,
     index: u16,
-    shape: Shape,
+    shape: RecordShape,
 }
 
 impl RecordedEvent {
@@ -54,7 +54,7 @@ impl RecordedEvent {
         record: usize,
         first: Position,
         index: u16,
-        shape: Shape,
+        shape: RecordShape,
     ) -> RecordedEvent {
         RecordedEvent {
             block: block.clone(),

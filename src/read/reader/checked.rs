@@ -3,7 +3,7 @@
 //! Row: reader.
 
 use crate::event::RecordedEvent;
-use crate::format::{Damage, Shape, record};
+use crate::format::{Damage, RecordShape, record};
 use crate::index::Place;
 use crate::log::Block;
 use crate::read::view::Segment;
@@ -17,7 +17,7 @@ pub(super) struct Found {
     /// The position of its append's first event, and how many events of that stand before it.
     pub(super) first: Position,
     pub(super) index: u16,
-    pub(super) shape: Shape,
+    pub(super) shape: RecordShape,
 }
 
 impl Found {
