@@ -22,7 +22,7 @@ use crate::engine::decide::{KeyHash, Known, Target};
 use crate::event::{RecordedEvent, codec};
 use crate::format::{BODY_BYTES_MAX, Hash, aligned, body_content, checksum, record};
 use crate::types::{
-    AppendCondition, Cause, Clock, Coordinate, Durability, Error, ErrorKind, EventData, EventId, Expected,
+    AppendCondition, Cause, ClockFn, Coordinate, Durability, Error, ErrorKind, EventData, EventId, Expected,
     FailedCondition, KIND_BYTES_CAP, Limits, Position, SYSTEM_SCOPE, TAG_BYTES_CAP, check_name, micros_of,
     options,
 };
@@ -273,7 +273,7 @@ impl Append {
     }
 
     /// It is handed over now.
-    pub(crate) fn at(self, clock: &Clock) -> Append {
+    pub(crate) fn at(self, clock: &ClockFn) -> Append {
         self.with(|draft| {
             if !draft.system.iter().any(|event| event.is_timed) {
                 return Ok(());

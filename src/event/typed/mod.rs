@@ -50,9 +50,9 @@ pub use known::KnownKind;
 ///
 /// # What is stored
 ///
-/// The **kind** is the prefix, a dot, and the variant in snake case; `#[event(kind = "..")]` names another kind. The
-/// kind never comes from the name or path of the type, which can be renamed freely. A variant can be renamed once
-/// its kind is written out.
+/// The **kind** is the prefix, a dot, and the variant in snake case; `#[event(kind = "..")]` names another
+/// kind. The kind never comes from the name or path of the type, which can be renamed freely. A variant can
+/// be renamed once its kind is written out.
 ///
 /// The **payload** is the fields only, as MessagePack with field names:
 ///
@@ -64,26 +64,26 @@ pub use known::KnownKind;
 /// | `Closed`, `Closed {}` | a map without entries; also read from nil, an empty array, or any map |
 ///
 /// - A variant and a struct of the same kind read each other's events.
-/// - Every serde attribute works on fields and variants (`rename`, `default`, `with`, `flatten` ...). Attributes that
-///   name the variant in another way (`tag`, `untagged`) are refused.
+/// - Every serde attribute works on fields and variants (`rename`, `default`, `with`, `flatten` ...).
+///   Attributes that name the variant in another way (`tag`, `untagged`) are refused.
 /// - A struct that goes through another type in serde (`from`, `into`) is stored as that type.
 /// - Fields that the type does not know are ignored. A unit struct inside a payload is nil.
-/// - For serde, payloads are human-readable: identities, addresses and times are stored as texts, as in JSON. A UUID
-///   takes 38 bytes, as text, instead of 18.
+/// - For serde, payloads are human-readable: identities, addresses and times are stored as texts, as in JSON.
+///   A UUID takes 38 bytes, as text, instead of 18.
 /// - An event type owns its data, so it has no type parameters and no lifetimes.
 ///
 /// # What is appended can be read
 ///
-/// annals reads an event back before it appends it, encodes it again, and compares. An event that does not come back
-/// is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), and the error names the field. This costs about as much
-/// as reading the event and encoding it once more.
+/// annals reads an event back before it appends it, encodes it again, and compares. An event that does not
+/// come back is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), and the error names the field. This costs
+/// about as much as reading the event and encoding it once more.
 ///
-/// - A field is refused that the type does not read back, or reads back with other fields: an integer of 128 bits
-///   inside flatten, a value that `try_from` refuses.
-/// - Refused in every event are `Some(None)`, `Some(())`, more than 127 nested levels, and a `Serialize` that gives
-///   more or fewer values than it announced.
-/// - The bytes are compared. If they differ, the keys and the kinds of values are compared, in any order. A value
-///   that comes back as another value of the same kind is not noticed.
+/// - A field is refused that the type does not read back, or reads back with other fields: an integer of 128
+///   bits inside flatten, a value that `try_from` refuses.
+/// - Refused in every event are `Some(None)`, `Some(())`, more than 127 nested levels, and a `Serialize` that
+///   gives more or fewer values than it announced.
+/// - The bytes are compared. If they differ, the keys and the kinds of values are compared, in any order. A
+///   value that comes back as another value of the same kind is not noticed.
 /// - A type that is encoded differently each time (encrypted with a nonce) is not compared.
 ///
 /// # Attributes
@@ -102,12 +102,12 @@ pub use known::KnownKind;
 ///
 /// # When a type changes
 ///
-/// Stored events stay as they are. Raise the version, and name an upcaster for the old version. annals calls it each
-/// time an old event is read as this type, also by projections and reactors.
+/// Stored events stay as they are. Raise the version, and name an upcaster for the old version. annals calls
+/// it each time an old event is read as this type, also by projections and reactors.
 ///
-/// An upcaster is a `fn(Value) -> Result<Value, E>`, where `E` implements `Display`; see [`Value`](crate::Value). It
-/// runs on the thread that reads. A panic in it is a panic of that thread, and an error is
-/// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable).
+/// An upcaster is a `fn(Value) -> Result<Value, E>`, where `E` implements `Display`; see
+/// [`Value`](crate::Value). It runs on the thread that reads. A panic in it is a panic of that thread, and an
+/// error is [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable).
 ///
 /// ```
 /// use annals::{DomainEvent, Error, Raw, Store, Value};
@@ -158,16 +158,16 @@ pub use known::KnownKind;
 /// | merge two kinds | one variant, and the other kind as `alias(..)` with upcasters of its own |
 /// | split one event into two | add the two, and keep the old variant with `#[serde(skip_serializing)]` |
 ///
-/// One stored event is always read as one event. [`EventsLock`](crate::test::EventsLock) is a test of one line. It
-/// fails if a shape changes and its version does not.
+/// One stored event is always read as one event. [`EventsLock`](crate::test::EventsLock) is a test of one
+/// line. It fails if a shape changes and its version does not.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no event type",
     label = "this is no event type",
     note = "write #[derive(serde::Serialize, serde::Deserialize, annals::DomainEvent)] and #[event(prefix = \"..\")] above it"
 )]
 pub trait DomainEvent: EventData + Sized {
-    /// The kinds that the type reads: each of its own, followed by the former kinds that became it. Empty if the
-    /// trait is implemented by hand. [`EventsLock`](crate::test::EventsLock) needs it.
+    /// The kinds that the type reads: each of its own, followed by the former kinds that became it. Empty if
+    /// the trait is implemented by hand. [`EventsLock`](crate::test::EventsLock) needs it.
     const KINDS: &'static [KnownKind] = &[];
 
     /// Whether the type reads events of this kind.
@@ -177,9 +177,9 @@ pub trait DomainEvent: EventData + Sized {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if the type does not know the event's kind or
-    /// version, if the bytes are of another type, or if an upcaster fails; [`Error::undecodable`] has the details.
-    /// [`ErrorKind::Erased`](crate::ErrorKind::Erased) if the payload was erased.
+    /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if the type does not know the event's kind
+    /// or version, if the bytes are of another type, or if an upcaster fails; [`Error::undecodable`] has the
+    /// details. [`ErrorKind::Erased`](crate::ErrorKind::Erased) if the payload was erased.
     fn from_recorded(event: &RecordedEvent) -> Result<Self, Error>;
 }
 
