@@ -1,4 +1,5 @@
-//! The test kit for applications: given, when, then; crashes on demand; a lock of stored events.
+//! The test kit for applications (feature `test-kit`): given, when, then; crashes on demand; a lock of stored
+//! events.
 //!
 //! - [`Given`] tests aggregates and projections: given these events, when this command comes, then these
 //!   events are decided.

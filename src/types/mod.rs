@@ -6,6 +6,7 @@ mod coordinate;
 mod error;
 mod event;
 mod head;
+mod lengths;
 mod maintenance_report;
 pub(crate) mod options;
 mod query;
@@ -22,6 +23,7 @@ pub use error::{Conflict, Denial, Error, ErrorKind, FailedCondition, Undecodable
 pub use event::{AppendCondition, Cause, EventData};
 pub(crate) use event::{micros_of, time_of};
 pub use head::{Head, ResumeToken};
+pub(crate) use lengths::{to_u32, to_u64, to_usize};
 pub use maintenance_report::{
     Compacted, CompactionPlan, CompactionShare, CompactionStats, Erasure, Finding, IndexFlaw, MissingCause,
     RewriteProgress, ScrubStats, Unhandled, VerifyProgress, VerifyReport,

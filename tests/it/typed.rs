@@ -807,7 +807,7 @@ fn the_macro_and_the_store_hide_the_same_characters() {
 
 /// The patterns of a table in a source file, one a line: `'\u{AD}'` or `| '\u{115F}'..='\u{1160}'`.
 fn hidden_ranges(file: &str) -> Vec<RangeInclusive<char>> {
-    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+    let text = fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(file)).unwrap();
     let lines = text.lines().map(|line| line.trim().trim_start_matches("| "));
     let patterns = lines.filter(|line| line.starts_with("'\\u{"));
     let range = |pattern: &str| {

@@ -111,6 +111,7 @@ impl KnownKind {
     }
 
     /// The number of the variant, if the event type is an enum.
+    #[cfg(feature = "test-kit")]
     pub(crate) fn variant_of_enum(&self) -> Option<u32> {
         matches!(self.form, Form::Enum | Form::FormerVariant).then_some(self.variant)
     }

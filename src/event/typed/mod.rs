@@ -158,8 +158,8 @@ pub use known::KnownKind;
 /// | merge two kinds | one variant, and the other kind as `alias(..)` with upcasters of its own |
 /// | split one event into two | add the two, and keep the old variant with `#[serde(skip_serializing)]` |
 ///
-/// One stored event is always read as one event. [`EventsLock`](crate::test::EventsLock) is a test of one
-/// line. It fails if a shape changes and its version does not.
+/// One stored event is always read as one event. `annals::test::EventsLock` (feature `test-kit`) is a test of
+/// one line. It fails if a shape changes and its version does not.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no event type",
     label = "this is no event type",
@@ -167,7 +167,7 @@ pub use known::KnownKind;
 )]
 pub trait DomainEvent: EventData + Sized {
     /// The kinds that the type reads: each of its own, followed by the former kinds that became it. Empty if
-    /// the trait is implemented by hand. [`EventsLock`](crate::test::EventsLock) needs it.
+    /// the trait is implemented by hand. `annals::test::EventsLock` (feature `test-kit`) needs it.
     const KINDS: &'static [KnownKind] = &[];
 
     /// Whether the type reads events of this kind.

@@ -9,7 +9,6 @@ mod runner;
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -18,6 +17,7 @@ use super::load::shape;
 use super::projection::{Loaded, Projection};
 use crate::read::event_at;
 use crate::store::{Folded, Key, Store};
+use crate::threads::WorkerThread;
 use crate::types::{Error, Position, Query};
 use runner::{FoldProgress, FoldingState, ModelRunner, ModelView, Phase, SharedModel, decoded, digest_of};
 
@@ -27,7 +27,6 @@ use runner::{FoldProgress, FoldingState, ModelRunner, ModelView, Phase, SharedMo
 #[must_use = "a read model ends when it is dropped"]
 pub struct ReadModel<P> {
     shared: Arc<SharedModel<P>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// The status of a read model; see [`ReadModel::status`].
@@ -137,19 +136,20 @@ impl Store {
             phase: if work.is_beside { Phase::Rebuilding } else { Phase::CatchingUp },
             progress: FoldProgress::from(work.folded.reached.position, 0),
             waiting: 0,
+            has_ended: false,
         };
         let shared = Arc::new(SharedModel {
             view: Mutex::new(view),
             changed: Condvar::new(),
-            requests: Arc::default(),
+            requests: Mutex::default(),
+            thread: WorkerThread::new("annals-project"),
         });
         let own = shared.clone();
         let lease = self.cache().claim(P::NAME, Arc::new(move || own.close()))?;
         let runner = ModelRunner::new(shared.clone(), lease, self.downgrade(), query, digest, work);
-        let thread = std::thread::Builder::new().name("annals-project".to_owned());
-        let thread = thread.spawn(move || runner.run());
-        let thread = thread.map_err(|error| Error::io("cannot start", "a thread for a projection", error))?;
-        Ok(ReadModel { shared, thread: Some(thread) })
+        let started = shared.thread.start(move || runner.run());
+        started.map_err(|error| Error::io("cannot start", "a thread for a projection", error))?;
+        Ok(ReadModel { shared })
     }
 
     /// The state to show first, and the state to fold on.
@@ -230,7 +230,7 @@ impl<P: Projection> ReadModel<P> {
         let mut view = self.shared.view.lock();
         // Counted before the thread wakes: it shows a half-done catch-up only while a caller waits.
         view.waiting += 1;
-        self.shared.requests.notify();
+        self.shared.thread.signal().notify();
         let outcome = loop {
             if view.cursor >= position {
                 break Ok(true);
@@ -255,23 +255,20 @@ impl<P: Projection> ReadModel<P> {
     ///
     /// The call returns at once; [`ReadModel::status`] has the progress.
     pub fn rebuild(&self) {
-        self.shared.requests.ask_rebuild();
+        self.shared.request(|requests| requests.rebuild = true);
     }
 
     /// Saves the state, ends the thread, and returns the last state.
-    pub fn stop(mut self) -> Loaded<P> {
+    pub fn stop(self) -> Loaded<P> {
         self.join();
         self.state()
     }
 }
 
 impl<P> ReadModel<P> {
-    fn join(&mut self) {
-        self.shared.requests.ask_stop();
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
+    fn join(&self) {
+        self.shared.request(|requests| requests.end_with(Phase::Stopped));
+        if let Some(Err(_)) = self.shared.thread.join() {
             tracing::error!("the thread of a projection panicked");
         }
     }

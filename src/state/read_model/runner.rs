@@ -2,8 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::ThreadId;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -12,6 +11,7 @@ use crate::event::{RecordedEvent, codec};
 use crate::read::Subscription;
 use crate::state::projection::{Projection, fold, pack, panicked, unpack};
 use crate::store::{Folded, Key, ModelLease, Reached, Saving, WeakStore};
+use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, Query, Version};
 
 /// The time between two states shown while there are more events to fold, unless copying takes long.
@@ -32,7 +32,8 @@ pub(super) struct SharedModel<P> {
     pub(super) view: Mutex<ModelView<P>>,
     /// Notified when the view changes, and when the thread ends.
     pub(super) changed: Condvar,
-    pub(super) requests: Arc<ModelRequests>,
+    pub(super) requests: Mutex<ModelRequests>,
+    pub(super) thread: WorkerThread,
 }
 
 /// The part of a read model that its handle shows.
@@ -44,6 +45,8 @@ pub(super) struct ModelView<P> {
     pub(super) progress: FoldProgress,
     /// How many callers wait for the state shown to advance.
     pub(super) waiting: usize,
+    /// The thread has given up the model's name.
+    pub(super) has_ended: bool,
 }
 
 /// The life of a read model's thread.
@@ -71,13 +74,19 @@ pub(super) struct FoldProgress {
 }
 
 impl<P> SharedModel<P> {
+    /// Leaves a request to the thread, and wakes it.
+    pub(super) fn request(&self, change: impl FnOnce(&mut ModelRequests)) {
+        change(&mut self.requests.lock());
+        self.thread.signal().notify();
+    }
+
     /// Ends the thread because the store is being closed. Waits for its end at most [`CLOSE_WAIT_MAX`].
     pub(super) fn close(&self) {
-        self.requests.ask_close();
+        self.request(|requests| requests.end_with(Phase::Closed));
         let deadline = Instant::now() + CLOSE_WAIT_MAX;
         let mut view = self.view.lock();
-        while !self.requests.is_over() {
-            if self.requests.is_own_thread() || self.changed.wait_until(&mut view, deadline).timed_out() {
+        while !view.has_ended {
+            if self.thread.is_current() || self.changed.wait_until(&mut view, deadline).timed_out() {
                 return;
             }
         }
@@ -102,20 +111,12 @@ impl FoldProgress {
     }
 }
 
-/// What other threads ask of the thread, and the signal that wakes it.
+/// What other threads asked of the thread, and it has not done yet.
 #[derive(Default)]
 pub(super) struct ModelRequests {
-    pending: Mutex<PendingRequests>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct PendingRequests {
-    is_set: bool,
-    rebuild: bool,
-    stop: Option<Phase>,
-    thread: Option<ThreadId>,
-    is_over: bool,
+    pub(super) rebuild: bool,
+    /// The phase in which the thread is to end.
+    end: Option<Phase>,
 }
 
 /// The state that the thread folds.
@@ -155,67 +156,17 @@ enum Interrupt {
 }
 
 impl ModelRequests {
-    pub(super) fn notify(&self) {
-        self.ask(|_| {});
+    /// Asks the thread to end. The first such request counts.
+    pub(super) fn end_with(&mut self, phase: Phase) {
+        self.end.get_or_insert(phase);
     }
 
-    pub(super) fn ask_rebuild(&self) {
-        self.ask(|pending| pending.rebuild = true);
-    }
-
-    pub(super) fn ask_stop(&self) {
-        self.ask(|pending| pending.stop = pending.stop.take().or(Some(Phase::Stopped)));
-    }
-
-    pub(super) fn ask_close(&self) {
-        self.ask(|pending| pending.stop = pending.stop.take().or(Some(Phase::Closed)));
-    }
-
-    fn ask(&self, change: impl FnOnce(&mut PendingRequests)) {
-        let mut pending = self.pending.lock();
-        change(&mut pending);
-        pending.is_set = true;
-        self.changed.notify_all();
-    }
-
-    pub(super) fn is_own_thread(&self) -> bool {
-        self.pending.lock().thread == Some(std::thread::current().id())
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.pending.lock().is_over
-    }
-
-    /// Sleeps until a request or an event comes, or the time is up.
-    fn sleep(&self, most: Option<Duration>) {
-        let deadline = most.and_then(|most| Instant::now().checked_add(most));
-        let mut pending = self.pending.lock();
-        while !pending.is_set {
-            match deadline {
-                None => self.changed.wait(&mut pending),
-                Some(deadline) => {
-                    if self.changed.wait_until(&mut pending, deadline).timed_out() {
-                        break;
-                    }
-                }
-            }
-        }
-        pending.is_set = false;
-    }
-
-    /// Takes the request that ends the fold, if there is one.
-    fn take_interrupt(&self) -> Option<Interrupt> {
-        let mut pending = self.pending.lock();
-        if let Some(phase) = &pending.stop {
+    /// Takes the request that interrupts the fold, if there is one. An end comes before a rebuild.
+    fn take_interrupt(&mut self) -> Option<Interrupt> {
+        if let Some(phase) = &self.end {
             return Some(Interrupt::End(phase.clone()));
         }
-        std::mem::take(&mut pending.rebuild).then_some(Interrupt::Rebuild)
-    }
-}
-
-impl Wake for ModelRequests {
-    fn wake(self: Arc<ModelRequests>) {
-        self.notify();
+        std::mem::take(&mut self.rebuild).then_some(Interrupt::Rebuild)
     }
 }
 
@@ -234,7 +185,6 @@ impl<P: Projection> ModelRunner<P> {
     }
 
     pub(super) fn run(mut self) {
-        self.shared.requests.pending.lock().thread = Some(std::thread::current().id());
         let phase = loop {
             match self.follow() {
                 Interrupt::End(phase) => break phase,
@@ -259,17 +209,16 @@ impl<P: Projection> ModelRunner<P> {
         let ModelRunner { shared, lease, .. } = self;
         // The name is free before the thread counts as over: the caller may project again at once.
         drop(lease);
-        let _view = shared.view.lock();
-        shared.requests.pending.lock().is_over = true;
+        shared.view.lock().has_ended = true;
         shared.changed.notify_all();
     }
 
     fn wait_for_request(&self) -> Interrupt {
         loop {
-            if let Some(interrupt) = self.shared.requests.take_interrupt() {
+            if let Some(interrupt) = self.shared.requests.lock().take_interrupt() {
                 return interrupt;
             }
-            self.shared.requests.sleep(None);
+            self.shared.thread.signal().wait(None);
         }
     }
 
@@ -295,10 +244,10 @@ impl<P: Projection> ModelRunner<P> {
         let mut events = store.subscribe(self.query.clone()).after(self.work.folded.reached.position);
         drop(store);
         self.publish_progress(&events);
-        let waker = Waker::from(self.shared.requests.clone());
+        let waker = self.shared.thread.signal().waker();
         let mut context = Context::from_waker(&waker);
         loop {
-            if let Some(interrupt) = self.shared.requests.take_interrupt() {
+            if let Some(interrupt) = self.shared.requests.lock().take_interrupt() {
                 return interrupt;
             }
             if self.lease.history() != self.work.history {
@@ -373,7 +322,8 @@ impl<P: Projection> ModelRunner<P> {
         }
         let is_unsaved = self.saved.events > 0 && self.lease.has_file();
         let settled = self.lease.settle();
-        self.shared.requests.sleep(if is_unsaved { Some(SAVE_EVERY) } else { settled });
+        let most = if is_unsaved { Some(SAVE_EVERY) } else { settled };
+        self.shared.thread.signal().wait(most.and_then(|most| Instant::now().checked_add(most)));
     }
 
     /// Shows the state, which holds all matching events up to `position`.
