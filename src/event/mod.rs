@@ -9,7 +9,7 @@ pub use appended::Appended;
 pub(crate) use codec::Node;
 pub use codec::{Raw, Value};
 pub use recorded::RecordedEvent;
-pub(crate) use recorded::{Ids, belongs_to, matches};
+pub(crate) use recorded::{EventIds, belongs_to, matches};
 #[cfg(feature = "test-kit")]
 pub(crate) use typed::Form;
 #[doc(hidden)]

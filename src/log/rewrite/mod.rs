@@ -14,7 +14,7 @@ mod draft;
 
 use std::sync::Arc;
 
-use crate::event::{Ids, RecordedEvent, belongs_to};
+use crate::event::{EventIds, RecordedEvent, belongs_to};
 use crate::format::{Attestation, Damage, Frame, FrameHeader, Record, records};
 use crate::types::{Error, EventId};
 
@@ -65,7 +65,7 @@ impl Candidate<'_> {
 
     /// Whether it belongs to a correlation.
     pub(crate) fn belongs_to(&self, id: EventId) -> bool {
-        belongs_to(id, &self.record, || Ids::of_first(self.frame, self.first.into()))
+        belongs_to(id, &self.record, || EventIds::of_first(self.frame, self.first.into()))
     }
 
     /// The event as readers see it. Copies the whole append.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::Notification;
 use super::channel::{Outlet, Shared};
-use crate::event::{Ids, belongs_to, matches};
+use crate::event::{EventIds, belongs_to, matches};
 use crate::format::{Frame, records};
 use crate::read::view::{Reach, View};
 use crate::types::{Position, to_u64};
@@ -81,7 +81,7 @@ impl Listeners {
             let Frame { header, body } = frame;
             for (index, record) in (0..).zip(records(body, header.events())) {
                 let record = record.expect("what was just encoded can be read");
-                let belongs = |id| belongs_to(id, &record, || Ids::of_first(&frame, first));
+                let belongs = |id| belongs_to(id, &record, || EventIds::of_first(&frame, first));
                 let mut made = None;
                 for group in &mut groups {
                     let is_new = first > group.outlet.after;

@@ -157,7 +157,7 @@ impl Read {
         self
     }
 
-    /// Newest first.
+    /// Newest first. Taking n events looks up about n.
     pub fn backwards(mut self) -> Read {
         self.plan.backwards = true;
         self
@@ -184,7 +184,7 @@ impl Read {
         ReadAhead::new(self)
     }
 
-    /// At most this many events.
+    /// At most this many events. Taking n events looks up about n.
     pub fn limit(mut self, events: u64) -> Read {
         self.plan.limit = events;
         self
