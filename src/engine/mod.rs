@@ -31,7 +31,7 @@ use crate::engine::queue::{Command, Queue};
 use crate::engine::writer::{Role, State, Writer, check_the_rest};
 use crate::event::{Appended, Raw};
 use crate::read::{
-    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, index_is_pending, reader,
+    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, LogView, index_is_pending, reader,
     settle,
 };
 use crate::threads::{BackgroundThread, once};
@@ -44,7 +44,7 @@ pub(crate) use queue::Maintenance;
 pub use ticket::{Pending, Ticket};
 
 pub(crate) struct Engine {
-    pub(crate) view: Arc<View>,
+    pub(crate) view: Arc<LogView>,
     listeners: Arc<Listeners>,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
@@ -85,7 +85,7 @@ impl Engine {
         let Writable { log, ledger, segments, shelf, entities, store_id, history, report } =
             load_to_write(&disk, &options, &housekeeper)?;
         let segment = segments.last().cloned().expect("the log has a segment");
-        let view = Arc::new(View::new(segments, Point::from(log.written()), options.recent_bytes_max));
+        let view = Arc::new(LogView::new(segments, Point::from(log.written()), options.recent_bytes_max));
         view.set_history(history);
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
@@ -150,7 +150,7 @@ impl Engine {
         let Readable { entities, history, segments, shelf, head, store_id, report, end } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
         let counters = Counters::new(store_id, entities);
-        let (view, listeners) = (Arc::new(View::new(segments, head, 0)), Arc::<Listeners>::default());
+        let (view, listeners) = (Arc::new(LogView::new(segments, head, 0)), Arc::<Listeners>::default());
         view.set_history(history);
         let housekeeper = shelf.as_ref().map(|shelf| shelf.housekeeper().clone()).unwrap_or_default();
         let follower = end.zip(shelf).map(|(end, shelf)| {
@@ -303,7 +303,7 @@ impl Engine {
         if self.queue.is_closed() { Err(Error::closed()) } else { Ok(()) }
     }
 
-    pub(crate) fn readable(&self) -> Result<Arc<View>, Error> {
+    pub(crate) fn readable(&self) -> Result<Arc<LogView>, Error> {
         self.check_open()?;
         if let Some(follower) = &self.follower {
             follower.refresh()?;
@@ -317,14 +317,14 @@ impl Engine {
 
     pub(crate) fn notifications(&self, query: Query) -> Notifications {
         let view = self.followed();
-        let either = |view: &Arc<View>| reader::by_either_id(&view.snapshot(), query.clone());
+        let either = |view: &Arc<LogView>| reader::by_either_id(&view.snapshot(), query.clone());
         // What cannot be looked up is told by the view, or is met again by who reads.
         let query = view.as_ref().ok().and_then(|view| either(view).ok()).unwrap_or(query);
         Notifications::new(view, &self.listeners, query)
     }
 
     /// The view of a store that may still grow.
-    fn followed(&self) -> Result<Arc<View>, Error> {
+    fn followed(&self) -> Result<Arc<LogView>, Error> {
         match &self.follower {
             Some(follower) => Follower::poll(follower)?,
             None if self.is_read_only => {

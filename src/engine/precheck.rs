@@ -10,7 +10,7 @@ use crate::engine::append::{Brought, Request};
 use crate::engine::decide::{Known, StreamHead};
 use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, Record, records};
-use crate::read::{Snapshot, View, first_match};
+use crate::read::{Snapshot, LogView, first_match};
 use crate::types::{Error, ErrorKind, EventId, FailedCondition, KeyWindow, Position, Query};
 
 /// On the caller's thread: how things stand in what is published.
@@ -95,7 +95,7 @@ pub(crate) fn id_taken(id: EventId, position: Position) -> Error {
 
 /// On the caller's thread, for the many appends about which the writer knows all: that they bring nothing it has to be
 /// told. `false` if something must be looked up.
-pub(crate) fn needs_nothing(request: &mut Request, view: &View) -> bool {
+pub(crate) fn needs_nothing(request: &mut Request, view: &LogView) -> bool {
     if request.key.is_some() || request.conditions.is_some() || request.brought.is_some() {
         return false;
     }

@@ -15,7 +15,7 @@ use crate::engine::append::Request;
 use crate::engine::queue::{Outcome, Queue, Reply, poisoned};
 use crate::event::Appended;
 use crate::format::{Fields, Record, records};
-use crate::read::{View, reader};
+use crate::read::{LogView, reader};
 use crate::types::system::gate::BYPASSED;
 use crate::types::{Error, ErrorKind, EventId, Position, SYSTEM_SCOPE};
 
@@ -46,12 +46,12 @@ pub struct Ticket {
 
 /// What is needed to turn the writer's reply into the caller's result.
 struct Resolver {
-    view: Arc<View>,
+    view: Arc<LogView>,
     queue: Arc<Queue>,
 }
 
 impl Ticket {
-    pub(crate) fn new(reply: Receiver<Reply>, view: Arc<View>, queue: Arc<Queue>) -> Ticket {
+    pub(crate) fn new(reply: Receiver<Reply>, view: Arc<LogView>, queue: Arc<Queue>) -> Ticket {
         Ticket { reply, receiver: Resolver { view, queue } }
     }
 
@@ -182,7 +182,7 @@ impl Resolver {
 }
 
 /// The answer to an append whose key is known: the receipt of the first one, if it is the same.
-fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
+fn replayed(view: &LogView, position: Position, request: &Request) -> Result<Appended, Error> {
     let is_it =
         |first: &Given<'_>| first.is_same(&Given::of_request(request)) && first.may_be_asked_for_by(request);
     first_receipt(view, position, is_it)?.ok_or_else(|| {
@@ -193,7 +193,7 @@ fn replayed(view: &View, position: Position, request: &Request) -> Result<Append
 
 /// The receipt of the append at a position, if it is the one that is looked for.
 fn first_receipt(
-    view: &View,
+    view: &LogView,
     position: Position,
     is_it: impl FnOnce(&Given<'_>) -> bool,
 ) -> Result<Option<Appended>, Error> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::event::RecordedEvent;
 use crate::read::reader::{AtHand, Read, event_with};
-use crate::read::view::{Snapshot, View};
+use crate::read::view::{Snapshot, LogView};
 use crate::types::{Cause, Error, EventId, Position, Query};
 
 /// The causes of an event, nearest first: an iterator over the cause, its cause, and so on.
@@ -66,7 +66,7 @@ pub struct Descendants {
 
 /// From one event to others; `N` says where to go next.
 struct Walk<N> {
-    view: Result<Arc<View>, Error>,
+    view: Result<Arc<LogView>, Error>,
     from: EventId,
     progress: Option<Progress<N>>,
     ended: bool,
@@ -81,7 +81,7 @@ struct Progress<N> {
 }
 
 impl<N> Walk<N> {
-    fn new(view: Result<Arc<View>, Error>, from: EventId) -> Walk<N> {
+    fn new(view: Result<Arc<LogView>, Error>, from: EventId) -> Walk<N> {
         Walk { view, from, progress: None, ended: false }
     }
 
@@ -118,7 +118,7 @@ impl<N> Walk<N> {
 }
 
 impl Ancestors {
-    pub(crate) fn new(view: Result<Arc<View>, Error>, from: EventId) -> Ancestors {
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, from: EventId) -> Ancestors {
         Ancestors { walk: Walk::new(view, from) }
     }
 }
@@ -142,7 +142,7 @@ impl Iterator for Ancestors {
 impl std::iter::FusedIterator for Ancestors {}
 
 impl Descendants {
-    pub(crate) fn new(view: Result<Arc<View>, Error>, from: EventId) -> Descendants {
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, from: EventId) -> Descendants {
         Descendants { walk: Walk::new(view, from) }
     }
 }
@@ -210,7 +210,7 @@ fn effects_of(hand: &mut AtHand, snapshot: &Snapshot, event: &RecordedEvent) -> 
 }
 
 /// An event and its causes as long as they are of its entity, oldest first.
-pub(crate) fn path(view: Result<Arc<View>, Error>, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
+pub(crate) fn path(view: Result<Arc<LogView>, Error>, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
     let Some(leaf) = event_with(&view.clone()?.snapshot(), leaf)? else { return Ok(Vec::new()) };
     let mut path = vec![leaf.clone()];
     for cause in Ancestors::new(view, leaf.derived_id()) {
@@ -228,7 +228,7 @@ pub(crate) fn path(view: Result<Arc<View>, Error>, leaf: EventId) -> Result<Vec<
 ///
 /// Effects mostly come after their causes. So, read backwards, an event is a leaf if nothing that was read names it;
 /// what has to be remembered is causes that are still to come, one for each open branch.
-pub(crate) fn leaves(view: Result<Arc<View>, Error>, entity: &str) -> Result<Vec<EventId>, Error> {
+pub(crate) fn leaves(view: Result<Arc<LogView>, Error>, entity: &str) -> Result<Vec<EventId>, Error> {
     let view = view?;
     let (snapshot, mut hand) = (view.snapshot(), AtHand::default());
     let (mut leaves, mut to_come) = (BTreeMap::new(), HashSet::new());

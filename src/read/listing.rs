@@ -9,7 +9,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use crate::index::{Entry, Label, Wanted};
-use crate::read::view::{Snapshot, View};
+use crate::read::view::{Snapshot, LogView};
 use crate::types::{Error, Position};
 
 /// How many names are taken from a segment at once, first and at most; each time twice as many.
@@ -39,7 +39,7 @@ const NAMES_MAX: u64 = 1024;
 /// ```
 #[must_use = "a listing does nothing until it is iterated"]
 pub struct Listing {
-    view: Result<Arc<View>, Error>,
+    view: Result<Arc<LogView>, Error>,
     wanted: Wanted,
     left: u64,
     progress: Option<Progress>,
@@ -77,7 +77,7 @@ struct Source {
 }
 
 impl Listing {
-    pub(crate) fn new(view: Result<Arc<View>, Error>, label: Label) -> Listing {
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, label: Label) -> Listing {
         let wanted = Wanted { label, prefix: String::new(), after: None };
         Listing { view, wanted, left: u64::MAX, progress: None }
     }

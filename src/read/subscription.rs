@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::RecordedEvent;
 use crate::read::reader::{Origin, Read, token_at};
-use crate::read::view::{Cursor, End, Reach, Slot, View};
+use crate::read::view::{Cursor, End, Reach, Slot, LogView};
 use crate::types::{Error, Position, Query, ResumeToken};
 
 /// The events a query matches, those that are there and those that come: each once, in order.
@@ -45,7 +45,7 @@ use crate::types::{Error, Position, Query, ResumeToken};
 /// ```
 #[must_use = "a subscription does nothing until it is asked"]
 pub struct Subscription {
-    view: Result<Arc<View>, Error>,
+    view: Result<Arc<LogView>, Error>,
     reach: Reach,
     read: Read,
     /// The read at hand goes up to here; `None` if it is through.
@@ -67,7 +67,7 @@ enum Step {
 }
 
 impl Subscription {
-    pub(crate) fn new(view: Result<Arc<View>, Error>, query: Query) -> Subscription {
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, query: Query) -> Subscription {
         let shown = view.as_ref().ok().map(|view| view.add_follower(query.to_string()));
         Subscription {
             shown,

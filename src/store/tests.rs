@@ -6,14 +6,14 @@ use std::sync::Arc;
 use super::*;
 use crate::Raw;
 use crate::index::Label;
-use crate::read::{Listing, Point, View};
+use crate::read::{Listing, Point, LogView};
 use crate::types::Expected;
 
 /// A view of a store that is published up to `head` only.
-fn view_up_to(store: &Store, head: u64) -> Arc<View> {
+fn view_up_to(store: &Store, head: u64) -> Arc<LogView> {
     let snapshot = store.engine().snapshot().unwrap();
     let head = Point { position: head.into(), chain: snapshot.head.chain };
-    Arc::new(View::new(snapshot.segments.to_vec(), head, 0))
+    Arc::new(LogView::new(snapshot.segments.to_vec(), head, 0))
 }
 
 #[test]

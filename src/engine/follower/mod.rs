@@ -20,7 +20,7 @@ use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
-use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, View, event_at, settle};
+use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, LogView, event_at, settle};
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
 use publish::Batch;
@@ -28,7 +28,7 @@ use publish::Batch;
 /// Follows the writer of a store.
 pub(crate) struct Follower {
     disk: Arc<dyn Disk>,
-    view: Arc<View>,
+    view: Arc<LogView>,
     listeners: Arc<Listeners>,
     store_id: [u8; 16],
     /// Where what is sealed is kept.
@@ -70,7 +70,7 @@ const WRITER_LOOK_EVERY: Duration = Duration::from_millis(100);
 impl Follower {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
-        view: Arc<View>,
+        view: Arc<LogView>,
         listeners: Arc<Listeners>,
         store_id: [u8; 16],
         shelf: Arc<SegmentCache>,
@@ -192,7 +192,7 @@ impl Follower {
         };
         let segments: Vec<Arc<Segment>> =
             segments.into_iter().map(|segment| same(&segment).unwrap_or(segment)).collect();
-        let found = View::new(segments.clone(), head, 0).snapshot();
+        let found = LogView::new(segments.clone(), head, 0).snapshot();
         let is_other = match event_at(&found, before.position)? {
             Some(event) => event.chain() != before.chain,
             None => false,

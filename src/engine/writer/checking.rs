@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::queue::Queue;
 use crate::log::NEWEST;
-use crate::read::{SealedSegment, Segment, View};
+use crate::read::{SealedSegment, Segment, LogView};
 use crate::threads::{BackgroundThread, Job};
 use crate::types::{Error, ErrorKind};
 
@@ -19,7 +19,7 @@ const TRIES: u32 = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// Has the segments checked that opening passed over, if there are any.
-pub(crate) fn check_the_rest(view: &Arc<View>, queue: &Arc<Queue>, housekeeper: &BackgroundThread) {
+pub(crate) fn check_the_rest(view: &Arc<LogView>, queue: &Arc<Queue>, housekeeper: &BackgroundThread) {
     let snapshot = view.snapshot();
     let listed: Vec<&Arc<Segment>> =
         snapshot.segments.iter().take_while(|segment| is_sealed(segment)).collect();
@@ -34,7 +34,7 @@ fn is_sealed(segment: &Segment) -> bool {
 }
 
 struct Checking {
-    view: Arc<View>,
+    view: Arc<LogView>,
     queue: Arc<Queue>,
     /// Segments that begin in front of this position are checked; those that begin at `end` or behind were by opening.
     next: u64,

@@ -30,7 +30,7 @@ use crate::engine::precheck::{id_taken, resolve};
 use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::format::frame;
 use crate::log::{Failure, Log, NewFrame};
-use crate::read::{Listeners, Point, Segment, SegmentCache, View, settle};
+use crate::read::{Listeners, Point, Segment, SegmentCache, LogView, settle};
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, options};
 
@@ -51,7 +51,7 @@ pub(crate) struct Writer {
     pub(crate) ledger: Heads,
     /// How many streams there were when it began.
     pub(crate) entities: u64,
-    pub(crate) view: Arc<View>,
+    pub(crate) view: Arc<LogView>,
     pub(crate) shelf: Arc<SegmentCache>,
     pub(crate) housekeeper: Arc<BackgroundThread>,
     /// Writes zeros ahead of the log.

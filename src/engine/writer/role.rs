@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::engine::append::Caller;
 use crate::engine::queue::{Command, poisoned};
 use crate::log::Failure;
-use crate::read::{End, View, build_last_index, settle};
+use crate::read::{End, LogView, build_last_index, settle};
 use crate::types::{Durability, Error};
 
 use super::gather::{Answered, Gathering};
@@ -43,7 +43,7 @@ pub(crate) struct Role {
     writer: Mutex<Option<Writer>>,
     /// Of appends that ask for nothing else.
     durability: Durability,
-    view: Arc<View>,
+    view: Arc<LogView>,
     /// The number of the caller who is alone, or 0.
     alone: AtomicU64,
     /// The number of the caller who has the role, or 0.

@@ -11,7 +11,7 @@ use crate::engine::queue::{Outcome, Reply, poisoned};
 use crate::event::Appended;
 use crate::format::Frame;
 use crate::log::Log;
-use crate::read::View;
+use crate::read::LogView;
 use crate::types::{Error, ErrorKind, FailedCondition, Position};
 
 /// Somebody who is answered once the group is through.
@@ -43,7 +43,7 @@ fn staged<'a>(waiting: &'a [Waiting], log: &'a Log) -> impl Iterator<Item = (Pos
 /// The condition that keeps an append from going in, by what came since its caller looked.
 pub(super) fn unmet_condition(
     request: &Request,
-    view: &View,
+    view: &LogView,
     log: &Log,
     waiting: &[Waiting],
 ) -> Result<Option<FailedCondition>, Error> {
@@ -98,7 +98,7 @@ pub(super) struct Unsaid {
 }
 
 impl Unsaid {
-    pub(super) fn say(self, view: &View) {
+    pub(super) fn say(self, view: &LogView) {
         self.answers.into_iter().for_each(Answer::send);
         if self.is_published {
             view.wake();

@@ -12,7 +12,7 @@ use flume::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
 use super::{Notice, Notification, Step};
-use crate::read::view::{View, wake};
+use crate::read::view::{LogView, wake};
 use crate::types::{Position, Query};
 
 /// How many events a channel holds unless told otherwise.
@@ -113,13 +113,13 @@ impl Outlet {
 pub(super) struct Inlet {
     receiver: Receiver<Item>,
     pub(super) shared: Arc<Shared>,
-    view: Arc<View>,
+    view: Arc<LogView>,
     /// What came behind the loss that was told last.
     behind_loss: Vec<Notification>,
 }
 
 /// Both ends. The view tells the receiver how the store ended, once the writer's end is gone.
-pub(super) fn channel(query: Query, view: Arc<View>) -> (Outlet, Inlet) {
+pub(super) fn channel(query: Query, view: Arc<LogView>) -> (Outlet, Inlet) {
     // Bounded by the count of events, which the writer looks at before it sends.
     let (sender, receiver) = flume::unbounded();
     let state = State { capacity: CAPACITY, queued: 0, loss: None, waker: None };

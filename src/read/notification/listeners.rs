@@ -11,7 +11,7 @@ use super::Notification;
 use super::channel::{Outlet, Shared};
 use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, records};
-use crate::read::view::{Reach, View};
+use crate::read::view::{Reach, LogView};
 use crate::types::Position;
 
 /// All who listen.
@@ -44,7 +44,7 @@ impl Listeners {
     /// Adds one that hears of everything after the head of this moment. It counts before it looks at the
     /// head; the writer moves the head before it looks at the count. So a group is either told to it or
     /// stands before it.
-    pub(super) fn add(&self, mut outlet: Outlet, view: &View) {
+    pub(super) fn add(&self, mut outlet: Outlet, view: &LogView) {
         let mut outlets = self.outlets.lock();
         if !outlets.is_over {
             self.count.store(outlets.list.len() + 1, Ordering::Relaxed);

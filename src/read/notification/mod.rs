@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::format::{FrameHeader, Record};
-use crate::read::view::{End, View};
+use crate::read::view::{End, LogView};
 use crate::types::{Coordinate, Error, EventId, Position, Query};
 
 use channel::{Inlet, Loss, channel};
@@ -153,7 +153,7 @@ enum Step {
 
 impl Notifications {
     pub(crate) fn new(
-        view: Result<Arc<View>, Error>,
+        view: Result<Arc<LogView>, Error>,
         listeners: &Arc<Listeners>,
         query: Query,
     ) -> Notifications {

@@ -23,7 +23,7 @@ use crate::event::RecordedEvent;
 use crate::format::FrameHeader;
 use crate::index::{Place, Way};
 use crate::log::Block;
-use crate::read::view::{Own, Segment, Snapshot, View};
+use crate::read::view::{Own, Segment, Snapshot, LogView};
 use crate::types::{Effort, Error, Position, Query, ResumeToken, micros_of};
 
 pub use ahead::ReadAhead;
@@ -94,7 +94,7 @@ struct Progress {
 }
 
 impl Read {
-    pub(crate) fn new(view: Result<Arc<View>, Error>, query: Query) -> Read {
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, query: Query) -> Read {
         let plan = Plan {
             view,
             query,

@@ -6,13 +6,13 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use crate::index::Way;
-use crate::read::view::{Snapshot, View};
+use crate::read::view::{Snapshot, LogView};
 use crate::types::{Error, ErrorKind, Position, Query, ResumeToken};
 
 use super::{Read, event_at};
 
 pub(super) struct Plan {
-    pub(super) view: Result<Arc<View>, Error>,
+    pub(super) view: Result<Arc<LogView>, Error>,
     pub(super) query: Query,
     pub(super) after: Position,
     pub(super) origin: Origin,
@@ -79,7 +79,7 @@ impl Origin {
 /// # Errors
 ///
 /// `RolledBack` if it lies beyond the head; those of reading.
-pub(crate) fn token_at(view: &Arc<View>, position: Position) -> Result<ResumeToken, Error> {
+pub(crate) fn token_at(view: &Arc<LogView>, position: Position) -> Result<ResumeToken, Error> {
     let snapshot = view.snapshot();
     Origin::default().check(position, &snapshot)?;
     if position == snapshot.head.position {

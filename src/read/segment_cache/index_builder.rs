@@ -10,7 +10,7 @@ use crate::format::SEAL_BYTES;
 use crate::index::{Bound, Index};
 use crate::log::LogEnd;
 use crate::read::segment_cache::{SealedMeta, SealedSegment, SegmentCache};
-use crate::read::view::{Segment, View};
+use crate::read::view::{Segment, LogView};
 use crate::types::Error;
 
 /// Closing writes the index of a segment that goes on if at least so many frames came since: to walk over
@@ -18,13 +18,13 @@ use crate::types::Error;
 const WORTH_FRAMES: u32 = 4096;
 
 /// Whether there is anything to do for [`settle`].
-pub(crate) fn index_is_pending(view: &View) -> bool {
+pub(crate) fn index_is_pending(view: &LogView) -> bool {
     first_unsettled(&view.snapshot().segments).is_some()
 }
 
 /// Writes the index of every segment in front of the last, unless it is written, and has it read from there
 /// from now on.
-pub(crate) fn settle(view: &View, shelf: &Arc<SegmentCache>) {
+pub(crate) fn settle(view: &LogView, shelf: &Arc<SegmentCache>) {
     let _alone = shelf.settling();
     while let Some((parts, next)) = first_unsettled(&view.snapshot().segments) {
         match settled(&parts, &next, shelf) {
@@ -38,7 +38,7 @@ pub(crate) fn settle(view: &View, shelf: &Arc<SegmentCache>) {
 }
 
 /// Writes the index of the last segment, which ends at `tip`, if that is worth it; the store is being closed.
-pub(crate) fn build_last_index(view: &View, shelf: &Arc<SegmentCache>, tip: &LogEnd) {
+pub(crate) fn build_last_index(view: &LogView, shelf: &Arc<SegmentCache>, tip: &LogEnd) {
     let _alone = shelf.settling();
     let snapshot = view.snapshot();
     let Some(parts) = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).next_back() else {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::event::RecordedEvent;
 use crate::read::reader::{Read, event_with};
-use crate::read::view::View;
+use crate::read::view::LogView;
 use crate::types::{Cause, Error, EventId, Query};
 
 /// How many events a story has at most, unless told otherwise.
@@ -57,7 +57,7 @@ pub struct StoryEvent<'a> {
 
 impl Story {
     pub(crate) fn read(
-        view: Result<Arc<View>, Error>,
+        view: Result<Arc<LogView>, Error>,
         correlation: EventId,
         events_max: u64,
     ) -> Result<Story, Error> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Reach, View};
+use super::{Reach, LogView};
 use crate::types::{Position, SubscriptionLag};
 
 /// The cursors of all subscriptions there are.
@@ -26,7 +26,7 @@ impl Cursor {
     }
 }
 
-impl View {
+impl LogView {
     /// Adds a subscription; it is gone from the list once what this gives is dropped.
     pub(crate) fn add_follower(&self, query: String) -> Arc<Cursor> {
         let cursor = Arc::new(Cursor { query, position: AtomicU64::new(0) });

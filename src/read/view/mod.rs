@@ -49,7 +49,7 @@ impl From<&LogEnd> for Point {
     }
 }
 
-pub(crate) struct View {
+pub(crate) struct LogView {
     published: RwLock<Snapshot>,
     recent: Arc<Recent>,
     waiters: Waiters,
@@ -68,12 +68,12 @@ pub(crate) struct Snapshot {
     recent: Arc<Recent>,
 }
 
-impl View {
+impl LogView {
     /// A view that keeps up to `recent_bytes_max` of what is published in memory.
-    pub(crate) fn new(segments: Vec<Arc<Segment>>, head: Point, recent_bytes_max: usize) -> View {
+    pub(crate) fn new(segments: Vec<Arc<Segment>>, head: Point, recent_bytes_max: usize) -> LogView {
         let recent = Arc::new(Recent::new(recent_bytes_max));
         let segments = Arc::new(segments);
-        View {
+        LogView {
             published: RwLock::new(Snapshot {
                 segments,
                 head,

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::View;
+use super::LogView;
 use crate::types::{Error, ErrorKind, Position};
 
 /// How far somebody wants to see.
@@ -80,7 +80,7 @@ struct Registered {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Slot(u64);
 
-impl View {
+impl LogView {
     /// Waits until there is more to see than up to `passed`, or the store has ended. `false` if the
     /// deadline came first.
     pub(crate) fn wait(&self, reach: Reach, passed: Position, deadline: Option<Instant>) -> bool {
@@ -142,7 +142,7 @@ impl View {
         self.waiters.count.fetch_sub(forgotten.iter().count(), Ordering::Relaxed);
     }
 
-    /// The store ends so; the first end stays. [`View::wake`] tells those who wait.
+    /// The store ends so; the first end stays. [`LogView::wake`] tells those who wait.
     pub(crate) fn end(&self, end: End) {
         self.waiters.state.lock().end.get_or_insert(end);
     }

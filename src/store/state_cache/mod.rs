@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::disk::Disk;
 use crate::event::RecordedEvent;
 use crate::format::Hash;
-use crate::read::{Reach, View};
+use crate::read::{Reach, LogView};
 use crate::threads::BackgroundThread;
 use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible};
 
@@ -105,7 +105,7 @@ pub(crate) struct ModelLease {
 struct Shared {
     memory: Memory,
     file: Option<CacheFile>,
-    view: Arc<View>,
+    view: Arc<LogView>,
     /// The history that what is kept was folded from.
     history: AtomicU64,
     is_scheduled: AtomicBool,
@@ -126,7 +126,7 @@ impl Cache {
         file_bytes: u64,
         disk: Arc<dyn Disk>,
         owner: Owner,
-        view: Arc<View>,
+        view: Arc<LogView>,
         housekeeper: Arc<BackgroundThread>,
         clock: Clock,
     ) -> Cache {
