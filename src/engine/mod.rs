@@ -31,7 +31,7 @@ use crate::engine::queue::{Command, Queue};
 use crate::engine::writer::{Role, State, Writer, check_the_rest};
 use crate::event::{Appended, Raw};
 use crate::read::{
-    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, LogView, index_is_pending, reader,
+    Listeners, Notifications, ChainPosition, SegmentCache, Snapshot, Subscription, LogView, index_is_pending, reader,
     settle,
 };
 use crate::threads::{BackgroundThread, once};
@@ -85,7 +85,7 @@ impl Engine {
         let Writable { log, ledger, segments, shelf, entities, store_id, history, report } =
             load_to_write(&disk, &options, &housekeeper)?;
         let segment = segments.last().cloned().expect("the log has a segment");
-        let view = Arc::new(LogView::new(segments, Point::from(log.written()), options.recent_bytes_max));
+        let view = Arc::new(LogView::new(segments, ChainPosition::from(log.written()), options.recent_bytes_max));
         view.set_history(history);
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);

@@ -15,7 +15,7 @@ use crate::log::{
     Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list, read_manifest,
     recover,
 };
-use crate::read::{Budgets, Point, SealedMeta, SealedSegment, Segment, SegmentCache};
+use crate::read::{Budgets, ChainPosition, SealedMeta, SealedSegment, Segment, SegmentCache};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options};
 
@@ -38,7 +38,7 @@ pub(crate) struct Readable {
     pub(crate) segments: Vec<Arc<Segment>>,
     /// Where to keep further sealed segments; not if the store is damaged.
     pub(crate) shelf: Option<Arc<SegmentCache>>,
-    pub(crate) head: Point,
+    pub(crate) head: ChainPosition,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
     /// From where its writer can be followed; not if the store is damaged.
@@ -122,7 +122,7 @@ fn readable(recovered: Recovered, mut found: Found, shelf: Arc<SegmentCache>) ->
         history: manifest.history_revision,
         segments,
         shelf: Some(shelf),
-        head: tip.as_ref().map(Point::from).unwrap_or_default(),
+        head: tip.as_ref().map(ChainPosition::from).unwrap_or_default(),
         store_id: manifest.store_id,
         report,
         end: Some(ReadEnd { tip, mark, found }),

@@ -9,7 +9,7 @@ use crate::disk::read_full;
 use crate::engine::Engine;
 use crate::format::{Damage, Frame, Manifest, SEAL_BYTES, Seal, SegmentEntry};
 use crate::log::{LogEnd, SegmentFile, Walk, behind, listing, read_manifest, scan};
-use crate::read::{Point, SealedSegment, Segment, Snapshot};
+use crate::read::{ChainPosition, SealedSegment, Segment, Snapshot};
 use crate::types::{Error, ErrorKind, Position, micros_of};
 
 use super::checkpoint;
@@ -118,14 +118,14 @@ impl History {
     }
 
     /// Where it ends.
-    pub(crate) fn end(&self) -> Point {
+    pub(crate) fn end(&self) -> ChainPosition {
         let whole = || {
             let last = self.whole.last().map(|last| &last.listing);
-            last.map(|last| Point { position: last.last_position.into(), chain: last.chain })
+            last.map(|last| ChainPosition { position: last.last_position.into(), chain: last.chain })
         };
         self.beginning
             .as_ref()
-            .map(|beginning| Point::from(&beginning.tip))
+            .map(|beginning| ChainPosition::from(&beginning.tip))
             .or_else(whole)
             .unwrap_or_default()
     }

@@ -12,7 +12,7 @@ use crate::disk::{Access, Disk, Holder};
 use crate::engine::Readable;
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentId, manifest, mark, records};
 use crate::log::{LogEnd, SegmentFile, list, read_manifest, read_mark};
-use crate::read::{Point, Segment};
+use crate::read::{ChainPosition, Segment};
 use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress};
 
 use super::verify::{Verify, Visit, verify_files_as};
@@ -83,7 +83,7 @@ struct Kept {
     segments: Vec<Arc<Segment>>,
     /// The last version of each entity.
     versions: HashMap<Box<str>, u64>,
-    head: Point,
+    head: ChainPosition,
     appends: u64,
     events: u64,
 }
@@ -106,7 +106,7 @@ impl Kept {
         }
         let last = self.segments.last().expect("pushed just before");
         if last.insert(std::iter::once((offset, *frame))).is_ok() {
-            self.head = Point { position: tip.position.into(), chain: tip.chain };
+            self.head = ChainPosition { position: tip.position.into(), chain: tip.chain };
             self.appends += 1;
             self.events += u64::from(header.events());
         }

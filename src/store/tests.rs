@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::*;
 use crate::Raw;
 use crate::index::Label;
-use crate::read::{Listing, Point, LogView};
+use crate::read::{Listing, ChainPosition, LogView};
 use crate::types::Expected;
 
 /// A view of a store that is published up to `head` only.
 fn view_up_to(store: &Store, head: u64) -> Arc<LogView> {
     let snapshot = store.engine().snapshot().unwrap();
-    let head = Point { position: head.into(), chain: snapshot.head.chain };
+    let head = ChainPosition { position: head.into(), chain: snapshot.head.chain };
     Arc::new(LogView::new(snapshot.segments.to_vec(), head, 0))
 }
 

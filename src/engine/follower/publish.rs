@@ -7,7 +7,7 @@
 use super::Follower;
 use crate::format::Frame;
 use crate::log::{LogEnd, SegmentFile, Walk, scan};
-use crate::read::{Point, Segment};
+use crate::read::{ChainPosition, Segment};
 use crate::types::{Error, Position};
 
 impl Follower {
@@ -104,7 +104,7 @@ impl<'a> Batch<'a> {
     }
 
     pub(super) fn publish(&mut self, tip: &LogEnd) {
-        let head = Point::from(tip);
+        let head = ChainPosition::from(tip);
         self.follower.view.publish(head, head);
         self.follower.view.wake();
         if self.has_all {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::engine::open::{Writable, load_to_write};
 use crate::engine::queue::poisoned;
 use crate::log::Failure;
-use crate::read::{End, Point};
+use crate::read::{End, ChainPosition};
 use crate::types::{Error, ErrorKind, RestartPolicy};
 
 use super::checking::check_the_rest;
@@ -61,7 +61,7 @@ impl Writer {
         let loaded = loaded.unwrap_or_else(|_| Err(panicked()))?;
         let Writable { log, ledger, segments, shelf, entities, history, .. } = loaded;
         self.segment = segments.last().cloned().expect("the log has a segment");
-        self.view.replace(segments, Point::from(log.written()));
+        self.view.replace(segments, ChainPosition::from(log.written()));
         self.view.set_history(history);
         check_the_rest(&self.view, &self.queue, &self.housekeeper);
         (self.log, self.ledger, self.shelf, self.entities) = (log, ledger, shelf, entities);

@@ -30,7 +30,7 @@ use crate::engine::precheck::{id_taken, resolve};
 use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::format::frame;
 use crate::log::{Failure, Log, NewFrame};
-use crate::read::{Listeners, Point, Segment, SegmentCache, LogView, settle};
+use crate::read::{Listeners, ChainPosition, Segment, SegmentCache, LogView, settle};
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, options};
 
@@ -465,7 +465,7 @@ impl Writer {
         if self.state.poison.is_some() {
             return;
         }
-        self.view.publish(Point::from(self.log.written()), Point::from(self.log.durable()));
+        self.view.publish(ChainPosition::from(self.log.written()), ChainPosition::from(self.log.durable()));
     }
 
     fn count(&self, waiting: &[Waiting]) {

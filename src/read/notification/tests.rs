@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 
 use super::channel::{Inlet, Outlet, channel};
 use super::{Notice, Notification, Step};
-use crate::read::view::{Point, LogView};
+use crate::read::view::{ChainPosition, LogView};
 use crate::types::{EventId, Position, Query};
 
 fn ends() -> (Outlet, Inlet) {
-    let (outlet, inlet) = channel(Query::all(), Arc::new(LogView::new(Vec::new(), Point::default(), 0)));
+    let (outlet, inlet) = channel(Query::all(), Arc::new(LogView::new(Vec::new(), ChainPosition::default(), 0)));
     inlet.shared.set_capacity(2);
     (outlet, inlet)
 }

@@ -32,20 +32,20 @@ pub(crate) use wake::{End, Reach, Slot, wake};
 
 /// A place in the log and the chain hash there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Point {
+pub(crate) struct ChainPosition {
     pub(crate) position: Position,
     pub(crate) chain: Hash,
 }
 
-impl From<Point> for (Position, Hash) {
-    fn from(point: Point) -> (Position, Hash) {
+impl From<ChainPosition> for (Position, Hash) {
+    fn from(point: ChainPosition) -> (Position, Hash) {
         (point.position, point.chain)
     }
 }
 
-impl From<&LogEnd> for Point {
-    fn from(tip: &LogEnd) -> Point {
-        Point { position: tip.position.into(), chain: tip.chain }
+impl From<&LogEnd> for ChainPosition {
+    fn from(tip: &LogEnd) -> ChainPosition {
+        ChainPosition { position: tip.position.into(), chain: tip.chain }
     }
 }
 
@@ -61,8 +61,8 @@ pub(crate) struct LogView {
 pub(crate) struct Snapshot {
     /// In order of position; never empty. (A store read beside a writer that has acknowledged nothing has none.)
     pub(crate) segments: Arc<Vec<Arc<Segment>>>,
-    pub(crate) head: Point,
-    pub(crate) durable: Point,
+    pub(crate) head: ChainPosition,
+    pub(crate) durable: ChainPosition,
     /// MANIFEST's history revision: what was folded from another one is void.
     pub(crate) history: u64,
     recent: Arc<Recent>,
@@ -70,7 +70,7 @@ pub(crate) struct Snapshot {
 
 impl LogView {
     /// A view that keeps up to `recent_bytes_max` of what is published in memory.
-    pub(crate) fn new(segments: Vec<Arc<Segment>>, head: Point, recent_bytes_max: usize) -> LogView {
+    pub(crate) fn new(segments: Vec<Arc<Segment>>, head: ChainPosition, recent_bytes_max: usize) -> LogView {
         let recent = Arc::new(Recent::new(recent_bytes_max));
         let segments = Arc::new(segments);
         LogView {
@@ -110,7 +110,7 @@ impl LogView {
     }
 
     /// Lets readers see up to `head`; whatever lies before it was inserted into its index before.
-    pub(crate) fn publish(&self, head: Point, durable: Point) {
+    pub(crate) fn publish(&self, head: ChainPosition, durable: ChainPosition) {
         let mut published = self.published.write();
         (published.head, published.durable) = (head, durable);
     }
@@ -121,7 +121,7 @@ impl LogView {
     }
 
     /// Begins again with what recovery found.
-    pub(crate) fn replace(&self, segments: Vec<Arc<Segment>>, head: Point) {
+    pub(crate) fn replace(&self, segments: Vec<Arc<Segment>>, head: ChainPosition) {
         let (segments, recent) = (Arc::new(segments), self.recent.clone());
         let mut published = self.published.write();
         // Of what was published recovery may have cut what was not durable.
