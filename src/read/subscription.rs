@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::RecordedEvent;
 use crate::read::reader::{Origin, Read, token_at};
-use crate::read::view::{Cursor, End, Reach, Slot, LogView};
+use crate::read::view::{Cursor, End, Visibility, Slot, LogView};
 use crate::types::{Error, Position, Query, ResumeToken};
 
 /// The events a query matches, those that are there and those that come: each once, in order.
@@ -46,7 +46,7 @@ use crate::types::{Error, Position, Query, ResumeToken};
 #[must_use = "a subscription does nothing until it is asked"]
 pub struct Subscription {
     view: Result<Arc<LogView>, Error>,
-    reach: Reach,
+    visibility: Visibility,
     read: Read,
     /// The read at hand goes up to here; `None` if it is through.
     reading_to: Option<Position>,
@@ -73,7 +73,7 @@ impl Subscription {
             shown,
             read: Read::new(view.clone(), query),
             view,
-            reach: Reach::Published,
+            visibility: Visibility::Published,
             reading_to: None,
             cursor: Position::START,
             origin: None,
@@ -140,7 +140,7 @@ impl Subscription {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn after_head(self) -> Subscription {
-        let head = self.view.as_ref().map_or(Position::START, |view| view.reaches(Reach::Published));
+        let head = self.view.as_ref().map_or(Position::START, |view| view.head_at(Visibility::Published));
         self.after(head)
     }
 
@@ -148,7 +148,7 @@ impl Subscription {
     /// [`Durability::Synced`](crate::Durability::Synced) that is the same; buffered events come only
     /// once they are synced, so later.
     pub fn durable(mut self) -> Subscription {
-        self.reach = Reach::Durable;
+        self.visibility = Visibility::Durable;
         self
     }
 
@@ -174,7 +174,7 @@ impl Subscription {
     /// of them need match.
     #[must_use]
     pub fn behind(&self) -> u64 {
-        let head = self.view.as_ref().map_or(Position::START, |view| view.reaches(self.reach));
+        let head = self.view.as_ref().map_or(Position::START, |view| view.head_at(self.visibility));
         head.get().saturating_sub(self.cursor.get())
     }
 
@@ -247,7 +247,7 @@ impl Subscription {
             let step = self.step();
             if let (Ok(Step::Nothing), Ok(view)) = (&step, &self.view) {
                 let waker = context.waker().clone();
-                if view.register(self.reach, self.cursor, &mut self.slot, waker) {
+                if view.register(self.visibility, self.cursor, &mut self.slot, waker) {
                     return Poll::Pending;
                 }
                 continue;
@@ -266,7 +266,7 @@ impl Subscription {
             if let Some(event) = self.try_next()? {
                 return Ok(Some(event));
             }
-            if !self.view.clone()?.wait(self.reach, self.cursor, deadline) {
+            if !self.view.clone()?.wait(self.visibility, self.cursor, deadline) {
                 return Ok(None);
             }
         }
@@ -309,7 +309,7 @@ impl Subscription {
         let view = self.view.as_ref().map_err(Error::clone)?;
         // Before the head: what is published first and ends then must not be missed.
         let end = view.ended();
-        let head = view.reaches(self.reach);
+        let head = view.head_at(self.visibility);
         if let Some(origin) = self.origin {
             let snapshot = view.snapshot();
             origin.check(self.cursor, &snapshot)?;
@@ -349,7 +349,7 @@ impl Iterator for Subscription {
             }
             let step = self.step();
             match (&step, &self.view) {
-                (Ok(Step::Nothing), Ok(view)) => drop(view.wait(self.reach, self.cursor, None)),
+                (Ok(Step::Nothing), Ok(view)) => drop(view.wait(self.visibility, self.cursor, None)),
                 _ => return self.item(step),
             }
         }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::read::{Reach, Snapshot, reader};
+use crate::read::{Visibility, Snapshot, reader};
 use crate::store::{Pace, RunnerState, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
@@ -120,7 +120,7 @@ impl Store {
         let entity = record::entity_of(name)?;
         let deadline = Instant::now().checked_add(timeout);
         if let Some(before) = position.get().checked_sub(1)
-            && !self.engine().view.wait(Reach::Published, before.into(), deadline)
+            && !self.engine().view.wait(Visibility::Published, before.into(), deadline)
         {
             return Ok(false);
         }

@@ -11,7 +11,7 @@ use super::Notification;
 use super::channel::{Outlet, Shared};
 use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, records};
-use crate::read::view::{Reach, LogView};
+use crate::read::view::{Visibility, LogView};
 use crate::types::Position;
 
 /// All who listen.
@@ -48,7 +48,7 @@ impl Listeners {
         let mut outlets = self.outlets.lock();
         if !outlets.is_over {
             self.count.store(outlets.list.len() + 1, Ordering::Relaxed);
-            outlet.after = view.reaches(Reach::Published);
+            outlet.after = view.head_at(Visibility::Published);
             Arc::make_mut(&mut outlets.list).push(Arc::new(outlet));
         }
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::{Reach, LogView};
+use super::{Visibility, LogView};
 use crate::types::{Position, SubscriptionLag};
 
 /// The cursors of all subscriptions there are.
@@ -37,7 +37,7 @@ impl LogView {
     }
 
     pub(crate) fn followers(&self) -> Vec<SubscriptionLag> {
-        let head = self.reaches(Reach::Published);
+        let head = self.head_at(Visibility::Published);
         let cursors = self.cursors.0.lock();
         let lag = |cursor: Arc<Cursor>| {
             let position = Position::from(cursor.position.load(Ordering::Relaxed));

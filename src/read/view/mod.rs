@@ -28,7 +28,7 @@ pub(crate) use search::{Own, first_match};
 pub(crate) use segment::Segment;
 use segment::{Entity, Key};
 use wake::Waiters;
-pub(crate) use wake::{End, Reach, Slot, wake};
+pub(crate) use wake::{End, Visibility, Slot, wake};
 
 /// A place in the log and the chain hash there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,11 +92,11 @@ impl LogView {
     }
 
     /// The newest position within reach.
-    pub(crate) fn reaches(&self, reach: Reach) -> Position {
+    pub(crate) fn head_at(&self, visibility: Visibility) -> Position {
         let published = self.published.read();
-        match reach {
-            Reach::Published => published.head.position,
-            Reach::Durable => published.durable.position,
+        match visibility {
+            Visibility::Published => published.head.position,
+            Visibility::Durable => published.durable.position,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::types::{Error, ErrorKind, Position};
 
 /// How far somebody wants to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum Visibility {
     /// Up to the head.
     Published,
     /// Up to the durable head.
@@ -72,7 +72,7 @@ struct State {
 
 struct Registered {
     slot: Slot,
-    reach: Reach,
+    visibility: Visibility,
     waker: Waker,
 }
 
@@ -83,19 +83,19 @@ pub(crate) struct Slot(u64);
 impl LogView {
     /// Waits until there is more to see than up to `passed`, or the store has ended. `false` if the
     /// deadline came first.
-    pub(crate) fn wait(&self, reach: Reach, passed: Position, deadline: Option<Instant>) -> bool {
+    pub(crate) fn wait(&self, visibility: Visibility, passed: Position, deadline: Option<Instant>) -> bool {
         let waiters = &self.waiters;
         let _counted = Counted::new(&waiters.count);
         let mut state = waiters.state.lock();
-        while self.reaches(reach) <= passed && state.end.is_none() {
-            let changed = match reach {
-                Reach::Published => &waiters.published,
-                Reach::Durable => &waiters.durable,
+        while self.head_at(visibility) <= passed && state.end.is_none() {
+            let changed = match visibility {
+                Visibility::Published => &waiters.published,
+                Visibility::Durable => &waiters.durable,
             };
             match deadline {
                 None => changed.wait(&mut state),
                 Some(deadline) if changed.wait_until(&mut state, deadline).timed_out() => {
-                    return self.reaches(reach) > passed || state.end.is_some();
+                    return self.head_at(visibility) > passed || state.end.is_some();
                 }
                 Some(_) => {}
             }
@@ -108,7 +108,7 @@ impl LogView {
     /// before is replaced.
     pub(crate) fn register(
         &self,
-        reach: Reach,
+        visibility: Visibility,
         passed: Position,
         slot: &mut Option<Slot>,
         waker: Waker,
@@ -117,12 +117,12 @@ impl LogView {
         let counted = Counted::new(&waiters.count);
         let mut state = waiters.state.lock();
         let replaced = state.take(*slot);
-        let waits = self.reaches(reach) <= passed && state.end.is_none();
+        let waits = self.head_at(visibility) <= passed && state.end.is_none();
         // Whichever waker is not kept is dropped after the lock is free.
         let unused = if waits {
             state.last_slot += 1;
             let new = Slot(state.last_slot);
-            state.wakers.push(Registered { slot: new, reach, waker });
+            state.wakers.push(Registered { slot: new, visibility, waker });
             *slot = Some(new);
             counted.keep();
             None
@@ -158,14 +158,14 @@ impl LogView {
         if waiters.count.load(Ordering::Acquire) == 0 {
             return;
         }
-        let (published, durable) = (self.reaches(Reach::Published), self.reaches(Reach::Durable));
+        let (published, durable) = (self.head_at(Visibility::Published), self.head_at(Visibility::Durable));
         let mut state = waiters.state.lock();
         let is_over = state.end.is_some();
         let moved = (is_over || published > state.published, is_over || durable > state.durable);
         (state.published, state.durable) = (published, durable);
-        let concerns = |registered: &mut Registered| match registered.reach {
-            Reach::Published => moved.0,
-            Reach::Durable => moved.1,
+        let concerns = |registered: &mut Registered| match registered.visibility {
+            Visibility::Published => moved.0,
+            Visibility::Durable => moved.1,
         };
         let woken: Vec<Registered> = state.wakers.extract_if(.., concerns).collect();
         drop(state);

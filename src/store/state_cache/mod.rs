@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::disk::Disk;
 use crate::event::RecordedEvent;
 use crate::format::Hash;
-use crate::read::{Reach, LogView};
+use crate::read::{Visibility, LogView};
 use crate::threads::BackgroundThread;
 use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible};
 
@@ -267,7 +267,7 @@ impl Cache {
 impl ModelLease {
     /// Whether no power cut can take back what is at a position.
     pub(crate) fn is_durable(&self, position: Position) -> bool {
-        position <= self.shared.view.reaches(Reach::Durable)
+        position <= self.shared.view.head_at(Visibility::Durable)
     }
 
     /// Saves a state that was folded from a history, and removes others, in one transaction, if the file takes it. Only
@@ -333,7 +333,7 @@ impl Shared {
 
     fn save_all(&self) {
         let Some(file) = &self.file else { return };
-        let durable = self.view.reaches(Reach::Durable);
+        let durable = self.view.head_at(Visibility::Durable);
         let mut waiting = self.waiting.lock();
         let history = self.history.load(Ordering::Acquire);
         for unsaved in self.memory.take_unsaved() {
