@@ -21,4 +21,4 @@ pub(crate) use segment_cache::{Budgets, SealedMeta, SealedSegment, SegmentCache}
 pub(crate) use segment_cache::{build_last_index, index_is_pending, settle};
 pub use story::{Story, StoryEvent};
 pub use subscription::{NextEvent, Subscription};
-pub(crate) use view::{End, ChainPosition, Visibility, Segment, Snapshot, LogView, first_match};
+pub(crate) use view::{CloseReason, ChainPosition, Visibility, Segment, Snapshot, LogView, first_match};

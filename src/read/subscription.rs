@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::RecordedEvent;
 use crate::read::reader::{Origin, Read, token_at};
-use crate::read::view::{Cursor, End, Visibility, Slot, LogView};
+use crate::read::view::{Cursor, CloseReason, Visibility, Slot, LogView};
 use crate::types::{Error, Position, Query, ResumeToken};
 
 /// The events a query matches, those that are there and those that come: each once, in order.
@@ -63,7 +63,7 @@ pub struct Subscription {
 enum Step {
     Event(RecordedEvent),
     Nothing,
-    Ended(End),
+    Ended(CloseReason),
 }
 
 impl Subscription {
@@ -308,7 +308,7 @@ impl Subscription {
     fn look_ahead(&mut self) -> Result<Option<Step>, Error> {
         let view = self.view.as_ref().map_err(Error::clone)?;
         // Before the head: what is published first and ends then must not be missed.
-        let end = view.ended();
+        let end = view.close_reason();
         let head = view.head_at(self.visibility);
         if let Some(origin) = self.origin {
             let snapshot = view.snapshot();
@@ -329,8 +329,8 @@ impl Subscription {
     fn item(&mut self, step: Result<Step, Error>) -> Option<Result<RecordedEvent, Error>> {
         let item = match step {
             Ok(Step::Event(event)) => return Some(Ok(event)),
-            Ok(Step::Nothing | Step::Ended(End::Closed)) => None,
-            Ok(Step::Ended(failed @ (End::Failed(_) | End::Parted(_)))) => Some(Err(failed.into_error())),
+            Ok(Step::Nothing | Step::Ended(CloseReason::Closed)) => None,
+            Ok(Step::Ended(failed @ (CloseReason::WriterFailed(_) | CloseReason::FollowerFailed(_)))) => Some(Err(failed.into_error())),
             Err(error) => Some(Err(error)),
         };
         self.has_ended = true;

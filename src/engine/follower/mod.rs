@@ -20,7 +20,7 @@ use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
-use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, LogView, event_at, settle};
+use crate::read::{CloseReason, Listeners, SealedSegment, Segment, SegmentCache, LogView, event_at, settle};
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
 use publish::Batch;
@@ -239,7 +239,7 @@ impl Follower {
         if error.kind() != ErrorKind::Io {
             tracing::error!(%error, "the writer cannot be followed any more");
             state.parted = Some(error.clone());
-            self.view.end(End::Parted(error.clone()));
+            self.view.close(CloseReason::FollowerFailed(error.clone()));
             self.view.wake();
             self.listeners.end();
         }
@@ -375,7 +375,7 @@ impl Follower {
         {
             tracing::error!("the thread that follows panicked");
         }
-        self.view.end(End::Closed);
+        self.view.close(CloseReason::Closed);
         self.view.wake();
         self.listeners.end();
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::engine::open::{Writable, load_to_write};
 use crate::engine::queue::poisoned;
 use crate::log::Failure;
-use crate::read::{End, ChainPosition};
+use crate::read::{CloseReason, ChainPosition};
 use crate::types::{Error, ErrorKind, RestartPolicy};
 
 use super::checking::check_the_rest;
@@ -38,7 +38,7 @@ impl Writer {
     /// whoever still comes is refused.
     fn give_up(&mut self, error: Error) {
         self.queue.condemn(error.clone());
-        self.view.end(End::Failed(error.clone()));
+        self.view.close(CloseReason::WriterFailed(error.clone()));
         for waiting in std::mem::take(&mut self.state.waiting) {
             waiting.refuse(Refusal::Poisoned, &error);
         }
@@ -114,7 +114,7 @@ impl Writer {
                 self.log.leave();
                 tracing::error!(%error, "the store takes no more appends");
                 self.queue.condemn(error.clone());
-                self.view.end(End::Failed(error.clone()));
+                self.view.close(CloseReason::WriterFailed(error.clone()));
                 self.state.poison = Some(error.clone());
                 (Refusal::Poisoned, error)
             }

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::engine::append::Caller;
 use crate::engine::queue::{Command, poisoned};
 use crate::log::Failure;
-use crate::read::{End, LogView, build_last_index, settle};
+use crate::read::{CloseReason, LogView, build_last_index, settle};
 use crate::types::{Durability, Error};
 
 use super::gather::{Answered, Gathering};
@@ -190,7 +190,7 @@ impl Writer {
         self.helper.close();
         self.guarded(|writer| ended = writer.close());
         let ended = self.state.over.take().map_or(ended, Err);
-        self.view.end(ended.clone().map_or_else(End::Failed, |()| End::Closed));
+        self.view.close(ended.clone().map_or_else(CloseReason::WriterFailed, |()| CloseReason::Closed));
         self.view.wake();
         self.listeners.end();
         ended

@@ -136,7 +136,7 @@ impl Inlet {
         }
         // Once the store has ended nothing is sent, even if the writer's end is still there. Asked for
         // first: what was sent before the end must not be missed.
-        let end = self.view.ended();
+        let end = self.view.close_reason();
         let mut state = self.shared.state.lock();
         let received = self.receiver.try_recv();
         // What is in the channel came before the loss.

@@ -18,7 +18,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::format::{FrameHeader, Record};
-use crate::read::view::{End, LogView};
+use crate::read::view::{CloseReason, LogView};
 use crate::types::{Coordinate, Error, EventId, Position, Query};
 
 use channel::{Inlet, Loss, channel};
@@ -148,7 +148,7 @@ pub struct Notifications {
 enum Step {
     Notice(Notice),
     Nothing,
-    Ended(End),
+    Ended(CloseReason),
 }
 
 impl Notifications {
@@ -221,9 +221,9 @@ impl Notifications {
     fn item(&mut self, step: Step) -> Option<Result<Notice, Error>> {
         let item = match (step, &self.inlet) {
             (Step::Notice(notice), _) => return Some(Ok(notice)),
-            (Step::Ended(failed @ (End::Failed(_) | End::Parted(_))), _) => Some(Err(failed.into_error())),
+            (Step::Ended(failed @ (CloseReason::WriterFailed(_) | CloseReason::FollowerFailed(_))), _) => Some(Err(failed.into_error())),
             (_, Err(refused)) => Some(Err(refused.clone())),
-            (Step::Nothing | Step::Ended(End::Closed), Ok(_)) => None,
+            (Step::Nothing | Step::Ended(CloseReason::Closed), Ok(_)) => None,
         };
         self.has_ended = true;
         item

@@ -28,7 +28,7 @@ pub(crate) use search::{Own, first_match};
 pub(crate) use segment::Segment;
 use segment::{Entity, Key};
 use wake::Waiters;
-pub(crate) use wake::{End, Visibility, Slot, wake};
+pub(crate) use wake::{CloseReason, Visibility, Slot, wake};
 
 /// A place in the log and the chain hash there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

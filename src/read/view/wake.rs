@@ -28,21 +28,21 @@ pub(crate) enum Visibility {
 
 /// How a store ended.
 #[derive(Clone, Debug)]
-pub(crate) enum End {
+pub(crate) enum CloseReason {
     Closed,
     /// The writer failed, for this reason; nothing will be published any more.
-    Failed(Error),
+    WriterFailed(Error),
     /// A store opened to read cannot follow its writer any more, for this reason.
-    Parted(Error),
+    FollowerFailed(Error),
 }
 
-impl End {
+impl CloseReason {
     /// What those who follow are told.
     pub(crate) fn into_error(self) -> Error {
         match self {
-            End::Closed => Error::closed(),
-            End::Parted(reason) => reason,
-            End::Failed(reason) => {
+            CloseReason::Closed => Error::closed(),
+            CloseReason::FollowerFailed(reason) => reason,
+            CloseReason::WriterFailed(reason) => {
                 let text = format!("the writer failed ({reason}); no more events come, reopen the store");
                 Error::with_source(ErrorKind::Poisoned, text, reason)
             }
@@ -67,7 +67,7 @@ struct State {
     /// The heads when somebody was last woken.
     published: Position,
     durable: Position,
-    end: Option<End>,
+    end: Option<CloseReason>,
 }
 
 struct Registered {
@@ -143,12 +143,12 @@ impl LogView {
     }
 
     /// The store ends so; the first end stays. [`LogView::wake`] tells those who wait.
-    pub(crate) fn end(&self, end: End) {
+    pub(crate) fn close(&self, end: CloseReason) {
         self.waiters.state.lock().end.get_or_insert(end);
     }
 
     /// How the store ended, if it has.
-    pub(crate) fn ended(&self) -> Option<End> {
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
         self.waiters.state.lock().end.clone()
     }
 
