@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::format::KEY_BYTES;
 use crate::types::{Error, EventId, Query};
 
-use super::{Entry, Place, Wanted, Way};
+use super::{Entry, Place, Wanted, Direction};
 
 /// What can be asked of the index of a segment, or of a part of one.
 ///
@@ -35,7 +35,7 @@ pub(crate) trait Answers: Send + Sync {
         &self,
         query: &Query,
         window: &Range<u32>,
-        way: Way,
+        direction: Direction,
         own: &dyn Fn(EventId) -> Option<u32>,
         most: usize,
     ) -> Result<Vec<Place>, Error>;

@@ -15,25 +15,25 @@ use super::search::gallop;
 
 /// Which end comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     Forward,
     Backward,
 }
 
-impl Way {
+impl Direction {
     /// Smaller for what comes earlier. 64 bits, so that there is one behind the last.
     fn rank(self, ordinal: u32) -> u64 {
         match self {
-            Way::Forward => ordinal.into(),
-            Way::Backward => (u32::MAX - ordinal).into(),
+            Direction::Forward => ordinal.into(),
+            Direction::Backward => (u32::MAX - ordinal).into(),
         }
     }
 
     fn ordinal(self, rank: u64) -> u32 {
         let ordinal = u32::try_from(rank).expect("cursors stand at ordinals");
         match self {
-            Way::Forward => ordinal,
-            Way::Backward => u32::MAX - ordinal,
+            Direction::Forward => ordinal,
+            Direction::Backward => u32::MAX - ordinal,
         }
     }
 }
@@ -43,13 +43,13 @@ pub(super) enum Cursor<L> {
     /// All of them, half-open.
     Window(Range<u64>),
     /// A sorted list of ordinals: what is left of it.
-    List(L, Way),
+    List(L, Direction),
     /// What is in any.
     Any(Box<Union<L>>),
     /// What is in all.
     All(Vec<Cursor<L>>),
     /// What is in the first, and not in the list.
-    Without(Box<Cursor<L>>, L, Way),
+    Without(Box<Cursor<L>>, L, Direction),
 }
 
 /// Each rank once, whatever number of cursors have it.
@@ -60,11 +60,11 @@ pub(super) struct Union<L> {
 }
 
 impl<L: List> Cursor<L> {
-    pub(super) fn window(ordinals: &Range<u32>, way: Way) -> Cursor<L> {
+    pub(super) fn window(ordinals: &Range<u32>, direction: Direction) -> Cursor<L> {
         match ordinals.end.checked_sub(1).filter(|last| ordinals.start <= *last) {
             None => Cursor::Window(0..0),
             Some(last) => {
-                let (one, other) = (way.rank(ordinals.start), way.rank(last));
+                let (one, other) = (direction.rank(ordinals.start), direction.rank(last));
                 Cursor::Window(one.min(other)..one.max(other) + 1)
             }
         }
@@ -89,8 +89,8 @@ impl<L: List> Cursor<L> {
     }
 
     /// What is in a cursor and not in a sorted list of ordinals.
-    pub(super) fn without(self, list: L, way: Way) -> Cursor<L> {
-        if list.is_empty() { self } else { Cursor::Without(Box::new(self), list, way) }
+    pub(super) fn without(self, list: L, direction: Direction) -> Cursor<L> {
+        if list.is_empty() { self } else { Cursor::Without(Box::new(self), list, direction) }
     }
 
     /// How many ranks are left: exact for windows, lists, and unions of these that share nothing;
@@ -109,13 +109,13 @@ impl<L: List> Cursor<L> {
     fn head(&mut self) -> Option<u64> {
         match self {
             Cursor::Window(ranks) => (!ranks.is_empty()).then_some(ranks.start),
-            Cursor::List(list, way) => match way {
-                Way::Forward => list.first().map(|first| way.rank(first)),
-                Way::Backward => list.last().map(|last| way.rank(last)),
+            Cursor::List(list, direction) => match direction {
+                Direction::Forward => list.first().map(|first| direction.rank(first)),
+                Direction::Backward => list.last().map(|last| direction.rank(last)),
             },
             Cursor::Any(union) => union.heads.peek().map(|Reverse((rank, _))| *rank),
             Cursor::All(cursors) => in_all(cursors),
-            Cursor::Without(cursor, list, way) => without(cursor, list, *way),
+            Cursor::Without(cursor, list, direction) => without(cursor, list, *direction),
         }
     }
 
@@ -123,15 +123,15 @@ impl<L: List> Cursor<L> {
     fn advance_to(&mut self, rank: u64) {
         match self {
             Cursor::Window(ranks) => ranks.start = ranks.start.max(rank).min(ranks.end),
-            Cursor::List(list, way) => {
+            Cursor::List(list, direction) => {
                 let length = list.len();
-                match way {
-                    Way::Forward => {
-                        let passed = gallop(length, |slot| way.rank(list.at(slot)) < rank);
+                match direction {
+                    Direction::Forward => {
+                        let passed = gallop(length, |slot| direction.rank(list.at(slot)) < rank);
                         list.keep(passed..length);
                     }
-                    Way::Backward => {
-                        let passed = gallop(length, |slot| way.rank(list.at(length - 1 - slot)) < rank);
+                    Direction::Backward => {
+                        let passed = gallop(length, |slot| direction.rank(list.at(length - 1 - slot)) < rank);
                         list.keep(0..length - passed);
                     }
                 }
@@ -178,10 +178,10 @@ fn in_all<L: List>(cursors: &mut [Cursor<L>]) -> Option<u64> {
 }
 
 /// The first rank from here on that is not in the list.
-fn without<L: List>(cursor: &mut Cursor<L>, list: &L, way: Way) -> Option<u64> {
+fn without<L: List>(cursor: &mut Cursor<L>, list: &L, direction: Direction) -> Option<u64> {
     loop {
         let rank = cursor.head()?;
-        if !list.holds(way.ordinal(rank)) {
+        if !list.holds(direction.ordinal(rank)) {
             return Some(rank);
         }
         cursor.advance_to(rank + 1);
@@ -191,7 +191,7 @@ fn without<L: List>(cursor: &mut Cursor<L>, list: &L, way: Way) -> Option<u64> {
 /// Ordinals that match, in order, once each.
 pub(crate) struct Matches<L> {
     pub(super) cursor: Cursor<L>,
-    pub(super) way: Way,
+    pub(super) direction: Direction,
 }
 
 impl<L: List> Matches<L> {
@@ -201,10 +201,10 @@ impl<L: List> Matches<L> {
         std::iter::from_fn(move || {
             loop {
                 let rank = self.cursor.head()?;
-                let event = self.way.rank(nearest(self.way.ordinal(rank))?);
+                let event = self.direction.rank(nearest(self.direction.ordinal(rank))?);
                 if event == rank {
                     self.cursor.advance_to(rank + 1);
-                    return Some(self.way.ordinal(rank));
+                    return Some(self.direction.ordinal(rank));
                 }
                 self.cursor.advance_to(event.max(rank + 1));
             }
@@ -218,6 +218,6 @@ impl<L: List> Iterator for Matches<L> {
     fn next(&mut self) -> Option<u32> {
         let rank = self.cursor.head()?;
         self.cursor.advance_to(rank + 1);
-        Some(self.way.ordinal(rank))
+        Some(self.direction.ordinal(rank))
     }
 }

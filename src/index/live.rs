@@ -9,7 +9,7 @@ use crate::types::{Error, EventId, Query};
 
 use super::list::List;
 use super::listing::listed;
-use super::lists::Way;
+use super::lists::Direction;
 use super::names::Names;
 use super::query::{Asked, Lists};
 use super::search::gallop;
@@ -78,8 +78,8 @@ impl Lists for Index {
         u64::try_from(self.ordinals.below(ordinal.into())).expect("a count fits 64 bits")
     }
 
-    fn nearest(&self, ordinal: u32, way: Way) -> Option<u32> {
-        nearest(&self.ordinals, ordinal, way)
+    fn nearest(&self, ordinal: u32, direction: Direction) -> Option<u32> {
+        nearest(&self.ordinals, ordinal, direction)
     }
 }
 
@@ -108,12 +108,12 @@ impl Answers for Index {
         &self,
         query: &Query,
         window: &Range<u32>,
-        way: Way,
+        direction: Direction,
         own: &dyn Fn(EventId) -> Option<u32>,
         most: usize,
     ) -> Result<Vec<Place>, Error> {
         let window = self.clip(window);
-        let asked = Asked::new(self, &window, way, own);
+        let asked = Asked::new(self, &window, direction, own);
         let place = |ordinal: u32| self.place_at(self.ordinals.slot(ordinal.into())?);
         Ok(asked.events(query).filter_map(place).take(most).collect())
     }
@@ -124,7 +124,7 @@ impl Answers for Index {
         window: &Range<u32>,
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<u64, Error> {
-        Ok(Asked::new(self, &self.clip(window), Way::Forward, own).count(query))
+        Ok(Asked::new(self, &self.clip(window), Direction::Forward, own).count(query))
     }
 
     fn exists(
@@ -133,7 +133,7 @@ impl Answers for Index {
         window: &Range<u32>,
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<bool, Error> {
-        Ok(Asked::new(self, &self.clip(window), Way::Backward, own).exists(query))
+        Ok(Asked::new(self, &self.clip(window), Direction::Backward, own).exists(query))
     }
 
     fn correlates(&self, id: EventId, ordinal: u32) -> Result<bool, Error> {

@@ -41,7 +41,7 @@ use numbers::{Jumps, Numbers};
 
 pub(crate) use answers::Answers;
 pub(crate) use listing::{Entry, Label, Wanted};
-pub(crate) use lists::Way;
+pub(crate) use lists::Direction;
 pub(crate) use sealed::{Flaw, Sealed};
 
 pub(crate) use crate::format::index_file::{Bound, TermHash};
@@ -285,10 +285,10 @@ fn ordinals_of(versions: &Numbers<impl Jumps>, list: &impl List, wanted: &Range<
 }
 
 /// The event at an ordinal, or the next one of the way.
-fn nearest(ordinals: &Numbers<impl Jumps>, ordinal: u32, way: Way) -> Option<u32> {
-    let event = match way {
-        Way::Forward => ordinals.next(ordinal.into()),
-        Way::Backward => ordinals.previous(ordinal.into()),
+fn nearest(ordinals: &Numbers<impl Jumps>, ordinal: u32, direction: Direction) -> Option<u32> {
+    let event = match direction {
+        Direction::Forward => ordinals.next(ordinal.into()),
+        Direction::Backward => ordinals.previous(ordinal.into()),
     };
     event.map(narrow)
 }

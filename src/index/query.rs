@@ -8,7 +8,7 @@ use crate::types::{EventId, Item, Name, Query, SYSTEM_SCOPE};
 
 use super::Label;
 use super::list::List;
-use super::lists::{Cursor, Matches, Way};
+use super::lists::{Cursor, Matches, Direction};
 
 /// What the posting lists of one segment are asked of, whatever form its index has.
 pub(super) trait Lists {
@@ -36,14 +36,14 @@ pub(super) trait Lists {
 
     /// The event at an ordinal, or the next one of the way: only what a query that asks nothing finds may have
     /// none of its own.
-    fn nearest(&self, ordinal: u32, way: Way) -> Option<u32>;
+    fn nearest(&self, ordinal: u32, direction: Direction) -> Option<u32>;
 }
 
 /// A question to one segment: where in it, and from which end.
 pub(super) struct Asked<'a, 'q, L, O> {
     pub(super) lists: &'a L,
     pub(super) window: &'q Range<u32>,
-    pub(super) way: Way,
+    pub(super) direction: Direction,
     /// Which event, if any, a correlation finds by the event's own id: only the event itself knows that.
     pub(super) own: O,
     /// Of many lists, the first that holds anything is enough.
@@ -51,8 +51,8 @@ pub(super) struct Asked<'a, 'q, L, O> {
 }
 
 impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
-    pub(super) fn new(lists: &'a L, window: &'q Range<u32>, way: Way, own: O) -> Asked<'a, 'q, L, O> {
-        Asked { lists, window, way, own, any: false }
+    pub(super) fn new(lists: &'a L, window: &'q Range<u32>, direction: Direction, own: O) -> Asked<'a, 'q, L, O> {
+        Asked { lists, window, direction, own, any: false }
     }
 
     /// The ordinals in the window that match, in order, once each; found as they are taken.
@@ -60,7 +60,7 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
     /// A query that asks nothing finds all ordinals, also those of removed events, which have no place.
     pub(super) fn matching(&self, query: &Query) -> Matches<L::List<'a>> {
         let items = query.items.iter().map(|item| self.item(item)).collect();
-        Matches { cursor: Cursor::any(items), way: self.way }
+        Matches { cursor: Cursor::any(items), direction: self.direction }
     }
 
     /// How many ordinals in the window match. Costs the same whatever their number, unless the query
@@ -80,16 +80,16 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
 
     /// The ordinals of the events in the window that match, in order, once each; found as they are taken.
     pub(super) fn events(&self, query: &Query) -> impl Iterator<Item = u32> {
-        self.matching(query).events(|ordinal| self.lists.nearest(ordinal, self.way))
+        self.matching(query).events(|ordinal| self.lists.nearest(ordinal, self.direction))
     }
 
     /// Whether any ordinal in the window matches.
     pub(super) fn exists(&mut self, query: &Query) -> bool {
-        self.way = Way::Backward;
+        self.direction = Direction::Backward;
         query.items.iter().any(|item| {
             self.any = item.conditions() == 1;
-            let matches = Matches { cursor: self.item(item), way: self.way };
-            matches.events(|ordinal| self.lists.nearest(ordinal, self.way)).next().is_some()
+            let matches = Matches { cursor: self.item(item), direction: self.direction };
+            matches.events(|ordinal| self.lists.nearest(ordinal, self.direction)).next().is_some()
         })
     }
 
@@ -111,10 +111,10 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
     fn item(&self, item: &Item) -> Cursor<L::List<'a>> {
         let conditions = self.conditions(item);
         let cursor = match conditions.as_slice() {
-            [] => Cursor::window(self.window, self.way),
+            [] => Cursor::window(self.window, self.direction),
             _ => Cursor::all(conditions),
         };
-        if item.passes_over_system() { cursor.without(self.system(), self.way) } else { cursor }
+        if item.passes_over_system() { cursor.without(self.system(), self.direction) } else { cursor }
     }
 
     /// One cursor per thing the item asks for.
@@ -147,8 +147,8 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
             let list = self.lists.correlated(id);
             let is_other = |own: &u32| self.window.contains(own) && !list.holds(*own);
             let own = (self.own)(id).filter(is_other);
-            let own = own.map(|own| Cursor::window(&(own..own + 1), self.way));
-            let named = Cursor::List(list.cut(self.window), self.way);
+            let own = own.map(|own| Cursor::window(&(own..own + 1), self.direction));
+            let named = Cursor::List(list.cut(self.window), self.direction);
             all.push(Cursor::any([named].into_iter().chain(own).collect()));
         }
         all
@@ -156,7 +156,7 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
 
     /// The list of a name, cut to the window.
     fn named(&self, label: Label, name: &str) -> Cursor<L::List<'a>> {
-        Cursor::List(self.lists.named(label, name).cut(self.window), self.way)
+        Cursor::List(self.lists.named(label, name).cut(self.window), self.direction)
     }
 
     /// The lists of all names that begin so.
@@ -165,7 +165,7 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
         self.lists.visit(label, prefix, None, &mut |_, list| {
             let list = list.cut(self.window);
             if !list.is_empty() {
-                lists.push(Cursor::List(list, self.way));
+                lists.push(Cursor::List(list, self.direction));
             }
             if self.any && !lists.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

@@ -10,7 +10,7 @@ use crate::index::list::List;
 use crate::index::listing::listed;
 use crate::index::query::{Asked, Lists};
 use crate::index::search::{gallop, point};
-use crate::index::{Answers, Entry, Label, Place, Wanted, Way, last_up_to, narrow, nearest, ordinals_of};
+use crate::index::{Answers, Entry, Label, Place, Wanted, Direction, last_up_to, narrow, nearest, ordinals_of};
 use crate::types::{Error, EventId, Query};
 
 use super::Sealed;
@@ -74,13 +74,13 @@ impl Answers for Sealed {
         &self,
         query: &Query,
         window: &Range<u32>,
-        way: Way,
+        direction: Direction,
         own: &dyn Fn(EventId) -> Option<u32>,
         most: usize,
     ) -> Result<Vec<Place>, Error> {
         let window = self.clip(window);
         self.ask(|reading| {
-            let asked = Asked::new(reading, &window, way, own);
+            let asked = Asked::new(reading, &window, direction, own);
             let ordinals: Vec<u32> = asked.events(query).take(most).collect();
             reading.places(&ordinals)
         })
@@ -93,7 +93,7 @@ impl Answers for Sealed {
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<u64, Error> {
         let window = self.clip(window);
-        self.ask(|reading| Ok(Asked::new(reading, &window, Way::Forward, own).count(query)))
+        self.ask(|reading| Ok(Asked::new(reading, &window, Direction::Forward, own).count(query)))
     }
 
     fn exists(
@@ -103,7 +103,7 @@ impl Answers for Sealed {
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<bool, Error> {
         let window = self.clip(window);
-        self.ask(|reading| Ok(Asked::new(reading, &window, Way::Backward, own).exists(query)))
+        self.ask(|reading| Ok(Asked::new(reading, &window, Direction::Backward, own).exists(query)))
     }
 
     fn correlates(&self, id: EventId, ordinal: u32) -> Result<bool, Error> {
@@ -177,8 +177,8 @@ impl Lists for Reading<'_> {
         u64::try_from(self.sealed.ordinals.below(ordinal.into())).expect("a count fits 64 bits")
     }
 
-    fn nearest(&self, ordinal: u32, way: Way) -> Option<u32> {
-        nearest(&self.sealed.ordinals, ordinal, way)
+    fn nearest(&self, ordinal: u32, direction: Direction) -> Option<u32> {
+        nearest(&self.sealed.ordinals, ordinal, direction)
     }
 }
 

@@ -89,8 +89,8 @@ fn check_query(case: &Case<'_>, query: &Query, window: &Range<u32>, own: Option<
     let found = right.len();
     assert_eq!(answers.count(query, window, &|_| own).unwrap(), number(found), "{told}");
     assert_eq!(answers.exists(query, window, &|_| own).unwrap(), found > 0, "{told}");
-    for way in [Way::Forward, Way::Backward] {
-        let matching = answers.matching(query, window, way, &|_| own, most).unwrap();
+    for direction in [Direction::Forward, Direction::Backward] {
+        let matching = answers.matching(query, window, direction, &|_| own, most).unwrap();
         let first = &right[..found.min(most)];
         assert!(matching == places(first), "{told} {way:?}: {matching:?} and not {first:?}");
         right.reverse();

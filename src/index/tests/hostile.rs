@@ -46,9 +46,9 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
         questions.push(ask(move |form| form.count(&counted.0, &counted.1, &|_| Some(4))));
         questions.push(ask(move |form| form.exists(&there.0, &there.1, &|_| Some(4))));
         questions.push(ask(move |form| {
-            form.matching(&forward.0, &forward.1, Way::Forward, &|_| Some(4), usize::MAX)
+            form.matching(&forward.0, &forward.1, Direction::Forward, &|_| Some(4), usize::MAX)
         }));
-        questions.push(ask(move |form| form.matching(&backward.0, &backward.1, Way::Backward, &|_| None, 3)));
+        questions.push(ask(move |form| form.matching(&backward.0, &backward.1, Direction::Backward, &|_| None, 3)));
     }
     for label in [Label::Entity, Label::Scope, Label::Kind, Label::Tag] {
         let wanted = |prefix: &str, after: &str| Wanted {
@@ -275,7 +275,7 @@ fn forged_files_do_no_harm() {
                     }
                 }
                 let places =
-                    sealed.matching(&Query::all(), &(0..u32::MAX), Way::Forward, &|_| None, usize::MAX);
+                    sealed.matching(&Query::all(), &(0..u32::MAX), Direction::Forward, &|_| None, usize::MAX);
                 for place in places.into_iter().flatten() {
                     assert!(place.frame.start < place.frame.end && place.frame.end <= bound.end, "{place:?}");
                 }

@@ -117,16 +117,16 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
             ask("last event", 4, &|form| {
                 format!(
                     "{:?}",
-                    form.matching(&Query::entity(&entity), &(0..events), Way::Backward, &|_| None, 1)
+                    form.matching(&Query::entity(&entity), &(0..events), Direction::Backward, &|_| None, 1)
                 )
             });
             ask("all neighbours", 2, &|form| {
                 let window = ordinal..ordinal + 256;
-                format!("{:?}", form.matching(&Query::all(), &window, Way::Forward, &|_| None, 256))
+                format!("{:?}", form.matching(&Query::all(), &window, Direction::Forward, &|_| None, 256))
             });
             ask("a stream", 8, &|form| {
                 let query = Query::entity(&entity);
-                format!("{:?}", form.matching(&query, &(0..events), Way::Forward, &|_| None, usize::MAX))
+                format!("{:?}", form.matching(&query, &(0..events), Direction::Forward, &|_| None, usize::MAX))
             });
             ask("absent", 0, &|form| format!("{:?}", form.last_of("nobody", u32::MAX)));
         }

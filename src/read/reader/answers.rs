@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::index::Way;
+use crate::index::Direction;
 use crate::read::view::{Own, Segment, Snapshot};
 use crate::types::{Error, Item, Position, Query};
 
@@ -87,7 +87,7 @@ pub(crate) fn first_in(
     let query = &*either(snapshot, query)?;
     let own = own(snapshot, query, &positions)?;
     let first = |segment: &Arc<Segment>| {
-        segment.first_matching(query, &own, &segment.clip(&positions), Way::Forward).transpose()
+        segment.first_matching(query, &own, &segment.clip(&positions), Direction::Forward).transpose()
     };
     snapshot.segments.iter().find_map(first).transpose()
 }
@@ -126,7 +126,7 @@ fn newest(snapshot: &Snapshot, query: &Query) -> Result<Option<Position>, Error>
     let query = &*either(snapshot, query)?;
     let own = own(snapshot, query, &positions)?;
     let last = |segment: &Arc<Segment>| {
-        segment.first_matching(query, &own, &segment.clip(&positions), Way::Backward).transpose()
+        segment.first_matching(query, &own, &segment.clip(&positions), Direction::Backward).transpose()
     };
     snapshot.segments.iter().rev().find_map(last).transpose()
 }

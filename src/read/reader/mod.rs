@@ -21,7 +21,7 @@ use std::time::SystemTime;
 
 use crate::event::RecordedEvent;
 use crate::format::FrameHeader;
-use crate::index::{Place, Way};
+use crate::index::{Place, Direction};
 use crate::log::Block;
 use crate::read::view::{Own, Segment, Snapshot, LogView};
 use crate::types::{Effort, Error, Position, Query, ResumeToken, micros_of};
@@ -349,23 +349,23 @@ impl Progress {
     /// Asks the index about the next window: of ordinals where they must be compared, of events found
     /// where these come for nothing.
     fn look_up(&mut self, plan: &Plan) -> Result<(), Error> {
-        let (way, effort) = (plan.way(), plan.query.effort());
+        let (direction, effort) = (plan.direction(), plan.query.effort());
         let wanted = if plan.occurred.is_none() { self.left } else { u64::MAX };
         let (width, most) = match effort {
             Effort::Compare => (self.window, wanted),
             Effort::Take | Effort::ManyLists => (u32::MAX, wanted.min(self.window.into())),
         };
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let window = first_of(&self.ordinals, width, way);
+        let window = first_of(&self.ordinals, width, direction);
         let places =
-            self.snapshot.segments[self.segment].matching(&plan.query, &self.own, &window, way, most)?;
+            self.snapshot.segments[self.segment].matching(&plan.query, &self.own, &window, direction, most)?;
         let seen = match places.last() {
-            Some(last) if places.len() == most => between(&window, last.ordinal, way),
+            Some(last) if places.len() == most => between(&window, last.ordinal, direction),
             _ => window,
         };
-        self.ordinals = match way {
-            Way::Forward => seen.end..self.ordinals.end,
-            Way::Backward => self.ordinals.start..seen.start,
+        self.ordinals = match direction {
+            Direction::Forward => seen.end..self.ordinals.end,
+            Direction::Backward => self.ordinals.start..seen.start,
         };
         let widest = if effort == Effort::ManyLists { WIDE_WINDOW_MAX } else { WINDOW_MAX };
         self.window = self.window.saturating_mul(4).min(widest);
@@ -406,19 +406,19 @@ fn run(place: &Place, others: &[Place]) -> Range<u32> {
 }
 
 /// At most `width` ordinals, the first ones of their way.
-fn first_of(ordinals: &Range<u32>, width: u32, way: Way) -> Range<u32> {
+fn first_of(ordinals: &Range<u32>, width: u32, direction: Direction) -> Range<u32> {
     let Range { start, end } = *ordinals;
-    match way {
-        Way::Forward => start..start.saturating_add(width).min(end),
-        Way::Backward => end.saturating_sub(width).max(start)..end,
+    match direction {
+        Direction::Forward => start..start.saturating_add(width).min(end),
+        Direction::Backward => end.saturating_sub(width).max(start)..end,
     }
 }
 
 /// The part of a window up to and with its `last` ordinal.
-fn between(window: &Range<u32>, last: u32, way: Way) -> Range<u32> {
-    match way {
-        Way::Forward => window.start..last + 1,
-        Way::Backward => last..window.end,
+fn between(window: &Range<u32>, last: u32, direction: Direction) -> Range<u32> {
+    match direction {
+        Direction::Forward => window.start..last + 1,
+        Direction::Backward => last..window.end,
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
-use crate::index::Way;
+use crate::index::Direction;
 use crate::read::view::{Snapshot, LogView};
 use crate::types::{Error, ErrorKind, Position, Query, ResumeToken};
 
@@ -32,8 +32,8 @@ impl Plan {
         self.query.asks_nothing() && !self.backwards
     }
 
-    pub(super) fn way(&self) -> Way {
-        if self.backwards { Way::Backward } else { Way::Forward }
+    pub(super) fn direction(&self) -> Direction {
+        if self.backwards { Direction::Backward } else { Direction::Forward }
     }
 }
 

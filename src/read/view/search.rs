@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::index::{Entry, Place, Wanted, Way};
+use crate::index::{Entry, Place, Wanted, Direction};
 use crate::types::{Error, EventId, Position, Query};
 
 use super::segment::ForeignId;
@@ -32,13 +32,13 @@ impl Segment {
         query: &Query,
         own: &Own,
         window: &Range<u32>,
-        way: Way,
+        direction: Direction,
         most: usize,
     ) -> Result<Vec<Place>, Error> {
         if window.is_empty() {
             return Ok(Vec::new());
         }
-        self.ask(|index| index.matching(query, window, way, &|id| self.own(own, id), most))
+        self.ask(|index| index.matching(query, window, direction, &|id| self.own(own, id), most))
     }
 
     /// The position of the first matching event in a window of ordinals, by its way.
@@ -47,9 +47,9 @@ impl Segment {
         query: &Query,
         own: &Own,
         window: &Range<u32>,
-        way: Way,
+        direction: Direction,
     ) -> Result<Option<Position>, Error> {
-        let found = self.matching(query, own, window, way, 1)?;
+        let found = self.matching(query, own, window, direction, 1)?;
         Ok(found.first().map(|place| self.position(place.ordinal).into()))
     }
 
@@ -156,7 +156,7 @@ pub(crate) fn first_match(
             break;
         }
         let window = segment.clip(&positions);
-        if let Some(found) = segment.first_matching(query, &Own::new(), &window, Way::Forward)? {
+        if let Some(found) = segment.first_matching(query, &Own::new(), &window, Direction::Forward)? {
             return Ok(Some(found));
         }
     }
