@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::format::KEY_BYTES;
 use crate::types::{Error, EventId, Query};
 
-use super::{Entry, Place, Wanted, Direction};
+use super::{NameSummary, Place, NameFilter, Direction};
 
 /// What can be asked of the index of a segment, or of a part of one.
 ///
@@ -79,7 +79,7 @@ pub(crate) trait Answers: Send + Sync {
     fn window_of(&self, entity: &str, versions: &Range<u64>) -> Result<Range<u32>, Error>;
 
     /// At most `most` names that have events in the window, in order; the store's own only to who asks for them.
-    fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Result<Vec<Entry>, Error>;
+    fn listed(&self, wanted: &NameFilter, window: &Range<u32>, most: usize) -> Result<Vec<NameSummary>, Error>;
 
     /// The part of a window that it has.
     fn clip(&self, window: &Range<u32>) -> Range<u32> {

@@ -9,7 +9,7 @@ use super::query::Lists;
 
 /// Which names to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Label {
+pub(crate) enum NameField {
     Entity,
     Scope,
     Kind,
@@ -18,8 +18,8 @@ pub(crate) enum Label {
 
 /// Which names of a label to list.
 #[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) label: Label,
+pub(crate) struct NameFilter {
+    pub(crate) field: NameField,
     pub(crate) prefix: String,
     /// Only names that come after this one.
     pub(crate) after: Option<String>,
@@ -27,7 +27,7 @@ pub(crate) struct Wanted {
 
 /// A name and its events in this segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct NameSummary {
     pub(crate) name: String,
     pub(crate) events: u64,
     pub(crate) first: u32,
@@ -38,10 +38,10 @@ pub(crate) struct Entry {
 const RESERVED: &str = "$";
 
 /// At most `most` names that have events in the window; the store's own only to who asks for them.
-pub(super) fn listed(lists: &impl Lists, wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
+pub(super) fn listed(lists: &impl Lists, filter: &NameFilter, window: &Range<u32>, most: usize) -> Vec<NameSummary> {
     let mut entries = Vec::new();
-    let hides = |name: &str| name.starts_with(RESERVED) && !wanted.prefix.starts_with(RESERVED);
-    lists.visit(wanted.label, &wanted.prefix, wanted.after.as_deref(), &mut |name, list| {
+    let hides = |name: &str| name.starts_with(RESERVED) && !filter.prefix.starts_with(RESERVED);
+    lists.visit(filter.field, &filter.prefix, filter.after.as_deref(), &mut |name, list| {
         if entries.len() == most {
             return ControlFlow::Break(());
         }
@@ -49,7 +49,7 @@ pub(super) fn listed(lists: &impl Lists, wanted: &Wanted, window: &Range<u32>, m
             let list = list.cut(window);
             if let (Some(first), Some(last)) = (list.first(), list.last()) {
                 let events = u64::try_from(list.len()).expect("a length fits 64 bits");
-                entries.push(Entry { name: name.to_owned(), events, first, last });
+                entries.push(NameSummary { name: name.to_owned(), events, first, last });
             }
         }
         ControlFlow::Continue(())

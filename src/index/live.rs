@@ -13,7 +13,7 @@ use super::lists::Direction;
 use super::names::Names;
 use super::query::{Asked, Lists};
 use super::search::gallop;
-use super::{Answers, Entry, Index, Label, Place, Stream, Wanted, last_up_to, narrow, nearest, ordinals_of};
+use super::{Answers, NameSummary, Index, NameField, Place, Stream, NameFilter, last_up_to, narrow, nearest, ordinals_of};
 
 impl Index {
     fn place_at(&self, slot: usize) -> Option<Place> {
@@ -41,12 +41,12 @@ impl Stream {
 impl Lists for Index {
     type List<'a> = &'a [u32];
 
-    fn named(&self, label: Label, name: &str) -> &[u32] {
-        match label {
-            Label::Entity => self.entities.get(name).map(|stream| stream.ordinals.as_slice()),
-            Label::Scope => self.scopes.get(name).map(Vec::as_slice),
-            Label::Kind => self.kinds.get(name).map(Vec::as_slice),
-            Label::Tag => self.tags.get(name).map(Vec::as_slice),
+    fn named(&self, field: NameField, name: &str) -> &[u32] {
+        match field {
+            NameField::Entity => self.entities.get(name).map(|stream| stream.ordinals.as_slice()),
+            NameField::Scope => self.scopes.get(name).map(Vec::as_slice),
+            NameField::Kind => self.kinds.get(name).map(Vec::as_slice),
+            NameField::Tag => self.tags.get(name).map(Vec::as_slice),
         }
         .unwrap_or_default()
     }
@@ -57,7 +57,7 @@ impl Lists for Index {
 
     fn visit<'a>(
         &'a self,
-        label: Label,
+        field: NameField,
         prefix: &str,
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, &'a [u32]) -> ControlFlow<()>,
@@ -66,11 +66,11 @@ impl Lists for Index {
                      visit: &mut dyn FnMut(&str, &'a [u32]) -> ControlFlow<()>| {
             names.visit(prefix, after, |name, list| visit(name, list));
         };
-        match label {
-            Label::Entity => self.entities.visit(prefix, after, |name, stream| visit(name, &stream.ordinals)),
-            Label::Scope => names(&self.scopes, visit),
-            Label::Kind => names(&self.kinds, visit),
-            Label::Tag => names(&self.tags, visit),
+        match field {
+            NameField::Entity => self.entities.visit(prefix, after, |name, stream| visit(name, &stream.ordinals)),
+            NameField::Scope => names(&self.scopes, visit),
+            NameField::Kind => names(&self.kinds, visit),
+            NameField::Tag => names(&self.tags, visit),
         }
     }
 
@@ -164,7 +164,7 @@ impl Answers for Index {
         Ok(self.entities.get(entity).map_or(0..0, |stream| stream.ordinals_of(versions)))
     }
 
-    fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Result<Vec<Entry>, Error> {
+    fn listed(&self, wanted: &NameFilter, window: &Range<u32>, most: usize) -> Result<Vec<NameSummary>, Error> {
         Ok(listed(self, wanted, window, most))
     }
 }

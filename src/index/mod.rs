@@ -40,7 +40,7 @@ use names::Names;
 use numbers::{Jumps, Numbers};
 
 pub(crate) use answers::Answers;
-pub(crate) use listing::{Entry, Label, Wanted};
+pub(crate) use listing::{NameSummary, NameField, NameFilter};
 pub(crate) use lists::Direction;
 pub(crate) use sealed::{Flaw, Sealed};
 

@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::types::{EventId, Item, Name, Query, SYSTEM_SCOPE};
 
-use super::Label;
+use super::NameField;
 use super::list::List;
 use super::lists::{Cursor, Matches, Direction};
 
@@ -17,7 +17,7 @@ pub(super) trait Lists {
         Self: 'a;
 
     /// The list of a name; an empty one, if it is not there.
-    fn named(&self, label: Label, name: &str) -> Self::List<'_>;
+    fn named(&self, field: NameField, name: &str) -> Self::List<'_>;
 
     /// The events that name this correlation, or share it.
     fn correlated(&self, id: EventId) -> Self::List<'_>;
@@ -25,7 +25,7 @@ pub(super) trait Lists {
     /// Shows the names that begin with `prefix` and come after `after`, in order, until `visit` has enough.
     fn visit<'a>(
         &'a self,
-        label: Label,
+        field: NameField,
         prefix: &str,
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, Self::List<'a>) -> ControlFlow<()>,
@@ -101,7 +101,7 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
 
     /// The store's own events in the window.
     fn system(&self) -> L::List<'a> {
-        self.lists.named(Label::Scope, SYSTEM_SCOPE).cut(self.window)
+        self.lists.named(NameField::Scope, SYSTEM_SCOPE).cut(self.window)
     }
 
     fn system_events(&self) -> u64 {
@@ -121,27 +121,27 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
     fn conditions(&self, item: &Item) -> Vec<Cursor<L::List<'a>>> {
         let mut all = Vec::new();
         match &item.entity {
-            Some(Name::Is(entity)) => all.push(self.named(Label::Entity, entity)),
+            Some(Name::Is(entity)) => all.push(self.named(NameField::Entity, entity)),
             Some(Name::StartsWith(prefix)) if !prefix.is_empty() => {
-                all.push(self.prefix(Label::Entity, prefix));
+                all.push(self.prefix(NameField::Entity, prefix));
             }
             _ => {}
         }
         if let Some(scope) = &item.scope {
-            all.push(self.named(Label::Scope, scope));
+            all.push(self.named(NameField::Scope, scope));
         }
         if !item.kinds.is_empty() {
             let mut kinds: Vec<&str> = item.kinds.iter().map(String::as_str).collect();
             kinds.sort_unstable();
             kinds.dedup();
-            let lists = kinds.into_iter().map(|kind| self.named(Label::Kind, kind));
+            let lists = kinds.into_iter().map(|kind| self.named(NameField::Kind, kind));
             all.push(Cursor::any(lists.collect()));
         }
         if let Some(prefix) = item.kind_prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
-            all.push(self.prefix(Label::Kind, prefix));
+            all.push(self.prefix(NameField::Kind, prefix));
         }
         for tag in &item.tags {
-            all.push(self.named(Label::Tag, tag));
+            all.push(self.named(NameField::Tag, tag));
         }
         if let Some(id) = item.correlation {
             let list = self.lists.correlated(id);
@@ -155,14 +155,14 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
     }
 
     /// The list of a name, cut to the window.
-    fn named(&self, label: Label, name: &str) -> Cursor<L::List<'a>> {
-        Cursor::List(self.lists.named(label, name).cut(self.window), self.direction)
+    fn named(&self, field: NameField, name: &str) -> Cursor<L::List<'a>> {
+        Cursor::List(self.lists.named(field, name).cut(self.window), self.direction)
     }
 
     /// The lists of all names that begin so.
-    fn prefix(&self, label: Label, prefix: &str) -> Cursor<L::List<'a>> {
+    fn prefix(&self, field: NameField, prefix: &str) -> Cursor<L::List<'a>> {
         let mut lists = Vec::new();
-        self.lists.visit(label, prefix, None, &mut |_, list| {
+        self.lists.visit(field, prefix, None, &mut |_, list| {
             let list = list.cut(self.window);
             if !list.is_empty() {
                 lists.push(Cursor::List(list, self.direction));

@@ -292,24 +292,24 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
         [known("$consumer/a", vec!["$", "a"]), known("#first", vec!["$t"]), known("b", vec!["%last", "a"])];
     index.insert(&segment, 144, &Frame::known(&encode(&segment, 144, 0, &events, 0))).unwrap();
     let forms: [&dyn Answers; 3] = [&index, &whole(&index), &in_file(&index)];
-    let listed = |form: &dyn Answers, label, prefix: &str, most| {
-        let wanted = Wanted { label, prefix: prefix.to_owned(), after: None };
+    let listed = |form: &dyn Answers, field, prefix: &str, most| {
+        let wanted = NameFilter { field, prefix: prefix.to_owned(), after: None };
         let entries = form.listed(&wanted, &(0..3), most).unwrap();
         entries.into_iter().map(|entry| (entry.name, entry.events)).collect::<Vec<_>>()
     };
     let table = [
-        (Label::Entity, "", 9, &[("#first", 1), ("b", 1)][..]),
-        (Label::Entity, "", 1, &[("#first", 1)]),
-        (Label::Entity, "$", 9, &[("$consumer/a", 1)]),
-        (Label::Scope, "", 9, &[]),
-        (Label::Kind, "", 9, &[]),
-        (Label::Kind, "$kind", 9, &[("$kind", 3)]),
-        (Label::Tag, "", 9, &[("%last", 1), ("a", 2)]),
+        (NameField::Entity, "", 9, &[("#first", 1), ("b", 1)][..]),
+        (NameField::Entity, "", 1, &[("#first", 1)]),
+        (NameField::Entity, "$", 9, &[("$consumer/a", 1)]),
+        (NameField::Scope, "", 9, &[]),
+        (NameField::Kind, "", 9, &[]),
+        (NameField::Kind, "$kind", 9, &[("$kind", 3)]),
+        (NameField::Tag, "", 9, &[("%last", 1), ("a", 2)]),
     ];
-    for (label, prefix, most, right) in table {
+    for (field, prefix, most, right) in table {
         let right: Vec<_> = right.iter().map(|(name, events)| ((*name).to_owned(), *events)).collect();
         for form in forms {
-            assert_eq!(listed(form, label, prefix, most), right, "{label:?} with {prefix:?}, {most}");
+            assert_eq!(listed(form, field, prefix, most), right, "{label:?} with {prefix:?}, {most}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use crate::index::{Entry, Label, Wanted};
+use crate::index::{NameSummary, NameField, NameFilter};
 use crate::read::view::{Snapshot, LogView};
 use crate::types::{Error, Position};
 
@@ -40,7 +40,7 @@ const NAMES_MAX: u64 = 1024;
 #[must_use = "a listing does nothing until it is iterated"]
 pub struct Listing {
     view: Result<Arc<LogView>, Error>,
-    wanted: Wanted,
+    filter: NameFilter,
     left: u64,
     progress: Option<Progress>,
 }
@@ -69,28 +69,28 @@ struct Progress {
 
 /// The names of one segment.
 struct Source {
-    wanted: Wanted,
+    filter: NameFilter,
     /// Taken and not yet listed, in order.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<NameSummary>,
     /// How many to take next; 0 if there are no more.
     names: u64,
 }
 
 impl Listing {
-    pub(crate) fn new(view: Result<Arc<LogView>, Error>, label: Label) -> Listing {
-        let wanted = Wanted { label, prefix: String::new(), after: None };
-        Listing { view, wanted, left: u64::MAX, progress: None }
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, field: NameField) -> Listing {
+        let filter = NameFilter { field, prefix: String::new(), after: None };
+        Listing { view, filter, left: u64::MAX, progress: None }
     }
 
     /// Only names that begin so (default: all).
     pub fn prefix(mut self, prefix: impl Into<String>) -> Listing {
-        self.wanted.prefix = prefix.into();
+        self.filter.prefix = prefix.into();
         self
     }
 
     /// Only names that come after this one, which need not exist: the last name of the page before.
     pub fn after(mut self, name: impl Into<String>) -> Listing {
-        self.wanted.after = Some(name.into());
+        self.filter.after = Some(name.into());
         self
     }
 
@@ -120,7 +120,7 @@ impl Listing {
             Some(progress) => progress,
             empty => {
                 let snapshot = self.view.clone()?.snapshot();
-                empty.insert(Progress::begin(snapshot, &self.wanted, self.left.saturating_add(1))?)
+                empty.insert(Progress::begin(snapshot, &self.filter, self.left.saturating_add(1))?)
             }
         };
         progress.next()
@@ -128,9 +128,9 @@ impl Listing {
 }
 
 impl Progress {
-    fn begin(snapshot: Snapshot, wanted: &Wanted, left: u64) -> Result<Progress, Error> {
+    fn begin(snapshot: Snapshot, filter: &NameFilter, left: u64) -> Result<Progress, Error> {
         let source =
-            || Source { wanted: wanted.clone(), entries: VecDeque::new(), names: left.min(FIRST_NAMES) };
+            || Source { filter: filter.clone(), entries: VecDeque::new(), names: left.min(FIRST_NAMES) };
         let sources = snapshot.segments.iter().map(|_| source()).collect();
         let mut progress = Progress { snapshot, sources, next: BinaryHeap::new() };
         (0..progress.sources.len()).try_for_each(|segment| progress.offer(segment))?;
@@ -164,8 +164,8 @@ impl Progress {
             let most = usize::try_from(source.names).expect("at most NAMES_MAX");
             let segment = &self.snapshot.segments[segment];
             let window = segment.clip(&self.snapshot.positions());
-            source.entries = segment.listed(&source.wanted, &window, most)?.into();
-            source.wanted.after = source.entries.back().map(|last| last.name.clone());
+            source.entries = segment.listed(&source.filter, &window, most)?.into();
+            source.filter.after = source.entries.back().map(|last| last.name.clone());
             let are_all = source.entries.len() < most;
             source.names = if are_all { 0 } else { (source.names * 2).min(NAMES_MAX) };
         }

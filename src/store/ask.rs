@@ -3,7 +3,7 @@
 //! Row: store. No logic lives here.
 
 use crate::event::RecordedEvent;
-use crate::index::Label;
+use crate::index::NameField;
 use crate::read::{Ancestors, Descendants, Listing, Story, causality, reader, story};
 use crate::types::{Error, EventId, Query};
 
@@ -94,7 +94,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn entities(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Entity)
+        Listing::new(self.engine().readable(), NameField::Entity)
     }
 
     /// The scopes there are, as [`Store::entities`]. Events that name none are in `default`.
@@ -110,7 +110,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn scopes(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Scope)
+        Listing::new(self.engine().readable(), NameField::Scope)
     }
 
     /// The kinds there are, as [`Store::entities`].
@@ -126,7 +126,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn kinds(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Kind)
+        Listing::new(self.engine().readable(), NameField::Kind)
     }
 
     /// The tags there are, as [`Store::entities`].
@@ -140,7 +140,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn tags(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Tag)
+        Listing::new(self.engine().readable(), NameField::Tag)
     }
 }
 

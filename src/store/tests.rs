@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::Raw;
-use crate::index::Label;
+use crate::index::NameField;
 use crate::read::{Listing, ChainPosition, LogView};
 use crate::types::Expected;
 
@@ -47,7 +47,7 @@ fn answers_end_at_the_head() {
                 let read = Read::new(Ok(view.clone()), query).backwards().limit(1).next();
                 assert_eq!(read.map(|event| event.unwrap().position().get()), newest);
             }
-            let listed: Vec<_> = Listing::new(Ok(view.clone()), Label::Entity).map(Result::unwrap).collect();
+            let listed: Vec<_> = Listing::new(Ok(view.clone()), NameField::Entity).map(Result::unwrap).collect();
             assert_eq!(listed.iter().map(|listed| listed.events).sum::<u64>(), head);
             assert_eq!(listed.iter().map(|listed| listed.last.get()).max().unwrap_or(0), head);
         }

@@ -10,7 +10,7 @@ use crate::index::list::List;
 use crate::index::listing::listed;
 use crate::index::query::{Asked, Lists};
 use crate::index::search::{gallop, point};
-use crate::index::{Answers, Entry, Label, Place, Wanted, Direction, last_up_to, narrow, nearest, ordinals_of};
+use crate::index::{Answers, NameSummary, NameField, Place, NameFilter, Direction, last_up_to, narrow, nearest, ordinals_of};
 use crate::types::{Error, EventId, Query};
 
 use super::Sealed;
@@ -138,7 +138,7 @@ impl Answers for Sealed {
         })
     }
 
-    fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Result<Vec<Entry>, Error> {
+    fn listed(&self, wanted: &NameFilter, window: &Range<u32>, most: usize) -> Result<Vec<NameSummary>, Error> {
         self.ask(|reading| Ok(listed(reading, wanted, window, most)))
     }
 }
@@ -149,8 +149,8 @@ impl Lists for Reading<'_> {
     where
         Self: 'b;
 
-    fn named(&self, label: Label, name: &str) -> SealedList<'_> {
-        self.list(kind_of(label), name.as_bytes())
+    fn named(&self, field: NameField, name: &str) -> SealedList<'_> {
+        self.list(kind_of(field), name.as_bytes())
     }
 
     fn correlated(&self, id: EventId) -> SealedList<'_> {
@@ -159,7 +159,7 @@ impl Lists for Reading<'_> {
 
     fn visit<'b>(
         &'b self,
-        label: Label,
+        field: NameField,
         prefix: &str,
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, SealedList<'b>) -> ControlFlow<()>,
@@ -168,7 +168,7 @@ impl Lists for Reading<'_> {
             Some(after) if after >= prefix => Bound::Excluded(after.as_bytes()),
             _ => Bound::Included(prefix.as_bytes()),
         };
-        if let Err(error) = self.visit_from(kind_of(label), prefix, start, visit) {
+        if let Err(error) = self.visit_from(kind_of(field), prefix, start, visit) {
             self.fail(error);
         }
     }
@@ -271,11 +271,11 @@ impl Reading<'_> {
     }
 }
 
-fn kind_of(label: Label) -> TermKind {
-    match label {
-        Label::Entity => TermKind::Entity,
-        Label::Scope => TermKind::Scope,
-        Label::Kind => TermKind::Kind,
-        Label::Tag => TermKind::Tag,
+fn kind_of(field: NameField) -> TermKind {
+    match field {
+        NameField::Entity => TermKind::Entity,
+        NameField::Scope => TermKind::Scope,
+        NameField::Kind => TermKind::Kind,
+        NameField::Tag => TermKind::Tag,
     }
 }

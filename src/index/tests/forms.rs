@@ -182,11 +182,11 @@ fn listings_agree_with_a_naive_one() {
         let story = build(&mut random, frames, removed);
         let cases = cases(&mut random, &story);
         for _ in 0..300 {
-            let label = random.pick(&[Label::Entity, Label::Scope, Label::Kind, Label::Tag]);
+            let field = random.pick(&[NameField::Entity, NameField::Scope, NameField::Kind, NameField::Tag]);
             let prefix = random.pick(&["", "e", "e:", "e:1", "k", "k.", "s", "$", "t:1", "x"]).to_owned();
             let after =
                 random.chance(40).then(|| random.pick(&["", "e", "e:1", "k.a", "s", "t:", "zz"]).to_owned());
-            let wanted = Wanted { label, prefix, after };
+            let wanted = NameFilter { field, prefix, after };
             let window = window(&mut random, &story);
             let most = usize::try_from(random.below(6)).unwrap();
             for Case { form, answers, events } in &cases {
@@ -198,15 +198,15 @@ fn listings_agree_with_a_naive_one() {
     }
 }
 
-fn naive_listing(events: &[Known], wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
+fn naive_listing(events: &[Known], wanted: &NameFilter, window: &Range<u32>, most: usize) -> Vec<NameSummary> {
     let mut names: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for event in events.iter().filter(|event| window.contains(&event.ordinal)) {
         let scope = if event.scope.is_empty() { "default" } else { event.scope };
-        let own = match wanted.label {
-            Label::Entity => vec![event.entity],
-            Label::Scope => vec![scope],
-            Label::Kind => vec![event.kind],
-            Label::Tag => event.tags.clone(),
+        let own = match wanted.field {
+            NameField::Entity => vec![event.entity],
+            NameField::Scope => vec![scope],
+            NameField::Kind => vec![event.kind],
+            NameField::Tag => event.tags.clone(),
         };
         own.into_iter().for_each(|name| names.entry(name).or_default().push(event.ordinal));
     }
@@ -219,7 +219,7 @@ fn naive_listing(events: &[Known], wanted: &Wanted, window: &Range<u32>, most: u
     names
         .into_iter()
         .filter(|(name, _)| is_wanted(name))
-        .map(|(name, list)| Entry {
+        .map(|(name, list)| NameSummary {
             name: name.to_owned(),
             events: number(list.len()),
             first: list[0],

@@ -50,9 +50,9 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
         }));
         questions.push(ask(move |form| form.matching(&backward.0, &backward.1, Direction::Backward, &|_| None, 3)));
     }
-    for label in [Label::Entity, Label::Scope, Label::Kind, Label::Tag] {
-        let wanted = |prefix: &str, after: &str| Wanted {
-            label,
+    for field in [NameField::Entity, NameField::Scope, NameField::Kind, NameField::Tag] {
+        let wanted = |prefix: &str, after: &str| NameFilter {
+            field,
             prefix: prefix.to_owned(),
             after: (!after.is_empty()).then(|| after.to_owned()),
         };

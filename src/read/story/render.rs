@@ -71,14 +71,14 @@ impl Story {
     /// ```
     #[must_use]
     pub fn to_dot(&self) -> String {
-        let label = |event: &RecordedEvent| {
+        let field = |event: &RecordedEvent| {
             let (entity, kind) = (dot(event.entity()), dot(event.kind()));
             format!("{kind}\\n{entity} v{} @{}", event.version(), event.position())
         };
         let mut out = "digraph story {\n  node [shape=box];\n".to_owned();
         for event in self.events() {
             let position = event.event().position();
-            add(&mut out, format_args!("  e{position} [label=\"{}\"];\n", label(event.event())));
+            add(&mut out, format_args!("  e{position} [label=\"{}\"];\n", field(event.event())));
             if let (Some(cause), Some(gap)) = (event.cause(), event.gap()) {
                 let (cause, gap) = (cause.event().position(), duration(gap));
                 add(&mut out, format_args!("  e{cause} -> e{position} [label=\"+{gap}\"];\n"));

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::index::{Entry, Place, Wanted, Direction};
+use crate::index::{NameSummary, Place, NameFilter, Direction};
 use crate::types::{Error, EventId, Position, Query};
 
 use super::segment::ForeignId;
@@ -74,10 +74,10 @@ impl Segment {
     /// At most `most` names that have events in a window of ordinals, in order.
     pub(crate) fn listed(
         &self,
-        wanted: &Wanted,
+        wanted: &NameFilter,
         window: &Range<u32>,
         most: usize,
-    ) -> Result<Vec<Entry>, Error> {
+    ) -> Result<Vec<NameSummary>, Error> {
         self.ask(|index| index.listed(wanted, window, most))
     }
 
