@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::format::KEY_BYTES;
 use crate::types::{Error, EventId, Query};
 
-use super::{NameSummary, Place, NameFilter, Direction};
+use super::{NameSummary, EventLocation, NameFilter, Direction};
 
 /// What can be asked of the index of a segment, or of a part of one.
 ///
@@ -25,10 +25,10 @@ pub(crate) trait Answers: Send + Sync {
     fn born(&self) -> u32;
 
     /// Where the event at `ordinal` lies, if there is one.
-    fn place(&self, ordinal: u32) -> Result<Option<Place>, Error>;
+    fn place(&self, ordinal: u32) -> Result<Option<EventLocation>, Error>;
 
     /// Where the first event at or behind `ordinal` lies.
-    fn place_from(&self, ordinal: u32) -> Result<Option<Place>, Error>;
+    fn place_from(&self, ordinal: u32) -> Result<Option<EventLocation>, Error>;
 
     /// The places of at most `most` events in the window that match, the first ones of their way.
     fn matching(
@@ -38,7 +38,7 @@ pub(crate) trait Answers: Send + Sync {
         direction: Direction,
         own: &dyn Fn(EventId) -> Option<u32>,
         most: usize,
-    ) -> Result<Vec<Place>, Error>;
+    ) -> Result<Vec<EventLocation>, Error>;
 
     /// How many events in the window match. Costs the same whatever their number, unless the query joins or asks
     /// two things at once.

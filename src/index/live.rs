@@ -13,16 +13,16 @@ use super::lists::Direction;
 use super::names::Names;
 use super::query::{Asked, Lists};
 use super::search::gallop;
-use super::{Answers, NameSummary, Index, NameField, Place, Stream, NameFilter, last_up_to, narrow, nearest, ordinals_of};
+use super::{Answers, NameSummary, Index, NameField, EventLocation, Stream, NameFilter, last_up_to, narrow, nearest, ordinals_of};
 
 impl Index {
-    fn place_at(&self, slot: usize) -> Option<Place> {
+    fn place_at(&self, slot: usize) -> Option<EventLocation> {
         let (start, rest) = self.offsets.get(slot..)?.split_first()?;
         let same = gallop(rest.len(), |at| rest[at] == *start);
         let next = rest.get(same).copied().unwrap_or(self.end);
         let removed = self.removed.binary_search_by_key(&next, |removed| removed.end).ok();
         let end = removed.map_or(next, |removed| self.removed[removed].start);
-        Some(Place { ordinal: narrow(self.ordinals.at(slot)), frame: *start..end })
+        Some(EventLocation { ordinal: narrow(self.ordinals.at(slot)), frame: *start..end })
     }
 }
 
@@ -96,11 +96,11 @@ impl Answers for Index {
         self.born
     }
 
-    fn place(&self, ordinal: u32) -> Result<Option<Place>, Error> {
+    fn place(&self, ordinal: u32) -> Result<Option<EventLocation>, Error> {
         Ok(self.ordinals.slot(ordinal.into()).and_then(|slot| self.place_at(slot)))
     }
 
-    fn place_from(&self, ordinal: u32) -> Result<Option<Place>, Error> {
+    fn place_from(&self, ordinal: u32) -> Result<Option<EventLocation>, Error> {
         Ok(self.place_at(self.ordinals.below(ordinal.into())))
     }
 
@@ -111,7 +111,7 @@ impl Answers for Index {
         direction: Direction,
         own: &dyn Fn(EventId) -> Option<u32>,
         most: usize,
-    ) -> Result<Vec<Place>, Error> {
+    ) -> Result<Vec<EventLocation>, Error> {
         let window = self.clip(window);
         let asked = Asked::new(self, &window, direction, own);
         let place = |ordinal: u32| self.place_at(self.ordinals.slot(ordinal.into())?);

@@ -89,7 +89,7 @@ pub(crate) struct Stream {
 
 /// Where an event lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct EventLocation {
     pub(crate) ordinal: u32,
     /// Its frame's bytes in the segment.
     pub(crate) frame: Range<u32>,

@@ -10,7 +10,7 @@ use crate::index::list::List;
 use crate::index::listing::listed;
 use crate::index::query::{Asked, Lists};
 use crate::index::search::{gallop, point};
-use crate::index::{Answers, NameSummary, NameField, Place, NameFilter, Direction, last_up_to, narrow, nearest, ordinals_of};
+use crate::index::{Answers, NameSummary, NameField, EventLocation, NameFilter, Direction, last_up_to, narrow, nearest, ordinals_of};
 use crate::types::{Error, EventId, Query};
 
 use super::Sealed;
@@ -59,14 +59,14 @@ impl Answers for Sealed {
         self.header.born
     }
 
-    fn place(&self, ordinal: u32) -> Result<Option<Place>, Error> {
+    fn place(&self, ordinal: u32) -> Result<Option<EventLocation>, Error> {
         match self.ordinals.slot(ordinal.into()) {
             Some(slot) => self.ask(|reading| reading.place_at(slot)),
             None => Ok(None),
         }
     }
 
-    fn place_from(&self, ordinal: u32) -> Result<Option<Place>, Error> {
+    fn place_from(&self, ordinal: u32) -> Result<Option<EventLocation>, Error> {
         self.ask(|reading| reading.place_at(self.ordinals.below(ordinal.into())))
     }
 
@@ -77,7 +77,7 @@ impl Answers for Sealed {
         direction: Direction,
         own: &dyn Fn(EventId) -> Option<u32>,
         most: usize,
-    ) -> Result<Vec<Place>, Error> {
+    ) -> Result<Vec<EventLocation>, Error> {
         let window = self.clip(window);
         self.ask(|reading| {
             let asked = Asked::new(reading, &window, direction, own);
@@ -216,7 +216,7 @@ impl Reading<'_> {
     }
 
     /// Where the event at a slot lies, if there is one.
-    fn place_at(&self, slot: usize) -> Result<Option<Place>, Error> {
+    fn place_at(&self, slot: usize) -> Result<Option<EventLocation>, Error> {
         let ordinals = &self.sealed.ordinals;
         let Some(behind) = ordinals.count().checked_sub(slot).and_then(|left| left.checked_sub(1)) else {
             return Ok(None);
@@ -231,7 +231,7 @@ impl Reading<'_> {
             let offset = self.sealed.layout.offsets.at(slot);
             return Err(self.sealed.damaged(offset, "an event of the index lies where none can"));
         }
-        Ok(Some(Place { ordinal: narrow(ordinals.at(slot)), frame: start..end }))
+        Ok(Some(EventLocation { ordinal: narrow(ordinals.at(slot)), frame: start..end }))
     }
 
     /// Where the frames end that come before removed ones up to an offset, if there are such.
@@ -246,7 +246,7 @@ impl Reading<'_> {
     }
 
     /// The places of events that there are, in either order.
-    fn places(&self, ordinals: &[u32]) -> Result<Vec<Place>, Error> {
+    fn places(&self, ordinals: &[u32]) -> Result<Vec<EventLocation>, Error> {
         let slots: Vec<usize> =
             ordinals.iter().filter_map(|ordinal| self.sealed.ordinals.slot((*ordinal).into())).collect();
         let mut places = Vec::with_capacity(slots.len());

@@ -39,8 +39,8 @@ fn cases<'a>(random: &mut Random, story: &'a Story) -> Vec<Case<'a>> {
     ]
 }
 
-fn places(events: &[&Known]) -> Vec<Place> {
-    events.iter().map(|event| Place { ordinal: event.ordinal, frame: event.frame.clone() }).collect()
+fn places(events: &[&Known]) -> Vec<EventLocation> {
+    events.iter().map(|event| EventLocation { ordinal: event.ordinal, frame: event.frame.clone() }).collect()
 }
 
 /// Bounds anywhere, also beyond what there is.

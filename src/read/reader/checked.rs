@@ -4,7 +4,7 @@
 
 use crate::event::RecordedEvent;
 use crate::format::{Damage, Shape, record};
-use crate::index::Place;
+use crate::index::EventLocation;
 use crate::log::Block;
 use crate::read::view::Segment;
 use crate::types::{Error, Position};
@@ -48,7 +48,7 @@ impl CheckedFrame {
 
     /// Finds the event at `place`, which lies in `block`.
     #[inline(always)]
-    pub(super) fn find(&mut self, segment: &Segment, block: &Block, place: &Place) -> Result<Found, Error> {
+    pub(super) fn find(&mut self, segment: &Segment, block: &Block, place: &EventLocation) -> Result<Found, Error> {
         let offset = place.frame.start;
         if self.offset != offset {
             self.check(segment, block, offset)?;

@@ -21,7 +21,7 @@ use std::time::SystemTime;
 
 use crate::event::RecordedEvent;
 use crate::format::FrameHeader;
-use crate::index::{Place, Direction};
+use crate::index::{EventLocation, Direction};
 use crate::log::Block;
 use crate::read::view::{Own, Segment, Snapshot, LogView};
 use crate::types::{Effort, Error, Position, Query, ResumeToken, micros_of};
@@ -82,7 +82,7 @@ struct Progress {
     ordinals: Range<u32>,
     window: u32,
     /// Found, in the order they come.
-    places: std::vec::IntoIter<Place>,
+    places: std::vec::IntoIter<EventLocation>,
     /// What was read last of the segment at hand, the frame of it that was checked last, and the event in it
     /// that was found last.
     block: Option<Block>,
@@ -375,7 +375,7 @@ impl Progress {
 
     /// Finds the event at a place, and reads its frame with those that follow unless it is at hand.
     #[inline(always)]
-    fn find_at(&mut self, place: &Place) -> Result<(), Error> {
+    fn find_at(&mut self, place: &EventLocation) -> Result<(), Error> {
         let segment = &self.snapshot.segments[self.segment];
         let block = match &mut self.block {
             Some(block) if block.holds(&place.frame) => block,
@@ -392,9 +392,9 @@ impl Progress {
 }
 
 /// The bytes to read next: a place's frame, and those after it that lie close.
-fn run(place: &Place, others: &[Place]) -> Range<u32> {
+fn run(place: &EventLocation, others: &[EventLocation]) -> Range<u32> {
     let mut run = place.frame.clone();
-    for Place { frame, .. } in others {
+    for EventLocation { frame, .. } in others {
         let joined = run.start.min(frame.start)..run.end.max(frame.end);
         let gap = frame.start.saturating_sub(run.end).max(run.start.saturating_sub(frame.end));
         if gap > GAP_BYTES || joined.end - joined.start > RUN_BYTES {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::index::Place;
+use crate::index::EventLocation;
 use crate::log::Block;
 use crate::read::view::{Segment, Snapshot};
 use crate::types::{Error, EventId, Position};
@@ -56,7 +56,7 @@ impl AtHand {
         &mut self,
         snapshot: &Snapshot,
         segment: &Arc<Segment>,
-        place: &Place,
+        place: &EventLocation,
     ) -> Result<RecordedEvent, Error> {
         let block = match &mut self.read {
             Some((own, block)) if Arc::ptr_eq(own, segment) && block.holds(&place.frame) => block,

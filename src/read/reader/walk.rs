@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use crate::format::{Damage, Frame, Record, record};
-use crate::index::Place;
+use crate::index::EventLocation;
 use crate::log::Block;
 use crate::read::view::{Segment, Snapshot};
 use crate::types::{Error, SYSTEM_SCOPE};
@@ -118,7 +118,7 @@ impl Walk {
     }
 
     /// The bytes to read next: a frame, and ever more of those that follow it.
-    fn run(&mut self, place: &Place, segment: &Segment, most: u64) -> Range<u32> {
+    fn run(&mut self, place: &EventLocation, segment: &Segment, most: u64) -> Range<u32> {
         let Range { start, end } = place.frame;
         let few = u32::try_from(most).unwrap_or(u32::MAX).min(FIRST_WINDOW);
         let more = match self.run_bytes {

@@ -7,13 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use crate::disk::{Access, Disk, DiskFile};
 
-use super::lru::{LruPool, Place};
+use super::lru::{LruPool, LruSlot};
 
 /// To be read only; its bytes never change.
 pub(super) struct LazyFile {
     disk: Arc<dyn Disk>,
     path: String,
-    place: Arc<Place<Box<dyn DiskFile>>>,
+    place: Arc<LruSlot<Box<dyn DiskFile>>>,
     room: Arc<LruPool<Box<dyn DiskFile>>>,
     pinned: Pinned,
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 /// A place for one thing, which may be taken away whenever nobody uses it.
-pub(super) struct Place<T> {
+pub(super) struct LruSlot<T> {
     held: RwLock<Option<Arc<T>>>,
     /// When it was used last, by the clock of its room.
     used: AtomicU64,
@@ -19,13 +19,13 @@ pub(super) struct Place<T> {
     making: Mutex<()>,
 }
 
-impl<T> Default for Place<T> {
-    fn default() -> Place<T> {
-        Place { held: RwLock::new(None), used: AtomicU64::new(0), making: Mutex::new(()) }
+impl<T> Default for LruSlot<T> {
+    fn default() -> LruSlot<T> {
+        LruSlot { held: RwLock::new(None), used: AtomicU64::new(0), making: Mutex::new(()) }
     }
 }
 
-impl<T> Place<T> {
+impl<T> LruSlot<T> {
     /// Looks at what lies here, which does not count as using it.
     pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
         self.held.read().as_deref().map(look)
@@ -41,7 +41,7 @@ pub(super) struct LruPool<T> {
 
 struct Taken<T> {
     total: u64,
-    by: Vec<(Arc<Place<T>>, u64)>,
+    by: Vec<(Arc<LruSlot<T>>, u64)>,
 }
 
 impl<T> LruPool<T> {
@@ -67,18 +67,18 @@ impl<T> LruPool<T> {
     /// Whether something of this size could be kept if only what was not used since then is taken away.
     pub(super) fn has_room_beside_used(&self, size: u64, since: u64) -> bool {
         let taken = self.taken.lock();
-        let is_used = |place: &Place<T>| place.used.load(Ordering::Relaxed) >= since;
+        let is_used = |place: &LruSlot<T>| place.used.load(Ordering::Relaxed) >= since;
         let used: u64 = taken.by.iter().filter(|(place, _)| is_used(place)).map(|(_, size)| size).sum();
         used.saturating_add(size) <= self.most
     }
 
     /// What lies in a place.
-    pub(super) fn get(&self, place: &Place<T>) -> Option<Arc<T>> {
+    pub(super) fn get(&self, place: &LruSlot<T>) -> Option<Arc<T>> {
         self.look(place, Arc::clone)
     }
 
     /// Looks at what lies in a place, without holding it any longer.
-    pub(super) fn look<R>(&self, place: &Place<T>, look: impl FnOnce(&Arc<T>) -> R) -> Option<R> {
+    pub(super) fn look<R>(&self, place: &LruSlot<T>, look: impl FnOnce(&Arc<T>) -> R) -> Option<R> {
         let held = place.held.read();
         let seen = look(held.as_ref()?);
         // The clock stands still until something new comes: those used since are all as good as each other.
@@ -93,7 +93,7 @@ impl<T> LruPool<T> {
     /// What `make` gives.
     pub(super) fn get_or_make<E>(
         &self,
-        place: &Arc<Place<T>>,
+        place: &Arc<LruSlot<T>>,
         make: impl FnOnce() -> Result<(T, u64), E>,
     ) -> Result<Arc<T>, E> {
         if let Some(held) = self.get(place) {
@@ -109,7 +109,7 @@ impl<T> LruPool<T> {
 
     /// Lays a thing in its place, and takes others away until there is room. One that is larger than the
     /// whole room is only handed out.
-    pub(super) fn put(&self, place: &Arc<Place<T>>, thing: Arc<T>, size: u64) -> Arc<T> {
+    pub(super) fn put(&self, place: &Arc<LruSlot<T>>, thing: Arc<T>, size: u64) -> Arc<T> {
         let mut taken = self.taken.lock();
         taken.leave(place);
         if !self.could_hold(size) {
@@ -124,13 +124,13 @@ impl<T> LruPool<T> {
     }
 
     /// Takes away what lies in a place.
-    pub(super) fn clear(&self, place: &Arc<Place<T>>) {
+    pub(super) fn clear(&self, place: &Arc<LruSlot<T>>) {
         self.taken.lock().leave(place);
     }
 }
 
 impl<T> Taken<T> {
-    fn leave(&mut self, place: &Arc<Place<T>>) {
+    fn leave(&mut self, place: &Arc<LruSlot<T>>) {
         if let Some(at) = self.by.iter().position(|(other, _)| Arc::ptr_eq(other, place)) {
             self.remove(at);
         }
@@ -138,7 +138,7 @@ impl<T> Taken<T> {
 
     /// `false` if there is nothing left.
     fn leave_oldest(&mut self) -> bool {
-        let used = |(place, _): &(Arc<Place<T>>, u64)| place.used.load(Ordering::Relaxed);
+        let used = |(place, _): &(Arc<LruSlot<T>>, u64)| place.used.load(Ordering::Relaxed);
         let oldest = self.by.iter().enumerate().min_by_key(|(_, entry)| used(entry));
         match oldest.map(|(at, _)| at) {
             Some(at) => {

@@ -16,12 +16,12 @@ use crate::types::Error;
 
 use super::SegmentCache;
 use super::build::walk;
-use super::lru::Place;
+use super::lru::LruSlot;
 
 /// A segment's place among those in memory.
 #[derive(Default)]
 pub(super) struct Resident {
-    place: Arc<Place<Block>>,
+    place: Arc<LruSlot<Block>>,
     /// Read from the file since it was last loaded or thought of, in bytes by their weight.
     read: AtomicU64,
     /// When that began, by the clock of the room.

@@ -17,7 +17,7 @@ use crate::types::Error;
 use super::SegmentCache;
 use super::build::{build, write};
 use super::lazy_file::{LazyFile, Pinned};
-use super::lru::Place;
+use super::lru::LruSlot;
 use super::resident::Resident;
 
 /// Where a part stands in the log: what MANIFEST, or MARK, says of it without its file.
@@ -91,7 +91,7 @@ pub(crate) struct SealedSegment {
     shelf: Arc<SegmentCache>,
     listed: SealedMeta,
     file: OnceLock<Arc<SegmentFile>>,
-    index: Arc<Place<Sealed>>,
+    index: Arc<LruSlot<Sealed>>,
     whole: Resident,
     /// Set once its segment was rewritten, and its files have no names any more.
     retired: Pinned,

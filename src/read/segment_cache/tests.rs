@@ -3,18 +3,18 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lru::{LruPool, Place};
+use super::lru::{LruPool, LruSlot};
 use super::*;
 
-fn places(count: usize) -> Vec<Arc<Place<u64>>> {
+fn places(count: usize) -> Vec<Arc<LruSlot<u64>>> {
     (0..count).map(|_| Arc::default()).collect()
 }
 
-fn make(room: &LruPool<u64>, place: &Arc<Place<u64>>, number: u64, size: u64) -> u64 {
+fn make(room: &LruPool<u64>, place: &Arc<LruSlot<u64>>, number: u64, size: u64) -> u64 {
     *room.get_or_make(place, || Ok::<_, ()>((number, size))).unwrap()
 }
 
-fn held(places: &[Arc<Place<u64>>]) -> Vec<Option<u64>> {
+fn held(places: &[Arc<LruSlot<u64>>]) -> Vec<Option<u64>> {
     places.iter().map(|place| place.look(|number| *number)).collect()
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::index::{NameSummary, Place, NameFilter, Direction};
+use crate::index::{NameSummary, EventLocation, NameFilter, Direction};
 use crate::types::{Error, EventId, Position, Query};
 
 use super::segment::ForeignId;
@@ -34,7 +34,7 @@ impl Segment {
         window: &Range<u32>,
         direction: Direction,
         most: usize,
-    ) -> Result<Vec<Place>, Error> {
+    ) -> Result<Vec<EventLocation>, Error> {
         if window.is_empty() {
             return Ok(Vec::new());
         }

@@ -12,7 +12,7 @@ use foldhash::HashSet;
 use parking_lot::RwLock;
 
 use crate::format::{Frame, SegmentId};
-use crate::index::{Answers, Index, Place, TermHash};
+use crate::index::{Answers, Index, EventLocation, TermHash};
 use crate::log::{Block, LogEnd, SegmentFile};
 use crate::read::segment_cache::SealedSegment;
 use crate::types::{Error, EventId, Position, Version};
@@ -210,17 +210,17 @@ impl Segment {
         }
     }
 
-    pub(crate) fn place(&self, ordinal: u32) -> Result<Option<Place>, Error> {
+    pub(crate) fn place(&self, ordinal: u32) -> Result<Option<EventLocation>, Error> {
         self.ask(|index| index.place(ordinal))
     }
 
     /// The place of the event at a position, if there is one.
-    pub(crate) fn place_at(&self, position: Position) -> Result<Option<Place>, Error> {
+    pub(crate) fn place_at(&self, position: Position) -> Result<Option<EventLocation>, Error> {
         self.ordinal(position.get()).map_or(Ok(None), |ordinal| self.place(ordinal))
     }
 
     /// The place of the first event at or behind `ordinal`.
-    pub(crate) fn place_from(&self, ordinal: u32) -> Result<Option<Place>, Error> {
+    pub(crate) fn place_from(&self, ordinal: u32) -> Result<Option<EventLocation>, Error> {
         self.ask(|index| index.place_from(ordinal))
     }
 
