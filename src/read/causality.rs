@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::read::reader::{AtHand, Read, event_with};
+use crate::read::reader::{EventLookup, Read, event_with};
 use crate::read::view::{Snapshot, LogView};
 use crate::types::{Cause, Error, EventId, Position, Query};
 
@@ -74,7 +74,7 @@ struct Walk<N> {
 
 struct Progress<N> {
     snapshot: Snapshot,
-    hand: AtHand,
+    lookup: EventLookup,
     /// Where it was already, so that it ends.
     seen: HashSet<Position>,
     next: N,
@@ -88,7 +88,7 @@ impl<N> Walk<N> {
     /// Begins if it has not begun, and takes a step; an error ends it.
     fn advance(
         &mut self,
-        begin: impl FnOnce(&mut AtHand, &Snapshot, Option<RecordedEvent>) -> Result<N, Error>,
+        begin: impl FnOnce(&mut EventLookup, &Snapshot, Option<RecordedEvent>) -> Result<N, Error>,
         step: impl FnOnce(&mut Progress<N>) -> Result<Option<RecordedEvent>, Error>,
     ) -> Option<Result<RecordedEvent, Error>> {
         if self.ended {
@@ -101,17 +101,17 @@ impl<N> Walk<N> {
 
     fn begun(
         &mut self,
-        begin: impl FnOnce(&mut AtHand, &Snapshot, Option<RecordedEvent>) -> Result<N, Error>,
+        begin: impl FnOnce(&mut EventLookup, &Snapshot, Option<RecordedEvent>) -> Result<N, Error>,
     ) -> Result<&mut Progress<N>, Error> {
         match &mut self.progress {
             Some(progress) => Ok(progress),
             empty => {
                 let snapshot = self.view.clone()?.snapshot();
-                let mut hand = AtHand::default();
-                let first = hand.event_with(&snapshot, self.from)?;
+                let mut lookup = EventLookup::default();
+                let first = lookup.event_with(&snapshot, self.from)?;
                 let seen = first.iter().map(RecordedEvent::position).collect();
-                let next = begin(&mut hand, &snapshot, first)?;
-                Ok(empty.insert(Progress { snapshot, hand, seen, next }))
+                let next = begin(&mut lookup, &snapshot, first)?;
+                Ok(empty.insert(Progress { snapshot, lookup, seen, next }))
             }
         }
     }
@@ -131,7 +131,7 @@ impl Iterator for Ancestors {
             |_, _, first| Ok(first),
             |progress| {
                 let Some(last) = progress.next.take() else { return Ok(None) };
-                let cause = cause_of(&mut progress.hand, &progress.snapshot, &last)?;
+                let cause = cause_of(&mut progress.lookup, &progress.snapshot, &last)?;
                 progress.next = cause.filter(|cause| progress.seen.insert(cause.position()));
                 Ok(progress.next.clone())
             },
@@ -152,8 +152,8 @@ impl Iterator for Descendants {
 
     fn next(&mut self) -> Option<Result<RecordedEvent, Error>> {
         self.walk.advance(
-            |hand, snapshot, first| match first {
-                Some(first) => Ok(effects_of(hand, snapshot, &first)?.into_iter().map(Reverse).collect()),
+            |lookup, snapshot, first| match first {
+                Some(first) => Ok(effects_of(lookup, snapshot, &first)?.into_iter().map(Reverse).collect()),
                 None => Ok(BinaryHeap::new()),
             },
             |progress| {
@@ -161,9 +161,9 @@ impl Iterator for Descendants {
                     if !progress.seen.insert(position) {
                         continue;
                     }
-                    let Progress { snapshot, hand, .. } = progress;
-                    if let Some(event) = hand.event_at(snapshot, position)? {
-                        let effects = effects_of(hand, snapshot, &event)?;
+                    let Progress { snapshot, lookup, .. } = progress;
+                    if let Some(event) = lookup.event_at(snapshot, position)? {
+                        let effects = effects_of(lookup, snapshot, &event)?;
                         progress.next.extend(effects.into_iter().map(Reverse));
                         return Ok(Some(event));
                     }
@@ -178,15 +178,15 @@ impl std::iter::FusedIterator for Descendants {}
 
 /// The event that another names as its cause, if it is in the store.
 pub(crate) fn cause_of(
-    hand: &mut AtHand,
+    lookup: &mut EventLookup,
     snapshot: &Snapshot,
     event: &RecordedEvent,
 ) -> Result<Option<RecordedEvent>, Error> {
     match event.cause_by_either_id() {
-        Some(Cause::Event(id)) => hand.event_with(snapshot, id),
+        Some(Cause::Event(id)) => lookup.event_with(snapshot, id),
         Some(Cause::PreviousInStream) => {
             let before = Position::from(event.position().get() - 1);
-            hand.event_at(snapshot, snapshot.stream_head_at(event.entity(), before)?.1)
+            lookup.event_at(snapshot, snapshot.stream_head_at(event.entity(), before)?.1)
         }
         // A recorded event says the id instead.
         Some(Cause::InAppend(_)) | None => Ok(None),
@@ -194,14 +194,14 @@ pub(crate) fn cause_of(
 }
 
 /// The positions of the events whose cause this one is.
-fn effects_of(hand: &mut AtHand, snapshot: &Snapshot, event: &RecordedEvent) -> Result<Vec<Position>, Error> {
+fn effects_of(lookup: &mut EventLookup, snapshot: &Snapshot, event: &RecordedEvent) -> Result<Vec<Position>, Error> {
     let derived = event.derived_id();
     let mut effects = snapshot.effects_of(derived)?;
     // An id that was brought along finds the first event that brought it, unless it is some event's
     // derived one.
     let id = event.id();
     if id != derived
-        && hand.event_with(snapshot, id)?.is_some_and(|found| found.position() == event.position())
+        && lookup.event_with(snapshot, id)?.is_some_and(|found| found.position() == event.position())
     {
         effects.extend(snapshot.effects_of(id)?);
     }
@@ -230,7 +230,7 @@ pub(crate) fn path(view: Result<Arc<LogView>, Error>, leaf: EventId) -> Result<V
 /// what has to be remembered is causes that are still to come, one for each open branch.
 pub(crate) fn leaves(view: Result<Arc<LogView>, Error>, entity: &str) -> Result<Vec<EventId>, Error> {
     let view = view?;
-    let (snapshot, mut hand) = (view.snapshot(), AtHand::default());
+    let (snapshot, mut lookup) = (view.snapshot(), EventLookup::default());
     let (mut leaves, mut to_come) = (BTreeMap::new(), HashSet::new());
     for event in Read::new(Ok(view), Query::entity(entity)).backwards() {
         let event = event?;
@@ -238,7 +238,7 @@ pub(crate) fn leaves(view: Result<Arc<LogView>, Error>, entity: &str) -> Result<
         if position > snapshot.head.position {
             continue;
         }
-        let cause = cause_of(&mut hand, &snapshot, &event)?;
+        let cause = cause_of(&mut lookup, &snapshot, &event)?;
         let cause = cause.filter(|cause| cause.entity() == entity && cause.position() != position);
         // A cause that stands behind its effect was taken for a leaf.
         if let Some(cause) = cause

@@ -14,7 +14,7 @@ pub use causality::{Ancestors, Descendants};
 pub use listing::{Listing, NameCount};
 pub(crate) use notification::Listeners;
 pub use notification::{NextNotice, Notice, Notification, Notifications};
-pub(crate) use reader::AtHand;
+pub(crate) use reader::EventLookup;
 pub use reader::{Read, ReadAhead};
 pub(crate) use reader::{by_either_id, event_at, token_at};
 pub(crate) use segment_cache::{Budgets, SealedMeta, SealedSegment, SegmentCache};

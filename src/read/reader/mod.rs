@@ -31,8 +31,8 @@ pub(crate) use answers::{by_either_id, count, count_in, exists, first_in, last};
 use checked::{CheckedFrame, Found};
 use plan::Plan;
 pub(crate) use plan::{Origin, token_at};
-pub(crate) use single::{AtHand, event_at, event_with};
-use walk::Walk;
+pub(crate) use single::{EventLookup, event_at, event_with};
+use walk::SequentialCursor;
 
 /// Frames closer together than this are read in one go, gap and all.
 const GAP_BYTES: u32 = 4 << 10;
@@ -89,7 +89,7 @@ struct Progress {
     frame: CheckedFrame,
     found: Found,
     /// All events in their order need no index to be found.
-    walk: Option<Walk>,
+    walk: Option<SequentialCursor>,
     left: u64,
 }
 
@@ -259,7 +259,7 @@ impl Progress {
             block: None,
             frame: CheckedFrame::default(),
             found: Found::default(),
-            walk: plan.is_in_order().then(Walk::default),
+            walk: plan.is_in_order().then(SequentialCursor::default),
             left: plan.limit,
         };
         progress.enter(plan)?;

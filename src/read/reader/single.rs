@@ -15,12 +15,12 @@ use super::checked::CheckedFrame;
 /// The frame that was read last. Whoever walks from event to event keeps it: events that cause one
 /// another often stand in one append, which may be large.
 #[derive(Default)]
-pub(crate) struct AtHand {
+pub(crate) struct EventLookup {
     read: Option<(Arc<Segment>, Block)>,
     frame: CheckedFrame,
 }
 
-impl AtHand {
+impl EventLookup {
     /// The event at a position, if it is published.
     pub(crate) fn event_at(
         &mut self,
@@ -72,10 +72,10 @@ impl AtHand {
 
 /// The event at a position, if it is published.
 pub(crate) fn event_at(snapshot: &Snapshot, position: Position) -> Result<Option<RecordedEvent>, Error> {
-    AtHand::default().event_at(snapshot, position)
+    EventLookup::default().event_at(snapshot, position)
 }
 
 /// The event with this id, derived or brought along.
 pub(crate) fn event_with(snapshot: &Snapshot, id: EventId) -> Result<Option<RecordedEvent>, Error> {
-    AtHand::default().event_with(snapshot, id)
+    EventLookup::default().event_with(snapshot, id)
 }

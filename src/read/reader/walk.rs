@@ -18,15 +18,15 @@ use super::{FIRST_WINDOW, RUN_BYTES};
 
 /// Where a walk through a segment stands.
 #[derive(Default)]
-pub(super) struct Walk {
-    frame: AtHand,
+pub(super) struct SequentialCursor {
+    frame: SequentialFrame,
     /// How much was read last.
     run_bytes: u32,
 }
 
 /// The frame whose events are being taken.
 #[derive(Default)]
-struct AtHand {
+struct SequentialFrame {
     /// Where it begins in the segment, and where it ends.
     place: Range<u32>,
     /// The ordinal of its first event.
@@ -39,10 +39,10 @@ struct AtHand {
     body: Range<usize>,
 }
 
-impl Walk {
+impl SequentialCursor {
     /// Goes to another segment.
     pub(super) fn leave(&mut self) {
-        self.frame = AtHand::default();
+        self.frame = SequentialFrame::default();
     }
 
     /// Finds the next event whose ordinal is one of these, of which at most so many are wanted.
@@ -130,12 +130,12 @@ impl Walk {
     }
 }
 
-impl AtHand {
+impl SequentialFrame {
     fn set(&mut self, block: &Block, offset: u32, frame: &Frame<'_>) {
         let header = &frame.header;
         let frame_bytes = u32::try_from(header.frame_bytes()).expect("it lies in a segment");
         let body = block.at(offset) + header.header_bytes();
-        *self = AtHand {
+        *self = SequentialFrame {
             place: offset..offset + frame_bytes,
             first: header.position_offset(),
             events: header.events(),
