@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::disk::{Access, Disk};
 use crate::engine::decide::Heads;
 use crate::format::{Damage, Frame, FrameHeader, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, genesis};
-use crate::index::{Answers, Bound, Sealed};
+use crate::index::{SegmentIndex, Bound, SealedIndex};
 use crate::log::{
     Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list, read_manifest,
     recover,
@@ -229,7 +229,7 @@ fn at_mark(
         last_position: mark.position,
         chain: mark.chain,
     };
-    let index = Sealed::open(Arc::from(index), &path, &bound).ok()?.ok()?;
+    let index = SealedIndex::open(Arc::from(index), &path, &bound).ok()?.ok()?;
     let last = index.ordinals().end.checked_sub(1)?;
     let place = index.place(last).ok()??;
     let block = file.block(place.frame.clone()).ok()?;

@@ -14,7 +14,7 @@ use super::{NameSummary, EventLocation, NameFilter, Direction};
 /// Windows are of ordinals, and may reach beyond those it has. `own` says which event, if any, a correlation
 /// finds by the event's own id: only the event itself knows that. An error is one of the disk, or damage that was
 /// met in an index file: the file is to be made again from its segment, which has all that it has.
-pub(crate) trait Answers: Send + Sync {
+pub(crate) trait SegmentIndex: Send + Sync {
     /// How many events it has.
     fn events(&self) -> u32;
 

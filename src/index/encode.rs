@@ -11,7 +11,7 @@ use crate::format::index_file::{
 use crate::log::wide;
 
 use super::numbers::Numbers;
-use super::{Index, Stream};
+use super::{LiveIndex, Stream};
 
 /// A term and its events, as they are in memory.
 type Entry<'a> = (TermKind, &'a [u8], Events<'a>);
@@ -22,7 +22,7 @@ enum Events<'a> {
     One(u32),
 }
 
-impl Index {
+impl LiveIndex {
     /// The bytes of the index file that answers as this index does; `None` if they would be more than its offsets
     /// can tell.
     ///

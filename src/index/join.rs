@@ -8,10 +8,10 @@ use crate::types::{Error, EventId};
 
 use super::names::Names;
 use super::numbers::{Jumps, Numbers};
-use super::sealed::Sealed;
-use super::{Ids, Index, Stream};
+use super::sealed::SealedIndex;
+use super::{Ids, LiveIndex, Stream};
 
-impl Index {
+impl LiveIndex {
     /// The index of both parts of a segment: the first as a file, and the second, which begins where that ends.
     ///
     /// Everything in the file is checked on the way, so that what comes of it is an index as if made of frames.
@@ -20,14 +20,14 @@ impl Index {
     ///
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the file is damaged, and those of the disk. The index
     /// is to be made from the segment then.
-    pub(crate) fn join(first: &Sealed, second: &Index) -> Result<Index, Error> {
+    pub(crate) fn join(first: &SealedIndex, second: &LiveIndex) -> Result<LiveIndex, Error> {
         let mut index = first.thaw()?;
         index.append(second);
         Ok(index)
     }
 
     /// Adds what another index has of the same segment, behind what this one has.
-    fn append(&mut self, other: &Index) {
+    fn append(&mut self, other: &LiveIndex) {
         assert!(
             other.events() == 0 || self.ordinals_end() <= other.ordinals().start,
             "parts of a segment are joined in their order"

@@ -13,9 +13,9 @@ use super::lists::Direction;
 use super::names::Names;
 use super::query::{Asked, Lists};
 use super::search::gallop;
-use super::{Answers, NameSummary, Index, NameField, EventLocation, Stream, NameFilter, last_up_to, narrow, nearest, ordinals_of};
+use super::{SegmentIndex, NameSummary, LiveIndex, NameField, EventLocation, Stream, NameFilter, last_up_to, narrow, nearest, ordinals_of};
 
-impl Index {
+impl LiveIndex {
     fn place_at(&self, slot: usize) -> Option<EventLocation> {
         let (start, rest) = self.offsets.get(slot..)?.split_first()?;
         let same = gallop(rest.len(), |at| rest[at] == *start);
@@ -38,7 +38,7 @@ impl Stream {
     }
 }
 
-impl Lists for Index {
+impl Lists for LiveIndex {
     type List<'a> = &'a [u32];
 
     fn named(&self, field: NameField, name: &str) -> &[u32] {
@@ -83,13 +83,13 @@ impl Lists for Index {
     }
 }
 
-impl Answers for Index {
+impl SegmentIndex for LiveIndex {
     fn events(&self) -> u32 {
-        Index::events(self)
+        LiveIndex::events(self)
     }
 
     fn ordinals(&self) -> Range<u32> {
-        Index::ordinals(self)
+        LiveIndex::ordinals(self)
     }
 
     fn born(&self) -> u32 {

@@ -7,8 +7,8 @@
 //! is answered by joining and intersecting lists, an ordinal at a time and some at once, so that a
 //! reader holds the index for microseconds and pays for what it takes.
 //!
-//! It has two forms that give the same answers ([`Answers`]): [`Index`], in memory, to which frames are added;
-//! and [`Sealed`], an immutable file that was made of one, whole in memory or read a piece at a time.
+//! It has two forms that give the same answers ([`SegmentIndex`]): [`LiveIndex`], in memory, to which frames are added;
+//! and [`SealedIndex`], an immutable file that was made of one, whole in memory or read a piece at a time.
 //! Invariant: ordinals are inserted in order, so every list is sorted.
 //! Row: index.
 
@@ -39,10 +39,10 @@ use list::List;
 use names::Names;
 use numbers::{Jumps, Numbers};
 
-pub(crate) use answers::Answers;
+pub(crate) use answers::SegmentIndex;
 pub(crate) use listing::{NameSummary, NameField, NameFilter};
 pub(crate) use lists::Direction;
-pub(crate) use sealed::{Flaw, Sealed};
+pub(crate) use sealed::{IndexFlaw, SealedIndex};
 
 pub(crate) use crate::format::index_file::{Bound, TermHash};
 
@@ -50,7 +50,7 @@ pub(crate) use crate::format::index_file::{Bound, TermHash};
 ///
 /// It may begin anywhere in its segment: two indexes of which one begins where the other ends answer for
 /// both parts, one after the other.
-pub(crate) struct Index {
+pub(crate) struct LiveIndex {
     /// Which ordinals there are.
     ordinals: Numbers,
     /// The offset of each event's frame, in the same order.
@@ -95,9 +95,9 @@ pub(crate) struct EventLocation {
     pub(crate) frame: Range<u32>,
 }
 
-impl Index {
-    pub(crate) fn new(start: u32) -> Index {
-        Index {
+impl LiveIndex {
+    pub(crate) fn new(start: u32) -> LiveIndex {
+        LiveIndex {
             ordinals: Numbers::default(),
             offsets: Vec::new(),
             removed: Vec::new(),

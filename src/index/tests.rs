@@ -142,13 +142,13 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
 
 impl Story {
     /// The index of some of its frames.
-    fn index(&self, frames: Range<usize>) -> Index {
+    fn index(&self, frames: Range<usize>) -> LiveIndex {
         let segment = segment();
         let start = frames.start.checked_sub(1).map_or(144, |before| {
             let (offset, bytes) = &self.frames[before];
             offset + u32::try_from(bytes.len()).unwrap()
         });
-        let mut index = Index::new(start);
+        let mut index = LiveIndex::new(start);
         for (offset, bytes) in &self.frames[frames] {
             index.insert(&segment, *offset, &Frame::known(bytes)).unwrap();
         }
@@ -164,7 +164,7 @@ impl Story {
 }
 
 /// What an index file of this index would belong to.
-fn bound(index: &Index) -> Bound {
+fn bound(index: &LiveIndex) -> Bound {
     Bound {
         store_id: [1; 16],
         segment: segment().header.id,
@@ -180,14 +180,14 @@ fn file_of(bytes: &[u8]) -> Arc<dyn DiskFile> {
     file.into()
 }
 
-fn whole(index: &Index) -> Sealed {
+fn whole(index: &LiveIndex) -> SealedIndex {
     let bytes = index.encode(&bound(index)).unwrap();
-    Sealed::whole(bytes.into(), "whole.idx", &bound(index)).unwrap()
+    SealedIndex::whole(bytes.into(), "whole.idx", &bound(index)).unwrap()
 }
 
-fn in_file(index: &Index) -> Sealed {
+fn in_file(index: &LiveIndex) -> SealedIndex {
     let bytes = index.encode(&bound(index)).unwrap();
-    Sealed::open(file_of(&bytes), "file.idx", &bound(index)).unwrap().unwrap()
+    SealedIndex::open(file_of(&bytes), "file.idx", &bound(index)).unwrap().unwrap()
 }
 
 fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], number: u64) -> Vec<u8> {
@@ -274,7 +274,7 @@ fn matches(item: &Item, event: &Known, is_own: bool) -> bool {
 
 #[test]
 fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
-    let (segment, mut index) = (segment(), Index::new(144));
+    let (segment, mut index) = (segment(), LiveIndex::new(144));
     let known = |entity, tags| Known {
         entity,
         version: 1,
@@ -291,8 +291,8 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
     let events =
         [known("$consumer/a", vec!["$", "a"]), known("#first", vec!["$t"]), known("b", vec!["%last", "a"])];
     index.insert(&segment, 144, &Frame::known(&encode(&segment, 144, 0, &events, 0))).unwrap();
-    let forms: [&dyn Answers; 3] = [&index, &whole(&index), &in_file(&index)];
-    let listed = |form: &dyn Answers, field, prefix: &str, most| {
+    let forms: [&dyn SegmentIndex; 3] = [&index, &whole(&index), &in_file(&index)];
+    let listed = |form: &dyn SegmentIndex, field, prefix: &str, most| {
         let wanted = NameFilter { field, prefix: prefix.to_owned(), after: None };
         let entries = form.listed(&wanted, &(0..3), most).unwrap();
         entries.into_iter().map(|entry| (entry.name, entry.events)).collect::<Vec<_>>()

@@ -13,7 +13,7 @@ use parking_lot::MutexGuard;
 
 use crate::engine::{Engine, Maintenance};
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
-use crate::index::Index;
+use crate::index::LiveIndex;
 use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, SegmentFile, read_manifest, remove};
 use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, settle};
 use crate::types::{Error, ErrorKind, options};
@@ -158,7 +158,7 @@ impl<'a> Rewriting<'a> {
     fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
         let with = draft.listing();
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
-        let mut index = Index::new(LogEnd::before(draft.header()).offset);
+        let mut index = LiveIndex::new(LogEnd::before(draft.header()).offset);
         draft.check(&mut |file: &SegmentFile, offset, frame: &Frame<'_>, _: &LogEnd| {
             index.insert(file, offset, frame)
         })?;

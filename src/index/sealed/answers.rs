@@ -10,10 +10,10 @@ use crate::index::list::List;
 use crate::index::listing::listed;
 use crate::index::query::{Asked, Lists};
 use crate::index::search::{gallop, point};
-use crate::index::{Answers, NameSummary, NameField, EventLocation, NameFilter, Direction, last_up_to, narrow, nearest, ordinals_of};
+use crate::index::{SegmentIndex, NameSummary, NameField, EventLocation, NameFilter, Direction, last_up_to, narrow, nearest, ordinals_of};
 use crate::types::{Error, EventId, Query};
 
-use super::Sealed;
+use super::SealedIndex;
 use super::list::{SealedList, versions};
 use super::reading::Reading;
 
@@ -21,7 +21,7 @@ use super::reading::Reading;
 const OFFSETS_AT_ONCE: usize = 16 * OFFSETS_PER_BLOCK;
 const OFFSETS_PER_BLOCK: usize = BLOCK / NUMBER;
 
-impl Sealed {
+impl SealedIndex {
     fn ask<T>(&self, answer: impl FnOnce(&Reading<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let reading = Reading::new(self);
         let answer = answer(&reading);
@@ -46,7 +46,7 @@ impl Sealed {
     }
 }
 
-impl Answers for Sealed {
+impl SegmentIndex for SealedIndex {
     fn events(&self) -> u32 {
         self.header.events
     }

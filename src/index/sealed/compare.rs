@@ -11,11 +11,11 @@ use crate::format::Damage;
 use crate::format::index_file::{BLOCK, Bound, HEADER, Header, Layout, block_place};
 use crate::types::Error;
 
-use super::{Sealed, check_block, check_header, check_table, read_range};
+use super::{SealedIndex, check_block, check_header, check_table, read_range};
 
 /// What is wrong with an index file, and where.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
+pub(crate) enum IndexFlaw {
     /// No reader believes it.
     Unusable(usize, String),
     /// Readers believe it, and this section of it is not what it should be.
@@ -25,7 +25,7 @@ pub(crate) enum Flaw {
 /// How much is read at once.
 const PIECE: usize = 64 * BLOCK;
 
-impl Sealed {
+impl SealedIndex {
     /// What a file belongs to, as it says itself; the outer error is one of the disk.
     pub(crate) fn bound_of(file: &dyn DiskFile, path: &str) -> Result<Result<Bound, Damage>, Error> {
         let header = read_range(file, path, 0..HEADER, &AtomicU64::new(0))?;
@@ -44,8 +44,8 @@ impl Sealed {
         path: &str,
         bound: &Bound,
         right: &[u8],
-    ) -> Result<Option<Flaw>, Error> {
-        let unusable = |at: usize, damage: &Damage| Ok(Some(Flaw::Unusable(at, damage.to_string())));
+    ) -> Result<Option<IndexFlaw>, Error> {
+        let unusable = |at: usize, damage: &Damage| Ok(Some(IndexFlaw::Unusable(at, damage.to_string())));
         let length = file.length().map_err(|error| Error::io("cannot read the length of", path, error))?;
         let read = |range| read_range(file.as_ref(), path, range, &AtomicU64::new(0));
         let (header, layout) =
@@ -73,9 +73,9 @@ impl Sealed {
         }
         let is_same_header = Header::read(right).as_ref() == Ok(&header);
         let Some(at) = first.or((!is_same_header).then_some(COUNTS)) else { return Ok(None) };
-        match Sealed::open(file.clone(), path, bound)? {
+        match SealedIndex::open(file.clone(), path, bound)? {
             Err(damage) => unusable(layout.jumps.start, &damage),
-            Ok(_) => Ok(Some(Flaw::Wrong(at, section(&layout, at)))),
+            Ok(_) => Ok(Some(IndexFlaw::Wrong(at, section(&layout, at)))),
         }
     }
 }

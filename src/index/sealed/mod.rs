@@ -28,10 +28,10 @@ use crate::types::{Error, ErrorKind};
 use super::numbers::{Jumps, Numbers};
 use reading::Reading;
 
-pub(crate) use compare::Flaw;
+pub(crate) use compare::IndexFlaw;
 
 /// The index of a segment's frames up to an offset, as an immutable file.
-pub(crate) struct Sealed {
+pub(crate) struct SealedIndex {
     /// From the store's directory; for messages.
     path: String,
     header: Header,
@@ -64,10 +64,10 @@ impl Jumps for Gaps {
     }
 }
 
-impl Sealed {
+impl SealedIndex {
     /// The index file whose bytes these are; why not, if they are damaged, of another bound, or from a newer
     /// version. `path` is for messages.
-    pub(crate) fn whole(bytes: Arc<[u8]>, path: &str, bound: &Bound) -> Result<Sealed, Damage> {
+    pub(crate) fn whole(bytes: Arc<[u8]>, path: &str, bound: &Bound) -> Result<SealedIndex, Damage> {
         let (header, layout) = check_header(&bytes, bytes.len(), bound)?;
         let table = layout.table.clone();
         let checksums = &bytes[table.clone()];
@@ -77,7 +77,7 @@ impl Sealed {
         }
         let ordinals = read_gaps(&header, &bytes[layout.jumps.range()])?;
         let (path, source) = (path.to_owned(), Source::Whole(bytes));
-        Ok(Sealed { path, header, layout, ordinals, source, reads: AtomicU64::new(0) })
+        Ok(SealedIndex { path, header, layout, ordinals, source, reads: AtomicU64::new(0) })
     }
 
     /// The index file that is open here, to be read as it is asked; the outer error is one of the disk, the
@@ -86,7 +86,7 @@ impl Sealed {
         file: Arc<dyn DiskFile>,
         path: &str,
         bound: &Bound,
-    ) -> Result<Result<Sealed, Damage>, Error> {
+    ) -> Result<Result<SealedIndex, Damage>, Error> {
         let length = file.length().map_err(|error| Error::io("cannot read the length of", path, error))?;
         let Ok(length) = usize::try_from(length) else { return Ok(Err(Damage::Bad("the file is too long"))) };
         let reads = AtomicU64::new(0);
@@ -101,11 +101,11 @@ impl Sealed {
         }
         let source = Source::File { file: file.clone(), filter: Vec::new(), checksums };
         let ordinals = Numbers::new(0, 0, Gaps(Vec::new()));
-        Sealed { path: path.to_owned(), header, layout, ordinals, source, reads }.complete()
+        SealedIndex { path: path.to_owned(), header, layout, ordinals, source, reads }.complete()
     }
 
     /// Reads what every question needs.
-    fn complete(mut self) -> Result<Result<Sealed, Damage>, Error> {
+    fn complete(mut self) -> Result<Result<SealedIndex, Damage>, Error> {
         let (filter, gaps) = match self.read_filter_and_gaps() {
             Ok(read) => read,
             Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(Err(Damage::Bad(DAMAGED_BLOCK))),
@@ -130,14 +130,14 @@ impl Sealed {
     }
 
     /// The same file, whole in memory.
-    pub(crate) fn load(&self) -> Result<Result<Sealed, Damage>, Error> {
+    pub(crate) fn load(&self) -> Result<Result<SealedIndex, Damage>, Error> {
         let bytes = match &self.source {
             Source::Whole(bytes) => bytes.clone(),
             Source::File { file, .. } => {
                 read_range(file.as_ref(), &self.path, 0..self.whole_bytes(), &self.reads)?.into()
             }
         };
-        Ok(Sealed::whole(bytes, &self.path, &self.header.bound))
+        Ok(SealedIndex::whole(bytes, &self.path, &self.header.bound))
     }
 
     /// Whether a term may be here; if not, it is not. Asks the filter only, never the file.
@@ -165,7 +165,7 @@ impl Sealed {
             Source::Whole(bytes) => bytes.len(),
             Source::File { filter, checksums, .. } => filter.len() + checksums.len(),
         };
-        held + self.ordinals.jump_count() * size_of::<(u32, u32)>() + self.path.len() + size_of::<Sealed>()
+        held + self.ordinals.jump_count() * size_of::<(u32, u32)>() + self.path.len() + size_of::<SealedIndex>()
     }
 
     /// How long the file is.

@@ -13,7 +13,7 @@ use crate::format::index_file::{BLOCK, NUMBER, block_place};
 use crate::format::u32_at;
 use crate::types::Error;
 
-use super::{DAMAGED_BLOCK, Sealed, Source, check_block, read_range};
+use super::{DAMAGED_BLOCK, SealedIndex, Source, check_block, read_range};
 
 /// How many blocks a question may keep: 4 MiB.
 const BLOCKS_HELD_MAX: usize = 1024;
@@ -22,7 +22,7 @@ const BLOCKS_AHEAD_MAX: usize = 16;
 
 /// One question, and what it has read.
 pub(super) struct Reading<'a> {
-    pub(super) sealed: &'a Sealed,
+    pub(super) sealed: &'a SealedIndex,
     blocks: RefCell<Blocks>,
     /// The first failure. Lists and numbers have no room for one in their answers, so they give any answer then,
     /// and whoever asked looks here before it believes what it was told.
@@ -75,7 +75,7 @@ impl Deref for Piece<'_> {
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(sealed: &'a Sealed) -> Reading<'a> {
+    pub(super) fn new(sealed: &'a SealedIndex) -> Reading<'a> {
         Reading { sealed, blocks: RefCell::default(), trouble: OnceCell::new() }
     }
 

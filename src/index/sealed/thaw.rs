@@ -4,18 +4,18 @@
 
 use crate::format::index_file::{Layout, NUMBER};
 use crate::format::{Damage, u32_at};
-use crate::index::Index;
+use crate::index::LiveIndex;
 use crate::index::list::List;
 use crate::log::wide;
 use crate::types::Error;
 
 use super::list::{SealedList, versions};
 use super::reading::Reading;
-use super::{Sealed, Source};
+use super::{SealedIndex, Source};
 
-impl Sealed {
+impl SealedIndex {
     /// The same index in memory.
-    pub(in crate::index) fn thaw(&self) -> Result<Index, Error> {
+    pub(in crate::index) fn thaw(&self) -> Result<LiveIndex, Error> {
         if let Source::File { .. } = self.source {
             let whole = self.load()?;
             return whole.map_err(|damage: Damage| self.damaged(0, &damage.to_string()))?.thaw();
@@ -27,10 +27,10 @@ impl Sealed {
 }
 
 impl Reading<'_> {
-    fn thaw(&self) -> Result<Index, Error> {
+    fn thaw(&self) -> Result<LiveIndex, Error> {
         let header = &self.sealed.header;
         let Layout { offsets, removed, .. } = &self.sealed.layout;
-        let mut index = Index::new(header.bound.end);
+        let mut index = LiveIndex::new(header.bound.end);
         index.born = header.born;
         index.frames = header.frames;
         for slot in 0..wide(header.events) {
@@ -61,7 +61,7 @@ impl Reading<'_> {
 }
 
 /// Whether no event lies in what was removed, and no removed part in another.
-fn are_apart(index: &Index) -> bool {
+fn are_apart(index: &LiveIndex) -> bool {
     let mut end = 0;
     index.removed.iter().all(|removed| {
         let before = |offset: u32| index.offsets.partition_point(|own| *own < offset);

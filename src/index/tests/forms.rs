@@ -7,7 +7,7 @@ use super::*;
 /// An index in one of its forms, and what it has.
 struct Case<'a> {
     form: &'static str,
-    answers: Box<dyn Answers>,
+    answers: Box<dyn SegmentIndex>,
     events: &'a [Known],
 }
 
@@ -19,11 +19,11 @@ fn cases<'a>(random: &mut Random, story: &'a Story) -> Vec<Case<'a>> {
     let (live, events) = part(0..frames);
     let (first, first_events) = part(0..split);
     let (second, second_events) = part(split..frames);
-    let joined = Index::join(&whole(&first), &second).unwrap();
-    let joined_of_file = Index::join(&in_file(&first), &second).unwrap();
+    let joined = LiveIndex::join(&whole(&first), &second).unwrap();
+    let joined_of_file = LiveIndex::join(&in_file(&first), &second).unwrap();
     // Made of the parts, it is the same to the last byte.
     assert!(joined.encode(&bound(&joined)) == live.encode(&bound(&live)), "split at {split}");
-    let case = |form, answers: Box<dyn Answers>, events| Case { form, answers, events };
+    let case = |form, answers: Box<dyn SegmentIndex>, events| Case { form, answers, events };
     vec![
         case("whole", Box::new(whole(&live)), events),
         case("file", Box::new(in_file(&live)), events),
@@ -245,18 +245,18 @@ fn the_last_append_with_a_key_counts() {
     }
     let story = Story { frames, events: Vec::new() };
     let (first, second) = (story.index(0..2), story.index(2..3));
-    let joined = Index::join(&in_file(&first), &second).unwrap();
-    let forms: [&dyn Answers; 3] = [&story.index(0..3), &joined, &whole(&joined)];
+    let joined = LiveIndex::join(&in_file(&first), &second).unwrap();
+    let forms: [&dyn SegmentIndex; 3] = [&story.index(0..3), &joined, &whole(&joined)];
     for form in forms {
         let keys = [1, 2, 3].map(|key| form.key(&[key; 16]).unwrap());
         assert_eq!(keys, [Some(2), Some(1), None]);
     }
 
-    let nothing = Index::new(144);
-    for form in [&nothing as &dyn Answers, &whole(&nothing), &in_file(&nothing)] {
+    let nothing = LiveIndex::new(144);
+    for form in [&nothing as &dyn SegmentIndex, &whole(&nothing), &in_file(&nothing)] {
         assert_eq!((form.events(), form.ordinals(), form.born()), (0, 0..0, 0));
         assert_eq!(form.place_from(0).unwrap(), None);
         assert_eq!(form.count(&Query::all(), &(0..9), &|_| None).unwrap(), 0);
     }
-    assert_eq!(Index::join(&whole(&nothing), &first).unwrap().events(), 2);
+    assert_eq!(LiveIndex::join(&whole(&nothing), &first).unwrap().events(), 2);
 }

@@ -5,11 +5,11 @@ use super::*;
 use crate::format::index_file::{BLOCK, HEADER, Header, Layout, block_place};
 use crate::format::{Damage, checksum, put};
 
-type Question = Box<dyn Fn(&dyn Answers) -> Result<String, Error>>;
+type Question = Box<dyn Fn(&dyn SegmentIndex) -> Result<String, Error>>;
 
 /// One of every kind.
 pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Question> {
-    fn ask<T: std::fmt::Debug>(question: impl Fn(&dyn Answers) -> Result<T, Error> + 'static) -> Question {
+    fn ask<T: std::fmt::Debug>(question: impl Fn(&dyn SegmentIndex) -> Result<T, Error> + 'static) -> Question {
         Box::new(move |form| question(form).map(|told| format!("{told:?}")))
     }
     let mut questions = Vec::new();
@@ -63,14 +63,14 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
     questions
 }
 
-pub(super) fn answers(questions: &[Question], form: &dyn Answers) -> Vec<Result<String, Error>> {
+pub(super) fn answers(questions: &[Question], form: &dyn SegmentIndex) -> Vec<Result<String, Error>> {
     questions.iter().map(|question| question(form)).collect()
 }
 
 /// Every form an index file can be opened in, if it can.
-fn opened(bytes: &[u8], bound: &Bound) -> Vec<Sealed> {
-    let whole = Sealed::whole(bytes.into(), "whole.idx", bound);
-    let file = Sealed::open(file_of(bytes), "file.idx", bound).unwrap();
+fn opened(bytes: &[u8], bound: &Bound) -> Vec<SealedIndex> {
+    let whole = SealedIndex::whole(bytes.into(), "whole.idx", bound);
+    let file = SealedIndex::open(file_of(bytes), "file.idx", bound).unwrap();
     whole.into_iter().chain(file).collect()
 }
 
@@ -88,8 +88,8 @@ fn every_flipped_byte_is_found_or_harmless() {
         for at in (0..bytes.len()).step_by(step) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
-            assert!(Sealed::whole(flipped.as_slice().into(), "whole.idx", &bound).is_err(), "byte {at}");
-            match Sealed::open(file_of(&flipped), "file.idx", &bound).unwrap() {
+            assert!(SealedIndex::whole(flipped.as_slice().into(), "whole.idx", &bound).is_err(), "byte {at}");
+            match SealedIndex::open(file_of(&flipped), "file.idx", &bound).unwrap() {
                 Err(_) => found += 1,
                 Ok(sealed) => {
                     for (told, right) in answers(&questions, &sealed).iter().zip(&right) {
@@ -131,7 +131,7 @@ fn every_cut_and_every_addition_is_found() {
     assert!(opened(&[bytes.as_slice(), &[0]].concat(), &bound).is_empty());
     // Cut while it is open.
     let file = file_of(&bytes);
-    let sealed = Sealed::open(file.clone(), "file.idx", &bound).unwrap().unwrap();
+    let sealed = SealedIndex::open(file.clone(), "file.idx", &bound).unwrap().unwrap();
     file.set_length(5_000).unwrap();
     let told = answers(&questions(&[id(1)], &["e:1"]), &sealed);
     let errors: Vec<&Error> = told.iter().filter_map(|told| told.as_ref().err()).collect();
@@ -164,8 +164,8 @@ fn an_index_of_another_bound_or_version_is_not_taken() {
         newer[at] = value;
         reseal(&mut newer);
         (
-            Sealed::whole(newer.as_slice().into(), "x.idx", &right).err(),
-            Sealed::open(file_of(&newer), "x.idx", &right).unwrap().err(),
+            SealedIndex::whole(newer.as_slice().into(), "x.idx", &right).err(),
+            SealedIndex::open(file_of(&newer), "x.idx", &right).unwrap().err(),
         )
     };
     for (at, value) in [(8, 2), (16, 1), (24, 1)] {
@@ -242,7 +242,7 @@ fn what_cannot_be_is_refused() {
         let sealed = forged(at, value);
         assert_eq!(sealed.len(), 2, "{what}");
         for sealed in sealed {
-            let error = Index::join(&sealed, &Index::new(bound.end)).err();
+            let error = LiveIndex::join(&sealed, &LiveIndex::new(bound.end)).err();
             let error = error.unwrap_or_else(|| panic!("{what} is taken"));
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
         }
@@ -279,7 +279,7 @@ fn forged_files_do_no_harm() {
                 for place in places.into_iter().flatten() {
                     assert!(place.frame.start < place.frame.end && place.frame.end <= bound.end, "{place:?}");
                 }
-                if let Ok(index) = Index::join(&sealed, &Index::new(bound.end)) {
+                if let Ok(index) = LiveIndex::join(&sealed, &LiveIndex::new(bound.end)) {
                     answers(&questions, &index).into_iter().for_each(|told| drop(told.unwrap()));
                     thawed += 1;
                 }

@@ -53,9 +53,9 @@ impl DiskFile for Counted {
 }
 
 /// So many events of so many entities, in turn.
-pub(super) fn regular(events: u32, entities: u32, with_ids: bool) -> Index {
+pub(super) fn regular(events: u32, entities: u32, with_ids: bool) -> LiveIndex {
     let segment = segment();
-    let mut index = Index::new(144);
+    let mut index = LiveIndex::new(144);
     let mut offset = 144;
     for ordinal in 0..events {
         let entity: &'static str = format!("account:{:06}", ordinal % entities).leak();
@@ -92,12 +92,12 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
         let index = regular(events, entities, true);
         let bytes = index.encode(&bound(&index)).unwrap();
         let file = Counted::new(&bytes, u64::MAX);
-        let sealed = Sealed::open(file.clone(), "x.idx", &bound(&index)).unwrap().unwrap();
+        let sealed = SealedIndex::open(file.clone(), "x.idx", &bound(&index)).unwrap().unwrap();
         assert!(file.reads() <= 3, "{} reads to open", file.reads());
         assert!(sealed.bytes() < 400 + bytes.len() / 8, "{} of {}", sealed.bytes(), bytes.len());
         assert_eq!((sealed.whole_bytes(), sealed.is_whole()), (bytes.len(), false));
         let mut worst = 0;
-        let mut ask = |name: &str, most: u64, question: &dyn Fn(&dyn Answers) -> String| {
+        let mut ask = |name: &str, most: u64, question: &dyn Fn(&dyn SegmentIndex) -> String| {
             let before = file.reads();
             let told = question(&sealed);
             let reads = file.reads() - before;
@@ -164,7 +164,7 @@ fn a_disk_that_fails_is_an_error_and_never_an_answer() {
     let mut failed = 0;
     for refuse_from in 0.. {
         let file = Counted::new(&bytes, refuse_from);
-        match Sealed::open(file.clone(), "x.idx", &bound(&index)) {
+        match SealedIndex::open(file.clone(), "x.idx", &bound(&index)) {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{error}"),
             Ok(sealed) => {
                 let sealed = sealed.unwrap();

@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn an_index_file_is_as_small_as_promised() {
-    let size = |index: &Index| index.encode(&bound(index)).unwrap().len();
+    let size = |index: &LiveIndex| index.encode(&bound(index)).unwrap().len();
     let hundredths = |bytes: usize, events: usize| bytes * 100 / events;
     // Forty events each of a thousand entities, in turn.
     let events = 40_000;

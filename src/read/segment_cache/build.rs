@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::disk::{Access, Disk, write_all};
 use crate::format::{Frame, SegmentId};
-use crate::index::{Bound, Index};
+use crate::index::{Bound, LiveIndex};
 use crate::log::{Ending, LogEnd, SegmentFile, Walk, scan};
 use crate::types::Error;
 
@@ -33,7 +33,7 @@ pub(super) fn write(disk: &dyn Disk, segment: SegmentId, bytes: &[u8]) {
 
 /// Walks a segment, and gives its index as a file would have it.
 pub(super) fn build(file: &Arc<SegmentFile>, bound: &Bound) -> Result<Vec<u8>, Error> {
-    let mut index = Index::new(LogEnd::start(file).offset);
+    let mut index = LiveIndex::new(LogEnd::start(file).offset);
     walk(file, bound, &mut |_, offset, frame, _| index.insert(file, offset, frame))?;
     index.finish(bound.end);
     let bytes = index.encode(bound);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::format::SEAL_BYTES;
-use crate::index::{Bound, Index};
+use crate::index::{Bound, LiveIndex};
 use crate::log::LogEnd;
 use crate::read::segment_cache::{SealedMeta, SealedSegment, SegmentCache};
 use crate::read::view::{Segment, LogView};
@@ -93,13 +93,13 @@ fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<SegmentCache>) ->
 
 /// Shows the index of all parts of one segment: most often of its only one, otherwise of the one that was closed and
 /// of what came since.
-fn with_index<T>(parts: &[Arc<Segment>], look: impl FnOnce(&Index) -> T) -> Result<T, Error> {
+fn with_index<T>(parts: &[Arc<Segment>], look: impl FnOnce(&LiveIndex) -> T) -> Result<T, Error> {
     let (_, recent) =
         parts.last().and_then(|last| last.as_live()).expect("a segment's last part is in memory");
     // Nobody adds to it, so holding its lock keeps nobody waiting.
     let recent = recent.read();
     match parts.first().and_then(|first| first.as_stored()) {
-        Some(earlier) => Ok(look(&Index::join(earlier.index()?.as_ref(), &recent)?)),
+        Some(earlier) => Ok(look(&LiveIndex::join(earlier.index()?.as_ref(), &recent)?)),
         None => Ok(look(&recent)),
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::disk::{Disk, DiskFile};
-use crate::index::{Bound, Index, Sealed};
+use crate::index::{Bound, LiveIndex, SealedIndex};
 use crate::log::Block;
 use crate::threads::BackgroundThread;
 
@@ -40,7 +40,7 @@ pub(crate) struct SegmentCache {
     /// Whether index files may be written.
     writes: bool,
     descriptors: Arc<LruPool<Box<dyn DiskFile>>>,
-    indexes: LruPool<Sealed>,
+    indexes: LruPool<SealedIndex>,
     segments: LruPool<Block>,
     settling: Mutex<()>,
     housekeeper: Arc<BackgroundThread>,
@@ -91,7 +91,7 @@ impl SegmentCache {
 
     /// Writes the index of a part beside its segment, if that is allowed, and gives its bytes. What goes wrong
     /// costs time later, and nothing else.
-    pub(crate) fn write_index(&self, index: &Index, bound: &Bound) -> Option<Vec<u8>> {
+    pub(crate) fn write_index(&self, index: &LiveIndex, bound: &Bound) -> Option<Vec<u8>> {
         let bytes = index.encode(bound);
         match &bytes {
             Some(bytes) if self.writes => write(self.disk.as_ref(), bound.segment, bytes),

@@ -10,7 +10,7 @@ use parking_lot::MutexGuard;
 
 use crate::disk::{Access, DiskFile};
 use crate::format::{Hash, SEAL_BYTES, Seal, SegmentEntry};
-use crate::index::{Answers, Bound, Sealed, TermHash};
+use crate::index::{SegmentIndex, Bound, SealedIndex, TermHash};
 use crate::log::{Block, LogEnd, Outline, SegmentFile, damaged, missing};
 use crate::types::Error;
 
@@ -91,7 +91,7 @@ pub(crate) struct SealedSegment {
     shelf: Arc<SegmentCache>,
     listed: SealedMeta,
     file: OnceLock<Arc<SegmentFile>>,
-    index: Arc<LruSlot<Sealed>>,
+    index: Arc<LruSlot<SealedIndex>>,
     whole: Resident,
     /// Set once its segment was rewritten, and its files have no names any more.
     retired: Pinned,
@@ -123,7 +123,7 @@ impl SealedSegment {
     ) -> SealedSegment {
         let stored = SealedSegment::new(shelf, listed);
         let (path, bound) = (stored.listed.bound.segment.index_path(), &stored.listed.bound);
-        if let Some(Ok(index)) = bytes.map(|bytes| Sealed::whole(bytes.into(), &path, bound)) {
+        if let Some(Ok(index)) = bytes.map(|bytes| SealedIndex::whole(bytes.into(), &path, bound)) {
             let bytes = size(&index);
             stored.shelf.indexes.put(&stored.index, Arc::new(index), bytes);
         }
@@ -240,7 +240,7 @@ impl SealedSegment {
     /// # Errors
     ///
     /// If the segment itself cannot be read, or is damaged.
-    pub(crate) fn ask<T>(&self, ask: impl Fn(&dyn Answers) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn ask<T>(&self, ask: impl Fn(&dyn SegmentIndex) -> Result<T, Error>) -> Result<T, Error> {
         let index = self.index()?;
         let answer = match ask(index.as_ref()) {
             Err(error) if !index.is_whole() => {
@@ -270,11 +270,11 @@ impl SealedSegment {
     /// # Errors
     ///
     /// As [`SealedSegment::ask`].
-    pub(crate) fn index(&self) -> Result<Arc<Sealed>, Error> {
+    pub(crate) fn index(&self) -> Result<Arc<SealedIndex>, Error> {
         self.shelf.indexes.get_or_make(&self.index, || {
             let path = self.listed.bound.segment.index_path();
             let file = LazyFile::new(self.shelf.disk.clone(), path.clone(), self.shelf.descriptors.clone());
-            let index = match Sealed::open(Arc::new(file), &path, &self.listed.bound) {
+            let index = match SealedIndex::open(Arc::new(file), &path, &self.listed.bound) {
                 Ok(Ok(index)) if index.whole_bytes() <= SMALL => loaded(index)?,
                 Ok(Ok(index)) => index,
                 Ok(Err(damage)) => {
@@ -292,7 +292,7 @@ impl SealedSegment {
         })
     }
 
-    fn check_counts(&self, index: &Sealed) -> Result<(), Error> {
+    fn check_counts(&self, index: &SealedIndex) -> Result<(), Error> {
         let SealedMeta { frames, events, bound, .. } = &self.listed;
         if (index.frames(), index.events()) == (*frames, *events) {
             return Ok(());
@@ -301,7 +301,7 @@ impl SealedSegment {
         Err(Error::corrupt(&bound.segment.path(), bound.end.into(), what))
     }
 
-    fn load(&self, index: &Sealed) -> Result<(), Error> {
+    fn load(&self, index: &SealedIndex) -> Result<(), Error> {
         if !self.shelf.indexes.could_hold(wide(index.whole_bytes())) {
             return Ok(());
         }
@@ -320,7 +320,7 @@ impl SealedSegment {
     /// # Errors
     ///
     /// As [`SealedSegment::ask`].
-    pub(crate) fn rebuild(&self) -> Result<Arc<Sealed>, Error> {
+    pub(crate) fn rebuild(&self) -> Result<Arc<SealedIndex>, Error> {
         Ok(self.keep(self.build()?))
     }
 
@@ -329,7 +329,7 @@ impl SealedSegment {
     /// # Errors
     ///
     /// As [`SealedSegment::ask`].
-    pub(crate) fn rebuild_part(&self, _alone: &MutexGuard<'_, ()>) -> Result<Arc<Sealed>, Error> {
+    pub(crate) fn rebuild_part(&self, _alone: &MutexGuard<'_, ()>) -> Result<Arc<SealedIndex>, Error> {
         let bytes = build(self.file()?, &self.listed.bound)?;
         if self.shelf.writes {
             write(self.shelf.disk.as_ref(), self.listed.bound.segment, &bytes);
@@ -337,13 +337,13 @@ impl SealedSegment {
         Ok(self.keep(self.made_of(bytes)?))
     }
 
-    fn keep(&self, index: Sealed) -> Arc<Sealed> {
+    fn keep(&self, index: SealedIndex) -> Arc<SealedIndex> {
         let bytes = size(&index);
         self.shelf.indexes.put(&self.index, Arc::new(index), bytes)
     }
 
     /// In memory and, where that is allowed, as its file.
-    fn build(&self) -> Result<Sealed, Error> {
+    fn build(&self) -> Result<SealedIndex, Error> {
         let bytes = build(self.file()?, &self.listed.bound)?;
         // A part of a segment that goes on has had its file; by now that may be the whole segment's.
         if self.shelf.writes && self.is_whole() && !self.is_retired() {
@@ -352,9 +352,9 @@ impl SealedSegment {
         self.made_of(bytes)
     }
 
-    fn made_of(&self, bytes: Vec<u8>) -> Result<Sealed, Error> {
+    fn made_of(&self, bytes: Vec<u8>) -> Result<SealedIndex, Error> {
         let path = self.listed.bound.segment.index_path();
-        Sealed::whole(bytes.into(), &path, &self.listed.bound).map_err(|damage| damaged(&path, 0, &damage))
+        SealedIndex::whole(bytes.into(), &path, &self.listed.bound).map_err(|damage| damaged(&path, 0, &damage))
     }
 }
 
@@ -368,18 +368,18 @@ impl Drop for SealedSegment {
 /// An index file of this size is read at once.
 const SMALL: usize = 64 << 10;
 
-fn loaded(index: Sealed) -> Result<Sealed, Error> {
+fn loaded(index: SealedIndex) -> Result<SealedIndex, Error> {
     Ok(index.load()?.unwrap_or(index))
 }
 
 /// Once as much was read of it piece by piece as it has, it costs less to have it in memory: whoever knew
 /// beforehand could have saved half.
-fn is_read_often(index: &Sealed) -> bool {
+fn is_read_often(index: &SealedIndex) -> bool {
     const PIECE: u64 = 4096;
     index.pieces_read().saturating_mul(PIECE) >= wide(index.whole_bytes())
 }
 
-fn size(index: &Sealed) -> u64 {
+fn size(index: &SealedIndex) -> u64 {
     wide(index.bytes())
 }
 

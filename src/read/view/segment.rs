@@ -12,7 +12,7 @@ use foldhash::HashSet;
 use parking_lot::RwLock;
 
 use crate::format::{Frame, SegmentId};
-use crate::index::{Answers, Index, EventLocation, TermHash};
+use crate::index::{SegmentIndex, LiveIndex, EventLocation, TermHash};
 use crate::log::{Block, LogEnd, SegmentFile};
 use crate::read::segment_cache::SealedSegment;
 use crate::types::{Error, EventId, Position, Version};
@@ -28,7 +28,7 @@ pub(crate) struct Segment {
 
 enum Form {
     /// Written to, or not yet indexed on the disk.
-    Live(Arc<SegmentFile>, Box<RwLock<Index>>, Entities),
+    Live(Arc<SegmentFile>, Box<RwLock<LiveIndex>>, Entities),
     SealedSegment(SealedSegment),
 }
 
@@ -43,7 +43,7 @@ impl Segment {
             first: from.position.saturating_add(1),
             file_first: file.header.id.first_position,
             recorded_before: from.recorded_at,
-            form: Form::Live(file, Box::new(RwLock::new(Index::new(from.offset))), RwLock::default()),
+            form: Form::Live(file, Box::new(RwLock::new(LiveIndex::new(from.offset))), RwLock::default()),
         }
     }
 
@@ -125,7 +125,7 @@ impl Segment {
     }
 
     /// Its file and index, if these are in memory.
-    pub(crate) fn as_live(&self) -> Option<(&Arc<SegmentFile>, &RwLock<Index>)> {
+    pub(crate) fn as_live(&self) -> Option<(&Arc<SegmentFile>, &RwLock<LiveIndex>)> {
         match &self.form {
             Form::Live(file, index, _) => Some((file, index)),
             Form::SealedSegment(_) => None,
@@ -164,7 +164,7 @@ impl Segment {
     /// # Errors
     ///
     /// If there is no index on the disk, and the segment cannot be read.
-    pub(super) fn ask<T>(&self, ask: impl Fn(&dyn Answers) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn ask<T>(&self, ask: impl Fn(&dyn SegmentIndex) -> Result<T, Error>) -> Result<T, Error> {
         match &self.form {
             Form::Live(_, index, _) => ask(&*index.read()),
             Form::SealedSegment(stored) => stored.ask(ask),
