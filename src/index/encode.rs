@@ -10,7 +10,7 @@ use crate::format::index_file::{
 };
 use crate::log::wide;
 
-use super::numbers::Numbers;
+use super::numbers::GappedSequence;
 use super::{LiveIndex, Stream};
 
 /// A term and its events, as they are in memory.
@@ -38,8 +38,8 @@ impl LiveIndex {
             parts.hashes.push((TermHash::of(&bound.store_id, kind, name), parts.place()?));
             match events {
                 Events::Stream(stream) => parts.add(kind, name, &stream.ordinals, &stream.versions)?,
-                Events::List(list) => parts.add(kind, name, list, &Numbers::default())?,
-                Events::One(ordinal) => parts.add(kind, name, &[ordinal], &Numbers::default())?,
+                Events::List(list) => parts.add(kind, name, list, &GappedSequence::default())?,
+                Events::One(ordinal) => parts.add(kind, name, &[ordinal], &GappedSequence::default())?,
             }
         }
         let (filter, slots) = parts.hashed()?;
@@ -119,7 +119,7 @@ impl Parts {
         u32::try_from(self.terms.len()).ok().filter(|place| *place != NO_TERM)
     }
 
-    fn add(&mut self, kind: TermKind, name: &[u8], list: &[u32], versions: &Numbers) -> Option<()> {
+    fn add(&mut self, kind: TermKind, name: &[u8], list: &[u32], versions: &GappedSequence) -> Option<()> {
         let (first, last) = list.first().zip(list.last()).expect("a term is inserted with its first event");
         let place = self.place()?;
         while self.anchors.len() / NUMBER * ANCHOR_STRIDE <= wide(place) {

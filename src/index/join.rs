@@ -6,8 +6,8 @@ use crate::format::index_file::{Term, TermKind};
 use crate::log::wide;
 use crate::types::{Error, EventId};
 
-use super::names::Names;
-use super::numbers::{Jumps, Numbers};
+use super::names::NameDictionary;
+use super::numbers::{Jumps, GappedSequence};
 use super::sealed::SealedIndex;
 use super::{Ids, LiveIndex, Stream};
 
@@ -66,7 +66,7 @@ impl LiveIndex {
                 stream.ordinals.extend_from_slice(&more.ordinals);
             }
             None => {
-                let mut stream = Stream { versions: Numbers::default(), ordinals: more.ordinals.clone() };
+                let mut stream = Stream { versions: GappedSequence::default(), ordinals: more.ordinals.clone() };
                 extend_numbers(&mut stream.versions, &more.versions);
                 self.entities.insert(entity, stream);
             }
@@ -78,7 +78,7 @@ impl LiveIndex {
         &mut self,
         term: &Term,
         name: &[u8],
-        versions: &Numbers<impl Jumps>,
+        versions: &GappedSequence<impl Jumps>,
         list: Vec<u32>,
     ) -> Result<(), &'static str> {
         if !list.is_sorted_by(|one, next| one < next)
@@ -93,7 +93,7 @@ impl LiveIndex {
         };
         match term.kind {
             TermKind::Entity => {
-                let mut stream = Stream { versions: Numbers::default(), ordinals: list };
+                let mut stream = Stream { versions: GappedSequence::default(), ordinals: list };
                 let mut before = 0;
                 for slot in 0..wide(term.count) {
                     let version = versions.at(slot);
@@ -118,13 +118,13 @@ impl LiveIndex {
     }
 }
 
-fn extend_numbers(numbers: &mut Numbers, more: &Numbers<impl Jumps>) {
+fn extend_numbers(numbers: &mut GappedSequence, more: &GappedSequence<impl Jumps>) {
     for slot in 0..more.count() {
         numbers.push(more.at(slot));
     }
 }
 
-fn extend_name(names: &mut Names<Vec<u32>>, name: &str, more: &[u32]) {
+fn extend_name(names: &mut NameDictionary<Vec<u32>>, name: &str, more: &[u32]) {
     match names.get_mut(name) {
         Some(list) => list.extend_from_slice(more),
         None => names.insert(name, more.to_vec()),

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::search::point;
 
 /// Sorted ordinals: a slice of the live index, bytes of an index file, or numbers that follow each other.
-pub(crate) trait List {
+pub(crate) trait PostingList {
     fn len(&self) -> usize;
 
     /// The ordinal at a slot below the length.
@@ -55,7 +55,7 @@ pub(crate) trait List {
     }
 }
 
-impl List for &[u32] {
+impl PostingList for &[u32] {
     #[inline]
     fn len(&self) -> usize {
         <[u32]>::len(self)

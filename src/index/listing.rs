@@ -4,8 +4,8 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::list::List;
-use super::query::Lists;
+use super::list::PostingList;
+use super::query::PostingLists;
 
 /// Which names to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) struct NameSummary {
 const RESERVED: &str = "$";
 
 /// At most `most` names that have events in the window; the store's own only to who asks for them.
-pub(super) fn listed(lists: &impl Lists, filter: &NameFilter, window: &Range<u32>, most: usize) -> Vec<NameSummary> {
+pub(super) fn listed(lists: &impl PostingLists, filter: &NameFilter, window: &Range<u32>, most: usize) -> Vec<NameSummary> {
     let mut entries = Vec::new();
     let hides = |name: &str| name.starts_with(RESERVED) && !filter.prefix.starts_with(RESERVED);
     lists.visit(filter.field, &filter.prefix, filter.after.as_deref(), &mut |name, list| {

@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 
-use super::list::List;
+use super::list::PostingList;
 use super::search::gallop;
 
 /// Which end comes first.
@@ -39,7 +39,7 @@ impl Direction {
 }
 
 /// A place in a sequence of ranks.
-pub(super) enum Cursor<L> {
+pub(super) enum PostingCursor<L> {
     /// All of them, half-open.
     Window(Range<u64>),
     /// A sorted list of ordinals: what is left of it.
@@ -47,83 +47,83 @@ pub(super) enum Cursor<L> {
     /// What is in any.
     Any(Box<Union<L>>),
     /// What is in all.
-    All(Vec<Cursor<L>>),
+    All(Vec<PostingCursor<L>>),
     /// What is in the first, and not in the list.
-    Without(Box<Cursor<L>>, L, Direction),
+    Without(Box<PostingCursor<L>>, L, Direction),
 }
 
 /// Each rank once, whatever number of cursors have it.
 pub(super) struct Union<L> {
-    cursors: Vec<Cursor<L>>,
+    cursors: Vec<PostingCursor<L>>,
     /// The rank each cursor stands at, the earliest on top; those at their end are out.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
-impl<L: List> Cursor<L> {
-    pub(super) fn window(ordinals: &Range<u32>, direction: Direction) -> Cursor<L> {
+impl<L: PostingList> PostingCursor<L> {
+    pub(super) fn window(ordinals: &Range<u32>, direction: Direction) -> PostingCursor<L> {
         match ordinals.end.checked_sub(1).filter(|last| ordinals.start <= *last) {
-            None => Cursor::Window(0..0),
+            None => PostingCursor::Window(0..0),
             Some(last) => {
                 let (one, other) = (direction.rank(ordinals.start), direction.rank(last));
-                Cursor::Window(one.min(other)..one.max(other) + 1)
+                PostingCursor::Window(one.min(other)..one.max(other) + 1)
             }
         }
     }
 
-    pub(super) fn any(mut cursors: Vec<Cursor<L>>) -> Cursor<L> {
+    pub(super) fn any(mut cursors: Vec<PostingCursor<L>>) -> PostingCursor<L> {
         if let [_] = cursors.as_slice() {
             return cursors.remove(0);
         }
         let heads = cursors.iter_mut().enumerate();
         let heads = heads.filter_map(|(at, cursor)| Some(Reverse((cursor.head()?, at)))).collect();
-        Cursor::Any(Box::new(Union { cursors, heads }))
+        PostingCursor::Any(Box::new(Union { cursors, heads }))
     }
 
     /// What is in all of these, of which there is at least one.
-    pub(super) fn all(mut cursors: Vec<Cursor<L>>) -> Cursor<L> {
+    pub(super) fn all(mut cursors: Vec<PostingCursor<L>>) -> PostingCursor<L> {
         if let [_] = cursors.as_slice() {
             return cursors.remove(0);
         }
-        cursors.sort_by_key(Cursor::at_most);
-        Cursor::All(cursors)
+        cursors.sort_by_key(PostingCursor::at_most);
+        PostingCursor::All(cursors)
     }
 
     /// What is in a cursor and not in a sorted list of ordinals.
-    pub(super) fn without(self, list: L, direction: Direction) -> Cursor<L> {
-        if list.is_empty() { self } else { Cursor::Without(Box::new(self), list, direction) }
+    pub(super) fn without(self, list: L, direction: Direction) -> PostingCursor<L> {
+        if list.is_empty() { self } else { PostingCursor::Without(Box::new(self), list, direction) }
     }
 
     /// How many ranks are left: exact for windows, lists, and unions of these that share nothing;
     /// otherwise there may be fewer.
     pub(super) fn at_most(&self) -> u64 {
         match self {
-            Cursor::Window(ranks) => ranks.end - ranks.start,
-            Cursor::List(list, _) => u64::try_from(list.len()).expect("a length fits 64 bits"),
-            Cursor::Any(union) => union.cursors.iter().map(Cursor::at_most).sum(),
-            Cursor::All(cursors) => cursors.iter().map(Cursor::at_most).min().unwrap_or(0),
-            Cursor::Without(cursor, ..) => cursor.at_most(),
+            PostingCursor::Window(ranks) => ranks.end - ranks.start,
+            PostingCursor::List(list, _) => u64::try_from(list.len()).expect("a length fits 64 bits"),
+            PostingCursor::Any(union) => union.cursors.iter().map(PostingCursor::at_most).sum(),
+            PostingCursor::All(cursors) => cursors.iter().map(PostingCursor::at_most).min().unwrap_or(0),
+            PostingCursor::Without(cursor, ..) => cursor.at_most(),
         }
     }
 
     /// The rank it stands at.
     fn head(&mut self) -> Option<u64> {
         match self {
-            Cursor::Window(ranks) => (!ranks.is_empty()).then_some(ranks.start),
-            Cursor::List(list, direction) => match direction {
+            PostingCursor::Window(ranks) => (!ranks.is_empty()).then_some(ranks.start),
+            PostingCursor::List(list, direction) => match direction {
                 Direction::Forward => list.first().map(|first| direction.rank(first)),
                 Direction::Backward => list.last().map(|last| direction.rank(last)),
             },
-            Cursor::Any(union) => union.heads.peek().map(|Reverse((rank, _))| *rank),
-            Cursor::All(cursors) => in_all(cursors),
-            Cursor::Without(cursor, list, direction) => without(cursor, list, *direction),
+            PostingCursor::Any(union) => union.heads.peek().map(|Reverse((rank, _))| *rank),
+            PostingCursor::All(cursors) => in_all(cursors),
+            PostingCursor::Without(cursor, list, direction) => without(cursor, list, *direction),
         }
     }
 
     /// Passes over all ranks before this one.
     fn advance_to(&mut self, rank: u64) {
         match self {
-            Cursor::Window(ranks) => ranks.start = ranks.start.max(rank).min(ranks.end),
-            Cursor::List(list, direction) => {
+            PostingCursor::Window(ranks) => ranks.start = ranks.start.max(rank).min(ranks.end),
+            PostingCursor::List(list, direction) => {
                 let length = list.len();
                 match direction {
                     Direction::Forward => {
@@ -136,15 +136,15 @@ impl<L: List> Cursor<L> {
                     }
                 }
             }
-            Cursor::Any(union) => union.advance_to(rank),
+            PostingCursor::Any(union) => union.advance_to(rank),
             // The others follow when the head is asked for.
-            Cursor::All(cursors) => cursors[0].advance_to(rank),
-            Cursor::Without(cursor, ..) => cursor.advance_to(rank),
+            PostingCursor::All(cursors) => cursors[0].advance_to(rank),
+            PostingCursor::Without(cursor, ..) => cursor.advance_to(rank),
         }
     }
 }
 
-impl<L: List> Union<L> {
+impl<L: PostingList> Union<L> {
     fn advance_to(&mut self, rank: u64) {
         while let Some(mut top) = self.heads.peek_mut() {
             let Reverse((head, at)) = *top;
@@ -161,7 +161,7 @@ impl<L: List> Union<L> {
 }
 
 /// The first rank from here on that all have; the first cursor, which has the fewest, leads.
-fn in_all<L: List>(cursors: &mut [Cursor<L>]) -> Option<u64> {
+fn in_all<L: PostingList>(cursors: &mut [PostingCursor<L>]) -> Option<u64> {
     let (lead, others) = cursors.split_first_mut()?;
     'candidates: loop {
         let candidate = lead.head()?;
@@ -178,7 +178,7 @@ fn in_all<L: List>(cursors: &mut [Cursor<L>]) -> Option<u64> {
 }
 
 /// The first rank from here on that is not in the list.
-fn without<L: List>(cursor: &mut Cursor<L>, list: &L, direction: Direction) -> Option<u64> {
+fn without<L: PostingList>(cursor: &mut PostingCursor<L>, list: &L, direction: Direction) -> Option<u64> {
     loop {
         let rank = cursor.head()?;
         if !list.holds(direction.ordinal(rank)) {
@@ -190,11 +190,11 @@ fn without<L: List>(cursor: &mut Cursor<L>, list: &L, direction: Direction) -> O
 
 /// Ordinals that match, in order, once each.
 pub(crate) struct Matches<L> {
-    pub(super) cursor: Cursor<L>,
+    pub(super) cursor: PostingCursor<L>,
     pub(super) direction: Direction,
 }
 
-impl<L: List> Matches<L> {
+impl<L: PostingList> Matches<L> {
     /// The ordinals that match and have an event. `nearest` gives an ordinal's own event, or the next one of
     /// the way: so what was removed is passed over at once, however much it is.
     pub(super) fn events(mut self, nearest: impl Fn(u32) -> Option<u32>) -> impl Iterator<Item = u32> {
@@ -212,7 +212,7 @@ impl<L: List> Matches<L> {
     }
 }
 
-impl<L: List> Iterator for Matches<L> {
+impl<L: PostingList> Iterator for Matches<L> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {

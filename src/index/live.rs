@@ -7,11 +7,11 @@ use std::ops::{ControlFlow, Range};
 use crate::format::KEY_BYTES;
 use crate::types::{Error, EventId, Query};
 
-use super::list::List;
+use super::list::PostingList;
 use super::listing::listed;
 use super::lists::Direction;
-use super::names::Names;
-use super::query::{Asked, Lists};
+use super::names::NameDictionary;
+use super::query::{SegmentQuery, PostingLists};
 use super::search::gallop;
 use super::{SegmentIndex, NameSummary, LiveIndex, NameField, EventLocation, Stream, NameFilter, last_up_to, narrow, nearest, ordinals_of};
 
@@ -38,7 +38,7 @@ impl Stream {
     }
 }
 
-impl Lists for LiveIndex {
+impl PostingLists for LiveIndex {
     type List<'a> = &'a [u32];
 
     fn named(&self, field: NameField, name: &str) -> &[u32] {
@@ -62,7 +62,7 @@ impl Lists for LiveIndex {
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, &'a [u32]) -> ControlFlow<()>,
     ) {
-        let names = |names: &'a Names<Vec<u32>>,
+        let names = |names: &'a NameDictionary<Vec<u32>>,
                      visit: &mut dyn FnMut(&str, &'a [u32]) -> ControlFlow<()>| {
             names.visit(prefix, after, |name, list| visit(name, list));
         };
@@ -113,7 +113,7 @@ impl SegmentIndex for LiveIndex {
         most: usize,
     ) -> Result<Vec<EventLocation>, Error> {
         let window = self.clip(window);
-        let asked = Asked::new(self, &window, direction, own);
+        let asked = SegmentQuery::new(self, &window, direction, own);
         let place = |ordinal: u32| self.place_at(self.ordinals.slot(ordinal.into())?);
         Ok(asked.events(query).filter_map(place).take(most).collect())
     }
@@ -124,7 +124,7 @@ impl SegmentIndex for LiveIndex {
         window: &Range<u32>,
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<u64, Error> {
-        Ok(Asked::new(self, &self.clip(window), Direction::Forward, own).count(query))
+        Ok(SegmentQuery::new(self, &self.clip(window), Direction::Forward, own).count(query))
     }
 
     fn exists(
@@ -133,7 +133,7 @@ impl SegmentIndex for LiveIndex {
         window: &Range<u32>,
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<bool, Error> {
-        Ok(Asked::new(self, &self.clip(window), Direction::Backward, own).exists(query))
+        Ok(SegmentQuery::new(self, &self.clip(window), Direction::Backward, own).exists(query))
     }
 
     fn correlates(&self, id: EventId, ordinal: u32) -> Result<bool, Error> {

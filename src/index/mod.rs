@@ -35,9 +35,9 @@ use crate::format::{Damage, Frame, KEY_BYTES, Record, SegmentId, records, tags};
 use crate::log::SegmentFile;
 use crate::types::{Cause, Error, EventId};
 
-use list::List;
-use names::Names;
-use numbers::{Jumps, Numbers};
+use list::PostingList;
+use names::NameDictionary;
+use numbers::{Jumps, GappedSequence};
 
 pub(crate) use answers::SegmentIndex;
 pub(crate) use listing::{NameSummary, NameField, NameFilter};
@@ -52,17 +52,17 @@ pub(crate) use crate::format::index_file::{Bound, TermHash};
 /// both parts, one after the other.
 pub(crate) struct LiveIndex {
     /// Which ordinals there are.
-    ordinals: Numbers,
+    ordinals: GappedSequence,
     /// The offset of each event's frame, in the same order.
     offsets: Vec<u32>,
     /// What stands between frames for removed ones.
     removed: Vec<Range<u32>>,
     /// Where the last frame ends.
     end: u32,
-    entities: Names<Stream>,
-    scopes: Names<Vec<u32>>,
-    kinds: Names<Vec<u32>>,
-    tags: Names<Vec<u32>>,
+    entities: NameDictionary<Stream>,
+    scopes: NameDictionary<Vec<u32>>,
+    kinds: NameDictionary<Vec<u32>>,
+    tags: NameDictionary<Vec<u32>>,
     correlations: Ids,
     foreign_ids: Ids,
     /// The events that name an event as their cause, by that event's id.
@@ -82,7 +82,7 @@ type Ids = HashMap<EventId, Vec<u32>>;
 
 /// The events of one entity in this segment.
 pub(crate) struct Stream {
-    versions: Numbers,
+    versions: GappedSequence,
     /// In the same order.
     ordinals: Vec<u32>,
 }
@@ -98,14 +98,14 @@ pub(crate) struct EventLocation {
 impl LiveIndex {
     pub(crate) fn new(start: u32) -> LiveIndex {
         LiveIndex {
-            ordinals: Numbers::default(),
+            ordinals: GappedSequence::default(),
             offsets: Vec::new(),
             removed: Vec::new(),
             end: start,
-            entities: Names::new(),
-            scopes: Names::new(),
-            kinds: Names::new(),
-            tags: Names::new(),
+            entities: NameDictionary::new(),
+            scopes: NameDictionary::new(),
+            kinds: NameDictionary::new(),
+            tags: NameDictionary::new(),
             correlations: HashMap::new(),
             foreign_ids: HashMap::new(),
             causes: HashMap::new(),
@@ -231,7 +231,7 @@ impl LiveIndex {
             Some(stream) if is_whole && version - 1 != stream.last_version() => return false,
             Some(stream) => stream.push(version, ordinal),
             None => {
-                let mut stream = Stream { versions: Numbers::default(), ordinals: Vec::new() };
+                let mut stream = Stream { versions: GappedSequence::default(), ordinals: Vec::new() };
                 stream.push(version, ordinal);
                 self.entities.insert(entity, stream);
                 self.fresh.push(entity.into());
@@ -269,14 +269,14 @@ impl Stream {
 }
 
 /// Version and ordinal of a stream's last event in this segment up to `ordinal`.
-fn last_up_to(versions: &Numbers<impl Jumps>, list: &impl List, ordinal: u32) -> Option<(u64, u32)> {
+fn last_up_to(versions: &GappedSequence<impl Jumps>, list: &impl PostingList, ordinal: u32) -> Option<(u64, u32)> {
     let behind = ordinal.checked_add(1).map_or(list.len(), |end| list.below(end));
     let last = behind.checked_sub(1)?;
     Some((versions.at(last), list.at(last)))
 }
 
 /// The ordinals from the one of the first version in `wanted` up to the one of the last.
-fn ordinals_of(versions: &Numbers<impl Jumps>, list: &impl List, wanted: &Range<u64>) -> Range<u32> {
+fn ordinals_of(versions: &GappedSequence<impl Jumps>, list: &impl PostingList, wanted: &Range<u64>) -> Range<u32> {
     let slots = versions.below(wanted.start)..versions.below(wanted.end).min(list.len());
     match slots.end.checked_sub(1).filter(|last| slots.start <= *last) {
         Some(last) => list.at(slots.start)..list.at(last).saturating_add(1),
@@ -285,7 +285,7 @@ fn ordinals_of(versions: &Numbers<impl Jumps>, list: &impl List, wanted: &Range<
 }
 
 /// The event at an ordinal, or the next one of the way.
-fn nearest(ordinals: &Numbers<impl Jumps>, ordinal: u32, direction: Direction) -> Option<u32> {
+fn nearest(ordinals: &GappedSequence<impl Jumps>, ordinal: u32, direction: Direction) -> Option<u32> {
     let event = match direction {
         Direction::Forward => ordinals.next(ordinal.into()),
         Direction::Backward => ordinals.previous(ordinal.into()),
@@ -298,7 +298,7 @@ fn narrow(ordinal: u64) -> u32 {
     u32::try_from(ordinal).expect("ordinals fit 32 bits")
 }
 
-fn push_name(postings: &mut Names<Vec<u32>>, name: &str, ordinal: u32) {
+fn push_name(postings: &mut NameDictionary<Vec<u32>>, name: &str, ordinal: u32) {
     match postings.get_mut(name) {
         Some(list) if list.last() == Some(&ordinal) => {}
         Some(list) => list.push(ordinal),

@@ -11,7 +11,7 @@ use std::ops::{Bound, ControlFlow};
 use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 
-pub(super) struct Names<P> {
+pub(super) struct NameDictionary<P> {
     postings: HashMap<Box<str>, P>,
     sorted: Mutex<Option<Sorted>>,
 }
@@ -23,9 +23,9 @@ struct Sorted {
     since: Vec<Box<str>>,
 }
 
-impl<P> Names<P> {
-    pub(super) fn new() -> Names<P> {
-        Names { postings: HashMap::new(), sorted: Mutex::new(None) }
+impl<P> NameDictionary<P> {
+    pub(super) fn new() -> NameDictionary<P> {
+        NameDictionary { postings: HashMap::new(), sorted: Mutex::new(None) }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&P> {

@@ -16,7 +16,7 @@ pub(super) trait Jumps {
 
 /// Ever larger numbers, each known by its slot: how many come before it.
 #[derive(Debug, Default)]
-pub(super) struct Numbers<J = Vec<(usize, u64)>> {
+pub(super) struct GappedSequence<J = Vec<(usize, u64)>> {
     count: usize,
     /// The number at slot 0.
     first: u64,
@@ -33,7 +33,7 @@ impl Jumps for Vec<(usize, u64)> {
     }
 }
 
-impl Numbers {
+impl GappedSequence {
     /// Adds a number, which must be larger than the last.
     pub(super) fn push(&mut self, number: u64) {
         if self.count == 0 {
@@ -49,9 +49,9 @@ impl Numbers {
     }
 }
 
-impl<J: Jumps> Numbers<J> {
-    pub(super) fn new(count: usize, first: u64, jumps: J) -> Numbers<J> {
-        Numbers { count, first, jumps }
+impl<J: Jumps> GappedSequence<J> {
+    pub(super) fn new(count: usize, first: u64, jumps: J) -> GappedSequence<J> {
+        GappedSequence { count, first, jumps }
     }
 
     pub(super) fn count(&self) -> usize {

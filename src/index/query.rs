@@ -7,12 +7,12 @@ use std::ops::{ControlFlow, Range};
 use crate::types::{EventId, Item, Name, Query, SYSTEM_SCOPE};
 
 use super::NameField;
-use super::list::List;
-use super::lists::{Cursor, Matches, Direction};
+use super::list::PostingList;
+use super::lists::{PostingCursor, Matches, Direction};
 
 /// What the posting lists of one segment are asked of, whatever form its index has.
-pub(super) trait Lists {
-    type List<'a>: List
+pub(super) trait PostingLists {
+    type List<'a>: PostingList
     where
         Self: 'a;
 
@@ -40,7 +40,7 @@ pub(super) trait Lists {
 }
 
 /// A question to one segment: where in it, and from which end.
-pub(super) struct Asked<'a, 'q, L, O> {
+pub(super) struct SegmentQuery<'a, 'q, L, O> {
     pub(super) lists: &'a L,
     pub(super) window: &'q Range<u32>,
     pub(super) direction: Direction,
@@ -50,9 +50,9 @@ pub(super) struct Asked<'a, 'q, L, O> {
     pub(super) any: bool,
 }
 
-impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
-    pub(super) fn new(lists: &'a L, window: &'q Range<u32>, direction: Direction, own: O) -> Asked<'a, 'q, L, O> {
-        Asked { lists, window, direction, own, any: false }
+impl<'a, 'q, L: PostingLists, O: Fn(EventId) -> Option<u32>> SegmentQuery<'a, 'q, L, O> {
+    pub(super) fn new(lists: &'a L, window: &'q Range<u32>, direction: Direction, own: O) -> SegmentQuery<'a, 'q, L, O> {
+        SegmentQuery { lists, window, direction, own, any: false }
     }
 
     /// The ordinals in the window that match, in order, once each; found as they are taken.
@@ -60,7 +60,7 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
     /// A query that asks nothing finds all ordinals, also those of removed events, which have no place.
     pub(super) fn matching(&self, query: &Query) -> Matches<L::List<'a>> {
         let items = query.items.iter().map(|item| self.item(item)).collect();
-        Matches { cursor: Cursor::any(items), direction: self.direction }
+        Matches { cursor: PostingCursor::any(items), direction: self.direction }
     }
 
     /// How many ordinals in the window match. Costs the same whatever their number, unless the query
@@ -108,17 +108,17 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
         u64::try_from(self.system().len()).expect("a length fits 64 bits")
     }
 
-    fn item(&self, item: &Item) -> Cursor<L::List<'a>> {
+    fn item(&self, item: &Item) -> PostingCursor<L::List<'a>> {
         let conditions = self.conditions(item);
         let cursor = match conditions.as_slice() {
-            [] => Cursor::window(self.window, self.direction),
-            _ => Cursor::all(conditions),
+            [] => PostingCursor::window(self.window, self.direction),
+            _ => PostingCursor::all(conditions),
         };
         if item.passes_over_system() { cursor.without(self.system(), self.direction) } else { cursor }
     }
 
     /// One cursor per thing the item asks for.
-    fn conditions(&self, item: &Item) -> Vec<Cursor<L::List<'a>>> {
+    fn conditions(&self, item: &Item) -> Vec<PostingCursor<L::List<'a>>> {
         let mut all = Vec::new();
         match &item.entity {
             Some(Name::Is(entity)) => all.push(self.named(NameField::Entity, entity)),
@@ -135,7 +135,7 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
             kinds.sort_unstable();
             kinds.dedup();
             let lists = kinds.into_iter().map(|kind| self.named(NameField::Kind, kind));
-            all.push(Cursor::any(lists.collect()));
+            all.push(PostingCursor::any(lists.collect()));
         }
         if let Some(prefix) = item.kind_prefix.as_deref().filter(|prefix| !prefix.is_empty()) {
             all.push(self.prefix(NameField::Kind, prefix));
@@ -147,28 +147,28 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
             let list = self.lists.correlated(id);
             let is_other = |own: &u32| self.window.contains(own) && !list.holds(*own);
             let own = (self.own)(id).filter(is_other);
-            let own = own.map(|own| Cursor::window(&(own..own + 1), self.direction));
-            let named = Cursor::List(list.cut(self.window), self.direction);
-            all.push(Cursor::any([named].into_iter().chain(own).collect()));
+            let own = own.map(|own| PostingCursor::window(&(own..own + 1), self.direction));
+            let named = PostingCursor::List(list.cut(self.window), self.direction);
+            all.push(PostingCursor::any([named].into_iter().chain(own).collect()));
         }
         all
     }
 
     /// The list of a name, cut to the window.
-    fn named(&self, field: NameField, name: &str) -> Cursor<L::List<'a>> {
-        Cursor::List(self.lists.named(field, name).cut(self.window), self.direction)
+    fn named(&self, field: NameField, name: &str) -> PostingCursor<L::List<'a>> {
+        PostingCursor::List(self.lists.named(field, name).cut(self.window), self.direction)
     }
 
     /// The lists of all names that begin so.
-    fn prefix(&self, field: NameField, prefix: &str) -> Cursor<L::List<'a>> {
+    fn prefix(&self, field: NameField, prefix: &str) -> PostingCursor<L::List<'a>> {
         let mut lists = Vec::new();
         self.lists.visit(field, prefix, None, &mut |_, list| {
             let list = list.cut(self.window);
             if !list.is_empty() {
-                lists.push(Cursor::List(list, self.direction));
+                lists.push(PostingCursor::List(list, self.direction));
             }
             if self.any && !lists.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        Cursor::any(lists)
+        PostingCursor::any(lists)
     }
 }

@@ -6,26 +6,26 @@ use std::ops::{Bound, ControlFlow, Range};
 
 use crate::format::KEY_BYTES;
 use crate::format::index_file::{BLOCK, NUMBER, Term, TermKind};
-use crate::index::list::List;
+use crate::index::list::PostingList;
 use crate::index::listing::listed;
-use crate::index::query::{Asked, Lists};
+use crate::index::query::{SegmentQuery, PostingLists};
 use crate::index::search::{gallop, point};
 use crate::index::{SegmentIndex, NameSummary, NameField, EventLocation, NameFilter, Direction, last_up_to, narrow, nearest, ordinals_of};
 use crate::types::{Error, EventId, Query};
 
 use super::SealedIndex;
 use super::list::{SealedList, versions};
-use super::reading::Reading;
+use super::reading::IndexReader;
 
 /// How many offsets are read at once at most: 64 KiB.
 const OFFSETS_AT_ONCE: usize = 16 * OFFSETS_PER_BLOCK;
 const OFFSETS_PER_BLOCK: usize = BLOCK / NUMBER;
 
 impl SealedIndex {
-    fn ask<T>(&self, answer: impl FnOnce(&Reading<'_>) -> Result<T, Error>) -> Result<T, Error> {
-        let reading = Reading::new(self);
-        let answer = answer(&reading);
-        reading.answered(answer)
+    fn ask<T>(&self, answer: impl FnOnce(&IndexReader<'_>) -> Result<T, Error>) -> Result<T, Error> {
+        let reader = IndexReader::new(self);
+        let answer = answer(&reader);
+        reader.answered(answer)
     }
 
     /// Answers about the events of one term, if there is one.
@@ -33,16 +33,16 @@ impl SealedIndex {
         &self,
         kind: TermKind,
         name: &[u8],
-        answer: impl FnOnce(&Reading<'_>, &Term) -> T,
+        answer: impl FnOnce(&IndexReader<'_>, &Term) -> T,
     ) -> Result<T, Error> {
-        self.ask(|reading| {
-            let term = reading.find(kind, name)?;
-            Ok(term.map(|term| answer(reading, &term)).unwrap_or_default())
+        self.ask(|reader| {
+            let term = reader.find(kind, name)?;
+            Ok(term.map(|term| answer(reader, &term)).unwrap_or_default())
         })
     }
 
     fn holds(&self, kind: TermKind, name: &[u8], ordinal: u32) -> Result<bool, Error> {
-        self.ask_term(kind, name, |reading, term| SealedList::of(reading, term).holds(ordinal))
+        self.ask_term(kind, name, |reader, term| SealedList::of(reader, term).holds(ordinal))
     }
 }
 
@@ -61,13 +61,13 @@ impl SegmentIndex for SealedIndex {
 
     fn place(&self, ordinal: u32) -> Result<Option<EventLocation>, Error> {
         match self.ordinals.slot(ordinal.into()) {
-            Some(slot) => self.ask(|reading| reading.place_at(slot)),
+            Some(slot) => self.ask(|reader| reader.place_at(slot)),
             None => Ok(None),
         }
     }
 
     fn place_from(&self, ordinal: u32) -> Result<Option<EventLocation>, Error> {
-        self.ask(|reading| reading.place_at(self.ordinals.below(ordinal.into())))
+        self.ask(|reader| reader.place_at(self.ordinals.below(ordinal.into())))
     }
 
     fn matching(
@@ -79,10 +79,10 @@ impl SegmentIndex for SealedIndex {
         most: usize,
     ) -> Result<Vec<EventLocation>, Error> {
         let window = self.clip(window);
-        self.ask(|reading| {
-            let asked = Asked::new(reading, &window, direction, own);
+        self.ask(|reader| {
+            let asked = SegmentQuery::new(reader, &window, direction, own);
             let ordinals: Vec<u32> = asked.events(query).take(most).collect();
-            reading.places(&ordinals)
+            reader.places(&ordinals)
         })
     }
 
@@ -93,7 +93,7 @@ impl SegmentIndex for SealedIndex {
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<u64, Error> {
         let window = self.clip(window);
-        self.ask(|reading| Ok(Asked::new(reading, &window, Direction::Forward, own).count(query)))
+        self.ask(|reader| Ok(SegmentQuery::new(reader, &window, Direction::Forward, own).count(query)))
     }
 
     fn exists(
@@ -103,7 +103,7 @@ impl SegmentIndex for SealedIndex {
         own: &dyn Fn(EventId) -> Option<u32>,
     ) -> Result<bool, Error> {
         let window = self.clip(window);
-        self.ask(|reading| Ok(Asked::new(reading, &window, Direction::Backward, own).exists(query)))
+        self.ask(|reader| Ok(SegmentQuery::new(reader, &window, Direction::Backward, own).exists(query)))
     }
 
     fn correlates(&self, id: EventId, ordinal: u32) -> Result<bool, Error> {
@@ -111,7 +111,7 @@ impl SegmentIndex for SealedIndex {
     }
 
     fn effects(&self, id: EventId) -> Result<Vec<u32>, Error> {
-        self.ask_term(TermKind::Cause, id.as_bytes(), |reading, term| SealedList::of(reading, term).to_vec())
+        self.ask_term(TermKind::Cause, id.as_bytes(), |reader, term| SealedList::of(reader, term).to_vec())
     }
 
     fn is_follower(&self, ordinal: u32) -> Result<bool, Error> {
@@ -127,23 +127,23 @@ impl SegmentIndex for SealedIndex {
     }
 
     fn last_of(&self, entity: &str, up_to: u32) -> Result<Option<(u64, u32)>, Error> {
-        self.ask_term(TermKind::Entity, entity.as_bytes(), |reading, term| {
-            last_up_to(&versions(reading, term), &SealedList::of(reading, term), up_to)
+        self.ask_term(TermKind::Entity, entity.as_bytes(), |reader, term| {
+            last_up_to(&versions(reader, term), &SealedList::of(reader, term), up_to)
         })
     }
 
     fn window_of(&self, entity: &str, wanted: &Range<u64>) -> Result<Range<u32>, Error> {
-        self.ask_term(TermKind::Entity, entity.as_bytes(), |reading, term| {
-            ordinals_of(&versions(reading, term), &SealedList::of(reading, term), wanted)
+        self.ask_term(TermKind::Entity, entity.as_bytes(), |reader, term| {
+            ordinals_of(&versions(reader, term), &SealedList::of(reader, term), wanted)
         })
     }
 
     fn listed(&self, wanted: &NameFilter, window: &Range<u32>, most: usize) -> Result<Vec<NameSummary>, Error> {
-        self.ask(|reading| Ok(listed(reading, wanted, window, most)))
+        self.ask(|reader| Ok(listed(reader, wanted, window, most)))
     }
 }
 
-impl Lists for Reading<'_> {
+impl PostingLists for IndexReader<'_> {
     type List<'b>
         = SealedList<'b>
     where
@@ -182,7 +182,7 @@ impl Lists for Reading<'_> {
     }
 }
 
-impl Reading<'_> {
+impl IndexReader<'_> {
     /// The list of a term; an empty one, if it is not there.
     fn list(&self, kind: TermKind, name: &[u8]) -> SealedList<'_> {
         match self.find(kind, name) {

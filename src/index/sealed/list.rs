@@ -6,12 +6,12 @@ use std::ops::Range;
 
 use crate::format::index_file::{JUMP, NUMBER, Term, read_jump};
 use crate::format::u32_at;
-use crate::index::list::List;
-use crate::index::numbers::{Jumps, Numbers};
+use crate::index::list::PostingList;
+use crate::index::numbers::{Jumps, GappedSequence};
 use crate::index::search::point;
 use crate::log::wide;
 
-use super::reading::Reading;
+use super::reading::IndexReader;
 
 /// The ordinals of a term, or some of them.
 pub(in crate::index) struct SealedList<'a> {
@@ -29,7 +29,7 @@ enum Ordinals<'a> {
 
 /// A list that is read a block at a time.
 struct InFile<'a> {
-    reading: &'a Reading<'a>,
+    reader: &'a IndexReader<'a>,
     /// Where it begins in the file.
     start: usize,
     /// Its ends as the term says them, so that most questions need not read it.
@@ -43,22 +43,22 @@ impl<'a> SealedList<'a> {
     }
 
     /// The list of a term that was checked.
-    pub(super) fn of(reading: &'a Reading<'a>, term: &Term) -> SealedList<'a> {
+    pub(super) fn of(reader: &'a IndexReader<'a>, term: &Term) -> SealedList<'a> {
         let length = wide(term.count);
         let Some(list) = term.list else { return SealedList { ordinals: Ordinals::Run(term.first), length } };
-        let start = reading.sealed.layout.lists.at(wide(list));
-        let ordinals = match reading.whole() {
+        let start = reader.sealed.layout.lists.at(wide(list));
+        let ordinals = match reader.whole() {
             Some(bytes) => Ordinals::Bytes(&bytes[start..start + length * NUMBER]),
             None => {
                 let (first, last) = (Some(term.first), Some(term.last));
-                Ordinals::File(InFile { reading, start, first, last })
+                Ordinals::File(InFile { reader, start, first, last })
             }
         };
         SealedList { ordinals, length }
     }
 }
 
-impl List for SealedList<'_> {
+impl PostingList for SealedList<'_> {
     fn len(&self) -> usize {
         self.length
     }
@@ -70,7 +70,7 @@ impl List for SealedList<'_> {
             Ordinals::File(list) => match (list.first, list.last) {
                 (Some(first), _) if slot == 0 => first,
                 (_, Some(last)) if slot + 1 == self.length => last,
-                _ => list.reading.number(list.start + slot * NUMBER),
+                _ => list.reader.number(list.start + slot * NUMBER),
             },
         }
     }
@@ -105,7 +105,7 @@ impl List for SealedList<'_> {
 
 /// Gaps in the versions of an entity.
 pub(super) struct SealedJumps<'a> {
-    reading: &'a Reading<'a>,
+    reader: &'a IndexReader<'a>,
     /// Which jumps of the file.
     jumps: Range<u32>,
 }
@@ -116,15 +116,15 @@ impl Jumps for SealedJumps<'_> {
     }
 
     fn jump(&self, at: usize) -> (usize, u64) {
-        let place = self.reading.sealed.layout.jumps.at(wide(self.jumps.start) + at);
-        match self.reading.piece(place..place + JUMP).as_deref().map(<[u8]>::first_chunk) {
+        let place = self.reader.sealed.layout.jumps.at(wide(self.jumps.start) + at);
+        match self.reader.piece(place..place + JUMP).as_deref().map(<[u8]>::first_chunk) {
             Ok(Some(jump)) => {
                 let (slot, number) = read_jump(jump);
                 (wide(slot), number)
             }
             Ok(None) => (0, 0),
             Err(error) => {
-                self.reading.fail(error.clone());
+                self.reader.fail(error.clone());
                 (0, 0)
             }
         }
@@ -132,7 +132,7 @@ impl Jumps for SealedJumps<'_> {
 }
 
 /// The versions of an entity whose term was checked.
-pub(super) fn versions<'a>(reading: &'a Reading<'a>, term: &Term) -> Numbers<SealedJumps<'a>> {
-    let jumps = SealedJumps { reading, jumps: term.jumps.clone() };
-    Numbers::new(wide(term.count), term.version, jumps)
+pub(super) fn versions<'a>(reader: &'a IndexReader<'a>, term: &Term) -> GappedSequence<SealedJumps<'a>> {
+    let jumps = SealedJumps { reader, jumps: term.jumps.clone() };
+    GappedSequence::new(wide(term.count), term.version, jumps)
 }

@@ -25,8 +25,8 @@ use crate::format::{Damage, checksum, u32_at};
 use crate::log::wide;
 use crate::types::{Error, ErrorKind};
 
-use super::numbers::{Jumps, Numbers};
-use reading::Reading;
+use super::numbers::{Jumps, GappedSequence};
+use reading::IndexReader;
 
 pub(crate) use compare::IndexFlaw;
 
@@ -36,7 +36,7 @@ pub(crate) struct SealedIndex {
     path: String,
     header: Header,
     layout: Layout,
-    ordinals: Numbers<Gaps>,
+    ordinals: GappedSequence<OrdinalJumps>,
     source: Source,
     /// How often it went to the file.
     reads: AtomicU64,
@@ -51,9 +51,9 @@ enum Source {
 }
 
 /// Slot and ordinal where an ordinal does not follow the one before it.
-struct Gaps(Vec<(u32, u32)>);
+struct OrdinalJumps(Vec<(u32, u32)>);
 
-impl Jumps for Gaps {
+impl Jumps for OrdinalJumps {
     fn len(&self) -> usize {
         self.0.len()
     }
@@ -100,7 +100,7 @@ impl SealedIndex {
             return Ok(Err(damage));
         }
         let source = Source::File { file: file.clone(), filter: Vec::new(), checksums };
-        let ordinals = Numbers::new(0, 0, Gaps(Vec::new()));
+        let ordinals = GappedSequence::new(0, 0, OrdinalJumps(Vec::new()));
         SealedIndex { path: path.to_owned(), header, layout, ordinals, source, reads }.complete()
     }
 
@@ -123,9 +123,9 @@ impl SealedIndex {
 
     fn read_filter_and_gaps(&self) -> Result<(Vec<u8>, Vec<u8>), Error> {
         let Layout { filter, jumps, .. } = &self.layout;
-        let reading = Reading::new(self);
-        let filter = reading.piece(filter.range())?.to_vec();
-        let gaps = reading.piece(jumps.start..jumps.at(wide(self.header.gaps)))?.to_vec();
+        let reader = IndexReader::new(self);
+        let filter = reader.piece(filter.range())?.to_vec();
+        let gaps = reader.piece(jumps.start..jumps.at(wide(self.header.gaps)))?.to_vec();
         Ok((filter, gaps))
     }
 
@@ -230,7 +230,7 @@ fn check_block(checksums: &[u8], block: usize, bytes: &[u8]) -> Result<(), Damag
 }
 
 /// Which ordinals there are, by the gaps at the start of the jumps.
-fn read_gaps(header: &Header, jumps: &[u8]) -> Result<Numbers<Gaps>, Damage> {
+fn read_gaps(header: &Header, jumps: &[u8]) -> Result<GappedSequence<OrdinalJumps>, Damage> {
     const WRONG: Damage = Damage::Bad("the ordinals of the index do not fit its counts");
     let (jumps, _) = jumps.as_chunks::<JUMP>();
     let mut gaps = Vec::new();
@@ -246,5 +246,5 @@ fn read_gaps(header: &Header, jumps: &[u8]) -> Result<Numbers<Gaps>, Damage> {
     if ordinal + u64::from(header.events - slot) != u64::from(header.ordinals.end) {
         return Err(WRONG);
     }
-    Ok(Numbers::new(wide(header.events), header.ordinals.start.into(), Gaps(gaps)))
+    Ok(GappedSequence::new(wide(header.events), header.ordinals.start.into(), OrdinalJumps(gaps)))
 }

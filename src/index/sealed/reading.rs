@@ -21,12 +21,12 @@ const BLOCKS_HELD_MAX: usize = 1024;
 const BLOCKS_AHEAD_MAX: usize = 16;
 
 /// One question, and what it has read.
-pub(super) struct Reading<'a> {
+pub(super) struct IndexReader<'a> {
     pub(super) sealed: &'a SealedIndex,
     blocks: RefCell<Blocks>,
     /// The first failure. Lists and numbers have no room for one in their answers, so they give any answer then,
     /// and whoever asked looks here before it believes what it was told.
-    trouble: OnceCell<Error>,
+    first_error: OnceCell<Error>,
 }
 
 #[derive(Default)]
@@ -74,24 +74,24 @@ impl Deref for Piece<'_> {
     }
 }
 
-impl<'a> Reading<'a> {
-    pub(super) fn new(sealed: &'a SealedIndex) -> Reading<'a> {
-        Reading { sealed, blocks: RefCell::default(), trouble: OnceCell::new() }
+impl<'a> IndexReader<'a> {
+    pub(super) fn new(sealed: &'a SealedIndex) -> IndexReader<'a> {
+        IndexReader { sealed, blocks: RefCell::default(), first_error: OnceCell::new() }
     }
 
     /// The answer, if nothing failed on the way to it. What failed first counts: the rest may follow from it.
     pub(super) fn answered<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
-        self.trouble.into_inner().map_or(answer, Err)
+        self.first_error.into_inner().map_or(answer, Err)
     }
 
     pub(super) fn has_failed(&self) -> bool {
-        self.trouble.get().is_some()
+        self.first_error.get().is_some()
     }
 
     /// Keeps the first failure, so that the answer is not believed.
     pub(super) fn fail(&self, error: Error) {
         // A later failure follows from the first.
-        _ = self.trouble.set(error);
+        _ = self.first_error.set(error);
     }
 
     /// The bytes of the file, if they are all in memory.

@@ -9,7 +9,7 @@ use crate::index::search::point;
 use crate::log::wide;
 use crate::types::Error;
 
-use super::reading::{Piece, Reading};
+use super::reading::{Piece, IndexReader};
 
 /// How many slots are looked at together: nearly every search ends among so many.
 const SLOTS_AT_ONCE: usize = 64;
@@ -37,7 +37,7 @@ impl Found<'_> {
     }
 }
 
-impl<'a> Reading<'a> {
+impl<'a> IndexReader<'a> {
     /// The term of this kind and name, if it is there.
     pub(super) fn find(&self, kind: TermKind, name: &[u8]) -> Result<Option<Term>, Error> {
         let hash = TermHash::of(&self.sealed.header.bound.store_id, kind, name);

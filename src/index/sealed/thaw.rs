@@ -5,12 +5,12 @@
 use crate::format::index_file::{Layout, NUMBER};
 use crate::format::{Damage, u32_at};
 use crate::index::LiveIndex;
-use crate::index::list::List;
+use crate::index::list::PostingList;
 use crate::log::wide;
 use crate::types::Error;
 
 use super::list::{SealedList, versions};
-use super::reading::Reading;
+use super::reading::IndexReader;
 use super::{SealedIndex, Source};
 
 impl SealedIndex {
@@ -20,13 +20,13 @@ impl SealedIndex {
             let whole = self.load()?;
             return whole.map_err(|damage: Damage| self.damaged(0, &damage.to_string()))?.thaw();
         }
-        let reading = Reading::new(self);
-        let index = reading.thaw();
-        reading.answered(index)
+        let reader = IndexReader::new(self);
+        let index = reader.thaw();
+        reader.answered(index)
     }
 }
 
-impl Reading<'_> {
+impl IndexReader<'_> {
     fn thaw(&self) -> Result<LiveIndex, Error> {
         let header = &self.sealed.header;
         let Layout { offsets, removed, .. } = &self.sealed.layout;
