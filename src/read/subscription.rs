@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::event::RecordedEvent;
 use crate::read::reader::{Origin, Read, token_at};
-use crate::read::view::{Cursor, CloseReason, Visibility, Slot, LogView};
+use crate::read::view::{SubscriptionCursor, CloseReason, Visibility, WakerId, LogView};
 use crate::types::{Error, Position, Query, ResumeToken};
 
 /// The events a query matches, those that are there and those that come: each once, in order.
@@ -54,9 +54,9 @@ pub struct Subscription {
     /// What is still to be made sure of before anything is read after the cursor.
     origin: Option<Origin>,
     /// The cursor as others see it.
-    shown: Option<Arc<Cursor>>,
+    shown: Option<Arc<SubscriptionCursor>>,
     /// Of the waker that was registered last.
-    slot: Option<Slot>,
+    slot: Option<WakerId>,
     has_ended: bool,
 }
 

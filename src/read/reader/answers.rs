@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::event::RecordedEvent;
 use crate::index::Direction;
-use crate::read::view::{Own, Segment, Snapshot};
+use crate::read::view::{SelfCorrelations, Segment, Snapshot};
 use crate::types::{Error, Item, Position, Query};
 
 use super::{event_at, event_with};
@@ -40,8 +40,8 @@ fn either<'q>(snapshot: &Snapshot, query: &'q Query) -> Result<Cow<'q, Query>, E
 }
 
 /// Which of the query's correlations find an event in `positions` by its own id.
-pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) -> Result<Own, Error> {
-    let mut own = Own::new();
+pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) -> Result<SelfCorrelations, Error> {
+    let mut own = SelfCorrelations::new();
     for id in query.items.iter().filter_map(|item| item.correlation) {
         let position = id.claimed_position();
         if !positions.contains(&position.get()) || own.iter().any(|(known, _)| *known == id) {

@@ -23,7 +23,7 @@ use crate::event::RecordedEvent;
 use crate::format::FrameHeader;
 use crate::index::{EventLocation, Direction};
 use crate::log::Block;
-use crate::read::view::{Own, Segment, Snapshot, LogView};
+use crate::read::view::{SelfCorrelations, Segment, Snapshot, LogView};
 use crate::types::{Effort, Error, Position, Query, ResumeToken, micros_of};
 
 pub use ahead::ReadAhead;
@@ -73,7 +73,7 @@ pub struct Read {
 
 struct Progress {
     snapshot: Snapshot,
-    own: Own,
+    own: SelfCorrelations,
     /// Positions that may still come, half-open.
     positions: Range<u64>,
     /// The segment at hand.

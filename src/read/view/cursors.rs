@@ -12,15 +12,15 @@ use crate::types::{Position, SubscriptionLag};
 
 /// The cursors of all subscriptions there are.
 #[derive(Default)]
-pub(super) struct Cursors(Mutex<Vec<Weak<Cursor>>>);
+pub(super) struct SubscriptionCursors(Mutex<Vec<Weak<SubscriptionCursor>>>);
 
 /// How far one has come, written by it and read by whoever asks.
-pub(crate) struct Cursor {
+pub(crate) struct SubscriptionCursor {
     query: String,
     position: AtomicU64,
 }
 
-impl Cursor {
+impl SubscriptionCursor {
     pub(crate) fn set(&self, position: Position) {
         self.position.store(position.get(), Ordering::Relaxed);
     }
@@ -28,8 +28,8 @@ impl Cursor {
 
 impl LogView {
     /// Adds a subscription; it is gone from the list once what this gives is dropped.
-    pub(crate) fn add_follower(&self, query: String) -> Arc<Cursor> {
-        let cursor = Arc::new(Cursor { query, position: AtomicU64::new(0) });
+    pub(crate) fn add_follower(&self, query: String) -> Arc<SubscriptionCursor> {
+        let cursor = Arc::new(SubscriptionCursor { query, position: AtomicU64::new(0) });
         let mut cursors = self.cursors.0.lock();
         cursors.retain(|known| known.strong_count() > 0);
         cursors.push(Arc::downgrade(&cursor));
@@ -39,7 +39,7 @@ impl LogView {
     pub(crate) fn followers(&self) -> Vec<SubscriptionLag> {
         let head = self.head_at(Visibility::Published);
         let cursors = self.cursors.0.lock();
-        let lag = |cursor: Arc<Cursor>| {
+        let lag = |cursor: Arc<SubscriptionCursor>| {
             let position = Position::from(cursor.position.load(Ordering::Relaxed));
             let behind = head.get().saturating_sub(position.get());
             SubscriptionLag { query: cursor.query.clone(), position, behind }

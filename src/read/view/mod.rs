@@ -6,7 +6,7 @@
 //! Row: view.
 
 mod cursors;
-mod recent;
+mod tail;
 mod search;
 mod segment;
 mod wake;
@@ -21,14 +21,14 @@ use crate::log::{Block, Effect, LogEnd};
 use crate::read::segment_cache::SealedSegment;
 use crate::types::{Error, Position, Version};
 
-pub(crate) use cursors::Cursor;
-use cursors::Cursors;
-use recent::Recent;
-pub(crate) use search::{Own, first_match};
+pub(crate) use cursors::SubscriptionCursor;
+use cursors::SubscriptionCursors;
+use tail::TailCache;
+pub(crate) use search::{SelfCorrelations, first_match};
 pub(crate) use segment::Segment;
 use segment::{Entity, Key};
-use wake::Waiters;
-pub(crate) use wake::{CloseReason, Visibility, Slot, wake};
+use wake::Watchers;
+pub(crate) use wake::{CloseReason, Visibility, WakerId, wake};
 
 /// A place in the log and the chain hash there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,9 +51,9 @@ impl From<&LogEnd> for ChainPosition {
 
 pub(crate) struct LogView {
     published: RwLock<Snapshot>,
-    recent: Arc<Recent>,
-    waiters: Waiters,
-    cursors: Cursors,
+    tail: Arc<TailCache>,
+    watchers: Watchers,
+    cursors: SubscriptionCursors,
 }
 
 /// One consistent state of the view.
@@ -65,13 +65,13 @@ pub(crate) struct Snapshot {
     pub(crate) durable: ChainPosition,
     /// MANIFEST's history revision: what was folded from another one is void.
     pub(crate) history: u64,
-    recent: Arc<Recent>,
+    tail: Arc<TailCache>,
 }
 
 impl LogView {
     /// A view that keeps up to `recent_bytes_max` of what is published in memory.
     pub(crate) fn new(segments: Vec<Arc<Segment>>, head: ChainPosition, recent_bytes_max: usize) -> LogView {
-        let recent = Arc::new(Recent::new(recent_bytes_max));
+        let tail = Arc::new(TailCache::new(recent_bytes_max));
         let segments = Arc::new(segments);
         LogView {
             published: RwLock::new(Snapshot {
@@ -79,11 +79,11 @@ impl LogView {
                 head,
                 durable: head,
                 history: 0,
-                recent: recent.clone(),
+                tail: tail.clone(),
             }),
-            recent,
-            waiters: Waiters::default(),
-            cursors: Cursors::default(),
+            tail,
+            watchers: Watchers::default(),
+            cursors: SubscriptionCursors::default(),
         }
     }
 
@@ -117,16 +117,16 @@ impl LogView {
 
     /// Keeps the bytes of a group that was written to `segment` at `start`, and is published next.
     pub(crate) fn keep(&self, segment: &Segment, start: u32, group: &[u8]) {
-        self.recent.add(segment.id(), start, group);
+        self.tail.add(segment.id(), start, group);
     }
 
     /// Begins again with what recovery found.
     pub(crate) fn replace(&self, segments: Vec<Arc<Segment>>, head: ChainPosition) {
-        let (segments, recent) = (Arc::new(segments), self.recent.clone());
+        let (segments, tail) = (Arc::new(segments), self.tail.clone());
         let mut published = self.published.write();
         // Of what was published recovery may have cut what was not durable.
-        recent.clear();
-        *published = Snapshot { segments, head, durable: head, history: published.history, recent };
+        tail.clear();
+        *published = Snapshot { segments, head, durable: head, history: published.history, tail };
     }
 
     /// The history revision is this one, or was raised to it. In the latter case wake those who fold.
@@ -148,7 +148,7 @@ impl LogView {
     ) -> Vec<Arc<Segment>> {
         let mut published = self.published.write();
         if effect == Effect::History {
-            self.recent.clear();
+            self.tail.clear();
         }
         let is_old = |segment: &Arc<Segment>| old.contains(&segment.id());
         let Some(first) = published.segments.iter().position(is_old) else { return Vec::new() };
@@ -224,7 +224,7 @@ impl Snapshot {
         run: &Range<u32>,
         old: Option<Block>,
     ) -> Result<Block, Error> {
-        match self.recent.block(segment.id(), frame, run) {
+        match self.tail.block(segment.id(), frame, run) {
             Some(block) => Ok(block),
             None => segment.block(run, old),
         }

@@ -31,7 +31,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// What is at least this part of a chunk is a chunk of its own, and shared at once.
 const OWN_CHUNK: usize = 4;
 
-pub(crate) struct Recent {
+pub(crate) struct TailCache {
     bytes_max: usize,
     chunk_bytes: usize,
     /// The first position of the oldest segment that is here in part: who reads older ones passes by
@@ -59,10 +59,10 @@ struct Filling {
     bytes: Vec<u8>,
 }
 
-impl Recent {
+impl TailCache {
     /// A window of so many bytes; none at all if that is 0.
-    pub(crate) fn new(bytes_max: usize) -> Recent {
-        Recent {
+    pub(crate) fn new(bytes_max: usize) -> TailCache {
+        TailCache {
             bytes_max,
             // Chunks are forgotten whole, and a few must stay.
             chunk_bytes: CHUNK_BYTES.min(bytes_max / 8),

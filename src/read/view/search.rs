@@ -16,7 +16,7 @@ use super::{Segment, Snapshot};
 ///
 /// A lone event without a correlation has its own id as one, which is not in the index; only the
 /// event knows. An id without an entry has no such event.
-pub(crate) type Own = Vec<(EventId, Position)>;
+pub(crate) type SelfCorrelations = Vec<(EventId, Position)>;
 
 impl Segment {
     /// The ordinals of these positions, as far as its index knows them.
@@ -30,7 +30,7 @@ impl Segment {
     pub(crate) fn matching(
         &self,
         query: &Query,
-        own: &Own,
+        own: &SelfCorrelations,
         window: &Range<u32>,
         direction: Direction,
         most: usize,
@@ -45,7 +45,7 @@ impl Segment {
     pub(crate) fn first_matching(
         &self,
         query: &Query,
-        own: &Own,
+        own: &SelfCorrelations,
         window: &Range<u32>,
         direction: Direction,
     ) -> Result<Option<Position>, Error> {
@@ -54,12 +54,12 @@ impl Segment {
     }
 
     /// How many events in a window of ordinals match.
-    pub(crate) fn count(&self, query: &Query, own: &Own, window: &Range<u32>) -> Result<u64, Error> {
+    pub(crate) fn count(&self, query: &Query, own: &SelfCorrelations, window: &Range<u32>) -> Result<u64, Error> {
         self.ask(|index| index.count(query, window, &|id| self.own(own, id)))
     }
 
     /// Whether any event in a window of ordinals matches.
-    pub(crate) fn exists(&self, query: &Query, own: &Own, window: &Range<u32>) -> Result<bool, Error> {
+    pub(crate) fn exists(&self, query: &Query, own: &SelfCorrelations, window: &Range<u32>) -> Result<bool, Error> {
         self.ask(|index| index.exists(query, window, &|id| self.own(own, id)))
     }
 
@@ -81,7 +81,7 @@ impl Segment {
         self.ask(|index| index.listed(wanted, window, most))
     }
 
-    fn own(&self, own: &Own, id: EventId) -> Option<u32> {
+    fn own(&self, own: &SelfCorrelations, id: EventId) -> Option<u32> {
         let (_, position) = own.iter().find(|(known, _)| *known == id)?;
         self.ordinal(position.get())
     }
@@ -156,7 +156,7 @@ pub(crate) fn first_match(
             break;
         }
         let window = segment.clip(&positions);
-        if let Some(found) = segment.first_matching(query, &Own::new(), &window, Direction::Forward)? {
+        if let Some(found) = segment.first_matching(query, &SelfCorrelations::new(), &window, Direction::Forward)? {
             return Ok(Some(found));
         }
     }

@@ -52,7 +52,7 @@ impl CloseReason {
 
 /// Those who wait.
 #[derive(Default)]
-pub(super) struct Waiters {
+pub(super) struct Watchers {
     /// Threads that sleep, or are about to, and wakers.
     count: AtomicUsize,
     state: Mutex<State>,
@@ -71,26 +71,26 @@ struct State {
 }
 
 struct Registered {
-    slot: Slot,
+    slot: WakerId,
     visibility: Visibility,
     waker: Waker,
 }
 
 /// Tells one registered waker from the others.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Slot(u64);
+pub(crate) struct WakerId(u64);
 
 impl LogView {
     /// Waits until there is more to see than up to `passed`, or the store has ended. `false` if the
     /// deadline came first.
     pub(crate) fn wait(&self, visibility: Visibility, passed: Position, deadline: Option<Instant>) -> bool {
-        let waiters = &self.waiters;
-        let _counted = Counted::new(&waiters.count);
-        let mut state = waiters.state.lock();
+        let watchers = &self.watchers;
+        let _counted = Counted::new(&watchers.count);
+        let mut state = watchers.state.lock();
         while self.head_at(visibility) <= passed && state.end.is_none() {
             let changed = match visibility {
-                Visibility::Published => &waiters.published,
-                Visibility::Durable => &waiters.durable,
+                Visibility::Published => &watchers.published,
+                Visibility::Durable => &watchers.durable,
             };
             match deadline {
                 None => changed.wait(&mut state),
@@ -110,18 +110,18 @@ impl LogView {
         &self,
         visibility: Visibility,
         passed: Position,
-        slot: &mut Option<Slot>,
+        slot: &mut Option<WakerId>,
         waker: Waker,
     ) -> bool {
-        let waiters = &self.waiters;
-        let counted = Counted::new(&waiters.count);
-        let mut state = waiters.state.lock();
+        let watchers = &self.watchers;
+        let counted = Counted::new(&watchers.count);
+        let mut state = watchers.state.lock();
         let replaced = state.take(*slot);
         let waits = self.head_at(visibility) <= passed && state.end.is_none();
         // Whichever waker is not kept is dropped after the lock is free.
         let unused = if waits {
             state.last_slot += 1;
-            let new = Slot(state.last_slot);
+            let new = WakerId(state.last_slot);
             state.wakers.push(Registered { slot: new, visibility, waker });
             *slot = Some(new);
             counted.keep();
@@ -131,35 +131,35 @@ impl LogView {
             Some(waker)
         };
         drop(state);
-        waiters.count.fetch_sub(replaced.iter().count(), Ordering::Relaxed);
+        watchers.count.fetch_sub(replaced.iter().count(), Ordering::Relaxed);
         drop((replaced, unused));
         waits
     }
 
     /// Whoever registered in `slot` is not interested any more.
-    pub(crate) fn forget(&self, slot: Slot) {
-        let forgotten = self.waiters.state.lock().take(Some(slot));
-        self.waiters.count.fetch_sub(forgotten.iter().count(), Ordering::Relaxed);
+    pub(crate) fn forget(&self, slot: WakerId) {
+        let forgotten = self.watchers.state.lock().take(Some(slot));
+        self.watchers.count.fetch_sub(forgotten.iter().count(), Ordering::Relaxed);
     }
 
     /// The store ends so; the first end stays. [`LogView::wake`] tells those who wait.
     pub(crate) fn close(&self, end: CloseReason) {
-        self.waiters.state.lock().end.get_or_insert(end);
+        self.watchers.state.lock().end.get_or_insert(end);
     }
 
     /// How the store ended, if it has.
     pub(crate) fn close_reason(&self) -> Option<CloseReason> {
-        self.waiters.state.lock().end.clone()
+        self.watchers.state.lock().end.clone()
     }
 
     /// Wakes those for whom something has changed.
     pub(crate) fn wake(&self) {
-        let waiters = &self.waiters;
-        if waiters.count.load(Ordering::Acquire) == 0 {
+        let watchers = &self.watchers;
+        if watchers.count.load(Ordering::Acquire) == 0 {
             return;
         }
         let (published, durable) = (self.head_at(Visibility::Published), self.head_at(Visibility::Durable));
-        let mut state = waiters.state.lock();
+        let mut state = watchers.state.lock();
         let is_over = state.end.is_some();
         let moved = (is_over || published > state.published, is_over || durable > state.durable);
         (state.published, state.durable) = (published, durable);
@@ -169,19 +169,19 @@ impl LogView {
         };
         let woken: Vec<Registered> = state.wakers.extract_if(.., concerns).collect();
         drop(state);
-        waiters.count.fetch_sub(woken.len(), Ordering::Relaxed);
+        watchers.count.fetch_sub(woken.len(), Ordering::Relaxed);
         if moved.0 {
-            waiters.published.notify_all();
+            watchers.published.notify_all();
         }
         if moved.1 {
-            waiters.durable.notify_all();
+            watchers.durable.notify_all();
         }
         woken.into_iter().for_each(|registered| wake(registered.waker));
     }
 }
 
 impl State {
-    fn take(&mut self, slot: Option<Slot>) -> Option<Registered> {
+    fn take(&mut self, slot: Option<WakerId>) -> Option<Registered> {
         let place = self.wakers.iter().position(|registered| Some(registered.slot) == slot)?;
         Some(self.wakers.swap_remove(place))
     }
