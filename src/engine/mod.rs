@@ -32,7 +32,7 @@ use crate::engine::writer::{Role, State, Writer, check_the_rest};
 use crate::event::{Appended, Raw};
 use crate::read::{
     Listeners, Notifications, ChainPosition, SegmentCache, Snapshot, Subscription, LogView, index_is_pending, reader,
-    settle,
+    build_pending_indexes,
 };
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
@@ -94,7 +94,7 @@ impl Engine {
         let listeners = Arc::<Listeners>::default();
         if index_is_pending(&view) {
             let (view, shelf) = (view.clone(), shelf.clone());
-            housekeeper.run_in(SETTLE_AFTER, once(move || settle(&view, &shelf)));
+            housekeeper.run_in(SETTLE_AFTER, once(move || build_pending_indexes(&view, &shelf)));
         }
         let writer = Writer {
             disk: disk.clone(),

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::engine::Engine;
-use crate::read::{SealedSegment, settle};
+use crate::read::{SealedSegment, build_pending_indexes};
 use crate::types::{Error, ErrorKind, IndexProgress};
 
 /// Says how many were built. What the housekeeper has not yet put on the shelf is put there first.
@@ -16,7 +16,7 @@ pub(crate) fn reindex(
 ) -> Result<usize, Error> {
     engine.check_writable()?;
     let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
-    settle(&engine.view, shelf);
+    build_pending_indexes(&engine.view, shelf);
     let snapshot = engine.snapshot()?;
     let stored =
         || snapshot.segments.iter().filter_map(|segment| segment.as_stored()).filter(|s| s.is_whole());
@@ -36,7 +36,7 @@ pub(crate) fn reindex(
         progress.bytes += bytes(segment);
         progress.elapsed = began.elapsed();
     }
-    let alone = shelf.settling();
+    let alone = shelf.lock_index_builds();
     for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_stored()) {
         // Of the segment that is written to, what was closed with its index.
         if !part.is_whole() {

@@ -15,7 +15,7 @@ use crate::engine::{Engine, Maintenance};
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::LiveIndex;
 use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, SegmentFile, read_manifest, remove};
-use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, settle};
+use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, build_pending_indexes};
 use crate::types::{Error, ErrorKind, options};
 
 /// A sealed segment, and what MANIFEST says of it.
@@ -98,7 +98,7 @@ impl<'a> Rewriting<'a> {
     /// If MANIFEST cannot be read.
     pub(crate) fn sealed(&self) -> Result<Vec<Entry>, Error> {
         let engine = self.engine;
-        settle(&engine.view, self.shelf);
+        build_pending_indexes(&engine.view, self.shelf);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
         let segments = engine.snapshot()?.segments;
         let whole =

@@ -18,7 +18,7 @@ pub(crate) use reader::EventLookup;
 pub use reader::{Read, ReadAhead};
 pub(crate) use reader::{by_either_id, event_at, token_at};
 pub(crate) use segment_cache::{Budgets, SealedMeta, SealedSegment, SegmentCache};
-pub(crate) use segment_cache::{build_last_index, index_is_pending, settle};
+pub(crate) use segment_cache::{build_last_index, index_is_pending, build_pending_indexes};
 pub use story::{Story, StoryEvent};
 pub use subscription::{NextEvent, Subscription};
 pub(crate) use view::{CloseReason, ChainPosition, Visibility, Segment, Snapshot, LogView, first_match};

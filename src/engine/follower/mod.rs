@@ -20,7 +20,7 @@ use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
-use crate::read::{CloseReason, Listeners, SealedSegment, Segment, SegmentCache, LogView, event_at, settle};
+use crate::read::{CloseReason, Listeners, SealedSegment, Segment, SegmentCache, LogView, event_at, build_pending_indexes};
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
 use publish::Batch;
@@ -315,7 +315,7 @@ impl Follower {
         }
         let segment = state.found.enter(&Arc::new(file));
         self.view.add_segment(segment.clone());
-        settle(&self.view, &self.shelf);
+        build_pending_indexes(&self.view, &self.shelf);
         (state.segment, state.is_inside) = (Some(segment.clone()), false);
         Ok(segment)
     }

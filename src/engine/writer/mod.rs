@@ -30,7 +30,7 @@ use crate::engine::precheck::{id_taken, resolve};
 use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::format::frame;
 use crate::log::{Failure, Log, NewFrame};
-use crate::read::{Listeners, ChainPosition, Segment, SegmentCache, LogView, settle};
+use crate::read::{Listeners, ChainPosition, Segment, SegmentCache, LogView, build_pending_indexes};
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, options};
 
@@ -343,7 +343,7 @@ impl Writer {
         self.segment = Arc::new(Segment::live(self.log.segment().clone(), self.log.written()));
         self.view.add_segment(self.segment.clone());
         let (view, shelf) = (self.view.clone(), self.shelf.clone());
-        self.housekeeper.run_in(Duration::ZERO, once(move || settle(&view, &shelf)));
+        self.housekeeper.run_in(Duration::ZERO, once(move || build_pending_indexes(&view, &shelf)));
         self.publish_heads();
         self.wake_followers();
         Ok(())
@@ -412,7 +412,7 @@ impl Writer {
     }
 
     fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
-        self.ledger.settle();
+        self.ledger.build_pending_indexes();
         let frames = waiting.iter().filter_map(Waiting::offset);
         let frames = frames.map(|offset| (offset, self.log.frame_in_memory(offset)));
         self.segment.insert(frames).expect("what was just encoded can be read");

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::engine::append::Caller;
 use crate::engine::queue::{Command, poisoned};
 use crate::log::Failure;
-use crate::read::{CloseReason, LogView, build_last_index, settle};
+use crate::read::{CloseReason, LogView, build_last_index, build_pending_indexes};
 use crate::types::{Durability, Error};
 
 use super::gather::{Answered, Gathering};
@@ -175,7 +175,7 @@ impl Writer {
             None => {
                 self.log.close()?;
                 self.log.check_names(true).map_err(Failure::into_error)?;
-                settle(&self.view, &self.shelf);
+                build_pending_indexes(&self.view, &self.shelf);
                 build_last_index(&self.view, &self.shelf, self.log.written());
                 // What was buffered is durable now, and those who wait for that shall see it.
                 self.publish_heads();

@@ -17,15 +17,15 @@ use crate::types::Error;
 /// fewer costs the next opening less than a millisecond or two.
 const WORTH_FRAMES: u32 = 4096;
 
-/// Whether there is anything to do for [`settle`].
+/// Whether there is anything to do for [`build_pending_indexes`].
 pub(crate) fn index_is_pending(view: &LogView) -> bool {
     first_unsettled(&view.snapshot().segments).is_some()
 }
 
 /// Writes the index of every segment in front of the last, unless it is written, and has it read from there
 /// from now on.
-pub(crate) fn settle(view: &LogView, shelf: &Arc<SegmentCache>) {
-    let _alone = shelf.settling();
+pub(crate) fn build_pending_indexes(view: &LogView, shelf: &Arc<SegmentCache>) {
+    let _alone = shelf.lock_index_builds();
     while let Some((parts, next)) = first_unsettled(&view.snapshot().segments) {
         match settled(&parts, &next, shelf) {
             Ok(segment) => view.exchange(&parts, segment),
@@ -39,7 +39,7 @@ pub(crate) fn settle(view: &LogView, shelf: &Arc<SegmentCache>) {
 
 /// Writes the index of the last segment, which ends at `tip`, if that is worth it; the store is being closed.
 pub(crate) fn build_last_index(view: &LogView, shelf: &Arc<SegmentCache>, tip: &LogEnd) {
-    let _alone = shelf.settling();
+    let _alone = shelf.lock_index_builds();
     let snapshot = view.snapshot();
     let Some(parts) = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).next_back() else {
         return;

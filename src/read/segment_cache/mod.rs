@@ -26,7 +26,7 @@ use crate::threads::BackgroundThread;
 use build::write;
 use lru::LruPool;
 
-pub(crate) use index_builder::{build_last_index, index_is_pending, settle};
+pub(crate) use index_builder::{build_last_index, index_is_pending, build_pending_indexes};
 pub(crate) use sealed_segment::{SealedMeta, SealedSegment};
 
 /// Open files of sealed segments and their indexes.
@@ -42,7 +42,7 @@ pub(crate) struct SegmentCache {
     descriptors: Arc<LruPool<Box<dyn DiskFile>>>,
     indexes: LruPool<SealedIndex>,
     segments: LruPool<Block>,
-    settling: Mutex<()>,
+    lock_index_builds: Mutex<()>,
     housekeeper: Arc<BackgroundThread>,
 }
 
@@ -69,7 +69,7 @@ impl SegmentCache {
             descriptors: Arc::new(LruPool::new(DESCRIPTORS_MAX)),
             indexes: LruPool::new(budgets.index_bytes),
             segments: LruPool::new(budgets.segment_bytes),
-            settling: Mutex::new(()),
+            lock_index_builds: Mutex::new(()),
             housekeeper,
         }
     }
@@ -85,8 +85,8 @@ impl SegmentCache {
     }
 
     /// Held by whoever writes indexes of segments that were just sealed, so that nobody does the same.
-    pub(crate) fn settling(&self) -> MutexGuard<'_, ()> {
-        self.settling.lock()
+    pub(crate) fn lock_index_builds(&self) -> MutexGuard<'_, ()> {
+        self.lock_index_builds.lock()
     }
 
     /// Writes the index of a part beside its segment, if that is allowed, and gives its bytes. What goes wrong
