@@ -152,7 +152,7 @@ impl Engine {
         let counters = Counters::new(store_id, entities);
         let (view, listeners) = (Arc::new(LogView::new(segments, head, 0)), Arc::<Listeners>::default());
         view.set_history(history);
-        let housekeeper = shelf.as_ref().map(|shelf| shelf.housekeeper().clone()).unwrap_or_default();
+        let housekeeper = shelf.as_ref().map(|shelf| shelf.background().clone()).unwrap_or_default();
         let follower = end.zip(shelf).map(|(end, shelf)| {
             let (view, listeners) = (view.clone(), listeners.clone());
             let every = options.follow_every;

@@ -349,7 +349,7 @@ impl Found {
         let mut chain_before = genesis(shelf.origin());
         for sealed in &recovered.manifest.sealed {
             let listed = SealedMeta::sealed(sealed, *shelf.origin(), chain_before);
-            all.push(Arc::new(Segment::stored(SealedSegment::new(shelf.clone(), listed))));
+            all.push(Arc::new(Segment::sealed(SealedSegment::new(shelf.clone(), listed))));
             chain_before = sealed.chain;
             self.entities += u64::from(sealed.remarks.born().unwrap_or(0));
         }
@@ -361,7 +361,7 @@ impl Found {
                 (None, Some(tip)) => {
                     let listed = SealedMeta::up_to(&tip, file, *shelf.origin());
                     let stored = SealedSegment::with_file(shelf.clone(), listed, file.clone());
-                    all.push(Arc::new(Segment::stored(stored)));
+                    all.push(Arc::new(Segment::sealed(stored)));
                     all.push(Arc::new(Segment::live(file.clone(), &tip)));
                 }
                 (None, None) => all.push(Arc::new(Segment::live(file.clone(), &LogEnd::start(file)))),

@@ -106,7 +106,7 @@ impl History {
             }
             let file = first.file()?.clone();
             // The end of a fork, a restore or a rollback is sealed, too.
-            if first.as_stored().is_some_and(SealedSegment::is_whole) {
+            if first.as_sealed().is_some_and(SealedSegment::is_whole) {
                 check_listing(&file, &history.listing(first)?.0)?;
             }
             let tip = last_within(&file, last.end(), &bound)?;

@@ -19,7 +19,7 @@ pub(crate) fn reindex(
     build_pending_indexes(&engine.view, shelf);
     let snapshot = engine.snapshot()?;
     let stored =
-        || snapshot.segments.iter().filter_map(|segment| segment.as_stored()).filter(|s| s.is_whole());
+        || snapshot.segments.iter().filter_map(|segment| segment.as_sealed()).filter(|s| s.is_whole());
     let began = Instant::now();
     let mut progress = IndexProgress {
         segments_total: stored().count(),
@@ -37,7 +37,7 @@ pub(crate) fn reindex(
         progress.elapsed = began.elapsed();
     }
     let alone = shelf.lock_index_builds();
-    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_stored()) {
+    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_sealed()) {
         // Of the segment that is written to, what was closed with its index.
         if !part.is_whole() {
             part.rebuild_part(&alone)?;
@@ -50,5 +50,5 @@ pub(crate) fn reindex(
 }
 
 fn bytes(segment: &SealedSegment) -> u64 {
-    segment.listed().bound.end.into()
+    segment.meta().bound.end.into()
 }

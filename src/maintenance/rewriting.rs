@@ -102,7 +102,7 @@ impl<'a> Rewriting<'a> {
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
         let segments = engine.snapshot()?.segments;
         let whole =
-            segments.iter().filter(|segment| segment.as_stored().is_some_and(SealedSegment::is_whole));
+            segments.iter().filter(|segment| segment.as_sealed().is_some_and(SealedSegment::is_whole));
         let whole: Vec<&Arc<Segment>> = whole.collect();
         let pairs = whole.into_iter().zip(manifest.sealed);
         let pairs = pairs.take_while(|(segment, sealed)| segment.id() == sealed.id);
@@ -146,10 +146,10 @@ impl<'a> Rewriting<'a> {
         self.has_changed |= effect == Effect::History;
         engine.maintain(Maintenance::Exchange(exchange)).inspect_err(|error| self.forget(with.id, error))?;
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), chain_before);
-        let new = Segment::stored(SealedSegment::new(self.shelf.clone(), listed));
+        let new = Segment::sealed(SealedSegment::new(self.shelf.clone(), listed));
         let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
-        all.filter_map(|segment| segment.as_stored()).for_each(SealedSegment::retire);
+        all.filter_map(|segment| segment.as_sealed()).for_each(SealedSegment::retire);
         ids.iter().for_each(|id| self.remove(*id));
         Ok(Step::Done(with.length))
     }

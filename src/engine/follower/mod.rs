@@ -185,7 +185,7 @@ impl Follower {
         let known = self.view.snapshot();
         let before = known.head;
         // What is known of a file that is still there stays known.
-        let is_whole = |segment: &Segment| segment.as_stored().is_some_and(SealedSegment::is_whole);
+        let is_whole = |segment: &Segment| segment.as_sealed().is_some_and(SealedSegment::is_whole);
         let same = |segment: &Arc<Segment>| {
             let mut old = known.segments.iter().filter(|old| is_whole(old) && is_whole(segment));
             old.find(|old| old.id() == segment.id()).cloned()

@@ -30,7 +30,7 @@ pub(crate) fn check_the_rest(view: &Arc<LogView>, queue: &Arc<Queue>, housekeepe
 }
 
 fn is_sealed(segment: &Segment) -> bool {
-    segment.as_stored().is_some_and(SealedSegment::is_whole)
+    segment.as_sealed().is_some_and(SealedSegment::is_whole)
 }
 
 struct Checking {
@@ -57,7 +57,7 @@ impl Checking {
             if segment.first_position() >= self.end {
                 return None;
             }
-            let checked = segment.as_stored().map_or(Ok(()), SealedSegment::check);
+            let checked = segment.as_sealed().map_or(Ok(()), SealedSegment::check);
             if let Err(error) = checked
                 && self.is_there(segment)
             {

@@ -76,7 +76,7 @@ impl Notification {
     /// Entity and scope.
     #[must_use]
     pub fn coordinate(&self) -> Coordinate {
-        Coordinate::stored(self.entity(), self.scope())
+        Coordinate::sealed(self.entity(), self.scope())
     }
 
     /// The kind.

@@ -24,10 +24,10 @@ pub(crate) fn index_is_pending(view: &LogView) -> bool {
 
 /// Writes the index of every segment in front of the last, unless it is written, and has it read from there
 /// from now on.
-pub(crate) fn build_pending_indexes(view: &LogView, shelf: &Arc<SegmentCache>) {
-    let _alone = shelf.lock_index_builds();
+pub(crate) fn build_pending_indexes(view: &LogView, cache: &Arc<SegmentCache>) {
+    let _alone = cache.lock_index_builds();
     while let Some((parts, next)) = first_unsettled(&view.snapshot().segments) {
-        match settled(&parts, &next, shelf) {
+        match settled(&parts, &next, cache) {
             Ok(segment) => view.exchange(&parts, segment),
             Err(error) => {
                 tracing::warn!(%error, "the index of a segment was not written");
@@ -38,8 +38,8 @@ pub(crate) fn build_pending_indexes(view: &LogView, shelf: &Arc<SegmentCache>) {
 }
 
 /// Writes the index of the last segment, which ends at `tip`, if that is worth it; the store is being closed.
-pub(crate) fn build_last_index(view: &LogView, shelf: &Arc<SegmentCache>, tip: &LogEnd) {
-    let _alone = shelf.lock_index_builds();
+pub(crate) fn build_last_index(view: &LogView, cache: &Arc<SegmentCache>, tip: &LogEnd) {
+    let _alone = cache.lock_index_builds();
     let snapshot = view.snapshot();
     let Some(parts) = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).next_back() else {
         return;
@@ -48,8 +48,8 @@ pub(crate) fn build_last_index(view: &LogView, shelf: &Arc<SegmentCache>, tip: &
     if index.read().frames() < WORTH_FRAMES {
         return;
     }
-    let listed = SealedMeta::up_to(tip, file, *shelf.origin());
-    let written = with_index(parts, |index| shelf.write_index(index, &listed.bound));
+    let listed = SealedMeta::up_to(tip, file, *cache.origin());
+    let written = with_index(parts, |index| cache.write_index(index, &listed.bound));
     if let Err(error) = written {
         tracing::warn!(%error, "the index of the last segment was not written");
     }
@@ -61,18 +61,18 @@ fn first_unsettled(segments: &[Arc<Segment>]) -> Option<(Vec<Arc<Segment>>, Arc<
     let files: Vec<&[Arc<Segment>]> = segments.chunk_by(|one, other| one.shares_file(other)).collect();
     let pairs = files.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?.first()?)));
     let is_settled = |parts: &[Arc<Segment>]| {
-        parts.iter().all(|part| part.as_stored().is_some_and(SealedSegment::is_whole))
+        parts.iter().all(|part| part.as_sealed().is_some_and(SealedSegment::is_whole))
     };
     let mut unsettled = pairs.filter(|(parts, _)| !is_settled(parts));
     unsettled.next().map(|(parts, next)| (parts.to_vec(), next.clone()))
 }
 
-fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<SegmentCache>) -> Result<Arc<Segment>, Error> {
+fn settled(parts: &[Arc<Segment>], next: &Segment, cache: &Arc<SegmentCache>) -> Result<Arc<Segment>, Error> {
     let (first, last) = parts.first().zip(parts.last()).expect("a segment has a part");
     let (header, end) = (&first.file()?.header, last.end());
     let behind = &next.file()?.header;
     let bound = Bound {
-        store_id: *shelf.origin(),
+        store_id: *cache.origin(),
         segment: header.id,
         end,
         last_position: next.first_position().saturating_sub(1),
@@ -87,8 +87,8 @@ fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<SegmentCache>) ->
         last_recorded_at: behind.recorded_before,
         file_bytes: Some(end.saturating_add(u32::try_from(SEAL_BYTES).expect("72"))),
     };
-    let bytes = with_index(parts, |index| shelf.write_index(index, &listed.bound))?;
-    Ok(Arc::new(Segment::stored(SealedSegment::with_index(shelf.clone(), listed, bytes))))
+    let bytes = with_index(parts, |index| cache.write_index(index, &listed.bound))?;
+    Ok(Arc::new(Segment::sealed(SealedSegment::with_index(cache.clone(), listed, bytes))))
 }
 
 /// Shows the index of all parts of one segment: most often of its only one, otherwise of the one that was closed and
@@ -98,7 +98,7 @@ fn with_index<T>(parts: &[Arc<Segment>], look: impl FnOnce(&LiveIndex) -> T) -> 
         parts.last().and_then(|last| last.as_live()).expect("a segment's last part is in memory");
     // Nobody adds to it, so holding its lock keeps nobody waiting.
     let recent = recent.read();
-    match parts.first().and_then(|first| first.as_stored()) {
+    match parts.first().and_then(|first| first.as_sealed()) {
         Some(earlier) => Ok(look(&LiveIndex::join(earlier.index()?.as_ref(), &recent)?)),
         None => Ok(look(&recent)),
     }

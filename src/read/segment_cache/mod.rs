@@ -43,7 +43,7 @@ pub(crate) struct SegmentCache {
     indexes: LruPool<SealedIndex>,
     segments: LruPool<Block>,
     lock_index_builds: Mutex<()>,
-    housekeeper: Arc<BackgroundThread>,
+    background: Arc<BackgroundThread>,
 }
 
 /// How much a shelf may hold.
@@ -60,7 +60,7 @@ impl SegmentCache {
         stores: Vec<[u8; 16]>,
         writes: bool,
         budgets: Budgets,
-        housekeeper: Arc<BackgroundThread>,
+        background: Arc<BackgroundThread>,
     ) -> SegmentCache {
         SegmentCache {
             disk,
@@ -70,13 +70,13 @@ impl SegmentCache {
             indexes: LruPool::new(budgets.index_bytes),
             segments: LruPool::new(budgets.segment_bytes),
             lock_index_builds: Mutex::new(()),
-            housekeeper,
+            background,
         }
     }
 
     /// For what may wait.
-    pub(crate) fn housekeeper(&self) -> &Arc<BackgroundThread> {
-        &self.housekeeper
+    pub(crate) fn background(&self) -> &Arc<BackgroundThread> {
+        &self.background
     }
 
     /// The store that the log began in: terms are hashed with its id, in all that was forked from it.

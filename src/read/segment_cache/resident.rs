@@ -37,32 +37,32 @@ const IN_ORDER: u64 = 2;
 
 impl Resident {
     /// The whole segment, if it is in memory.
-    pub(super) fn block(&self, shelf: &SegmentCache) -> Option<Block> {
-        shelf.segments.look(&self.place, |block| Block::clone(block))
+    pub(super) fn block(&self, cache: &SegmentCache) -> Option<Block> {
+        cache.segments.look(&self.place, |block| Block::clone(block))
     }
 
     pub(super) fn bytes(&self) -> u64 {
         self.place.look(size).unwrap_or(0)
     }
 
-    pub(super) fn clear(&self, shelf: &SegmentCache) {
-        shelf.segments.clear(&self.place);
+    pub(super) fn clear(&self, cache: &SegmentCache) {
+        cache.segments.clear(&self.place);
     }
 
     /// Takes note of a read from the file, and has the segment loaded if there were enough.
     pub(super) fn note(
         &self,
         run: &Range<u32>,
-        shelf: &Arc<SegmentCache>,
+        cache: &Arc<SegmentCache>,
         file: &Arc<SegmentFile>,
         bound: &Bound,
     ) {
         let (piece, whole) = (u64::from(run.end - run.start), u64::from(bound.end));
-        if !shelf.segments.could_hold(whole) {
+        if !cache.segments.could_hold(whole) {
             return;
         }
         let is_piece = run.end - run.start <= PIECE;
-        let weight = match (shelf.segments.has_room(whole), is_piece) {
+        let weight = match (cache.segments.has_room(whole), is_piece) {
             (true, true) => piece * EARLY,
             (true, false) => piece / IN_ORDER,
             (false, true) => piece,
@@ -70,21 +70,21 @@ impl Resident {
         };
         let read = self.read.fetch_add(weight, Ordering::Relaxed);
         if read == 0 {
-            self.since.store(shelf.segments.tick(), Ordering::Relaxed);
+            self.since.store(cache.segments.tick(), Ordering::Relaxed);
         }
         if read + weight < whole || self.read.swap(0, Ordering::Relaxed) < whole {
             return;
         }
-        if !shelf.segments.has_room_beside_used(whole, self.since.load(Ordering::Relaxed)) {
+        if !cache.segments.has_room_beside_used(whole, self.since.load(Ordering::Relaxed)) {
             return;
         }
-        let (own, file, bound, place) = (shelf.clone(), file.clone(), bound.clone(), self.place.clone());
+        let (own, file, bound, place) = (cache.clone(), file.clone(), bound.clone(), self.place.clone());
         let load = move || match own.segments.get_or_make(&place, || loaded(&file, &bound)) {
             Ok(_) => tracing::debug!(segment = file.path, "loaded"),
             // Whoever reads what is damaged is told.
             Err(error) => tracing::warn!(%error, "a segment was not loaded"),
         };
-        shelf.housekeeper.run_in(std::time::Duration::ZERO, once(load));
+        cache.background.run_in(std::time::Duration::ZERO, once(load));
     }
 }
 

@@ -88,8 +88,8 @@ impl SealedMeta {
 
 /// One such part.
 pub(crate) struct SealedSegment {
-    shelf: Arc<SegmentCache>,
-    listed: SealedMeta,
+    cache: Arc<SegmentCache>,
+    meta: SealedMeta,
     file: OnceLock<Arc<SegmentFile>>,
     index: Arc<LruSlot<SealedIndex>>,
     whole: Resident,
@@ -98,41 +98,41 @@ pub(crate) struct SealedSegment {
 }
 
 impl SealedSegment {
-    pub(crate) fn new(shelf: Arc<SegmentCache>, listed: SealedMeta) -> SealedSegment {
+    pub(crate) fn new(cache: Arc<SegmentCache>, meta: SealedMeta) -> SealedSegment {
         let (index, whole) = (Arc::default(), Resident::default());
-        SealedSegment { shelf, listed, file: OnceLock::new(), index, whole, retired: Pinned::default() }
+        SealedSegment { cache, meta, file: OnceLock::new(), index, whole, retired: Pinned::default() }
     }
 
     /// The same, of a file that is open.
     pub(crate) fn with_file(
-        shelf: Arc<SegmentCache>,
-        listed: SealedMeta,
+        cache: Arc<SegmentCache>,
+        meta: SealedMeta,
         file: Arc<SegmentFile>,
     ) -> SealedSegment {
-        let stored = SealedSegment::new(shelf, listed);
+        let sealed = SealedSegment::new(cache, meta);
         // It was just made, so there is none yet.
-        let _ = stored.file.set(file);
-        stored
+        let _ = sealed.file.set(file);
+        sealed
     }
 
     /// The same, of which the index was just made; it is kept like any other.
     pub(crate) fn with_index(
-        shelf: Arc<SegmentCache>,
-        listed: SealedMeta,
+        cache: Arc<SegmentCache>,
+        meta: SealedMeta,
         bytes: Option<Vec<u8>>,
     ) -> SealedSegment {
-        let stored = SealedSegment::new(shelf, listed);
-        let (path, bound) = (stored.listed.bound.segment.index_path(), &stored.listed.bound);
+        let sealed = SealedSegment::new(cache, meta);
+        let (path, bound) = (sealed.meta.bound.segment.index_path(), &sealed.meta.bound);
         if let Some(Ok(index)) = bytes.map(|bytes| SealedIndex::whole(bytes.into(), &path, bound)) {
             let bytes = size(&index);
-            stored.shelf.indexes.put(&stored.index, Arc::new(index), bytes);
+            sealed.cache.indexes.put(&sealed.index, Arc::new(index), bytes);
         }
-        stored
+        sealed
     }
 
     /// Whether it is a whole segment, which is sealed.
     pub(crate) fn is_whole(&self) -> bool {
-        self.listed.file_bytes.is_some()
+        self.meta.file_bytes.is_some()
     }
 
     /// How many bytes of its index are in memory.
@@ -142,11 +142,11 @@ impl SealedSegment {
 
     /// The store whose id the terms of its index are hashed with.
     pub(crate) fn origin(&self) -> &[u8; 16] {
-        self.shelf.origin()
+        self.cache.origin()
     }
 
-    pub(crate) fn listed(&self) -> &SealedMeta {
-        &self.listed
+    pub(crate) fn meta(&self) -> &SealedMeta {
+        &self.meta
     }
 
     /// The segment's file; opened, and its header checked, when it is first asked for.
@@ -166,13 +166,13 @@ impl SealedSegment {
     /// as it needs it, and nothing of it is kept otherwise.
     pub(crate) fn retire(&self) {
         let _ = self.file();
-        match self.shelf.disk.open(&self.listed.bound.segment.path(), Access::Read) {
+        match self.cache.disk.open(&self.meta.bound.segment.path(), Access::Read) {
             Ok(file) => drop(self.retired.set(Arc::new(file))),
             // Of a file that was open before it is enough that it is open.
             Err(error) => tracing::warn!(%error, "a rewritten segment cannot be kept for those who read it"),
         }
-        self.shelf.indexes.clear(&self.index);
-        self.whole.clear(&self.shelf);
+        self.cache.indexes.clear(&self.index);
+        self.whole.clear(&self.cache);
     }
 
     fn is_retired(&self) -> bool {
@@ -180,17 +180,17 @@ impl SealedSegment {
     }
 
     fn open_file(&self) -> Result<SegmentFile, Error> {
-        let outline = self.listed.outline();
+        let outline = self.meta.outline();
         let path = outline.id.path();
-        let (disk, room) = (self.shelf.disk.clone(), self.shelf.descriptors.clone());
+        let (disk, room) = (self.cache.disk.clone(), self.cache.descriptors.clone());
         let file = LazyFile::pinned_by(self.retired.clone(), disk, path.clone(), room);
         let length = file.length().map_err(|error| match error.kind() {
             // Under a reader the writer may have rewritten it just now.
-            std::io::ErrorKind::NotFound if self.shelf.writes => missing(outline.id),
+            std::io::ErrorKind::NotFound if self.cache.writes => missing(outline.id),
             _ => Error::io("cannot open", &path, error),
         })?;
         let file = SegmentFile::around(Box::new(file), path)?;
-        outline.check_header(&file, |store_id| self.shelf.knows(store_id))?;
+        outline.check_header(&file, |store_id| self.cache.knows(store_id))?;
         if self.is_whole() {
             outline.check_length(length)?;
         }
@@ -206,10 +206,10 @@ impl SealedSegment {
         if !self.is_whole() {
             return Ok(());
         }
-        let outline = self.listed.outline();
-        let file = SegmentFile::open(self.shelf.disk.as_ref(), outline.id, Access::Read)?;
+        let outline = self.meta.outline();
+        let file = SegmentFile::open(self.cache.disk.as_ref(), outline.id, Access::Read)?;
         outline.check_length(file.length()?)?;
-        outline.check(&file, |store_id| self.shelf.knows(store_id))
+        outline.check(&file, |store_id| self.cache.knows(store_id))
     }
 
     /// A block that holds `run`: all of the segment if it is in memory, otherwise just that from the file, in the memory
@@ -219,13 +219,13 @@ impl SealedSegment {
     ///
     /// As [`SealedSegment::file`].
     pub(crate) fn block(&self, run: &Range<u32>, old: Option<Block>) -> Result<Block, Error> {
-        if let Some(block) = self.whole.block(&self.shelf) {
+        if let Some(block) = self.whole.block(&self.cache) {
             return Ok(block);
         }
         let file = self.file()?;
         let block = file.block_over(old, run.clone())?;
         if !self.is_retired() {
-            self.whole.note(run, &self.shelf, file, &self.listed.bound);
+            self.whole.note(run, &self.cache, file, &self.meta.bound);
         }
         Ok(block)
     }
@@ -261,7 +261,7 @@ impl SealedSegment {
     ///
     /// As [`SealedSegment::ask`].
     pub(crate) fn may_have(&self, term: TermHash) -> Result<bool, Error> {
-        let seen = self.shelf.indexes.look(&self.index, |index| index.may_have(term));
+        let seen = self.cache.indexes.look(&self.index, |index| index.may_have(term));
         seen.map_or_else(|| Ok(self.index()?.may_have(term)), Ok)
     }
 
@@ -271,10 +271,10 @@ impl SealedSegment {
     ///
     /// As [`SealedSegment::ask`].
     pub(crate) fn index(&self) -> Result<Arc<SealedIndex>, Error> {
-        self.shelf.indexes.get_or_make(&self.index, || {
-            let path = self.listed.bound.segment.index_path();
-            let file = LazyFile::new(self.shelf.disk.clone(), path.clone(), self.shelf.descriptors.clone());
-            let index = match SealedIndex::open(Arc::new(file), &path, &self.listed.bound) {
+        self.cache.indexes.get_or_make(&self.index, || {
+            let path = self.meta.bound.segment.index_path();
+            let file = LazyFile::new(self.cache.disk.clone(), path.clone(), self.cache.descriptors.clone());
+            let index = match SealedIndex::open(Arc::new(file), &path, &self.meta.bound) {
                 Ok(Ok(index)) if index.whole_bytes() <= SMALL => loaded(index)?,
                 Ok(Ok(index)) => index,
                 Ok(Err(damage)) => {
@@ -293,7 +293,7 @@ impl SealedSegment {
     }
 
     fn check_counts(&self, index: &SealedIndex) -> Result<(), Error> {
-        let SealedMeta { frames, events, bound, .. } = &self.listed;
+        let SealedMeta { frames, events, bound, .. } = &self.meta;
         if (index.frames(), index.events()) == (*frames, *events) {
             return Ok(());
         }
@@ -302,13 +302,13 @@ impl SealedSegment {
     }
 
     fn load(&self, index: &SealedIndex) -> Result<(), Error> {
-        if !self.shelf.indexes.could_hold(wide(index.whole_bytes())) {
+        if !self.cache.indexes.could_hold(wide(index.whole_bytes())) {
             return Ok(());
         }
         match index.load()? {
             Ok(whole) => {
                 let bytes = size(&whole);
-                self.shelf.indexes.put(&self.index, Arc::new(whole), bytes);
+                self.cache.indexes.put(&self.index, Arc::new(whole), bytes);
             }
             Err(_) => drop(self.rebuild()?),
         }
@@ -330,38 +330,38 @@ impl SealedSegment {
     ///
     /// As [`SealedSegment::ask`].
     pub(crate) fn rebuild_part(&self, _alone: &MutexGuard<'_, ()>) -> Result<Arc<SealedIndex>, Error> {
-        let bytes = build(self.file()?, &self.listed.bound)?;
-        if self.shelf.writes {
-            write(self.shelf.disk.as_ref(), self.listed.bound.segment, &bytes);
+        let bytes = build(self.file()?, &self.meta.bound)?;
+        if self.cache.writes {
+            write(self.cache.disk.as_ref(), self.meta.bound.segment, &bytes);
         }
         Ok(self.keep(self.made_of(bytes)?))
     }
 
     fn keep(&self, index: SealedIndex) -> Arc<SealedIndex> {
         let bytes = size(&index);
-        self.shelf.indexes.put(&self.index, Arc::new(index), bytes)
+        self.cache.indexes.put(&self.index, Arc::new(index), bytes)
     }
 
     /// In memory and, where that is allowed, as its file.
     fn build(&self) -> Result<SealedIndex, Error> {
-        let bytes = build(self.file()?, &self.listed.bound)?;
+        let bytes = build(self.file()?, &self.meta.bound)?;
         // A part of a segment that goes on has had its file; by now that may be the whole segment's.
-        if self.shelf.writes && self.is_whole() && !self.is_retired() {
-            write(self.shelf.disk.as_ref(), self.listed.bound.segment, &bytes);
+        if self.cache.writes && self.is_whole() && !self.is_retired() {
+            write(self.cache.disk.as_ref(), self.meta.bound.segment, &bytes);
         }
         self.made_of(bytes)
     }
 
     fn made_of(&self, bytes: Vec<u8>) -> Result<SealedIndex, Error> {
-        let path = self.listed.bound.segment.index_path();
-        SealedIndex::whole(bytes.into(), &path, &self.listed.bound).map_err(|damage| damaged(&path, 0, &damage))
+        let path = self.meta.bound.segment.index_path();
+        SealedIndex::whole(bytes.into(), &path, &self.meta.bound).map_err(|damage| damaged(&path, 0, &damage))
     }
 }
 
 impl Drop for SealedSegment {
     fn drop(&mut self) {
-        self.shelf.indexes.clear(&self.index);
-        self.whole.clear(&self.shelf);
+        self.cache.indexes.clear(&self.index);
+        self.whole.clear(&self.cache);
     }
 }
 

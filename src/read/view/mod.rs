@@ -193,14 +193,14 @@ impl Snapshot {
 
     /// How many bytes of the indexes of those that change no more are in memory.
     pub(crate) fn index_bytes(&self) -> u64 {
-        self.segments.iter().filter_map(|segment| segment.as_stored()).map(SealedSegment::index_bytes).sum()
+        self.segments.iter().filter_map(|segment| segment.as_sealed()).map(SealedSegment::index_bytes).sum()
     }
 
     /// How many bytes of those that change no more are in memory.
     pub(crate) fn resident_bytes(&self) -> u64 {
         self.segments
             .iter()
-            .filter_map(|segment| segment.as_stored())
+            .filter_map(|segment| segment.as_sealed())
             .map(SealedSegment::resident_bytes)
             .sum()
     }

@@ -29,7 +29,7 @@ pub(crate) struct Segment {
 enum Form {
     /// Written to, or not yet indexed on the disk.
     Live(Arc<SegmentFile>, Box<RwLock<LiveIndex>>, Entities),
-    SealedSegment(SealedSegment),
+    Sealed(SealedSegment),
 }
 
 /// The entities that have events in a segment that is written to: what every append asks, and what seldom
@@ -48,10 +48,10 @@ impl Segment {
     }
 
     /// One that changes no more.
-    pub(crate) fn stored(stored: SealedSegment) -> Segment {
-        let first = stored.listed().bound.segment.first_position;
-        let recorded_before = stored.listed().recorded_before;
-        Segment { first, file_first: first, recorded_before, form: Form::SealedSegment(stored) }
+    pub(crate) fn sealed(sealed: SealedSegment) -> Segment {
+        let first = sealed.meta().bound.segment.first_position;
+        let recorded_before = sealed.meta().recorded_before;
+        Segment { first, file_first: first, recorded_before, form: Form::Sealed(sealed) }
     }
 
     /// Of the first event it can hold.
@@ -77,7 +77,7 @@ impl Segment {
     pub(crate) fn file(&self) -> Result<&Arc<SegmentFile>, Error> {
         match &self.form {
             Form::Live(file, ..) => Ok(file),
-            Form::SealedSegment(stored) => stored.file(),
+            Form::Sealed(sealed) => sealed.file(),
         }
     }
 
@@ -85,7 +85,7 @@ impl Segment {
     pub(crate) fn id(&self) -> SegmentId {
         match &self.form {
             Form::Live(file, ..) => file.header.id,
-            Form::SealedSegment(stored) => stored.listed().bound.segment,
+            Form::Sealed(sealed) => sealed.meta().bound.segment,
         }
     }
 
@@ -112,15 +112,15 @@ impl Segment {
     pub(super) fn block(&self, run: &Range<u32>, old: Option<Block>) -> Result<Block, Error> {
         match &self.form {
             Form::Live(file, ..) => file.block_over(old, run.clone()),
-            Form::SealedSegment(stored) => stored.block(run, old),
+            Form::Sealed(sealed) => sealed.block(run, old),
         }
     }
 
     /// What it is on the disk, if it changes no more.
-    pub(crate) fn as_stored(&self) -> Option<&SealedSegment> {
+    pub(crate) fn as_sealed(&self) -> Option<&SealedSegment> {
         match &self.form {
             Form::Live(..) => None,
-            Form::SealedSegment(stored) => Some(stored),
+            Form::Sealed(sealed) => Some(sealed),
         }
     }
 
@@ -128,7 +128,7 @@ impl Segment {
     pub(crate) fn as_live(&self) -> Option<(&Arc<SegmentFile>, &RwLock<LiveIndex>)> {
         match &self.form {
             Form::Live(file, index, _) => Some((file, index)),
-            Form::SealedSegment(_) => None,
+            Form::Sealed(_) => None,
         }
     }
 
@@ -155,7 +155,7 @@ impl Segment {
                 let known = known.read();
                 entities.all(|entity| known.contains(entity))
             }
-            Form::SealedSegment(_) => false,
+            Form::Sealed(_) => false,
         }
     }
 
@@ -167,7 +167,7 @@ impl Segment {
     pub(super) fn ask<T>(&self, ask: impl Fn(&dyn SegmentIndex) -> Result<T, Error>) -> Result<T, Error> {
         match &self.form {
             Form::Live(_, index, _) => ask(&*index.read()),
-            Form::SealedSegment(stored) => stored.ask(ask),
+            Form::Sealed(sealed) => sealed.ask(ask),
         }
     }
 
@@ -175,7 +175,7 @@ impl Segment {
     pub(crate) fn frames(&self) -> u32 {
         match &self.form {
             Form::Live(_, index, _) => index.read().frames(),
-            Form::SealedSegment(stored) => stored.listed().frames,
+            Form::Sealed(sealed) => sealed.meta().frames,
         }
     }
 
@@ -183,7 +183,7 @@ impl Segment {
     pub(crate) fn events(&self) -> u32 {
         match &self.form {
             Form::Live(_, index, _) => index.read().events(),
-            Form::SealedSegment(stored) => stored.listed().events,
+            Form::Sealed(sealed) => sealed.meta().events,
         }
     }
 
@@ -196,7 +196,7 @@ impl Segment {
     pub(crate) fn ordinals(&self) -> Range<u32> {
         let end = match &self.form {
             Form::Live(_, index, _) => index.read().ordinals().end,
-            Form::SealedSegment(stored) => self.narrow(stored.listed().bound.last_position.saturating_add(1)),
+            Form::Sealed(sealed) => self.narrow(sealed.meta().bound.last_position.saturating_add(1)),
         };
         let first = self.narrow(self.first);
         first..end.max(first)
@@ -206,7 +206,7 @@ impl Segment {
     pub(crate) fn end(&self) -> u32 {
         match &self.form {
             Form::Live(_, index, _) => index.read().end(),
-            Form::SealedSegment(stored) => stored.listed().bound.end,
+            Form::Sealed(sealed) => sealed.meta().bound.end,
         }
     }
 
@@ -270,7 +270,7 @@ impl Segment {
     ) -> Result<bool, Error> {
         match &self.form {
             Form::Live(..) => Ok(true),
-            Form::SealedSegment(stored) => stored.may_have(*hash.get_or_init(|| of(stored.origin()))),
+            Form::Sealed(sealed) => sealed.may_have(*hash.get_or_init(|| of(sealed.origin()))),
         }
     }
 
