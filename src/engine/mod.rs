@@ -31,8 +31,8 @@ use crate::engine::queue::{Command, Queue};
 use crate::engine::writer::{Role, State, Writer, check_the_rest};
 use crate::event::{Appended, Raw};
 use crate::read::{
-    Listeners, Notifications, ChainPosition, SegmentCache, Snapshot, Subscription, LogView, index_is_pending, reader,
-    build_pending_indexes,
+    ChainPosition, Listeners, LogView, Notifications, SegmentCache, Snapshot, Subscription,
+    build_pending_indexes, index_is_pending, reader,
 };
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
@@ -85,7 +85,8 @@ impl Engine {
         let Writable { log, ledger, segments, shelf, entities, store_id, history, report } =
             load_to_write(&disk, &options, &housekeeper)?;
         let segment = segments.last().cloned().expect("the log has a segment");
-        let view = Arc::new(LogView::new(segments, ChainPosition::from(log.written()), options.recent_bytes_max));
+        let view =
+            Arc::new(LogView::new(segments, ChainPosition::from(log.written()), options.recent_bytes_max));
         view.set_history(history);
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
@@ -348,7 +349,7 @@ impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         let snapshot = self.view.snapshot();
         let (queue_commands, queue_bytes) = self.queue.waiting();
-        let subscription_lags = self.view.followers();
+        let subscription_lags = self.view.subscription_lags();
         let mut stats = Stats {
             events: snapshot.segments.iter().map(|segment| u64::from(segment.events())).sum(),
             bytes: snapshot.bytes(),

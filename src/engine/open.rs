@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::disk::{Access, Disk};
 use crate::engine::decide::Heads;
 use crate::format::{Damage, Frame, FrameHeader, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, genesis};
-use crate::index::{SegmentIndex, Bound, SealedIndex};
+use crate::index::{Bound, SealedIndex, SegmentIndex};
 use crate::log::{
     Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list, read_manifest,
     recover,
@@ -231,7 +231,7 @@ fn at_mark(
     };
     let index = SealedIndex::open(Arc::from(index), &path, &bound).ok()?.ok()?;
     let last = index.ordinals().end.checked_sub(1)?;
-    let place = index.place(last).ok()??;
+    let place = index.locate(last).ok()??;
     let block = file.block(place.frame.clone()).ok()?;
     let header = block.frame(file, place.frame.start).ok()?.header;
     let is_last = place.frame.end == mark.durable_end && header.chain() == mark.chain;
@@ -243,7 +243,7 @@ fn at_mark(
         frames: index.frames(),
         events: index.events(),
     };
-    is_last.then_some((tip, index.born()))
+    is_last.then_some((tip, index.streams_created()))
 }
 
 /// Tells whoever waits for a store to open how far that is.
@@ -326,7 +326,7 @@ impl Found {
 
     /// The segment as readers see it; made when it is met first.
     pub(crate) fn enter(&mut self, file: &Arc<SegmentFile>) -> Arc<Segment> {
-        if let Some(segment) = self.segments.last().filter(|segment| segment.is_of(file)) {
+        if let Some(segment) = self.segments.last().filter(|segment| segment.is_live_in(file)) {
             return segment.clone();
         }
         let segment = Arc::new(Segment::live(file.clone(), &LogEnd::start(file)));
@@ -338,7 +338,7 @@ impl Found {
     fn born_in(&self, id: SegmentId) -> u32 {
         let born = |segment: &Arc<Segment>| {
             let (file, index) = segment.as_live()?;
-            (file.header.id == id).then(|| index.read().born())
+            (file.header.id == id).then(|| index.read().streams_created())
         };
         self.segments.iter().find_map(born).unwrap_or(0)
     }
@@ -355,7 +355,7 @@ impl Found {
         }
         let mut met = self.segments.drain(..).peekable();
         for file in &recovered.segments {
-            let is_met = |segment: &Arc<Segment>| segment.is_of(file);
+            let is_met = |segment: &Arc<Segment>| segment.is_live_in(file);
             match (met.next_if(is_met), recovered.tip.filter(|_| recovered.indexed)) {
                 (Some(segment), _) => all.push(segment),
                 (None, Some(tip)) => {

@@ -10,7 +10,7 @@ use crate::engine::append::{Brought, Request};
 use crate::engine::decide::{Known, StreamHead};
 use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, Record, records};
-use crate::read::{Snapshot, LogView, first_match};
+use crate::read::{LogView, Snapshot, first_match};
 use crate::types::{Error, ErrorKind, EventId, FailedCondition, KeyWindow, Position, Query};
 
 /// On the caller's thread: how things stand in what is published.
@@ -22,7 +22,7 @@ pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWin
     let head = snapshot.head.position;
     request.known = Known::default();
     // What lies in the segment that is written to the writer knows itself, and if that is all nobody need look.
-    if snapshot.has_more_than_the_end() {
+    if snapshot.segments.len() > 1 {
         request.known.up_to = head;
         for target in &mut request.targets {
             let (version, last) = snapshot.stream_head(&target.entity)?;
@@ -70,7 +70,7 @@ fn known_as(id: EventId, snapshot: &Snapshot) -> Result<Option<Position>, Error>
         Ok(derived) if derived == Some(id) => Ok(Some(claimed)),
         // An event that is damaged is found by no id, and keeps no append from going in.
         Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
-        _ => snapshot.foreign(id),
+        _ => snapshot.foreign_since(id, Position::START),
     }
 }
 
@@ -80,7 +80,7 @@ fn derived_at(position: Position, snapshot: &Snapshot) -> Result<Option<EventId>
         return Ok(None);
     }
     let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
-    let Some(place) = segment.place_at(position)? else { return Ok(None) };
+    let Some(place) = segment.locate(position)? else { return Ok(None) };
     let block = snapshot.block(segment, &place.frame)?;
     Ok(Some(block.header(segment.file()?, place.frame.start)?.event_id(position)))
 }
@@ -99,7 +99,7 @@ pub(crate) fn needs_nothing(request: &mut Request, view: &LogView) -> bool {
     if request.key.is_some() || request.conditions.is_some() || request.brought.is_some() {
         return false;
     }
-    let known = view.end_has_all(request.targets.iter().map(|target| &*target.entity));
+    let known = view.last_segment_has_all(request.targets.iter().map(|target| &*target.entity));
     request.known = Known { up_to: known.unwrap_or_default(), key: None };
     known.is_some()
 }

@@ -28,7 +28,7 @@ use super::record::{self, Fields, NewRecord, Record, records};
 use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
 use super::{aligned, checksum};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};
-use crate::index::{SegmentIndex, Bound, LiveIndex, SealedIndex, TermHash};
+use crate::index::{Bound, LiveIndex, SealedIndex, SegmentIndex, TermHash};
 use crate::log::SegmentFile;
 use crate::types::{Cause, EventId};
 use crate::{Query, Raw, Store};
@@ -216,7 +216,7 @@ fn golden_index_file() {
     let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain());
     let key: Hash = *blake3::hash(b"transfer-17").as_bytes();
     for form in forms {
-        assert_eq!((form.events(), form.ordinals(), form.born()), (6, 0..6, 3));
+        assert_eq!((form.events(), form.ordinals(), form.streams_created()), (6, 0..6, 3));
         assert_eq!(form.last_of("account:bob", 9).unwrap(), Some((2, 3)));
         assert_eq!(form.effects(first).unwrap(), [1]);
         assert_eq!(form.key(key.first_chunk().unwrap()).unwrap(), Some(1));

@@ -6,11 +6,14 @@ mod hostile;
 mod reads;
 mod size;
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use super::*;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
 use crate::format::{Fields, Frame, NewFrameHeader, NewRecord, SegmentHeader, SegmentId, write};
-use crate::types::{ErrorKind, Item, Name, Position, Query, SYSTEM_SCOPE};
-use std::sync::Arc;
+use crate::log::SegmentFile;
+use crate::types::{Cause, Error, ErrorKind, EventId, Item, Name, Position, Query, SYSTEM_SCOPE};
 
 const ENTITIES: [&str; 4] = ["e:1", "e:10", "e", "f"];
 const SCOPES: [&str; 4] = ["", "s", "s2", SYSTEM_SCOPE];
@@ -294,7 +297,7 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
     let forms: [&dyn SegmentIndex; 3] = [&index, &whole(&index), &in_file(&index)];
     let listed = |form: &dyn SegmentIndex, field, prefix: &str, most| {
         let wanted = NameFilter { field, prefix: prefix.to_owned(), after: None };
-        let entries = form.listed(&wanted, &(0..3), most).unwrap();
+        let entries = form.list_names(&wanted, &(0..3), most).unwrap();
         entries.into_iter().map(|entry| (entry.name, entry.events)).collect::<Vec<_>>()
     };
     let table = [
@@ -309,7 +312,7 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
     for (field, prefix, most, right) in table {
         let right: Vec<_> = right.iter().map(|(name, events)| ((*name).to_owned(), *events)).collect();
         for form in forms {
-            assert_eq!(listed(form, field, prefix, most), right, "{label:?} with {prefix:?}, {most}");
+            assert_eq!(listed(form, field, prefix, most), right, "{field:?} with {prefix:?}, {most}");
         }
     }
 }

@@ -147,7 +147,7 @@ impl<'a> Rewriting<'a> {
         engine.maintain(Maintenance::Exchange(exchange)).inspect_err(|error| self.forget(with.id, error))?;
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), chain_before);
         let new = Segment::sealed(SealedSegment::new(self.shelf.clone(), listed));
-        let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
+        let replaced = engine.view.replace_rewritten(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
         all.filter_map(|segment| segment.as_sealed()).for_each(SealedSegment::retire);
         ids.iter().for_each(|id| self.remove(*id));

@@ -111,7 +111,8 @@ fn replace_history(
 ) -> Result<(), Error> {
     let _held = held(disk)?;
     let (manifest, digest) = read_manifest(disk)?.ok_or_else(Error::no_store)?;
-    let marked = read_mark(disk)?.map(|mark| ChainPosition { position: mark.position.into(), chain: mark.chain });
+    let marked =
+        read_mark(disk)?.map(|mark| ChainPosition { position: mark.position.into(), chain: mark.chain });
     if marked.map(|point| Head::new(point, manifest.store_id)) != Some(*cut) {
         let text = "somebody appended to the store meanwhile; nothing was cut, look at what would be cut now";
         return Err(Error::new(ErrorKind::Invalid, text));

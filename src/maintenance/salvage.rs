@@ -101,7 +101,7 @@ impl Kept {
         if first <= self.head.position.get() || !self.learn_versions(frame) {
             return;
         }
-        if self.segments.last().is_none_or(|last| !last.is_of(segment)) {
+        if self.segments.last().is_none_or(|last| !last.is_live_in(segment)) {
             self.segments.push(Arc::new(Segment::live(segment.clone(), &LogEnd::start(segment))));
         }
         let last = self.segments.last().expect("pushed just before");

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::format::{Damage, SegmentId};
 use crate::log::{Found, LogEnd, SEAL_MISFITS, SegmentFile, Window, attested, follow, found_at, seal};
-use crate::read::{Segment, Snapshot, LogView};
+use crate::read::{LogView, Segment, Snapshot};
 use crate::threads::Job;
 use crate::types::{Error, ErrorKind, Finding, ScrubStats};
 

@@ -236,7 +236,7 @@ impl Store {
         let Some(receipt) = self.engine().find_key(keyed)? else { return Ok(None) };
         let (first, last) = (receipt.first_position().get(), receipt.position());
         let mut of_append = self.stream(entity);
-        of_append.again(first.saturating_sub(1).into(), last);
+        of_append.restart(first.saturating_sub(1).into(), last);
         match of_append.next() {
             Some(event) => event.map(|_| Some(receipt)),
             None => {

@@ -157,7 +157,7 @@ impl<S: Projection> Boundary<'_, S> {
 
     fn fold_up_to(&mut self, head: Position) -> Result<(), Error> {
         let mut new = self.store.read(self.query.clone());
-        new.again(self.head, head);
+        new.restart(self.head, head);
         for event in new {
             fold(&mut self.state, &event?)?;
         }

@@ -5,7 +5,7 @@
 use crate::event::RecordedEvent;
 use crate::index::NameField;
 use crate::read::{Ancestors, Descendants, Listing, Story, causality, reader, story};
-use crate::types::{Error, EventId, Query};
+use crate::types::{Error, EventId, Position, Query};
 
 use super::Store;
 
@@ -34,7 +34,8 @@ impl Store {
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); for a correlation also what
     /// [`Store::get`] gives.
     pub fn count(&self, query: Query) -> Result<u64, Error> {
-        reader::count(&self.engine().snapshot()?, &query)
+        let snapshot = self.engine().snapshot()?;
+        reader::count_in(&snapshot, &query, Position::START, snapshot.head.position)
     }
 
     /// The newest event a query matches; reads that one event.

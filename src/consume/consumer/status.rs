@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::read::{Visibility, Snapshot, reader};
+use crate::read::{Snapshot, Visibility, reader};
 use crate::store::{Pace, RunnerState, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
@@ -151,7 +151,7 @@ impl Store {
 /// What is published, of a store that still grows.
 fn snapshot(engine: &Engine) -> Result<Snapshot, Error> {
     let snapshot = engine.snapshot()?;
-    match engine.view.ended() {
+    match engine.view.close_reason() {
         None => Ok(snapshot),
         Some(end) => Err(end.into_error()),
     }

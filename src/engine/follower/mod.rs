@@ -20,7 +20,9 @@ use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
-use crate::read::{CloseReason, Listeners, SealedSegment, Segment, SegmentCache, LogView, event_at, build_pending_indexes};
+use crate::read::{
+    CloseReason, Listeners, LogView, SealedSegment, Segment, SegmentCache, build_pending_indexes, event_at,
+};
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
 use publish::Batch;

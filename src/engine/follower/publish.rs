@@ -51,7 +51,7 @@ impl Follower {
 
     fn tell(&self, heard: &mut Vec<(Position, Vec<u8>)>) {
         if !heard.is_empty() {
-            self.listeners.tell(heard.iter().map(|(first, bytes)| (*first, Frame::known(bytes))));
+            self.listeners.notify(heard.iter().map(|(first, bytes)| (*first, Frame::known(bytes))));
             heard.clear();
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::queue::Queue;
 use crate::log::NEWEST;
-use crate::read::{SealedSegment, Segment, LogView};
+use crate::read::{LogView, SealedSegment, Segment};
 use crate::threads::{BackgroundThread, Job};
 use crate::types::{Error, ErrorKind};
 

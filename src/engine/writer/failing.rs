@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::engine::open::{Writable, load_to_write};
 use crate::engine::queue::poisoned;
 use crate::log::Failure;
-use crate::read::{CloseReason, ChainPosition};
+use crate::read::{ChainPosition, CloseReason};
 use crate::types::{Error, ErrorKind, RestartPolicy};
 
 use super::checking::check_the_rest;

@@ -30,7 +30,7 @@ use crate::engine::precheck::{id_taken, resolve};
 use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
 use crate::format::frame;
 use crate::log::{Failure, Log, NewFrame};
-use crate::read::{Listeners, ChainPosition, Segment, SegmentCache, LogView, build_pending_indexes};
+use crate::read::{ChainPosition, Listeners, LogView, Segment, SegmentCache, build_pending_indexes};
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, options};
 
@@ -353,7 +353,7 @@ impl Writer {
     fn born(&self) -> Option<u32> {
         let snapshot = self.view.snapshot();
         let own = snapshot.segments.iter().rev().take_while(|segment| segment.shares_file(&self.segment));
-        own.map(|segment| segment.born()).sum::<Result<u32, Error>>().ok()
+        own.map(|segment| segment.ask(|index| Ok(index.streams_created()))).sum::<Result<u32, Error>>().ok()
     }
 
     fn ask_durability(&mut self, asked: Option<Durability>) {
@@ -412,7 +412,7 @@ impl Writer {
     }
 
     fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
-        self.ledger.build_pending_indexes();
+        self.ledger.settle();
         let frames = waiting.iter().filter_map(Waiting::offset);
         let frames = frames.map(|offset| (offset, self.log.frame_in_memory(offset)));
         self.segment.insert(frames).expect("what was just encoded can be read");
@@ -450,7 +450,7 @@ impl Writer {
         if frames.is_empty() {
             return;
         }
-        let told = self.listeners.tell(frames.iter().map(|offset| {
+        let told = self.listeners.notify(frames.iter().map(|offset| {
             let frame = self.log.frame_in_memory(*offset);
             let first = self.segment.position(frame.header.position_offset());
             (first.into(), frame)

@@ -19,8 +19,8 @@ fn cases<'a>(random: &mut Random, story: &'a Story) -> Vec<Case<'a>> {
     let (live, events) = part(0..frames);
     let (first, first_events) = part(0..split);
     let (second, second_events) = part(split..frames);
-    let joined = LiveIndex::join(&whole(&first), &second).unwrap();
-    let joined_of_file = LiveIndex::join(&in_file(&first), &second).unwrap();
+    let joined = LiveIndex::concat(&whole(&first), &second).unwrap();
+    let joined_of_file = LiveIndex::concat(&in_file(&first), &second).unwrap();
     // Made of the parts, it is the same to the last byte.
     assert!(joined.encode(&bound(&joined)) == live.encode(&bound(&live)), "split at {split}");
     let case = |form, answers: Box<dyn SegmentIndex>, events| Case { form, answers, events };
@@ -92,7 +92,7 @@ fn check_query(case: &Case<'_>, query: &Query, window: &Range<u32>, own: Option<
     for direction in [Direction::Forward, Direction::Backward] {
         let matching = answers.matching(query, window, direction, &|_| own, most).unwrap();
         let first = &right[..found.min(most)];
-        assert!(matching == places(first), "{told} {way:?}: {matching:?} and not {first:?}");
+        assert!(matching == places(first), "{told} {direction:?}: {matching:?} and not {first:?}");
         right.reverse();
     }
     found
@@ -118,14 +118,14 @@ fn check_places(case: &Case<'_>, story: &Story) {
         events.first().zip(events.last()).map_or(0..0, |(one, other)| one.ordinal..other.ordinal + 1);
     assert_eq!(answers.ordinals(), ordinals, "{form}");
     let born = events.iter().filter(|event| event.version == 1).count();
-    assert_eq!(answers.born(), u32::try_from(born).unwrap(), "{form}");
+    assert_eq!(answers.streams_created(), u32::try_from(born).unwrap(), "{form}");
     let end = story.events.last().unwrap().ordinal + 2;
     for ordinal in (0..end).chain([u32::MAX]) {
         let from = events.iter().find(|event| event.ordinal >= ordinal);
         let from = from.map(|event| places(&[event]).remove(0));
-        assert_eq!(answers.place_from(ordinal).unwrap(), from, "{form} from {ordinal}");
+        assert_eq!(answers.locate_from(ordinal).unwrap(), from, "{form} from {ordinal}");
         let at = from.filter(|place| place.ordinal == ordinal);
-        assert_eq!(answers.place(ordinal).unwrap(), at, "{form} at {ordinal}");
+        assert_eq!(answers.locate(ordinal).unwrap(), at, "{form} at {ordinal}");
         let is_follower = |event: &Known| event.cause == Some(Cause::PreviousInStream);
         let is_follower = events.iter().any(|event| event.ordinal == ordinal && is_follower(event));
         assert_eq!(answers.is_follower(ordinal).unwrap(), is_follower, "{form} {ordinal}");
@@ -191,14 +191,19 @@ fn listings_agree_with_a_naive_one() {
             let most = usize::try_from(random.below(6)).unwrap();
             for Case { form, answers, events } in &cases {
                 let right = naive_listing(events, &wanted, &window, most);
-                let found = answers.listed(&wanted, &window, most).unwrap();
+                let found = answers.list_names(&wanted, &window, most).unwrap();
                 assert_eq!(found, right, "{form}: {wanted:?} in {window:?}, {most}");
             }
         }
     }
 }
 
-fn naive_listing(events: &[Known], wanted: &NameFilter, window: &Range<u32>, most: usize) -> Vec<NameSummary> {
+fn naive_listing(
+    events: &[Known],
+    wanted: &NameFilter,
+    window: &Range<u32>,
+    most: usize,
+) -> Vec<NameSummary> {
     let mut names: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for event in events.iter().filter(|event| window.contains(&event.ordinal)) {
         let scope = if event.scope.is_empty() { "default" } else { event.scope };
@@ -245,7 +250,7 @@ fn the_last_append_with_a_key_counts() {
     }
     let story = Story { frames, events: Vec::new() };
     let (first, second) = (story.index(0..2), story.index(2..3));
-    let joined = LiveIndex::join(&in_file(&first), &second).unwrap();
+    let joined = LiveIndex::concat(&in_file(&first), &second).unwrap();
     let forms: [&dyn SegmentIndex; 3] = [&story.index(0..3), &joined, &whole(&joined)];
     for form in forms {
         let keys = [1, 2, 3].map(|key| form.key(&[key; 16]).unwrap());
@@ -254,9 +259,9 @@ fn the_last_append_with_a_key_counts() {
 
     let nothing = LiveIndex::new(144);
     for form in [&nothing as &dyn SegmentIndex, &whole(&nothing), &in_file(&nothing)] {
-        assert_eq!((form.events(), form.ordinals(), form.born()), (0, 0..0, 0));
-        assert_eq!(form.place_from(0).unwrap(), None);
+        assert_eq!((form.events(), form.ordinals(), form.streams_created()), (0, 0..0, 0));
+        assert_eq!(form.locate_from(0).unwrap(), None);
         assert_eq!(form.count(&Query::all(), &(0..9), &|_| None).unwrap(), 0);
     }
-    assert_eq!(LiveIndex::join(&whole(&nothing), &first).unwrap().events(), 2);
+    assert_eq!(LiveIndex::concat(&whole(&nothing), &first).unwrap().events(), 2);
 }

@@ -9,13 +9,15 @@ type Question = Box<dyn Fn(&dyn SegmentIndex) -> Result<String, Error>>;
 
 /// One of every kind.
 pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Question> {
-    fn ask<T: std::fmt::Debug>(question: impl Fn(&dyn SegmentIndex) -> Result<T, Error> + 'static) -> Question {
+    fn ask<T: std::fmt::Debug>(
+        question: impl Fn(&dyn SegmentIndex) -> Result<T, Error> + 'static,
+    ) -> Question {
         Box::new(move |form| question(form).map(|told| format!("{told:?}")))
     }
     let mut questions = Vec::new();
     for ordinal in [0, 1, 7, 300, 4_000, u32::MAX] {
-        questions.push(ask(move |form| form.place(ordinal)));
-        questions.push(ask(move |form| form.place_from(ordinal)));
+        questions.push(ask(move |form| form.locate(ordinal)));
+        questions.push(ask(move |form| form.locate_from(ordinal)));
         questions.push(ask(move |form| form.is_follower(ordinal)));
     }
     for id in ids.iter().copied() {
@@ -48,7 +50,9 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
         questions.push(ask(move |form| {
             form.matching(&forward.0, &forward.1, Direction::Forward, &|_| Some(4), usize::MAX)
         }));
-        questions.push(ask(move |form| form.matching(&backward.0, &backward.1, Direction::Backward, &|_| None, 3)));
+        questions.push(ask(move |form| {
+            form.matching(&backward.0, &backward.1, Direction::Backward, &|_| None, 3)
+        }));
     }
     for field in [NameField::Entity, NameField::Scope, NameField::Kind, NameField::Tag] {
         let wanted = |prefix: &str, after: &str| NameFilter {
@@ -57,7 +61,7 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
             after: (!after.is_empty()).then(|| after.to_owned()),
         };
         for wanted in [wanted("", ""), wanted("e:", ""), wanted("k", "k.a")] {
-            questions.push(ask(move |form| form.listed(&wanted, &(0..50), 9)));
+            questions.push(ask(move |form| form.list_names(&wanted, &(0..50), 9)));
         }
     }
     questions
@@ -242,7 +246,7 @@ fn what_cannot_be_is_refused() {
         let sealed = forged(at, value);
         assert_eq!(sealed.len(), 2, "{what}");
         for sealed in sealed {
-            let error = LiveIndex::join(&sealed, &LiveIndex::new(bound.end)).err();
+            let error = LiveIndex::concat(&sealed, &LiveIndex::new(bound.end)).err();
             let error = error.unwrap_or_else(|| panic!("{what} is taken"));
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
         }
@@ -279,7 +283,7 @@ fn forged_files_do_no_harm() {
                 for place in places.into_iter().flatten() {
                     assert!(place.frame.start < place.frame.end && place.frame.end <= bound.end, "{place:?}");
                 }
-                if let Ok(index) = LiveIndex::join(&sealed, &LiveIndex::new(bound.end)) {
+                if let Ok(index) = LiveIndex::concat(&sealed, &LiveIndex::new(bound.end)) {
                     answers(&questions, &index).into_iter().for_each(|told| drop(told.unwrap()));
                     thawed += 1;
                 }

@@ -109,7 +109,7 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
         };
         for ordinal in (0..events).step_by(usize::try_from(events / 10).unwrap()) {
             let entity = format!("account:{:06}", ordinal % entities);
-            ask("place", 2, &|form| format!("{:?}", form.place(ordinal)));
+            ask("place", 2, &|form| format!("{:?}", form.locate(ordinal)));
             ask("last_of", 3, &|form| format!("{:?}", form.last_of(&entity, u32::MAX)));
             ask("window_of", 4, &|form| format!("{:?}", form.window_of(&entity, &(1..3))));
             ask("foreign", 3, &|form| format!("{:?}", form.foreign(numbered(ordinal))));
@@ -126,7 +126,10 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
             });
             ask("a stream", 8, &|form| {
                 let query = Query::entity(&entity);
-                format!("{:?}", form.matching(&query, &(0..events), Direction::Forward, &|_| None, usize::MAX))
+                format!(
+                    "{:?}",
+                    form.matching(&query, &(0..events), Direction::Forward, &|_| None, usize::MAX)
+                )
             });
             ask("absent", 0, &|form| format!("{:?}", form.last_of("nobody", u32::MAX)));
         }

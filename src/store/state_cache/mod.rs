@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::disk::Disk;
 use crate::event::RecordedEvent;
 use crate::format::Hash;
-use crate::read::{Visibility, LogView};
+use crate::read::{LogView, Visibility};
 use crate::threads::BackgroundThread;
 use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible};
 
@@ -325,7 +325,7 @@ impl Shared {
         self.is_scheduled.store(false, Ordering::Relaxed);
         self.save_all();
         let is_waiting = self.memory.has_unsaved() || !self.waiting.lock().is_empty();
-        let is_waiting = is_waiting && self.view.ended().is_none();
+        let is_waiting = is_waiting && self.view.close_reason().is_none();
         let unsynced = self.file.as_ref().and_then(CacheFile::settle);
         let again = if is_waiting { Some(SAVE_EVERY) } else { unsynced };
         again.filter(|_| !self.is_scheduled.swap(true, Ordering::Relaxed))

@@ -1,16 +1,14 @@
-//! The recent window: the bytes written last, kept in memory for those who read what was just written.
+//! The tail cache: the bytes written last, in memory, for readers of recent events.
 //!
-//! Groups are gathered in chunks. The one being filled is copied from, at most the frames asked for; a full one is
-//! shared, and never changes again. So a small group costs its bytes and no allocation, and who reads a
-//! thousand of them in a row takes the lock a few times.
+//! Groups are collected in chunks. Readers copy the frames they ask for from the chunk that is being filled; a full
+//! chunk is shared and never changes again. So a small group costs no allocation, and a reader of a thousand recent
+//! events takes the lock a few times.
 //!
-//! Invariants:
-//! - it holds what was written to the segment's file before, at the same places. So it never answers otherwise
-//!   than the file, and whoever does not find something here reads it there;
-//! - chunks stand in the order of the log; each holds whole frames of one segment, without a gap;
-//! - what is added is published next, and nobody asks for frames beyond the head they see.
-//!
-//! Row: view. Tested against plain files in recent/tests.rs.
+//! Invariants, tested against plain files in tail_cache/tests.rs:
+//! - the cache holds bytes that were written to the segment's file before, at the same offsets. A reader that does not
+//!   find a frame here reads the file and gets the same bytes;
+//! - chunks are in the order of the log; each holds whole frames of one segment, without a gap;
+//! - a reader asks only for frames up to the head it sees, and a group is added before its head is published.
 
 #[cfg(test)]
 mod tests;
@@ -25,26 +23,26 @@ use parking_lot::RwLock;
 use crate::format::{FrameHeader, SegmentId};
 use crate::log::{Block, wide};
 
-/// How large a chunk becomes. An event that is kept keeps its chunk in memory, and what is copied of the one
-/// being filled is copied under the lock: a few microseconds at most.
+/// The size of a chunk. An event that a caller keeps holds its whole chunk in memory. Frames of the chunk being filled
+/// are copied under the lock: a few microseconds at most.
 const CHUNK_BYTES: usize = 64 << 10;
-/// What is at least this part of a chunk is a chunk of its own, and shared at once.
-const OWN_CHUNK: usize = 4;
+/// A group of at least a chunk divided by this becomes a chunk of its own, and is shared at once.
+const OWN_CHUNK_DIVISOR: usize = 4;
 
 pub(crate) struct TailCache {
     bytes_max: usize,
     chunk_bytes: usize,
-    /// The first position of the oldest segment that is here in part: who reads older ones passes by
-    /// without the lock. Whoever sees an old value misses what is in the file as well.
+    /// The first position of the oldest segment with bytes here. Readers of older segments do not take the lock. A
+    /// stale value is harmless: the reader then reads the file.
     oldest: AtomicU64,
-    state: RwLock<State>,
+    chunks: RwLock<Chunks>,
 }
 
 #[derive(Default)]
-struct State {
+struct Chunks {
     full: VecDeque<Chunk>,
-    filling: Option<Filling>,
-    /// The memory of all chunks.
+    filling: Option<OpenChunk>,
+    /// The memory of all chunks, in bytes.
     bytes: usize,
 }
 
@@ -53,78 +51,78 @@ struct Chunk {
     block: Block,
 }
 
-struct Filling {
+/// The chunk that is being filled.
+struct OpenChunk {
     segment: SegmentId,
     start: u32,
     bytes: Vec<u8>,
 }
 
 impl TailCache {
-    /// A window of so many bytes; none at all if that is 0.
+    /// A cache of at most `bytes_max`; 0 keeps nothing.
     pub(crate) fn new(bytes_max: usize) -> TailCache {
         TailCache {
             bytes_max,
-            // Chunks are forgotten whole, and a few must stay.
+            // Chunks are evicted whole, so several must fit.
             chunk_bytes: CHUNK_BYTES.min(bytes_max / 8),
             oldest: AtomicU64::new(u64::MAX),
-            state: RwLock::default(),
+            chunks: RwLock::default(),
         }
     }
 
-    /// Adds what was written to a segment at `start`: whole frames, behind everything added before.
+    /// Adds the bytes that were written to a segment at `start`: whole frames, behind everything added before.
     pub(crate) fn add(&self, segment: SegmentId, start: u32, group: &[u8]) {
         if group.len() > self.bytes_max {
             return;
         }
         let mut start = start;
-        let pieces = Pieces { rest: group, bytes_max: self.chunk_bytes };
-        for piece in pieces {
+        for piece in (FramePieces { rest: group, bytes_max: self.chunk_bytes }) {
             self.add_piece(segment, start, piece);
             start += short(piece.len());
         }
     }
 
     fn add_piece(&self, segment: SegmentId, start: u32, piece: &[u8]) {
-        let own = (piece.len() >= self.chunk_bytes / OWN_CHUNK).then(|| piece.to_vec());
-        let mut state = self.state.write();
+        let own = (piece.len() >= self.chunk_bytes / OWN_CHUNK_DIVISOR).then(|| piece.to_vec());
+        let mut chunks = self.chunks.write();
         match own {
-            Some(bytes) => state.add_full(Filling { segment, start, bytes }),
-            None => state.fill(segment, start, piece, self.chunk_bytes),
+            Some(bytes) => chunks.add_full(OpenChunk { segment, start, bytes }),
+            None => chunks.fill(segment, start, piece, self.chunk_bytes),
         }
-        let forgotten = state.forget_beyond(self.bytes_max);
-        self.oldest.store(state.oldest(), Ordering::Relaxed);
-        drop(state);
-        // Freeing memory is nothing to make readers wait for.
-        drop(forgotten);
+        let evicted = chunks.evict_to(self.bytes_max);
+        self.oldest.store(chunks.oldest(), Ordering::Relaxed);
+        drop(chunks);
+        // After the lock is free: readers do not wait while memory is freed.
+        drop(evicted);
     }
 
-    /// Forgets everything: the log goes on elsewhere.
+    /// Evicts everything: what was added may not be in the files any more.
     pub(crate) fn clear(&self) {
-        let mut state = self.state.write();
-        *state = State::default();
+        let mut chunks = self.chunks.write();
+        *chunks = Chunks::default();
         self.oldest.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// A block that holds `frame`, and more of `run`, which lies around it, if that is at hand.
+    /// A block that holds `frame`, and as much of `run`, which contains the frame, as the cache has.
     pub(crate) fn block(&self, segment: SegmentId, frame: &Range<u32>, run: &Range<u32>) -> Option<Block> {
         if segment.first_position < self.oldest.load(Ordering::Relaxed) {
             return None;
         }
-        let state = self.state.read();
+        let chunks = self.chunks.read();
         let later =
-            state.full.partition_point(|chunk| (chunk.segment, chunk.block.start) <= (segment, frame.start));
-        let full = later.checked_sub(1).and_then(|last| state.full.get(last));
+            chunks.full.partition_point(|chunk| (chunk.segment, chunk.block.start) <= (segment, frame.start));
+        let full = later.checked_sub(1).and_then(|last| chunks.full.get(last));
         if let Some(chunk) = full.filter(|chunk| chunk.segment == segment && chunk.block.holds(frame)) {
             return Some(chunk.block.clone());
         }
-        state.filling.as_ref().filter(|filling| filling.segment == segment)?.copy(frame, run)
+        chunks.filling.as_ref().filter(|filling| filling.segment == segment)?.copy(frame, run)
     }
 }
 
-impl State {
-    /// Adds a group to the chunk being filled, or begins the next with it.
+impl Chunks {
+    /// Adds a group to the chunk being filled, or begins the next chunk with it.
     fn fill(&mut self, segment: SegmentId, start: u32, group: &[u8], chunk_bytes: usize) {
-        let continues = |filling: &Filling| {
+        let continues = |filling: &OpenChunk| {
             let end = wide(filling.start) + filling.bytes.len();
             let is_next = filling.segment == segment && end == wide(start);
             is_next && filling.bytes.len() + group.len() <= filling.bytes.capacity()
@@ -136,23 +134,23 @@ impl State {
         let filling = self.filling.get_or_insert_with(|| {
             let memory = Vec::with_capacity(chunk_bytes);
             *bytes += memory.capacity();
-            Filling { segment, start, bytes: memory }
+            OpenChunk { segment, start, bytes: memory }
         });
         filling.bytes.extend_from_slice(group);
     }
 
-    /// Adds a chunk that is not filled any more.
-    fn add_full(&mut self, chunk: Filling) {
+    /// Adds a chunk that is full from the start.
+    fn add_full(&mut self, chunk: OpenChunk) {
         self.close();
         self.bytes += chunk.bytes.capacity();
         self.full.push_back(chunk.close());
     }
 
-    /// Ends the chunk being filled.
+    /// Ends the chunk being filled, if there is one.
     fn close(&mut self) {
         if let Some(mut filling) = self.filling.take() {
             self.bytes -= filling.bytes.capacity();
-            // Cut short, by the end of a segment or by a large group.
+            // The end of a segment or a large group ended the chunk early: give back the memory it did not use.
             if filling.bytes.len() < filling.bytes.capacity() / 2 {
                 filling.bytes.shrink_to_fit();
             }
@@ -161,18 +159,19 @@ impl State {
         }
     }
 
-    /// Takes out the oldest chunks until the others fit. The one being filled stays.
-    fn forget_beyond(&mut self, bytes_max: usize) -> Vec<Chunk> {
-        let mut forgotten = Vec::new();
+    /// Takes out the oldest chunks until the others fit. The chunk being filled stays.
+    fn evict_to(&mut self, bytes_max: usize) -> Vec<Chunk> {
+        let mut evicted = Vec::new();
         while self.bytes > bytes_max
             && let Some(chunk) = self.full.pop_front()
         {
             self.bytes -= chunk.block.bytes.capacity();
-            forgotten.push(chunk);
+            evicted.push(chunk);
         }
-        forgotten
+        evicted
     }
 
+    /// The first position of the oldest segment in the cache.
     fn oldest(&self) -> u64 {
         let filling = self.filling.as_ref().map(|filling| filling.segment);
         let oldest = self.full.front().map(|chunk| chunk.segment).or(filling);
@@ -180,13 +179,13 @@ impl State {
     }
 }
 
-/// A group, parted where frames end so that no part is larger than a chunk, unless it is a single frame.
-struct Pieces<'a> {
+/// Splits a group at the ends of frames, so that no piece is larger than a chunk unless it is a single frame.
+struct FramePieces<'a> {
     rest: &'a [u8],
     bytes_max: usize,
 }
 
-impl<'a> Iterator for Pieces<'a> {
+impl<'a> Iterator for FramePieces<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
@@ -211,18 +210,19 @@ fn short(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a group fits a segment")
 }
 
-impl Filling {
+impl OpenChunk {
     fn close(self) -> Chunk {
         let block = Block::known(Arc::new(self.bytes), self.start);
         Chunk { segment: self.segment, block }
     }
 
-    /// What it holds of `run`, if it holds `frame`.
+    /// Copies the part of `run` that it holds, if it holds `frame`.
     fn copy(&self, frame: &Range<u32>, run: &Range<u32>) -> Option<Block> {
-        let at = |offset: u32| wide(offset).checked_sub(wide(self.start));
+        let index_of = |offset: u32| wide(offset).checked_sub(wide(self.start));
         let start = run.start.max(self.start);
-        let (from, to) = (at(start)?, at(run.end)?.min(self.bytes.len()));
-        let holds = start <= frame.start && at(frame.end)? <= to;
+        let from = index_of(start)?;
+        let to = index_of(run.end)?.min(self.bytes.len());
+        let holds = start <= frame.start && index_of(frame.end)? <= to;
         holds.then(|| Block::known(Arc::new(self.bytes[from..to].to_vec()), start))
     }
 }

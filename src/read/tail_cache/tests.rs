@@ -76,20 +76,20 @@ fn write_frame(out: &mut Vec<u8>, bytes: usize, content: u8) {
 
 impl TailCache {
     fn memory(&self) -> usize {
-        let state = self.state.read();
-        let full: usize = state.full.iter().map(|chunk| chunk.block.bytes.capacity()).sum();
-        let memory = full + state.filling.as_ref().map_or(0, |filling| filling.bytes.capacity());
-        assert_eq!(state.bytes, memory, "what is counted is what there is");
+        let chunks = self.chunks.read();
+        let full: usize = chunks.full.iter().map(|chunk| chunk.block.bytes.capacity()).sum();
+        let memory = full + chunks.filling.as_ref().map_or(0, |filling| filling.bytes.capacity());
+        assert_eq!(chunks.bytes, memory, "the count is the memory of all chunks");
         memory
     }
 
     fn chunks(&self) -> usize {
-        self.state.read().full.len()
+        self.chunks.read().full.len()
     }
 }
 
 #[test]
-fn it_never_says_otherwise_than_the_files() {
+fn it_never_differs_from_the_files() {
     // Bytes of the window, of the largest group, of a segment.
     const TABLE: [(usize, usize, usize); 6] = [
         (0, 1_000, 100_000),
@@ -103,7 +103,7 @@ fn it_never_says_otherwise_than_the_files() {
     for row @ (bytes_max, group_max, segment_bytes) in TABLE {
         let tail = TailCache::new(bytes_max);
         let (mut files, mut found) = (vec![File::new(1)], 0);
-        // Whatever lies before this was forgotten.
+        // Everything before this was evicted.
         let mut cleared = (files[0].id, 0);
         for step in 0..2_000 {
             if files.last().unwrap().bytes.len() > segment_bytes {
@@ -153,7 +153,7 @@ fn small_groups_share_chunks_and_large_ones_have_their_own() {
     for number in 1..1_000 {
         tail.add(segment, 144 + number * 320, &small);
     }
-    // 204 of them fit into 64 KiB; whoever reads all of them asks five times.
+    // 204 of them fit into 64 KiB; reading all of them takes five calls.
     assert_eq!((tail.chunks(), tail.memory()), (4, 5 * CHUNK_BYTES));
     let (mut at, mut asked) = (144, 0);
     while at < 144 + 320_000 {

@@ -1,19 +1,93 @@
-//! Sorted lists of ordinals, joined and intersected one ordinal at a time, from either end.
+//! Posting lists: sorted lists of ordinals, joined and intersected one ordinal at a time, from either end.
 //!
-//! Nothing is computed before it is asked for, so that the first or the last match costs no more
-//! than finding it. Cursors speak of ranks: ordinals in the order in which they come, so that one
-//! code goes both ways.
-//! Row: index.
+//! Nothing is computed before it is asked for: the first match costs no more than finding it. Cursors work on ranks,
+//! which are ordinals in the order in which they come, so that one code serves both directions.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 
-use super::list::PostingList;
-use super::search::gallop;
+/// Where an event lies in its segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EventLocation {
+    pub(crate) ordinal: u32,
+    /// The bytes of its frame in the segment.
+    pub(crate) frame: Range<u32>,
+}
 
-/// Which end comes first.
+/// Sorted ordinals: a slice of the live index, bytes of an index file, or consecutive numbers.
+pub(crate) trait PostingList {
+    fn len(&self) -> usize;
+
+    /// The ordinal at a slot below the length.
+    fn at(&self, slot: usize) -> u32;
+
+    /// Keeps only the ordinals at these slots.
+    fn keep(&mut self, slots: Range<usize>);
+
+    /// The number of ordinals less than `ordinal`.
+    fn below(&self, ordinal: u32) -> usize {
+        partition_point(0..self.len(), |slot| self.at(slot) < ordinal)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn first(&self) -> Option<u32> {
+        (!self.is_empty()).then(|| self.at(0))
+    }
+
+    fn last(&self) -> Option<u32> {
+        self.len().checked_sub(1).map(|last| self.at(last))
+    }
+
+    fn holds(&self, ordinal: u32) -> bool {
+        let slot = self.below(ordinal);
+        slot < self.len() && self.at(slot) == ordinal
+    }
+
+    fn to_vec(&self) -> Vec<u32> {
+        (0..self.len()).map(|slot| self.at(slot)).collect()
+    }
+
+    /// The part of the list that lies in the window.
+    fn cut(mut self, window: &Range<u32>) -> Self
+    where
+        Self: Sized,
+    {
+        let start = self.below(window.start);
+        self.keep(start..self.len());
+        let length = self.below(window.end);
+        self.keep(0..length);
+        self
+    }
+}
+
+impl PostingList for &[u32] {
+    #[inline]
+    fn len(&self) -> usize {
+        <[u32]>::len(self)
+    }
+
+    #[inline]
+    fn at(&self, slot: usize) -> u32 {
+        self[slot]
+    }
+
+    #[inline]
+    fn keep(&mut self, slots: Range<usize>) {
+        *self = &self[slots];
+    }
+
+    #[inline]
+    fn below(&self, ordinal: u32) -> usize {
+        self.partition_point(|own| *own < ordinal)
+    }
+}
+
+/// The order in which events come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     Forward,
@@ -21,7 +95,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    /// Smaller for what comes earlier. 64 bits, so that there is one behind the last.
+    /// The rank of an ordinal: smaller for what comes earlier. 64 bits, so that there is a rank behind the last.
     fn rank(self, ordinal: u32) -> u64 {
         match self {
             Direction::Forward => ordinal.into(),
@@ -38,24 +112,24 @@ impl Direction {
     }
 }
 
-/// A place in a sequence of ranks.
+/// A cursor over a sequence of ranks.
 pub(super) enum PostingCursor<L> {
-    /// All of them, half-open.
+    /// All ranks of a half-open range.
     Window(Range<u64>),
-    /// A sorted list of ordinals: what is left of it.
+    /// The rest of a sorted list of ordinals.
     List(L, Direction),
-    /// What is in any.
+    /// The ranks that any of the cursors has.
     Any(Box<Union<L>>),
-    /// What is in all.
+    /// The ranks that all of the cursors have.
     All(Vec<PostingCursor<L>>),
-    /// What is in the first, and not in the list.
+    /// The ranks that the cursor has and the list has not.
     Without(Box<PostingCursor<L>>, L, Direction),
 }
 
-/// Each rank once, whatever number of cursors have it.
+/// The union of cursors: each rank once, even if several cursors have it.
 pub(super) struct Union<L> {
     cursors: Vec<PostingCursor<L>>,
-    /// The rank each cursor stands at, the earliest on top; those at their end are out.
+    /// The head of each cursor, the earliest on top, with the cursor's index. Exhausted cursors are left out.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
@@ -64,7 +138,8 @@ impl<L: PostingList> PostingCursor<L> {
         match ordinals.end.checked_sub(1).filter(|last| ordinals.start <= *last) {
             None => PostingCursor::Window(0..0),
             Some(last) => {
-                let (one, other) = (direction.rank(ordinals.start), direction.rank(last));
+                let one = direction.rank(ordinals.start);
+                let other = direction.rank(last);
                 PostingCursor::Window(one.min(other)..one.max(other) + 1)
             }
         }
@@ -79,7 +154,7 @@ impl<L: PostingList> PostingCursor<L> {
         PostingCursor::Any(Box::new(Union { cursors, heads }))
     }
 
-    /// What is in all of these, of which there is at least one.
+    /// The intersection of at least one cursor.
     pub(super) fn all(mut cursors: Vec<PostingCursor<L>>) -> PostingCursor<L> {
         if let [_] = cursors.as_slice() {
             return cursors.remove(0);
@@ -88,13 +163,12 @@ impl<L: PostingList> PostingCursor<L> {
         PostingCursor::All(cursors)
     }
 
-    /// What is in a cursor and not in a sorted list of ordinals.
+    /// The ranks of this cursor that are not in the list.
     pub(super) fn without(self, list: L, direction: Direction) -> PostingCursor<L> {
         if list.is_empty() { self } else { PostingCursor::Without(Box::new(self), list, direction) }
     }
 
-    /// How many ranks are left: exact for windows, lists, and unions of these that share nothing;
-    /// otherwise there may be fewer.
+    /// An upper bound of the ranks that are left. Exact for windows, for lists, and for unions of disjoint ones.
     pub(super) fn at_most(&self) -> u64 {
         match self {
             PostingCursor::Window(ranks) => ranks.end - ranks.start,
@@ -105,7 +179,7 @@ impl<L: PostingList> PostingCursor<L> {
         }
     }
 
-    /// The rank it stands at.
+    /// The rank at which the cursor stands.
     fn head(&mut self) -> Option<u64> {
         match self {
             PostingCursor::Window(ranks) => (!ranks.is_empty()).then_some(ranks.start),
@@ -119,7 +193,7 @@ impl<L: PostingList> PostingCursor<L> {
         }
     }
 
-    /// Passes over all ranks before this one.
+    /// Skips all ranks before this one.
     fn advance_to(&mut self, rank: u64) {
         match self {
             PostingCursor::Window(ranks) => ranks.start = ranks.start.max(rank).min(ranks.end),
@@ -137,7 +211,7 @@ impl<L: PostingList> PostingCursor<L> {
                 }
             }
             PostingCursor::Any(union) => union.advance_to(rank),
-            // The others follow when the head is asked for.
+            // Only the leader moves: `in_all` advances the others when the head is asked for.
             PostingCursor::All(cursors) => cursors[0].advance_to(rank),
             PostingCursor::Without(cursor, ..) => cursor.advance_to(rank),
         }
@@ -160,7 +234,7 @@ impl<L: PostingList> Union<L> {
     }
 }
 
-/// The first rank from here on that all have; the first cursor, which has the fewest, leads.
+/// The first rank from here on that all cursors have. The first cursor has the fewest ranks and leads.
 fn in_all<L: PostingList>(cursors: &mut [PostingCursor<L>]) -> Option<u64> {
     let (lead, others) = cursors.split_first_mut()?;
     'candidates: loop {
@@ -177,7 +251,7 @@ fn in_all<L: PostingList>(cursors: &mut [PostingCursor<L>]) -> Option<u64> {
     }
 }
 
-/// The first rank from here on that is not in the list.
+/// The first rank of the cursor from here on that is not in the list.
 fn without<L: PostingList>(cursor: &mut PostingCursor<L>, list: &L, direction: Direction) -> Option<u64> {
     loop {
         let rank = cursor.head()?;
@@ -188,36 +262,58 @@ fn without<L: PostingList>(cursor: &mut PostingCursor<L>, list: &L, direction: D
     }
 }
 
-/// Ordinals that match, in order, once each.
-pub(crate) struct Matches<L> {
-    pub(super) cursor: PostingCursor<L>,
-    pub(super) direction: Direction,
-}
-
-impl<L: PostingList> Matches<L> {
-    /// The ordinals that match and have an event. `nearest` gives an ordinal's own event, or the next one of
-    /// the way: so what was removed is passed over at once, however much it is.
-    pub(super) fn events(mut self, nearest: impl Fn(u32) -> Option<u32>) -> impl Iterator<Item = u32> {
+impl<L: PostingList> PostingCursor<L> {
+    /// The ordinals that the cursor has and at which an event lies, in `direction`. `nearest` gives the ordinal of
+    /// the event at an ordinal, or of the next event in `direction`: a removed range is skipped in one step.
+    pub(super) fn events(
+        mut self,
+        direction: Direction,
+        nearest: impl Fn(u32) -> Option<u32>,
+    ) -> impl Iterator<Item = u32> {
         std::iter::from_fn(move || {
             loop {
-                let rank = self.cursor.head()?;
-                let event = self.direction.rank(nearest(self.direction.ordinal(rank))?);
+                let rank = self.head()?;
+                let event = direction.rank(nearest(direction.ordinal(rank))?);
                 if event == rank {
-                    self.cursor.advance_to(rank + 1);
-                    return Some(self.direction.ordinal(rank));
+                    self.advance_to(rank + 1);
+                    return Some(direction.ordinal(rank));
                 }
-                self.cursor.advance_to(event.max(rank + 1));
+                // A damaged file may answer with an earlier ordinal; the cursor must still advance.
+                self.advance_to(event.max(rank + 1));
             }
         })
     }
 }
 
-impl<L: PostingList> Iterator for Matches<L> {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
-        let rank = self.cursor.head()?;
-        self.cursor.advance_to(rank + 1);
-        Some(self.direction.ordinal(rank))
+/// The first of `items` for which `holds` is false, or their end. `holds` must be true for all items before the
+/// answer and false for all behind it.
+///
+/// `holds` is always asked about the answer itself, unless the answer is the end. So a cursor advances even where
+/// damaged bytes are not sorted.
+#[inline]
+pub(super) fn partition_point(items: Range<usize>, holds: impl Fn(usize) -> bool) -> usize {
+    let Range { mut start, mut end } = items;
+    while start < end {
+        let middle = start + (end - start) / 2;
+        if holds(middle) {
+            start = middle + 1;
+        } else {
+            end = middle;
+        }
     }
+    start
+}
+
+/// [`partition_point`] among the first `count` items, by galloping search (Bentley and Yao, 1976).
+///
+/// It doubles its step until it is past the answer, then halves. It costs the logarithm of the answer, not of
+/// `count`.
+#[inline]
+pub(super) fn gallop(count: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let mut step = 1;
+    while step < count && holds(step) {
+        step *= 2;
+    }
+    let known = if step == 1 { 0 } else { step / 2 + 1 };
+    partition_point(known..count.min(step), holds)
 }
