@@ -14,7 +14,8 @@ use super::query::{NameFilter, NameSummary, PostingLists, SegmentQuery, list_nam
 /// The index of a segment, or of a part of one.
 ///
 /// Windows are ranges of ordinals and may reach beyond those of the index. `own` maps a correlation id to the
-/// ordinal of the event whose own id it is, if that event belongs to the correlation: the index does not know.
+/// ordinal of the event whose own id it is, if that event belongs to the correlation: the index does not
+/// know.
 ///
 /// An error is one of the disk, or damage in an index file. The caller then builds the index again from its
 /// segment, which holds everything the index holds.
@@ -44,8 +45,8 @@ pub(crate) trait SegmentIndex: Send + Sync {
         most: usize,
     ) -> Result<Vec<EventLocation>, Error>;
 
-    /// The number of events in the window that match. The cost does not depend on the number, unless the query
-    /// combines several conditions.
+    /// The number of events in the window that match. The cost does not depend on the number, unless the
+    /// query combines several conditions.
     fn count(
         &self,
         query: &Query,
@@ -82,8 +83,8 @@ pub(crate) trait SegmentIndex: Send + Sync {
     /// The smallest range of ordinals that holds these versions of the entity.
     fn window_of(&self, entity: &str, versions: &Range<u64>) -> Result<Range<u32>, Error>;
 
-    /// The first `most` names that have events in the window, in the order of their bytes. Names that begin with
-    /// `$` are left out, unless the prefix begins with it.
+    /// The first `most` names that have events in the window, in the order of their bytes. Names that begin
+    /// with `$` are left out, unless the prefix begins with it.
     fn list_names(
         &self,
         filter: &NameFilter,

@@ -8,14 +8,15 @@ use super::numbers::GappedSequence;
 use super::sealed::SealedIndex;
 
 impl LiveIndex {
-    /// The index of both parts of a segment: the first as a file, and the second, which begins where the first ends.
+    /// The index of both parts of a segment: the first as a file, and the second, which begins where the
+    /// first ends.
     ///
     /// Everything in the file is checked, so the result is as good as an index made of the segment's frames.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the file is damaged: the caller makes the index from the
-    /// segment. Errors of the disk.
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the file is damaged: the caller makes the index
+    /// from the segment. Errors of the disk.
     pub(crate) fn concat(first: &SealedIndex, second: &LiveIndex) -> Result<LiveIndex, Error> {
         let mut index = first.to_live()?;
         index.append(second);

@@ -1,6 +1,7 @@
 //! Encodes an index in memory as an index file; the format is in docs/index-file.md.
 //!
-//! Invariant: the same events make the same bytes: terms are sorted, so the order of the hash maps does not matter.
+//! Invariant: the same events make the same bytes: terms are sorted, so the order of the hash maps does not
+//! matter.
 
 use crate::format::checksum;
 use crate::format::index_file::{
@@ -23,8 +24,8 @@ enum Postings<'a> {
 }
 
 impl LiveIndex {
-    /// The bytes of an index file that gives the same answers. `None` if they are too many for the 32-bit offsets of
-    /// the format.
+    /// The bytes of an index file that gives the same answers. `None` if they are too many for the 32-bit
+    /// offsets of the format.
     ///
     /// `bound` names the segment and the end of the index, which is the end of this one.
     pub(crate) fn encode(&self, bound: &Bound) -> Option<Vec<u8>> {

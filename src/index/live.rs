@@ -18,8 +18,8 @@ use super::query::{NameField, PostingLists, to_ordinal};
 
 /// The index of a segment that is being written, or of a part of one, in memory.
 ///
-/// It may begin anywhere in its segment. Two indexes, of which one begins where the other ends, answer together for
-/// both parts.
+/// It may begin anywhere in its segment. Two indexes, of which one begins where the other ends, answer
+/// together for both parts.
 pub(crate) struct LiveIndex {
     /// The ordinals of all events.
     pub(super) ordinals: GappedSequence,
@@ -147,8 +147,8 @@ impl LiveIndex {
             let position = segment.header.id.first_position + ordinal;
             header.event_id(position.into())
         };
-        // Events of one append that name no correlation share the first one's id. A lone event needs no list: it
-        // is found by its own id.
+        // Events of one append that name no correlation share the first one's id. A lone event needs no list:
+        // it is found by its own id.
         let mut sharing = Vec::new();
         if let Some(key) = header.key() {
             self.keys.insert(key, first);
@@ -180,8 +180,8 @@ impl LiveIndex {
         Ok(())
     }
 
-    /// Adds a version to its stream. `false` if the version is impossible: versions of a stream follow one another,
-    /// or at least grow where events may have been removed, and each version took a position.
+    /// Adds a version to its stream. `false` if the version is impossible: versions of a stream follow one
+    /// another, or at least grow where events may have been removed, and each version took a position.
     fn insert_version(&mut self, entity: &str, version: u64, ordinal: u32, id: SegmentId) -> bool {
         let position = id.first_position + u64::from(ordinal);
         if version == 0 || version > position {

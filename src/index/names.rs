@@ -1,7 +1,8 @@
 //! The dictionary of names of one field, each with its postings: found by hash, and listed in order.
 //!
-//! An insert only hashes. The first caller that asks for the order sorts all names. From then on each caller that
-//! asks sorts in the names inserted since. A store that is never asked for a prefix pays nothing for the order.
+//! An insert only hashes. The first caller that asks for the order sorts all names. From then on each caller
+//! that asks sorts in the names inserted since. A store that is never asked for a prefix pays nothing for the
+//! order.
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};

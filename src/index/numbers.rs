@@ -1,7 +1,7 @@
 //! Growing sequences of numbers that mostly follow one another.
 //!
-//! The ordinals of a segment and the versions of a stream are such sequences. They have gaps only where frames were
-//! removed on purpose, so only the numbers behind a gap (jumps) take memory.
+//! The ordinals of a segment and the versions of a stream are such sequences. They have gaps only where
+//! frames were removed on purpose, so only the numbers behind a gap (jumps) take memory.
 
 use super::postings::partition_point;
 

@@ -1,7 +1,7 @@
 //! Posting lists: sorted lists of ordinals, joined and intersected one ordinal at a time, from either end.
 //!
-//! Nothing is computed before it is asked for: the first match costs no more than finding it. Cursors work on ranks,
-//! which are ordinals in the order in which they come, so that one code serves both directions.
+//! Nothing is computed before it is asked for: the first match costs no more than finding it. Cursors work on
+//! ranks, which are ordinals in the order in which they come, so that one code serves both directions.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -95,7 +95,8 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    /// The rank of an ordinal: smaller for what comes earlier. 64 bits, so that there is a rank behind the last.
+    /// The rank of an ordinal: smaller for what comes earlier. 64 bits, so that there is a rank behind the
+    /// last.
     fn rank(self, ordinal: u32) -> u64 {
         match self {
             Direction::Forward => ordinal.into(),
@@ -168,7 +169,8 @@ impl<L: PostingList> PostingCursor<L> {
         if list.is_empty() { self } else { PostingCursor::Without(Box::new(self), list, direction) }
     }
 
-    /// An upper bound of the ranks that are left. Exact for windows, for lists, and for unions of disjoint ones.
+    /// An upper bound of the ranks that are left. Exact for windows, for lists, and for unions of disjoint
+    /// ones.
     pub(super) fn at_most(&self) -> u64 {
         match self {
             PostingCursor::Window(ranks) => ranks.end - ranks.start,
@@ -263,8 +265,9 @@ fn without<L: PostingList>(cursor: &mut PostingCursor<L>, list: &L, direction: D
 }
 
 impl<L: PostingList> PostingCursor<L> {
-    /// The ordinals that the cursor has and at which an event lies, in `direction`. `nearest` gives the ordinal of
-    /// the event at an ordinal, or of the next event in `direction`: a removed range is skipped in one step.
+    /// The ordinals that the cursor has and at which an event lies, in `direction`. `nearest` gives the
+    /// ordinal of the event at an ordinal, or of the next event in `direction`: a removed range is skipped in
+    /// one step.
     pub(super) fn events(
         mut self,
         direction: Direction,
@@ -285,11 +288,11 @@ impl<L: PostingList> PostingCursor<L> {
     }
 }
 
-/// The first of `items` for which `holds` is false, or their end. `holds` must be true for all items before the
-/// answer and false for all behind it.
+/// The first of `items` for which `holds` is false, or their end. `holds` must be true for all items before
+/// the answer and false for all behind it.
 ///
-/// `holds` is always asked about the answer itself, unless the answer is the end. So a cursor advances even where
-/// damaged bytes are not sorted.
+/// `holds` is always asked about the answer itself, unless the answer is the end. So a cursor advances even
+/// where damaged bytes are not sorted.
 #[inline]
 pub(super) fn partition_point(items: Range<usize>, holds: impl Fn(usize) -> bool) -> usize {
     let Range { mut start, mut end } = items;

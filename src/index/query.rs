@@ -94,12 +94,12 @@ impl<'a, 'q, L: PostingLists, O: Fn(EventId) -> Option<u32>> SegmentQuery<'a, 'q
         SegmentQuery { lists, window, direction, own, first_list_only: false }
     }
 
-    /// The number of events in the window that match. The cost does not depend on the number, unless the query
-    /// combines several conditions.
+    /// The number of events in the window that match. The cost does not depend on the number, unless the
+    /// query combines several conditions.
     pub(super) fn count(&self, query: &Query) -> u64 {
         if let [item] = query.items.as_slice() {
-            // The lists of a single condition are disjoint, so their lengths add up: an event has one entity and
-            // one kind, and carries a tag once.
+            // The lists of a single condition are disjoint, so their lengths add up: an event has one entity
+            // and one kind, and carries a tag once.
             match self.conditions(item).as_slice() {
                 [] => return self.window_events().saturating_sub(self.system_events()),
                 [only] if !item.passes_over_system() || self.system_events() == 0 => return only.at_most(),
@@ -124,8 +124,8 @@ impl<'a, 'q, L: PostingLists, O: Fn(EventId) -> Option<u32>> SegmentQuery<'a, 'q
         })
     }
 
-    /// The ordinals of a cursor that have an event. An item without a condition matches all ordinals, also those of
-    /// removed events.
+    /// The ordinals of a cursor that have an event. An item without a condition matches all ordinals, also
+    /// those of removed events.
     fn events_of(&self, cursor: PostingCursor<L::List<'a>>) -> impl Iterator<Item = u32> {
         let direction = self.direction;
         cursor.events(direction, move |ordinal| match direction {
@@ -239,7 +239,8 @@ pub(crate) struct NameSummary {
 /// The prefix of the names that are reserved for the store.
 const RESERVED: &str = "$";
 
-/// The first `most` names that have events in the window. Reserved names are left out, unless the prefix is one.
+/// The first `most` names that have events in the window. Reserved names are left out, unless the prefix is
+/// one.
 pub(super) fn list_names(
     lists: &impl PostingLists,
     filter: &NameFilter,

@@ -1,8 +1,8 @@
 //! Causality: the causes of an event, its effects, and the branches of a stream.
 //!
-//! An event names its cause by id (derived or imported), or as the event before it in its stream. A cause takes one
-//! look-up; effects are in the index. Imported ids can name each other in a circle, so a walk remembers the events it has
-//! seen.
+//! An event names its cause by id (derived or imported), or as the event before it in its stream. A cause
+//! takes one look-up; effects are in the index. Imported ids can name each other in a circle, so a walk
+//! remembers the events it has seen.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
@@ -17,8 +17,8 @@ use super::view::LogView;
 
 /// The causes of an event, nearest first: an iterator over the cause, its cause, and so on.
 ///
-/// It ends at an event that names no cause, or one that is not in the store. It also ends where a circle of imported ids
-/// would begin again. It sees the store as it was at its first item.
+/// It ends at an event that names no cause, or one that is not in the store. It also ends where a circle of
+/// imported ids would begin again. It sees the store as it was at its first item.
 ///
 /// ```
 /// use annals::{Append, Raw, Store};
@@ -44,8 +44,8 @@ pub struct Ancestors {
 
 /// The effects of an event, their effects, and so on: an iterator in order of position.
 ///
-/// An effect before its cause (an import may contain one) comes as soon as it is found. Each event comes once; the event
-/// itself does not come. The iterator sees the store as it was at its first item.
+/// An effect before its cause (an import may contain one) comes as soon as it is found. Each event comes
+/// once; the event itself does not come. The iterator sees the store as it was at its first item.
 ///
 /// ```
 /// use annals::{Append, Cause, Raw, Store};
@@ -231,8 +231,8 @@ pub(crate) fn path(view: Result<Arc<LogView>, Error>, leaf: EventId) -> Result<V
 
 /// The ids of the events of an entity that no other event of it names as its cause, oldest first.
 ///
-/// Effects mostly come after their causes. So, read backwards, an event is a leaf if no event read before names it. Only
-/// the causes that are still to come have to be remembered: one for each open branch.
+/// Effects mostly come after their causes. So, read backwards, an event is a leaf if no event read before
+/// names it. Only the causes that are still to come have to be remembered: one for each open branch.
 pub(crate) fn leaves(view: Result<Arc<LogView>, Error>, entity: &str) -> Result<Vec<EventId>, Error> {
     let view = view?;
     let snapshot = view.snapshot();

@@ -1,7 +1,7 @@
 //! Moves the indexes of sealed segments from memory to index files.
 //!
-//! This runs on a background thread. Readers continue with the index they have; later ones use the file. A failure
-//! only costs time later: the index is then built from its segment. Tested by tests/it/scale.rs.
+//! This runs on a background thread. Readers continue with the index they have; later ones use the file. A
+//! failure only costs time later: the index is then built from its segment. Tested by tests/it/scale.rs.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use super::segment::Segment;
 use super::segment_cache::{SealedMeta, SealedSegment, SegmentCache};
 use super::view::LogView;
 
-/// Closing writes the index of the open segment if it has at least this many frames in memory. A walk over fewer costs
-/// the next opening at most a millisecond or two.
+/// Closing writes the index of the open segment if it has at least this many frames in memory. A walk over
+/// fewer costs the next opening at most a millisecond or two.
 const LAST_INDEX_FRAMES_MIN: u32 = 4096;
 
 /// Whether [`build_pending_indexes`] has anything to do.
@@ -37,7 +37,8 @@ pub(crate) fn build_pending_indexes(view: &LogView, cache: &Arc<SegmentCache>) {
     }
 }
 
-/// Writes the index file of the open segment, which ends at `end`, if it is worth it. The store is being closed.
+/// Writes the index file of the open segment, which ends at `end`, if it is worth it. The store is being
+/// closed.
 pub(crate) fn build_last_index(view: &LogView, cache: &Arc<SegmentCache>, end: &LogEnd) {
     let _alone = cache.lock_index_builds();
     let snapshot = view.snapshot();
@@ -96,8 +97,8 @@ fn build_index(
     Ok(Arc::new(Segment::sealed(SealedSegment::with_index(cache.clone(), meta, bytes))))
 }
 
-/// Gives `look` the index of all parts of one segment. Most segments have one part; one that was closed and opened
-/// again has two.
+/// Gives `look` the index of all parts of one segment. Most segments have one part; one that was closed and
+/// opened again has two.
 fn with_index<T>(parts: &[Arc<Segment>], look: impl FnOnce(&LiveIndex) -> T) -> Result<T, Error> {
     let (_, last) = parts.last().and_then(|last| last.as_live()).expect("a segment's last part is in memory");
     // The segment is sealed, so no writer waits for this lock.

@@ -1,7 +1,7 @@
 //! Listings: the entities, scopes, kinds or tags of the store, in order.
 //!
-//! Each segment's index lists its names in order. A listing merges them, a few names of each segment at a time, and holds
-//! no lock in between.
+//! Each segment's index lists its names in order. A listing merges them, a few names of each segment at a
+//! time, and holds no lock in between.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -19,9 +19,10 @@ const NAMES_MAX: u64 = 1024;
 
 /// Names being listed, in the order of their bytes: an iterator, and until its first item a builder.
 ///
-/// It sees the store as it was at its first item. Names that begin with `$` are reserved for the store and left out,
-/// unless the prefix begins with `$`. The cost is that of the names it returns, in each segment. The first listing or
-/// prefix query of the segment being written also sorts its names, which then take memory twice.
+/// It sees the store as it was at its first item. Names that begin with `$` are reserved for the store and
+/// left out, unless the prefix begins with `$`. The cost is that of the names it returns, in each segment.
+/// The first listing or prefix query of the segment being written also sorts its names, which then take
+/// memory twice.
 ///
 /// ```
 /// use annals::{Raw, Store};
@@ -89,7 +90,8 @@ impl Listing {
         self
     }
 
-    /// Only names that come after this one (default: all). The name need not exist: give the last name of the page before.
+    /// Only names that come after this one (default: all). The name need not exist: give the last name of the
+    /// page before.
     pub fn after(mut self, name: impl Into<String>) -> Listing {
         self.filter.after = Some(name.into());
         self
@@ -163,7 +165,8 @@ impl ActiveListing {
         Ok(NameCount { name, events: taken.events, first: position(taken.first), last: position(taken.last) })
     }
 
-    /// Pushes the next name of a segment to the heap, if there is one. Takes more names from the index if needed.
+    /// Pushes the next name of a segment to the heap, if there is one. Takes more names from the index if
+    /// needed.
     fn push_next(&mut self, at: usize) -> Result<(), Error> {
         let names = &mut self.segments[at];
         if names.taken.is_empty() && names.take_next > 0 {

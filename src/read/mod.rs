@@ -1,5 +1,5 @@
-//! Reading: snapshots of the published log, the segment cache, the reader, listings, causality, subscriptions and
-//! notifications.
+//! Reading: snapshots of the published log, the segment cache, the reader, listings, causality, subscriptions
+//! and notifications.
 //!
 //! A reader takes a snapshot from the view and holds no lock while it reads; it never waits for the writer.
 

@@ -1,7 +1,7 @@
 //! One segment, or a part of one, as readers see it: its file, and its index.
 //!
-//! Most parts are a whole segment. A segment that was closed with its index and is written to again has two parts:
-//! the events in that index, and the events since.
+//! Most parts are a whole segment. A segment that was closed with its index and is written to again has two
+//! parts: the events in that index, and the events since.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -18,8 +18,8 @@ use crate::types::{Error, EventId, Position, Query, Version};
 
 /// The events that correlations find by the event's own id: the id, and the event's position.
 ///
-/// A lone event without a correlation has its own id as its correlation. The index does not hold that; only the
-/// event knows. An id without an entry here has no such event.
+/// A lone event without a correlation has its own id as its correlation. The index does not hold that; only
+/// the event knows. An id without an entry here has no such event.
 pub(crate) type SelfCorrelations = Vec<(EventId, Position)>;
 
 pub(crate) struct Segment {
@@ -41,8 +41,8 @@ enum SegmentForm {
 struct LiveSegment {
     file: Arc<SegmentFile>,
     index: RwLock<LiveIndex>,
-    /// The entities that have events here. Every append asks for them, and they seldom change, so they have a lock
-    /// of their own: an append does not wait for a group that is being added to the index.
+    /// The entities that have events here. Every append asks for them, and they seldom change, so they have a
+    /// lock of their own: an append does not wait for a group that is being added to the index.
     entities: RwLock<HashSet<Box<str>>>,
 }
 
@@ -171,8 +171,8 @@ impl Segment {
         }
     }
 
-    /// Puts a question to the index. The index of a sealed segment may be asked twice: it is built again if it turns
-    /// out to be damaged.
+    /// Puts a question to the index. The index of a sealed segment may be asked twice: it is built again if
+    /// it turns out to be damaged.
     ///
     /// # Errors
     ///
@@ -268,8 +268,8 @@ impl Segment {
         self.ordinal(position.get())
     }
 
-    /// The version and the position of an entity's last event here up to `head`. The index may hold later events,
-    /// which are not published yet.
+    /// The version and the position of an entity's last event here up to `head`. The index may hold later
+    /// events, which are not published yet.
     pub(super) fn head_of(
         &self,
         lookup: &TermLookup<'_, str>,
@@ -316,8 +316,8 @@ impl Segment {
     }
 }
 
-/// A term that is looked up in one segment after the other. Its hash is computed at most once, and only if a sealed
-/// segment is asked.
+/// A term that is looked up in one segment after the other. Its hash is computed at most once, and only if a
+/// sealed segment is asked.
 pub(super) struct TermLookup<'a, N: ?Sized> {
     name: &'a N,
     hash: OnceCell<TermHash>,

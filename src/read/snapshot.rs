@@ -1,7 +1,7 @@
 //! A snapshot: the segments and the heads that were published at one moment, and what their indexes answer.
 //!
-//! A reader holds a snapshot and no lock while it reads. An index may already hold events that are not published;
-//! every answer here is limited by the snapshot's head.
+//! A reader holds a snapshot and no lock while it reads. An index may already hold events that are not
+//! published; every answer here is limited by the snapshot's head.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -86,9 +86,9 @@ impl Snapshot {
         self.next_block(segment, frame, frame, None)
     }
 
-    /// A block that holds `frame`. It comes from memory, if the frame was written lately or its segment is resident.
-    /// Otherwise `run`, which contains the frame, is read from the file. The memory of `old` is reused if no event
-    /// holds it.
+    /// A block that holds `frame`. It comes from memory, if the frame was written lately or its segment is
+    /// resident. Otherwise `run`, which contains the frame, is read from the file. The memory of `old` is
+    /// reused if no event holds it.
     pub(crate) fn next_block(
         &self,
         segment: &Segment,
@@ -123,8 +123,8 @@ impl Snapshot {
         self.stream_head_at(entity, self.head.position)
     }
 
-    /// [`Snapshot::stream_head`], if the stream has events after `seen`. Searches only the segments since then. May
-    /// also answer if all events are earlier.
+    /// [`Snapshot::stream_head`], if the stream has events after `seen`. Searches only the segments since
+    /// then. May also answer if all events are earlier.
     pub(crate) fn stream_head_since(
         &self,
         entity: &str,
@@ -176,8 +176,8 @@ impl Snapshot {
         Ok(segment.ask(|index| index.is_follower(ordinal))?.then_some(next))
     }
 
-    /// The position of the first event that was imported with this id, searched in the segments that have events
-    /// after `since`.
+    /// The position of the first event that was imported with this id, searched in the segments that have
+    /// events after `since`.
     pub(crate) fn foreign_since(&self, id: EventId, since: Position) -> Result<Option<Position>, Error> {
         let lookup = TermLookup::new(id.as_bytes());
         for segment in self.segments_since(since) {
@@ -206,8 +206,8 @@ fn newest<T>(
     Ok(None)
 }
 
-/// The position of the first event after `after`, up to `up_to`, that a query without a correlation matches. Reads no
-/// event.
+/// The position of the first event after `after`, up to `up_to`, that a query without a correlation matches.
+/// Reads no event.
 ///
 /// # Errors
 ///

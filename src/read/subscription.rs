@@ -1,7 +1,8 @@
 //! Subscriptions: the events that are in the store, then those that come.
 //!
-//! Catching up and following are the same read, repeated: after the cursor, up to the head. Then the subscription sleeps
-//! until the head moves. It holds the view and nothing of the engine, so it keeps no store open and blocks no writer.
+//! Catching up and following are the same read, repeated: after the cursor, up to the head. Then the
+//! subscription sleeps until the head moves. It holds the view and nothing of the engine, so it keeps no
+//! store open and blocks no writer.
 //! Invariant: everything that matches up to the cursor was returned, once, in order.
 
 use std::future::Future;
@@ -20,14 +21,15 @@ use super::watch::{CloseReason, SubscriptionCursor, Visibility, WakerId};
 
 /// The events that match a query, present and future: each once, in order.
 ///
-/// A subscription reads the log at its own pace; a slow one delays no writer and no other reader. As an iterator it waits
-/// for the next event. It ends when the store is closed and every event was returned. If the store fails, the published
-/// events still come, then one [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), then the end. A read error (damage,
-/// for one) also ends the iterator; the other calls try again.
+/// A subscription reads the log at its own pace; a slow one delays no writer and no other reader. As an
+/// iterator it waits for the next event. It ends when the store is closed and every event was returned. If
+/// the store fails, the published events still come, then one
+/// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), then the end. A read error (damage, for one) also
+/// ends the iterator; the other calls try again.
 ///
-/// To continue later, keep the [`ResumeToken`] of the last event, or [`Subscription::resume_token`], and begin with
-/// [`Subscription::resume`]. A program that keeps a token across restarts of a store with buffered appends uses
-/// [`Subscription::durable`], so that no power cut removes an event it has seen.
+/// To continue later, keep the [`ResumeToken`] of the last event, or [`Subscription::resume_token`], and
+/// begin with [`Subscription::resume`]. A program that keeps a token across restarts of a store with buffered
+/// appends uses [`Subscription::durable`], so that no power cut removes an event it has seen.
 ///
 /// ```
 /// use annals::{Query, Raw, Store};
@@ -84,15 +86,16 @@ impl Subscription {
     /// Only events after this position (default: [`Position::START`], all events).
     ///
     /// A position beyond the head belongs to another history. In place of events an
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes then, unless [`Subscription::allow_beyond_head`] was
-    /// called. [`Subscription::resume`] also notices a changed history before the head.
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes then, unless
+    /// [`Subscription::allow_beyond_head`] was called. [`Subscription::resume`] also notices a changed
+    /// history before the head.
     pub fn after(self, position: Position) -> Subscription {
         self.begin_after(position, None)
     }
 
-    /// Only events after the position of a token. If the log has other events there now, or ends before it, an
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes in place of events: results derived from the old
-    /// events belong to another history.
+    /// Only events after the position of a token. If the log has other events there now, or ends before it,
+    /// an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes in place of events: results derived
+    /// from the old events belong to another history.
     ///
     /// ```
     /// use annals::{ErrorKind, Query, Raw, Store};
@@ -112,9 +115,9 @@ impl Subscription {
         self.begin_after(token.position(), Some(token))
     }
 
-    /// A position beyond the head is no error (default: it is). Events up to the position are left out when they come; the
-    /// chain hash of a token is checked once the log reaches its position. For positions of events that are not visible
-    /// here yet: of buffered appends, in a store opened to read.
+    /// A position beyond the head is no error (default: it is). Events up to the position are left out when
+    /// they come; the chain hash of a token is checked once the log reaches its position. For positions of
+    /// events that are not visible here yet: of buffered appends, in a store opened to read.
     pub fn allow_beyond_head(mut self) -> Subscription {
         self.origin.get_or_insert_default().may_be_ahead = true;
         self
@@ -146,21 +149,22 @@ impl Subscription {
     }
 
     /// Only events that survive a power cut (default: all published events). With
-    /// [`Durability::Synced`](crate::Durability::Synced) both are the same; buffered events come once they are synced.
+    /// [`Durability::Synced`](crate::Durability::Synced) both are the same; buffered events come once they
+    /// are synced.
     pub fn durable(mut self) -> Subscription {
         self.visibility = Visibility::Durable;
         self
     }
 
-    /// The position up to which every matching event was returned: that of the last event, or the head up to which no more
-    /// events matched.
+    /// The position up to which every matching event was returned: that of the last event, or the head up to
+    /// which no more events matched.
     #[must_use]
     pub fn position(&self) -> Position {
         self.cursor
     }
 
-    /// [`Subscription::position`] as a token, for the caller to keep; see [`ResumeToken`]. Looks up one event, unless the
-    /// position is the head.
+    /// [`Subscription::position`] as a token, for the caller to keep; see [`ResumeToken`]. Looks up one
+    /// event, unless the position is the head.
     ///
     /// # Errors
     ///
@@ -170,8 +174,8 @@ impl Subscription {
         token_at(&self.view.clone()?, self.cursor)
     }
 
-    /// The number of positions up to the head (with [`Subscription::durable`], to the durable head). Not all of their events
-    /// need match.
+    /// The number of positions up to the head (with [`Subscription::durable`], to the durable head). Not all
+    /// of their events need match.
     #[must_use]
     pub fn behind(&self) -> u64 {
         let head = self.view.as_ref().map_or(Position::START, |view| view.head_at(self.visibility));
@@ -185,8 +189,9 @@ impl Subscription {
     /// Once every event was returned: [`ErrorKind::Closed`](crate::ErrorKind::Closed),
     /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned). Those of reading:
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), [`ErrorKind::Io`](crate::ErrorKind::Io).
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack), from each call, if it began at a position that the log
-    /// does not have. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store was opened to salvage.
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack), from each call, if it began at a position
+    /// that the log does not have. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store was opened
+    /// to salvage.
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<RecordedEvent>, Error> {
         // A deadline that no instant can express is none.
         self.wait(Instant::now().checked_add(timeout))
@@ -236,8 +241,8 @@ impl Subscription {
         Ok(batch)
     }
 
-    /// The next event. If there is none yet, the task is woken when one comes or the store closes. Ends as the iterator
-    /// does. Reads block for as long as the disk takes.
+    /// The next event. If there is none yet, the task is woken when one comes or the store closes. Ends as
+    /// the iterator does. Reads block for as long as the disk takes.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<RecordedEvent, Error>>> {
         loop {
             if self.has_ended {

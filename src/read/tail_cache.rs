@@ -1,12 +1,12 @@
 //! The tail cache: the bytes written last, in memory, for readers of recent events.
 //!
-//! Groups are collected in chunks. Readers copy the frames they ask for from the chunk that is being filled; a full
-//! chunk is shared and never changes again. So a small group costs no allocation, and a reader of a thousand recent
-//! events takes the lock a few times.
+//! Groups are collected in chunks. Readers copy the frames they ask for from the chunk that is being filled;
+//! a full chunk is shared and never changes again. So a small group costs no allocation, and a reader of a
+//! thousand recent events takes the lock a few times.
 //!
 //! Invariants, tested against plain files in tail_cache/tests.rs:
-//! - the cache holds bytes that were written to the segment's file before, at the same offsets. A reader that does not
-//!   find a frame here reads the file and gets the same bytes;
+//! - the cache holds bytes that were written to the segment's file before, at the same offsets. A reader that
+//!   does not find a frame here reads the file and gets the same bytes;
 //! - chunks are in the order of the log; each holds whole frames of one segment, without a gap;
 //! - a reader asks only for frames up to the head it sees, and a group is added before its head is published.
 
@@ -23,8 +23,8 @@ use parking_lot::RwLock;
 use crate::format::{FrameHeader, SegmentId};
 use crate::log::{Block, wide};
 
-/// The size of a chunk. An event that a caller keeps holds its whole chunk in memory. Frames of the chunk being filled
-/// are copied under the lock: a few microseconds at most.
+/// The size of a chunk. An event that a caller keeps holds its whole chunk in memory. Frames of the chunk
+/// being filled are copied under the lock: a few microseconds at most.
 const CHUNK_BYTES: usize = 64 << 10;
 /// A group of at least a chunk divided by this becomes a chunk of its own, and is shared at once.
 const OWN_CHUNK_DIVISOR: usize = 4;
@@ -32,8 +32,8 @@ const OWN_CHUNK_DIVISOR: usize = 4;
 pub(crate) struct TailCache {
     bytes_max: usize,
     chunk_bytes: usize,
-    /// The first position of the oldest segment with bytes here. Readers of older segments do not take the lock. A
-    /// stale value is harmless: the reader then reads the file.
+    /// The first position of the oldest segment with bytes here. Readers of older segments do not take the
+    /// lock. A stale value is harmless: the reader then reads the file.
     oldest: AtomicU64,
     chunks: RwLock<Chunks>,
 }
@@ -70,7 +70,8 @@ impl TailCache {
         }
     }
 
-    /// Adds the bytes that were written to a segment at `start`: whole frames, behind everything added before.
+    /// Adds the bytes that were written to a segment at `start`: whole frames, behind everything added
+    /// before.
     pub(crate) fn add(&self, segment: SegmentId, start: u32, group: &[u8]) {
         if group.len() > self.bytes_max {
             return;
@@ -150,7 +151,8 @@ impl Chunks {
     fn close(&mut self) {
         if let Some(mut filling) = self.filling.take() {
             self.bytes -= filling.bytes.capacity();
-            // The end of a segment or a large group ended the chunk early: give back the memory it did not use.
+            // The end of a segment or a large group ended the chunk early: give back the memory it did not
+            // use.
             if filling.bytes.len() < filling.bytes.capacity() / 2 {
                 filling.bytes.shrink_to_fit();
             }

@@ -1,7 +1,7 @@
 //! The live view of the log: the writer publishes to it, readers take snapshots of it and wait on it.
 //!
-//! The writer publishes a group under short locks. Invariant: the head moves only after everything up to it is in the
-//! indexes.
+//! The writer publishes a group under short locks. Invariant: the head moves only after everything up to it
+//! is in the indexes.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -52,8 +52,9 @@ impl LogView {
         }
     }
 
-    /// The position before the last segment's first, if that segment has events of all these entities or is the only
-    /// one. The writer knows the last segment, so an append to these entities needs no look into earlier ones.
+    /// The position before the last segment's first, if that segment has events of all these entities or is
+    /// the only one. The writer knows the last segment, so an append to these entities needs no look into
+    /// earlier ones.
     pub(crate) fn last_segment_has_all<'a>(
         &self,
         entities: impl Iterator<Item = &'a str>,
@@ -71,7 +72,8 @@ impl LogView {
         published.durable = durable;
     }
 
-    /// Keeps the bytes of a group that was written to `segment` at `start`. The caller publishes the group next.
+    /// Keeps the bytes of a group that was written to `segment` at `start`. The caller publishes the group
+    /// next.
     pub(crate) fn keep(&self, segment: &Segment, start: u32, group: &[u8]) {
         self.tail.add(segment.id(), start, group);
     }
@@ -81,8 +83,8 @@ impl LogView {
         let segments = Arc::new(segments);
         let tail = self.tail.clone();
         let mut published = self.published.write();
-        // Recovery may have truncated published events that were not durable, so the tail may hold bytes that the
-        // files have no more. Under the lock: no snapshot pairs the new segments with the old bytes.
+        // Recovery may have truncated published events that were not durable, so the tail may hold bytes that
+        // the files have no more. Under the lock: no snapshot pairs the new segments with the old bytes.
         tail.clear();
         *published = Snapshot { segments, head, durable: head, history: published.history, tail };
     }
@@ -96,8 +98,8 @@ impl LogView {
         self.published.read().history
     }
 
-    /// Puts a rewritten segment in the place of the files it was made of, and returns their segments. Readers that
-    /// hold a snapshot continue with the old ones.
+    /// Puts a rewritten segment in the place of the files it was made of, and returns their segments. Readers
+    /// that hold a snapshot continue with the old ones.
     pub(crate) fn replace_rewritten(
         &self,
         old: &[SegmentId],
@@ -122,8 +124,8 @@ impl LogView {
         Arc::make_mut(&mut published.segments).push(segment);
     }
 
-    /// Puts one segment in the place of consecutive parts that hold the same events. Readers that hold a snapshot
-    /// continue with the parts.
+    /// Puts one segment in the place of consecutive parts that hold the same events. Readers that hold a
+    /// snapshot continue with the parts.
     pub(crate) fn replace_parts(&self, parts: &[Arc<Segment>], whole: Arc<Segment>) {
         let mut published = self.published.write();
         let is_first =
@@ -141,8 +143,8 @@ impl LogView {
         self.watchers.wait(visibility, deadline, || self.head_at(visibility) > seen)
     }
 
-    /// Registers a waker to be called once, when the head is behind `seen` or the store has closed. `false`, and no
-    /// call, if that is so already. Replaces the waker that was registered under `id` before.
+    /// Registers a waker to be called once, when the head is behind `seen` or the store has closed. `false`,
+    /// and no call, if that is so already. Replaces the waker that was registered under `id` before.
     pub(crate) fn register(
         &self,
         visibility: Visibility,

@@ -1,9 +1,9 @@
 //! Waiting for the heads to move or the store to close, and the cursors of all subscriptions.
 //!
-//! No wake-up is lost. A waiter counts itself before it reads the head, and reads the head under the lock that waking
-//! takes. The writer moves the head before it reads the count. The lock of the heads lies between, so one of the two
-//! sees the other.
-//! Wakers are the caller's code: they are called, cloned and dropped outside the lock, and their panics are caught.
+//! No wake-up is lost. A waiter counts itself before it reads the head, and reads the head under the lock
+//! that waking takes. The writer moves the head before it reads the count. The lock of the heads lies
+//! between, so one of the two sees the other. Wakers are the caller's code: they are called, cloned and
+//! dropped outside the lock, and their panics are caught.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -105,8 +105,8 @@ impl Watchers {
         true
     }
 
-    /// Registers a waker, unless `is_ready` or the store has closed. Returns whether it did. Replaces the waker that
-    /// was registered under `id` before.
+    /// Registers a waker, unless `is_ready` or the store has closed. Returns whether it did. Replaces the
+    /// waker that was registered under `id` before.
     pub(super) fn register(
         &self,
         visibility: Visibility,
@@ -152,8 +152,8 @@ impl Watchers {
         self.state.lock().closed.clone()
     }
 
-    /// Wakes those that wait for a head that has moved since the last wake-up, or all once the store has closed.
-    /// Costs one load of the count if there are none.
+    /// Wakes those that wait for a head that has moved since the last wake-up, or all once the store has
+    /// closed. Costs one load of the count if there are none.
     pub(super) fn wake(&self, head: impl Fn(Visibility) -> Position) {
         if self.count.load(Ordering::Acquire) == 0 {
             return;

@@ -1,9 +1,9 @@
 //! The index of a segment as an immutable file; the format is in docs/index-file.md.
 //!
-//! The file is whole in memory, or read a block at a time and kept for one question only. Between questions a file on
-//! the disk costs the memory of its filter and its checksums.
-//! The bytes are hostile even where the checksums fit: every offset and count is checked against the file, and a
-//! search in the file ends whatever its bytes say.
+//! The file is whole in memory, or read a block at a time and kept for one question only. Between questions a
+//! file on the disk costs the memory of its filter and its checksums. The bytes are hostile even where the
+//! checksums fit: every offset and count is checked against the file, and a search in the file ends whatever
+//! its bytes say.
 //! Invariant: the header, the jumps of the ordinals, and every block that is used have passed their checks.
 
 mod compare;
@@ -43,7 +43,8 @@ pub(crate) struct SealedIndex {
 enum IndexSource {
     /// In memory; all of them are checked.
     Whole(Arc<[u8]>),
-    /// On the disk. The parts that every question needs are in memory and checked; a block is checked when it is read.
+    /// On the disk. The parts that every question needs are in memory and checked; a block is checked when it
+    /// is read.
     File { file: Arc<dyn DiskFile>, filter: Vec<u8>, checksums: Vec<u8> },
 }
 
@@ -62,8 +63,8 @@ impl Jumps for OrdinalJumps {
 }
 
 impl SealedIndex {
-    /// The index file with these bytes. `Err` if they are damaged, belong to another bound, or have a newer format.
-    /// `path` is for messages.
+    /// The index file with these bytes. `Err` if they are damaged, belong to another bound, or have a newer
+    /// format. `path` is for messages.
     pub(crate) fn whole(bytes: Arc<[u8]>, path: &str, bound: &Bound) -> Result<SealedIndex, Damage> {
         let (header, layout) = check_header(&bytes, bytes.len(), bound)?;
         let table = layout.table.clone();

@@ -1,7 +1,7 @@
 //! Reads an index file for the length of one question: its bytes, and its terms.
 //!
-//! No block is read twice for one question. Neighbouring blocks are read at once, and more of them while a question
-//! continues in one direction.
+//! No block is read twice for one question. Neighbouring blocks are read at once, and more of them while a
+//! question continues in one direction.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -34,8 +34,8 @@ const BLOCKS_AHEAD_MAX: usize = 16;
 const SLOTS_AT_ONCE: usize = 64;
 
 impl SealedIndex {
-    /// An index file to be read on demand. The outer error is one of the disk; the inner one says why the file is not
-    /// the index of `bound`.
+    /// An index file to be read on demand. The outer error is one of the disk; the inner one says why the
+    /// file is not the index of `bound`.
     pub(crate) fn open(
         file: Arc<dyn DiskFile>,
         path: &str,
@@ -87,8 +87,8 @@ impl SealedIndex {
 pub(in crate::index) struct IndexReader<'a> {
     pub(super) sealed: &'a SealedIndex,
     blocks: RefCell<Blocks>,
-    /// The first failed read. Lists and numbers cannot return an error, so after a failure they return any value, and
-    /// [`IndexReader::answered`] drops the answer.
+    /// The first failed read. Lists and numbers cannot return an error, so after a failure they return any
+    /// value, and [`IndexReader::answered`] drops the answer.
     first_error: OnceCell<Error>,
 }
 
@@ -143,7 +143,8 @@ impl<'a> IndexReader<'a> {
         IndexReader { sealed, blocks: RefCell::default(), first_error: OnceCell::new() }
     }
 
-    /// The answer, unless a read failed on the way to it. The first failure is returned: others may follow from it.
+    /// The answer, unless a read failed on the way to it. The first failure is returned: others may follow
+    /// from it.
     pub(super) fn answered<T>(self, answer: Result<T, Error>) -> Result<T, Error> {
         self.first_error.into_inner().map_or(answer, Err)
     }
@@ -202,8 +203,8 @@ impl<'a> IndexReader<'a> {
         self.fetch(&mut self.blocks.borrow_mut(), range.start / BLOCK..range.end.div_ceil(BLOCK))
     }
 
-    /// The number at an offset, which the caller has checked to lie in a list or a table of numbers. Any number after
-    /// a failure.
+    /// The number at an offset, which the caller has checked to lie in a list or a table of numbers. Any
+    /// number after a failure.
     #[inline]
     pub(super) fn number(&self, place: usize) -> u32 {
         match self.whole() {
@@ -337,8 +338,8 @@ impl<'a> IndexReader<'a> {
         Ok(None)
     }
 
-    /// The offset, in the section, of the first term of this kind at or behind `start`; the section's end if there is
-    /// none.
+    /// The offset, in the section, of the first term of this kind at or behind `start`; the section's end if
+    /// there is none.
     pub(super) fn seek(&self, kind: TermKind, start: Bound<&[u8]>) -> Result<usize, Error> {
         let anchors = &self.sealed.layout.anchors;
         let anchor = |anchor: usize| wide(self.number(anchors.at(anchor)));
@@ -363,8 +364,8 @@ impl<'a> IndexReader<'a> {
         self.sealed.layout.terms.count
     }
 
-    /// The term at an offset of the section, checked. `name_bytes` is the length of the name if the caller knows it, so
-    /// that one read is enough.
+    /// The term at an offset of the section, checked. `name_bytes` is the length of the name if the caller
+    /// knows it, so that one read is enough.
     pub(super) fn term_at(&self, at: usize, name_bytes: usize) -> Result<LocatedTerm<'a>, Error> {
         let section = self.sealed.layout.terms.range();
         let start = section.start.saturating_add(at);

@@ -1,5 +1,5 @@
-//! Index files that are damaged, cut, stale or forged: found, or harmless; never a panic, never a wrong answer
-//! where a checksum tells.
+//! Index files that are damaged, cut, stale or forged: found, or harmless; never a panic, never a wrong
+//! answer where a checksum tells.
 
 use super::*;
 use crate::format::index_file::{BLOCK, HEADER, Header, Layout, block_place};
@@ -253,7 +253,8 @@ fn what_cannot_be_is_refused() {
     }
 }
 
-/// Anything under right checksums: answers may be wrong, but they come, and they are no more than there can be.
+/// Anything under right checksums: answers may be wrong, but they come, and they are no more than there can
+/// be.
 #[test]
 fn forged_files_do_no_harm() {
     let mut random = Random(20_260_106);

@@ -1,7 +1,8 @@
-//! The channel between the writer and one receiver of notifications: bounded in events, and it reports losses.
+//! The channel between the writer and one receiver of notifications: bounded in events, and it reports
+//! losses.
 //!
-//! Both ends count the events in the channel under one lock. A loss is recorded and taken under the same lock, so it
-//! keeps its place between the events before it and those behind it.
+//! Both ends count the events in the channel under one lock. A loss is recorded and taken under the same
+//! lock, so it keeps its place between the events before it and those behind it.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -108,8 +109,9 @@ impl ChannelSender {
         !self.core.state.lock().fits(1)
     }
 
-    /// Sends the `count` events of a group, the first of them at `first`, or records their loss. `None` stands for events
-    /// that were not made because the channel was full. Returns whether the events were sent.
+    /// Sends the `count` events of a group, the first of them at `first`, or records their loss. `None`
+    /// stands for events that were not made because the channel was full. Returns whether the events were
+    /// sent.
     pub(super) fn send(&self, events: Option<Vec<Notification>>, count: usize, first: Position) -> bool {
         let mut state = self.core.state.lock();
         let sent = events.filter(|_| state.fits(count));
@@ -118,14 +120,15 @@ impl ChannelSender {
             state.queued += count;
         } else {
             state.lose(count, first);
-            // The receiver gets the loss when it has emptied the channel. An empty channel needs a message at once:
-            // the receiver may be asleep.
+            // The receiver gets the loss when it has emptied the channel. An empty channel needs a message at
+            // once: the receiver may be asleep.
             if state.queued > 0 {
                 return false;
             }
         }
         let message = Message { lost_before: state.loss.take(), events: sent.unwrap_or_default() };
-        // Fails only if the receiver is being dropped. Under the lock: the loss and the events keep their order.
+        // Fails only if the receiver is being dropped. Under the lock: the loss and the events keep their
+        // order.
         let _ = self.messages.try_send(message);
         drop(state);
         self.core.wake();
@@ -159,8 +162,8 @@ impl ChannelReceiver {
         if !self.behind_loss.is_empty() {
             return ChannelStep::Notice(Notice::Events(std::mem::take(&mut self.behind_loss)));
         }
-        // Before the channel is read: messages sent before the store closed must not be missed. After that none are sent,
-        // even if the writer's end still exists.
+        // Before the channel is read: messages sent before the store closed must not be missed. After that
+        // none are sent, even if the writer's end still exists.
         let closed = self.view.close_reason();
         let mut state = self.core.state.lock();
         let received = self.messages.try_recv();
@@ -181,8 +184,8 @@ impl ChannelReceiver {
                 ChannelStep::Empty => {}
                 step => return step,
             }
-            // The channel is empty, so the writer sends a message for the next events even if they do not fit: the
-            // receiver does not sleep through a loss.
+            // The channel is empty, so the writer sends a message for the next events even if they do not
+            // fit: the receiver does not sleep through a loss.
             let received = match deadline {
                 None => self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(deadline) => self.messages.recv_deadline(deadline),

@@ -44,8 +44,8 @@ impl Listeners {
     pub(super) fn add(&self, mut sender: ChannelSender, view: &LogView) {
         let mut senders = self.senders.lock();
         if !senders.has_ended {
-            // Before the look at the head. The writer moves the head before it reads the count, so a group is either
-            // sent to this receiver or lies before `after`.
+            // Before the look at the head. The writer moves the head before it reads the count, so a group is
+            // either sent to this receiver or lies before `after`.
             self.count.store(senders.list.len() + 1, Ordering::Relaxed);
             sender.after = view.head_at(Visibility::Published);
             Arc::make_mut(&mut senders.list).push(Arc::new(sender));
@@ -71,8 +71,8 @@ impl Listeners {
         core.iter().for_each(|core| core.wake());
     }
 
-    /// Sends the events of a group to every receiver whose query they match. Each frame comes with the position of its
-    /// first event.
+    /// Sends the events of a group to every receiver whose query they match. Each frame comes with the
+    /// position of its first event.
     pub(crate) fn notify<'a>(&self, frames: impl Iterator<Item = (Position, Frame<'a>)>) -> NotifiedCounts {
         let list = self.senders.lock().list.clone();
         let mut batches: Vec<ReceiverBatch<'_>> =

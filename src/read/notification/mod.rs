@@ -1,7 +1,8 @@
 //! Notifications: lossy hints about appended events, which the writer filters and sends.
 //!
-//! The writer calls [`Listeners::notify`] once per group, after its replies, and never waits for a receiver. Each
-//! receiver has a channel of its own, which holds a bounded number of events and counts those that do not fit.
+//! The writer calls [`Listeners::notify`] once per group, after its replies, and never waits for a receiver.
+//! Each receiver has a channel of its own, which holds a bounded number of events and counts those that do
+//! not fit.
 
 mod channel;
 mod listeners;
@@ -28,10 +29,11 @@ pub use notice::{Notice, Notification};
 
 /// Lossy hints about future events that match a query.
 ///
-/// The writer sends them after it has answered the appends, and never waits for a receiver. Events that do not fit into
-/// the channel are lost, counted, and reported ([`Notice::Lagged`]). For every event without loss use
-/// [`Store::subscribe`](crate::Store::subscribe). As an iterator it waits for the next notice and ends when the store is
-/// closed. If the store fails, one [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) comes first.
+/// The writer sends them after it has answered the appends, and never waits for a receiver. Events that do
+/// not fit into the channel are lost, counted, and reported ([`Notice::Lagged`]). For every event without
+/// loss use [`Store::subscribe`](crate::Store::subscribe). As an iterator it waits for the next notice and
+/// ends when the store is closed. If the store fails, one [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned)
+/// comes first.
 ///
 /// ```
 /// use annals::{Notice, Query, Raw, Store};
@@ -66,8 +68,9 @@ impl Notifications {
         Notifications { receiver, listeners: listeners.clone(), has_ended: false }
     }
 
-    /// The most events that wait for this receiver (default: 1,024). More events bridge longer pauses of the receiver, and
-    /// cost about 100 bytes each while they wait. The events of one group always fit into an empty channel.
+    /// The most events that wait for this receiver (default: 1,024). More events bridge longer pauses of the
+    /// receiver, and cost about 100 bytes each while they wait. The events of one group always fit into an
+    /// empty channel.
     pub fn capacity(self, events: usize) -> Notifications {
         if let Ok(receiver) = &self.receiver {
             receiver.core.set_capacity(events);
@@ -97,8 +100,8 @@ impl Notifications {
         self.receiver.as_mut().map_err(|error| error.clone())?.step().into_result()
     }
 
-    /// The next notice. If there is none yet, the task is woken when one comes or the store closes. Ends as the iterator
-    /// does.
+    /// The next notice. If there is none yet, the task is woken when one comes or the store closes. Ends as
+    /// the iterator does.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Notice, Error>>> {
         if self.has_ended {
             return Poll::Ready(None);

@@ -18,7 +18,8 @@ use crate::read::snapshot::Snapshot;
 const GAP_BYTES: u32 = 4 << 10;
 /// The widest window. Its matches are kept in memory, and the index is locked while it is asked.
 const WINDOW_MAX: u32 = 16 << 10;
-/// The widest window of a query that looks up many lists for each window: wider, so that there are few windows.
+/// The widest window of a query that looks up many lists for each window: wider, so that there are few
+/// windows.
 const WIDE_WINDOW_MAX: u32 = 256 << 10;
 
 pub(super) struct ActiveRead {
@@ -157,8 +158,8 @@ impl ActiveRead {
         Ok(true)
     }
 
-    /// Asks the index for the matches of the next window. The window limits the ordinals if the index must compare them
-    /// one by one, and the matches if it can skip to each match.
+    /// Asks the index for the matches of the next window. The window limits the ordinals if the index must
+    /// compare them one by one, and the matches if it can skip to each match.
     fn look_up(&mut self, plan: &Plan) -> Result<(), Error> {
         let direction = plan.direction();
         let effort = plan.query.effort();

@@ -31,9 +31,9 @@ enum AheadState {
 impl Read {
     /// Reads and checks on a thread of its own, up to some thousand events ahead of the caller.
     ///
-    /// For long replays with work for each event (decoding, folding): with a spare core they take about a third less
-    /// time, and the caller does not wait for a slow disk. It costs about 1 MiB and a thread, which starts at the first
-    /// event and is joined at the end or on drop. For a few events it does not pay.
+    /// For long replays with work for each event (decoding, folding): with a spare core they take about a
+    /// third less time, and the caller does not wait for a slow disk. It costs about 1 MiB and a thread,
+    /// which starts at the first event and is joined at the end or on drop. For a few events it does not pay.
     ///
     /// ```
     /// use annals::{Query, Raw, Store};
@@ -103,8 +103,9 @@ fn start(read: Read) -> Result<AheadState, Error> {
     Ok(AheadState::Running { batches, thread })
 }
 
-/// Splits a read into batches at the ends of its blocks. All events of a block share its reference count. If this thread
-/// took events out of a block while the caller drops others, the two would contend for that count.
+/// Splits a read into batches at the ends of its blocks. All events of a block share its reference count. If
+/// this thread took events out of a block while the caller drops others, the two would contend for that
+/// count.
 struct BlockBatches {
     read: Read,
     /// The first item of the next batch.

@@ -107,9 +107,9 @@ impl CheckedFrame {
 
 /// Reads all events of a segment in order. Each frame begins where the one before it ends.
 ///
-/// It asks the index for the first frame of a block only: looking up every event would cost a replay a fifth of its time.
-/// Where no frame follows, because the block ends or frames were removed, it asks again. A frame that differs from the
-/// index is damage.
+/// It asks the index for the first frame of a block only: looking up every event would cost a replay a fifth
+/// of its time. Where no frame follows, because the block ends or frames were removed, it asks again. A frame
+/// that differs from the index is damage.
 #[derive(Default)]
 pub(super) struct SequentialCursor {
     frame: SequentialFrame,
@@ -139,8 +139,8 @@ impl SequentialCursor {
         self.frame = SequentialFrame::default();
     }
 
-    /// Finds the next event with one of these ordinals; `false` if there is none. The caller wants at most `most` events,
-    /// which limits what is read at first.
+    /// Finds the next event with one of these ordinals; `false` if there is none. The caller wants at most
+    /// `most` events, which limits what is read at first.
     #[inline(always)]
     pub(super) fn find(
         &mut self,

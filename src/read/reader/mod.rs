@@ -1,11 +1,12 @@
 //! The reader: from a position to the head, forwards or backwards, then end.
 //!
-//! A read takes a snapshot when it begins and holds no lock between items. It asks the index of one segment after the
-//! other, in growing windows, and reads the frames it finds: those that lie close together with one read, each checked
-//! against its checksums.
+//! A read takes a snapshot when it begins and holds no lock between items. It asks the index of one segment
+//! after the other, in growing windows, and reads the frames it finds: those that lie close together with one
+//! read, each checked against its checksums.
 //!
-//! Finding an event and returning it are two steps, and `inline(always)` marks the path between them. An event that is
-//! moved through each function's result costs a quarter more (97 instead of 77 ns, from memory).
+//! Finding an event and returning it are two steps, and `inline(always)` marks the path between them. An
+//! event that is moved through each function's result costs a quarter more (97 instead of 77 ns, from
+//! memory).
 
 mod active;
 mod ahead;
@@ -32,8 +33,8 @@ pub(crate) use single::{EventLookup, event_at, event_with, with_frame};
 
 /// Events being read: an iterator, and until its first item a builder of what to read.
 ///
-/// It sees the store as it was at its first item, and ends at the head of that moment. An error comes as an item and ends
-/// the read; no event is skipped silently.
+/// It sees the store as it was at its first item, and ends at the head of that moment. An error comes as an
+/// item and ends the read; no event is skipped silently.
 ///
 /// ```
 /// use annals::{Query, Raw, Store};
@@ -76,31 +77,32 @@ impl Read {
     /// Only events after this position (default: [`Position::START`], all events).
     ///
     /// A position beyond the head belongs to another history: the first item is then an
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack), unless [`Read::allow_beyond_head`] was called.
-    /// [`Read::resume`] also notices a changed history before the head.
+    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack), unless [`Read::allow_beyond_head`] was
+    /// called. [`Read::resume`] also notices a changed history before the head.
     pub fn after(mut self, position: Position) -> Read {
         self.plan.after = position;
         self.plan.origin.token = None;
         self
     }
 
-    /// Only events after the position of a token. If the log has other events there now, or ends before it, the first
-    /// item is an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
+    /// Only events after the position of a token. If the log has other events there now, or ends before it,
+    /// the first item is an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
     pub fn resume(mut self, token: ResumeToken) -> Read {
         self.plan.after = token.position();
         self.plan.origin.token = Some(token);
         self
     }
 
-    /// A position beyond the head is no error (default: it is). No event comes, unless the log has events behind the
-    /// position by the first item. For positions of events that are not visible here yet, as in a store opened to read.
+    /// A position beyond the head is no error (default: it is). No event comes, unless the log has events
+    /// behind the position by the first item. For positions of events that are not visible here yet, as in a
+    /// store opened to read.
     pub fn allow_beyond_head(mut self) -> Read {
         self.plan.origin.may_be_ahead = true;
         self
     }
 
-    /// Only these versions of the stream: `2..`, `..=5`. The query must select one entity and have no other condition;
-    /// otherwise the first item is an [`ErrorKind::Invalid`](crate::ErrorKind::Invalid).
+    /// Only these versions of the stream: `2..`, `..=5`. The query must select one entity and have no other
+    /// condition; otherwise the first item is an [`ErrorKind::Invalid`](crate::ErrorKind::Invalid).
     pub fn versions(mut self, versions: impl RangeBounds<u64>) -> Read {
         if self.plan.query.single_stream().is_none() {
             self.refused =
@@ -111,15 +113,15 @@ impl Read {
         self
     }
 
-    /// Only events recorded in this range of time, compared in whole microseconds. Costs a few reads to find both ends,
-    /// then as much as the events it returns.
+    /// Only events recorded in this range of time, compared in whole microseconds. Costs a few reads to find
+    /// both ends, then as much as the events it returns.
     pub fn between(mut self, times: impl RangeBounds<SystemTime>) -> Read {
         self.plan.between = Some(plan::half_open_micros(&times));
         self
     }
 
-    /// Only events whose occurred-at lies in this range of time, compared in whole microseconds. This is a filter: the
-    /// read also reads the events it drops.
+    /// Only events whose occurred-at lies in this range of time, compared in whole microseconds. This is a
+    /// filter: the read also reads the events it drops.
     pub fn occurred(mut self, times: impl RangeBounds<SystemTime>) -> Read {
         self.plan.occurred = Some(plan::in_micros(&times));
         self
@@ -173,8 +175,8 @@ impl Iterator for Read {
         if let (Ok(true), Some(active)) = (&found, &self.active) {
             return Some(Ok(active.event()));
         }
-        // Now, and not when the read is dropped: a subscription keeps its read while it sleeps, and must not keep the
-        // last block.
+        // Now, and not when the read is dropped: a subscription keeps its read while it sleeps, and must not
+        // keep the last block.
         self.active = None;
         self.ended = true;
         found.err().map(Err)

@@ -52,7 +52,8 @@ impl Origin {
 
     /// Checks that a position belongs to this log. Reads one event if there is a token, otherwise nothing.
     ///
-    /// A token of an event that was removed on purpose is accepted: its chain hash is gone, so nothing can be compared.
+    /// A token of an event that was removed on purpose is accepted: its chain hash is gone, so nothing can be
+    /// compared.
     ///
     /// # Errors
     ///

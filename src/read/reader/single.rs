@@ -13,8 +13,8 @@ use super::cursor::CheckedFrame;
 use crate::read::segment::Segment;
 use crate::read::snapshot::Snapshot;
 
-/// Looks up single events, and keeps the frame it read last. Events that cause one another are often in one append, which
-/// may be large; a caller that looks up several of them keeps the lookup.
+/// Looks up single events, and keeps the frame it read last. Events that cause one another are often in one
+/// append, which may be large; a caller that looks up several of them keeps the lookup.
 #[derive(Default)]
 pub(crate) struct EventLookup {
     read: Option<(Arc<Segment>, Block)>,
@@ -94,8 +94,8 @@ pub(crate) fn with_frame<T>(
     Ok(Some(look(&frame.header, frame.body)))
 }
 
-/// The first position recorded at `micros` or later; behind the head if there is none. Recorded times never go back, so
-/// this is a binary search: over the segments, then over one segment's frames.
+/// The first position recorded at `micros` or later; behind the head if there is none. Recorded times never
+/// go back, so this is a binary search: over the segments, then over one segment's frames.
 pub(super) fn position_at_time(snapshot: &Snapshot, micros: i64) -> Result<u64, Error> {
     let Ok(micros) = u64::try_from(micros) else { return Ok(0) };
     let later = snapshot.segments.partition_point(|segment| segment.recorded_before() < micros);

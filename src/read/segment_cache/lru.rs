@@ -1,7 +1,7 @@
 //! Values that cost memory or a descriptor, kept within a budget; the least recently used are evicted.
 //!
-//! Using a value takes a read lock of its slot and writes one number, so looking through hundreds of values is cheap.
-//! The least recently used value is searched for only when a new value needs its room.
+//! Using a value takes a read lock of its slot and writes one number, so looking through hundreds of values
+//! is cheap. The least recently used value is searched for only when a new value needs its room.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,7 +33,8 @@ impl<T> LruSlot<T> {
     }
 }
 
-/// A pool of values up to a total size, in the unit its user chooses. The least recently used value is evicted first.
+/// A pool of values up to a total size, in the unit its user chooses. The least recently used value is
+/// evicted first.
 pub(super) struct LruPool<T> {
     size_max: u64,
     /// Advances when a value is added: values used since the last one count as equally recent.
@@ -93,8 +94,8 @@ impl<T> LruPool<T> {
         Some(seen)
     }
 
-    /// The value of a slot. An empty slot gets the value that `make` returns with its size; concurrent callers wait for
-    /// it.
+    /// The value of a slot. An empty slot gets the value that `make` returns with its size; concurrent
+    /// callers wait for it.
     ///
     /// # Errors
     ///
@@ -115,8 +116,8 @@ impl<T> LruPool<T> {
         Ok(self.put(slot, Arc::new(made), size))
     }
 
-    /// Puts a value into its slot, and evicts others until it fits. A value larger than the whole pool is returned but
-    /// not kept.
+    /// Puts a value into its slot, and evicts others until it fits. A value larger than the whole pool is
+    /// returned but not kept.
     pub(super) fn put(&self, slot: &Arc<LruSlot<T>>, value: Arc<T>, size: u64) -> Arc<T> {
         let mut residents = self.residents.lock();
         residents.evict(slot);
@@ -173,7 +174,8 @@ pub(super) struct LazyFile {
 pub(super) type PinnedFile = Arc<OnceLock<Arc<Box<dyn DiskFile>>>>;
 
 impl LazyFile {
-    /// A file at `path` that takes its descriptor from a pool. Once `pinned` is set, it reads from that one instead.
+    /// A file at `path` that takes its descriptor from a pool. Once `pinned` is set, it reads from that one
+    /// instead.
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         path: String,

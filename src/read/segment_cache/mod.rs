@@ -1,7 +1,7 @@
 //! The segment cache: open files, indexes, and whole segments of the log that are sealed, within budgets.
 //!
-//! Nothing in it is needed. A file is opened or read again; an index that is missing, damaged or stale is built again
-//! from its segment. So memory does not grow with the log. Tested by tests/it/scale.rs.
+//! Nothing in it is needed. A file is opened or read again; an index that is missing, damaged or stale is
+//! built again from its segment. So memory does not grow with the log. Tested by tests/it/scale.rs.
 
 mod lru;
 mod sealed_segment;
@@ -73,7 +73,8 @@ impl SegmentCache {
         &self.background
     }
 
-    /// The id of the store that began the log. Its forks hash terms with the same id, so they share index files.
+    /// The id of the store that began the log. Its forks hash terms with the same id, so they share index
+    /// files.
     pub(crate) fn origin(&self) -> &[u8; 16] {
         self.stores.first().expect("a log belongs to a store")
     }
@@ -83,8 +84,9 @@ impl SegmentCache {
         self.index_builds.lock()
     }
 
-    /// Encodes an index and writes it beside its segment, if the store may be written to. Returns the bytes; `None` if
-    /// they are too many for a file. A failed write only costs time later: the index is then built from the segment.
+    /// Encodes an index and writes it beside its segment, if the store may be written to. Returns the bytes;
+    /// `None` if they are too many for a file. A failed write only costs time later: the index is then built
+    /// from the segment.
     pub(crate) fn write_index(&self, index: &LiveIndex, bound: &Bound) -> Option<Vec<u8>> {
         let bytes = index.encode(bound);
         match &bytes {
@@ -158,8 +160,8 @@ impl SealedMeta {
         }
     }
 
-    /// What the segment's header and seal must say. A segment that is still written to has no seal; the caller does not
-    /// compare it then.
+    /// What the segment's header and seal must say. A segment that is still written to has no seal; the
+    /// caller does not compare it then.
     pub(super) fn outline(&self) -> Outline {
         let SealedMeta { bound, chain_before, recorded_before, .. } = self;
         let seal = Seal {
@@ -174,7 +176,8 @@ impl SealedMeta {
     }
 }
 
-/// Writes an index file under a temporary name and renames it, so that a reader finds the old file or the new one.
+/// Writes an index file under a temporary name and renames it, so that a reader finds the old file or the new
+/// one.
 ///
 /// The file is not synced: one that does not reach the disk whole fails its checksums and is built again.
 fn write_index_file(disk: &dyn Disk, segment: SegmentId, bytes: &[u8]) {
@@ -213,7 +216,8 @@ fn walk(
     bound: &Bound,
     visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // The chain hash at the end, which MANIFEST or MARK has, proves all hashes before it: no frame's is verified.
+    // The chain hash at the end, which MANIFEST or MARK has, proves all hashes before it: no frame's is
+    // verified.
     let walked = scan(file, &mut Walk { limit: bound.end, verify_chain_from: u32::MAX, visit })?;
     let LogEnd { offset, position, chain, .. } = walked.tip;
     if let Ending::Invalid(damage) = &walked.ending {

@@ -1,4 +1,5 @@
-//! A sealed segment: its file and its index, both opened on demand, and its bytes in memory if it is read often.
+//! A sealed segment: its file and its index, both opened on demand, and its bytes in memory if it is read
+//! often.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +17,8 @@ use crate::types::Error;
 use super::lru::{LazyFile, LruSlot, PinnedFile};
 use super::{SealedMeta, SegmentCache, encode_index_of, walk, write_index_file};
 
-/// A segment that does not change any more, or the part of one that an index file covers. Opens its file and its index
-/// when they are first used.
+/// A segment that does not change any more, or the part of one that an index file covers. Opens its file and
+/// its index when they are first used.
 pub(crate) struct SealedSegment {
     cache: Arc<SegmentCache>,
     meta: SealedMeta,
@@ -101,8 +102,8 @@ impl SealedSegment {
         Ok(self.file.get_or_init(|| Arc::new(opened)))
     }
 
-    /// Prepares for the removal of the segment's files, after the segment was rewritten. Readers that still hold it keep
-    /// the file open as long as they need it; the cache evicts everything else.
+    /// Prepares for the removal of the segment's files, after the segment was rewritten. Readers that still
+    /// hold it keep the file open as long as they need it; the cache evicts everything else.
     pub(crate) fn retire(&self) {
         let _ = self.file();
         match self.cache.disk.open(&self.meta.bound.segment.path(), Access::Read) {
@@ -123,8 +124,9 @@ impl SealedSegment {
         let descriptors = self.cache.descriptors.clone();
         let file = LazyFile::new(self.cache.disk.clone(), path.clone(), descriptors, self.retired.clone());
         let length = file.length().map_err(|error| match error.kind() {
-            // The writer's own rewrites retire a segment first, so its file is lost. A reader beside the writer gets the
-            // plain error: the writer may have rewritten the segment just now, and the reader loads the list again.
+            // The writer's own rewrites retire a segment first, so its file is lost. A reader beside the
+            // writer gets the plain error: the writer may have rewritten the segment just now, and the reader
+            // loads the list again.
             std::io::ErrorKind::NotFound if self.cache.writes => missing(outline.id),
             _ => Error::io("cannot open", &path, error),
         })?;
@@ -151,8 +153,8 @@ impl SealedSegment {
         outline.check(&file, |store_id| self.cache.knows(store_id))
     }
 
-    /// A block that holds `run`: the whole segment if it is resident, otherwise the run from the file. The memory of
-    /// `old` is reused if no event holds it.
+    /// A block that holds `run`: the whole segment if it is resident, otherwise the run from the file. The
+    /// memory of `old` is reused if no event holds it.
     ///
     /// # Errors
     ///
@@ -267,9 +269,9 @@ impl SealedSegment {
         Ok(self.keep(self.build()?))
     }
 
-    /// Builds the index of a part of a segment that is still written to, and writes its file. The caller holds the lock
-    /// of [`SegmentCache::lock_index_builds`]: otherwise the whole segment's index could be written to the same file
-    /// first.
+    /// Builds the index of a part of a segment that is still written to, and writes its file. The caller
+    /// holds the lock of [`SegmentCache::lock_index_builds`]: otherwise the whole segment's index could be
+    /// written to the same file first.
     ///
     /// # Errors
     ///
@@ -314,8 +316,8 @@ impl Drop for SealedSegment {
 /// An index file up to this size is read whole when it is opened.
 const READ_WHOLE_MAX: usize = 64 << 10;
 
-/// Whether the reads so far have cost as much as reading the whole file. To load it then costs at most twice what the
-/// best choice in advance had cost.
+/// Whether the reads so far have cost as much as reading the whole file. To load it then costs at most twice
+/// what the best choice in advance had cost.
 fn is_read_often(index: &SealedIndex) -> bool {
     const PIECE: u64 = 4096;
     index.pieces_read().saturating_mul(PIECE) >= to_u64(index.whole_bytes())
@@ -331,9 +333,9 @@ fn to_u64(bytes: usize) -> u64 {
 
 /// A whole segment in memory, for segments that are read often: checked once, then an event is a slice.
 ///
-/// The background thread loads a segment once the reads of it have cost as much as loading it. If the cache is full, only
-/// segments that were not used in that time are evicted. If all are read alike, the loaded ones stay: loading them in
-/// turns would help none of them.
+/// The background thread loads a segment once the reads of it have cost as much as loading it. If the cache
+/// is full, only segments that were not used in that time are evicted. If all are read alike, the loaded ones
+/// stay: loading them in turns would help none of them.
 #[derive(Default)]
 struct ResidentSegment {
     slot: Arc<LruSlot<Block>>,
@@ -345,9 +347,11 @@ struct ResidentSegment {
 
 /// A read longer than this is part of a sequential read.
 const RANDOM_READ_MAX: u32 = 16 << 10;
-/// The weight of a random read while the cache has room: a quarter of the segment is read before it is loaded.
+/// The weight of a random read while the cache has room: a quarter of the segment is read before it is
+/// loaded.
 const WEIGHT_WITH_ROOM: u64 = 4;
-/// Sequential reads are cheap without the cache: this many bytes count as one, and they evict no other segment.
+/// Sequential reads are cheap without the cache: this many bytes count as one, and they evict no other
+/// segment.
 const SEQUENTIAL_BYTES_PER_WEIGHT: u64 = 2;
 
 impl ResidentSegment {

@@ -1,4 +1,5 @@
-//! An LRU pool against its rules: it never exceeds its size, it evicts the least recently used, it makes a value once.
+//! An LRU pool against its rules: it never exceeds its size, it evicts the least recently used, it makes a
+//! value once.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -18,9 +18,9 @@ pub(crate) const EVENTS_MAX: u64 = 10_000;
 
 /// All events of one correlation, as a tree by cause.
 ///
-/// An event is a root if it names no cause, or one that is not in the story. If events name each other in a circle
-/// (imported ids can do so), the earliest event of the circle is a root. `Display` prints a text tree, with the time that
-/// passed between cause and effect.
+/// An event is a root if it names no cause, or one that is not in the story. If events name each other in a
+/// circle (imported ids can do so), the earliest event of the circle is a root. `Display` prints a text tree,
+/// with the time that passed between cause and effect.
 ///
 /// ```
 /// use annals::{Append, Cause, Raw, Store};
@@ -125,7 +125,8 @@ impl<'a> StoryEvent<'a> {
         story.effects[self.at].iter().map(move |at| StoryEvent { story, at: *at })
     }
 
-    /// The time between the recording of its cause and its own. `None` for a root; zero if the cause comes after it.
+    /// The time between the recording of its cause and its own. `None` for a root; zero if the cause comes
+    /// after it.
     #[must_use]
     pub fn gap(&self) -> Option<Duration> {
         let cause = self.cause()?.event().recorded_at();
@@ -139,8 +140,8 @@ impl std::fmt::Debug for StoryEvent<'_> {
     }
 }
 
-/// The cause of each event, as an index. `is_first` tells whether an imported id names this event: the first event of the
-/// store that was imported with it.
+/// The cause of each event, as an index. `is_first` tells whether an imported id names this event: the first
+/// event of the store that was imported with it.
 fn causes(
     events: &[RecordedEvent],
     is_first: impl Fn(EventId, &RecordedEvent) -> Result<bool, Error>,

@@ -1,7 +1,7 @@
 //! Prints a story: as a text tree, for Graphviz, for Mermaid, as JSON.
 //!
-//! Names contain no control characters but any other character. Each format escapes its own syntax, and all escape
-//! invisible characters; nothing here relies on the absence of control characters.
+//! Names contain no control characters but any other character. Each format escapes its own syntax, and all
+//! escape invisible characters; nothing here relies on the absence of control characters.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::types::{counted, micros_of, visible, visible_json};
 
 use super::{Story, StoryEvent};
 
-/// The deepest indentation of the text tree: without a limit, a chain of n events would take n * n characters. Deeper lines
-/// begin with their depth.
+/// The deepest indentation of the text tree: without a limit, a chain of n events would take n * n
+/// characters. Deeper lines begin with their depth.
 const DEPTH_MAX: usize = 40;
 
 /// A text tree: a line per event, below its cause, with the time that passed since.
@@ -194,8 +194,8 @@ fn dot(text: &str) -> String {
     })
 }
 
-/// Text for a quoted label of Mermaid, which reads HTML, Markdown, directives, and some words that end in a colon. Only
-/// characters without a meaning there stay as they are.
+/// Text for a quoted label of Mermaid, which reads HTML, Markdown, directives, and some words that end in a
+/// colon. Only characters without a meaning there stay as they are.
 fn mermaid(text: &str) -> String {
     let text = line(text);
     let has_word = ["style", "classDef"].iter().any(|word| text.contains(word));
