@@ -1,7 +1,6 @@
-//! annals keeps events: what happened, in order, for good.
+//! An embedded event sourcing runtime for synchronous Rust.
 //!
-//! An embedded event sourcing runtime for synchronous Rust. One directory, one writer thread, no
-//! server, no async runtime. An append that is acknowledged is durable.
+//! One directory, one writer thread, no server, no async runtime. An acknowledged append is durable.
 //!
 //! ```
 //! use annals::{DomainEvent, Meta, Projection, Store};
@@ -40,13 +39,13 @@
 //!
 //! # The tour
 //!
-//! An **event** is addressed to an **entity** (`account:alice`), whose events are its **stream**, and
-//! to a **scope** that cuts across entities. It has a stable **kind** (`account.deposited`). [`trait@DomainEvent`]
-//! makes an enum or a struct an event type, whose shape may change with the years; [`Raw`] appends any serde value under
-//! any kind, and the examples below do, because they are short.
+//! An **event** is addressed to an **entity** (`account:alice`), whose events are its **stream**, and to a
+//! **scope**, a label across entities. Each event has a stable **kind** (`account.deposited`).
+//! [`trait@DomainEvent`] makes an enum or a struct an event type whose shape may change over the years.
+//! [`Raw`] appends any serde value under any kind; the examples below use it because it is short.
 //!
-//! [`Store::append`] takes one event. [`Append`] takes several, for one entity or many, all or
-//! nothing, and says what must be true for them to go in:
+//! [`Store::append`] takes one event. [`Append`] takes several events, of one entity or many, all or nothing,
+//! and says what must be true for them to be appended:
 //!
 //! ```
 //! use annals::{Append, ErrorKind, Expected, Raw, Store};
@@ -73,12 +72,11 @@
 //! # Ok::<(), annals::Error>(())
 //! ```
 //!
-//! [`Append::submit`] hands an append over without waiting; a [`Ticket`] waits for it, polls it, or is
-//! awaited. Appends that are in flight at the same time share one sync, which is what makes
-//! durability fast.
+//! [`Append::submit`] hands an append over without waiting. The caller waits for its [`Ticket`], polls it, or
+//! awaits it. Appends in flight at the same time share one sync, which makes durability fast.
 //!
-//! [`Store::read`] answers a [`Query`] (entity, prefix, scope, kinds, tags, correlation) as an
-//! iterator, after a position, by versions, by time, backwards, limited:
+//! [`Store::read`] answers a [`Query`] (entity, prefix, scope, kinds, tags, correlation) as an iterator:
+//! after a position, by versions, by time, backwards, limited:
 //!
 //! ```
 //! use annals::{Append, Query, Raw, Store};
@@ -94,12 +92,12 @@
 //! # Ok::<(), annals::Error>(())
 //! ```
 //!
-//! [`Store::subscribe`] goes on where a read ends: the events that are there, then those that come,
-//! without a gap. [`Store::notifications`] gives hints that are lost rather than waited for.
+//! [`Store::subscribe`] reads the events that are there and then follows the log, without a gap.
+//! [`Store::notifications`] gives hints that may be lost: a slow listener never holds up the writer.
 //!
-//! [`Store::count`], [`Store::exists`] and [`Store::last`] answer from the index; [`Store::entities`] and
-//! its like list names. [`Store::ancestors`], [`Store::descendants`] and [`Store::story`] follow what
-//! brought what about, [`Store::path`] and [`Store::leaves`] the branches of one entity:
+//! [`Store::count`], [`Store::exists`] and [`Store::last`] answer from the index. [`Store::entities`] and its
+//! relatives list names. [`Store::ancestors`], [`Store::descendants`] and [`Store::story`] follow causes;
+//! [`Store::path`] and [`Store::leaves`] follow the branches of one entity:
 //!
 //! ```
 //! use annals::{Append, Cause, Query, Raw, Store};
@@ -114,72 +112,64 @@
 //! # Ok::<(), annals::Error>(())
 //! ```
 //!
-//! **State** is folded from events and cached, never stored: [`Store::load`] a [`Projection`] of an entity, [`Store::load_at`] as
-//! it was, with its [`Store::history`]; [`Store::project`] keeps the state of a query. An [`Aggregate`] also decides:
-//! [`Store::execute`] has it decide about a command, and [`Store::decide`] decides on the events of any query, wherever
-//! they are. A [`Gate`] judges every append and knows its caller; a [`Transition`] makes what comes in the wrong order a compile-time
-//! error.
+//! **State** is folded from events and cached; it is never the record. [`Store::load`] folds a [`Projection`]
+//! of one entity, [`Store::load_at`] folds it as it was, [`Store::history`] gives each state on the way, and
+//! [`Store::project`] keeps the state of a query up to date. An [`Aggregate`] decides: [`Store::execute`]
+//! loads it and lets it answer a command. [`Store::decide`] decides on the events of any query, across
+//! entities. A [`Gate`] judges every append and knows its caller. A [`Transition`] turns events in the wrong
+//! order into a compile-time error.
 //!
-//! **Reacting.** [`Store::consumer`] is a subscription with a name, whose checkpoint is in the log; [`Store::react`] starts a
-//! [`Reactor`], whose reactions go in exactly once; [`Store::consumers`] says who is behind, stuck or halted, and why, and
-//! [`Store::consumer_control`] moves them. A [`Timer`] appends something later, unless something else comes first.
-//! [`mod@test`] tests all of these, crashes included.
+//! **Reacting.** [`Store::consumer`] is a subscription with a name, whose checkpoint is in the log.
+//! [`Store::react`] starts a [`Reactor`], whose reactions are appended exactly once. [`Store::consumers`]
+//! says which consumer is behind, stuck or halted, and why; [`Store::consumer_control`] moves them. A
+//! [`Timer`] appends an event later, unless another event comes first. [`mod@test`] tests all of these,
+//! crashes included.
 //!
-//! **Keeping.** [`Store::backup`] copies a store while it is appended to, [`restore`] makes it again from that, up to a place in its
-//! history, [`Store::fork`] makes another of it. [`Store::checkpoint`] names a place, [`Builder::rollback`] goes back to one.
-//! A [`Head`] kept elsewhere proves a copy whole: [`verify_backup`].
-//! **Keeping less.** [`Store::erase`] takes payload and metadata of events out of everything the store keeps, and leaves the proof that
-//! they happened; [`Store::compaction`] removes events by query, age, position or count, and makes large segments of small ones.
-//! Positions, versions, ids and heads stay what they were.
+//! **Copies.** [`Store::backup`] copies a store while it is appended to. [`restore`] makes a store from a
+//! backup, up to any place in its history; [`Store::fork`] makes another store of it. [`Store::checkpoint`]
+//! names a place, and [`Builder::rollback`] goes back to it. [`verify_backup`] proves a copy whole against a
+//! [`Head`] kept elsewhere.
+//!
+//! **Erasure.** [`Store::erase`] removes payload and metadata of events from all that the store keeps, and
+//! leaves the proof that they happened. [`Store::compaction`] removes whole events by query, age, position or
+//! count, and merges small segments. Positions, versions, ids and heads never change.
 //!
 //! # Guarantees
 //!
-//! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the
-//!   default), or at least the end of the process ([`Durability::Buffered`]).
-//! - **Atomicity.** An append is there as a whole or not at all, whatever the number of entities.
-//! - **Order.** Positions and versions have no gaps, are never renumbered, and follow the order in
-//!   which one thread submitted. What is acknowledged can be read.
-//! - **Honest failure.** An error says whether it is definite ([`Error::is_definite`]). After a failed
-//!   sync nobody is told "ok" until the store was reopened. A full disk refuses appends and loses
-//!   nothing.
-//! - **Evidence.** Every read checks checksums; a hash chain over everything shows any later change
-//!   ([`Store::verify`], [`Store::head`]). Opening tells a torn tail, which it cuts and keeps aside,
-//!   from damage, which it refuses to touch ([`Store::open_report`]).
+//! - **Durability.** An acknowledged append survives a power cut ([`Durability::Synced`], the default), or at
+//!   least the end of the process ([`Durability::Buffered`]).
+//! - **Atomicity.** An append is there as a whole or not at all, across any number of entities.
+//! - **Order.** Positions and versions have no gaps, are never renumbered, and follow the order in which one
+//!   thread submitted. An acknowledged append can be read at once.
+//! - **Honest failure.** An error says whether it is definite ([`Error::is_definite`]). After a failed sync
+//!   the store acknowledges nothing until it is opened again. A full disk refuses appends and loses nothing.
+//! - **Evidence.** Every read checks checksums. A hash chain over all events shows any later change
+//!   ([`Store::verify`], [`Store::head`]). Opening tells a torn tail, which it cuts off and keeps aside, from
+//!   damage, which it refuses to touch ([`Store::open_report`]).
 //!
 //! SPEC.md in the repository has the promises and the bytes in full.
 //!
 //! # The code
 //!
-//! From the bottom up; a file uses only what stands above it in this list, which a test checks.
+//! Fourteen rooms, from the bottom up. A room uses only rooms above it in this list, and only what their
+//! `mod.rs` exports; a test checks both. docs/architecture.md walks through an append, a read and a reaction.
 //!
-//! | files | what |
+//! | room | what is in it |
 //! |---|---|
-//! | `system` `version` `id` `query` `condition` `error` `coordinate` `event` `head` `options` `report` `bell` `text` | words: plain values; what threads of ours sleep on; what a panic said |
-//! | `disk/` | where files are: a directory, memory, a simulation that fails on demand |
-//! | `format/` `codec/` `matching` `recorded` `typed` | every byte on disk; payloads; whether an event matches a query; an event as it was read, and as the type it was written as |
-//! | `log/` | segments: append, sync, roll, recover |
-//! | `index/` | terms to events, per segment: in memory, and as a file |
-//! | `commit` `housekeeper` | pure decisions; threads for jobs that may wait, or take long |
-//! | `shelf/` | what is kept in memory and open of segments that are written to no more |
-//! | `view` `indexing` `load` | what readers may see, and waking those who wait for more; index files of what was sealed; opening |
-//! | `append` `resolve` `receipt` `counters` `queue` | an append on the caller's side, and on its way |
-//! | `notification` | hints to those who listen |
-//! | `writer` | the thread: take, decide, append, sync, publish, reply, wake who follows |
-//! | `reader` `listing` `causes` `story` | reading; which names there are; what brought what about |
-//! | `ticket` `subscription` | waiting for an append; following |
-//! | `follower` | a store opened to read keeps up with its writer |
-//! | `engine` | all of it as one thing |
-//! | `cache/` | states folded before: in memory, and on disk |
-//! | `ops/` | what operators do: verify, erase, checkpoints, what the ledger says of it |
-//! | `turns` `running` | who decides next where many do; which consumers run in this process, and how to wake them |
-//! | `store/` | the facade, and the gates before it |
-//! | `consumer/` `reactor/` | checkpoints: how far each named consumer is, and who may move it; threads that react |
-//! | `compact` | what is to go, and small segments that become larger ones |
-//! | `projection/` | folding events into state: now, in the past, twice to compare, of a query |
-//! | `timer/` | append this at a time, unless that has come |
-//! | `jsonl/` | events as lines of JSON, out and in (feature `jsonl`) |
-//! | `executed` `aggregate` `decide` `transition` | deciding about one entity, about a query, in an order that compiles |
-//! | `test/` | for the tests of those who build on annals |
+//! | `threads` | background threads: one way to wake them, one way to stop them |
+//! | `types` | values: coordinate, version, position, ids, query, condition, options, reports, error |
+//! | `disk` | where bytes go: a directory, memory, a simulation that fails on demand |
+//! | `format` | every byte on disk |
+//! | `event` | events in and out: payload codec, typed events, upcasters, recorded events, receipts |
+//! | `log` | segments: append, sync, roll, recover, rewrite |
+//! | `index` | terms to events: live in memory, sealed in a file |
+//! | `read` | snapshots, segment cache, reader, listings, causality, subscriptions, notifications |
+//! | `engine` | one open store: append, queue, decide, writer, ticket, open, close, follow a writer |
+//! | `maintenance` | verify, compact, erase, backup, restore, fork, rollback, salvage, scrub |
+//! | `store` | the facade: `Store`, `Builder`, gates, state cache, export and import |
+//! | `consume` | consumers, reactors, timers |
+//! | `state` | projections, read models, aggregates, decisions |
+//! | `test` | the test kit for users |
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, unreachable_pub)]
@@ -212,7 +202,7 @@ pub mod test;
 mod threads;
 mod types;
 
-/// Makes an enum or a struct a [`trait@DomainEvent`], which has the tour.
+/// Derives [`trait@DomainEvent`] for an enum or a struct; the trait's page has the tour.
 pub use annals_macros::DomainEvent;
 
 pub use crate::{
@@ -249,6 +239,6 @@ pub use crate::store::{
     Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm, Timestamp,
 };
 
-// What the code calls that the macro writes. No part of what annals promises.
+// Called by the code that the derive macro writes. Not part of the public API.
 #[doc(hidden)]
 pub use crate::event::derive as __derive;

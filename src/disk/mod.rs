@@ -19,6 +19,8 @@ pub use subdirectory::Subdirectory;
 use std::any::Any;
 use std::io;
 
+use crate::types::to_u64;
+
 /// A place for a store's files.
 ///
 /// A disk repeats what a signal interrupts. annals repeats only reads and writes that answer
@@ -292,7 +294,7 @@ pub(crate) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) 
             Ok(0) => return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no bytes")),
             Ok(written) => {
                 bytes = &bytes[written..];
-                offset += u64::try_from(written).expect("a length fits 64 bits");
+                offset += to_u64(written);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -309,13 +311,33 @@ pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], mut offset: u64)
             Ok(0) => break,
             Ok(read) => {
                 filled += read;
-                offset += u64::try_from(read).expect("a length fits 64 bits");
+                offset += to_u64(read);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
     Ok(filled)
+}
+
+/// Turns "there is no such file or directory" into `None`.
+pub(crate) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(there) => Ok(Some(there)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the name of a file that may be gone, and says whether it was there.
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &str) -> io::Result<bool> {
+    Ok(if_there(disk.remove(path))?.is_some())
+}
+
+/// Creates an empty file in place of one that an interrupted writer may have left.
+pub(crate) fn create_anew(disk: &dyn Disk, path: &str) -> io::Result<Box<dyn DiskFile>> {
+    remove_if_there(disk, path)?;
+    disk.open(path, Access::CreateNew)
 }
 
 pub use crate::types::Holder;

@@ -13,7 +13,7 @@ use crate::event::matching::{Ids, belongs_to};
 use crate::format::{FrameHeader, Record, Shape, record};
 use crate::types::{
     Cause, Coordinate, Error, ErrorKind, EventId, Position, ResumeToken, Undecodable, UndecodableReason,
-    Version, time_of,
+    Version, time_of, to_usize,
 };
 
 /// An event of the store.
@@ -254,7 +254,7 @@ impl RecordedEvent {
         if self.index == index {
             return Some(self.clone());
         }
-        let body = wide(self.frame) + self.header().header_bytes();
+        let body = to_usize(self.frame) + self.header().header_bytes();
         let start = body + record::start_of(&self.block[body..], index)?;
         let record = record::read(&self.block[start..], 0).ok()?;
         Some(RecordedEvent { record: short(start), index, shape: record.shape(), ..self.clone() })
@@ -317,21 +317,17 @@ impl RecordedEvent {
     }
 
     fn header(&self) -> FrameHeader<'_> {
-        FrameHeader::known(&self.block[wide(self.frame)..])
+        FrameHeader::known(&self.block[to_usize(self.frame)..])
     }
 
     fn record(&self) -> Record<'_> {
-        Record::known(&self.block, wide(self.record), self.shape)
+        Record::known(&self.block, to_usize(self.record), self.shape)
     }
 }
 
 /// A block is no longer than a segment, and the format bounds lengths of names.
 fn short<T: TryFrom<usize>>(number: usize) -> T {
     T::try_from(number).ok().expect("lengths are bounded where they are read")
-}
-
-fn wide(offset: u32) -> usize {
-    usize::try_from(offset).expect("annals needs pointers of at least 32 bits")
 }
 
 impl fmt::Debug for RecordedEvent {

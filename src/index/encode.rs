@@ -8,7 +8,8 @@ use crate::format::index_file::{
     ANCHOR_STRIDE, Bound, HEADER, Header, JUMP, NO_TERM, NUMBER, SLOT, Term, TermHash, TermKind, block_place,
     filter_for, filter_insert, read_slot, slots_for, write_jump, write_slot,
 };
-use crate::log::wide;
+
+use crate::types::to_usize;
 
 use super::answers::IndexForm;
 use super::live::{LiveIndex, Stream};
@@ -126,7 +127,7 @@ impl TermSections {
     fn add(&mut self, kind: TermKind, name: &[u8], list: &[u32], versions: &GappedSequence) -> Option<()> {
         let (first, last) = list.first().zip(list.last()).expect("a term is inserted with its first event");
         let offset = self.next_offset()?;
-        while self.anchors.len() / NUMBER * ANCHOR_STRIDE <= wide(offset) {
+        while self.anchors.len() / NUMBER * ANCHOR_STRIDE <= to_usize(offset) {
             self.anchors.extend_from_slice(&offset.to_le_bytes());
         }
         let jumps_start = u32::try_from(self.jumps.len() / JUMP).ok()?;

@@ -3,6 +3,8 @@
 //! The ordinals of a segment and the versions of a stream are such sequences. They have gaps only where
 //! frames were removed on purpose, so only the numbers behind a gap (jumps) take memory.
 
+use crate::types::to_u64;
+
 use super::postings::partition_point;
 
 /// The places where a number does not follow the one before it: its slot, and the number.
@@ -87,7 +89,7 @@ impl<J: Jumps> GappedSequence<J> {
     pub(super) fn at(&self, slot: usize) -> u64 {
         let (start, first) =
             self.run(partition_point(0..self.jumps.len(), |at| self.jumps.jump(at).0 <= slot));
-        first.saturating_add(u64::try_from(slot.saturating_sub(start)).expect("a count fits 64 bits"))
+        first.saturating_add(to_u64(slot.saturating_sub(start)))
     }
 
     /// The count of numbers less than `number`: its slot, if it is one of them.

@@ -3,6 +3,8 @@
 //! Nothing is computed before it is asked for: the first match costs no more than finding it. Cursors work on
 //! ranks, which are ordinals in the order in which they come, so that one code serves both directions.
 
+use crate::types::to_u64;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
@@ -174,7 +176,7 @@ impl<L: PostingList> PostingCursor<L> {
     pub(super) fn at_most(&self) -> u64 {
         match self {
             PostingCursor::Window(ranks) => ranks.end - ranks.start,
-            PostingCursor::List(list, _) => u64::try_from(list.len()).expect("a length fits 64 bits"),
+            PostingCursor::List(list, _) => to_u64(list.len()),
             PostingCursor::Any(union) => union.cursors.iter().map(PostingCursor::at_most).sum(),
             PostingCursor::All(cursors) => cursors.iter().map(PostingCursor::at_most).min().unwrap_or(0),
             PostingCursor::Without(cursor, ..) => cursor.at_most(),

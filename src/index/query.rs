@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use crate::format::KEY_BYTES;
-use crate::types::{Error, EventId, Item, Name, Query, SYSTEM_SCOPE};
+use crate::types::{Error, EventId, Item, Name, Query, SYSTEM_SCOPE, to_u64};
 
 use super::numbers::{GappedSequence, Jumps};
 use super::postings::{Direction, EventLocation, PostingCursor, PostingList};
@@ -106,7 +106,7 @@ impl<'a, 'q, L: PostingLists, O: Fn(EventId) -> Option<u32>> SegmentQuery<'a, 'q
                 _ => {}
             }
         }
-        u64::try_from(self.events(query).count()).expect("a count fits 64 bits")
+        to_u64(self.events(query).count())
     }
 
     /// The ordinals of the events in the window that match, in order, once each. Found as they are taken.
@@ -139,7 +139,7 @@ impl<'a, 'q, L: PostingLists, O: Fn(EventId) -> Option<u32>> SegmentQuery<'a, 'q
         let ordinals = self.lists.ordinals();
         let before = ordinals.below(self.window.start.into());
         let events = ordinals.below(self.window.end.into()).saturating_sub(before);
-        u64::try_from(events).expect("a count fits 64 bits")
+        to_u64(events)
     }
 
     /// The system events in the window.
@@ -148,7 +148,7 @@ impl<'a, 'q, L: PostingLists, O: Fn(EventId) -> Option<u32>> SegmentQuery<'a, 'q
     }
 
     fn system_events(&self) -> u64 {
-        u64::try_from(self.system().len()).expect("a length fits 64 bits")
+        to_u64(self.system().len())
     }
 
     fn item(&self, item: &Item) -> PostingCursor<L::List<'a>> {
@@ -256,7 +256,7 @@ pub(super) fn list_names(
         if shows_reserved || !name.starts_with(RESERVED) {
             let list = list.cut(window);
             if let (Some(first), Some(last)) = (list.first(), list.last()) {
-                let events = u64::try_from(list.len()).expect("a length fits 64 bits");
+                let events = to_u64(list.len());
                 names.push(NameSummary { name: name.to_owned(), events, first, last });
             }
         }

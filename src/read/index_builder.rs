@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::format::SEAL_BYTES;
 use crate::index::{Bound, LiveIndex};
 use crate::log::LogEnd;
-use crate::types::Error;
+use crate::types::{Error, to_u32};
 
 use super::segment::Segment;
 use super::segment_cache::{SealedMeta, SealedSegment, SegmentCache};
@@ -91,7 +91,7 @@ fn build_index(
         chain_before: header.chain_before,
         recorded_before: header.recorded_before,
         last_recorded_at: next_header.recorded_before,
-        file_bytes: Some(end.saturating_add(u32::try_from(SEAL_BYTES).expect("72"))),
+        file_bytes: Some(end.saturating_add(to_u32(SEAL_BYTES))),
     };
     let bytes = with_index(parts, |index| cache.write_index(index, &meta.bound))?;
     Ok(Arc::new(Segment::sealed(SealedSegment::with_index(cache.clone(), meta, bytes))))

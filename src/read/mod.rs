@@ -29,6 +29,7 @@ pub(crate) use segment::Segment;
 pub(crate) use segment_cache::{Budgets, SealedMeta, SealedSegment, SegmentCache};
 pub(crate) use snapshot::{ChainPosition, Snapshot, first_match};
 pub use story::{Story, StoryEvent};
+pub(crate) use subscription::next_batch;
 pub use subscription::{NextEvent, Subscription};
 pub(crate) use view::LogView;
 pub(crate) use watch::{CloseReason, Visibility};

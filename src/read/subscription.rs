@@ -229,16 +229,7 @@ impl Subscription {
     ///
     /// Those of [`Subscription::next_timeout`]. An error behind the first event comes from the next call.
     pub fn next_batch(&mut self, max: usize) -> Result<Vec<RecordedEvent>, Error> {
-        let mut batch = Vec::new();
-        if max > 0 {
-            batch.extend(self.wait(None)?);
-        }
-        while batch.len() < max
-            && let Ok(Some(event)) = self.try_next()
-        {
-            batch.push(event);
-        }
-        Ok(batch)
+        next_batch(self, max, |subscription| subscription.wait(None), Subscription::try_next)
     }
 
     /// The next event. If there is none yet, the task is woken when one comes or the store closes. Ends as
@@ -343,6 +334,26 @@ impl Subscription {
         self.has_ended = true;
         item
     }
+}
+
+/// Waits for an event, and returns it with those that follow without waiting, up to `max`. For subscriptions and
+/// consumers. An error behind the first event comes from the next call.
+pub(crate) fn next_batch<S>(
+    source: &mut S,
+    max: usize,
+    wait: impl Fn(&mut S) -> Result<Option<RecordedEvent>, Error>,
+    try_next: impl Fn(&mut S) -> Result<Option<RecordedEvent>, Error>,
+) -> Result<Vec<RecordedEvent>, Error> {
+    let mut batch = Vec::new();
+    if max > 0 {
+        batch.extend(wait(source)?);
+    }
+    while batch.len() < max
+        && let Ok(Some(event)) = try_next(source)
+    {
+        batch.push(event);
+    }
+    Ok(batch)
 }
 
 impl Iterator for Subscription {

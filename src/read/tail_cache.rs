@@ -13,6 +13,8 @@
 #[cfg(test)]
 mod tests;
 
+use crate::types::{to_u32, to_usize};
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use crate::format::{FrameHeader, SegmentId};
-use crate::log::{Block, wide};
+use crate::log::Block;
 
 /// The size of a chunk. An event that a caller keeps holds its whole chunk in memory. Frames of the chunk
 /// being filled are copied under the lock: a few microseconds at most.
@@ -79,7 +81,7 @@ impl TailCache {
         let mut start = start;
         for piece in (FramePieces { rest: group, bytes_max: self.chunk_bytes }) {
             self.add_piece(segment, start, piece);
-            start += short(piece.len());
+            start += to_u32(piece.len());
         }
     }
 
@@ -124,8 +126,8 @@ impl Chunks {
     /// Adds a group to the chunk being filled, or begins the next chunk with it.
     fn fill(&mut self, segment: SegmentId, start: u32, group: &[u8], chunk_bytes: usize) {
         let continues = |filling: &OpenChunk| {
-            let end = wide(filling.start) + filling.bytes.len();
-            let is_next = filling.segment == segment && end == wide(start);
+            let end = to_usize(filling.start) + filling.bytes.len();
+            let is_next = filling.segment == segment && end == to_usize(start);
             is_next && filling.bytes.len() + group.len() <= filling.bytes.capacity()
         };
         if !self.filling.as_ref().is_some_and(continues) {
@@ -208,10 +210,6 @@ impl<'a> Iterator for FramePieces<'a> {
     }
 }
 
-fn short(bytes: usize) -> u32 {
-    u32::try_from(bytes).expect("a group fits a segment")
-}
-
 impl OpenChunk {
     fn close(self) -> Chunk {
         let block = Block::known(Arc::new(self.bytes), self.start);
@@ -220,7 +218,7 @@ impl OpenChunk {
 
     /// Copies the part of `run` that it holds, if it holds `frame`.
     fn copy(&self, frame: &Range<u32>, run: &Range<u32>) -> Option<Block> {
-        let index_of = |offset: u32| wide(offset).checked_sub(wide(self.start));
+        let index_of = |offset: u32| to_usize(offset).checked_sub(to_usize(self.start));
         let start = run.start.max(self.start);
         let from = index_of(start)?;
         let to = index_of(run.end)?.min(self.bytes.len());

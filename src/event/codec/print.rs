@@ -13,6 +13,8 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
+use crate::types::to_u64;
+
 /// The fingerprint of a value; `None` if its `Serialize` says no.
 pub(crate) fn print_of<T: Serialize + ?Sized>(value: &T) -> Option<u64> {
     value.serialize(Printer).ok()
@@ -34,7 +36,7 @@ pub(super) fn hash(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    let length = u64::try_from(bytes.len()).expect("a length fits 64 bits");
+    let length = to_u64(bytes.len());
     let sum = words.iter().fold(length, |sum, word| mix(sum, u64::from_le_bytes(*word)));
     mix(sum, u64::from_le_bytes(last))
 }

@@ -8,8 +8,7 @@ use crate::index::answers::IndexForm;
 use crate::index::numbers::{GappedSequence, Jumps};
 use crate::index::postings::{EventLocation, PostingList, gallop, partition_point};
 use crate::index::query::{NameField, PostingLists, to_ordinal};
-use crate::log::wide;
-use crate::types::{Error, EventId};
+use crate::types::{Error, EventId, to_usize};
 
 use super::reader::IndexReader;
 use super::{OrdinalJumps, SealedIndex};
@@ -233,9 +232,9 @@ impl<'a> SealedList<'a> {
 
     /// The list of a term that passed its checks.
     pub(super) fn of(reader: &'a IndexReader<'a>, term: &Term) -> SealedList<'a> {
-        let length = wide(term.count);
+        let length = to_usize(term.count);
         let Some(list) = term.list else { return SealedList { ordinals: Ordinals::Run(term.first), length } };
-        let start = reader.sealed.layout.lists.at(wide(list));
+        let start = reader.sealed.layout.lists.at(to_usize(list));
         let ordinals = match reader.whole() {
             Some(bytes) => Ordinals::Bytes(&bytes[start..start + length * NUMBER]),
             None => {
@@ -280,7 +279,7 @@ impl PostingList for SealedList<'_> {
 
     fn below(&self, ordinal: u32) -> usize {
         if let Ordinals::Run(first) = self.ordinals {
-            return wide(ordinal.saturating_sub(first)).min(self.length);
+            return to_usize(ordinal.saturating_sub(first)).min(self.length);
         }
         // The ends cost no read, and a window often holds all of a list or nothing of it.
         match (self.first(), self.last()) {
@@ -300,15 +299,15 @@ pub(in crate::index) struct SealedJumps<'a> {
 
 impl Jumps for SealedJumps<'_> {
     fn len(&self) -> usize {
-        wide(self.jumps.end - self.jumps.start)
+        to_usize(self.jumps.end - self.jumps.start)
     }
 
     fn jump(&self, at: usize) -> (usize, u64) {
-        let offset = self.reader.sealed.layout.jumps.at(wide(self.jumps.start) + at);
+        let offset = self.reader.sealed.layout.jumps.at(to_usize(self.jumps.start) + at);
         match self.reader.piece(offset..offset + JUMP).as_deref().map(<[u8]>::first_chunk) {
             Ok(Some(jump)) => {
                 let (slot, number) = read_jump(jump);
-                (wide(slot), number)
+                (to_usize(slot), number)
             }
             Ok(None) => (0, 0),
             Err(error) => {
@@ -322,5 +321,5 @@ impl Jumps for SealedJumps<'_> {
 /// The versions of an entity whose term passed its checks.
 pub(super) fn versions<'a>(reader: &'a IndexReader<'a>, term: &Term) -> GappedSequence<SealedJumps<'a>> {
     let jumps = SealedJumps { reader, jumps: term.jumps.clone() };
-    GappedSequence::new(wide(term.count), term.version, jumps)
+    GappedSequence::new(to_usize(term.count), term.version, jumps)
 }

@@ -20,8 +20,7 @@ use crate::format::index_file::{
     BLOCK, Bound, Header, JUMP, Layout, TermHash, block_place, filter_holds, read_jump,
 };
 use crate::format::{Damage, checksum, u32_at};
-use crate::log::wide;
-use crate::types::{Error, ErrorKind};
+use crate::types::{Error, ErrorKind, to_u64, to_usize};
 
 use super::numbers::{GappedSequence, Jumps};
 
@@ -58,7 +57,7 @@ impl Jumps for OrdinalJumps {
 
     fn jump(&self, at: usize) -> (usize, u64) {
         let (slot, ordinal) = self.0[at];
-        (wide(slot), ordinal.into())
+        (to_usize(slot), ordinal.into())
     }
 }
 
@@ -150,7 +149,7 @@ fn read_range(
     reads: &AtomicU64,
 ) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; range.len()];
-    let offset = u64::try_from(range.start).expect("a length fits 64 bits");
+    let offset = to_u64(range.start);
     reads.fetch_add(1, Ordering::Relaxed);
     let read = read_full(file, &mut bytes, offset).map_err(|error| Error::io("cannot read", path, error))?;
     bytes.truncate(read);
@@ -191,7 +190,7 @@ fn read_gaps(header: &Header, jumps: &[u8]) -> Result<GappedSequence<OrdinalJump
     let mut gaps = Vec::new();
     let mut slot = 0;
     let mut ordinal = u64::from(header.ordinals.start);
-    for jump in jumps.get(..wide(header.gaps)).ok_or(WRONG)? {
+    for jump in jumps.get(..to_usize(header.gaps)).ok_or(WRONG)? {
         let (next_slot, next) = read_jump(jump);
         let run = next_slot.checked_sub(slot).filter(|run| *run > 0 && next_slot < header.events);
         let run_end = ordinal + u64::from(run.ok_or(WRONG)?);
@@ -203,5 +202,5 @@ fn read_gaps(header: &Header, jumps: &[u8]) -> Result<GappedSequence<OrdinalJump
     if ordinal + u64::from(header.events - slot) != u64::from(header.ordinals.end) {
         return Err(WRONG);
     }
-    Ok(GappedSequence::new(wide(header.events), header.ordinals.start.into(), OrdinalJumps(gaps)))
+    Ok(GappedSequence::new(to_usize(header.events), header.ordinals.start.into(), OrdinalJumps(gaps)))
 }

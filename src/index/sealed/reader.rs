@@ -17,8 +17,7 @@ use crate::format::index_file::{
 use crate::format::{Damage, u32_at};
 use crate::index::numbers::GappedSequence;
 use crate::index::postings::partition_point;
-use crate::log::wide;
-use crate::types::{Error, ErrorKind};
+use crate::types::{Error, ErrorKind, to_usize};
 
 use super::{
     DAMAGED_BLOCK, IndexSource, OrdinalJumps, SealedIndex, check_block, check_header, check_table, read_gaps,
@@ -64,7 +63,7 @@ impl SealedIndex {
         let Layout { filter, jumps, .. } = &self.layout;
         let reader = IndexReader::new(&self);
         let read = reader.piece(filter.range()).and_then(|filter| {
-            let gaps = reader.piece(jumps.start..jumps.at(wide(self.header.gaps)))?;
+            let gaps = reader.piece(jumps.start..jumps.at(to_usize(self.header.gaps)))?;
             Ok((filter.to_vec(), read_gaps(&self.header, &gaps)))
         });
         let (read_filter, ordinals) = match read {
@@ -324,7 +323,7 @@ impl<'a> IndexReader<'a> {
                 match read_slot(&slots, slot) {
                     (_, NO_TERM) => return Ok(None),
                     (fingerprint, term) if fingerprint == hash.fingerprint() => {
-                        let located = self.term_at(wide(term), name.len())?;
+                        let located = self.term_at(to_usize(term), name.len())?;
                         if located.is(kind, name) {
                             return Ok(Some(located.term));
                         }
@@ -342,7 +341,7 @@ impl<'a> IndexReader<'a> {
     /// there is none.
     pub(super) fn seek(&self, kind: TermKind, start: Bound<&[u8]>) -> Result<usize, Error> {
         let anchors = &self.sealed.layout.anchors;
-        let anchor = |anchor: usize| wide(self.number(anchors.at(anchor)));
+        let anchor = |anchor: usize| to_usize(self.number(anchors.at(anchor)));
         let later = partition_point(0..anchors.count, |at| {
             let located = self.term_at(anchor(at), 0);
             located
@@ -390,11 +389,11 @@ impl<'a> IndexReader<'a> {
     fn is_possible(&self, term: &Term) -> bool {
         let header = &self.sealed.header;
         let Layout { lists, jumps, .. } = &self.sealed.layout;
-        let list = term.list.is_none_or(|list| wide(list) + wide(term.count) <= lists.count);
+        let list = term.list.is_none_or(|list| to_usize(list) + to_usize(term.count) <= lists.count);
         list && term.count <= header.events
             && header.ordinals.start <= term.first
             && term.last < header.ordinals.end
-            && wide(term.jumps.end) <= jumps.count
+            && to_usize(term.jumps.end) <= jumps.count
     }
 
     /// Keeps a failure, and returns a value to continue with.

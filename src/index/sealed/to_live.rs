@@ -5,8 +5,7 @@ use crate::format::{Damage, u32_at};
 use crate::index::live::{LiveIndex, Stream, extend_id, extend_name};
 use crate::index::numbers::{GappedSequence, Jumps};
 use crate::index::postings::PostingList;
-use crate::log::wide;
-use crate::types::{Error, EventId};
+use crate::types::{Error, EventId, to_usize};
 
 use super::lists::{SealedList, versions};
 use super::reader::IndexReader;
@@ -36,7 +35,7 @@ impl IndexReader<'_> {
         let mut index = LiveIndex::new(header.bound.end);
         index.streams_created = header.born;
         index.frames = header.frames;
-        for slot in 0..wide(header.events) {
+        for slot in 0..to_usize(header.events) {
             index.ordinals.push(self.sealed.ordinals.at(slot));
         }
         index.offsets =
@@ -97,7 +96,7 @@ fn insert_term(
         TermKind::Entity => {
             let mut stream = Stream { versions: GappedSequence::default(), ordinals: list };
             let mut before = 0;
-            for slot in 0..wide(term.count) {
+            for slot in 0..to_usize(term.count) {
                 let version = versions.at(slot);
                 if version <= before {
                     return Err("the versions of an entity in the index do not grow");

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::notice::{Notice, Notification};
 use crate::read::view::LogView;
 use crate::read::watch::{CloseReason, wake};
-use crate::types::{Error, Position, Query};
+use crate::types::{Error, Position, Query, to_u64};
 
 /// The default capacity, in events.
 const CAPACITY: usize = 1024;
@@ -79,7 +79,7 @@ impl ChannelState {
     fn lose(&mut self, events: usize, first: Position) {
         let before = Position::from(first.get() - 1);
         let loss = self.loss.get_or_insert(MissedEvents { missed: 0, resume_at: before });
-        loss.missed += u64::try_from(events).expect("a count fits 64 bits");
+        loss.missed += to_u64(events);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, records};
 use crate::read::view::LogView;
 use crate::read::watch::Visibility;
-use crate::types::Position;
+use crate::types::{Position, to_u64};
 
 /// The writer's ends of all channels.
 #[derive(Default)]
@@ -127,7 +127,7 @@ impl<'a> ReceiverBatch<'a> {
         if batch.count == 0 {
             return counts;
         }
-        let events = u64::try_from(batch.count).expect("a count fits 64 bits");
+        let events = to_u64(batch.count);
         if batch.sender.send(batch.events, batch.count, batch.first) {
             NotifiedCounts { sent: counts.sent + events, ..counts }
         } else {

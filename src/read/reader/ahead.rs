@@ -1,9 +1,9 @@
 //! Reading ahead: a thread of its own reads and checks events while the caller handles earlier ones.
 
 use std::iter::FusedIterator;
-use std::thread::JoinHandle;
 
 use crate::event::RecordedEvent;
+use crate::threads::WorkerThread;
 use crate::types::Error;
 
 use super::Read;
@@ -24,7 +24,7 @@ pub struct ReadAhead {
 
 enum AheadState {
     NotStarted(Box<Read>),
-    Running { batches: flume::Receiver<Vec<Item>>, thread: JoinHandle<()> },
+    Running { batches: flume::Receiver<Vec<Item>>, thread: WorkerThread },
     Ended,
 }
 
@@ -79,7 +79,7 @@ impl ReadAhead {
         {
             // Before the join: the thread may be waiting for room in the channel.
             drop(batches);
-            if let Err(panic) = thread.join()
+            if let Some(Err(panic)) = thread.join()
                 && !std::thread::panicking()
             {
                 std::panic::resume_unwind(panic);
@@ -90,8 +90,8 @@ impl ReadAhead {
 
 fn start(read: Read) -> Result<AheadState, Error> {
     let (sender, batches) = flume::bounded(BATCHES_WAITING_MAX);
-    let thread = std::thread::Builder::new().name("annals-read-ahead".to_owned());
-    let thread = thread.spawn(move || {
+    let thread = WorkerThread::new("annals-read-ahead");
+    let started = thread.start(move || {
         let mut batches = BlockBatches { read, next: None };
         while let Some(batch) = batches.next() {
             if sender.send(batch).is_err() {
@@ -99,7 +99,7 @@ fn start(read: Read) -> Result<AheadState, Error> {
             }
         }
     });
-    let thread = thread.map_err(|error| Error::io("cannot start", "the thread that reads ahead", error))?;
+    started.map_err(|error| Error::io("cannot start", "the thread that reads ahead", error))?;
     Ok(AheadState::Running { batches, thread })
 }
 

@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::disk::{Access, Disk, DiskFile, write_all};
+use crate::disk::{Disk, DiskFile, create_anew, write_all};
 use crate::format::{Frame, Hash, SEAL_BYTES, Seal, SegmentEntry, SegmentId};
 use crate::index::{Bound, LiveIndex, SealedIndex};
-use crate::log::{Block, Ending, LogEnd, Outline, SegmentFile, Walk, scan};
+use crate::log::{Block, LogEnd, Outline, SegmentCursor, SegmentEnd, SegmentFile};
 use crate::threads::BackgroundThread;
-use crate::types::Error;
+use crate::types::{Error, to_u32};
 
 use lru::LruPool;
 
@@ -124,7 +124,7 @@ impl SealedMeta {
         let bound = Bound {
             store_id: origin,
             segment: entry.id,
-            end: entry.length.saturating_sub(u32::try_from(SEAL_BYTES).expect("72")),
+            end: entry.length.saturating_sub(to_u32(SEAL_BYTES)),
             last_position: entry.last_position,
             chain: entry.chain,
         };
@@ -184,11 +184,7 @@ fn write_index_file(disk: &dyn Disk, segment: SegmentId, bytes: &[u8]) {
     let path = segment.index_path();
     let temporary = segment.index_temporary();
     let write = || {
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = disk.open(&temporary, Access::CreateNew)?;
+        let file = create_anew(disk, &temporary)?;
         write_all(file.as_ref(), bytes, 0)?;
         disk.rename(&temporary, &path)
     };
@@ -202,7 +198,7 @@ fn write_index_file(disk: &dyn Disk, segment: SegmentId, bytes: &[u8]) {
 /// Builds the index of a segment from its frames, as the bytes of an index file.
 fn encode_index_of(file: &Arc<SegmentFile>, bound: &Bound) -> Result<Vec<u8>, Error> {
     let mut index = LiveIndex::new(LogEnd::start(file).offset);
-    walk(file, bound, &mut |_, offset, frame, _| index.insert(file, offset, frame))?;
+    walk(file, bound, |offset, frame| index.insert(file, offset, frame))?;
     index.finish(bound.end);
     let bytes = index.encode(bound);
     bytes
@@ -210,17 +206,17 @@ fn encode_index_of(file: &Arc<SegmentFile>, bound: &Bound) -> Result<Vec<u8>, Er
 }
 
 /// Walks a segment, which must end at `bound`.
-#[expect(clippy::type_complexity, reason = "as in scan::Walk")]
 fn walk(
     file: &SegmentFile,
     bound: &Bound,
-    visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
+    mut visit: impl FnMut(u32, &Frame<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     // The chain hash at the end, which MANIFEST or MARK has, proves all hashes before it: no frame's is
     // verified.
-    let walked = scan(file, &mut Walk { limit: bound.end, verify_chain_from: u32::MAX, visit })?;
-    let LogEnd { offset, position, chain, .. } = walked.tip;
-    if let Ending::Invalid(damage) = &walked.ending {
+    let mut cursor = SegmentCursor::new(file, bound.end)?.trusting_chain();
+    let segment_end = cursor.visit_frames(|offset, frame, _| visit(offset, frame))?;
+    let LogEnd { offset, position, chain, .. } = *cursor.end();
+    if let SegmentEnd::Invalid(damage) = &segment_end {
         return Err(file.damaged(offset.into(), damage));
     }
     if (offset, position, chain) != (bound.end, bound.last_position, bound.chain) {

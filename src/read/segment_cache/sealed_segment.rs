@@ -10,9 +10,9 @@ use parking_lot::MutexGuard;
 
 use crate::disk::{Access, DiskFile};
 use crate::index::{Bound, SealedIndex, SegmentIndex, TermHash};
-use crate::log::{Block, SegmentFile, damaged, missing, wide};
+use crate::log::{Block, SegmentFile, damaged, missing};
 use crate::threads::once;
-use crate::types::Error;
+use crate::types::{Error, to_u64, to_usize};
 
 use super::lru::{LazyFile, LruSlot, PinnedFile};
 use super::{SealedMeta, SegmentCache, encode_index_of, walk, write_index_file};
@@ -130,7 +130,7 @@ impl SealedSegment {
             std::io::ErrorKind::NotFound if self.cache.writes => missing(outline.id),
             _ => Error::io("cannot open", &path, error),
         })?;
-        let file = SegmentFile::around(Box::new(file), path)?;
+        let file = SegmentFile::from_file(Box::new(file), path)?;
         outline.check_header(&file, |store_id| self.cache.knows(store_id))?;
         if self.is_whole() {
             outline.check_length(length)?;
@@ -327,10 +327,6 @@ fn index_size(index: &SealedIndex) -> u64 {
     to_u64(index.bytes())
 }
 
-fn to_u64(bytes: usize) -> u64 {
-    u64::try_from(bytes).expect("a length fits 64 bits")
-}
-
 /// A whole segment in memory, for segments that are read often: checked once, then an event is a slice.
 ///
 /// The background thread loads a segment once the reads of it have cost as much as loading it. If the cache
@@ -417,11 +413,11 @@ fn block_size(block: &Block) -> u64 {
 
 /// Reads a segment into memory: all its frames, each checked, and zeros between them. Returns the size, too.
 fn load_segment(file: &SegmentFile, bound: &Bound) -> Result<(Block, u64), Error> {
-    let mut bytes = vec![0; wide(bound.end)];
-    walk(file, bound, &mut |_, offset, frame, _| {
+    let mut bytes = vec![0; to_usize(bound.end)];
+    walk(file, bound, |offset, frame| {
         let header = frame.header.bytes();
-        let body_start = wide(offset) + header.len();
-        bytes[wide(offset)..body_start].copy_from_slice(header);
+        let body_start = to_usize(offset) + header.len();
+        bytes[to_usize(offset)..body_start].copy_from_slice(header);
         bytes[body_start..body_start + frame.body.len()].copy_from_slice(frame.body);
         Ok(())
     })?;

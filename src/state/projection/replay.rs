@@ -16,7 +16,7 @@ use super::{Projection, fold, panicked};
 use crate::event::{DomainEvent, RecordedEvent};
 use crate::read::Listing;
 use crate::store::{Folded, Store};
-use crate::types::{Error, ErrorKind, EventId, Position, Version, counted, visible};
+use crate::types::{Error, ErrorKind, EventId, Position, Version, counted, to_u64, visible};
 
 /// Progress is told after so many events.
 const TELL_EVERY: u64 = 4096;
@@ -230,7 +230,7 @@ impl Run {
         // What comes meanwhile is for the next check.
         let version = store.version(entity)?;
         kept.retain(|(_, folded)| folded.reached.version <= version);
-        self.report.kept += u64::try_from(kept.len()).expect("a length fits 64 bits");
+        self.report.kept += to_u64(kept.len());
         let mut once = P::default();
         let mut last = None;
         for event in store.stream(entity).versions(..=version.get()) {
