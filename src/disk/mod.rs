@@ -1,5 +1,6 @@
 //! Where a store keeps its files, and the three places it can be: [`OsDisk`] (a directory),
-//! [`MemDisk`] (memory), [`SimDisk`] (memory that fails and loses power on demand).
+//! [`MemDisk`] (memory), `SimDisk` (memory that fails and loses power on demand; feature
+//! `test-kit`).
 //!
 //! The traits are the one seam between annals and the outside world. They promise as little as
 //! POSIX does: written bytes are durable only after [`DiskFile::sync`], a created, renamed or
@@ -8,11 +9,13 @@
 
 mod mem;
 mod os;
+#[cfg(feature = "test-kit")]
 mod sim;
 mod subdirectory;
 
 pub use mem::MemDisk;
 pub use os::{Allow, OsDisk};
+#[cfg(feature = "test-kit")]
 pub use sim::{CrashMode, Fault, SimDisk, Trace};
 pub use subdirectory::Subdirectory;
 

@@ -1,23 +1,14 @@
-//! What annals says about itself: what opening found, what the counters show, what verifying found.
-//!
-//! Plain values that print themselves; whoever finds something out fills them in.
-//! Row: words.
-
-mod rewriting;
-mod verifying;
+//! Reports of an open store: what opening found, the counters, the files and options; and the progress of opening,
+//! indexing and copying.
 
 use std::fmt;
 use std::time::Duration;
 
+use crate::types::maintenance_report::{CompactionStats, Finding, ScrubStats, remaining};
 use crate::types::text::{counted, visible};
 use crate::types::version::Position;
 
-pub use rewriting::{
-    Compacted, CompactionPlan, CompactionShare, CompactionStats, Erasure, RewriteProgress, Unhandled,
-};
-pub use verifying::{Finding, IndexFlaw, MissingCause, ScrubStats, VerifyProgress, VerifyReport};
-
-/// What opening a store found and did.
+/// What opening a store found and did; see [`Store::open_report`](crate::Store::open_report).
 ///
 /// ```
 /// let store = annals::Store::in_memory()?;
@@ -28,63 +19,66 @@ pub use verifying::{Finding, IndexFlaw, MissingCause, ScrubStats, VerifyProgress
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenReport {
-    /// Whether the store was created just now.
+    /// Whether opening created the store.
     pub created: bool,
-    /// Whether the last writer closed it; a new store counts as closed.
+    /// Whether the last writer closed the store. A new store counts as closed.
     pub clean: bool,
-    /// Whether MARK was there and whole. Without it, what was acknowledged last before an unclean
-    /// stop cannot be told from what was not; everything that is whole is kept either way.
+    /// Whether the file MARK was found and valid. Without it, the last acknowledged append before an unclean stop
+    /// cannot be told from later ones. All intact appends are kept either way.
     pub mark_found: bool,
-    /// Segments, the one being written included.
+    /// Segments, with the one that is being written.
     pub segments: usize,
     /// Appends found.
     pub appends: u64,
     /// Events found.
     pub events: u64,
-    /// Bytes read while opening.
+    /// Bytes that opening read.
     pub bytes_read: u64,
-    /// What was cut from the end of the log, after an unclean stop.
+    /// The torn tail that was cut from the end of the log after an unclean stop.
     pub cut: Option<TruncatedTail>,
-    /// Leftovers of an interrupted step that were removed: files of annals without any event.
+    /// Files that an interrupted step had left and that were removed. They held no event.
     pub removed: Vec<String>,
-    /// Names annals does not know and left alone.
+    /// Names in the directory that annals does not know and did not touch.
     pub unknown: Vec<String>,
-    /// What is damaged or missing, in a store that was opened by
-    /// [`Builder::salvage`](crate::Builder::salvage); otherwise nothing, or it would not be open.
+    /// Damaged and missing parts, in a store that was opened by [`Builder::salvage`](crate::Builder::salvage).
+    /// Otherwise empty, because a damaged store does not open.
     pub holes: Vec<Finding>,
-    /// How far the newest recorded-at is ahead of the clock; zero if it is not. More than a minute means that
-    /// the clock was wrong, then or now: recorded-at stands still until the clock has caught up.
+    /// How far the newest recorded-at is ahead of the clock; zero if it is not.
+    ///
+    /// More than a minute means that the clock was wrong, then or now. New events get the same recorded-at until
+    /// the clock has caught up. To repair it, [`fork`](crate::Store::fork) the store up to the event before, and
+    /// import the rest from an export without its `recorded_at`.
     pub recorded_ahead: Duration,
-    /// How long each step took.
+    /// The duration of each step.
     pub steps: Vec<(&'static str, Duration)>,
 }
 
-/// More than clocks differ that are kept right. Where recorded-at is further ahead, it is said.
+/// More than synchronised clocks differ. A report mentions a recorded-at that is further ahead.
 pub(crate) const RECORDED_AHEAD_MAX: Duration = Duration::from_secs(60);
 
-/// What can be known of the writer of a store; see [`Store::writer`](crate::Store::writer).
+/// The writer of a store, as far as this handle can know; see [`Store::writer`](crate::Store::writer).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriterState {
-    /// This handle's own thread: the store was opened to write.
+    /// This handle: the store was opened to write.
     Here,
     /// Another handle or process has the store open to write.
     Elsewhere,
-    /// The store was closed; nobody writes.
+    /// The store was closed, and has no writer.
     Closed,
-    /// The last writer ended without closing the store, or it is not known how. What it had not made
-    /// durable shows, or is cut, once the next one has opened the store.
+    /// The last writer did not close the store, or it is not known whether it did. Opening the store to write will
+    /// either keep or cut the events that the last writer had not made durable.
     Gone,
 }
 
-/// How far opening a store is; see [`Builder::on_open_progress`](crate::Builder::on_open_progress).
+/// The progress of opening a store; see [`Builder::on_open_progress`](crate::Builder::on_open_progress).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenProgress {
-    /// Bytes of events walked over so far.
+    /// Bytes of events read so far.
     pub bytes: u64,
-    /// Bytes of the segment files that are not known to be sealed, room for events to come included: at most so
-    /// many are walked over.
+    /// Bytes of the segment files that are not known to be sealed, with the zeros ahead of the log. Opening reads at
+    /// most so many.
     pub bytes_total: u64,
     /// Events found so far.
     pub events: u64,
@@ -93,75 +87,69 @@ pub struct OpenProgress {
 }
 
 impl OpenProgress {
-    /// How long the rest takes at most, if it goes on like this; `None` before anything was walked over.
+    /// The time that the rest takes at most, at the same rate; `None` before the first byte.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         remaining(self.bytes, self.bytes_total, self.elapsed)
     }
 }
 
-/// How far building indexes again is; see [`Store::rebuild_indexes`](crate::Store::rebuild_indexes).
+/// The progress of building indexes again; see [`Store::rebuild_indexes`](crate::Store::rebuild_indexes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IndexProgress {
     /// Indexes built so far.
     pub segments: usize,
-    /// Sealed segments there are.
+    /// Indexes to build: one for each sealed segment.
     pub segments_total: usize,
-    /// Bytes of segments walked over so far.
+    /// Bytes of segments read so far.
     pub bytes: u64,
-    /// Bytes the sealed segments have.
+    /// Bytes of all sealed segments.
     pub bytes_total: u64,
-    /// Time since it began.
+    /// Time since the work began.
     pub elapsed: Duration,
 }
 
 impl IndexProgress {
-    /// How long the rest takes if it goes on like this; `None` before the first index was built.
+    /// The time that the rest takes at the same rate; `None` before the first index.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         remaining(self.bytes, self.bytes_total, self.elapsed)
     }
 }
 
-/// How far a copy of a store is: a backup, a restore, a fork ([`StoreCopy::on_progress`](crate::StoreCopy::on_progress)), or setting a store back
-/// ([`Builder::rollback_watched`](crate::Builder::rollback_watched)).
+/// The progress of a copy (backup, restore, fork: [`StoreCopy::on_progress`](crate::StoreCopy::on_progress)) or of a
+/// rollback ([`Builder::rollback_watched`](crate::Builder::rollback_watched)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyProgress {
-    /// Bytes of segments that are in place so far, whether they were copied, shared, or there before.
+    /// Bytes of segments in place so far: copied, shared, or there before.
     pub bytes: u64,
     /// Bytes of all segments.
     pub bytes_total: u64,
-    /// Time since it began.
+    /// Time since the work began.
     pub elapsed: Duration,
 }
 
 impl CopyProgress {
-    /// How long the rest takes, if it goes on like this; `None` at the beginning.
+    /// The time that the rest takes at the same rate; `None` before the first byte.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         remaining(self.bytes, self.bytes_total, self.elapsed)
     }
 }
 
-fn remaining(bytes: u64, bytes_total: u64, elapsed: Duration) -> Option<Duration> {
-    let rest = bytes_total.saturating_sub(bytes);
-    let nanos = elapsed.as_nanos().checked_mul(rest.into())?.checked_div(bytes.into())?;
-    u64::try_from(nanos).ok().map(Duration::from_nanos)
-}
-
-/// A torn tail: what the last writer had not made durable when it stopped.
+/// A torn tail: bytes that the last writer had not made durable when it stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TruncatedTail {
-    /// The segment it was cut from.
+    /// The segment that it was cut from.
     pub segment: String,
-    /// Where the log ends now.
+    /// The offset at which the log ends now.
     pub offset: u64,
-    /// Bytes from there to the last one that was not zero.
+    /// Bytes from that offset to the last byte that was not zero.
     pub bytes: u64,
-    /// Where the bytes are kept for a person to look at; `None` if the disk had no room.
+    /// The file that keeps the bytes for inspection; `None` if the disk had no space.
     pub kept: Option<String>,
 }
 
@@ -202,7 +190,8 @@ impl fmt::Display for OpenReport {
     }
 }
 
-/// Counters of an open store. "Since opening" unless said otherwise.
+/// Counters of an open store, since it was opened unless the field says otherwise; see
+/// [`Store::stats`](crate::Store::stats).
 ///
 /// ```
 /// use annals::{Raw, Store};
@@ -220,23 +209,23 @@ pub struct Stats {
     pub events: u64,
     /// Bytes of its segments up to the head, since it was created.
     pub bytes: u64,
-    /// Segments, the one being written included.
+    /// Segments, with the one that is being written.
     pub segments: usize,
-    /// Bytes of the indexes of sealed segments that are in memory just now: at most
+    /// Bytes of the indexes of sealed segments in memory just now, at most
     /// [`Builder::index_memory_bytes`](crate::Builder::index_memory_bytes).
     pub index_bytes: u64,
-    /// Bytes of sealed segments that are in memory just now: at most
+    /// Bytes of sealed segments in memory just now, at most
     /// [`Builder::segment_memory_bytes`](crate::Builder::segment_memory_bytes).
     pub resident_bytes: u64,
     /// Entities that have events.
     pub entities: u64,
     /// How far the newest recorded-at is ahead of the clock just now; see [`OpenReport::recorded_ahead`].
     pub recorded_ahead: Duration,
-    /// Commands waiting for the writer just now, and their bytes.
+    /// Commands in the writer's queue just now.
     pub queue_commands: usize,
-    /// See [`Stats::queue_commands`].
+    /// Bytes of the commands in the writer's queue just now.
     pub queue_bytes: usize,
-    /// Groups written: each one write, and at most one sync.
+    /// Groups of appends written. A group is one write and at most one sync.
     pub groups: u64,
     /// Appends accepted.
     pub appends: u64,
@@ -250,47 +239,48 @@ pub struct Stats {
     pub sync_p99: Duration,
     /// The slowest sync.
     pub sync_max: Duration,
-    /// The median time of an append, from being encoded to being answered, the queue included; zero before
-    /// the first. Every append that is waited for is timed, and one in sixteen of those that are submitted.
+    /// The median time of an append from encoding to acknowledgement, with its time in the queue; zero before the
+    /// first. Each append whose caller waits is timed, and one in sixteen of those that are submitted.
     pub append_p50: Duration,
     /// Of a hundred appends, the second slowest.
     pub append_p99: Duration,
     /// The slowest append that was timed.
     pub append_max: Duration,
-    /// Bytes of the events accepted: names, metadata, payload, as they are stored.
+    /// Bytes of the accepted events as they are stored: names, metadata and payload.
     pub event_bytes: u64,
-    /// Bytes handed to the disk: events, frames, zeros ahead, MARK, MANIFEST. See
+    /// Bytes written to the disk: events, frames, zeros ahead of the log, MARK, MANIFEST. See
     /// [`Stats::write_amplification`].
     pub bytes_written: u64,
-    /// Subscriptions there are just now.
+    /// Open subscriptions just now.
     pub subscriptions: usize,
-    /// How far each of them is behind.
+    /// How far each open subscription is behind.
     pub subscription_lags: Vec<SubscriptionLag>,
-    /// Receivers of notifications there are just now.
+    /// Open receivers of notifications just now.
     pub notification_receivers: usize,
-    /// Events that notifications told of, counted once per receiver.
+    /// Events in notifications, counted once for each receiver.
     pub notifications_sent: u64,
-    /// Events that receivers of notifications were too slow for.
+    /// Events that receivers missed because they were too slow.
     pub notifications_missed: u64,
     /// The newest readable position.
     pub head: Position,
     /// The newest position that survives a power cut.
     pub durable_head: Position,
-    /// States of projections that were kept.
+    /// States of projections in memory and in the file.
     pub cache: CacheStats,
-    /// What verifying in the background has found.
+    /// The results of verifying in the background.
     pub scrub: ScrubStats,
-    /// What the policies of [`Builder::compact_every`](crate::Builder::compact_every) have done, in the order they were given.
+    /// The work of each policy of [`Builder::compact_every`](crate::Builder::compact_every), in the order in which
+    /// they were given.
     pub compactions: Vec<CompactionStats>,
 }
 
-/// What became of the states of projections; see [`Stats::cache`].
+/// Counters of the states of projections; see [`Stats::cache`].
 ///
-/// Every [`Store::load`](crate::Store::load) is one of `memory_hits`, `disk_hits` and `misses`.
+/// Each [`Store::load`](crate::Store::load) counts as one of `memory_hits`, `disk_hits` and `misses`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheStats {
-    /// Loads that found a state in memory, as it is now or some events behind.
+    /// Loads that found a state in memory, up to date or some events behind.
     pub memory_hits: u64,
     /// Loads that found a state in the file.
     pub disk_hits: u64,
@@ -298,21 +288,22 @@ pub struct CacheStats {
     pub misses: u64,
     /// States in memory just now.
     pub states: usize,
-    /// Their bytes, estimated from their encoded form.
+    /// Bytes of the states in memory, estimated from their encoded form.
     pub bytes: usize,
-    /// States dropped from memory to stay within its budget.
+    /// States dropped from memory to keep its budget.
     pub dropped: u64,
     /// States written to the file.
     pub saved: u64,
-    /// Bytes of the states in the file, as far as it was used since opening. The file is larger.
+    /// Bytes of the states that were read or written in the file since opening. The file is larger.
     pub disk_bytes: u64,
-    /// States dropped from the file to stay within its budget.
+    /// States dropped from the file to keep its budget.
     pub disk_dropped: u64,
 }
 
 impl Stats {
-    /// How many bytes were handed to the disk for each byte of an event; 0 before the first. Small appends
-    /// and synced ones cost most: each sync writes 128 bytes of MARK, each frame has a header of 80.
+    /// Bytes written to the disk for each byte of an event; 0 before the first event.
+    ///
+    /// Small and synced appends cost most: each sync writes 128 bytes of MARK, and each frame has a header of 80.
     #[must_use]
     pub fn write_amplification(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
@@ -322,7 +313,7 @@ impl Stats {
         }
     }
 
-    /// How many events shared a write on average; 0 before the first group.
+    /// Events for each write, on average; 0 before the first group.
     #[must_use]
     pub fn events_per_group(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "an average for people")]
@@ -333,11 +324,11 @@ impl Stats {
     }
 }
 
-/// Where everything of a store lives, and why; see [`Store::describe`](crate::Store::describe).
+/// The files and options of a store; see [`Store::describe`](crate::Store::describe).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Description {
-    /// The directory, or what else the store is on.
+    /// The directory, or a text that names another disk.
     pub place: String,
     /// The store's id, as a UUID.
     pub store_id: String,
@@ -345,11 +336,11 @@ pub struct Description {
     pub head: Position,
     /// The newest position that survives a power cut.
     pub durable_head: Position,
-    /// What can be known of the writer.
+    /// The writer, as far as this handle can know.
     pub writer: WriterState,
-    /// Files and directories, as they are just now.
+    /// Files and directories just now.
     pub parts: Vec<StoreFile>,
-    /// The options in force, by the names of the [`Builder`](crate::Builder)'s methods.
+    /// The options in force, under the names of the [`Builder`](crate::Builder)'s methods.
     pub options: Vec<(&'static str, String)>,
 }
 
@@ -357,13 +348,13 @@ pub struct Description {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreFile {
-    /// Its name in the store's directory.
+    /// The name in the store's directory.
     pub name: String,
-    /// How many files it is.
+    /// The number of files.
     pub files: usize,
-    /// How many bytes they have, zeros ahead included.
+    /// Bytes of these files, with the zeros ahead of the log.
     pub bytes: u64,
-    /// What it is for, and what may be done with it.
+    /// The purpose of the file, and what an operator may do with it.
     pub why: &'static str,
 }
 
@@ -384,14 +375,14 @@ impl fmt::Display for Description {
     }
 }
 
-/// How far a subscription is behind.
+/// How far a subscription is behind the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionLag {
-    /// What it asks for, for people.
+    /// The query of the subscription, as text.
     pub query: String,
-    /// Up to where it has seen everything.
+    /// The position up to which the subscription has returned all its events.
     pub position: Position,
-    /// How many positions the head is ahead of that; not all of them need match.
+    /// How many positions the head is ahead. Not all of their events need match the query.
     pub behind: u64,
 }

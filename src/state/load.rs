@@ -1,35 +1,39 @@
-//! The state of an entity: what is known of it, and the events that came since.
-//!
-//! Row: app.
+//! Loads the state of an entity: a state that was folded before, and the events after it.
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Loaded, Projection, fold, saved};
+use super::projection::{Loaded, Projection, fold, pack, unpack};
 use crate::read::{Snapshot, event_at};
 use crate::store::{Erased, Folded, Known, Reached, Reservation, Reserve, Shape, Source, Store};
 use crate::types::{Error, options};
 
-/// How new a loaded state must be.
+/// How recent a loaded state must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Freshness {
-    /// It knows every event that can be read when it is asked for. The default.
+    /// The state holds every event that can be read at the time of the call. The default.
     #[default]
     Consistent,
-    /// It knew every event at some time within this long ago, by the store's clock
-    /// ([`Builder::clock`](crate::Builder::clock)), as far as it is in memory; else it is loaded. Saves
-    /// looking whether there are new events: about 0.1 us, and in a store opened to read a look at its
-    /// writer.
+    /// A state in memory is enough if it was up to date within this duration before the call, by the store's
+    /// clock ([`Builder::clock`](crate::Builder::clock)). Otherwise the state is loaded as by
+    /// [`Freshness::Consistent`].
+    ///
+    /// A state that was checked at a later time than the clock shows now, because the clock was set back, does
+    /// not count. The saving is the check for new events: about 0.1 us, and in a store opened to read a look at
+    /// the writer's files.
     MaxStale(Duration),
 }
 
 impl Store {
-    /// The state of an entity: what was folded before, and the events since.
+    /// Loads the state of an entity, up to its last event.
     ///
-    /// States used recently are kept in memory. One that has not changed costs a look, one with a new event that event; see SPEC.md 1.14
-    /// for what is kept where. A store closed and opened again finds what was saved in `cache/`, and reads only
-    /// the events since.
+    /// annals keeps recently used states in memory, and saves states in the store's directory `cache/`
+    /// ([`Builder::cache_disk_bytes`](crate::Builder::cache_disk_bytes) says when). A load starts at such a state
+    /// and folds only the events after it. It folds from the first event if there is no such state.
+    ///
+    /// One thread at a time folds the state of an entity. Other callers wait for it up to 100 ms, and then fold
+    /// for themselves.
     ///
     /// ```
     /// # use annals::{DomainEvent, Meta, Projection, Store};
@@ -54,17 +58,18 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Those of reading, and whatever keeps an event from being folded: one that does not decode, a kind that the projection
-    /// does not know. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if another projection has the same name.
+    /// The errors of reading; [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if an event does not
+    /// decode, or the projection does not know its kind; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if
+    /// another projection has the same name.
     ///
     /// # Panics
     ///
-    /// If the projection's own code does; nothing half folded is kept.
+    /// If the projection's code panics. The half-folded state is dropped.
     pub fn load<P: Projection>(&self, entity: impl AsRef<str>) -> Result<Loaded<P>, Error> {
         self.load_with(entity, Freshness::Consistent)
     }
 
-    /// The state of an entity, as new as asked for.
+    /// Loads the state of an entity, as recent as `freshness` demands.
     ///
     /// ```
     /// # use annals::{DomainEvent, Meta, Projection, Store};
@@ -95,14 +100,15 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::load`].
+    /// The errors of [`Store::load`].
     pub fn load_with<P: Projection>(
         &self,
         entity: impl AsRef<str>,
         freshness: Freshness,
     ) -> Result<Loaded<P>, Error> {
         let entity = entity.as_ref();
-        let (shape, memory) = (shape::<P>(), self.cache().memory());
+        let shape = shape::<P>();
+        let memory = self.cache().memory();
         let known = memory.look(shape.of, entity);
         if let (Freshness::MaxStale(most), Some(Known { folded, looked_at, .. })) = (freshness, &known)
             && self.is_fresh(*looked_at, most)
@@ -131,13 +137,14 @@ impl Store {
         }
     }
 
-    /// Whether a state that was looked at then is no older than asked for. One that was looked at later than
-    /// now, by a clock that was set back since, is of no known age.
+    /// Whether a state that was up to date at `looked_at` is no older than `most`. If the clock was set back
+    /// since, the age is not known, and the state is not fresh.
     fn is_fresh(&self, looked_at: u64, most: Duration) -> bool {
         let age = options::read(&self.engine().options.clock).checked_sub(looked_at);
         !most.is_zero() && age.is_some_and(|age| Duration::from_micros(age) <= most)
     }
 
+    /// Folds the state that this thread has reserved, and puts it into the cache.
     fn load_into<P: Projection>(
         &self,
         mut reservation: Reservation<'_>,
@@ -162,8 +169,8 @@ impl Store {
         Ok(folded.into())
     }
 
-    /// What was saved of an entity, if the log agrees: the state's last event must be there as it was. What
-    /// was saved by code of another shape is as if it were not there.
+    /// The saved state of an entity. It counts only if the log still holds its last event as it was, and if
+    /// today's code decodes it to the same fingerprint.
     pub(super) fn saved<P: Projection>(
         &self,
         shape: &Shape,
@@ -176,11 +183,12 @@ impl Store {
         if event.entity() != entity || Reached::at(&event) != reached {
             return None;
         }
-        let state = Arc::new(saved::unpack::<P>(&state)?);
+        let state = Arc::new(unpack::<P>(&state)?);
         Some(Folded { state, reached })
     }
 
-    /// Folds the events behind a state, or all, up to the version the stream has in the snapshot, or further.
+    /// Folds the events after `from`, or all events if there is no `from`, at least up to the stream's version
+    /// in the snapshot.
     fn fold_from<P: Projection>(
         &self,
         from: Option<Folded<Arc<P>>>,
@@ -193,9 +201,9 @@ impl Store {
         if new == 0 {
             return Ok(folded);
         }
-        // Copies it, if somebody else looks at it; not if it is only here.
+        // Copies the state if the cache or a caller holds it, too.
         let state = Arc::make_mut(&mut folded.state);
-        // A read plans and looks further: for one event that is half of the time.
+        // For one event, planning a read would be half of the time.
         if new == 1
             && let Some(event) = event_at(snapshot, position)?
         {
@@ -214,7 +222,7 @@ impl Store {
     }
 }
 
-/// Whether no event came since.
+/// Whether the entity has no event after the known state.
 fn is_current(known: &Known, entity: &str, snapshot: &Snapshot) -> Result<bool, Error> {
     if known.seen >= snapshot.head.position {
         return Ok(true);
@@ -223,7 +231,7 @@ fn is_current(known: &Known, entity: &str, snapshot: &Snapshot) -> Result<bool, 
     Ok(newest.is_none_or(|(version, _)| version <= known.folded.reached.version))
 }
 
-/// What a projection is to the cache.
+/// The projection as the cache sees it.
 pub(super) fn shape<P: Projection>() -> Shape {
     Shape {
         of: TypeId::of::<P>(),
@@ -236,17 +244,17 @@ pub(super) fn shape<P: Projection>() -> Shape {
 
 fn encoded<P: Projection>(state: &(dyn Any + Send + Sync)) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    saved::pack(state.downcast_ref::<P>()?, &mut bytes)?;
+    pack(state.downcast_ref::<P>()?, &mut bytes)?;
     Some(bytes)
 }
 
 fn loaded<P: Projection>(folded: Folded<Erased>) -> Loaded<P> {
-    folded.typed().expect("states are kept by their type").into()
+    folded.typed().expect("the cache finds states by their type").into()
 }
 
 impl<P> From<Folded<Arc<P>>> for Loaded<P> {
     fn from(folded: Folded<Arc<P>>) -> Loaded<P> {
         let Reached { version, position, .. } = folded.reached;
-        Loaded { state: folded.state, version, position }
+        Loaded::new(folded.state, version, position)
     }
 }

@@ -1,6 +1,5 @@
-//! The state as it was: at some point, after each event, after the first event that made something so.
-//!
-//! Row: app.
+//! The state of an entity in the past: at one point, after each event, after the first event that made a
+//! condition true.
 
 use std::iter::FusedIterator;
 use std::ops::Deref;
@@ -8,30 +7,30 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::load::shape;
-use super::{Loaded, Projection, fold};
+use super::projection::{Loaded, Projection, fold};
 use crate::event::{Meta, RecordedEvent};
 use crate::read::{Read, Snapshot};
-use crate::store::{Folded, Store};
+use crate::store::{Folded, Reached, Store};
 use crate::types::{Error, EventId, Position, Version};
 
 /// A point in the past of an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum At {
-    /// After so many events of the entity.
+    /// After this many events of the entity.
     Version(Version),
-    /// As it was when the store stood at this position.
+    /// After all events up to this position.
     Position(Position),
-    /// After everything recorded up to then. A time to come is now.
+    /// After all events that were recorded up to this time. A time in the future means now.
     Time(SystemTime),
-    /// As it was right after this event, of this entity or of any other.
+    /// Right after this event, which may be of another entity.
     Event(EventId),
 }
 
 impl Store {
-    /// The state of an entity as it was.
+    /// Loads the state that an entity had at a point in the past.
     ///
-    /// It begins at a state that is kept from before that point, if there is one, and else at the first event.
+    /// The fold starts at a cached or saved state from before that point, or else at the first event.
     ///
     /// ```
     /// # use annals::{DomainEvent, Meta, Projection, Store};
@@ -59,7 +58,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::load`]; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the version, the position or the event is not there (yet).
+    /// The errors of [`Store::load`]; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store does not
+    /// hold the version, the position or the event.
     pub fn load_at<P: Projection>(&self, entity: impl AsRef<str>, at: At) -> Result<Loaded<P>, Error> {
         let entity = entity.as_ref();
         let snapshot = self.engine().snapshot()?;
@@ -71,13 +71,13 @@ impl Store {
             for event in self.stream(entity).versions(versions) {
                 let event = event?;
                 fold(state, &event)?;
-                folded.reached = crate::store::Reached::at(&event);
+                folded.reached = Reached::at(&event);
             }
         }
         Ok(folded.into())
     }
 
-    /// The state of an entity after each of its events, oldest first, with the event.
+    /// Iterates over the states of an entity: one after each of its events, oldest first, with the event.
     ///
     /// ```
     /// # use annals::{DomainEvent, Meta, Projection, Store};
@@ -106,14 +106,16 @@ impl Store {
     ///
     /// # Panics
     ///
-    /// While it is iterated, if the projection's own code does.
+    /// The iterator panics if the projection's code panics.
     pub fn history<P: Projection>(&self, entity: impl AsRef<str>) -> History<P> {
         History { read: self.stream(entity.as_ref()), state: Arc::default(), has_ended: false }
     }
 
-    /// The first event of an entity after which something holds of its state, and that state; `None` if it never does.
+    /// Finds the first event of an entity after which `holds` is true of its state, and returns both; `None`
+    /// if there is none.
     ///
-    /// Folds once from the first event and asks after each, so it need not stay so once it holds. Costs the events up to that one.
+    /// It folds from the first event and asks after each one, so the condition may become false again later.
+    /// The cost is that of folding the events up to the one found.
     ///
     /// ```
     /// # use annals::{DomainEvent, Meta, Projection, Store};
@@ -139,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::load`].
+    /// The errors of [`Store::load`].
     pub fn bisect<P: Projection>(
         &self,
         entity: impl AsRef<str>,
@@ -154,24 +156,25 @@ impl Store {
         Ok(None)
     }
 
-    /// The version an entity's stream had.
+    /// The version that the entity's stream had at a point.
     fn version_at(&self, snapshot: &Snapshot, entity: &str, at: At) -> Result<Version, Error> {
         let at_position = |position| Ok(snapshot.stream_head_at(entity, position)?.0);
         match at {
             At::Version(version) => {
                 let (newest, _) = snapshot.stream_head(entity)?;
-                let missing = || {
-                    Error::invalid(format!(
-                        "{entity} is at version {newest}, and has no version {version} yet"
-                    ))
-                };
-                if version <= newest { Ok(version) } else { Err(missing()) }
+                if version > newest {
+                    let text = format!("{entity} is at version {newest}, and has no version {version} yet");
+                    return Err(Error::invalid(text));
+                }
+                Ok(version)
             }
             At::Position(position) => {
                 let head = snapshot.head.position;
-                let missing =
-                    || Error::invalid(format!("the store is at position {head}, not at {position} yet"));
-                if position <= head { at_position(position) } else { Err(missing()) }
+                if position > head {
+                    let text = format!("the store is at position {head}, not at {position} yet");
+                    return Err(Error::invalid(text));
+                }
+                at_position(position)
             }
             At::Time(time) => {
                 let last = self.stream(entity).between(..=time).backwards().limit(1).next();
@@ -184,7 +187,7 @@ impl Store {
         }
     }
 
-    /// A state that is kept, if it is not newer than asked for.
+    /// A state from memory or from the file that is not newer than `target`.
     fn kept_up_to<P: Projection>(
         &self,
         snapshot: &Snapshot,
@@ -200,7 +203,7 @@ impl Store {
 
 /// The states of an entity, one after each of its events; see [`Store::history`].
 ///
-/// An error comes as an item, and is the last.
+/// An error is the last item.
 #[must_use = "a history does nothing until it is iterated"]
 pub struct History<P> {
     read: Read,
@@ -215,7 +218,7 @@ impl<P: Projection> Iterator for History<P> {
         if self.has_ended {
             return None;
         }
-        // Until there is a state to be handed out: a panic in user code must not be followed by half a state.
+        // Set before user code runs: after a panic in it, the next call must not hand out a half-folded state.
         self.has_ended = true;
         let event = match self.read.next()? {
             Ok(event) => event,
@@ -231,9 +234,10 @@ impl<P: Projection> Iterator for History<P> {
 
 impl<P: Projection> FusedIterator for History<P> {}
 
-/// A state right after an event, and the event.
+/// The state right after an event, and the event.
 ///
-/// It shares the state with the [`History`] it comes from: kept while that goes on, it is copied.
+/// It shares the state with the [`History`] it comes from. The next step of the iterator copies the state if
+/// this value still exists.
 #[derive(Clone, Debug)]
 pub struct StateAt<P> {
     state: Arc<P>,
@@ -253,13 +257,13 @@ impl<P> StateAt<P> {
         &self.event
     }
 
-    /// What is known of the event besides its payload.
+    /// The event without its payload.
     #[must_use]
     pub fn meta(&self) -> Meta<'_> {
         Meta::of(&self.event)
     }
 
-    /// The event's version, and so the state's.
+    /// The version of the event, and so of the state.
     #[must_use]
     pub fn version(&self) -> Version {
         self.event.version()
