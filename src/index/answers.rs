@@ -14,7 +14,7 @@ use super::query::{NameFilter, NameSummary, PostingLists, SegmentQuery, list_nam
 /// The index of a segment, or of a part of one.
 ///
 /// Windows are ranges of ordinals and may reach beyond those of the index. `own` maps a correlation id to the
-/// ordinal of the event whose own id it is, if that event belongs to the correlation: the index does not
+/// ordinal of the event whose own id it is, if that event belongs to the correlation. The index does not
 /// know.
 ///
 /// An error is one of the disk, or damage in an index file. The caller then builds the index again from its

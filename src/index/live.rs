@@ -33,10 +33,10 @@ pub(crate) struct LiveIndex {
     pub(super) scopes: NameDictionary<Vec<u32>>,
     pub(super) kinds: NameDictionary<Vec<u32>>,
     pub(super) tags: NameDictionary<Vec<u32>>,
-    pub(super) correlations: Ids,
-    pub(super) foreign_ids: Ids,
+    pub(super) correlations: IdPostings,
+    pub(super) foreign_ids: IdPostings,
     /// The events that name an event as their cause, by that event's id.
-    pub(super) causes: Ids,
+    pub(super) causes: IdPostings,
     /// The events whose cause is the one before them in their stream.
     pub(super) followers: Vec<u32>,
     /// The first event of the last append with an idempotency key.
@@ -48,7 +48,7 @@ pub(crate) struct LiveIndex {
     new_entities: Vec<Box<str>>,
 }
 
-pub(super) type Ids = HashMap<EventId, Vec<u32>>;
+pub(super) type IdPostings = HashMap<EventId, Vec<u32>>;
 
 /// The events of one entity in this segment.
 pub(super) struct Stream {
@@ -180,8 +180,8 @@ impl LiveIndex {
         Ok(())
     }
 
-    /// Adds a version to its stream. `false` if the version is impossible: versions of a stream follow one
-    /// another, or at least grow where events may have been removed, and each version took a position.
+    /// Adds a version to its stream. `false` if the version is impossible. Versions of a stream follow one
+    /// another, or at least grow where events may have been removed. Each version took a position.
     fn insert_version(&mut self, entity: &str, version: u64, ordinal: u32, id: SegmentId) -> bool {
         let position = id.first_position + u64::from(ordinal);
         if version == 0 || version > position {
@@ -346,7 +346,7 @@ fn push_name(postings: &mut NameDictionary<Vec<u32>>, name: &str, ordinal: u32) 
     }
 }
 
-fn push(postings: &mut Ids, id: &EventId, ordinal: u32) {
+fn push(postings: &mut IdPostings, id: &EventId, ordinal: u32) {
     postings.entry(*id).or_default().push(ordinal);
 }
 
@@ -359,6 +359,6 @@ pub(super) fn extend_name(names: &mut NameDictionary<Vec<u32>>, name: &str, more
 }
 
 /// Appends postings to an id's.
-pub(super) fn extend_id(ids: &mut Ids, id: EventId, more: &[u32]) {
+pub(super) fn extend_id(ids: &mut IdPostings, id: EventId, more: &[u32]) {
     ids.entry(id).or_default().extend_from_slice(more);
 }

@@ -183,7 +183,7 @@ impl<L: PostingList> PostingCursor<L> {
         }
     }
 
-    /// The rank at which the cursor stands.
+    /// The current rank of the cursor.
     fn head(&mut self) -> Option<u64> {
         match self {
             PostingCursor::Window(ranks) => (!ranks.is_empty()).then_some(ranks.start),

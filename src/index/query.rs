@@ -98,7 +98,7 @@ impl<'a, 'q, L: PostingLists, O: Fn(EventId) -> Option<u32>> SegmentQuery<'a, 'q
     /// query combines several conditions.
     pub(super) fn count(&self, query: &Query) -> u64 {
         if let [item] = query.items.as_slice() {
-            // The lists of a single condition are disjoint, so their lengths add up: an event has one entity
+            // The lists of a single condition are disjoint, so their lengths add up. An event has one entity
             // and one kind, and carries a tag once.
             match self.conditions(item).as_slice() {
                 [] => return self.window_events().saturating_sub(self.system_events()),

@@ -88,8 +88,8 @@ struct Story {
 }
 
 /// Some thousand events. Streams begin at different versions, as they do in a segment that is not the first.
-/// In so many of a hundred places frames were removed: there ordinals and versions have gaps, and the bytes
-/// hold something else.
+/// In some of a hundred places, as many as the caller says, frames were removed: there ordinals and versions
+/// have gaps, and the bytes hold something else.
 fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
     let segment = segment();
     let mut story = Story::default();

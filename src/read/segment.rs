@@ -42,7 +42,7 @@ struct LiveSegment {
     file: Arc<SegmentFile>,
     index: RwLock<LiveIndex>,
     /// The entities that have events here. Every append asks for them, and they seldom change, so they have a
-    /// lock of their own: an append does not wait for a group that is being added to the index.
+    /// lock of their own. An append does not wait for a group that is being added to the index.
     entities: RwLock<HashSet<Box<str>>>,
 }
 

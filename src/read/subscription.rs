@@ -28,8 +28,8 @@ use super::watch::{CloseReason, SubscriptionCursor, Visibility, WakerId};
 /// ends the iterator; the other calls try again.
 ///
 /// To continue later, keep the [`ResumeToken`] of the last event, or [`Subscription::resume_token`], and
-/// begin with [`Subscription::resume`]. A program that keeps a token across restarts of a store with buffered
-/// appends uses [`Subscription::durable`], so that no power cut removes an event it has seen.
+/// begin with [`Subscription::resume`]. A program that keeps a token across restarts uses
+/// [`Subscription::durable`] if appends are buffered: then no power cut removes an event it has seen.
 ///
 /// ```
 /// use annals::{Query, Raw, Store};
@@ -94,7 +94,7 @@ impl Subscription {
     }
 
     /// Only events after the position of a token. If the log has other events there now, or ends before it,
-    /// an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes in place of events: results derived
+    /// an [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) comes in place of events. Results derived
     /// from the old events belong to another history.
     ///
     /// ```
@@ -336,8 +336,8 @@ impl Subscription {
     }
 }
 
-/// Waits for an event, and returns it with those that follow without waiting, up to `max`. For subscriptions and
-/// consumers. An error behind the first event comes from the next call.
+/// Waits for an event, and returns it with those that follow without waiting, up to `max`. For subscriptions
+/// and consumers. An error behind the first event comes from the next call.
 pub(crate) fn next_batch<S>(
     source: &mut S,
     max: usize,

@@ -2,8 +2,8 @@
 //!
 //! The file is whole in memory, or read a block at a time and kept for one question only. Between questions a
 //! file on the disk costs the memory of its filter and its checksums. The bytes are hostile even where the
-//! checksums fit: every offset and count is checked against the file, and a search in the file ends whatever
-//! its bytes say.
+//! checksums fit. Every offset and count is checked against the file, and a search in the file ends for any
+//! bytes.
 //! Invariant: the header, the jumps of the ordinals, and every block that is used have passed their checks.
 
 mod compare;

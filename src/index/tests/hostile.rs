@@ -199,7 +199,7 @@ fn reseal(bytes: &mut [u8]) {
     put(bytes, 188, &sum);
 }
 
-/// What no index can say, under right checksums: each is refused by whoever would rely on it.
+/// Impossible contents under right checksums: each question that would rely on them refuses them.
 #[test]
 fn what_cannot_be_is_refused() {
     let mut random = Random(20_260_107);

@@ -52,7 +52,7 @@ impl DiskFile for Counted {
     }
 }
 
-/// So many events of so many entities, in turn.
+/// An index of `events` events of `entities` entities, in turn.
 pub(super) fn regular(events: u32, entities: u32, with_ids: bool) -> LiveIndex {
     let segment = segment();
     let mut index = LiveIndex::new(144);

@@ -109,9 +109,8 @@ impl ChannelSender {
         !self.core.state.lock().fits(1)
     }
 
-    /// Sends the `count` events of a group, the first of them at `first`, or records their loss. `None`
-    /// stands for events that were not made because the channel was full. Returns whether the events were
-    /// sent.
+    /// Sends the `count` events of a group, the first of them at `first`, or records their loss. `None` means
+    /// that the events were not made, because the channel was full. Returns whether the events were sent.
     pub(super) fn send(&self, events: Option<Vec<Notification>>, count: usize, first: Position) -> bool {
         let mut state = self.core.state.lock();
         let sent = events.filter(|_| state.fits(count));
@@ -185,7 +184,7 @@ impl ChannelReceiver {
                 step => return step,
             }
             // The channel is empty, so the writer sends a message for the next events even if they do not
-            // fit: the receiver does not sleep through a loss.
+            // fit. The receiver does not sleep through a loss.
             let received = match deadline {
                 None => self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(deadline) => self.messages.recv_deadline(deadline),

@@ -9,7 +9,7 @@ use crate::types::{Effort, Error, micros_of};
 
 use super::count::{by_either_id, self_correlations};
 use super::cursor::{CheckedEvent, CheckedFrame, FIRST_WINDOW, RUN_BYTES_MAX, SequentialCursor};
-use super::plan::Plan;
+use super::plan::ReadPlan;
 use super::single::position_at_time;
 use crate::read::segment::SelfCorrelations;
 use crate::read::snapshot::Snapshot;
@@ -48,7 +48,7 @@ pub(super) struct ActiveRead {
 
 impl ActiveRead {
     /// Takes a snapshot and enters the first segment.
-    pub(super) fn begin(plan: &mut Plan) -> Result<ActiveRead, Error> {
+    pub(super) fn begin(plan: &mut ReadPlan) -> Result<ActiveRead, Error> {
         let snapshot = plan.view.clone()?.snapshot();
         plan.origin.check(plan.after, &snapshot)?;
         if plan.query.asks_correlation() {
@@ -83,7 +83,7 @@ impl ActiveRead {
 
     /// Finds the next event; `false` if there is none.
     #[inline(always)]
-    pub(super) fn find(&mut self, plan: &Plan) -> Result<bool, Error> {
+    pub(super) fn find(&mut self, plan: &ReadPlan) -> Result<bool, Error> {
         while self.left > 0 {
             if !self.find_in_window()? {
                 if !self.find_more(plan)? {
@@ -122,7 +122,7 @@ impl ActiveRead {
     }
 
     /// Looks up the next window, or enters the next segment; `false` if there is none.
-    fn find_more(&mut self, plan: &Plan) -> Result<bool, Error> {
+    fn find_more(&mut self, plan: &ReadPlan) -> Result<bool, Error> {
         if self.ordinals.is_empty() {
             return self.enter_next(plan);
         }
@@ -131,7 +131,7 @@ impl ActiveRead {
     }
 
     /// Begins to read the current segment: sets the ordinals that may come.
-    fn enter(&mut self, plan: &Plan) -> Result<(), Error> {
+    fn enter(&mut self, plan: &ReadPlan) -> Result<(), Error> {
         // A store read beside a writer that has acknowledged nothing yet has no segment.
         let Some(segment) = self.snapshot.segments.get(self.segment) else { return Ok(()) };
         let mut ordinals = segment.clip(&self.positions);
@@ -150,7 +150,7 @@ impl ActiveRead {
     }
 
     /// Enters the next segment; `false` if there is none.
-    fn enter_next(&mut self, plan: &Plan) -> Result<bool, Error> {
+    fn enter_next(&mut self, plan: &ReadPlan) -> Result<bool, Error> {
         let next = if plan.backwards { self.segment.checked_sub(1) } else { self.segment.checked_add(1) };
         let Some(next) = next.filter(|next| *next < self.snapshot.segments.len()) else { return Ok(false) };
         self.segment = next;
@@ -160,7 +160,7 @@ impl ActiveRead {
 
     /// Asks the index for the matches of the next window. The window limits the ordinals if the index must
     /// compare them one by one, and the matches if it can skip to each match.
-    fn look_up(&mut self, plan: &Plan) -> Result<(), Error> {
+    fn look_up(&mut self, plan: &ReadPlan) -> Result<(), Error> {
         let direction = plan.direction();
         let effort = plan.query.effort();
         let wanted = if plan.occurred.is_none() { self.left } else { u64::MAX };

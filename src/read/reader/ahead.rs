@@ -31,7 +31,7 @@ enum AheadState {
 impl Read {
     /// Reads and checks on a thread of its own, up to some thousand events ahead of the caller.
     ///
-    /// For long replays with work for each event (decoding, folding): with a spare core they take about a
+    /// For long replays with work for each event (decoding, folding). With a spare core they take about a
     /// third less time, and the caller does not wait for a slow disk. It costs about 1 MiB and a thread,
     /// which starts at the first event and is joined at the end or on drop. For a few events it does not pay.
     ///

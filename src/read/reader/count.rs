@@ -1,6 +1,6 @@
 //! Answers from the indexes: how many events match, whether any does, which is the first or the newest.
 //!
-//! They hold for the head of the snapshot, and read no event, with one exception: the index does not know
+//! They hold for the head of the snapshot, and read no event, with one exception. The index does not know
 //! whether a lone event is its own correlation, so that event is read.
 
 use std::borrow::Cow;
@@ -15,7 +15,7 @@ use super::single::{event_at, event_with};
 use crate::read::segment::{Segment, SelfCorrelations};
 use crate::read::snapshot::Snapshot;
 
-/// The query, extended so that it finds an event's correlation by either of the event's ids: a derived id and
+/// The query, extended so that it finds an event's correlation by either of the event's ids. A derived id and
 /// an imported one name the same correlation.
 pub(crate) fn by_either_id(snapshot: &Snapshot, mut query: Query) -> Result<Query, Error> {
     for at in 0..query.items.len() {

@@ -11,7 +11,7 @@ use super::single::event_at;
 use crate::read::snapshot::Snapshot;
 use crate::read::view::LogView;
 
-pub(super) struct Plan {
+pub(super) struct ReadPlan {
     pub(super) view: Result<Arc<LogView>, Error>,
     pub(super) query: Query,
     pub(super) after: Position,
@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) limit: u64,
 }
 
-impl Plan {
+impl ReadPlan {
     /// Whether all events come, in the order of the log.
     pub(super) fn is_sequential(&self) -> bool {
         self.query.asks_nothing() && !self.backwards

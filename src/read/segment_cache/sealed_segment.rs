@@ -108,6 +108,7 @@ impl SealedSegment {
         let _ = self.file();
         match self.cache.disk.open(&self.meta.bound.segment.path(), Access::Read) {
             Ok(file) => drop(self.retired.set(Arc::new(file))),
+            // Only a warning: a descriptor that is open already serves the readers as well.
             Err(error) => tracing::warn!(%error, "a rewritten segment cannot be kept open for its readers"),
         }
         self.cache.indexes.clear(&self.index);

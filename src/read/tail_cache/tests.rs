@@ -173,7 +173,7 @@ fn small_groups_share_chunks_and_large_ones_have_their_own() {
     assert!(Arc::ptr_eq(&block_at(0).bytes, &block_at(39_900).bytes), "it is shared, not copied");
     assert_eq!(tail.chunks(), 6);
 
-    // Nobody who keeps one event of a large group keeps all of it; a frame stays whole.
+    // A caller that keeps one event of a large group does not keep all of it; a frame stays whole.
     let mut group = Vec::new();
     (0..400).for_each(|_| write_frame(&mut group, 1_000, 3));
     write_frame(&mut group, 200_000, 4);
