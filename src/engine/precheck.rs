@@ -86,7 +86,7 @@ pub(crate) fn look_up(request: &mut Request, snapshot: &Snapshot, window: KeyWin
 
 /// Looks for a key in the published segments. With only the newest segment, the writer knows all keys itself.
 fn look_up_key(key: Option<&KeyHash>, snapshot: &Snapshot, window: KeyWindow) -> Result<Known, Error> {
-    if !snapshot.segments.len() > 1 {
+    if snapshot.segments.len() <= 1 {
         return Ok(Known::default());
     }
     let head = snapshot.head.position;
