@@ -4,7 +4,6 @@
 mod forms;
 mod hostile;
 mod reads;
-mod size;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -315,4 +314,20 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
             assert_eq!(listed(form, field, prefix, most), right, "{field:?} with {prefix:?}, {most}");
         }
     }
+}
+
+/// The size of an index file, per event and per entity.
+#[test]
+fn an_index_file_is_as_small_as_promised() {
+    let size = |index: &LiveIndex| index.encode(&bound(index)).unwrap().len();
+    let hundredths = |bytes: usize, events: usize| bytes * 100 / events;
+    // Forty events each of a thousand entities, in turn.
+    let events = 40_000;
+    let few = size(&reads::regular(40_000, 1_000, false));
+    println!("1,000 entities: {} hundredths of a byte an event", hundredths(few, events));
+    assert!(few <= events * 20);
+    // An entity for each event; its name has 14 bytes.
+    let many = size(&reads::regular(40_000, 40_000, false)) - events * 14;
+    println!("an entity an event: {} hundredths of a byte an event, without names", hundredths(many, events));
+    assert!(many <= events * 24);
 }
