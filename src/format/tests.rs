@@ -28,7 +28,7 @@ use super::record::{self, NewRecord, Record, RecordFields, records};
 use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
 use super::{aligned, checksum};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};
-use crate::index::{Answers, Bound, Index, Sealed, TermHash};
+use crate::index::{Bound, LiveIndex, SealedIndex, SegmentIndex, TermHash};
 use crate::log::SegmentFile;
 use crate::types::{Cause, EventId, to_u64};
 use crate::{Query, Raw, Store};
@@ -194,7 +194,7 @@ fn golden_index_file() {
     let story = GoldenSegment::read();
     let file = MemDisk::new().open("segment", Access::CreateNew).unwrap();
     let segment = SegmentFile { header: story.header.clone(), path: FIRST.to_owned(), file };
-    let mut index = Index::new(u32::try_from(SEGMENT_HEADER_BYTES).unwrap());
+    let mut index = LiveIndex::new(u32::try_from(SEGMENT_HEADER_BYTES).unwrap());
     for at in 0..3 {
         let offset = u32::try_from(story.offsets[at]).unwrap();
         index.insert(&segment, offset, &story.frame(at)).unwrap();
@@ -211,12 +211,12 @@ fn golden_index_file() {
     check_text("index-file", &title, 0, &bytes, Notes::index_file);
     assert_eq!(bound.segment.index_path(), "segments/00000000000000000001.0.idx");
 
-    let sealed = Sealed::whole(bytes.into(), "x.idx", &bound).unwrap();
-    let forms: [&dyn Answers; 2] = [&sealed, &index];
+    let sealed = SealedIndex::whole(bytes.into(), "x.idx", &bound).unwrap();
+    let forms: [&dyn SegmentIndex; 2] = [&sealed, &index];
     let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain());
     let key: Hash = *blake3::hash(b"transfer-17").as_bytes();
     for form in forms {
-        assert_eq!((form.events(), form.ordinals(), form.born()), (6, 0..6, 3));
+        assert_eq!((form.events(), form.ordinals(), form.streams_created()), (6, 0..6, 3));
         assert_eq!(form.last_of("account:bob", 9).unwrap(), Some((2, 3)));
         assert_eq!(form.effects(first).unwrap(), [1]);
         assert_eq!(form.key(key.first_chunk().unwrap()).unwrap(), Some(1));

@@ -253,7 +253,7 @@ impl Store {
         let first = receipt.first_position().get();
         let last = receipt.position();
         let mut of_append = self.stream(entity);
-        of_append.again(first.saturating_sub(1).into(), last);
+        of_append.restart(first.saturating_sub(1).into(), last);
         match of_append.next() {
             Some(event) => event.map(|_| Some(receipt)),
             None => {

@@ -255,7 +255,7 @@ impl<S: Projection> Boundary<'_, S> {
     /// Folds the new events up to `head`.
     fn fold_up_to(&mut self, head: Position) -> Result<(), Error> {
         let mut new = self.store.read(self.query.clone());
-        new.again(self.head, head);
+        new.restart(self.head, head);
         for event in new {
             fold(&mut self.state, &event?)?;
         }

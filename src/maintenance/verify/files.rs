@@ -59,8 +59,8 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     verifier.check_small_files(manifest, &slots)?;
     verifier.ask(asked.after, asked.expected, asked.causes);
     if asked.indexes {
-        let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
-        let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
+        let part = snapshot.segments.iter().filter_map(|part| part.as_sealed()).find(|part| !part.is_whole());
+        let part = part.map(|part| (part.meta().bound.segment, part.meta().bound.end));
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), Part::EndsAt(part));
     }
     let files: Vec<&[Arc<Segment>]> =
