@@ -14,15 +14,16 @@ use serde::Serialize;
 
 use crate::disk::{Disk, OsDisk};
 use crate::engine::{Engine, load_to_read, lock};
-use crate::format::Manifest;
-use crate::log::{behind, read_manifest};
+use crate::format::{Lineage, Manifest};
+use crate::log::{LogEnd, behind, new_store_id, read_manifest};
 use crate::read::{Point, reader};
-use crate::types::{Error, ErrorKind, Head, Options, counted, system};
+use crate::types::{Error, ErrorKind, Head, Options, counted, options, system};
 
-use super::history::{History, Until};
-use super::image::{Counts, Image, Work, mark_of};
-use super::ledger::{self, Figures};
-use super::target::Target;
+use super::copy::{Copier, CopyWork, Counts, mark_of};
+use super::directory::CopyTarget;
+use super::extent::{Extent, Until};
+use super::record::{self, Figures};
+use super::tail_segment::TailSegment;
 
 /// What copying a store did: a backup, a restore or a fork.
 ///
@@ -67,46 +68,54 @@ impl fmt::Display for CopyReport {
 }
 
 #[derive(Serialize)]
-struct BackedUp {
+struct BackupMade {
     head: String,
     place: String,
     bytes: u64,
     bytes_copied: u64,
 }
 
-impl Figures for BackedUp {
+impl Figures for BackupMade {
     const KIND: &'static str = system::ledger::BACKED_UP;
 }
 
 /// Copies everything that is durable.
-pub(crate) fn backup(engine: &Engine, disk: &Arc<dyn Disk>, work: &mut Work) -> Result<CopyReport, Error> {
+pub(crate) fn backup(
+    engine: &Engine,
+    disk: &Arc<dyn Disk>,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
     let reason = work.reason.clone();
     let head = copy_all(engine, disk, work)?;
     if !engine.is_read_only() {
-        let figures = BackedUp {
+        let figures = BackupMade {
             head: head.head.to_string(),
             place: disk.place(),
             bytes: head.bytes,
             bytes_copied: head.bytes_copied,
         };
-        ledger::record(engine, reason.as_deref(), &figures)?;
+        record::append(engine, reason.as_deref(), &figures)?;
     }
     Ok(head)
 }
 
 /// The same, without a word about it.
-pub(crate) fn copy_all(engine: &Engine, disk: &Arc<dyn Disk>, work: &mut Work) -> Result<CopyReport, Error> {
+pub(crate) fn copy_all(
+    engine: &Engine,
+    disk: &Arc<dyn Disk>,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
     engine.check_whole()?;
     // Whoever holds the lock looks like a writer to whoever reads.
     let there = end_of_copy(disk)?;
     let _held = held(disk.as_ref())?;
-    let history = History::of(engine, &Until::End)?;
-    let target = Target::survey(disk.as_ref(), &history.manifest)?;
+    let history = Extent::of(engine, &Until::End)?;
+    let target = CopyTarget::survey(disk.as_ref(), &history.manifest)?;
     if let Some(there) = there {
         check_is_beginning(engine, &history, &target, there, &disk.place())?;
     }
     let manifest = Manifest { is_cut: false, sealed: Vec::new(), ..history.manifest.clone() };
-    let mut image = Image::new(engine.disk.as_ref(), disk.as_ref(), target, work, &history)?;
+    let mut image = Copier::new(engine.disk.as_ref(), disk.as_ref(), target, work, &history)?;
     image.place_whole(&history, &manifest)?;
     let mark = match (&history.beginning, history.whole.last()) {
         (Some(beginning), _) => {
@@ -118,6 +127,93 @@ pub(crate) fn copy_all(engine: &Engine, disk: &Arc<dyn Disk>, work: &mut Work) -
     };
     let counts = image.finish(Manifest { sealed: history.listings(), ..manifest }, mark)?;
     Ok(CopyReport::new(Head::new(history.end(), engine.store_id), counts))
+}
+
+#[derive(Serialize)]
+struct Restored {
+    /// Where the history ends that was restored.
+    head: String,
+    from: String,
+}
+
+impl Figures for Restored {
+    const KIND: &'static str = system::ledger::RESTORED;
+}
+
+#[derive(Serialize)]
+struct Forked {
+    /// Where the fork's history parts from that of the store it was taken from.
+    origin: String,
+    fork: String,
+}
+
+impl Figures for Forked {
+    const KIND: &'static str = system::ledger::FORKED;
+}
+
+/// Makes the same store again, of what a backup holds up to a place.
+pub(crate) fn restore(
+    backup: &Engine,
+    disk: &Arc<dyn Disk>,
+    until: &Until,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
+    backup.check_whole()?;
+    let history = Extent::of(backup, until)?;
+    let head = Head::new(history.end(), backup.store_id);
+    let figures = Restored { head: head.to_string(), from: backup.disk.place() };
+    // What was folded from the part that is left out is void.
+    let is_cut = history.end() != backup.snapshot()?.durable;
+    let history_revision = history.manifest.history_revision.saturating_add(u64::from(is_cut));
+    let manifest = Manifest { history_revision, ..history.manifest.clone() };
+    found(backup, disk, &history, manifest, &figures, work)
+}
+
+/// Makes another store of what this one holds up to a place.
+pub(crate) fn fork(
+    engine: &Engine,
+    disk: &Arc<dyn Disk>,
+    until: &Until,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
+    engine.check_whole()?;
+    let history = Extent::of(engine, until)?;
+    let (head, store_id) = (Head::new(history.end(), engine.store_id), new_store_id(disk.as_ref())?);
+    let figures = Forked { origin: head.to_string(), fork: uuid::Uuid::from_bytes(store_id).to_string() };
+    let mut lineage = history.manifest.lineage.clone();
+    lineage.push(Lineage { store_id: engine.store_id, up_to: head.position().get() });
+    let created_at = options::read(&engine.options.clock);
+    let manifest = Manifest { store_id, lineage, created_at, ..history.manifest.clone() };
+    let report = found(engine, disk, &history, manifest, &figures, work)?;
+    if !engine.is_read_only() {
+        record::append(engine, work.reason.as_deref(), &figures)?;
+    }
+    Ok(report)
+}
+
+/// Makes a store in a new directory.
+fn found<F: Figures>(
+    source: &Engine,
+    disk: &Arc<dyn Disk>,
+    history: &Extent,
+    manifest: Manifest,
+    figures: &F,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
+    let _held = held(disk.as_ref())?;
+    let target = CopyTarget::survey(disk.as_ref(), &history.manifest)?;
+    target.check_new(disk.as_ref())?;
+    let ending = TailSegment::new(source, history, 0, work.reason.as_deref(), figures)?;
+    let mut image = Copier::new(source.disk.as_ref(), disk.as_ref(), target, work, history)?;
+    let base = Manifest { is_cut: false, previous: [0; 32], sealed: Vec::new(), ..manifest };
+    image.place_whole(history, &base)?;
+    let listing = image.place_made(ending.header.id, |file, work| ending.write(file, work))?;
+    let tip: LogEnd = behind(&listing);
+    let mark = mark_of(base.store_id, listing.id, &tip, false);
+    let mut sealed = history.listings();
+    sealed.push(listing);
+    let counts = image.finish(Manifest { sealed, ..base }, mark)?;
+    Ok(CopyReport::new(Head::new(history.end(), source.store_id), counts))
 }
 
 /// That a path is not that of the store itself, and does not lie inside.
@@ -147,8 +243,8 @@ fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<Point>, Error> {
 /// That what was copied before is the beginning of what is copied now.
 fn check_is_beginning(
     engine: &Engine,
-    history: &History,
-    target: &Target,
+    history: &Extent,
+    target: &CopyTarget,
     there: Point,
     place: &str,
 ) -> Result<(), Error> {

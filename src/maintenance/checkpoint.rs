@@ -13,7 +13,7 @@ use crate::event::RecordedEvent;
 use crate::read::{Point, Read, reader};
 use crate::types::{Error, Head, Position, Query, check_name, system};
 
-use super::ledger::{self, Entry, Figures};
+use super::record::{self, Figures, LedgerRecord};
 
 const NAME_BYTES_MAX: usize = 255;
 
@@ -45,19 +45,19 @@ impl Figures for Taken {
 /// Takes a checkpoint, durably.
 pub(crate) fn take(engine: &Engine, name: &str, reason: &str) -> Result<Checkpoint, Error> {
     check_name("name of the checkpoint", name, NAME_BYTES_MAX)?;
-    let taken = ledger::record(engine, Some(reason), &Taken { name: name.to_owned() })?;
+    let taken = record::append(engine, Some(reason), &Taken { name: name.to_owned() })?;
     let event = reader::event_at(&engine.snapshot()?, taken.position())?;
     read(engine, &event.expect("it was acknowledged, so it can be read"))
 }
 
 /// All checkpoints, in order.
 pub(crate) fn all(engine: &Engine) -> Result<Vec<Checkpoint>, Error> {
-    let query = Query::entity(ledger::STREAM).kind(Taken::KIND);
+    let query = Query::entity(record::STREAM).kind(Taken::KIND);
     Read::new(engine.readable(), query).map(|event| read(engine, &event?)).collect()
 }
 
 fn read(engine: &Engine, event: &RecordedEvent) -> Result<Checkpoint, Error> {
-    let entry: Entry<Taken> = event.decode()?;
+    let entry: LedgerRecord<Taken> = event.decode()?;
     let place = Point { position: event.position(), chain: event.chain() };
     Ok(Checkpoint {
         name: entry.figures.name,

@@ -1,4 +1,4 @@
-//! Erasing: the private part of events goes from everything the store keeps; that they happened stays, and can be
+//! ErasureBegun: the private part of events goes from everything the store keeps; that they happened stays, and can be
 //! proven as before.
 //!
 //! What is to be erased is recorded first, then done, then recorded as done. A file, `ERASING`, is there from before the
@@ -16,32 +16,27 @@ use crate::log::{Candidate, Fate, Judge, list, remove};
 use crate::read::{Read, reader};
 use crate::types::{Erasure, Error, Position, Query, SYSTEM_SCOPE, system};
 
-use super::ledger::{self, Entry, Figures};
-use super::quarantine::{Quarantined, quarantined};
+use super::directory::{CACHE, ERASING_FILE, QuarantinedFiles, quarantined};
+use super::record::{self, Figures, LedgerRecord};
 use super::rewriting::Rewriting;
-use super::throttle::Throttle;
+use super::throttle::RewriteThrottle;
 
-/// There while something may have to be erased still.
-pub(crate) const MARK: &str = "ERASING";
-
-/// Where states are kept that were folded before.
-pub(super) const CACHE: &str = "cache";
 /// While segments are looked at, the log goes on; it cannot outrun so many looks.
 const TRIES: u32 = 3;
 
 /// What is to be erased: of what is before this event.
 #[derive(Serialize, Deserialize)]
-struct Erasing {
+struct ErasureBegun {
     query: Query,
 }
 
-impl Figures for Erasing {
+impl Figures for ErasureBegun {
     const KIND: &'static str = system::ledger::ERASING;
 }
 
 /// It is done, as far as it was left to do.
 #[derive(Serialize, Deserialize)]
-struct Erased {
+struct ErasureDone {
     /// The position of what was to be erased.
     asked: Position,
     events: u64,
@@ -50,7 +45,7 @@ struct Erased {
     quarantined: u64,
 }
 
-impl Figures for Erased {
+impl Figures for ErasureDone {
     const KIND: &'static str = system::ledger::ERASED;
 }
 
@@ -58,7 +53,7 @@ impl Figures for Erased {
 pub(crate) type ForgetStates<'a> = &'a dyn Fn() -> Result<(), Error>;
 
 /// What was asked for.
-struct Order {
+struct ErasureOrder {
     query: Query,
     /// Events up to here.
     up_to: Position,
@@ -71,16 +66,16 @@ pub(crate) fn erase(
     forget_states: ForgetStates<'_>,
     query: Query,
     reason: &str,
-    pace: &mut Throttle<'_>,
+    throttle: &mut RewriteThrottle<'_>,
 ) -> Result<Erasure, Error> {
     check(&query)?;
-    let mut rewriting = Rewriting::begin(engine, ledger::who_and_why(&engine.options, reason))?;
+    let mut rewriting = Rewriting::begin(engine, record::who_and_why(&engine.options, reason))?;
     mark(engine.disk.as_ref(), &rewriting)?;
-    let asked = ledger::record(engine, Some(reason), &Erasing { query })?;
+    let asked = record::append(engine, Some(reason), &ErasureBegun { query })?;
     let mut erasure = Erasure::default();
     // What was asked for before and left undone goes first, or nothing would ever be done with.
     for order in unfinished(engine)? {
-        let done = carry_out(engine, forget_states, &order, &mut rewriting, pace)?;
+        let done = carry_out(engine, forget_states, &order, &mut rewriting, throttle)?;
         if order.up_to == asked.position() {
             erasure = done;
         }
@@ -91,18 +86,18 @@ pub(crate) fn erase(
 
 /// Whether something may be unfinished.
 pub(crate) fn is_unfinished(engine: &Engine) -> Result<bool, Error> {
-    Ok(!engine.is_read_only() && list(engine.disk.as_ref(), "")?.iter().any(|name| name == MARK))
+    Ok(!engine.is_read_only() && list(engine.disk.as_ref(), "")?.iter().any(|name| name == ERASING_FILE))
 }
 
 /// Does what an earlier process left undone; `false` if somebody is rewriting segments just now.
 pub(crate) fn resume(
     engine: &Engine,
     forget_states: ForgetStates<'_>,
-    pace: &mut Throttle<'_>,
+    throttle: &mut RewriteThrottle<'_>,
 ) -> Result<bool, Error> {
     let Some(mut rewriting) = Rewriting::try_begin(engine, String::new())? else { return Ok(false) };
     for order in unfinished(engine)? {
-        carry_out(engine, forget_states, &order, &mut rewriting, pace)?;
+        carry_out(engine, forget_states, &order, &mut rewriting, throttle)?;
     }
     unmark(engine, &rewriting)?;
     Ok(true)
@@ -117,30 +112,30 @@ fn check(query: &Query) -> Result<(), Error> {
 }
 
 /// What was asked for and is not recorded as done.
-fn unfinished(engine: &Engine) -> Result<Vec<Order>, Error> {
-    let of_kind = |kind| Read::new(engine.readable(), Query::entity(ledger::STREAM).kind(kind));
+fn unfinished(engine: &Engine) -> Result<Vec<ErasureOrder>, Error> {
+    let of_kind = |kind| Read::new(engine.readable(), Query::entity(record::STREAM).kind(kind));
     let mut done = BTreeSet::new();
-    for event in of_kind(Erased::KIND) {
-        done.insert(event?.decode::<Entry<Erased>>()?.figures.asked);
+    for event in of_kind(ErasureDone::KIND) {
+        done.insert(event?.decode::<LedgerRecord<ErasureDone>>()?.figures.asked);
     }
     let mut orders = Vec::new();
-    for event in of_kind(Erasing::KIND) {
+    for event in of_kind(ErasureBegun::KIND) {
         let event = event?;
-        let Entry { reason, figures, .. } = event.decode::<Entry<Erasing>>()?;
+        let LedgerRecord { reason, figures, .. } = event.decode::<LedgerRecord<ErasureBegun>>()?;
         if !done.contains(&event.position()) {
             let reason = reason.unwrap_or_default();
             let query = reader::by_either_id(&engine.snapshot()?, figures.query)?;
-            orders.push(Order { query, up_to: event.position(), reason });
+            orders.push(ErasureOrder { query, up_to: event.position(), reason });
         }
     }
     Ok(orders)
 }
 
 fn mark(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<(), Error> {
-    match disk.open(MARK, Access::CreateNew) {
+    match disk.open(ERASING_FILE, Access::CreateNew) {
         Ok(_) => rewriting.sync_names(""),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Error::io("cannot create", MARK, error)),
+        Err(error) => Err(Error::io("cannot create", ERASING_FILE, error)),
     }
 }
 
@@ -149,16 +144,16 @@ fn unmark(engine: &Engine, rewriting: &Rewriting<'_>) -> Result<(), Error> {
     if !unfinished(engine)?.is_empty() {
         return Ok(());
     }
-    remove(engine.disk.as_ref(), MARK)?;
+    remove(engine.disk.as_ref(), ERASING_FILE)?;
     rewriting.sync_names("")
 }
 
 fn carry_out(
     engine: &Engine,
     forget_states: ForgetStates<'_>,
-    order: &Order,
+    order: &ErasureOrder,
     rewriting: &mut Rewriting<'_>,
-    pace: &mut Throttle<'_>,
+    throttle: &mut RewriteThrottle<'_>,
 ) -> Result<Erasure, Error> {
     let mut erasure = Erasure::default();
     for attempt in 0.. {
@@ -170,7 +165,7 @@ fn carry_out(
                         append something when there is some, and erase again";
             return Err(Error::no_space(text));
         }
-        erase_from_segments(engine, order, rewriting, pace, &mut erasure)?;
+        erase_from_segments(engine, order, rewriting, throttle, &mut erasure)?;
     }
     // Nothing is left in the log. Now whatever was made of it; what is being folded just now is of the history before.
     rewriting.raise_history()?;
@@ -178,10 +173,10 @@ fn carry_out(
     sync_if_there(rewriting, CACHE)?;
     erasure.quarantined = empty_quarantine(engine.disk.as_ref(), rewriting)?;
     rewriting.check_removed()?;
-    pace.tell()?;
+    throttle.report()?;
     let Erasure { events, bytes, segments, quarantined, .. } = erasure;
-    let erased = Erased { asked: order.up_to, events, bytes, segments, quarantined };
-    let recorded = ledger::record(engine, Some(&order.reason), &erased)?;
+    let erased = ErasureDone { asked: order.up_to, events, bytes, segments, quarantined };
+    let recorded = record::append(engine, Some(&order.reason), &erased)?;
     erasure.position = recorded.position();
     erasure.id = recorded.ids().next();
     Ok(erasure)
@@ -189,9 +184,9 @@ fn carry_out(
 
 fn erase_from_segments(
     engine: &Engine,
-    order: &Order,
+    order: &ErasureOrder,
     rewriting: &mut Rewriting<'_>,
-    pace: &mut Throttle<'_>,
+    throttle: &mut RewriteThrottle<'_>,
     erasure: &mut Erasure,
 ) -> Result<(), Error> {
     let end = engine.snapshot()?.segments.last().map_or(1, |last| last.id().first_position);
@@ -205,10 +200,10 @@ fn erase_from_segments(
             concerned.push((segment, listed));
         }
     }
-    pace.expect(concerned.iter().map(|(_, listed)| u64::from(listed.length)).sum());
+    throttle.expect_after_now(concerned.iter().map(|(_, listed)| u64::from(listed.length)).sum());
     for one in concerned {
-        pace.tell()?;
-        let mut judge = Eraser { order, pace: &mut *pace, events: 0, bytes: 0 };
+        throttle.report()?;
+        let mut judge = Eraser { order, throttle: &mut *throttle, events: 0, bytes: 0 };
         rewriting.rewrite(std::slice::from_ref(&one), &mut judge)?;
         erasure.events += judge.events;
         erasure.bytes += judge.bytes;
@@ -218,7 +213,7 @@ fn erase_from_segments(
 }
 
 /// Whether events after one position and up to another are to be erased still.
-fn holds(engine: &Engine, order: &Order, after: Position, up_to: Position) -> Result<bool, Error> {
+fn holds(engine: &Engine, order: &ErasureOrder, after: Position, up_to: Position) -> Result<bool, Error> {
     let mut read = Read::new(engine.readable(), order.query.clone());
     read.again(after, up_to);
     for event in read {
@@ -231,7 +226,7 @@ fn holds(engine: &Engine, order: &Order, after: Position, up_to: Position) -> Re
 
 /// Of what recovery cut it is not known what is in it, and a store that was set back has the events as they were.
 fn empty_quarantine(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<u64, Error> {
-    let Quarantined { files, directories } = quarantined(disk)?;
+    let QuarantinedFiles { files, directories } = quarantined(disk)?;
     files.iter().try_for_each(|path| remove(disk, path))?;
     directories.iter().try_for_each(|directory| sync_if_there(rewriting, directory))?;
     Ok(u64::try_from(files.len()).expect("a length fits 64 bits"))
@@ -242,8 +237,8 @@ fn sync_if_there(rewriting: &Rewriting<'_>, directory: &str) -> Result<(), Error
 }
 
 struct Eraser<'a, 'p> {
-    order: &'a Order,
-    pace: &'a mut Throttle<'p>,
+    order: &'a ErasureOrder,
+    throttle: &'a mut RewriteThrottle<'p>,
     events: u64,
     bytes: u64,
 }
@@ -265,6 +260,6 @@ impl Judge for Eraser<'_, '_> {
     }
 
     fn advance(&mut self, bytes: u32) -> Result<(), Error> {
-        self.pace.advance(bytes)
+        self.throttle.advance(bytes)
     }
 }

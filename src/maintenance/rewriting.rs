@@ -16,10 +16,12 @@ use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::Index;
 use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, SegmentFile, read_manifest, remove};
 use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, settle};
-use crate::types::{Error, ErrorKind, options};
+use crate::types::{Error, ErrorKind, IndexProgress, options};
+
+use super::throttle::{OnProgress, Throttle};
 
 /// A sealed segment, and what MANIFEST says of it.
-pub(crate) type Entry = (Arc<Segment>, SegmentEntry);
+pub(crate) type SealedEntry = (Arc<Segment>, SegmentEntry);
 
 /// The right to rewrite a store's segments.
 pub(crate) struct Rewriting<'a> {
@@ -50,11 +52,11 @@ impl Drop for Rewriting<'_> {
 
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Rewritten {
     /// There was nothing to change.
-    Same,
+    Unchanged,
     /// The new segment has so many bytes.
-    Done(u32),
+    Replaced(u32),
 }
 
 impl<'a> Rewriting<'a> {
@@ -96,7 +98,7 @@ impl<'a> Rewriting<'a> {
     /// # Errors
     ///
     /// If MANIFEST cannot be read.
-    pub(crate) fn sealed(&self) -> Result<Vec<Entry>, Error> {
+    pub(crate) fn sealed(&self) -> Result<Vec<SealedEntry>, Error> {
         let engine = self.engine;
         settle(&engine.view, self.shelf);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
@@ -122,7 +124,7 @@ impl<'a> Rewriting<'a> {
     /// # Errors
     ///
     /// Whatever keeps it from being done; then nothing was changed, unless the store is poisoned.
-    pub(crate) fn rewrite(&mut self, old: &[Entry], judge: &mut dyn Judge) -> Result<Step, Error> {
+    pub(crate) fn rewrite(&mut self, old: &[SealedEntry], judge: &mut dyn Judge) -> Result<Rewritten, Error> {
         let (engine, disk) = (self.engine, self.engine.disk.as_ref());
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
         let plan = Plan {
@@ -134,7 +136,7 @@ impl<'a> Rewriting<'a> {
         };
         let draft = plan.write(judge)?;
         if draft.effect() == Effect::None && old.len() == 1 {
-            return Ok(Step::Same);
+            return Ok(Rewritten::Unchanged);
         }
         let (effect, chain_before) = (draft.effect(), draft.header().chain_before);
         self.check_and_index(&draft)?;
@@ -151,7 +153,7 @@ impl<'a> Rewriting<'a> {
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
         all.filter_map(|segment| segment.as_stored()).for_each(SealedSegment::retire);
         ids.iter().for_each(|id| self.remove(*id));
-        Ok(Step::Done(with.length))
+        Ok(Rewritten::Replaced(with.length))
     }
 
     /// Reads the draft again, and writes its index on the way.
@@ -228,4 +230,47 @@ impl<'a> Rewriting<'a> {
         }
         self.sync_names(SEGMENTS_DIRECTORY)
     }
+}
+
+/// Builds all index files again, and says how many. Segments that were sealed a moment ago are included.
+pub(crate) fn rebuild_indexes<'a>(
+    engine: &Engine,
+    on_progress: OnProgress<'a, IndexProgress>,
+) -> Result<usize, Error> {
+    engine.check_writable()?;
+    let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
+    settle(&engine.view, shelf);
+    let snapshot = engine.snapshot()?;
+    let sealed: Vec<&SealedSegment> = snapshot
+        .segments
+        .iter()
+        .filter_map(|segment| segment.as_stored())
+        .filter(|segment| segment.is_whole())
+        .collect();
+    const CANCELLED: &str = "building indexes was broken off, as asked; those that were built are there";
+    let mut throttle = Throttle::new(Some(on_progress), None, CANCELLED);
+    throttle.expect(sealed.iter().copied().map(indexed_bytes).sum());
+    throttle.progress.segments_total = sealed.len();
+    for segment in &sealed {
+        throttle.report()?;
+        segment.rebuild()?;
+        throttle.progress.segments += 1;
+        throttle.add(indexed_bytes(segment));
+    }
+    let alone = shelf.settling();
+    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_stored()) {
+        // The live segment has an index file, too, if it was closed and opened again.
+        if !part.is_whole() {
+            part.rebuild_part(&alone)?;
+        }
+    }
+    drop(alone);
+    // All is done: an answer to break off comes too late.
+    let _ = throttle.report();
+    Ok(sealed.len())
+}
+
+/// The bytes of the segment that its index covers.
+fn indexed_bytes(segment: &SealedSegment) -> u64 {
+    segment.listed().bound.end.into()
 }

@@ -18,10 +18,10 @@ use crate::read::{Point, Read};
 use crate::types::{Error, ErrorKind, Head, Options, Query, system};
 
 use super::backup::{copy_all, held};
-use super::ending::Ending;
-use super::history::{History, Until};
-use super::image::{Work, place_file};
-use super::ledger::{self, Entry, Figures};
+use super::copy::{CopyWork, place_file};
+use super::extent::{Extent, Until};
+use super::record::{self, Figures, LedgerRecord};
+use super::tail_segment::TailSegment;
 
 /// What setting a store back did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) fn rollback(
     options: Options,
     until: &Until,
     cut: &Head,
-    work: &mut Work,
+    work: &mut CopyWork,
 ) -> Result<RollbackReport, Error> {
     if read_manifest(disk.as_ref())?.is_none() {
         return Err(Error::no_store());
@@ -74,7 +74,7 @@ pub(crate) fn rollback(
             ))),
         };
     }
-    let history = History::of(&engine, until)?;
+    let history = Extent::of(&engine, until)?;
     let kept = Head::new(history.end(), engine.store_id);
     if kept == head {
         return Err(Error::invalid(format!("the store ends at {kept}; there is nothing to cut")));
@@ -87,7 +87,7 @@ pub(crate) fn rollback(
     work.expect(history.beginning.as_ref().map_or(0, |beginning| beginning.tip.offset.into()));
     copy_all(&engine, &aside, work).map_err(nothing_cut)?;
     let report = RollbackReport { kept, cut: head, quarantine };
-    let ending = Ending::new(&engine, &history, 1, work.reason.as_deref(), &report.figures())?;
+    let ending = TailSegment::new(&engine, &history, 1, work.reason.as_deref(), &report.figures())?;
     engine.close()?;
     replace_history(disk.as_ref(), &history, &ending, cut, work)?;
     Ok(report)
@@ -104,10 +104,10 @@ fn quarantine(cut: &Head) -> String {
 /// Until MANIFEST is replaced it can be broken off. What comes behind that is done, whatever happens.
 fn replace_history(
     disk: &dyn Disk,
-    history: &History,
-    ending: &Ending<'_>,
+    history: &Extent,
+    ending: &TailSegment<'_>,
     cut: &Head,
-    work: &mut Work,
+    work: &mut CopyWork,
 ) -> Result<(), Error> {
     let _held = held(disk)?;
     let (manifest, digest) = read_manifest(disk)?.ok_or_else(Error::no_store)?;
@@ -155,9 +155,9 @@ impl RollbackReport {
 
 /// What an earlier try did that was stopped before it could say so.
 fn done_before(engine: &Engine, cut: &Head) -> Result<Option<RollbackReport>, Error> {
-    let query = Query::entity(ledger::STREAM).kind(RolledBack::KIND);
+    let query = Query::entity(record::STREAM).kind(RolledBack::KIND);
     let Some(last) = Read::new(engine.readable(), query).backwards().next() else { return Ok(None) };
-    let RolledBack { kept, cut: was_cut, quarantine } = last?.decode::<Entry<RolledBack>>()?.figures;
+    let RolledBack { kept, cut: was_cut, quarantine } = last?.decode::<LedgerRecord<RolledBack>>()?.figures;
     match was_cut.parse::<Head>()? == *cut {
         true => Ok(Some(RollbackReport { kept: kept.parse()?, cut: *cut, quarantine })),
         false => Ok(None),

@@ -23,7 +23,7 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
         return Err(Error::locked(Holder::Unknown));
     }
     check_readable(disk)?;
-    let mut kept = Kept::default();
+    let mut kept = Salvaged::default();
     let asked = match watcher {
         Some(tell) => Verify::new().on_progress(|progress| tell(&opening(progress))),
         None => Verify::new(),
@@ -53,7 +53,7 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
         ..OpenReport::default()
     };
     tracing::warn!(%report, "salvaged");
-    let Kept { segments, versions, head, .. } = kept;
+    let Salvaged { segments, versions, head, .. } = kept;
     let entities = u64::try_from(versions.len()).expect("a count fits 64 bits");
     Ok(Readable { entities, history: 0, segments, shelf: None, head, store_id, report, end: None })
 }
@@ -79,7 +79,7 @@ fn opening(progress: &VerifyProgress) -> OpenProgress {
 
 /// What can be read so far.
 #[derive(Default)]
-struct Kept {
+struct Salvaged {
     segments: Vec<Arc<Segment>>,
     /// The last version of each entity.
     versions: HashMap<Box<str>, u64>,
@@ -88,7 +88,7 @@ struct Kept {
     events: u64,
 }
 
-impl Kept {
+impl Salvaged {
     /// Keeps a frame if positions and versions grow with it: what lies elsewhere than it was written, or
     /// twice, is not read twice. (Verify has reported it.)
     fn visit(&mut self, segment: &Arc<SegmentFile>, offset: u32, frame: &Frame<'_>, tip: &LogEnd) {

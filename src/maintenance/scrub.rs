@@ -22,28 +22,28 @@ const SLICES: u64 = 20;
 /// Behind the end of the log it begins anew after so long.
 const REST: Duration = Duration::from_secs(60);
 /// So many breaks are kept.
-const BREAKS_MAX: usize = 100;
+const FINDINGS_MAX: usize = 100;
 
-pub(crate) type Shared = Arc<Mutex<ScrubStats>>;
+pub(crate) type SharedScrubStats = Arc<Mutex<ScrubStats>>;
 
 /// A job that reads at most so many bytes a second.
-pub(crate) fn job(view: Arc<View>, bytes_per_second: u64, stats: Shared) -> Job {
-    let mut scrub = Scrub { view, rate: bytes_per_second.max(1), stats, place: Place::Begin };
+pub(crate) fn job(view: Arc<View>, bytes_per_second: u64, stats: SharedScrubStats) -> Job {
+    let mut scrub = Scrub { view, rate: bytes_per_second.max(1), stats, place: ScrubPosition::Start };
     Box::new(move || Some(scrub.slice()))
 }
 
 struct Scrub {
     view: Arc<View>,
     rate: u64,
-    stats: Shared,
-    place: Place,
+    stats: SharedScrubStats,
+    place: ScrubPosition,
 }
 
 /// How far it is.
-enum Place {
-    Begin,
+enum ScrubPosition {
+    Start,
     /// In a segment.
-    In(SegmentId, LogEnd),
+    Within(SegmentId, LogEnd),
     /// Behind the segments that begin at this position or before it.
     Behind(u64),
 }
@@ -54,7 +54,7 @@ impl Scrub {
         let snapshot = self.view.snapshot();
         let Some((segment, is_last)) = self.next(&snapshot) else { return self.rest() };
         let (read, place) = self.read(&segment, is_last);
-        let is_end = is_last && matches!(place, Place::Behind(_));
+        let is_end = is_last && matches!(place, ScrubPosition::Behind(_));
         self.place = place;
         self.stats.lock().bytes += read;
         if is_end { self.rest() } else { Duration::from_micros(read.saturating_mul(1_000_000) / self.rate) }
@@ -62,7 +62,7 @@ impl Scrub {
 
     /// A pass is over.
     fn rest(&mut self) -> Duration {
-        self.place = Place::Begin;
+        self.place = ScrubPosition::Start;
         self.stats.lock().passes += 1;
         REST
     }
@@ -71,10 +71,10 @@ impl Scrub {
     fn next(&self, snapshot: &Snapshot) -> Option<(Arc<Segment>, bool)> {
         let files = snapshot.segments.chunk_by(|one, other| one.shares_file(other));
         let is_next = |first: u64| match &self.place {
-            Place::Begin => true,
+            ScrubPosition::Start => true,
             // It may have been written anew meanwhile.
-            Place::In(id, _) => first >= id.first_position,
-            Place::Behind(position) => first > *position,
+            ScrubPosition::Within(id, _) => first >= id.first_position,
+            ScrubPosition::Behind(position) => first > *position,
         };
         let part = files.filter_map(<[_]>::last).find(|part| is_next(part.id().first_position))?;
         let is_last = snapshot.segments.last().is_some_and(|last| Arc::ptr_eq(last, part));
@@ -82,8 +82,8 @@ impl Scrub {
     }
 
     /// Reads a segment from where it was left; says how much that was, and how far it is then.
-    fn read(&self, part: &Segment, is_last: bool) -> (u64, Place) {
-        let through = Place::Behind(part.id().first_position);
+    fn read(&self, part: &Segment, is_last: bool) -> (u64, ScrubPosition) {
+        let through = ScrubPosition::Behind(part.id().first_position);
         let file = match part.file() {
             Ok(file) => file,
             Err(error) => {
@@ -92,7 +92,7 @@ impl Scrub {
             }
         };
         let start = match &self.place {
-            Place::In(id, tip) if *id == part.id() => *tip,
+            ScrubPosition::Within(id, tip) if *id == part.id() => *tip,
             _ => LogEnd::start(file),
         };
         let (limit, mut tip) = (if is_last { part.end() } else { u32::MAX }, start);
@@ -101,7 +101,7 @@ impl Scrub {
         let read = u64::from(tip.offset.saturating_sub(start.offset));
         match walked {
             Ok(true) => (read, through),
-            Ok(false) => (read, Place::In(part.id(), tip)),
+            Ok(false) => (read, ScrubPosition::Within(part.id(), tip)),
             Err(error) => {
                 self.found(&file.path, tip.offset.into(), tip.position, &error);
                 (read, through)
@@ -137,7 +137,7 @@ impl Scrub {
         let mut stats = self.stats.lock();
         let is_known =
             stats.findings.iter().any(|known| (known.file.as_str(), known.offset) == (file, offset));
-        if !is_known && stats.findings.len() < BREAKS_MAX {
+        if !is_known && stats.findings.len() < FINDINGS_MAX {
             tracing::error!(%error, "verifying in the background found damage");
             let position = before.saturating_add(1).into();
             stats.findings.push(Finding { file: file.to_owned(), offset, position, what: error.to_string() });

@@ -112,7 +112,7 @@ impl Store {
     {
         AppendCondition::none(query.clone()).check()?;
         let subject = query.to_string();
-        let mut attempt = self.turns().attempt(&subject);
+        let mut attempt = self.decision_queue().attempt(&subject);
         let mut boundary = Boundary { store: self, query, state: S::default(), head: Position::START };
         loop {
             boundary.fold_on()?;
@@ -130,10 +130,10 @@ impl Store {
                     return Ok(boundary.already_applied(receipt, attempt.conflicts())?);
                 }
                 Ok(receipt) => return Ok(boundary.applied(receipt, attempt.conflicts())?),
-                Err(error) if error.kind() == ErrorKind::Conflict => attempt.again(error)?,
+                Err(error) if error.kind() == ErrorKind::Conflict => attempt.retry_after(error)?,
                 // Somebody was quicker with the same key: it is found in the next round.
                 Err(error) if error.kind() == ErrorKind::KeyReused && keyed.is_some() => {
-                    attempt.again(error)?
+                    attempt.retry_after(error)?
                 }
                 Err(error) => return Err(Refused::Store(error)),
             }

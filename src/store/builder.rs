@@ -9,16 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::disk::{Allow, Disk, OsDisk};
 use crate::engine::{Engine, load_to_read};
-use crate::maintenance::{Verify, salvage};
-use crate::types::{
-    Durability, Error, KeyWindow, Limits, OpenProgress, Options, RestartPolicy, VerifyReport,
-};
+use crate::maintenance::salvage;
+use crate::types::{Durability, Error, KeyWindow, Limits, OpenProgress, Options, RestartPolicy};
 
 use super::Store;
+use super::compaction::Policy;
 use super::gate::{Gate, Gates};
-use super::policy::Policy;
 
-pub(super) enum Place {
+pub(super) enum Location {
     Directory(PathBuf, Allow),
     Disk(Arc<dyn Disk>),
 }
@@ -38,7 +36,7 @@ pub(super) enum Place {
 /// ```
 #[must_use = "a builder opens nothing until it is told to"]
 pub struct Builder {
-    place: Place,
+    place: Location,
     options: Options,
     gates: Gates,
     policies: Vec<Policy>,
@@ -46,14 +44,14 @@ pub struct Builder {
 
 impl Builder {
     pub(super) fn of_directory(path: &Path) -> Builder {
-        Builder::of(Place::Directory(path.to_owned(), Allow::nothing()))
+        Builder::of(Location::Directory(path.to_owned(), Allow::nothing()))
     }
 
     pub(super) fn of_disk(disk: Arc<dyn Disk>) -> Builder {
-        Builder::of(Place::Disk(disk))
+        Builder::of(Location::Disk(disk))
     }
 
-    fn of(place: Place) -> Builder {
+    fn of(place: Location) -> Builder {
         Builder { place, options: Options::default(), gates: Gates::default(), policies: Vec::new() }
     }
 
@@ -285,7 +283,7 @@ impl Builder {
     /// Opens even if others may write to the directory (default: refused). They can then delete or
     /// replace the store's files.
     pub fn allow_shared_directory(mut self) -> Builder {
-        if let Place::Directory(_, allow) = &mut self.place {
+        if let Location::Directory(_, allow) = &mut self.place {
             *allow = allow.shared_directory();
         }
         self
@@ -295,7 +293,7 @@ impl Builder {
     /// keeps writers on other machines out, and whether a sync reaches a disk, is then up to the
     /// server and how it is mounted.
     pub fn allow_network_file_system(mut self) -> Builder {
-        if let Place::Directory(_, allow) = &mut self.place {
+        if let Location::Directory(_, allow) = &mut self.place {
             *allow = allow.network_file_system();
         }
         self
@@ -358,15 +356,6 @@ impl Builder {
     pub(super) fn disk(self) -> Result<Arc<dyn Disk>, Error> {
         self.place.disk(false)
     }
-
-    /// Checks a store that need not open: all files, all breaks. Changes nothing. Beside a writer it checks what that has made durable.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::verify`].
-    pub fn verify(self) -> Result<VerifyReport, Error> {
-        Verify::new().run_files(self)
-    }
 }
 
 impl Builder {
@@ -382,11 +371,11 @@ impl Builder {
     }
 }
 
-impl Place {
+impl Location {
     pub(super) fn disk(self, create: bool) -> Result<Arc<dyn Disk>, Error> {
         match self {
-            Place::Disk(disk) => Ok(disk),
-            Place::Directory(path, allow) => {
+            Location::Disk(disk) => Ok(disk),
+            Location::Directory(path, allow) => {
                 let opened = match create {
                     true => OsDisk::create_allowing(&path, allow),
                     false => OsDisk::open_allowing(&path, allow),

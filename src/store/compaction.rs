@@ -3,13 +3,21 @@
 //! Row: app. Tested by tests/it/compact.rs.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::event::RecordedEvent;
-use crate::maintenance::{GroupBy, Leaves, Rules, Task, Tell, Throttle, Watcher};
+use crate::maintenance::{CompactionTask, GroupBy, Leaves, OnProgress, RewriteThrottle, Rules, Watcher};
 use crate::read::reader;
-use crate::store::{Builder, Policy, Store};
-use crate::types::{Compacted, CompactionPlan, Error, Position, Query, RewriteProgress, options, system};
+use crate::types::{
+    Compacted, CompactionPlan, CompactionStats, Error, Position, Query, RewriteProgress, options, system,
+    time_of,
+};
+
+use super::{Builder, Store};
 
 /// What is to go from a store, and how; see [`Store::compaction`].
 ///
@@ -25,7 +33,7 @@ pub struct Compaction<'a> {
     worth: u8,
     rate_max: Option<u64>,
     heeds: Heeds,
-    tell: Option<Tell<'a>>,
+    on_progress: Option<OnProgress<'a, RewriteProgress>>,
 }
 
 /// Whether consumers keep what they have not handled.
@@ -67,7 +75,7 @@ impl Store {
             worth: 0,
             rate_max: None,
             heeds: Heeds::Consumers,
-            tell: None,
+            on_progress: None,
         }
     }
 }
@@ -214,7 +222,7 @@ impl<'a> Compaction<'a> {
         mut self,
         tell: impl FnMut(&RewriteProgress) -> ControlFlow<()> + 'a,
     ) -> Compaction<'a> {
-        self.tell = Some(Box::new(tell));
+        self.on_progress = Some(Box::new(tell));
         self
     }
 
@@ -255,28 +263,28 @@ impl<'a> Compaction<'a> {
     /// Has it go from what is sealed by now, unless somebody else rewrites segments: then `None`. A closing store breaks it off.
     fn run_beside(mut self) -> Result<Option<Compacted>, Error> {
         let (heeds, rewriter) = (self.heeds, self.store.engine().rewriter.clone());
-        let mut asked = self.tell.take();
-        self.tell = Some(Box::new(move |progress| {
+        let mut on_progress = self.on_progress.take();
+        self.on_progress = Some(Box::new(move |progress| {
             rewriter.go_on()?;
-            asked.as_mut().map_or(ControlFlow::Continue(()), |tell| tell(progress))
+            on_progress.as_mut().map_or(ControlFlow::Continue(()), |on_progress| on_progress(progress))
         }));
         self.task(heeds)?.run_beside()
     }
 
-    fn task(self, heeds: Heeds) -> Result<Task<'a>, Error> {
-        let Compaction { store, reason, rules, merge, worth, rate_max, tell, .. } = self;
+    fn task(self, heeds: Heeds) -> Result<CompactionTask<'a>, Error> {
+        let Compaction { store, reason, rules, merge, worth, rate_max, on_progress, .. } = self;
         let watchers = match heeds {
             Heeds::Nobody => Vec::new(),
             Heeds::Consumers => watchers(store)?,
         };
-        Ok(Task {
+        Ok(CompactionTask {
             engine: store.engine(),
             rules,
             watchers,
             merge_up_to: merge,
             worth,
             reason,
-            pace: Throttle::new(tell, rate_max),
+            throttle: RewriteThrottle::rewriting(on_progress, rate_max),
             head: Position::START,
         })
     }
@@ -293,4 +301,74 @@ fn watchers(store: &Store) -> Result<Vec<Watcher>, Error> {
         Ok(Watcher { name, position, query: reader::by_either_id(&snapshot, query)? })
     };
     known.map(watcher).collect()
+}
+
+/// Has something go from a store; `None` if somebody else is at it.
+pub(crate) type RunPolicy = Box<dyn Fn(&Store) -> Result<Option<Compacted>, Error> + Send + Sync>;
+
+/// Something that is to go again and again.
+pub(crate) struct Policy {
+    every: Duration,
+    reason: String,
+    run: RunPolicy,
+}
+
+/// What became of each, in the order they were given.
+pub(super) type SharedCompactionStats = Arc<Mutex<Vec<CompactionStats>>>;
+
+/// A policy that has nothing to wait for would keep a core busy.
+const EVERY_LEAST: Duration = Duration::from_millis(1);
+/// What is never to run need not be a time that clocks cannot count to.
+const EVERY_MOST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+impl Policy {
+    pub(crate) fn new(every: Duration, reason: String, run: RunPolicy) -> Policy {
+        Policy { every: every.clamp(EVERY_LEAST, EVERY_MOST), reason, run }
+    }
+
+    fn take_turn(&self, store: &Store, place: usize) {
+        let core = &store.core;
+        let ended = catch_unwind(AssertUnwindSafe(|| (self.run)(store))).unwrap_or_else(|panic| {
+            if let Some(stats) = core.compactions.lock().get_mut(place) {
+                stats.error = Some("it panicked, and is not run again".to_owned());
+            }
+            resume_unwind(panic)
+        });
+        if core.engine.rewriter.go_on().is_break() {
+            return;
+        }
+        let now = options::read(&core.engine.options.clock);
+        let mut all = core.compactions.lock();
+        let Some(stats) = all.get_mut(place) else { return };
+        match ended {
+            Ok(None) => return,
+            Ok(Some(done)) => {
+                (stats.runs, stats.error) = (stats.runs.saturating_add(1), None);
+                stats.removed = stats.removed.saturating_add(done.removed);
+                stats.erased = stats.erased.saturating_add(done.erased);
+                stats.last = Some(done);
+            }
+            Err(error) => {
+                tracing::warn!(%error, reason = self.reason, "a compaction policy failed; its next turn tries again");
+                stats.error = Some(error.to_string());
+            }
+        }
+        stats.ended_at = Some(time_of(i64::try_from(now).unwrap_or(i64::MAX)));
+    }
+}
+
+impl Store {
+    /// Has policies take their turns from now on. Without any there is no thread for them.
+    pub(super) fn follow(&self, policies: Vec<Policy>) {
+        for (place, policy) in policies.into_iter().enumerate() {
+            let stats = CompactionStats { reason: policy.reason.clone(), ..CompactionStats::default() };
+            self.core.compactions.lock().push(stats);
+            let (store, every) = (self.downgrade(), policy.every);
+            let turn = move || {
+                policy.take_turn(&store.upgrade()?, place);
+                Some(every)
+            };
+            self.core.engine.rewriter.run_in(every, Box::new(turn));
+        }
+    }
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::maintenance::scrub;
-use crate::store::decision_queue::Turns;
+use crate::store::decision_queue::DecisionQueue;
 use crate::store::registry::Registry;
 use crate::store::state_cache::{Cache, Owner};
 use crate::types::Error;
 
 use super::gate::Gates;
-use super::{Store, policy};
+use super::{Store, compaction};
 
 /// Opening is long over, if the process still is.
 const SCRUB_AFTER: Duration = Duration::from_millis(100);
@@ -25,13 +25,13 @@ pub(crate) struct Core {
     cache: Cache,
     pub(crate) engine: Engine,
     pub(super) gates: Gates,
-    turns: Turns,
+    decision_queue: DecisionQueue,
     /// The consumers that run in this process.
     pub(crate) running: Arc<Registry>,
     /// What verifying in the background has found.
-    pub(super) scrub: scrub::Shared,
+    pub(super) scrub: scrub::SharedScrubStats,
     /// What policies have done.
-    pub(super) compactions: policy::Shared,
+    pub(super) compactions: compaction::SharedCompactionStats,
 }
 
 impl Core {
@@ -52,9 +52,9 @@ impl Core {
 }
 
 /// What the application's handles have in common: when it is dropped, the store is closed.
-pub(super) struct Keeper(Arc<Core>);
+pub(super) struct CloseOnDrop(Arc<Core>);
 
-impl Drop for Keeper {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close_cache();
         self.0.engine.abandon();
@@ -84,7 +84,7 @@ impl Store {
             (engine.disk.clone(), engine.view.clone(), engine.housekeeper.clone());
         let (memory_bytes, clock) = (options.cache_memory_bytes, options.clock.clone());
         let cache = Cache::new(memory_bytes, file_bytes, disk, owner, view, housekeeper, clock);
-        let scrub = scrub::Shared::default();
+        let scrub = scrub::SharedScrubStats::default();
         if options.scrub_bytes_per_second > 0 && !engine.is_read_only() {
             let job = scrub::job(engine.view.clone(), options.scrub_bytes_per_second, scrub.clone());
             engine.housekeeper.run_in(SCRUB_AFTER, job);
@@ -93,12 +93,12 @@ impl Store {
             cache,
             engine,
             gates,
-            turns: Turns::default(),
+            decision_queue: DecisionQueue::default(),
             running: Arc::default(),
             scrub,
-            compactions: policy::Shared::default(),
+            compactions: compaction::SharedCompactionStats::default(),
         });
-        Store { _keeper: Some(Arc::new(Keeper(core.clone()))), core }
+        Store { _keeper: Some(Arc::new(CloseOnDrop(core.clone()))), core }
     }
 
     pub(crate) fn cache(&self) -> &Cache {
@@ -109,8 +109,8 @@ impl Store {
         &self.core.engine
     }
 
-    pub(crate) fn turns(&self) -> &Turns {
-        &self.core.turns
+    pub(crate) fn decision_queue(&self) -> &DecisionQueue {
+        &self.core.decision_queue
     }
 
     pub(crate) fn running(&self) -> &Arc<Registry> {

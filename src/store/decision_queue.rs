@@ -1,9 +1,9 @@
-//! Turns: who decides about one thing at the same time as others does so one after the other.
+//! DecisionQueue: who decides about one thing at the same time as others does so one after the other.
 //!
 //! A decision is appended only if nothing came in between, so of several at a time one wins and the others decide
 //! again. Whoever lost takes a place in a queue and waits for its turn; whoever comes while there is a queue joins it.
 //! So nobody is beaten for ever by others that are quicker, and nothing is decided in vain.
-//! Turns are a courtesy and no lock: one lasts 50 ms at most, then the next goes on, and what an append requires is
+//! DecisionQueue are a courtesy and no lock: one lasts 50 ms at most, then the next goes on, and what an append requires is
 //! checked by the writer either way.
 //! Row: store, below the facade. Tested by tests/it/decide.rs.
 
@@ -18,13 +18,13 @@ use parking_lot::Mutex;
 use crate::types::Error;
 
 /// How long others wait for whoever's turn it is.
-const TURN: Duration = Duration::from_millis(50);
+const TURN_MAX: Duration = Duration::from_millis(50);
 /// How often a decision is made again before its last conflict is the answer.
 const CONFLICTS_MAX: u32 = 1_000;
 
 /// The queues of a store.
 #[derive(Default)]
-pub(crate) struct Turns {
+pub(crate) struct DecisionQueue {
     /// How many queues there are: a decision that meets nobody looks at nothing else.
     count: AtomicUsize,
     queues: Mutex<Queues>,
@@ -44,22 +44,22 @@ struct Waiter {
 
 thread_local! {
     /// How many places this thread has. One that decides while it decides must not wait for itself.
-    static PLACES: Cell<u32> = const { Cell::new(0) };
+    static QUEUED: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The tries of one decision. Dropping it gives its place up.
 pub(crate) struct Attempt<'a> {
-    turns: &'a Turns,
+    queue: &'a DecisionQueue,
     subject: &'a str,
     place: Option<u64>,
     conflicts: u32,
     last: Option<Error>,
 }
 
-impl Turns {
+impl DecisionQueue {
     /// Begins to decide about something; waits while others do that met a conflict.
     pub(crate) fn attempt<'a>(&'a self, subject: &'a str) -> Attempt<'a> {
-        let mut attempt = Attempt { turns: self, subject, place: None, conflicts: 0, last: None };
+        let mut attempt = Attempt { queue: self, subject, place: None, conflicts: 0, last: None };
         if self.count.load(Ordering::Relaxed) > 0 && self.queues.lock().by_subject.contains_key(subject) {
             attempt.wait();
         }
@@ -78,7 +78,7 @@ impl Attempt<'_> {
     /// # Errors
     ///
     /// The conflict, if there were too many, or if it is the last one again: then deciding changes nothing.
-    pub(crate) fn again(&mut self, conflict: Error) -> Result<(), Error> {
+    pub(crate) fn retry_after(&mut self, conflict: Error) -> Result<(), Error> {
         self.conflicts += 1;
         let is_same = |last: &Error| {
             last.conflict() == conflict.conflict() && last.failed_condition() == conflict.failed_condition()
@@ -92,7 +92,7 @@ impl Attempt<'_> {
     }
 
     fn wait(&mut self) {
-        if self.place.is_none() && PLACES.get() > 0 {
+        if self.place.is_none() && QUEUED.get() > 0 {
             return;
         }
         let mut watched = None;
@@ -100,20 +100,20 @@ impl Attempt<'_> {
             let now = Instant::now();
             let since = watched.filter(|(place, _)| *place == ahead).map_or(now, |(_, since)| since);
             watched = Some((ahead, since));
-            thread::park_timeout(TURN.saturating_sub(now.duration_since(since)));
+            thread::park_timeout(TURN_MAX.saturating_sub(now.duration_since(since)));
         }
     }
 
     /// Whose turn it is, unless it is ours. Whoever was watched for too long has had it.
     fn ahead(&mut self, watched: Option<(u64, Instant)>) -> Option<u64> {
-        let mut queues = self.turns.queues.lock();
+        let mut queues = self.queue.queues.lock();
         let Queues { by_subject, last_place } = &mut *queues;
         let queue = by_subject.entry(self.subject.into()).or_default();
         if queue.is_empty() {
-            self.turns.count.fetch_add(1, Ordering::Relaxed);
+            self.queue.count.fetch_add(1, Ordering::Relaxed);
         }
         let own = *self.place.get_or_insert_with(|| {
-            PLACES.set(PLACES.get() + 1);
+            QUEUED.set(QUEUED.get() + 1);
             *last_place += 1;
             *last_place
         });
@@ -121,7 +121,7 @@ impl Attempt<'_> {
             queue.push_back(Waiter { place: own, thread: thread::current() });
         }
         let is_over =
-            |front: u64| watched.is_some_and(|(place, since)| place == front && since.elapsed() >= TURN);
+            |front: u64| watched.is_some_and(|(place, since)| place == front && since.elapsed() >= TURN_MAX);
         let front = queue.front().map(|waiter| waiter.place)?;
         if front != own && is_over(front) {
             queue.pop_front();
@@ -134,15 +134,15 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let Some(own) = self.place else { return };
-        PLACES.set(PLACES.get().saturating_sub(1));
-        let mut queues = self.turns.queues.lock();
+        QUEUED.set(QUEUED.get().saturating_sub(1));
+        let mut queues = self.queue.queues.lock();
         let Some(queue) = queues.by_subject.get_mut(self.subject) else { return };
         queue.retain(|waiter| waiter.place != own);
         match queue.front() {
             Some(next) => next.thread.unpark(),
             None => {
                 queues.by_subject.remove(self.subject);
-                self.turns.count.fetch_sub(1, Ordering::Relaxed);
+                self.queue.count.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }

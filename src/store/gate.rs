@@ -48,7 +48,7 @@ use super::Store;
 /// let store = Store::on(MemDisk::new()).gate("frozen", not_frozen).open()?;
 /// store.append("account:alice", &Raw("account.frozen", &()))?;
 /// let error = store.append("account:alice", &Raw("account.withdrawn", &500)).unwrap_err();
-/// assert_eq!(error.kind(), ErrorKind::Denied);
+/// assert_eq!(error.kind(), ErrorKind::DenialRecord);
 /// assert_eq!(error.denial().unwrap().gate, "frozen");
 /// # Ok::<(), annals::Error>(())
 /// ```
@@ -57,7 +57,7 @@ pub trait Gate: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The denial, which the caller gets as [`ErrorKind::Denied`](crate::ErrorKind::Denied). An [`Error`] becomes one by `?`.
+    /// The denial, which the caller gets as [`ErrorKind::DenialRecord`](crate::ErrorKind::DenialRecord). An [`Error`] becomes one by `?`.
     fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<GateDecision, Denial>;
 }
 
@@ -99,11 +99,11 @@ impl GateDecision {
 /// The gates of a store, in the order they are asked.
 #[derive(Default)]
 pub(crate) struct Gates {
-    all: Vec<Named>,
+    all: Vec<NamedGate>,
     records_denials: bool,
 }
 
-struct Named {
+struct NamedGate {
     name: String,
     gate: Box<dyn Gate>,
 }
@@ -122,7 +122,7 @@ thread_local! {
 
 impl Gates {
     pub(super) fn add(&mut self, name: String, gate: impl Gate) {
-        self.all.push(Named { name, gate: Box::new(gate) });
+        self.all.push(NamedGate { name, gate: Box::new(gate) });
     }
 
     pub(super) fn record_denials(&mut self) {
@@ -149,7 +149,7 @@ impl Gates {
     fn ask(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Vec<AppendCondition>, Denial> {
         let mut conditions = Vec::new();
         for gate in &self.all {
-            let answer = Asking::begin().and_then(|_asking| {
+            let answer = GateCall::begin().and_then(|_asking| {
                 catch_unwind(AssertUnwindSafe(|| gate.gate.check(proposed, store)))
                     .unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
             });
@@ -160,7 +160,7 @@ impl Gates {
     }
 }
 
-impl Named {
+impl NamedGate {
     fn stream(&self) -> String {
         stream_of(&self.name)
     }
@@ -171,10 +171,10 @@ fn stream_of(gate: &str) -> String {
 }
 
 /// While a gate is asked.
-struct Asking;
+struct GateCall;
 
-impl Asking {
-    fn begin() -> Result<Asking, Denial> {
+impl GateCall {
+    fn begin() -> Result<GateCall, Denial> {
         let depth = DEPTH.get();
         if depth == DEPTH_MAX {
             return Err(Denial::new(format!(
@@ -182,11 +182,11 @@ impl Asking {
             )));
         }
         DEPTH.set(depth + 1);
-        Ok(Asking)
+        Ok(GateCall)
     }
 }
 
-impl Drop for Asking {
+impl Drop for GateCall {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get().saturating_sub(1));
     }
@@ -234,7 +234,7 @@ impl Store {
 
     /// Returns what is to be said if that fails.
     fn record_denial(&self, proposed: &Proposed<'_>, denial: &Denial) -> String {
-        let record = Denied::new(proposed, denial);
+        let record = DenialRecord::new(proposed, denial);
         let append = Append::of_system(&stream_of(&denial.gate), Expected::Any, &Raw(DENIED, &record));
         let first = proposed.events().next();
         // An index within the append that was denied means nothing.
@@ -263,7 +263,7 @@ fn summary(proposed: &Proposed<'_>) -> String {
 
 /// What is recorded of a denial: names, never payloads.
 #[derive(Serialize)]
-struct Denied<'a> {
+struct DenialRecord<'a> {
     reason: &'a str,
     events: Vec<DeniedEvent<'a>>,
     /// How many more there were.
@@ -277,14 +277,14 @@ struct DeniedEvent<'a> {
     kind: &'a str,
 }
 
-impl<'a> Denied<'a> {
-    fn new(proposed: &Proposed<'a>, denial: &'a Denial) -> Denied<'a> {
+impl<'a> DenialRecord<'a> {
+    fn new(proposed: &Proposed<'a>, denial: &'a Denial) -> DenialRecord<'a> {
         let name = |event: ProposedEvent<'a>| DeniedEvent {
             entity: event.entity(),
             scope: event.scope(),
             kind: event.kind(),
         };
-        Denied {
+        DenialRecord {
             reason: text::cut(&denial.reason, REASON_BYTES_MAX),
             events: proposed.events().take(EVENTS_NAMED_MAX).map(name).collect(),
             more: proposed.events().skip(EVENTS_NAMED_MAX).count(),

@@ -2,52 +2,47 @@
 //!
 //! Row: store. No logic lives here.
 
-mod archive;
-mod ask;
 mod builder;
 mod compaction;
+mod copies;
 mod core;
 mod decision_queue;
 mod environment;
 mod gate;
 #[cfg(feature = "jsonl")]
 mod jsonl;
-mod policy;
+mod maintain;
+mod queries;
 mod registry;
-mod rewrite;
 mod state_cache;
 #[cfg(test)]
 mod tests;
-mod verify;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Disk, MemDisk};
 use crate::engine::{Append, Ticket};
 use crate::event::{Appended, RecordedEvent};
-use crate::maintenance::{Verify, describe, reindex};
 use crate::read::{Notifications, Read, Subscription, reader};
 use crate::types::{
-    Coordinate, Description, Error, EventData, EventId, Head, IndexProgress, OpenReport, Position, Query,
-    Stats, VerifyReport, Version, WriterState,
+    Coordinate, Error, EventData, EventId, Head, OpenReport, Position, Query, Stats, Version, WriterState,
 };
 
-pub use archive::{StoreCopy, restore, verify_backup};
 pub use builder::Builder;
 pub use compaction::Compaction;
+pub use copies::{StoreCopy, restore};
 pub(crate) use core::WeakStore;
-use core::{Core, Keeper};
+use core::{CloseOnDrop, Core};
 pub use gate::{Gate, GateDecision};
 #[cfg(feature = "jsonl")]
 pub use jsonl::{
     Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm, Timestamp,
 };
-pub(crate) use policy::Policy;
+pub use maintain::verify_backup;
 pub(crate) use registry::{NameLease, Pace, RunnerCommand, RunnerState, Trouble};
 pub(crate) use state_cache::{
-    Erased, Folded, Key, Known, ModelLease, Reached, Reservation, Reserve, Saving, Shape, Source,
+    AnyState, Folded, Key, KnownState, ModelLease, Reached, Reservation, Reserve, Saving, Shape, StateOrigin,
 };
 
 /// A store of events: one directory, one writer.
@@ -73,7 +68,7 @@ pub(crate) use state_cache::{
 pub struct Store {
     core: Arc<Core>,
     /// Of the application's handles; threads of our own have none.
-    _keeper: Option<Arc<Keeper>>,
+    _keeper: Option<Arc<CloseOnDrop>>,
 }
 
 impl Store {
@@ -217,49 +212,6 @@ impl Store {
         self.engine().sync()
     }
 
-    /// Reads the whole store and checks it: checksums, the hash chain, positions, versions, seals.
-    /// Finds all breaks, not only the first. Takes about a second per gigabyte and core.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read; damage is not an error but
-    /// in the report.
-    pub fn verify(&self) -> Result<VerifyReport, Error> {
-        Verify::new().run(self)
-    }
-
-    /// Builds the index file of every sealed segment again, whatever there is of it, and says how many that were.
-    /// Never needed for what a store answers: an index that is missing or damaged is built by whoever needs it.
-    /// This has them all built now. Readers and appends go on meanwhile.
-    ///
-    /// ```
-    /// use std::ops::ControlFlow;
-    /// use annals::{Raw, Store, disk::MemDisk};
-    ///
-    /// let store = Store::on(MemDisk::new()).segment_bytes_max(400).open()?;
-    /// for n in 0..10 {
-    ///     store.append("sensor:7", &Raw("sensor.read", &n))?;
-    /// }
-    /// let built = store.rebuild_indexes(|progress| {
-    ///     println!("{} of {} bytes, {:?} left", progress.bytes, progress.bytes_total, progress.remaining());
-    ///     ControlFlow::Continue(())
-    /// })?;
-    /// assert_eq!(built, store.stats().segments - 1);
-    /// # Ok::<(), annals::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store was opened to read,
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if a segment is damaged,
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `tell` broke it off; those built by then are there.
-    pub fn rebuild_indexes(
-        &self,
-        mut tell: impl FnMut(&IndexProgress) -> ControlFlow<()>,
-    ) -> Result<usize, Error> {
-        reindex(self.engine(), &mut tell)
-    }
-
     /// What can be known of the store's writer.
     ///
     /// # Errors
@@ -274,23 +226,6 @@ impl Store {
     #[must_use]
     pub fn open_report(&self) -> &OpenReport {
         &self.engine().report
-    }
-
-    /// Where everything lives and why: files, sizes, options. For people; print it.
-    ///
-    /// ```
-    /// let store = annals::Store::in_memory()?;
-    /// let description = store.describe()?;
-    /// assert!(description.parts.iter().any(|part| part.name == "segments" && part.files == 1));
-    /// println!("{description}");
-    /// # Ok::<(), annals::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Closed`](crate::ErrorKind::Closed).
-    pub fn describe(&self) -> Result<Description, Error> {
-        describe(self.engine())
     }
 
     /// Counters.

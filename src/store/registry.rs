@@ -25,13 +25,13 @@ pub(crate) struct Registry {
 
 /// A consumer that runs.
 pub(crate) struct RunnerState {
-    state: Mutex<State>,
+    state: Mutex<RunnerInner>,
     /// Rung when something is to be looked at.
     bell: Signal,
     running: Arc<Registry>,
 }
 
-struct State {
+struct RunnerInner {
     call: RunnerCommand,
     /// Its checkpoint was moved by somebody else, and it has not looked where to ...
     is_moved: bool,
@@ -138,7 +138,7 @@ impl Registry {
 impl RunnerState {
     fn new(running: Arc<Registry>) -> RunnerState {
         let sample = Sample { at: Instant::now(), handled: Position::START, head: Position::START };
-        let state = State {
+        let state = RunnerInner {
             call: RunnerCommand::Go,
             is_moved: false,
             is_stale: false,
@@ -227,23 +227,23 @@ impl RunnerState {
     }
 
     /// Holds the runner back while its checkpoint is moved.
-    pub(crate) fn mover(self: Arc<Self>) -> Mover {
+    pub(crate) fn mover(self: Arc<Self>) -> MoveGuard {
         self.state.lock().movers += 1;
-        Mover(self)
+        MoveGuard(self)
     }
 }
 
 /// Somebody who moves a checkpoint; when it is dropped, the runner goes on from wherever that is now.
-pub(crate) struct Mover(Arc<RunnerState>);
+pub(crate) struct MoveGuard(Arc<RunnerState>);
 
-impl Mover {
+impl MoveGuard {
     /// It was moved to another position.
     pub(crate) fn moved(&self) {
         self.0.state.lock().is_stale = true;
     }
 }
 
-impl Drop for Mover {
+impl Drop for MoveGuard {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.movers -= 1;

@@ -6,19 +6,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::asked::Verify;
-use super::causes::Rounds;
-use super::indexes::{Indexes, Part};
-use super::throttle::VerifyThrottle;
-use super::twice::Slots;
-use super::versions::Known;
-use super::{End, Verifier, Visit, known};
 use crate::disk::{Access, Disk};
 use crate::engine::Engine;
 use crate::format::{Hash, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId};
 use crate::log::{SegmentFile, is_leftover, list, missing_text, read_manifest, read_slots, unlisted_text};
 use crate::read::{Segment, Snapshot};
-use crate::types::{Error, ErrorKind, VerifyReport};
+use crate::types::{Error, ErrorKind, VerifyProgress, VerifyReport};
+
+use super::super::throttle::Throttle;
+use super::Verify;
+use super::indexes::{Indexes, LiveIndex};
+use super::marks::MarkSlots;
+use super::reread::Reread;
+use super::versions::VersionLookup;
+use super::walk::{SegmentEnd, Verifier, Visit, known};
+
+/// Never seen: a report says that verifying was broken off, and keeps what was found so far.
+const CANCELLED: &str = "verifying was broken off, as asked";
 
 /// Verifies an open store. One that was opened to read is verified by its files, as one that need not open:
 /// the verdict is the same. Of one that this process writes to, up to its head; its segments may be rewritten
@@ -52,16 +56,22 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     let manifest_known = known(&manifest);
     let marks = slots.clone().unwrap_or_default();
     let visit: &mut Visit<'_> = &mut |_, _, _, _| {};
-    let mut pace = VerifyThrottle::new(asked.tell, asked.rate_max);
-    pace.begin(snapshot.bytes());
-    let mut verifier =
-        Verifier::new(manifest_known.as_ref(), Slots::of(&marks), visit, &mut pace, Some(&version_at));
+    let mut throttle = Throttle::new(asked.on_progress, asked.rate_max, CANCELLED);
+    let bytes = snapshot.bytes();
+    throttle.restart(bytes);
+    let mut verifier = Verifier::new(
+        manifest_known.as_ref(),
+        MarkSlots::of(&marks),
+        visit,
+        &mut throttle,
+        Some(&version_at),
+    );
     verifier.check_small_files(manifest, &slots)?;
     verifier.ask(asked.after, asked.expected, asked.causes);
     if asked.indexes {
         let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
         let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
-        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), Part::EndsAt(part));
+        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), LiveIndex::EndsAt(part));
     }
     let files: Vec<&[Arc<Segment>]> =
         snapshot.segments.chunk_by(|one, other| one.shares_file(other)).collect();
@@ -70,7 +80,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     for (index, last) in ends.iter().enumerate() {
         let next = files.get(index + 1).and_then(|parts| parts.first()).map(|next| next.first_position());
         // What the active segment holds beyond its published end is still being written.
-        let end = if next.is_none() { End::At(last.end()) } else { End::Seal };
+        let end = if next.is_none() { SegmentEnd::At(last.end()) } else { SegmentEnd::Seal };
         limits.push(end.limit());
         if verifier.passes_over(next) {
             verifier.slots.pass(last.id());
@@ -96,7 +106,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
         verifier.check_slots();
     }
     let open = |index: usize| ends[index].file().cloned();
-    verifier.look_for_causes(&Rounds { limits: &limits, open: &open })?;
+    verifier.look_for_causes(&Reread { bytes, limits: &limits, open: &open })?;
     Ok(verifier.ended())
 }
 
@@ -124,25 +134,25 @@ fn verify_by_names(
     disk: &dyn Disk,
     visit: &mut Visit<'_>,
     mut asked: Verify<'_>,
-    version_at: Option<Known<'_>>,
+    version_at: Option<VersionLookup<'_>>,
 ) -> Result<VerifyReport, Error> {
     const TRIES: usize = 5;
     asked.check()?;
-    let mut pace = VerifyThrottle::new(asked.tell.take(), asked.rate_max);
+    let mut throttle = Throttle::new(asked.on_progress.take(), asked.rate_max, CANCELLED);
     for _ in 1..TRIES {
         let (manifest, is_written) = (read_manifest(disk), is_written(disk)?);
         let digest =
             |read: &ManifestRead| read.as_ref().ok().and_then(|read| read.as_ref().map(|(_, hash)| *hash));
         let before = digest(&manifest);
-        let again = Verify { expected: asked.expected.clone(), tell: None, ..asked };
-        let report = files(disk, manifest, is_written, visit, &mut pace, again, version_at);
+        let again = Verify { expected: asked.expected.clone(), on_progress: None, ..asked };
+        let report = files(disk, manifest, is_written, visit, &mut throttle, again, version_at);
         let is_clean = report.as_ref().is_ok_and(VerifyReport::is_clean);
         if is_clean || !is_written || digest(&read_manifest(disk)) == before {
             return report;
         }
     }
     let is_written = is_written(disk)?;
-    files(disk, read_manifest(disk), is_written, visit, &mut pace, asked, version_at)
+    files(disk, read_manifest(disk), is_written, visit, &mut throttle, asked, version_at)
 }
 
 fn is_written(disk: &dyn Disk) -> Result<bool, Error> {
@@ -156,9 +166,9 @@ fn files(
     manifest: ManifestRead,
     is_written: bool,
     visit: &mut Visit<'_>,
-    pace: &mut VerifyThrottle<'_>,
+    throttle: &mut Throttle<'_, VerifyProgress>,
     asked: Verify<'_>,
-    version_at: Option<Known<'_>>,
+    version_at: Option<VersionLookup<'_>>,
 ) -> Result<VerifyReport, Error> {
     let slots = read_slots(disk);
     let manifest_known = known(&manifest);
@@ -167,13 +177,14 @@ fn files(
     if manifest_known.as_ref().is_some_and(|known| known.is_cut) {
         marks.clear();
     }
-    let mut verifier = Verifier::new(manifest_known.as_ref(), Slots::of(&marks), visit, pace, version_at);
+    let mut verifier =
+        Verifier::new(manifest_known.as_ref(), MarkSlots::of(&marks), visit, throttle, version_at);
     verifier.check_small_files(manifest, &slots)?;
     verifier.ask(asked.after, asked.expected, asked.causes);
     if asked.indexes {
         let part = match is_written {
-            true => Part::Unknown,
-            false => Part::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
+            true => LiveIndex::Unknown,
+            false => LiveIndex::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
         };
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
     }
@@ -191,7 +202,8 @@ fn files(
     if ids.is_empty() {
         verifier.found(SEGMENTS_DIRECTORY, 0, "the store's first segment is missing");
     }
-    verifier.pace.begin(bytes_of(disk, &ids)?);
+    let bytes = bytes_of(disk, &ids)?;
+    verifier.throttle.restart(bytes);
     let mut limits = Vec::with_capacity(ids.len());
     for (index, id) in ids.iter().enumerate() {
         let next = ids.get(index + 1).map(|next| next.first_position);
@@ -214,7 +226,7 @@ fn files(
     }
     verifier.check_slots();
     let open = |index: usize| SegmentFile::open(disk, ids[index], Access::Read).map(Arc::new);
-    verifier.look_for_causes(&Rounds { limits: &limits, open: &open })?;
+    verifier.look_for_causes(&Reread { bytes, limits: &limits, open: &open })?;
     Ok(verifier.ended())
 }
 
@@ -236,22 +248,27 @@ fn others(
 }
 
 /// `written`: what MARK says, if somebody writes to the store. What MANIFEST lists is written to by nobody.
-fn end_of(verifier: &Verifier<'_, '_, '_>, id: SegmentId, is_last: bool, written: Option<&Mark>) -> End {
+fn end_of(
+    verifier: &Verifier<'_, '_, '_>,
+    id: SegmentId,
+    is_last: bool,
+    written: Option<&Mark>,
+) -> SegmentEnd {
     let durable = written.filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
     match durable {
-        _ if verifier.listed(id).is_some() => End::Seal,
-        Some(durable) => End::At(durable),
-        None if is_last => End::Last,
-        None => End::Seal,
+        _ if verifier.listed(id).is_some() => SegmentEnd::Seal,
+        Some(durable) => SegmentEnd::At(durable),
+        None if is_last => SegmentEnd::Last,
+        None => SegmentEnd::Seal,
     }
 }
 
-impl End {
+impl SegmentEnd {
     /// What lies behind is not looked at.
     pub(super) fn limit(self) -> u32 {
         match self {
-            End::At(limit) => limit,
-            End::Seal | End::Last => u32::MAX,
+            SegmentEnd::At(limit) => limit,
+            SegmentEnd::Seal | SegmentEnd::Last => u32::MAX,
         }
     }
 }

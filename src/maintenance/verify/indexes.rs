@@ -16,7 +16,7 @@ pub(super) struct Indexes<'a> {
     disk: &'a dyn Disk,
     /// The store that the log began in.
     origin: [u8; 16],
-    part: Part,
+    part: LiveIndex,
     /// Of the segment that is gone through, if it has an index file.
     file: Option<IndexFile>,
 }
@@ -27,19 +27,19 @@ struct IndexFile {
     file: Arc<dyn DiskFile>,
     /// Where it says that it ends.
     end: u32,
-    state: State,
+    state: IndexCheck,
 }
 
-enum State {
+enum IndexCheck {
     /// Not there yet: the index of what was met so far.
-    Making(Box<Index>),
+    Building(Box<Index>),
     Compared(Option<Flaw>),
     /// The log cannot be indexed.
     GivenUp,
 }
 
 /// Which index of a segment that is not sealed readers believe.
-pub(super) enum Part {
+pub(super) enum LiveIndex {
     /// Only the one that ends there, if that is somewhere.
     EndsAt(Option<(SegmentId, u32)>),
     /// Somebody has the store open, and may have begun with any.
@@ -48,7 +48,11 @@ pub(super) enum Part {
 
 impl<'a> Indexes<'a> {
     /// Nothing if it is not known whose the log is.
-    pub(super) fn of(disk: &'a dyn Disk, manifest: Option<&Manifest>, part: Part) -> Option<Indexes<'a>> {
+    pub(super) fn of(
+        disk: &'a dyn Disk,
+        manifest: Option<&Manifest>,
+        part: LiveIndex,
+    ) -> Option<Indexes<'a>> {
         let manifest = manifest?;
         let origin = manifest.lineage.first().map_or(manifest.store_id, |first| first.store_id);
         Some(Indexes { disk, origin, part, file: None })
@@ -64,8 +68,8 @@ impl<'a> Indexes<'a> {
         };
         let tip = LogEnd::start(segment);
         let (end, state) = match Sealed::bound_of(file.as_ref(), &path)? {
-            Ok(bound) => (bound.end, State::Making(Box::new(Index::new(tip.offset)))),
-            Err(damage) => (0, State::Compared(Some(Flaw::Unusable(0, damage.to_string())))),
+            Ok(bound) => (bound.end, IndexCheck::Building(Box::new(Index::new(tip.offset)))),
+            Err(damage) => (0, IndexCheck::Compared(Some(Flaw::Unusable(0, damage.to_string())))),
         };
         self.file = Some(IndexFile { id, path, file, end, state });
         Ok(())
@@ -74,7 +78,7 @@ impl<'a> Indexes<'a> {
     /// A whole frame, at an offset. Says whether an index can hold it.
     pub(super) fn insert(&mut self, segment: &SegmentFile, offset: u32, frame: &Frame<'_>) -> bool {
         match &mut self.file {
-            Some(IndexFile { end, state: State::Making(index), .. }) if offset < *end => {
+            Some(IndexFile { end, state: IndexCheck::Building(index), .. }) if offset < *end => {
                 index.insert(segment, offset, frame).is_ok()
             }
             _ => true,
@@ -83,15 +87,15 @@ impl<'a> Indexes<'a> {
 
     /// The log is broken here.
     pub(super) fn give_up(&mut self) {
-        if let Some(IndexFile { state: state @ State::Making(_), .. }) = &mut self.file {
-            *state = State::GivenUp;
+        if let Some(IndexFile { state: state @ IndexCheck::Building(_), .. }) = &mut self.file {
+            *state = IndexCheck::GivenUp;
         }
     }
 
     /// The walk has come to this place.
     pub(super) fn came_to(&mut self, tip: &LogEnd) -> Result<(), Error> {
         let Some(IndexFile { id, path, file, end, state }) = &mut self.file else { return Ok(()) };
-        let State::Making(index) = state else { return Ok(()) };
+        let IndexCheck::Building(index) = state else { return Ok(()) };
         if tip.offset < *end {
             return Ok(());
         }
@@ -104,9 +108,9 @@ impl<'a> Indexes<'a> {
             chain: tip.chain,
         };
         *state = match index.encode(&bound) {
-            Some(right) => State::Compared(Sealed::flaw(file, path, &bound, &right)?),
+            Some(right) => IndexCheck::Compared(Sealed::flaw(file, path, &bound, &right)?),
             // Then nobody writes it, nor builds it.
-            None => State::GivenUp,
+            None => IndexCheck::GivenUp,
         };
         Ok(())
     }
@@ -117,18 +121,18 @@ impl<'a> Indexes<'a> {
         let Some(IndexFile { id, path, end, state, .. }) = self.file.take() else { return };
         let is_believed = match (seal, &self.part) {
             (Some(seal), _) => end == seal,
-            (None, Part::EndsAt(part)) => *part == Some((id, end)),
-            (None, Part::Unknown) => true,
+            (None, LiveIndex::EndsAt(part)) => *part == Some((id, end)),
+            (None, LiveIndex::Unknown) => true,
         };
         let flaw = match state {
-            State::GivenUp => return,
+            IndexCheck::GivenUp => return,
             // It may speak of what was written since. If not, nobody believes it.
-            State::Making(_) if seal.is_none() => return,
-            State::Making(_) => Some(Flaw::Unusable(0, OTHER.to_owned())),
-            State::Compared(None) if seal.is_some() && !is_believed => {
+            IndexCheck::Building(_) if seal.is_none() => return,
+            IndexCheck::Building(_) => Some(Flaw::Unusable(0, OTHER.to_owned())),
+            IndexCheck::Compared(None) if seal.is_some() && !is_believed => {
                 Some(Flaw::Unusable(0, OTHER.to_owned()))
             }
-            State::Compared(flaw) => flaw,
+            IndexCheck::Compared(flaw) => flaw,
         };
         report.indexes_compared += 1;
         let (at, what, is_believed) = match flaw {

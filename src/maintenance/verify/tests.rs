@@ -1,6 +1,6 @@
 //! Going on behind damage.
 
-use super::causes::Room;
+use super::causes::CauseLimits;
 use super::search::Search;
 use super::versions::Versions;
 use super::{Verify, verify_files_as};
@@ -160,7 +160,7 @@ fn causes_are_looked_for_in_as_many_rounds_as_it_takes() {
     }
     store.close().unwrap();
     for (recent, wanted) in [(1, 1), (1, 4), (3, 2), (10, 1000), (1000, 5), (1000, 1000)] {
-        let asked = Verify { causes: Some(Room { recent, wanted }), ..Verify::new() };
+        let asked = Verify { causes: Some(CauseLimits { recent, wanted }), ..Verify::new() };
         let report = verify_files_as(&disk, &mut |_, _, _, _| {}, asked).unwrap();
         let found: Vec<u64> = report.causes.iter().map(|missing| missing.position.get()).collect();
         assert_eq!(found, missing, "room for {recent} and {wanted}: {report}");

@@ -16,11 +16,11 @@ use crate::types::Error;
 const ENTITIES_MAX: usize = 1_800_000;
 
 /// The version of an entity's last event up to a position, as the index knows it.
-pub(super) type Known<'a> = &'a dyn Fn(&str, u64) -> Result<u64, Error>;
+pub(super) type VersionLookup<'a> = &'a dyn Fn(&str, u64) -> Result<u64, Error>;
 
 /// From one version of an entity to another that is not the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct VersionStep {
     pub(super) last: u64,
     pub(super) version: u64,
 }
@@ -31,7 +31,7 @@ pub(super) struct Versions<'a> {
     entities_max: usize,
     /// Whether every entity that was met is remembered, from the first event of the log on.
     is_complete: bool,
-    known: Option<Known<'a>>,
+    known: Option<VersionLookup<'a>>,
     /// How many events were removed on purpose, or may have been lost.
     missing: u64,
     /// Events that were taken as they came.
@@ -39,7 +39,7 @@ pub(super) struct Versions<'a> {
 }
 
 impl<'a> Versions<'a> {
-    pub(super) fn new(known: Option<Known<'a>>) -> Versions<'a> {
+    pub(super) fn new(known: Option<VersionLookup<'a>>) -> Versions<'a> {
         Versions {
             last: HashMap::new(),
             hashes: Default::default(),
@@ -68,13 +68,13 @@ impl<'a> Versions<'a> {
     }
 
     /// An event of an entity comes, at this position. Where it has come from, if its version is not the next one.
-    pub(super) fn meet(&mut self, entity: &[u8], version: u64, position: u64) -> Option<Step> {
+    pub(super) fn meet(&mut self, entity: &[u8], version: u64, position: u64) -> Option<VersionStep> {
         let key = (self.hashes.0.hash_one(entity), self.hashes.1.hash_one(entity));
         let last = match self.last.get_mut(&key) {
             Some(last) => std::mem::replace(last, version),
             None => self.meet_unknown(key, entity, version, position)?,
         };
-        (last.checked_add(1) != Some(version)).then_some(Step { last, version })
+        (last.checked_add(1) != Some(version)).then_some(VersionStep { last, version })
     }
 
     fn meet_unknown(&mut self, key: (u64, u64), entity: &[u8], version: u64, position: u64) -> Option<u64> {
@@ -98,7 +98,7 @@ impl<'a> Versions<'a> {
     }
 
     /// Whether a step is longer than what is known to be missing, or goes back.
-    pub(super) fn is_wrong(&self, step: &Step) -> bool {
+    pub(super) fn is_wrong(&self, step: &VersionStep) -> bool {
         !step.version.checked_sub(step.last).is_some_and(|steps| steps >= 1 && steps - 1 <= self.missing)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Loaded, Projection, fold, saved};
 use crate::read::{Snapshot, event_at};
-use crate::store::{Erased, Folded, Known, Reached, Reservation, Reserve, Shape, Source, Store};
+use crate::store::{AnyState, Folded, KnownState, Reached, Reservation, Reserve, Shape, StateOrigin, Store};
 use crate::types::{Error, options};
 
 /// How new a loaded state must be.
@@ -104,11 +104,11 @@ impl Store {
         let entity = entity.as_ref();
         let (shape, memory) = (shape::<P>(), self.cache().memory());
         let known = memory.look(shape.of, entity);
-        if let (Freshness::MaxStale(most), Some(Known { folded, looked_at, .. })) = (freshness, &known)
+        if let (Freshness::MaxStale(most), Some(KnownState { folded, looked_at, .. })) = (freshness, &known)
             && self.is_fresh(*looked_at, most)
         {
             self.engine().check_open()?;
-            self.cache().count(Source::Memory);
+            self.cache().count(StateOrigin::Memory);
             return Ok(loaded(folded.clone()));
         }
         let snapshot = self.engine().snapshot()?;
@@ -118,14 +118,14 @@ impl Store {
             && is_current(&known, entity, &snapshot)?
         {
             memory.confirm(shape.of, entity, &known.folded.reached, snapshot.head.position);
-            self.cache().count(Source::Memory);
+            self.cache().count(StateOrigin::Memory);
             return Ok(loaded(known.folded));
         }
         match memory.reserve(shape, entity)? {
-            Reserve::Ours(reservation, found) => self.load_into(reservation, found, entity, &snapshot),
-            Reserve::Elsewhere => {
+            Reserve::Granted(reservation, found) => self.load_into(reservation, found, entity, &snapshot),
+            Reserve::Busy => {
                 let saved = self.saved(&shape, entity, &snapshot);
-                self.cache().count(if saved.is_some() { Source::File } else { Source::Log });
+                self.cache().count(if saved.is_some() { StateOrigin::File } else { StateOrigin::Log });
                 self.fold_from(saved, entity, &snapshot).map(Loaded::from)
             }
         }
@@ -141,23 +141,23 @@ impl Store {
     fn load_into<P: Projection>(
         &self,
         mut reservation: Reservation<'_>,
-        found: Option<Folded<Erased>>,
+        found: Option<Folded<AnyState>>,
         entity: &str,
         snapshot: &Snapshot,
     ) -> Result<Loaded<P>, Error> {
         let (from, source) = match found.and_then(Folded::typed) {
-            Some(found) => (Some(found), Source::Memory),
+            Some(found) => (Some(found), StateOrigin::Memory),
             None => match self.saved(&shape::<P>(), entity, snapshot) {
                 Some(saved) => {
                     reservation.was_saved_at(saved.reached.version);
-                    (Some(saved), Source::File)
+                    (Some(saved), StateOrigin::File)
                 }
-                None => (None, Source::Log),
+                None => (None, StateOrigin::Log),
             },
         };
         self.cache().count(source);
         let folded: Folded<Arc<P>> = self.fold_from(from, entity, snapshot)?;
-        let erased: Folded<Erased> = Folded { state: folded.state.clone(), reached: folded.reached };
+        let erased: Folded<AnyState> = Folded { state: folded.state.clone(), reached: folded.reached };
         self.cache().fill(reservation, erased, snapshot.head.position, snapshot.history);
         Ok(folded.into())
     }
@@ -215,7 +215,7 @@ impl Store {
 }
 
 /// Whether no event came since.
-fn is_current(known: &Known, entity: &str, snapshot: &Snapshot) -> Result<bool, Error> {
+fn is_current(known: &KnownState, entity: &str, snapshot: &Snapshot) -> Result<bool, Error> {
     if known.seen >= snapshot.head.position {
         return Ok(true);
     }
@@ -240,7 +240,7 @@ fn encoded<P: Projection>(state: &(dyn Any + Send + Sync)) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn loaded<P: Projection>(folded: Folded<Erased>) -> Loaded<P> {
+fn loaded<P: Projection>(folded: Folded<AnyState>) -> Loaded<P> {
     folded.typed().expect("states are kept by their type").into()
 }
 

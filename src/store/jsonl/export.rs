@@ -3,19 +3,22 @@
 //! Row: app.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::line::{self, Named, Place};
+use super::line::{self, LineNames, PlaceInAppend};
+use super::report::{ExportProgress, Exported};
 use crate::event::RecordedEvent;
+use crate::maintenance::{OnProgress, or_cancelled};
 use crate::read::{AtHand, Read, Snapshot, cause_of};
 use crate::store::Store;
-use crate::types::{Cause, Error, ErrorKind, EventId, Position, Query, counted};
+#[cfg(doc)]
+use crate::types::ErrorKind;
+use crate::types::{Cause, Error, EventId, Position, Query};
 
 /// Progress is told after so many events.
-const TELL_EVERY: u64 = 4096;
+const REPORT_EVENTS: u64 = 4096;
 /// Lines are handed to the writer so many bytes at a time.
 const PIECE_BYTES: usize = 64 << 10;
 /// So many names are remembered.
@@ -43,7 +46,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn export(&self, query: Query) -> Export<'_> {
-        Export { store: self, query, after: Position::START, tell: None }
+        Export { store: self, query, after: Position::START, on_progress: None }
     }
 }
 
@@ -53,61 +56,7 @@ pub struct Export<'a> {
     store: &'a Store,
     query: Query,
     after: Position,
-    tell: Option<Tell<'a>>,
-}
-
-type Tell<'a> = Box<dyn FnMut(&ExportProgress) -> ControlFlow<()> + 'a>;
-
-/// How far an export is; see [`Export::on_progress`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ExportProgress {
-    /// Events exported so far.
-    pub events: u64,
-    /// Bytes of their lines.
-    pub bytes: u64,
-    /// The position it began behind.
-    pub after: Position,
-    /// The position of the last event exported.
-    pub position: Position,
-    /// The position it ends at.
-    pub head: Position,
-    /// Since it began.
-    pub elapsed: Duration,
-}
-
-impl ExportProgress {
-    /// How long the rest takes if matching events go on coming as densely; `None` before the first.
-    #[must_use]
-    pub fn remaining(&self) -> Option<Duration> {
-        let done = self.position.get().saturating_sub(self.after.get());
-        let rest = self.head.get().saturating_sub(self.position.get());
-        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(done.into())?;
-        u64::try_from(nanos).ok().map(Duration::from_nanos)
-    }
-}
-
-/// What an export wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Exported {
-    /// Events, a line each.
-    pub events: u64,
-    /// Appends they belong to.
-    pub appends: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// The position of the last event: a later export [`after`](Export::after) it goes on from there.
-    pub position: Position,
-}
-
-impl fmt::Display for Exported {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Exported { events, appends, bytes, position } = self;
-        let events = counted(*events, "event", "events");
-        let appends = counted(*appends, "append", "appends");
-        write!(f, "{events} of {appends} in {}, up to position {position}", counted(*bytes, "byte", "bytes"))
-    }
+    on_progress: Option<OnProgress<'a, ExportProgress>>,
 }
 
 impl<'a> Export<'a> {
@@ -119,7 +68,7 @@ impl<'a> Export<'a> {
 
     /// Tells how far it is, every 4,096 events; [`ControlFlow::Break`] breaks it off.
     pub fn on_progress(mut self, tell: impl FnMut(&ExportProgress) -> ControlFlow<()> + 'a) -> Export<'a> {
-        self.tell = Some(Box::new(tell));
+        self.on_progress = Some(Box::new(tell));
         self
     }
 
@@ -134,12 +83,12 @@ impl<'a> Export<'a> {
         let snapshot = self.store.engine().snapshot()?;
         let head = snapshot.head.position;
         let progress = ExportProgress { after: self.after, position: self.after, head, ..Default::default() };
-        let names = Names { snapshot, hand: AtHand::default(), known: HashMap::new() };
-        let run = Run {
+        let names = LineIds { snapshot, hand: AtHand::default(), known: HashMap::new() };
+        let run = ExportRun {
             out,
             piece: Vec::new(),
             names,
-            tell: self.tell,
+            on_progress: self.on_progress,
             progress,
             appends: 0,
             began: Instant::now(),
@@ -148,18 +97,18 @@ impl<'a> Export<'a> {
     }
 }
 
-struct Run<'a, W> {
+struct ExportRun<'a, W> {
     out: W,
     /// Lines that are not written yet.
     piece: Vec<u8>,
-    names: Names,
-    tell: Option<Tell<'a>>,
+    names: LineIds,
+    on_progress: Option<OnProgress<'a, ExportProgress>>,
     progress: ExportProgress,
     appends: u64,
     began: Instant,
 }
 
-impl<W: Write> Run<'_, W> {
+impl<W: Write> ExportRun<'_, W> {
     fn write(mut self, read: Read) -> Result<Exported, Error> {
         let mut append: Vec<RecordedEvent> = Vec::new();
         for event in read {
@@ -185,12 +134,12 @@ impl<W: Write> Run<'_, W> {
         let of = u32::try_from(events.len()).expect("an append has at most 65,535 events");
         self.appends += u64::from(of > 0);
         for (number, event) in (0..of).zip(events) {
-            let named = self.names.of_event(event, Place(number, of))?;
+            let named = self.names.of_event(event, PlaceInAppend(number, of))?;
             line::write(&mut self.piece, event, &named);
             self.progress.events += 1;
             self.progress.position = event.position();
-            if self.progress.events.is_multiple_of(TELL_EVERY) {
-                self.tell()?;
+            if self.progress.events.is_multiple_of(REPORT_EVENTS) {
+                self.report()?;
             }
         }
         // Whole appends only: behind what was written, another export can go on.
@@ -204,15 +153,10 @@ impl<W: Write> Run<'_, W> {
         Ok(())
     }
 
-    fn tell(&mut self) -> Result<(), Error> {
-        let Some(tell) = &mut self.tell else { return Ok(()) };
+    fn report(&mut self) -> Result<(), Error> {
+        let Some(on_progress) = &mut self.on_progress else { return Ok(()) };
         self.progress.elapsed = self.began.elapsed();
-        match tell(&self.progress) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => {
-                Err(Error::new(ErrorKind::Cancelled, "the export was broken off, as asked"))
-            }
-        }
+        or_cancelled(on_progress(&self.progress), "the export was broken off, as asked")
     }
 }
 
@@ -222,22 +166,22 @@ fn cannot_write(error: std::io::Error) -> Error {
 
 /// By which ids events are known elsewhere. An event that brought an id along has two, and a line gives the one it brought;
 /// so whoever names it by the other must name it by this one, too.
-struct Names {
+struct LineIds {
     snapshot: Snapshot,
     hand: AtHand,
     /// Some that were looked up.
     known: HashMap<EventId, EventId>,
 }
 
-impl Names {
-    fn of_event(&mut self, event: &RecordedEvent, place: Place) -> Result<Named, Error> {
+impl LineIds {
+    fn of_event(&mut self, event: &RecordedEvent, place: PlaceInAppend) -> Result<LineNames, Error> {
         let cause = match event.cause() {
             None => None,
             Some(Cause::Event(id)) => Some(self.of(id)?),
             // Which event comes before another depends on what else was exported.
             Some(_) => cause_of(&mut self.hand, &self.snapshot, event)?.map(|cause| cause.id()),
         };
-        Ok(Named { correlation: self.correlation(event)?, cause, place })
+        Ok(LineNames { correlation: self.correlation(event)?, cause, place })
     }
 
     fn correlation(&mut self, event: &RecordedEvent) -> Result<EventId, Error> {

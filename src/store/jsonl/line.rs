@@ -11,10 +11,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::exact::{Numbers, check};
+use super::json::{Numbers, bad, check, unreadable, utf8, value};
 use super::time::Timestamp;
 use crate::event::{RecordedEvent, Value, codec};
-use crate::types::{DEFAULT_SCOPE, Error, ErrorKind, EventId, visible_json};
+use crate::types::{DEFAULT_SCOPE, Error, EventId, visible_json};
 
 /// The fields of a line, in the order in which they are written.
 #[derive(Default, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ struct Line<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<EventId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    append: Option<Place>,
+    append: Option<PlaceInAppend>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     key: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "some", skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ struct Line<'a> {
 
 /// Which event of its append a line is, from 0, and how many lines the append has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place(pub(super) u32, pub(super) u32);
+pub(super) struct PlaceInAppend(pub(super) u32, pub(super) u32);
 
 fn one() -> u16 {
     1
@@ -78,18 +78,18 @@ fn some<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a
 }
 
 /// What an event is called in a line, where it could have several names.
-pub(super) struct Named {
+pub(super) struct LineNames {
     pub(super) correlation: EventId,
     pub(super) cause: Option<EventId>,
-    pub(super) place: Place,
+    pub(super) place: PlaceInAppend,
 }
 
 /// Appends the line of an event, with its end.
-pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &Named) {
+pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &LineNames) {
     let (metadata, payload) = (event.metadata_bytes(), event.payload().unwrap_or_default());
     let erased = metadata.err().map(|hash| Cow::Owned(blake3::Hash::from_bytes(hash).to_hex().to_string()));
-    let metadata = metadata.ok().filter(|bytes| !bytes.is_empty()).map(Form::of);
-    let payload = erased.is_none().then(|| Form::of(payload));
+    let metadata = metadata.ok().filter(|bytes| !bytes.is_empty()).map(PayloadForm::of);
+    let payload = erased.is_none().then(|| PayloadForm::of(payload));
     let line = Line {
         position: Some(event.position().get()),
         id: Some(event.id()),
@@ -103,12 +103,12 @@ pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &Named) {
         occurred_at: event.occurred_at().map(Timestamp::from),
         correlation: Some(named.correlation),
         cause: named.cause,
-        append: (named.place != Place(0, 1)).then_some(named.place),
+        append: (named.place != PlaceInAppend(0, 1)).then_some(named.place),
         key: event.append_key().map(|key| Cow::Owned(format!("{:032x}", u128::from_be_bytes(key)))),
-        metadata: metadata.as_ref().and_then(Form::json),
-        metadata_base64: metadata.as_ref().and_then(Form::base64),
-        payload: payload.as_ref().and_then(Form::json),
-        payload_base64: payload.as_ref().and_then(Form::base64),
+        metadata: metadata.as_ref().and_then(PayloadForm::json),
+        metadata_base64: metadata.as_ref().and_then(PayloadForm::base64),
+        payload: payload.as_ref().and_then(PayloadForm::json),
+        payload_base64: payload.as_ref().and_then(PayloadForm::base64),
         erased,
     };
     let json = serde_json::to_string(&line).expect("a line has names for keys, and memory takes all bytes");
@@ -117,22 +117,22 @@ pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &Named) {
 }
 
 /// Bytes of a payload, as a line has them.
-enum Form {
+enum PayloadForm {
     Json(Box<RawValue>),
     Base64(String),
 }
 
-impl Form {
-    fn of(bytes: &[u8]) -> Form {
-        exact_json(bytes).map_or_else(|| Form::Base64(BASE64.encode(bytes)), Form::Json)
+impl PayloadForm {
+    fn of(bytes: &[u8]) -> PayloadForm {
+        exact_json(bytes).map_or_else(|| PayloadForm::Base64(BASE64.encode(bytes)), PayloadForm::Json)
     }
 
     fn json(&self) -> Option<&RawValue> {
-        if let Form::Json(json) = self { Some(json) } else { None }
+        if let PayloadForm::Json(json) = self { Some(json) } else { None }
     }
 
     fn base64(&self) -> Option<Cow<'_, str>> {
-        if let Form::Base64(text) = self { Some(text.into()) } else { None }
+        if let PayloadForm::Base64(text) = self { Some(text.into()) } else { None }
     }
 }
 
@@ -158,29 +158,11 @@ pub(super) fn encoded(value: &Value) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Any JSON.
-pub(super) fn value(json: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(json).map_err(|error| unreadable(&error))
-}
-
 /// The JSON of a foreign line, as far as it can be kept.
 pub(super) fn foreign(line: &[u8], numbers: Numbers) -> Result<Value, Error> {
     let value = value(line)?;
     check(utf8(line)?, numbers)?;
     Ok(value)
-}
-
-/// What a text of JSON says, which stands here with its quotes.
-pub(super) fn text_of(json: &str) -> Result<Cow<'_, str>, Error> {
-    match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
-        _ => serde_json::from_str(json).map(Cow::Owned).map_err(|error| unreadable(&error)),
-    }
-}
-
-/// serde_json looks at the bytes of texts only, and of those it keeps.
-fn utf8(line: &[u8]) -> Result<&str, Error> {
-    std::str::from_utf8(line).map_err(|error| bad(&format!("column {}: no UTF-8", error.valid_up_to() + 1)))
 }
 
 /// An event that comes in.
@@ -196,7 +178,7 @@ pub(super) struct Incoming {
     pub(super) occurred_at: Option<i64>,
     pub(super) metadata: Vec<u8>,
     pub(super) content: Content,
-    pub(super) place: Place,
+    pub(super) place: PlaceInAppend,
     /// What it was where it comes from; 0 where that is not said.
     pub(super) version: u64,
     pub(super) position: u64,
@@ -245,7 +227,7 @@ pub(super) fn read(line: &[u8], numbers: Numbers) -> Result<Incoming, Error> {
         occurred_at: line.occurred_at.map(Timestamp::micros).or(recorded_at),
         metadata: metadata.unwrap_or_default(),
         content,
-        place: line.append.unwrap_or(Place(0, 1)),
+        place: line.append.unwrap_or(PlaceInAppend(0, 1)),
         version: line.version.unwrap_or(0),
         position: line.position.unwrap_or(0),
         recorded_at: recorded_at.unwrap_or(0),
@@ -267,18 +249,4 @@ fn bytes(what: &str, json: Option<&RawValue>, base64: Option<&str>) -> Result<Op
 fn hash_of(hex: &str) -> Result<[u8; 32], Error> {
     let hash = blake3::Hash::from_hex(hex);
     hash.map(Into::into).map_err(|_| bad("erased is no hash of 64 hexadecimal digits"))
-}
-
-fn bad(text: &str) -> Error {
-    Error::new(ErrorKind::Invalid, text)
-}
-
-/// serde_json counts lines of its own; of ours each has one.
-fn unreadable(error: &serde_json::Error) -> Error {
-    let text = error.to_string();
-    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-    match error.line() {
-        0 | 1 => bad(&format!("column {}: {what}", error.column())),
-        line => bad(&format!("line {line}, column {}: {what}", error.column())),
-    }
 }

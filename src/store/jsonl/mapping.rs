@@ -2,8 +2,8 @@
 //!
 //! Row: app.
 
-use super::exact::Numbers;
-use super::line::{self, Content, Incoming, Place};
+use super::json::Numbers;
+use super::line::{self, Content, Incoming, PlaceInAppend};
 use super::time::{TimeForm, likely_unit};
 use crate::event::Value;
 use crate::types::{DEFAULT_SCOPE, Error, EventId};
@@ -110,7 +110,7 @@ impl Mapping {
                 .transpose()?,
             metadata: Vec::new(),
             content: Content::Payload(line::encoded(at(&self.payload, &value)?)?),
-            place: Place(0, 1),
+            place: PlaceInAppend(0, 1),
             version: 0,
             position: 0,
             recorded_at: 0,

@@ -4,19 +4,18 @@
 //! those of somebody else by a [`Mapping`]; how far it is stands in the same append as the events, so that it can be repeated after any stop.
 //! Row: app. The promises are in SPEC.md "Export and import". Tested by tests/it/jsonl.rs.
 
-mod exact;
 mod export;
 mod import;
-mod imported;
-mod incoming;
+mod import_run;
+mod json;
 mod line;
 mod mapping;
-mod other;
+mod report;
 mod source;
 mod time;
 
-pub use export::{Export, ExportProgress, Exported};
+pub use export::Export;
 pub use import::Import;
-pub use imported::{ImportProgress, Imported};
 pub use mapping::Mapping;
+pub use report::{ExportProgress, Exported, ImportProgress, Imported};
 pub use time::{TimeForm, Timestamp};

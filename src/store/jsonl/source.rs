@@ -4,9 +4,16 @@
 
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
-use crate::types::{Error, ErrorKind};
+use crate::store::Store;
+use crate::types::system::import::{PREFIX, REACHED};
+use crate::types::{Error, ErrorKind, Query};
 
-pub(super) struct Source<R> {
+/// What `$import.reached` says: lines, bytes and digest of the source up to there; position and recorded-at of the last event in the store
+/// it comes from, 0 where that is not said.
+pub(super) type ImportedUpTo = (u64, u64, u64, u64, i64);
+
+/// The lines of an import.
+pub(super) struct LineSource<R> {
     /// What was looked at before it is read, and the rest.
     reader: Chain<Cursor<Vec<u8>>, R>,
     pub(super) line_bytes_max: usize,
@@ -18,7 +25,7 @@ pub(super) struct Source<R> {
 }
 
 /// What was read.
-pub(super) enum Got {
+pub(super) enum LineRead {
     Line,
     /// Only its first bytes, without its end.
     TooLong,
@@ -30,10 +37,10 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// What is passed over is read so much at a time.
 const PASS_BYTES: u64 = 64 << 10;
 
-impl<R: BufRead> Source<R> {
-    pub(super) fn new(reader: R, line_bytes_max: usize) -> Source<R> {
+impl<R: BufRead> LineSource<R> {
+    pub(super) fn new(reader: R, line_bytes_max: usize) -> LineSource<R> {
         let reader = Cursor::new(Vec::new()).chain(reader);
-        Source { reader, line_bytes_max, lines: 0, offset: 0, digest: blake3::Hasher::new() }
+        LineSource { reader, line_bytes_max, lines: 0, offset: 0, digest: blake3::Hasher::new() }
     }
 
     /// The number of the line that comes next, as editors count.
@@ -68,24 +75,24 @@ impl<R: BufRead> Source<R> {
     }
 
     /// Appends the next line, its end included, to `out`, which then has at most `line_bytes_max` bytes.
-    pub(super) fn line(&mut self, out: &mut Vec<u8>) -> Result<Got, Error> {
+    pub(super) fn line(&mut self, out: &mut Vec<u8>) -> Result<LineRead, Error> {
         let start = out.len();
         let room = self.line_bytes_max.saturating_sub(start);
         self.read_until_end(room, out)?;
         let line = &out[start..];
         Ok(match line.last() {
-            None if room > 0 => Got::End,
-            Some(b'\n') => Got::Line,
+            None if room > 0 => LineRead::End,
+            Some(b'\n') => LineRead::Line,
             // The end of the source ends the last line.
-            _ if line.len() < room => Got::Line,
+            _ if line.len() < room => LineRead::Line,
             _ if self.is_at_end()? => {
                 if line.is_empty() {
-                    Got::End
+                    LineRead::End
                 } else {
-                    Got::Line
+                    LineRead::Line
                 }
             }
-            _ => Got::TooLong,
+            _ => LineRead::TooLong,
         })
     }
 
@@ -175,4 +182,54 @@ pub(super) fn json_of(line: &[u8]) -> Option<&[u8]> {
 pub(super) fn cannot_reject(error: std::io::Error) -> Error {
     let text = format!("cannot write what was rejected: {error}");
     Error::with_source(ErrorKind::Io, text, error)
+}
+
+/// So much of a source tells it from others. Also the first append of an earlier import, where that is
+/// longer.
+const BEGINNING_BYTES: u64 = 64 << 10;
+
+/// Refuses a source that begins as one that went in under another name.
+///
+/// An import knows the digest of its source behind each append. The first of them is compared for every
+/// import, and only where that is the same, the last one within the beginning.
+pub(super) fn refuse_known(
+    store: &Store,
+    source: &mut LineSource<impl BufRead>,
+    bytes_max: u64,
+) -> Result<(), Error> {
+    for import in store.entities().prefix(PREFIX) {
+        let import = import?;
+        let Some(name) = import.name.strip_prefix(PREFIX) else { continue };
+        let mut known = store.read(Query::entity(&import.name).kind(REACHED)).filter_map(|event| {
+            let event = match event {
+                // Alone in its append, it stands for lines that were passed over: nothing of them is in.
+                Ok(event) if event.append_position() == event.position() => return None,
+                event => event,
+            };
+            let reached = event.and_then(|event| event.decode::<ImportedUpTo>());
+            Some(reached.map(|(_, offset, digest, ..)| (offset, digest)))
+        });
+        let Some(first) = known.next() else { continue };
+        let first = first?;
+        if first.0 > bytes_max || source.beginning(first.0)? != Some(first.1) {
+            continue;
+        }
+        let within = u64::try_from(source.ahead(BEGINNING_BYTES)?).expect("a length fits 64 bits");
+        let mut last = first;
+        for reached in known {
+            let reached = reached?;
+            if reached.0 > within {
+                break;
+            }
+            last = reached;
+        }
+        if source.beginning(last.0)? == Some(last.1) {
+            return Err(Error::invalid(format!(
+                "the source begins with {} bytes that were imported as {name:?}; give it that name, and the \
+                 import goes on behind them; or ask for its events to be in twice",
+                last.0
+            )));
+        }
+    }
+    Ok(())
 }

@@ -6,24 +6,24 @@
 //! Invariant: nobody waits for a sync but the housekeeper and whoever closes the store.
 //! Row: cache.
 
-use std::io::ErrorKind;
+use std::fmt;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use redb::Database;
+use redb::{Database, StorageBackend};
 
 use super::Folded;
-use super::backend::Backend;
-use super::table::{self, Changes, Key, Odd, Owner, Saving, Written};
-use crate::disk::{Access, Disk};
+use super::table::{self, CacheChanges, CacheFailure, CacheWritten, Key, Owner, Saving};
+use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::types::Error;
 
 const DIRECTORY: &str = "cache";
 const FILE: &str = "cache/projections.redb";
-const MARK: &str = "cache/projections.opening";
+const OPENING_FILE: &str = "cache/projections.opening";
 /// So many starts that did not come back from opening the file are enough.
 const DEATHS_MAX: u64 = 2;
 /// A file that has to be begun anew more often than this is left alone until the store is opened again.
@@ -39,31 +39,31 @@ pub(crate) struct CacheFile {
     disk: Arc<dyn Disk>,
     store_id: [u8; 16],
     budget: u64,
-    state: RwLock<State>,
+    state: RwLock<FileInner>,
     used: Mutex<Vec<Key>>,
     /// Bytes of states in it, as far as is known.
     bytes: AtomicU64,
 }
 
-struct State {
-    opened: Opened,
+struct FileInner {
+    opened: FileStatus,
     restarts: u32,
     /// What is saved was folded from this history.
     history: u64,
 }
 
 #[derive(Default)]
-enum Opened {
+enum FileStatus {
     #[default]
     NotYet,
     /// There is no file.
     Absent,
-    Open(Handle),
+    Open(OpenFile),
     /// For good.
     Off,
 }
 
-struct Handle {
+struct OpenFile {
     /// Tells it from the one after a restart.
     restart: u32,
     database: Database,
@@ -84,7 +84,7 @@ impl CacheFile {
     pub(crate) fn new(disk: Arc<dyn Disk>, owner: Owner, budget: u64) -> CacheFile {
         let Owner { store_id, history } = owner;
         let (used, bytes) = (Mutex::default(), AtomicU64::new(0));
-        let state = RwLock::new(State { opened: Opened::NotYet, restarts: 0, history });
+        let state = RwLock::new(FileInner { opened: FileStatus::NotYet, restarts: 0, history });
         CacheFile { disk, store_id, budget, state, used, bytes }
     }
 
@@ -100,9 +100,9 @@ impl CacheFile {
 
     /// Saves states that were folded from a history, without waiting for the disk unless it is time to. `None` if they
     /// are not saved.
-    pub(crate) fn put(&self, saving: &[Saving], removed: &[Key], history: u64) -> Option<Written> {
+    pub(crate) fn put(&self, saving: &[Saving], removed: &[Key], history: u64) -> Option<CacheWritten> {
         let used = std::mem::take(&mut *self.used.lock());
-        let changes = Changes { saving, removed, used: &used };
+        let changes = CacheChanges { saving, removed, used: &used };
         let written = self.with(Opener::Writer, Some(history), |handle| {
             let mut unsynced = handle.unsynced.lock();
             let since = *unsynced.get_or_insert_with(Instant::now);
@@ -120,7 +120,7 @@ impl CacheFile {
     /// Makes durable what was written, once it has waited long enough; says how long it has to wait still.
     pub(crate) fn settle(&self) -> Option<Duration> {
         let state = self.state.read();
-        let Opened::Open(handle) = &state.opened else { return None };
+        let FileStatus::Open(handle) = &state.opened else { return None };
         let since = (*handle.unsynced.lock())?;
         let left = DURABLE_EVERY.saturating_sub(since.elapsed());
         let history = state.history;
@@ -132,7 +132,7 @@ impl CacheFile {
     pub(crate) fn void(&self, history: u64) {
         let mut state = self.state.write();
         state.history = history;
-        if let Opened::Off = state.opened {
+        if let FileStatus::Off = state.opened {
             // It may be off because it could not be removed.
             let _ = self.delete(0);
             return;
@@ -148,15 +148,15 @@ impl CacheFile {
     /// If it is there still.
     pub(crate) fn check_unused(&self) -> Result<(), Error> {
         match self.state.write().opened {
-            Opened::Off => remove(self.disk.as_ref()),
-            Opened::NotYet | Opened::Absent | Opened::Open(_) => Ok(()),
+            FileStatus::Off => remove(self.disk.as_ref()),
+            FileStatus::NotYet | FileStatus::Absent | FileStatus::Open(_) => Ok(()),
         }
     }
 
     /// Closes the file for good, and makes durable what was written.
     pub(crate) fn close(&self) {
-        let opened = std::mem::replace(&mut self.state.write().opened, Opened::Off);
-        if let Opened::Open(handle) = opened {
+        let opened = std::mem::replace(&mut self.state.write().opened, FileStatus::Off);
+        if let FileStatus::Open(handle) = opened {
             let is_written = handle.unsynced.lock().is_some();
             handle.syncs.store(is_written, Ordering::Relaxed);
             // Saves the allocator's state; without it the file would have to be repaired, and is begun anew.
@@ -175,14 +175,14 @@ impl CacheFile {
         &self,
         opener: Opener,
         history: Option<u64>,
-        work: impl FnOnce(&Handle) -> Result<T, Odd>,
+        work: impl FnOnce(&OpenFile) -> Result<T, CacheFailure>,
     ) -> Option<T> {
         self.open(opener);
         let state = self.state.read();
         if history.is_some_and(|history| history != state.history) {
             return None;
         }
-        let Opened::Open(handle) = &state.opened else { return None };
+        let FileStatus::Open(handle) = &state.opened else { return None };
         let restart = handle.restart;
         let worked = caught(|| work(handle));
         drop(state);
@@ -191,10 +191,10 @@ impl CacheFile {
 
     /// Opens the file, if that has not been done.
     fn open(&self, opener: Opener) {
-        let is_wanted = |opened: &Opened| match opened {
-            Opened::NotYet => true,
-            Opened::Absent => opener == Opener::Writer,
-            Opened::Open(_) | Opened::Off => false,
+        let is_wanted = |opened: &FileStatus| match opened {
+            FileStatus::NotYet => true,
+            FileStatus::Absent => opener == Opener::Writer,
+            FileStatus::Open(_) | FileStatus::Off => false,
         };
         if !is_wanted(&self.state.read().opened) {
             return;
@@ -213,14 +213,14 @@ impl CacheFile {
         };
     }
 
-    fn opened(&self, state: &State, opener: Opener) -> Result<Opened, Odd> {
+    fn opened(&self, state: &FileInner, opener: Opener) -> Result<FileStatus, CacheFailure> {
         let found = match self.disk.open(FILE, Access::Write) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             found => Some(found?),
         };
         let (file, is_new) = match (found, opener) {
             (Some(file), _) => (file, false),
-            (None, Opener::Reader) => return Ok(Opened::Absent),
+            (None, Opener::Reader) => return Ok(FileStatus::Absent),
             (None, Opener::Writer) => {
                 self.disk.create_directory(DIRECTORY)?;
                 (self.disk.open(FILE, Access::CreateNew)?, true)
@@ -244,29 +244,31 @@ impl CacheFile {
         }
         syncs.store(true, Ordering::Relaxed);
         if !is_new {
-            self.disk.remove(MARK)?;
+            self.disk.remove(OPENING_FILE)?;
         }
         let unsynced = Mutex::new(is_new.then(Instant::now));
-        Ok(Opened::Open(Handle { restart: state.restarts, database, syncs, unsynced }))
+        Ok(FileStatus::Open(OpenFile { restart: state.restarts, database, syncs, unsynced }))
     }
 
     /// Leaves a mark that is removed once the file is open: one byte for each start that has not come so far.
-    fn mark_opening(&self) -> Result<(), Odd> {
-        let mark = match self.disk.open(MARK, Access::CreateNew) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.disk.open(MARK, Access::Write)?,
+    fn mark_opening(&self) -> Result<(), CacheFailure> {
+        let mark = match self.disk.open(OPENING_FILE, Access::CreateNew) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.disk.open(OPENING_FILE, Access::Write)?
+            }
             mark => mark?,
         };
         let deaths = mark.length()?;
         if deaths >= DEATHS_MAX {
             return Err(format!("{deaths} starts ended while they opened it").into());
         }
-        Ok(crate::disk::write_all(mark.as_ref(), &[1], deaths)?)
+        Ok(write_all(mark.as_ref(), &[1], deaths)?)
     }
 
     /// Begins a new file, unless that was done since.
-    fn begin_anew(&self, restart: u32, odd: &Odd) {
+    fn begin_anew(&self, restart: u32, odd: &CacheFailure) {
         let mut state = self.state.write();
-        let Opened::Open(_) = &state.opened else { return };
+        let FileStatus::Open(_) = &state.opened else { return };
         if state.restarts != restart {
             return;
         }
@@ -276,11 +278,11 @@ impl CacheFile {
         self.replace(&mut state, restarts);
     }
 
-    fn replace(&self, state: &mut State, restarts: u32) {
-        let before = std::mem::replace(&mut state.opened, Opened::Absent);
+    fn replace(&self, state: &mut FileInner, restarts: u32) {
+        let before = std::mem::replace(&mut state.opened, FileStatus::Absent);
         // What it still wants to write goes into a file without a name, and need not reach the disk.
         let deleted = self.delete(restarts);
-        if let Opened::Open(handle) = &before {
+        if let FileStatus::Open(handle) = &before {
             handle.syncs.store(false, Ordering::Relaxed);
         }
         let _ = catch_unwind(AssertUnwindSafe(|| drop(before)));
@@ -288,25 +290,62 @@ impl CacheFile {
     }
 
     /// Deletes the file.
-    fn delete(&self, restarts: u32) -> Opened {
+    fn delete(&self, restarts: u32) -> FileStatus {
         self.bytes.store(0, Ordering::Relaxed);
         if let Err(error) = remove(self.disk.as_ref()) {
             tracing::warn!(%error, "the cache is off");
-            return Opened::Off;
+            return FileStatus::Off;
         }
-        if restarts > RESTARTS_MAX { Opened::Off } else { Opened::Absent }
+        if restarts > RESTARTS_MAX { FileStatus::Off } else { FileStatus::Absent }
     }
 }
 
 /// Removes what may be there.
 pub(super) fn remove(disk: &dyn Disk) -> Result<(), Error> {
-    [FILE, MARK].iter().try_for_each(|name| match disk.remove(name) {
+    [FILE, OPENING_FILE].iter().try_for_each(|name| match disk.remove(name) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", name, error)),
         _ => Ok(()),
     })
 }
 
 /// Makes a panic one more way to be odd.
-fn caught<T>(work: impl FnOnce() -> Result<T, Odd>) -> Result<T, Odd> {
+fn caught<T>(work: impl FnOnce() -> Result<T, CacheFailure>) -> Result<T, CacheFailure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("redb panicked".into()))
+}
+
+/// A file of the store's disk, as redb wants it.
+struct Backend {
+    file: Box<dyn DiskFile>,
+    /// Syncs are left out while this is false: whoever loads a state must not wait for the disk, and what is lost
+    /// with the power then is only a cache.
+    syncs: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let read = read_full(self.file.as_ref(), out, offset)?;
+        if read == out.len() { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_length(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.syncs.load(Ordering::Relaxed) { self.file.sync() } else { Ok(()) }
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        write_all(self.file.as_ref(), bytes, offset)
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a cache file")
+    }
 }

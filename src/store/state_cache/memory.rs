@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Erased, Folded, Reached, Shape};
+use super::{AnyState, Folded, Reached, Shape};
 use crate::types::{Clock, Error, Position, Version, check_visible, options};
 
 /// How long somebody waits for a state that another thread is folding.
@@ -33,13 +33,13 @@ const WEIGH_EVERY: u64 = 64;
 pub(crate) struct Memory {
     budget: usize,
     hasher: foldhash::fast::RandomState,
-    state: Mutex<State>,
+    state: Mutex<MemoryInner>,
     put_back: Condvar,
     /// How old a state is goes by the store's clock.
     clock: Clock,
 }
 
-struct State {
+struct MemoryInner {
     /// By a hash of type and entity. Two that share one take turns.
     slots: LruCache<u64, Slot, foldhash::fast::RandomState>,
     bytes: usize,
@@ -58,7 +58,7 @@ struct State {
 struct Slot {
     shape: Shape,
     entity: Box<str>,
-    held: Held,
+    held: SlotState,
     bytes: usize,
     /// At which version it was weighed.
     weighed: Version,
@@ -72,25 +72,25 @@ struct Slot {
 pub(crate) struct Unsaved {
     pub(crate) shape: Shape,
     pub(crate) entity: Box<str>,
-    pub(crate) folded: Folded<Erased>,
+    pub(crate) folded: Folded<AnyState>,
 }
 
-enum Held {
-    Here {
-        folded: Folded<Erased>,
+enum SlotState {
+    Present {
+        folded: Folded<AnyState>,
         /// Up to here there are no other events of the entity.
         seen: Position,
         /// In microseconds since 1970.
         looked_at: u64,
     },
     /// A thread has taken it out.
-    Elsewhere(ThreadId),
-    Nowhere,
+    Reserved(ThreadId),
+    Absent,
 }
 
 /// A state as it was found.
-pub(crate) struct Known {
-    pub(crate) folded: Folded<Erased>,
+pub(crate) struct KnownState {
+    pub(crate) folded: Folded<AnyState>,
     pub(crate) seen: Position,
     /// In microseconds since 1970.
     pub(crate) looked_at: u64,
@@ -112,9 +112,9 @@ pub(crate) struct Reservation<'a> {
 /// What came of asking for a state to fold on.
 pub(crate) enum Reserve<'a> {
     /// The state, if there is one.
-    Ours(Reservation<'a>, Option<Folded<Erased>>),
+    Granted(Reservation<'a>, Option<Folded<AnyState>>),
     /// Another thread has it, and did not put it back in time.
-    Elsewhere,
+    Busy,
 }
 
 impl Memory {
@@ -122,7 +122,7 @@ impl Memory {
         Memory {
             budget,
             hasher: foldhash::fast::RandomState::default(),
-            state: Mutex::new(State::new(history)),
+            state: Mutex::new(MemoryInner::new(history)),
             put_back: Condvar::new(),
             clock,
         }
@@ -133,16 +133,16 @@ impl Memory {
     }
 
     /// The state of an entity, if it is here.
-    pub(crate) fn look(&self, of: TypeId, entity: &str) -> Option<Known> {
+    pub(crate) fn look(&self, of: TypeId, entity: &str) -> Option<KnownState> {
         let key = self.key(of, entity);
         let mut state = self.state.lock();
         let history = state.history;
         match state.slots.get(&key) {
             Some(slot) if slot.is_of(of, entity) => match &slot.held {
-                Held::Here { folded, seen, looked_at } => {
-                    Some(Known { folded: folded.clone(), seen: *seen, looked_at: *looked_at, history })
+                SlotState::Present { folded, seen, looked_at } => {
+                    Some(KnownState { folded: folded.clone(), seen: *seen, looked_at: *looked_at, history })
                 }
-                Held::Elsewhere(_) | Held::Nowhere => None,
+                SlotState::Reserved(_) | SlotState::Absent => None,
             },
             _ => None,
         }
@@ -154,7 +154,7 @@ impl Memory {
         let now = options::read(&self.clock);
         if let Some(slot) = self.state.lock().slots.peek_mut(&key)
             && slot.is_of(of, entity)
-            && let Held::Here { folded, seen: own, looked_at } = &mut slot.held
+            && let SlotState::Present { folded, seen: own, looked_at } = &mut slot.held
             && folded.reached == *reached
         {
             *own = seen.max(*own);
@@ -169,12 +169,12 @@ impl Memory {
         let mut state = self.state.lock();
         state.claim_name(shape)?;
         let mut deadline = None;
-        while let Some(Slot { held: Held::Elsewhere(folder), .. }) = state.slots.peek(&key) {
+        while let Some(Slot { held: SlotState::Reserved(folder), .. }) = state.slots.peek(&key) {
             // Whoever loads an entity while it folds that entity would wait for itself.
             let is_own = *folder == me;
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
             if is_own || self.put_back.wait_until(&mut state, deadline).timed_out() {
-                return Ok(Reserve::Elsewhere);
+                return Ok(Reserve::Busy);
             }
         }
         let mut reservation = Reservation {
@@ -189,7 +189,7 @@ impl Memory {
         let found = match state.slots.get_mut(&key) {
             Some(slot) if slot.is_of(shape.of, entity) => {
                 (reservation.weight, reservation.saved) = ((slot.bytes, slot.weighed), slot.saved);
-                std::mem::replace(&mut slot.held, Held::Elsewhere(me)).into_folded()
+                std::mem::replace(&mut slot.held, SlotState::Reserved(me)).into_folded()
             }
             _ => {
                 let slot = Slot::reserved(shape, entity, me);
@@ -201,7 +201,7 @@ impl Memory {
                 None
             }
         };
-        Ok(Reserve::Ours(reservation, found))
+        Ok(Reserve::Granted(reservation, found))
     }
 
     /// History is another one from now on: forgets everything. What is being folded is not taken back.
@@ -209,7 +209,8 @@ impl Memory {
         let mut state = self.state.lock();
         let names = std::mem::take(&mut state.names);
         let dropped = state.dropped;
-        let before = std::mem::replace(&mut *state, State { names, dropped, ..State::new(history) });
+        let before =
+            std::mem::replace(&mut *state, MemoryInner { names, dropped, ..MemoryInner::new(history) });
         drop(state);
         self.put_back.notify_all();
         drop(before);
@@ -218,12 +219,12 @@ impl Memory {
     /// What is to be saved; from here on it counts as saved. What is being folded comes next time.
     pub(crate) fn take_unsaved(&self) -> Vec<Unsaved> {
         let mut state = self.state.lock();
-        let State { slots, unsaved, leaving, leaving_bytes, .. } = &mut *state;
+        let MemoryInner { slots, unsaved, leaving, leaving_bytes, .. } = &mut *state;
         *leaving_bytes = 0;
         let mut found = std::mem::take(leaving);
         unsaved.retain(|key| {
             let Some(slot) = slots.peek_mut(key) else { return false };
-            let Held::Here { folded, .. } = &slot.held else { return true };
+            let SlotState::Present { folded, .. } = &slot.held else { return true };
             let (shape, entity, folded) = (slot.shape, slot.entity.clone(), folded.clone());
             (slot.saved, slot.is_listed) = (folded.reached.version, false);
             found.push(Unsaved { shape, entity, folded });
@@ -252,11 +253,11 @@ impl Reservation<'_> {
 
     /// Puts a state back that was folded from what was there in a history. Up to `seen` there are no other events of the
     /// entity. Says whether there is something to be saved now.
-    pub(crate) fn fill(mut self, folded: Folded<Erased>, seen: Position, history: u64) -> bool {
+    pub(crate) fn fill(mut self, folded: Folded<AnyState>, seen: Position, history: u64) -> bool {
         let (bytes, weighed) = self.weigh(&folded);
         let unsaved = folded.reached.version.get().saturating_sub(self.saved.get());
         let looked_at = options::read(&self.memory.clock);
-        let held = Held::Here { folded, seen, looked_at };
+        let held = SlotState::Present { folded, seen, looked_at };
         let mut state = self.memory.state.lock();
         if state.history != history {
             drop(state);
@@ -265,7 +266,7 @@ impl Reservation<'_> {
         self.is_filled = true;
         let mut replaced = None;
         let mut is_listed = false;
-        let State { slots, unsaved: list, .. } = &mut *state;
+        let MemoryInner { slots, unsaved: list, .. } = &mut *state;
         if let Some(slot) = slots.get_mut(&self.key)
             && slot.is_ours(&self)
         {
@@ -287,7 +288,7 @@ impl Reservation<'_> {
 
     /// The bytes of a state, as of some version: encoding it costs as much as it is large, so that is done
     /// only once it may have grown.
-    fn weigh(&self, folded: &Folded<Erased>) -> (usize, Version) {
+    fn weigh(&self, folded: &Folded<AnyState>) -> (usize, Version) {
         let (bytes, weighed) = self.weight;
         let version = folded.reached.version.get();
         let grown = version.saturating_sub(weighed.get());
@@ -316,9 +317,9 @@ impl Drop for Reservation<'_> {
     }
 }
 
-impl State {
-    fn new(history: u64) -> State {
-        State {
+impl MemoryInner {
+    fn new(history: u64) -> MemoryInner {
+        MemoryInner {
             slots: LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default()),
             bytes: 0,
             names: HashMap::new(),
@@ -340,7 +341,7 @@ impl State {
             self.dropped += 1;
             if slot.is_listed
                 && self.leaving_bytes.saturating_add(slot.bytes) <= budget / LEAVING_SHARE
-                && let Some(folded) = std::mem::replace(&mut slot.held, Held::Nowhere).into_folded()
+                && let Some(folded) = std::mem::replace(&mut slot.held, SlotState::Absent).into_folded()
             {
                 self.leaving_bytes += slot.bytes;
                 self.leaving.push(Unsaved { shape: slot.shape, entity: slot.entity.clone(), folded });
@@ -369,7 +370,7 @@ impl Slot {
         Slot {
             shape,
             entity: entity.into(),
-            held: Held::Elsewhere(by),
+            held: SlotState::Reserved(by),
             bytes: SLOT_BYTES + entity.len(),
             weighed: Version::EMPTY,
             saved: Version::EMPTY,
@@ -384,15 +385,15 @@ impl Slot {
     /// Whether it is the reservation of this thread.
     fn is_ours(&self, reservation: &Reservation<'_>) -> bool {
         self.is_of(reservation.shape.of, reservation.entity)
-            && matches!(self.held, Held::Elsewhere(folder) if folder == std::thread::current().id())
+            && matches!(self.held, SlotState::Reserved(folder) if folder == std::thread::current().id())
     }
 }
 
-impl Held {
-    fn into_folded(self) -> Option<Folded<Erased>> {
+impl SlotState {
+    fn into_folded(self) -> Option<Folded<AnyState>> {
         match self {
-            Held::Here { folded, .. } => Some(folded),
-            Held::Elsewhere(_) | Held::Nowhere => None,
+            SlotState::Present { folded, .. } => Some(folded),
+            SlotState::Reserved(_) | SlotState::Absent => None,
         }
     }
 }

@@ -7,7 +7,6 @@
 //! could take back from the log.
 //! Row: cache.
 
-mod backend;
 mod file;
 mod memory;
 mod table;
@@ -28,7 +27,7 @@ use crate::threads::BackgroundThread;
 use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible};
 
 use file::CacheFile;
-pub(crate) use memory::{Known, Memory, Reservation, Reserve};
+pub(crate) use memory::{KnownState, Memory, Reservation, Reserve};
 use memory::{Unsaved, WORTH_SAVING};
 pub(crate) use table::{Key, Owner, Saving};
 
@@ -40,7 +39,7 @@ const WAITING_MAX: usize = 1024;
 const BATCH_BYTES: usize = 4 << 20;
 
 /// A state, whatever its type.
-pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
+pub(crate) type AnyState = Arc<dyn Any + Send + Sync>;
 
 /// What is known of a projection here.
 #[derive(Clone, Copy)]
@@ -68,7 +67,7 @@ pub(crate) struct Folded<S> {
     pub(crate) reached: Reached,
 }
 
-impl Folded<Erased> {
+impl Folded<AnyState> {
     /// As the type it is of.
     pub(crate) fn typed<P: Send + Sync + 'static>(self) -> Option<Folded<Arc<P>>> {
         let state = self.state.downcast::<P>().ok()?;
@@ -78,7 +77,7 @@ impl Folded<Erased> {
 
 /// How a state was come by.
 #[derive(Clone, Copy)]
-pub(crate) enum Source {
+pub(crate) enum StateOrigin {
     Memory,
     File,
     Log,
@@ -86,23 +85,23 @@ pub(crate) enum Source {
 
 /// The states of one store.
 pub(crate) struct Cache {
-    shared: Arc<Shared>,
+    shared: Arc<CacheInner>,
     housekeeper: Arc<BackgroundThread>,
     /// Where it was opened: in a process forked from that one nobody keeps house.
     process: u32,
 }
 
 /// Ends what runs by itself, without waiting for ever.
-pub(crate) type End = Arc<dyn Fn() + Send + Sync>;
+pub(crate) type EndModel = Arc<dyn Fn() + Send + Sync>;
 
 /// A name that is taken, as long as this lives; and the way to the file for whoever has it.
 pub(crate) struct ModelLease {
     name: &'static str,
-    shared: Arc<Shared>,
+    shared: Arc<CacheInner>,
     may_save: bool,
 }
 
-struct Shared {
+struct CacheInner {
     memory: Memory,
     file: Option<CacheFile>,
     view: Arc<View>,
@@ -111,11 +110,11 @@ struct Shared {
     is_scheduled: AtomicBool,
     /// States whose events are not durable yet.
     waiting: Mutex<BTreeMap<Key, Unsaved>>,
-    claims: Mutex<BTreeMap<&'static str, End>>,
+    claims: Mutex<BTreeMap<&'static str, EndModel>>,
     counters: [AtomicU64; 5],
 }
 
-/// Places in the counters, behind those of [`Source`].
+/// Places in the counters, behind those of [`StateOrigin`].
 const SAVED: usize = 3;
 const DROPPED: usize = 4;
 
@@ -131,7 +130,7 @@ impl Cache {
         clock: Clock,
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
-        let shared = Shared {
+        let shared = CacheInner {
             memory: Memory::new(memory_bytes, owner.history, clock),
             file,
             view,
@@ -186,7 +185,7 @@ impl Cache {
     pub(crate) fn fill(
         &self,
         reservation: Reservation<'_>,
-        folded: Folded<Erased>,
+        folded: Folded<AnyState>,
         seen: Position,
         history: u64,
     ) {
@@ -195,11 +194,11 @@ impl Cache {
         }
     }
 
-    pub(crate) fn count(&self, source: Source) {
+    pub(crate) fn count(&self, source: StateOrigin) {
         let place = match source {
-            Source::Memory => 0,
-            Source::File => 1,
-            Source::Log => 2,
+            StateOrigin::Memory => 0,
+            StateOrigin::File => 1,
+            StateOrigin::Log => 2,
         };
         self.shared.counters[place].fetch_add(1, Ordering::Relaxed);
     }
@@ -213,7 +212,7 @@ impl Cache {
 
     /// Claims a name for a projection that runs by itself. `end` is called when the store is closed, before the
     /// file is: it ends what runs.
-    pub(crate) fn claim(&self, name: &'static str, end: End) -> Result<ModelLease, Error> {
+    pub(crate) fn claim(&self, name: &'static str, end: EndModel) -> Result<ModelLease, Error> {
         check_visible("name of the projection", name)?;
         let mut claims = self.shared.claims.lock();
         if claims.contains_key(name) {
@@ -229,7 +228,7 @@ impl Cache {
         if !self.is_at_home() {
             return;
         }
-        let claims: Vec<End> = self.shared.claims.lock().values().cloned().collect();
+        let claims: Vec<EndModel> = self.shared.claims.lock().values().cloned().collect();
         claims.iter().for_each(|end| end());
         self.housekeeper.close();
         let Some(file) = &self.shared.file else { return };
@@ -304,7 +303,7 @@ impl Drop for ModelLease {
     }
 }
 
-impl Shared {
+impl CacheInner {
     fn void(&self, history: u64) {
         // Held by whoever saves from when it takes states out of memory, so none of those slips by.
         let mut waiting = self.waiting.lock();

@@ -28,7 +28,7 @@ const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
 const HEADER: usize = 64;
 
 /// Whatever is wrong with the file: it makes no difference.
-pub(super) type Odd = Box<dyn Error + Send + Sync>;
+pub(super) type CacheFailure = Box<dyn Error + Send + Sync>;
 
 /// An encoded state to be saved.
 pub(crate) struct Saving {
@@ -68,7 +68,7 @@ pub(crate) struct Owner {
 }
 
 /// A state that was saved.
-pub(super) fn read(database: &Database, key: &Key) -> Result<Option<Folded<Vec<u8>>>, Odd> {
+pub(super) fn read(database: &Database, key: &Key) -> Result<Option<Folded<Vec<u8>>>, CacheFailure> {
     let transaction = database.begin_read()?;
     let states = match transaction.open_table(STATES) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(None),
@@ -79,20 +79,20 @@ pub(super) fn read(database: &Database, key: &Key) -> Result<Option<Folded<Vec<u
 }
 
 /// Whether the file holds states of this owner; a new one holds nobody's.
-pub(super) fn is_of(database: &Database, owner: &Owner) -> Result<bool, Odd> {
+pub(super) fn is_of(database: &Database, owner: &Owner) -> Result<bool, CacheFailure> {
     let transaction = database.begin_read()?;
     let about = match transaction.open_table(ABOUT) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(false),
         about => about?,
     };
-    let has = |name, value: &[u8]| -> Result<bool, Odd> {
+    let has = |name, value: &[u8]| -> Result<bool, CacheFailure> {
         Ok(about.get(name)?.is_some_and(|found| found.value() == value))
     };
     Ok(has("store", &owner.store_id)? && has("history", &owner.history.to_le_bytes())?)
 }
 
 /// Says whose states these will be.
-pub(super) fn begin(database: &Database, owner: &Owner) -> Result<(), Odd> {
+pub(super) fn begin(database: &Database, owner: &Owner) -> Result<(), CacheFailure> {
     let mut transaction = database.begin_write()?;
     transaction.set_quick_repair(true);
     {
@@ -105,7 +105,7 @@ pub(super) fn begin(database: &Database, owner: &Owner) -> Result<(), Odd> {
 
 /// What there is to change, in one transaction.
 #[derive(Default)]
-pub(super) struct Changes<'a> {
+pub(super) struct CacheChanges<'a> {
     pub(super) saving: &'a [Saving],
     pub(super) removed: &'a [Key],
     /// Read since, and so not the next to be dropped.
@@ -113,7 +113,7 @@ pub(super) struct Changes<'a> {
 }
 
 /// How many states were dropped to stay within a budget, and the bytes of all that are left.
-pub(crate) struct Written {
+pub(crate) struct CacheWritten {
     pub(crate) dropped: u64,
     pub(crate) bytes: u64,
 }
@@ -121,10 +121,10 @@ pub(crate) struct Written {
 /// Makes changes; afterwards there are at most `budget` bytes of states, those used last.
 pub(super) fn write(
     database: &Database,
-    changes: &Changes<'_>,
+    changes: &CacheChanges<'_>,
     budget: u64,
     is_durable: bool,
-) -> Result<Written, Odd> {
+) -> Result<CacheWritten, CacheFailure> {
     let mut transaction = database.begin_write()?;
     if is_durable {
         // The allocator's state goes with it, so that an unclean stop needs no repair.
@@ -132,12 +132,12 @@ pub(super) fn write(
     } else {
         transaction.set_durability(Durability::None)?;
     }
-    let written = Writing::begin(&transaction)?.finish(changes, budget)?;
+    let written = CacheTransaction::begin(&transaction)?.finish(changes, budget)?;
     transaction.commit()?;
     Ok(written)
 }
 
-struct Writing<'t> {
+struct CacheTransaction<'t> {
     states: Table<'t, &'static [u8], &'static [u8]>,
     order: Table<'t, u64, &'static [u8]>,
     about: Table<'t, &'static str, &'static [u8]>,
@@ -145,19 +145,19 @@ struct Writing<'t> {
     stamp: u64,
 }
 
-impl<'t> Writing<'t> {
-    fn begin(transaction: &'t WriteTransaction) -> Result<Writing<'t>, Odd> {
+impl<'t> CacheTransaction<'t> {
+    fn begin(transaction: &'t WriteTransaction) -> Result<CacheTransaction<'t>, CacheFailure> {
         let about = transaction.open_table(ABOUT)?;
-        let number = |name| -> Result<u64, Odd> {
+        let number = |name| -> Result<u64, CacheFailure> {
             let found = about.get(name)?;
             Ok(found.map_or(0, |found| <[u8; 8]>::try_from(found.value()).map_or(0, u64::from_le_bytes)))
         };
         let (bytes, stamp) = (number("bytes")?, number("stamp")?);
         let (states, order) = (transaction.open_table(STATES)?, transaction.open_table(ORDER)?);
-        Ok(Writing { states, order, about, bytes, stamp })
+        Ok(CacheTransaction { states, order, about, bytes, stamp })
     }
 
-    fn finish(mut self, changes: &Changes<'_>, budget: u64) -> Result<Written, Odd> {
+    fn finish(mut self, changes: &CacheChanges<'_>, budget: u64) -> Result<CacheWritten, CacheFailure> {
         for key in changes.removed {
             self.remove(&key.0)?;
         }
@@ -178,10 +178,10 @@ impl<'t> Writing<'t> {
         }
         self.about.insert("bytes", self.bytes.to_le_bytes().as_slice())?;
         self.about.insert("stamp", self.stamp.to_le_bytes().as_slice())?;
-        Ok(Written { dropped, bytes: self.bytes })
+        Ok(CacheWritten { dropped, bytes: self.bytes })
     }
 
-    fn put(&mut self, key: &Key, folded: &Folded<Vec<u8>>) -> Result<(), Odd> {
+    fn put(&mut self, key: &Key, folded: &Folded<Vec<u8>>) -> Result<(), CacheFailure> {
         self.remove(&key.0)?;
         self.stamp = self.stamp.checked_add(1).ok_or("stamps have run out")?;
         let value = value(key, self.stamp, folded);
@@ -191,7 +191,7 @@ impl<'t> Writing<'t> {
         Ok(())
     }
 
-    fn remove(&mut self, key: &[u8]) -> Result<(), Odd> {
+    fn remove(&mut self, key: &[u8]) -> Result<(), CacheFailure> {
         let Some(value) = self.states.remove(key)? else { return Ok(()) };
         let state = value.value().get(HEADER..).ok_or("a state is too short")?;
         self.bytes = self.bytes.saturating_sub(size(key, state));
@@ -199,7 +199,7 @@ impl<'t> Writing<'t> {
         Ok(())
     }
 
-    fn stamp_anew(&mut self, key: &Key) -> Result<(), Odd> {
+    fn stamp_anew(&mut self, key: &Key) -> Result<(), CacheFailure> {
         let found = self.states.get(key.0.as_slice())?.and_then(|value| parse(key, value.value()));
         found.map_or(Ok(()), |folded| self.put(key, &folded))
     }

@@ -6,9 +6,8 @@
 
 use std::borrow::Cow;
 
-use super::line;
 use crate::event::Value;
-use crate::types::{Error, text};
+use crate::types::{Error, ErrorKind, text};
 
 /// Whether a number may become the nearest float.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +38,7 @@ impl Value {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn from_json(json: &str) -> Result<Value, Error> {
-        let value = line::value(json.as_bytes())?;
+        let value = value(json.as_bytes())?;
         check(json, Numbers::Exact)?;
         Ok(value)
     }
@@ -76,7 +75,7 @@ pub(super) fn check(json: &str, numbers: Numbers) -> Result<(), Error> {
             b'"' => {
                 let end = end_of_text(bytes, at);
                 if is_name(bytes, end) {
-                    names.push((line::text_of(&json[at..end])?, at));
+                    names.push((text_of(&json[at..end])?, at));
                 }
                 end
             }
@@ -195,5 +194,37 @@ fn wrong(json: &str, at: usize, problem: &str) -> Error {
     match lines {
         0 => Error::invalid(format!("column {column}: {problem}")),
         _ => Error::invalid(format!("line {}, column {column}: {problem}", lines + 1)),
+    }
+}
+
+/// Any JSON.
+pub(super) fn value(json: &[u8]) -> Result<Value, Error> {
+    serde_json::from_slice(json).map_err(|error| unreadable(&error))
+}
+
+/// What a text of JSON says, which stands here with its quotes.
+pub(super) fn text_of(json: &str) -> Result<Cow<'_, str>, Error> {
+    match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
+        _ => serde_json::from_str(json).map(Cow::Owned).map_err(|error| unreadable(&error)),
+    }
+}
+
+/// serde_json looks at the bytes of texts only, and of those it keeps.
+pub(super) fn utf8(line: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(line).map_err(|error| bad(&format!("column {}: no UTF-8", error.valid_up_to() + 1)))
+}
+
+pub(super) fn bad(text: &str) -> Error {
+    Error::new(ErrorKind::Invalid, text)
+}
+
+/// serde_json counts lines of its own; of ours each has one.
+pub(super) fn unreadable(error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    match error.line() {
+        0 | 1 => bad(&format!("column {}: {what}", error.column())),
+        line => bad(&format!("line {line}, column {}: {what}", error.column())),
     }
 }

@@ -48,16 +48,16 @@ impl From<SystemTime> for Until {
 }
 
 /// What is put elsewhere.
-pub(crate) struct History {
+pub(crate) struct Extent {
     /// MANIFEST of the store it is taken from.
     pub(crate) manifest: Manifest,
-    pub(crate) whole: Vec<Whole>,
+    pub(crate) whole: Vec<WholeSegment>,
     /// Of the segment behind them, if there is one; it may have no frames.
-    pub(crate) beginning: Option<Beginning>,
+    pub(crate) beginning: Option<SegmentPrefix>,
 }
 
 /// A sealed segment, with all its events.
-pub(crate) struct Whole {
+pub(crate) struct WholeSegment {
     pub(crate) listing: SegmentEntry,
     pub(crate) segment: Arc<Segment>,
     /// Whether MANIFEST lists it, so that nobody writes to its file any more.
@@ -65,42 +65,42 @@ pub(crate) struct Whole {
 }
 
 /// A segment's frames up to a place.
-pub(crate) struct Beginning {
+pub(crate) struct SegmentPrefix {
     pub(crate) file: Arc<SegmentFile>,
     pub(crate) tip: LogEnd,
 }
 
 /// The last place that is within.
-struct Bound {
+struct ExtentBound {
     position: u64,
     recorded_at: u64,
 }
 
-impl Bound {
+impl ExtentBound {
     fn holds(&self, position: u64, recorded_at: u64) -> bool {
         position <= self.position && recorded_at <= self.recorded_at
     }
 }
 
-impl History {
+impl Extent {
     /// What there is of an open store.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] if there is no such checkpoint or the place lies beyond what is durable, and those of
     /// reading.
-    pub(crate) fn of(engine: &Engine, until: &Until) -> Result<History, Error> {
+    pub(crate) fn of(engine: &Engine, until: &Until) -> Result<Extent, Error> {
         let manifest = read_manifest(engine.disk.as_ref())?.ok_or_else(Error::no_store)?.0;
         let snapshot = engine.snapshot()?;
         let bound = bound(engine, &snapshot, until)?;
-        let mut history = History { manifest, whole: Vec::new(), beginning: None };
+        let mut history = Extent { manifest, whole: Vec::new(), beginning: None };
         let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
         while let Some(parts) = files.next() {
             let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
             if files.peek().is_some() {
                 let (listing, is_listed) = history.listing(first)?;
                 if bound.holds(listing.last_position, listing.last_recorded_at) {
-                    history.whole.push(Whole { listing, segment: first.clone(), is_listed });
+                    history.whole.push(WholeSegment { listing, segment: first.clone(), is_listed });
                     continue;
                 }
             }
@@ -110,7 +110,7 @@ impl History {
                 check_listing(&file, &history.listing(first)?.0)?;
             }
             let tip = last_within(&file, last.end(), &bound)?;
-            history.beginning = Some(Beginning { file, tip });
+            history.beginning = Some(SegmentPrefix { file, tip });
             break;
         }
         history.check(&snapshot, until)?;
@@ -157,9 +157,9 @@ impl History {
     }
 }
 
-fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<Bound, Error> {
+fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<ExtentBound, Error> {
     let durable = snapshot.durable.position;
-    let up_to = |position: Position| Bound { position: position.get(), recorded_at: u64::MAX };
+    let up_to = |position: Position| ExtentBound { position: position.get(), recorded_at: u64::MAX };
     match until {
         Until::End => Ok(up_to(durable)),
         Until::Position(position) if *position > durable => Err(Error::invalid(format!(
@@ -168,14 +168,14 @@ fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<Bound, E
         Until::Position(position) => Ok(up_to(*position)),
         Until::Time(time) => {
             let recorded_at = u64::try_from(micros_of(*time)).unwrap_or(0);
-            Ok(Bound { recorded_at, ..up_to(durable) })
+            Ok(ExtentBound { recorded_at, ..up_to(durable) })
         }
         Until::Checkpoint(name) => checkpoint::named(engine, name).map(up_to),
     }
 }
 
 /// Where a segment's last append within the bound ends. What lies behind `limit` is not looked at.
-fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<LogEnd, Error> {
+fn last_within(file: &SegmentFile, limit: u32, bound: &ExtentBound) -> Result<LogEnd, Error> {
     let mut last = LogEnd::start(file);
     let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &LogEnd| {
         if bound.holds(tip.position, tip.recorded_at) {

@@ -1,10 +1,10 @@
-//! Compacting: events that are needed no more go, and small segments become larger ones.
+//! CompactionBegun: events that are needed no more go, and small segments become larger ones.
 //!
 //! What goes is decided event by event, twice by the same rules: first to say what would go, then while segments are
 //! written anew.
 //! Row: ops. Tested by tests/it/compact.rs.
 
-mod judge;
+mod rules;
 
 use std::ops::{Range, RangeInclusive};
 
@@ -16,27 +16,27 @@ use crate::log::judge_all;
 use crate::read::by_either_id;
 use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system};
 
-use super::ledger::{self, Figures};
-use super::rewriting::{Entry, Rewriting, Step};
-use super::throttle::Throttle;
+use super::record::{self, Figures};
+use super::rewriting::{Rewriting, Rewritten, SealedEntry};
+use super::throttle::RewriteThrottle;
 
-pub use judge::GroupBy;
-use judge::{Compactor, Tally};
-pub(crate) use judge::{Leaves, Rules, Watcher};
+pub use rules::GroupBy;
+use rules::{Compactor, Tally};
+pub(crate) use rules::{Leaves, Rules, Watcher};
 
 #[derive(Serialize, Deserialize)]
-struct Compacting {
+struct CompactionBegun {
     removed: u64,
     erased: u64,
     bytes: u64,
 }
 
-impl Figures for Compacting {
+impl Figures for CompactionBegun {
     const KIND: &'static str = system::ledger::COMPACTING;
 }
 
 #[derive(Serialize, Deserialize)]
-struct Done {
+struct CompactionDone {
     removed: u64,
     erased: u64,
     segments_before: usize,
@@ -45,12 +45,12 @@ struct Done {
     bytes_after: u64,
 }
 
-impl Figures for Done {
+impl Figures for CompactionDone {
     const KIND: &'static str = system::ledger::COMPACTED;
 }
 
 /// What there is to do.
-pub(crate) struct Task<'a> {
+pub(crate) struct CompactionTask<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) rules: Rules<'a>,
     /// Who must have handled what goes.
@@ -60,15 +60,15 @@ pub(crate) struct Task<'a> {
     /// In percent: segments of which less would go are left as they are.
     pub(crate) worth: u8,
     pub(crate) reason: &'a str,
-    pub(crate) pace: Throttle<'a>,
+    pub(crate) throttle: RewriteThrottle<'a>,
     /// How far the log went when its events were looked at.
     pub(crate) head: Position,
 }
 
 /// A segment, and what becomes of it.
-struct Planned {
+struct PlannedSegment {
     /// Until it is rewritten: whoever holds it keeps its file open.
-    entry: Option<Entry>,
+    entry: Option<SealedEntry>,
     positions: RangeInclusive<u64>,
     length: u64,
     /// What is left of it, about.
@@ -77,7 +77,7 @@ struct Planned {
     changes: bool,
 }
 
-impl<'a> Task<'a> {
+impl<'a> CompactionTask<'a> {
     /// What would go; changes nothing.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl<'a> Task<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Task::plan`], and those of rewriting; what was done by then stays.
+    /// As [`CompactionTask::plan`], and those of rewriting; what was done by then stays.
     pub(crate) fn run(self) -> Result<Compacted, Error> {
         let rewriting = self.begin()?;
         if self.rules.touch() {
@@ -105,7 +105,7 @@ impl<'a> Task<'a> {
     ///
     /// # Errors
     ///
-    /// As [`Task::run`].
+    /// As [`CompactionTask::run`].
     pub(crate) fn run_beside(self) -> Result<Option<Compacted>, Error> {
         let rewriting = Rewriting::try_begin(self.engine, self.why())?;
         rewriting.map(|rewriting| self.carry_out(rewriting)).transpose()
@@ -126,26 +126,26 @@ impl<'a> Task<'a> {
             return Ok(done);
         }
         let CompactionPlan { removed, erased, bytes, .. } = plan;
-        let figures = Compacting { removed, erased, bytes };
+        let figures = CompactionBegun { removed, erased, bytes };
         let engine = self.engine;
         let reason = self.reason;
         // A policy that finds no room tries again and again: it says so once something goes.
-        rewriting.announce_with(Box::new(move || ledger::record(engine, Some(reason), &figures).map(drop)));
+        rewriting.announce_with(Box::new(move || record::append(engine, Some(reason), &figures).map(drop)));
         self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
         rewriting.raise_history()?;
         rewriting.check_removed()?;
-        self.pace.tell()?;
+        self.throttle.report()?;
         let Compacted { segments_before, segments_after, bytes_before, bytes_after, .. } = done;
         let (removed, erased) = (done.removed, done.erased);
         let done_figures =
-            Done { removed, erased, segments_before, segments_after, bytes_before, bytes_after };
-        let recorded = ledger::record(self.engine, Some(self.reason), &done_figures)?;
+            CompactionDone { removed, erased, segments_before, segments_after, bytes_before, bytes_after };
+        let recorded = record::append(self.engine, Some(self.reason), &done_figures)?;
         (done.position, done.id) = (recorded.position(), recorded.ids().next());
         Ok(done)
     }
 
     fn compactor(&mut self) -> Result<Compactor<'_, 'a, 'a>, Error> {
-        Compactor::new(self.engine, self.head, &mut self.rules, &self.watchers, &mut self.pace)
+        Compactor::new(self.engine, self.head, &mut self.rules, &self.watchers, &mut self.throttle)
     }
 
     fn begin(&self) -> Result<Rewriting<'a>, Error> {
@@ -153,11 +153,11 @@ impl<'a> Task<'a> {
     }
 
     fn why(&self) -> String {
-        ledger::who_and_why(&self.engine.options, self.reason)
+        record::who_and_why(&self.engine.options, self.reason)
     }
 
     /// Judges every event of what is sealed.
-    fn look(&mut self, rewriting: &Rewriting<'_>) -> Result<(CompactionPlan, Vec<Planned>), Error> {
+    fn look(&mut self, rewriting: &Rewriting<'_>) -> Result<(CompactionPlan, Vec<PlannedSegment>), Error> {
         let entries = rewriting.sealed()?;
         let snapshot = self.engine.snapshot()?;
         self.head = snapshot.head.position;
@@ -168,13 +168,13 @@ impl<'a> Task<'a> {
         let mut plan = CompactionPlan { segments: entries.len(), ..CompactionPlan::default() };
         plan.bytes_total = entries.iter().map(|(_, listed)| u64::from(listed.length)).sum();
         if self.rules.touch() {
-            self.pace.expect(plan.bytes_total);
+            self.throttle.expect_after_now(plan.bytes_total);
         }
         let (worth, mut all) = (self.worth, Tally::default());
         let mut compactor = self.compactor()?;
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
-            compactor.tell_pace()?;
+            compactor.report()?;
             if compactor.touches() {
                 judge_all(entry.0.file()?, &mut compactor)?;
             }
@@ -183,32 +183,32 @@ impl<'a> Task<'a> {
             let changes = tally.is_worth(worth, length);
             let bytes = if changes { length.saturating_sub(tally.freed) } else { length };
             let positions = listed.id.first_position..=listed.last_position;
-            planned.push(Planned { entry: Some(entry), positions, length, bytes, changes });
+            planned.push(PlannedSegment { entry: Some(entry), positions, length, bytes, changes });
             if changes {
                 all.add(tally);
             }
         }
-        all.tell(&self.watchers, &mut plan);
+        all.fill(&self.watchers, &mut plan);
         Ok((plan, planned))
     }
 
     fn rewrite(
         &mut self,
         rewriting: &mut Rewriting<'_>,
-        planned: &mut [Planned],
+        planned: &mut [PlannedSegment],
         groups: &[Range<usize>],
         done: &mut Compacted,
     ) -> Result<(), Error> {
-        let lengths = |planned: &[Planned]| -> u64 { planned.iter().map(|one| one.length).sum() };
-        self.pace.expect(groups.iter().map(|group| lengths(&planned[group.clone()])).sum());
+        let lengths = |planned: &[PlannedSegment]| -> u64 { planned.iter().map(|one| one.length).sum() };
+        self.throttle.expect_after_now(groups.iter().map(|group| lengths(&planned[group.clone()])).sum());
         for group in groups {
-            self.pace.tell()?;
+            self.throttle.report()?;
             let old = lengths(&planned[group.clone()]);
-            let entries: Vec<Entry> =
+            let entries: Vec<SealedEntry> =
                 planned[group.clone()].iter_mut().filter_map(|one| one.entry.take()).collect();
             let spared = planned[group.clone()].iter().filter(|one| !one.changes);
             let mut compactor = self.compactor()?.sparing(spared.map(|one| one.positions.clone()).collect());
-            if let Step::Done(bytes) = rewriting.rewrite(&entries, &mut compactor)? {
+            if let Rewritten::Replaced(bytes) = rewriting.rewrite(&entries, &mut compactor)? {
                 let tally = compactor.take_tally();
                 done.removed += tally.removed;
                 done.erased += tally.erased;
@@ -234,10 +234,10 @@ fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {
 }
 
 /// The segments that are written anew, those together that become one.
-fn groups(planned: &[Planned], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
+fn groups(planned: &[PlannedSegment], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
     let most = merge_up_to.unwrap_or(0);
     // To lengthen a long segment by a short one would be to write all of it for little.
-    let is_small = |one: &Planned| one.bytes < most / 2;
+    let is_small = |one: &PlannedSegment| one.bytes < most / 2;
     let mut groups = Vec::new();
     let mut start = 0;
     while let Some(first) = planned.get(start) {

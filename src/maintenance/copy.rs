@@ -10,65 +10,64 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::format::{Manifest, Mark, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::log::{Failure, LogEnd, SegmentFile, create_mark_file, list, remove_mark, replace};
 use crate::types::{CopyProgress, Error, ErrorKind};
 
-use super::erase::CACHE;
-use super::history::{History, Whole, check_listing, read_listing};
-use super::target::{Target, remove};
+use super::directory::{CACHE, CopyTarget, remove};
+use super::extent::{Extent, WholeSegment, check_listing, read_listing};
+use super::throttle::{OnProgress, Throttle};
 
-/// Told how far it is; says whether to go on.
-pub(crate) type Tell = Box<dyn FnMut(&CopyProgress) -> ControlFlow<()> + Send>;
-
-/// What is copied at once.
+/// Bytes that are copied at once.
 const PIECE: usize = 1 << 20;
 
-/// How a copy is to be made.
+/// How a copy is to be made, as the caller asks for it.
 #[derive(Default)]
-pub(crate) struct Work {
-    pub(crate) tell: Option<Tell>,
+pub(crate) struct CopyOptions {
+    /// `Send`, because the caller may carry the request to another thread.
+    pub(crate) on_progress: Option<Box<dyn FnMut(&CopyProgress) -> ControlFlow<()> + Send>>,
     /// Whether sealed segments are copied even where both directories could share them.
     pub(crate) copies_all: bool,
+    /// For the ledger.
     pub(crate) reason: Option<String>,
-    progress: CopyProgress,
-    /// Once there is something to do.
-    started: Option<Instant>,
 }
 
-impl Work {
-    pub(crate) fn watched(reason: &str, tell: Tell) -> Work {
-        Work { reason: Some(reason.to_owned()), tell: Some(tell), ..Work::default() }
-    }
+/// A copy that is being made: what was asked for, and its progress.
+pub(crate) struct CopyWork {
+    pub(crate) reason: Option<String>,
+    copies_all: bool,
+    throttle: Throttle<'static, CopyProgress>,
+}
 
-    /// So much more is to be put into place.
-    pub(crate) fn expect(&mut self, bytes: u64) {
-        self.started.get_or_insert_with(Instant::now);
-        self.progress.bytes_total = self.progress.bytes_total.saturating_add(bytes);
-    }
-
-    /// So much more is in place.
-    ///
-    /// # Errors
-    ///
-    /// `Cancelled`, if whoever was told says so.
-    pub(crate) fn advance(&mut self, bytes: u64) -> Result<(), Error> {
-        self.progress.bytes = self.progress.bytes.saturating_add(bytes);
-        self.progress.elapsed = self.elapsed();
-        match self.tell.as_mut().map_or(ControlFlow::Continue(()), |tell| tell(&self.progress)) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::new(
-                ErrorKind::Cancelled,
-                "copying was broken off, as asked; what is in place stays, and doing it again goes on",
-            )),
+impl CopyWork {
+    pub(crate) fn new(options: CopyOptions) -> CopyWork {
+        const CANCELLED: &str =
+            "copying was broken off, as asked; what is in place stays, and doing it again goes on";
+        let on_progress =
+            options.on_progress.map(|on_progress| on_progress as OnProgress<'static, CopyProgress>);
+        CopyWork {
+            reason: options.reason,
+            copies_all: options.copies_all,
+            throttle: Throttle::new(on_progress, None, CANCELLED),
         }
     }
 
-    fn elapsed(&self) -> Duration {
-        self.started.map_or(Duration::ZERO, |started| started.elapsed())
+    /// Adds to the bytes that are to be put in place.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        self.throttle.expect(bytes);
+    }
+
+    /// Counts bytes that are in place, and reports.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Cancelled`] if the caller breaks the copy off.
+    pub(crate) fn advance(&mut self, bytes: u64) -> Result<(), Error> {
+        self.throttle.add(bytes);
+        self.throttle.report()
     }
 }
 
@@ -84,24 +83,24 @@ pub(crate) struct Counts {
 }
 
 /// A directory that is being filled.
-pub(crate) struct Image<'a> {
+pub(crate) struct Copier<'a> {
     source: &'a dyn Disk,
     pub(crate) disk: &'a dyn Disk,
-    target: Target,
-    work: &'a mut Work,
+    target: CopyTarget,
+    work: &'a mut CopyWork,
     counts: Counts,
     buffer: Vec<u8>,
 }
 
-impl<'a> Image<'a> {
+impl<'a> Copier<'a> {
     /// Begins, or goes on, to put a history into a directory that may hold it.
     pub(crate) fn new(
         source: &'a dyn Disk,
         disk: &'a dyn Disk,
-        target: Target,
-        work: &'a mut Work,
-        history: &History,
-    ) -> Result<Image<'a>, Error> {
+        target: CopyTarget,
+        work: &'a mut CopyWork,
+        history: &Extent,
+    ) -> Result<Copier<'a>, Error> {
         let failed = |error| Error::io("cannot create", SEGMENTS_DIRECTORY, error);
         disk.create_directory(SEGMENTS_DIRECTORY).map_err(failed)?;
         // Whoever was stopped here before may have given names that are not durable yet.
@@ -109,11 +108,11 @@ impl<'a> Image<'a> {
         let whole: u64 = history.whole.iter().map(|whole| u64::from(whole.listing.length)).sum();
         let beginning = history.beginning.as_ref().map_or(0, |beginning| beginning.tip.offset.into());
         work.expect(whole.saturating_add(beginning));
-        Ok(Image { source, disk, target, work, counts: Counts::default(), buffer: vec![0; PIECE] })
+        Ok(Copier { source, disk, target, work, counts: Counts::default(), buffer: vec![0; PIECE] })
     }
 
     /// Puts the whole segments in place.
-    pub(crate) fn place_whole(&mut self, history: &History, base: &Manifest) -> Result<(), Error> {
+    pub(crate) fn place_whole(&mut self, history: &Extent, base: &Manifest) -> Result<(), Error> {
         if self.target.manifest.is_none() {
             self.remove_others(history)?;
         }
@@ -147,7 +146,7 @@ impl<'a> Image<'a> {
     pub(crate) fn place_made(
         &mut self,
         id: SegmentId,
-        make: impl FnOnce(&dyn DiskFile, &mut Work) -> Result<SegmentEntry, Error>,
+        make: impl FnOnce(&dyn DiskFile, &mut CopyWork) -> Result<SegmentEntry, Error>,
     ) -> Result<SegmentEntry, Error> {
         let work = &mut *self.work;
         let listing = place_file(self.disk, id, |file| make(file, work))?;
@@ -172,7 +171,8 @@ impl<'a> Image<'a> {
         // Whoever erased events relies on it that their old segments are gone for good.
         self.sync_names(SEGMENTS_DIRECTORY)?;
         self.forget_states()?;
-        Ok(Counts { bytes: self.work.progress.bytes, elapsed: self.work.elapsed(), ..self.counts })
+        let throttle = &self.work.throttle;
+        Ok(Counts { bytes: throttle.bytes(), elapsed: throttle.elapsed(), ..self.counts })
     }
 
     /// States that whoever opened an earlier copy to write has folded may hold what was erased since.
@@ -202,7 +202,7 @@ impl<'a> Image<'a> {
     }
 
     /// What an earlier try put into place for another history would be taken for the end of this one.
-    fn remove_others(&mut self, history: &History) -> Result<(), Error> {
+    fn remove_others(&mut self, history: &Extent) -> Result<(), Error> {
         let own: BTreeSet<SegmentId> = history.whole.iter().map(|whole| whole.listing.id).collect();
         for id in self.target.segments.difference(&own) {
             remove(self.disk, &id.path())?;
@@ -226,7 +226,7 @@ impl<'a> Image<'a> {
         }
     }
 
-    fn place(&mut self, whole: &Whole) -> Result<(), Error> {
+    fn place(&mut self, whole: &WholeSegment) -> Result<(), Error> {
         let id = whole.listing.id;
         let file = whole.segment.file()?;
         // The frames between header and seal are not looked at: `verify_backup` is there for them.

@@ -6,18 +6,6 @@
 //! comments are its rows.
 //! Row: ops. Tested by tests/it/corrupt.rs and tests/it/checking.rs.
 
-mod asked;
-mod causes;
-mod files;
-mod heads;
-mod indexes;
-mod search;
-#[cfg(test)]
-mod tests;
-mod throttle;
-mod twice;
-mod versions;
-
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -27,50 +15,48 @@ use crate::log::{
     CHAIN_BROKEN, Evidence, Found, LogEnd, SEAL_MISFITS, SegmentFile, Verdict, Window, attested,
     chain_seeing, could_be_new, evidence, follow, found_at, judge, missing_text, seal,
 };
-use crate::types::{Error, Finding, Head, VerifyReport};
+use crate::types::{Error, Finding, Head, VerifyProgress, VerifyReport};
 
-pub use asked::Verify;
-use causes::Causes;
-pub(crate) use files::{verify_files_as, verify_open};
-use indexes::Indexes;
-use search::{Search, behind};
-use throttle::VerifyThrottle;
-use twice::Slots;
-use versions::{Known, Step, Versions};
+use super::super::throttle::Throttle;
+use super::causes::Causes;
+use super::indexes::Indexes;
+use super::marks::MarkSlots;
+use super::search::{Search, behind};
+use super::versions::{VersionLookup, VersionStep, Versions};
 
 /// Sees every whole frame: its segment, its offset, and where the log goes on behind it.
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) + 'a;
 
-fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
+pub(super) fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
     read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
 }
 
-struct Verifier<'a, 'v, 'p> {
-    visit: &'a mut Visit<'v>,
-    pace: &'a mut VerifyThrottle<'p>,
-    versions: Versions<'a>,
+pub(super) struct Verifier<'a, 'v, 'p> {
+    pub(super) visit: &'a mut Visit<'v>,
+    pub(super) throttle: &'a mut Throttle<'p, VerifyProgress>,
+    pub(super) versions: Versions<'a>,
     /// If they are to be compared.
-    indexes: Option<Indexes<'a>>,
+    pub(super) indexes: Option<Indexes<'a>>,
     /// If they are to be looked for.
-    causes: Option<Causes>,
+    pub(super) causes: Option<Causes>,
     /// Heads that are to be met, and one behind which verifying begins.
-    heads: Vec<Head>,
-    after: Option<Head>,
-    report: VerifyReport,
-    before: Before,
-    manifest: Option<&'a Manifest>,
-    slots: Slots<'a>,
+    pub(super) heads: Vec<Head>,
+    pub(super) after: Option<Head>,
+    pub(super) report: VerifyReport,
+    pub(super) before: LogBefore,
+    pub(super) manifest: Option<&'a Manifest>,
+    pub(super) slots: MarkSlots<'a>,
     /// The first position of the segment that is looked at.
-    first: u64,
+    pub(super) first: u64,
     /// Which of the stores that the log's segments may belong to created the last segment.
-    origin: usize,
+    pub(super) origin: usize,
     /// Of the append that is looked at, the first entity.
-    entity: Vec<u8>,
+    pub(super) entity: Vec<u8>,
 }
 
 /// Where the log stands.
 #[derive(Clone, Copy)]
-enum Before {
+pub(super) enum LogBefore {
     /// At its beginning.
     Nothing,
     At(LogEnd),
@@ -82,7 +68,7 @@ enum Before {
 
 /// How a segment must end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum SegmentEnd {
     /// With a seal and the end of the file.
     Seal,
     /// As the last segment of a store that was or was not closed.
@@ -92,38 +78,38 @@ enum End {
 }
 
 /// A walk through one segment.
-struct Passage {
-    tip: LogEnd,
-    search: Search,
+pub(super) struct SegmentWalk {
+    pub(super) tip: LogEnd,
+    pub(super) search: Search,
     /// What was found out about the end at an earlier break.
-    evidence: Option<Evidence>,
-    /// Bytes that the pace was told of.
-    told: u32,
+    pub(super) evidence: Option<Evidence>,
+    /// Bytes that the throttle was told of.
+    pub(super) told: u32,
     /// Events of version 1, and events that attestations say were removed.
-    born: u32,
-    removed: u32,
-    sealed_at: Option<u32>,
-    is_damaged: bool,
+    pub(super) born: u32,
+    pub(super) removed: u32,
+    pub(super) sealed_at: Option<u32>,
+    pub(super) is_damaged: bool,
 }
 
 impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
-    fn new(
+    pub(super) fn new(
         manifest: Option<&'a Manifest>,
-        slots: Slots<'a>,
+        slots: MarkSlots<'a>,
         visit: &'a mut Visit<'v>,
-        pace: &'a mut VerifyThrottle<'p>,
-        known: Option<Known<'a>>,
+        throttle: &'a mut Throttle<'p, VerifyProgress>,
+        known: Option<VersionLookup<'a>>,
     ) -> Verifier<'a, 'v, 'p> {
         Verifier {
             visit,
-            pace,
+            throttle,
             versions: Versions::new(known),
             indexes: None,
             causes: None,
             heads: Vec::new(),
             after: None,
             report: VerifyReport::default(),
-            before: Before::Nothing,
+            before: LogBefore::Nothing,
             manifest,
             slots,
             first: 1,
@@ -133,16 +119,16 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// Something is wrong where the walk stands.
-    fn found(&mut self, file: &str, offset: u64, what: impl Display) {
+    pub(super) fn found(&mut self, file: &str, offset: u64, what: impl Display) {
         let position = match self.before {
-            Before::At(tip) => tip.position.saturating_add(1),
-            Before::Nothing | Before::Skipped | Before::Unknown => self.first,
+            LogBefore::At(tip) => tip.position.saturating_add(1),
+            LogBefore::Nothing | LogBefore::Skipped | LogBefore::Unknown => self.first,
         };
         self.found_before(position, file, offset, what);
     }
 
     /// Something is wrong where the event at a position should be.
-    fn found_before(&mut self, position: u64, file: &str, offset: u64, what: impl Display) {
+    pub(super) fn found_before(&mut self, position: u64, file: &str, offset: u64, what: impl Display) {
         let position = position.into();
         // A break may have cost any number of events.
         self.versions.miss(u64::MAX);
@@ -161,7 +147,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// Behind a break gaps are none: so what is broken is reported before.
-    fn check_versions(&mut self, segment: &SegmentFile, tip: &LogEnd, steps: &[(String, Step)]) {
+    fn check_versions(&mut self, segment: &SegmentFile, tip: &LogEnd, steps: &[(String, VersionStep)]) {
         for (entity, step) in steps {
             if self.versions.is_wrong(step) {
                 let what = format!("{entity} goes from version {} to {}", step.last, step.version);
@@ -190,7 +176,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// A segment by its name.
-    fn file(&mut self, disk: &dyn Disk, id: SegmentId, end: End) -> Result<(), Error> {
+    pub(super) fn file(&mut self, disk: &dyn Disk, id: SegmentId, end: SegmentEnd) -> Result<(), Error> {
         let path = id.path();
         self.first = id.first_position;
         let file = match disk.open(&path, Access::Read) {
@@ -204,7 +190,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             Ok(header) => header,
             Err(damage) => {
                 let is_proven = self.slots.newest().is_some_and(|mark| mark.segment >= id);
-                let is_debris = end == End::Last && !is_proven && could_be_new(file.as_ref(), &path)?;
+                let is_debris = end == SegmentEnd::Last && !is_proven && could_be_new(file.as_ref(), &path)?;
                 if !is_debris || !matches!(damage, Damage::Bad(_)) {
                     self.unreadable(id, damage);
                 }
@@ -218,70 +204,72 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         self.segment(&Arc::new(SegmentFile { header, path, file }), end)
     }
 
-    fn segment(&mut self, segment: &Arc<SegmentFile>, end: End) -> Result<(), Error> {
+    pub(super) fn segment(&mut self, segment: &Arc<SegmentFile>, end: SegmentEnd) -> Result<(), Error> {
         self.first = segment.header.id.first_position;
         self.check_continues(segment);
         if let Some(indexes) = &mut self.indexes {
             indexes.begin(segment)?;
         }
-        let limit = if let End::At(limit) = end { limit } else { u32::MAX };
+        let limit = if let SegmentEnd::At(limit) = end { limit } else { u32::MAX };
         let mut window = Window::new(segment, limit)?;
-        let mut passage = Passage::new(segment, Search::new(&window));
+        let mut walk = SegmentWalk::new(segment, Search::new(&window));
         loop {
-            let tip = passage.tip;
-            self.before = Before::At(tip);
+            let tip = walk.tip;
+            self.before = LogBefore::At(tip);
             self.slots.meet(segment, &tip);
-            if self.pace.advance(tip.offset.saturating_sub(passage.told)).is_break() {
+            if self.throttle.advance(tip.offset.saturating_sub(walk.told)).is_err() {
                 self.report.broken_off = true;
                 return Ok(());
             }
-            passage.told = tip.offset;
+            walk.told = tip.offset;
             if let Some(indexes) = &mut self.indexes {
                 indexes.came_to(&tip)?;
             }
             let goes_on = match found_at(&mut window, tip.offset)? {
                 Found::Frame(frame) => {
-                    self.frame(segment, &mut passage, &frame);
+                    self.frame(segment, &mut walk, &frame);
                     true
                 }
                 Found::Attestation(attestation, length) => {
-                    self.attestation(segment, &mut passage, &attestation, length);
+                    self.attestation(segment, &mut walk, &attestation, length);
                     true
                 }
                 Found::Seal(found) => {
-                    self.seal(segment, &mut passage, &found, end)?;
+                    self.seal(segment, &mut walk, &found, end)?;
                     false
                 }
                 Found::Zeros => {
-                    self.zeros(segment, &mut passage, end)?;
+                    self.zeros(segment, &mut walk, end)?;
                     false
                 }
-                Found::Invalid(damage) => self.invalid(segment, &mut passage, &damage, end, &mut window)?,
+                Found::Invalid(damage) => self.invalid(segment, &mut walk, &damage, end, &mut window)?,
             };
             if !goes_on {
                 break;
             }
         }
-        if passage.sealed_at.is_none() {
+        if walk.sealed_at.is_none() {
             self.goes_on_as_listed(segment.header.id);
         }
         self.report.segments += 1;
-        self.report.bytes += u64::from(passage.tip.offset);
+        self.report.bytes += u64::from(walk.tip.offset);
         if let Some(indexes) = &mut self.indexes {
-            indexes.end(passage.sealed_at, &mut self.report);
+            indexes.end(walk.sealed_at, &mut self.report);
         }
-        self.is_through(segment, &passage.tip);
+        self.is_through(segment, &walk.tip);
         Ok(())
     }
 
     /// Nothing but zeros follow.
-    fn zeros(&mut self, segment: &SegmentFile, passage: &mut Passage, end: End) -> Result<(), Error> {
-        let offset = passage.tip.offset;
+    fn zeros(&mut self, segment: &SegmentFile, walk: &mut SegmentWalk, end: SegmentEnd) -> Result<(), Error> {
+        let offset = walk.tip.offset;
         let what = match end {
-            End::At(limit) if limit == offset => return Ok(()),
-            End::Last if self.ends_well(&mut passage.evidence, segment, offset)? => return Ok(()),
-            End::Last | End::At(_) => "acknowledged data is missing",
-            End::Seal => "the segment is not sealed, but a later one exists, or MANIFEST says that it is",
+            SegmentEnd::At(limit) if limit == offset => return Ok(()),
+            SegmentEnd::Last if self.ends_well(&mut walk.evidence, segment, offset)? => return Ok(()),
+            SegmentEnd::Last | SegmentEnd::At(_) => "acknowledged data is missing",
+            SegmentEnd::Seal => {
+                "the segment is not sealed, but a later one exists, or MANIFEST says that it is"
+            }
         };
         self.found(&segment.path, offset.into(), what);
         Ok(())
@@ -291,25 +279,25 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn invalid(
         &mut self,
         segment: &SegmentFile,
-        passage: &mut Passage,
+        walk: &mut SegmentWalk,
         damage: &Damage,
-        end: End,
+        end: SegmentEnd,
         window: &mut Window<'_>,
     ) -> Result<bool, Error> {
-        let may_be_torn = end == End::Last && matches!(damage, Damage::Bad(_));
-        if may_be_torn && self.ends_well(&mut passage.evidence, segment, passage.tip.offset)? {
+        let may_be_torn = end == SegmentEnd::Last && matches!(damage, Damage::Bad(_));
+        if may_be_torn && self.ends_well(&mut walk.evidence, segment, walk.tip.offset)? {
             return Ok(false);
         }
-        self.broken(segment, &passage.tip, damage);
-        passage.is_damaged = true;
-        let next = passage.search.resume(window, &passage.tip)?;
-        passage.tip = next.unwrap_or(passage.tip);
+        self.broken(segment, &walk.tip, damage);
+        walk.is_damaged = true;
+        let next = walk.search.resume(window, &walk.tip)?;
+        walk.tip = next.unwrap_or(walk.tip);
         Ok(next.is_some())
     }
 
     /// A whole frame: its place, its time and its chain. Whatever it says is where the log goes on.
-    fn frame(&mut self, segment: &Arc<SegmentFile>, passage: &mut Passage, frame: &Frame<'_>) {
-        let tip = passage.tip;
+    fn frame(&mut self, segment: &Arc<SegmentFile>, walk: &mut SegmentWalk, frame: &Frame<'_>) {
+        let tip = walk.tip;
         self.report.appends += 1;
         self.report.events += u64::from(frame.header.events());
         let first = segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
@@ -319,7 +307,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         let chain = chain_seeing(&tip.chain, first, frame, |index, record| {
             let position = first.saturating_add(u64::try_from(index).expect("a count fits 64 bits"));
             let version = frame.header.version(index);
-            passage.born = passage.born.saturating_add((version == 1).into());
+            walk.born = walk.born.saturating_add((version == 1).into());
             wrong = wrong.or_else(|| self.wrong_with(frame, index, position, record));
             let step = self.versions.meet(record.entity_bytes(), version, position);
             steps.extend(step.map(|step| (record.entity().to_owned(), step)));
@@ -330,7 +318,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         });
         let next = placed.unwrap_or_else(|damage| {
             self.broken(segment, &tip, &damage);
-            passage.is_damaged = true;
+            walk.is_damaged = true;
             behind(tip.offset, first, &frame.header, &tip)
         });
         if let Some(what) = wrong {
@@ -343,7 +331,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
         self.meet_heads(segment, &tip, &next);
         (self.visit)(segment, tip.offset, frame, &next);
-        passage.tip = next;
+        walk.tip = next;
     }
 
     /// What no writer writes of an event whose record is whole.
@@ -376,14 +364,14 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn attestation(
         &mut self,
         segment: &SegmentFile,
-        passage: &mut Passage,
+        walk: &mut SegmentWalk,
         found: &Attestation<'_>,
         length: usize,
     ) {
-        let tip = passage.tip;
+        let tip = walk.tip;
         let next = attested(segment, &tip, found, length).unwrap_or_else(|damage| {
             self.broken(segment, &tip, &damage);
-            passage.is_damaged = true;
+            walk.is_damaged = true;
             LogEnd {
                 offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
                 position: found.last_position,
@@ -392,31 +380,31 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                 ..tip
             }
         });
-        passage.removed = passage.removed.saturating_add(found.events);
+        walk.removed = walk.removed.saturating_add(found.events);
         self.meet_heads(segment, &tip, &next);
         self.versions.miss(found.events.into());
-        passage.tip = next;
+        walk.tip = next;
     }
 
     fn seal(
         &mut self,
         segment: &SegmentFile,
-        passage: &mut Passage,
+        walk: &mut SegmentWalk,
         found: &Seal,
-        end: End,
+        end: SegmentEnd,
     ) -> Result<(), Error> {
-        let (path, tip) = (&segment.path, passage.tip);
-        passage.sealed_at = Some(tip.offset);
-        if !passage.is_damaged && seal(&tip).ok().as_ref() != Some(found) {
+        let (path, tip) = (&segment.path, walk.tip);
+        walk.sealed_at = Some(tip.offset);
+        if !walk.is_damaged && seal(&tip).ok().as_ref() != Some(found) {
             self.found(path, tip.offset.into(), SEAL_MISFITS);
         }
-        self.check_listing(segment, passage, found);
+        self.check_listing(segment, walk, found);
         // A writer that stopped right behind the seal left the file longer; opening cuts that.
-        if end == End::Seal && segment.length()? != u64::from(found.length) {
+        if end == SegmentEnd::Seal && segment.length()? != u64::from(found.length) {
             self.found(path, found.length.into(), "the segment goes on behind its seal");
         }
         // What the seal says goes on, so that one break is not reported again for each later segment.
-        self.before = Before::At(LogEnd {
+        self.before = LogBefore::At(LogEnd {
             position: found.last_position,
             recorded_at: found.last_recorded_at,
             chain: found.chain,
@@ -445,9 +433,9 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 }
 
-impl Passage {
-    fn new(segment: &SegmentFile, search: Search) -> Passage {
-        Passage {
+impl SegmentWalk {
+    fn new(segment: &SegmentFile, search: Search) -> SegmentWalk {
+        SegmentWalk {
             tip: LogEnd::start(segment),
             search,
             evidence: None,

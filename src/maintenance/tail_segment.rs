@@ -13,44 +13,44 @@ use crate::log::{
 };
 use crate::types::{Error, Expected, Options, options};
 
-use super::history::{Beginning, History};
-use super::image::Work;
-use super::ledger::{Entry, Figures, STREAM};
+use super::copy::CopyWork;
+use super::extent::{Extent, SegmentPrefix};
+use super::record::{Figures, LedgerRecord, STREAM};
 
 /// What is written when so much has come together.
 const PIECE: usize = 1 << 20;
 
 /// The last segment of a new history.
-pub(crate) struct Ending<'a> {
+pub(crate) struct TailSegment<'a> {
     pub(crate) header: SegmentHeader,
-    beginning: Option<&'a Beginning>,
+    beginning: Option<&'a SegmentPrefix>,
     entry: Request,
     /// Of the entry, in the ledger's stream.
     version: u64,
     now: u64,
 }
 
-impl<'a> Ending<'a> {
+impl<'a> TailSegment<'a> {
     /// How a history goes on: with an entry. `generation` is added to that of the segment it ends in, which
     /// tells it from that one where both lie in one directory.
     pub(crate) fn new<F: Figures>(
         engine: &Engine,
-        history: &'a History,
+        history: &'a Extent,
         generation: u32,
         reason: Option<&str>,
         figures: &F,
-    ) -> Result<Ending<'a>, Error> {
+    ) -> Result<TailSegment<'a>, Error> {
         let (options, disk) = (&engine.options, engine.disk.as_ref());
         let end = history.end().position;
         let version = engine.snapshot()?.stream_head_at(STREAM, end)?.0.get().saturating_add(1);
         let now = options::read(&options.clock);
         let entry = encoded(options, disk, reason, figures)?;
         let header = header(disk, options, history, generation, now)?;
-        Ok(Ending { header, beginning: history.beginning.as_ref(), entry, version, now })
+        Ok(TailSegment { header, beginning: history.beginning.as_ref(), entry, version, now })
     }
 
     /// Writes the segment, and says how it is listed. Of the work, what it is taken from is done then.
-    pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut Work) -> Result<SegmentEntry, Error> {
+    pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut CopyWork) -> Result<SegmentEntry, Error> {
         let mut out =
             Out { to, path: self.header.id.temporary(), bytes: self.header.write().to_vec(), at: 0 };
         let (mut tip, mut born) = match self.beginning {
@@ -81,9 +81,9 @@ impl<'a> Ending<'a> {
     /// The frames of the segment it is taken from, each with the marks of this one, and how many streams begin in them.
     fn write_beginning(
         &self,
-        beginning: &Beginning,
+        beginning: &SegmentPrefix,
         out: &mut Out<'_>,
-        work: &mut Work,
+        work: &mut CopyWork,
     ) -> Result<(LogEnd, u32), Error> {
         let source: &SegmentFile = &beginning.file;
         let mut window = Window::new(source, beginning.tip.offset)?;
@@ -133,7 +133,7 @@ fn encoded<F: Figures>(
     reason: Option<&str>,
     figures: &F,
 ) -> Result<Request, Error> {
-    let entry = Entry::new(options, reason, figures);
+    let entry = LedgerRecord::new(options, reason, figures);
     let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "a salt", error))?;
     let append = Append::of_system(STREAM, Expected::Any, &Raw(F::KIND, &entry));
     append.encode(&options.limits, &Salts::new(salt))
@@ -142,7 +142,7 @@ fn encoded<F: Figures>(
 fn header(
     disk: &dyn Disk,
     options: &Options,
-    history: &History,
+    history: &Extent,
     generation: u32,
     now: u64,
 ) -> Result<SegmentHeader, Error> {

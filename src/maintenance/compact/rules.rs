@@ -16,7 +16,7 @@ use crate::types::{
     CompactionPlan, CompactionShare, Error, KeyWindow, Position, Query, SYSTEM_SCOPE, Unhandled,
 };
 
-use super::Throttle;
+use super::RewriteThrottle;
 
 /// Of what the newest events are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -114,7 +114,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn tell(self, watchers: &[Watcher], plan: &mut CompactionPlan) {
+    pub(super) fn fill(self, watchers: &[Watcher], plan: &mut CompactionPlan) {
         (plan.removed, plan.erased, plan.bytes) = (self.removed, self.erased, self.freed);
         (plan.kinds, plan.scopes) = (self.kinds, self.scopes);
         let unhandled = self.unhandled.into_iter().filter_map(|(watcher, (events, first))| {
@@ -133,7 +133,7 @@ pub(super) struct Compactor<'a, 'r, 'p> {
     head: Position,
     rules: &'a mut Rules<'r>,
     watchers: &'a [Watcher],
-    pace: &'a mut Throttle<'p>,
+    throttle: &'a mut RewriteThrottle<'p>,
     /// Keys of appends from here on may be asked for.
     keys_since: u64,
     /// Version and position of the last event of streams that were met in this segment.
@@ -154,7 +154,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         head: Position,
         rules: &'a mut Rules<'r>,
         watchers: &'a [Watcher],
-        pace: &'a mut Throttle<'p>,
+        throttle: &'a mut RewriteThrottle<'p>,
     ) -> Result<Compactor<'a, 'r, 'p>, Error> {
         let snapshot = engine.snapshot()?;
         let keys_since = match engine.options.key_window {
@@ -167,7 +167,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
             head,
             rules,
             watchers,
-            pace,
+            throttle,
             keys_since,
             heads: HashMap::new(),
             limits: HashMap::new(),
@@ -182,8 +182,8 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
     }
 
     /// Another segment begins.
-    pub(super) fn tell_pace(&mut self) -> Result<(), Error> {
-        self.pace.tell()
+    pub(super) fn report(&mut self) -> Result<(), Error> {
+        self.throttle.report()
     }
 
     pub(super) fn touches(&self) -> bool {
@@ -315,6 +315,6 @@ impl Judge for Compactor<'_, '_, '_> {
     }
 
     fn advance(&mut self, bytes: u32) -> Result<(), Error> {
-        self.pace.advance(bytes)
+        self.throttle.advance(bytes)
     }
 }

@@ -4,49 +4,13 @@
 
 use std::fmt::Display;
 
-use super::{Before, Passage, Verifier};
-use crate::format::{Mark, Seal, SegmentEntry, SegmentId, genesis, manifest, mark};
+use crate::format::{Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis, manifest, mark};
 use crate::log::{LogEnd, POSITION_MAX, SegmentFile, behind, listing};
-use crate::types::{Error, ErrorKind};
+use crate::types::{Error, ErrorKind, Head, Position, VerifyReport};
 
-/// The valid slots of MARK, and which of the places they name the walk came by.
-pub(super) struct Slots<'a> {
-    /// The newer one first.
-    marks: &'a [Mark],
-    met: [bool; 2],
-}
-
-impl<'a> Slots<'a> {
-    pub(super) fn of(marks: &'a [Mark]) -> Slots<'a> {
-        Slots { marks, met: [false; 2] }
-    }
-
-    pub(super) fn newest(&self) -> Option<&'a Mark> {
-        self.marks.first()
-    }
-
-    /// The walk stands here.
-    pub(super) fn meet(&mut self, segment: &SegmentFile, tip: &LogEnd) {
-        for (mark, met) in self.marks.iter().zip(&mut self.met) {
-            *met |= mark.segment == segment.header.id && tip.is_at(mark);
-        }
-    }
-
-    /// Segments up to this one are not looked at.
-    pub(super) fn pass(&mut self, id: SegmentId) {
-        for (mark, met) in self.marks.iter().zip(&mut self.met) {
-            *met |= mark.segment <= id;
-        }
-    }
-
-    fn unmet(&self) -> impl Iterator<Item = (&'a Mark, &'static str)> {
-        const NEWER: &str =
-            "acknowledged data is damaged or missing: MARK speaks of appends that are not there";
-        const OLDER: &str = "the older slot of MARK speaks of appends that are not there";
-        let named = self.marks.iter().zip([NEWER, OLDER]);
-        named.zip(self.met).filter(|(_, met)| !met).map(|(named, _)| named)
-    }
-}
+use super::causes::{CauseLimits, Causes};
+use super::marks::MarkSlots;
+use super::walk::{LogBefore, SegmentWalk, Verifier};
 
 impl<'a> Verifier<'a, '_, '_> {
     /// What reading MANIFEST and MARK came to, and whether what MANIFEST lists follows on.
@@ -68,7 +32,7 @@ impl<'a> Verifier<'a, '_, '_> {
         let is_foreign = |mark: &Mark| own.is_some_and(|own| mark.store_id != own);
         if slots.as_ref().is_ok_and(|marks| marks.iter().any(is_foreign)) {
             self.found(mark::NAME, 0, "it belongs to another store than MANIFEST");
-            self.slots = Slots::of(&[]);
+            self.slots = MarkSlots::of(&[]);
         }
         self.check_entries();
         Ok(())
@@ -121,13 +85,13 @@ impl<'a> Verifier<'a, '_, '_> {
     /// A segment cannot be read. The log goes on where MANIFEST says that the segment ends.
     pub(super) fn unreadable(&mut self, id: SegmentId, what: impl Display) {
         self.found_before(id.first_position, &id.path(), 0, what);
-        self.before = self.listed(id).map_or(Before::Unknown, |listed| Before::At(behind(listed)));
+        self.before = self.listed(id).map_or(LogBefore::Unknown, |listed| LogBefore::At(behind(listed)));
     }
 
     /// The seal of a segment was not met. If MANIFEST lists it, it says where the log goes on.
     pub(super) fn goes_on_as_listed(&mut self, id: SegmentId) {
         if let Some(listed) = self.listed(id) {
-            self.before = Before::At(behind(listed));
+            self.before = LogBefore::At(behind(listed));
         }
     }
 
@@ -136,10 +100,10 @@ impl<'a> Verifier<'a, '_, '_> {
         let header = &segment.header;
         self.check_origin(segment);
         let (position, recorded_at, chain) = match self.before {
-            Before::Nothing => (0, 0, genesis(&header.store_id)),
-            Before::At(tip) => (tip.position, tip.recorded_at, tip.chain),
-            Before::Skipped => return self.meet_skipped(segment),
-            Before::Unknown => return,
+            LogBefore::Nothing => (0, 0, genesis(&header.store_id)),
+            LogBefore::At(tip) => (tip.position, tip.recorded_at, tip.chain),
+            LogBefore::Skipped => return self.meet_skipped(segment),
+            LogBefore::Unknown => return,
         };
         if header.id.first_position != position.saturating_add(1) {
             self.found(&segment.path, 0, "the segment before this one is missing");
@@ -171,20 +135,20 @@ impl<'a> Verifier<'a, '_, '_> {
     }
 
     /// MANIFEST repeats what header and seal say, and says how many streams begin in a segment.
-    pub(super) fn check_listing(&mut self, segment: &SegmentFile, passage: &Passage, found: &Seal) {
+    pub(super) fn check_listing(&mut self, segment: &SegmentFile, walk: &SegmentWalk, found: &Seal) {
         let Some(listed) = self.listed(segment.header.id) else { return };
-        let offset = passage.tip.offset.into();
+        let offset = walk.tip.offset.into();
         if !listed.fits(&listing(&segment.header, found)) {
             self.found(&segment.path, offset, "the segment is not as MANIFEST lists it");
             return;
         }
         // Streams that began with events that were removed still count.
-        let possible = passage.born..=passage.born.saturating_add(passage.removed);
+        let possible = walk.born..=walk.born.saturating_add(walk.removed);
         if let Some(born) = listed.remarks.born()
-            && !passage.is_damaged
+            && !walk.is_damaged
             && !possible.contains(&born)
         {
-            let what = format!("{} streams begin in the segment, and MANIFEST says {born}", passage.born);
+            let what = format!("{} streams begin in the segment, and MANIFEST says {born}", walk.born);
             self.found(&segment.path, offset, what);
         }
     }
@@ -198,5 +162,83 @@ impl<'a> Verifier<'a, '_, '_> {
                 self.found_before(mark.position.saturating_add(1), &path, mark.durable_end.into(), what);
             }
         }
+    }
+}
+
+/// Heads that are to be met, and where verifying begins.
+impl Verifier<'_, '_, '_> {
+    /// Takes note of where to begin, and of what is to be met.
+    pub(super) fn ask(&mut self, after: Option<Head>, expected: Vec<Head>, causes: Option<CauseLimits>) {
+        self.causes = causes.map(Causes::new);
+        self.after = after;
+        self.heads = expected;
+        self.heads.extend(after);
+        for head in self.heads.clone() {
+            if self.manifest.is_some_and(|manifest| !manifest.knows(head.store_id().as_bytes())) {
+                self.found(manifest::NAME, 0, format!("the head {head} is one of another store"));
+            }
+        }
+        // LogBefore the first event there is nothing to change.
+        self.heads.retain(|head| head.position() > Position::START);
+    }
+
+    /// Whether the segment in front of the one that begins at `next` ends where verifying begins, or earlier.
+    pub(super) fn passes_over(&mut self, next: Option<u64>) -> bool {
+        let (Some(after), Some(next)) = (self.after, next) else { return false };
+        let is_before = next <= after.position().get().saturating_add(1);
+        if is_before {
+            self.before = LogBefore::Skipped;
+            self.versions.begin_in_the_middle();
+        }
+        is_before
+    }
+
+    /// The first segment behind those that were passed over: what it says of the log before it.
+    pub(super) fn meet_skipped(&mut self, segment: &SegmentFile) {
+        let tip = LogEnd::start(segment);
+        // What was removed there on purpose is missing here, too: as many as there are positions without an event.
+        let sealed = self.manifest.iter().flat_map(|manifest| &manifest.sealed);
+        let passed = sealed.take_while(|sealed| sealed.last_position <= tip.position);
+        let events = passed.map(|sealed| u64::from(sealed.events)).sum();
+        self.versions.miss(tip.position.saturating_sub(events));
+        self.meet_heads(segment, &tip, &tip);
+    }
+
+    /// The log has come to a place: so has every head up to there.
+    pub(super) fn meet_heads(&mut self, segment: &SegmentFile, before: &LogEnd, tip: &LogEnd) {
+        if self.heads.is_empty() {
+            return;
+        }
+        let is_met = |head: &Head| head.position().get() <= tip.position;
+        let (met, rest) = std::mem::take(&mut self.heads).into_iter().partition::<Vec<_>, _>(is_met);
+        self.heads = rest;
+        for head in met.iter().filter(|head| head.chain() != tip.chain) {
+            let what = format!("the history up to {} is not that of the head {head}", head.position());
+            self.found(&segment.path, before.offset.into(), what);
+        }
+    }
+
+    /// A segment was gone through, up to `tip`.
+    pub(super) fn is_through(&mut self, segment: &SegmentFile, tip: &LogEnd) {
+        let store_id = self.manifest.map_or(segment.header.store_id, |manifest| manifest.store_id);
+        let verified = Head::new((tip.position.into(), tip.chain), store_id);
+        self.report.verified = Some(verified);
+        self.throttle.progress.verified = Some(verified);
+    }
+
+    /// What was found, in the end.
+    pub(super) fn ended(mut self) -> VerifyReport {
+        if !self.report.broken_off {
+            let end = self.report.verified.map_or(Position::START, |verified| verified.position());
+            for head in std::mem::take(&mut self.heads) {
+                self.found(
+                    SEGMENTS_DIRECTORY,
+                    0,
+                    format!("the log ends at position {end}, before the head {head}"),
+                );
+            }
+        }
+        self.report.versions_unchecked = self.versions.unchecked;
+        self.report
     }
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use crate::disk::{Allow, Disk, OsDisk};
 use crate::maintenance::{
-    Checkpoint, CopyReport, RollbackReport, Until, Verify, Work, backup, checkpoint, restore, rollback,
+    Checkpoint, CopyOptions, CopyReport, CopyWork, RollbackReport, Until, backup, checkpoint, rollback,
 };
-use crate::types::{CopyProgress, Error, Head, VerifyReport};
+use crate::types::{CopyProgress, Error, Head};
 
 use super::Store;
-use super::builder::{Builder, Place};
+use super::builder::{Builder, Location};
 
 /// Copies of the store, and places to go back to.
 impl Store {
@@ -41,13 +41,13 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn backup(&self, to: impl AsRef<Path>) -> StoreCopy {
-        self.copy(Place::directory(to.as_ref()), Verb::Backup)
+        self.copy(Location::directory(to.as_ref()), CopyVerb::Backup)
     }
 
     /// [`Store::backup`] to a [`Disk`] of your own; or to a directory on a network file system, which has to be allowed:
     /// [`OsDisk::create_allowing`].
     pub fn backup_on(&self, disk: impl Disk) -> StoreCopy {
-        self.copy(Place::Disk(Arc::new(disk)), Verb::Backup)
+        self.copy(Location::Disk(Arc::new(disk)), CopyVerb::Backup)
     }
 
     /// Makes another store of the history up to a place, with an id of its own: from there on the two go their own ways.
@@ -73,12 +73,12 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn fork(&self, to: impl AsRef<Path>, until: impl Into<Until>) -> StoreCopy {
-        self.copy(Place::directory(to.as_ref()), Verb::Fork(until.into()))
+        self.copy(Location::directory(to.as_ref()), CopyVerb::Fork(until.into()))
     }
 
     /// [`Store::fork`] to a [`Disk`] of your own.
     pub fn fork_on(&self, disk: impl Disk, until: impl Into<Until>) -> StoreCopy {
-        self.copy(Place::Disk(Arc::new(disk)), Verb::Fork(until.into()))
+        self.copy(Location::Disk(Arc::new(disk)), CopyVerb::Fork(until.into()))
     }
 
     /// Gives the place where the log stands a name, durably, to go back to it. It is an event of the stream
@@ -112,8 +112,8 @@ impl Store {
         checkpoint::all(self.engine())
     }
 
-    fn copy(&self, to: Place, verb: Verb) -> StoreCopy {
-        StoreCopy { from: Source::Store(self.clone()), to, verb, work: Work::default() }
+    fn copy(&self, to: Location, verb: CopyVerb) -> StoreCopy {
+        StoreCopy { from: CopySource::Store(self.clone()), to, verb, options: CopyOptions::default() }
     }
 }
 
@@ -195,30 +195,13 @@ impl Builder {
         tell: impl FnMut(&CopyProgress) -> ControlFlow<()> + Send + 'static,
     ) -> Result<RollbackReport, Error> {
         let (disk, options) = self.into_parts()?;
-        let mut work = Work::watched(reason, Box::new(tell));
+        let mut work = CopyWork::new(CopyOptions {
+            on_progress: Some(Box::new(tell)),
+            reason: Some(reason.to_owned()),
+            ..CopyOptions::default()
+        });
         rollback::rollback(&disk, options, &until.into(), cut, &mut work)
     }
-
-    /// Checks a store that need not open, as [`Builder::verify`] does, and that it holds the history up to `head`,
-    /// unchanged: a head that was kept elsewhere proves that nothing before it was altered or is missing. [`Verify`] can do
-    /// more: several heads, a rate, progress.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::verify`].
-    pub fn verify_against(self, head: &Head) -> Result<VerifyReport, Error> {
-        Verify::new().expect(*head).run_files(self)
-    }
-}
-
-/// Checks a backup against the head that [`Store::backup`] reported: every checksum, the hash chain, and that it
-/// holds the history up to there. See [`Store::backup`] for an example.
-///
-/// # Errors
-///
-/// As [`Store::verify`].
-pub fn verify_backup(backup: impl AsRef<Path>, head: &Head) -> Result<VerifyReport, Error> {
-    Store::builder(backup).verify_against(head)
 }
 
 /// Makes a store again, in a new directory, of what a backup holds up to a place. It is the same store: it has the
@@ -243,7 +226,7 @@ pub fn verify_backup(backup: impl AsRef<Path>, head: &Head) -> Result<VerifyRepo
 /// # Ok::<(), annals::Error>(())
 /// ```
 pub fn restore(backup: impl AsRef<Path>, to: impl AsRef<Path>, until: impl Into<Until>) -> StoreCopy {
-    let to = Place::directory(to.as_ref());
+    let to = Location::directory(to.as_ref());
     StoreCopy::restoring(Store::builder(backup), to, until.into())
 }
 
@@ -253,30 +236,30 @@ pub fn restore(backup: impl AsRef<Path>, to: impl AsRef<Path>, until: impl Into<
 /// end is it a store (an earlier backup stays one). Stopped anywhere, it can be made again, and goes on.
 #[must_use = "nothing is copied until it is told to run"]
 pub struct StoreCopy {
-    from: Source,
-    to: Place,
-    verb: Verb,
-    work: Work,
+    from: CopySource,
+    to: Location,
+    verb: CopyVerb,
+    options: CopyOptions,
 }
 
-enum Source {
+enum CopySource {
     Store(Store),
     Backup(Box<Builder>),
 }
 
-enum Verb {
+enum CopyVerb {
     Backup,
     Fork(Until),
     Restore(Until),
 }
 
 impl StoreCopy {
-    fn restoring(backup: Builder, to: Place, until: Until) -> StoreCopy {
+    fn restoring(backup: Builder, to: Location, until: Until) -> StoreCopy {
         StoreCopy {
-            from: Source::Backup(Box::new(backup)),
+            from: CopySource::Backup(Box::new(backup)),
             to,
-            verb: Verb::Restore(until),
-            work: Work::default(),
+            verb: CopyVerb::Restore(until),
+            options: CopyOptions::default(),
         }
     }
 
@@ -294,19 +277,19 @@ impl StoreCopy {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn restore_on(backup: Builder, to: impl Disk, until: impl Into<Until>) -> StoreCopy {
-        StoreCopy::restoring(backup, Place::Disk(Arc::new(to)), until.into())
+        StoreCopy::restoring(backup, Location::Disk(Arc::new(to)), until.into())
     }
 
     /// Says why, for the ledger.
     pub fn because(mut self, reason: impl Into<String>) -> StoreCopy {
-        self.work.reason = Some(reason.into());
+        self.options.reason = Some(reason.into());
         self
     }
 
     /// Copies every segment, also where the directories could share them (default: they share what is sealed). So the
     /// copy does not depend on the same blocks of the disk; it costs room and time.
     pub fn without_sharing(mut self) -> StoreCopy {
-        self.work.copies_all = true;
+        self.options.copies_all = true;
         self
     }
 
@@ -317,7 +300,7 @@ impl StoreCopy {
         mut self,
         tell: impl FnMut(&CopyProgress) -> ControlFlow<()> + Send + 'static,
     ) -> StoreCopy {
-        self.work.tell = Some(Box::new(tell));
+        self.options.on_progress = Some(Box::new(tell));
         self
     }
 
@@ -335,35 +318,38 @@ impl StoreCopy {
     /// - [`ErrorKind::Unsafe`](crate::ErrorKind::Unsafe), [`ErrorKind::Io`](crate::ErrorKind::Io),
     ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed), and those of [`Store::append`].
     pub fn run(self) -> Result<CopyReport, Error> {
-        let StoreCopy { from, to, verb, mut work } = self;
+        let StoreCopy { from, to, verb, options } = self;
         let store = match from {
-            Source::Store(store) => store,
-            Source::Backup(builder) => builder.open_read_only()?,
+            CopySource::Store(store) => store,
+            CopySource::Backup(builder) => builder.open_read_only()?,
         };
-        let (engine, work) = (store.engine(), &mut work);
+        let engine = store.engine();
         let source = engine.disk.as_ref();
         if let Some(path) = to.path() {
             backup::check_outside(source, path)?;
         }
         let disk = to.disk(true)?;
+        let work = &mut CopyWork::new(options);
         match verb {
-            Verb::Backup => backup::backup(engine, &disk, work),
-            Verb::Fork(until) => restore::fork(engine, &disk, &until, work),
-            Verb::Restore(until) => restore::restore(engine, &disk, &until, work),
+            CopyVerb::Backup => backup::backup(engine, &disk, work),
+            CopyVerb::Fork(until) => backup::fork(engine, &disk, &until, work),
+            CopyVerb::Restore(until) => backup::restore(engine, &disk, &until, work),
         }
     }
 }
 
-impl Place {
-    fn directory(path: &Path) -> Place {
-        Place::Directory(path.to_owned(), Allow::nothing())
+impl Location {
+    fn directory(path: &Path) -> Location {
+        Location::Directory(path.to_owned(), Allow::nothing())
     }
 
     /// The directory, if it is one of the operating system.
     fn path(&self) -> Option<&Path> {
         match self {
-            Place::Directory(path, _) => Some(path),
-            Place::Disk(disk) => (disk.as_ref() as &dyn Any).downcast_ref::<OsDisk>().map(|disk| disk.path()),
+            Location::Directory(path, _) => Some(path),
+            Location::Disk(disk) => {
+                (disk.as_ref() as &dyn Any).downcast_ref::<OsDisk>().map(|disk| disk.path())
+            }
         }
     }
 }

@@ -1,11 +1,61 @@
-//! How far an import is, and what it did.
-//!
-//! Row: app.
+//! How far an export or an import is, and what it did.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::types::counted;
+use crate::types::{Position, counted};
+
+/// How far an export is; see [`Export::on_progress`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportProgress {
+    /// Events exported so far.
+    pub events: u64,
+    /// Bytes of their lines.
+    pub bytes: u64,
+    /// The position it began behind.
+    pub after: Position,
+    /// The position of the last event exported.
+    pub position: Position,
+    /// The position it ends at.
+    pub head: Position,
+    /// Since it began.
+    pub elapsed: Duration,
+}
+
+impl ExportProgress {
+    /// How long the rest takes if matching events go on coming as densely; `None` before the first.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let done = self.position.get().saturating_sub(self.after.get());
+        let rest = self.head.get().saturating_sub(self.position.get());
+        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(done.into())?;
+        u64::try_from(nanos).ok().map(Duration::from_nanos)
+    }
+}
+
+/// What an export wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exported {
+    /// Events, a line each.
+    pub events: u64,
+    /// Appends they belong to.
+    pub appends: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// The position of the last event: a later export [`after`](Export::after) it goes on from there.
+    pub position: Position,
+}
+
+impl fmt::Display for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exported { events, appends, bytes, position } = self;
+        let events = counted(*events, "event", "events");
+        let appends = counted(*appends, "append", "appends");
+        write!(f, "{events} of {appends} in {}, up to position {position}", counted(*bytes, "byte", "bytes"))
+    }
+}
 
 /// How far an import is; see [`Import::on_progress`](super::Import::on_progress).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -23,7 +23,7 @@ pub(crate) trait Figures: Serialize {
 
 /// The payload of every event of the stream.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Entry<F> {
+pub(crate) struct LedgerRecord<F> {
     /// Who: what [`Builder::operator`](crate::Builder::operator) said, or the process.
     pub(crate) by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,11 +31,11 @@ pub(crate) struct Entry<F> {
     pub(crate) figures: F,
 }
 
-impl<F> Entry<F> {
+impl<F> LedgerRecord<F> {
     /// An entry of this process.
-    pub(crate) fn new(options: &Options, reason: Option<&str>, figures: F) -> Entry<F> {
+    pub(crate) fn new(options: &Options, reason: Option<&str>, figures: F) -> LedgerRecord<F> {
         let process = || format!("process {}", std::process::id());
-        Entry {
+        LedgerRecord {
             by: options.operator.clone().unwrap_or_else(process),
             reason: reason.map(|reason| text::cut(reason, REASON_BYTES_MAX).to_owned()),
             figures,
@@ -45,17 +45,17 @@ impl<F> Entry<F> {
 
 /// Who and why, for what is no event.
 pub(crate) fn who_and_why(options: &Options, reason: &str) -> String {
-    let Entry { by, .. } = Entry::new(options, None, ());
+    let LedgerRecord { by, .. } = LedgerRecord::new(options, None, ());
     format!("{}; by {}", text::cut(reason, REASON_BYTES_MAX), text::cut(&by, REASON_BYTES_MAX))
 }
 
 /// Records what was done, durably.
-pub(crate) fn record<F: Figures>(
+pub(crate) fn append<F: Figures>(
     engine: &Engine,
     reason: Option<&str>,
     figures: &F,
 ) -> Result<Appended, Error> {
-    let entry = Entry::new(&engine.options, reason, figures);
+    let entry = LedgerRecord::new(&engine.options, reason, figures);
     let append = Append::of_system(STREAM, Expected::Any, &Raw(F::KIND, &entry));
     engine.commit(append.durability(Durability::Synced))
 }

@@ -2,11 +2,27 @@
 //!
 //! Row: ops.
 
+mod causes;
+mod cross_checks;
+mod files;
+mod indexes;
+mod marks;
+mod reread;
+mod search;
+#[cfg(test)]
+mod tests;
+mod versions;
+mod walk;
+
 use std::ops::ControlFlow;
 
-use super::causes::{ROOM, Room};
-use super::throttle::Tell;
 use crate::types::{Error, Head, VerifyProgress};
+
+use super::throttle::OnProgress;
+use causes::{CAUSE_LIMITS, CauseLimits};
+
+pub(crate) use files::{verify_files_as, verify_open};
+pub(crate) use walk::Visit;
 
 /// Verifying a store, with what is to be said about it: how fast, from where, against which head.
 ///
@@ -35,8 +51,8 @@ pub struct Verify<'a> {
     pub(crate) expected: Vec<Head>,
     pub(crate) rate_max: Option<u64>,
     pub(crate) indexes: bool,
-    pub(crate) causes: Option<Room>,
-    pub(crate) tell: Option<Tell<'a>>,
+    pub(crate) causes: Option<CauseLimits>,
+    pub(crate) on_progress: Option<OnProgress<'a, VerifyProgress>>,
 }
 
 impl<'a> Verify<'a> {
@@ -84,7 +100,7 @@ impl<'a> Verify<'a> {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn causes(mut self) -> Verify<'a> {
-        self.causes = Some(ROOM);
+        self.causes = Some(CAUSE_LIMITS);
         self
     }
 
@@ -96,7 +112,7 @@ impl<'a> Verify<'a> {
 
     /// Tells how far it is, about every MiB; [`ControlFlow::Break`] breaks it off, and what was found so far is in the report.
     pub fn on_progress(mut self, tell: impl FnMut(&VerifyProgress) -> ControlFlow<()> + 'a) -> Verify<'a> {
-        self.tell = Some(Box::new(tell));
+        self.on_progress = Some(Box::new(tell));
         self
     }
 
