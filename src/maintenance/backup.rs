@@ -1,7 +1,11 @@
-//! Keeps a copy of a store in another directory, while it is appended to.
+//! Copies of a store: backup, restore and fork.
 //!
-//! The copy is a store: the segments as they are, and the durable beginning of the one that is written to. Made
-//! again, it takes what is new. Row: ops. Tested by tests/it/archive.rs and tests/it/archive_crash.rs.
+//! - A backup holds the segments as they are, and the durable beginning of the live one. Made again, it takes
+//!   what is new.
+//! - A restore makes the same store again. A fork makes another store, with an id of its own.
+//! - Restore and fork end with a ledger record, which exists exactly if the new store does.
+//!
+//! Tested by tests/it/archive.rs and tests/it/archive_crash.rs.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -27,12 +31,12 @@ use super::tail_segment::TailSegment;
 
 /// What copying a store did: a backup, a restore or a fork.
 ///
-/// A segment is kept if it was there already, shared if it has one name more now (a hard link) and copied otherwise.
+/// A segment is kept if it was there already, shared if it is a hard link now, and copied otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyReport {
-    /// The end of the history that was copied. Kept elsewhere, it later proves that the copy is whole and was not
-    /// changed: [`verify_backup`](crate::verify_backup).
+    /// The end of the history that was copied. Kept elsewhere, the head later proves that the copy is whole
+    /// and unchanged: [`verify_backup`](crate::verify_backup).
     pub head: Head,
     /// Segments that were there already.
     pub kept: usize,
@@ -44,7 +48,7 @@ pub struct CopyReport {
     pub bytes_copied: u64,
     /// Bytes of all segments.
     pub bytes: u64,
-    /// How long it took.
+    /// How long copying took.
     pub elapsed: Duration,
 }
 
@@ -79,7 +83,7 @@ impl Figures for BackupMade {
     const KIND: &'static str = system::ledger::BACKED_UP;
 }
 
-/// Copies everything that is durable.
+/// Copies everything that is durable, and records the backup in the store's ledger.
 pub(crate) fn backup(
     engine: &Engine,
     disk: &Arc<dyn Disk>,
@@ -99,16 +103,16 @@ pub(crate) fn backup(
     Ok(head)
 }
 
-/// The same, without a word about it.
+/// Copies everything that is durable.
 pub(crate) fn copy_all(
     engine: &Engine,
     disk: &Arc<dyn Disk>,
     work: &mut CopyWork,
 ) -> Result<CopyReport, Error> {
     engine.check_whole()?;
-    // Whoever holds the lock looks like a writer to whoever reads.
+    // Read before the lock is taken: a reader takes the holder of the lock for a writer.
     let there = end_of_copy(disk)?;
-    let _held = held(disk.as_ref())?;
+    let _lock = lock_directory(disk.as_ref())?;
     let history = Extent::of(engine, &Until::End)?;
     let target = CopyTarget::survey(disk.as_ref(), &history.manifest)?;
     if let Some(there) = there {
@@ -131,7 +135,7 @@ pub(crate) fn copy_all(
 
 #[derive(Serialize)]
 struct Restored {
-    /// Where the history ends that was restored.
+    /// The end of the restored history.
     head: String,
     from: String,
 }
@@ -142,7 +146,7 @@ impl Figures for Restored {
 
 #[derive(Serialize)]
 struct Forked {
-    /// Where the fork's history parts from that of the store it was taken from.
+    /// The head at which the fork leaves the history of its origin.
     origin: String,
     fork: String,
 }
@@ -151,7 +155,7 @@ impl Figures for Forked {
     const KIND: &'static str = system::ledger::FORKED;
 }
 
-/// Makes the same store again, of what a backup holds up to a place.
+/// Makes the same store again, from a backup up to a place.
 pub(crate) fn restore(
     backup: &Engine,
     disk: &Arc<dyn Disk>,
@@ -162,14 +166,14 @@ pub(crate) fn restore(
     let history = Extent::of(backup, until)?;
     let head = Head::new(history.end(), backup.store_id);
     let figures = Restored { head: head.to_string(), from: backup.disk.place() };
-    // What was folded from the part that is left out is void.
+    // If the restored history is shorter, saved states may hold events that are left out.
     let is_cut = history.end() != backup.snapshot()?.durable;
     let history_revision = history.manifest.history_revision.saturating_add(u64::from(is_cut));
     let manifest = Manifest { history_revision, ..history.manifest.clone() };
-    found(backup, disk, &history, manifest, &figures, work)
+    make_store(backup, disk, &history, manifest, &figures, work)
 }
 
-/// Makes another store of what this one holds up to a place.
+/// Makes another store, from this one up to a place.
 pub(crate) fn fork(
     engine: &Engine,
     disk: &Arc<dyn Disk>,
@@ -178,13 +182,14 @@ pub(crate) fn fork(
 ) -> Result<CopyReport, Error> {
     engine.check_whole()?;
     let history = Extent::of(engine, until)?;
-    let (head, store_id) = (Head::new(history.end(), engine.store_id), new_store_id(disk.as_ref())?);
+    let head = Head::new(history.end(), engine.store_id);
+    let store_id = new_store_id(disk.as_ref())?;
     let figures = Forked { origin: head.to_string(), fork: uuid::Uuid::from_bytes(store_id).to_string() };
     let mut lineage = history.manifest.lineage.clone();
     lineage.push(Lineage { store_id: engine.store_id, up_to: head.position().get() });
     let created_at = options::read(&engine.options.clock);
     let manifest = Manifest { store_id, lineage, created_at, ..history.manifest.clone() };
-    let report = found(engine, disk, &history, manifest, &figures, work)?;
+    let report = make_store(engine, disk, &history, manifest, &figures, work)?;
     if !engine.is_read_only() {
         record::append(engine, work.reason.as_deref(), &figures)?;
     }
@@ -192,7 +197,7 @@ pub(crate) fn fork(
 }
 
 /// Makes a store in a new directory.
-fn found<F: Figures>(
+fn make_store<F: Figures>(
     source: &Engine,
     disk: &Arc<dyn Disk>,
     history: &Extent,
@@ -200,7 +205,7 @@ fn found<F: Figures>(
     figures: &F,
     work: &mut CopyWork,
 ) -> Result<CopyReport, Error> {
-    let _held = held(disk.as_ref())?;
+    let _lock = lock_directory(disk.as_ref())?;
     let target = CopyTarget::survey(disk.as_ref(), &history.manifest)?;
     target.check_new(disk.as_ref())?;
     let ending = TailSegment::new(source, history, 0, work.reason.as_deref(), figures)?;
@@ -216,7 +221,7 @@ fn found<F: Figures>(
     Ok(CopyReport::new(Head::new(history.end(), source.store_id), counts))
 }
 
-/// That a path is not that of the store itself, and does not lie inside.
+/// Checks that a path is not the store's own, and not within it.
 pub(crate) fn check_outside(source: &dyn Disk, path: &Path) -> Result<(), Error> {
     let Some(source) = (source as &dyn Any).downcast_ref::<OsDisk>() else { return Ok(()) };
     let text = path.display().to_string();
@@ -227,12 +232,12 @@ pub(crate) fn check_outside(source: &dyn Disk, path: &Path) -> Result<(), Error>
     Ok(())
 }
 
-/// Keeps others from writing into a directory.
-pub(super) fn held(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, Error> {
+/// Locks a directory against other writers.
+pub(super) fn lock_directory(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, Error> {
     lock(disk, Duration::ZERO)
 }
 
-/// How far the store in a directory goes, if there is one.
+/// Where the store in a directory ends, if there is one.
 fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<Point>, Error> {
     match read_manifest(disk.as_ref())? {
         None => Ok(None),
@@ -240,7 +245,7 @@ fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<Point>, Error> {
     }
 }
 
-/// That what was copied before is the beginning of what is copied now.
+/// Checks that the earlier copy is the beginning of the history that is copied now.
 fn check_is_beginning(
     engine: &Engine,
     history: &Extent,
@@ -254,7 +259,7 @@ fn check_is_beginning(
         history.whole.iter().map(|whole| (whole.listing.last_position, whole.listing.chain)).collect();
     let is_other = |position: &u64, chain| own.get(position).is_some_and(|own| *own != chain);
     let parts = listed.unwrap_or_default().iter().any(|old| is_other(&old.last_position, old.chain));
-    // The event may have been removed since; then only the ends of segments speak.
+    // Compaction may have removed the event. Then only the chains at the ends of segments are compared.
     let event = reader::event_at(&snapshot, there.position)?;
     let is_beginning = event.is_none_or(|event| event.chain() == there.chain);
     if there.position <= history.end().position && is_beginning && !parts {

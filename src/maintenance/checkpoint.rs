@@ -1,8 +1,7 @@
-//! Named places in history, to go back to.
+//! Checkpoints: named places in history, to roll back to.
 //!
-//! A checkpoint is its own event in the ledger: the place it names is the one where it stands, so it is still
-//! there after going back to it.
-//! Row: ops. Tested by tests/it/checkpoints.rs.
+//! A checkpoint is an event of the ledger and names its own place. So the checkpoint still exists after a
+//! rollback to it. Tested by tests/it/checkpoints.rs.
 
 use std::time::SystemTime;
 
@@ -21,15 +20,16 @@ const NAME_BYTES_MAX: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checkpoint {
-    /// What it is called.
+    /// The name.
     pub name: String,
     /// The place: everything up to here, the checkpoint's own event included.
     pub head: Head,
-    /// When it was taken.
+    /// When the checkpoint was taken, by the store's clock.
     pub at: SystemTime,
-    /// Who took it: what [`Builder::operator`](crate::Builder::operator) said, or the process.
+    /// Who took the checkpoint: the name given to [`Builder::operator`](crate::Builder::operator), or the
+    /// process.
     pub by: String,
-    /// Why.
+    /// The reason given.
     pub reason: String,
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn take(engine: &Engine, name: &str, reason: &str) -> Result<Checkpoi
     read(engine, &event.expect("it was acknowledged, so it can be read"))
 }
 
-/// All checkpoints, in order.
+/// All checkpoints, in the order they were taken.
 pub(crate) fn all(engine: &Engine) -> Result<Vec<Checkpoint>, Error> {
     let query = Query::entity(record::STREAM).kind(Taken::KIND);
     Read::new(engine.readable(), query).map(|event| read(engine, &event?)).collect()
@@ -68,7 +68,7 @@ fn read(engine: &Engine, event: &RecordedEvent) -> Result<Checkpoint, Error> {
     })
 }
 
-/// Where the newest checkpoint of a name stands.
+/// The position of the newest checkpoint of a name.
 pub(crate) fn named(engine: &Engine, name: &str) -> Result<Position, Error> {
     let found = all(engine)?.into_iter().rfind(|checkpoint| checkpoint.name == name);
     let found = found.ok_or_else(|| Error::invalid(format!("there is no checkpoint {name:?}")));

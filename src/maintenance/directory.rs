@@ -1,6 +1,8 @@
-//! What lies in a store's directory: its parts, quarantined files, and what a copy finds in the directory it fills.
+//! What lies in a store's directory: its parts, quarantined files, and what a copy finds where it goes.
 //!
-//! Only the copy's survey removes anything: the half-written files of an interrupted copy.
+//! Changes nothing, except [`CopyTarget::survey`], which removes the half-written files of an interrupted
+//! copy.
+//!
 //! Tested by tests/it/maintenance.rs and tests/it/archive.rs.
 
 use std::collections::BTreeSet;
@@ -32,15 +34,15 @@ const KNOWN: [&str; 8] = [
     ERASING_FILE,
 ];
 
-/// Every name annals gives, whether it is a directory, and what it is for.
+/// The parts of a store for [`describe`]: name, whether it is a directory, and its purpose.
 const PARTS: [(&str, bool, &str); 8] = [
     ("LOCK", false, "locked by the one writer; holds its process id, for people; never deleted"),
     ("MANIFEST", false, "the segments that are sealed; replaced as a whole when one more is"),
     ("MARK", false, "how far the log is proven durable; written after each sync"),
-    ("ERASING", false, "something may have to be erased still; the next opening for writing sees to it"),
+    ("ERASING", false, "an erasure may be unfinished; the next opening for writing finishes it"),
     ("segments", true, "the events, the only truth; keep every file"),
     (INDEXES, true, "indexes of the segments; may be deleted, costs only time"),
-    ("quarantine", true, "what was cut: torn tails, and what rollback set aside; may be deleted"),
+    ("quarantine", true, "torn tails that recovery cut, and history that rollback set aside; may be deleted"),
     ("cache", true, "states folded from events; may be deleted, costs only time"),
 ];
 
@@ -127,22 +129,22 @@ fn options(options: &Options) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What is there, by path.
+/// The files in quarantine, by path.
 #[derive(Default)]
 pub(crate) struct QuarantinedFiles {
     pub(crate) files: Vec<String>,
-    /// Each after the one it lies in.
+    /// Each after its parent.
     pub(crate) directories: Vec<String>,
 }
 
-/// Everything in quarantine.
+/// Lists everything in quarantine.
 pub(crate) fn quarantined(disk: &dyn Disk) -> Result<QuarantinedFiles, Error> {
     let mut found = QuarantinedFiles::default();
     let mut next = vec![QUARANTINE.to_owned()];
     while let Some(directory) = next.pop() {
         for name in list(disk, &directory)? {
             let path = format!("{directory}/{name}");
-            // A directory cannot be opened to be read.
+            // A directory cannot be opened for reading, so a failed open means a directory.
             let is_file = disk.open(&path, Access::Read).is_ok();
             if is_file { &mut found.files } else { &mut next }.push(path);
         }
@@ -151,20 +153,22 @@ pub(crate) fn quarantined(disk: &dyn Disk) -> Result<QuarantinedFiles, Error> {
     Ok(found)
 }
 
-/// What is there.
+/// What a copy finds in the directory it fills.
 pub(crate) struct CopyTarget {
-    /// Of a store, or of an earlier copy that was finished.
+    /// MANIFEST of the store there, or of an earlier copy that was finished.
     pub(crate) manifest: Option<(Manifest, Hash)>,
     pub(crate) mark: Option<Mark>,
     pub(crate) segments: BTreeSet<SegmentId>,
 }
 
 impl CopyTarget {
-    /// Looks at a directory for the history of `source`, and removes what an interrupted copy left half done.
+    /// Reads a directory that is to hold the history of `source`. Removes half-written files of an
+    /// interrupted copy.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](crate::ErrorKind::Invalid) if it has files that are not of annals, or belongs to another store.
+    /// [`Invalid`](crate::ErrorKind::Invalid) if the directory holds other files, or belongs to another
+    /// store.
     pub(crate) fn survey(disk: &dyn Disk, source: &Manifest) -> Result<CopyTarget, Error> {
         let refused =
             |what: String| Err(Error::invalid(format!("{} {what}; choose an empty directory", disk.place())));
@@ -192,7 +196,7 @@ impl CopyTarget {
         Ok(target)
     }
 
-    /// That no store is there yet.
+    /// Checks that the directory holds no store yet.
     pub(crate) fn check_new(&self, disk: &dyn Disk) -> Result<(), Error> {
         match self.manifest {
             Some(_) => {
@@ -213,7 +217,7 @@ impl CopyTarget {
     }
 }
 
-/// Whether the segment in a file may be one of the source's. One without a whole header is half of one.
+/// Whether a segment's file may be one of the source's. A file without a whole header was cut short, and may.
 fn is_of(disk: &dyn Disk, id: SegmentId, source: &Manifest) -> Result<bool, Error> {
     let path = id.path();
     let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;

@@ -1,9 +1,10 @@
-//! ErasureBegun: the private part of events goes from everything the store keeps; that they happened stays, and can be
-//! proven as before.
+//! Erasing removes payload and metadata of events from everything the store keeps.
 //!
-//! What is to be erased is recorded first, then done, then recorded as done. A file, `ERASING`, is there from before the
-//! first until after the last, so that an opening knows without looking into the log that something may be unfinished.
-//! Row: ops. Tested by tests/it/erase.rs.
+//! The rest of each event stays and verifies as before.
+//!
+//! Order: record the request in the ledger, erase, record that it is done. The file `ERASING` exists from
+//! before the first record until after the last. So an opening knows without a search of the log that an
+//! erasure may be unfinished. Tested by tests/it/erase.rs.
 
 use std::collections::BTreeSet;
 
@@ -21,10 +22,10 @@ use super::record::{self, Figures, LedgerRecord};
 use super::rewriting::Rewriting;
 use super::throttle::RewriteThrottle;
 
-/// While segments are looked at, the log goes on; it cannot outrun so many looks.
-const TRIES: u32 = 3;
+/// Appends go on while segments are erased, and may seal another segment. This many passes are enough.
+const PASSES_MAX: u32 = 3;
 
-/// What is to be erased: of what is before this event.
+/// The ledger's record of a request. It covers the events in front of itself.
 #[derive(Serialize, Deserialize)]
 struct ErasureBegun {
     query: Query,
@@ -34,10 +35,10 @@ impl Figures for ErasureBegun {
     const KIND: &'static str = system::ledger::ERASING;
 }
 
-/// It is done, as far as it was left to do.
+/// The ledger's record of an erasure that is done.
 #[derive(Serialize, Deserialize)]
 struct ErasureDone {
-    /// The position of what was to be erased.
+    /// The position of the request.
     asked: Position,
     events: u64,
     bytes: u64,
@@ -49,18 +50,18 @@ impl Figures for ErasureDone {
     const KIND: &'static str = system::ledger::ERASED;
 }
 
-/// Removes every cached state, in memory and on disk: a state may hold what is erased.
+/// Removes every saved state, in memory and on disk: a state may hold erased values.
 pub(crate) type ForgetStates<'a> = &'a dyn Fn() -> Result<(), Error>;
 
-/// What was asked for.
+/// A request from the ledger that is not recorded as done.
 struct ErasureOrder {
     query: Query,
-    /// Events up to here.
+    /// Events up to here, inclusive.
     up_to: Position,
     reason: String,
 }
 
-/// Erases the private part of all events that match and are there.
+/// Erases payload and metadata of all matching events that exist now.
 pub(crate) fn erase(
     engine: &Engine,
     forget_states: ForgetStates<'_>,
@@ -69,27 +70,27 @@ pub(crate) fn erase(
     throttle: &mut RewriteThrottle<'_>,
 ) -> Result<Erasure, Error> {
     check(&query)?;
-    let mut rewriting = Rewriting::begin(engine, record::who_and_why(&engine.options, reason))?;
-    mark(engine.disk.as_ref(), &rewriting)?;
+    let mut rewriting = Rewriting::begin(engine, record::attribution(&engine.options, reason))?;
+    create_erasing_file(engine.disk.as_ref(), &rewriting)?;
     let asked = record::append(engine, Some(reason), &ErasureBegun { query })?;
     let mut erasure = Erasure::default();
-    // What was asked for before and left undone goes first, or nothing would ever be done with.
+    // Requests that an earlier process left unfinished come first: the file `ERASING` goes when none is left.
     for order in unfinished(engine)? {
         let done = carry_out(engine, forget_states, &order, &mut rewriting, throttle)?;
         if order.up_to == asked.position() {
             erasure = done;
         }
     }
-    unmark(engine, &rewriting)?;
+    remove_erasing_file(engine, &rewriting)?;
     Ok(erasure)
 }
 
-/// Whether something may be unfinished.
+/// Whether an erasure may be unfinished.
 pub(crate) fn is_unfinished(engine: &Engine) -> Result<bool, Error> {
     Ok(!engine.is_read_only() && list(engine.disk.as_ref(), "")?.iter().any(|name| name == ERASING_FILE))
 }
 
-/// Does what an earlier process left undone; `false` if somebody is rewriting segments just now.
+/// Finishes what an earlier process left undone. Answers `false` if segments are being rewritten just now.
 pub(crate) fn resume(
     engine: &Engine,
     forget_states: ForgetStates<'_>,
@@ -99,11 +100,11 @@ pub(crate) fn resume(
     for order in unfinished(engine)? {
         carry_out(engine, forget_states, &order, &mut rewriting, throttle)?;
     }
-    unmark(engine, &rewriting)?;
+    remove_erasing_file(engine, &rewriting)?;
     Ok(true)
 }
 
-/// Events that are the store's own stay whole: it would not find its way without them.
+/// The store's own events stay whole: the store cannot work without them.
 fn check(query: &Query) -> Result<(), Error> {
     if !query.items.iter().any(|item| item.names_system()) {
         return Ok(());
@@ -111,7 +112,7 @@ fn check(query: &Query) -> Result<(), Error> {
     Err(Error::invalid("the store's own events, whose names begin with $, cannot be erased"))
 }
 
-/// What was asked for and is not recorded as done.
+/// Requests in the ledger that are not recorded as done.
 fn unfinished(engine: &Engine) -> Result<Vec<ErasureOrder>, Error> {
     let of_kind = |kind| Read::new(engine.readable(), Query::entity(record::STREAM).kind(kind));
     let mut done = BTreeSet::new();
@@ -131,7 +132,7 @@ fn unfinished(engine: &Engine) -> Result<Vec<ErasureOrder>, Error> {
     Ok(orders)
 }
 
-fn mark(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<(), Error> {
+fn create_erasing_file(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<(), Error> {
     match disk.open(ERASING_FILE, Access::CreateNew) {
         Ok(_) => rewriting.sync_names(""),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
@@ -139,8 +140,8 @@ fn mark(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<(), Error> {
     }
 }
 
-/// Unless something else is unfinished.
-fn unmark(engine: &Engine, rewriting: &Rewriting<'_>) -> Result<(), Error> {
+/// Removes the file `ERASING`, unless a request is unfinished.
+fn remove_erasing_file(engine: &Engine, rewriting: &Rewriting<'_>) -> Result<(), Error> {
     if !unfinished(engine)?.is_empty() {
         return Ok(());
     }
@@ -157,17 +158,18 @@ fn carry_out(
 ) -> Result<Erasure, Error> {
     let mut erasure = Erasure::default();
     for attempt in 0.. {
-        if !holds(engine, order, Position::START, order.up_to)? {
+        if !has_left(engine, order, Position::START, order.up_to)? {
             break;
         }
-        if attempt == TRIES {
+        if attempt == PASSES_MAX {
             let text = "events to be erased stand in a segment that MANIFEST could not list for want of space; \
                         append something when there is some, and erase again";
             return Err(Error::no_space(text));
         }
         erase_from_segments(engine, order, rewriting, throttle, &mut erasure)?;
     }
-    // Nothing is left in the log. Now whatever was made of it; what is being folded just now is of the history before.
+    // No segment holds the values any more. States folded now belong to the history before, so they go as
+    // well.
     rewriting.raise_history()?;
     forget_states()?;
     sync_if_there(rewriting, CACHE)?;
@@ -190,13 +192,13 @@ fn erase_from_segments(
     erasure: &mut Erasure,
 ) -> Result<(), Error> {
     let end = engine.snapshot()?.segments.last().map_or(1, |last| last.id().first_position);
-    if holds(engine, order, end.saturating_sub(1).into(), order.up_to)? {
+    if has_left(engine, order, end.saturating_sub(1).into(), order.up_to)? {
         rewriting.roll()?;
     }
     let mut concerned = Vec::new();
     for (segment, listed) in rewriting.sealed()? {
         let before = segment.first_position().saturating_sub(1).into();
-        if holds(engine, order, before, order.up_to.min(listed.last_position.into()))? {
+        if has_left(engine, order, before, order.up_to.min(listed.last_position.into()))? {
             concerned.push((segment, listed));
         }
     }
@@ -212,8 +214,8 @@ fn erase_from_segments(
     Ok(())
 }
 
-/// Whether events after one position and up to another are to be erased still.
-fn holds(engine: &Engine, order: &ErasureOrder, after: Position, up_to: Position) -> Result<bool, Error> {
+/// Whether any matching event after one position and up to another still has its payload.
+fn has_left(engine: &Engine, order: &ErasureOrder, after: Position, up_to: Position) -> Result<bool, Error> {
     let mut read = Read::new(engine.readable(), order.query.clone());
     read.again(after, up_to);
     for event in read {
@@ -224,7 +226,8 @@ fn holds(engine: &Engine, order: &ErasureOrder, after: Position, up_to: Position
     Ok(false)
 }
 
-/// Of what recovery cut it is not known what is in it, and a store that was set back has the events as they were.
+/// Empties the quarantine: a truncated tail may hold any event, and a store set aside holds them as they
+/// were.
 fn empty_quarantine(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<u64, Error> {
     let QuarantinedFiles { files, directories } = quarantined(disk)?;
     files.iter().try_for_each(|path| remove(disk, path))?;

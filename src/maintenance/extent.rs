@@ -1,6 +1,6 @@
-//! What of a store's history is put elsewhere: whole segments, and the beginning of one more.
+//! The extent of history that a copy takes: whole segments, and the beginning of one more.
 //!
-//! Only what is durable, in whole appends. Row: ops.
+//! An extent holds durable appends only, each as a whole.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -24,7 +24,7 @@ use super::checkpoint;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Until {
-    /// All that is durable.
+    /// Everything durable.
     #[default]
     End,
     /// The appends that lie wholly up to this position.
@@ -47,20 +47,20 @@ impl From<SystemTime> for Until {
     }
 }
 
-/// What is put elsewhere.
+/// An extent of a store's history.
 pub(crate) struct Extent {
-    /// MANIFEST of the store it is taken from.
+    /// MANIFEST of the source.
     pub(crate) manifest: Manifest,
     pub(crate) whole: Vec<WholeSegment>,
-    /// Of the segment behind them, if there is one; it may have no frames.
+    /// The beginning of the segment after them, if there is one; possibly without frames.
     pub(crate) beginning: Option<SegmentPrefix>,
 }
 
-/// A sealed segment, with all its events.
+/// A sealed segment with all its events.
 pub(crate) struct WholeSegment {
     pub(crate) listing: SegmentEntry,
     pub(crate) segment: Arc<Segment>,
-    /// Whether MANIFEST lists it, so that nobody writes to its file any more.
+    /// Whether MANIFEST lists the segment. The writer no longer writes to the file of a listed one.
     pub(crate) is_listed: bool,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct SegmentPrefix {
     pub(crate) tip: LogEnd,
 }
 
-/// The last place that is within.
+/// The last position and the last time that are within an extent.
 struct ExtentBound {
     position: u64,
     recorded_at: u64,
@@ -83,12 +83,12 @@ impl ExtentBound {
 }
 
 impl Extent {
-    /// What there is of an open store.
+    /// Takes the extent of an open store up to a place.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if there is no such checkpoint or the place lies beyond what is durable, and those of
-    /// reading.
+    /// - [`ErrorKind::Invalid`] if the checkpoint does not exist, or the place lies behind the durable head.
+    /// - Those of reading.
     pub(crate) fn of(engine: &Engine, until: &Until) -> Result<Extent, Error> {
         let manifest = read_manifest(engine.disk.as_ref())?.ok_or_else(Error::no_store)?.0;
         let snapshot = engine.snapshot()?;
@@ -96,7 +96,8 @@ impl Extent {
         let mut history = Extent { manifest, whole: Vec::new(), beginning: None };
         let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
         while let Some(parts) = files.next() {
-            let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
+            let Some(first) = parts.first() else { continue };
+            let Some(last) = parts.last() else { continue };
             if files.peek().is_some() {
                 let (listing, is_listed) = history.listing(first)?;
                 if bound.holds(listing.last_position, listing.last_recorded_at) {
@@ -105,7 +106,7 @@ impl Extent {
                 }
             }
             let file = first.file()?.clone();
-            // The end of a fork, a restore or a rollback is sealed, too.
+            // The last segment of a fork, a restore or a rollback is sealed as well.
             if first.as_stored().is_some_and(SealedSegment::is_whole) {
                 check_listing(&file, &history.listing(first)?.0)?;
             }
@@ -117,7 +118,7 @@ impl Extent {
         Ok(history)
     }
 
-    /// Where it ends.
+    /// The end of the extent.
     pub(crate) fn end(&self) -> Point {
         let whole = || {
             let last = self.whole.last().map(|last| &last.listing);
@@ -130,14 +131,15 @@ impl Extent {
             .unwrap_or_default()
     }
 
-    /// The store's sealed segments as a list has them.
+    /// The whole segments, as MANIFEST lists them.
     pub(crate) fn listings(&self) -> Vec<SegmentEntry> {
         self.whole.iter().map(|whole| whole.listing.clone()).collect()
     }
 
-    /// What MANIFEST says of a sealed segment, or would say; and whether it does.
+    /// The entry of a sealed segment in MANIFEST, or the one it would get; and whether it is in MANIFEST.
     fn listing(&self, segment: &Segment) -> Result<(SegmentEntry, bool), Error> {
-        let (id, sealed) = (segment.id(), &self.manifest.sealed);
+        let id = segment.id();
+        let sealed = &self.manifest.sealed;
         let found = sealed.binary_search_by_key(&id.first_position, |sealed| sealed.id.first_position);
         match found.ok().and_then(|at| sealed.get(at)).filter(|sealed| sealed.id == id) {
             Some(listed) => Ok((listed.clone(), true)),
@@ -174,7 +176,7 @@ fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<ExtentBo
     }
 }
 
-/// Where a segment's last append within the bound ends. What lies behind `limit` is not looked at.
+/// The end of a segment's last append within the bound. Bytes behind `limit` are not read.
 fn last_within(file: &SegmentFile, limit: u32, bound: &ExtentBound) -> Result<LogEnd, Error> {
     let mut last = LogEnd::start(file);
     let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &LogEnd| {
@@ -187,7 +189,7 @@ fn last_within(file: &SegmentFile, limit: u32, bound: &ExtentBound) -> Result<Lo
     Ok(last)
 }
 
-/// That a segment's header and seal say what a list says of it.
+/// Checks that a segment's header and seal agree with its entry in MANIFEST.
 pub(crate) fn check_listing(file: &SegmentFile, listed: &SegmentEntry) -> Result<(), Error> {
     if listed.fits(&read_listing(file)?) {
         return Ok(());
@@ -196,7 +198,7 @@ pub(crate) fn check_listing(file: &SegmentFile, listed: &SegmentEntry) -> Result
     Err(Error::corrupt(&file.path, seal, "the segment is not as MANIFEST lists it"))
 }
 
-/// What a segment's header and seal say of it.
+/// The entry of a segment, from its header and seal.
 pub(crate) fn read_listing(file: &SegmentFile) -> Result<SegmentEntry, Error> {
     let length = file.length()?;
     let at = length.saturating_sub(u64::try_from(SEAL_BYTES).expect("72"));

@@ -1,6 +1,7 @@
 //! What operators do with a store: verify, compact, erase, back up, restore, fork, roll back, salvage, scrub.
 //!
-//! May use the inside of the engine and of all rooms above it. The public methods that lead here are in `store/`.
+//! May use the inside of the engine and of all rooms above it. The public methods that lead here are in
+//! `store/`.
 
 pub(crate) mod backup;
 pub(crate) mod checkpoint;
@@ -22,8 +23,7 @@ pub use backup::CopyReport;
 pub use checkpoint::Checkpoint;
 pub use compact::GroupBy;
 pub(crate) use compact::{CompactionTask, Leaves, Rules, Watcher};
-pub(crate) use copy::CopyOptions;
-pub(crate) use copy::CopyWork;
+pub(crate) use copy::{CopyOptions, CopyWork};
 pub(crate) use directory::describe;
 pub use extent::Until;
 pub(crate) use rewriting::rebuild_indexes;

@@ -1,11 +1,15 @@
-//! Has sealed segments written anew while the store is open: one step at a time, each whole before the next.
+//! Rewrites sealed segments while the store is open, one group of neighbours at a time; rebuilds index files.
 //!
-//! A step writes the new segment and its index beside the old ones, checks it, gives it its name, has the writer list it in
-//! MANIFEST, shows it to readers, and removes the old files. Appends wait for MANIFEST only; who reads goes on with
-//! the file it has. Between two steps, and after a stop in one, the store is as whole as ever.
-//! Invariants: one at a time rewrites a store; only what is sealed, indexed and listed is touched; however it ends, what was
-//! folded meanwhile is void.
-//! Row: ops. Tested by tests/it/erase.rs and tests/it/compact.rs.
+//! A step writes the new segment and its index, checks both, and gives the file its name. Then the writer
+//! lists the segment in MANIFEST, readers get the new segment, and the old files are removed. Appends wait
+//! for MANIFEST only.
+//!
+//! Readers finish with the files they have. A stop between or in steps leaves the old segment or the new one.
+//! - One rewriting at a time: the engine's lock `rewriting` is held throughout.
+//! - Only segments that are sealed, indexed and listed in MANIFEST are touched.
+//! - If events were removed or erased, the history revision is raised, also after an error or a panic.
+//!
+//! Tested by tests/it/erase.rs and tests/it/compact.rs.
 
 use std::sync::Arc;
 
@@ -20,28 +24,28 @@ use crate::types::{Error, ErrorKind, IndexProgress, options};
 
 use super::throttle::{OnProgress, Throttle};
 
-/// A sealed segment, and what MANIFEST says of it.
+/// A sealed segment, and its entry in MANIFEST.
 pub(crate) type SealedEntry = (Arc<Segment>, SegmentEntry);
 
-/// The right to rewrite a store's segments.
+/// The exclusive right to rewrite a store's segments.
 pub(crate) struct Rewriting<'a> {
     engine: &'a Engine,
     shelf: &'a Arc<SegmentCache>,
-    /// What attestations say.
+    /// Who and why, for attestations.
     why: String,
-    /// Files of rewritten segments that could not be removed.
-    pub(crate) left: Vec<String>,
-    /// Something went, and the history revision was not raised yet.
+    /// Files of replaced segments that could not be removed.
+    unremoved: Vec<String>,
+    /// Events were removed or erased, and the history revision is not raised yet.
     has_changed: bool,
-    /// Told before the first segment is exchanged.
+    /// Called before the first segment is replaced.
     announce: Option<Announce<'a>>,
     _alone: MutexGuard<'a, ()>,
 }
 
-/// Says that something will go; an error keeps it from going.
+/// Announces that events will go. An error keeps them.
 pub(crate) type Announce<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
 
-/// However it ends: broken off, by an error or by a panic, too.
+/// Raises the history revision on every way out: after an error, a cancellation or a panic, too.
 impl Drop for Rewriting<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.raise_history() {
@@ -50,27 +54,27 @@ impl Drop for Rewriting<'_> {
     }
 }
 
-/// What a step came to.
+/// What rewriting one group did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rewritten {
-    /// There was nothing to change.
+    /// No event was removed or erased, and no segments were merged.
     Unchanged,
-    /// The new segment has so many bytes.
+    /// The group was replaced by one segment of this many bytes.
     Replaced(u32),
 }
 
 impl<'a> Rewriting<'a> {
-    /// Waits for whoever rewrites the store just now.
+    /// Waits until no other rewriting runs.
     ///
     /// # Errors
     ///
-    /// If the store takes no appends.
+    /// Those of a store that takes no appends.
     pub(crate) fn begin(engine: &'a Engine, why: String) -> Result<Rewriting<'a>, Error> {
         engine.check_writable()?;
         Ok(Rewriting::alone(engine, why, engine.rewriting.lock()))
     }
 
-    /// The same without waiting; `None` if somebody is at it.
+    /// As [`Rewriting::begin`] without waiting; `None` if another rewriting runs.
     pub(crate) fn try_begin(engine: &'a Engine, why: String) -> Result<Option<Rewriting<'a>>, Error> {
         engine.check_writable()?;
         Ok(engine.rewriting.try_lock().map(|alone| Rewriting::alone(engine, why, alone)))
@@ -78,26 +82,34 @@ impl<'a> Rewriting<'a> {
 
     fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
         let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
-        Rewriting { engine, shelf, why, left: Vec::new(), has_changed: false, announce: None, _alone: alone }
+        Rewriting {
+            engine,
+            shelf,
+            why,
+            unremoved: Vec::new(),
+            has_changed: false,
+            announce: None,
+            _alone: alone,
+        }
     }
 
-    /// Calls this once, when the first new segment is whole and before it takes the place of others: without
-    /// room for one nothing is announced.
+    /// Sets what is called once, when the first new segment is whole and before it replaces others. Without
+    /// room on the disk for that segment, nothing is announced.
     pub(crate) fn announce_with(&mut self, announce: Announce<'a>) {
         self.announce = Some(announce);
     }
 
-    /// Ends the segment that is written to, so that it can be rewritten.
+    /// Seals the live segment, so that it can be rewritten.
     pub(crate) fn roll(&self) -> Result<(), Error> {
         self.engine.maintain(Maintenance::Roll).map(drop)
     }
 
-    /// The segments that can be rewritten, in order, each with what MANIFEST says of it: all up to the first that was
-    /// sealed just now.
+    /// The segments that can be rewritten, in order, with their entries in MANIFEST. The list ends before the
+    /// first segment that MANIFEST does not list yet.
     ///
     /// # Errors
     ///
-    /// If MANIFEST cannot be read.
+    /// Those of reading MANIFEST.
     pub(crate) fn sealed(&self) -> Result<Vec<SealedEntry>, Error> {
         let engine = self.engine;
         settle(&engine.view, self.shelf);
@@ -119,13 +131,14 @@ impl<'a> Rewriting<'a> {
         }
     }
 
-    /// Rewrites segments that follow one another as one.
+    /// Rewrites neighbouring segments as one.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from being done; then nothing was changed, unless the store is poisoned.
+    /// Those of reading and writing. Then no segment is replaced, unless the store is poisoned.
     pub(crate) fn rewrite(&mut self, old: &[SealedEntry], judge: &mut dyn Judge) -> Result<Rewritten, Error> {
-        let (engine, disk) = (self.engine, self.engine.disk.as_ref());
+        let engine = self.engine;
+        let disk = engine.disk.as_ref();
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
         let plan = Plan {
             disk,
@@ -138,15 +151,18 @@ impl<'a> Rewriting<'a> {
         if draft.effect() == Effect::None && old.len() == 1 {
             return Ok(Rewritten::Unchanged);
         }
-        let (effect, chain_before) = (draft.effect(), draft.header().chain_before);
+        let effect = draft.effect();
+        let chain_before = draft.header().chain_before;
         self.check_and_index(&draft)?;
         self.announce.take().map_or(Ok(()), |announce| announce())?;
-        let with = self.named(draft)?;
+        let with = self.name_draft(draft)?;
         let ids: Vec<SegmentId> = old.iter().map(|(segment, _)| segment.id()).collect();
         let exchange = Exchange { old: ids.clone(), with: with.clone(), effect };
-        // Whatever comes of it: it may be that history is changed.
+        // Set before the exchange, because a failed exchange may still have changed history.
         self.has_changed |= effect == Effect::History;
-        engine.maintain(Maintenance::Exchange(exchange)).inspect_err(|error| self.forget(with.id, error))?;
+        engine
+            .maintain(Maintenance::Exchange(exchange))
+            .inspect_err(|error| self.remove_unlisted(with.id, error))?;
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), chain_before);
         let new = Segment::stored(SealedSegment::new(self.shelf.clone(), listed));
         let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
@@ -156,7 +172,7 @@ impl<'a> Rewriting<'a> {
         Ok(Rewritten::Replaced(with.length))
     }
 
-    /// Reads the draft again, and writes its index on the way.
+    /// Reads the draft back, and writes its index on the way.
     fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
         let with = draft.listing();
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
@@ -169,10 +185,11 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    fn named(&self, draft: Draft<'_>) -> Result<SegmentEntry, Error> {
+    fn name_draft(&self, draft: Draft<'_>) -> Result<SegmentEntry, Error> {
         draft.name().map_err(|failure| match failure {
             Failure::Refused(error) => error,
-            // Nobody may take it for durable what the next sync of names says.
+            // The rename may be lost: the next sync of the directory must not report it durable, so the store
+            // is poisoned.
             Failure::Poison(error) => {
                 let _ = self.engine.maintain(Maintenance::Poison(error.clone()));
                 error
@@ -180,8 +197,8 @@ impl<'a> Rewriting<'a> {
         })
     }
 
-    /// MANIFEST does not list what was made. If that is not certain, the next opening decides.
-    fn forget(&self, id: SegmentId, error: &Error) {
+    /// Removes a new segment that MANIFEST does not list. If that is uncertain, the next opening decides.
+    fn remove_unlisted(&self, id: SegmentId, error: &Error) {
         let uncertain = [ErrorKind::Poisoned, ErrorKind::CommitUnknown, ErrorKind::Closed, ErrorKind::Forked];
         if !uncertain.contains(&error.kind()) {
             let disk = self.engine.disk.as_ref();
@@ -193,12 +210,12 @@ impl<'a> Rewriting<'a> {
         for path in [id.path(), id.index_path()] {
             if let Err(error) = remove(self.engine.disk.as_ref(), &path) {
                 tracing::warn!(%error, "a rewritten segment's file was not removed; the next opening tries again");
-                self.left.push(path);
+                self.unremoved.push(path);
             }
         }
     }
 
-    /// Makes durable that names are gone.
+    /// Syncs a directory, so that removals in it are durable.
     pub(crate) fn sync_names(&self, directory: &str) -> Result<(), Error> {
         let synced = self.engine.disk.sync_directory(directory);
         synced.map_err(|error| {
@@ -208,11 +225,11 @@ impl<'a> Rewriting<'a> {
         })
     }
 
-    /// What was folded so far is void, if something went.
+    /// Voids the states that were folded so far, if events were removed or erased.
     ///
     /// # Errors
     ///
-    /// If the store takes no appends any more. Then the next opening does it.
+    /// Those of a store that takes no appends. Then the next opening raises the revision.
     pub(crate) fn raise_history(&mut self) -> Result<(), Error> {
         if !std::mem::take(&mut self.has_changed) {
             return Ok(());
@@ -223,16 +240,16 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    /// That of all rewritten segments nothing is left.
+    /// Checks that nothing is left of the replaced segments, durably.
     pub(crate) fn check_removed(&mut self) -> Result<(), Error> {
-        for path in std::mem::take(&mut self.left) {
+        for path in std::mem::take(&mut self.unremoved) {
             remove(self.engine.disk.as_ref(), &path)?;
         }
         self.sync_names(SEGMENTS_DIRECTORY)
     }
 }
 
-/// Builds all index files again, and says how many. Segments that were sealed a moment ago are included.
+/// Builds all index files again, and returns how many. Segments that were sealed a moment ago are included.
 pub(crate) fn rebuild_indexes<'a>(
     engine: &Engine,
     on_progress: OnProgress<'a, IndexProgress>,
@@ -259,13 +276,13 @@ pub(crate) fn rebuild_indexes<'a>(
     }
     let alone = shelf.settling();
     for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_stored()) {
-        // The live segment has an index file, too, if it was closed and opened again.
+        // The live segment has an index file as well, if the store was closed and opened again.
         if !part.is_whole() {
             part.rebuild_part(&alone)?;
         }
     }
     drop(alone);
-    // All is done: an answer to break off comes too late.
+    // All files are built: a cancellation comes too late.
     let _ = throttle.report();
     Ok(sealed.len())
 }

@@ -1,8 +1,9 @@
-//! Opens what is left of a damaged store, to be read: every whole append that can stand where it
-//! stands. Changes nothing.
+//! Opens what is left of a damaged store for reading: every whole append whose position and versions fit.
 //!
-//! Verify finds what is whole; here it becomes readable. What verify reports is what is missing.
-//! Row: ops. Tested by tests/it/salvage.rs.
+//! Changes nothing. Verifying finds the whole appends; this file makes them readable. What verifying reports
+//! is missing.
+//!
+//! Tested by tests/it/salvage.rs.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, Veri
 
 use super::verify::{Verify, Visit, verify_files_as};
 
-/// Reads everything that is whole, and tells `watcher` how far it is. Nobody may write meanwhile.
+/// Reads every whole append, and reports progress to `watcher`. The store must not have a writer.
 pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<Readable, Error> {
     if disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))? {
         return Err(Error::locked(Holder::Unknown));
@@ -58,14 +59,14 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
     Ok(Readable { entities, history: 0, segments, shelf: None, head, store_id, report, end: None })
 }
 
-/// That no file is of a newer format: what this version cannot read is not damaged.
+/// Checks that no file has a newer format: such a file is not damaged.
 fn check_readable(disk: &dyn Disk) -> Result<(), Error> {
     let is_newer = |error: &Error| error.kind() == ErrorKind::NeedsNewer;
     let small_files = [read_manifest(disk).err(), read_mark(disk).err()];
     if let Some(error) = small_files.into_iter().flatten().find(is_newer) {
         return Err(error);
     }
-    // Without a directory of segments there is nothing that could be newer.
+    // Without a directory of segments, no segment can be newer.
     let names = list(disk, SEGMENTS_DIRECTORY).unwrap_or_default();
     let ids = names.iter().filter_map(|name| SegmentId::parse(name));
     let mut errors = ids.filter_map(|id| SegmentFile::open(disk, id, Access::Read).err());
@@ -77,7 +78,7 @@ fn opening(progress: &VerifyProgress) -> OpenProgress {
     OpenProgress { bytes, bytes_total, elapsed, ..OpenProgress::default() }
 }
 
-/// What can be read so far.
+/// What is readable so far.
 #[derive(Default)]
 struct Salvaged {
     segments: Vec<Arc<Segment>>,
@@ -89,10 +90,10 @@ struct Salvaged {
 }
 
 impl Salvaged {
-    /// Keeps a frame if positions and versions grow with it: what lies elsewhere than it was written, or
-    /// twice, is not read twice. (Verify has reported it.)
+    /// Keeps a frame if positions and versions grow with it. Otherwise a misplaced or repeated frame would be
+    /// read twice; verifying has reported it.
     fn visit(&mut self, segment: &Arc<SegmentFile>, offset: u32, frame: &Frame<'_>, tip: &LogEnd) {
-        // A file that has taken another's name would push what comes before it out of order.
+        // A file under another segment's name would make the positions before it look wrong.
         if segment.path != segment.header.id.path() {
             return;
         }
@@ -112,14 +113,15 @@ impl Salvaged {
         }
     }
 
-    /// Whether every record is whole, and every version greater than its stream's last one.
+    /// Whether every record is whole, and every version is greater than the last one of its stream.
     fn learn_versions(&mut self, frame: &Frame<'_>) -> bool {
         let header = &frame.header;
         let all = records(frame.body, header.events()).enumerate();
         let mut learnt = HashMap::new();
         for (index, record) in all {
             let Ok(record) = record else { return false };
-            let (entity, version) = (record.entity(), header.version(index));
+            let entity = record.entity();
+            let version = header.version(index);
             let before = learnt.get(entity).or_else(|| self.versions.get(entity)).copied().unwrap_or(0);
             if version <= before {
                 return false;

@@ -1,8 +1,7 @@
-//! Verifies an open store in the background, a slice at a time, again and again.
+//! Verifies the log of an open store in the background, slice by slice, again and again.
 //!
-//! It runs on the housekeeper, so a slice is short: others wait for it. What it finds stands in the counters; what it does not look at
-//! (versions, heads, index files) is for `verify`.
-//! Row: ops. Tested by tests/it/verify.rs.
+//! A slice is short, because other jobs of the background thread wait for it. Findings go to the counters.
+//! Versions, heads and index files are left to [`verify`](super::verify). Tested by tests/it/verify.rs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +14,14 @@ use crate::read::{Segment, Snapshot, View};
 use crate::threads::Job;
 use crate::types::{Error, ErrorKind, Finding, ScrubStats};
 
-/// A slice is at least so much, and at least a frame: what one read of the file brings, and a few milliseconds' work.
+/// The least bytes of a slice: one read of the file, a few milliseconds of work. A slice has at least one
+/// frame.
 const SLICE_BYTES: u64 = 768 << 10;
-/// So many slices a second are enough.
+/// How many slices a second are enough.
 const SLICES: u64 = 20;
-/// Behind the end of the log it begins anew after so long.
+/// The pause between two passes.
 const REST: Duration = Duration::from_secs(60);
-/// So many breaks are kept.
+/// How many findings are kept.
 const FINDINGS_MAX: usize = 100;
 
 pub(crate) type SharedScrubStats = Arc<Mutex<ScrubStats>>;
@@ -39,17 +39,17 @@ struct Scrub {
     place: ScrubPosition,
 }
 
-/// How far it is.
+/// How far a pass is.
 enum ScrubPosition {
     Start,
-    /// In a segment.
+    /// Within a segment.
     Within(SegmentId, LogEnd),
     /// Behind the segments that begin at this position or before it.
     Behind(u64),
 }
 
 impl Scrub {
-    /// Reads on, and says when to go on.
+    /// Reads one slice, and returns the pause until the next.
     fn slice(&mut self) -> Duration {
         let snapshot = self.view.snapshot();
         let Some((segment, is_last)) = self.next(&snapshot) else { return self.rest() };
@@ -60,19 +60,19 @@ impl Scrub {
         if is_end { self.rest() } else { Duration::from_micros(read.saturating_mul(1_000_000) / self.rate) }
     }
 
-    /// A pass is over.
+    /// Ends a pass.
     fn rest(&mut self) -> Duration {
         self.place = ScrubPosition::Start;
         self.stats.lock().passes += 1;
         REST
     }
 
-    /// The segment to go on with, the last part of its file, and whether it is the last one.
+    /// The next segment (the last part of its file), and whether it is the live one.
     fn next(&self, snapshot: &Snapshot) -> Option<(Arc<Segment>, bool)> {
         let files = snapshot.segments.chunk_by(|one, other| one.shares_file(other));
         let is_next = |first: u64| match &self.place {
             ScrubPosition::Start => true,
-            // It may have been written anew meanwhile.
+            // The segment may have been rewritten under another id since the last slice.
             ScrubPosition::Within(id, _) => first >= id.first_position,
             ScrubPosition::Behind(position) => first > *position,
         };
@@ -81,7 +81,7 @@ impl Scrub {
         Some((part.clone(), is_last))
     }
 
-    /// Reads a segment from where it was left; says how much that was, and how far it is then.
+    /// Reads a segment on from where the last slice ended. Returns the bytes read, and the new position.
     fn read(&self, part: &Segment, is_last: bool) -> (u64, ScrubPosition) {
         let through = ScrubPosition::Behind(part.id().first_position);
         let file = match part.file() {
@@ -95,7 +95,8 @@ impl Scrub {
             ScrubPosition::Within(id, tip) if *id == part.id() => *tip,
             _ => LogEnd::start(file),
         };
-        let (limit, mut tip) = (if is_last { part.end() } else { u32::MAX }, start);
+        let limit = if is_last { part.end() } else { u32::MAX };
+        let mut tip = start;
         let walked = self.walk(file, limit, &mut tip);
         self.stats.lock().position = tip.position.into();
         let read = u64::from(tip.offset.saturating_sub(start.offset));
@@ -109,7 +110,7 @@ impl Scrub {
         }
     }
 
-    /// Goes on behind `tip` for a slice; says whether that was the end of the segment.
+    /// Reads on behind `tip` for one slice; says whether that was the end of the segment.
     fn walk(&self, file: &SegmentFile, limit: u32, tip: &mut LogEnd) -> Result<bool, Error> {
         let mut window = Window::new(file, limit)?;
         let end = u64::from(tip.offset).saturating_add(SLICE_BYTES.max(self.rate / SLICES));
@@ -128,7 +129,7 @@ impl Scrub {
         Ok(false)
     }
 
-    /// Takes note of what is wrong, once.
+    /// Notes a finding once.
     fn found(&self, file: &str, offset: u64, before: u64, error: &Error) {
         if error.kind() == ErrorKind::Io {
             tracing::warn!(%error, "verifying in the background could not read a segment");

@@ -1,8 +1,7 @@
-//! The segment that a restored, forked or rolled back store ends with: the beginning of the one it is taken from,
-//! and an entry of the ledger, sealed.
+//! The sealed segment at the end of a restored, forked or rolled back store.
 //!
-//! It is a file of its own, with marks of its own, because what follows is another history.
-//! Row: ops.
+//! It holds the beginning of the source's segment and one ledger record. It is a new file with frame marks of
+//! its own, because another history follows it.
 
 use crate::disk::{Disk, DiskFile, write_all};
 use crate::engine::{Append, Engine, Request, Salts};
@@ -17,7 +16,7 @@ use super::copy::CopyWork;
 use super::extent::{Extent, SegmentPrefix};
 use super::record::{Figures, LedgerRecord, STREAM};
 
-/// What is written when so much has come together.
+/// Bytes that are written at once.
 const PIECE: usize = 1 << 20;
 
 /// The last segment of a new history.
@@ -25,14 +24,14 @@ pub(crate) struct TailSegment<'a> {
     pub(crate) header: SegmentHeader,
     beginning: Option<&'a SegmentPrefix>,
     entry: Request,
-    /// Of the entry, in the ledger's stream.
+    /// The version of the record in the ledger's stream.
     version: u64,
     now: u64,
 }
 
 impl<'a> TailSegment<'a> {
-    /// How a history goes on: with an entry. `generation` is added to that of the segment it ends in, which
-    /// tells it from that one where both lie in one directory.
+    /// A tail that ends with a ledger record. `generation` is added to that of the source's segment: two
+    /// segments in one directory must differ in it.
     pub(crate) fn new<F: Figures>(
         engine: &Engine,
         history: &'a Extent,
@@ -40,7 +39,8 @@ impl<'a> TailSegment<'a> {
         reason: Option<&str>,
         figures: &F,
     ) -> Result<TailSegment<'a>, Error> {
-        let (options, disk) = (&engine.options, engine.disk.as_ref());
+        let options = &engine.options;
+        let disk = engine.disk.as_ref();
         let end = history.end().position;
         let version = engine.snapshot()?.stream_head_at(STREAM, end)?.0.get().saturating_add(1);
         let now = options::read(&options.clock);
@@ -49,7 +49,7 @@ impl<'a> TailSegment<'a> {
         Ok(TailSegment { header, beginning: history.beginning.as_ref(), entry, version, now })
     }
 
-    /// Writes the segment, and says how it is listed. Of the work, what it is taken from is done then.
+    /// Writes the segment, and returns its entry for MANIFEST.
     pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut CopyWork) -> Result<SegmentEntry, Error> {
         let mut out =
             Out { to, path: self.header.id.temporary(), bytes: self.header.write().to_vec(), at: 0 };
@@ -78,7 +78,8 @@ impl<'a> TailSegment<'a> {
         Ok(listing)
     }
 
-    /// The frames of the segment it is taken from, each with the marks of this one, and how many streams begin in them.
+    /// Writes the source's frames with the marks of this segment. Returns the end, and how many streams begin
+    /// in them.
     fn write_beginning(
         &self,
         beginning: &SegmentPrefix,
@@ -87,13 +88,15 @@ impl<'a> TailSegment<'a> {
     ) -> Result<(LogEnd, u32), Error> {
         let source: &SegmentFile = &beginning.file;
         let mut window = Window::new(source, beginning.tip.offset)?;
-        let (mut tip, mut born, mut told) = (LogEnd::start(source), 0, 0);
+        let mut tip = LogEnd::start(source);
+        let mut born = 0;
+        let mut told = 0;
         while tip.offset < beginning.tip.offset {
             let offset = tip.offset;
             let damaged = |damage| source.damaged(offset.into(), &damage);
             tip = match found_at(&mut window, offset)? {
                 Found::Frame(frame) => {
-                    born += begun(&frame);
+                    born += streams_begun(&frame);
                     let mark = self.header.frame_mark(offset.into());
                     NewFrameHeader { durable_end: offset, ..frame.header.fields() }
                         .write(&mut out.bytes, mark);
@@ -122,7 +125,7 @@ impl<'a> TailSegment<'a> {
 }
 
 /// How many streams begin in a frame.
-fn begun(frame: &Frame<'_>) -> u32 {
+fn streams_begun(frame: &Frame<'_>) -> u32 {
     let first = (0..usize::from(frame.header.events())).filter(|index| frame.header.version(*index) == 1);
     u32::try_from(first.count()).expect("at most 65,535")
 }
@@ -155,7 +158,8 @@ fn header(
         return Ok(SegmentHeader { id, salt, created_at: now, ..old.clone() });
     }
     let last = history.whole.last().expect("a history has a segment");
-    let (end, store_id) = (behind(&last.listing), last.segment.file()?.header.store_id);
+    let end = behind(&last.listing);
+    let store_id = last.segment.file()?.header.store_id;
     Ok(SegmentHeader {
         store_id,
         id: SegmentId { first_position: end.position.saturating_add(1), generation: 0 },
@@ -176,7 +180,7 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    /// Says whether it was.
+    /// Flushes a large buffer; says whether it did.
     fn flush_if_large(&mut self) -> Result<bool, Error> {
         let is_large = self.bytes.len() >= PIECE;
         if is_large {

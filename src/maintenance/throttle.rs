@@ -1,7 +1,7 @@
 //! Progress of long work: counts bytes, reports to the caller, limits the rate, turns a break into an error.
 //!
-//! Verifying, copying, rewriting and rebuilding indexes all report through [`Throttle`]; only the type of the report
-//! differs. Only this file of the room sleeps.
+//! Verifying, copying, rewriting and rebuilding indexes all report through [`Throttle`]; only the type of the
+//! report differs. Only this file of the room sleeps.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -110,6 +110,7 @@ impl<'a, P: ByteProgress> Throttle<'a, P> {
     ///
     /// # Errors
     ///
+    ///
     /// As [`Throttle::report`].
     pub(crate) fn advance(&mut self, bytes: impl Into<u64>) -> Result<(), Error> {
         self.add(bytes);
@@ -129,6 +130,7 @@ impl<'a, P: ByteProgress> Throttle<'a, P> {
     /// Reports how far the work is.
     ///
     /// # Errors
+    ///
     ///
     /// [`ErrorKind::Cancelled`] if the caller breaks the work off.
     pub(crate) fn report(&mut self) -> Result<(), Error> {
@@ -160,6 +162,7 @@ impl<'a> RewriteThrottle<'a> {
 /// The caller's answer to a progress report, as a result.
 ///
 /// # Errors
+///
 ///
 /// [`ErrorKind::Cancelled`] with this text if the answer is to break off.
 pub(crate) fn or_cancelled(answer: ControlFlow<()>, text: &'static str) -> Result<(), Error> {

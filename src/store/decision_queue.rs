@@ -1,11 +1,9 @@
-//! DecisionQueue: who decides about one thing at the same time as others does so one after the other.
+//! A fair queue for callers that decide about the same subject at the same time.
 //!
-//! A decision is appended only if nothing came in between, so of several at a time one wins and the others decide
-//! again. Whoever lost takes a place in a queue and waits for its turn; whoever comes while there is a queue joins it.
-//! So nobody is beaten for ever by others that are quicker, and nothing is decided in vain.
-//! DecisionQueue are a courtesy and no lock: one lasts 50 ms at most, then the next goes on, and what an append requires is
-//! checked by the writer either way.
-//! Row: store, below the facade. Tested by tests/it/decide.rs.
+//! A decision is appended only if its subject did not change in between, so one of several callers wins and
+//! the others decide again. A caller that lost joins a queue and waits for its turn, and so does every caller
+//! that comes later. So no caller starves, and few decisions are made in vain. The queue is no lock: a turn
+//! lasts 50 ms at most, and the writer checks every append in any case. Tested by tests/it/decide.rs.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -17,22 +15,22 @@ use parking_lot::Mutex;
 
 use crate::types::Error;
 
-/// How long others wait for whoever's turn it is.
+/// How long a caller waits for the one ahead of it.
 const TURN_MAX: Duration = Duration::from_millis(50);
-/// How often a decision is made again before its last conflict is the answer.
+/// How many conflicts a decision may meet before it fails with the last one.
 const CONFLICTS_MAX: u32 = 1_000;
 
-/// The queues of a store.
+/// The queues of a store, one for each subject in dispute.
 #[derive(Default)]
 pub(crate) struct DecisionQueue {
-    /// How many queues there are: a decision that meets nobody looks at nothing else.
+    /// The number of queues. While it is 0, a decision takes no lock.
     count: AtomicUsize,
     queues: Mutex<Queues>,
 }
 
 #[derive(Default)]
 struct Queues {
-    /// By what is decided about; none is empty.
+    /// By subject; no queue is empty.
     by_subject: HashMap<Box<str>, VecDeque<Waiter>>,
     last_place: u64,
 }
@@ -43,11 +41,11 @@ struct Waiter {
 }
 
 thread_local! {
-    /// How many places this thread has. One that decides while it decides must not wait for itself.
+    /// How many queues this thread is in. A decision within a decision must not wait for itself.
     static QUEUED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The tries of one decision. Dropping it gives its place up.
+/// The attempts of one decision. Dropped, it leaves the queue.
 pub(crate) struct Attempt<'a> {
     queue: &'a DecisionQueue,
     subject: &'a str,
@@ -57,7 +55,7 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl DecisionQueue {
-    /// Begins to decide about something; waits while others do that met a conflict.
+    /// Begins a decision. Waits if other callers queue for the subject.
     pub(crate) fn attempt<'a>(&'a self, subject: &'a str) -> Attempt<'a> {
         let mut attempt = Attempt { queue: self, subject, place: None, conflicts: 0, last: None };
         if self.count.load(Ordering::Relaxed) > 0 && self.queues.lock().by_subject.contains_key(subject) {
@@ -68,16 +66,18 @@ impl DecisionQueue {
 }
 
 impl Attempt<'_> {
-    /// How many conflicts there were.
+    /// How many conflicts the decision has met.
     pub(crate) fn conflicts(&self) -> u32 {
         self.conflicts
     }
 
-    /// After a conflict: waits for its turn to decide again.
+    /// Waits after a conflict for the turn to decide again.
     ///
     /// # Errors
     ///
-    /// The conflict, if there were too many, or if it is the last one again: then deciding changes nothing.
+    ///
+    /// The conflict itself, if there were too many, or if it equals the one before: then another attempt
+    /// changes nothing.
     pub(crate) fn retry_after(&mut self, conflict: Error) -> Result<(), Error> {
         self.conflicts += 1;
         let is_same = |last: &Error| {
@@ -104,7 +104,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whose turn it is, unless it is ours. Whoever was watched for too long has had it.
+    /// The caller to wait for, unless it is this one's turn. A caller that was watched for [`TURN_MAX`] is
+    /// passed.
     fn ahead(&mut self, watched: Option<(u64, Instant)>) -> Option<u64> {
         let mut queues = self.queue.queues.lock();
         let Queues { by_subject, last_place } = &mut *queues;

@@ -1,6 +1,6 @@
-//! The facade's ways to have less in a store.
+//! The facade of maintenance: verifying, index files, describing, erasing.
 //!
-//! Row: store. No logic lives here.
+//! Finishing an erasure that an earlier process left undone is scheduled here.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -18,20 +18,21 @@ use super::{Builder, Store};
 
 /// Verifying.
 impl Store {
-    /// Reads the whole store and checks it: checksums, the hash chain, positions, versions, seals.
-    /// Finds all breaks, not only the first. Takes about a second per gigabyte and core.
+    /// Reads the whole store and checks it: checksums, the hash chain, positions, versions, seals. Finds all
+    /// breaks, not only the first. Takes about a second per gigabyte and core.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read; damage is not an error but
-    /// in the report.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read. Damage is no error: the report has
+    /// it.
     pub fn verify(&self) -> Result<VerifyReport, Error> {
         Verify::new().run(self)
     }
 
-    /// Whether the history up to a head that was kept elsewhere is the beginning of this store's, by the chain hash that stands there now.
+    /// Whether this store's history begins with the history up to a head that was kept elsewhere, by the
+    /// chain hash at that position.
     ///
-    /// It reads one event. That the events before it are still those the chain was made of is what [`Verify::expect`] proves.
+    /// Reads one event. [`Verify::expect`] proves more: that every event before it is unchanged.
     ///
     /// ```
     /// use annals::{Raw, Store};
@@ -50,7 +51,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::get`]. A position whose events were removed since is not found: verify against the head instead.
+    /// As [`Store::get`]. If the event of that position was removed, the answer is `false`: verify against
+    /// the head instead.
     pub fn extends(&self, old: &Head) -> Result<bool, Error> {
         let snapshot = self.engine().snapshot()?;
         if old.position() == Position::START {
@@ -62,12 +64,13 @@ impl Store {
 }
 
 impl Verify<'_> {
-    /// Verifies an open store up to its head; appends and reads go on meanwhile. One that was opened to read
-    /// is verified by its files, as [`Verify::run_files`] does.
+    /// Verifies an open store up to its head; appends and reads go on. A store that is open for reading is
+    /// verified by its files, as [`Verify::run_files`] does.
     ///
     /// # Errors
     ///
-    /// As [`Store::verify`], and [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a head that is expected lies in front of where verifying begins.
+    /// As [`Store::verify`]; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if an expected head lies
+    /// before the place where verifying begins.
     pub fn run(self, store: &Store) -> Result<VerifyReport, Error> {
         verify_open(store.engine(), self)
     }
@@ -84,7 +87,10 @@ impl Verify<'_> {
 
 /// Verifying a store that need not open.
 impl Builder {
-    /// Checks a store that need not open: all files, all breaks. Changes nothing. Beside a writer it checks what that has made durable.
+    /// Verifies a store that need not open: all files, all breaks. Changes nothing.
+    ///
+    /// Beside a writer it verifies what the writer has made durable. If MANIFEST is replaced during a run
+    /// with findings, it verifies again, up to five times.
     ///
     /// # Errors
     ///
@@ -93,8 +99,8 @@ impl Builder {
         Verify::new().run_files(self)
     }
 
-    /// Checks a store that need not open, as [`Builder::verify`] does, and that it holds the history up to `head`,
-    /// unchanged: a head that was kept elsewhere proves that nothing before it was altered or is missing. [`Verify`] can do
+    /// As [`Builder::verify`], and checks that the store holds the history up to `head`, unchanged. A head
+    /// that was kept elsewhere proves that nothing before it was altered or is missing. [`Verify`] can do
     /// more: several heads, a rate, progress.
     ///
     /// # Errors
@@ -105,8 +111,8 @@ impl Builder {
     }
 }
 
-/// Checks a backup against the head that [`Store::backup`] reported: every checksum, the hash chain, and that it
-/// holds the history up to there. See [`Store::backup`] for an example.
+/// Checks a backup against the head that [`Store::backup`] reported: every checksum, the hash chain, and that
+/// it holds the history up to there. [`Store::backup`] has an example.
 ///
 /// # Errors
 ///
@@ -117,9 +123,10 @@ pub fn verify_backup(backup: impl AsRef<Path>, head: &Head) -> Result<VerifyRepo
 
 /// Index files, and where everything is.
 impl Store {
-    /// Builds the index file of every sealed segment again, whatever there is of it, and says how many that were.
-    /// Never needed for what a store answers: an index that is missing or damaged is built by whoever needs it.
-    /// This has them all built now. Readers and appends go on meanwhile.
+    /// Builds the index files of all sealed segments again, and returns how many. Readers and appends go on.
+    ///
+    /// A store never needs this: a reader that finds an index missing or damaged builds it. This method
+    /// builds all of them now.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -139,9 +146,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store was opened to read,
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if a segment is damaged,
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `tell` broke it off; those built by then are there.
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the store is open for reading.
+    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): a segment is damaged.
+    /// - [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled): `tell` broke it off. Indexes built by then
+    ///   stay.
     pub fn rebuild_indexes(
         &self,
         tell: impl FnMut(&IndexProgress) -> ControlFlow<()>,
@@ -149,7 +157,7 @@ impl Store {
         rebuild_indexes(self.engine(), Box::new(tell))
     }
 
-    /// Where everything lives and why: files, sizes, options. For people; print it.
+    /// Describes the store for people: where everything is, what it is for, sizes, options. Print it.
     ///
     /// ```
     /// let store = annals::Store::in_memory()?;
@@ -169,17 +177,21 @@ impl Store {
 
 /// Erasing.
 impl Store {
-    /// Erases payload and metadata of all events that match and are there, from everything the store keeps: segments, caches,
-    /// memory, quarantine. That they happened stays: entity, kind, tags, time, cause, version, id, position; the chain and
-    /// every head taken before still verify. Whoever reads them gets [`ErrorKind::Erased`](crate::ErrorKind::Erased),
-    /// and a [`Projection`](crate::Projection) is told by `erased`.
+    /// Erases payload and metadata of all matching events from everything the store keeps: segments, saved
+    /// states, memory, quarantine. Entity, kind, tags, time, cause, version, id and position stay. The chain
+    /// and every head taken before still verify. Reading the payload is
+    /// [`ErrorKind::Erased`](crate::ErrorKind::Erased); a [`Projection`](crate::Projection) learns it through
+    /// `erased`.
     ///
-    /// It is recorded in the stream `$ledger`, with query and reason, before and after; what a stop interrupts goes on when the
-    /// store is opened again. Segments that hold such an event are written anew, one after the other, beside appends and
-    /// reads. States folded before are folded again.
+    /// The stream `$ledger` records query and reason before and after. The erasure covers events up to the
+    /// record `$ledger.erasing`. An interrupted erasure is finished when the store is opened again; a caller
+    /// that erases the same again need not wait for that. Segments with such events are rewritten one after
+    /// the other, beside appends and reads; a live one is sealed first. Saved states go as well, also those
+    /// of an earlier process and with [`Builder::cache_disk_bytes`] 0; they are folded again.
     ///
-    /// Out of reach are copies: backups, forks, blocks that a disk still has of deleted files, and events that somebody
-    /// holds in memory just now. The store's own events stay as they are; a timer that is set holds what it will append.
+    /// Copies are out of reach: backups, forks, exports, deleted blocks that a disk still holds, and events
+    /// that a reader holds in memory. The store's own events stay as they are; a pending timer keeps what it
+    /// will append.
     ///
     /// ```
     /// use annals::{ErrorKind, Query, Raw, Store};
@@ -197,13 +209,14 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the query names events of the store's own.
-    /// - [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): a segment cannot be written anew beside the old one. Free some,
-    ///   and erase again.
-    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): such an event stands in a damaged segment.
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the query names the store's own events.
+    /// - [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): no room to rewrite a segment beside the old one.
+    ///   Make room, and erase again.
+    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): an event to erase is in a damaged segment.
     /// - Those of [`Store::append`].
     ///
-    /// After an error it is unfinished, unless the query was refused: erase again, or open the store again.
+    /// After an error the erasure is unfinished, unless the query was refused. Erase again, or open the store
+    /// again.
     pub fn erase(&self, query: Query, reason: &str) -> Result<Erasure, Error> {
         erase::erase(
             self.engine(),
@@ -214,8 +227,9 @@ impl Store {
         )
     }
 
-    /// The same, and tells how far it is, about every megabyte and at each segment. To break it off leaves it unfinished
-    /// ([`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled)). `tell` must not erase.
+    /// As [`Store::erase`], and reports progress about every megabyte and at each segment. Breaking off
+    /// leaves the erasure unfinished ([`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled)). `tell` must not
+    /// erase.
     ///
     /// ```
     /// use annals::{Query, Raw, Store};
@@ -245,7 +259,7 @@ impl Store {
         erase::erase(self.engine(), &|| self.forget_states(), query, reason, &mut throttle)
     }
 
-    /// Finishes what an earlier process was erasing, once opening is over, on the thread for what takes long.
+    /// Schedules what an earlier process left unfinished, shortly after opening, on the thread for long jobs.
     pub(super) fn finish_erasing(&self) {
         const SOON: Duration = Duration::from_millis(100);
         match erase::is_unfinished(self.engine()) {
@@ -273,7 +287,7 @@ impl Store {
         erase::resume(self.engine(), &|| self.forget_states(), &mut throttle)
     }
 
-    /// Removes every cached state, in memory and on disk.
+    /// Removes every saved state, in memory and on disk.
     fn forget_states(&self) -> Result<(), Error> {
         self.cache().void(self.engine().disk.as_ref())
     }

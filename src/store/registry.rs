@@ -1,8 +1,8 @@
-//! Which consumers run in this process: one runner a name, how far it is, and a bell to wake it.
+//! The consumers that run in this process: at most one runner for each name, its position, and a signal to
+//! wake it.
 //!
-//! What is durable of a consumer is in the log (`consumer/`); this is only what the process knows besides.
-//! No lock here is held while anything else is called.
-//! Row: engine.
+//! The durable part of a consumer is in the log (`consume/consumer/`). No lock here is held during another
+//! call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,46 +14,47 @@ use parking_lot::{Condvar, Mutex};
 use crate::threads::Signal;
 use crate::types::Position;
 
-/// The consumers that run, by name.
+/// The runners of a store, by name.
 #[derive(Default)]
 pub(crate) struct Registry {
     by_name: Mutex<HashMap<String, Arc<RunnerState>>>,
-    /// Counts what whoever waits for a consumer may want to know.
+    /// Counts every change that a waiting caller may want to see.
     progress: Mutex<u64>,
     progressed: Condvar,
 }
 
-/// A consumer that runs.
+/// One runner, as other threads see it.
 pub(crate) struct RunnerState {
     state: Mutex<RunnerInner>,
-    /// Rung when something is to be looked at.
+    /// Notified when the runner has something to look at.
     bell: Signal,
     running: Arc<Registry>,
 }
 
 struct RunnerInner {
     call: RunnerCommand,
-    /// Its checkpoint was moved by somebody else, and it has not looked where to ...
+    /// Another caller may have moved the checkpoint, and the runner has not read it again.
     is_moved: bool,
-    /// ... or not begun there.
+    /// The checkpoint was moved, and the runner has not begun at the new position. Until then `handled` is
+    /// wrong.
     is_stale: bool,
-    /// How many are about to move its checkpoint.
+    /// How many callers are about to move the checkpoint.
     movers: usize,
     handled: Position,
     pace: Pace,
     trouble: Option<Trouble>,
 }
 
-/// What a runner is asked to do.
+/// What the runner is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunnerCommand {
     Go,
     Stop,
-    /// The store was closed.
+    /// End, because the store was closed.
     End,
 }
 
-/// What keeps a consumer at its next event.
+/// An event that a consumer cannot get past.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub(crate) at: Position,
@@ -61,7 +62,7 @@ pub(crate) struct Trouble {
     pub(crate) reason: String,
 }
 
-/// How far it was, lately: what its speed is computed from.
+/// Two samples of the position, from which the speed is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     pub(crate) earlier: Sample,
@@ -75,17 +76,17 @@ pub(crate) struct Sample {
     pub(crate) head: Position,
 }
 
-/// The time between two samples, at least.
+/// The least time between two samples.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
-/// The right to run under a name, as long as it lives.
+/// Exclusive use of a consumer's name. Released on drop.
 pub(crate) struct NameLease {
     name: String,
     live: Arc<RunnerState>,
 }
 
 impl Registry {
-    /// Takes a name; `None` if it is taken.
+    /// Leases a name; `None` if another runner has it.
     pub(crate) fn claim(self: &Arc<Self>, name: &str) -> Option<NameLease> {
         let mut by_name = self.by_name.lock();
         if by_name.contains_key(name) {
@@ -96,25 +97,24 @@ impl Registry {
         Some(NameLease { name: name.to_owned(), live })
     }
 
-    /// The runner of a name.
+    /// The runner that has a name.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<RunnerState>> {
         self.by_name.lock().get(name).cloned()
     }
 
-    /// The store was closed: whoever runs is woken to see it.
+    /// Tells all runners that the store was closed, and wakes them.
     pub(crate) fn end(&self) {
         let all: Vec<Arc<RunnerState>> = self.by_name.lock().values().cloned().collect();
         all.iter().for_each(|live| live.call(RunnerCommand::End));
         self.progress();
     }
 
-    /// A count to wait by: see [`Registry::wait`].
+    /// The count to pass to [`Registry::wait`].
     pub(crate) fn mark(&self) -> u64 {
         *self.progress.lock()
     }
 
-    /// Waits until something was handled, or changed otherwise, after the mark was taken; `false` if the
-    /// deadline came first.
+    /// Waits until the count differs from `mark`; `false` if the deadline came first.
     pub(crate) fn wait(&self, mark: u64, deadline: Option<Instant>) -> bool {
         let mut progress = self.progress.lock();
         while *progress == mark {
@@ -155,12 +155,12 @@ impl RunnerState {
         self.bell.notify();
     }
 
-    /// Sleeps until it is rung; `false` if the deadline came first.
+    /// Sleeps until the runner is notified; `false` if the deadline came first.
     pub(crate) fn sleep(&self, deadline: Option<Instant>) -> bool {
         self.bell.wait(deadline)
     }
 
-    /// Asks the runner to stop, or tells it that the store was closed. What was asked first stays.
+    /// Gives the runner a command. The first one other than `Go` stays.
     pub(crate) fn call(&self, call: RunnerCommand) {
         let mut state = self.state.lock();
         if state.call == RunnerCommand::Go {
@@ -174,17 +174,17 @@ impl RunnerState {
         self.state.lock().call
     }
 
-    /// Whether its checkpoint was moved since this was asked last.
+    /// Whether the checkpoint may have been moved since the last call.
     pub(crate) fn take_moved(&self) -> bool {
         std::mem::take(&mut self.state.lock().is_moved)
     }
 
-    /// Whether somebody is about to move its checkpoint: then it had better wait.
+    /// Whether another caller is about to move the checkpoint. Then the runner pauses.
     pub(crate) fn is_being_moved(&self) -> bool {
         self.state.lock().movers > 0
     }
 
-    /// Everything that matches up to here was handled.
+    /// Notes that all matching events up to here are handled.
     pub(crate) fn set_handled(&self, handled: Position, head: Position) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -198,7 +198,7 @@ impl RunnerState {
         self.running.progress();
     }
 
-    /// It begins here, or goes on here after its checkpoint was moved.
+    /// Notes that the runner begins here: for the first time, or after its checkpoint was moved.
     pub(crate) fn begin(&self, handled: Position, head: Position) {
         let sample = Sample { at: Instant::now(), handled, head };
         let mut state = self.state.lock();
@@ -208,7 +208,7 @@ impl RunnerState {
         self.running.progress();
     }
 
-    /// How far it is; `None` while it has to find out that it was moved.
+    /// The position up to which events are handled; `None` until the runner has begun behind a move.
     pub(crate) fn handled(&self) -> Option<Position> {
         let state = self.state.lock();
         (!state.is_stale).then_some(state.handled)
@@ -226,18 +226,18 @@ impl RunnerState {
         self.state.lock().trouble = Some(trouble);
     }
 
-    /// Holds the runner back while its checkpoint is moved.
+    /// Pauses the runner while its checkpoint is moved.
     pub(crate) fn mover(self: Arc<Self>) -> MoveGuard {
         self.state.lock().movers += 1;
         MoveGuard(self)
     }
 }
 
-/// Somebody who moves a checkpoint; when it is dropped, the runner goes on from wherever that is now.
+/// Held while a checkpoint is moved. Dropped, it lets the runner read its checkpoint again and go on.
 pub(crate) struct MoveGuard(Arc<RunnerState>);
 
 impl MoveGuard {
-    /// It was moved to another position.
+    /// Notes that the checkpoint was moved to another position.
     pub(crate) fn moved(&self) {
         self.0.state.lock().is_stale = true;
     }
@@ -254,7 +254,7 @@ impl Drop for MoveGuard {
     }
 }
 
-/// New events, or the end of the store.
+/// Wakes the runner for new events, and at the end of the store.
 impl Wake for RunnerState {
     fn wake(self: Arc<RunnerState>) {
         self.notify();

@@ -1,8 +1,8 @@
-//! CompactionBegun: events that are needed no more go, and small segments become larger ones.
+//! Compaction removes events by rules, and merges small segments into larger ones.
 //!
-//! What goes is decided event by event, twice by the same rules: first to say what would go, then while segments are
-//! written anew.
-//! Row: ops. Tested by tests/it/compact.rs.
+//! The rules decide event by event, and are asked twice: once for the plan, once while segments are
+//! rewritten. The second pass uses the head of the first, so that appends in between change no answer. Tested
+//! by tests/it/compact.rs.
 
 mod rules;
 
@@ -49,70 +49,71 @@ impl Figures for CompactionDone {
     const KIND: &'static str = system::ledger::COMPACTED;
 }
 
-/// What there is to do.
+/// One compaction, as the caller asks for it.
 pub(crate) struct CompactionTask<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) rules: Rules<'a>,
-    /// Who must have handled what goes.
+    /// The consumers that must have handled an event before it goes.
     pub(crate) watchers: Vec<Watcher>,
-    /// How long segments may become that are made of small ones; `None`: they are left.
+    /// The longest segment that merging makes; `None`: segments are not merged.
     pub(crate) merge_up_to: Option<u64>,
-    /// In percent: segments of which less would go are left as they are.
+    /// In percent: a segment that would lose less is left as it is.
     pub(crate) worth: u8,
     pub(crate) reason: &'a str,
     pub(crate) throttle: RewriteThrottle<'a>,
-    /// How far the log went when its events were looked at.
+    /// The head of the plan's pass. The rules know nothing after it.
     pub(crate) head: Position,
 }
 
-/// A segment, and what becomes of it.
+/// A sealed segment, and what becomes of it.
 struct PlannedSegment {
-    /// Until it is rewritten: whoever holds it keeps its file open.
+    /// Taken when the segment is rewritten: an entry that is held keeps the old file open.
     entry: Option<SealedEntry>,
     positions: RangeInclusive<u64>,
     length: u64,
-    /// What is left of it, about.
+    /// The bytes that are left, about.
     bytes: u64,
-    /// Whether anything goes.
+    /// Whether any event goes.
     changes: bool,
 }
 
 impl<'a> CompactionTask<'a> {
-    /// What would go; changes nothing.
+    /// Counts what would go; changes nothing.
     ///
     /// # Errors
     ///
     /// Those of reading; `Cancelled`.
     pub(crate) fn plan(mut self) -> Result<CompactionPlan, Error> {
         let rewriting = self.begin()?;
-        Ok(self.look(&rewriting)?.0)
+        Ok(self.plan_segments(&rewriting)?.0)
     }
 
-    /// Has it go, unless somebody must handle some of it still.
+    /// Removes what the rules name, unless a consumer has not handled some of it.
     ///
     /// # Errors
     ///
-    /// As [`CompactionTask::plan`], and those of rewriting; what was done by then stays.
+    /// As [`CompactionTask::plan`], and those of rewriting. Groups that were rewritten stay rewritten.
     pub(crate) fn run(self) -> Result<Compacted, Error> {
         let rewriting = self.begin()?;
-        if self.rules.touch() {
+        if self.rules.name_anything() {
             rewriting.roll()?;
         }
         self.carry_out(rewriting)
     }
 
-    /// The same, of what is sealed by now; `None` if somebody is rewriting segments just now.
+    /// As [`CompactionTask::run`], for segments that are sealed now; `None` if segments are being rewritten
+    /// already.
     ///
     /// # Errors
     ///
     /// As [`CompactionTask::run`].
     pub(crate) fn run_beside(self) -> Result<Option<Compacted>, Error> {
-        let rewriting = Rewriting::try_begin(self.engine, self.why())?;
+        let rewriting = Rewriting::try_begin(self.engine, self.attribution())?;
         rewriting.map(|rewriting| self.carry_out(rewriting)).transpose()
     }
 
     fn carry_out(mut self, mut rewriting: Rewriting<'a>) -> Result<Compacted, Error> {
-        let (plan, mut planned) = self.look(&rewriting)?;
+        let (plan, mut planned) = self.plan_segments(&rewriting)?;
         check_handled(&plan)?;
         let groups = groups(&planned, self.merge_up_to);
         let mut done = Compacted {
@@ -129,18 +130,20 @@ impl<'a> CompactionTask<'a> {
         let figures = CompactionBegun { removed, erased, bytes };
         let engine = self.engine;
         let reason = self.reason;
-        // A policy that finds no room tries again and again: it says so once something goes.
+        // Announced only when something goes: a policy without room on the disk tries often, and would fill
+        // the ledger.
         rewriting.announce_with(Box::new(move || record::append(engine, Some(reason), &figures).map(drop)));
         self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
         rewriting.raise_history()?;
         rewriting.check_removed()?;
         self.throttle.report()?;
-        let Compacted { segments_before, segments_after, bytes_before, bytes_after, .. } = done;
-        let (removed, erased) = (done.removed, done.erased);
+        let Compacted { removed, erased, segments_before, segments_after, bytes_before, bytes_after, .. } =
+            done;
         let done_figures =
             CompactionDone { removed, erased, segments_before, segments_after, bytes_before, bytes_after };
         let recorded = record::append(self.engine, Some(self.reason), &done_figures)?;
-        (done.position, done.id) = (recorded.position(), recorded.ids().next());
+        done.position = recorded.position();
+        done.id = recorded.ids().next();
         Ok(done)
     }
 
@@ -149,36 +152,42 @@ impl<'a> CompactionTask<'a> {
     }
 
     fn begin(&self) -> Result<Rewriting<'a>, Error> {
-        Rewriting::begin(self.engine, self.why())
+        Rewriting::begin(self.engine, self.attribution())
     }
 
-    fn why(&self) -> String {
-        record::who_and_why(&self.engine.options, self.reason)
+    fn attribution(&self) -> String {
+        record::attribution(&self.engine.options, self.reason)
     }
 
-    /// Judges every event of what is sealed.
-    fn look(&mut self, rewriting: &Rewriting<'_>) -> Result<(CompactionPlan, Vec<PlannedSegment>), Error> {
+    /// Asks the rules about every sealed event.
+    fn plan_segments(
+        &mut self,
+        rewriting: &Rewriting<'_>,
+    ) -> Result<(CompactionPlan, Vec<PlannedSegment>), Error> {
         let entries = rewriting.sealed()?;
         let snapshot = self.engine.snapshot()?;
         self.head = snapshot.head.position;
-        // Now, as long as the events are there whose two ids lead to one story.
+        // Resolved before anything goes: an event that is removed can no longer lead from one of its ids to
+        // the other.
         if let Some(query) = self.rules.query.take() {
             self.rules.query = Some(by_either_id(&snapshot, query)?);
         }
         let mut plan = CompactionPlan { segments: entries.len(), ..CompactionPlan::default() };
         plan.bytes_total = entries.iter().map(|(_, listed)| u64::from(listed.length)).sum();
-        if self.rules.touch() {
+        if self.rules.name_anything() {
             self.throttle.expect_after_now(plan.bytes_total);
         }
-        let (worth, mut all) = (self.worth, Tally::default());
+        let worth = self.worth;
+        let mut all = Tally::default();
         let mut compactor = self.compactor()?;
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
             compactor.report()?;
-            if compactor.touches() {
+            if compactor.has_rules() {
                 judge_all(entry.0.file()?, &mut compactor)?;
             }
-            let (length, listed) = (u64::from(entry.1.length), &entry.1);
+            let listed = &entry.1;
+            let length = u64::from(listed.length);
             let tally = compactor.take_tally();
             let changes = tally.is_worth(worth, length);
             let bytes = if changes { length.saturating_sub(tally.freed) } else { length };
@@ -220,11 +229,11 @@ impl<'a> CompactionTask<'a> {
     }
 }
 
-/// Header and seal, of which one segment has one each.
-const AROUND: u64 = 144 + 72;
+/// The bytes of header and seal.
+const ENVELOPE_BYTES: u64 = 144 + 72;
 const _: () = assert!(SEGMENT_HEADER_BYTES + SEAL_BYTES == 216);
 
-/// Nobody who has to handle an event is to miss it.
+/// Refuses to remove events that a consumer has not handled: it would miss them.
 fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {
     let Some(Unhandled { consumer, events, first }) = plan.unhandled.first() else { return Ok(()) };
     Err(Error::invalid(format!(
@@ -233,22 +242,23 @@ fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {
     )))
 }
 
-/// The segments that are written anew, those together that become one.
+/// Which neighbours are rewritten together, as one segment each.
 fn groups(planned: &[PlannedSegment], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
     let most = merge_up_to.unwrap_or(0);
-    // To lengthen a long segment by a short one would be to write all of it for little.
+    // Merging a long segment with a short one would rewrite all of the long one for little.
     let is_small = |one: &PlannedSegment| one.bytes < most / 2;
     let mut groups = Vec::new();
     let mut start = 0;
     while let Some(first) = planned.get(start) {
-        let (mut end, mut bytes) = (start + 1, first.bytes);
+        let mut end = start + 1;
+        let mut bytes = first.bytes;
         while let Some(next) = planned.get(end)
             && is_small(first)
             && is_small(next)
-            && bytes + next.bytes.saturating_sub(AROUND) <= most
+            && bytes + next.bytes.saturating_sub(ENVELOPE_BYTES) <= most
             && next.positions.end() - first.positions.start() < u64::from(u32::MAX)
         {
-            bytes += next.bytes.saturating_sub(AROUND);
+            bytes += next.bytes.saturating_sub(ENVELOPE_BYTES);
             end += 1;
         }
         if end - start > 1 || first.changes {

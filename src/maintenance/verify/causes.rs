@@ -1,21 +1,20 @@
-//! Whether the causes that events name by id are in the store, in bounded memory.
+//! Checks in bounded memory that the causes which events name by id exist.
 //!
-//! An id of an event that was met lately is known. A cause with another id is looked for by reading the log
-//! again, all such causes of a batch at once: whatever an index says, the events decide.
-//! Row: ops. Tested by tests/it/verify_causes.rs.
+//! Ids met lately are remembered. Other causes are looked for by reading the log again, a whole batch at once
+//! (`reread.rs`). The events decide: no index is asked. Tested by tests/it/verify_causes.rs.
 
 use foldhash::{HashMap, HashSet, HashSetExt};
 
 use crate::format::{Frame, records};
 use crate::types::{Cause, EventId};
 
-/// Missing causes that are listed.
+/// How many missing causes a report lists.
 pub(super) const LISTED_MAX: usize = 10_000;
 
-/// How much memory it takes.
+/// How much is remembered, which bounds the memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CauseLimits {
-    /// Ids that are remembered, in each of two halves.
+    /// Ids remembered, in each of two halves.
     pub(super) recent: usize,
     /// Events whose causes are looked for at once.
     pub(super) wanted: usize,
@@ -25,18 +24,18 @@ pub(crate) struct CauseLimits {
 pub(super) const CAUSE_LIMITS: CauseLimits = CauseLimits { recent: 250_000, wanted: 500_000 };
 
 pub(super) struct Causes {
-    /// Ids of the events met last, and of those before them.
+    /// The ids met last, and those met before them.
     recent: [HashSet<EventId>; 2],
     wanted: Wanted,
-    /// Where the events begin that found no room among the wanted.
+    /// The first event whose cause found no place in `wanted`.
     rest: Option<u64>,
-    /// Causes of events in front of this position were looked for before.
+    /// Causes of events before this position are settled.
     since: u64,
     pub(super) compared: u64,
     room: CauseLimits,
 }
 
-/// Causes to be looked for, and the events that name them: position and entity.
+/// Causes to look for, each with the events that name it: position and entity.
 #[derive(Default)]
 pub(super) struct Wanted {
     pub(super) named_by: HashMap<EventId, Vec<(u64, Box<str>)>>,
@@ -55,7 +54,7 @@ impl Causes {
         }
     }
 
-    /// A whole frame: its events are there, and name causes.
+    /// Notes the events of a whole frame, and the causes that they name.
     pub(super) fn meet(&mut self, frame: &Frame<'_>, first: u64) {
         if self.since == u64::MAX {
             return;
@@ -96,7 +95,7 @@ impl Causes {
         }
     }
 
-    /// The log is read from its beginning again. What is looked for then.
+    /// Prepares another pass over the log. Returns what it looks for.
     pub(super) fn begin_again(&mut self) -> Option<Wanted> {
         let wanted = std::mem::take(&mut self.wanted);
         let rest = self.rest.take();
@@ -107,7 +106,7 @@ impl Causes {
 }
 
 impl Wanted {
-    /// An event with this id is there.
+    /// Notes that an event with this id exists.
     pub(super) fn found(&mut self, id: EventId) {
         if let Some(events) = self.named_by.remove(&id) {
             self.events -= events.len();
@@ -115,7 +114,7 @@ impl Wanted {
     }
 }
 
-/// The ids of a frame's events: derived, and brought along.
+/// The ids of a frame's events: the store's own, and the foreign ones.
 pub(super) fn ids<'a>(frame: &'a Frame<'_>, first: u64) -> impl Iterator<Item = EventId> + 'a {
     let whole = records(frame.body, frame.header.events()).map_while(Result::ok);
     (first..).zip(whole).flat_map(|(position, record)| {

@@ -1,6 +1,7 @@
-//! Facts that stand twice: in MANIFEST and in a segment, in MARK and in the log, in a name and behind it.
+//! Facts that are stored twice must agree: MANIFEST and segments, MARK and log, heads kept elsewhere and the
+//! chain.
 //!
-//! Row: ops. Tested by tests/it/checking.rs.
+//! Tested by tests/it/checking.rs.
 
 use std::fmt::Display;
 
@@ -13,7 +14,7 @@ use super::marks::MarkSlots;
 use super::walk::{LogBefore, SegmentWalk, Verifier};
 
 impl<'a> Verifier<'a, '_, '_> {
-    /// What reading MANIFEST and MARK came to, and whether what MANIFEST lists follows on.
+    /// Adds findings about MANIFEST and MARK themselves.
     pub(super) fn check_small_files<T>(
         &mut self,
         manifest: Result<Option<T>, Error>,
@@ -46,7 +47,7 @@ impl<'a> Verifier<'a, '_, '_> {
         Ok(())
     }
 
-    /// The entries of MANIFEST follow one another.
+    /// Checks that the entries of MANIFEST follow one another.
     fn check_entries(&mut self) {
         let Some(manifest) = self.manifest else { return };
         let mut last = (0, 0);
@@ -68,8 +69,7 @@ impl<'a> Verifier<'a, '_, '_> {
         self.manifest.and_then(|manifest| manifest.sealed.iter().find(|sealed| sealed.id == id))
     }
 
-    /// The segments that make up the store, in order: those that MANIFEST lists, and those behind that are
-    /// there.
+    /// The segments of the store, in order: those that MANIFEST lists, and later ones that exist.
     pub(super) fn ids(&self, names: &[String]) -> Vec<SegmentId> {
         let sealed = self.manifest.map(|manifest| manifest.sealed.as_slice()).unwrap_or_default();
         let next = sealed.last().map_or(1, |sealed| sealed.last_position.saturating_add(1));
@@ -82,20 +82,21 @@ impl<'a> Verifier<'a, '_, '_> {
         sealed.iter().map(|sealed| sealed.id).chain(later).collect()
     }
 
-    /// A segment cannot be read. The log goes on where MANIFEST says that the segment ends.
+    /// Adds a finding for a segment that cannot be read. The walk goes on where MANIFEST says that the
+    /// segment ends.
     pub(super) fn unreadable(&mut self, id: SegmentId, what: impl Display) {
         self.found_before(id.first_position, &id.path(), 0, what);
         self.before = self.listed(id).map_or(LogBefore::Unknown, |listed| LogBefore::At(behind(listed)));
     }
 
-    /// The seal of a segment was not met. If MANIFEST lists it, it says where the log goes on.
+    /// If a segment's seal was not met, the walk goes on where MANIFEST says that the segment ends.
     pub(super) fn goes_on_as_listed(&mut self, id: SegmentId) {
         if let Some(listed) = self.listed(id) {
             self.before = LogBefore::At(behind(listed));
         }
     }
 
-    /// A segment begins where the one before it ends.
+    /// Checks that a segment begins where the one before it ends.
     pub(super) fn check_continues(&mut self, segment: &SegmentFile) {
         let header = &segment.header;
         self.check_origin(segment);
@@ -114,8 +115,8 @@ impl<'a> Verifier<'a, '_, '_> {
         }
     }
 
-    /// A segment was created by this store, or by one that it stems from: by none that is older than the one
-    /// before.
+    /// Checks that a segment was created by this store or one of its ancestors, and by none older than the
+    /// one before.
     fn check_origin(&mut self, segment: &SegmentFile) {
         let Some(manifest) = self.manifest else { return };
         let own = &segment.header.store_id;
@@ -134,7 +135,8 @@ impl<'a> Verifier<'a, '_, '_> {
         }
     }
 
-    /// MANIFEST repeats what header and seal say, and says how many streams begin in a segment.
+    /// Checks a segment's header and seal against its entry in MANIFEST, and the number of streams that begin
+    /// in it.
     pub(super) fn check_listing(&mut self, segment: &SegmentFile, walk: &SegmentWalk, found: &Seal) {
         let Some(listed) = self.listed(segment.header.id) else { return };
         let offset = walk.tip.offset.into();
@@ -142,7 +144,7 @@ impl<'a> Verifier<'a, '_, '_> {
             self.found(&segment.path, offset, "the segment is not as MANIFEST lists it");
             return;
         }
-        // Streams that began with events that were removed still count.
+        // A stream whose first event was removed still counts.
         let possible = walk.born..=walk.born.saturating_add(walk.removed);
         if let Some(born) = listed.remarks.born()
             && !walk.is_damaged
@@ -153,7 +155,8 @@ impl<'a> Verifier<'a, '_, '_> {
         }
     }
 
-    /// Both slots of MARK speak of places that the walk came by. A break in a segment hides those in it.
+    /// Checks that the walk passed the places that MARK names. A break in a segment hides the places behind
+    /// it.
     pub(super) fn check_slots(&mut self) {
         let unmet: Vec<(&Mark, &str)> = self.slots.unmet().collect();
         for (mark, what) in unmet {
@@ -165,9 +168,9 @@ impl<'a> Verifier<'a, '_, '_> {
     }
 }
 
-/// Heads that are to be met, and where verifying begins.
+/// Heads that were kept elsewhere, and the place where verifying begins.
 impl Verifier<'_, '_, '_> {
-    /// Takes note of where to begin, and of what is to be met.
+    /// Notes where to begin, and which heads to meet.
     pub(super) fn ask(&mut self, after: Option<Head>, expected: Vec<Head>, causes: Option<CauseLimits>) {
         self.causes = causes.map(Causes::new);
         self.after = after;
@@ -178,13 +181,14 @@ impl Verifier<'_, '_, '_> {
                 self.found(manifest::NAME, 0, format!("the head {head} is one of another store"));
             }
         }
-        // LogBefore the first event there is nothing to change.
+        // Every store has position 0, so such a head proves nothing more.
         self.heads.retain(|head| head.position() > Position::START);
     }
 
-    /// Whether the segment in front of the one that begins at `next` ends where verifying begins, or earlier.
+    /// Whether verifying begins behind the segment that ends before `next`.
     pub(super) fn passes_over(&mut self, next: Option<u64>) -> bool {
-        let (Some(after), Some(next)) = (self.after, next) else { return false };
+        let Some(after) = self.after else { return false };
+        let Some(next) = next else { return false };
         let is_before = next <= after.position().get().saturating_add(1);
         if is_before {
             self.before = LogBefore::Skipped;
@@ -193,10 +197,10 @@ impl Verifier<'_, '_, '_> {
         is_before
     }
 
-    /// The first segment behind those that were passed over: what it says of the log before it.
+    /// Takes the first segment behind the skipped ones at its word about the log before it.
     pub(super) fn meet_skipped(&mut self, segment: &SegmentFile) {
         let tip = LogEnd::start(segment);
-        // What was removed there on purpose is missing here, too: as many as there are positions without an event.
+        // Positions without an event were removed on purpose; a gap in versions may come from them.
         let sealed = self.manifest.iter().flat_map(|manifest| &manifest.sealed);
         let passed = sealed.take_while(|sealed| sealed.last_position <= tip.position);
         let events = passed.map(|sealed| u64::from(sealed.events)).sum();
@@ -204,7 +208,7 @@ impl Verifier<'_, '_, '_> {
         self.meet_heads(segment, &tip, &tip);
     }
 
-    /// The log has come to a place: so has every head up to there.
+    /// Compares the heads up to this place with the chain.
     pub(super) fn meet_heads(&mut self, segment: &SegmentFile, before: &LogEnd, tip: &LogEnd) {
         if self.heads.is_empty() {
             return;
@@ -218,16 +222,16 @@ impl Verifier<'_, '_, '_> {
         }
     }
 
-    /// A segment was gone through, up to `tip`.
-    pub(super) fn is_through(&mut self, segment: &SegmentFile, tip: &LogEnd) {
+    /// Notes that a segment was walked through, up to `tip`.
+    pub(super) fn passed(&mut self, segment: &SegmentFile, tip: &LogEnd) {
         let store_id = self.manifest.map_or(segment.header.store_id, |manifest| manifest.store_id);
         let verified = Head::new((tip.position.into(), tip.chain), store_id);
         self.report.verified = Some(verified);
         self.throttle.progress.verified = Some(verified);
     }
 
-    /// What was found, in the end.
-    pub(super) fn ended(mut self) -> VerifyReport {
+    /// The report of the whole run.
+    pub(super) fn into_report(mut self) -> VerifyReport {
         if !self.report.broken_off {
             let end = self.report.verified.map_or(Position::START, |verified| verified.position());
             for head in std::mem::take(&mut self.heads) {

@@ -1,7 +1,4 @@
-//! Verifies the files of a store: of one that is open, of one that need not open, and of one that another
-//! process writes to.
-//!
-//! Row: ops.
+//! Entry points: verifies an open store, a closed one, or one that another process writes to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,12 +18,13 @@ use super::reread::Reread;
 use super::versions::VersionLookup;
 use super::walk::{SegmentEnd, Verifier, Visit, known};
 
-/// Never seen: a report says that verifying was broken off, and keeps what was found so far.
+/// Not shown to callers: the report says that verifying was broken off, and keeps its findings.
 const CANCELLED: &str = "verifying was broken off, as asked";
 
-/// Verifies an open store. One that was opened to read is verified by its files, as one that need not open:
-/// the verdict is the same. Of one that this process writes to, up to its head; its segments may be rewritten
-/// meanwhile.
+/// Verifies an open store.
+///
+/// A store that is open for reading is verified by its files, with the same verdict as a closed one. A store
+/// that this process writes to is verified up to its head; its segments may be rewritten at the same time.
 pub(crate) fn verify_open(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Error> {
     asked.check()?;
     if !engine.is_read_only() {
@@ -37,7 +35,7 @@ pub(crate) fn verify_open(engine: &Engine, asked: Verify<'_>) -> Result<VerifyRe
     verify_by_names(engine.disk.as_ref(), &mut |_, _, _, _| {}, asked, Some(&version_at))
 }
 
-/// The version of an entity's last event up to a position, as the index of a snapshot knows it.
+/// The version of an entity's last event up to a position, from the index of a snapshot.
 fn version_at(snapshot: &Snapshot, entity: &str, position: u64) -> Result<u64, Error> {
     if position > snapshot.head.position.get() {
         return Err(Error::invalid("the index does not go as far as the log does by now"));
@@ -48,7 +46,7 @@ fn version_at(snapshot: &Snapshot, entity: &str, position: u64) -> Result<u64, E
 fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Error> {
     let disk = engine.disk.as_ref();
     let manifest = read_manifest(disk);
-    // MARK is read before the snapshot is taken: so what it names is in the snapshot.
+    // MARK is read before the snapshot: so the snapshot holds every append that MARK names.
     let slots = read_slots(disk);
     let snapshot = engine.snapshot()?;
     let missing = missing(engine, &snapshot)?;
@@ -79,7 +77,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     let mut limits = Vec::with_capacity(ends.len());
     for (index, last) in ends.iter().enumerate() {
         let next = files.get(index + 1).and_then(|parts| parts.first()).map(|next| next.first_position());
-        // What the active segment holds beyond its published end is still being written.
+        // Behind the published end of the live segment the writer may be writing just now.
         let end = if next.is_none() { SegmentEnd::At(last.end()) } else { SegmentEnd::Seal };
         limits.push(end.limit());
         if verifier.passes_over(next) {
@@ -91,26 +89,26 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
             continue;
         }
         match last.file() {
-            // Whatever opening says of it: what is whole in it counts.
+            // Opening refuses this segment. Its whole frames still count, so its file is read directly.
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
                 verifier.file(disk, last.id(), end)?;
             }
             file => verifier.segment(file?, end)?,
         }
         if verifier.report.broken_off {
-            return Ok(verifier.ended());
+            return Ok(verifier.into_report());
         }
     }
-    // If MARK was written meanwhile, segments may have been exchanged before the snapshot was taken.
+    // If MARK changed, segments may have been replaced between reading MARK and taking the snapshot.
     if read_slots(disk).is_ok_and(|now| now == marks) {
         verifier.check_slots();
     }
     let open = |index: usize| ends[index].file().cloned();
     verifier.look_for_causes(&Reread { bytes, limits: &limits, open: &open })?;
-    Ok(verifier.ended())
+    Ok(verifier.into_report())
 }
 
-/// The segments whose names are gone, although nobody rewrote them.
+/// Segments whose files are gone although no rewriting replaced them.
 fn missing(engine: &Engine, snapshot: &Snapshot) -> Result<BTreeSet<SegmentId>, Error> {
     let names = list(engine.disk.as_ref(), SEGMENTS_DIRECTORY)?;
     let there: BTreeSet<SegmentId> = names.iter().filter_map(|name| SegmentId::parse(name)).collect();
@@ -119,8 +117,8 @@ fn missing(engine: &Engine, snapshot: &Snapshot) -> Result<BTreeSet<SegmentId>, 
     Ok(ids(snapshot).into_iter().filter(|id| still.contains(id) && !there.contains(id)).collect())
 }
 
-/// Verifies the files of a store that need not be fit to be opened: what opening would refuse, this
-/// finds; what opening would repair, it passes over. `visit` sees what is whole.
+/// Verifies the files of a store that need not open. What opening would refuse is a finding; what opening
+/// would repair is none. `visit` sees every whole frame.
 pub(crate) fn verify_files_as(
     disk: &dyn Disk,
     visit: &mut Visit<'_>,
@@ -129,7 +127,8 @@ pub(crate) fn verify_files_as(
     verify_by_names(disk, visit, asked, None)
 }
 
-/// Beside a writer: what MARK says is durable, and if files are exchanged meanwhile, once more.
+/// Beside a writer only what MARK proves durable is verified. If files are replaced during the run, it runs
+/// again.
 fn verify_by_names(
     disk: &dyn Disk,
     visit: &mut Visit<'_>,
@@ -140,19 +139,20 @@ fn verify_by_names(
     asked.check()?;
     let mut throttle = Throttle::new(asked.on_progress.take(), asked.rate_max, CANCELLED);
     for _ in 1..TRIES {
-        let (manifest, is_written) = (read_manifest(disk), is_written(disk)?);
+        let manifest = read_manifest(disk);
+        let is_written = is_written(disk)?;
         let digest =
             |read: &ManifestRead| read.as_ref().ok().and_then(|read| read.as_ref().map(|(_, hash)| *hash));
         let before = digest(&manifest);
         let again = Verify { expected: asked.expected.clone(), on_progress: None, ..asked };
-        let report = files(disk, manifest, is_written, visit, &mut throttle, again, version_at);
+        let report = verify_once(disk, manifest, is_written, visit, &mut throttle, again, version_at);
         let is_clean = report.as_ref().is_ok_and(VerifyReport::is_clean);
         if is_clean || !is_written || digest(&read_manifest(disk)) == before {
             return report;
         }
     }
     let is_written = is_written(disk)?;
-    files(disk, read_manifest(disk), is_written, visit, &mut throttle, asked, version_at)
+    verify_once(disk, read_manifest(disk), is_written, visit, &mut throttle, asked, version_at)
 }
 
 fn is_written(disk: &dyn Disk) -> Result<bool, Error> {
@@ -161,7 +161,7 @@ fn is_written(disk: &dyn Disk) -> Result<bool, Error> {
 
 type ManifestRead = Result<Option<(Manifest, Hash)>, Error>;
 
-fn files(
+fn verify_once(
     disk: &dyn Disk,
     manifest: ManifestRead,
     is_written: bool,
@@ -173,7 +173,7 @@ fn files(
     let slots = read_slots(disk);
     let manifest_known = known(&manifest);
     let mut marks = slots.clone().unwrap_or_default();
-    // They may speak of what was cut.
+    // After a cut the slots may name appends that were cut.
     if manifest_known.as_ref().is_some_and(|known| known.is_cut) {
         marks.clear();
     }
@@ -194,7 +194,7 @@ fn files(
         Some(manifest) => others(disk, manifest, &names, &ids)?,
         None => Vec::new(),
     };
-    // What lies behind MARK is just being written.
+    // Behind the place that MARK names the writer may be writing just now.
     let written = marks.first().filter(|_| is_written);
     if let Some(mark) = written {
         ids.retain(|id| id.first_position <= mark.segment.first_position);
@@ -218,7 +218,7 @@ fn files(
         }
         verifier.file(disk, *id, end)?;
         if verifier.report.broken_off {
-            return Ok(verifier.ended());
+            return Ok(verifier.into_report());
         }
     }
     for id in others {
@@ -227,10 +227,13 @@ fn files(
     verifier.check_slots();
     let open = |index: usize| SegmentFile::open(disk, ids[index], Access::Read).map(Arc::new);
     verifier.look_for_causes(&Reread { bytes, limits: &limits, open: &open })?;
-    Ok(verifier.ended())
+    Ok(verifier.into_report())
 }
 
-/// Files with names of segments that are no part of the log, and nothing that a stop left: they keep a writer out. `own` is sorted.
+/// Files named like segments that are neither part of the log nor left by a stop. They keep a writer from
+/// opening.
+///
+/// `own` is sorted.
 fn others(
     disk: &dyn Disk,
     manifest: &Manifest,
@@ -247,7 +250,7 @@ fn others(
     Ok(others)
 }
 
-/// `written`: what MARK says, if somebody writes to the store. What MANIFEST lists is written to by nobody.
+/// `written` is MARK, if the store has a writer. A segment that MANIFEST lists has no writer.
 fn end_of(
     verifier: &Verifier<'_, '_, '_>,
     id: SegmentId,
@@ -264,7 +267,7 @@ fn end_of(
 }
 
 impl SegmentEnd {
-    /// What lies behind is not looked at.
+    /// Bytes behind this offset are not read.
     pub(super) fn limit(self) -> u32 {
         match self {
             SegmentEnd::At(limit) => limit,

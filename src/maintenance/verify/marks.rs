@@ -3,7 +3,7 @@
 use crate::format::{Mark, SegmentId};
 use crate::log::{LogEnd, SegmentFile};
 
-/// The valid slots of MARK, and which of the places they name the walk came by.
+/// The valid slots of MARK, and whether the walk passed the place of each.
 pub(super) struct MarkSlots<'a> {
     /// The newer one first.
     marks: &'a [Mark],
@@ -19,14 +19,14 @@ impl<'a> MarkSlots<'a> {
         self.marks.first()
     }
 
-    /// The walk stands here.
+    /// Notes that the walk is at this place.
     pub(super) fn meet(&mut self, segment: &SegmentFile, tip: &LogEnd) {
         for (mark, met) in self.marks.iter().zip(&mut self.met) {
             *met |= mark.segment == segment.header.id && tip.is_at(mark);
         }
     }
 
-    /// Segments up to this one are not looked at.
+    /// Counts the slots of skipped segments as met.
     pub(super) fn pass(&mut self, id: SegmentId) {
         for (mark, met) in self.marks.iter().zip(&mut self.met) {
             *met |= mark.segment <= id;

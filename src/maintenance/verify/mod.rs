@@ -1,6 +1,8 @@
-//! What verifying is asked for.
+//! Verifying: reads a whole store and checks it, from the first byte to the last.
 //!
-//! Row: ops.
+//! Changes nothing. This file holds the request; `files.rs` has the entry points and `walk.rs` the walk
+//! through the segments. SPEC.md "Checking a store" lists every check, its verdict, and the place that it
+//! names. Tested by tests/it/corrupt.rs, tests/it/checking.rs and the modules tests/it/verify*.rs.
 
 mod causes;
 mod cross_checks;
@@ -24,10 +26,14 @@ use causes::{CAUSE_LIMITS, CauseLimits};
 pub(crate) use files::{verify_files_as, verify_open};
 pub(crate) use walk::Visit;
 
-/// Verifying a store, with what is to be said about it: how fast, from where, against which head.
+/// Options of verifying a store: how fast, from where, against which heads.
 ///
-/// [`Store::verify`](crate::Store::verify) and [`Builder::verify`](crate::Builder::verify) say nothing of this, and read
-/// everything.
+/// [`Store::verify`](crate::Store::verify) and [`Builder::verify`](crate::Builder::verify) take none of them:
+/// they read everything at full speed.
+///
+/// In a store of more than 1,800,000 entities (50 MB of memory) the versions met so far are forgotten, and
+/// the indexes are asked instead. Events that no index knows count as
+/// [`VerifyReport::versions_unchecked`](crate::VerifyReport::versions_unchecked).
 ///
 /// ```
 /// use annals::{Raw, Store, Verify};
@@ -56,37 +62,44 @@ pub struct Verify<'a> {
 }
 
 impl<'a> Verify<'a> {
-    /// Everything, as fast as it goes.
+    /// Everything, at full speed.
     pub fn new() -> Verify<'a> {
         Verify::default()
     }
 
-    /// Goes on behind what an earlier run has verified ([`VerifyReport::verified`](crate::VerifyReport::verified)): segments that end there
-    /// are passed over, and the next one must continue them.
+    /// Begins behind what an earlier run has verified
+    /// ([`VerifyReport::verified`](crate::VerifyReport::verified)). Segments that end there are skipped; the
+    /// next one must continue them.
     pub fn after(mut self, verified: Head) -> Verify<'a> {
         self.after = Some(verified);
         self
     }
 
-    /// Proves that the history up to a head that was kept elsewhere is there, unchanged. Ask again for more heads.
+    /// Proves that the store holds the history up to this head, unchanged. The store must be the one that the
+    /// head names, or stem from it. Call again for more heads.
     pub fn expect(mut self, head: Head) -> Verify<'a> {
         self.expected.push(head);
         self
     }
 
-    /// Compares index files with the log as well (default: not). Each is made anew in memory of what is read anyway, which takes a quarter of
-    /// the time of verifying on top, and the memory of the largest segment's index. What differs stands in
-    /// [`VerifyReport::indexes`](crate::VerifyReport::indexes).
+    /// Compares index files with the log as well (default: not compared). Each index is built again in
+    /// memory, which adds a quarter to the time and needs the memory of the largest segment's index.
+    ///
+    /// [`VerifyReport::indexes`](crate::VerifyReport::indexes) has the differences.
+    ///
+    /// A missing file is no finding. Behind a break in a segment its index is not compared. A file that no
+    /// reader trusts leaves the report clean: it is damaged, of a newer version, or of another segment or
+    /// state.
     pub fn indexes(mut self) -> Verify<'a> {
         self.indexes = true;
         self
     }
 
-    /// Looks whether the causes that events name by id are in the store (default: not; any id may be named as
-    /// a cause). The events decide, not the indexes. A cause within the last 250,000 ids is found on the way;
-    /// the others are looked for by reading the log once more, and again for each further 500,000 events that
-    /// name one. It takes some 70 MB of memory at most. What is missing stands in
-    /// [`VerifyReport::causes`](crate::VerifyReport::causes).
+    /// Checks that the causes which events name by id are in the store (default: not checked, because an
+    /// append may name any id). The events decide, not the indexes. A cause of an erased event counts as
+    /// removed. A cause within the last 250,000 ids is found on the way. For the others the log is read once
+    /// more, and again for each further 500,000 events that name a cause. It takes some 70 MB of memory at
+    /// most. [`VerifyReport::causes`](crate::VerifyReport::causes) has what is missing.
     ///
     /// ```
     /// use annals::{Append, Cause, EventId, Raw, Store, Verify};
@@ -104,13 +117,14 @@ impl<'a> Verify<'a> {
         self
     }
 
-    /// Reads at most so many bytes a second (default: no limit).
+    /// Reads at most this many bytes a second (default: no limit).
     pub fn bytes_per_second(mut self, bytes: u64) -> Verify<'a> {
         self.rate_max = Some(bytes.max(1));
         self
     }
 
-    /// Tells how far it is, about every MiB; [`ControlFlow::Break`] breaks it off, and what was found so far is in the report.
+    /// Reports progress about every MiB. [`ControlFlow::Break`] ends the run; the report has what was found
+    /// by then.
     pub fn on_progress(mut self, tell: impl FnMut(&VerifyProgress) -> ControlFlow<()> + 'a) -> Verify<'a> {
         self.on_progress = Some(Box::new(tell));
         self

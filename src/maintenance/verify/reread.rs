@@ -1,4 +1,4 @@
-//! Reads the log again to look for causes that the first pass did not meet, and judges those that stay missing.
+//! Reads the log again for causes that the first pass did not meet, and judges those that stay missing.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::types::{Error, ErrorKind, MissingCause};
 
 /// How the log is read again.
 pub(super) struct Reread<'a> {
-    /// The bytes of the whole log.
+    /// Bytes of the whole log.
     pub(super) bytes: u64,
     /// How far each segment is read.
     pub(super) limits: &'a [u32],
@@ -20,7 +20,7 @@ pub(super) struct Reread<'a> {
 }
 
 impl Verifier<'_, '_, '_> {
-    /// Reads the log again, as often as it takes to look for all causes that were not met.
+    /// Reads the log again, as often as needed, for all causes that were not met.
     pub(super) fn look_for_causes(&mut self, rounds: &Reread<'_>) -> Result<(), Error> {
         let Some(mut causes) = self.causes.take() else { return Ok(()) };
         let mut missing = Vec::new();
@@ -29,7 +29,7 @@ impl Verifier<'_, '_, '_> {
             let mut removed = Vec::new();
             for (index, limit) in rounds.limits.iter().enumerate() {
                 let segment = match (rounds.open)(index) {
-                    // It is among the breaks.
+                    // The first pass reported this segment.
                     Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
                         continue;
                     }
@@ -56,7 +56,7 @@ impl Verifier<'_, '_, '_> {
         Ok(())
     }
 
-    /// Of causes that no event has: whether they were removed on purpose.
+    /// Judges causes that no event has: removed on purpose, or missing.
     fn judge(&mut self, wanted: Wanted, removed: &[RangeInclusive<u64>], missing: &mut Vec<MissingCause>) {
         for (cause, named_by) in wanted.named_by {
             let position = cause.claimed_position().get();
@@ -76,7 +76,7 @@ impl Verifier<'_, '_, '_> {
         }
     }
 
-    /// Shows every whole frame of a segment, and takes note of what was removed.
+    /// Shows every whole frame of a segment, and notes the positions of removed events.
     fn read_again(
         &mut self,
         segment: &SegmentFile,

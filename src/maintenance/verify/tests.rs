@@ -1,4 +1,4 @@
-//! Going on behind damage.
+//! Following the log behind damage; versions; causes.
 
 use super::causes::CauseLimits;
 use super::search::Search;
@@ -9,7 +9,7 @@ use crate::format::{HEADER_BYTES_MAX, NewFrameHeader, SEGMENT_HEADER_BYTES, Segm
 use crate::log::{LogEnd, SegmentFile, Window};
 use crate::{Append, Cause, EventId, Raw, Store};
 
-/// A segment of `bytes` that are nothing, with what `fill` puts there.
+/// A segment of `bytes` meaningless bytes, changed by `fill`.
 fn segment(bytes: usize, fill: impl FnOnce(&SegmentHeader, &mut Vec<u8>)) -> SegmentFile {
     let header = SegmentHeader {
         store_id: [1; 16],
@@ -28,7 +28,7 @@ fn segment(bytes: usize, fill: impl FnOnce(&SegmentHeader, &mut Vec<u8>)) -> Seg
     SegmentFile { header, path: "segment".to_owned(), file }
 }
 
-/// A header of an event or, with a table, of as many as there can be; appended.
+/// Appends the header of one event or, with a table, of 65,535.
 fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
     let new = NewFrameHeader {
         body_bytes: 8,
@@ -47,7 +47,7 @@ fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
     new.write(contents, mark);
 }
 
-/// Found by reading: half a mebibyte was checked at every mark that somebody had put there.
+/// A forged mark at every place once cost a check of half a mebibyte each.
 #[test]
 fn marks_everywhere_cost_no_more_than_reading_the_segment_some_times() {
     const BYTES: usize = 4 << 20;
@@ -84,7 +84,7 @@ fn long_headers_are_found_behind_damage() {
 
 #[test]
 fn versions_follow_one_another() {
-    // Entity and version, one event after the other from position 1; how many events are known to be missing; what is wrong.
+    // Events (entity, version) from position 1; how many events are known to be missing; the findings.
     type Case<'a> = (&'a [(&'a str, u64)], u64, &'a [&'a str]);
     let cases: [Case<'_>; 8] = [
         (&[("a", 1), ("b", 1), ("a", 2), ("b", 2)], 0, &[]),
@@ -101,7 +101,7 @@ fn versions_follow_one_another() {
         ),
     ];
     for (events, missing, wrong) in cases {
-        // With room for all, and with an index that knows what was forgotten.
+        // Once with room for all, and once with an index that knows what was forgotten.
         let known = |entity: &str, position: u64| {
             let mut before = events.iter().take(usize::try_from(position).unwrap());
             Ok(before.rfind(|(other, _)| *other == entity).map_or(0, |(_, version)| *version))

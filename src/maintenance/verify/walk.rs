@@ -1,10 +1,9 @@
-//! Reads a whole store and checks it, from the first byte to the last.
+//! The walk through the segments of a store, which checks every frame.
 //!
-//! Unlike recovery it does not stop at the first break: it looks for the next whole frame and goes
-//! on from there. Changes nothing.
-//! SPEC.md "Checking a store" has every check, its verdict and the place that it names; the numbers in
-//! comments are its rows.
-//! Row: ops. Tested by tests/it/corrupt.rs and tests/it/checking.rs.
+//! Recovery stops at the first break. This walk looks for the next whole frame behind a break and goes on
+//! there.
+//!
+//! Numbers in comments are rows of SPEC.md "Checking a store".
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use super::marks::MarkSlots;
 use super::search::{Search, behind};
 use super::versions::{VersionLookup, VersionStep, Versions};
 
-/// Sees every whole frame: its segment, its offset, and where the log goes on behind it.
+/// Called for every whole frame: its segment, its offset, and the end of the log behind it.
 pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) + 'a;
 
 pub(super) fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
@@ -35,57 +34,57 @@ pub(super) struct Verifier<'a, 'v, 'p> {
     pub(super) visit: &'a mut Visit<'v>,
     pub(super) throttle: &'a mut Throttle<'p, VerifyProgress>,
     pub(super) versions: Versions<'a>,
-    /// If they are to be compared.
+    /// Set if index files are compared.
     pub(super) indexes: Option<Indexes<'a>>,
-    /// If they are to be looked for.
+    /// Set if causes are looked for.
     pub(super) causes: Option<Causes>,
-    /// Heads that are to be met, and one behind which verifying begins.
+    /// Heads that the walk must still pass.
     pub(super) heads: Vec<Head>,
     pub(super) after: Option<Head>,
     pub(super) report: VerifyReport,
     pub(super) before: LogBefore,
     pub(super) manifest: Option<&'a Manifest>,
     pub(super) slots: MarkSlots<'a>,
-    /// The first position of the segment that is looked at.
+    /// The first position of the current segment.
     pub(super) first: u64,
-    /// Which of the stores that the log's segments may belong to created the last segment.
+    /// Index of the store in the lineage that created the last segment.
     pub(super) origin: usize,
-    /// Of the append that is looked at, the first entity.
+    /// The first entity of the current append.
     pub(super) entity: Vec<u8>,
 }
 
-/// Where the log stands.
+/// What the walk knows about the log before the current segment.
 #[derive(Clone, Copy)]
 pub(super) enum LogBefore {
-    /// At its beginning.
+    /// The log begins here.
     Nothing,
     At(LogEnd),
-    /// Behind segments that were passed over.
+    /// The segments before were skipped, as asked.
     Skipped,
-    /// Behind a segment that could not be read.
+    /// The segment before cannot be read.
     Unknown,
 }
 
 /// How a segment must end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SegmentEnd {
-    /// With a seal and the end of the file.
+    /// With a seal, which ends the file.
     Seal,
-    /// As the last segment of a store that was or was not closed.
+    /// As the last segment of a store, closed or not.
     Last,
-    /// Not at all: look no further than this.
+    /// Not checked: nothing behind this offset is read.
     At(u32),
 }
 
-/// A walk through one segment.
+/// The walk through one segment.
 pub(super) struct SegmentWalk {
     pub(super) tip: LogEnd,
     pub(super) search: Search,
-    /// What was found out about the end at an earlier break.
+    /// Evidence about the end, from an earlier break.
     pub(super) evidence: Option<Evidence>,
-    /// Bytes that the throttle was told of.
+    /// Bytes counted by the throttle so far.
     pub(super) told: u32,
-    /// Events of version 1, and events that attestations say were removed.
+    /// Events of version 1, and events that attestations report as removed.
     pub(super) born: u32,
     pub(super) removed: u32,
     pub(super) sealed_at: Option<u32>,
@@ -118,7 +117,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
     }
 
-    /// Something is wrong where the walk stands.
+    /// Adds a finding at the current place of the walk.
     pub(super) fn found(&mut self, file: &str, offset: u64, what: impl Display) {
         let position = match self.before {
             LogBefore::At(tip) => tip.position.saturating_add(1),
@@ -127,10 +126,10 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         self.found_before(position, file, offset, what);
     }
 
-    /// Something is wrong where the event at a position should be.
+    /// Adds a finding at the place of a position.
     pub(super) fn found_before(&mut self, position: u64, file: &str, offset: u64, what: impl Display) {
         let position = position.into();
-        // A break may have cost any number of events.
+        // A break may hide any number of events.
         self.versions.miss(u64::MAX);
         self.report.findings.push(Finding {
             file: file.to_owned(),
@@ -140,13 +139,13 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         });
     }
 
-    /// The log cannot be followed here: neither can it be indexed.
+    /// Adds a finding where the chain ends. The segment's index cannot be compared behind it.
     fn broken(&mut self, segment: &SegmentFile, tip: &LogEnd, damage: &Damage) {
         self.found(&segment.path, tip.offset.into(), damage);
         self.indexes.iter_mut().for_each(Indexes::give_up);
     }
 
-    /// Behind a break gaps are none: so what is broken is reported before.
+    /// Called after the frame's own finding was added: behind a break a gap in versions is no finding.
     fn check_versions(&mut self, segment: &SegmentFile, tip: &LogEnd, steps: &[(String, VersionStep)]) {
         for (entity, step) in steps {
             if self.versions.is_wrong(step) {
@@ -156,7 +155,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
     }
 
-    /// Adds a frame to what the segment's index should be.
+    /// Adds a frame to the expected index of the segment.
     fn index(&mut self, segment: &SegmentFile, tip: &LogEnd, frame: &Frame<'_>) {
         let Some(indexes) = &mut self.indexes else { return };
         if indexes.insert(segment, tip.offset, frame) {
@@ -175,7 +174,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
     }
 
-    /// A segment by its name.
+    /// Walks through a segment by its name.
     pub(super) fn file(&mut self, disk: &dyn Disk, id: SegmentId, end: SegmentEnd) -> Result<(), Error> {
         let path = id.path();
         self.first = id.first_position;
@@ -256,11 +255,11 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         if let Some(indexes) = &mut self.indexes {
             indexes.end(walk.sealed_at, &mut self.report);
         }
-        self.is_through(segment, &walk.tip);
+        self.passed(segment, &walk.tip);
         Ok(())
     }
 
-    /// Nothing but zeros follow.
+    /// Judges a segment in which only zeros follow.
     fn zeros(&mut self, segment: &SegmentFile, walk: &mut SegmentWalk, end: SegmentEnd) -> Result<(), Error> {
         let offset = walk.tip.offset;
         let what = match end {
@@ -275,7 +274,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         Ok(())
     }
 
-    /// Nothing whole begins here. Says whether the log can be followed from a later place.
+    /// Handles a place where no whole frame begins. Says whether the walk can go on behind it.
     fn invalid(
         &mut self,
         segment: &SegmentFile,
@@ -295,13 +294,13 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         Ok(next.is_some())
     }
 
-    /// A whole frame: its place, its time and its chain. Whatever it says is where the log goes on.
+    /// Checks a whole frame: position, time, versions, chain. The walk goes on where the frame says.
     fn frame(&mut self, segment: &Arc<SegmentFile>, walk: &mut SegmentWalk, frame: &Frame<'_>) {
         let tip = walk.tip;
         self.report.appends += 1;
         self.report.events += u64::from(frame.header.events());
         let first = segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
-        // Records are taken apart once, for the chain and for all else.
+        // Each record is parsed once, for the chain and for all other checks.
         let mut steps = Vec::new();
         let mut wrong = None;
         let chain = chain_seeing(&tip.chain, first, frame, |index, record| {
@@ -334,7 +333,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         walk.tip = next;
     }
 
-    /// What no writer writes of an event whose record is whole.
+    /// What no writer writes, in an event whose record is whole.
     fn wrong_with(
         &mut self,
         frame: &Frame<'_>,
@@ -360,7 +359,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         has_twice.then_some("an event has a tag twice")
     }
 
-    /// Frames that were removed on purpose. What the attestation says is where the log goes on.
+    /// Checks an attestation of removed frames. The walk goes on where the attestation says.
     fn attestation(
         &mut self,
         segment: &SegmentFile,
@@ -393,17 +392,18 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         found: &Seal,
         end: SegmentEnd,
     ) -> Result<(), Error> {
-        let (path, tip) = (&segment.path, walk.tip);
+        let path = &segment.path;
+        let tip = walk.tip;
         walk.sealed_at = Some(tip.offset);
         if !walk.is_damaged && seal(&tip).ok().as_ref() != Some(found) {
             self.found(path, tip.offset.into(), SEAL_MISFITS);
         }
         self.check_listing(segment, walk, found);
-        // A writer that stopped right behind the seal left the file longer; opening cuts that.
+        // A writer that stopped right after the seal leaves a longer file. The next opening truncates it.
         if end == SegmentEnd::Seal && segment.length()? != u64::from(found.length) {
             self.found(path, found.length.into(), "the segment goes on behind its seal");
         }
-        // What the seal says goes on, so that one break is not reported again for each later segment.
+        // Goes on with the seal's own values, so that one break is not reported again for each later segment.
         self.before = LogBefore::At(LogEnd {
             position: found.last_position,
             recorded_at: found.last_recorded_at,
@@ -413,10 +413,9 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         Ok(())
     }
 
-    /// Whether the last segment may end here: with zeros, or with a tail that opening would cut.
-    ///
-    /// `known` is the evidence of an earlier break. It holds for this one, too: no header repeats more
-    /// than its own offset, so one that speaks of what is behind `end` lies there itself.
+    /// Whether the last segment may end here: with zeros, or with a tail that opening would truncate. `known`
+    /// is the evidence of an earlier break and holds for this one as well. No header repeats more than its
+    /// own offset, so a header that proves data behind `end` lies there itself.
     fn ends_well(
         &self,
         known: &mut Option<Evidence>,
