@@ -23,7 +23,7 @@ use crate::log::{LogEnd, behind, new_store_id, read_manifest};
 use crate::read::{Point, reader};
 use crate::types::{Error, ErrorKind, Head, Options, counted, options, system};
 
-use super::copy::{Copier, CopyWork, Counts, mark_of};
+use super::copy::{Copier, CopyCounts, CopyWork, mark_of};
 use super::directory::CopyTarget;
 use super::extent::{Extent, Until};
 use super::record::{self, Figures};
@@ -53,8 +53,8 @@ pub struct CopyReport {
 }
 
 impl CopyReport {
-    pub(super) fn new(head: Head, counts: Counts) -> CopyReport {
-        let Counts { kept, linked, copied, bytes_copied, bytes, elapsed } = counts;
+    pub(super) fn new(head: Head, counts: CopyCounts) -> CopyReport {
+        let CopyCounts { kept, linked, copied, bytes_copied, bytes, elapsed } = counts;
         CopyReport { head, kept, shared: linked, copied, bytes_copied, bytes, elapsed }
     }
 }

@@ -34,30 +34,30 @@ pub struct Checkpoint {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Taken {
+struct CheckpointTaken {
     name: String,
 }
 
-impl Figures for Taken {
+impl Figures for CheckpointTaken {
     const KIND: &'static str = system::ledger::CHECKPOINT;
 }
 
 /// Takes a checkpoint, durably.
 pub(crate) fn take(engine: &Engine, name: &str, reason: &str) -> Result<Checkpoint, Error> {
     check_name("name of the checkpoint", name, NAME_BYTES_MAX)?;
-    let taken = record::append(engine, Some(reason), &Taken { name: name.to_owned() })?;
+    let taken = record::append(engine, Some(reason), &CheckpointTaken { name: name.to_owned() })?;
     let event = reader::event_at(&engine.snapshot()?, taken.position())?;
     read(engine, &event.expect("it was acknowledged, so it can be read"))
 }
 
 /// All checkpoints, in the order they were taken.
 pub(crate) fn all(engine: &Engine) -> Result<Vec<Checkpoint>, Error> {
-    let query = Query::entity(record::STREAM).kind(Taken::KIND);
+    let query = Query::entity(record::STREAM).kind(CheckpointTaken::KIND);
     Read::new(engine.readable(), query).map(|event| read(engine, &event?)).collect()
 }
 
 fn read(engine: &Engine, event: &RecordedEvent) -> Result<Checkpoint, Error> {
-    let entry: LedgerRecord<Taken> = event.decode()?;
+    let entry: LedgerRecord<CheckpointTaken> = event.decode()?;
     let place = Point { position: event.position(), chain: event.chain() };
     Ok(Checkpoint {
         name: entry.figures.name,

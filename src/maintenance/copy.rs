@@ -59,7 +59,7 @@ impl CopyWork {
         self.throttle.expect(bytes);
     }
 
-    /// Counts bytes that are in place, and reports.
+    /// CopyCounts bytes that are in place, and reports.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl CopyWork {
 
 /// What was done with the segments, and how many bytes that were.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Counts {
+pub(crate) struct CopyCounts {
     pub(crate) kept: usize,
     pub(crate) linked: usize,
     pub(crate) copied: usize,
@@ -88,7 +88,7 @@ pub(crate) struct Copier<'a> {
     pub(crate) disk: &'a dyn Disk,
     target: CopyTarget,
     work: &'a mut CopyWork,
-    counts: Counts,
+    counts: CopyCounts,
     buffer: Vec<u8>,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Copier<'a> {
         let whole: u64 = history.whole.iter().map(|whole| u64::from(whole.listing.length)).sum();
         let beginning = history.beginning.as_ref().map_or(0, |beginning| beginning.tip.offset.into());
         work.expect(whole.saturating_add(beginning));
-        Ok(Copier { source, disk, target, work, counts: Counts::default(), buffer: vec![0; PIECE] })
+        Ok(Copier { source, disk, target, work, counts: CopyCounts::default(), buffer: vec![0; PIECE] })
     }
 
     /// Puts the whole segments in place.
@@ -157,7 +157,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Makes the directory a store: MANIFEST lists the segments, and MARK says how far the log is durable.
-    pub(crate) fn finish(mut self, manifest: Manifest, mark: Mark) -> Result<Counts, Error> {
+    pub(crate) fn finish(mut self, manifest: Manifest, mark: Mark) -> Result<CopyCounts, Error> {
         let sequence = self.target.mark.as_ref().map_or(0, |mark| mark.sequence);
         let mark = Mark { sequence: sequence.saturating_add(1), ..mark };
         let listed = manifest.sealed.clone();
@@ -173,7 +173,7 @@ impl<'a> Copier<'a> {
         self.sync_names(SEGMENTS_DIRECTORY)?;
         self.forget_states()?;
         let throttle = &self.work.throttle;
-        Ok(Counts { bytes: throttle.bytes(), elapsed: throttle.elapsed(), ..self.counts })
+        Ok(CopyCounts { bytes: throttle.bytes(), elapsed: throttle.elapsed(), ..self.counts })
     }
 
     /// Removes saved states of an earlier copy that was opened for writing: they may hold values erased

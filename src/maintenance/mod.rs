@@ -22,7 +22,7 @@ mod verify;
 pub use backup::CopyReport;
 pub use checkpoint::Checkpoint;
 pub use compact::GroupBy;
-pub(crate) use compact::{CompactionTask, Leaves, Rules, Watcher};
+pub(crate) use compact::{CompactionTask, Remainder, Rules, Watcher};
 pub(crate) use copy::{CopyOptions, CopyWork};
 pub(crate) use directory::describe;
 pub use extent::Until;

@@ -115,7 +115,7 @@ fn replace_history(
     let (manifest, digest) = read_manifest(disk)?.ok_or_else(Error::no_store)?;
     let marked = read_mark(disk)?.map(|mark| Point { position: mark.position.into(), chain: mark.chain });
     if marked.map(|point| Head::new(point, manifest.store_id)) != Some(*cut) {
-        let text = "somebody appended to the store meanwhile; nothing was cut, look at what would be cut now";
+        let text = "the store has new appends since its head was read; nothing was cut, look at what would be cut now";
         return Err(Error::new(ErrorKind::Invalid, text));
     }
     let listing = place_file(disk, ending.header.id, |file| ending.write(file, work)).map_err(nothing_cut)?;

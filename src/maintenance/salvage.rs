@@ -16,7 +16,7 @@ use crate::log::{LogEnd, SegmentFile, list, read_manifest, read_mark};
 use crate::read::{Point, Segment};
 use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress};
 
-use super::verify::{Verify, Visit, verify_files_as};
+use super::verify::{FrameVisitor, Verify, verify_files_as};
 
 /// Reads every whole append, and reports progress to `watcher`. The store must not have a writer.
 pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<Readable, Error> {
@@ -29,7 +29,8 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
         Some(tell) => Verify::new().on_progress(|progress| tell(&opening(progress))),
         None => Verify::new(),
     };
-    let visit: &mut Visit<'_> = &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip);
+    let visit: &mut FrameVisitor<'_> =
+        &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip);
     let verified = verify_files_as(disk, visit, asked)?;
     if verified.broken_off {
         return Err(Error::cancelled());

@@ -1,7 +1,7 @@
 //! Verifies the log of an open store in the background, slice by slice, again and again.
 //!
 //! A slice is short, because other jobs of the background thread wait for it. Findings go to the counters.
-//! Versions, heads and index files are left to [`verify`](super::verify). Tested by tests/it/verify.rs.
+//! VersionChecks, heads and index files are left to [`verify`](super::verify). Tested by tests/it/verify.rs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const FINDINGS_MAX: usize = 100;
 
 pub(crate) type SharedScrubStats = Arc<Mutex<ScrubStats>>;
 
-/// A job that reads at most so many bytes a second.
+/// A job that reads at most this many bytes a second.
 pub(crate) fn job(view: Arc<View>, bytes_per_second: u64, stats: SharedScrubStats) -> Job {
     let mut scrub = Scrub { view, rate: bytes_per_second.max(1), stats, place: ScrubPosition::Start };
     Box::new(move || Some(scrub.slice()))

@@ -36,7 +36,7 @@ macro_rules! byte_progress {
 
 byte_progress!(CopyProgress, IndexProgress, RewriteProgress, VerifyProgress);
 
-/// Counts the bytes of one piece of work, reports them, and keeps the work below a rate.
+/// CopyCounts the bytes of one piece of work, reports them, and keeps the work below a rate.
 pub(crate) struct Throttle<'a, P> {
     on_progress: Option<OnProgress<'a, P>>,
     /// The next report. Fields besides bytes and time are set by the work itself.
@@ -101,12 +101,12 @@ impl<'a, P: ByteProgress> Throttle<'a, P> {
         self.started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 
-    /// Counts bytes without a report.
+    /// CopyCounts bytes without a report.
     pub(crate) fn add(&mut self, bytes: impl Into<u64>) {
         self.bytes = self.bytes.saturating_add(bytes.into());
     }
 
-    /// Counts bytes. Reports about every MiB, and waits there if the work is ahead of its rate.
+    /// CopyCounts bytes. Reports about every MiB, and waits there if the work is ahead of its rate.
     ///
     /// # Errors
     ///

@@ -193,7 +193,10 @@ impl Builder {
     /// ```
     /// use annals::{Denial, GateDecision, Proposed, Raw, Store, disk::MemDisk};
     ///
-    /// let closed = |_: &Proposed<'_>, _: &Store| -> Result<GateDecision, Denial> { Err(Denial::new("after hours")) };
+    /// fn closed(_: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
+    ///     Err(Denial::new("after hours"))
+    /// }
+    ///
     /// let store = Store::on(MemDisk::new()).gate("hours", closed).record_denials().open()?;
     /// store.append("account:alice", &Raw("account.opened", &())).unwrap_err();
     ///

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::event::RecordedEvent;
-use crate::maintenance::{CompactionTask, GroupBy, Leaves, OnProgress, RewriteThrottle, Rules, Watcher};
+use crate::maintenance::{CompactionTask, GroupBy, OnProgress, Remainder, RewriteThrottle, Rules, Watcher};
 use crate::read::reader;
 use crate::types::{
     Compacted, CompactionPlan, CompactionStats, Error, Position, Query, RewriteProgress, options, system,
@@ -32,15 +32,15 @@ pub struct Compaction<'a> {
     merge: Option<u64>,
     worth: u8,
     rate_max: Option<u64>,
-    heeds: Heeds,
+    unhandled: UnhandledEvents,
     on_progress: Option<OnProgress<'a, RewriteProgress>>,
 }
 
 /// Whether events that a consumer has not handled stay.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Heeds {
-    Consumers,
-    Nobody,
+enum UnhandledEvents {
+    Stay,
+    Go,
 }
 
 impl Store {
@@ -62,8 +62,8 @@ impl Store {
     /// for celsius in 0..100 {
     ///     store.append("sensor:1", &Raw("sensor.measured", &celsius))?;
     /// }
-    /// let old = || store.compaction("ten are enough").remove(Query::all().kind("sensor.measured")).keep_newest(10, GroupBy::Entity);
-    /// let done = old().run()?;
+    /// let compaction = store.compaction("ten are enough").remove(Query::all().kind("sensor.measured"));
+    /// let done = compaction.keep_newest(10, GroupBy::Entity).run()?;
     /// assert_eq!(done.removed, 90);
     /// assert_eq!(store.count(Query::entity("sensor:1"))?, 10);
     /// assert_eq!(store.version("sensor:1")?.get(), 100);
@@ -78,7 +78,7 @@ impl Store {
             merge: None,
             worth: 0,
             rate_max: None,
-            heeds: Heeds::Consumers,
+            unhandled: UnhandledEvents::Stay,
             on_progress: None,
         }
     }
@@ -172,7 +172,7 @@ impl<'a> Compaction<'a> {
     /// Keeps everything but payload and metadata of the events that go, as erasing does (default: nothing is
     /// kept). Order, kinds and causes stay, and there are no gaps. Saves less space.
     pub fn tombstones(mut self) -> Compaction<'a> {
-        self.rules.leaves = Leaves::Tombstone;
+        self.rules.leaves = Remainder::Tombstone;
         self
     }
 
@@ -191,7 +191,7 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Leaves a segment as it is if less than this percentage of its bytes would go (default: 0, every
+    /// Remainder a segment as it is if less than this percentage of its bytes would go (default: 0, every
     /// segment from which an event goes is rewritten).
     ///
     /// A segment is rewritten as a whole, so without a threshold one event can cost 64 MiB of writing. Events
@@ -225,7 +225,7 @@ impl<'a> Compaction<'a> {
     /// Removes events even if a consumer or reactor has not handled them (default: refused). It will miss
     /// them.
     pub fn even_unhandled(mut self) -> Compaction<'a> {
-        self.heeds = Heeds::Nobody;
+        self.unhandled = UnhandledEvents::Go;
         self
     }
 
@@ -260,7 +260,7 @@ impl<'a> Compaction<'a> {
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), because a damaged segment is not compacted; those
     /// of reading, and of a store that takes no appends.
     pub fn dry_run(self) -> Result<CompactionPlan, Error> {
-        self.task(Heeds::Consumers)?.plan()
+        self.task(UnhandledEvents::Stay)?.plan()
     }
 
     /// Removes the events.
@@ -273,27 +273,28 @@ impl<'a> Compaction<'a> {
     /// - [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): no room for one more segment. What was rewritten
     ///   stays so.
     pub fn run(self) -> Result<Compacted, Error> {
-        let heeds = self.heeds;
-        self.task(heeds)?.run()
+        let unhandled = self.unhandled;
+        self.task(unhandled)?.run()
     }
 
     /// Compacts the segments that are sealed now; `None` if segments are being rewritten already. Closing the
     /// store ends it.
     fn run_beside(mut self) -> Result<Option<Compacted>, Error> {
-        let (heeds, rewriter) = (self.heeds, self.store.engine().rewriter.clone());
+        let unhandled = self.unhandled;
+        let rewriter = self.store.engine().rewriter.clone();
         let mut on_progress = self.on_progress.take();
         self.on_progress = Some(Box::new(move |progress| {
             rewriter.go_on()?;
             on_progress.as_mut().map_or(ControlFlow::Continue(()), |on_progress| on_progress(progress))
         }));
-        self.task(heeds)?.run_beside()
+        self.task(unhandled)?.run_beside()
     }
 
-    fn task(self, heeds: Heeds) -> Result<CompactionTask<'a>, Error> {
+    fn task(self, unhandled: UnhandledEvents) -> Result<CompactionTask<'a>, Error> {
         let Compaction { store, reason, rules, merge, worth, rate_max, on_progress, .. } = self;
-        let watchers = match heeds {
-            Heeds::Nobody => Vec::new(),
-            Heeds::Consumers => watchers(store)?,
+        let watchers = match unhandled {
+            UnhandledEvents::Go => Vec::new(),
+            UnhandledEvents::Stay => watchers(store)?,
         };
         Ok(CompactionTask {
             engine: store.engine(),
@@ -344,7 +345,7 @@ impl Policy {
         Policy { every: every.clamp(EVERY_LEAST, EVERY_MOST), reason, run }
     }
 
-    fn take_turn(&self, store: &Store, place: usize) {
+    fn run_once(&self, store: &Store, place: usize) {
         let core = &store.core;
         let ended = catch_unwind(AssertUnwindSafe(|| (self.run)(store))).unwrap_or_else(|panic| {
             if let Some(stats) = core.compactions.lock().get_mut(place) {
@@ -361,7 +362,8 @@ impl Policy {
         match ended {
             Ok(None) => return,
             Ok(Some(done)) => {
-                (stats.runs, stats.error) = (stats.runs.saturating_add(1), None);
+                stats.runs = stats.runs.saturating_add(1);
+                stats.error = None;
                 stats.removed = stats.removed.saturating_add(done.removed);
                 stats.erased = stats.erased.saturating_add(done.erased);
                 stats.last = Some(done);
@@ -381,9 +383,10 @@ impl Store {
         for (place, policy) in policies.into_iter().enumerate() {
             let stats = CompactionStats { reason: policy.reason.clone(), ..CompactionStats::default() };
             self.core.compactions.lock().push(stats);
-            let (store, every) = (self.downgrade(), policy.every);
+            let store = self.downgrade();
+            let every = policy.every;
             let turn = move || {
-                policy.take_turn(&store.upgrade()?, place);
+                policy.run_once(&store.upgrade()?, place);
                 Some(every)
             };
             self.core.engine.rewriter.run_in(every, Box::new(turn));

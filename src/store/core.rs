@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::maintenance::scrub;
 use crate::store::decision_queue::DecisionQueue;
 use crate::store::registry::Registry;
-use crate::store::state_cache::{Cache, Owner};
+use crate::store::state_cache::{Cache, CacheOwner};
 use crate::types::Error;
 
 use super::gate::Gates;
@@ -70,7 +70,7 @@ pub(crate) struct WeakStore(Weak<Core>);
 impl WeakStore {
     /// The store, if it still exists; it may be closed. The result does not keep the store open either.
     pub(crate) fn upgrade(&self) -> Option<Store> {
-        self.0.upgrade().map(|core| Store { core, _keeper: None })
+        self.0.upgrade().map(|core| Store { core, _close_on_drop: None })
     }
 }
 
@@ -79,10 +79,12 @@ impl Store {
         let options = &engine.options;
         // The file belongs to the writer. A reader has none.
         let file_bytes = if engine.is_read_only() { 0 } else { options.cache_disk_bytes };
-        let owner = Owner { store_id: engine.store_id, history: engine.view.history() };
-        let (disk, view, housekeeper) =
-            (engine.disk.clone(), engine.view.clone(), engine.housekeeper.clone());
-        let (memory_bytes, clock) = (options.cache_memory_bytes, options.clock.clone());
+        let owner = CacheOwner { store_id: engine.store_id, history: engine.view.history() };
+        let disk = engine.disk.clone();
+        let view = engine.view.clone();
+        let housekeeper = engine.housekeeper.clone();
+        let memory_bytes = options.cache_memory_bytes;
+        let clock = options.clock.clone();
         let cache = Cache::new(memory_bytes, file_bytes, disk, owner, view, housekeeper, clock);
         let scrub = scrub::SharedScrubStats::default();
         if options.scrub_bytes_per_second > 0 && !engine.is_read_only() {
@@ -98,7 +100,7 @@ impl Store {
             scrub,
             compactions: compaction::SharedCompactionStats::default(),
         });
-        Store { _keeper: Some(Arc::new(CloseOnDrop(core.clone()))), core }
+        Store { _close_on_drop: Some(Arc::new(CloseOnDrop(core.clone()))), core }
     }
 
     pub(crate) fn cache(&self) -> &Cache {

@@ -27,8 +27,9 @@ use super::Store;
 /// A denied append with an idempotency key costs one look-up of the key, also in [`Append::submit`] and
 /// [`Append::try_submit`]: a retry of an append that went in is answered with its receipt.
 ///
-/// What a gate read may change before the append goes in. A gate that decides by what it read returns the condition that keeps
-/// its answer true ([`GateDecision::while_none`]). The append is then made under this condition as well:
+/// What a gate read may change before the append goes in. A gate that decides by what it read returns the
+/// condition that keeps its answer true ([`GateDecision::while_none`]). The append is then made under this
+/// condition as well:
 ///
 /// ```
 /// use annals::{
@@ -59,6 +60,7 @@ pub trait Gate: Send + Sync + 'static {
     /// Permits an append, or denies it with a reason. [`Append::context`] tells the gate who asks.
     ///
     /// # Errors
+    ///
     ///
     ///
     /// The denial, which the caller gets as [`ErrorKind::Denied`](crate::ErrorKind::Denied). `?` turns an

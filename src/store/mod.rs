@@ -41,9 +41,10 @@ pub use jsonl::{
     Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm, Timestamp,
 };
 pub use maintain::verify_backup;
-pub(crate) use registry::{NameLease, Pace, RunnerCommand, RunnerState, Trouble};
+pub(crate) use registry::{NameLease, RunnerCommand, RunnerState, SpeedSamples, Trouble};
 pub(crate) use state_cache::{
-    AnyState, Folded, Key, KnownState, ModelLease, Reached, Reservation, Reserve, Saving, Shape, StateOrigin,
+    AnyState, Folded, KnownState, ModelLease, Reached, Reservation, Reserve, Saving, Shape, StateKey,
+    StateOrigin,
 };
 
 /// A store of events: one directory, one writer.
@@ -69,7 +70,7 @@ pub(crate) use state_cache::{
 pub struct Store {
     core: Arc<Core>,
     /// Set in the application's handles, `None` in those of the store's own threads.
-    _keeper: Option<Arc<CloseOnDrop>>,
+    _close_on_drop: Option<Arc<CloseOnDrop>>,
 }
 
 impl Store {

@@ -27,21 +27,21 @@ pub(crate) struct Registry {
 pub(crate) struct RunnerState {
     state: Mutex<RunnerInner>,
     /// Notified when the runner has something to look at.
-    bell: Signal,
+    signal: Signal,
     running: Arc<Registry>,
 }
 
 struct RunnerInner {
-    call: RunnerCommand,
+    command: RunnerCommand,
     /// Another caller may have moved the checkpoint, and the runner has not read it again.
-    is_moved: bool,
+    checkpoint_may_have_moved: bool,
     /// The checkpoint was moved, and the runner has not begun at the new position. Until then `handled` is
     /// wrong.
-    is_stale: bool,
+    handled_is_stale: bool,
     /// How many callers are about to move the checkpoint.
-    movers: usize,
+    moves_in_progress: usize,
     handled: Position,
-    pace: Pace,
+    pace: SpeedSamples,
     trouble: Option<Trouble>,
 }
 
@@ -64,13 +64,13 @@ pub(crate) struct Trouble {
 
 /// Two samples of the position, from which the speed is computed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    pub(crate) earlier: Sample,
-    pub(crate) later: Sample,
+pub(crate) struct SpeedSamples {
+    pub(crate) earlier: SpeedSample,
+    pub(crate) later: SpeedSample,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
+pub(crate) struct SpeedSample {
     pub(crate) at: Instant,
     pub(crate) handled: Position,
     pub(crate) head: Position,
@@ -105,23 +105,23 @@ impl Registry {
     /// Tells all runners that the store was closed, and wakes them.
     pub(crate) fn end(&self) {
         let all: Vec<Arc<RunnerState>> = self.by_name.lock().values().cloned().collect();
-        all.iter().for_each(|live| live.call(RunnerCommand::End));
+        all.iter().for_each(|runner| runner.call(RunnerCommand::End));
         self.progress();
     }
 
-    /// The count to pass to [`Registry::wait`].
-    pub(crate) fn mark(&self) -> u64 {
+    /// The count of changes, to pass to [`Registry::wait`].
+    pub(crate) fn changes(&self) -> u64 {
         *self.progress.lock()
     }
 
-    /// Waits until the count differs from `mark`; `false` if the deadline came first.
-    pub(crate) fn wait(&self, mark: u64, deadline: Option<Instant>) -> bool {
+    /// Waits until the count differs from `seen`; `false` if the deadline came first.
+    pub(crate) fn wait(&self, seen: u64, deadline: Option<Instant>) -> bool {
         let mut progress = self.progress.lock();
-        while *progress == mark {
+        while *progress == seen {
             match deadline {
                 None => self.progressed.wait(&mut progress),
                 Some(deadline) if self.progressed.wait_until(&mut progress, deadline).timed_out() => {
-                    return *progress != mark;
+                    return *progress != seen;
                 }
                 Some(_) => {}
             }
@@ -137,51 +137,51 @@ impl Registry {
 
 impl RunnerState {
     fn new(running: Arc<Registry>) -> RunnerState {
-        let sample = Sample { at: Instant::now(), handled: Position::START, head: Position::START };
+        let sample = SpeedSample { at: Instant::now(), handled: Position::START, head: Position::START };
         let state = RunnerInner {
-            call: RunnerCommand::Go,
-            is_moved: false,
-            is_stale: false,
-            movers: 0,
+            command: RunnerCommand::Go,
+            checkpoint_may_have_moved: false,
+            handled_is_stale: false,
+            moves_in_progress: 0,
             handled: Position::START,
-            pace: Pace { earlier: sample, later: sample },
+            pace: SpeedSamples { earlier: sample, later: sample },
             trouble: None,
         };
-        RunnerState { state: Mutex::new(state), bell: Signal::default(), running }
+        RunnerState { state: Mutex::new(state), signal: Signal::default(), running }
     }
 
     /// Wakes the runner, or keeps it from sleeping the next time.
     pub(crate) fn notify(&self) {
-        self.bell.notify();
+        self.signal.notify();
     }
 
     /// Sleeps until the runner is notified; `false` if the deadline came first.
     pub(crate) fn sleep(&self, deadline: Option<Instant>) -> bool {
-        self.bell.wait(deadline)
+        self.signal.wait(deadline)
     }
 
     /// Gives the runner a command. The first one other than `Go` stays.
-    pub(crate) fn call(&self, call: RunnerCommand) {
+    pub(crate) fn call(&self, command: RunnerCommand) {
         let mut state = self.state.lock();
-        if state.call == RunnerCommand::Go {
-            state.call = call;
+        if state.command == RunnerCommand::Go {
+            state.command = command;
         }
         drop(state);
         self.notify();
     }
 
     pub(crate) fn called(&self) -> RunnerCommand {
-        self.state.lock().call
+        self.state.lock().command
     }
 
     /// Whether the checkpoint may have been moved since the last call.
     pub(crate) fn take_moved(&self) -> bool {
-        std::mem::take(&mut self.state.lock().is_moved)
+        std::mem::take(&mut self.state.lock().checkpoint_may_have_moved)
     }
 
     /// Whether another caller is about to move the checkpoint. Then the runner pauses.
     pub(crate) fn is_being_moved(&self) -> bool {
-        self.state.lock().movers > 0
+        self.state.lock().moves_in_progress > 0
     }
 
     /// Notes that all matching events up to here are handled.
@@ -190,9 +190,9 @@ impl RunnerState {
         let mut state = self.state.lock();
         state.handled = handled;
         state.trouble = None;
-        let sample = Sample { at: now, handled, head };
+        let sample = SpeedSample { at: now, handled, head };
         if state.pace.later.at + SAMPLE_EVERY <= now {
-            state.pace = Pace { earlier: state.pace.later, later: sample };
+            state.pace = SpeedSamples { earlier: state.pace.later, later: sample };
         }
         drop(state);
         self.running.progress();
@@ -200,10 +200,12 @@ impl RunnerState {
 
     /// Notes that the runner begins here: for the first time, or after its checkpoint was moved.
     pub(crate) fn begin(&self, handled: Position, head: Position) {
-        let sample = Sample { at: Instant::now(), handled, head };
+        let sample = SpeedSample { at: Instant::now(), handled, head };
         let mut state = self.state.lock();
-        (state.handled, state.is_stale, state.trouble) = (handled, false, None);
-        state.pace = Pace { earlier: sample, later: sample };
+        state.handled = handled;
+        state.handled_is_stale = false;
+        state.trouble = None;
+        state.pace = SpeedSamples { earlier: sample, later: sample };
         drop(state);
         self.running.progress();
     }
@@ -211,10 +213,10 @@ impl RunnerState {
     /// The position up to which events are handled; `None` until the runner has begun behind a move.
     pub(crate) fn handled(&self) -> Option<Position> {
         let state = self.state.lock();
-        (!state.is_stale).then_some(state.handled)
+        (!state.handled_is_stale).then_some(state.handled)
     }
 
-    pub(crate) fn pace(&self) -> Pace {
+    pub(crate) fn pace(&self) -> SpeedSamples {
         self.state.lock().pace
     }
 
@@ -228,7 +230,7 @@ impl RunnerState {
 
     /// Pauses the runner while its checkpoint is moved.
     pub(crate) fn mover(self: Arc<Self>) -> MoveGuard {
-        self.state.lock().movers += 1;
+        self.state.lock().moves_in_progress += 1;
         MoveGuard(self)
     }
 }
@@ -239,15 +241,15 @@ pub(crate) struct MoveGuard(Arc<RunnerState>);
 impl MoveGuard {
     /// Notes that the checkpoint was moved to another position.
     pub(crate) fn moved(&self) {
-        self.0.state.lock().is_stale = true;
+        self.0.state.lock().handled_is_stale = true;
     }
 }
 
 impl Drop for MoveGuard {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        state.movers -= 1;
-        state.is_moved = true;
+        state.moves_in_progress -= 1;
+        state.checkpoint_may_have_moved = true;
         drop(state);
         self.0.notify();
         self.0.running.progress();

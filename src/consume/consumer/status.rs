@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::read::{Reach, Snapshot, reader};
-use crate::store::{Pace, RunnerState, Store};
+use crate::store::{RunnerState, SpeedSamples, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
 use super::checkpoint::halted;
@@ -125,7 +125,7 @@ impl Store {
             return Ok(false);
         }
         loop {
-            let mark = self.running().mark();
+            let mark = self.running().changes();
             let snapshot = snapshot(self.engine())?;
             let Last { standing, .. } = record::last(self, &entity)?;
             let handled = self.running().find(name).and_then(|live| live.handled());
@@ -202,7 +202,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// If it gets nearer to the head.
     fn catching_up(&self, live: &RunnerState) -> Result<Option<ConsumerState>, Error> {
-        let Pace { earlier, later } = live.pace();
+        let SpeedSamples { earlier, later } = live.pace();
         let count = |after, up_to| reader::count_in(self.snapshot, self.query, after, up_to);
         let (handled, behind_then) =
             (count(earlier.handled, self.position)?, count(earlier.handled, earlier.head)?);

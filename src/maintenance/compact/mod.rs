@@ -22,7 +22,7 @@ use super::throttle::RewriteThrottle;
 
 pub use rules::GroupBy;
 use rules::{Compactor, Tally};
-pub(crate) use rules::{Leaves, Rules, Watcher};
+pub(crate) use rules::{Remainder, Rules, Watcher};
 
 #[derive(Serialize, Deserialize)]
 struct CompactionBegun {
@@ -67,7 +67,7 @@ pub(crate) struct CompactionTask<'a> {
 
 /// A sealed segment, and what becomes of it.
 struct PlannedSegment {
-    /// Taken when the segment is rewritten: an entry that is held keeps the old file open.
+    /// CheckpointTaken when the segment is rewritten: an entry that is held keeps the old file open.
     entry: Option<SealedEntry>,
     positions: RangeInclusive<u64>,
     length: u64,
@@ -78,7 +78,7 @@ struct PlannedSegment {
 }
 
 impl<'a> CompactionTask<'a> {
-    /// Counts what would go; changes nothing.
+    /// CopyCounts what would go; changes nothing.
     ///
     /// # Errors
     ///

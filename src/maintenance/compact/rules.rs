@@ -43,14 +43,14 @@ pub(crate) struct Rules<'a> {
     pub(crate) recorded_before: Option<u64>,
     pub(crate) before: Option<Position>,
     pub(crate) newest: Vec<(u64, GroupBy)>,
-    pub(crate) leaves: Leaves,
+    pub(crate) leaves: Remainder,
     /// System events of this kind go once their stream has a later event.
     pub(crate) replaced: Option<&'static str>,
 }
 
 /// What is left of an event that goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Leaves {
+pub(crate) enum Remainder {
     /// Nothing but an attestation, where possible.
     #[default]
     Nothing,
@@ -292,7 +292,7 @@ impl Judge for Compactor<'_, '_, '_> {
             return Ok(Fate::Keep);
         }
         let is_key_known = event.header().key().is_some() && event.first() >= self.keys_since;
-        let stays = self.rules.leaves == Leaves::Tombstone
+        let stays = self.rules.leaves == Remainder::Tombstone
             || is_key_known
             || self.head(record.entity())?.1 == event.position();
         Ok(if stays { Fate::Erase } else { Fate::Remove })

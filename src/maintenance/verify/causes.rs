@@ -26,7 +26,7 @@ pub(super) const CAUSE_LIMITS: CauseLimits = CauseLimits { recent: 250_000, want
 pub(super) struct Causes {
     /// The ids met last, and those met before them.
     recent: [HashSet<EventId>; 2],
-    wanted: Wanted,
+    wanted: WantedCauses,
     /// The first event whose cause found no place in `wanted`.
     rest: Option<u64>,
     /// Causes of events before this position are settled.
@@ -37,7 +37,7 @@ pub(super) struct Causes {
 
 /// Causes to look for, each with the events that name it: position and entity.
 #[derive(Default)]
-pub(super) struct Wanted {
+pub(super) struct WantedCauses {
     pub(super) named_by: HashMap<EventId, Vec<(u64, Box<str>)>>,
     pub(super) events: usize,
 }
@@ -46,7 +46,7 @@ impl Causes {
     pub(super) fn new(room: CauseLimits) -> Causes {
         Causes {
             recent: [HashSet::new(), HashSet::new()],
-            wanted: Wanted::default(),
+            wanted: WantedCauses::default(),
             rest: None,
             since: 0,
             compared: 0,
@@ -96,7 +96,7 @@ impl Causes {
     }
 
     /// Prepares another pass over the log. Returns what it looks for.
-    pub(super) fn begin_again(&mut self) -> Option<Wanted> {
+    pub(super) fn begin_again(&mut self) -> Option<WantedCauses> {
         let wanted = std::mem::take(&mut self.wanted);
         let rest = self.rest.take();
         self.since = rest.unwrap_or(u64::MAX);
@@ -105,7 +105,7 @@ impl Causes {
     }
 }
 
-impl Wanted {
+impl WantedCauses {
     /// Notes that an event with this id exists.
     pub(super) fn found(&mut self, id: EventId) {
         if let Some(events) = self.named_by.remove(&id) {

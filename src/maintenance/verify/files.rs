@@ -16,7 +16,7 @@ use super::indexes::{Indexes, LiveIndex};
 use super::marks::MarkSlots;
 use super::reread::Reread;
 use super::versions::VersionLookup;
-use super::walk::{SegmentEnd, Verifier, Visit, known};
+use super::walk::{FrameVisitor, SegmentEnd, Verifier, known};
 
 /// Not shown to callers: the report says that verifying was broken off, and keeps its findings.
 const CANCELLED: &str = "verifying was broken off, as asked";
@@ -53,7 +53,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     let version_at = |entity: &str, position| version_at(&snapshot, entity, position);
     let manifest_known = known(&manifest);
     let marks = slots.clone().unwrap_or_default();
-    let visit: &mut Visit<'_> = &mut |_, _, _, _| {};
+    let visit: &mut FrameVisitor<'_> = &mut |_, _, _, _| {};
     let mut throttle = Throttle::new(asked.on_progress, asked.rate_max, CANCELLED);
     let bytes = snapshot.bytes();
     throttle.restart(bytes);
@@ -121,7 +121,7 @@ fn missing(engine: &Engine, snapshot: &Snapshot) -> Result<BTreeSet<SegmentId>, 
 /// would repair is none. `visit` sees every whole frame.
 pub(crate) fn verify_files_as(
     disk: &dyn Disk,
-    visit: &mut Visit<'_>,
+    visit: &mut FrameVisitor<'_>,
     asked: Verify<'_>,
 ) -> Result<VerifyReport, Error> {
     verify_by_names(disk, visit, asked, None)
@@ -131,7 +131,7 @@ pub(crate) fn verify_files_as(
 /// again.
 fn verify_by_names(
     disk: &dyn Disk,
-    visit: &mut Visit<'_>,
+    visit: &mut FrameVisitor<'_>,
     mut asked: Verify<'_>,
     version_at: Option<VersionLookup<'_>>,
 ) -> Result<VerifyReport, Error> {
@@ -165,7 +165,7 @@ fn verify_once(
     disk: &dyn Disk,
     manifest: ManifestRead,
     is_written: bool,
-    visit: &mut Visit<'_>,
+    visit: &mut FrameVisitor<'_>,
     throttle: &mut Throttle<'_, VerifyProgress>,
     asked: Verify<'_>,
     version_at: Option<VersionLookup<'_>>,

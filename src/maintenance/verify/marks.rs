@@ -26,7 +26,7 @@ impl<'a> MarkSlots<'a> {
         }
     }
 
-    /// Counts the slots of skipped segments as met.
+    /// CopyCounts the slots of skipped segments as met.
     pub(super) fn pass(&mut self, id: SegmentId) {
         for (mark, met) in self.marks.iter().zip(&mut self.met) {
             *met |= mark.segment <= id;

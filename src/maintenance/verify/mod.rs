@@ -24,7 +24,7 @@ use super::throttle::OnProgress;
 use causes::{CAUSE_LIMITS, CauseLimits};
 
 pub(crate) use files::{verify_files_as, verify_open};
-pub(crate) use walk::Visit;
+pub(crate) use walk::FrameVisitor;
 
 /// Options of verifying a store: how fast, from where, against which heads.
 ///

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::causes::{LISTED_MAX, Wanted, ids};
+use super::causes::{LISTED_MAX, WantedCauses, ids};
 use super::search::{Search, behind};
 use super::walk::Verifier;
 use crate::format::Frame;
@@ -57,7 +57,12 @@ impl Verifier<'_, '_, '_> {
     }
 
     /// Judges causes that no event has: removed on purpose, or missing.
-    fn judge(&mut self, wanted: Wanted, removed: &[RangeInclusive<u64>], missing: &mut Vec<MissingCause>) {
+    fn judge(
+        &mut self,
+        wanted: WantedCauses,
+        removed: &[RangeInclusive<u64>],
+        missing: &mut Vec<MissingCause>,
+    ) {
         for (cause, named_by) in wanted.named_by {
             let position = cause.claimed_position().get();
             let at = removed.partition_point(|removed| *removed.end() < position);

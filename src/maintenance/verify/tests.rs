@@ -2,7 +2,7 @@
 
 use super::causes::CauseLimits;
 use super::search::Search;
-use super::versions::Versions;
+use super::versions::VersionChecks;
 use super::{Verify, verify_files_as};
 use crate::disk::{Access, Disk, MemDisk};
 use crate::format::{HEADER_BYTES_MAX, NewFrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
@@ -106,7 +106,7 @@ fn versions_follow_one_another() {
             let mut before = events.iter().take(usize::try_from(position).unwrap());
             Ok(before.rfind(|(other, _)| *other == entity).map_or(0, |(_, version)| *version))
         };
-        for mut versions in [Versions::new(None), Versions::new(Some(&known)).remembering(1)] {
+        for mut versions in [VersionChecks::new(None), VersionChecks::new(Some(&known)).remembering(1)] {
             versions.miss(missing);
             let mut meet = |position, (entity, version): &(&str, u64)| {
                 let step = versions.meet(entity.as_bytes(), *version, position)?;
@@ -123,14 +123,14 @@ fn versions_follow_one_another() {
 
 #[test]
 fn what_was_forgotten_and_is_in_no_index_is_counted() {
-    let mut versions = Versions::new(None).remembering(2);
+    let mut versions = VersionChecks::new(None).remembering(2);
     for round in 1..=3 {
         for entity in ["a", "b", "c", "d"] {
             assert_eq!(versions.meet(entity.as_bytes(), round, 1), None);
         }
     }
     assert!(versions.unchecked >= 8, "{}", versions.unchecked);
-    let mut versions = Versions::new(None);
+    let mut versions = VersionChecks::new(None);
     versions.begin_in_the_middle();
     assert_eq!(versions.meet(b"a", 7, 100), None);
     assert_eq!((versions.meet(b"a", 8, 101), versions.unchecked), (None, 1));

@@ -24,7 +24,7 @@ pub(super) struct VersionStep {
     pub(super) version: u64,
 }
 
-pub(super) struct Versions<'a> {
+pub(super) struct VersionChecks<'a> {
     last: HashMap<(u64, u64), u64>,
     hashes: (RandomState, RandomState),
     entities_max: usize,
@@ -37,9 +37,9 @@ pub(super) struct Versions<'a> {
     pub(super) unchecked: u64,
 }
 
-impl<'a> Versions<'a> {
-    pub(super) fn new(known: Option<VersionLookup<'a>>) -> Versions<'a> {
-        Versions {
+impl<'a> VersionChecks<'a> {
+    pub(super) fn new(known: Option<VersionLookup<'a>>) -> VersionChecks<'a> {
+        VersionChecks {
             last: HashMap::new(),
             hashes: Default::default(),
             entities_max: ENTITIES_MAX,
@@ -51,7 +51,7 @@ impl<'a> Versions<'a> {
     }
 
     #[cfg(test)]
-    pub(super) fn remembering(mut self, entities: usize) -> Versions<'a> {
+    pub(super) fn remembering(mut self, entities: usize) -> VersionChecks<'a> {
         self.entities_max = entities;
         self
     }

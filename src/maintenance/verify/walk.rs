@@ -3,7 +3,7 @@
 //! Recovery stops at the first break. This walk looks for the next whole frame behind a break and goes on
 //! there.
 //!
-//! Numbers in comments are rows of SPEC.md "Checking a store".
+//! SPEC.md "Checking a store" lists the checks.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -21,19 +21,19 @@ use super::causes::Causes;
 use super::indexes::Indexes;
 use super::marks::MarkSlots;
 use super::search::{Search, behind};
-use super::versions::{VersionLookup, VersionStep, Versions};
+use super::versions::{VersionChecks, VersionLookup, VersionStep};
 
 /// Called for every whole frame: its segment, its offset, and the end of the log behind it.
-pub(crate) type Visit<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) + 'a;
+pub(crate) type FrameVisitor<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) + 'a;
 
 pub(super) fn known(read: &Result<Option<(Manifest, Hash)>, Error>) -> Option<Manifest> {
     read.as_ref().ok().and_then(|read| read.as_ref().map(|(manifest, _)| manifest.clone()))
 }
 
 pub(super) struct Verifier<'a, 'v, 'p> {
-    pub(super) visit: &'a mut Visit<'v>,
+    pub(super) visit: &'a mut FrameVisitor<'v>,
     pub(super) throttle: &'a mut Throttle<'p, VerifyProgress>,
-    pub(super) versions: Versions<'a>,
+    pub(super) versions: VersionChecks<'a>,
     /// Set if index files are compared.
     pub(super) indexes: Option<Indexes<'a>>,
     /// Set if causes are looked for.
@@ -95,14 +95,14 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     pub(super) fn new(
         manifest: Option<&'a Manifest>,
         slots: MarkSlots<'a>,
-        visit: &'a mut Visit<'v>,
+        visit: &'a mut FrameVisitor<'v>,
         throttle: &'a mut Throttle<'p, VerifyProgress>,
         known: Option<VersionLookup<'a>>,
     ) -> Verifier<'a, 'v, 'p> {
         Verifier {
             visit,
             throttle,
-            versions: Versions::new(known),
+            versions: VersionChecks::new(known),
             indexes: None,
             causes: None,
             heads: Vec::new(),

@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use super::load::shape;
 use super::{Loaded, Projection};
 use crate::read::event_at;
-use crate::store::{Folded, Key, Store};
+use crate::store::{Folded, StateKey, Store};
 use crate::types::{Error, ErrorKind, Position, Query};
 use runner::{Runner, Signal, Work, decoded, digest_of};
 
@@ -200,7 +200,7 @@ impl Store {
     fn saved_under<P: Projection>(&self, role: &str) -> Result<Option<Saved<P>>, Error> {
         let snapshot = self.engine().snapshot()?;
         let shape = shape::<P>();
-        let Some(Folded { state, reached }) = self.cache().read(&Key::of_query(shape.name, role)) else {
+        let Some(Folded { state, reached }) = self.cache().read(&StateKey::of_query(shape.name, role)) else {
             return Ok(None);
         };
         let event = event_at(&snapshot, reached.position).ok().flatten();

@@ -1,6 +1,4 @@
-//! Writes events as lines.
-//!
-//! Row: app.
+//! Export: writes events as lines.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -17,18 +15,19 @@ use crate::store::Store;
 use crate::types::ErrorKind;
 use crate::types::{Cause, Error, EventId, Position, Query};
 
-/// Progress is told after so many events.
+/// Events between two progress reports.
 const REPORT_EVENTS: u64 = 4096;
-/// Lines are handed to the writer so many bytes at a time.
+/// Bytes of lines that are handed to the writer at once.
 const PIECE_BYTES: usize = 64 << 10;
-/// So many names are remembered.
+/// How many ids are remembered.
 const NAMES_MAX: usize = 4096;
 
 impl Store {
-    /// Exports the events a query matches as JSONL, oldest first: one event a line, with everything there is to know of it.
+    /// Exports the events a query matches as JSONL, oldest first: one event a line, with everything known of
+    /// it.
     ///
-    /// [`Store::import`] reads it into another store, and SPEC.md "Export and import" says what each field means. The store may be written to
-    /// meanwhile; the export ends at the head it found.
+    /// [`Store::import`] reads the lines into another store; docs/jsonl.md says what each field means.
+    /// Appends go on; the export ends at the head it found at its start.
     ///
     /// ```
     /// use annals::{Query, Raw, Store};
@@ -50,7 +49,7 @@ impl Store {
     }
 }
 
-/// An export that is put together; see [`Store::export`].
+/// An export that is being set up; see [`Store::export`].
 #[must_use = "nothing is exported until it is written to something"]
 pub struct Export<'a> {
     store: &'a Store,
@@ -60,25 +59,25 @@ pub struct Export<'a> {
 }
 
 impl<'a> Export<'a> {
-    /// Only events after a position: what is new since the last export.
+    /// Exports only events after a position: what is new since the last export.
     pub fn after(mut self, position: Position) -> Export<'a> {
         self.after = position;
         self
     }
 
-    /// Tells how far it is, every 4,096 events; [`ControlFlow::Break`] breaks it off.
+    /// Reports progress every 4,096 events; [`ControlFlow::Break`] breaks the export off.
     pub fn on_progress(mut self, tell: impl FnMut(&ExportProgress) -> ControlFlow<()> + 'a) -> Export<'a> {
         self.on_progress = Some(Box::new(tell));
         self
     }
 
-    /// Writes it, the lines of some whole appends at a time; no further buffer is needed. What was written before an error ends with a whole line, unless
-    /// the writer took part of one.
+    /// Writes the export, whole appends at a time; the writer needs no buffer of its own. What was written
+    /// before an error ends with a whole line, unless the writer took a part of one.
     ///
     /// # Errors
     ///
-    /// Those of reading; [`ErrorKind::Io`] or [`ErrorKind::NoSpace`] with the writer's own error as its source (a pipe that was closed: `BrokenPipe`);
-    /// [`ErrorKind::Cancelled`] if it was broken off.
+    /// Those of reading; [`ErrorKind::Io`] or [`ErrorKind::NoSpace`] with the writer's own error as the
+    /// source (a closed pipe: `BrokenPipe`); [`ErrorKind::Cancelled`] if `on_progress` broke it off.
     pub fn write_to(self, out: impl Write) -> Result<Exported, Error> {
         let snapshot = self.store.engine().snapshot()?;
         let head = snapshot.head.position;
@@ -129,7 +128,7 @@ impl<W: Write> ExportRun<'_, W> {
         Ok(Exported { events, appends: self.appends, bytes, position })
     }
 
-    /// What was asked for of one append.
+    /// Writes the matching events of one append.
     fn append(&mut self, events: &[RecordedEvent]) -> Result<(), Error> {
         let of = u32::try_from(events.len()).expect("an append has at most 65,535 events");
         self.appends += u64::from(of > 0);
@@ -142,7 +141,7 @@ impl<W: Write> ExportRun<'_, W> {
                 self.report()?;
             }
         }
-        // Whole appends only: behind what was written, another export can go on.
+        // Whole appends only: a later export can go on behind what was written.
         if self.piece.len() >= PIECE_BYTES { self.hand_over() } else { Ok(()) }
     }
 
@@ -164,12 +163,12 @@ fn cannot_write(error: std::io::Error) -> Error {
     Error::io("cannot write", "the export", error)
 }
 
-/// By which ids events are known elsewhere. An event that brought an id along has two, and a line gives the one it brought;
-/// so whoever names it by the other must name it by this one, too.
+/// The ids of events in lines. An event with a foreign id has two ids, and its line has the foreign one. So
+/// lines that name the event must use the foreign id as well.
 struct LineIds {
     snapshot: Snapshot,
     hand: AtHand,
-    /// Some that were looked up.
+    /// Some ids that were looked up.
     known: HashMap<EventId, EventId>,
 }
 
@@ -178,19 +177,20 @@ impl LineIds {
         let cause = match event.cause() {
             None => None,
             Some(Cause::Event(id)) => Some(self.of(id)?),
-            // Which event comes before another depends on what else was exported.
+            // The cause is named by its id: which event precedes another depends on what is exported.
             Some(_) => cause_of(&mut self.hand, &self.snapshot, event)?.map(|cause| cause.id()),
         };
         Ok(LineNames { correlation: self.correlation(event)?, cause, place })
     }
 
     fn correlation(&mut self, event: &RecordedEvent) -> Result<EventId, Error> {
-        let (first, correlation) = (event.first_of_append(), event.correlation());
+        let first = event.first_of_append();
+        let correlation = event.correlation();
         let first = first.as_ref().unwrap_or(event);
         if first.derived_id() == correlation { Ok(first.id()) } else { self.of(correlation) }
     }
 
-    /// The id in lines of whatever event has this one.
+    /// The id in lines of the event that has this id.
     fn of(&mut self, id: EventId) -> Result<EventId, Error> {
         if let Some(known) = self.known.get(&id) {
             return Ok(*known);

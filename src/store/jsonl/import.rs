@@ -1,17 +1,16 @@
-//! Reads lines into a store.
+//! Import: the public builder.
 //!
-//! Each append holds one event more, of `$import/<name>`: which lines it was made of. It expects the one before it, so appends
-//! can be in flight together and still go in one after the other, or not at all; and an import that was stopped goes on
-//! behind what went in.
-//! Row: app.
+//! Each append of an import holds one more event, in the stream `$import/<name>`: which lines it was made of.
+//! The append expects the version before. So several appends can be in flight, and go in one after the other
+//! or not at all. A stopped import goes on behind what went in.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::import_run::{IN_FLIGHT, ImportRun, Versions};
-use super::json::Numbers;
+use super::import_run::{IN_FLIGHT, ImportRun, VersionRule};
+use super::json::NumberRule;
 use super::mapping::Mapping;
 use super::report::{ImportProgress, Imported};
 use super::source::{ImportedUpTo, LineSource, refuse_known};
@@ -24,16 +23,17 @@ use crate::types::{Error, Query, Version, check_name};
 
 /// The longest name of an import, in bytes.
 const NAME_BYTES_MAX: usize = 255;
-/// A longer line than an export can write: 16 MiB of signs that JSON spells with six, and names.
+/// More than an export can write: 16 MiB of characters that JSON writes with six, and names.
 const LINE_BYTES_MAX: usize = 128 << 20;
 impl Store {
-    /// Imports lines that [`Store::export`] wrote, or by a [`Mapping`] those of somebody else.
+    /// Imports lines that [`Store::export`] wrote, or foreign lines by a [`Mapping`].
     ///
-    /// The name is that of the import: run again with the same source, it goes on behind what went in, whatever stopped it, and
-    /// appends nothing twice. A source that has grown since may be imported again for what is new.
+    /// The name belongs to the import. Run again with the same source, it goes on behind what went in, and
+    /// appends nothing twice. If the source has grown, another run imports what is new.
     ///
-    /// Ids come along as foreign ids, and versions are kept, or the import stops ([`Import::renumber`]). When the event happened
-    /// stays; where that was not said, it is now when it was recorded. SPEC.md "Export and import" has the rest.
+    /// Ids become foreign ids. VersionRule are kept, or the import stops ([`Import::renumber`]). The time at
+    /// which an event happened stays; without one, the time at which it was recorded takes its place.
+    /// docs/jsonl.md has the details.
     ///
     /// ```
     /// use annals::{Query, Store};
@@ -54,8 +54,8 @@ impl Store {
             name: name.into(),
             source,
             mapping: None,
-            versions: Versions::Kept,
-            numbers: Numbers::Exact,
+            versions: VersionRule::Kept,
+            numbers: NumberRule::Exact,
             other_names: OtherNames::Refused,
             line_bytes_max: LINE_BYTES_MAX,
             rejects: None,
@@ -64,22 +64,22 @@ impl Store {
     }
 }
 
-/// An import that is put together; see [`Store::import`].
+/// An import that is being set up; see [`Store::import`].
 #[must_use = "nothing is imported until it is run"]
 pub struct Import<'a, R> {
     store: &'a Store,
     name: String,
     source: R,
     mapping: Option<Mapping>,
-    versions: Versions,
-    numbers: Numbers,
+    versions: VersionRule,
+    numbers: NumberRule,
     other_names: OtherNames,
     line_bytes_max: usize,
     rejects: Option<Box<dyn Write + 'a>>,
     on_progress: Option<OnProgress<'a, ImportProgress>>,
 }
 
-/// Whether a source may go in that went in under another name.
+/// Whether a source may go in again under another name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OtherNames {
     Refused,
@@ -87,30 +87,30 @@ enum OtherNames {
 }
 
 impl<'a, R: BufRead> Import<'a, R> {
-    /// Reads lines that are somebody else's.
+    /// Reads foreign lines by a mapping.
     pub fn mapped(mut self, mapping: Mapping) -> Import<'a, R> {
         self.mapping = Some(mapping);
         self
     }
 
-    /// Lets versions follow on as they do for any append. Without it an event that says which version it has gets that one, or
-    /// the import stops with a conflict: the export left events out, or its entity has others here.
+    /// Assigns new versions, as any append does. By default an event with a version gets that version, or the
+    /// import stops with a conflict: the export left events out, or the entity has other events here.
     pub fn renumber(mut self) -> Import<'a, R> {
-        self.versions = Versions::Assigned;
+        self.versions = VersionRule::Assigned;
         self
     }
 
-    /// Takes numbers that a 64-bit float or integer cannot hold exactly as the nearest float (default: they
-    /// make a bad line). For lines of programs that write more digits than a float has, such as
+    /// Rounds numbers that a 64-bit float or integer cannot hold to the nearest float (default: such a number
+    /// makes a bad line). For programs that write more digits than a float has, such as
     /// `0.10000000000000001`.
     pub fn round_numbers(mut self) -> Import<'a, R> {
-        self.numbers = Numbers::Rounded;
+        self.numbers = NumberRule::Rounded;
         self
     }
 
-    /// Imports the source although it begins as one that was imported under another name: its events are in
-    /// twice then, unless their ids or versions keep them out (default: such an import is refused before
-    /// anything goes in). Asked only of a name that is new.
+    /// Imports the source although it begins like one that was imported under another name (default: refused
+    /// before anything goes in). Its events are then in the store twice, unless ids or versions prevent that.
+    /// Only a new name is checked.
     ///
     /// ```
     /// use annals::Store;
@@ -128,40 +128,42 @@ impl<'a, R: BufRead> Import<'a, R> {
         self
     }
 
-    /// Copies lines that cannot be imported to a writer, and goes on. Without it the first of them stops the import.
+    /// Copies bad lines to a writer, and goes on (default: the first bad line stops the import).
     ///
-    /// An append of which one line is bad is rejected as a whole. What is rejected is flushed before anything behind it is
-    /// appended, and another run passes over it; an import that was stopped may reject its last bad lines again.
+    /// If one line of an append is bad, the whole append is rejected. Rejected lines are flushed before the
+    /// next append, and another run skips them. An import that was stopped may reject its last bad lines
+    /// again.
     pub fn skip_bad(mut self, rejects: impl Write + 'a) -> Import<'a, R> {
         self.rejects = Some(Box::new(rejects));
         self
     }
 
-    /// The longest line, and the most bytes of lines that become one append (default: 128 MiB, more than any export has). So much
-    /// memory may be needed.
+    /// The longest line, and the most bytes of lines in one append (default: 128 MiB, more than any export
+    /// writes). An import may need this much memory.
     pub fn line_bytes_max(mut self, bytes: usize) -> Import<'a, R> {
         self.line_bytes_max = bytes;
         self
     }
 
-    /// Tells how far it is, every 4,096 lines; [`ControlFlow::Break`] breaks it off.
+    /// Reports progress every 4,096 lines; [`ControlFlow::Break`] breaks the import off.
     pub fn on_progress(mut self, tell: impl FnMut(&ImportProgress) -> ControlFlow<()> + 'a) -> Import<'a, R> {
         self.on_progress = Some(Box::new(tell));
         self
     }
 
-    /// Imports, and returns once everything is acknowledged. What went in before an error stays; run again, it goes on from there.
+    /// Imports, and returns once everything is acknowledged. What went in before an error stays; another run
+    /// goes on from there.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::Invalid`], [`ErrorKind::TooLarge`], [`ErrorKind::Denied`]: a line cannot be imported;
-    ///   the text has its number. Mend it, or [`skip_bad`](Import::skip_bad). Also if the source does not
-    ///   begin as it did the last time, or begins as one that went in under another name
+    ///   the text has its number. Correct it, or use [`skip_bad`](Import::skip_bad). Also if the source does
+    ///   not begin as in the last run, or begins like one under another name
     ///   ([`even_if_imported`](Import::even_if_imported)).
     /// - [`ErrorKind::Conflict`]: a version would not be kept, or another import of this name runs.
-    /// - [`ErrorKind::Io`]: the source cannot be read, or the rejects not be written.
-    /// - [`ErrorKind::Cancelled`]: it was broken off.
-    /// - Whatever else keeps an append from going in.
+    /// - [`ErrorKind::Io`]: reading the source or writing the rejected lines failed.
+    /// - [`ErrorKind::Cancelled`]: the import was broken off.
+    /// - Those of [`Append::commit`](crate::Append::commit).
     pub fn run(self) -> Result<Imported, Error> {
         check_name("name of the import", &self.name, NAME_BYTES_MAX)?;
         self.store.engine().check_writable()?;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use super::json::Numbers;
-use super::line::{self, Content, Incoming, PlaceInAppend};
+use super::json::NumberRule;
+use super::line::{self, Incoming, LineContent, PlaceInAppend};
 use super::mapping::Mapping;
 use super::report::{ImportProgress, Imported};
 use super::source::{ImportedUpTo, LineRead, LineSource, cannot_reject, json_of};
@@ -16,31 +16,31 @@ use crate::store::Store;
 use crate::types::system::import::REACHED;
 use crate::types::{Cause, Error, ErrorKind, EventData, Expected, Version, time_of};
 
-/// How many appends are under way before the oldest is waited for. They share syncs.
+/// How many appends are in flight before the oldest is waited for. They share syncs.
 pub(super) const IN_FLIGHT: usize = 1024;
-/// Progress is told after so many lines.
+/// Lines between two progress reports.
 const REPORT_LINES: u64 = 4096;
-/// So many reasons are kept.
+/// How many reasons of rejected lines are kept.
 const REASONS_MAX: usize = 20;
 
-/// An import that runs.
+/// A running import.
 pub(super) struct ImportRun<'a, R> {
     pub(super) store: &'a Store,
     pub(super) entity: String,
-    /// Of the last event of that stream, once what is in flight is in.
+    /// The version of the import's stream, once everything in flight is in.
     pub(super) version: Version,
     pub(super) bytes_before: u64,
     pub(super) imported: Imported,
     pub(super) source: LineSource<R>,
     pub(super) mapping: Option<Mapping>,
-    pub(super) versions: Versions,
-    pub(super) numbers: Numbers,
+    pub(super) versions: VersionRule,
+    pub(super) numbers: NumberRule,
     pub(super) rejects: Option<Box<dyn Write + 'a>>,
     pub(super) on_progress: Option<OnProgress<'a, ImportProgress>>,
-    /// The lines of the append that is coming in.
+    /// The lines of the current append.
     pub(super) raw: Vec<u8>,
     pub(super) opened: Option<OpenAppend>,
-    /// How far lines were rejected behind the last append: another run need not reject them again.
+    /// Set while rejected lines follow the last append: another run need not reject them again.
     pub(super) passed: Option<ImportedUpTo>,
     /// Each with the number of its last line.
     pub(super) in_flight: VecDeque<(Ticket, u64)>,
@@ -50,7 +50,7 @@ pub(super) struct ImportRun<'a, R> {
 impl<R: BufRead> ImportRun<'_, R> {
     pub(super) fn finish(mut self) -> Result<Imported, Error> {
         let read = self.lines();
-        // What went wrong first is told, and what is in flight came before whatever was read.
+        // Appends in flight come before the line that failed, so their errors are reported first.
         self.settle(0)?;
         self.note_passed()?;
         read?;
@@ -60,7 +60,8 @@ impl<R: BufRead> ImportRun<'_, R> {
 
     fn lines(&mut self) -> Result<(), Error> {
         loop {
-            let (number, start) = (self.source.number(), self.raw.len());
+            let number = self.source.number();
+            let start = self.raw.len();
             match self.source.line(&mut self.raw)? {
                 LineRead::End => break,
                 LineRead::TooLong => self.too_long(number)?,
@@ -96,7 +97,7 @@ impl<R: BufRead> ImportRun<'_, R> {
             && let Some(opened) = self.opened.take()
         {
             let line = self.raw.split_off(start);
-            // The source stands behind this line already, which is not rejected.
+            // The source is already behind this line, which is not rejected. So the place before is restored.
             let passed = self.passed;
             self.reject(number.saturating_sub(1), opened.is_cut())?;
             self.passed = passed;
@@ -114,7 +115,8 @@ impl<R: BufRead> ImportRun<'_, R> {
     }
 
     fn submit(&mut self, number: u64, opened: OpenAppend) -> Result<(), Error> {
-        let (source, expected) = (&self.source, Expected::Exact(self.version));
+        let source = &self.source;
+        let expected = Expected::Exact(self.version);
         let reached: ImportedUpTo =
             (source.lines, source.offset, source.digest(), opened.position, opened.recorded_at);
         let append = opened.append.system_event(&self.entity, expected, &Raw(REACHED, &reached));
@@ -131,7 +133,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         }
     }
 
-    /// Waits for the oldest appends until no more than this many are in flight.
+    /// Waits for the oldest appends until at most this many are in flight.
     fn settle(&mut self, most: usize) -> Result<(), Error> {
         while self.in_flight.len() > most
             && let Some((ticket, number)) = self.in_flight.pop_front()
@@ -163,7 +165,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         }
     }
 
-    /// A line that is not kept in memory.
+    /// Rejects a line that is too long to be kept in memory.
     fn too_long(&mut self, number: u64) -> Result<(), Error> {
         let most = self.source.line_bytes_max;
         let text =
@@ -177,7 +179,8 @@ impl<R: BufRead> ImportRun<'_, R> {
         Ok(())
     }
 
-    /// Another run goes on behind what is rejected; but a last line without its end may still grow.
+    /// Lets another run skip the rejected lines. A last line without its end may still grow, so it is read
+    /// again.
     fn pass(&mut self, has_end: bool) {
         if has_end {
             let source = &self.source;
@@ -185,7 +188,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         }
     }
 
-    /// Has the import's stream say what was rejected behind the last append.
+    /// Records which lines were rejected behind the last append.
     fn note_passed(&mut self) -> Result<(), Error> {
         let Some(passed) = self.passed.take() else { return Ok(()) };
         let expected = Expected::Exact(self.version);
@@ -193,7 +196,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         append.commit(self.store).map(drop).map_err(|error| self.explained(passed.0, error))
     }
 
-    /// Puts the lines of an append aside; without a place for them it is an error.
+    /// Writes the lines of an append to the rejects. Without a writer for them the error ends the import.
     fn reject(&mut self, number: u64, error: Error) -> Result<(), Error> {
         self.opened = None;
         let error = at_line(number, error);
@@ -225,7 +228,7 @@ impl<R: BufRead> ImportRun<'_, R> {
     }
 }
 
-/// Whether it is the line's fault.
+/// Whether the line is at fault.
 fn is_bad(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Denied)
 }
@@ -234,22 +237,22 @@ fn at_line(number: u64, error: Error) -> Error {
     Error::with_source(error.kind(), format!("line {number}: {error}"), error)
 }
 
-/// Whether streams must be where the lines say.
+/// Whether streams must have the versions of the lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Versions {
+pub(super) enum VersionRule {
     Kept,
     Assigned,
 }
 
-/// An append whose lines are coming in.
+/// An append whose lines are being read.
 pub(super) struct OpenAppend {
     pub(super) append: Append,
-    /// How many of its events are here, and how many there are.
+    /// How many of its events have been read.
     have: u32,
     of: u32,
-    /// The last version of each entity, of a few.
+    /// The last version of each entity in this append.
     last: Vec<(String, u64)>,
-    /// Of its last event, as the source has them.
+    /// Position of the last event in its source, and when it was recorded there.
     pub(super) position: u64,
     pub(super) recorded_at: i64,
 }
@@ -263,7 +266,7 @@ impl OpenAppend {
         self.have == self.of
     }
 
-    /// Why the lines that follow cannot be those of this append.
+    /// The error of an append that ends before its last line.
     pub(super) fn is_cut(&self) -> Error {
         Error::invalid(format!(
             "the append has {} events, but only {} follow one another",
@@ -271,25 +274,28 @@ impl OpenAppend {
         ))
     }
 
-    /// With one more event.
-    pub(super) fn with(mut self, event: Incoming, versions: Versions) -> Result<OpenAppend, Error> {
+    /// Adds one event.
+    pub(super) fn with(mut self, event: Incoming, versions: VersionRule) -> Result<OpenAppend, Error> {
         let PlaceInAppend(number, of) = event.place;
         if number != self.have || of <= number || (number > 0 && of != self.of) {
             return Err(Error::invalid(format!(
                 "it is event {number} of {of} in its append, which does not follow the line before it"
             )));
         }
-        (self.have, self.of) = (number.saturating_add(1), of);
-        (self.position, self.recorded_at) = (event.position, event.recorded_at);
+        self.have = number.saturating_add(1);
+        self.of = of;
+        self.position = event.position;
+        self.recorded_at = event.recorded_at;
         let expected = match versions {
-            Versions::Kept => self.expected(&event)?,
-            Versions::Assigned => None,
+            VersionRule::Kept => self.expected(&event)?,
+            VersionRule::Assigned => None,
         };
         self.append = add(self.append, event, expected);
         Ok(self)
     }
 
-    /// What to expect of the event's stream, if it is the first for it in this append and says which version it has.
+    /// The expectation for the event's stream: set with the first event of an entity, if the line has a
+    /// version.
     fn expected(&mut self, event: &Incoming) -> Result<Option<Expected>, Error> {
         let Some(before) = event.version.checked_sub(1) else { return Ok(None) };
         match self.last.iter_mut().find(|(entity, _)| *entity == event.entity) {
@@ -311,8 +317,8 @@ impl OpenAppend {
 
 fn add(append: Append, event: Incoming, expected: Option<Expected>) -> Append {
     let (payload, erased) = match event.content {
-        Content::Payload(payload) => (payload, None),
-        Content::Erased(hash) => (Vec::new(), Some(hash)),
+        LineContent::Payload(payload) => (payload, None),
+        LineContent::Erased(hash) => (Vec::new(), Some(hash)),
     };
     let append = append.and_to((event.entity, event.scope));
     let append = expected.into_iter().fold(append, Append::expect);
@@ -326,7 +332,7 @@ fn add(append: Append, event: Incoming, expected: Option<Expected>) -> Append {
     erased.into_iter().fold(append, Append::erased)
 }
 
-/// An event whose payload was encoded before.
+/// An event whose payload is already encoded.
 struct EncodedPayload<'a> {
     kind: &'a str,
     version: u16,

@@ -1,31 +1,30 @@
-//! JSON that is kept exactly as it is written, or refused.
+//! JSON that is kept exactly as written, or refused.
 //!
-//! A reader of JSON takes the nearest float for a number, and may take the last of two values for one key.
-//! This file finds both in a text that is valid JSON, by walking over its signs once.
-//! Row: app. The rule is in SPEC.md "Export and import".
+//! Readers of JSON round numbers to the nearest float, and may take the last of two values for one key. This
+//! file finds both in one pass over the characters of valid JSON. docs/jsonl.md has the rule.
 
 use std::borrow::Cow;
 
 use crate::event::Value;
 use crate::types::{Error, ErrorKind, text};
 
-/// Whether a number may become the nearest float.
+/// Whether a number may be rounded to the nearest float.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Numbers {
+pub(super) enum NumberRule {
     Exact,
     Rounded,
 }
 
 impl Value {
-    /// A payload from JSON, which is kept exactly or refused. (Feature `jsonl`.)
+    /// A payload from JSON, kept exactly or refused. (Feature `jsonl`.)
     ///
     /// `1` becomes a whole number; `1.0`, `1e2` and `-0` become 64-bit floats. Fields keep their order.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the column in bytes from 1: what is no JSON or
-    /// is nested in more than 127 levels, an object that has a key twice, a whole number beyond 64 bits, and
-    /// a number with a point or an exponent that would come back with another value.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the column in bytes from 1: for text that is
+    /// no JSON or has more than 127 levels; for an object with a key twice; for a whole number beyond 64
+    /// bits; and for a number with a point or an exponent that would come back with another value.
     ///
     /// ```
     /// use annals::{Raw, Store, Value};
@@ -39,7 +38,7 @@ impl Value {
     /// ```
     pub fn from_json(json: &str) -> Result<Value, Error> {
         let value = value(json.as_bytes())?;
-        check(json, Numbers::Exact)?;
+        check(json, NumberRule::Exact)?;
         Ok(value)
     }
 }
@@ -47,15 +46,15 @@ impl Value {
 /// An object or a list that is not closed yet.
 struct Level {
     is_object: bool,
-    /// How many names stand in front of its own.
+    /// How many names of outer objects precede its own.
     names_before: usize,
 }
 
-/// Refuses valid JSON that could not be kept as it is written.
-pub(super) fn check(json: &str, numbers: Numbers) -> Result<(), Error> {
+/// Refuses valid JSON that cannot be kept as written.
+pub(super) fn check(json: &str, numbers: NumberRule) -> Result<(), Error> {
     let bytes = json.as_bytes();
     let mut levels: Vec<Level> = Vec::new();
-    // The names of all objects that are open, each with its column.
+    // The names of all open objects, each with its offset.
     let mut names: Vec<(Cow<'_, str>, usize)> = Vec::new();
     let mut at = 0;
     while let Some(sign) = bytes.get(at) {
@@ -81,7 +80,7 @@ pub(super) fn check(json: &str, numbers: Numbers) -> Result<(), Error> {
             }
             b'-' | b'0'..=b'9' => {
                 let end = end_of_number(bytes, at);
-                if numbers == Numbers::Exact {
+                if numbers == NumberRule::Exact {
                     check_number(&json[at..end]).map_err(|problem| wrong(json, at, &problem))?;
                 }
                 end
@@ -93,7 +92,7 @@ pub(super) fn check(json: &str, numbers: Numbers) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names of one object: the first that comes a second time is told.
+/// Reports the first name that comes twice in one object.
 fn check_names(json: &str, names: &mut [(Cow<'_, str>, usize)]) -> Result<(), Error> {
     names.sort_unstable();
     let again = names.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| &pair[1]);
@@ -108,10 +107,10 @@ fn check_names(json: &str, names: &mut [(Cow<'_, str>, usize)]) -> Result<(), Er
     }
 }
 
-/// More of a name or a number is not told.
+/// How much of a name or a number an error shows.
 const SHOWN_BYTES_MAX: usize = 60;
 
-/// Where the text that begins here ends, its quotes included.
+/// Where the string that begins here ends, its quotes included.
 fn end_of_text(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = bytes.get(at) {
@@ -124,7 +123,7 @@ fn end_of_text(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// Whether a text that ends here is the name of a field.
+/// Whether the string that ends here is the name of a field.
 fn is_name(bytes: &[u8], end: usize) -> bool {
     bytes[end..].trim_ascii_start().first() == Some(&b':')
 }
@@ -134,11 +133,11 @@ fn end_of_number(bytes: &[u8], start: usize) -> usize {
     start + bytes[start..].iter().take_while(|byte| is_number(byte)).count()
 }
 
-/// What is wrong with a number, if something is.
+/// What is wrong with a number, if anything.
 fn check_number(number: &str) -> Result<(), String> {
     let shown = text::cut(number, SHOWN_BYTES_MAX);
     if !number.contains(['.', 'e', 'E']) {
-        // JSON has a negative zero, and whole numbers have none: it is a float.
+        // JSON has a negative zero, whole numbers have none: so it is kept as a float.
         let fits = number == "-0" || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
         return if fits {
             Ok(())
@@ -147,15 +146,14 @@ fn check_number(number: &str) -> Result<(), String> {
         };
     }
     let float: f64 = number.parse().map_err(|_| format!("{shown} is no number"))?;
-    // As few digits as tell it from all other floats: those that it is printed with.
+    // `{:e}` prints the fewest digits that identify a float. If they equal the number, nothing is lost.
     if Decimal::of(number) == Decimal::of(&format!("{float:e}")) {
         return Ok(());
     }
     Err(format!("{shown} would come back as {float:?}; write that, or write it as a text, in quotes"))
 }
 
-/// A decimal number in one form for each value: its digits without zeros at the ends, and the power of ten
-/// they are multiplied with.
+/// A decimal number in normal form: digits without zeros at the ends, and a power of ten.
 #[derive(PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,
@@ -164,7 +162,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// `None` if the exponent is beyond everything.
+    /// `None` if the exponent is out of range.
     fn of(number: &str) -> Option<Decimal> {
         let (is_negative, number) = match number.strip_prefix('-') {
             Some(number) => (true, number),
@@ -185,7 +183,7 @@ impl Decimal {
     }
 }
 
-/// An error at a place, as editors count: the column in bytes, and the line if the text has several.
+/// An error with its place: the column in bytes, and the line if the text has several.
 fn wrong(json: &str, at: usize, problem: &str) -> Error {
     let before = &json.as_bytes()[..at];
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -197,12 +195,12 @@ fn wrong(json: &str, at: usize, problem: &str) -> Error {
     }
 }
 
-/// Any JSON.
+/// Parses any JSON.
 pub(super) fn value(json: &[u8]) -> Result<Value, Error> {
     serde_json::from_slice(json).map_err(|error| unreadable(&error))
 }
 
-/// What a text of JSON says, which stands here with its quotes.
+/// The value of a JSON string, which is given with its quotes.
 pub(super) fn text_of(json: &str) -> Result<Cow<'_, str>, Error> {
     match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
         Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
@@ -210,7 +208,7 @@ pub(super) fn text_of(json: &str) -> Result<Cow<'_, str>, Error> {
     }
 }
 
-/// serde_json looks at the bytes of texts only, and of those it keeps.
+/// serde_json checks only the strings that it keeps, so the whole line is checked here.
 pub(super) fn utf8(line: &[u8]) -> Result<&str, Error> {
     std::str::from_utf8(line).map_err(|error| bad(&format!("column {}: no UTF-8", error.valid_up_to() + 1)))
 }
@@ -219,7 +217,7 @@ pub(super) fn bad(text: &str) -> Error {
     Error::new(ErrorKind::Invalid, text)
 }
 
-/// serde_json counts lines of its own; of ours each has one.
+/// serde_json counts lines within its text; here each text is one line.
 pub(super) fn unreadable(error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);

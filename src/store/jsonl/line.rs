@@ -1,8 +1,8 @@
 //! A line: an event as JSON, and back.
 //!
-//! Payload and metadata are MessagePack in the store. They are JSON in a line if reading that JSON gives the very same
-//! bytes, and Base64 if not: so whatever was exported comes back bit by bit.
-//! Row: app. The schema is in SPEC.md "Export and import".
+//! Payload and metadata are MessagePack in the store. A line holds them as JSON if that JSON encodes to the
+//! same bytes, and as Base64 otherwise. So an exported event comes back bit by bit. docs/jsonl.md has the
+//! schema.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::json::{Numbers, bad, check, unreadable, utf8, value};
+use super::json::{NumberRule, bad, check, unreadable, utf8, value};
 use super::time::Timestamp;
 use crate::event::{RecordedEvent, Value, codec};
 use crate::types::{DEFAULT_SCOPE, Error, EventId, visible_json};
@@ -19,7 +19,7 @@ use crate::types::{DEFAULT_SCOPE, Error, EventId, visible_json};
 /// The fields of a line, in the order in which they are written.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct JsonLine<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +60,7 @@ struct Line<'a> {
     erased: Option<Cow<'a, str>>,
 }
 
-/// Which event of its append a line is, from 0, and how many lines the append has.
+/// Which event of its append a line is, from 0, and how many events the append has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PlaceInAppend(pub(super) u32, pub(super) u32);
 
@@ -72,25 +72,26 @@ fn default_scope<'a>() -> Cow<'a, str> {
     Cow::Borrowed(DEFAULT_SCOPE)
 }
 
-/// A `null` is a value like others.
+/// Keeps a `null` as a value.
 fn some<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// What an event is called in a line, where it could have several names.
+/// The names of an event in its line that depend on other lines.
 pub(super) struct LineNames {
     pub(super) correlation: EventId,
     pub(super) cause: Option<EventId>,
     pub(super) place: PlaceInAppend,
 }
 
-/// Appends the line of an event, with its end.
+/// Writes the line of an event, with its line end.
 pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &LineNames) {
-    let (metadata, payload) = (event.metadata_bytes(), event.payload().unwrap_or_default());
+    let metadata = event.metadata_bytes();
+    let payload = event.payload().unwrap_or_default();
     let erased = metadata.err().map(|hash| Cow::Owned(blake3::Hash::from_bytes(hash).to_hex().to_string()));
     let metadata = metadata.ok().filter(|bytes| !bytes.is_empty()).map(PayloadForm::of);
     let payload = erased.is_none().then(|| PayloadForm::of(payload));
-    let line = Line {
+    let line = JsonLine {
         position: Some(event.position().get()),
         id: Some(event.id()),
         entity: event.entity().into(),
@@ -116,7 +117,7 @@ pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &LineNames)
     out.push(b'\n');
 }
 
-/// Bytes of a payload, as a line has them.
+/// A payload as it stands in a line.
 enum PayloadForm {
     Json(Box<RawValue>),
     Base64(String),
@@ -136,18 +137,18 @@ impl PayloadForm {
     }
 }
 
-/// JSON that is nested deeper is not read.
+/// Deeper JSON is not read.
 const LEVELS_MAX: usize = 128;
 
-/// The JSON that stands for these bytes of MessagePack, and for no others.
+/// The JSON that encodes to exactly these bytes of MessagePack.
 fn exact_json(bytes: &[u8]) -> Option<Box<RawValue>> {
     let value: Value = codec::decode_shallow(bytes, LEVELS_MAX).ok()?;
     let json = to_raw_value(&value).ok()?;
-    let comes_back = packed(&json).ok()? == bytes && check(json.get(), Numbers::Rounded).is_ok();
+    let comes_back = packed(&json).ok()? == bytes && check(json.get(), NumberRule::Rounded).is_ok();
     comes_back.then_some(json)
 }
 
-/// The MessagePack that a JSON text stands for.
+/// The MessagePack of a JSON text.
 fn packed(json: &RawValue) -> Result<Vec<u8>, Error> {
     encoded(&value(json.get().as_bytes())?)
 }
@@ -158,14 +159,14 @@ pub(super) fn encoded(value: &Value) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The JSON of a foreign line, as far as it can be kept.
-pub(super) fn foreign(line: &[u8], numbers: Numbers) -> Result<Value, Error> {
+/// The JSON of a foreign line, checked as far as it can be kept.
+pub(super) fn foreign(line: &[u8], numbers: NumberRule) -> Result<Value, Error> {
     let value = value(line)?;
     check(utf8(line)?, numbers)?;
     Ok(value)
 }
 
-/// An event that comes in.
+/// An event that was read from a line.
 pub(super) struct Incoming {
     pub(super) entity: String,
     pub(super) scope: String,
@@ -177,37 +178,37 @@ pub(super) struct Incoming {
     pub(super) cause: Option<EventId>,
     pub(super) occurred_at: Option<i64>,
     pub(super) metadata: Vec<u8>,
-    pub(super) content: Content,
+    pub(super) content: LineContent,
     pub(super) place: PlaceInAppend,
-    /// What it was where it comes from; 0 where that is not said.
+    /// The event's place in its source; 0 where the line has none.
     pub(super) version: u64,
     pub(super) position: u64,
     pub(super) recorded_at: i64,
 }
 
-/// What an event says.
-pub(super) enum Content {
+/// The content of an event.
+pub(super) enum LineContent {
     Payload(Vec<u8>),
-    /// Nothing any more; the hash of what it said.
+    /// The content was erased; this is its hash.
     Erased([u8; 32]),
 }
 
-/// Reads a line that [`write`] wrote, or another program by the same rules.
-pub(super) fn read(line: &[u8], numbers: Numbers) -> Result<Incoming, Error> {
-    // serde would take the values of a list for the fields of an event, by their places.
+/// Reads a line that [`write`] wrote, or that another program wrote by the same rules.
+pub(super) fn read(line: &[u8], numbers: NumberRule) -> Result<Incoming, Error> {
+    // serde would read a JSON list as the fields of an event in order.
     if line.first() != Some(&b'{') && value(line).is_ok() {
         return Err(bad(
             "column 1: an event is an object, such as {\"entity\":\"a\",\"kind\":\"b\",\"payload\":1}",
         ));
     }
     let text = utf8(line)?;
-    let line: Line<'_> = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
+    let line: JsonLine<'_> = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
     check(text, numbers)?;
     let metadata = bytes("metadata", line.metadata, line.metadata_base64.as_deref())?;
     let payload = bytes("payload", line.payload, line.payload_base64.as_deref())?;
     let content = match (payload, &line.erased) {
-        (Some(payload), None) => Content::Payload(payload),
-        (None, Some(hash)) if metadata.is_none() => Content::Erased(hash_of(hash)?),
+        (Some(payload), None) => LineContent::Payload(payload),
+        (None, Some(hash)) if metadata.is_none() => LineContent::Erased(hash_of(hash)?),
         (None, None) => return Err(bad("there is no payload: give payload, payload_base64 or erased")),
         _ => return Err(bad("what is erased has no payload and no metadata: give one or the other")),
     };

@@ -1,8 +1,8 @@
-//! Events as lines of JSON: out of a store, and into one.
+//! Events as lines of JSON, out of a store and into one.
 //!
-//! An export is one event a line, by a schema that says everything there is to know of an event. An import reads such lines, or
-//! those of somebody else by a [`Mapping`]; how far it is stands in the same append as the events, so that it can be repeated after any stop.
-//! Row: app. The promises are in SPEC.md "Export and import". Tested by tests/it/jsonl.rs.
+//! An export writes one event a line, with everything known of the event. An import reads such lines, or
+//! foreign ones by a [`Mapping`]. How far an import is stands in the same append as its events, so it can be
+//! repeated after any stop. docs/jsonl.md has the schema and the promises. Tested by tests/it/jsonl.rs.
 
 mod export;
 mod import;

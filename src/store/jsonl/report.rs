@@ -1,11 +1,11 @@
-//! How far an export or an import is, and what it did.
+//! Progress and results of exports and imports.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::types::{Position, counted};
 
-/// How far an export is; see [`Export::on_progress`].
+/// How far an export is; see [`Export::on_progress`](super::Export::on_progress).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExportProgress {
@@ -13,18 +13,18 @@ pub struct ExportProgress {
     pub events: u64,
     /// Bytes of their lines.
     pub bytes: u64,
-    /// The position it began behind.
+    /// The position behind which the export began.
     pub after: Position,
-    /// The position of the last event exported.
+    /// The position of the last exported event.
     pub position: Position,
-    /// The position it ends at.
+    /// The position at which the export ends.
     pub head: Position,
-    /// Since it began.
+    /// Time since the export began.
     pub elapsed: Duration,
 }
 
 impl ExportProgress {
-    /// How long the rest takes if matching events go on coming as densely; `None` before the first.
+    /// The time left if matching events stay as dense as so far; `None` before the first.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         let done = self.position.get().saturating_sub(self.after.get());
@@ -38,13 +38,13 @@ impl ExportProgress {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exported {
-    /// Events, a line each.
+    /// Exported events, one a line.
     pub events: u64,
-    /// Appends they belong to.
+    /// The appends they belong to.
     pub appends: u64,
-    /// Bytes.
+    /// Bytes written.
     pub bytes: u64,
-    /// The position of the last event: a later export [`after`](Export::after) it goes on from there.
+    /// The position of the last event. A later export [`after`](super::Export::after) it goes on from there.
     pub position: Position,
 }
 
@@ -61,24 +61,25 @@ impl fmt::Display for Exported {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImportProgress {
-    /// Lines read, those of earlier runs included.
+    /// Lines read, including those of earlier runs.
     pub lines: u64,
-    /// Bytes of them; of a file, compare with its length.
+    /// Bytes of those lines; compare with the length of the source.
     pub bytes: u64,
-    /// Bytes that earlier runs had imported, and were only passed over.
+    /// Bytes that earlier runs had imported, and this run skipped.
     pub bytes_before: u64,
     /// Events handed to the store by this run.
     pub events: u64,
-    /// Since it began.
+    /// Time since this run began.
     pub elapsed: Duration,
 }
 
 impl ImportProgress {
-    /// How long the rest of a source of so many bytes takes, if it goes on like this; `None` before anything was imported.
+    /// The time left for a source of this many bytes, at the rate so far; `None` before anything was
+    /// imported.
     #[must_use]
     pub fn remaining(&self, bytes_total: u64) -> Option<Duration> {
-        let (done, rest) =
-            (self.bytes.saturating_sub(self.bytes_before), bytes_total.saturating_sub(self.bytes));
+        let done = self.bytes.saturating_sub(self.bytes_before);
+        let rest = bytes_total.saturating_sub(self.bytes);
         let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(done.into())?;
         u64::try_from(nanos).ok().map(Duration::from_nanos)
     }
@@ -90,15 +91,15 @@ impl ImportProgress {
 pub struct Imported {
     /// Events appended by this run.
     pub events: u64,
-    /// Appends they were.
+    /// Appends made by this run.
     pub appends: u64,
-    /// Lines read by this run, blank ones included.
+    /// Lines read by this run, including blank ones.
     pub lines: u64,
     /// Lines that earlier runs had read.
     pub lines_before: u64,
     /// Lines rejected by this run; see [`Import::skip_bad`](super::Import::skip_bad).
     pub rejected: u64,
-    /// Why, of the first 20.
+    /// The reasons, for the first 20 rejected lines.
     pub reasons: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
-//! Reads lines, and knows how far it is: in lines, in bytes, and by a digest of everything before.
+//! The lines of an import, counted: lines, bytes, and a digest of everything read.
 //!
-//! Row: app.
+//! Also refuses a source that was imported under another name.
 
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
@@ -8,33 +8,33 @@ use crate::store::Store;
 use crate::types::system::import::{PREFIX, REACHED};
 use crate::types::{Error, ErrorKind, Query};
 
-/// What `$import.reached` says: lines, bytes and digest of the source up to there; position and recorded-at of the last event in the store
-/// it comes from, 0 where that is not said.
+/// The payload of `$import.reached`: lines, bytes and digest of the source so far; then position and time of
+/// recording of the last event in its own store, 0 where the line has none.
 pub(super) type ImportedUpTo = (u64, u64, u64, u64, i64);
 
-/// The lines of an import.
+/// The source of an import, and how far it is read.
 pub(super) struct LineSource<R> {
-    /// What was looked at before it is read, and the rest.
+    /// The bytes that were read ahead, and the rest.
     reader: Chain<Cursor<Vec<u8>>, R>,
     pub(super) line_bytes_max: usize,
-    /// Ends of lines behind it.
+    /// Line ends read so far.
     pub(super) lines: u64,
-    /// Bytes behind it.
+    /// Bytes read so far.
     pub(super) offset: u64,
     digest: blake3::Hasher,
 }
 
-/// What was read.
+/// The result of reading a line.
 pub(super) enum LineRead {
     Line,
-    /// Only its first bytes, without its end.
+    /// The line exceeds the limit; its first bytes were read.
     TooLong,
     End,
 }
 
-/// Some editors begin a text so; texts that are put together have it in the middle.
+/// Some editors write this mark at the beginning; concatenated texts have it in the middle.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// What is passed over is read so much at a time.
+/// Bytes that are read at once while skipping.
 const PASS_BYTES: u64 = 64 << 10;
 
 impl<R: BufRead> LineSource<R> {
@@ -43,18 +43,18 @@ impl<R: BufRead> LineSource<R> {
         LineSource { reader, line_bytes_max, lines: 0, offset: 0, digest: blake3::Hasher::new() }
     }
 
-    /// The number of the line that comes next, as editors count.
+    /// The number of the next line, from 1.
     pub(super) fn number(&self) -> u64 {
         self.lines.saturating_add(1)
     }
 
-    /// Stands for everything that was read.
+    /// The digest of everything read.
     pub(super) fn digest(&self) -> u64 {
         digest_of(&self.digest)
     }
 
-    /// Stands for the first bytes, which are kept to be read later; `None` if there are not so many. For
-    /// before anything is read.
+    /// The digest of the first bytes, which stay readable; `None` if the source is shorter. Only before
+    /// anything is read.
     pub(super) fn beginning(&mut self, bytes: u64) -> Result<Option<u64>, Error> {
         self.ahead(bytes)?;
         let (ahead, _) = self.reader.get_ref();
@@ -62,8 +62,8 @@ impl<R: BufRead> LineSource<R> {
         Ok(beginning.map(|bytes| digest_of(blake3::Hasher::new().update(bytes))))
     }
 
-    /// Looks at so many bytes, which are kept to be read later, and says how many there are. For before
-    /// anything is read.
+    /// Reads ahead this many bytes, which stay readable, and returns how many there are. Only before anything
+    /// is read.
     pub(super) fn ahead(&mut self, bytes: u64) -> Result<usize, Error> {
         let (ahead, rest) = self.reader.get_mut();
         let kept = ahead.get_mut();
@@ -74,7 +74,7 @@ impl<R: BufRead> LineSource<R> {
         Ok(length)
     }
 
-    /// Appends the next line, its end included, to `out`, which then has at most `line_bytes_max` bytes.
+    /// Appends the next line, including its end, to `out`, up to `line_bytes_max` bytes in total.
     pub(super) fn line(&mut self, out: &mut Vec<u8>) -> Result<LineRead, Error> {
         let start = out.len();
         let room = self.line_bytes_max.saturating_sub(start);
@@ -96,9 +96,10 @@ impl<R: BufRead> LineSource<R> {
         })
     }
 
-    /// Passes over the rest of a line, and hands it on.
+    /// Skips the rest of a line, and copies it to a writer.
     pub(super) fn pass(&mut self, mut on: impl Write) -> Result<(), Error> {
-        let (lines, mut piece) = (self.lines, Vec::new());
+        let lines = self.lines;
+        let mut piece = Vec::new();
         while self.lines == lines {
             piece.clear();
             self.read_until_end(usize::try_from(PASS_BYTES).expect("64 Ki"), &mut piece)?;
@@ -110,7 +111,7 @@ impl<R: BufRead> LineSource<R> {
         Ok(())
     }
 
-    /// Goes to where an earlier import was, if everything before that is as it was then.
+    /// Skips to where an earlier run was, if everything before is unchanged.
     pub(super) fn go_to(&mut self, lines: u64, offset: u64, digest: u64) -> Result<(), Error> {
         let mut piece = Vec::new();
         while self.offset < offset {
@@ -173,7 +174,7 @@ fn digest_of(hasher: &blake3::Hasher) -> u64 {
     crate::format::u64_at(hasher.finalize().as_bytes(), 0)
 }
 
-/// What of a line is JSON; `None` if it is blank.
+/// The JSON of a line; `None` if the line is blank.
 pub(super) fn json_of(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
     Some(line.trim_ascii()).filter(|line| !line.is_empty())
@@ -184,14 +185,13 @@ pub(super) fn cannot_reject(error: std::io::Error) -> Error {
     Error::with_source(ErrorKind::Io, text, error)
 }
 
-/// So much of a source tells it from others. Also the first append of an earlier import, where that is
-/// longer.
+/// How much of a source identifies it, or its first append if that is longer.
 const BEGINNING_BYTES: u64 = 64 << 10;
 
-/// Refuses a source that begins as one that went in under another name.
+/// Refuses a source that begins like one that was imported under another name.
 ///
-/// An import knows the digest of its source behind each append. The first of them is compared for every
-/// import, and only where that is the same, the last one within the beginning.
+/// An import records the digest of its source behind each append. Of every import the first digest is
+/// compared. Where it is equal, the last one within the beginning decides.
 pub(super) fn refuse_known(
     store: &Store,
     source: &mut LineSource<impl BufRead>,
@@ -202,7 +202,7 @@ pub(super) fn refuse_known(
         let Some(name) = import.name.strip_prefix(PREFIX) else { continue };
         let mut known = store.read(Query::entity(&import.name).kind(REACHED)).filter_map(|event| {
             let event = match event {
-                // Alone in its append, it stands for lines that were passed over: nothing of them is in.
+                // A record alone in its append stands for rejected lines, of which nothing went in.
                 Ok(event) if event.append_position() == event.position() => return None,
                 event => event,
             };

@@ -1,10 +1,10 @@
-//! The cache file: opened when it is first needed, deleted when anything about it is odd.
+//! The cache file: opened when it is first needed, replaced when anything about it is wrong.
 //!
-//! States are only ever taken from it after checks that do not trust it, so every error and every panic in redb
-//! comes to the same: what was asked for is not there, and the file begins anew. An abort cannot be caught. A
-//! mark beside the file says that it is being opened; the third start that meets the mark deletes the file.
-//! Invariant: nobody waits for a sync but the housekeeper and whoever closes the store.
-//! Row: cache.
+//! A state from the file is checked before it is used. So every error and every panic in redb means the same:
+//! the state is absent, and a new file begins. An abort cannot be caught. So a second file exists while the
+//! first is being opened, and the third start that meets the second file deletes both.
+//!
+//! Only the background thread and the thread that closes the store wait for a sync.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -17,22 +17,22 @@ use parking_lot::{Mutex, RwLock};
 use redb::{Database, StorageBackend};
 
 use super::Folded;
-use super::table::{self, CacheChanges, CacheFailure, CacheWritten, Key, Owner, Saving};
+use super::table::{self, CacheChanges, CacheFailure, CacheOwner, CacheWritten, Saving, StateKey};
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::types::Error;
 
 const DIRECTORY: &str = "cache";
 const FILE: &str = "cache/projections.redb";
 const OPENING_FILE: &str = "cache/projections.opening";
-/// So many starts that did not come back from opening the file are enough.
+/// How many starts may end while they open the file.
 const DEATHS_MAX: u64 = 2;
-/// A file that has to be begun anew more often than this is left alone until the store is opened again.
+/// How often the file is replaced in one opening. After that the cache does without a file.
 const RESTARTS_MAX: u32 = 3;
-/// What redb may keep of the file in memory.
+/// How many bytes redb keeps in memory.
 const PAGE_CACHE_BYTES: usize = 4 << 20;
 /// How long states may be written without being durable.
 const DURABLE_EVERY: Duration = Duration::from_secs(5);
-/// How many keys that were read are remembered, so that they are not the next to be dropped.
+/// How many keys of read states are remembered. A remembered state is not dropped next.
 const USED_MAX: usize = 1024;
 
 pub(crate) struct CacheFile {
@@ -40,15 +40,15 @@ pub(crate) struct CacheFile {
     store_id: [u8; 16],
     budget: u64,
     state: RwLock<FileInner>,
-    used: Mutex<Vec<Key>>,
-    /// Bytes of states in it, as far as is known.
+    used: Mutex<Vec<StateKey>>,
+    /// The bytes of states in the file, as far as known.
     bytes: AtomicU64,
 }
 
 struct FileInner {
     opened: FileStatus,
     restarts: u32,
-    /// What is saved was folded from this history.
+    /// The saved states were folded from this history.
     history: u64,
 }
 
@@ -56,40 +56,41 @@ struct FileInner {
 enum FileStatus {
     #[default]
     NotYet,
-    /// There is no file.
+    /// The file does not exist.
     Absent,
     Open(OpenFile),
-    /// For good.
+    /// The file is not used again.
     Off,
 }
 
 struct OpenFile {
-    /// Tells it from the one after a restart.
+    /// Counts replacements, and so tells this file from the next.
     restart: u32,
     database: Database,
     syncs: Arc<AtomicBool>,
-    /// Since when there is something written that is not durable.
+    /// When the oldest write was made that is not durable.
     unsynced: Mutex<Option<Instant>>,
 }
 
-/// Who opens the file.
+/// Who needs the file open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Opener {
-    /// Must not wait for the disk, and creates nothing.
+    /// A load: must not wait for the disk, and creates nothing.
     Reader,
     Writer,
 }
 
 impl CacheFile {
-    pub(crate) fn new(disk: Arc<dyn Disk>, owner: Owner, budget: u64) -> CacheFile {
-        let Owner { store_id, history } = owner;
-        let (used, bytes) = (Mutex::default(), AtomicU64::new(0));
+    pub(crate) fn new(disk: Arc<dyn Disk>, owner: CacheOwner, budget: u64) -> CacheFile {
+        let CacheOwner { store_id, history } = owner;
+        let used = Mutex::default();
+        let bytes = AtomicU64::new(0);
         let state = RwLock::new(FileInner { opened: FileStatus::NotYet, restarts: 0, history });
         CacheFile { disk, store_id, budget, state, used, bytes }
     }
 
     /// The state saved under a key.
-    pub(crate) fn get(&self, key: &Key) -> Option<Folded<Vec<u8>>> {
+    pub(crate) fn get(&self, key: &StateKey) -> Option<Folded<Vec<u8>>> {
         let found = self.with(Opener::Reader, None, |handle| table::read(&handle.database, key))??;
         let mut used = self.used.lock();
         if used.len() < USED_MAX {
@@ -98,9 +99,9 @@ impl CacheFile {
         Some(found)
     }
 
-    /// Saves states that were folded from a history, without waiting for the disk unless it is time to. `None` if they
-    /// are not saved.
-    pub(crate) fn put(&self, saving: &[Saving], removed: &[Key], history: u64) -> Option<CacheWritten> {
+    /// Saves states that were folded from a history. Waits for the disk only if the last sync is long ago.
+    /// `None` if the states are not saved.
+    pub(crate) fn put(&self, saving: &[Saving], removed: &[StateKey], history: u64) -> Option<CacheWritten> {
         let used = std::mem::take(&mut *self.used.lock());
         let changes = CacheChanges { saving, removed, used: &used };
         let written = self.with(Opener::Writer, Some(history), |handle| {
@@ -117,7 +118,7 @@ impl CacheFile {
         Some(written)
     }
 
-    /// Makes durable what was written, once it has waited long enough; says how long it has to wait still.
+    /// Makes written states durable once they have waited long enough. Returns the time left to wait.
     pub(crate) fn settle(&self) -> Option<Duration> {
         let state = self.state.read();
         let FileStatus::Open(handle) = &state.opened else { return None };
@@ -128,12 +129,12 @@ impl CacheFile {
         if left.is_zero() { self.put(&[], &[], history).and(None) } else { Some(left) }
     }
 
-    /// History is another one from now on: what was saved goes, and is not waited for.
+    /// Replaces the file without waiting for it, because history has changed.
     pub(crate) fn void(&self, history: u64) {
         let mut state = self.state.write();
         state.history = history;
         if let FileStatus::Off = state.opened {
-            // It may be off because it could not be removed.
+            // The file may be off because it could not be removed before.
             let _ = self.delete(0);
             return;
         }
@@ -141,11 +142,11 @@ impl CacheFile {
         self.replace(&mut state, restarts);
     }
 
-    /// Removes a file that nobody uses; one that is used was begun since it was void.
+    /// Removes a file that is off. A file in use was begun after the last change of history.
     ///
     /// # Errors
     ///
-    /// If it is there still.
+    /// Those of removing the file.
     pub(crate) fn check_unused(&self) -> Result<(), Error> {
         match self.state.write().opened {
             FileStatus::Off => remove(self.disk.as_ref()),
@@ -153,13 +154,14 @@ impl CacheFile {
         }
     }
 
-    /// Closes the file for good, and makes durable what was written.
+    /// Closes the file for good, and makes the written states durable.
     pub(crate) fn close(&self) {
         let opened = std::mem::replace(&mut self.state.write().opened, FileStatus::Off);
         if let FileStatus::Open(handle) = opened {
             let is_written = handle.unsynced.lock().is_some();
             handle.syncs.store(is_written, Ordering::Relaxed);
-            // Saves the allocator's state; without it the file would have to be repaired, and is begun anew.
+            // Dropping saves redb's allocator state. Without it the file would need a repair, and would be
+            // replaced.
             if catch_unwind(AssertUnwindSafe(|| drop(handle))).is_err() {
                 tracing::warn!("redb panicked while the cache was being closed");
             }
@@ -170,7 +172,7 @@ impl CacheFile {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Does something with the open file. Whatever is wrong with it, it is deleted then.
+    /// Works on the open file. A failure of any kind replaces the file.
     fn with<T>(
         &self,
         opener: Opener,
@@ -184,12 +186,12 @@ impl CacheFile {
         }
         let FileStatus::Open(handle) = &state.opened else { return None };
         let restart = handle.restart;
-        let worked = caught(|| work(handle));
+        let worked = catch_panic(|| work(handle));
         drop(state);
-        worked.inspect_err(|odd| self.begin_anew(restart, odd)).ok()
+        worked.inspect_err(|failure| self.replace_damaged(restart, failure)).ok()
     }
 
-    /// Opens the file, if that has not been done.
+    /// Opens the file, unless that was done.
     fn open(&self, opener: Opener) {
         let is_wanted = |opened: &FileStatus| match opened {
             FileStatus::NotYet => true,
@@ -203,10 +205,10 @@ impl CacheFile {
         if !is_wanted(&state.opened) {
             return;
         }
-        state.opened = match caught(|| self.opened(&state, opener)) {
+        state.opened = match catch_panic(|| self.opened(&state, opener)) {
             Ok(opened) => opened,
-            Err(odd) => {
-                tracing::warn!(%odd, "the cache cannot be opened; it begins anew");
+            Err(failure) => {
+                tracing::warn!(%failure, "the cache cannot be opened; it begins anew");
                 state.restarts += 1;
                 self.delete(state.restarts)
             }
@@ -233,10 +235,10 @@ impl CacheFile {
         let backend = Backend { file, syncs: syncs.clone() };
         let mut builder = Database::builder();
         builder.set_cache_size(PAGE_CACHE_BYTES);
-        // It would read all of the file; folding what is asked for is less.
+        // A repair reads the whole file; folding the needed states costs less.
         builder.set_repair_callback(|session| session.abort());
         let database = builder.create_with_backend(backend)?;
-        let owner = Owner { store_id: self.store_id, history: state.history };
+        let owner = CacheOwner { store_id: self.store_id, history: state.history };
         if is_new {
             table::begin(&database, &owner)?;
         } else if !table::is_of(&database, &owner)? {
@@ -250,7 +252,7 @@ impl CacheFile {
         Ok(FileStatus::Open(OpenFile { restart: state.restarts, database, syncs, unsynced }))
     }
 
-    /// Leaves a mark that is removed once the file is open: one byte for each start that has not come so far.
+    /// Adds one byte to the file that exists while the cache file is being opened: one for each start.
     fn mark_opening(&self) -> Result<(), CacheFailure> {
         let mark = match self.disk.open(OPENING_FILE, Access::CreateNew) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -265,14 +267,14 @@ impl CacheFile {
         Ok(write_all(mark.as_ref(), &[1], deaths)?)
     }
 
-    /// Begins a new file, unless that was done since.
-    fn begin_anew(&self, restart: u32, odd: &CacheFailure) {
+    /// Replaces a damaged file, unless another thread has done so.
+    fn replace_damaged(&self, restart: u32, failure: &CacheFailure) {
         let mut state = self.state.write();
         let FileStatus::Open(_) = &state.opened else { return };
         if state.restarts != restart {
             return;
         }
-        tracing::warn!(%odd, "the cache is damaged; it begins anew");
+        tracing::warn!(%failure, "the cache is damaged; it begins anew");
         state.restarts += 1;
         let restarts = state.restarts;
         self.replace(&mut state, restarts);
@@ -280,7 +282,7 @@ impl CacheFile {
 
     fn replace(&self, state: &mut FileInner, restarts: u32) {
         let before = std::mem::replace(&mut state.opened, FileStatus::Absent);
-        // What it still wants to write goes into a file without a name, and need not reach the disk.
+        // redb may still write: into a deleted file, so the writes need not reach the disk.
         let deleted = self.delete(restarts);
         if let FileStatus::Open(handle) = &before {
             handle.syncs.store(false, Ordering::Relaxed);
@@ -300,7 +302,7 @@ impl CacheFile {
     }
 }
 
-/// Removes what may be there.
+/// Removes both files, if they exist.
 pub(super) fn remove(disk: &dyn Disk) -> Result<(), Error> {
     [FILE, OPENING_FILE].iter().try_for_each(|name| match disk.remove(name) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", name, error)),
@@ -308,16 +310,16 @@ pub(super) fn remove(disk: &dyn Disk) -> Result<(), Error> {
     })
 }
 
-/// Makes a panic one more way to be odd.
-fn caught<T>(work: impl FnOnce() -> Result<T, CacheFailure>) -> Result<T, CacheFailure> {
+/// Turns a panic into a failure.
+fn catch_panic<T>(work: impl FnOnce() -> Result<T, CacheFailure>) -> Result<T, CacheFailure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("redb panicked".into()))
 }
 
-/// A file of the store's disk, as redb wants it.
+/// A file of the store's disk, as redb uses it.
 struct Backend {
     file: Box<dyn DiskFile>,
-    /// Syncs are left out while this is false: whoever loads a state must not wait for the disk, and what is lost
-    /// with the power then is only a cache.
+    /// While this is false, syncs are skipped: a load must not wait for the disk, and a cache may lose
+    /// writes.
     syncs: Arc<AtomicBool>,
 }
 

@@ -14,7 +14,7 @@ use super::{Phase, Progress, Shared};
 use crate::event::{RecordedEvent, codec};
 use crate::read::Subscription;
 use crate::state::projection::{Projection, fold, panicked, saved};
-use crate::store::{Folded, Key, ModelLease, Reached, Saving, WeakStore};
+use crate::store::{Folded, ModelLease, Reached, Saving, StateKey, WeakStore};
 use crate::types::{Error, Position, Query, Version};
 
 /// How often a state is shown at least while there is more to fold, unless copying it takes long.
@@ -319,8 +319,8 @@ impl<P: Projection> Runner<P> {
             return;
         }
         let (key, removed) = match self.work.is_beside {
-            true => (Key::of_query(P::NAME, "next"), Vec::new()),
-            false => (Key::of_query(P::NAME, "live"), vec![Key::of_query(P::NAME, "next")]),
+            true => (StateKey::of_query(P::NAME, "next"), Vec::new()),
+            false => (StateKey::of_query(P::NAME, "live"), vec![StateKey::of_query(P::NAME, "next")]),
         };
         match encoded(state.as_ref(), &self.digest) {
             Some(bytes) => {
