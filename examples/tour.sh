@@ -10,7 +10,7 @@ set -euo pipefail
 repository=${1:-.}
 ANNALS=${ANNALS:-target/release/annals}
 if ! [ -x "$ANNALS" ]; then
-    cargo build --release --features cli --bin annals
+    cargo build --release --package annals-cli
 fi
 ANNALS=$(realpath "$ANNALS")
 work=$(mktemp -d)

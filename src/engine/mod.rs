@@ -16,7 +16,6 @@ mod writer;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -34,7 +33,7 @@ use crate::read::{
     Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, index_is_pending, reader,
     settle,
 };
-use crate::threads::{BackgroundThread, once};
+use crate::threads::{BackgroundThread, WorkerThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
 
 pub use append::{Append, Proposed, ProposedEvent};
@@ -59,8 +58,10 @@ pub(crate) struct Engine {
     counters: Arc<Mutex<Counters>>,
     /// The writer's work; nobody's in a store opened to read.
     role: Option<Arc<Role>>,
-    writer_id: Option<ThreadId>,
-    ending: Mutex<Ending>,
+    /// Not started in a store opened to read.
+    writer_thread: WorkerThread<Result<(), Error>>,
+    /// How the writer thread ended, once it was joined.
+    writer_result: Mutex<Result<(), Error>>,
     is_read_only: bool,
     /// Of a store that was opened to read, unless it is damaged.
     follower: Option<Arc<Follower>>,
@@ -68,13 +69,6 @@ pub(crate) struct Engine {
     pub(crate) shelf: Option<Arc<SegmentCache>>,
     /// Held by whoever rewrites segments, or needs them to stay as they are.
     pub(crate) rewriting: Mutex<()>,
-}
-
-/// The writer thread, and how it ended.
-struct Ending {
-    /// `None` once joined, and for a store opened to read.
-    writer: Option<JoinHandle<Result<(), Error>>>,
-    outcome: Result<(), Error>,
 }
 
 impl Engine {
@@ -115,13 +109,13 @@ impl Engine {
         };
         let role = Arc::new(Role::new(writer));
         // From here on nothing may fail: the thread holds the lock, and only an engine ends it.
-        let thread = std::thread::Builder::new().name("annals-writer".to_owned());
+        let writer_thread = WorkerThread::new("annals-writer");
         let of_thread = role.clone();
-        let thread = thread.spawn(move || {
+        let started = writer_thread.start(move || {
             let _held = lock;
             of_thread.run(&commands)
         });
-        let thread = thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
+        started.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
         check_the_rest(&view, &queue, &housekeeper);
         Ok(Engine {
             view,
@@ -136,8 +130,8 @@ impl Engine {
             rewriter: rewriter(),
             counters,
             role: Some(role),
-            writer_id: Some(thread.thread().id()),
-            ending: Mutex::new(Ending { writer: Some(thread), outcome: Ok(()) }),
+            writer_thread,
+            writer_result: Mutex::new(Ok(())),
             is_read_only: false,
             follower: None,
             shelf: Some(shelf),
@@ -171,8 +165,8 @@ impl Engine {
             rewriter: rewriter(),
             counters: Arc::new(Mutex::new(counters)),
             role: None,
-            writer_id: None,
-            ending: Mutex::new(Ending { writer: None, outcome: Ok(()) }),
+            writer_thread: WorkerThread::new("annals-writer"),
+            writer_result: Mutex::new(Ok(())),
             is_read_only: true,
             follower,
             shelf: None,
@@ -391,23 +385,23 @@ impl Engine {
         if let Some(follower) = &self.follower {
             follower.close();
         }
-        // A waker that runs on the writer thread may close or drop a handle; a thread cannot join itself.
+        // A waker that runs on the writer thread may close or drop a handle. It must not wait for the lock below:
+        // another closer holds that until the writer thread has ended.
         let is_writing = self.role.as_ref().is_some_and(|role| role.is_lent_here());
-        if is_writing || self.writer_id == Some(std::thread::current().id()) {
+        if is_writing || self.writer_thread.is_current() {
             return Ok(());
         }
-        let mut ending = self.ending.lock();
-        if let Some(writer) = ending.writer.take() {
-            ending.outcome = writer
-                .join()
+        let mut result = self.writer_result.lock();
+        if let Some(ended) = self.writer_thread.join() {
+            *result = ended
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::CommitUnknown, "the writer thread panicked")));
         }
-        ending.outcome.clone()
+        result.clone()
     }
 
     /// Closes without anybody to tell how that went, unless it was closed before.
     pub(crate) fn abandon(&self) {
-        let was_closed = self.ending.lock().writer.is_none();
+        let was_closed = self.writer_thread.is_joined();
         if let Err(error) = self.close()
             && !was_closed
         {

@@ -141,19 +141,3 @@ fn a_clock_that_was_wrong_once_is_told_and_there_is_a_way_on() {
     }
     assert_eq!(copy.stats().recorded_ahead, Duration::ZERO);
 }
-
-/// The doctor called a store good whose newest event was recorded in 2099.
-#[cfg(feature = "cli")]
-#[test]
-fn the_doctor_says_that_the_clock_was_wrong() {
-    let site = crate::cli::Site::new();
-    let good = Store::open(&site.store).unwrap();
-    good.append("a", &Raw("k", &1)).unwrap();
-    good.close().unwrap();
-    assert!(site.out("doctor").contains("not behind what was recorded"));
-    let late = Store::builder(&site.store).clock(|| SystemTime::now() + LIFETIME).open().unwrap();
-    late.append("a", &Raw("k", &2)).unwrap();
-    late.close().unwrap();
-    let told = site.out("doctor");
-    assert!(told.contains("behind the newest recorded-at") && told.contains("fork the store"), "{told}");
-}

@@ -3,6 +3,8 @@
 
 mod maintenance; // a store, what is done to it on a disk that fails, and what must hold then
 mod obedient; // another process that has a store open, and does what a test says
+#[cfg(feature = "jsonl")]
+mod samples; // hidden characters, and JSON that is kept or refused; shared with cli/tests/it
 mod sim_spy; // a simulated disk that is watched
 mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
 mod source; // Rust source as words, signs, texts, comments, paths and functions
@@ -16,20 +18,6 @@ mod archive_crash; // the same, stopped after every operation of the disk
 mod causes; // ancestors, descendants, stories and paths against a naive walk; names in formats
 mod checking; // SPEC.md "Checking a store", row by row; forgeries; seals, attestations
 mod checkpoints; // named places in history, and the ledger they stand in
-#[cfg(feature = "cli")]
-mod cli; // the annals command: a tour, JSON, payloads, lines, consumers, indexes
-#[cfg(feature = "cli")]
-mod cli_bad; // the annals command: bad places and calls, damage, pipes, signals, full disks, hooks
-#[cfg(feature = "cli")]
-mod cli_calls; // the annals command: bad lines, typing errors, help and manual, terminals that go
-#[cfg(feature = "cli")]
-mod cli_lines; // the annals command: which lines are in, and how to go on, whatever stopped it
-#[cfg(feature = "cli")]
-mod cli_matrix; // the annals command: every command, however it ends: exit code, store, words
-#[cfg(feature = "cli")]
-mod cli_values; // the annals command: values and names in and out, in every form
-#[cfg(feature = "cli")]
-mod cli_words; // the annals command: its own words, wrong inputs by their names, counts, columns
 mod clocks; // which clock counts, and what is done when it was wrong
 mod close; // close and drop in every order, handles, tickets
 mod compact; // compacting: what goes, what never goes, beside appends

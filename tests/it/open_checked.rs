@@ -680,26 +680,5 @@ fn a_missing_segment_is_named_by_its_own_place() {
     }
 }
 
-#[cfg(feature = "cli")]
-#[test]
-fn commands_that_write_refuse_as_well() {
-    use crate::cli::{DAMAGED, Site, WRITING, files, text};
-
-    let site = Site::new();
-    let paths = in_directory(&site.store, 8);
-    let head = Store::open_read_only(&site.store).unwrap().head().unwrap();
-    let rollback = format!("rollback @1 --reason 'a broken file' --cut {head}");
-    let file = fs::File::options().write(true).open(&paths[2]).unwrap();
-    file.set_len(file.metadata().unwrap().len() - 8).unwrap();
-    let (whole, name) = (files(&site.store), paths[2].file_name().unwrap().to_str().unwrap());
-    for line in WRITING.into_iter().chain([rollback.as_str()]) {
-        let output = site.run(line);
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(DAMAGED), "{line}: {said}");
-        assert!(said.contains(name), "{line}: {said}");
-        assert!(files(&site.store) == whole, "{line} changed something");
-    }
-}
-
 /// A wait of this length would be one for ever.
 const _: () = assert!(SOON.as_secs() < FOREVER.as_secs());

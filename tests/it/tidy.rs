@@ -7,8 +7,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-
 use crate::source::{Token, functions, is_word, paths, tokens};
 
 /// The rooms of the library, from the bottom up. A file may use its own room and those above its own in this
@@ -59,25 +57,12 @@ const DOORS: [(&str, &[&str]); 22] = [
             "engine/writer/role.rs",
             "read/notification/channel.rs",
             "read/reader/ahead.rs",
-            "threads/background.rs",
             "consume/reactor/lanes.rs",
         ],
     ),
     ("metrics", &["engine/counters/facade.rs"]),
     ("oneshot", &["engine/queue.rs", "engine/writer/waiting.rs", "engine/ticket.rs", "engine/mod.rs"]),
-    (
-        "std::thread::Builder",
-        &[
-            "engine/mod.rs",
-            "engine/follower/mod.rs",
-            "read/reader/ahead.rs",
-            "consume/reactor/worker.rs",
-            "consume/reactor/lanes.rs",
-            "consume/timer/service.rs",
-            "threads/background.rs",
-            "state/projection/model.rs",
-        ],
-    ),
+    ("std::thread::Builder", &["threads.rs"]),
     ("std::thread::sleep", &["engine/mod.rs", "maintenance/throttle.rs", "disk/os/lock.rs"]),
     ("std::thread::spawn", &[]),
     ("std::thread::scope", &[]),
@@ -106,8 +91,13 @@ const LICENCES: [&str; 12] = [
     "Zlib",
 ];
 
+/// Where the code of the library and of the command stands.
+const CODE: [&str; 2] = ["src", "cli/src"];
+
 struct Source {
-    /// From `src/`.
+    /// Its place in [`CODE`].
+    directory: &'static str,
+    /// From that directory.
     path: String,
     tokens: Vec<Token>,
     lines: usize,
@@ -118,9 +108,9 @@ impl Source {
         self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
     }
 
-    /// Whether it is of the command, which is a user: the compiler keeps it out of the library's inside.
-    fn is_command(&self) -> bool {
-        self.path.starts_with("bin/")
+    /// Its path as messages show it, from the root of the repository.
+    fn full_path(&self) -> String {
+        format!("{}/{}", self.directory, self.path)
     }
 
     /// The crate's module it belongs to.
@@ -134,20 +124,26 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The code of the library. That of the command needs no layers: it is a user, and the compiler keeps it outside.
 fn sources() -> Vec<Source> {
-    let (mut found, mut left) = (Vec::new(), vec![root().join("src")]);
+    sources_in("src")
+}
+
+fn sources_in(directory: &'static str) -> Vec<Source> {
+    let (mut found, mut left) = (Vec::new(), vec![root().join(directory)]);
     while let Some(path) = left.pop() {
         if path.is_dir() {
             left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();
-            let path: PathBuf = path.strip_prefix(root().join("src")).unwrap().to_owned();
+            let path: PathBuf = path.strip_prefix(root().join(directory)).unwrap().to_owned();
+            let path = path.to_str().unwrap().to_owned();
             let lines = text.lines().count();
-            found.push(Source { path: path.to_str().unwrap().to_owned(), tokens: tokens(&text), lines });
+            found.push(Source { directory, path, tokens: tokens(&text), lines });
         }
     }
     found.sort_by(|one, other| one.path.cmp(&other.path));
-    assert!(found.len() > 30, "the sources were not found");
+    assert!(found.len() >= 30, "the sources in {directory} were not found");
     found
 }
 
@@ -178,9 +174,7 @@ fn a_room_uses_only_rooms_above_it_and_what_they_export() {
         ROOMS.into_iter().map(|room| (room, exports_of(&sources, room))).collect();
     let mut wrong = Vec::new();
     let mut uses = 0;
-    for source in
-        sources.iter().filter(|source| source.path != "lib.rs" && !source.is_test() && !source.is_command())
-    {
+    for source in sources.iter().filter(|source| source.path != "lib.rs" && !source.is_test()) {
         let own = row(source.module()).unwrap_or_else(|| panic!("{} is in no room", source.path));
         for (path, line) in paths(&source.tokens) {
             let Some(inside) = path.strip_prefix("crate::") else { continue };
@@ -214,10 +208,11 @@ fn a_room_uses_only_rooms_above_it_and_what_they_export() {
     assert_eq!(modules, ROOMS.into_iter().collect(), "lib.rs and ROOMS name the same modules");
 }
 
-/// The names that a room's `mod.rs` exports: what it defines or names itself, re-exports included.
+/// The names that a room's `mod.rs`, or its only file, exports: what it defines or names, re-exports included.
 fn exports_of(sources: &[Source], room: &str) -> BTreeSet<String> {
-    let path = format!("{room}/mod.rs");
-    let source = sources.iter().find(|source| source.path == path).unwrap_or_else(|| panic!("no src/{path}"));
+    let paths = [format!("{room}/mod.rs"), format!("{room}.rs")];
+    let source = sources.iter().find(|source| paths.contains(&source.path));
+    let source = source.unwrap_or_else(|| panic!("no {paths:?} in src"));
     source.tokens.iter().map(|token| token.text.clone()).filter(|text| is_word(text)).collect()
 }
 
@@ -226,7 +221,7 @@ fn each_outside_thing_has_its_door() {
     let mut wrong = Vec::new();
     let mut used: BTreeSet<(&str, &str)> = BTreeSet::new();
     let sources = sources();
-    for source in sources.iter().filter(|source| !source.is_test() && !source.is_command()) {
+    for source in sources.iter().filter(|source| !source.is_test()) {
         for (path, line) in paths(&source.tokens) {
             let through = |(thing, _): &&(&str, &[&str])| {
                 path == *thing
@@ -249,20 +244,21 @@ fn each_outside_thing_has_its_door() {
 
 #[test]
 fn files_and_functions_stay_readable() {
-    let sources = sources();
+    let sources: Vec<Source> = CODE.into_iter().flat_map(sources_in).collect();
     let code: Vec<&Source> = sources.iter().filter(|source| !source.is_test()).collect();
     let longest = code.iter().max_by_key(|source| source.lines).unwrap();
     let functions = code.iter().flat_map(|source| {
         let named = functions(&source.tokens).into_iter();
-        named.map(|(lines, name)| (lines, format!("src/{}, {name}", source.path)))
+        named.map(|(lines, name)| (lines, format!("{}, {name}", source.full_path())))
     });
     let functions: Vec<(usize, String)> = functions.collect();
     let (lines, name) = functions.iter().max().unwrap();
     let total: usize = code.iter().map(|source| source.lines).sum();
-    println!("{} files of {total} lines, the longest src/{} of {}", code.len(), longest.path, longest.lines);
+    let longest_file = longest.full_path();
+    println!("{} files of {total} lines, the longest {longest_file} of {}", code.len(), longest.lines);
     println!("{} functions, the longest {name} of {lines} lines", functions.len());
     assert!(functions.len() > 400, "only {} functions were found", functions.len());
-    assert!(longest.lines <= FILE_LINES_MAX, "src/{} has {} lines", longest.path, longest.lines);
+    assert!(longest.lines <= FILE_LINES_MAX, "{longest_file} has {} lines", longest.lines);
     assert!(*lines <= FUNCTION_LINES_MAX, "{name} has {lines} lines");
 }
 
@@ -272,7 +268,8 @@ fn nothing_is_unwrapped_cast_or_left_over() {
         ["u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize"];
     const LEFT_OVER: [&str; 7] = ["todo", "unimplemented", "dbg", "print", "println", "eprint", "eprintln"];
     let mut wrong = Vec::new();
-    for source in sources().iter().filter(|source| !source.is_test()) {
+    let sources: Vec<Source> = CODE.into_iter().flat_map(sources_in).collect();
+    for source in sources.iter().filter(|source| !source.is_test()) {
         for three in source.tokens.windows(3) {
             let [one, two, three] = [&three[0], &three[1], &three[2]].map(|token| token.text.as_str());
             let is_wrong = (one == "." && two == "unwrap" && three == "(")
@@ -280,67 +277,60 @@ fn nothing_is_unwrapped_cast_or_left_over() {
                 || (LEFT_OVER.contains(&one) && two == "!")
                 || one == "unsafe";
             if is_wrong {
-                wrong.push(format!("src/{}: {one} {two} {three}", source.path));
+                wrong.push(format!("{}: {one} {two} {three}", source.full_path()));
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
-    assert!(lib.lines().any(|line| line == "#![forbid(unsafe_code)]"));
+    for crate_root in ["src/lib.rs", "cli/src/main.rs"] {
+        let text = fs::read_to_string(root().join(crate_root)).unwrap();
+        assert!(
+            text.lines().any(|line| line == "#![forbid(unsafe_code)]"),
+            "{crate_root} allows unsafe code"
+        );
+    }
 }
 
 #[test]
 fn dependencies_are_few_and_free() {
-    let metadata = metadata();
-    let packages = metadata["packages"].as_array().unwrap();
-    for package in packages {
-        let (name, licence) = (&package["name"], package["license"].as_str().unwrap_or("none"));
-        assert!(is_allowed(licence), "{name} has the licence {licence}");
+    let workspace = crates(&["--workspace", "--all-features"]).unwrap_or_else(|error| {
+        // A clone in which only the library was built has no crates of the command.
+        assert!(error.contains("--offline was specified"), "{error}");
+        println!("only the library's crates are here: {error}");
+        let features = [("jsonl", cfg!(feature = "jsonl")), ("metrics", cfg!(feature = "metrics"))];
+        let features = features.iter().filter(|(_, is_on)| *is_on).map(|(name, _)| *name);
+        crates(&["--package", "annals", "--features", &features.collect::<Vec<_>>().join(",")]).unwrap()
+    });
+    for (name, licence) in &workspace {
+        assert!(is_allowed(licence), "{name} has the licence {licence:?}");
     }
-    let tree = default_tree(&metadata);
-    let names: Vec<&str> = packages
-        .iter()
-        .filter(|package| tree.contains(package["id"].as_str().unwrap()))
-        .map(|package| package["name"].as_str().unwrap())
-        .collect();
-    println!("{} crates in the default tree, build ones included: {}", names.len(), names.join(" "));
-    assert!(names.len() > 10 && names.contains(&"blake3"), "the tree was not read: {names:?}");
-    assert!(names.len() <= CRATES_MAX, "{} crates", names.len());
+    let tree = crates(&["--package", "annals", "--edges", "normal,build"]).unwrap();
+    let names: Vec<&str> = tree.keys().filter_map(|package| package.split(' ').next()).collect();
+    let others = names.len() - 1;
+    println!("{others} crates in the default tree, build ones included: {}", names.join(" "));
+    println!("{} crates whose licences are allowed", workspace.len());
+    assert!(others > 10 && names.contains(&"blake3"), "the tree was not read: {names:?}");
+    assert!(others <= CRATES_MAX, "{others} crates");
+    assert!(!names.contains(&"clap"), "the library builds crates of the command: {names:?}");
 }
 
-/// What cargo knows of the crates for this platform; asks no network.
-fn metadata() -> Value {
-    let about = Command::new(option_env!("RUSTC").unwrap_or("rustc")).arg("-vV").output().unwrap();
-    let about = String::from_utf8(about.stdout).unwrap();
-    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+/// The packages that cargo builds for this platform, ours included, with their licences. Asks no network: a
+/// package that was never downloaded is an error, in cargo's words.
+fn crates(which: &[&str]) -> Result<BTreeMap<String, String>, String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--offline", "--locked", "--filter-platform", host])
+        .args(["tree", "--offline", "--locked", "--prefix", "none", "--format", "{p}\t{l}"])
         .arg("--manifest-path")
         .arg(root().join("Cargo.toml"))
+        .args(which)
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// The packages that a user of ours builds: dependencies and build dependencies, all the way down.
-fn default_tree(metadata: &Value) -> BTreeSet<&str> {
-    let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
-    let nodes: BTreeMap<&str, &Value> =
-        nodes.iter().map(|node| (node["id"].as_str().unwrap(), node)).collect();
-    let mut found = BTreeSet::new();
-    let mut left = vec![metadata["resolve"]["root"].as_str().unwrap()];
-    while let Some(id) = left.pop() {
-        for dependency in nodes[id]["deps"].as_array().unwrap() {
-            let kinds = dependency["dep_kinds"].as_array().unwrap();
-            let package = dependency["pkg"].as_str().unwrap();
-            if kinds.iter().any(|kind| kind["kind"] != "dev") && found.insert(package) {
-                left.push(package);
-            }
-        }
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    found
+    let text = String::from_utf8(output.stdout).unwrap();
+    let packages = text.lines().filter_map(|line| line.split_once('\t'));
+    Ok(packages.map(|(name, licence)| (name.to_owned(), licence.replace(" (*)", ""))).collect())
 }
 
 /// An SPDX expression: `AND` binds tighter than `OR`; `/` is an old way to write `OR`.
@@ -599,8 +589,9 @@ fn references_to_the_specification_resolve() {
         }
     }
     assert!(count > 50, "only {count} links were found");
-    let mut left =
-        ["src", "tests/it", "examples", "benches", "README.md"].map(|name| root().join(name)).to_vec();
+    let mut left = ["src", "tests/it", "cli/src", "cli/tests", "examples", "benches", "README.md"]
+        .map(|name| root().join(name))
+        .to_vec();
     while let Some(path) = left.pop() {
         if path.is_dir() {
             left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));

@@ -11,16 +11,16 @@ mod publish;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::disk::{Access, Disk, DiskFile, read_full};
 use crate::engine::open::{Found, ReadEnd, Readable, load_again};
 use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
 use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, View, event_at, settle};
+use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
 use publish::Batch;
@@ -35,8 +35,8 @@ pub(crate) struct Follower {
     shelf: Arc<SegmentCache>,
     every: Duration,
     state: Mutex<State>,
-    poller: Mutex<Poller>,
-    stopped: Condvar,
+    /// Looks at MARK for those who wait; started by the first of them.
+    poller: WorkerThread,
 }
 
 struct State {
@@ -53,12 +53,6 @@ struct State {
     told: Position,
     /// Why the writer cannot be followed any more.
     parted: Option<Error>,
-}
-
-#[derive(Default)]
-struct Poller {
-    thread: Option<JoinHandle<()>>,
-    is_stopped: bool,
 }
 
 /// How long an open MARK is taken for the one that has the name: a writer that finds it lost makes a new
@@ -99,8 +93,7 @@ impl Follower {
             shelf,
             every,
             state: Mutex::new(state),
-            poller: Mutex::default(),
-            stopped: Condvar::new(),
+            poller: WorkerThread::new("annals-follower"),
         }
     }
 
@@ -322,16 +315,9 @@ impl Follower {
 
     /// Has a thread look at MARK, for those who wait for more to come.
     pub(crate) fn poll(follower: &Arc<Follower>) -> Result<(), Error> {
-        let mut poller = follower.poller.lock();
-        if poller.thread.is_some() || poller.is_stopped {
-            return Ok(());
-        }
         let own = follower.clone();
-        let thread = std::thread::Builder::new().name("annals-follower".to_owned());
-        let thread = thread.spawn(move || own.run());
-        poller.thread =
-            Some(thread.map_err(|error| Error::io("cannot start", "the thread that follows", error))?);
-        Ok(())
+        let started = follower.poller.start(move || own.run());
+        started.map_err(|error| Error::io("cannot start", "the thread that follows", error))
     }
 
     fn run(&self) {
@@ -350,11 +336,9 @@ impl Follower {
                 }
                 was_gone = is_gone;
             }
-            let mut poller = self.poller.lock();
-            if !poller.is_stopped {
-                self.stopped.wait_for(&mut poller, self.every);
-            }
-            if poller.is_stopped {
+            let signal = self.poller.signal();
+            signal.wait(Instant::now().checked_add(self.every));
+            if signal.is_stopped() {
                 return;
             }
         }
@@ -362,17 +346,8 @@ impl Follower {
 
     /// Ends the thread, and tells those who wait that the store was closed.
     pub(crate) fn close(&self) {
-        let thread = {
-            let mut poller = self.poller.lock();
-            poller.is_stopped = true;
-            self.stopped.notify_all();
-            poller.thread.take()
-        };
-        // A waker called on that thread may close the store; a thread cannot join itself.
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
+        self.poller.signal().stop();
+        if let Some(Err(_)) = self.poller.join() {
             tracing::error!("the thread that follows panicked");
         }
         self.view.end(End::Closed);

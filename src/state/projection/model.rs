@@ -9,7 +9,6 @@ mod runner;
 
 use std::fmt;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -18,8 +17,9 @@ use super::load::shape;
 use super::{Loaded, Projection};
 use crate::read::event_at;
 use crate::store::{Folded, StateKey, Store};
+use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, Query};
-use runner::{Runner, Signal, Work, decoded, digest_of};
+use runner::{ModelRequests, Runner, Work, decoded, digest_of};
 
 /// How long closing a store waits for a projection that is in the middle of an event.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -30,14 +30,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[must_use = "dropped, it ends"]
 pub struct ReadModel<P> {
     shared: Arc<Shared<P>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// What the thread and its handle share.
 struct Shared<P> {
     state: Mutex<State<P>>,
     changed: Condvar,
-    signal: Arc<Signal>,
+    requests: Mutex<ModelRequests>,
+    thread: WorkerThread,
 }
 
 struct State<P> {
@@ -48,6 +48,8 @@ struct State<P> {
     progress: Progress,
     /// How many wait for what is shown to go on.
     waiting: usize,
+    /// The thread has let go of the name.
+    has_ended: bool,
 }
 
 /// What the thread does.
@@ -164,9 +166,14 @@ impl Store {
             phase: Phase::CatchingUp(work.is_beside),
             progress: Progress::from(work.folded.reached.position, 0),
             waiting: 0,
+            has_ended: false,
         };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), signal: Arc::default() });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            requests: Mutex::default(),
+            thread: WorkerThread::new("annals-project"),
+        });
         if work.is_beside {
             // Nothing of the new state is shown yet.
             shared.state.lock().cursor = Position::START;
@@ -174,10 +181,9 @@ impl Store {
         let own = shared.clone();
         let claim = self.cache().claim(P::NAME, Arc::new(move || own.end()))?;
         let runner = Runner::new(shared.clone(), claim, self.downgrade(), query, digest, work);
-        let thread = std::thread::Builder::new().name("annals-project".to_owned());
-        let thread = thread.spawn(move || runner.run());
-        let thread = thread.map_err(|error| Error::io("cannot start", "a thread for a projection", error))?;
-        Ok(ReadModel { shared, thread: Some(thread) })
+        let started = shared.thread.start(move || runner.run());
+        started.map_err(|error| Error::io("cannot start", "a thread for a projection", error))?;
+        Ok(ReadModel { shared })
     }
 
     /// What is shown first, and what there is to go on from.
@@ -250,7 +256,7 @@ impl<P: Projection> ReadModel<P> {
         let deadline = Instant::now().checked_add(timeout);
         let mut state = self.shared.state.lock();
         state.waiting += 1;
-        self.shared.signal.set();
+        self.shared.thread.signal().notify();
         let outcome = loop {
             if state.cursor >= position {
                 break Ok(true);
@@ -273,23 +279,20 @@ impl<P: Projection> ReadModel<P> {
     /// Folds everything anew from the first event, beside the state that is shown, which stands still until the new one takes
     /// its place. Also makes one that has failed try again. Returns at once; [`ReadModel::status`] has the progress.
     pub fn rebuild(&self) {
-        self.shared.signal.ask_rebuild();
+        self.shared.request(|requests| requests.rebuild = true);
     }
 
     /// Ends it: saves what it has, and joins its thread. The last state stays.
-    pub fn stop(mut self) -> Loaded<P> {
+    pub fn stop(self) -> Loaded<P> {
         self.join();
         self.state()
     }
 }
 
 impl<P> ReadModel<P> {
-    fn join(&mut self) {
-        self.shared.signal.ask_stop();
-        if let Some(thread) = self.thread.take()
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
+    fn join(&self) {
+        self.shared.request(|requests| requests.end_with(Phase::Stopped));
+        if let Some(Err(_)) = self.shared.thread.join() {
             tracing::error!("the thread of a projection panicked");
         }
     }
@@ -309,13 +312,19 @@ impl<P: fmt::Debug> fmt::Debug for ReadModel<P> {
 }
 
 impl<P> Shared<P> {
+    /// Leaves a request to the thread, and wakes it.
+    fn request(&self, change: impl FnOnce(&mut ModelRequests)) {
+        change(&mut self.requests.lock());
+        self.thread.signal().notify();
+    }
+
     /// The store is being closed: ends the thread, and waits until it has, for a while.
     fn end(&self) {
-        self.signal.ask_close();
+        self.request(|requests| requests.end_with(Phase::Closed));
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.state.lock();
-        while !self.signal.is_over() {
-            if self.signal.is_own_thread() || self.changed.wait_until(&mut state, deadline).timed_out() {
+        while !state.has_ended {
+            if self.thread.is_current() || self.changed.wait_until(&mut state, deadline).timed_out() {
                 return;
             }
         }

@@ -4,11 +4,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::ThreadId;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::{Phase, Progress, Shared};
 use crate::event::{RecordedEvent, codec};
@@ -28,20 +25,12 @@ const SAVE_SHARE: u32 = 20;
 /// The clock is looked at after so many events.
 const LOOK_EVERY: u64 = 64;
 
-/// What wakes the thread, and what it is asked to do.
+/// What the thread was asked to do, and has not done yet.
 #[derive(Default)]
-pub(super) struct Signal {
-    state: Mutex<Asked>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Asked {
-    is_set: bool,
-    rebuild: bool,
-    stop: Option<Phase>,
-    thread: Option<ThreadId>,
-    is_over: bool,
+pub(super) struct ModelRequests {
+    pub(super) rebuild: bool,
+    /// How it is to end.
+    end: Option<Phase>,
 }
 
 /// A state to fold on, and whether that is done beside the one shown.
@@ -78,68 +67,18 @@ enum Break {
     Failed(Position, Error),
 }
 
-impl Signal {
-    pub(super) fn set(&self) {
-        self.ask(|_| {});
+impl ModelRequests {
+    /// Asks it to end; the first of several such requests counts.
+    pub(super) fn end_with(&mut self, phase: Phase) {
+        self.end.get_or_insert(phase);
     }
 
-    pub(super) fn ask_rebuild(&self) {
-        self.ask(|asked| asked.rebuild = true);
-    }
-
-    pub(super) fn ask_stop(&self) {
-        self.ask(|asked| asked.stop = asked.stop.take().or(Some(Phase::Stopped)));
-    }
-
-    pub(super) fn ask_close(&self) {
-        self.ask(|asked| asked.stop = asked.stop.take().or(Some(Phase::Closed)));
-    }
-
-    fn ask(&self, what: impl FnOnce(&mut Asked)) {
-        let mut asked = self.state.lock();
-        what(&mut asked);
-        asked.is_set = true;
-        self.changed.notify_all();
-    }
-
-    pub(super) fn is_own_thread(&self) -> bool {
-        self.state.lock().thread == Some(std::thread::current().id())
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.state.lock().is_over
-    }
-
-    /// Sleeps until something is asked, or the time is up.
-    fn sleep(&self, most: Option<Duration>) {
-        let deadline = most.and_then(|most| Instant::now().checked_add(most));
-        let mut asked = self.state.lock();
-        while !asked.is_set {
-            match deadline {
-                None => self.changed.wait(&mut asked),
-                Some(deadline) => {
-                    if self.changed.wait_until(&mut asked, deadline).timed_out() {
-                        break;
-                    }
-                }
-            }
-        }
-        asked.is_set = false;
-    }
-
-    /// What the thread is to break off for.
-    fn asked(&self) -> Option<Break> {
-        let mut asked = self.state.lock();
-        if let Some(phase) = &asked.stop {
+    /// The request to follow next: the end comes before a rebuild.
+    fn take(&mut self) -> Option<Break> {
+        if let Some(phase) = &self.end {
             return Some(Break::End(phase.clone()));
         }
-        std::mem::take(&mut asked.rebuild).then_some(Break::Rebuild)
-    }
-}
-
-impl Wake for Signal {
-    fn wake(self: Arc<Signal>) {
-        self.set();
+        std::mem::take(&mut self.rebuild).then_some(Break::Rebuild)
     }
 }
 
@@ -156,7 +95,6 @@ impl<P: Projection> Runner<P> {
     }
 
     pub(super) fn run(mut self) {
-        self.shared.signal.state.lock().thread = Some(std::thread::current().id());
         let phase = loop {
             match self.follow() {
                 Break::End(phase) => break phase,
@@ -179,18 +117,17 @@ impl<P: Projection> Runner<P> {
         }
         let Runner { shared, claim, .. } = self;
         drop(claim);
-        let _state = shared.state.lock();
-        shared.signal.state.lock().is_over = true;
+        shared.state.lock().has_ended = true;
         shared.changed.notify_all();
     }
 
     /// Until it is asked for something.
     fn wait(&self) -> Break {
         loop {
-            if let Some(asked) = self.shared.signal.asked() {
-                return asked;
+            if let Some(request) = self.shared.requests.lock().take() {
+                return request;
             }
-            self.shared.signal.sleep(None);
+            self.shared.thread.signal().wait(None);
         }
     }
 
@@ -215,11 +152,11 @@ impl<P: Projection> Runner<P> {
         let mut events = store.subscribe(self.query.clone()).after(self.work.folded.reached.position);
         drop(store);
         self.progress(&events);
-        let waker = Waker::from(self.shared.signal.clone());
+        let waker = self.shared.thread.signal().waker();
         let mut context = Context::from_waker(&waker);
         loop {
-            if let Some(asked) = self.shared.signal.asked() {
-                return asked;
+            if let Some(request) = self.shared.requests.lock().take() {
+                return request;
             }
             if self.claim.history() != self.work.history {
                 return Break::Rebuild;
@@ -291,7 +228,8 @@ impl<P: Projection> Runner<P> {
         }
         let is_unsaved = self.saved.events > 0 && self.claim.has_file();
         let settled = self.claim.settle();
-        self.shared.signal.sleep(if is_unsaved { Some(SAVE_EVERY) } else { settled });
+        let most = if is_unsaved { Some(SAVE_EVERY) } else { settled };
+        self.shared.thread.signal().wait(most.and_then(|most| Instant::now().checked_add(most)));
     }
 
     /// Shows the state, up to a position that everything was looked through to.

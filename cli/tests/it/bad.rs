@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use annals::{Append, Query, Raw, Store};
 use serde_json::Value;
 
-use crate::cli::*;
-use crate::support::{FOREVER, eventually};
+use crate::support::*;
 
 /// What stands where a store should be.
 fn bad_places() -> Vec<(&'static str, Site)> {
@@ -554,4 +555,47 @@ fn what_is_left_of_a_damaged_store_is_copied() {
     assert_eq!(report["events"], compared);
     assert!((60..80).contains(&compared), "one append is lost, or those of one segment: {compared}");
     assert!(copied.verify().unwrap().is_clean());
+}
+
+/// `tests/it/open_checked.rs` asks the same of the library.
+#[test]
+fn commands_that_write_refuse_a_broken_sealed_segment() {
+    let site = Site::new();
+    let store = Store::builder(&site.store).segment_bytes_max(400).open().unwrap();
+    for number in 0..8_u64 {
+        store.append(format!("e:{}", number % 5), &Raw("k", &(number, "text"))).unwrap();
+    }
+    store.close().unwrap();
+    let head = Store::open_read_only(&site.store).unwrap().head().unwrap();
+    let rollback = format!("rollback @1 --reason 'a broken file' --cut {head}");
+    let mut segments: Vec<PathBuf> = files(&site.store).into_keys().collect();
+    segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+    let broken = &segments[2];
+    assert!(segments.len() > 3, "the segment is sealed");
+    let file = fs::File::options().write(true).open(broken).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 8).unwrap();
+    let (whole, name) = (files(&site.store), broken.file_name().unwrap().to_str().unwrap());
+    for line in WRITING.into_iter().chain([rollback.as_str()]) {
+        let output = site.run(line);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(DAMAGED), "{line}: {said}");
+        assert!(said.contains(name), "{line}: {said}");
+        assert!(files(&site.store) == whole, "{line} changed something");
+    }
+}
+
+/// The doctor called a store good whose newest event was recorded in 2099.
+#[test]
+fn the_doctor_says_that_the_clock_was_wrong() {
+    const LIFETIME: Duration = Duration::from_secs(73 * 365 * 24 * 60 * 60);
+    let site = Site::new();
+    let good = Store::open(&site.store).unwrap();
+    good.append("a", &Raw("k", &1)).unwrap();
+    good.close().unwrap();
+    assert!(site.out("doctor").contains("not behind what was recorded"));
+    let late = Store::builder(&site.store).clock(|| SystemTime::now() + LIFETIME).open().unwrap();
+    late.append("a", &Raw("k", &2)).unwrap();
+    late.close().unwrap();
+    let told = site.out("doctor");
+    assert!(told.contains("behind the newest recorded-at") && told.contains("fork the store"), "{told}");
 }

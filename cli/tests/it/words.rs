@@ -4,7 +4,7 @@ use std::fs;
 
 use annals::Store;
 
-use crate::cli::*;
+use crate::support::*;
 
 const GOOD: &str = "{\"entity\":\"a\",\"kind\":\"k\",\"payload\":1}\n";
 

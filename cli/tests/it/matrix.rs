@@ -13,8 +13,7 @@ use std::sync::LazyLock;
 use annals::{Query, Store};
 use serde_json::Value;
 
-use crate::cli::*;
-use crate::support::eventually;
+use crate::support::*;
 
 /// A command, and what it changes.
 struct Row {

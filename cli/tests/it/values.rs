@@ -6,8 +6,8 @@ use std::process::{Output, Stdio};
 use annals::{Append, Query, Raw, Store};
 use serde_json::Value;
 
-use crate::cli::*;
-use crate::jsonl_values::{HIDDEN, KEPT, NOT_KEPT, SEEN, first_hidden, hidden_in_names};
+use crate::samples::{HIDDEN, KEPT, NOT_KEPT, SEEN, first_hidden, hidden_in_names};
+use crate::support::*;
 
 /// A store whose every name, text and reason holds what cannot be seen, at a place of such a name.
 fn hidden_store() -> Site {

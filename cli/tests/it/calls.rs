@@ -7,8 +7,7 @@ use std::process::{Command, Output};
 use annals::{Limits, Raw, Store};
 use serde_json::Value;
 
-use crate::cli::*;
-use crate::support::eventually;
+use crate::support::*;
 
 const GOOD: &str = "{\"entity\":\"a\",\"kind\":\"k\",\"payload\":1}\n";
 

@@ -9,8 +9,7 @@ use std::process::Stdio;
 use annals::Store;
 use serde_json::Value;
 
-use crate::cli::*;
-use crate::support::eventually;
+use crate::support::*;
 
 /// How often each line is in, by its number.
 fn counts(site: &Site) -> BTreeMap<u64, usize> {

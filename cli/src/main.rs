@@ -9,7 +9,7 @@
 //! | `words` | the library's words in those of the command line; what is wrong with an input |
 //! | the rest | one family of commands each |
 //!
-//! What it promises (exit codes, JSON) is in SPEC.md, "The command".
+//! What it promises (exit codes, JSON) is in docs/command.md.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::unwrap_used, clippy::panic, clippy::todo, clippy::dbg_macro)]

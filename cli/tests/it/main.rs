@@ -1,0 +1,14 @@
+//! Every test of the annals command, which runs as a program: one binary, one link, parallel threads.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "../../../tests/it/samples.rs"]
+mod samples; // hidden characters, and JSON that is kept or refused; shared with the library's tests
+mod support; // a store in a directory, the calls of the command, exit codes, every command in one line
+
+mod bad; // bad places and calls, damage, a wrong clock, pipes, signals, full disks, hooks
+mod calls; // bad lines, typing errors, help and manual, terminals that go
+mod commands; // a tour, JSON, payloads, lines, consumers, indexes, archives
+mod lines; // which lines are in, and how to go on, whatever stopped the command
+mod matrix; // every command, however it ends: exit code, store, words
+mod values; // values and names in and out, in every form
+mod words; // the command's own words, wrong inputs by their names, counts, columns
