@@ -59,10 +59,9 @@ impl CopyWork {
         self.throttle.expect(bytes);
     }
 
-    /// CopyCounts bytes that are in place, and reports.
+    /// Counts bytes that are in place, and reports.
     ///
     /// # Errors
-    ///
     ///
     /// [`ErrorKind::Cancelled`] if the caller breaks the copy off.
     pub(crate) fn advance(&mut self, bytes: u64) -> Result<(), Error> {

@@ -184,7 +184,7 @@ impl CopyTarget {
         }
         for name in list(disk, SEGMENTS_DIRECTORY)? {
             match (SegmentId::parse(&name), SegmentId::parse_temporary(&name)) {
-                (Some(id), _) if is_of(disk, id, source)? => drop(target.segments.insert(id)),
+                (Some(id), _) if may_belong_to(disk, id, source)? => drop(target.segments.insert(id)),
                 (Some(_), _) => return refused(format!("holds {name}, a segment of another store")),
                 (None, Some(_)) => remove(disk, &format!("{SEGMENTS_DIRECTORY}/{name}"))?,
                 (None, None) if SegmentId::parse_index(&name).is_some() => {}
@@ -218,7 +218,7 @@ impl CopyTarget {
 }
 
 /// Whether a segment's file may be one of the source's. A file without a whole header was cut short, and may.
-fn is_of(disk: &dyn Disk, id: SegmentId, source: &Manifest) -> Result<bool, Error> {
+fn may_belong_to(disk: &dyn Disk, id: SegmentId, source: &Manifest) -> Result<bool, Error> {
     let path = id.path();
     let file = disk.open(&path, Access::Read).map_err(|error| Error::io("cannot open", &path, error))?;
     let header = SegmentFile::read_header(file.as_ref(), &path)?;

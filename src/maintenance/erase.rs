@@ -158,12 +158,12 @@ fn carry_out(
 ) -> Result<Erasure, Error> {
     let mut erasure = Erasure::default();
     for attempt in 0.. {
-        if !has_left(engine, order, Position::START, order.up_to)? {
+        if !is_any_left(engine, order, Position::START, order.up_to)? {
             break;
         }
         if attempt == PASSES_MAX {
-            let text = "events to be erased stand in a segment that MANIFEST could not list for want of space; \
-                        append something when there is some, and erase again";
+            let text = "an event to erase is in a segment that MANIFEST cannot list for lack of space; make \
+                        room, append an event, and erase again";
             return Err(Error::no_space(text));
         }
         erase_from_segments(engine, order, rewriting, throttle, &mut erasure)?;
@@ -192,13 +192,13 @@ fn erase_from_segments(
     erasure: &mut Erasure,
 ) -> Result<(), Error> {
     let end = engine.snapshot()?.segments.last().map_or(1, |last| last.id().first_position);
-    if has_left(engine, order, end.saturating_sub(1).into(), order.up_to)? {
+    if is_any_left(engine, order, end.saturating_sub(1).into(), order.up_to)? {
         rewriting.roll()?;
     }
     let mut concerned = Vec::new();
     for (segment, listed) in rewriting.sealed()? {
         let before = segment.first_position().saturating_sub(1).into();
-        if has_left(engine, order, before, order.up_to.min(listed.last_position.into()))? {
+        if is_any_left(engine, order, before, order.up_to.min(listed.last_position.into()))? {
             concerned.push((segment, listed));
         }
     }
@@ -215,7 +215,12 @@ fn erase_from_segments(
 }
 
 /// Whether any matching event after one position and up to another still has its payload.
-fn has_left(engine: &Engine, order: &ErasureOrder, after: Position, up_to: Position) -> Result<bool, Error> {
+fn is_any_left(
+    engine: &Engine,
+    order: &ErasureOrder,
+    after: Position,
+    up_to: Position,
+) -> Result<bool, Error> {
     let mut read = Read::new(engine.readable(), order.query.clone());
     read.again(after, up_to);
     for event in read {

@@ -87,7 +87,7 @@ impl Scrub {
         let file = match part.file() {
             Ok(file) => file,
             Err(error) => {
-                self.found(&part.path(), 0, 0, &error);
+                self.note_finding(&part.path(), 0, 0, &error);
                 return (0, through);
             }
         };
@@ -104,7 +104,7 @@ impl Scrub {
             Ok(true) => (read, through),
             Ok(false) => (read, ScrubPosition::Within(part.id(), tip)),
             Err(error) => {
-                self.found(&file.path, tip.offset.into(), tip.position, &error);
+                self.note_finding(&file.path, tip.offset.into(), tip.position, &error);
                 (read, through)
             }
         }
@@ -130,7 +130,7 @@ impl Scrub {
     }
 
     /// Notes a finding once.
-    fn found(&self, file: &str, offset: u64, before: u64, error: &Error) {
+    fn note_finding(&self, file: &str, offset: u64, before: u64, error: &Error) {
         if error.kind() == ErrorKind::Io {
             tracing::warn!(%error, "verifying in the background could not read a segment");
             return;

@@ -36,7 +36,7 @@ macro_rules! byte_progress {
 
 byte_progress!(CopyProgress, IndexProgress, RewriteProgress, VerifyProgress);
 
-/// CopyCounts the bytes of one piece of work, reports them, and keeps the work below a rate.
+/// Counts the bytes of one piece of work, reports them, and keeps the work below a rate.
 pub(crate) struct Throttle<'a, P> {
     on_progress: Option<OnProgress<'a, P>>,
     /// The next report. Fields besides bytes and time are set by the work itself.
@@ -101,15 +101,14 @@ impl<'a, P: ByteProgress> Throttle<'a, P> {
         self.started.map_or(Duration::ZERO, |started| started.elapsed())
     }
 
-    /// CopyCounts bytes without a report.
+    /// Counts bytes without a report.
     pub(crate) fn add(&mut self, bytes: impl Into<u64>) {
         self.bytes = self.bytes.saturating_add(bytes.into());
     }
 
-    /// CopyCounts bytes. Reports about every MiB, and waits there if the work is ahead of its rate.
+    /// Counts bytes. Reports about every MiB, and waits there if the work is ahead of its rate.
     ///
     /// # Errors
-    ///
     ///
     /// As [`Throttle::report`].
     pub(crate) fn advance(&mut self, bytes: impl Into<u64>) -> Result<(), Error> {
@@ -130,7 +129,6 @@ impl<'a, P: ByteProgress> Throttle<'a, P> {
     /// Reports how far the work is.
     ///
     /// # Errors
-    ///
     ///
     /// [`ErrorKind::Cancelled`] if the caller breaks the work off.
     pub(crate) fn report(&mut self) -> Result<(), Error> {
@@ -162,7 +160,6 @@ impl<'a> RewriteThrottle<'a> {
 /// The caller's answer to a progress report, as a result.
 ///
 /// # Errors
-///
 ///
 /// [`ErrorKind::Cancelled`] with this text if the answer is to break off.
 pub(crate) fn or_cancelled(answer: ControlFlow<()>, text: &'static str) -> Result<(), Error> {

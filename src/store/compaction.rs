@@ -191,7 +191,7 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Remainder a segment as it is if less than this percentage of its bytes would go (default: 0, every
+    /// Leaves a segment as it is if less than this percentage of its bytes would go (default: 0, every
     /// segment from which an event goes is rewritten).
     ///
     /// A segment is rewritten as a whole, so without a threshold one event can cost 64 MiB of writing. Events
@@ -369,7 +369,7 @@ impl Policy {
                 stats.last = Some(done);
             }
             Err(error) => {
-                tracing::warn!(%error, reason = self.reason, "a compaction policy failed; its next turn tries again");
+                tracing::warn!(%error, reason = self.reason, "a compaction policy failed; its next run tries again");
                 stats.error = Some(error.to_string());
             }
         }

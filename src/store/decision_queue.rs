@@ -75,7 +75,6 @@ impl Attempt<'_> {
     ///
     /// # Errors
     ///
-    ///
     /// The conflict itself, if there were too many, or if it equals the one before: then another attempt
     /// changes nothing.
     pub(crate) fn retry_after(&mut self, conflict: Error) -> Result<(), Error> {

@@ -25,7 +25,6 @@ impl Builder {
     ///
     /// # Errors
     ///
-    ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if `ANNALS_DIR` is not set, and as [`Builder::env`].
     pub fn from_env() -> Result<Builder, Error> {
         from(&|name| std::env::var_os(name))
@@ -48,7 +47,6 @@ impl Builder {
     /// ```
     ///
     /// # Errors
-    ///
     ///
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a value cannot be parsed; the text names the
     /// variable.

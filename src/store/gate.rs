@@ -61,8 +61,6 @@ pub trait Gate: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    ///
-    ///
     /// The denial, which the caller gets as [`ErrorKind::Denied`](crate::ErrorKind::Denied). `?` turns an
     /// [`Error`] into one.
     fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<GateDecision, Denial>;

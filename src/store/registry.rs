@@ -19,16 +19,16 @@ use crate::types::Position;
 pub(crate) struct Registry {
     by_name: Mutex<HashMap<String, Arc<RunnerState>>>,
     /// Counts every change that a waiting caller may want to see.
-    progress: Mutex<u64>,
-    progressed: Condvar,
+    changes: Mutex<u64>,
+    changed: Condvar,
 }
 
 /// One runner, as other threads see it.
 pub(crate) struct RunnerState {
-    state: Mutex<RunnerInner>,
+    inner: Mutex<RunnerInner>,
     /// Notified when the runner has something to look at.
     signal: Signal,
-    running: Arc<Registry>,
+    registry: Arc<Registry>,
 }
 
 struct RunnerInner {
@@ -106,22 +106,22 @@ impl Registry {
     pub(crate) fn end(&self) {
         let all: Vec<Arc<RunnerState>> = self.by_name.lock().values().cloned().collect();
         all.iter().for_each(|runner| runner.call(RunnerCommand::End));
-        self.progress();
+        self.note_change();
     }
 
     /// The count of changes, to pass to [`Registry::wait`].
     pub(crate) fn changes(&self) -> u64 {
-        *self.progress.lock()
+        *self.changes.lock()
     }
 
     /// Waits until the count differs from `seen`; `false` if the deadline came first.
     pub(crate) fn wait(&self, seen: u64, deadline: Option<Instant>) -> bool {
-        let mut progress = self.progress.lock();
-        while *progress == seen {
+        let mut changes = self.changes.lock();
+        while *changes == seen {
             match deadline {
-                None => self.progressed.wait(&mut progress),
-                Some(deadline) if self.progressed.wait_until(&mut progress, deadline).timed_out() => {
-                    return *progress != seen;
+                None => self.changed.wait(&mut changes),
+                Some(deadline) if self.changed.wait_until(&mut changes, deadline).timed_out() => {
+                    return *changes != seen;
                 }
                 Some(_) => {}
             }
@@ -129,16 +129,17 @@ impl Registry {
         true
     }
 
-    pub(crate) fn progress(&self) {
-        *self.progress.lock() += 1;
-        self.progressed.notify_all();
+    /// Counts a change, and wakes the callers that wait for one.
+    pub(crate) fn note_change(&self) {
+        *self.changes.lock() += 1;
+        self.changed.notify_all();
     }
 }
 
 impl RunnerState {
-    fn new(running: Arc<Registry>) -> RunnerState {
+    fn new(registry: Arc<Registry>) -> RunnerState {
         let sample = SpeedSample { at: Instant::now(), handled: Position::START, head: Position::START };
-        let state = RunnerInner {
+        let inner = RunnerInner {
             command: RunnerCommand::Go,
             checkpoint_may_have_moved: false,
             handled_is_stale: false,
@@ -147,7 +148,7 @@ impl RunnerState {
             pace: SpeedSamples { earlier: sample, later: sample },
             trouble: None,
         };
-        RunnerState { state: Mutex::new(state), signal: Signal::default(), running }
+        RunnerState { inner: Mutex::new(inner), signal: Signal::default(), registry }
     }
 
     /// Wakes the runner, or keeps it from sleeping the next time.
@@ -162,75 +163,75 @@ impl RunnerState {
 
     /// Gives the runner a command. The first one other than `Go` stays.
     pub(crate) fn call(&self, command: RunnerCommand) {
-        let mut state = self.state.lock();
-        if state.command == RunnerCommand::Go {
-            state.command = command;
+        let mut inner = self.inner.lock();
+        if inner.command == RunnerCommand::Go {
+            inner.command = command;
         }
-        drop(state);
+        drop(inner);
         self.notify();
     }
 
     pub(crate) fn called(&self) -> RunnerCommand {
-        self.state.lock().command
+        self.inner.lock().command
     }
 
     /// Whether the checkpoint may have been moved since the last call.
     pub(crate) fn take_moved(&self) -> bool {
-        std::mem::take(&mut self.state.lock().checkpoint_may_have_moved)
+        std::mem::take(&mut self.inner.lock().checkpoint_may_have_moved)
     }
 
     /// Whether another caller is about to move the checkpoint. Then the runner pauses.
     pub(crate) fn is_being_moved(&self) -> bool {
-        self.state.lock().moves_in_progress > 0
+        self.inner.lock().moves_in_progress > 0
     }
 
     /// Notes that all matching events up to here are handled.
     pub(crate) fn set_handled(&self, handled: Position, head: Position) {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        state.handled = handled;
-        state.trouble = None;
+        let mut inner = self.inner.lock();
+        inner.handled = handled;
+        inner.trouble = None;
         let sample = SpeedSample { at: now, handled, head };
-        if state.pace.later.at + SAMPLE_EVERY <= now {
-            state.pace = SpeedSamples { earlier: state.pace.later, later: sample };
+        if inner.pace.later.at + SAMPLE_EVERY <= now {
+            inner.pace = SpeedSamples { earlier: inner.pace.later, later: sample };
         }
-        drop(state);
-        self.running.progress();
+        drop(inner);
+        self.registry.note_change();
     }
 
     /// Notes that the runner begins here: for the first time, or after its checkpoint was moved.
     pub(crate) fn begin(&self, handled: Position, head: Position) {
         let sample = SpeedSample { at: Instant::now(), handled, head };
-        let mut state = self.state.lock();
-        state.handled = handled;
-        state.handled_is_stale = false;
-        state.trouble = None;
-        state.pace = SpeedSamples { earlier: sample, later: sample };
-        drop(state);
-        self.running.progress();
+        let mut inner = self.inner.lock();
+        inner.handled = handled;
+        inner.handled_is_stale = false;
+        inner.trouble = None;
+        inner.pace = SpeedSamples { earlier: sample, later: sample };
+        drop(inner);
+        self.registry.note_change();
     }
 
     /// The position up to which events are handled; `None` until the runner has begun behind a move.
     pub(crate) fn handled(&self) -> Option<Position> {
-        let state = self.state.lock();
-        (!state.handled_is_stale).then_some(state.handled)
+        let inner = self.inner.lock();
+        (!inner.handled_is_stale).then_some(inner.handled)
     }
 
     pub(crate) fn pace(&self) -> SpeedSamples {
-        self.state.lock().pace
+        self.inner.lock().pace
     }
 
     pub(crate) fn trouble(&self) -> Option<Trouble> {
-        self.state.lock().trouble.clone()
+        self.inner.lock().trouble.clone()
     }
 
     pub(crate) fn set_trouble(&self, trouble: Trouble) {
-        self.state.lock().trouble = Some(trouble);
+        self.inner.lock().trouble = Some(trouble);
     }
 
     /// Pauses the runner while its checkpoint is moved.
     pub(crate) fn mover(self: Arc<Self>) -> MoveGuard {
-        self.state.lock().moves_in_progress += 1;
+        self.inner.lock().moves_in_progress += 1;
         MoveGuard(self)
     }
 }
@@ -241,18 +242,18 @@ pub(crate) struct MoveGuard(Arc<RunnerState>);
 impl MoveGuard {
     /// Notes that the checkpoint was moved to another position.
     pub(crate) fn moved(&self) {
-        self.0.state.lock().handled_is_stale = true;
+        self.0.inner.lock().handled_is_stale = true;
     }
 }
 
 impl Drop for MoveGuard {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.moves_in_progress -= 1;
-        state.checkpoint_may_have_moved = true;
-        drop(state);
+        let mut inner = self.0.inner.lock();
+        inner.moves_in_progress -= 1;
+        inner.checkpoint_may_have_moved = true;
+        drop(inner);
         self.0.notify();
-        self.0.running.progress();
+        self.0.registry.note_change();
     }
 }
 
@@ -275,7 +276,7 @@ impl NameLease {
 
 impl Drop for NameLease {
     fn drop(&mut self) {
-        self.live.running.by_name.lock().remove(&self.name);
-        self.live.running.progress();
+        self.live.registry.by_name.lock().remove(&self.name);
+        self.live.registry.note_change();
     }
 }

@@ -67,7 +67,7 @@ pub(crate) struct CompactionTask<'a> {
 
 /// A sealed segment, and what becomes of it.
 struct PlannedSegment {
-    /// CheckpointTaken when the segment is rewritten: an entry that is held keeps the old file open.
+    /// Taken when the segment is rewritten: an entry that is held keeps the old file open.
     entry: Option<SealedEntry>,
     positions: RangeInclusive<u64>,
     length: u64,
@@ -78,7 +78,7 @@ struct PlannedSegment {
 }
 
 impl<'a> CompactionTask<'a> {
-    /// CopyCounts what would go; changes nothing.
+    /// Counts what would go; changes nothing.
     ///
     /// # Errors
     ///

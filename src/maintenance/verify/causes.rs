@@ -55,7 +55,7 @@ impl Causes {
     }
 
     /// Notes the events of a whole frame, and the causes that they name.
-    pub(super) fn meet(&mut self, frame: &Frame<'_>, first: u64) {
+    pub(super) fn note_frame(&mut self, frame: &Frame<'_>, first: u64) {
         if self.since == u64::MAX {
             return;
         }
@@ -71,7 +71,7 @@ impl Causes {
     }
 
     fn add(&mut self, id: EventId) {
-        self.wanted.found(id);
+        self.wanted.resolve(id);
         if self.recent[0].len() >= self.room.recent {
             self.recent.swap(0, 1);
             self.recent[0].clear();
@@ -96,7 +96,7 @@ impl Causes {
     }
 
     /// Prepares another pass over the log. Returns what it looks for.
-    pub(super) fn begin_again(&mut self) -> Option<WantedCauses> {
+    pub(super) fn begin_pass(&mut self) -> Option<WantedCauses> {
         let wanted = std::mem::take(&mut self.wanted);
         let rest = self.rest.take();
         self.since = rest.unwrap_or(u64::MAX);
@@ -107,7 +107,7 @@ impl Causes {
 
 impl WantedCauses {
     /// Notes that an event with this id exists.
-    pub(super) fn found(&mut self, id: EventId) {
+    pub(super) fn resolve(&mut self, id: EventId) {
         if let Some(events) = self.named_by.remove(&id) {
             self.events -= events.len();
         }

@@ -22,7 +22,7 @@ impl<'a> Verifier<'a, '_, '_> {
     ) -> Result<(), Error> {
         match manifest {
             Err(error) => self.damaged_file(manifest::NAME, error)?,
-            Ok(None) => self.found(manifest::NAME, 0, "the file is missing"),
+            Ok(None) => self.add_finding(manifest::NAME, 0, "the file is missing"),
             Ok(Some(_)) => {}
         }
         match slots {
@@ -32,7 +32,7 @@ impl<'a> Verifier<'a, '_, '_> {
         let own = self.manifest.map(|manifest| manifest.store_id);
         let is_foreign = |mark: &Mark| own.is_some_and(|own| mark.store_id != own);
         if slots.as_ref().is_ok_and(|marks| marks.iter().any(is_foreign)) {
-            self.found(mark::NAME, 0, "it belongs to another store than MANIFEST");
+            self.add_finding(mark::NAME, 0, "it belongs to another store than MANIFEST");
             self.slots = MarkSlots::of(&[]);
         }
         self.check_entries();
@@ -41,7 +41,7 @@ impl<'a> Verifier<'a, '_, '_> {
 
     fn damaged_file(&mut self, name: &str, error: Error) -> Result<(), Error> {
         match error.kind() {
-            ErrorKind::Corrupt | ErrorKind::NeedsNewer => self.found(name, 0, error),
+            ErrorKind::Corrupt | ErrorKind::NeedsNewer => self.add_finding(name, 0, error),
             _ => return Err(error),
         }
         Ok(())
@@ -59,7 +59,7 @@ impl<'a> Verifier<'a, '_, '_> {
             if !follows {
                 let offset = u64::try_from(manifest.entry_at(index)).expect("a length fits 64 bits");
                 let what = "the segments that the file lists do not follow one another";
-                self.found_before(sealed.id.first_position, manifest::NAME, offset, what);
+                self.add_finding_at(sealed.id.first_position, manifest::NAME, offset, what);
             }
             last = (sealed.last_position, sealed.last_recorded_at);
         }
@@ -84,13 +84,13 @@ impl<'a> Verifier<'a, '_, '_> {
 
     /// Adds a finding for a segment that cannot be read. The walk goes on where MANIFEST says that the
     /// segment ends.
-    pub(super) fn unreadable(&mut self, id: SegmentId, what: impl Display) {
-        self.found_before(id.first_position, &id.path(), 0, what);
+    pub(super) fn add_unreadable(&mut self, id: SegmentId, what: impl Display) {
+        self.add_finding_at(id.first_position, &id.path(), 0, what);
         self.before = self.listed(id).map_or(LogBefore::Unknown, |listed| LogBefore::At(behind(listed)));
     }
 
     /// If a segment's seal was not met, the walk goes on where MANIFEST says that the segment ends.
-    pub(super) fn goes_on_as_listed(&mut self, id: SegmentId) {
+    pub(super) fn resume_as_listed(&mut self, id: SegmentId) {
         if let Some(listed) = self.listed(id) {
             self.before = LogBefore::At(behind(listed));
         }
@@ -103,15 +103,15 @@ impl<'a> Verifier<'a, '_, '_> {
         let (position, recorded_at, chain) = match self.before {
             LogBefore::Nothing => (0, 0, genesis(&header.store_id)),
             LogBefore::At(tip) => (tip.position, tip.recorded_at, tip.chain),
-            LogBefore::Skipped => return self.meet_skipped(segment),
+            LogBefore::Skipped => return self.accept_skipped(segment),
             LogBefore::Unknown => return,
         };
         if header.id.first_position != position.saturating_add(1) {
-            self.found(&segment.path, 0, "the segment before this one is missing");
+            self.add_finding(&segment.path, 0, "the segment before this one is missing");
         } else if header.id.first_position > POSITION_MAX {
-            self.found(&segment.path, 0, "the segment begins at an impossible position");
+            self.add_finding(&segment.path, 0, "the segment begins at an impossible position");
         } else if header.chain_before != chain || header.recorded_before != recorded_at {
-            self.found(&segment.path, 0, "the segment does not continue the one before it");
+            self.add_finding(&segment.path, 0, "the segment does not continue the one before it");
         }
     }
 
@@ -123,9 +123,9 @@ impl<'a> Verifier<'a, '_, '_> {
         let lineage = &manifest.lineage;
         let place = lineage.iter().position(|origin| origin.store_id == *own);
         match place.or_else(|| (*own == manifest.store_id).then_some(lineage.len())) {
-            None => self.found(&segment.path, 0, "the segment belongs to another store"),
+            None => self.add_finding(&segment.path, 0, "the segment belongs to another store"),
             Some(place) if place < self.origin => {
-                self.found(
+                self.add_finding(
                     &segment.path,
                     0,
                     "the segment was created by an older store than the one before it",
@@ -141,7 +141,7 @@ impl<'a> Verifier<'a, '_, '_> {
         let Some(listed) = self.listed(segment.header.id) else { return };
         let offset = walk.tip.offset.into();
         if !listed.fits(&listing(&segment.header, found)) {
-            self.found(&segment.path, offset, "the segment is not as MANIFEST lists it");
+            self.add_finding(&segment.path, offset, "the segment is not as MANIFEST lists it");
             return;
         }
         // A stream whose first event was removed still counts.
@@ -151,7 +151,7 @@ impl<'a> Verifier<'a, '_, '_> {
             && !possible.contains(&born)
         {
             let what = format!("{} streams begin in the segment, and MANIFEST says {born}", walk.born);
-            self.found(&segment.path, offset, what);
+            self.add_finding(&segment.path, offset, what);
         }
     }
 
@@ -162,7 +162,7 @@ impl<'a> Verifier<'a, '_, '_> {
         for (mark, what) in unmet {
             let path = mark.segment.path();
             if self.report.findings.iter().all(|known| known.file != path) {
-                self.found_before(mark.position.saturating_add(1), &path, mark.durable_end.into(), what);
+                self.add_finding_at(mark.position.saturating_add(1), &path, mark.durable_end.into(), what);
             }
         }
     }
@@ -171,14 +171,19 @@ impl<'a> Verifier<'a, '_, '_> {
 /// Heads that were kept elsewhere, and the place where verifying begins.
 impl Verifier<'_, '_, '_> {
     /// Notes where to begin, and which heads to meet.
-    pub(super) fn ask(&mut self, after: Option<Head>, expected: Vec<Head>, causes: Option<CauseLimits>) {
+    pub(super) fn set_goals(
+        &mut self,
+        after: Option<Head>,
+        expected: Vec<Head>,
+        causes: Option<CauseLimits>,
+    ) {
         self.causes = causes.map(Causes::new);
         self.after = after;
         self.heads = expected;
         self.heads.extend(after);
         for head in self.heads.clone() {
             if self.manifest.is_some_and(|manifest| !manifest.knows(head.store_id().as_bytes())) {
-                self.found(manifest::NAME, 0, format!("the head {head} is one of another store"));
+                self.add_finding(manifest::NAME, 0, format!("the head {head} is one of another store"));
             }
         }
         // Every store has position 0, so such a head proves nothing more.
@@ -198,18 +203,18 @@ impl Verifier<'_, '_, '_> {
     }
 
     /// Takes the first segment behind the skipped ones at its word about the log before it.
-    pub(super) fn meet_skipped(&mut self, segment: &SegmentFile) {
+    pub(super) fn accept_skipped(&mut self, segment: &SegmentFile) {
         let tip = LogEnd::start(segment);
         // Positions without an event were removed on purpose; a gap in versions may come from them.
         let sealed = self.manifest.iter().flat_map(|manifest| &manifest.sealed);
         let passed = sealed.take_while(|sealed| sealed.last_position <= tip.position);
         let events = passed.map(|sealed| u64::from(sealed.events)).sum();
-        self.versions.miss(tip.position.saturating_sub(events));
-        self.meet_heads(segment, &tip, &tip);
+        self.versions.note_missing(tip.position.saturating_sub(events));
+        self.check_heads(segment, &tip, &tip);
     }
 
     /// Compares the heads up to this place with the chain.
-    pub(super) fn meet_heads(&mut self, segment: &SegmentFile, before: &LogEnd, tip: &LogEnd) {
+    pub(super) fn check_heads(&mut self, segment: &SegmentFile, before: &LogEnd, tip: &LogEnd) {
         if self.heads.is_empty() {
             return;
         }
@@ -218,7 +223,7 @@ impl Verifier<'_, '_, '_> {
         self.heads = rest;
         for head in met.iter().filter(|head| head.chain() != tip.chain) {
             let what = format!("the history up to {} is not that of the head {head}", head.position());
-            self.found(&segment.path, before.offset.into(), what);
+            self.add_finding(&segment.path, before.offset.into(), what);
         }
     }
 
@@ -235,7 +240,7 @@ impl Verifier<'_, '_, '_> {
         if !self.report.broken_off {
             let end = self.report.verified.map_or(Position::START, |verified| verified.position());
             for head in std::mem::take(&mut self.heads) {
-                self.found(
+                self.add_finding(
                     SEGMENTS_DIRECTORY,
                     0,
                     format!("the log ends at position {end}, before the head {head}"),

@@ -65,7 +65,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
         Some(&version_at),
     );
     verifier.check_small_files(manifest, &slots)?;
-    verifier.ask(asked.after, asked.expected, asked.causes);
+    verifier.set_goals(asked.after, asked.expected, asked.causes);
     if asked.indexes {
         let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
         let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
@@ -81,11 +81,11 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
         let end = if next.is_none() { SegmentEnd::At(last.end()) } else { SegmentEnd::Seal };
         limits.push(end.limit());
         if verifier.passes_over(next) {
-            verifier.slots.pass(last.id());
+            verifier.slots.note_skipped(last.id());
             continue;
         }
         if missing.contains(&last.id()) {
-            verifier.unreadable(last.id(), missing_text(last.id()));
+            verifier.add_unreadable(last.id(), missing_text(last.id()));
             continue;
         }
         match last.file() {
@@ -180,7 +180,7 @@ fn verify_once(
     let mut verifier =
         Verifier::new(manifest_known.as_ref(), MarkSlots::of(&marks), visit, throttle, version_at);
     verifier.check_small_files(manifest, &slots)?;
-    verifier.ask(asked.after, asked.expected, asked.causes);
+    verifier.set_goals(asked.after, asked.expected, asked.causes);
     if asked.indexes {
         let part = match is_written {
             true => LiveIndex::Unknown,
@@ -200,7 +200,7 @@ fn verify_once(
         ids.retain(|id| id.first_position <= mark.segment.first_position);
     }
     if ids.is_empty() {
-        verifier.found(SEGMENTS_DIRECTORY, 0, "the store's first segment is missing");
+        verifier.add_finding(SEGMENTS_DIRECTORY, 0, "the store's first segment is missing");
     }
     let bytes = bytes_of(disk, &ids)?;
     verifier.throttle.restart(bytes);
@@ -210,9 +210,9 @@ fn verify_once(
         let end = end_of(&verifier, *id, next.is_none(), written);
         limits.push(end.limit());
         if verifier.passes_over(next) {
-            verifier.slots.pass(*id);
+            verifier.slots.note_skipped(*id);
             if !names.contains(&id.file_name()) {
-                verifier.found_before(id.first_position, &id.path(), 0, missing_text(*id));
+                verifier.add_finding_at(id.first_position, &id.path(), 0, missing_text(*id));
             }
             continue;
         }
@@ -222,7 +222,7 @@ fn verify_once(
         }
     }
     for id in others {
-        verifier.found_before(id.first_position, &id.path(), 0, unlisted_text());
+        verifier.add_finding_at(id.first_position, &id.path(), 0, unlisted_text());
     }
     verifier.check_slots();
     let open = |index: usize| SegmentFile::open(disk, ids[index], Access::Read).map(Arc::new);

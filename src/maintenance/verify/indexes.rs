@@ -86,14 +86,14 @@ impl<'a> Indexes<'a> {
     }
 
     /// Stops comparing: the chain is broken here.
-    pub(super) fn give_up(&mut self) {
+    pub(super) fn stop_comparing(&mut self) {
         if let Some(IndexFile { state: state @ IndexCheck::Building(_), .. }) = &mut self.file {
             *state = IndexCheck::GivenUp;
         }
     }
 
     /// Compares once the walk has reached the end that the index file states.
-    pub(super) fn came_to(&mut self, tip: &LogEnd) -> Result<(), Error> {
+    pub(super) fn compare_at(&mut self, tip: &LogEnd) -> Result<(), Error> {
         let Some(IndexFile { id, path, file, end, state }) = &mut self.file else { return Ok(()) };
         let IndexCheck::Building(index) = state else { return Ok(()) };
         if tip.offset < *end {

@@ -20,14 +20,14 @@ impl<'a> MarkSlots<'a> {
     }
 
     /// Notes that the walk is at this place.
-    pub(super) fn meet(&mut self, segment: &SegmentFile, tip: &LogEnd) {
+    pub(super) fn note_place(&mut self, segment: &SegmentFile, tip: &LogEnd) {
         for (mark, met) in self.marks.iter().zip(&mut self.met) {
             *met |= mark.segment == segment.header.id && tip.is_at(mark);
         }
     }
 
-    /// CopyCounts the slots of skipped segments as met.
-    pub(super) fn pass(&mut self, id: SegmentId) {
+    /// Counts the slots of skipped segments as met.
+    pub(super) fn note_skipped(&mut self, id: SegmentId) {
         for (mark, met) in self.marks.iter().zip(&mut self.met) {
             *met |= mark.segment <= id;
         }

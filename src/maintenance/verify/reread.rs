@@ -24,7 +24,7 @@ impl Verifier<'_, '_, '_> {
     pub(super) fn look_for_causes(&mut self, rounds: &Reread<'_>) -> Result<(), Error> {
         let Some(mut causes) = self.causes.take() else { return Ok(()) };
         let mut missing = Vec::new();
-        while let Some(mut wanted) = causes.begin_again() {
+        while let Some(mut wanted) = causes.begin_pass() {
             self.throttle.expect_after_now(rounds.bytes);
             let mut removed = Vec::new();
             for (index, limit) in rounds.limits.iter().enumerate() {
@@ -35,11 +35,11 @@ impl Verifier<'_, '_, '_> {
                     }
                     opened => opened?,
                 };
-                self.read_again(&segment, *limit, &mut removed, &mut |frame, first| {
+                self.show_segment(&segment, *limit, &mut removed, &mut |frame, first| {
                     if wanted.events > 0 {
-                        ids(frame, first).for_each(|id| wanted.found(id));
+                        ids(frame, first).for_each(|id| wanted.resolve(id));
                     }
-                    causes.meet(frame, first);
+                    causes.note_frame(frame, first);
                 })?;
                 if self.report.broken_off {
                     self.report.causes_compared = causes.compared;
@@ -82,7 +82,7 @@ impl Verifier<'_, '_, '_> {
     }
 
     /// Shows every whole frame of a segment, and notes the positions of removed events.
-    fn read_again(
+    fn show_segment(
         &mut self,
         segment: &SegmentFile,
         limit: u32,

@@ -107,9 +107,9 @@ fn versions_follow_one_another() {
             Ok(before.rfind(|(other, _)| *other == entity).map_or(0, |(_, version)| *version))
         };
         for mut versions in [VersionChecks::new(None), VersionChecks::new(Some(&known)).remembering(1)] {
-            versions.miss(missing);
+            versions.note_missing(missing);
             let mut meet = |position, (entity, version): &(&str, u64)| {
-                let step = versions.meet(entity.as_bytes(), *version, position)?;
+                let step = versions.note_event(entity.as_bytes(), *version, position)?;
                 let told = format!("{entity} goes from version {} to {}", step.last, step.version);
                 versions.is_wrong(&step).then_some(told)
             };
@@ -126,15 +126,15 @@ fn what_was_forgotten_and_is_in_no_index_is_counted() {
     let mut versions = VersionChecks::new(None).remembering(2);
     for round in 1..=3 {
         for entity in ["a", "b", "c", "d"] {
-            assert_eq!(versions.meet(entity.as_bytes(), round, 1), None);
+            assert_eq!(versions.note_event(entity.as_bytes(), round, 1), None);
         }
     }
     assert!(versions.unchecked >= 8, "{}", versions.unchecked);
     let mut versions = VersionChecks::new(None);
     versions.begin_in_the_middle();
-    assert_eq!(versions.meet(b"a", 7, 100), None);
-    assert_eq!((versions.meet(b"a", 8, 101), versions.unchecked), (None, 1));
-    assert!(versions.meet(b"a", 8, 102).is_some());
+    assert_eq!(versions.note_event(b"a", 7, 100), None);
+    assert_eq!((versions.note_event(b"a", 8, 101), versions.unchecked), (None, 1));
+    assert!(versions.note_event(b"a", 8, 102).is_some());
 }
 
 #[test]

@@ -62,21 +62,21 @@ impl<'a> VersionChecks<'a> {
     }
 
     /// Notes that this many events are missing, and known to be.
-    pub(super) fn miss(&mut self, events: u64) {
+    pub(super) fn note_missing(&mut self, events: u64) {
         self.missing = self.missing.saturating_add(events);
     }
 
     /// Notes an event. Returns the step if its version does not follow the entity's last one.
-    pub(super) fn meet(&mut self, entity: &[u8], version: u64, position: u64) -> Option<VersionStep> {
+    pub(super) fn note_event(&mut self, entity: &[u8], version: u64, position: u64) -> Option<VersionStep> {
         let key = (self.hashes.0.hash_one(entity), self.hashes.1.hash_one(entity));
         let last = match self.last.get_mut(&key) {
             Some(last) => std::mem::replace(last, version),
-            None => self.meet_unknown(key, entity, version, position)?,
+            None => self.note_unknown(key, entity, version, position)?,
         };
         (last.checked_add(1) != Some(version)).then_some(VersionStep { last, version })
     }
 
-    fn meet_unknown(&mut self, key: (u64, u64), entity: &[u8], version: u64, position: u64) -> Option<u64> {
+    fn note_unknown(&mut self, key: (u64, u64), entity: &[u8], version: u64, position: u64) -> Option<u64> {
         let last = self.before(entity, position);
         if self.last.len() >= self.entities_max {
             self.last.clear();

@@ -118,19 +118,19 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// Adds a finding at the current place of the walk.
-    pub(super) fn found(&mut self, file: &str, offset: u64, what: impl Display) {
+    pub(super) fn add_finding(&mut self, file: &str, offset: u64, what: impl Display) {
         let position = match self.before {
             LogBefore::At(tip) => tip.position.saturating_add(1),
             LogBefore::Nothing | LogBefore::Skipped | LogBefore::Unknown => self.first,
         };
-        self.found_before(position, file, offset, what);
+        self.add_finding_at(position, file, offset, what);
     }
 
     /// Adds a finding at the place of a position.
-    pub(super) fn found_before(&mut self, position: u64, file: &str, offset: u64, what: impl Display) {
+    pub(super) fn add_finding_at(&mut self, position: u64, file: &str, offset: u64, what: impl Display) {
         let position = position.into();
         // A break may hide any number of events.
-        self.versions.miss(u64::MAX);
+        self.versions.note_missing(u64::MAX);
         self.report.findings.push(Finding {
             file: file.to_owned(),
             offset,
@@ -140,9 +140,9 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// Adds a finding where the chain ends. The segment's index cannot be compared behind it.
-    fn broken(&mut self, segment: &SegmentFile, tip: &LogEnd, damage: &Damage) {
-        self.found(&segment.path, tip.offset.into(), damage);
-        self.indexes.iter_mut().for_each(Indexes::give_up);
+    fn add_break(&mut self, segment: &SegmentFile, tip: &LogEnd, damage: &Damage) {
+        self.add_finding(&segment.path, tip.offset.into(), damage);
+        self.indexes.iter_mut().for_each(Indexes::stop_comparing);
     }
 
     /// Called after the frame's own finding was added: behind a break a gap in versions is no finding.
@@ -150,7 +150,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         for (entity, step) in steps {
             if self.versions.is_wrong(step) {
                 let what = format!("{entity} goes from version {} to {}", step.last, step.version);
-                self.found(&segment.path, tip.offset.into(), what);
+                self.add_finding(&segment.path, tip.offset.into(), what);
             }
         }
     }
@@ -161,12 +161,12 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         if indexes.insert(segment, tip.offset, frame) {
             return;
         }
-        indexes.give_up();
+        indexes.stop_comparing();
         let is_known = |found: &Finding| {
             (found.file.as_str(), found.offset) == (segment.path.as_str(), tip.offset.into())
         };
         if !self.report.findings.last().is_some_and(is_known) {
-            self.found(
+            self.add_finding(
                 &segment.path,
                 tip.offset.into(),
                 "an event has another version than the one that comes next",
@@ -180,7 +180,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         self.first = id.first_position;
         let file = match disk.open(&path, Access::Read) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.unreadable(id, missing_text(id));
+                self.add_unreadable(id, missing_text(id));
                 return Ok(());
             }
             opened => opened.map_err(|error| Error::io("cannot open", &path, error))?,
@@ -191,13 +191,13 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                 let is_proven = self.slots.newest().is_some_and(|mark| mark.segment >= id);
                 let is_debris = end == SegmentEnd::Last && !is_proven && could_be_new(file.as_ref(), &path)?;
                 if !is_debris || !matches!(damage, Damage::Bad(_)) {
-                    self.unreadable(id, damage);
+                    self.add_unreadable(id, damage);
                 }
                 return Ok(());
             }
         };
         if header.id != id {
-            self.unreadable(id, "the segment is another one than its name says");
+            self.add_unreadable(id, "the segment is another one than its name says");
             return Ok(());
         }
         self.segment(&Arc::new(SegmentFile { header, path, file }), end)
@@ -215,16 +215,16 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         loop {
             let tip = walk.tip;
             self.before = LogBefore::At(tip);
-            self.slots.meet(segment, &tip);
+            self.slots.note_place(segment, &tip);
             if self.throttle.advance(tip.offset.saturating_sub(walk.told)).is_err() {
                 self.report.broken_off = true;
                 return Ok(());
             }
             walk.told = tip.offset;
             if let Some(indexes) = &mut self.indexes {
-                indexes.came_to(&tip)?;
+                indexes.compare_at(&tip)?;
             }
-            let goes_on = match found_at(&mut window, tip.offset)? {
+            let continues = match found_at(&mut window, tip.offset)? {
                 Found::Frame(frame) => {
                     self.frame(segment, &mut walk, &frame);
                     true
@@ -243,12 +243,12 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                 }
                 Found::Invalid(damage) => self.invalid(segment, &mut walk, &damage, end, &mut window)?,
             };
-            if !goes_on {
+            if !continues {
                 break;
             }
         }
         if walk.sealed_at.is_none() {
-            self.goes_on_as_listed(segment.header.id);
+            self.resume_as_listed(segment.header.id);
         }
         self.report.segments += 1;
         self.report.bytes += u64::from(walk.tip.offset);
@@ -270,7 +270,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                 "the segment is not sealed, but a later one exists, or MANIFEST says that it is"
             }
         };
-        self.found(&segment.path, offset.into(), what);
+        self.add_finding(&segment.path, offset.into(), what);
         Ok(())
     }
 
@@ -287,7 +287,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         if may_be_torn && self.ends_well(&mut walk.evidence, segment, walk.tip.offset)? {
             return Ok(false);
         }
-        self.broken(segment, &walk.tip, damage);
+        self.add_break(segment, &walk.tip, damage);
         walk.is_damaged = true;
         let next = walk.search.resume(window, &walk.tip)?;
         walk.tip = next.unwrap_or(walk.tip);
@@ -307,8 +307,8 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             let position = first.saturating_add(u64::try_from(index).expect("a count fits 64 bits"));
             let version = frame.header.version(index);
             walk.born = walk.born.saturating_add((version == 1).into());
-            wrong = wrong.or_else(|| self.wrong_with(frame, index, position, record));
-            let step = self.versions.meet(record.entity_bytes(), version, position);
+            wrong = wrong.or_else(|| self.fault_of(frame, index, position, record));
+            let step = self.versions.note_event(record.entity_bytes(), version, position);
             steps.extend(step.map(|step| (record.entity().to_owned(), step)));
         });
         let placed = follow(segment, &tip, frame, false).and_then(|next| match chain? {
@@ -316,25 +316,25 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             _ => Err(CHAIN_BROKEN),
         });
         let next = placed.unwrap_or_else(|damage| {
-            self.broken(segment, &tip, &damage);
+            self.add_break(segment, &tip, &damage);
             walk.is_damaged = true;
             behind(tip.offset, first, &frame.header, &tip)
         });
         if let Some(what) = wrong {
-            self.found(&segment.path, tip.offset.into(), what);
+            self.add_finding(&segment.path, tip.offset.into(), what);
         }
         self.check_versions(segment, &tip, &steps);
         self.index(segment, &tip, frame);
         if let Some(causes) = &mut self.causes {
-            causes.meet(frame, first);
+            causes.note_frame(frame, first);
         }
-        self.meet_heads(segment, &tip, &next);
+        self.check_heads(segment, &tip, &next);
         (self.visit)(segment, tip.offset, frame, &next);
         walk.tip = next;
     }
 
     /// What no writer writes, in an event whose record is whole.
-    fn wrong_with(
+    fn fault_of(
         &mut self,
         frame: &Frame<'_>,
         index: usize,
@@ -369,7 +369,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     ) {
         let tip = walk.tip;
         let next = attested(segment, &tip, found, length).unwrap_or_else(|damage| {
-            self.broken(segment, &tip, &damage);
+            self.add_break(segment, &tip, &damage);
             walk.is_damaged = true;
             LogEnd {
                 offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
@@ -380,8 +380,8 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             }
         });
         walk.removed = walk.removed.saturating_add(found.events);
-        self.meet_heads(segment, &tip, &next);
-        self.versions.miss(found.events.into());
+        self.check_heads(segment, &tip, &next);
+        self.versions.note_missing(found.events.into());
         walk.tip = next;
     }
 
@@ -396,12 +396,12 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         let tip = walk.tip;
         walk.sealed_at = Some(tip.offset);
         if !walk.is_damaged && seal(&tip).ok().as_ref() != Some(found) {
-            self.found(path, tip.offset.into(), SEAL_MISFITS);
+            self.add_finding(path, tip.offset.into(), SEAL_MISFITS);
         }
         self.check_listing(segment, walk, found);
         // A writer that stopped right after the seal leaves a longer file. The next opening truncates it.
         if end == SegmentEnd::Seal && segment.length()? != u64::from(found.length) {
-            self.found(path, found.length.into(), "the segment goes on behind its seal");
+            self.add_finding(path, found.length.into(), "the segment goes on behind its seal");
         }
         // Goes on with the seal's own values, so that one break is not reported again for each later segment.
         self.before = LogBefore::At(LogEnd {

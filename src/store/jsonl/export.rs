@@ -116,24 +116,24 @@ impl<W: Write> ExportRun<'_, W> {
                 break;
             }
             if append.last().is_some_and(|last| last.append_position() != event.append_position()) {
-                self.append(&append)?;
+                self.write_append(&append)?;
                 append.clear();
             }
             append.push(event);
         }
-        self.append(&append)?;
-        self.hand_over()?;
+        self.write_append(&append)?;
+        self.flush_piece()?;
         self.out.flush().map_err(cannot_write)?;
         let ExportProgress { events, bytes, position, .. } = self.progress;
         Ok(Exported { events, appends: self.appends, bytes, position })
     }
 
     /// Writes the matching events of one append.
-    fn append(&mut self, events: &[RecordedEvent]) -> Result<(), Error> {
+    fn write_append(&mut self, events: &[RecordedEvent]) -> Result<(), Error> {
         let of = u32::try_from(events.len()).expect("an append has at most 65,535 events");
         self.appends += u64::from(of > 0);
         for (number, event) in (0..of).zip(events) {
-            let named = self.names.of_event(event, PlaceInAppend(number, of))?;
+            let named = self.names.names_of(event, PlaceInAppend(number, of))?;
             line::write(&mut self.piece, event, &named);
             self.progress.events += 1;
             self.progress.position = event.position();
@@ -142,10 +142,10 @@ impl<W: Write> ExportRun<'_, W> {
             }
         }
         // Whole appends only: a later export can go on behind what was written.
-        if self.piece.len() >= PIECE_BYTES { self.hand_over() } else { Ok(()) }
+        if self.piece.len() >= PIECE_BYTES { self.flush_piece() } else { Ok(()) }
     }
 
-    fn hand_over(&mut self) -> Result<(), Error> {
+    fn flush_piece(&mut self) -> Result<(), Error> {
         self.out.write_all(&self.piece).map_err(cannot_write)?;
         self.progress.bytes += u64::try_from(self.piece.len()).expect("a length fits 64 bits");
         self.piece.clear();
@@ -173,10 +173,10 @@ struct LineIds {
 }
 
 impl LineIds {
-    fn of_event(&mut self, event: &RecordedEvent, place: PlaceInAppend) -> Result<LineNames, Error> {
+    fn names_of(&mut self, event: &RecordedEvent, place: PlaceInAppend) -> Result<LineNames, Error> {
         let cause = match event.cause() {
             None => None,
-            Some(Cause::Event(id)) => Some(self.of(id)?),
+            Some(Cause::Event(id)) => Some(self.id_in_line(id)?),
             // The cause is named by its id: which event precedes another depends on what is exported.
             Some(_) => cause_of(&mut self.hand, &self.snapshot, event)?.map(|cause| cause.id()),
         };
@@ -187,11 +187,11 @@ impl LineIds {
         let first = event.first_of_append();
         let correlation = event.correlation();
         let first = first.as_ref().unwrap_or(event);
-        if first.derived_id() == correlation { Ok(first.id()) } else { self.of(correlation) }
+        if first.derived_id() == correlation { Ok(first.id()) } else { self.id_in_line(correlation) }
     }
 
     /// The id in lines of the event that has this id.
-    fn of(&mut self, id: EventId) -> Result<EventId, Error> {
+    fn id_in_line(&mut self, id: EventId) -> Result<EventId, Error> {
         if let Some(known) = self.known.get(&id) {
             return Ok(*known);
         }

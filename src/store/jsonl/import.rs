@@ -172,7 +172,7 @@ impl<'a, R: BufRead> Import<'a, R> {
         let mut version = Version::EMPTY;
         if let Some(last) = self.store.last(Query::entity(&entity))? {
             let (lines, offset, digest, ..) = last.decode::<ImportedUpTo>()?;
-            source.go_to(lines, offset, digest)?;
+            source.skip_to(lines, offset, digest)?;
             version = last.version();
         } else if self.other_names == OtherNames::Refused {
             let line_bytes_max = u64::try_from(self.line_bytes_max).unwrap_or(u64::MAX);
@@ -192,7 +192,7 @@ impl<'a, R: BufRead> Import<'a, R> {
             on_progress: self.on_progress,
             raw: Vec::new(),
             opened: None,
-            passed: None,
+            rejected_up_to: None,
             in_flight: VecDeque::with_capacity(IN_FLIGHT),
             began: Instant::now(),
         };

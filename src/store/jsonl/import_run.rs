@@ -41,7 +41,7 @@ pub(super) struct ImportRun<'a, R> {
     pub(super) raw: Vec<u8>,
     pub(super) opened: Option<OpenAppend>,
     /// Set while rejected lines follow the last append: another run need not reject them again.
-    pub(super) passed: Option<ImportedUpTo>,
+    pub(super) rejected_up_to: Option<ImportedUpTo>,
     /// Each with the number of its last line.
     pub(super) in_flight: VecDeque<(Ticket, u64)>,
     pub(super) began: Instant,
@@ -52,7 +52,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         let read = self.lines();
         // Appends in flight come before the line that failed, so their errors are reported first.
         self.settle(0)?;
-        self.note_passed()?;
+        self.record_rejected()?;
         read?;
         self.imported.lines = self.source.lines.saturating_sub(self.imported.lines_before);
         Ok(self.imported)
@@ -64,7 +64,7 @@ impl<R: BufRead> ImportRun<'_, R> {
             let start = self.raw.len();
             match self.source.line(&mut self.raw)? {
                 LineRead::End => break,
-                LineRead::TooLong => self.too_long(number)?,
+                LineRead::TooLong => self.reject_too_long(number)?,
                 LineRead::Line => self.line(number, start)?,
             }
             if self.source.lines.is_multiple_of(REPORT_LINES) {
@@ -72,7 +72,7 @@ impl<R: BufRead> ImportRun<'_, R> {
             }
         }
         match self.opened.take() {
-            Some(opened) => self.reject(self.source.lines, opened.is_cut()),
+            Some(opened) => self.reject(self.source.lines, opened.cut_error()),
             None => Ok(()),
         }
     }
@@ -98,13 +98,13 @@ impl<R: BufRead> ImportRun<'_, R> {
         {
             let line = self.raw.split_off(start);
             // The source is already behind this line, which is not rejected. So the place before is restored.
-            let passed = self.passed;
-            self.reject(number.saturating_sub(1), opened.is_cut())?;
-            self.passed = passed;
+            let rejected_up_to = self.rejected_up_to;
+            self.reject(number.saturating_sub(1), opened.cut_error())?;
+            self.rejected_up_to = rejected_up_to;
             self.raw = line;
         }
         let opened = self.opened.take().unwrap_or_else(OpenAppend::new);
-        match opened.with(event, self.versions) {
+        match opened.add_event(event, self.versions) {
             Ok(opened) if opened.is_whole() => self.submit(number, opened),
             Ok(opened) => {
                 self.opened = Some(opened);
@@ -123,7 +123,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         match append.submit(self.store) {
             Ok(ticket) => {
                 self.in_flight.push_back((ticket, number));
-                self.passed = None;
+                self.rejected_up_to = None;
                 self.version = self.version.get().saturating_add(1).into();
                 self.raw.clear();
                 self.settle(IN_FLIGHT - 1)
@@ -166,34 +166,34 @@ impl<R: BufRead> ImportRun<'_, R> {
     }
 
     /// Rejects a line that is too long to be kept in memory.
-    fn too_long(&mut self, number: u64) -> Result<(), Error> {
+    fn reject_too_long(&mut self, number: u64) -> Result<(), Error> {
         let most = self.source.line_bytes_max;
         let text =
             format!("the lines of the append have more than the {most} bytes that line_bytes_max allows");
         self.reject(number, Error::new(ErrorKind::TooLarge, text))?;
         if let Some(rejects) = &mut self.rejects {
             let lines = self.source.lines;
-            self.source.pass(rejects)?;
-            self.pass(self.source.lines > lines);
+            self.source.skip_line(rejects)?;
+            self.note_rejected(self.source.lines > lines);
         }
         Ok(())
     }
 
     /// Lets another run skip the rejected lines. A last line without its end may still grow, so it is read
     /// again.
-    fn pass(&mut self, has_end: bool) {
+    fn note_rejected(&mut self, has_end: bool) {
         if has_end {
             let source = &self.source;
-            self.passed = Some((source.lines, source.offset, source.digest(), 0, 0));
+            self.rejected_up_to = Some((source.lines, source.offset, source.digest(), 0, 0));
         }
     }
 
     /// Records which lines were rejected behind the last append.
-    fn note_passed(&mut self) -> Result<(), Error> {
-        let Some(passed) = self.passed.take() else { return Ok(()) };
+    fn record_rejected(&mut self) -> Result<(), Error> {
+        let Some(rejected_up_to) = self.rejected_up_to.take() else { return Ok(()) };
         let expected = Expected::Exact(self.version);
-        let append = Append::empty().system_event(&self.entity, expected, &Raw(REACHED, &passed));
-        append.commit(self.store).map(drop).map_err(|error| self.explained(passed.0, error))
+        let append = Append::empty().system_event(&self.entity, expected, &Raw(REACHED, &rejected_up_to));
+        append.commit(self.store).map(drop).map_err(|error| self.explained(rejected_up_to.0, error))
     }
 
     /// Writes the lines of an append to the rejects. Without a writer for them the error ends the import.
@@ -209,7 +209,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         }
         let has_end = self.raw.last() == Some(&b'\n');
         self.raw.clear();
-        self.pass(has_end);
+        self.note_rejected(has_end);
         Ok(())
     }
 
@@ -248,8 +248,8 @@ pub(super) enum VersionRule {
 pub(super) struct OpenAppend {
     pub(super) append: Append,
     /// How many of its events have been read.
-    have: u32,
-    of: u32,
+    events_read: u32,
+    events: u32,
     /// The last version of each entity in this append.
     last: Vec<(String, u64)>,
     /// Position of the last event in its source, and when it was recorded there.
@@ -259,31 +259,38 @@ pub(super) struct OpenAppend {
 
 impl OpenAppend {
     pub(super) fn new() -> OpenAppend {
-        OpenAppend { append: Append::empty(), have: 0, of: 1, last: Vec::new(), position: 0, recorded_at: 0 }
+        OpenAppend {
+            append: Append::empty(),
+            events_read: 0,
+            events: 1,
+            last: Vec::new(),
+            position: 0,
+            recorded_at: 0,
+        }
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        self.have == self.of
+        self.events_read == self.events
     }
 
     /// The error of an append that ends before its last line.
-    pub(super) fn is_cut(&self) -> Error {
+    pub(super) fn cut_error(&self) -> Error {
         Error::invalid(format!(
             "the append has {} events, but only {} follow one another",
-            self.of, self.have
+            self.events, self.events_read
         ))
     }
 
     /// Adds one event.
-    pub(super) fn with(mut self, event: Incoming, versions: VersionRule) -> Result<OpenAppend, Error> {
+    pub(super) fn add_event(mut self, event: Incoming, versions: VersionRule) -> Result<OpenAppend, Error> {
         let PlaceInAppend(number, of) = event.place;
-        if number != self.have || of <= number || (number > 0 && of != self.of) {
+        if number != self.events_read || of <= number || (number > 0 && of != self.events) {
             return Err(Error::invalid(format!(
                 "it is event {number} of {of} in its append, which does not follow the line before it"
             )));
         }
-        self.have = number.saturating_add(1);
-        self.of = of;
+        self.events_read = number.saturating_add(1);
+        self.events = of;
         self.position = event.position;
         self.recorded_at = event.recorded_at;
         let expected = match versions {

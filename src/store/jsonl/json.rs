@@ -64,7 +64,7 @@ pub(super) fn check(json: &str, numbers: NumberRule) -> Result<(), Error> {
                 at + 1
             }
             b'}' | b']' => {
-                let level = levels.pop().ok_or_else(|| wrong(json, at, "it is no JSON"))?;
+                let level = levels.pop().ok_or_else(|| error_at(json, at, "it is no JSON"))?;
                 if level.is_object {
                     check_names(json, &mut names[level.names_before..])?;
                 }
@@ -81,7 +81,7 @@ pub(super) fn check(json: &str, numbers: NumberRule) -> Result<(), Error> {
             b'-' | b'0'..=b'9' => {
                 let end = end_of_number(bytes, at);
                 if numbers == NumberRule::Exact {
-                    check_number(&json[at..end]).map_err(|problem| wrong(json, at, &problem))?;
+                    check_number(&json[at..end]).map_err(|problem| error_at(json, at, &problem))?;
                 }
                 end
             }
@@ -102,7 +102,7 @@ fn check_names(json: &str, names: &mut [(Cow<'_, str>, usize)]) -> Result<(), Er
             let name = text::cut(name, SHOWN_BYTES_MAX);
             let problem =
                 format!("the key {name:?} comes twice in its object; give each value a key of its own");
-            Err(wrong(json, *at, &problem))
+            Err(error_at(json, *at, &problem))
         }
     }
 }
@@ -184,7 +184,7 @@ impl Decimal {
 }
 
 /// An error with its place: the column in bytes, and the line if the text has several.
-fn wrong(json: &str, at: usize, problem: &str) -> Error {
+fn error_at(json: &str, at: usize, problem: &str) -> Error {
     let before = &json.as_bytes()[..at];
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let lines = before.iter().filter(|byte| **byte == b'\n').count();

@@ -55,8 +55,8 @@ impl<R: BufRead> LineSource<R> {
 
     /// The digest of the first bytes, which stay readable; `None` if the source is shorter. Only before
     /// anything is read.
-    pub(super) fn beginning(&mut self, bytes: u64) -> Result<Option<u64>, Error> {
-        self.ahead(bytes)?;
+    pub(super) fn digest_of_beginning(&mut self, bytes: u64) -> Result<Option<u64>, Error> {
+        self.read_ahead(bytes)?;
         let (ahead, _) = self.reader.get_ref();
         let beginning = usize::try_from(bytes).ok().and_then(|bytes| ahead.get_ref().get(..bytes));
         Ok(beginning.map(|bytes| digest_of(blake3::Hasher::new().update(bytes))))
@@ -64,7 +64,7 @@ impl<R: BufRead> LineSource<R> {
 
     /// Reads ahead this many bytes, which stay readable, and returns how many there are. Only before anything
     /// is read.
-    pub(super) fn ahead(&mut self, bytes: u64) -> Result<usize, Error> {
+    pub(super) fn read_ahead(&mut self, bytes: u64) -> Result<usize, Error> {
         let (ahead, rest) = self.reader.get_mut();
         let kept = ahead.get_mut();
         let have = u64::try_from(kept.len()).expect("a length fits 64 bits");
@@ -97,7 +97,7 @@ impl<R: BufRead> LineSource<R> {
     }
 
     /// Skips the rest of a line, and copies it to a writer.
-    pub(super) fn pass(&mut self, mut on: impl Write) -> Result<(), Error> {
+    pub(super) fn skip_line(&mut self, mut on: impl Write) -> Result<(), Error> {
         let lines = self.lines;
         let mut piece = Vec::new();
         while self.lines == lines {
@@ -112,7 +112,7 @@ impl<R: BufRead> LineSource<R> {
     }
 
     /// Skips to where an earlier run was, if everything before is unchanged.
-    pub(super) fn go_to(&mut self, lines: u64, offset: u64, digest: u64) -> Result<(), Error> {
+    pub(super) fn skip_to(&mut self, lines: u64, offset: u64, digest: u64) -> Result<(), Error> {
         let mut piece = Vec::new();
         while self.offset < offset {
             let bytes = (offset - self.offset).min(PASS_BYTES);
@@ -128,7 +128,7 @@ impl<R: BufRead> LineSource<R> {
                     self.offset
                 )));
             }
-            self.take_note(&piece);
+            self.count(&piece);
         }
         if self.digest() != digest {
             return Err(Error::invalid(format!(
@@ -145,12 +145,12 @@ impl<R: BufRead> LineSource<R> {
         let most = u64::try_from(most).unwrap_or(u64::MAX);
         (&mut self.reader).take(most).read_until(b'\n', out).map_err(|error| self.cannot_read(error))?;
         let line = &out[start..];
-        self.take_note(line);
+        self.count(line);
         self.lines = self.lines.saturating_add(u64::from(line.last() == Some(&b'\n')));
         Ok(())
     }
 
-    fn take_note(&mut self, bytes: &[u8]) {
+    fn count(&mut self, bytes: &[u8]) {
         self.digest.update(bytes);
         self.offset = self.offset.saturating_add(u64::try_from(bytes.len()).expect("a length fits 64 bits"));
     }
@@ -211,10 +211,10 @@ pub(super) fn refuse_known(
         });
         let Some(first) = known.next() else { continue };
         let first = first?;
-        if first.0 > bytes_max || source.beginning(first.0)? != Some(first.1) {
+        if first.0 > bytes_max || source.digest_of_beginning(first.0)? != Some(first.1) {
             continue;
         }
-        let within = u64::try_from(source.ahead(BEGINNING_BYTES)?).expect("a length fits 64 bits");
+        let within = u64::try_from(source.read_ahead(BEGINNING_BYTES)?).expect("a length fits 64 bits");
         let mut last = first;
         for reached in known {
             let reached = reached?;
@@ -223,7 +223,7 @@ pub(super) fn refuse_known(
             }
             last = reached;
         }
-        if source.beginning(last.0)? == Some(last.1) {
+        if source.digest_of_beginning(last.0)? == Some(last.1) {
             return Err(Error::invalid(format!(
                 "the source begins with {} bytes that were imported as {name:?}; give it that name, and the \
                  import goes on behind them; or ask for its events to be in twice",

@@ -205,7 +205,7 @@ impl CacheFile {
         if !is_wanted(&state.opened) {
             return;
         }
-        state.opened = match catch_panic(|| self.opened(&state, opener)) {
+        state.opened = match catch_panic(|| self.try_open(&state, opener)) {
             Ok(opened) => opened,
             Err(failure) => {
                 tracing::warn!(%failure, "the cache cannot be opened; it begins anew");
@@ -215,7 +215,7 @@ impl CacheFile {
         };
     }
 
-    fn opened(&self, state: &FileInner, opener: Opener) -> Result<FileStatus, CacheFailure> {
+    fn try_open(&self, state: &FileInner, opener: Opener) -> Result<FileStatus, CacheFailure> {
         let found = match self.disk.open(FILE, Access::Write) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             found => Some(found?),
@@ -241,7 +241,7 @@ impl CacheFile {
         let owner = CacheOwner { store_id: self.store_id, history: state.history };
         if is_new {
             table::begin(&database, &owner)?;
-        } else if !table::is_of(&database, &owner)? {
+        } else if !table::belongs_to(&database, &owner)? {
             return Err("it holds states of another store, or of another history".into());
         }
         syncs.store(true, Ordering::Relaxed);

@@ -139,7 +139,7 @@ impl Memory {
         let mut state = self.state.lock();
         let history = state.history;
         match state.slots.get(&key) {
-            Some(slot) if slot.is_of(of, entity) => match &slot.held {
+            Some(slot) if slot.belongs_to(of, entity) => match &slot.held {
                 SlotState::Present { folded, seen, looked_at } => {
                     Some(KnownState { folded: folded.clone(), seen: *seen, looked_at: *looked_at, history })
                 }
@@ -154,7 +154,7 @@ impl Memory {
         let key = self.key(of, entity);
         let now = options::read(&self.clock);
         if let Some(slot) = self.state.lock().slots.peek_mut(&key)
-            && slot.is_of(of, entity)
+            && slot.belongs_to(of, entity)
             && let SlotState::Present { folded, seen: own, looked_at } = &mut slot.held
             && folded.reached == *reached
         {
@@ -188,7 +188,7 @@ impl Memory {
             is_filled: false,
         };
         let found = match state.slots.get_mut(&key) {
-            Some(slot) if slot.is_of(shape.of, entity) => {
+            Some(slot) if slot.belongs_to(shape.of, entity) => {
                 reservation.weight = (slot.bytes, slot.weighed);
                 reservation.saved = slot.saved;
                 std::mem::replace(&mut slot.held, SlotState::Reserved(me)).into_folded()
@@ -384,13 +384,13 @@ impl StateSlot {
         }
     }
 
-    fn is_of(&self, of: TypeId, entity: &str) -> bool {
+    fn belongs_to(&self, of: TypeId, entity: &str) -> bool {
         self.shape.of == of && *self.entity == *entity
     }
 
     /// Whether this thread reserved the slot.
     fn is_ours(&self, reservation: &Reservation<'_>) -> bool {
-        self.is_of(reservation.shape.of, reservation.entity)
+        self.belongs_to(reservation.shape.of, reservation.entity)
             && matches!(self.held, SlotState::Reserved(folder) if folder == std::thread::current().id())
     }
 }

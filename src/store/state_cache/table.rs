@@ -78,7 +78,7 @@ pub(super) fn read(database: &Database, key: &StateKey) -> Result<Option<Folded<
 }
 
 /// Whether the file holds states of this owner. A new file has no owner.
-pub(super) fn is_of(database: &Database, owner: &CacheOwner) -> Result<bool, CacheFailure> {
+pub(super) fn belongs_to(database: &Database, owner: &CacheOwner) -> Result<bool, CacheFailure> {
     let transaction = database.begin_read()?;
     let about = match transaction.open_table(ABOUT) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(false),
