@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::disk::{Disk, OsDisk};
 use crate::engine::{Engine, load_to_read, lock};
 use crate::format::{Lineage, Manifest};
-use crate::log::{LogEnd, behind, new_store_id, read_manifest};
+use crate::log::{LogEnd, new_store_id, read_manifest};
 use crate::read::{Point, reader};
 use crate::types::{Error, ErrorKind, Head, Options, counted, options, system};
 
@@ -126,7 +126,9 @@ pub(crate) fn copy_all(
             image.place_open(&beginning.file, &beginning.tip)?;
             mark_of(manifest.store_id, beginning.file.header.id, &beginning.tip, true)
         }
-        (None, Some(last)) => mark_of(manifest.store_id, last.listing.id, &behind(&last.listing), false),
+        (None, Some(last)) => {
+            mark_of(manifest.store_id, last.listing.id, &LogEnd::of_sealed(&last.listing), false)
+        }
         (None, None) => return Err(Error::no_store()),
     };
     let counts = image.finish(Manifest { sealed: history.listings(), ..manifest }, mark)?;
@@ -213,7 +215,7 @@ fn make_store<F: Figures>(
     let base = Manifest { is_cut: false, previous: [0; 32], sealed: Vec::new(), ..manifest };
     image.place_whole(history, &base)?;
     let listing = image.place_made(ending.header.id, |file, work| ending.write(file, work))?;
-    let tip: LogEnd = behind(&listing);
+    let tip: LogEnd = LogEnd::of_sealed(&listing);
     let mark = mark_of(base.store_id, listing.id, &tip, false);
     let mut sealed = history.listings();
     sealed.push(listing);

@@ -281,7 +281,7 @@ impl<'a> Compaction<'a> {
     /// store ends it.
     fn run_beside(mut self) -> Result<Option<Compacted>, Error> {
         let unhandled = self.unhandled;
-        let rewriter = self.store.engine().rewriter.clone();
+        let rewriter = self.store.engine().rewrite_thread.clone();
         let mut on_progress = self.on_progress.take();
         self.on_progress = Some(Box::new(move |progress| {
             rewriter.go_on()?;
@@ -353,7 +353,7 @@ impl Policy {
             }
             resume_unwind(panic)
         });
-        if core.engine.rewriter.go_on().is_break() {
+        if core.engine.rewrite_thread.go_on().is_break() {
             return;
         }
         let now = options::read(&core.engine.options.clock);
@@ -389,7 +389,7 @@ impl Store {
                 policy.run_once(&store.upgrade()?, place);
                 Some(every)
             };
-            self.core.engine.rewriter.run_in(every, Box::new(turn));
+            self.core.engine.rewrite_thread.run_in(every, Box::new(turn));
         }
     }
 }

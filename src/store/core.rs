@@ -46,7 +46,7 @@ impl Core {
     /// Ends long jobs, then the cache. Must run before the engine gives up the lock: then the file belongs to
     /// the next writer.
     fn close_cache(&self) {
-        self.engine.rewriter.close();
+        self.engine.rewrite_thread.close();
         // States that are not durable are not saved. If the sync fails, closing the engine reports the error.
         self.cache.close(|| drop(self.engine.sync()));
     }
@@ -82,14 +82,14 @@ impl Store {
         let owner = CacheOwner { store_id: engine.store_id, history: engine.view.history() };
         let disk = engine.disk.clone();
         let view = engine.view.clone();
-        let housekeeper = engine.housekeeper.clone();
+        let housekeeper = engine.background.clone();
         let memory_bytes = options.cache_memory_bytes;
         let clock = options.clock.clone();
         let cache = Cache::new(memory_bytes, file_bytes, disk, owner, view, housekeeper, clock);
         let scrub = scrub::SharedScrubStats::default();
         if options.scrub_bytes_per_second > 0 && !engine.is_read_only() {
             let job = scrub::job(engine.view.clone(), options.scrub_bytes_per_second, scrub.clone());
-            engine.housekeeper.run_in(SCRUB_AFTER, job);
+            engine.background.run_in(SCRUB_AFTER, job);
         }
         let core = Arc::new(Core {
             cache,

@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Disk, MemDisk};
-use crate::engine::{Append, Ticket};
+use crate::engine::{Append, Handover, Ticket};
 use crate::event::{Appended, RecordedEvent};
 use crate::read::{Notifications, Read, Subscription, reader};
 use crate::types::{
@@ -287,7 +287,7 @@ impl Append {
     ///
     /// Those of [`Append::commit`] that arise before the writer has the append.
     pub fn submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine().submit(store.admit(self)?, true)
+        store.engine().submit(store.admit(self)?, Handover::Queue)
     }
 
     /// Like [`Append::submit`], but returns [`ErrorKind::Busy`](crate::ErrorKind::Busy) if the queue is full.
@@ -296,6 +296,6 @@ impl Append {
     ///
     /// As [`Append::submit`].
     pub fn try_submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine().submit(store.admit(self)?, false)
+        store.engine().submit(store.admit(self)?, Handover::TryQueue)
     }
 }

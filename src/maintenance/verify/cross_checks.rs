@@ -6,8 +6,8 @@
 use std::fmt::Display;
 
 use crate::format::{Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis, manifest, mark};
-use crate::log::{LogEnd, POSITION_MAX, SegmentFile, behind, listing};
-use crate::types::{Error, ErrorKind, Head, Position, VerifyReport};
+use crate::log::{LogEnd, POSITION_MAX, SegmentFile};
+use crate::types::{Error, ErrorKind, Head, Position, VerifyReport, to_u64};
 
 use super::causes::{CauseLimits, Causes};
 use super::marks::MarkSlots;
@@ -57,7 +57,7 @@ impl<'a> Verifier<'a, '_, '_> {
                 && sealed.recorded_before == recorded_at
                 && (position..=POSITION_MAX).contains(&sealed.last_position);
             if !follows {
-                let offset = u64::try_from(manifest.entry_at(index)).expect("a length fits 64 bits");
+                let offset = to_u64(manifest.entry_at(index));
                 let what = "the segments that the file lists do not follow one another";
                 self.add_finding_at(sealed.id.first_position, manifest::NAME, offset, what);
             }
@@ -86,13 +86,14 @@ impl<'a> Verifier<'a, '_, '_> {
     /// segment ends.
     pub(super) fn add_unreadable(&mut self, id: SegmentId, what: impl Display) {
         self.add_finding_at(id.first_position, &id.path(), 0, what);
-        self.before = self.listed(id).map_or(LogBefore::Unknown, |listed| LogBefore::At(behind(listed)));
+        self.before =
+            self.listed(id).map_or(LogBefore::Unknown, |listed| LogBefore::At(LogEnd::of_sealed(listed)));
     }
 
     /// If a segment's seal was not met, the walk goes on where MANIFEST says that the segment ends.
     pub(super) fn resume_as_listed(&mut self, id: SegmentId) {
         if let Some(listed) = self.listed(id) {
-            self.before = LogBefore::At(behind(listed));
+            self.before = LogBefore::At(LogEnd::of_sealed(listed));
         }
     }
 
@@ -140,13 +141,13 @@ impl<'a> Verifier<'a, '_, '_> {
     pub(super) fn check_listing(&mut self, segment: &SegmentFile, walk: &SegmentWalk, found: &Seal) {
         let Some(listed) = self.listed(segment.header.id) else { return };
         let offset = walk.tip.offset.into();
-        if !listed.fits(&listing(&segment.header, found)) {
+        if !listed.fits(&SegmentEntry::new(&segment.header, found)) {
             self.add_finding(&segment.path, offset, "the segment is not as MANIFEST lists it");
             return;
         }
         // A stream whose first event was removed still counts.
         let possible = walk.born..=walk.born.saturating_add(walk.removed);
-        if let Some(born) = listed.remarks.born()
+        if let Some(born) = listed.annotations.streams_created()
             && !walk.is_damaged
             && !possible.contains(&born)
         {

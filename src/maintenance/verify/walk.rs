@@ -11,10 +11,10 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk};
 use crate::format::{Attestation, Damage, Frame, Hash, Manifest, Record, Seal, SegmentId, tags};
 use crate::log::{
-    CHAIN_BROKEN, Evidence, Found, LogEnd, SEAL_MISFITS, SegmentFile, Verdict, Window, attested,
-    chain_seeing, could_be_new, evidence, follow, found_at, judge, missing_text, seal,
+    CHAIN_BROKEN, Evidence, LogEnd, SEAL_MISFITS, SegmentCursor, SegmentFile, SegmentItem, Verdict, Window,
+    chain_and_records, could_be_new, evidence, judge, missing_text,
 };
-use crate::types::{Error, Finding, Head, VerifyProgress, VerifyReport};
+use crate::types::{Error, Finding, Head, VerifyProgress, VerifyReport, to_u64};
 
 use super::super::throttle::Throttle;
 use super::causes::Causes;
@@ -210,10 +210,11 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             indexes.begin(segment)?;
         }
         let limit = if let SegmentEnd::At(limit) = end { limit } else { u32::MAX };
-        let mut window = Window::new(segment, limit)?;
-        let mut walk = SegmentWalk::new(segment, Search::new(&window));
+        let mut cursor = SegmentCursor::new(segment, limit)?;
+        let mut walk = SegmentWalk::new(segment, Search::new(cursor.window()));
         loop {
             let tip = walk.tip;
+            cursor.move_to(tip);
             self.before = LogBefore::At(tip);
             self.slots.note_place(segment, &tip);
             if self.throttle.advance(tip.offset.saturating_sub(walk.told)).is_err() {
@@ -224,24 +225,26 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             if let Some(indexes) = &mut self.indexes {
                 indexes.compare_at(&tip)?;
             }
-            let continues = match found_at(&mut window, tip.offset)? {
-                Found::Frame(frame) => {
+            let continues = match cursor.peek()? {
+                SegmentItem::Frame(frame) => {
                     self.frame(segment, &mut walk, &frame);
                     true
                 }
-                Found::Attestation(attestation, length) => {
+                SegmentItem::Attestation(attestation, length) => {
                     self.attestation(segment, &mut walk, &attestation, length);
                     true
                 }
-                Found::Seal(found) => {
+                SegmentItem::Seal(found) => {
                     self.seal(segment, &mut walk, &found, end)?;
                     false
                 }
-                Found::Zeros => {
+                SegmentItem::Zeros => {
                     self.zeros(segment, &mut walk, end)?;
                     false
                 }
-                Found::Invalid(damage) => self.invalid(segment, &mut walk, &damage, end, &mut window)?,
+                SegmentItem::Invalid(damage) => {
+                    self.invalid(segment, &mut walk, &damage, end, cursor.window())?
+                }
             };
             if !continues {
                 break;
@@ -303,15 +306,15 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         // Each record is parsed once, for the chain and for all other checks.
         let mut steps = Vec::new();
         let mut wrong = None;
-        let chain = chain_seeing(&tip.chain, first, frame, |index, record| {
-            let position = first.saturating_add(u64::try_from(index).expect("a count fits 64 bits"));
+        let chain = chain_and_records(&tip.chain, first, frame, |index, record| {
+            let position = first.saturating_add(to_u64(index));
             let version = frame.header.version(index);
             walk.born = walk.born.saturating_add((version == 1).into());
             wrong = wrong.or_else(|| self.fault_of(frame, index, position, record));
             let step = self.versions.note_event(record.entity_bytes(), version, position);
             steps.extend(step.map(|step| (record.entity().to_owned(), step)));
         });
-        let placed = follow(segment, &tip, frame, false).and_then(|next| match chain? {
+        let placed = tip.after_frame(segment, frame, false).and_then(|next| match chain? {
             chain if chain == next.chain => Ok(next),
             _ => Err(CHAIN_BROKEN),
         });
@@ -368,7 +371,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         length: usize,
     ) {
         let tip = walk.tip;
-        let next = attested(segment, &tip, found, length).unwrap_or_else(|damage| {
+        let next = tip.after_attestation(segment, found, length).unwrap_or_else(|damage| {
             self.add_break(segment, &tip, &damage);
             walk.is_damaged = true;
             LogEnd {
@@ -395,7 +398,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         let path = &segment.path;
         let tip = walk.tip;
         walk.sealed_at = Some(tip.offset);
-        if !walk.is_damaged && seal(&tip).ok().as_ref() != Some(found) {
+        if !walk.is_damaged && tip.seal().ok().as_ref() != Some(found) {
             self.add_finding(path, tip.offset.into(), SEAL_MISFITS);
         }
         self.check_listing(segment, walk, found);

@@ -13,7 +13,7 @@ use crate::read::{AtHand, Read, Snapshot, cause_of};
 use crate::store::Store;
 #[cfg(doc)]
 use crate::types::ErrorKind;
-use crate::types::{Cause, Error, EventId, Position, Query};
+use crate::types::{Cause, Error, EventId, Position, Query, to_u64};
 
 /// Events between two progress reports.
 const REPORT_EVENTS: u64 = 4096;
@@ -147,7 +147,7 @@ impl<W: Write> ExportRun<'_, W> {
 
     fn flush_piece(&mut self) -> Result<(), Error> {
         self.out.write_all(&self.piece).map_err(cannot_write)?;
-        self.progress.bytes += u64::try_from(self.piece.len()).expect("a length fits 64 bits");
+        self.progress.bytes += to_u64(self.piece.len());
         self.piece.clear();
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::event::Raw;
 use crate::maintenance::{OnProgress, or_cancelled};
 use crate::store::Store;
 use crate::types::system::import::REACHED;
-use crate::types::{Cause, Error, ErrorKind, EventData, Expected, Version, time_of};
+use crate::types::{Cause, Error, ErrorKind, EventData, Expected, Version, time_of, to_u64};
 
 /// How many appends are in flight before the oldest is waited for. They share syncs.
 pub(super) const IN_FLIGHT: usize = 1024;
@@ -140,7 +140,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         {
             let receipt = ticket.wait().map_err(|error| self.explained(number, error))?;
             self.imported.appends += 1;
-            self.imported.events += u64::try_from(receipt.events()).expect("a count fits 64 bits");
+            self.imported.events += to_u64(receipt.events());
         }
         Ok(())
     }
@@ -203,7 +203,7 @@ impl<R: BufRead> ImportRun<'_, R> {
         let Some(rejects) = &mut self.rejects else { return Err(error) };
         rejects.write_all(&self.raw).and_then(|()| rejects.flush()).map_err(cannot_reject)?;
         let lines = self.raw.split_inclusive(|byte| *byte == b'\n').count();
-        self.imported.rejected += u64::try_from(lines).expect("a count fits 64 bits");
+        self.imported.rejected += to_u64(lines);
         if self.imported.reasons.len() < REASONS_MAX {
             self.imported.reasons.push(error.to_string());
         }
@@ -215,7 +215,7 @@ impl<R: BufRead> ImportRun<'_, R> {
 
     fn report(&mut self) -> Result<(), Error> {
         let Some(on_progress) = &mut self.on_progress else { return Ok(()) };
-        let in_flight = u64::try_from(self.in_flight.len()).expect("a count fits 64 bits");
+        let in_flight = to_u64(self.in_flight.len());
         let progress = ImportProgress {
             lines: self.source.lines,
             bytes: self.source.offset,

@@ -6,7 +6,7 @@ use std::io::{BufRead, Chain, Cursor, Read, Write};
 
 use crate::store::Store;
 use crate::types::system::import::{PREFIX, REACHED};
-use crate::types::{Error, ErrorKind, Query};
+use crate::types::{Error, ErrorKind, Query, to_u64};
 
 /// The payload of `$import.reached`: lines, bytes and digest of the source so far; then position and time of
 /// recording of the last event in its own store, 0 where the line has none.
@@ -67,7 +67,7 @@ impl<R: BufRead> LineSource<R> {
     pub(super) fn read_ahead(&mut self, bytes: u64) -> Result<usize, Error> {
         let (ahead, rest) = self.reader.get_mut();
         let kept = ahead.get_mut();
-        let have = u64::try_from(kept.len()).expect("a length fits 64 bits");
+        let have = to_u64(kept.len());
         let read = rest.take(bytes.saturating_sub(have)).read_to_end(kept);
         let length = kept.len();
         read.map_err(|error| self.cannot_read(error))?;
@@ -152,7 +152,7 @@ impl<R: BufRead> LineSource<R> {
 
     fn count(&mut self, bytes: &[u8]) {
         self.digest.update(bytes);
-        self.offset = self.offset.saturating_add(u64::try_from(bytes.len()).expect("a length fits 64 bits"));
+        self.offset = self.offset.saturating_add(to_u64(bytes.len()));
     }
 
     fn is_at_end(&mut self) -> Result<bool, Error> {
@@ -214,7 +214,7 @@ pub(super) fn refuse_known(
         if first.0 > bytes_max || source.digest_of_beginning(first.0)? != Some(first.1) {
             continue;
         }
-        let within = u64::try_from(source.read_ahead(BEGINNING_BYTES)?).expect("a length fits 64 bits");
+        let within = to_u64(source.read_ahead(BEGINNING_BYTES)?);
         let mut last = first;
         for reached in known {
             let reached = reached?;
