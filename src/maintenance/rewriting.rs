@@ -30,7 +30,7 @@ pub(crate) type SealedEntry = (Arc<Segment>, SegmentEntry);
 /// The exclusive right to rewrite a store's segments.
 pub(crate) struct Rewriting<'a> {
     engine: &'a Engine,
-    shelf: &'a Arc<SegmentCache>,
+    segment_cache: &'a Arc<SegmentCache>,
     /// Who and why, for attestations.
     why: String,
     /// Files of replaced segments that could not be removed.
@@ -81,10 +81,11 @@ impl<'a> Rewriting<'a> {
     }
 
     fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
-        let shelf = engine.segment_cache.as_ref().expect("a store that can be written to has a shelf");
+        let segment_cache =
+            engine.segment_cache.as_ref().expect("a store that can be written to has a segment cache");
         Rewriting {
             engine,
-            shelf,
+            segment_cache,
             why,
             unremoved: Vec::new(),
             has_changed: false,
@@ -112,7 +113,7 @@ impl<'a> Rewriting<'a> {
     /// Those of reading MANIFEST.
     pub(crate) fn sealed(&self) -> Result<Vec<SealedEntry>, Error> {
         let engine = self.engine;
-        settle(&engine.view, self.shelf);
+        settle(&engine.view, self.segment_cache);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
         let segments = engine.snapshot()?.segments;
         let whole =
@@ -163,8 +164,8 @@ impl<'a> Rewriting<'a> {
         engine
             .maintain(Maintenance::Exchange(exchange))
             .inspect_err(|error| self.remove_unlisted(with.id, error))?;
-        let listed = SealedMeta::sealed(&with, *self.shelf.origin(), chain_before);
-        let new = Segment::stored(SealedSegment::new(self.shelf.clone(), listed));
+        let listed = SealedMeta::sealed(&with, *self.segment_cache.origin(), chain_before);
+        let new = Segment::stored(SealedSegment::new(self.segment_cache.clone(), listed));
         let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
         all.filter_map(|segment| segment.as_stored()).for_each(SealedSegment::retire);
@@ -175,11 +176,11 @@ impl<'a> Rewriting<'a> {
     /// Reads the draft back, and writes its index on the way.
     fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
         let with = draft.entry();
-        let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
+        let listed = SealedMeta::sealed(&with, *self.segment_cache.origin(), draft.header().chain_before);
         let mut index = Index::new(LogEnd::before(draft.header()).offset);
         draft.check(|file, offset, frame, _| index.insert(file, offset, frame))?;
         index.finish(listed.bound.end);
-        self.shelf.write_index(&index, &listed.bound);
+        self.segment_cache.write_index(&index, &listed.bound);
         Ok(())
     }
 
@@ -253,8 +254,9 @@ pub(crate) fn rebuild_indexes<'a>(
     on_progress: OnProgress<'a, IndexProgress>,
 ) -> Result<usize, Error> {
     engine.check_writable()?;
-    let shelf = engine.segment_cache.as_ref().expect("a store that can be written to has a shelf");
-    settle(&engine.view, shelf);
+    let segment_cache =
+        engine.segment_cache.as_ref().expect("a store that can be written to has a segment cache");
+    settle(&engine.view, segment_cache);
     let snapshot = engine.snapshot()?;
     let sealed: Vec<&SealedSegment> = snapshot
         .segments
@@ -272,7 +274,7 @@ pub(crate) fn rebuild_indexes<'a>(
         throttle.progress.segments += 1;
         throttle.add(indexed_bytes(segment));
     }
-    let alone = shelf.settling();
+    let alone = segment_cache.settling();
     for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_stored()) {
         // The live segment has an index file as well, if the store was closed and opened again.
         if !part.is_whole() {
