@@ -23,11 +23,13 @@ use super::throttle::{OnProgress, Throttle};
 /// Bytes that are copied at once.
 const PIECE: usize = 1 << 20;
 
+/// The progress callback of a copy. `Send`, because the caller may make the copy on another thread.
+type OnCopyProgress = Box<dyn FnMut(&CopyProgress) -> ControlFlow<()> + Send>;
+
 /// How a copy is to be made, as the caller asks for it.
 #[derive(Default)]
 pub(crate) struct CopyOptions {
-    /// `Send`, because the caller may make the copy on another thread.
-    pub(crate) on_progress: Option<Box<dyn FnMut(&CopyProgress) -> ControlFlow<()> + Send>>,
+    pub(crate) on_progress: Option<OnCopyProgress>,
     /// Whether sealed segments are copied even where both directories could share them.
     pub(crate) copies_all: bool,
     /// The reason, for the ledger.

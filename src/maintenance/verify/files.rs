@@ -12,11 +12,11 @@ use crate::types::{Error, ErrorKind, VerifyProgress, VerifyReport};
 
 use super::super::throttle::Throttle;
 use super::Verify;
-use super::indexes::{Indexes, LiveIndex};
+use super::indexes::{Indexes, TrustedIndex};
 use super::marks::MarkSlots;
 use super::reread::Reread;
 use super::versions::VersionLookup;
-use super::walk::{FrameVisitor, SegmentEnd, Verifier, known};
+use super::walk::{ExpectedEnd, FrameVisitor, Verifier, known};
 
 /// Not shown to callers: the report says that verifying was broken off, and keeps its findings.
 const CANCELLED: &str = "verifying was broken off, as asked";
@@ -69,7 +69,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     if asked.indexes {
         let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
         let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
-        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), LiveIndex::EndsAt(part));
+        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), TrustedIndex::EndsAt(part));
     }
     let files: Vec<&[Arc<Segment>]> =
         snapshot.segments.chunk_by(|one, other| one.shares_file(other)).collect();
@@ -78,7 +78,7 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     for (index, last) in ends.iter().enumerate() {
         let next = files.get(index + 1).and_then(|parts| parts.first()).map(|next| next.first_position());
         // Behind the published end of the live segment the writer may be writing just now.
-        let end = if next.is_none() { SegmentEnd::At(last.end()) } else { SegmentEnd::Seal };
+        let end = if next.is_none() { ExpectedEnd::At(last.end()) } else { ExpectedEnd::Seal };
         limits.push(end.limit());
         if verifier.passes_over(next) {
             verifier.slots.note_skipped(last.id());
@@ -183,8 +183,8 @@ fn verify_once(
     verifier.set_goals(asked.after, asked.expected, asked.causes);
     if asked.indexes {
         let part = match is_written {
-            true => LiveIndex::Unknown,
-            false => LiveIndex::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
+            true => TrustedIndex::Unknown,
+            false => TrustedIndex::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
         };
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
     }
@@ -256,22 +256,22 @@ fn end_of(
     id: SegmentId,
     is_last: bool,
     written: Option<&Mark>,
-) -> SegmentEnd {
+) -> ExpectedEnd {
     let durable = written.filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
     match durable {
-        _ if verifier.listed(id).is_some() => SegmentEnd::Seal,
-        Some(durable) => SegmentEnd::At(durable),
-        None if is_last => SegmentEnd::Last,
-        None => SegmentEnd::Seal,
+        _ if verifier.listed(id).is_some() => ExpectedEnd::Seal,
+        Some(durable) => ExpectedEnd::At(durable),
+        None if is_last => ExpectedEnd::Last,
+        None => ExpectedEnd::Seal,
     }
 }
 
-impl SegmentEnd {
+impl ExpectedEnd {
     /// Bytes behind this offset are not read.
     pub(super) fn limit(self) -> u32 {
         match self {
-            SegmentEnd::At(limit) => limit,
-            SegmentEnd::Seal | SegmentEnd::Last => u32::MAX,
+            ExpectedEnd::At(limit) => limit,
+            ExpectedEnd::Seal | ExpectedEnd::Last => u32::MAX,
         }
     }
 }

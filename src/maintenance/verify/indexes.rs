@@ -15,7 +15,7 @@ pub(super) struct Indexes<'a> {
     disk: &'a dyn Disk,
     /// The store in which the log began.
     origin: [u8; 16],
-    part: LiveIndex,
+    part: TrustedIndex,
     /// The index file of the current segment, if there is one.
     file: Option<IndexFile>,
 }
@@ -38,7 +38,7 @@ enum IndexCheck {
 }
 
 /// Which index of the live segment readers trust.
-pub(super) enum LiveIndex {
+pub(super) enum TrustedIndex {
     /// Only the one that ends at this place, if there is one.
     EndsAt(Option<(SegmentId, u32)>),
     /// Another process has the store open, and may have begun with any.
@@ -50,7 +50,7 @@ impl<'a> Indexes<'a> {
     pub(super) fn of(
         disk: &'a dyn Disk,
         manifest: Option<&Manifest>,
-        part: LiveIndex,
+        part: TrustedIndex,
     ) -> Option<Indexes<'a>> {
         let manifest = manifest?;
         let origin = manifest.lineage.first().map_or(manifest.store_id, |first| first.store_id);
@@ -121,8 +121,8 @@ impl<'a> Indexes<'a> {
         let Some(IndexFile { id, path, end, state, .. }) = self.file.take() else { return };
         let is_believed = match (seal, &self.part) {
             (Some(seal), _) => end == seal,
-            (None, LiveIndex::EndsAt(part)) => *part == Some((id, end)),
-            (None, LiveIndex::Unknown) => true,
+            (None, TrustedIndex::EndsAt(part)) => *part == Some((id, end)),
+            (None, TrustedIndex::Unknown) => true,
         };
         let flaw = match state {
             IndexCheck::GivenUp => return,

@@ -67,7 +67,7 @@ pub(super) enum LogBefore {
 
 /// How a segment must end.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum SegmentEnd {
+pub(super) enum ExpectedEnd {
     /// With a seal, which ends the file.
     Seal,
     /// As the last segment of a store, closed or not.
@@ -175,7 +175,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// Walks through a segment by its name.
-    pub(super) fn file(&mut self, disk: &dyn Disk, id: SegmentId, end: SegmentEnd) -> Result<(), Error> {
+    pub(super) fn file(&mut self, disk: &dyn Disk, id: SegmentId, end: ExpectedEnd) -> Result<(), Error> {
         let path = id.path();
         self.first = id.first_position;
         let file = match disk.open(&path, Access::Read) {
@@ -189,7 +189,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             Ok(header) => header,
             Err(damage) => {
                 let is_proven = self.slots.newest().is_some_and(|mark| mark.segment >= id);
-                let is_debris = end == SegmentEnd::Last && !is_proven && could_be_new(file.as_ref(), &path)?;
+                let is_debris = end == ExpectedEnd::Last && !is_proven && could_be_new(file.as_ref(), &path)?;
                 if !is_debris || !matches!(damage, Damage::Bad(_)) {
                     self.add_unreadable(id, damage);
                 }
@@ -203,13 +203,13 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         self.segment(&Arc::new(SegmentFile { header, path, file }), end)
     }
 
-    pub(super) fn segment(&mut self, segment: &Arc<SegmentFile>, end: SegmentEnd) -> Result<(), Error> {
+    pub(super) fn segment(&mut self, segment: &Arc<SegmentFile>, end: ExpectedEnd) -> Result<(), Error> {
         self.first = segment.header.id.first_position;
         self.check_continues(segment);
         if let Some(indexes) = &mut self.indexes {
             indexes.begin(segment)?;
         }
-        let limit = if let SegmentEnd::At(limit) = end { limit } else { u32::MAX };
+        let limit = if let ExpectedEnd::At(limit) = end { limit } else { u32::MAX };
         let mut cursor = SegmentCursor::new(segment, limit)?;
         let mut walk = SegmentWalk::new(segment, Search::new(cursor.window()));
         loop {
@@ -263,13 +263,18 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// Judges a segment in which only zeros follow.
-    fn zeros(&mut self, segment: &SegmentFile, walk: &mut SegmentWalk, end: SegmentEnd) -> Result<(), Error> {
+    fn zeros(
+        &mut self,
+        segment: &SegmentFile,
+        walk: &mut SegmentWalk,
+        end: ExpectedEnd,
+    ) -> Result<(), Error> {
         let offset = walk.tip.offset;
         let what = match end {
-            SegmentEnd::At(limit) if limit == offset => return Ok(()),
-            SegmentEnd::Last if self.ends_well(&mut walk.evidence, segment, offset)? => return Ok(()),
-            SegmentEnd::Last | SegmentEnd::At(_) => "acknowledged data is missing",
-            SegmentEnd::Seal => {
+            ExpectedEnd::At(limit) if limit == offset => return Ok(()),
+            ExpectedEnd::Last if self.ends_well(&mut walk.evidence, segment, offset)? => return Ok(()),
+            ExpectedEnd::Last | ExpectedEnd::At(_) => "acknowledged data is missing",
+            ExpectedEnd::Seal => {
                 "the segment is not sealed, but a later one exists, or MANIFEST says that it is"
             }
         };
@@ -283,10 +288,10 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         segment: &SegmentFile,
         walk: &mut SegmentWalk,
         damage: &Damage,
-        end: SegmentEnd,
+        end: ExpectedEnd,
         window: &mut Window<'_>,
     ) -> Result<bool, Error> {
-        let may_be_torn = end == SegmentEnd::Last && matches!(damage, Damage::Bad(_));
+        let may_be_torn = end == ExpectedEnd::Last && matches!(damage, Damage::Bad(_));
         if may_be_torn && self.ends_well(&mut walk.evidence, segment, walk.tip.offset)? {
             return Ok(false);
         }
@@ -393,7 +398,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         segment: &SegmentFile,
         walk: &mut SegmentWalk,
         found: &Seal,
-        end: SegmentEnd,
+        end: ExpectedEnd,
     ) -> Result<(), Error> {
         let path = &segment.path;
         let tip = walk.tip;
@@ -403,7 +408,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         }
         self.check_listing(segment, walk, found);
         // A writer that stopped right after the seal leaves a longer file. The next opening truncates it.
-        if end == SegmentEnd::Seal && segment.length()? != u64::from(found.length) {
+        if end == ExpectedEnd::Seal && segment.length()? != u64::from(found.length) {
             self.add_finding(path, found.length.into(), "the segment goes on behind its seal");
         }
         // Goes on with the seal's own values, so that one break is not reported again for each later segment.
