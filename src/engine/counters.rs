@@ -143,8 +143,8 @@ fn upper_end(bucket: usize) -> Duration {
     Duration::from_micros(((PARTS + part + 1) << octave >> 3).try_into().unwrap_or(u64::MAX))
 }
 
-/// The same counts for a `metrics` recorder. The handles are registered once per store, so that a group costs no
-/// look-up. Without a recorder they do nothing.
+/// The same counts for a `metrics` recorder. The handles are registered once per store, so that a group costs
+/// no look-up. Without a recorder they do nothing.
 #[cfg(feature = "metrics")]
 #[derive(Clone)]
 struct Metrics {

@@ -1,7 +1,7 @@
 //! One open store: the log, its writer and its readers as one thing.
 //!
-//! The engine owns the writer thread: it starts the thread, ends it by closing the queue, and joins it. The lock on
-//! the store lives as long as that thread.
+//! The engine owns the writer thread: it starts the thread, ends it by closing the queue, and joins it. The
+//! lock on the store lives as long as that thread.
 
 mod append;
 mod counters;
@@ -56,14 +56,15 @@ pub(crate) struct Engine {
     salts: Salts,
     /// Runs short jobs: builds indexes, checks old segments.
     pub(crate) background: Arc<BackgroundThread>,
-    /// Runs rewrites of segments. They take long, and the background thread must index new segments meanwhile.
+    /// Runs rewrites of segments. They take long, and the background thread must index new segments in that
+    /// time.
     pub(crate) rewrite_thread: Arc<BackgroundThread>,
     counters: Arc<Mutex<Counters>>,
     /// `None` in a store opened to read.
     writer: Option<Arc<SharedWriter>>,
     /// Not started in a store opened to read.
     writer_thread: WorkerThread<Result<(), Error>>,
-    /// How the writer thread ended, once it was joined.
+    /// The result of closing, once the writer thread was joined.
     writer_result: Mutex<Result<(), Error>>,
     is_read_only: bool,
     /// Follows the writer of another process. `None` in a store opened to write, or damaged.
@@ -128,10 +129,10 @@ impl Engine {
         }));
         // After this line nothing may fail: the thread holds the lock, and only an engine ends the thread.
         let writer_thread = WorkerThread::new("annals-writer");
-        let shared = writer.clone();
+        let of_thread = writer.clone();
         let started = writer_thread.start(move || {
             let _held = lock;
-            shared.run(&commands)
+            of_thread.run(&commands)
         });
         started.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
         check_older_segments(&view, &queue, &background);
@@ -217,7 +218,8 @@ impl Engine {
             // A caller that waits does not notice what a look at the clock costs. Of other appends, encoding
             // timed a sample.
             request.encoded_at.get_or_insert_with(Instant::now);
-            // A caller with a deadline cannot commit on its own thread: it could not stop waiting for the disk.
+            // A caller with a deadline cannot commit on its own thread: it could not stop waiting for the
+            // disk.
             if self.options.ack_deadline.is_none() {
                 caller = Some(Caller::current());
             }
@@ -238,8 +240,8 @@ impl Engine {
         Ok(Ticket::new(answer, self.view.clone(), self.queue.clone()))
     }
 
-    /// The receipt of the append that has this key, while the key is remembered. `Busy` after the deadline for
-    /// acknowledgements.
+    /// The receipt of the append that has this key, while the key is remembered. `Busy` after the deadline
+    /// for acknowledgements.
     pub(crate) fn find_key(&self, keyed: Keyed) -> Result<Option<Appended>, Error> {
         self.check_writable()?;
         let lookup = KeyLookup::new(&keyed, &self.snapshot()?, self.options.key_window)?;
@@ -330,7 +332,8 @@ impl Engine {
             Ok(view) => reader::by_either_id(&view.snapshot(), query.clone()).ok(),
             Err(_) => None,
         };
-        // If the id cannot be looked up, the view has an error that the receiver hears, or a reader meets it again.
+        // If the id cannot be looked up, the view has an error that the receiver hears, or a reader meets it
+        // again.
         Notifications::new(view, &self.listeners, by_either_id.unwrap_or(query))
     }
 
@@ -339,9 +342,7 @@ impl Engine {
         match &self.follower {
             Some(follower) => Follower::poll(follower)?,
             None if self.is_read_only => {
-                return Err(Error::invalid(
-                    "the store is damaged, and nobody writes to it; read what is left",
-                ));
+                return Err(Error::invalid("the store is damaged, and no writer has it; read what is left"));
             }
             None => {}
         }
@@ -402,7 +403,7 @@ impl Engine {
             follower.close();
         }
         // A waker may close the store or drop the last handle on the thread that is writing. It must not wait for
-        // the lock below: another closer holds that lock until the writer thread has ended.
+        // the lock below: another closer holds that until the writer thread has ended.
         let is_committing = self.writer.as_ref().is_some_and(|writer| writer.is_committing_here());
         if is_committing || self.writer_thread.is_current() {
             return Ok(());

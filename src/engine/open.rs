@@ -1,4 +1,5 @@
-//! Opening: walks the log after the segments that MANIFEST lists, and builds what readers and the writer need.
+//! Opening: walks the log after the segments that MANIFEST lists, and builds what readers and the writer
+//! need.
 //!
 //! The room `log` decides what is valid in a log, and what is repaired.
 
@@ -155,10 +156,10 @@ fn stores_of(manifest: &Manifest) -> Vec<[u8; 16]> {
 
 /// Reads a store without the lock, so a writer may come at any moment.
 ///
-/// Without a writer, everything valid counts. If a writer came while this walk went on, the walk may have seen half
-/// of the old files and half of the new ones: they look damaged, or hold what the writer has cut. Then only the
-/// part up to MARK counts, which no writer takes back. The walk may also have met files while the writer created
-/// or renamed them, so a failure counts only if nothing moved.
+/// Without a writer, everything valid counts. If a writer came during the walk, the walk may have seen half
+/// of the old files and half of the new ones. They look damaged, or hold what the writer has cut. Then only
+/// the part up to MARK counts, which no writer takes back. The walk may also meet files that the writer
+/// creates or renames, so a failure counts only if nothing moved.
 fn find_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, SegmentLoader), Error> {
     let before = Stamp::of(disk.as_ref())?;
     if !before.is_locked {
@@ -181,8 +182,9 @@ fn walk_store(
 
 /// Reads a store beside its writer, up to MARK.
 ///
-/// A writer that rewrites segments removes files that the MANIFEST before lists, at any moment. So the walk begins
-/// again as long as each try fails in another way, up to a limit. Damage stays where it is, and fails the same way.
+/// A writer that rewrites segments removes files that the MANIFEST before lists, at any moment. So the walk
+/// begins again as long as each try fails in another way, up to a limit. Damage stays where it is, and fails
+/// the same way.
 fn find_beside_writer(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, SegmentLoader), Error> {
     const SAME_FAILURES_MAX: u32 = 3;
     const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
@@ -231,10 +233,11 @@ fn walk(
     Ok(recovered.map(|recovered| (recovered, loader)))
 }
 
-/// The end of the log at MARK and the number of streams that begin in its segment, from the segment's index file.
+/// The end of the log at MARK and the number of streams that begin in its segment, from the segment's index
+/// file.
 ///
-/// `None` if the segment was not closed with its index, or if its last frame is not the one that MARK names. Then
-/// the segment must be walked.
+/// `None` if the segment was not closed with its index, or if its last frame is not the one that MARK names.
+/// Then the segment must be walked.
 fn end_at_mark(
     disk: &Arc<dyn Disk>,
     manifest: &Manifest,

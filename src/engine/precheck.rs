@@ -1,9 +1,9 @@
 //! The look-ups behind an append's decision: the caller does most of them, the writer only the rest.
 //!
-//! On its own thread, the caller answers from the indexes up to the published head: the ends of its streams,
-//! whether its key is known, whether its conditions hold. The writer answers for the events since: published
-//! later, or staged in the group it is deciding. These are in memory. Events are only ever added, so a match
-//! that the caller found stays a match. Tested by tests/it/condition.rs.
+//! On its own thread, the caller looks into the indexes up to the published head. It finds the ends of its
+//! streams, whether its key is known, and whether its conditions hold. The writer looks at the events since:
+//! published later, or staged in the group it is deciding. These are in memory. Events are only ever added,
+//! so a match that the caller found stays a match. Tested by tests/it/condition.rs.
 
 use crate::engine::append::{Brought, Keyed, Request};
 use crate::engine::decide::{KeyHash, Known, StreamHead};
@@ -17,7 +17,8 @@ use crate::types::{Durability, Error, ErrorKind, EventId, FailedCondition, KeyWi
 ///
 /// # Errors
 ///
-/// A condition that does not hold, or an id that is taken; an error of reading a segment that must be looked into.
+/// A condition that does not hold, or an id that is taken; an error of reading a segment that must be looked
+/// into.
 pub(crate) fn precheck(request: &mut Request, view: &View, window: KeyWindow) -> Result<(), Error> {
     let is_plain = request.key.is_none() && request.conditions.is_none() && request.brought.is_none();
     if is_plain {
@@ -180,8 +181,8 @@ pub(crate) fn violated_condition<'a>(
     Ok(None)
 }
 
-/// Refuses a condition after a position that the log does not have: its caller decided on another history. The
-/// check would skip the events that get these positions now.
+/// Refuses a condition after a position that the log does not have: its caller decided on another history.
+/// The check would skip the events that get these positions now.
 fn check_same_history<'a>(
     after: Position,
     written: Position,
@@ -202,7 +203,8 @@ fn check_same_history<'a>(
     Err(Error::new(ErrorKind::RolledBack, text))
 }
 
-/// Refuses foreign ids that a written event has. [`Heads`](crate::engine::decide::Heads) knows the staged ones.
+/// Refuses foreign ids that a written event has. [`Heads`](crate::engine::decide::Heads) knows the staged
+/// ones.
 fn check_ids_free(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
     if let Some((id, position)) = brought.taken {
         return Err(id_taken(id, position));

@@ -30,8 +30,8 @@ pub(crate) enum Command {
     WakeUp,
 }
 
-/// A thread that waits for its append, told from all others of this process. (The number of the standard library's
-/// thread id cannot be read yet.)
+/// A thread that waits for its append, told from all others of this process. (The number of the standard
+/// library's thread id cannot be read yet.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Caller(u64);
 
@@ -89,8 +89,8 @@ impl Command {
     }
 }
 
-/// The writer's reply to an append. The request travels back with the reply: memory is cheapest to free on the
-/// thread that took it. Another thread would have to lock that thread's heap.
+/// The writer's reply to an append. The request travels back with the reply: memory is cheapest to free on
+/// the thread that took it. Another thread would have to lock that thread's heap.
 pub(crate) struct Reply {
     pub(crate) answer: Answer,
     pub(crate) request: Box<Request>,
@@ -110,7 +110,8 @@ pub(crate) struct Queue {
     deadline: Option<Duration>,
     /// Why the writer failed, once it has failed.
     poison: OnceLock<Error>,
-    /// The process of the writer thread. A forked process has a copy of the queue, and no thread that empties it.
+    /// The process of the writer thread. A forked process has a copy of the queue, and no thread that empties
+    /// it.
     process: u32,
 }
 
@@ -159,8 +160,8 @@ impl Queue {
     fn offer(&self, command: Command, bytes: usize) -> Result<Option<(Command, Sender<Command>)>, Error> {
         let guard = self.sender.read();
         let sender = guard.as_ref().ok_or_else(Error::closed)?;
-        // The caller waits with a sender of its own, after this lock is released: `close` takes the lock to
-        // write, and every later caller would queue up behind `close`.
+        // The caller waits with a sender of its own, after this lock is released. `close` takes the lock to
+        // write: it would wait for the caller, and every later caller would wait behind `close`.
         if !self.budget.try_take(bytes) {
             return Ok(Some((command, sender.clone())));
         }
@@ -173,8 +174,8 @@ impl Queue {
         offered
     }
 
-    /// Asks the writer to poison the store. Commands that were sent before are done first. Does not wait for the
-    /// writer.
+    /// Asks the writer to poison the store. Commands that were sent before are done first. Does not wait for
+    /// the writer.
     pub(crate) fn send_poison(&self, reason: Error) -> Result<(), Error> {
         let (reply, _) = oneshot::channel();
         self.send(Command::Maintain(Maintenance::Poison(reason), reply), 0)
@@ -205,8 +206,8 @@ impl Queue {
         self.budget.free(taken);
     }
 
-    /// True while a command is being put in, or was taken out and not yet accounted for. A direct commit must then
-    /// use the queue, so that the appends of one thread keep their order.
+    /// True while a command is being put in, or was taken out and not yet accounted for. A direct commit must
+    /// then use the queue, so that the appends of one thread keep their order.
     pub(crate) fn has_command_in_transit(&self, receiver: &Receiver<Command>) -> bool {
         self.budget.used.lock().weight.commands > receiver.len()
     }

@@ -121,8 +121,8 @@ impl Future for Pending {
     }
 }
 
-/// A waker whose panics are caught. It runs on the writer thread, inside the reply channel: neither would survive
-/// a panic.
+/// A waker whose panics are caught. It runs on the writer thread, inside the reply channel: neither would
+/// survive a panic.
 struct Caught(Waker);
 
 impl Wake for Caught {
@@ -192,8 +192,8 @@ fn foreign_ids(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
     ids.zip(0..).filter_map(|(id, index)| Some((index, id?))).collect()
 }
 
-/// The events of an append. The last ones may record bypassed gates: they are no part of what the caller gave, and
-/// a retry may bypass other gates.
+/// The events of an append. The last ones may record bypassed gates: they are no part of what the caller
+/// gave, and a retry may bypass other gates.
 struct Events<'a> {
     body: &'a [u8],
     count: u16,
@@ -233,7 +233,8 @@ impl<'a> Events<'a> {
         self.count.saturating_sub(self.bypass)
     }
 
-    /// Whether this append may carry out the command of another append with its key, if that one has a command.
+    /// Whether this append may carry out the command of another append with its key, if that one has a
+    /// command.
     fn may_be_of(&self, key: Option<KeyHash>, command: Option<CommandHash>) -> bool {
         let Some((command, key)) = command.zip(key) else { return true };
         let first = records(self.body, self.count).next();
@@ -251,8 +252,8 @@ impl<'a> Events<'a> {
 
 /// Whether two records say the same.
 ///
-/// Salts differ by nature, metadata may differ between tries, and the store sets the time of a timer. An erased
-/// event has only its public part left to compare: erasure removed its salt on purpose.
+/// Salts differ by nature, metadata may differ between tries, and the store sets the time of a timer. An
+/// erased event has only its public part left to compare: erasure removed its salt on purpose.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
     let fields = one.fields();
     let mut other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };

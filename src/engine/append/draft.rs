@@ -67,7 +67,8 @@ pub(super) struct NewEvent {
     pub(super) kind: Range<usize>,
     pub(super) schema_version: u16,
     pub(super) payload: Range<usize>,
-    /// Whether the event occurs when the append is handed over, by the store's clock. A timer counts from there.
+    /// Whether the event occurs when the append is handed over, by the store's clock. A timer counts from
+    /// there.
     pub(super) is_timed: bool,
     pub(super) attributes: Option<Box<Attributes>>,
 }
@@ -126,8 +127,8 @@ impl Draft {
         }
     }
 
-    /// Encodes an event for a target. The caller asks the event for its kind once, checks it, and passes it on: a
-    /// second answer could differ.
+    /// Encodes an event for a target. The caller asks the event for its kind once, checks it, and passes it
+    /// on: a second answer could differ.
     pub(super) fn encode_event<E: EventData + ?Sized>(
         &mut self,
         target: usize,
@@ -164,8 +165,8 @@ impl Draft {
         self.numbered() + self.system.len()
     }
 
-    /// The index of the entity's target, which is added if there is none. An entity that is named again keeps its
-    /// target, so every stream has one expectation.
+    /// The index of the entity's target, which is added if there is none. An entity that is named again keeps
+    /// its target, so every stream has one expectation.
     pub(super) fn target(&mut self, entity: Box<str>) -> usize {
         let known = match self.targets.len() {
             ..=FEW_TARGETS => self.targets.iter().position(|target| target.entity == entity),
@@ -184,7 +185,8 @@ impl Draft {
         self.targets.len() - 1
     }
 
-    /// Adds another draft behind this one. Each stream has one expectation, checked before the first event of both.
+    /// Adds another draft behind this one. Each stream has one expectation, checked before the first event of
+    /// both.
     ///
     /// # Errors
     ///
@@ -289,8 +291,8 @@ const SCRATCH_BYTES_MAX: usize = 64 << 10;
 
 /// Encodes an event into a buffer of its own, and appends its payload to `out`.
 ///
-/// A user's `encode` may do anything to the buffer it gets, so that must not be `out`. An `encode` that builds an
-/// append itself gets another buffer, and so does one that runs while its thread ends.
+/// A user's `encode` may do anything to the buffer it gets, so that must not be `out`. An `encode` that
+/// builds an append itself gets another buffer, and so does one that runs while its thread ends.
 fn encode_into<E: EventData + ?Sized>(event: &E, out: &mut Vec<u8>) -> Result<(), Error> {
     let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
     scratch.clear();
@@ -300,27 +302,4 @@ fn encode_into<E: EventData + ?Sized>(event: &E, out: &mut Vec<u8>) -> Result<()
         let _ = SCRATCH.try_with(|kept| kept.set(scratch));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::{Append, Expected, Raw, Store};
-
-    /// The last expectation counts, so this fails if a second target is made for an entity.
-    #[test]
-    fn an_entity_named_again_is_the_same_target() {
-        let store = Store::in_memory().unwrap();
-        for targets in [1, 2, 15, 16, 17, 18, 300] {
-            let entities: Vec<String> = (0..targets).map(|number| format!("{targets}:{number}")).collect();
-            let event = Raw("account.opened", &());
-            let once = entities.iter().fold(Append::to(&entities[0]), |append, entity| {
-                append.and_to(entity).expect(Expected::exact(7)).event(&event)
-            });
-            let twice = entities
-                .iter()
-                .fold(once, |append, entity| append.and_to(entity).expect(Expected::NoStream).event(&event));
-            twice.commit(&store).unwrap();
-            assert!(entities.iter().all(|entity| store.version(entity).unwrap().get() == 2));
-        }
-    }
 }

@@ -240,8 +240,8 @@ fn narrow(count: usize) -> u16 {
 
 /// Random bytes for the salts of records.
 ///
-/// A salt keeps an erased payload from being guessed from its hash. The bytes are the output of BLAKE3, keyed with
-/// randomness of the disk, and made some pages at a time: that makes them cheap.
+/// A salt keeps an erased payload from being guessed from its hash. The bytes are the output of BLAKE3, keyed
+/// with randomness of the disk, and made some pages at a time: that makes them cheap.
 pub(crate) struct Salts(Mutex<SaltPool>);
 
 struct SaltPool {

@@ -1,8 +1,8 @@
 //! Idempotency keys, and the trace of a command beside a key.
 //!
-//! The private part of a record begins with 16 salt bytes. In an append with a key and a command, ten of them are
-//! random, and six follow from these ten, the key and the command. So the trace costs no room, cannot be told from
-//! random bytes, and disappears when the record is erased.
+//! The private part of a record begins with 16 salt bytes. In an append with a key and a command, ten of them
+//! are random, and six follow from these ten, the key and the command. So the trace costs no room, cannot be
+//! told from random bytes, and disappears when the record is erased.
 
 use serde::Serialize;
 
@@ -57,8 +57,8 @@ impl CommandHash {
         signature.copy_from_slice(&self.signature(key, random)[..SALT - RANDOM_BYTES]);
     }
 
-    /// Whether an append with this key may carry out this command; `first` is its first record. After erasure, every
-    /// command may.
+    /// Whether an append with this key may carry out this command; `first` is its first record. After
+    /// erasure, every command may.
     pub(crate) fn may_be_of(&self, key: &KeyHash, first: &Record<'_>) -> bool {
         let Some(salt) = first.salt() else { return true };
         let (random, signature) = salt.split_at(RANDOM_BYTES);

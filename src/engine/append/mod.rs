@@ -1,7 +1,7 @@
 //! The public builder of an append. Everything here runs on the caller's thread.
 //!
-//! draft.rs holds the append while it is built, encode.rs turns it into the writer's [`Request`], key.rs has the
-//! idempotency keys, and proposed.rs is what gates see.
+//! `draft` holds the append while it is built, and `encode` turns it into the writer's [`Request`].
+//! `key` has the idempotency keys, `system` the appends of the store itself, and `proposed` what gates see.
 
 mod draft;
 mod encode;
@@ -28,9 +28,9 @@ pub use proposed::{Proposed, ProposedEvent};
 
 /// One atomic append: one event or many, to one entity or several.
 ///
-/// Attributes before the first [`Append::event`] hold for every event; attributes after an event hold for that
-/// event. The append keeps its first error (a bad name, a value that does not encode), and [`Append::commit`]
-/// returns it. So the calls chain without `?`.
+/// Attributes before the first [`Append::event`] hold for every event; attributes after an event hold for
+/// that event. The append keeps its first error (a bad name, a value that does not encode), and
+/// [`Append::commit`] returns it. So the calls chain without `?`.
 ///
 /// ```
 /// use annals::{Append, Expected, Raw, Store};
@@ -54,8 +54,9 @@ pub struct Append {
     draft: Result<Draft, Error>,
 }
 
-// `commit`, `submit` and `try_submit` need a `Store`, and `timer` a `Timer`. Rooms use only rooms above them, so
-// these four methods are in store/mod.rs and consume/timer/mod.rs. The crate's own constructors are in system.rs.
+// `commit`, `submit` and `try_submit` need a `Store`, and `timer` a `Timer`. Rooms use only rooms above them,
+// so these four methods are in store/mod.rs and consume/timer/mod.rs. The crate's own constructors are in
+// system.rs.
 
 impl Append {
     /// Begins an append to an entity: `"account:alice"`, or `("account:alice", "tenant:acme")` with a scope.
@@ -101,11 +102,11 @@ impl Append {
         })
     }
 
-    /// Appends only if no event matches a query, or none after a position. An append may have several conditions;
-    /// all must hold.
+    /// Appends only if no event matches a query, or none after a position. An append may have several
+    /// conditions; all must hold.
     ///
-    /// The store checks conditions after the expectations, just before it writes the append: of two appends that
-    /// rule each other out, one is refused.
+    /// The store checks conditions after the expectations, just before it writes the append: of two appends
+    /// that rule each other out, one is refused.
     pub fn condition(self, condition: AppendCondition) -> Append {
         self.with(|draft| {
             condition.check()?;
@@ -114,12 +115,12 @@ impl Append {
         })
     }
 
-    /// Makes the append idempotent: the same append with the same key is written once, and a retry returns the
-    /// receipt of the first.
+    /// Makes the append idempotent: the same append with the same key is written once, and a retry returns
+    /// the receipt of the first.
     ///
-    /// This holds while the store remembers the key ([`KeyWindow`](crate::KeyWindow)). "Same" means everything the
-    /// caller gave, except metadata and durability. A key has at least 1 byte; the store keeps 16 bytes of its
-    /// BLAKE3 hash.
+    /// This holds while the store remembers the key ([`KeyWindow`](crate::KeyWindow)). "Same" means
+    /// everything the caller gave, except metadata and durability. A key has at least 1 byte; the store keeps
+    /// 16 bytes of its BLAKE3 hash.
     pub fn key(self, key: impl AsRef<[u8]>) -> Append {
         self.with(|draft| {
             draft.key = Some(Keyed::by(key.as_ref())?.key);
@@ -127,13 +128,13 @@ impl Append {
         })
     }
 
-    /// Says which command the append carries out. A retry with the same key must have the same command, or it is
-    /// [`ErrorKind::KeyReused`]. Needs a [`Append::key`].
+    /// Says which command the append carries out. A retry with the same key must have the same command, or it
+    /// is [`ErrorKind::KeyReused`]. Needs a [`Append::key`].
     ///
-    /// For [`Store::execute_with`](crate::Store::execute_with), which answers a known key without a new decision.
-    /// The store compares commands as they serialize, so a command must serialize the same way each time; a
-    /// `HashMap` does not. The store keeps a trace of the command that takes no room and cannot be read. Erasing
-    /// the first event removes the trace: then any command counts as the same.
+    /// For [`Store::execute_with`](crate::Store::execute_with), which answers a known key without a new
+    /// decision. The store compares commands as they serialize, so a command must serialize the same way each
+    /// time; a `HashMap` does not. The store keeps a trace of the command that takes no room and cannot be
+    /// read. Erasing the first event removes the trace: then any command counts as the same.
     ///
     /// ```
     /// use annals::{Append, ErrorKind, Raw, Store};
@@ -169,8 +170,9 @@ impl Append {
         })
     }
 
-    /// Keeps a value beside the payload: a user, an address, a trace. Metadata is not indexed, and is erased with
-    /// the payload. The store refuses a value that serde cannot read back as any type, as for [`Raw`](crate::Raw).
+    /// Keeps a value beside the payload: a user, an address, a trace. Metadata is not indexed, and is erased
+    /// with the payload. The store refuses a value that serde cannot read back as any type, as for
+    /// [`Raw`](crate::Raw).
     pub fn metadata<M: Serialize + ?Sized>(self, metadata: &M) -> Append {
         self.with_attributes(|attributes| {
             attributes.metadata.clear();
@@ -213,12 +215,12 @@ impl Append {
         })
     }
 
-    /// Gives the event an id from another system, for imports that keep their ids. [`RecordedEvent::id`] shows the
-    /// id, and every look-up by id finds the event.
+    /// Gives the event an id from another system, for imports that keep their ids. [`RecordedEvent::id`]
+    /// shows the id, and every look-up by id finds the event.
     ///
     /// An id names one event. If another event of the store or of this append has the id, the append is
-    /// [`ErrorKind::Invalid`] and nothing is written. So an event that is imported twice goes in once. The check
-    /// costs a look into the filter of each segment.
+    /// [`ErrorKind::Invalid`] and nothing is written. So an event that is imported twice goes in once. The
+    /// check costs a look into the filter of each segment.
     pub fn foreign_id(self, id: impl Into<EventId>) -> Append {
         self.with_attributes(|attributes| {
             attributes.foreign_id = Some(id.into());
@@ -246,13 +248,15 @@ impl Append {
 
     /// Appends without asking the store's gates, for a reason that is recorded.
     ///
-    /// The same append adds an event `$gate.bypassed` with the reason to the stream `$gate/<name>` of each gate: a
-    /// bypass without a trace is not possible. The receipt does not count these events.
+    /// The same append adds an event `$gate.bypassed` with the reason to the stream `$gate/<name>` of each
+    /// gate: a bypass without a trace is not possible. The receipt does not count these events.
     ///
     /// ```
     /// use annals::{Append, Denial, GateDecision, Proposed, Raw, Store, disk::MemDisk};
     ///
-    /// let closed = |_: &Proposed<'_>, _: &Store| -> Result<GateDecision, Denial> { Err(Denial::new("after hours")) };
+    /// fn closed(_: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
+    ///     Err(Denial::new("after hours"))
+    /// }
     /// let store = Store::on(MemDisk::new()).gate("hours", closed).open()?;
     /// let append = || Append::to("account:alice").event(&Raw("account.frozen", &()));
     /// assert!(append().commit(&store).is_err());

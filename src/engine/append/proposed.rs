@@ -71,8 +71,8 @@ impl<'a> Proposed<'a> {
         self.draft.key.is_some()
     }
 
-    /// The value of this type that the caller gave with [`Append::context`](crate::Append::context). Of several,
-    /// the last.
+    /// The value of this type that the caller gave with [`Append::context`](crate::Append::context). Of
+    /// several, the last.
     #[must_use]
     pub fn context<T: Any>(&self) -> Option<&'a T> {
         let contexts = &self.draft.for_gates.as_ref()?.contexts;
@@ -138,7 +138,8 @@ impl<'a> ProposedEvent<'a> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if the payload is not of this type. With `?`, a gate denies an append that it cannot read.
+    /// [`ErrorKind::Invalid`] if the payload is not of this type. With `?`, a gate denies an append that it
+    /// cannot read.
     pub fn decode<T: Deserialize<'a>>(&self) -> Result<T, Error> {
         self.decoded("payload", self.payload())
     }

@@ -58,7 +58,8 @@ impl Append {
         })
     }
 
-    /// Makes this append and another one. If both expect something of a stream, both expect it before the first event.
+    /// Makes this append and another one. If both expect something of a stream, both expect it before the
+    /// first event.
     pub(crate) fn and(self, other: Append) -> Append {
         self.with(|draft| draft.absorb(other.draft?))
     }

@@ -1,11 +1,11 @@
 //! Decides each append: accepted, already written under its key, or refused.
 //!
-//! Pure: no I/O, no locks, no clock. Within a group, a later append sees the effect of the earlier ones that were
-//! accepted. If the group is not written, [`Heads::discard`] undoes all of them.
+//! Pure: no I/O, no locks, no clock. Within a group, a later append sees the effect of the earlier ones that
+//! were accepted. If the group is not written, [`Heads::discard`] undoes all of them.
 //!
-//! [`Heads`] holds what the newest two segments added, and no more, however long the log is. A caller looks up
-//! the rest in the published segments and says up to which position it has looked ([`Known`]).
-//! Tested exhaustively in tests.rs.
+//! [`Heads`] holds what the newest two segments added, and no more, however long the log is. A caller looks
+//! up the rest in the published segments and says up to which position it has looked ([`Known`]). Tested
+//! exhaustively in tests.rs.
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +33,8 @@ pub(crate) struct Target {
     pub(crate) head: StreamHead,
 }
 
-/// How far a caller has looked, and what it found. The default has looked at nothing: [`Heads`] must know all.
+/// How far a caller has looked, and what it found. The default has looked at nothing: [`Heads`] must know
+/// all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) up_to: Position,

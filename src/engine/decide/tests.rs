@@ -82,8 +82,8 @@ impl Model {
                 Expected::Exact(version) => actual == version,
             };
             if !is_right {
-                let (entity, expected) = ((*entity).to_owned(), ask.expected);
-                return Decision::Conflict(Conflict { entity, expected, actual, last });
+                let entity = (*entity).to_owned();
+                return Decision::Conflict(Conflict { entity, expected: ask.expected, actual, last });
             }
         }
         let mut versions = Vec::new();
@@ -268,7 +268,8 @@ fn what_two_segments_did_not_bring_takes_no_room() {
             heads.rotate(Position::from(model.next()));
         }
         let held = |recent: &SegmentHeads| (recent.heads.len(), recent.entities.len(), recent.keys.len());
-        let (recent, earlier) = (held(&heads.recent), held(&heads.earlier));
+        let recent = held(&heads.recent);
+        let earlier = held(&heads.earlier);
         assert!(recent.0 <= 4 && recent.0 == recent.1 && recent.1 == recent.2, "{recent:?}");
         assert!(earlier.0 <= 4 && earlier.0 == earlier.1 && earlier.1 == earlier.2, "{earlier:?}");
     }

@@ -1,8 +1,9 @@
 //! Follows a store's writer in another process, for a store that was opened to read.
 //!
-//! MARK says how far the writer has made the log durable. When MARK has moved, the follower walks the frames up to
-//! there, checks them and publishes them. Nothing after MARK is ever shown, so nothing that is shown is taken back.
-//! Every read looks at MARK first. For readers that wait, a thread looks at MARK, once there is such a reader.
+//! MARK says how far the writer has made the log durable. When MARK has moved, the follower walks the frames
+//! up to there, checks them and publishes them. Nothing after MARK is ever shown, so nothing that is shown is
+//! taken back. Every read looks at MARK first. For readers that wait, a thread looks at MARK, once there is
+//! such a reader.
 //!
 //! Invariant: the published head is where MARK once pointed, or where the store ended when it was opened.
 //! Tested by tests/it/read_along.rs.
@@ -34,7 +35,7 @@ pub(crate) struct Follower {
     /// How often the thread looks at MARK.
     every: Duration,
     followed: Mutex<Followed>,
-    /// Looks at MARK for readers that wait. Started by the first of them.
+    /// Looks at MARK for readers that wait. The first of them starts it.
     poller: WorkerThread,
 }
 
@@ -57,7 +58,8 @@ struct Followed {
     parted: Option<Error>,
 }
 
-/// How long an open MARK file is trusted to have the name still. A writer that finds MARK missing makes a new one.
+/// How long an open MARK file is trusted to have the name still. A writer that finds MARK missing makes a
+/// new one.
 const MARK_FILE_MAX_AGE: Duration = Duration::from_secs(1);
 /// How often the thread checks whether there still is a writer.
 const WRITER_LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -108,8 +110,8 @@ impl Follower {
             return Err(parted.clone());
         }
         self.catch_up(&mut followed).map_err(|error| self.part(&mut followed, error))?;
-        // A notification is only a hint: an error must not keep a reader from what it can read. The next refresh
-        // notifies.
+        // A notification is only a hint: an error must not keep a reader from what it can read. The next
+        // refresh notifies.
         if let Err(error) = self.publisher.tell_since(&mut followed.told) {
             tracing::debug!(%error, "the listeners are notified by the next refresh");
         }
@@ -154,8 +156,8 @@ impl Follower {
         }
     }
 
-    /// The first bytes of MANIFEST, if since the last look it lists rewritten segments, or says that a rewrite has
-    /// ended.
+    /// The first bytes of MANIFEST, if since the last look it lists rewritten segments, or says that a
+    /// rewrite has ended.
     fn rewritten(&self, followed: &mut Followed) -> Result<Option<[u8; 64]>, Error> {
         let manifest = manifest_stamp(self.disk.as_ref())?;
         if manifest == followed.manifest {
@@ -226,8 +228,8 @@ impl Follower {
         }
     }
 
-    /// Whether the frames that were read before are still there. If so, a frame after them that does not fit is
-    /// damaged.
+    /// Whether the frames that were read before are still there. If so, a frame after them that does not fit
+    /// is damaged.
     fn still_has(&self, segment: &Segment, tip: &LogEnd) -> bool {
         let Ok(id) = segment.file().map(|file| file.header.id) else { return false };
         let Ok(file) = SegmentFile::open(self.disk.as_ref(), id, Access::Read) else { return false };

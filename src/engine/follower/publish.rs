@@ -1,8 +1,8 @@
 //! Publishes the frames that a follower has walked, and notifies the listeners.
 //!
-//! Invariant: each event after the opening is notified once. The follower remembers the last notified position
-//! (`told`), so an error between the walk and the notification delays hints, and loses none.
-//! Tested by tests/it/read_along.rs.
+//! Invariant: each event after the opening is notified once. The follower remembers the last notified
+//! position (`told`), so an error between the walk and the notification delays hints, and loses none. Tested
+//! by tests/it/read_along.rs.
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ impl Publisher {
     /// The writer may rewrite a segment and remove the file that is read here. Then `told` stays at the last
     /// notified event, and the next call continues after it, in the new file.
     pub(super) fn tell_since(&self, told: &mut Position) -> Result<(), Error> {
-        // The head is read before the count: a listener that is added later hears only of events after this head.
+        // The head is read before the count: a listener that is added later hears only of events after this
+        // head.
         let snapshot = self.view.snapshot();
         let head = snapshot.head.position;
         if self.listeners.count() == 0 || *told >= head {
@@ -91,8 +92,8 @@ impl<'a> FrameBatch<'a> {
     pub(super) fn add(&mut self, segment: &Segment, frame: &Frame<'_>, tip: &LogEnd) {
         self.frames += 1;
         self.walked = Some(*tip);
-        // A listener that is added between two frames hears of the whole batch: it is notified of the frames that
-        // `heard` misses from the files.
+        // A listener that is added between two frames hears of the whole batch: it is notified of the frames
+        // that `heard` misses from the files.
         self.has_all &= self.publisher.listeners.count() > 0;
         if self.has_all {
             let first = segment.position(frame.header.position_offset());

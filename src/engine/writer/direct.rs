@@ -1,13 +1,15 @@
 //! The writer behind its lock: the writer thread uses it, or a caller that commits its append directly.
 //!
-//! A command that goes through the queue wakes two sleeping threads, for 5 to 40 us each. That is most of the cost
-//! of a buffered append. So a caller that waits anyway may do the writer's work itself, if the lock is free and
-//! the queue holds nothing that it would overtake. This pays only where no other append could share the group:
+//! A command that goes through the queue wakes two sleeping threads, for 5 to 40 us each. That is most of the
+//! cost of a buffered append. So a caller that waits anyway may do the writer's work itself. The lock must be
+//! free, and the queue must hold nothing that the caller would overtake. This pays only where no other append
+//! could share the group:
 //! - for a buffered append always, because it takes microseconds;
-//! - for a synced append after its thread was the only one to append for a while ([`EXCLUSIVE_AFTER_GROUPS`]).
+//! - for a synced append after its thread was the only one to append for a while
+//!   ([`EXCLUSIVE_AFTER_GROUPS`]).
 //!
-//! Invariants: the appends of one thread keep their order. Whatever is due later is the writer thread's work, and a
-//! direct commit wakes the thread for it.
+//! Invariants: the appends of one thread keep their order. The writer thread does the work that is due later,
+//! and a direct commit wakes it for that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,9 +30,9 @@ use super::{Lifecycle, Session, Writer};
 /// After this many groups of one append each, all by one thread, that thread is the exclusive caller.
 const EXCLUSIVE_AFTER_GROUPS: u32 = 8;
 
-/// How long the thread spins after a buffered group of at least [`LINGER_AFTER_COMMANDS`]: its callers keep many
-/// appends in flight, and the next ones are on their way. Spinning costs less than to write them one by one, or to
-/// sleep and have a caller pay for the wake-up. After a synced group, [`GroupDelay`] decides.
+/// How long the thread spins after a buffered group of at least [`LINGER_AFTER_COMMANDS`]. Its callers keep
+/// many appends in flight, and the next ones are on their way. To write them one by one costs more than to
+/// spin. So does to sleep: a caller pays for the wake-up. After a synced group, [`GroupDelay`] decides.
 const LINGER: Duration = Duration::from_micros(50);
 const LINGER_AFTER_COMMANDS: usize = 16;
 
@@ -61,7 +63,8 @@ impl SharedWriter {
         }
     }
 
-    /// The writer thread's loop: serves commands until the queue is closed and empty. Returns the result of closing.
+    /// The writer thread's loop: serves commands until the queue is closed and empty. Returns the result of
+    /// closing.
     pub(crate) fn run(&self, commands: &Receiver<Command>) -> Result<(), Error> {
         let mut group_delay = GroupDelay::default();
         loop {
@@ -108,8 +111,8 @@ impl SharedWriter {
         done
     }
 
-    /// Commits an append on the current thread, if that is allowed and pays. If not, returns the command, which
-    /// must then go through the queue.
+    /// Commits an append on the current thread, if that is allowed and pays. If not, returns the command,
+    /// which must then go through the queue.
     pub(crate) fn try_commit_direct(&self, command: Command) -> Option<Command> {
         let Command::Append(request, Some(caller), _) = &command else { return Some(command) };
         let caller = caller.number();

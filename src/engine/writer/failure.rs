@@ -1,7 +1,7 @@
 //! Failures: of a write, of a sync, of the names of the store's files, and panics.
 //!
-//! After a failed write or sync, the writer is poisoned: the first failure stays, and every later append hears it.
-//! After a panic, the writer recovers the store once, if the options say so, or ends.
+//! After a failed write or sync, the writer is poisoned: the first failure stays, and every later append
+//! hears it. After a panic, the writer recovers the store once, if the options say so, or ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -76,11 +76,11 @@ impl Writer {
         }
     }
 
-    /// Checks that the store's files still have their names. An acknowledgement for files that are gone would be
-    /// a lie.
+    /// Checks that the store's files still have their names. An acknowledgement for files that are gone would
+    /// be a lie.
     ///
-    /// After each sync two names are checked, for some 2 % of what the sync takes. The others are checked every
-    /// [`CHECK_ALL_NAMES_EVERY`].
+    /// After each sync two names are checked, for some 2 % of what the sync takes. The others are checked
+    /// every [`CHECK_ALL_NAMES_EVERY`].
     pub(super) fn check_names(&mut self) -> Result<(), Failure> {
         let all_are_due =
             self.group.began.saturating_duration_since(self.session.names_checked) >= CHECK_ALL_NAMES_EVERY;
@@ -94,7 +94,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Does a piece of the writer's work, and survives a panic in it. A panic is a bug of ours, or of the disk.
+    /// Does a piece of the writer's work, and survives a panic in it. A panic is a bug of ours, or of the
+    /// disk.
     pub(super) fn guarded(&mut self, work: impl FnOnce(&mut Writer)) {
         if catch_unwind(AssertUnwindSafe(|| work(self))).is_ok() {
             return;
@@ -110,8 +111,8 @@ impl Writer {
         }
     }
 
-    /// Ends the writer's work after a panic. Its state is unknown, so the log is not touched: callers that wait get
-    /// a reply, and later ones are refused.
+    /// Ends the writer's work after a panic. Its state is unknown, so the log is not touched: callers that
+    /// wait get a reply, and later ones are refused.
     fn end_after_panic(&mut self, error: Error) {
         self.queue.poison(error.clone());
         self.view.end(End::Failed(error.clone()));
@@ -123,8 +124,8 @@ impl Writer {
         self.listeners.end();
     }
 
-    /// Recovers the store after a panic, as opening does, and continues. The queue was not touched: its commands
-    /// are served.
+    /// Recovers the store after a panic, as opening does, and continues. The queue was not touched: its
+    /// commands are served.
     fn restart(&mut self) -> Result<(), Error> {
         tracing::error!("the writer panicked; it recovers the store and goes on");
         for pending in std::mem::take(&mut self.group.pending) {

@@ -1,10 +1,10 @@
 //! Group-commit delay: after a synced group, the writer waits briefly for the same callers to append again.
 //!
-//! A few callers that append, wait and append again fall into two halves: the writer syncs one half while the
-//! other hears its replies, and each half pays for a sync of its own. A moment after the replies, all of them are
-//! there, and one sync covers them. Many callers need no delay: to reply to them takes longer than a sync. Callers
-//! that do other work between their appends do not come back at once, and the writer waits for them less and less
-//! often.
+//! A few callers that append, wait and append again fall into two halves. The writer syncs one half while the
+//! other hears its replies, so each half pays for a sync of its own. A moment after the replies, all callers
+//! are there, and one sync covers them. Many callers need no delay: to reply to them takes longer than a
+//! sync. Callers that do other work between their appends do not come back at once, and the writer waits for
+//! them less and less often.
 
 use std::time::{Duration, Instant};
 
@@ -42,8 +42,8 @@ impl GroupDelay {
             // The callers need the processor more than this thread does.
             std::thread::yield_now();
         }
-        // After a yield this thread may be away for long: a caller computes. Then the delay was in vain, even if
-        // all callers are queued by now.
+        // After a yield this thread may be away for long: a caller computes. Then the delay was in vain, even
+        // if all callers are queued by now.
         self.note(began.elapsed() < delay);
     }
 
@@ -73,7 +73,9 @@ impl GroupDelay {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use crate::engine::writer::group_delay::{AnsweredGroup, GroupDelay};
 
     const SYNC: Duration = Duration::from_micros(100);
 

@@ -1,12 +1,14 @@
 //! The writer: it takes a group of commands, decides each append, appends, syncs, publishes and replies.
 //!
-//! [`Writer::commit_group`] tells the story from top to bottom. The writer thread runs it, or a caller that commits
-//! directly (direct.rs). Invariants:
-//! - an event is visible only when it is as durable as its append asks, and acknowledged only when it is visible;
+//! [`Writer::commit_group`] tells the story from top to bottom. The writer thread runs it, or a caller that
+//! commits directly (direct.rs). Invariants:
+//! - an event is visible only when it is as durable as its append asks, and acknowledged only when it is
+//!   visible;
 //! - a refused group leaves no trace, on the disk or in [`Heads`];
 //! - a poisoned writer writes and syncs nothing, and refuses every append.
 //!
-//! The writer runs code of the user in two places: the clock, once per group, and wakers, in replies and after them.
+//! The writer runs code of the user in two places: the clock, once per group, and wakers, in replies and
+//! after them.
 
 mod direct;
 mod failure;
@@ -66,11 +68,12 @@ pub(crate) struct Writer {
     pub(crate) restarts: u32,
 }
 
-/// Whether the writer takes appends. It only ever leaves `DiskFull` for `Working` by a restart; a time that has
-/// passed counts as `Working`.
+/// Whether the writer takes appends. `DiskFull` stays until a restart, and refuses nothing once its time has
+/// passed. The last two are final, but that a panic may follow a poisoning.
 pub(crate) enum Lifecycle {
     Working,
-    /// The disk was full. The writer refuses appends with this error until a time comes; without one, for ever.
+    /// The disk was full. The writer refuses appends with this error until a time comes; without one, for
+    /// ever.
     DiskFull {
         until: Option<Instant>,
         error: Error,
@@ -150,8 +153,8 @@ impl Session {
 impl Writer {
     /// Commits one group: the whole story of an append on the writer's side.
     ///
-    /// `first` was taken out of the queue. `direct` is the command of a caller that commits on its own thread; it
-    /// stays if the group is full. Without either, what is staged already is committed.
+    /// `first` was taken out of the queue. `direct` is the command of a caller that commits on its own
+    /// thread; it stays if the group is full. Without either, what is staged already is committed.
     fn commit_group(&mut self, first: Option<Command>, direct: &mut Option<Command>) {
         let mut is_full = false;
         if first.is_some() {
@@ -159,8 +162,9 @@ impl Writer {
             while let Some(command) = next {
                 // 1. Take commands out of the queue, up to the group's limits.
                 self.group.taken.add(command.weight());
-                // 2. Decide each, in the order of the queue, and stage the accepted appends. If the log has no room
-                // for one, `decide` commits the appends before it: it calls this function without commands.
+                // 2. Decide each, in the order of the queue, and stage the accepted appends. If the log has
+                // no room for one, `decide` commits the appends before it: it calls this function without
+                // commands.
                 self.decide(command);
                 is_full = self.group.taken.commands >= self.options.group_commands_max
                     || self.group.taken.bytes >= self.options.group_bytes_max;
@@ -177,11 +181,12 @@ impl Writer {
         }
 
         // 3. Append: one write for all staged frames.
-        // 4. Sync, if an append asks for it. The sync comes before publish: a reader acts on the events it sees, so
-        // it must not see an event that a power cut can still take back.
-        // The names are checked after the sync: an acknowledgement for files that are gone would be a lie.
-        let committed =
-            self.append_staged().and_then(|()| self.sync_if_asked()).and_then(|()| self.check_names());
+        let appended = self.append_staged();
+        // 4. Sync, if an append asks for it. The sync comes before publish. A reader acts on the events it
+        // sees, so it must not see an event that a power cut can still take back.
+        let synced = appended.and_then(|()| self.sync_if_asked());
+        // After the sync, the files must still have their names. Otherwise the events are gone with them.
+        let committed = synced.and_then(|()| self.check_names());
         // From here on a panic drops the replies. Their callers then hear that the outcome is unknown.
         let pending = std::mem::take(&mut self.group.pending);
         self.group.must_sync = false;
@@ -341,7 +346,8 @@ impl Writer {
         if self.poison().is_some() {
             return Ok(());
         }
-        // Under steady load the queue is never empty and the thread never sleeps, so the due time counts here too.
+        // Under steady load the queue is never empty and the thread never sleeps, so the due time counts here
+        // too.
         self.group.must_sync |= self.session.flush_by.is_some_and(|by| by <= self.group.began);
         if self.log.staged().offset > self.log.written().offset {
             if let Some(zeros) = self.log.write(self.group.must_sync)? {
@@ -408,8 +414,8 @@ impl Writer {
         if heard.is_empty() {
             self.session.outbox.replies.extend(replies);
         } else {
-            // Callers come before listeners, and the listeners' frames are in memory only now. So these replies
-            // are sent under the lock.
+            // Callers come before listeners, and the listeners' frames are in memory only now. So these
+            // replies are sent under the lock.
             replies.for_each(OutgoingReply::send);
             self.notify_listeners(&heard);
         }

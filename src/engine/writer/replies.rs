@@ -104,8 +104,8 @@ impl PendingReply {
         }
     }
 
-    /// Replies that the group failed. An append that was refused for another reason hears it too: the reason may
-    /// be an event of the group.
+    /// Replies that the group failed. An append that was refused for another reason hears it too: the reason
+    /// may be an event of the group.
     pub(super) fn refuse(self, refusal: Refusal, error: &Error) {
         // An append that may be in the log must not hear that it is not, and neither must its retry.
         let may_be_written = match &self {

@@ -88,8 +88,8 @@ impl Writer {
             }
             Maintenance::Roll => Ok(()),
             Maintenance::Exchange(exchange) => {
-                // The last roll may have found no room for the next segment. Then the log ends in a sealed one, and
-                // no append may come for a while to roll again.
+                // The last roll may have found no room for the next segment. Then the log ends in a sealed
+                // one, and no append may come for a while to roll again.
                 if self.log.is_sealed() {
                     self.roll()?;
                 }

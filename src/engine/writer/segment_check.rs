@@ -1,7 +1,7 @@
 //! Checks the header and the seal of the sealed segments that opening did not read, while the store is open.
 //!
-//! The check runs on the background thread, in slices, oldest segments first. Damage stops appends: the writer
-//! treats it like a failed sync. Tested by tests/it/open_checked.rs.
+//! The check runs on the background thread, in slices, oldest segments first. Damage stops appends: the
+//! writer treats it like a failed sync. Tested by tests/it/open_checked.rs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,7 +69,8 @@ impl SegmentCheck {
         None
     }
 
-    /// Whether the segment was not rewritten since. A rewrite removes a file only after readers have the new one.
+    /// Whether the segment was not rewritten since. A rewrite removes a file only after readers have the new
+    /// one.
     fn is_current(&self, segment: &Segment) -> bool {
         let segments = self.view.snapshot().segments;
         let found = segments.binary_search_by_key(&segment.first_position(), |other| other.first_position());
