@@ -321,7 +321,7 @@ impl<P: Projection> ModelRunner<P> {
             self.save();
         }
         let is_unsaved = self.saved.events > 0 && self.lease.has_file();
-        let settled = self.lease.settle();
+        let settled = self.lease.sync_if_due();
         let most = if is_unsaved { Some(SAVE_EVERY) } else { settled };
         self.shared.thread.signal().wait(most.and_then(|most| Instant::now().checked_add(most)));
     }

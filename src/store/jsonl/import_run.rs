@@ -51,7 +51,7 @@ impl<R: BufRead> ImportRun<'_, R> {
     pub(super) fn finish(mut self) -> Result<Imported, Error> {
         let read = self.lines();
         // Appends in flight come before the line that failed, so their errors are reported first.
-        self.settle(0)?;
+        self.wait_for_oldest(0)?;
         self.record_rejected()?;
         read?;
         self.imported.lines = self.source.lines.saturating_sub(self.imported.lines_before);
@@ -126,7 +126,7 @@ impl<R: BufRead> ImportRun<'_, R> {
                 self.rejected_up_to = None;
                 self.version = self.version.get().saturating_add(1).into();
                 self.raw.clear();
-                self.settle(IN_FLIGHT - 1)
+                self.wait_for_oldest(IN_FLIGHT - 1)
             }
             Err(error) if is_bad(&error) => self.reject(number, error),
             Err(error) => Err(error),
@@ -134,7 +134,7 @@ impl<R: BufRead> ImportRun<'_, R> {
     }
 
     /// Waits for the oldest appends until at most this many are in flight.
-    fn settle(&mut self, most: usize) -> Result<(), Error> {
+    fn wait_for_oldest(&mut self, most: usize) -> Result<(), Error> {
         while self.in_flight.len() > most
             && let Some((ticket, number)) = self.in_flight.pop_front()
         {

@@ -119,7 +119,7 @@ impl CacheFile {
     }
 
     /// Makes written states durable once they have waited long enough. Returns the time left to wait.
-    pub(crate) fn settle(&self) -> Option<Duration> {
+    pub(crate) fn sync_if_due(&self) -> Option<Duration> {
         let state = self.state.read();
         let FileStatus::Open(handle) = &state.opened else { return None };
         let since = (*handle.unsynced.lock())?;

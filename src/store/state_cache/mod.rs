@@ -284,8 +284,8 @@ impl ModelLease {
     }
 
     /// Makes saved states durable once they have waited long enough. Returns the time left to wait.
-    pub(crate) fn settle(&self) -> Option<Duration> {
-        self.file().and_then(CacheFile::settle)
+    pub(crate) fn sync_if_due(&self) -> Option<Duration> {
+        self.file().and_then(CacheFile::sync_if_due)
     }
 
     /// Whether there is a file to save to.
@@ -327,7 +327,7 @@ impl CacheInner {
         self.save_all();
         let is_waiting = self.memory.has_unsaved() || !self.waiting.lock().is_empty();
         let is_waiting = is_waiting && self.view.ended().is_none();
-        let unsynced = self.file.as_ref().and_then(CacheFile::settle);
+        let unsynced = self.file.as_ref().and_then(CacheFile::sync_if_due);
         let again = if is_waiting { Some(SAVE_EVERY) } else { unsynced };
         again.filter(|_| !self.is_scheduled.swap(true, Ordering::Relaxed))
     }
