@@ -1,7 +1,11 @@
-//! Keeps a copy of a store in another directory, while it is appended to.
+//! Copies of a store: backup, restore and fork.
 //!
-//! The copy is a store: the segments as they are, and the durable beginning of the one that is written to. Made
-//! again, it takes what is new. Row: ops. Tested by tests/it/archive.rs and tests/it/archive_crash.rs.
+//! - A backup holds the segments as they are, and the durable beginning of the live one. Made again, it takes
+//!   what is new.
+//! - A restore makes the same store again. A fork makes another store, with an id of its own.
+//! - Restore and fork end with a ledger record, which exists exactly if the new store does.
+//!
+//! Tested by tests/it/archive.rs and tests/it/archive_crash.rs.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -14,24 +18,25 @@ use serde::Serialize;
 
 use crate::disk::{Disk, OsDisk};
 use crate::engine::{Engine, load_to_read, lock};
-use crate::format::Manifest;
-use crate::log::{LogEnd, read_manifest};
+use crate::format::{Lineage, Manifest};
+use crate::log::{LogEnd, new_store_id, read_manifest};
 use crate::read::{ChainPosition, reader};
-use crate::types::{Error, ErrorKind, Head, Options, counted, system};
+use crate::types::{Error, ErrorKind, Head, Options, counted, options, system};
 
-use super::history::{History, Until};
-use super::image::{Counts, Image, Work, mark_of};
-use super::ledger::{self, Figures};
-use super::target::Target;
+use super::copy::{Copier, CopyCounts, CopyWork, mark_of};
+use super::directory::CopyTarget;
+use super::extent::{Extent, Until};
+use super::record::{self, Figures};
+use super::tail_segment::TailSegment;
 
 /// What copying a store did: a backup, a restore or a fork.
 ///
-/// A segment is kept if it was there already, shared if it has one name more now (a hard link) and copied otherwise.
+/// A segment is kept if it was there already, shared if it is a hard link now, and copied otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyReport {
-    /// The end of the history that was copied. Kept elsewhere, it later proves that the copy is whole and was not
-    /// changed: [`verify_backup`](crate::verify_backup).
+    /// The end of the history that was copied. Kept elsewhere, the head later proves that the copy is whole
+    /// and unchanged: [`verify_backup`](crate::verify_backup).
     pub head: Head,
     /// Segments that were there already.
     pub kept: usize,
@@ -43,13 +48,13 @@ pub struct CopyReport {
     pub bytes_copied: u64,
     /// Bytes of all segments.
     pub bytes: u64,
-    /// How long it took.
+    /// How long copying took.
     pub elapsed: Duration,
 }
 
 impl CopyReport {
-    pub(super) fn new(head: Head, counts: Counts) -> CopyReport {
-        let Counts { kept, linked, copied, bytes_copied, bytes, elapsed } = counts;
+    pub(super) fn new(head: Head, counts: CopyCounts) -> CopyReport {
+        let CopyCounts { kept, linked, copied, bytes_copied, bytes, elapsed } = counts;
         CopyReport { head, kept, shared: linked, copied, bytes_copied, bytes, elapsed }
     }
 }
@@ -67,46 +72,54 @@ impl fmt::Display for CopyReport {
 }
 
 #[derive(Serialize)]
-struct BackedUp {
+struct BackupMade {
     head: String,
     place: String,
     bytes: u64,
     bytes_copied: u64,
 }
 
-impl Figures for BackedUp {
+impl Figures for BackupMade {
     const KIND: &'static str = system::ledger::BACKED_UP;
 }
 
-/// Copies everything that is durable.
-pub(crate) fn backup(engine: &Engine, disk: &Arc<dyn Disk>, work: &mut Work) -> Result<CopyReport, Error> {
+/// Copies everything that is durable, and records the backup in the store's ledger.
+pub(crate) fn backup(
+    engine: &Engine,
+    disk: &Arc<dyn Disk>,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
     let reason = work.reason.clone();
     let head = copy_all(engine, disk, work)?;
     if !engine.is_read_only() {
-        let figures = BackedUp {
+        let figures = BackupMade {
             head: head.head.to_string(),
             place: disk.place(),
             bytes: head.bytes,
             bytes_copied: head.bytes_copied,
         };
-        ledger::record(engine, reason.as_deref(), &figures)?;
+        record::append(engine, reason.as_deref(), &figures)?;
     }
     Ok(head)
 }
 
-/// The same, without a word about it.
-pub(crate) fn copy_all(engine: &Engine, disk: &Arc<dyn Disk>, work: &mut Work) -> Result<CopyReport, Error> {
+/// Copies everything that is durable.
+pub(crate) fn copy_all(
+    engine: &Engine,
+    disk: &Arc<dyn Disk>,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
     engine.check_whole()?;
-    // Whoever holds the lock looks like a writer to whoever reads.
+    // Read before the lock is taken: a reader takes the holder of the lock for a writer.
     let there = end_of_copy(disk)?;
-    let _held = held(disk.as_ref())?;
-    let history = History::of(engine, &Until::End)?;
-    let target = Target::survey(disk.as_ref(), &history.manifest)?;
+    let _lock = lock_directory(disk.as_ref())?;
+    let history = Extent::of(engine, &Until::End)?;
+    let target = CopyTarget::survey(disk.as_ref(), &history.manifest)?;
     if let Some(there) = there {
         check_is_beginning(engine, &history, &target, there, &disk.place())?;
     }
     let manifest = Manifest { is_cut: false, sealed: Vec::new(), ..history.manifest.clone() };
-    let mut image = Image::new(engine.disk.as_ref(), disk.as_ref(), target, work, &history)?;
+    let mut image = Copier::new(engine.disk.as_ref(), disk.as_ref(), target, work, &history)?;
     image.place_whole(&history, &manifest)?;
     let mark = match (&history.beginning, history.whole.last()) {
         (Some(beginning), _) => {
@@ -122,7 +135,95 @@ pub(crate) fn copy_all(engine: &Engine, disk: &Arc<dyn Disk>, work: &mut Work) -
     Ok(CopyReport::new(Head::new(history.end(), engine.store_id), counts))
 }
 
-/// That a path is not that of the store itself, and does not lie inside.
+#[derive(Serialize)]
+struct Restored {
+    /// The end of the restored history.
+    head: String,
+    from: String,
+}
+
+impl Figures for Restored {
+    const KIND: &'static str = system::ledger::RESTORED;
+}
+
+#[derive(Serialize)]
+struct Forked {
+    /// The head at which the fork leaves the history of its origin.
+    origin: String,
+    fork: String,
+}
+
+impl Figures for Forked {
+    const KIND: &'static str = system::ledger::FORKED;
+}
+
+/// Makes the same store again, from a backup up to a place.
+pub(crate) fn restore(
+    backup: &Engine,
+    disk: &Arc<dyn Disk>,
+    until: &Until,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
+    backup.check_whole()?;
+    let history = Extent::of(backup, until)?;
+    let head = Head::new(history.end(), backup.store_id);
+    let figures = Restored { head: head.to_string(), from: backup.disk.place() };
+    // If the restored history is shorter, saved states may hold events that are left out.
+    let is_cut = history.end() != backup.snapshot()?.durable;
+    let history_revision = history.manifest.history_revision.saturating_add(u64::from(is_cut));
+    let manifest = Manifest { history_revision, ..history.manifest.clone() };
+    make_store(backup, disk, &history, manifest, &figures, work)
+}
+
+/// Makes another store, from this one up to a place.
+pub(crate) fn fork(
+    engine: &Engine,
+    disk: &Arc<dyn Disk>,
+    until: &Until,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
+    engine.check_whole()?;
+    let history = Extent::of(engine, until)?;
+    let head = Head::new(history.end(), engine.store_id);
+    let store_id = new_store_id(disk.as_ref())?;
+    let figures = Forked { origin: head.to_string(), fork: uuid::Uuid::from_bytes(store_id).to_string() };
+    let mut lineage = history.manifest.lineage.clone();
+    lineage.push(Lineage { store_id: engine.store_id, up_to: head.position().get() });
+    let created_at = options::read(&engine.options.clock);
+    let manifest = Manifest { store_id, lineage, created_at, ..history.manifest.clone() };
+    let report = make_store(engine, disk, &history, manifest, &figures, work)?;
+    if !engine.is_read_only() {
+        record::append(engine, work.reason.as_deref(), &figures)?;
+    }
+    Ok(report)
+}
+
+/// Makes a store in a new directory.
+fn make_store<F: Figures>(
+    source: &Engine,
+    disk: &Arc<dyn Disk>,
+    history: &Extent,
+    manifest: Manifest,
+    figures: &F,
+    work: &mut CopyWork,
+) -> Result<CopyReport, Error> {
+    let _lock = lock_directory(disk.as_ref())?;
+    let target = CopyTarget::survey(disk.as_ref(), &history.manifest)?;
+    target.check_new(disk.as_ref())?;
+    let ending = TailSegment::new(source, history, 0, work.reason.as_deref(), figures)?;
+    let mut image = Copier::new(source.disk.as_ref(), disk.as_ref(), target, work, history)?;
+    let base = Manifest { is_cut: false, previous: [0; 32], sealed: Vec::new(), ..manifest };
+    image.place_whole(history, &base)?;
+    let listing = image.place_made(ending.header.id, |file, work| ending.write(file, work))?;
+    let tip: LogEnd = LogEnd::of_sealed(&listing);
+    let mark = mark_of(base.store_id, listing.id, &tip, false);
+    let mut sealed = history.listings();
+    sealed.push(listing);
+    let counts = image.finish(Manifest { sealed, ..base }, mark)?;
+    Ok(CopyReport::new(Head::new(history.end(), source.store_id), counts))
+}
+
+/// Checks that a path is not the store's own, and not within it.
 pub(crate) fn check_outside(source: &dyn Disk, path: &Path) -> Result<(), Error> {
     let Some(source) = (source as &dyn Any).downcast_ref::<OsDisk>() else { return Ok(()) };
     let text = path.display().to_string();
@@ -133,12 +234,12 @@ pub(crate) fn check_outside(source: &dyn Disk, path: &Path) -> Result<(), Error>
     Ok(())
 }
 
-/// Keeps others from writing into a directory.
-pub(super) fn held(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, Error> {
+/// Locks a directory against other writers.
+pub(super) fn lock_directory(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, Error> {
     lock(disk, Duration::ZERO)
 }
 
-/// How far the store in a directory goes, if there is one.
+/// Where the store in a directory ends, if there is one.
 fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<ChainPosition>, Error> {
     match read_manifest(disk.as_ref())? {
         None => Ok(None),
@@ -146,11 +247,11 @@ fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<ChainPosition>, Error> {
     }
 }
 
-/// That what was copied before is the beginning of what is copied now.
+/// Checks that the earlier copy is the beginning of the history that is copied now.
 fn check_is_beginning(
     engine: &Engine,
-    history: &History,
-    target: &Target,
+    history: &Extent,
+    target: &CopyTarget,
     there: ChainPosition,
     place: &str,
 ) -> Result<(), Error> {
@@ -160,7 +261,7 @@ fn check_is_beginning(
         history.whole.iter().map(|whole| (whole.listing.last_position, whole.listing.chain)).collect();
     let is_other = |position: &u64, chain| own.get(position).is_some_and(|own| *own != chain);
     let parts = listed.unwrap_or_default().iter().any(|old| is_other(&old.last_position, old.chain));
-    // The event may have been removed since; then only the ends of segments speak.
+    // Compaction may have removed the event. Then only the chains at the ends of segments are compared.
     let event = reader::event_at(&snapshot, there.position)?;
     let is_beginning = event.is_none_or(|event| event.chain() == there.chain);
     if there.position <= history.end().position && is_beginning && !parts {

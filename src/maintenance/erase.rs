@@ -1,9 +1,10 @@
-//! Erasing: the private part of events goes from everything the store keeps; that they happened stays, and can be
-//! proven as before.
+//! Erasing removes payload and metadata of events from everything the store keeps.
 //!
-//! What is to be erased is recorded first, then done, then recorded as done. A file, `ERASING`, is there from before the
-//! first until after the last, so that an opening knows without looking into the log that something may be unfinished.
-//! Row: ops. Tested by tests/it/erase.rs.
+//! The rest of each event stays and verifies as before.
+//!
+//! Order: record the request in the ledger, erase, record that it is done. The file `ERASING` exists from
+//! before the first record until after the last. So an opening knows without a search of the log that an
+//! erasure may be unfinished. Tested by tests/it/erase.rs.
 
 use std::collections::BTreeSet;
 
@@ -16,33 +17,28 @@ use crate::log::{Candidate, Fate, Judge, list, remove};
 use crate::read::{Read, reader};
 use crate::types::{Erasure, Error, Position, Query, SYSTEM_SCOPE, system, to_u64};
 
-use super::ledger::{self, Entry, Figures};
-use super::quarantine::{Quarantined, quarantined};
+use super::directory::{CACHE, ERASING_FILE, QuarantinedFiles, quarantined};
+use super::record::{self, Figures, LedgerRecord};
 use super::rewriting::Rewriting;
-use super::throttle::Throttle;
+use super::throttle::RewriteThrottle;
 
-/// There while something may have to be erased still.
-pub(crate) const MARK: &str = "ERASING";
+/// Appends go on while segments are erased, and may seal another segment. This many passes are enough.
+const PASSES_MAX: u32 = 3;
 
-/// Where states are kept that were folded before.
-pub(super) const CACHE: &str = "cache";
-/// While segments are looked at, the log goes on; it cannot outrun so many looks.
-const TRIES: u32 = 3;
-
-/// What is to be erased: of what is before this event.
+/// The ledger's record of a request. It covers the events in front of itself.
 #[derive(Serialize, Deserialize)]
-struct Erasing {
+struct ErasureBegun {
     query: Query,
 }
 
-impl Figures for Erasing {
+impl Figures for ErasureBegun {
     const KIND: &'static str = system::ledger::ERASING;
 }
 
-/// It is done, as far as it was left to do.
+/// The ledger's record of an erasure that is done.
 #[derive(Serialize, Deserialize)]
-struct Erased {
-    /// The position of what was to be erased.
+struct ErasureDone {
+    /// The position of the request.
     asked: Position,
     events: u64,
     bytes: u64,
@@ -50,65 +46,65 @@ struct Erased {
     quarantined: u64,
 }
 
-impl Figures for Erased {
+impl Figures for ErasureDone {
     const KIND: &'static str = system::ledger::ERASED;
 }
 
-/// Removes every cached state, in memory and on disk: a state may hold what is erased.
+/// Removes every saved state, in memory and on disk: a state may hold erased values.
 pub(crate) type ForgetStates<'a> = &'a dyn Fn() -> Result<(), Error>;
 
-/// What was asked for.
-struct Order {
+/// A request from the ledger that is not recorded as done.
+struct ErasureOrder {
     query: Query,
-    /// Events up to here.
+    /// Events up to here, inclusive.
     up_to: Position,
     reason: String,
 }
 
-/// Erases the private part of all events that match and are there.
+/// Erases payload and metadata of all matching events that exist now.
 pub(crate) fn erase(
     engine: &Engine,
     forget_states: ForgetStates<'_>,
     query: Query,
     reason: &str,
-    pace: &mut Throttle<'_>,
+    throttle: &mut RewriteThrottle<'_>,
 ) -> Result<Erasure, Error> {
     check(&query)?;
-    let mut rewriting = Rewriting::begin(engine, ledger::who_and_why(&engine.options, reason))?;
-    mark(engine.disk.as_ref(), &rewriting)?;
-    let asked = ledger::record(engine, Some(reason), &Erasing { query })?;
+    let mut rewriting = Rewriting::begin(engine, record::attribution(&engine.options, reason))?;
+    create_erasing_file(engine.disk.as_ref(), &rewriting)?;
+    let asked = record::append(engine, Some(reason), &ErasureBegun { query })?;
     let mut erasure = Erasure::default();
-    // What was asked for before and left undone goes first, or nothing would ever be done with.
+    // Requests that an earlier process left unfinished come first: the file `ERASING` goes when none is left.
     for order in unfinished(engine)? {
-        let done = carry_out(engine, forget_states, &order, &mut rewriting, pace)?;
+        let done = carry_out(engine, forget_states, &order, &mut rewriting, throttle)?;
         if order.up_to == asked.position() {
             erasure = done;
         }
     }
-    unmark(engine, &rewriting)?;
+    remove_erasing_file(engine, &rewriting)?;
     Ok(erasure)
 }
 
-/// Whether something may be unfinished.
+/// Whether an erasure may be unfinished.
 pub(crate) fn is_unfinished(engine: &Engine) -> Result<bool, Error> {
-    Ok(!engine.is_read_only() && list(engine.disk.as_ref(), "")?.iter().any(|name| name == MARK))
+    Ok(!engine.is_read_only() && list(engine.disk.as_ref(), "")?.iter().any(|name| name == ERASING_FILE))
 }
 
-/// Does what an earlier process left undone; `false` if somebody is rewriting segments just now.
+/// Finishes what an earlier process left undone. Answers `false` if segments are being rewritten just now.
 pub(crate) fn resume(
     engine: &Engine,
     forget_states: ForgetStates<'_>,
-    pace: &mut Throttle<'_>,
+    throttle: &mut RewriteThrottle<'_>,
 ) -> Result<bool, Error> {
     let Some(mut rewriting) = Rewriting::try_begin(engine, String::new())? else { return Ok(false) };
     for order in unfinished(engine)? {
-        carry_out(engine, forget_states, &order, &mut rewriting, pace)?;
+        carry_out(engine, forget_states, &order, &mut rewriting, throttle)?;
     }
-    unmark(engine, &rewriting)?;
+    remove_erasing_file(engine, &rewriting)?;
     Ok(true)
 }
 
-/// Events that are the store's own stay whole: it would not find its way without them.
+/// The store's own events stay whole: the store cannot work without them.
 fn check(query: &Query) -> Result<(), Error> {
     if !query.items.iter().any(|item| item.names_system()) {
         return Ok(());
@@ -116,72 +112,73 @@ fn check(query: &Query) -> Result<(), Error> {
     Err(Error::invalid("the store's own events, whose names begin with $, cannot be erased"))
 }
 
-/// What was asked for and is not recorded as done.
-fn unfinished(engine: &Engine) -> Result<Vec<Order>, Error> {
-    let of_kind = |kind| Read::new(engine.readable(), Query::entity(ledger::STREAM).kind(kind));
+/// Requests in the ledger that are not recorded as done.
+fn unfinished(engine: &Engine) -> Result<Vec<ErasureOrder>, Error> {
+    let of_kind = |kind| Read::new(engine.readable(), Query::entity(record::STREAM).kind(kind));
     let mut done = BTreeSet::new();
-    for event in of_kind(Erased::KIND) {
-        done.insert(event?.decode::<Entry<Erased>>()?.figures.asked);
+    for event in of_kind(ErasureDone::KIND) {
+        done.insert(event?.decode::<LedgerRecord<ErasureDone>>()?.figures.asked);
     }
     let mut orders = Vec::new();
-    for event in of_kind(Erasing::KIND) {
+    for event in of_kind(ErasureBegun::KIND) {
         let event = event?;
-        let Entry { reason, figures, .. } = event.decode::<Entry<Erasing>>()?;
+        let LedgerRecord { reason, figures, .. } = event.decode::<LedgerRecord<ErasureBegun>>()?;
         if !done.contains(&event.position()) {
             let reason = reason.unwrap_or_default();
             let query = reader::by_either_id(&engine.snapshot()?, figures.query)?;
-            orders.push(Order { query, up_to: event.position(), reason });
+            orders.push(ErasureOrder { query, up_to: event.position(), reason });
         }
     }
     Ok(orders)
 }
 
-fn mark(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<(), Error> {
-    match disk.open(MARK, Access::CreateNew) {
+fn create_erasing_file(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<(), Error> {
+    match disk.open(ERASING_FILE, Access::CreateNew) {
         Ok(_) => rewriting.sync_names(""),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(Error::io("cannot create", MARK, error)),
+        Err(error) => Err(Error::io("cannot create", ERASING_FILE, error)),
     }
 }
 
-/// Unless something else is unfinished.
-fn unmark(engine: &Engine, rewriting: &Rewriting<'_>) -> Result<(), Error> {
+/// Removes the file `ERASING`, unless a request is unfinished.
+fn remove_erasing_file(engine: &Engine, rewriting: &Rewriting<'_>) -> Result<(), Error> {
     if !unfinished(engine)?.is_empty() {
         return Ok(());
     }
-    remove(engine.disk.as_ref(), MARK)?;
+    remove(engine.disk.as_ref(), ERASING_FILE)?;
     rewriting.sync_names("")
 }
 
 fn carry_out(
     engine: &Engine,
     forget_states: ForgetStates<'_>,
-    order: &Order,
+    order: &ErasureOrder,
     rewriting: &mut Rewriting<'_>,
-    pace: &mut Throttle<'_>,
+    throttle: &mut RewriteThrottle<'_>,
 ) -> Result<Erasure, Error> {
     let mut erasure = Erasure::default();
     for attempt in 0.. {
-        if !holds(engine, order, Position::START, order.up_to)? {
+        if !is_any_left(engine, order, Position::START, order.up_to)? {
             break;
         }
-        if attempt == TRIES {
-            let text = "events to be erased stand in a segment that MANIFEST could not list for want of space; \
-                        append something when there is some, and erase again";
+        if attempt == PASSES_MAX {
+            let text = "an event to erase is in a segment that MANIFEST cannot list for lack of space; make \
+                        room, append an event, and erase again";
             return Err(Error::no_space(text));
         }
-        erase_from_segments(engine, order, rewriting, pace, &mut erasure)?;
+        erase_from_segments(engine, order, rewriting, throttle, &mut erasure)?;
     }
-    // Nothing is left in the log. Now whatever was made of it; what is being folded just now is of the history before.
+    // No segment holds the values any more. States folded now belong to the history before, so they go as
+    // well.
     rewriting.raise_history()?;
     forget_states()?;
     sync_if_there(rewriting, CACHE)?;
     erasure.quarantined = empty_quarantine(engine.disk.as_ref(), rewriting)?;
     rewriting.check_removed()?;
-    pace.tell()?;
+    throttle.report()?;
     let Erasure { events, bytes, segments, quarantined, .. } = erasure;
-    let erased = Erased { asked: order.up_to, events, bytes, segments, quarantined };
-    let recorded = ledger::record(engine, Some(&order.reason), &erased)?;
+    let erased = ErasureDone { asked: order.up_to, events, bytes, segments, quarantined };
+    let recorded = record::append(engine, Some(&order.reason), &erased)?;
     erasure.position = recorded.position();
     erasure.id = recorded.ids().next();
     Ok(erasure)
@@ -189,26 +186,26 @@ fn carry_out(
 
 fn erase_from_segments(
     engine: &Engine,
-    order: &Order,
+    order: &ErasureOrder,
     rewriting: &mut Rewriting<'_>,
-    pace: &mut Throttle<'_>,
+    throttle: &mut RewriteThrottle<'_>,
     erasure: &mut Erasure,
 ) -> Result<(), Error> {
     let end = engine.snapshot()?.segments.last().map_or(1, |last| last.id().first_position);
-    if holds(engine, order, end.saturating_sub(1).into(), order.up_to)? {
+    if is_any_left(engine, order, end.saturating_sub(1).into(), order.up_to)? {
         rewriting.roll()?;
     }
     let mut concerned = Vec::new();
     for (segment, listed) in rewriting.sealed()? {
         let before = segment.first_position().saturating_sub(1).into();
-        if holds(engine, order, before, order.up_to.min(listed.last_position.into()))? {
+        if is_any_left(engine, order, before, order.up_to.min(listed.last_position.into()))? {
             concerned.push((segment, listed));
         }
     }
-    pace.expect(concerned.iter().map(|(_, listed)| u64::from(listed.length)).sum());
+    throttle.expect_after_now(concerned.iter().map(|(_, listed)| u64::from(listed.length)).sum());
     for one in concerned {
-        pace.tell()?;
-        let mut judge = Eraser { order, pace: &mut *pace, events: 0, bytes: 0 };
+        throttle.report()?;
+        let mut judge = Eraser { order, throttle: &mut *throttle, events: 0, bytes: 0 };
         rewriting.rewrite(std::slice::from_ref(&one), &mut judge)?;
         erasure.events += judge.events;
         erasure.bytes += judge.bytes;
@@ -217,8 +214,13 @@ fn erase_from_segments(
     Ok(())
 }
 
-/// Whether events after one position and up to another are to be erased still.
-fn holds(engine: &Engine, order: &Order, after: Position, up_to: Position) -> Result<bool, Error> {
+/// Whether any matching event after one position and up to another still has its payload.
+fn is_any_left(
+    engine: &Engine,
+    order: &ErasureOrder,
+    after: Position,
+    up_to: Position,
+) -> Result<bool, Error> {
     let mut read = Read::new(engine.readable(), order.query.clone());
     read.restart(after, up_to);
     for event in read {
@@ -229,9 +231,10 @@ fn holds(engine: &Engine, order: &Order, after: Position, up_to: Position) -> Re
     Ok(false)
 }
 
-/// Of what recovery cut it is not known what is in it, and a store that was set back has the events as they were.
+/// Empties the quarantine: a truncated tail may hold any event, and a store set aside holds them as they
+/// were.
 fn empty_quarantine(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<u64, Error> {
-    let Quarantined { files, directories } = quarantined(disk)?;
+    let QuarantinedFiles { files, directories } = quarantined(disk)?;
     files.iter().try_for_each(|path| remove(disk, path))?;
     directories.iter().try_for_each(|directory| sync_if_there(rewriting, directory))?;
     Ok(to_u64(files.len()))
@@ -242,8 +245,8 @@ fn sync_if_there(rewriting: &Rewriting<'_>, directory: &str) -> Result<(), Error
 }
 
 struct Eraser<'a, 'p> {
-    order: &'a Order,
-    pace: &'a mut Throttle<'p>,
+    order: &'a ErasureOrder,
+    throttle: &'a mut RewriteThrottle<'p>,
     events: u64,
     bytes: u64,
 }
@@ -265,6 +268,6 @@ impl Judge for Eraser<'_, '_> {
     }
 
     fn advance(&mut self, bytes: u32) -> Result<(), Error> {
-        self.pace.advance(bytes)
+        self.throttle.advance(bytes)
     }
 }

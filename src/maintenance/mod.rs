@@ -1,37 +1,34 @@
-//! What operators do with a store.
+//! What operators do with a store: verify, compact, erase, back up, restore, fork, roll back, salvage, scrub.
 //!
-//! Row: ops. May use the inside of the engine.
+//! May use the inside of the engine and of all rooms above it. The public methods that lead here are in
+//! `store/`.
 
 pub(crate) mod backup;
 pub(crate) mod checkpoint;
 mod compact;
-mod describe;
-mod ending;
+mod copy;
+mod directory;
 pub(crate) mod erase;
-mod history;
-mod image;
-mod ledger;
-mod quarantine;
-mod reindex;
-pub(crate) mod restore;
+mod extent;
+mod record;
 mod rewriting;
 pub(crate) mod rollback;
 mod salvage;
 pub(crate) mod scrub;
-mod target;
+mod tail_segment;
 mod throttle;
 mod verify;
 
 pub use backup::CopyReport;
 pub use checkpoint::Checkpoint;
 pub use compact::GroupBy;
-pub(crate) use compact::{Leaves, Rules, Task, Watcher};
-pub(crate) use describe::describe;
-pub use history::Until;
-pub(crate) use image::Work;
-pub(crate) use reindex::reindex;
+pub(crate) use compact::{CompactionTask, Remainder, Rules, Watcher};
+pub(crate) use copy::{CopyOptions, CopyWork};
+pub(crate) use directory::describe;
+pub use extent::Until;
+pub(crate) use rewriting::rebuild_indexes;
 pub use rollback::RollbackReport;
 pub(crate) use salvage::salvage;
-pub(crate) use throttle::{Tell, Throttle};
+pub(crate) use throttle::{OnProgress, RewriteThrottle, or_cancelled};
 pub use verify::Verify;
 pub(crate) use verify::{verify_files_as, verify_open};

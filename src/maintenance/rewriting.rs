@@ -1,11 +1,15 @@
-//! Has sealed segments written anew while the store is open: one step at a time, each whole before the next.
+//! Rewrites sealed segments while the store is open, one group of neighbours at a time; rebuilds index files.
 //!
-//! A step writes the new segment and its index beside the old ones, checks it, gives it its name, has the writer list it in
-//! MANIFEST, shows it to readers, and removes the old files. Appends wait for MANIFEST only; who reads goes on with
-//! the file it has. Between two steps, and after a stop in one, the store is as whole as ever.
-//! Invariants: one at a time rewrites a store; only what is sealed, indexed and listed is touched; however it ends, what was
-//! folded meanwhile is void.
-//! Row: ops. Tested by tests/it/erase.rs and tests/it/compact.rs.
+//! A step writes the new segment and its index, checks both, and gives the file its name. Then the writer
+//! lists the segment in MANIFEST, readers get the new segment, and the old files are removed. Appends wait
+//! for MANIFEST only.
+//!
+//! Readers finish with the files they have. A stop between or in steps leaves the old segment or the new one.
+//! - One rewriting at a time: the engine's lock `rewriting` is held throughout.
+//! - Only segments that are sealed, indexed and listed in MANIFEST are touched.
+//! - If events were removed or erased, the history revision is raised, also after an error or a panic.
+//!
+//! Tested by tests/it/erase.rs and tests/it/compact.rs.
 
 use std::sync::Arc;
 
@@ -19,30 +23,32 @@ use crate::log::{
     Effect, Exchange, Failure, Judge, LogEnd, RewritePlan, SegmentDraft, read_manifest, remove,
 };
 use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, build_pending_indexes};
-use crate::types::{Error, ErrorKind, options};
+use crate::types::{Error, ErrorKind, IndexProgress, options};
 
-/// A sealed segment, and what MANIFEST says of it.
-pub(crate) type Entry = (Arc<Segment>, SegmentEntry);
+use super::throttle::{OnProgress, Throttle};
 
-/// The right to rewrite a store's segments.
+/// A sealed segment, and its entry in MANIFEST.
+pub(crate) type SealedEntry = (Arc<Segment>, SegmentEntry);
+
+/// The exclusive right to rewrite a store's segments.
 pub(crate) struct Rewriting<'a> {
     engine: &'a Engine,
-    shelf: &'a Arc<SegmentCache>,
-    /// What attestations say.
+    segment_cache: &'a Arc<SegmentCache>,
+    /// Who and why, for attestations.
     why: String,
-    /// Files of rewritten segments that could not be removed.
-    pub(crate) left: Vec<String>,
-    /// Something went, and the history revision was not raised yet.
+    /// Files of replaced segments that could not be removed.
+    unremoved: Vec<String>,
+    /// Events were removed or erased, and the history revision is not raised yet.
     has_changed: bool,
-    /// Told before the first segment is exchanged.
+    /// Called before the first segment is replaced.
     announce: Option<Announce<'a>>,
     _alone: MutexGuard<'a, ()>,
 }
 
-/// Says that something will go; an error keeps it from going.
+/// Announces that events will go. An error keeps them.
 pub(crate) type Announce<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
 
-/// However it ends: broken off, by an error or by a panic, too.
+/// Raises the history revision on every way out: after an error, a cancellation or a panic, too.
 impl Drop for Rewriting<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.raise_history() {
@@ -51,57 +57,66 @@ impl Drop for Rewriting<'_> {
     }
 }
 
-/// What a step came to.
+/// What rewriting one group did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// There was nothing to change.
-    Same,
-    /// The new segment has so many bytes.
-    Done(u32),
+pub(crate) enum Rewritten {
+    /// No event was removed or erased, and no segments were merged.
+    Unchanged,
+    /// The group was replaced by one segment of this many bytes.
+    Replaced(u32),
 }
 
 impl<'a> Rewriting<'a> {
-    /// Waits for whoever rewrites the store just now.
+    /// Waits until no other rewriting runs.
     ///
     /// # Errors
     ///
-    /// If the store takes no appends.
+    /// Those of a store that takes no appends.
     pub(crate) fn begin(engine: &'a Engine, why: String) -> Result<Rewriting<'a>, Error> {
         engine.check_writable()?;
         Ok(Rewriting::alone(engine, why, engine.rewriting.lock()))
     }
 
-    /// The same without waiting; `None` if somebody is at it.
+    /// As [`Rewriting::begin`] without waiting; `None` if another rewriting runs.
     pub(crate) fn try_begin(engine: &'a Engine, why: String) -> Result<Option<Rewriting<'a>>, Error> {
         engine.check_writable()?;
         Ok(engine.rewriting.try_lock().map(|alone| Rewriting::alone(engine, why, alone)))
     }
 
     fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
-        let shelf = engine.segment_cache.as_ref().expect("a store that can be written to has a shelf");
-        Rewriting { engine, shelf, why, left: Vec::new(), has_changed: false, announce: None, _alone: alone }
+        let segment_cache =
+            engine.segment_cache.as_ref().expect("a store that can be written to has a segment cache");
+        Rewriting {
+            engine,
+            segment_cache,
+            why,
+            unremoved: Vec::new(),
+            has_changed: false,
+            announce: None,
+            _alone: alone,
+        }
     }
 
-    /// Calls this once, when the first new segment is whole and before it takes the place of others: without
-    /// room for one nothing is announced.
+    /// Sets what is called once, when the first new segment is whole and before it replaces others. Without
+    /// room on the disk for that segment, nothing is announced.
     pub(crate) fn announce_with(&mut self, announce: Announce<'a>) {
         self.announce = Some(announce);
     }
 
-    /// Ends the segment that is written to, so that it can be rewritten.
+    /// Seals the live segment, so that it can be rewritten.
     pub(crate) fn roll(&self) -> Result<(), Error> {
         self.engine.maintain(Maintenance::Roll).map(drop)
     }
 
-    /// The segments that can be rewritten, in order, each with what MANIFEST says of it: all up to the first that was
-    /// sealed just now.
+    /// The segments that can be rewritten, in order, with their entries in MANIFEST. The list ends before the
+    /// first segment that MANIFEST does not list yet.
     ///
     /// # Errors
     ///
-    /// If MANIFEST cannot be read.
-    pub(crate) fn sealed(&self) -> Result<Vec<Entry>, Error> {
+    /// Those of reading MANIFEST.
+    pub(crate) fn sealed(&self) -> Result<Vec<SealedEntry>, Error> {
         let engine = self.engine;
-        build_pending_indexes(&engine.view, self.shelf);
+        build_pending_indexes(&engine.view, self.segment_cache);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
         let segments = engine.snapshot()?.segments;
         let whole =
@@ -118,13 +133,14 @@ impl<'a> Rewriting<'a> {
         Ok(listed.map_err(|error| Error::io("cannot list", directory, error))?.is_some())
     }
 
-    /// Rewrites segments that follow one another as one.
+    /// Rewrites neighbouring segments as one.
     ///
     /// # Errors
     ///
-    /// Whatever keeps it from being done; then nothing was changed, unless the store is poisoned.
-    pub(crate) fn rewrite(&mut self, old: &[Entry], judge: &mut dyn Judge) -> Result<Step, Error> {
-        let (engine, disk) = (self.engine, self.engine.disk.as_ref());
+    /// Those of reading and writing. Then no segment is replaced, unless the store is poisoned.
+    pub(crate) fn rewrite(&mut self, old: &[SealedEntry], judge: &mut dyn Judge) -> Result<Rewritten, Error> {
+        let engine = self.engine;
+        let disk = engine.disk.as_ref();
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
         let plan = RewritePlan {
             disk,
@@ -135,41 +151,45 @@ impl<'a> Rewriting<'a> {
         };
         let draft = plan.write(judge)?;
         if draft.effect() == Effect::None && old.len() == 1 {
-            return Ok(Step::Same);
+            return Ok(Rewritten::Unchanged);
         }
-        let (effect, chain_before) = (draft.effect(), draft.header().chain_before);
+        let effect = draft.effect();
+        let chain_before = draft.header().chain_before;
         self.check_and_index(&draft)?;
         self.announce.take().map_or(Ok(()), |announce| announce())?;
-        let with = self.named(draft)?;
+        let with = self.name_draft(draft)?;
         let ids: Vec<SegmentId> = old.iter().map(|(segment, _)| segment.id()).collect();
         let exchange = Exchange { old: ids.clone(), with: with.clone(), effect };
-        // Whatever comes of it: it may be that history is changed.
+        // Set before the exchange, because a failed exchange may still have changed history.
         self.has_changed |= effect == Effect::History;
-        engine.maintain(Maintenance::Exchange(exchange)).inspect_err(|error| self.forget(with.id, error))?;
-        let listed = SealedMeta::sealed(&with, *self.shelf.origin(), chain_before);
-        let new = Segment::sealed(SealedSegment::new(self.shelf.clone(), listed));
+        engine
+            .maintain(Maintenance::Exchange(exchange))
+            .inspect_err(|error| self.remove_unlisted(with.id, error))?;
+        let listed = SealedMeta::sealed(&with, *self.segment_cache.origin(), chain_before);
+        let new = Segment::sealed(SealedSegment::new(self.segment_cache.clone(), listed));
         let replaced = engine.view.replace_rewritten(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
         all.filter_map(|segment| segment.as_sealed()).for_each(SealedSegment::retire);
         ids.iter().for_each(|id| self.remove(*id));
-        Ok(Step::Done(with.length))
+        Ok(Rewritten::Replaced(with.length))
     }
 
-    /// Reads the draft again, and writes its index on the way.
+    /// Reads the draft back, and writes its index on the way.
     fn check_and_index(&self, draft: &SegmentDraft<'_>) -> Result<(), Error> {
         let with = draft.entry();
-        let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
+        let listed = SealedMeta::sealed(&with, *self.segment_cache.origin(), draft.header().chain_before);
         let mut index = LiveIndex::new(LogEnd::before(draft.header()).offset);
         draft.check(|file, offset, frame, _| index.insert(file, offset, frame))?;
         index.finish(listed.bound.end);
-        self.shelf.write_index(&index, &listed.bound);
+        self.segment_cache.write_index(&index, &listed.bound);
         Ok(())
     }
 
-    fn named(&self, draft: SegmentDraft<'_>) -> Result<SegmentEntry, Error> {
+    fn name_draft(&self, draft: SegmentDraft<'_>) -> Result<SegmentEntry, Error> {
         draft.name().map_err(|failure| match failure {
             Failure::Refused(error) => error,
-            // Nobody may take it for durable what the next sync of names says.
+            // The rename may be lost: the next sync of the directory must not report it durable, so the store
+            // is poisoned.
             Failure::Poison(error) => {
                 let _ = self.engine.maintain(Maintenance::Poison(error.clone()));
                 error
@@ -177,8 +197,8 @@ impl<'a> Rewriting<'a> {
         })
     }
 
-    /// MANIFEST does not list what was made. If that is not certain, the next opening decides.
-    fn forget(&self, id: SegmentId, error: &Error) {
+    /// Removes a new segment that MANIFEST does not list. If that is uncertain, the next opening decides.
+    fn remove_unlisted(&self, id: SegmentId, error: &Error) {
         let uncertain = [ErrorKind::Poisoned, ErrorKind::CommitUnknown, ErrorKind::Closed, ErrorKind::Forked];
         if !uncertain.contains(&error.kind()) {
             let disk = self.engine.disk.as_ref();
@@ -190,12 +210,12 @@ impl<'a> Rewriting<'a> {
         for path in [id.path(), id.index_path()] {
             if let Err(error) = remove(self.engine.disk.as_ref(), &path) {
                 tracing::warn!(%error, "a rewritten segment's file was not removed; the next opening tries again");
-                self.left.push(path);
+                self.unremoved.push(path);
             }
         }
     }
 
-    /// Makes durable that names are gone.
+    /// Syncs a directory, so that removals in it are durable.
     pub(crate) fn sync_names(&self, directory: &str) -> Result<(), Error> {
         let synced = self.engine.disk.sync_directory(directory);
         synced.map_err(|error| {
@@ -205,11 +225,11 @@ impl<'a> Rewriting<'a> {
         })
     }
 
-    /// What was folded so far is void, if something went.
+    /// Voids the states that were folded so far, if events were removed or erased.
     ///
     /// # Errors
     ///
-    /// If the store takes no appends any more. Then the next opening does it.
+    /// Those of a store that takes no appends. Then the next opening raises the revision.
     pub(crate) fn raise_history(&mut self) -> Result<(), Error> {
         if !std::mem::take(&mut self.has_changed) {
             return Ok(());
@@ -220,11 +240,55 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    /// That of all rewritten segments nothing is left.
+    /// Checks that nothing is left of the replaced segments, durably.
     pub(crate) fn check_removed(&mut self) -> Result<(), Error> {
-        for path in std::mem::take(&mut self.left) {
+        for path in std::mem::take(&mut self.unremoved) {
             remove(self.engine.disk.as_ref(), &path)?;
         }
         self.sync_names(SEGMENTS_DIRECTORY)
     }
+}
+
+/// Builds all index files again, and returns how many. Segments that were sealed a moment ago are included.
+pub(crate) fn rebuild_indexes<'a>(
+    engine: &Engine,
+    on_progress: OnProgress<'a, IndexProgress>,
+) -> Result<usize, Error> {
+    engine.check_writable()?;
+    let segment_cache =
+        engine.segment_cache.as_ref().expect("a store that can be written to has a segment cache");
+    build_pending_indexes(&engine.view, segment_cache);
+    let snapshot = engine.snapshot()?;
+    let sealed: Vec<&SealedSegment> = snapshot
+        .segments
+        .iter()
+        .filter_map(|segment| segment.as_sealed())
+        .filter(|segment| segment.is_whole())
+        .collect();
+    const CANCELLED: &str = "building indexes was broken off, as asked; those that were built are there";
+    let mut throttle = Throttle::new(Some(on_progress), None, CANCELLED);
+    throttle.expect(sealed.iter().copied().map(indexed_bytes).sum());
+    throttle.progress.segments_total = sealed.len();
+    for segment in &sealed {
+        throttle.report()?;
+        segment.rebuild()?;
+        throttle.progress.segments += 1;
+        throttle.add(indexed_bytes(segment));
+    }
+    let alone = segment_cache.lock_index_builds();
+    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_sealed()) {
+        // The live segment has an index file as well, if the store was closed and opened again.
+        if !part.is_whole() {
+            part.rebuild_part(&alone)?;
+        }
+    }
+    drop(alone);
+    // All files are built: a cancellation comes too late.
+    let _ = throttle.report();
+    Ok(sealed.len())
+}
+
+/// The bytes of the segment that its index covers.
+fn indexed_bytes(segment: &SealedSegment) -> u64 {
+    segment.meta().bound.end.into()
 }

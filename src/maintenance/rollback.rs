@@ -1,8 +1,8 @@
-//! Sets a store back: what comes after a place is cut from its history, and kept aside as a store of its own.
+//! Rollback cuts history after a place, and keeps the old history as a store of its own.
 //!
-//! MANIFEST is the one moment: until it is replaced the old history stands, from then on the new one, which ends with the
-//! ledger's entry. What is left to remove then is removed by whoever opens the store next, if need be.
-//! Row: ops. Tested by tests/it/archive.rs and tests/it/archive_crash.rs.
+//! Replacing MANIFEST is the commit: before it the old history stands, after it the new one. The new history
+//! ends with a ledger record. Files that are then superfluous are removed now or by the next opening. Tested
+//! by tests/it/archive.rs and tests/it/archive_crash.rs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,21 +17,22 @@ use crate::log::{Failure, finish_cut, read_manifest, read_mark, replace_manifest
 use crate::read::{ChainPosition, Read};
 use crate::types::{Error, ErrorKind, Head, Options, Query, system};
 
-use super::backup::{copy_all, held};
-use super::ending::Ending;
-use super::history::{History, Until};
-use super::image::{Work, place_file};
-use super::ledger::{self, Entry, Figures};
+use super::backup::{copy_all, lock_directory};
+use super::copy::{CopyWork, place_file};
+use super::extent::{Extent, Until};
+use super::record::{self, Figures, LedgerRecord};
+use super::tail_segment::TailSegment;
 
-/// What setting a store back did.
+/// What a rollback did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RollbackReport {
-    /// The last place of the old history that still stands. The ledger's entry follows it.
+    /// The last place of the old history that still stands. The ledger's record of the rollback follows it.
     pub kept: Head,
     /// Where the store ended before.
     pub cut: Head,
-    /// Where the whole old history is kept: a store in itself, in the store's directory. Nobody needs it; it may be deleted.
+    /// The directory of the old history within the store's directory. It is a whole store, and may be
+    /// deleted.
     pub quarantine: String,
 }
 
@@ -53,13 +54,13 @@ impl Figures for RolledBack {
     const KIND: &'static str = system::ledger::ROLLED_BACK;
 }
 
-/// Cuts what comes after a place. `cut` is the head the caller knows the store to have.
+/// Cuts history after a place. `cut` is the head that the caller believes the store to have.
 pub(crate) fn rollback(
     disk: &Arc<dyn Disk>,
     options: Options,
     until: &Until,
     cut: &Head,
-    work: &mut Work,
+    work: &mut CopyWork,
 ) -> Result<RollbackReport, Error> {
     if read_manifest(disk.as_ref())?.is_none() {
         return Err(Error::no_store());
@@ -74,7 +75,7 @@ pub(crate) fn rollback(
             ))),
         };
     }
-    let history = History::of(&engine, until)?;
+    let history = Extent::of(&engine, until)?;
     let kept = Head::new(history.end(), engine.store_id);
     if kept == head {
         return Err(Error::invalid(format!("the store ends at {kept}; there is nothing to cut")));
@@ -83,38 +84,39 @@ pub(crate) fn rollback(
     let aside = Subdirectory::create_within(disk.clone(), quarantine.clone());
     let aside: Arc<dyn Disk> =
         Arc::new(aside.map_err(|error| Error::io("cannot create", &quarantine, error))?);
-    // What is kept aside, and what is written anew.
+    // The beginning of the tail segment is written a second time: into quarantine, and into the store.
     work.expect(history.beginning.as_ref().map_or(0, |beginning| beginning.tip.offset.into()));
     copy_all(&engine, &aside, work).map_err(nothing_cut)?;
     let report = RollbackReport { kept, cut: head, quarantine };
-    let ending = Ending::new(&engine, &history, 1, work.reason.as_deref(), &report.figures())?;
+    let ending = TailSegment::new(&engine, &history, 1, work.reason.as_deref(), &report.figures())?;
     engine.close()?;
     replace_history(disk.as_ref(), &history, &ending, cut, work)?;
     Ok(report)
 }
 
-/// The directory that a head's history is kept in.
+/// The directory that keeps the history of a head.
 fn quarantine(cut: &Head) -> String {
     let chain = crate::format::u64_at(&cut.chain(), 0).swap_bytes();
     format!("quarantine/{:020}.{chain:016x}", cut.position().get())
 }
 
-/// Has the new history stand in the place of the old one.
+/// Replaces the old history by the new one.
 ///
-/// Until MANIFEST is replaced it can be broken off. What comes behind that is done, whatever happens.
+/// Up to the replacement of MANIFEST the caller can break the rollback off. Then the cut is finished in any
+/// case.
 fn replace_history(
     disk: &dyn Disk,
-    history: &History,
-    ending: &Ending<'_>,
+    history: &Extent,
+    ending: &TailSegment<'_>,
     cut: &Head,
-    work: &mut Work,
+    work: &mut CopyWork,
 ) -> Result<(), Error> {
-    let _held = held(disk)?;
+    let _lock = lock_directory(disk)?;
     let (manifest, digest) = read_manifest(disk)?.ok_or_else(Error::no_store)?;
     let marked =
         read_mark(disk)?.map(|mark| ChainPosition { position: mark.position.into(), chain: mark.chain });
     if marked.map(|point| Head::new(point, manifest.store_id)) != Some(*cut) {
-        let text = "somebody appended to the store meanwhile; nothing was cut, look at what would be cut now";
+        let text = "the store has new appends since its head was read; nothing was cut, look at what would be cut now";
         return Err(Error::new(ErrorKind::Invalid, text));
     }
     let listing = place_file(disk, ending.header.id, |file| ending.write(file, work)).map_err(nothing_cut)?;
@@ -133,7 +135,7 @@ fn replace_history(
     finish_cut(disk, next, digest).map(drop)
 }
 
-/// Of copying that was broken off, what that means here.
+/// Says of a cancelled copy what that means for a rollback.
 fn nothing_cut(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Cancelled => Error::new(
@@ -154,11 +156,11 @@ impl RollbackReport {
     }
 }
 
-/// What an earlier try did that was stopped before it could say so.
+/// The report of an earlier try that was stopped after the commit.
 fn done_before(engine: &Engine, cut: &Head) -> Result<Option<RollbackReport>, Error> {
-    let query = Query::entity(ledger::STREAM).kind(RolledBack::KIND);
+    let query = Query::entity(record::STREAM).kind(RolledBack::KIND);
     let Some(last) = Read::new(engine.readable(), query).backwards().next() else { return Ok(None) };
-    let RolledBack { kept, cut: was_cut, quarantine } = last?.decode::<Entry<RolledBack>>()?.figures;
+    let RolledBack { kept, cut: was_cut, quarantine } = last?.decode::<LedgerRecord<RolledBack>>()?.figures;
     match was_cut.parse::<Head>()? == *cut {
         true => Ok(Some(RollbackReport { kept: kept.parse()?, cut: *cut, quarantine })),
         false => Ok(None),

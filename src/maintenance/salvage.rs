@@ -1,8 +1,9 @@
-//! Opens what is left of a damaged store, to be read: every whole append that can stand where it
-//! stands. Changes nothing.
+//! Opens what is left of a damaged store for reading: every whole append whose position and versions fit.
 //!
-//! Verify finds what is whole; here it becomes readable. What verify reports is what is missing.
-//! Row: ops. Tested by tests/it/salvage.rs.
+//! Changes nothing. Verifying finds the whole appends; this file makes them readable. What verifying reports
+//! is missing.
+//!
+//! Tested by tests/it/salvage.rs.
 
 use std::sync::Arc;
 
@@ -15,20 +16,21 @@ use crate::log::{LogEnd, SegmentFile, list, read_manifest, read_mark};
 use crate::read::{ChainPosition, Segment};
 use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress, to_u64};
 
-use super::verify::{Verify, Visit, verify_files_as};
+use super::verify::{FrameVisitor, Verify, verify_files_as};
 
-/// Reads everything that is whole, and tells `watcher` how far it is. Nobody may write meanwhile.
+/// Reads every whole append, and reports progress to `watcher`. The store must not have a writer.
 pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<Readable, Error> {
     if disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))? {
         return Err(Error::locked(Holder::Unknown));
     }
     check_readable(disk)?;
-    let mut kept = Kept::default();
+    let mut kept = Salvaged::default();
     let asked = match watcher {
         Some(tell) => Verify::new().on_progress(|progress| tell(&opening(progress))),
         None => Verify::new(),
     };
-    let visit: &mut Visit<'_> = &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip);
+    let visit: &mut FrameVisitor<'_> =
+        &mut |segment, offset, frame, tip| kept.visit(segment, offset, frame, tip);
     let verified = verify_files_as(disk, visit, asked)?;
     if verified.broken_off {
         return Err(Error::cancelled());
@@ -53,7 +55,7 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
         ..OpenReport::default()
     };
     tracing::warn!(%report, "salvaged");
-    let Kept { segments, versions, head, .. } = kept;
+    let Salvaged { segments, versions, head, .. } = kept;
     let entities = to_u64(versions.len());
     Ok(Readable {
         streams: entities,
@@ -67,14 +69,14 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
     })
 }
 
-/// That no file is of a newer format: what this version cannot read is not damaged.
+/// Checks that no file has a newer format: such a file is not damaged.
 fn check_readable(disk: &dyn Disk) -> Result<(), Error> {
     let is_newer = |error: &Error| error.kind() == ErrorKind::NeedsNewer;
     let small_files = [read_manifest(disk).err(), read_mark(disk).err()];
     if let Some(error) = small_files.into_iter().flatten().find(is_newer) {
         return Err(error);
     }
-    // Without a directory of segments there is nothing that could be newer.
+    // Without a directory of segments, no segment can be newer.
     let names = list(disk, SEGMENTS_DIRECTORY).unwrap_or_default();
     let ids = names.iter().filter_map(|name| SegmentId::parse(name));
     let mut errors = ids.filter_map(|id| SegmentFile::open(disk, id, Access::Read).err());
@@ -86,9 +88,9 @@ fn opening(progress: &VerifyProgress) -> OpenProgress {
     OpenProgress { bytes, bytes_total, elapsed, ..OpenProgress::default() }
 }
 
-/// What can be read so far.
+/// What is readable so far.
 #[derive(Default)]
-struct Kept {
+struct Salvaged {
     segments: Vec<Arc<Segment>>,
     /// The last version of each entity.
     versions: HashMap<Box<str>, u64>,
@@ -97,11 +99,11 @@ struct Kept {
     events: u64,
 }
 
-impl Kept {
-    /// Keeps a frame if positions and versions grow with it: what lies elsewhere than it was written, or
-    /// twice, is not read twice. (Verify has reported it.)
+impl Salvaged {
+    /// Keeps a frame if positions and versions grow with it. Otherwise a misplaced or repeated frame would be
+    /// read twice; verifying has reported it.
     fn visit(&mut self, segment: &Arc<SegmentFile>, offset: u32, frame: &Frame<'_>, tip: &LogEnd) {
-        // A file that has taken another's name would push what comes before it out of order.
+        // A file under another segment's name would make the positions before it look wrong.
         if segment.path != segment.header.id.path() {
             return;
         }
@@ -121,14 +123,15 @@ impl Kept {
         }
     }
 
-    /// Whether every record is whole, and every version greater than its stream's last one.
+    /// Whether every record is whole, and every version is greater than the last one of its stream.
     fn learn_versions(&mut self, frame: &Frame<'_>) -> bool {
         let header = &frame.header;
         let all = records(frame.body, header.events()).enumerate();
         let mut learnt = HashMap::new();
         for (index, record) in all {
             let Ok(record) = record else { return false };
-            let (entity, version) = (record.entity(), header.version(index));
+            let entity = record.entity();
+            let version = header.version(index);
             let before = learnt.get(entity).or_else(|| self.versions.get(entity)).copied().unwrap_or(0);
             if version <= before {
                 return false;

@@ -162,7 +162,7 @@ impl Store {
     ) -> Result<Executed<A>, Refused<A::Error>> {
         let address = address.try_into().map_err(Into::into)?;
         let entity = address.entity();
-        let mut attempt = self.turns().attempt(entity);
+        let mut attempt = self.decision_queue().attempt(entity);
         loop {
             let before = self.load::<A>(entity)?;
             let append = with(Append::to(&address));
@@ -182,7 +182,7 @@ impl Store {
                     return Ok(self.already_applied(entity, receipt, conflicts)?);
                 }
                 Ok(receipt) => return Ok(self.applied(before, entity, receipt, conflicts)?),
-                Err(error) if error.kind() == ErrorKind::Conflict => attempt.again(error)?,
+                Err(error) if error.kind() == ErrorKind::Conflict => attempt.retry_after(error)?,
                 // Another caller with the same key was faster, and decided on another state.
                 Err(error) if error.kind() == ErrorKind::KeyReused => {
                     let receipt = self.applied_to(entity, keyed)?.ok_or(error)?;

@@ -214,7 +214,7 @@ impl Store {
     {
         AppendCondition::none(query.clone()).check()?;
         let subject = query.to_string();
-        let mut attempt = self.turns().attempt(&subject);
+        let mut attempt = self.decision_queue().attempt(&subject);
         let mut boundary = Boundary { store: self, query, state: S::default(), head: Position::START };
         loop {
             boundary.fold_up_to(self.head()?.position())?;
@@ -232,10 +232,10 @@ impl Store {
                     return Ok(boundary.already_applied(receipt, attempt.conflicts())?);
                 }
                 Ok(receipt) => return Ok(boundary.applied(receipt, attempt.conflicts())?),
-                Err(error) if error.kind() == ErrorKind::Conflict => attempt.again(error)?,
+                Err(error) if error.kind() == ErrorKind::Conflict => attempt.retry_after(error)?,
                 // Another caller with the same key was faster: the next round finds its append.
                 Err(error) if error.kind() == ErrorKind::KeyReused && keyed.is_some() => {
-                    attempt.again(error)?
+                    attempt.retry_after(error)?
                 }
                 Err(error) => return Err(Refused::Store(error)),
             }

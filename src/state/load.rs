@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::projection::{Loaded, Projection, fold, pack, unpack};
 use crate::read::{Snapshot, event_at};
-use crate::store::{Erased, Folded, Known, Reached, Reservation, Reserve, Shape, Source, Store};
+use crate::store::{AnyState, Folded, KnownState, Reached, Reservation, Reserve, Shape, StateOrigin, Store};
 use crate::types::{Error, options};
 
 /// How recent a loaded state must be.
@@ -110,12 +110,11 @@ impl Store {
         let shape = shape::<P>();
         let memory = self.cache().memory();
         let known = memory.look(shape.of, entity);
-        if let Freshness::MaxStale(most) = freshness
-            && let Some(Known { folded, looked_at, .. }) = &known
+        if let (Freshness::MaxStale(most), Some(KnownState { folded, looked_at, .. })) = (freshness, &known)
             && self.is_fresh(*looked_at, most)
         {
             self.engine().check_open()?;
-            self.cache().count(Source::Memory);
+            self.cache().count(StateOrigin::Memory);
             return Ok(loaded(folded.clone()));
         }
         let snapshot = self.engine().snapshot()?;
@@ -125,14 +124,14 @@ impl Store {
             && is_current(&known, entity, &snapshot)?
         {
             memory.confirm(shape.of, entity, &known.folded.reached, snapshot.head.position);
-            self.cache().count(Source::Memory);
+            self.cache().count(StateOrigin::Memory);
             return Ok(loaded(known.folded));
         }
         match memory.reserve(shape, entity)? {
-            Reserve::Ours(reservation, found) => self.load_into(reservation, found, entity, &snapshot),
-            Reserve::Elsewhere => {
+            Reserve::Granted(reservation, found) => self.load_into(reservation, found, entity, &snapshot),
+            Reserve::Busy => {
                 let saved = self.saved(&shape, entity, &snapshot);
-                self.cache().count(if saved.is_some() { Source::File } else { Source::Log });
+                self.cache().count(if saved.is_some() { StateOrigin::File } else { StateOrigin::Log });
                 self.fold_from(saved, entity, &snapshot).map(Loaded::from)
             }
         }
@@ -149,23 +148,23 @@ impl Store {
     fn load_into<P: Projection>(
         &self,
         mut reservation: Reservation<'_>,
-        found: Option<Folded<Erased>>,
+        found: Option<Folded<AnyState>>,
         entity: &str,
         snapshot: &Snapshot,
     ) -> Result<Loaded<P>, Error> {
         let (from, source) = match found.and_then(Folded::typed) {
-            Some(found) => (Some(found), Source::Memory),
+            Some(found) => (Some(found), StateOrigin::Memory),
             None => match self.saved(&shape::<P>(), entity, snapshot) {
                 Some(saved) => {
                     reservation.was_saved_at(saved.reached.version);
-                    (Some(saved), Source::File)
+                    (Some(saved), StateOrigin::File)
                 }
-                None => (None, Source::Log),
+                None => (None, StateOrigin::Log),
             },
         };
         self.cache().count(source);
         let folded: Folded<Arc<P>> = self.fold_from(from, entity, snapshot)?;
-        let erased: Folded<Erased> = Folded { state: folded.state.clone(), reached: folded.reached };
+        let erased: Folded<AnyState> = Folded { state: folded.state.clone(), reached: folded.reached };
         self.cache().fill(reservation, erased, snapshot.head.position, snapshot.history);
         Ok(folded.into())
     }
@@ -224,7 +223,7 @@ impl Store {
 }
 
 /// Whether the entity has no event after the known state.
-fn is_current(known: &Known, entity: &str, snapshot: &Snapshot) -> Result<bool, Error> {
+fn is_current(known: &KnownState, entity: &str, snapshot: &Snapshot) -> Result<bool, Error> {
     if known.seen >= snapshot.head.position {
         return Ok(true);
     }
@@ -249,7 +248,7 @@ fn encoded<P: Projection>(state: &(dyn Any + Send + Sync)) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn loaded<P: Projection>(folded: Folded<Erased>) -> Loaded<P> {
+fn loaded<P: Projection>(folded: Folded<AnyState>) -> Loaded<P> {
     folded.typed().expect("the cache finds states by their type").into()
 }
 

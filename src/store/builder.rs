@@ -1,6 +1,4 @@
 //! Every option of a store, and the ways to open one.
-//!
-//! Row: store.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -9,21 +7,19 @@ use std::time::{Duration, SystemTime};
 
 use crate::disk::{Allow, Disk, OsDisk};
 use crate::engine::{Engine, load_to_read};
-use crate::maintenance::{Verify, salvage};
-use crate::types::{
-    Durability, Error, KeyWindow, Limits, OpenProgress, Options, RestartPolicy, VerifyReport,
-};
+use crate::maintenance::salvage;
+use crate::types::{Durability, Error, KeyWindow, Limits, OpenProgress, Options, RestartPolicy};
 
 use super::Store;
+use super::compaction::Policy;
 use super::gate::{Gate, Gates};
-use super::policy::Policy;
 
-pub(super) enum Place {
+pub(super) enum Location {
     Directory(PathBuf, Allow),
     Disk(Arc<dyn Disk>),
 }
 
-/// Options for opening a store. Each has a default that suits most; each says what it trades.
+/// Options for opening a store. Every option has a default that suits most programs, and says what it trades.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,7 +34,7 @@ pub(super) enum Place {
 /// ```
 #[must_use = "a builder opens nothing until it is told to"]
 pub struct Builder {
-    place: Place,
+    place: Location,
     options: Options,
     gates: Gates,
     policies: Vec<Policy>,
@@ -46,46 +42,46 @@ pub struct Builder {
 
 impl Builder {
     pub(super) fn of_directory(path: &Path) -> Builder {
-        Builder::of(Place::Directory(path.to_owned(), Allow::nothing()))
+        Builder::of(Location::Directory(path.to_owned(), Allow::nothing()))
     }
 
     pub(super) fn of_disk(disk: Arc<dyn Disk>) -> Builder {
-        Builder::of(Place::Disk(disk))
+        Builder::of(Location::Disk(disk))
     }
 
-    fn of(place: Place) -> Builder {
+    fn of(place: Location) -> Builder {
         Builder { place, options: Options::default(), gates: Gates::default(), policies: Vec::new() }
     }
 
-    /// When appends are acknowledged, unless they say otherwise (default: [`Durability::Synced`]).
+    /// When appends are acknowledged, unless an append says otherwise (default: [`Durability::Synced`]).
     pub fn durability(mut self, durability: Durability) -> Builder {
         self.options.durability = durability;
         self
     }
 
-    /// The largest things the store takes (default: [`Limits::default`]).
+    /// The largest sizes the store accepts (default: [`Limits::default`]).
     pub fn limits(mut self, limits: Limits) -> Builder {
         self.options.limits = limits;
         self
     }
 
-    /// How far back idempotency keys are recognised (default: 1,048,576 positions). A key that is new costs its
-    /// caller a look at the filter of each segment that far back, some 30 ns each, and 16 bytes in the log.
+    /// How far back idempotency keys are recognised (default: 1,048,576 positions). A new key costs its
+    /// caller a look into the filter of each segment that far back, some 30 ns each, and 16 bytes in the log.
     pub fn key_window(mut self, window: KeyWindow) -> Builder {
         self.options.key_window = window;
         self
     }
 
-    /// Where a segment file ends and the next begins (default: 64 MiB; at least one append, at most
-    /// 1 GiB). Small segments make many files, large ones make a damaged or torn one cost more.
+    /// The size at which a segment file ends and the next begins (default: 64 MiB; at least one append, at
+    /// most 1 GiB). Small segments make many files. Large ones make a damaged or torn one cost more.
     pub fn segment_bytes_max(mut self, bytes: u32) -> Builder {
         self.options.segment_bytes_max = bytes.min(1 << 30);
         self
     }
 
-    /// How much may be written but not synced (default: 32 MiB). Also the largest append. It is
-    /// fixed in a segment when that is created; damage further out than this is never taken for a
-    /// torn tail.
+    /// How many bytes may be written but not synced (default: 32 MiB). This is also the size of the largest
+    /// append. A segment keeps the value with which it was created. Damage further from the end than this is
+    /// never taken for a torn tail.
     pub fn unsynced_bytes_max(mut self, bytes: u32) -> Builder {
         self.options.unsynced_bytes_max = bytes.into();
         self
@@ -97,7 +93,7 @@ impl Builder {
         self
     }
 
-    /// How many bytes share a sync at most (default: 4 MiB). More delays the first of a group.
+    /// How many bytes share a sync at most (default: 4 MiB). A larger group delays its first append.
     pub fn group_bytes_max(mut self, bytes: usize) -> Builder {
         self.options.group_bytes_max = bytes;
         self
@@ -109,36 +105,36 @@ impl Builder {
         self
     }
 
-    /// How many bytes wait for the writer at most (default: 64 MiB). One append always may.
+    /// How many bytes wait for the writer at most (default: 64 MiB). A single append may be larger.
     pub fn queue_bytes_max(mut self, bytes: usize) -> Builder {
         self.options.queue_bytes_max = bytes;
         self
     }
 
-    /// How long an append waits for a place in the queue before it gives up with
-    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) (default: as long as it takes).
+    /// How long an append waits for a place in the queue before it fails with
+    /// [`ErrorKind::Busy`](crate::ErrorKind::Busy) (default: without limit).
     pub fn queue_deadline(mut self, deadline: Duration) -> Builder {
         self.options.queue_deadline = Some(deadline);
         self
     }
 
-    /// How long [`Append::commit`](crate::Append::commit) waits for the acknowledgement before it gives up with
-    /// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) (default: as long as it takes).
+    /// How long [`Append::commit`](crate::Append::commit) waits for the acknowledgement before it fails with
+    /// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) (default: without limit).
     pub fn ack_deadline(mut self, deadline: Duration) -> Builder {
         self.options.ack_deadline = Some(deadline);
         self
     }
 
-    /// How often a full disk is tried again (default: 100 ms). Appends in between are refused with
-    /// [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace) at once.
+    /// How often a full disk is tried again (default: 100 ms). In between, appends fail at once with
+    /// [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace).
     pub fn space_probe_every(mut self, interval: Duration) -> Builder {
         self.options.space_probe_every = interval;
         self
     }
 
-    /// The clock (default: [`SystemTime::now`]): it stamps recorded-at, and everything that is compared with
-    /// a time goes by it: timers, ages, [`Freshness::MaxStale`](crate::Freshness::MaxStale), policies.
-    /// Waiting, deadlines and speeds go by the system's monotonic clock instead.
+    /// The clock (default: [`SystemTime::now`]). It stamps recorded-at. Timers, ages, policies and
+    /// [`Freshness::MaxStale`](crate::Freshness::MaxStale) compare with it. Waiting, deadlines and rates use
+    /// the system's monotonic clock instead.
     ///
     /// It is called once per group of appends, on the thread that writes the group: mostly that of a caller
     /// of [`Append::commit`](crate::Append::commit), else the writer's. Timers, loads, consumers, maintenance
@@ -155,8 +151,8 @@ impl Builder {
         self
     }
 
-    /// Tells how far opening is, every few milliseconds, on the opening thread; what it returns says
-    /// whether to go on (default: nothing is told). Broken off, opening changes nothing and is
+    /// Reports how far opening is, every 4,096 appends, on the opening thread; `tell` answers whether to go
+    /// on (default: no reports). After a break, opening changes nothing and fails with
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     ///
     /// ```
@@ -179,22 +175,28 @@ impl Builder {
         self
     }
 
-    /// Has a policy judge every append before it is sent (default: none): see [`Gate`]. Gates are asked in the
-    /// order they are added; the first denial counts. The name tells who denied, and is the gate's stream
-    /// (`$gate/<name>`): 1 to 255 bytes, given once. A gate costs what it does, on the caller's thread.
+    /// Adds a policy that judges every append before it is sent (default: none): see [`Gate`]. Gates are
+    /// asked in the order in which they are added; the first denial counts. The name says who denied, and
+    /// names the gate's stream (`$gate/<name>`): 1 to 255 bytes, used once. A gate costs time on the caller's
+    /// thread.
     pub fn gate(mut self, name: impl Into<String>, gate: impl Gate) -> Builder {
         self.gates.add(name.into(), gate);
         self
     }
 
-    /// Keeps every denial as an event (default: it is only told to the caller): `$gate.denied` in the stream
-    /// `$gate/<name>`, with the reason, and entity, scope and kind of what was denied, never a payload.
-    /// A denial then costs an append of its own, and is durable when the caller hears of it.
+    /// Records every denial as an event (default: only the caller learns of it). The event is `$gate.denied`
+    /// in the stream `$gate/<name>`, with the reason, and entity, scope and kind of the denied events, but
+    /// never a payload. Each denial costs an append of its own, and is durable when the caller gets the
+    /// error. If the record cannot be written, the append is still [`Denied`](crate::ErrorKind::Denied), and
+    /// the error says so.
     ///
     /// ```
-    /// use annals::{Denial, Permit, Proposed, Raw, Store, disk::MemDisk};
+    /// use annals::{Denial, GateDecision, Proposed, Raw, Store, disk::MemDisk};
     ///
-    /// let closed = |_: &Proposed<'_>, _: &Store| -> Result<Permit, Denial> { Err(Denial::new("after hours")) };
+    /// fn closed(_: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
+    ///     Err(Denial::new("after hours"))
+    /// }
+    ///
     /// let store = Store::on(MemDisk::new()).gate("hours", closed).record_denials().open()?;
     /// store.append("account:alice", &Raw("account.opened", &())).unwrap_err();
     ///
@@ -207,80 +209,82 @@ impl Builder {
         self
     }
 
-    /// How often a store opened to read looks whether its writer has appended, while somebody is
-    /// subscribed to it (default: 2 ms). It is how late events come there; a look costs about a microsecond.
+    /// How often a store that is open for reading looks for new appends, while it has subscribers (default: 2
+    /// ms). Events arrive that much later; a look costs about a microsecond.
     pub fn follow_every(mut self, interval: Duration) -> Builder {
         self.options.follow_every = interval;
         self
     }
 
-    /// How many bytes of what was appended last are kept in memory (default: 16 MiB; 0: none). Who reads them
-    /// (subscriptions, reactors, consumers, decisions, `get` of what was just appended) asks the system for nothing.
-    /// Less saves memory; more serves those who follow and fall further behind. It fills as the store is
-    /// appended to and costs the writer a copy of each append; a store opened to read has none.
+    /// How many bytes of the newest appends stay in memory (default: 16 MiB; 0: none). Reading them needs no
+    /// system call, which serves subscriptions, reactors, consumers and decisions.
+    ///
+    /// Less saves memory; more serves followers that fall further behind. The memory fills as events are
+    /// appended, and costs the writer a copy of each append. A store that is open for reading has none.
     pub fn recent_bytes_max(mut self, bytes: usize) -> Builder {
         self.options.recent_bytes_max = bytes;
         self
     }
 
-    /// How many bytes of states of projections are kept in memory (default: 64 MiB; 0: none), those used
-    /// last. They are counted by their encoded form, which is most often smaller than they are in memory.
-    /// A state that is not there is taken from the file, or folded again.
+    /// How many bytes of projected states stay in memory (default: 64 MiB; 0: none); the least recently used
+    /// go first. Bytes count in encoded form, which is mostly smaller than in memory. A state that is not in
+    /// memory is read from the file or folded again.
     pub fn cache_memory_bytes(mut self, bytes: usize) -> Builder {
         self.options.cache_memory_bytes = bytes;
         self
     }
 
-    /// The budget of the file in `cache/` that keeps states of projections (default: 256 MiB; 0: no file).
+    /// How many bytes of projected states are kept in `cache/` (default: 256 MiB; 0: no file); the least
+    /// recently used go first. Bytes count in encoded form. The file may be twice as large, and has about 1
+    /// MiB at least. It saves folding long streams after a restart, and may be deleted at any time. A store
+    /// that is open for reading has no file.
     ///
-    /// The file saves folding long streams again after the store was closed. It may be deleted at any time. A
-    /// store opened to read has no file.
+    /// A state is saved 250 ms after 32 events were folded since it was last saved. Saving needs no sync: the
+    /// file is durable after 5 s and on closing. A power cut in the first seconds may leave no file. A store
+    /// that loads no stream of 32 events has no file.
     ///
-    /// - A state is saved once 32 events were folded since its last save, 250 ms later, without a sync. The
-    ///   file is durable after 5 s and at closing. A store that loads no stream of 32 events has no file.
-    /// - The budget counts the encoded form. The least recently used states are dropped first. The file may
-    ///   be twice as large as the budget, and has at least about 1 MiB.
-    /// - A power cut in the first seconds of a file may leave no file.
-    /// - A file that is missing, damaged, of another store or history, or that redb would have to repair is
-    ///   begun anew. At the fourth time within one opening, the store goes on without a file.
-    /// - If the process ended twice in a row while it opened the file, the third start deletes the file.
-    /// - A state does not count if it does not decode, has another fingerprint, or if another event stands at
-    ///   its position.
+    /// A file is replaced if it is missing, damaged, of another store or history, or would need a repair by
+    /// redb. The fourth replacement in one opening turns the file off. If the process ends twice in a row
+    /// while it opens the file, the third start deletes the file. A saved state counts only if it decodes,
+    /// has the fingerprint of its type, and fits the event at its position.
     pub fn cache_disk_bytes(mut self, bytes: u64) -> Builder {
         self.options.cache_disk_bytes = bytes;
         self
     }
 
-    /// How many bytes of the indexes of sealed segments are kept in memory (default: 256 MiB), those used last. An
-    /// index takes 13 to 24 bytes an event; with all of them in memory a look-up costs less than a microsecond a
-    /// segment, otherwise some microseconds. What is not in memory is read from the segment's `.idx` file piece by
-    /// piece, with little kept: 1.5 bytes for each name and id in a segment.
+    /// How many bytes of indexes of sealed segments stay in memory (default: 256 MiB); the least recently
+    /// used go first. An index takes 13 to 24 bytes an event. In memory, a look-up costs less than a
+    /// microsecond a segment, otherwise some microseconds. Other indexes are read from the segment's `.idx`
+    /// file piece by piece; they keep 1.5 bytes in memory for each name and id.
     pub fn index_memory_bytes(mut self, bytes: u64) -> Builder {
         self.options.index_memory_bytes = bytes;
         self
     }
 
-    /// How many bytes of segments are kept in memory (default: 256 MiB; 0: none). A segment is loaded,
-    /// in the background, once single events were read from it again and again, or while there is room all of it in
-    /// order twice; reading one is then no system call, and its checksum is not checked again. One that others are to
-    /// make room for must be read while they are not: give it room for what is read all the time.
+    /// How many bytes of segments stay in memory (default: 256 MiB; 0: none). A read from one needs no system
+    /// call, and its checksum is not checked again.
+    ///
+    /// A segment is loaded in the background once single events were read from it repeatedly. While there is
+    /// room, two reads of the whole segment in order suffice. When the memory is full, a segment replaces
+    /// only those that are not read in that time. Give it room for what is read all the time.
     pub fn segment_memory_bytes(mut self, bytes: u64) -> Builder {
         self.options.segment_memory_bytes = bytes;
         self
     }
 
-    /// Who is recorded in the ledger for what is done through this store (default: `process <id>`): a person, a
-    /// service, a ticket. See [`Store::checkpoint`].
+    /// The name that the ledger records for operations through this store (default: `process <id>`): a
+    /// person, a service, a ticket. See [`Store::checkpoint`].
     pub fn operator(mut self, name: impl Into<String>) -> Builder {
         self.options.operator = Some(name.into());
         self
     }
 
-    /// Verifies the log in the background while the store is open for writing, at most so many bytes a second, again and again (default: 0, not at all).
-    /// What it finds stands in [`Stats::scrub`](crate::Stats::scrub).
+    /// Verifies the log in the background while the store is open for writing, at most this many bytes a
+    /// second (default: 0, never). [`Stats::scrub`](crate::Stats::scrub) has the findings.
     ///
-    /// A disk that loses bits is noticed before what is on it is needed; 2,000,000 go through a terabyte in a week. It reads past the recent
-    /// window, so what is read often may leave the system's page cache.
+    /// Frames, chain, positions, times and seals are verified slice by slice, and again a minute after the
+    /// end. A disk that loses bits is noticed before its data is needed; 2,000,000 bytes a second read a
+    /// terabyte in a week. Scrubbing reads the files, so the system's page cache may lose what is read often.
     ///
     /// ```
     /// use annals::{Store, disk::MemDisk};
@@ -294,20 +298,21 @@ impl Builder {
         self
     }
 
-    /// Opens even if others may write to the directory (default: refused). They can then delete or
+    /// Opens even if other users may write to the directory (default: refused). They can then delete or
     /// replace the store's files.
     pub fn allow_shared_directory(mut self) -> Builder {
-        if let Place::Directory(_, allow) = &mut self.place {
+        if let Location::Directory(_, allow) = &mut self.place {
             *allow = allow.shared_directory();
         }
         self
     }
 
-    /// Opens even if the directory lies on a network file system (default: refused). Whether a lock
-    /// keeps writers on other machines out, and whether a sync reaches a disk, is then up to the
-    /// server and how it is mounted.
+    /// Opens even if the directory is on a network file system (default: refused). Server and mount options
+    /// then decide whether a lock keeps other machines out, and whether a sync reaches a disk.
+    ///
+    /// The check asks statfs on Linux, and knows NFS, SMB, AFS, Ceph, Lustre, 9P, Coda, NCP, GFS2 and OCFS2.
     pub fn allow_network_file_system(mut self) -> Builder {
-        if let Place::Directory(_, allow) = &mut self.place {
+        if let Location::Directory(_, allow) = &mut self.place {
             *allow = allow.network_file_system();
         }
         self
@@ -322,7 +327,7 @@ impl Builder {
         self.open_within(Duration::ZERO)
     }
 
-    /// Opens the store; waits up to this long for another writer to close it.
+    /// Opens the store, and waits up to this long for another writer to close it.
     ///
     /// # Errors
     ///
@@ -337,7 +342,7 @@ impl Builder {
         Ok(store)
     }
 
-    /// Opens the store to read; see [`Store::open_read_only`].
+    /// Opens the store for reading; see [`Store::open_read_only`].
     ///
     /// # Errors
     ///
@@ -348,57 +353,49 @@ impl Builder {
         Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates))
     }
 
-    /// Opens what is left of a damaged store, to read it: every whole append, with its positions,
-    /// versions and ids. [`OpenReport::holes`](crate::OpenReport::holes) has what is damaged or missing; reading passes over it. Nothing is
-    /// changed, and the store must not be open for writing elsewhere.
+    /// Opens what is left of a damaged store for reading: every whole append, with its positions, versions
+    /// and ids. Reading skips what is damaged or missing; [`OpenReport::holes`](crate::OpenReport::holes)
+    /// lists it. Nothing is changed. The store must not be open for writing elsewhere.
     ///
-    /// To go on from it, copy what can be read into a new store. All files are read; [`Builder::on_open_progress`] tells how far that is.
+    /// To go on from there, copy the readable events into a new store. All files are read;
+    /// [`Builder::on_open_progress`] reports how far that is.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Locked`](crate::ErrorKind::Locked) if somebody writes to it,
-    /// [`ErrorKind::NeedsNewer`](crate::ErrorKind::NeedsNewer) if a file is of a newer format,
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if nothing is left,
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read.
+    /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): the store has a writer.
+    /// - [`ErrorKind::NeedsNewer`](crate::ErrorKind::NeedsNewer): a file has a newer format.
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): nothing is left.
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io): a file cannot be read.
     pub fn salvage(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
         let loaded = salvage(disk.as_ref(), self.options.open_watcher.as_ref())?;
         Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates))
     }
 
-    /// Where its files are, if there is a store.
+    /// The disk of an existing store.
     pub(super) fn disk(self) -> Result<Arc<dyn Disk>, Error> {
         self.place.disk(false)
-    }
-
-    /// Checks a store that need not open: all files, all breaks. Changes nothing. Beside a writer it checks what that has made durable.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::verify`].
-    pub fn verify(self) -> Result<VerifyReport, Error> {
-        Verify::new().run_files(self)
     }
 }
 
 impl Builder {
-    /// Has a policy take its turns once the store is open for writing.
+    /// Adds a policy that runs while the store is open for writing.
     pub(crate) fn with_policy(mut self, policy: Policy) -> Builder {
         self.policies.push(policy);
         self
     }
 
-    /// The disk of a store that is there, and the options.
+    /// The disk of an existing store, and the options.
     pub(super) fn into_parts(self) -> Result<(Arc<dyn Disk>, Options), Error> {
         Ok((self.place.disk(false)?, self.options))
     }
 }
 
-impl Place {
+impl Location {
     pub(super) fn disk(self, create: bool) -> Result<Arc<dyn Disk>, Error> {
         match self {
-            Place::Disk(disk) => Ok(disk),
-            Place::Directory(path, allow) => {
+            Location::Disk(disk) => Ok(disk),
+            Location::Directory(path, allow) => {
                 let opened = match create {
                     true => OsDisk::create_allowing(&path, allow),
                     false => OsDisk::open_allowing(&path, allow),

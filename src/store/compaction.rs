@@ -1,21 +1,29 @@
-//! Having less in a store: which events go, and small segments become larger ones.
+//! Compaction: the public builder, and policies that compact by themselves.
 //!
-//! Row: app. Tested by tests/it/compact.rs.
+//! The rules themselves are in `maintenance/compact`. Tested by tests/it/compact.rs and tests/it/policies.rs.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::RecordedEvent;
-use crate::maintenance::{GroupBy, Leaves, Rules, Task, Tell, Throttle, Watcher};
-use crate::read::reader;
-use crate::store::{Builder, Policy, Store};
-use crate::types::{Compacted, CompactionPlan, Error, Position, Query, RewriteProgress, options, system};
+use parking_lot::Mutex;
 
-/// What is to go from a store, and how; see [`Store::compaction`].
+use crate::event::RecordedEvent;
+use crate::maintenance::{CompactionTask, GroupBy, OnProgress, Remainder, RewriteThrottle, Rules, Watcher};
+use crate::read::reader;
+use crate::types::{
+    Compacted, CompactionPlan, CompactionStats, Error, Position, Query, RewriteProgress, options, system,
+    time_of,
+};
+
+use super::{Builder, Store};
+
+/// Which events go from a store, and how; see [`Store::compaction`].
 ///
-/// What is said of events adds up: an event goes if all of it applies to it. Never go: the store's own events, the
-/// last event of a stream and appends whose idempotency key may still be asked for (of these two payload and metadata go, and
-/// the rest stays), and any event of an append of which another one stays (the same).
+/// Rules add up: an event goes if all of them name it. The store's own events never go. Three kinds of events
+/// lose only payload and metadata: the last event of a stream, events of an append whose idempotency key is
+/// still recognised, and events of an append of which another event stays.
 #[must_use = "a compaction does nothing until it is run"]
 pub struct Compaction<'a> {
     store: &'a Store,
@@ -24,34 +32,38 @@ pub struct Compaction<'a> {
     merge: Option<u64>,
     worth: u8,
     rate_max: Option<u64>,
-    heeds: Heeds,
-    tell: Option<Tell<'a>>,
+    unhandled: UnhandledEvents,
+    on_progress: Option<OnProgress<'a, RewriteProgress>>,
 }
 
-/// Whether consumers keep what they have not handled.
+/// Whether events that a consumer has not handled stay.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Heeds {
-    Consumers,
-    Nobody,
+enum UnhandledEvents {
+    Stay,
+    Go,
 }
 
 impl Store {
-    /// Begins to say what is needed no more. The reason is recorded.
+    /// Begins a compaction; nothing happens before [`Compaction::run`]. The reason is recorded.
     ///
-    /// Positions, versions, ids, heads and the chain stay as they are; positions of events that are gone stay empty, and an
-    /// attestation in their place says how many they were, why they went and who had them go. Segments are written anew one after
-    /// the other, beside appends and reads; each is checked before it takes the place of the old one, and a stop at any moment
-    /// leaves the old or the new one. The disk needs room for one segment more. States folded before are folded again, from what is left.
+    /// Positions, versions, ids, heads and the chain stay as they are. The positions of removed events stay
+    /// empty. An attestation in their place says how many events went, and `reason; by operator`. Conditions
+    /// and decisions see what is left.
+    ///
+    /// Segments are rewritten one after the other, beside appends and reads. Each is checked before it
+    /// replaces the old one. A stop at any moment leaves the old segment or the new one. The disk needs room
+    /// for one more segment. If there are rules, the live segment is sealed first. Saved states are folded
+    /// again, from the events that are left.
     ///
     /// ```
-    /// use annals::{Per, Query, Raw, Store};
+    /// use annals::{GroupBy, Query, Raw, Store};
     ///
     /// let store = Store::in_memory()?;
     /// for celsius in 0..100 {
     ///     store.append("sensor:1", &Raw("sensor.measured", &celsius))?;
     /// }
-    /// let old = || store.compaction("ten are enough").remove(Query::all().kind("sensor.measured")).keep_newest(10, GroupBy::Entity);
-    /// let done = old().run()?;
+    /// let compaction = store.compaction("ten are enough").remove(Query::all().kind("sensor.measured"));
+    /// let done = compaction.keep_newest(10, GroupBy::Entity).run()?;
     /// assert_eq!(done.removed, 90);
     /// assert_eq!(store.count(Query::entity("sensor:1"))?, 10);
     /// assert_eq!(store.version("sensor:1")?.get(), 100);
@@ -66,27 +78,32 @@ impl Store {
             merge: None,
             worth: 0,
             rate_max: None,
-            heeds: Heeds::Consumers,
-            tell: None,
+            unhandled: UnhandledEvents::Stay,
+            on_progress: None,
         }
     }
 }
 
 impl Builder {
-    /// Compacts by itself while the store is open for writing, again and again, what `policy` says: it is given a [`Compaction`] and shapes it, as if by hand
-    /// (default: nothing goes by itself). Said several times: several policies, which take turns. The reason is recorded.
+    /// Compacts periodically while the store is open for writing (default: never). `policy` gets a
+    /// [`Compaction`] and adds the rules. Called several times, it adds several policies, which run one at a
+    /// time. The reason is recorded.
     ///
-    /// The first run begins `every` after opening, each further one `every` after the last has ended. It takes what is sealed by then, so that looking leaves no small
-    /// segments: an event goes once its segment is full ([`Builder::segment_bytes_max`]), or after a run by hand. Each run reads all that is sealed:
-    /// let it be seldom, and give it a pace ([`Compaction::bytes_per_second`]) and a threshold ([`Compaction::worth`]). If nothing is to go nothing is written.
+    /// The first run begins `every` after opening, each further one `every` after the last has ended. A run
+    /// takes the segments that are sealed by then. So an event goes once its segment is full
+    /// ([`Builder::segment_bytes_max`]) or after a run by hand. Each run reads all sealed segments: let it be
+    /// seldom, and set a rate ([`Compaction::bytes_per_second`]) and a threshold ([`Compaction::worth`]). If
+    /// nothing is to go, nothing is written.
     ///
-    /// What it did stands in [`Stats::compactions`](crate::Stats::compactions), an error, too, which is logged and tried again in the next turn: a consumer that has not handled what
-    /// would go, a full disk, damage. If somebody rewrites segments just then, its turn is the next one. Closing the store breaks a run off; what it did by then stays.
-    /// `policy` and what it gives run on a thread of the store, and must not keep a clone of the [`Store`], which would never close. One that panics is not run again.
+    /// [`Stats::compactions`](crate::Stats::compactions) has the result. An error is logged and kept there,
+    /// and the next run tries again: a consumer that is behind, a full disk, damage. A run is skipped while
+    /// other segments are being rewritten. Closing the store ends a run; segments that were rewritten stay
+    /// so. `policy` and its rules run on a thread of the store. They must not keep a clone of the [`Store`]:
+    /// such a store never closes. A policy that panics does not run again.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use annals::{Per, Query, Store, disk::MemDisk};
+    /// use annals::{GroupBy, Query, Store, disk::MemDisk};
     ///
     /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     /// let store = Store::on(MemDisk::new())
@@ -116,7 +133,7 @@ impl Builder {
 }
 
 impl<'a> Compaction<'a> {
-    /// Events that match go. Said several times: those that match any.
+    /// Names events that match a query. Called several times: events that match any of them.
     pub fn remove(mut self, query: Query) -> Compaction<'a> {
         self.rules.query = Some(match self.rules.query {
             Some(before) => before.or(query),
@@ -125,14 +142,14 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Events for which this holds go. It is asked twice for each event that everything else applies to, and must answer the
-    /// same; costs a copy of the append.
+    /// Names events for which `goes` answers `true`. It is called twice for each event that all other rules
+    /// name, and must give the same answer. Each call costs a copy of the append.
     pub fn remove_if(mut self, goes: impl FnMut(&RecordedEvent) -> bool + 'a) -> Compaction<'a> {
         self.rules.predicate = Some(Box::new(goes));
         self
     }
 
-    /// Events go that were recorded longer ago than this, by the store's clock.
+    /// Names events that were recorded longer ago than this, by the store's clock.
     pub fn older_than(mut self, age: Duration) -> Compaction<'a> {
         let now = options::read(&self.store.engine().options.clock);
         let age = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
@@ -140,43 +157,46 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Events go that stand before this position.
+    /// Names events before this position.
     pub fn before(mut self, position: Position) -> Compaction<'a> {
         self.rules.before = Some(position);
         self
     }
 
-    /// Events go that are not among the newest so many of their entity, kind or scope.
+    /// Names events that are not among this many newest of their entity, kind or scope.
     pub fn keep_newest(mut self, events: u64, per: GroupBy) -> Compaction<'a> {
         self.rules.newest.push((events, per));
         self
     }
 
-    /// Of what goes everything but payload and metadata stays, as if it were erased: order, kinds and causes (default: nothing
-    /// stays). Saves less, and leaves no gaps.
+    /// Keeps everything but payload and metadata of the events that go, as erasing does (default: nothing is
+    /// kept). Order, kinds and causes stay, and there are no gaps. Saves less space.
     pub fn tombstones(mut self) -> Compaction<'a> {
-        self.rules.leaves = Leaves::Tombstone;
+        self.rules.leaves = Remainder::Tombstone;
         self
     }
 
-    /// Acknowledgements of consumers go once there are later ones (default: they stay). A consumer that acknowledges all the time
-    /// leaves many.
+    /// Also removes acknowledgements of consumers that a later one replaces (default: they stay). A busy
+    /// consumer leaves many.
     pub fn replaced_checkpoints(mut self) -> Compaction<'a> {
         self.rules.replaced = Some(system::consumer::ACKED);
         self
     }
 
-    /// Small segments that follow one another become larger ones, up to
-    /// [`Builder::segment_bytes_max`](crate::Builder::segment_bytes_max) (default: they stay as they are). Fewer segments are
-    /// fewer indexes to be asked.
+    /// Merges neighbouring segments that have less than half of
+    /// [`Builder::segment_bytes_max`](crate::Builder::segment_bytes_max) left each (default: not merged).
+    /// Fewer segments mean fewer indexes to ask.
     pub fn merge(mut self) -> Compaction<'a> {
         self.merge = Some(self.store.engine().options.segment_bytes_max.into());
         self
     }
 
-    /// Leaves segments as they are of which less than so much would go, in percent of their bytes (default: 0, each is rewritten of which
-    /// anything goes). A segment is written anew as a whole, so without this a single event costs up to 64 MiB. What is left goes once
-    /// there is more to go with it: the more this says, the longer events stay.
+    /// Leaves a segment as it is if less than this percentage of its bytes would go (default: 0, every
+    /// segment from which an event goes is rewritten).
+    ///
+    /// A segment is rewritten as a whole, so without a threshold one event can cost 64 MiB of writing. Events
+    /// of a segment that is left stay until more goes with them. They do not count, neither in a dry run nor
+    /// as unhandled by a consumer. If such a segment is merged, its events still stay.
     ///
     /// ```
     /// use annals::{Query, Raw, Store, disk::MemDisk};
@@ -196,30 +216,32 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Reads no more than this in a second, so that others have the disk (default: no limit). About as much is written.
+    /// Reads at most this many bytes a second (default: no limit). About as many are written.
     pub fn bytes_per_second(mut self, bytes: u64) -> Compaction<'a> {
         self.rate_max = Some(bytes.max(1));
         self
     }
 
-    /// Has events go that consumers and reactors ask for and have not handled (default: refused). They miss them.
+    /// Removes events even if a consumer or reactor has not handled them (default: refused). It will miss
+    /// them.
     pub fn even_unhandled(mut self) -> Compaction<'a> {
-        self.heeds = Heeds::Nobody;
+        self.unhandled = UnhandledEvents::Go;
         self
     }
 
-    /// Tells how far it is, about every megabyte and at each segment, twice from the beginning: while it looks, and while it writes. To break it off
-    /// is [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled); what was done by then stays, and is whole. `tell` must not erase or compact.
+    /// Reports progress about every megabyte and at each segment, first for the plan and then for rewriting.
+    /// Breaking off is [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled); segments that were rewritten
+    /// stay so. `tell` must not erase or compact.
     pub fn on_progress(
         mut self,
         tell: impl FnMut(&RewriteProgress) -> ControlFlow<()> + 'a,
     ) -> Compaction<'a> {
-        self.tell = Some(Box::new(tell));
+        self.on_progress = Some(Box::new(tell));
         self
     }
 
-    /// What would go of what is sealed by now, by kind and by scope; changes nothing. Reads everything. (To run it
-    /// also seals what is being written.)
+    /// Counts what would go from the segments that are sealed now, by kind and by scope. Changes nothing.
+    /// Reads all sealed segments. ([`Compaction::run`] also seals the live segment.)
     ///
     /// ```
     /// use annals::{Query, Raw, Store};
@@ -234,55 +256,60 @@ impl<'a> Compaction<'a> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled), [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): what is damaged is not
-    /// compacted; those of reading, and of a store that takes no appends.
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled);
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt), because a damaged segment is not compacted; those
+    /// of reading, and of a store that takes no appends.
     pub fn dry_run(self) -> Result<CompactionPlan, Error> {
-        self.task(Heeds::Consumers)?.plan()
+        self.task(UnhandledEvents::Stay)?.plan()
     }
 
-    /// Has it go.
+    /// Removes the events.
     ///
     /// # Errors
     ///
     /// As [`Compaction::dry_run`], and
-    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): a consumer has not handled some of it; nothing was changed.
-    /// - [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): no room for one segment more. What was done by then stays.
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): a consumer has not handled some of them; nothing
+    ///   was changed.
+    /// - [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): no room for one more segment. What was rewritten
+    ///   stays so.
     pub fn run(self) -> Result<Compacted, Error> {
-        let heeds = self.heeds;
-        self.task(heeds)?.run()
+        let unhandled = self.unhandled;
+        self.task(unhandled)?.run()
     }
 
-    /// Has it go from what is sealed by now, unless somebody else rewrites segments: then `None`. A closing store breaks it off.
+    /// Compacts the segments that are sealed now; `None` if segments are being rewritten already. Closing the
+    /// store ends it.
     fn run_beside(mut self) -> Result<Option<Compacted>, Error> {
-        let (heeds, rewriter) = (self.heeds, self.store.engine().rewrite_thread.clone());
-        let mut asked = self.tell.take();
-        self.tell = Some(Box::new(move |progress| {
+        let unhandled = self.unhandled;
+        let rewriter = self.store.engine().rewrite_thread.clone();
+        let mut on_progress = self.on_progress.take();
+        self.on_progress = Some(Box::new(move |progress| {
             rewriter.go_on()?;
-            asked.as_mut().map_or(ControlFlow::Continue(()), |tell| tell(progress))
+            on_progress.as_mut().map_or(ControlFlow::Continue(()), |on_progress| on_progress(progress))
         }));
-        self.task(heeds)?.run_beside()
+        self.task(unhandled)?.run_beside()
     }
 
-    fn task(self, heeds: Heeds) -> Result<Task<'a>, Error> {
-        let Compaction { store, reason, rules, merge, worth, rate_max, tell, .. } = self;
-        let watchers = match heeds {
-            Heeds::Nobody => Vec::new(),
-            Heeds::Consumers => watchers(store)?,
+    fn task(self, unhandled: UnhandledEvents) -> Result<CompactionTask<'a>, Error> {
+        let Compaction { store, reason, rules, merge, worth, rate_max, on_progress, .. } = self;
+        let watchers = match unhandled {
+            UnhandledEvents::Go => Vec::new(),
+            UnhandledEvents::Stay => watchers(store)?,
         };
-        Ok(Task {
+        Ok(CompactionTask {
             engine: store.engine(),
             rules,
             watchers,
             merge_up_to: merge,
             worth,
             reason,
-            pace: Throttle::new(tell, rate_max),
+            throttle: RewriteThrottle::rewriting(on_progress, rate_max),
             head: Position::START,
         })
     }
 }
 
-/// The consumers that ever ran, and how far they are.
+/// The consumers that ever ran, and how far each is.
 fn watchers(store: &Store) -> Result<Vec<Watcher>, Error> {
     let known = store
         .consumers()?
@@ -293,4 +320,76 @@ fn watchers(store: &Store) -> Result<Vec<Watcher>, Error> {
         Ok(Watcher { name, position, query: reader::by_either_id(&snapshot, query)? })
     };
     known.map(watcher).collect()
+}
+
+/// One run of a policy; `None` if segments are being rewritten already.
+pub(crate) type RunPolicy = Box<dyn Fn(&Store) -> Result<Option<Compacted>, Error> + Send + Sync>;
+
+/// A compaction that runs periodically.
+pub(crate) struct Policy {
+    every: Duration,
+    reason: String,
+    run: RunPolicy,
+}
+
+/// The results of each policy, in the order in which they were added.
+pub(super) type SharedCompactionStats = Arc<Mutex<Vec<CompactionStats>>>;
+
+/// The least pause: without one a policy would keep a core busy.
+const EVERY_LEAST: Duration = Duration::from_millis(1);
+/// The longest pause: 100 years. Longer ones could overflow a clock.
+const EVERY_MOST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+impl Policy {
+    pub(crate) fn new(every: Duration, reason: String, run: RunPolicy) -> Policy {
+        Policy { every: every.clamp(EVERY_LEAST, EVERY_MOST), reason, run }
+    }
+
+    fn run_once(&self, store: &Store, place: usize) {
+        let core = &store.core;
+        let ended = catch_unwind(AssertUnwindSafe(|| (self.run)(store))).unwrap_or_else(|panic| {
+            if let Some(stats) = core.compactions.lock().get_mut(place) {
+                stats.error = Some("it panicked, and is not run again".to_owned());
+            }
+            resume_unwind(panic)
+        });
+        if core.engine.rewrite_thread.go_on().is_break() {
+            return;
+        }
+        let now = options::read(&core.engine.options.clock);
+        let mut all = core.compactions.lock();
+        let Some(stats) = all.get_mut(place) else { return };
+        match ended {
+            Ok(None) => return,
+            Ok(Some(done)) => {
+                stats.runs = stats.runs.saturating_add(1);
+                stats.error = None;
+                stats.removed = stats.removed.saturating_add(done.removed);
+                stats.erased = stats.erased.saturating_add(done.erased);
+                stats.last = Some(done);
+            }
+            Err(error) => {
+                tracing::warn!(%error, reason = self.reason, "a compaction policy failed; its next run tries again");
+                stats.error = Some(error.to_string());
+            }
+        }
+        stats.ended_at = Some(time_of(i64::try_from(now).unwrap_or(i64::MAX)));
+    }
+}
+
+impl Store {
+    /// Schedules the policies. Without one, no thread is started.
+    pub(super) fn follow(&self, policies: Vec<Policy>) {
+        for (place, policy) in policies.into_iter().enumerate() {
+            let stats = CompactionStats { reason: policy.reason.clone(), ..CompactionStats::default() };
+            self.core.compactions.lock().push(stats);
+            let store = self.downgrade();
+            let every = policy.every;
+            let turn = move || {
+                policy.run_once(&store.upgrade()?, place);
+                Some(every)
+            };
+            self.core.engine.rewrite_thread.run_in(every, Box::new(turn));
+        }
+    }
 }

@@ -1,11 +1,9 @@
-//! Turns: who decides about one thing at the same time as others does so one after the other.
+//! A fair queue for callers that decide about the same subject at the same time.
 //!
-//! A decision is appended only if nothing came in between, so of several at a time one wins and the others decide
-//! again. Whoever lost takes a place in a queue and waits for its turn; whoever comes while there is a queue joins it.
-//! So nobody is beaten for ever by others that are quicker, and nothing is decided in vain.
-//! Turns are a courtesy and no lock: one lasts 50 ms at most, then the next goes on, and what an append requires is
-//! checked by the writer either way.
-//! Row: store, below the facade. Tested by tests/it/decide.rs.
+//! A decision is appended only if its subject did not change in between, so one of several callers wins and
+//! the others decide again. A caller that lost joins a queue and waits for its turn, and so does every caller
+//! that comes later. So no caller starves, and few decisions are made in vain. The queue is no lock: a turn
+//! lasts 50 ms at most, and the writer checks every append in any case. Tested by tests/it/decide.rs.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -17,22 +15,22 @@ use parking_lot::Mutex;
 
 use crate::types::Error;
 
-/// How long others wait for whoever's turn it is.
-const TURN: Duration = Duration::from_millis(50);
-/// How often a decision is made again before its last conflict is the answer.
+/// How long a caller waits for the one ahead of it.
+const TURN_MAX: Duration = Duration::from_millis(50);
+/// How many conflicts a decision may meet before it fails with the last one.
 const CONFLICTS_MAX: u32 = 1_000;
 
-/// The queues of a store.
+/// The queues of a store, one for each subject in dispute.
 #[derive(Default)]
-pub(crate) struct Turns {
-    /// How many queues there are: a decision that meets nobody looks at nothing else.
+pub(crate) struct DecisionQueue {
+    /// The number of queues. While it is 0, a decision takes no lock.
     count: AtomicUsize,
     queues: Mutex<Queues>,
 }
 
 #[derive(Default)]
 struct Queues {
-    /// By what is decided about; none is empty.
+    /// By subject; no queue is empty.
     by_subject: HashMap<Box<str>, VecDeque<Waiter>>,
     last_place: u64,
 }
@@ -43,23 +41,23 @@ struct Waiter {
 }
 
 thread_local! {
-    /// How many places this thread has. One that decides while it decides must not wait for itself.
-    static PLACES: Cell<u32> = const { Cell::new(0) };
+    /// How many queues this thread is in. A decision within a decision must not wait for itself.
+    static QUEUED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The tries of one decision. Dropping it gives its place up.
+/// The attempts of one decision. Dropped, it leaves the queue.
 pub(crate) struct Attempt<'a> {
-    turns: &'a Turns,
+    queue: &'a DecisionQueue,
     subject: &'a str,
     place: Option<u64>,
     conflicts: u32,
     last: Option<Error>,
 }
 
-impl Turns {
-    /// Begins to decide about something; waits while others do that met a conflict.
+impl DecisionQueue {
+    /// Begins a decision. Waits if other callers queue for the subject.
     pub(crate) fn attempt<'a>(&'a self, subject: &'a str) -> Attempt<'a> {
-        let mut attempt = Attempt { turns: self, subject, place: None, conflicts: 0, last: None };
+        let mut attempt = Attempt { queue: self, subject, place: None, conflicts: 0, last: None };
         if self.count.load(Ordering::Relaxed) > 0 && self.queues.lock().by_subject.contains_key(subject) {
             attempt.wait();
         }
@@ -68,17 +66,18 @@ impl Turns {
 }
 
 impl Attempt<'_> {
-    /// How many conflicts there were.
+    /// How many conflicts the decision has met.
     pub(crate) fn conflicts(&self) -> u32 {
         self.conflicts
     }
 
-    /// After a conflict: waits for its turn to decide again.
+    /// Waits after a conflict for the turn to decide again.
     ///
     /// # Errors
     ///
-    /// The conflict, if there were too many, or if it is the last one again: then deciding changes nothing.
-    pub(crate) fn again(&mut self, conflict: Error) -> Result<(), Error> {
+    /// The conflict itself, if there were too many, or if it equals the one before: then another attempt
+    /// changes nothing.
+    pub(crate) fn retry_after(&mut self, conflict: Error) -> Result<(), Error> {
         self.conflicts += 1;
         let is_same = |last: &Error| {
             last.conflict() == conflict.conflict() && last.failed_condition() == conflict.failed_condition()
@@ -92,7 +91,7 @@ impl Attempt<'_> {
     }
 
     fn wait(&mut self) {
-        if self.place.is_none() && PLACES.get() > 0 {
+        if self.place.is_none() && QUEUED.get() > 0 {
             return;
         }
         let mut watched = None;
@@ -100,20 +99,21 @@ impl Attempt<'_> {
             let now = Instant::now();
             let since = watched.filter(|(place, _)| *place == ahead).map_or(now, |(_, since)| since);
             watched = Some((ahead, since));
-            thread::park_timeout(TURN.saturating_sub(now.duration_since(since)));
+            thread::park_timeout(TURN_MAX.saturating_sub(now.duration_since(since)));
         }
     }
 
-    /// Whose turn it is, unless it is ours. Whoever was watched for too long has had it.
+    /// The caller to wait for, unless it is this one's turn. A caller that was watched for [`TURN_MAX`] is
+    /// passed.
     fn ahead(&mut self, watched: Option<(u64, Instant)>) -> Option<u64> {
-        let mut queues = self.turns.queues.lock();
+        let mut queues = self.queue.queues.lock();
         let Queues { by_subject, last_place } = &mut *queues;
         let queue = by_subject.entry(self.subject.into()).or_default();
         if queue.is_empty() {
-            self.turns.count.fetch_add(1, Ordering::Relaxed);
+            self.queue.count.fetch_add(1, Ordering::Relaxed);
         }
         let own = *self.place.get_or_insert_with(|| {
-            PLACES.set(PLACES.get() + 1);
+            QUEUED.set(QUEUED.get() + 1);
             *last_place += 1;
             *last_place
         });
@@ -121,7 +121,7 @@ impl Attempt<'_> {
             queue.push_back(Waiter { place: own, thread: thread::current() });
         }
         let is_over =
-            |front: u64| watched.is_some_and(|(place, since)| place == front && since.elapsed() >= TURN);
+            |front: u64| watched.is_some_and(|(place, since)| place == front && since.elapsed() >= TURN_MAX);
         let front = queue.front().map(|waiter| waiter.place)?;
         if front != own && is_over(front) {
             queue.pop_front();
@@ -134,15 +134,15 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let Some(own) = self.place else { return };
-        PLACES.set(PLACES.get().saturating_sub(1));
-        let mut queues = self.turns.queues.lock();
+        QUEUED.set(QUEUED.get().saturating_sub(1));
+        let mut queues = self.queue.queues.lock();
         let Some(queue) = queues.by_subject.get_mut(self.subject) else { return };
         queue.retain(|waiter| waiter.place != own);
         match queue.front() {
             Some(next) => next.thread.unpark(),
             None => {
                 queues.by_subject.remove(self.subject);
-                self.turns.count.fetch_sub(1, Ordering::Relaxed);
+                self.queue.count.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }

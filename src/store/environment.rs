@@ -1,6 +1,6 @@
-//! Options from the environment, for programs that ask for it. Nothing else of annals reads it.
+//! Options from environment variables, for programs that ask for them.
 //!
-//! Row: store.
+//! No other file reads a variable.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -13,8 +13,8 @@ const DIRECTORY: &str = "ANNALS_DIR";
 const DURABILITY: &str = "ANNALS_DURABILITY";
 const QUEUE: &str = "ANNALS_QUEUE";
 
-/// Options from the environment. A program that does not call these is configured by itself alone: no variable can
-/// change what it promises.
+/// Options from environment variables. A program that does not call these methods ignores the environment: no
+/// variable changes what it promises.
 impl Builder {
     /// The store that `ANNALS_DIR` names, with the options of [`Builder::env`].
     ///
@@ -30,14 +30,14 @@ impl Builder {
         from(&|name| std::env::var_os(name))
     }
 
-    /// Takes what the environment says, where it says something; what is called after this counts more.
+    /// Takes options from the variables that are set. Methods called later override them.
     ///
     /// | variable | stands for | example |
     /// |---|---|---|
     /// | `ANNALS_DURABILITY` | [`Builder::durability`] | `synced`, `buffered`, `buffered:250ms` |
     /// | `ANNALS_QUEUE` | [`Builder::queue_commands_max`] | `4096` |
     ///
-    /// An empty variable is as one that is not set.
+    /// An empty variable counts as not set.
     ///
     /// ```
     /// let path = std::env::temp_dir().join("annals-doc-env");
@@ -48,7 +48,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a variable cannot be understood; the text names it.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a value cannot be parsed; the text names the
+    /// variable.
     pub fn env(self) -> Result<Builder, Error> {
         configure(self, &|name| std::env::var_os(name))
     }

@@ -1,8 +1,7 @@
-//! Gates: policies that every append of a user's passes before anything of it is sent.
+//! Gates: policies that judge every append of the application before the writer gets it.
 //!
-//! They run on the caller's thread, one after the other, outside locks. An append never gets past a gate that
-//! fails: what is not a permit is a denial, a panic too.
-//! Row: store. Tested by tests/it/gates.rs.
+//! Gates run on the caller's thread, one after the other, outside locks. Anything but a permit denies the
+//! append: an error and a panic, too. Tested by tests/it/gates.rs.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -17,22 +16,27 @@ use crate::types::{AppendCondition, Cause, Denial, Error, Expected, Limits, chec
 
 use super::Store;
 
-/// A policy of the store: whether an append may be made. Closures are gates.
+/// A policy of the store that permits or denies an append. Closures are gates.
 ///
-/// Gates are registered with [`Builder::gate`](crate::Builder::gate), and are asked in that order for every append,
-/// on the thread that makes it, before anything is sent to the writer: what reactors append too, but not the store's
-/// own events. A gate may read the store it is given, take its time, and append: its appends are judged like
-/// all others. A gate that panics denies. A gate must not keep a clone of the [`Store`], which would never close.
+/// Gates are registered with [`Builder::gate`](crate::Builder::gate) and are asked in that order, on the
+/// thread that makes the append, before anything is sent to the writer. They judge every append of the
+/// application and of reactors, but not the store's own events. A gate may read the store it is given, take
+/// its time, and append. Its own appends are judged like all others, eight deep; deeper ones are denied. A
+/// gate that panics denies. A gate must not keep a clone of the [`Store`]: such a store never closes.
 ///
-/// What a gate read may change before the append goes in. A gate that decides by what it read returns the condition
-/// that keeps its answer true ([`GateDecision::while_none`]); the append is then made under this condition, too:
+/// A denied append with an idempotency key costs one look-up of the key, also in [`Append::submit`] and
+/// [`Append::try_submit`]: a retry of an append that went in is answered with its receipt.
+///
+/// What a gate read may change before the append goes in. A gate that decides by what it read returns the
+/// condition that keeps its answer true ([`GateDecision::while_none`]). The append is then made under this
+/// condition as well:
 ///
 /// ```
 /// use annals::{
-///     Append, AppendCondition, Denial, ErrorKind, Permit, Proposed, Query, Raw, Store, disk::MemDisk,
+///     Append, AppendCondition, Denial, ErrorKind, GateDecision, Proposed, Query, Raw, Store, disk::MemDisk,
 /// };
 ///
-/// fn not_frozen(proposed: &Proposed<'_>, store: &Store) -> Result<Permit, Denial> {
+/// fn not_frozen(proposed: &Proposed<'_>, store: &Store) -> Result<GateDecision, Denial> {
 ///     let mut permit = GateDecision::always();
 ///     for (entity, _) in proposed.expectations() {
 ///         let frozen = Query::entity(entity).kind("account.frozen");
@@ -53,11 +57,12 @@ use super::Store;
 /// # Ok::<(), annals::Error>(())
 /// ```
 pub trait Gate: Send + Sync + 'static {
-    /// Lets an append pass, or says why not. [`Append::context`] is how the caller tells it who asks.
+    /// Permits an append, or denies it with a reason. [`Append::context`] tells the gate who asks.
     ///
     /// # Errors
     ///
-    /// The denial, which the caller gets as [`ErrorKind::Denied`](crate::ErrorKind::Denied). An [`Error`] becomes one by `?`.
+    /// The denial, which the caller gets as [`ErrorKind::Denied`](crate::ErrorKind::Denied). `?` turns an
+    /// [`Error`] into one.
     fn check(&self, proposed: &Proposed<'_>, store: &Store) -> Result<GateDecision, Denial>;
 }
 
@@ -70,7 +75,7 @@ where
     }
 }
 
-/// What a [`Gate`] answers to let an append pass: always, or while something does not happen.
+/// The answer of a [`Gate`] that permits an append: always, or under conditions.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a gate returns it"]
 pub struct GateDecision {
@@ -78,41 +83,41 @@ pub struct GateDecision {
 }
 
 impl GateDecision {
-    /// Whatever happens meanwhile.
+    /// Permits the append without a condition.
     pub fn always() -> GateDecision {
         GateDecision::default()
     }
 
-    /// If this condition still holds when the append goes in. If not, the append is a
-    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict), and whoever tries again asks the gate again.
+    /// Permits the append while this condition holds. If it fails when the append goes in, the append is a
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict); a retry asks the gate again.
     pub fn while_none(condition: AppendCondition) -> GateDecision {
         GateDecision::always().and_while_none(condition)
     }
 
-    /// And if this condition holds as well.
+    /// Adds a condition that must hold as well.
     pub fn and_while_none(mut self, condition: AppendCondition) -> GateDecision {
         self.conditions.push(condition);
         self
     }
 }
 
-/// The gates of a store, in the order they are asked.
+/// The gates of a store, in the order in which they are asked.
 #[derive(Default)]
 pub(crate) struct Gates {
-    all: Vec<Named>,
+    all: Vec<NamedGate>,
     records_denials: bool,
 }
 
-struct Named {
+struct NamedGate {
     name: String,
     gate: Box<dyn Gate>,
 }
 
 const NAME_BYTES_MAX: usize = 255;
-/// How many events of a denied append are named in its record, and how long a reason may be there.
+/// How many events of a denied append its record names.
 const EVENTS_NAMED_MAX: usize = 100;
 const REASON_BYTES_MAX: usize = 1024;
-/// Gates that append are asked about that, and so on; so deep at most, or the stack would end.
+/// How deep gates may append within one another: more would exhaust the stack.
 const DEPTH_MAX: u32 = 8;
 
 thread_local! {
@@ -122,14 +127,14 @@ thread_local! {
 
 impl Gates {
     pub(super) fn add(&mut self, name: String, gate: impl Gate) {
-        self.all.push(Named { name, gate: Box::new(gate) });
+        self.all.push(NamedGate { name, gate: Box::new(gate) });
     }
 
     pub(super) fn record_denials(&mut self) {
         self.records_denials = true;
     }
 
-    /// Refuses names that could not be those of streams, and names that come twice.
+    /// Checks that each gate's name fits its stream, and is used once.
     pub(super) fn check(&self, limits: &Limits) -> Result<(), Error> {
         for (at, gate) in self.all.iter().enumerate() {
             check_name("gate's name", &gate.name, NAME_BYTES_MAX)?;
@@ -145,11 +150,11 @@ impl Gates {
         Ok(())
     }
 
-    /// Asks every gate. The conditions of their permits come back, or the first denial.
+    /// Asks every gate. Returns the conditions of all permits, or the first denial.
     fn ask(&self, proposed: &Proposed<'_>, store: &Store) -> Result<Vec<AppendCondition>, Denial> {
         let mut conditions = Vec::new();
         for gate in &self.all {
-            let answer = Asking::begin().and_then(|_asking| {
+            let answer = GateCall::begin().and_then(|_asking| {
                 catch_unwind(AssertUnwindSafe(|| gate.gate.check(proposed, store)))
                     .unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
             });
@@ -160,7 +165,7 @@ impl Gates {
     }
 }
 
-impl Named {
+impl NamedGate {
     fn stream(&self) -> String {
         stream_of(&self.name)
     }
@@ -170,11 +175,11 @@ fn stream_of(gate: &str) -> String {
     format!("{PREFIX}{gate}")
 }
 
-/// While a gate is asked.
-struct Asking;
+/// One gate being asked, counted in [`DEPTH`].
+struct GateCall;
 
-impl Asking {
-    fn begin() -> Result<Asking, Denial> {
+impl GateCall {
+    fn begin() -> Result<GateCall, Denial> {
         let depth = DEPTH.get();
         if depth == DEPTH_MAX {
             return Err(Denial::new(format!(
@@ -182,11 +187,11 @@ impl Asking {
             )));
         }
         DEPTH.set(depth + 1);
-        Ok(Asking)
+        Ok(GateCall)
     }
 }
 
-impl Drop for Asking {
+impl Drop for GateCall {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get().saturating_sub(1));
     }
@@ -198,7 +203,7 @@ fn panicked(panic: &(dyn Any + Send)) -> Denial {
 }
 
 impl Store {
-    /// Lets an append through the gates; what comes back may be sent.
+    /// Asks the gates about an append, and returns the append that may be sent.
     #[inline]
     pub(super) fn admit(&self, append: Append) -> Result<Append, Error> {
         if self.core.gates.all.is_empty() { Ok(append) } else { self.pass_gates(append) }
@@ -217,7 +222,7 @@ impl Store {
         }
     }
 
-    /// A retry is answered with the receipt of what was let pass before.
+    /// Denies an append, unless it is a retry of one that went in.
     fn denied(&self, append: Append, denial: Denial) -> Result<Append, Error> {
         if let Some(keyed) = append.keyed()?
             && self.engine().find_key(keyed)?.is_some()
@@ -232,12 +237,12 @@ impl Store {
         Err(Error::denied(&summary(&proposed), denial, &remark))
     }
 
-    /// Returns what is to be said if that fails.
+    /// Records a denial. Returns what the caller's error adds if that fails.
     fn record_denial(&self, proposed: &Proposed<'_>, denial: &Denial) -> String {
-        let record = Denied::new(proposed, denial);
+        let record = DenialRecord::new(proposed, denial);
         let append = Append::of_system(&stream_of(&denial.gate), Expected::Any, &Raw(DENIED, &record));
         let first = proposed.events().next();
-        // An index within the append that was denied means nothing.
+        // An index within the denied append means nothing in its record.
         let cause = first.and_then(|event| event.cause()).filter(|cause| matches!(cause, Cause::Event(_)));
         let append = append.belonging(cause, first.and_then(|event| event.correlation()));
         match self.engine().commit(append) {
@@ -250,7 +255,7 @@ impl Store {
     }
 }
 
-/// What was denied, for a message.
+/// Names the denied append in an error.
 fn summary(proposed: &Proposed<'_>) -> String {
     let mut events = proposed.events();
     let first = events.next().map(|event| format!("{} to {}", event.kind(), event.entity()));
@@ -261,12 +266,12 @@ fn summary(proposed: &Proposed<'_>) -> String {
     }
 }
 
-/// What is recorded of a denial: names, never payloads.
+/// The record of a denial: names, never payloads.
 #[derive(Serialize)]
-struct Denied<'a> {
+struct DenialRecord<'a> {
     reason: &'a str,
     events: Vec<DeniedEvent<'a>>,
-    /// How many more there were.
+    /// How many events are not named.
     more: usize,
 }
 
@@ -277,14 +282,14 @@ struct DeniedEvent<'a> {
     kind: &'a str,
 }
 
-impl<'a> Denied<'a> {
-    fn new(proposed: &Proposed<'a>, denial: &'a Denial) -> Denied<'a> {
+impl<'a> DenialRecord<'a> {
+    fn new(proposed: &Proposed<'a>, denial: &'a Denial) -> DenialRecord<'a> {
         let name = |event: ProposedEvent<'a>| DeniedEvent {
             entity: event.entity(),
             scope: event.scope(),
             kind: event.kind(),
         };
-        Denied {
+        DenialRecord {
             reason: text::cut(&denial.reason, REASON_BYTES_MAX),
             events: proposed.events().take(EVENTS_NAMED_MAX).map(name).collect(),
             more: proposed.events().skip(EVENTS_NAMED_MAX).count(),

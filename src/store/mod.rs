@@ -1,60 +1,57 @@
-//! The facade: a handle that delegates, and (builder.rs) what opens it.
+//! The facade: [`Store`], the handle to an open store, and the methods that send an [`Append`].
 //!
-//! Row: store. No logic lives here.
+//! `builder.rs` opens stores, `core.rs` has what handles share, and the other files hold the public methods
+//! by topic. The registry, the decision queue and the state cache serve `consume/` and `state/`.
 
-mod archive;
-mod ask;
 mod builder;
 mod compaction;
+mod copies;
 mod core;
 mod decision_queue;
 mod environment;
 mod gate;
 #[cfg(feature = "jsonl")]
 mod jsonl;
-mod policy;
+mod maintain;
+mod queries;
 mod registry;
-mod rewrite;
 mod state_cache;
 #[cfg(test)]
 mod tests;
-mod verify;
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Disk, MemDisk};
 use crate::engine::{Append, Handover, Ticket};
 use crate::event::{Appended, RecordedEvent};
-use crate::maintenance::{Verify, describe, reindex};
 use crate::read::{Notifications, Read, Subscription, reader};
 use crate::types::{
-    Coordinate, Description, Error, EventData, EventId, Head, IndexProgress, OpenReport, Position, Query,
-    Stats, VerifyReport, Version, WriterState,
+    Coordinate, Error, EventData, EventId, Head, OpenReport, Position, Query, Stats, Version, WriterState,
 };
 
-pub use archive::{StoreCopy, restore, verify_backup};
 pub use builder::Builder;
 pub use compaction::Compaction;
+pub use copies::{StoreCopy, restore};
 pub(crate) use core::WeakStore;
-use core::{Core, Keeper};
+use core::{CloseOnDrop, Core};
 pub use gate::{Gate, GateDecision};
 #[cfg(feature = "jsonl")]
 pub use jsonl::{
     Export, ExportProgress, Exported, Import, ImportProgress, Imported, Mapping, TimeForm, Timestamp,
 };
-pub(crate) use policy::Policy;
-pub(crate) use registry::{NameLease, Pace, RunnerCommand, RunnerState, Trouble};
+pub use maintain::verify_backup;
+pub(crate) use registry::{NameLease, RunnerCommand, RunnerState, SpeedSamples, Trouble};
 pub(crate) use state_cache::{
-    Erased, Folded, Key, Known, ModelLease, Reached, Reservation, Reserve, Saving, Shape, Source,
+    AnyState, Folded, KnownState, ModelLease, Reached, Reservation, Reserve, Saving, Shape, StateKey,
+    StateOrigin,
 };
 
 /// A store of events: one directory, one writer.
 ///
-/// Clones are cheap handles to the same store, for any thread. When the last one is dropped,
-/// everything accepted is written, made durable, and the writer thread ends; [`Store::close`] does
-/// the same and says if something failed.
+/// Clones are cheap handles to the same store, for any thread. When the last one is dropped, everything
+/// accepted is written and made durable, and the writer thread ends. [`Store::close`] does the same and
+/// reports errors.
 ///
 /// ```
 /// use annals::{Raw, Store};
@@ -72,58 +69,58 @@ pub(crate) use state_cache::{
 #[derive(Clone)]
 pub struct Store {
     core: Arc<Core>,
-    /// Of the application's handles; threads of our own have none.
-    _keeper: Option<Arc<Keeper>>,
+    /// Set in the application's handles, `None` in those of the store's own threads.
+    _close_on_drop: Option<Arc<CloseOnDrop>>,
 }
 
 impl Store {
-    /// Opens the store in a directory, and creates it if there is none.
+    /// Opens the store in a directory, and creates one if there is none.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): it is open for writing elsewhere.
-    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): acknowledged data is damaged, or a sealed
-    ///   segment is missing, too short, too long or another one; nothing was changed.
-    /// - [`ErrorKind::Unsafe`](crate::ErrorKind::Unsafe): others may write to the directory, or
-    ///   something in it is not a file of ours.
+    /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): the store is open for writing elsewhere.
+    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): acknowledged data is damaged, or a sealed segment
+    ///   is missing, has another length, or is another segment. Nothing was changed.
+    /// - [`ErrorKind::Unsafe`](crate::ErrorKind::Unsafe): other users may write to the directory, or it holds
+    ///   something that is not a file of annals.
     /// - [`ErrorKind::NeedsNewer`](crate::ErrorKind::NeedsNewer),
     ///   [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace), [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub fn open(path: impl AsRef<Path>) -> Result<Store, Error> {
         Store::builder(path).open()
     }
 
-    /// Opens the store in a directory to read it, and writes nothing. Beside a living writer, in this or
-    /// another process, it shows what that one has made durable, and goes along as more comes.
+    /// Opens the store in a directory for reading, and writes nothing. Beside a writer, in this or another
+    /// process, it shows what the writer has made durable, and follows as more comes.
     ///
     /// # Errors
     ///
-    /// As [`Store::open`], without `Locked`; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if
-    /// there is no store.
+    /// As [`Store::open`], without `Locked`; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if there is no
+    /// store.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Store, Error> {
         Store::builder(path).open_read_only()
     }
 
-    /// A new store in memory, gone when the last handle is.
+    /// Opens a new store in memory. It is gone when the last handle is dropped.
     ///
     /// # Errors
     ///
-    /// Only if the operating system has no thread or no randomness to give.
+    /// Only if the operating system cannot give a thread or random bytes.
     pub fn in_memory() -> Result<Store, Error> {
         Store::on(MemDisk::new()).open()
     }
 
-    /// Sets options before opening a directory.
+    /// Begins to set options for a store in a directory.
     pub fn builder(path: impl AsRef<Path>) -> Builder {
         Builder::of_directory(path.as_ref())
     }
 
-    /// Sets options before opening a store on a [`Disk`] of your own.
+    /// Begins to set options for a store on a [`Disk`] of your own.
     pub fn on(disk: impl Disk) -> Builder {
         Builder::of_disk(Arc::new(disk))
     }
 
-    /// Appends one event to an entity, and returns once it is acknowledged: durable, unless the
-    /// store was told otherwise. [`Append`] has everything else: several events, expectations, keys.
+    /// Appends one event to an entity, and returns once the append is acknowledged: durable, unless
+    /// [`Builder::durability`] says otherwise. [`Append`] can do more: several events, expectations, keys.
     ///
     /// # Errors
     ///
@@ -136,7 +133,7 @@ impl Store {
         Append::to(address).event(event).commit(self)
     }
 
-    /// The event with this id, if there is one.
+    /// The event with this id, if it exists.
     ///
     /// # Errors
     ///
@@ -146,7 +143,7 @@ impl Store {
         reader::event_with(&self.engine().snapshot()?, id)
     }
 
-    /// The event at this position, if there is one.
+    /// The event at this position, if it exists.
     ///
     /// # Errors
     ///
@@ -155,7 +152,7 @@ impl Store {
         reader::event_at(&self.engine().snapshot()?, position)
     }
 
-    /// Reads the events a query matches, oldest first unless told otherwise.
+    /// Reads the events a query matches, oldest first by default.
     pub fn read(&self, query: Query) -> Read {
         Read::new(self.engine().readable(), query)
     }
@@ -165,19 +162,19 @@ impl Store {
         self.read(Query::entity(entity))
     }
 
-    /// Follows the events a query matches: those that are there, then those that come, without a
-    /// gap. See [`Subscription`] for where to begin and how to wait.
+    /// Follows the events a query matches: the existing ones, then new ones, without a gap. [`Subscription`]
+    /// says where to begin and how to wait.
     pub fn subscribe(&self, query: Query) -> Subscription {
         self.engine().subscribe(query)
     }
 
-    /// Lossy hints about the events a query matches that are appended from now on. They cost the
-    /// writer about a microsecond for each that matches; [`Store::subscribe`] loses nothing.
+    /// Lossy hints about new events that a query matches. They cost the writer about a microsecond for each
+    /// match. [`Store::subscribe`] loses nothing.
     pub fn notifications(&self, query: Query) -> Notifications {
         self.engine().notifications(query)
     }
 
-    /// The version an entity's stream is at; [`Version::EMPTY`] if it has no events.
+    /// The current version of an entity's stream; [`Version::EMPTY`] if it has no events.
     ///
     /// # Errors
     ///
@@ -186,8 +183,8 @@ impl Store {
         Ok(self.engine().snapshot()?.stream_head(entity)?.0)
     }
 
-    /// The newest position that can be read, with the chain hash there. Printed and kept
-    /// elsewhere, it later proves that nothing before it was changed.
+    /// The newest position that can be read, with the chain hash there. Kept elsewhere, the head later proves
+    /// that nothing before it was changed.
     ///
     /// # Errors
     ///
@@ -196,7 +193,7 @@ impl Store {
         Ok(Head::new(self.engine().snapshot()?.head, self.engine().store_id))
     }
 
-    /// The newest position that survives a power cut; the same as the head unless appends are
+    /// The newest position that survives a power cut. It equals the head, unless appends are
     /// [`Durability::Buffered`](crate::Durability::Buffered).
     ///
     /// # Errors
@@ -206,65 +203,22 @@ impl Store {
         Ok(Head::new(self.engine().snapshot()?.durable, self.engine().store_id))
     }
 
-    /// Makes everything acknowledged so far durable, and says up to where that is.
+    /// Makes everything acknowledged so far durable, and returns the durable position.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) if the sync failed,
-    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) if an earlier one did,
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed).
+    /// - [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown): the sync failed.
+    /// - [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned): an earlier write or sync failed.
+    /// - [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub fn sync(&self) -> Result<Position, Error> {
         self.engine().sync()
     }
 
-    /// Reads the whole store and checks it: checksums, the hash chain, positions, versions, seals.
-    /// Finds all breaks, not only the first. Takes about a second per gigabyte and core.
+    /// What is known of the store's writer.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a file cannot be read; damage is not an error but
-    /// in the report.
-    pub fn verify(&self) -> Result<VerifyReport, Error> {
-        Verify::new().run(self)
-    }
-
-    /// Builds the index file of every sealed segment again, whatever there is of it, and says how many that were.
-    /// Never needed for what a store answers: an index that is missing or damaged is built by whoever needs it.
-    /// This has them all built now. Readers and appends go on meanwhile.
-    ///
-    /// ```
-    /// use std::ops::ControlFlow;
-    /// use annals::{Raw, Store, disk::MemDisk};
-    ///
-    /// let store = Store::on(MemDisk::new()).segment_bytes_max(400).open()?;
-    /// for n in 0..10 {
-    ///     store.append("sensor:7", &Raw("sensor.read", &n))?;
-    /// }
-    /// let built = store.rebuild_indexes(|progress| {
-    ///     println!("{} of {} bytes, {:?} left", progress.bytes, progress.bytes_total, progress.remaining());
-    ///     ControlFlow::Continue(())
-    /// })?;
-    /// assert_eq!(built, store.stats().segments - 1);
-    /// # Ok::<(), annals::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the store was opened to read,
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if a segment is damaged,
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `tell` broke it off; those built by then are there.
-    pub fn rebuild_indexes(
-        &self,
-        mut tell: impl FnMut(&IndexProgress) -> ControlFlow<()>,
-    ) -> Result<usize, Error> {
-        reindex(self.engine(), &mut tell)
-    }
-
-    /// What can be known of the store's writer.
-    ///
-    /// # Errors
-    ///
-    /// In a store opened to read: [`ErrorKind::Io`](crate::ErrorKind::Io),
+    /// In a store that is open for reading: [`ErrorKind::Io`](crate::ErrorKind::Io),
     /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
     pub fn writer(&self) -> Result<WriterState, Error> {
         self.engine().writer()
@@ -276,24 +230,7 @@ impl Store {
         &self.engine().report
     }
 
-    /// Where everything lives and why: files, sizes, options. For people; print it.
-    ///
-    /// ```
-    /// let store = annals::Store::in_memory()?;
-    /// let description = store.describe()?;
-    /// assert!(description.parts.iter().any(|part| part.name == "segments" && part.files == 1));
-    /// println!("{description}");
-    /// # Ok::<(), annals::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Closed`](crate::ErrorKind::Closed).
-    pub fn describe(&self) -> Result<Description, Error> {
-        describe(self.engine())
-    }
-
-    /// Counters.
+    /// The store's counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let scrub = self.core.scrub.lock().clone();
@@ -301,13 +238,15 @@ impl Store {
         Stats { cache: self.cache().stats(), scrub, compactions, ..self.engine().stats() }
     }
 
-    /// Closes the store for all its handles: writes and syncs what was accepted, and ends the
-    /// writer. Reads that began go on; everything new answers `Closed`.
+    /// Closes the store for all its handles: writes and syncs what was accepted, and ends the writer. Reads
+    /// that have begun go on; new calls get `Closed`.
+    ///
+    /// Opening after a clean close, k durable appends one after the other, and closing cost k + 1 syncs.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the last accepted events from being durable, and
-    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) if something failed before.
+    /// Those that keep the last accepted events from being durable;
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned) if an earlier write or sync failed.
     pub fn close(self) -> Result<(), Error> {
         self.core.close()
     }
@@ -322,36 +261,36 @@ impl std::fmt::Debug for Store {
 }
 
 impl Append {
-    /// Appends, and returns once it is acknowledged.
+    /// Sends the append, and returns once it is acknowledged.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a stream is not as expected. Read what
-    ///   is new and decide again.
+    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a stream is not as expected. Read the new
+    ///   events and decide again.
     /// - [`ErrorKind::KeyReused`](crate::ErrorKind::KeyReused): the key belongs to another append.
-    /// - [`ErrorKind::Denied`](crate::ErrorKind::Denied): a [`Gate`] does not let it pass.
+    /// - [`ErrorKind::Denied`](crate::ErrorKind::Denied): a [`Gate`] denied the append.
     /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid),
     ///   [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge): fix the call.
     /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy), [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace):
     ///   nothing was written, try again later.
-    /// - [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown): it may have been written; read
-    ///   back, or retry with a key.
-    /// - [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Closed`](crate::ErrorKind::Closed):
-    ///   open the store again.
+    /// - [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown): the append may have been written.
+    ///   Read it back, or retry with a key.
+    /// - [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned),
+    ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed): open the store again.
     pub fn commit(self, store: &Store) -> Result<Appended, Error> {
         store.engine().commit(store.admit(self)?)
     }
 
-    /// Hands the append to the writer and returns at once, unless the queue is full: then it waits.
+    /// Hands the append to the writer and returns at once. If the queue is full, it waits for a place.
     ///
     /// # Errors
     ///
-    /// Those of [`Append::commit`] that show before the writer has it.
+    /// Those of [`Append::commit`] that arise before the writer has the append.
     pub fn submit(self, store: &Store) -> Result<Ticket, Error> {
         store.engine().submit(store.admit(self)?, Handover::Queue)
     }
 
-    /// Like [`Append::submit`], but says [`ErrorKind::Busy`](crate::ErrorKind::Busy) if the queue is full.
+    /// Like [`Append::submit`], but returns [`ErrorKind::Busy`](crate::ErrorKind::Busy) if the queue is full.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! Which consumers run in this process: one runner a name, how far it is, and a bell to wake it.
+//! The consumers that run in this process: at most one runner for each name, its position, and a signal to
+//! wake it.
 //!
-//! What is durable of a consumer is in the log (`consumer/`); this is only what the process knows besides.
-//! No lock here is held while anything else is called.
-//! Row: engine.
+//! The durable part of a consumer is in the log (`consume/consumer/`). No lock here is held during another
+//! call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,46 +14,47 @@ use parking_lot::{Condvar, Mutex};
 use crate::threads::Signal;
 use crate::types::Position;
 
-/// The consumers that run, by name.
+/// The runners of a store, by name.
 #[derive(Default)]
 pub(crate) struct Registry {
     by_name: Mutex<HashMap<String, Arc<RunnerState>>>,
-    /// Counts what whoever waits for a consumer may want to know.
-    progress: Mutex<u64>,
-    progressed: Condvar,
+    /// Counts every change that a waiting caller may want to see.
+    changes: Mutex<u64>,
+    changed: Condvar,
 }
 
-/// A consumer that runs.
+/// One runner, as other threads see it.
 pub(crate) struct RunnerState {
-    state: Mutex<State>,
-    /// Rung when something is to be looked at.
-    bell: Signal,
-    running: Arc<Registry>,
+    inner: Mutex<RunnerInner>,
+    /// Notified when the runner has something to look at.
+    signal: Signal,
+    registry: Arc<Registry>,
 }
 
-struct State {
-    call: RunnerCommand,
-    /// Its checkpoint was moved by somebody else, and it has not looked where to ...
-    is_moved: bool,
-    /// ... or not begun there.
-    is_stale: bool,
-    /// How many are about to move its checkpoint.
-    movers: usize,
+struct RunnerInner {
+    command: RunnerCommand,
+    /// Another caller may have moved the checkpoint, and the runner has not read it again.
+    checkpoint_may_have_moved: bool,
+    /// The checkpoint was moved, and the runner has not begun at the new position. Until then `handled` is
+    /// wrong.
+    handled_is_stale: bool,
+    /// How many callers are about to move the checkpoint.
+    moves_in_progress: usize,
     handled: Position,
-    pace: Pace,
+    pace: SpeedSamples,
     trouble: Option<Trouble>,
 }
 
-/// What a runner is asked to do.
+/// What the runner is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RunnerCommand {
     Go,
     Stop,
-    /// The store was closed.
+    /// End, because the store was closed.
     End,
 }
 
-/// What keeps a consumer at its next event.
+/// An event that a consumer cannot get past.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub(crate) at: Position,
@@ -61,31 +62,31 @@ pub(crate) struct Trouble {
     pub(crate) reason: String,
 }
 
-/// How far it was, lately: what its speed is computed from.
+/// Two samples of the position, from which the speed is computed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    pub(crate) earlier: Sample,
-    pub(crate) later: Sample,
+pub(crate) struct SpeedSamples {
+    pub(crate) earlier: SpeedSample,
+    pub(crate) later: SpeedSample,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
+pub(crate) struct SpeedSample {
     pub(crate) at: Instant,
     pub(crate) handled: Position,
     pub(crate) head: Position,
 }
 
-/// The time between two samples, at least.
+/// The least time between two samples.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
-/// The right to run under a name, as long as it lives.
+/// Exclusive use of a consumer's name. Released on drop.
 pub(crate) struct NameLease {
     name: String,
     live: Arc<RunnerState>,
 }
 
 impl Registry {
-    /// Takes a name; `None` if it is taken.
+    /// Leases a name; `None` if another runner has it.
     pub(crate) fn claim(self: &Arc<Self>, name: &str) -> Option<NameLease> {
         let mut by_name = self.by_name.lock();
         if by_name.contains_key(name) {
@@ -96,32 +97,31 @@ impl Registry {
         Some(NameLease { name: name.to_owned(), live })
     }
 
-    /// The runner of a name.
+    /// The runner that has a name.
     pub(crate) fn find(&self, name: &str) -> Option<Arc<RunnerState>> {
         self.by_name.lock().get(name).cloned()
     }
 
-    /// The store was closed: whoever runs is woken to see it.
+    /// Tells all runners that the store was closed, and wakes them.
     pub(crate) fn end(&self) {
         let all: Vec<Arc<RunnerState>> = self.by_name.lock().values().cloned().collect();
-        all.iter().for_each(|live| live.call(RunnerCommand::End));
-        self.progress();
+        all.iter().for_each(|runner| runner.call(RunnerCommand::End));
+        self.note_change();
     }
 
-    /// A count to wait by: see [`Registry::wait`].
-    pub(crate) fn mark(&self) -> u64 {
-        *self.progress.lock()
+    /// The count of changes, to pass to [`Registry::wait`].
+    pub(crate) fn changes(&self) -> u64 {
+        *self.changes.lock()
     }
 
-    /// Waits until something was handled, or changed otherwise, after the mark was taken; `false` if the
-    /// deadline came first.
-    pub(crate) fn wait(&self, mark: u64, deadline: Option<Instant>) -> bool {
-        let mut progress = self.progress.lock();
-        while *progress == mark {
+    /// Waits until the count differs from `seen`; `false` if the deadline came first.
+    pub(crate) fn wait(&self, seen: u64, deadline: Option<Instant>) -> bool {
+        let mut changes = self.changes.lock();
+        while *changes == seen {
             match deadline {
-                None => self.progressed.wait(&mut progress),
-                Some(deadline) if self.progressed.wait_until(&mut progress, deadline).timed_out() => {
-                    return *progress != mark;
+                None => self.changed.wait(&mut changes),
+                Some(deadline) if self.changed.wait_until(&mut changes, deadline).timed_out() => {
+                    return *changes != seen;
                 }
                 Some(_) => {}
             }
@@ -129,132 +129,135 @@ impl Registry {
         true
     }
 
-    pub(crate) fn progress(&self) {
-        *self.progress.lock() += 1;
-        self.progressed.notify_all();
+    /// Counts a change, and wakes the callers that wait for one.
+    pub(crate) fn note_change(&self) {
+        *self.changes.lock() += 1;
+        self.changed.notify_all();
     }
 }
 
 impl RunnerState {
-    fn new(running: Arc<Registry>) -> RunnerState {
-        let sample = Sample { at: Instant::now(), handled: Position::START, head: Position::START };
-        let state = State {
-            call: RunnerCommand::Go,
-            is_moved: false,
-            is_stale: false,
-            movers: 0,
+    fn new(registry: Arc<Registry>) -> RunnerState {
+        let sample = SpeedSample { at: Instant::now(), handled: Position::START, head: Position::START };
+        let inner = RunnerInner {
+            command: RunnerCommand::Go,
+            checkpoint_may_have_moved: false,
+            handled_is_stale: false,
+            moves_in_progress: 0,
             handled: Position::START,
-            pace: Pace { earlier: sample, later: sample },
+            pace: SpeedSamples { earlier: sample, later: sample },
             trouble: None,
         };
-        RunnerState { state: Mutex::new(state), bell: Signal::default(), running }
+        RunnerState { inner: Mutex::new(inner), signal: Signal::default(), registry }
     }
 
     /// Wakes the runner, or keeps it from sleeping the next time.
     pub(crate) fn notify(&self) {
-        self.bell.notify();
+        self.signal.notify();
     }
 
-    /// Sleeps until it is rung; `false` if the deadline came first.
+    /// Sleeps until the runner is notified; `false` if the deadline came first.
     pub(crate) fn sleep(&self, deadline: Option<Instant>) -> bool {
-        self.bell.wait(deadline)
+        self.signal.wait(deadline)
     }
 
-    /// Asks the runner to stop, or tells it that the store was closed. What was asked first stays.
-    pub(crate) fn call(&self, call: RunnerCommand) {
-        let mut state = self.state.lock();
-        if state.call == RunnerCommand::Go {
-            state.call = call;
+    /// Gives the runner a command. The first one other than `Go` stays.
+    pub(crate) fn call(&self, command: RunnerCommand) {
+        let mut inner = self.inner.lock();
+        if inner.command == RunnerCommand::Go {
+            inner.command = command;
         }
-        drop(state);
+        drop(inner);
         self.notify();
     }
 
     pub(crate) fn called(&self) -> RunnerCommand {
-        self.state.lock().call
+        self.inner.lock().command
     }
 
-    /// Whether its checkpoint was moved since this was asked last.
+    /// Whether the checkpoint may have been moved since the last call.
     pub(crate) fn take_moved(&self) -> bool {
-        std::mem::take(&mut self.state.lock().is_moved)
+        std::mem::take(&mut self.inner.lock().checkpoint_may_have_moved)
     }
 
-    /// Whether somebody is about to move its checkpoint: then it had better wait.
+    /// Whether another caller is about to move the checkpoint. Then the runner pauses.
     pub(crate) fn is_being_moved(&self) -> bool {
-        self.state.lock().movers > 0
+        self.inner.lock().moves_in_progress > 0
     }
 
-    /// Everything that matches up to here was handled.
+    /// Notes that all matching events up to here are handled.
     pub(crate) fn set_handled(&self, handled: Position, head: Position) {
         let now = Instant::now();
-        let mut state = self.state.lock();
-        state.handled = handled;
-        state.trouble = None;
-        let sample = Sample { at: now, handled, head };
-        if state.pace.later.at + SAMPLE_EVERY <= now {
-            state.pace = Pace { earlier: state.pace.later, later: sample };
+        let mut inner = self.inner.lock();
+        inner.handled = handled;
+        inner.trouble = None;
+        let sample = SpeedSample { at: now, handled, head };
+        if inner.pace.later.at + SAMPLE_EVERY <= now {
+            inner.pace = SpeedSamples { earlier: inner.pace.later, later: sample };
         }
-        drop(state);
-        self.running.progress();
+        drop(inner);
+        self.registry.note_change();
     }
 
-    /// It begins here, or goes on here after its checkpoint was moved.
+    /// Notes that the runner begins here: for the first time, or after its checkpoint was moved.
     pub(crate) fn begin(&self, handled: Position, head: Position) {
-        let sample = Sample { at: Instant::now(), handled, head };
-        let mut state = self.state.lock();
-        (state.handled, state.is_stale, state.trouble) = (handled, false, None);
-        state.pace = Pace { earlier: sample, later: sample };
-        drop(state);
-        self.running.progress();
+        let sample = SpeedSample { at: Instant::now(), handled, head };
+        let mut inner = self.inner.lock();
+        inner.handled = handled;
+        inner.handled_is_stale = false;
+        inner.trouble = None;
+        inner.pace = SpeedSamples { earlier: sample, later: sample };
+        drop(inner);
+        self.registry.note_change();
     }
 
-    /// How far it is; `None` while it has to find out that it was moved.
+    /// The position up to which events are handled; `None` until the runner has begun behind a move.
     pub(crate) fn handled(&self) -> Option<Position> {
-        let state = self.state.lock();
-        (!state.is_stale).then_some(state.handled)
+        let inner = self.inner.lock();
+        (!inner.handled_is_stale).then_some(inner.handled)
     }
 
-    pub(crate) fn pace(&self) -> Pace {
-        self.state.lock().pace
+    pub(crate) fn pace(&self) -> SpeedSamples {
+        self.inner.lock().pace
     }
 
     pub(crate) fn trouble(&self) -> Option<Trouble> {
-        self.state.lock().trouble.clone()
+        self.inner.lock().trouble.clone()
     }
 
     pub(crate) fn set_trouble(&self, trouble: Trouble) {
-        self.state.lock().trouble = Some(trouble);
+        self.inner.lock().trouble = Some(trouble);
     }
 
-    /// Holds the runner back while its checkpoint is moved.
-    pub(crate) fn mover(self: Arc<Self>) -> Mover {
-        self.state.lock().movers += 1;
-        Mover(self)
+    /// Pauses the runner while its checkpoint is moved.
+    pub(crate) fn mover(self: Arc<Self>) -> MoveGuard {
+        self.inner.lock().moves_in_progress += 1;
+        MoveGuard(self)
     }
 }
 
-/// Somebody who moves a checkpoint; when it is dropped, the runner goes on from wherever that is now.
-pub(crate) struct Mover(Arc<RunnerState>);
+/// Held while a checkpoint is moved. Dropped, it lets the runner read its checkpoint again and go on.
+pub(crate) struct MoveGuard(Arc<RunnerState>);
 
-impl Mover {
-    /// It was moved to another position.
+impl MoveGuard {
+    /// Notes that the checkpoint was moved to another position.
     pub(crate) fn moved(&self) {
-        self.0.state.lock().is_stale = true;
+        self.0.inner.lock().handled_is_stale = true;
     }
 }
 
-impl Drop for Mover {
+impl Drop for MoveGuard {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
-        state.movers -= 1;
-        state.is_moved = true;
-        drop(state);
+        let mut inner = self.0.inner.lock();
+        inner.moves_in_progress -= 1;
+        inner.checkpoint_may_have_moved = true;
+        drop(inner);
         self.0.notify();
-        self.0.running.progress();
+        self.0.registry.note_change();
     }
 }
 
-/// New events, or the end of the store.
+/// Wakes the runner for new events, and at the end of the store.
 impl Wake for RunnerState {
     fn wake(self: Arc<RunnerState>) {
         self.notify();
@@ -273,7 +276,7 @@ impl NameLease {
 
 impl Drop for NameLease {
     fn drop(&mut self) {
-        self.live.running.by_name.lock().remove(&self.name);
-        self.live.running.progress();
+        self.live.registry.by_name.lock().remove(&self.name);
+        self.live.registry.note_change();
     }
 }

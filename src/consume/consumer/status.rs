@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::read::{Snapshot, Visibility, reader};
-use crate::store::{Pace, RunnerState, Store};
+use crate::store::{RunnerState, SpeedSamples, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
 use super::checkpoint::halted;
@@ -127,7 +127,7 @@ impl Store {
         }
         loop {
             // Taken before anything is read: progress after the read must not be slept through.
-            let mark = self.running().mark();
+            let mark = self.running().changes();
             let snapshot = open_snapshot(self.engine())?;
             let LastRecord { record, .. } = record::last(self, &entity)?;
             let handled = self.running().find(name).and_then(|live| live.handled());
@@ -204,7 +204,7 @@ struct Backlog<'a> {
 impl Backlog<'_> {
     /// The state of a running consumer that gets closer to the head; `None` if it does not.
     fn catching_up(&self, live: &RunnerState) -> Result<Option<ConsumerState>, Error> {
-        let Pace { earlier, later } = live.pace();
+        let SpeedSamples { earlier, later } = live.pace();
         let handled = reader::count_in(self.snapshot, self.query, earlier.handled, self.position)?;
         let behind_then = reader::count_in(self.snapshot, self.query, earlier.handled, earlier.head)?;
         let elapsed = earlier.at.elapsed();

@@ -1,28 +1,30 @@
-//! Verifies the files of a store: of one that is open, of one that need not open, and of one that another
-//! process writes to.
-//!
-//! Row: ops.
+//! Entry points: verifies an open store, a closed one, or one that another process writes to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::asked::Verify;
-use super::causes::Rounds;
-use super::indexes::{Indexes, Part};
-use super::throttle::VerifyThrottle;
-use super::twice::Slots;
-use super::versions::Known;
-use super::{End, Verifier, Visit, known};
 use crate::disk::{Access, Disk, if_there};
 use crate::engine::Engine;
 use crate::format::{Hash, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId};
 use crate::log::{SegmentFile, is_leftover, list, missing_text, read_manifest, read_slots, unlisted_text};
 use crate::read::{Segment, Snapshot};
-use crate::types::{Error, ErrorKind, VerifyReport};
+use crate::types::{Error, ErrorKind, VerifyProgress, VerifyReport};
 
-/// Verifies an open store. One that was opened to read is verified by its files, as one that need not open:
-/// the verdict is the same. Of one that this process writes to, up to its head; its segments may be rewritten
-/// meanwhile.
+use super::super::throttle::Throttle;
+use super::Verify;
+use super::indexes::{Indexes, TrustedIndex};
+use super::marks::MarkSlots;
+use super::reread::Reread;
+use super::versions::VersionLookup;
+use super::walk::{ExpectedEnd, FrameVisitor, Verifier, known};
+
+/// Not shown to callers: the report says that verifying was broken off, and keeps its findings.
+const CANCELLED: &str = "verifying was broken off, as asked";
+
+/// Verifies an open store.
+///
+/// A store that is open for reading is verified by its files, with the same verdict as a closed one. A store
+/// that this process writes to is verified up to its head; its segments may be rewritten at the same time.
 pub(crate) fn verify_open(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Error> {
     asked.check()?;
     if !engine.is_read_only() {
@@ -33,7 +35,7 @@ pub(crate) fn verify_open(engine: &Engine, asked: Verify<'_>) -> Result<VerifyRe
     verify_by_names(engine.disk.as_ref(), &mut |_, _, _, _| {}, asked, Some(&version_at))
 }
 
-/// The version of an entity's last event up to a position, as the index of a snapshot knows it.
+/// The version of an entity's last event up to a position, from the index of a snapshot.
 fn version_at(snapshot: &Snapshot, entity: &str, position: u64) -> Result<u64, Error> {
     if position > snapshot.head.position.get() {
         return Err(Error::invalid("the index does not go as far as the log does by now"));
@@ -44,24 +46,30 @@ fn version_at(snapshot: &Snapshot, entity: &str, position: u64) -> Result<u64, E
 fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Error> {
     let disk = engine.disk.as_ref();
     let manifest = read_manifest(disk);
-    // MARK is read before the snapshot is taken: so what it names is in the snapshot.
+    // MARK is read before the snapshot: so the snapshot holds every append that MARK names.
     let slots = read_slots(disk);
     let snapshot = engine.snapshot()?;
     let missing = missing(engine, &snapshot)?;
     let version_at = |entity: &str, position| version_at(&snapshot, entity, position);
     let manifest_known = known(&manifest);
     let marks = slots.clone().unwrap_or_default();
-    let visit: &mut Visit<'_> = &mut |_, _, _, _| {};
-    let mut pace = VerifyThrottle::new(asked.tell, asked.rate_max);
-    pace.begin(snapshot.bytes());
-    let mut verifier =
-        Verifier::new(manifest_known.as_ref(), Slots::of(&marks), visit, &mut pace, Some(&version_at));
+    let visit: &mut FrameVisitor<'_> = &mut |_, _, _, _| {};
+    let mut throttle = Throttle::new(asked.on_progress, asked.rate_max, CANCELLED);
+    let bytes = snapshot.bytes();
+    throttle.restart(bytes);
+    let mut verifier = Verifier::new(
+        manifest_known.as_ref(),
+        MarkSlots::of(&marks),
+        visit,
+        &mut throttle,
+        Some(&version_at),
+    );
     verifier.check_small_files(manifest, &slots)?;
-    verifier.ask(asked.after, asked.expected, asked.causes);
+    verifier.set_goals(asked.after, asked.expected, asked.causes);
     if asked.indexes {
         let part = snapshot.segments.iter().filter_map(|part| part.as_sealed()).find(|part| !part.is_whole());
         let part = part.map(|part| (part.meta().bound.segment, part.meta().bound.end));
-        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), Part::EndsAt(part));
+        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), TrustedIndex::EndsAt(part));
     }
     let files: Vec<&[Arc<Segment>]> =
         snapshot.segments.chunk_by(|one, other| one.shares_file(other)).collect();
@@ -69,38 +77,38 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     let mut limits = Vec::with_capacity(ends.len());
     for (index, last) in ends.iter().enumerate() {
         let next = files.get(index + 1).and_then(|parts| parts.first()).map(|next| next.first_position());
-        // What the active segment holds beyond its published end is still being written.
-        let end = if next.is_none() { End::At(last.end()) } else { End::Seal };
+        // Behind the published end of the live segment the writer may be writing just now.
+        let end = if next.is_none() { ExpectedEnd::At(last.end()) } else { ExpectedEnd::Seal };
         limits.push(end.limit());
         if verifier.passes_over(next) {
-            verifier.slots.pass(last.id());
+            verifier.slots.note_skipped(last.id());
             continue;
         }
         if missing.contains(&last.id()) {
-            verifier.unreadable(last.id(), missing_text(last.id()));
+            verifier.add_unreadable(last.id(), missing_text(last.id()));
             continue;
         }
         match last.file() {
-            // Whatever opening says of it: what is whole in it counts.
+            // Opening refuses this segment. Its whole frames still count, so its file is read directly.
             Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
                 verifier.file(disk, last.id(), end)?;
             }
             file => verifier.segment(file?, end)?,
         }
         if verifier.report.broken_off {
-            return Ok(verifier.ended());
+            return Ok(verifier.into_report());
         }
     }
-    // If MARK was written meanwhile, segments may have been exchanged before the snapshot was taken.
+    // If MARK changed, segments may have been replaced between reading MARK and taking the snapshot.
     if read_slots(disk).is_ok_and(|now| now == marks) {
         verifier.check_slots();
     }
     let open = |index: usize| ends[index].file().cloned();
-    verifier.look_for_causes(&Rounds { limits: &limits, open: &open })?;
-    Ok(verifier.ended())
+    verifier.look_for_causes(&Reread { bytes, limits: &limits, open: &open })?;
+    Ok(verifier.into_report())
 }
 
-/// The segments whose names are gone, although nobody rewrote them.
+/// Segments whose files are gone although no rewriting replaced them.
 fn missing(engine: &Engine, snapshot: &Snapshot) -> Result<BTreeSet<SegmentId>, Error> {
     let names = list(engine.disk.as_ref(), SEGMENTS_DIRECTORY)?;
     let there: BTreeSet<SegmentId> = names.iter().filter_map(|name| SegmentId::parse(name)).collect();
@@ -109,40 +117,42 @@ fn missing(engine: &Engine, snapshot: &Snapshot) -> Result<BTreeSet<SegmentId>, 
     Ok(ids(snapshot).into_iter().filter(|id| still.contains(id) && !there.contains(id)).collect())
 }
 
-/// Verifies the files of a store that need not be fit to be opened: what opening would refuse, this
-/// finds; what opening would repair, it passes over. `visit` sees what is whole.
+/// Verifies the files of a store that need not open. What opening would refuse is a finding; what opening
+/// would repair is none. `visit` sees every whole frame.
 pub(crate) fn verify_files_as(
     disk: &dyn Disk,
-    visit: &mut Visit<'_>,
+    visit: &mut FrameVisitor<'_>,
     asked: Verify<'_>,
 ) -> Result<VerifyReport, Error> {
     verify_by_names(disk, visit, asked, None)
 }
 
-/// Beside a writer: what MARK says is durable, and if files are exchanged meanwhile, once more.
+/// Beside a writer only what MARK proves durable is verified. If files are replaced during the run, it runs
+/// again.
 fn verify_by_names(
     disk: &dyn Disk,
-    visit: &mut Visit<'_>,
+    visit: &mut FrameVisitor<'_>,
     mut asked: Verify<'_>,
-    version_at: Option<Known<'_>>,
+    version_at: Option<VersionLookup<'_>>,
 ) -> Result<VerifyReport, Error> {
     const TRIES: usize = 5;
     asked.check()?;
-    let mut pace = VerifyThrottle::new(asked.tell.take(), asked.rate_max);
+    let mut throttle = Throttle::new(asked.on_progress.take(), asked.rate_max, CANCELLED);
     for _ in 1..TRIES {
-        let (manifest, is_written) = (read_manifest(disk), is_written(disk)?);
+        let manifest = read_manifest(disk);
+        let is_written = is_written(disk)?;
         let digest =
             |read: &ManifestRead| read.as_ref().ok().and_then(|read| read.as_ref().map(|(_, hash)| *hash));
         let before = digest(&manifest);
-        let again = Verify { expected: asked.expected.clone(), tell: None, ..asked };
-        let report = files(disk, manifest, is_written, visit, &mut pace, again, version_at);
+        let again = Verify { expected: asked.expected.clone(), on_progress: None, ..asked };
+        let report = verify_once(disk, manifest, is_written, visit, &mut throttle, again, version_at);
         let is_clean = report.as_ref().is_ok_and(VerifyReport::is_clean);
         if is_clean || !is_written || digest(&read_manifest(disk)) == before {
             return report;
         }
     }
     let is_written = is_written(disk)?;
-    files(disk, read_manifest(disk), is_written, visit, &mut pace, asked, version_at)
+    verify_once(disk, read_manifest(disk), is_written, visit, &mut throttle, asked, version_at)
 }
 
 fn is_written(disk: &dyn Disk) -> Result<bool, Error> {
@@ -151,29 +161,30 @@ fn is_written(disk: &dyn Disk) -> Result<bool, Error> {
 
 type ManifestRead = Result<Option<(Manifest, Hash)>, Error>;
 
-fn files(
+fn verify_once(
     disk: &dyn Disk,
     manifest: ManifestRead,
     is_written: bool,
-    visit: &mut Visit<'_>,
-    pace: &mut VerifyThrottle<'_>,
+    visit: &mut FrameVisitor<'_>,
+    throttle: &mut Throttle<'_, VerifyProgress>,
     asked: Verify<'_>,
-    version_at: Option<Known<'_>>,
+    version_at: Option<VersionLookup<'_>>,
 ) -> Result<VerifyReport, Error> {
     let slots = read_slots(disk);
     let manifest_known = known(&manifest);
     let mut marks = slots.clone().unwrap_or_default();
-    // They may speak of what was cut.
+    // After a cut the slots may name appends that were cut.
     if manifest_known.as_ref().is_some_and(|known| known.is_cut) {
         marks.clear();
     }
-    let mut verifier = Verifier::new(manifest_known.as_ref(), Slots::of(&marks), visit, pace, version_at);
+    let mut verifier =
+        Verifier::new(manifest_known.as_ref(), MarkSlots::of(&marks), visit, throttle, version_at);
     verifier.check_small_files(manifest, &slots)?;
-    verifier.ask(asked.after, asked.expected, asked.causes);
+    verifier.set_goals(asked.after, asked.expected, asked.causes);
     if asked.indexes {
         let part = match is_written {
-            true => Part::Unknown,
-            false => Part::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
+            true => TrustedIndex::Unknown,
+            false => TrustedIndex::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
         };
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
     }
@@ -183,42 +194,46 @@ fn files(
         Some(manifest) => others(disk, manifest, &names, &ids)?,
         None => Vec::new(),
     };
-    // What lies behind MARK is just being written.
+    // Behind the place that MARK names the writer may be writing just now.
     let written = marks.first().filter(|_| is_written);
     if let Some(mark) = written {
         ids.retain(|id| id.first_position <= mark.segment.first_position);
     }
     if ids.is_empty() {
-        verifier.found(SEGMENTS_DIRECTORY, 0, "the store's first segment is missing");
+        verifier.add_finding(SEGMENTS_DIRECTORY, 0, "the store's first segment is missing");
     }
-    verifier.pace.begin(bytes_of(disk, &ids)?);
+    let bytes = bytes_of(disk, &ids)?;
+    verifier.throttle.restart(bytes);
     let mut limits = Vec::with_capacity(ids.len());
     for (index, id) in ids.iter().enumerate() {
         let next = ids.get(index + 1).map(|next| next.first_position);
         let end = end_of(&verifier, *id, next.is_none(), written);
         limits.push(end.limit());
         if verifier.passes_over(next) {
-            verifier.slots.pass(*id);
+            verifier.slots.note_skipped(*id);
             if !names.contains(&id.file_name()) {
-                verifier.found_before(id.first_position, &id.path(), 0, missing_text(*id));
+                verifier.add_finding_at(id.first_position, &id.path(), 0, missing_text(*id));
             }
             continue;
         }
         verifier.file(disk, *id, end)?;
         if verifier.report.broken_off {
-            return Ok(verifier.ended());
+            return Ok(verifier.into_report());
         }
     }
     for id in others {
-        verifier.found_before(id.first_position, &id.path(), 0, unlisted_text());
+        verifier.add_finding_at(id.first_position, &id.path(), 0, unlisted_text());
     }
     verifier.check_slots();
     let open = |index: usize| SegmentFile::open(disk, ids[index], Access::Read).map(Arc::new);
-    verifier.look_for_causes(&Rounds { limits: &limits, open: &open })?;
-    Ok(verifier.ended())
+    verifier.look_for_causes(&Reread { bytes, limits: &limits, open: &open })?;
+    Ok(verifier.into_report())
 }
 
-/// Files with names of segments that are no part of the log, and nothing that a stop left: they keep a writer out. `own` is sorted.
+/// Files named like segments that are neither part of the log nor left by a stop. They keep a writer from
+/// opening.
+///
+/// `own` is sorted.
 fn others(
     disk: &dyn Disk,
     manifest: &Manifest,
@@ -235,23 +250,28 @@ fn others(
     Ok(others)
 }
 
-/// `written`: what MARK says, if somebody writes to the store. What MANIFEST lists is written to by nobody.
-fn end_of(verifier: &Verifier<'_, '_, '_>, id: SegmentId, is_last: bool, written: Option<&Mark>) -> End {
+/// `written` is MARK, if the store has a writer. A segment that MANIFEST lists has no writer.
+fn end_of(
+    verifier: &Verifier<'_, '_, '_>,
+    id: SegmentId,
+    is_last: bool,
+    written: Option<&Mark>,
+) -> ExpectedEnd {
     let durable = written.filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
     match durable {
-        _ if verifier.listed(id).is_some() => End::Seal,
-        Some(durable) => End::At(durable),
-        None if is_last => End::Last,
-        None => End::Seal,
+        _ if verifier.listed(id).is_some() => ExpectedEnd::Seal,
+        Some(durable) => ExpectedEnd::At(durable),
+        None if is_last => ExpectedEnd::Last,
+        None => ExpectedEnd::Seal,
     }
 }
 
-impl End {
-    /// What lies behind is not looked at.
+impl ExpectedEnd {
+    /// Bytes behind this offset are not read.
     pub(super) fn limit(self) -> u32 {
         match self {
-            End::At(limit) => limit,
-            End::Seal | End::Last => u32::MAX,
+            ExpectedEnd::At(limit) => limit,
+            ExpectedEnd::Seal | ExpectedEnd::Last => u32::MAX,
         }
     }
 }

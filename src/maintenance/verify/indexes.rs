@@ -1,8 +1,7 @@
-//! Whether index files say what the log says.
+//! Compares index files with the log.
 //!
-//! The index of a segment is made anew of its frames as they are met, up to where the file says that it ends, and the file
-//! compared with that.
-//! Row: ops. Tested by tests/it/verify_indexes.rs.
+//! The walk builds the index of each segment again in memory, up to the end that its index file states. Then
+//! the two are compared. Tested by tests/it/verify_indexes.rs.
 
 use std::sync::Arc;
 
@@ -14,10 +13,10 @@ use crate::types::{Error, IndexFlaw, VerifyReport, to_u64};
 
 pub(super) struct Indexes<'a> {
     disk: &'a dyn Disk,
-    /// The store that the log began in.
+    /// The store in which the log began.
     origin: [u8; 16],
-    part: Part,
-    /// Of the segment that is gone through, if it has an index file.
+    part: TrustedIndex,
+    /// The index file of the current segment, if there is one.
     file: Option<IndexFile>,
 }
 
@@ -25,72 +24,77 @@ struct IndexFile {
     id: SegmentId,
     path: String,
     file: Arc<dyn DiskFile>,
-    /// Where it says that it ends.
+    /// The offset at which the index file says that it ends.
     end: u32,
-    state: State,
+    state: IndexCheck,
 }
 
-enum State {
-    /// Not there yet: the index of what was met so far.
-    Making(Box<LiveIndex>),
+enum IndexCheck {
+    /// Not compared yet: the index of the frames met so far.
+    Building(Box<LiveIndex>),
     Compared(Option<IndexDefect>),
-    /// The log cannot be indexed.
+    /// The log cannot be indexed here.
     GivenUp,
 }
 
-/// Which index of a segment that is not sealed readers believe.
-pub(super) enum Part {
-    /// Only the one that ends there, if that is somewhere.
+/// Which index of the live segment readers trust.
+pub(super) enum TrustedIndex {
+    /// Only the one that ends at this place, if there is one.
     EndsAt(Option<(SegmentId, u32)>),
-    /// Somebody has the store open, and may have begun with any.
+    /// Another process has the store open, and may have begun with any.
     Unknown,
 }
 
 impl<'a> Indexes<'a> {
-    /// Nothing if it is not known whose the log is.
-    pub(super) fn of(disk: &'a dyn Disk, manifest: Option<&Manifest>, part: Part) -> Option<Indexes<'a>> {
+    /// `None` if the store's identity is not known.
+    pub(super) fn of(
+        disk: &'a dyn Disk,
+        manifest: Option<&Manifest>,
+        part: TrustedIndex,
+    ) -> Option<Indexes<'a>> {
         let manifest = manifest?;
         let origin = manifest.lineage.first().map_or(manifest.store_id, |first| first.store_id);
         Some(Indexes { disk, origin, part, file: None })
     }
 
-    /// A segment is gone through from its beginning.
+    /// Begins with a segment.
     pub(super) fn begin(&mut self, segment: &SegmentFile) -> Result<(), Error> {
-        let (id, path) = (segment.header.id, segment.header.id.index_path());
+        let id = segment.header.id;
+        let path = id.index_path();
         self.file = None;
         let opened = if_there(self.disk.open(&path, Access::Read));
         let opened = opened.map_err(|error| Error::io("cannot open", &path, error))?;
         let Some(file) = opened.map(Arc::<dyn DiskFile>::from) else { return Ok(()) };
         let tip = LogEnd::start(segment);
         let (end, state) = match SealedIndex::bound_of(file.as_ref(), &path)? {
-            Ok(bound) => (bound.end, State::Making(Box::new(LiveIndex::new(tip.offset)))),
-            Err(damage) => (0, State::Compared(Some(IndexDefect::Unusable(0, damage.to_string())))),
+            Ok(bound) => (bound.end, IndexCheck::Building(Box::new(LiveIndex::new(tip.offset)))),
+            Err(damage) => (0, IndexCheck::Compared(Some(IndexDefect::Unusable(0, damage.to_string())))),
         };
         self.file = Some(IndexFile { id, path, file, end, state });
         Ok(())
     }
 
-    /// A whole frame, at an offset. Says whether an index can hold it.
+    /// Adds a whole frame. Answers `false` if no index can hold it.
     pub(super) fn insert(&mut self, segment: &SegmentFile, offset: u32, frame: &Frame<'_>) -> bool {
         match &mut self.file {
-            Some(IndexFile { end, state: State::Making(index), .. }) if offset < *end => {
+            Some(IndexFile { end, state: IndexCheck::Building(index), .. }) if offset < *end => {
                 index.insert(segment, offset, frame).is_ok()
             }
             _ => true,
         }
     }
 
-    /// The log is broken here.
-    pub(super) fn give_up(&mut self) {
-        if let Some(IndexFile { state: state @ State::Making(_), .. }) = &mut self.file {
-            *state = State::GivenUp;
+    /// Stops comparing: the chain is broken here.
+    pub(super) fn stop_comparing(&mut self) {
+        if let Some(IndexFile { state: state @ IndexCheck::Building(_), .. }) = &mut self.file {
+            *state = IndexCheck::GivenUp;
         }
     }
 
-    /// The walk has come to this place.
-    pub(super) fn came_to(&mut self, tip: &LogEnd) -> Result<(), Error> {
+    /// Compares once the walk has reached the end that the index file states.
+    pub(super) fn compare_at(&mut self, tip: &LogEnd) -> Result<(), Error> {
         let Some(IndexFile { id, path, file, end, state }) = &mut self.file else { return Ok(()) };
-        let State::Making(index) = state else { return Ok(()) };
+        let IndexCheck::Building(index) = state else { return Ok(()) };
         if tip.offset < *end {
             return Ok(());
         }
@@ -103,31 +107,31 @@ impl<'a> Indexes<'a> {
             chain: tip.chain,
         };
         *state = match index.encode(&bound) {
-            Some(right) => State::Compared(SealedIndex::defect(file, path, &bound, &right)?),
-            // Then nobody writes it, nor builds it.
-            None => State::GivenUp,
+            Some(right) => IndexCheck::Compared(SealedIndex::defect(file, path, &bound, &right)?),
+            // No writer writes such an index, so there is nothing to compare.
+            None => IndexCheck::GivenUp,
         };
         Ok(())
     }
 
-    /// The segment is through; `seal`: where it is sealed. What is wrong with its index file, if it has one.
+    /// Ends a segment, and reports what is wrong with its index file. `seal` is the offset of the seal.
     pub(super) fn end(&mut self, seal: Option<u32>, report: &mut VerifyReport) {
         const OTHER: &str = "the index belongs to another segment, or another state of it";
         let Some(IndexFile { id, path, end, state, .. }) = self.file.take() else { return };
         let is_believed = match (seal, &self.part) {
             (Some(seal), _) => end == seal,
-            (None, Part::EndsAt(part)) => *part == Some((id, end)),
-            (None, Part::Unknown) => true,
+            (None, TrustedIndex::EndsAt(part)) => *part == Some((id, end)),
+            (None, TrustedIndex::Unknown) => true,
         };
         let flaw = match state {
-            State::GivenUp => return,
-            // It may speak of what was written since. If not, nobody believes it.
-            State::Making(_) if seal.is_none() => return,
-            State::Making(_) => Some(IndexDefect::Unusable(0, OTHER.to_owned())),
-            State::Compared(None) if seal.is_some() && !is_believed => {
+            IndexCheck::GivenUp => return,
+            // The file may cover events that were written later. If it does not, no reader trusts it.
+            IndexCheck::Building(_) if seal.is_none() => return,
+            IndexCheck::Building(_) => Some(IndexDefect::Unusable(0, OTHER.to_owned())),
+            IndexCheck::Compared(None) if seal.is_some() && !is_believed => {
                 Some(IndexDefect::Unusable(0, OTHER.to_owned()))
             }
-            State::Compared(flaw) => flaw,
+            IndexCheck::Compared(flaw) => flaw,
         };
         report.indexes_compared += 1;
         let (at, what, is_believed) = match flaw {

@@ -1,6 +1,6 @@
-//! Finds the place behind damage from which the log can be followed again.
+//! Finds the next place behind damage from which the log can be followed.
 //!
-//! Row: ops. Tested by verify/tests.rs and tests/it/corrupt.rs.
+//! Tested by verify/tests.rs and tests/it/corrupt.rs.
 
 use crate::format::{
     ALIGN, FRAME_FIXED_BYTES, FrameHeader, HEADER_BYTES_MAX, KEY_BYTES, bytes_needed, read_header,
@@ -8,18 +8,19 @@ use crate::format::{
 use crate::log::{LogEnd, Window};
 use crate::types::{Error, to_u32, to_u64};
 
-/// What looking behind the breaks of one segment may still cost.
+/// Bounds the cost of searching behind the breaks of one segment.
 ///
-/// Whoever forges a segment can put a mark at every place, each with a header that claims half a
-/// mebibyte of versions: checking all of them would take hours. So long headers are checked only
-/// while that costs no more than going through the segment some times. Damage that nobody made on
-/// purpose stays far below: a header must be hit in its very length to claim what it does not have.
+/// A forged segment can hold a frame mark at every place, each with a header that claims half a mebibyte of
+/// versions.
+///
+/// Checking all of them would take hours. So long headers are checked only while that costs a few passes over
+/// the segment. Accidental damage stays far below: it would have to hit the length in a header.
 pub(super) struct Search {
-    /// Bytes of headers longer than [`SHORT`] that may still be checked.
+    /// How many bytes of headers longer than [`SHORT`] may still be checked.
     pub(super) left: u64,
 }
 
-/// With a key, without versions.
+/// A header with a key and without versions.
 const SHORT: usize = FRAME_FIXED_BYTES + KEY_BYTES;
 
 impl Search {
@@ -28,8 +29,8 @@ impl Search {
         Search { left: 16 * u64::from(window.length()) + 64 * longest }
     }
 
-    /// The next place from which the log can be followed: behind the damaged frame at `tip`, if its
-    /// header is whole; else before the next whole header.
+    /// The next place to follow the log from: behind the damaged frame at `tip` if its header is whole, else
+    /// before the next whole header.
     pub(super) fn resume(&mut self, window: &mut Window<'_>, tip: &LogEnd) -> Result<Option<LogEnd>, Error> {
         let first_position = window.segment().header.id.first_position;
         let mut offset = tip.offset;
@@ -45,8 +46,8 @@ impl Search {
             if offset == tip.offset {
                 return Ok(Some(behind(offset, first, &found, tip)));
             }
-            // A frame's chain cannot be undone, so what came before this one is taken from nowhere;
-            // the walk meets it, and reports that the chain does not continue.
+            // The chain before this frame cannot be computed backwards. The walk reports that the chain does
+            // not continue.
             return Ok(Some(LogEnd { offset, position: first.saturating_sub(1), ..*tip }));
         }
     }
@@ -67,7 +68,7 @@ impl Search {
     }
 }
 
-/// Where the log stands behind a frame at `offset` whose header is whole.
+/// The end of the log behind a frame at `offset` whose header is whole.
 pub(super) fn behind(offset: u32, first: u64, header: &FrameHeader<'_>, before: &LogEnd) -> LogEnd {
     let bytes = u32::try_from(header.frame_bytes()).unwrap_or(u32::MAX);
     LogEnd {

@@ -1,15 +1,15 @@
-//! Going on behind damage.
+//! Following the log behind damage; versions; causes.
 
-use super::causes::Room;
+use super::causes::CauseLimits;
 use super::search::Search;
-use super::versions::Versions;
+use super::versions::VersionChecks;
 use super::{Verify, verify_files_as};
 use crate::disk::{Access, Disk, MemDisk};
 use crate::format::{HEADER_BYTES_MAX, NewFrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
 use crate::log::{LogEnd, SegmentFile, Window};
 use crate::{Append, Cause, EventId, Raw, Store};
 
-/// A segment of `bytes` that are nothing, with what `fill` puts there.
+/// A segment of `bytes` meaningless bytes, changed by `fill`.
 fn segment(bytes: usize, fill: impl FnOnce(&SegmentHeader, &mut Vec<u8>)) -> SegmentFile {
     let header = SegmentHeader {
         store_id: [1; 16],
@@ -28,7 +28,7 @@ fn segment(bytes: usize, fill: impl FnOnce(&SegmentHeader, &mut Vec<u8>)) -> Seg
     SegmentFile { header, path: "segment".to_owned(), file }
 }
 
-/// A header of an event or, with a table, of as many as there can be; appended.
+/// Appends the header of one event or, with a table, of 65,535.
 fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
     let new = NewFrameHeader {
         body_bytes: 8,
@@ -47,7 +47,7 @@ fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, table: &[u8]) {
     new.write(contents, mark);
 }
 
-/// Found by reading: half a mebibyte was checked at every mark that somebody had put there.
+/// A forged mark at every place once cost a check of half a mebibyte each.
 #[test]
 fn marks_everywhere_cost_no_more_than_reading_the_segment_some_times() {
     const BYTES: usize = 4 << 20;
@@ -84,7 +84,7 @@ fn long_headers_are_found_behind_damage() {
 
 #[test]
 fn versions_follow_one_another() {
-    // Entity and version, one event after the other from position 1; how many events are known to be missing; what is wrong.
+    // Events (entity, version) from position 1; how many events are known to be missing; the findings.
     type Case<'a> = (&'a [(&'a str, u64)], u64, &'a [&'a str]);
     let cases: [Case<'_>; 8] = [
         (&[("a", 1), ("b", 1), ("a", 2), ("b", 2)], 0, &[]),
@@ -101,15 +101,15 @@ fn versions_follow_one_another() {
         ),
     ];
     for (events, missing, wrong) in cases {
-        // With room for all, and with an index that knows what was forgotten.
+        // Once with room for all, and once with an index that knows what was forgotten.
         let known = |entity: &str, position: u64| {
             let mut before = events.iter().take(usize::try_from(position).unwrap());
             Ok(before.rfind(|(other, _)| *other == entity).map_or(0, |(_, version)| *version))
         };
-        for mut versions in [Versions::new(None), Versions::new(Some(&known)).remembering(1)] {
-            versions.miss(missing);
+        for mut versions in [VersionChecks::new(None), VersionChecks::new(Some(&known)).remembering(1)] {
+            versions.note_missing(missing);
             let mut meet = |position, (entity, version): &(&str, u64)| {
-                let step = versions.meet(entity.as_bytes(), *version, position)?;
+                let step = versions.note_event(entity.as_bytes(), *version, position)?;
                 let told = format!("{entity} goes from version {} to {}", step.last, step.version);
                 versions.is_wrong(&step).then_some(told)
             };
@@ -123,18 +123,18 @@ fn versions_follow_one_another() {
 
 #[test]
 fn what_was_forgotten_and_is_in_no_index_is_counted() {
-    let mut versions = Versions::new(None).remembering(2);
+    let mut versions = VersionChecks::new(None).remembering(2);
     for round in 1..=3 {
         for entity in ["a", "b", "c", "d"] {
-            assert_eq!(versions.meet(entity.as_bytes(), round, 1), None);
+            assert_eq!(versions.note_event(entity.as_bytes(), round, 1), None);
         }
     }
     assert!(versions.unchecked >= 8, "{}", versions.unchecked);
-    let mut versions = Versions::new(None);
+    let mut versions = VersionChecks::new(None);
     versions.begin_in_the_middle();
-    assert_eq!(versions.meet(b"a", 7, 100), None);
-    assert_eq!((versions.meet(b"a", 8, 101), versions.unchecked), (None, 1));
-    assert!(versions.meet(b"a", 8, 102).is_some());
+    assert_eq!(versions.note_event(b"a", 7, 100), None);
+    assert_eq!((versions.note_event(b"a", 8, 101), versions.unchecked), (None, 1));
+    assert!(versions.note_event(b"a", 8, 102).is_some());
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn causes_are_looked_for_in_as_many_rounds_as_it_takes() {
     }
     store.close().unwrap();
     for (recent, wanted) in [(1, 1), (1, 4), (3, 2), (10, 1000), (1000, 5), (1000, 1000)] {
-        let asked = Verify { causes: Some(Room { recent, wanted }), ..Verify::new() };
+        let asked = Verify { causes: Some(CauseLimits { recent, wanted }), ..Verify::new() };
         let report = verify_files_as(&disk, &mut |_, _, _, _| {}, asked).unwrap();
         let found: Vec<u64> = report.causes.iter().map(|missing| missing.position.get()).collect();
         assert_eq!(found, missing, "room for {recent} and {wanted}: {report}");

@@ -1,9 +1,8 @@
-//! Whether the versions of each entity follow one another, in bounded memory.
+//! Checks in bounded memory that the versions of each entity follow one another.
 //!
-//! The last version of each entity that was met is remembered, by a hash of its name of 128 bits. When that are too many, all of
-//! them are forgotten, and the index is asked for those that are met again; where there is none, their next event is
-//! taken as it comes, and counted.
-//! Row: ops.
+//! The last version of each entity is remembered under a 128-bit hash of its name. When too many are
+//! remembered, all are forgotten, and the index is asked instead. An event of an entity that no index knows
+//! is accepted and counted.
 
 use std::hash::BuildHasher;
 
@@ -15,32 +14,32 @@ use crate::types::Error;
 /// Some 50 MB of memory.
 const ENTITIES_MAX: usize = 1_800_000;
 
-/// The version of an entity's last event up to a position, as the index knows it.
-pub(super) type Known<'a> = &'a dyn Fn(&str, u64) -> Result<u64, Error>;
+/// The version of an entity's last event up to a position, from the index.
+pub(super) type VersionLookup<'a> = &'a dyn Fn(&str, u64) -> Result<u64, Error>;
 
-/// From one version of an entity to another that is not the next.
+/// A step between two versions of an entity that do not follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct VersionStep {
     pub(super) last: u64,
     pub(super) version: u64,
 }
 
-pub(super) struct Versions<'a> {
+pub(super) struct VersionChecks<'a> {
     last: HashMap<(u64, u64), u64>,
     hashes: (RandomState, RandomState),
     entities_max: usize,
-    /// Whether every entity that was met is remembered, from the first event of the log on.
+    /// Whether every entity since the first event of the log is remembered.
     is_complete: bool,
-    known: Option<Known<'a>>,
-    /// How many events were removed on purpose, or may have been lost.
+    known: Option<VersionLookup<'a>>,
+    /// How many events are missing: removed on purpose, or hidden by a break.
     missing: u64,
-    /// Events that were taken as they came.
+    /// Events that were accepted without a check.
     pub(super) unchecked: u64,
 }
 
-impl<'a> Versions<'a> {
-    pub(super) fn new(known: Option<Known<'a>>) -> Versions<'a> {
-        Versions {
+impl<'a> VersionChecks<'a> {
+    pub(super) fn new(known: Option<VersionLookup<'a>>) -> VersionChecks<'a> {
+        VersionChecks {
             last: HashMap::new(),
             hashes: Default::default(),
             entities_max: ENTITIES_MAX,
@@ -52,32 +51,32 @@ impl<'a> Versions<'a> {
     }
 
     #[cfg(test)]
-    pub(super) fn remembering(mut self, entities: usize) -> Versions<'a> {
+    pub(super) fn remembering(mut self, entities: usize) -> VersionChecks<'a> {
         self.entities_max = entities;
         self
     }
 
-    /// What was before is not known.
+    /// Begins behind skipped segments: the entities before are not known.
     pub(super) fn begin_in_the_middle(&mut self) {
         self.is_complete = false;
     }
 
-    /// So many events are not there, and that is known.
-    pub(super) fn miss(&mut self, events: u64) {
+    /// Notes that this many events are missing, and known to be.
+    pub(super) fn note_missing(&mut self, events: u64) {
         self.missing = self.missing.saturating_add(events);
     }
 
-    /// An event of an entity comes, at this position. Where it has come from, if its version is not the next one.
-    pub(super) fn meet(&mut self, entity: &[u8], version: u64, position: u64) -> Option<Step> {
+    /// Notes an event. Returns the step if its version does not follow the entity's last one.
+    pub(super) fn note_event(&mut self, entity: &[u8], version: u64, position: u64) -> Option<VersionStep> {
         let key = (self.hashes.0.hash_one(entity), self.hashes.1.hash_one(entity));
         let last = match self.last.get_mut(&key) {
             Some(last) => std::mem::replace(last, version),
-            None => self.meet_unknown(key, entity, version, position)?,
+            None => self.note_unknown(key, entity, version, position)?,
         };
-        (last.checked_add(1) != Some(version)).then_some(Step { last, version })
+        (last.checked_add(1) != Some(version)).then_some(VersionStep { last, version })
     }
 
-    fn meet_unknown(&mut self, key: (u64, u64), entity: &[u8], version: u64, position: u64) -> Option<u64> {
+    fn note_unknown(&mut self, key: (u64, u64), entity: &[u8], version: u64, position: u64) -> Option<u64> {
         let last = self.before(entity, position);
         if self.last.len() >= self.entities_max {
             self.last.clear();
@@ -97,8 +96,8 @@ impl<'a> Versions<'a> {
         self.known.and_then(|known| known(entity, position.saturating_sub(1)).ok())
     }
 
-    /// Whether a step is longer than what is known to be missing, or goes back.
-    pub(super) fn is_wrong(&self, step: &Step) -> bool {
+    /// Whether a step goes back, or skips more versions than events are known to be missing.
+    pub(super) fn is_wrong(&self, step: &VersionStep) -> bool {
         !step.version.checked_sub(step.last).is_some_and(|steps| steps >= 1 && steps - 1 <= self.missing)
     }
 }

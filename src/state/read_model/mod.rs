@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use super::load::shape;
 use super::projection::{Loaded, Projection};
 use crate::read::event_at;
-use crate::store::{Folded, Key, Store};
+use crate::store::{Folded, StateKey, Store};
 use crate::threads::WorkerThread;
 use crate::types::{Error, Position, Query};
 use runner::{FoldProgress, FoldingState, ModelRunner, ModelView, Phase, SharedModel, decoded, digest_of};
@@ -176,7 +176,7 @@ impl Store {
     fn saved_under<P: Projection>(&self, role: &str) -> Result<Option<SavedModel<P>>, Error> {
         let snapshot = self.engine().snapshot()?;
         let shape = shape::<P>();
-        let Some(Folded { state, reached }) = self.cache().read(&Key::of_query(shape.name, role)) else {
+        let Some(Folded { state, reached }) = self.cache().read(&StateKey::of_query(shape.name, role)) else {
             return Ok(None);
         };
         let event = event_at(&snapshot, reached.position).ok().flatten();

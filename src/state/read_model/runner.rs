@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::event::{RecordedEvent, codec};
 use crate::read::Subscription;
 use crate::state::projection::{Projection, fold, pack, panicked, unpack};
-use crate::store::{Folded, Key, ModelLease, Reached, Saving, WeakStore};
+use crate::store::{Folded, ModelLease, Reached, Saving, StateKey, WeakStore};
 use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, Query, Version};
 
@@ -321,7 +321,7 @@ impl<P: Projection> ModelRunner<P> {
             self.save();
         }
         let is_unsaved = self.saved.events > 0 && self.lease.has_file();
-        let settled = self.lease.settle();
+        let settled = self.lease.sync_if_due();
         let most = if is_unsaved { Some(SAVE_EVERY) } else { settled };
         self.shared.thread.signal().wait(most.and_then(|most| Instant::now().checked_add(most)));
     }
@@ -353,8 +353,8 @@ impl<P: Projection> ModelRunner<P> {
             return;
         }
         let (key, removed) = match self.work.is_beside {
-            true => (Key::of_query(P::NAME, "next"), Vec::new()),
-            false => (Key::of_query(P::NAME, "live"), vec![Key::of_query(P::NAME, "next")]),
+            true => (StateKey::of_query(P::NAME, "next"), Vec::new()),
+            false => (StateKey::of_query(P::NAME, "live"), vec![StateKey::of_query(P::NAME, "next")]),
         };
         match encoded(state.as_ref(), &self.digest) {
             Some(bytes) => {

@@ -1,8 +1,8 @@
 //! A line: an event as JSON, and back.
 //!
-//! Payload and metadata are MessagePack in the store. They are JSON in a line if reading that JSON gives the very same
-//! bytes, and Base64 if not: so whatever was exported comes back bit by bit.
-//! Row: app. The schema is in SPEC.md "Export and import".
+//! Payload and metadata are MessagePack in the store. A line holds them as JSON if that JSON encodes to the
+//! same bytes, and as Base64 otherwise. So an exported event comes back bit by bit. docs/jsonl.md has the
+//! schema.
 
 use std::borrow::Cow;
 
@@ -11,15 +11,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::exact::{Numbers, check};
+use super::json::{NumberRule, bad, check, unreadable, utf8, value};
 use super::time::Timestamp;
 use crate::event::{RecordedEvent, Value, codec};
-use crate::types::{DEFAULT_SCOPE, Error, ErrorKind, EventId, visible_json};
+use crate::types::{DEFAULT_SCOPE, Error, EventId, visible_json};
 
 /// The fields of a line, in the order in which they are written.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct JsonLine<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,7 +45,7 @@ struct Line<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cause: Option<EventId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    append: Option<Place>,
+    append: Option<PlaceInAppend>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     key: Option<Cow<'a, str>>,
     #[serde(borrow, default, deserialize_with = "some", skip_serializing_if = "Option::is_none")]
@@ -60,9 +60,9 @@ struct Line<'a> {
     erased: Option<Cow<'a, str>>,
 }
 
-/// Which event of its append a line is, from 0, and how many lines the append has.
+/// Which event of its append a line is, from 0, and how many events the append has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Place(pub(super) u32, pub(super) u32);
+pub(super) struct PlaceInAppend(pub(super) u32, pub(super) u32);
 
 fn one() -> u16 {
     1
@@ -72,25 +72,26 @@ fn default_scope<'a>() -> Cow<'a, str> {
     Cow::Borrowed(DEFAULT_SCOPE)
 }
 
-/// A `null` is a value like others.
+/// Keeps a `null` as a value.
 fn some<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// What an event is called in a line, where it could have several names.
-pub(super) struct Named {
+/// The names of an event in its line that depend on other lines.
+pub(super) struct LineNames {
     pub(super) correlation: EventId,
     pub(super) cause: Option<EventId>,
-    pub(super) place: Place,
+    pub(super) place: PlaceInAppend,
 }
 
-/// Appends the line of an event, with its end.
-pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &Named) {
-    let (metadata, payload) = (event.metadata_bytes(), event.payload().unwrap_or_default());
+/// Writes the line of an event, with its line end.
+pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &LineNames) {
+    let metadata = event.metadata_bytes();
+    let payload = event.payload().unwrap_or_default();
     let erased = metadata.err().map(|hash| Cow::Owned(blake3::Hash::from_bytes(hash).to_hex().to_string()));
-    let metadata = metadata.ok().filter(|bytes| !bytes.is_empty()).map(Form::of);
-    let payload = erased.is_none().then(|| Form::of(payload));
-    let line = Line {
+    let metadata = metadata.ok().filter(|bytes| !bytes.is_empty()).map(PayloadForm::of);
+    let payload = erased.is_none().then(|| PayloadForm::of(payload));
+    let line = JsonLine {
         position: Some(event.position().get()),
         id: Some(event.id()),
         entity: event.entity().into(),
@@ -103,12 +104,12 @@ pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &Named) {
         occurred_at: event.occurred_at().map(Timestamp::from),
         correlation: Some(named.correlation),
         cause: named.cause,
-        append: (named.place != Place(0, 1)).then_some(named.place),
+        append: (named.place != PlaceInAppend(0, 1)).then_some(named.place),
         key: event.append_key().map(|key| Cow::Owned(format!("{:032x}", u128::from_be_bytes(key)))),
-        metadata: metadata.as_ref().and_then(Form::json),
-        metadata_base64: metadata.as_ref().and_then(Form::base64),
-        payload: payload.as_ref().and_then(Form::json),
-        payload_base64: payload.as_ref().and_then(Form::base64),
+        metadata: metadata.as_ref().and_then(PayloadForm::json),
+        metadata_base64: metadata.as_ref().and_then(PayloadForm::base64),
+        payload: payload.as_ref().and_then(PayloadForm::json),
+        payload_base64: payload.as_ref().and_then(PayloadForm::base64),
         erased,
     };
     let json = serde_json::to_string(&line).expect("a line has names for keys, and memory takes all bytes");
@@ -116,38 +117,38 @@ pub(super) fn write(out: &mut Vec<u8>, event: &RecordedEvent, named: &Named) {
     out.push(b'\n');
 }
 
-/// Bytes of a payload, as a line has them.
-enum Form {
+/// A payload as it stands in a line.
+enum PayloadForm {
     Json(Box<RawValue>),
     Base64(String),
 }
 
-impl Form {
-    fn of(bytes: &[u8]) -> Form {
-        exact_json(bytes).map_or_else(|| Form::Base64(BASE64.encode(bytes)), Form::Json)
+impl PayloadForm {
+    fn of(bytes: &[u8]) -> PayloadForm {
+        exact_json(bytes).map_or_else(|| PayloadForm::Base64(BASE64.encode(bytes)), PayloadForm::Json)
     }
 
     fn json(&self) -> Option<&RawValue> {
-        if let Form::Json(json) = self { Some(json) } else { None }
+        if let PayloadForm::Json(json) = self { Some(json) } else { None }
     }
 
     fn base64(&self) -> Option<Cow<'_, str>> {
-        if let Form::Base64(text) = self { Some(text.into()) } else { None }
+        if let PayloadForm::Base64(text) = self { Some(text.into()) } else { None }
     }
 }
 
-/// JSON that is nested deeper is not read.
+/// Deeper JSON is not read.
 const LEVELS_MAX: usize = 128;
 
-/// The JSON that stands for these bytes of MessagePack, and for no others.
+/// The JSON that encodes to exactly these bytes of MessagePack.
 fn exact_json(bytes: &[u8]) -> Option<Box<RawValue>> {
     let value: Value = codec::decode_shallow(bytes, LEVELS_MAX).ok()?;
     let json = to_raw_value(&value).ok()?;
-    let comes_back = packed(&json).ok()? == bytes && check(json.get(), Numbers::Rounded).is_ok();
+    let comes_back = packed(&json).ok()? == bytes && check(json.get(), NumberRule::Rounded).is_ok();
     comes_back.then_some(json)
 }
 
-/// The MessagePack that a JSON text stands for.
+/// The MessagePack of a JSON text.
 fn packed(json: &RawValue) -> Result<Vec<u8>, Error> {
     encoded(&value(json.get().as_bytes())?)
 }
@@ -158,32 +159,14 @@ pub(super) fn encoded(value: &Value) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Any JSON.
-pub(super) fn value(json: &[u8]) -> Result<Value, Error> {
-    serde_json::from_slice(json).map_err(|error| unreadable(&error))
-}
-
-/// The JSON of a foreign line, as far as it can be kept.
-pub(super) fn foreign(line: &[u8], numbers: Numbers) -> Result<Value, Error> {
+/// The JSON of a foreign line, checked as far as it can be kept.
+pub(super) fn foreign(line: &[u8], numbers: NumberRule) -> Result<Value, Error> {
     let value = value(line)?;
     check(utf8(line)?, numbers)?;
     Ok(value)
 }
 
-/// What a text of JSON says, which stands here with its quotes.
-pub(super) fn text_of(json: &str) -> Result<Cow<'_, str>, Error> {
-    match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
-        _ => serde_json::from_str(json).map(Cow::Owned).map_err(|error| unreadable(&error)),
-    }
-}
-
-/// serde_json looks at the bytes of texts only, and of those it keeps.
-fn utf8(line: &[u8]) -> Result<&str, Error> {
-    std::str::from_utf8(line).map_err(|error| bad(&format!("column {}: no UTF-8", error.valid_up_to() + 1)))
-}
-
-/// An event that comes in.
+/// An event that was read from a line.
 pub(super) struct Incoming {
     pub(super) entity: String,
     pub(super) scope: String,
@@ -195,37 +178,37 @@ pub(super) struct Incoming {
     pub(super) cause: Option<EventId>,
     pub(super) occurred_at: Option<i64>,
     pub(super) metadata: Vec<u8>,
-    pub(super) content: Content,
-    pub(super) place: Place,
-    /// What it was where it comes from; 0 where that is not said.
+    pub(super) content: LineContent,
+    pub(super) place: PlaceInAppend,
+    /// The event's place in its source; 0 where the line has none.
     pub(super) version: u64,
     pub(super) position: u64,
     pub(super) recorded_at: i64,
 }
 
-/// What an event says.
-pub(super) enum Content {
+/// The content of an event.
+pub(super) enum LineContent {
     Payload(Vec<u8>),
-    /// Nothing any more; the hash of what it said.
+    /// The content was erased; this is its hash.
     Erased([u8; 32]),
 }
 
-/// Reads a line that [`write`] wrote, or another program by the same rules.
-pub(super) fn read(line: &[u8], numbers: Numbers) -> Result<Incoming, Error> {
-    // serde would take the values of a list for the fields of an event, by their places.
+/// Reads a line that [`write`] wrote, or that another program wrote by the same rules.
+pub(super) fn read(line: &[u8], numbers: NumberRule) -> Result<Incoming, Error> {
+    // serde would read a JSON list as the fields of an event in order.
     if line.first() != Some(&b'{') && value(line).is_ok() {
         return Err(bad(
             "column 1: an event is an object, such as {\"entity\":\"a\",\"kind\":\"b\",\"payload\":1}",
         ));
     }
     let text = utf8(line)?;
-    let line: Line<'_> = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
+    let line: JsonLine<'_> = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
     check(text, numbers)?;
     let metadata = bytes("metadata", line.metadata, line.metadata_base64.as_deref())?;
     let payload = bytes("payload", line.payload, line.payload_base64.as_deref())?;
     let content = match (payload, &line.erased) {
-        (Some(payload), None) => Content::Payload(payload),
-        (None, Some(hash)) if metadata.is_none() => Content::Erased(hash_of(hash)?),
+        (Some(payload), None) => LineContent::Payload(payload),
+        (None, Some(hash)) if metadata.is_none() => LineContent::Erased(hash_of(hash)?),
         (None, None) => return Err(bad("there is no payload: give payload, payload_base64 or erased")),
         _ => return Err(bad("what is erased has no payload and no metadata: give one or the other")),
     };
@@ -245,7 +228,7 @@ pub(super) fn read(line: &[u8], numbers: Numbers) -> Result<Incoming, Error> {
         occurred_at: line.occurred_at.map(Timestamp::micros).or(recorded_at),
         metadata: metadata.unwrap_or_default(),
         content,
-        place: line.append.unwrap_or(Place(0, 1)),
+        place: line.append.unwrap_or(PlaceInAppend(0, 1)),
         version: line.version.unwrap_or(0),
         position: line.position.unwrap_or(0),
         recorded_at: recorded_at.unwrap_or(0),
@@ -267,18 +250,4 @@ fn bytes(what: &str, json: Option<&RawValue>, base64: Option<&str>) -> Result<Op
 fn hash_of(hex: &str) -> Result<[u8; 32], Error> {
     let hash = blake3::Hash::from_hex(hex);
     hash.map(Into::into).map_err(|_| bad("erased is no hash of 64 hexadecimal digits"))
-}
-
-fn bad(text: &str) -> Error {
-    Error::new(ErrorKind::Invalid, text)
-}
-
-/// serde_json counts lines of its own; of ours each has one.
-fn unreadable(error: &serde_json::Error) -> Error {
-    let text = error.to_string();
-    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
-    match error.line() {
-        0 | 1 => bad(&format!("column {}: {what}", error.column())),
-        line => bad(&format!("line {line}, column {}: {what}", error.column())),
-    }
 }

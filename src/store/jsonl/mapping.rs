@@ -1,17 +1,16 @@
-//! How to read lines that are somebody else's.
-//!
-//! Row: app.
+//! How to read foreign lines.
 
-use super::exact::Numbers;
-use super::line::{self, Content, Incoming, Place};
+use super::json::NumberRule;
+use super::line::{self, Incoming, LineContent, PlaceInAppend};
 use super::time::{TimeForm, likely_unit};
 use crate::event::Value;
 use crate::types::{DEFAULT_SCOPE, Error, EventId};
 
-/// How foreign JSONL becomes events: one object a line, one append each; what each part of the event is, a text says.
+/// Turns foreign JSONL into events: one object a line, one append each. A text says what each part of the
+/// event is.
 ///
-/// In such a text `{/user/id}` stands for what that JSON pointer leads to: a text, a whole number, or a truth. The payload is the whole line,
-/// unless [`Mapping::payload`] says otherwise.
+/// In such a text `{/user/id}` stands for the value at that JSON pointer: a string, a whole number, or a
+/// boolean. The payload is the whole line, unless [`Mapping::payload`] names a part.
 ///
 /// ```
 /// use annals::{Mapping, Query, Store, TimeForm};
@@ -41,8 +40,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Which entity a line tells about, and of what kind it is: `"user:{/user/id}"`, `"session.{/action}"`, or a text without
-    /// pointers where it is the same for all.
+    /// The entity and the kind of each line: `"user:{/user/id}"`, `"session.{/action}"`, or a constant text.
     #[must_use]
     pub fn new(entity: impl Into<String>, kind: impl Into<String>) -> Mapping {
         Mapping {
@@ -56,14 +54,15 @@ impl Mapping {
         }
     }
 
-    /// The scope it happened in: `"tenant:{/tenant}"`.
+    /// The scope: `"tenant:{/tenant}"`.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<String>) -> Mapping {
         self.scope = scope.into();
         self
     }
 
-    /// A tag: `"ip:{/ip}"`. A line in which a pointer leads to nothing does not get it. Ask again for more.
+    /// A tag: `"ip:{/ip}"`. A line without a value at a pointer does not get the tag. Call again for more
+    /// tags.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Mapping {
         self.tags.push(tag.into());
@@ -77,21 +76,21 @@ impl Mapping {
         self
     }
 
-    /// A pointer to when it happened, and how that is written. It becomes occurred-at.
+    /// A pointer to the time at which the event happened, and its form. It becomes occurred-at.
     #[must_use]
     pub fn time(mut self, pointer: impl Into<String>, form: TimeForm) -> Mapping {
         self.time = Some((pointer.into(), form));
         self
     }
 
-    /// A pointer to what becomes the payload (default: the whole line).
+    /// A pointer to the payload (default: the whole line).
     #[must_use]
     pub fn payload(mut self, pointer: impl Into<String>) -> Mapping {
         self.payload = pointer.into();
         self
     }
 
-    pub(super) fn read(&self, line: &[u8], numbers: Numbers) -> Result<Incoming, Error> {
+    pub(super) fn read(&self, line: &[u8], numbers: NumberRule) -> Result<Incoming, Error> {
         let value = line::foreign(line, numbers)?;
         let tags = self.tags.iter().filter_map(|tag| filled(tag, &value).transpose());
         Ok(Incoming {
@@ -109,8 +108,8 @@ impl Mapping {
                 .map(|(pointer, form)| time_at(pointer, *form, &value))
                 .transpose()?,
             metadata: Vec::new(),
-            content: Content::Payload(line::encoded(at(&self.payload, &value)?)?),
-            place: Place(0, 1),
+            content: LineContent::Payload(line::encoded(at(&self.payload, &value)?)?),
+            place: PlaceInAppend(0, 1),
             version: 0,
             position: 0,
             recorded_at: 0,
@@ -144,7 +143,7 @@ fn required(text: &str, value: &Value) -> Result<String, Error> {
         .ok_or_else(|| Error::invalid(format!("a pointer of {text:?} leads to nothing in it")))
 }
 
-/// A text with what its pointers lead to; `None` if one leads to nothing.
+/// A text with the values of its pointers; `None` if one has no value.
 fn filled(text: &str, value: &Value) -> Result<Option<String>, Error> {
     let mut filled = String::new();
     let mut rest = text;

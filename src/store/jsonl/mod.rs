@@ -1,22 +1,21 @@
-//! Events as lines of JSON: out of a store, and into one.
+//! Events as lines of JSON, out of a store and into one.
 //!
-//! An export is one event a line, by a schema that says everything there is to know of an event. An import reads such lines, or
-//! those of somebody else by a [`Mapping`]; how far it is stands in the same append as the events, so that it can be repeated after any stop.
-//! Row: app. The promises are in SPEC.md "Export and import". Tested by tests/it/jsonl.rs.
+//! An export writes one event a line, with everything known of the event. An import reads such lines, or
+//! foreign ones by a [`Mapping`]. How far an import is stands in the same append as its events, so it can be
+//! repeated after any stop. docs/jsonl.md has the schema and the promises. Tested by tests/it/jsonl.rs.
 
-mod exact;
 mod export;
 mod import;
-mod imported;
-mod incoming;
+mod import_run;
+mod json;
 mod line;
 mod mapping;
-mod other;
+mod report;
 mod source;
 mod time;
 
-pub use export::{Export, ExportProgress, Exported};
+pub use export::Export;
 pub use import::Import;
-pub use imported::{ImportProgress, Imported};
 pub use mapping::Mapping;
+pub use report::{ExportProgress, Exported, ImportProgress, Imported};
 pub use time::{TimeForm, Timestamp};

@@ -1,6 +1,4 @@
-//! Times as lines and the command spell them.
-//!
-//! Row: app.
+//! Times as text, in lines and in the command.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,13 +14,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::event::Value;
 use crate::types::{Error, micros_of, time_of};
 
-/// A time as a line of JSON spells it: a text as in RFC 3339, in UTC, to the microsecond.
+/// A time as text: RFC 3339, in UTC, to the microsecond.
 ///
-/// Every time a store can hold has a text: a year outside 0 to 9999 has a sign and six digits (`-009999`,
-/// `+057870`). [`FromStr`] reads such texts with any offset, and cuts off digits behind the sixth.
-/// [`fmt::Display`] writes as many digits as there are, or those the precision says: `{:.6}`. As JSON it is
-/// that text; from JSON it may also be a whole number of microseconds since 1970, of the years 1980 to 9999:
-/// any other number counts seconds, milliseconds or nanoseconds, and is refused.
+/// Every time that a store can hold has a text. A year outside 0 to 9999 has a sign and six digits
+/// (`-009999`, `+057870`). [`FromStr`] reads such texts with any offset, and truncates digits after the
+/// sixth. [`fmt::Display`] writes as many digits as needed, or as the precision says: `{:.6}`.
+///
+/// In JSON a time is that text. Reading also accepts a whole number of microseconds since 1970, for the years
+/// 1980 to 9999. Other numbers count seconds, milliseconds or nanoseconds, and are refused.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -44,7 +43,7 @@ impl Timestamp {
     }
 }
 
-/// A time outside 290,000 years of 1970 is cut to that range, as a store does.
+/// Times more than 290,000 years from 1970 are limited to that range, as in a store.
 impl From<SystemTime> for Timestamp {
     fn from(time: SystemTime) -> Timestamp {
         Timestamp(micros_of(time))
@@ -57,14 +56,14 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
-/// How a foreign line says when something happened; see [`Mapping::time`](super::Mapping::time).
+/// How a foreign line writes a time; see [`Mapping::time`](super::Mapping::time).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimeForm {
     /// A text with an offset: `2026-11-28T15:53:58.123456Z`, `2026-11-28 16:53:58+01:00`.
     Rfc3339,
     /// A number of seconds since 1970, with or without a fraction. A number outside the years -9999 to 9999
-    /// counts another unit and is refused, here and below.
+    /// has another unit and is refused, here and below.
     Seconds,
     /// A whole number of milliseconds since 1970.
     Millis,
@@ -73,8 +72,7 @@ pub enum TimeForm {
 }
 
 impl TimeForm {
-    /// Microseconds since 1970, if this is how the value says it. A number that leaves the calendar counts
-    /// another unit.
+    /// Microseconds since 1970, if the value has this form. A number outside the calendar has another unit.
     pub(super) fn read(self, value: &Value) -> Option<i64> {
         let whole = |micros: i64| value.to::<i64>().ok().and_then(|number| number.checked_mul(micros));
         let number = match self {
@@ -88,7 +86,7 @@ impl TimeForm {
 }
 
 fn from_seconds(seconds: f64) -> Option<i64> {
-    // Half a microsecond more, because what is behind the last one is cut off.
+    // Half a microsecond is added, because digits after the sixth are truncated.
     let distance = Duration::try_from_secs_f64(seconds.abs() + 0.000_000_5).ok()?;
     let micros = i64::try_from(distance.as_micros()).ok()?;
     Some(if seconds < 0.0 { -micros } else { micros })
@@ -97,10 +95,10 @@ fn from_seconds(seconds: f64) -> Option<i64> {
 /// The years -9999 to 9999, in microseconds since 1970.
 const CALENDAR: Range<i64> = -377_705_116_800_000_000..253_402_300_800_000_000;
 /// The years 1980 to 9999, in microseconds since 1970. Seconds and milliseconds of all years up to 9999 are
-/// smaller numbers, nanoseconds of all years from 1980 on are larger ones.
+/// smaller numbers; nanoseconds of all years from 1980 are larger.
 const PLAUSIBLE: Range<i64> = 315_532_800_000_000..253_402_300_800_000_000;
 
-/// In which unit a number would be a time of the years 1980 to 9999, and which time that is.
+/// The unit in which a number is a time between 1980 and 9999, and that time.
 pub(super) fn likely_unit(number: i64) -> Option<(&'static str, Timestamp)> {
     [
         ("seconds", number.checked_mul(1_000_000)),
@@ -114,7 +112,7 @@ pub(super) fn likely_unit(number: i64) -> Option<(&'static str, Timestamp)> {
 }
 
 const EPOCH: Date = date(1970, 1, 1);
-/// The calendar repeats itself after so many years, which are so many days.
+/// The calendar repeats after 400 years, which are 146,097 days.
 const CYCLE_YEARS: i64 = 400;
 const CYCLE_DAYS: i64 = 146_097;
 const DAY_SECONDS: i64 = 86_400;
@@ -146,12 +144,12 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Reads a text as in RFC 3339, with any offset.
+/// Reads an RFC 3339 text with any offset.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is none, has no offset, or is outside 290,000
-/// years of 1970.
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the text is no time, has no offset, or is more than
+/// 290,000 years from 1970.
 impl FromStr for Timestamp {
     type Err = Error;
 
@@ -163,7 +161,7 @@ impl FromStr for Timestamp {
 
 const EXAMPLE: &str = "2026-11-28T15:53:58.123456Z";
 
-/// Microseconds since 1970. jiff reads the time; the year may be one that jiff does not know.
+/// Microseconds since 1970. jiff reads the time; the year may lie outside its calendar.
 fn parse(text: &str) -> Option<i64> {
     let (cycles, text) = in_calendar(text)?;
     let pieces = Pieces::parse(&text).ok()?;
@@ -176,8 +174,8 @@ fn parse(text: &str) -> Option<i64> {
     i64::try_from(micros.checked_add(cycles)?).ok()
 }
 
-/// A year of a sign and six digits is read as the same year of the cycle that begins with 2000, which is so
-/// many cycles away.
+/// Maps a year with a sign and six digits to the same year of the cycle from 2000, and returns how many
+/// cycles away it is.
 fn in_calendar(text: &str) -> Option<(i64, String)> {
     if !text.starts_with(['+', '-']) {
         return Some((0, text.to_owned()));

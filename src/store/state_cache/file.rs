@@ -1,95 +1,96 @@
-//! The cache file: opened when it is first needed, deleted when anything about it is odd.
+//! The cache file: opened when it is first needed, replaced when anything about it is wrong.
 //!
-//! States are only ever taken from it after checks that do not trust it, so every error and every panic in redb
-//! comes to the same: what was asked for is not there, and the file begins anew. An abort cannot be caught. A
-//! mark beside the file says that it is being opened; the third start that meets the mark deletes the file.
-//! Invariant: nobody waits for a sync but the housekeeper and whoever closes the store.
-//! Row: cache.
+//! A state from the file is checked before it is used. So every error and every panic in redb means the same:
+//! the state is absent, and a new file begins. An abort cannot be caught. So a second file exists while the
+//! first is being opened, and the third start that meets the second file deletes both.
+//!
+//! Only the background thread and the thread that closes the store wait for a sync.
 
-use std::io::ErrorKind;
+use std::fmt;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
-use redb::Database;
+use redb::{Database, StorageBackend};
 
 use super::Folded;
-use super::backend::Backend;
-use super::table::{self, Changes, Key, Odd, Owner, Saving, Written};
-use crate::disk::{Access, Disk, if_there, remove_if_there};
+use super::table::{self, CacheChanges, CacheFailure, CacheOwner, CacheWritten, Saving, StateKey};
+use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::types::Error;
 
 const DIRECTORY: &str = "cache";
 const FILE: &str = "cache/projections.redb";
-const MARK: &str = "cache/projections.opening";
-/// So many starts that did not come back from opening the file are enough.
+const OPENING_FILE: &str = "cache/projections.opening";
+/// How many starts may end while they open the file.
 const DEATHS_MAX: u64 = 2;
-/// A file that has to be begun anew more often than this is left alone until the store is opened again.
+/// How often the file is replaced in one opening. After that the cache does without a file.
 const RESTARTS_MAX: u32 = 3;
-/// What redb may keep of the file in memory.
+/// How many bytes redb keeps in memory.
 const PAGE_CACHE_BYTES: usize = 4 << 20;
 /// How long states may be written without being durable.
 const DURABLE_EVERY: Duration = Duration::from_secs(5);
-/// How many keys that were read are remembered, so that they are not the next to be dropped.
+/// How many keys of read states are remembered. A remembered state is not dropped next.
 const USED_MAX: usize = 1024;
 
 pub(crate) struct CacheFile {
     disk: Arc<dyn Disk>,
     store_id: [u8; 16],
     budget: u64,
-    state: RwLock<State>,
-    used: Mutex<Vec<Key>>,
-    /// Bytes of states in it, as far as is known.
+    state: RwLock<FileInner>,
+    used: Mutex<Vec<StateKey>>,
+    /// The bytes of states in the file, as far as known.
     bytes: AtomicU64,
 }
 
-struct State {
-    opened: Opened,
+struct FileInner {
+    opened: FileStatus,
     restarts: u32,
-    /// What is saved was folded from this history.
+    /// The saved states were folded from this history.
     history: u64,
 }
 
 #[derive(Default)]
-enum Opened {
+enum FileStatus {
     #[default]
     NotYet,
-    /// There is no file.
+    /// The file does not exist.
     Absent,
-    Open(Handle),
-    /// For good.
+    Open(OpenFile),
+    /// The file is not used again.
     Off,
 }
 
-struct Handle {
-    /// Tells it from the one after a restart.
+struct OpenFile {
+    /// Counts replacements, and so tells this file from the next.
     restart: u32,
     database: Database,
     syncs: Arc<AtomicBool>,
-    /// Since when there is something written that is not durable.
+    /// When the oldest write was made that is not durable.
     unsynced: Mutex<Option<Instant>>,
 }
 
-/// Who opens the file.
+/// Who needs the file open.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Opener {
-    /// Must not wait for the disk, and creates nothing.
+    /// A load: must not wait for the disk, and creates nothing.
     Reader,
     Writer,
 }
 
 impl CacheFile {
-    pub(crate) fn new(disk: Arc<dyn Disk>, owner: Owner, budget: u64) -> CacheFile {
-        let Owner { store_id, history } = owner;
-        let (used, bytes) = (Mutex::default(), AtomicU64::new(0));
-        let state = RwLock::new(State { opened: Opened::NotYet, restarts: 0, history });
+    pub(crate) fn new(disk: Arc<dyn Disk>, owner: CacheOwner, budget: u64) -> CacheFile {
+        let CacheOwner { store_id, history } = owner;
+        let used = Mutex::default();
+        let bytes = AtomicU64::new(0);
+        let state = RwLock::new(FileInner { opened: FileStatus::NotYet, restarts: 0, history });
         CacheFile { disk, store_id, budget, state, used, bytes }
     }
 
     /// The state saved under a key.
-    pub(crate) fn get(&self, key: &Key) -> Option<Folded<Vec<u8>>> {
+    pub(crate) fn get(&self, key: &StateKey) -> Option<Folded<Vec<u8>>> {
         let found = self.with(Opener::Reader, None, |handle| table::read(&handle.database, key))??;
         let mut used = self.used.lock();
         if used.len() < USED_MAX {
@@ -98,11 +99,11 @@ impl CacheFile {
         Some(found)
     }
 
-    /// Saves states that were folded from a history, without waiting for the disk unless it is time to. `None` if they
-    /// are not saved.
-    pub(crate) fn put(&self, saving: &[Saving], removed: &[Key], history: u64) -> Option<Written> {
+    /// Saves states that were folded from a history. Waits for the disk only if the last sync is long ago.
+    /// `None` if the states are not saved.
+    pub(crate) fn put(&self, saving: &[Saving], removed: &[StateKey], history: u64) -> Option<CacheWritten> {
         let used = std::mem::take(&mut *self.used.lock());
-        let changes = Changes { saving, removed, used: &used };
+        let changes = CacheChanges { saving, removed, used: &used };
         let written = self.with(Opener::Writer, Some(history), |handle| {
             let mut unsynced = handle.unsynced.lock();
             let since = *unsynced.get_or_insert_with(Instant::now);
@@ -117,10 +118,10 @@ impl CacheFile {
         Some(written)
     }
 
-    /// Makes durable what was written, once it has waited long enough; says how long it has to wait still.
-    pub(crate) fn settle(&self) -> Option<Duration> {
+    /// Makes written states durable once they have waited long enough. Returns the time left to wait.
+    pub(crate) fn sync_if_due(&self) -> Option<Duration> {
         let state = self.state.read();
-        let Opened::Open(handle) = &state.opened else { return None };
+        let FileStatus::Open(handle) = &state.opened else { return None };
         let since = (*handle.unsynced.lock())?;
         let left = DURABLE_EVERY.saturating_sub(since.elapsed());
         let history = state.history;
@@ -128,12 +129,12 @@ impl CacheFile {
         if left.is_zero() { self.put(&[], &[], history).and(None) } else { Some(left) }
     }
 
-    /// History is another one from now on: what was saved goes, and is not waited for.
+    /// Replaces the file without waiting for it, because history has changed.
     pub(crate) fn void(&self, history: u64) {
         let mut state = self.state.write();
         state.history = history;
-        if let Opened::Off = state.opened {
-            // It may be off because it could not be removed.
+        if let FileStatus::Off = state.opened {
+            // The file may be off because it could not be removed before.
             let _ = self.delete(0);
             return;
         }
@@ -141,25 +142,26 @@ impl CacheFile {
         self.replace(&mut state, restarts);
     }
 
-    /// Removes a file that nobody uses; one that is used was begun since it was void.
+    /// Removes a file that is off. A file in use was begun after the last change of history.
     ///
     /// # Errors
     ///
-    /// If it is there still.
+    /// Those of removing the file.
     pub(crate) fn check_unused(&self) -> Result<(), Error> {
         match self.state.write().opened {
-            Opened::Off => remove(self.disk.as_ref()),
-            Opened::NotYet | Opened::Absent | Opened::Open(_) => Ok(()),
+            FileStatus::Off => remove(self.disk.as_ref()),
+            FileStatus::NotYet | FileStatus::Absent | FileStatus::Open(_) => Ok(()),
         }
     }
 
-    /// Closes the file for good, and makes durable what was written.
+    /// Closes the file for good, and makes the written states durable.
     pub(crate) fn close(&self) {
-        let opened = std::mem::replace(&mut self.state.write().opened, Opened::Off);
-        if let Opened::Open(handle) = opened {
+        let opened = std::mem::replace(&mut self.state.write().opened, FileStatus::Off);
+        if let FileStatus::Open(handle) = opened {
             let is_written = handle.unsynced.lock().is_some();
             handle.syncs.store(is_written, Ordering::Relaxed);
-            // Saves the allocator's state; without it the file would have to be repaired, and is begun anew.
+            // Dropping saves redb's allocator state. Without it the file would need a repair, and would be
+            // replaced.
             if catch_unwind(AssertUnwindSafe(|| drop(handle))).is_err() {
                 tracing::warn!("redb panicked while the cache was being closed");
             }
@@ -170,31 +172,31 @@ impl CacheFile {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Does something with the open file. Whatever is wrong with it, it is deleted then.
+    /// Works on the open file. A failure of any kind replaces the file.
     fn with<T>(
         &self,
         opener: Opener,
         history: Option<u64>,
-        work: impl FnOnce(&Handle) -> Result<T, Odd>,
+        work: impl FnOnce(&OpenFile) -> Result<T, CacheFailure>,
     ) -> Option<T> {
         self.open(opener);
         let state = self.state.read();
         if history.is_some_and(|history| history != state.history) {
             return None;
         }
-        let Opened::Open(handle) = &state.opened else { return None };
+        let FileStatus::Open(handle) = &state.opened else { return None };
         let restart = handle.restart;
-        let worked = caught(|| work(handle));
+        let worked = catch_panic(|| work(handle));
         drop(state);
-        worked.inspect_err(|odd| self.begin_anew(restart, odd)).ok()
+        worked.inspect_err(|failure| self.replace_damaged(restart, failure)).ok()
     }
 
-    /// Opens the file, if that has not been done.
+    /// Opens the file, unless that was done.
     fn open(&self, opener: Opener) {
-        let is_wanted = |opened: &Opened| match opened {
-            Opened::NotYet => true,
-            Opened::Absent => opener == Opener::Writer,
-            Opened::Open(_) | Opened::Off => false,
+        let is_wanted = |opened: &FileStatus| match opened {
+            FileStatus::NotYet => true,
+            FileStatus::Absent => opener == Opener::Writer,
+            FileStatus::Open(_) | FileStatus::Off => false,
         };
         if !is_wanted(&self.state.read().opened) {
             return;
@@ -203,21 +205,24 @@ impl CacheFile {
         if !is_wanted(&state.opened) {
             return;
         }
-        state.opened = match caught(|| self.opened(&state, opener)) {
+        state.opened = match catch_panic(|| self.try_open(&state, opener)) {
             Ok(opened) => opened,
-            Err(odd) => {
-                tracing::warn!(%odd, "the cache cannot be opened; it begins anew");
+            Err(failure) => {
+                tracing::warn!(%failure, "the cache cannot be opened; it begins anew");
                 state.restarts += 1;
                 self.delete(state.restarts)
             }
         };
     }
 
-    fn opened(&self, state: &State, opener: Opener) -> Result<Opened, Odd> {
-        let found = if_there(self.disk.open(FILE, Access::Write))?;
+    fn try_open(&self, state: &FileInner, opener: Opener) -> Result<FileStatus, CacheFailure> {
+        let found = match self.disk.open(FILE, Access::Write) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            found => Some(found?),
+        };
         let (file, is_new) = match (found, opener) {
             (Some(file), _) => (file, false),
-            (None, Opener::Reader) => return Ok(Opened::Absent),
+            (None, Opener::Reader) => return Ok(FileStatus::Absent),
             (None, Opener::Writer) => {
                 self.disk.create_directory(DIRECTORY)?;
                 (self.disk.open(FILE, Access::CreateNew)?, true)
@@ -230,54 +235,56 @@ impl CacheFile {
         let backend = Backend { file, syncs: syncs.clone() };
         let mut builder = Database::builder();
         builder.set_cache_size(PAGE_CACHE_BYTES);
-        // It would read all of the file; folding what is asked for is less.
+        // A repair reads the whole file; folding the needed states costs less.
         builder.set_repair_callback(|session| session.abort());
         let database = builder.create_with_backend(backend)?;
-        let owner = Owner { store_id: self.store_id, history: state.history };
+        let owner = CacheOwner { store_id: self.store_id, history: state.history };
         if is_new {
             table::begin(&database, &owner)?;
-        } else if !table::is_of(&database, &owner)? {
+        } else if !table::belongs_to(&database, &owner)? {
             return Err("it holds states of another store, or of another history".into());
         }
         syncs.store(true, Ordering::Relaxed);
         if !is_new {
-            self.disk.remove(MARK)?;
+            self.disk.remove(OPENING_FILE)?;
         }
         let unsynced = Mutex::new(is_new.then(Instant::now));
-        Ok(Opened::Open(Handle { restart: state.restarts, database, syncs, unsynced }))
+        Ok(FileStatus::Open(OpenFile { restart: state.restarts, database, syncs, unsynced }))
     }
 
-    /// Leaves a mark that is removed once the file is open: one byte for each start that has not come so far.
-    fn mark_opening(&self) -> Result<(), Odd> {
-        let mark = match self.disk.open(MARK, Access::CreateNew) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => self.disk.open(MARK, Access::Write)?,
+    /// Adds one byte to the file that exists while the cache file is being opened: one for each start.
+    fn mark_opening(&self) -> Result<(), CacheFailure> {
+        let mark = match self.disk.open(OPENING_FILE, Access::CreateNew) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.disk.open(OPENING_FILE, Access::Write)?
+            }
             mark => mark?,
         };
         let deaths = mark.length()?;
         if deaths >= DEATHS_MAX {
             return Err(format!("{deaths} starts ended while they opened it").into());
         }
-        Ok(crate::disk::write_all(mark.as_ref(), &[1], deaths)?)
+        Ok(write_all(mark.as_ref(), &[1], deaths)?)
     }
 
-    /// Begins a new file, unless that was done since.
-    fn begin_anew(&self, restart: u32, odd: &Odd) {
+    /// Replaces a damaged file, unless another thread has done so.
+    fn replace_damaged(&self, restart: u32, failure: &CacheFailure) {
         let mut state = self.state.write();
-        let Opened::Open(_) = &state.opened else { return };
+        let FileStatus::Open(_) = &state.opened else { return };
         if state.restarts != restart {
             return;
         }
-        tracing::warn!(%odd, "the cache is damaged; it begins anew");
+        tracing::warn!(%failure, "the cache is damaged; it begins anew");
         state.restarts += 1;
         let restarts = state.restarts;
         self.replace(&mut state, restarts);
     }
 
-    fn replace(&self, state: &mut State, restarts: u32) {
-        let before = std::mem::replace(&mut state.opened, Opened::Absent);
-        // What it still wants to write goes into a file without a name, and need not reach the disk.
+    fn replace(&self, state: &mut FileInner, restarts: u32) {
+        let before = std::mem::replace(&mut state.opened, FileStatus::Absent);
+        // redb may still write: into a deleted file, so the writes need not reach the disk.
         let deleted = self.delete(restarts);
-        if let Opened::Open(handle) = &before {
+        if let FileStatus::Open(handle) = &before {
             handle.syncs.store(false, Ordering::Relaxed);
         }
         let _ = catch_unwind(AssertUnwindSafe(|| drop(before)));
@@ -285,25 +292,62 @@ impl CacheFile {
     }
 
     /// Deletes the file.
-    fn delete(&self, restarts: u32) -> Opened {
+    fn delete(&self, restarts: u32) -> FileStatus {
         self.bytes.store(0, Ordering::Relaxed);
         if let Err(error) = remove(self.disk.as_ref()) {
             tracing::warn!(%error, "the cache is off");
-            return Opened::Off;
+            return FileStatus::Off;
         }
-        if restarts > RESTARTS_MAX { Opened::Off } else { Opened::Absent }
+        if restarts > RESTARTS_MAX { FileStatus::Off } else { FileStatus::Absent }
     }
 }
 
-/// Removes what may be there.
+/// Removes both files, if they exist.
 pub(super) fn remove(disk: &dyn Disk) -> Result<(), Error> {
-    for name in [FILE, MARK] {
-        remove_if_there(disk, name).map_err(|error| Error::io("cannot remove", name, error))?;
-    }
-    Ok(())
+    [FILE, OPENING_FILE].iter().try_for_each(|name| match disk.remove(name) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", name, error)),
+        _ => Ok(()),
+    })
 }
 
-/// Makes a panic one more way to be odd.
-fn caught<T>(work: impl FnOnce() -> Result<T, Odd>) -> Result<T, Odd> {
+/// Turns a panic into a failure.
+fn catch_panic<T>(work: impl FnOnce() -> Result<T, CacheFailure>) -> Result<T, CacheFailure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("redb panicked".into()))
+}
+
+/// A file of the store's disk, as redb uses it.
+struct Backend {
+    file: Box<dyn DiskFile>,
+    /// While this is false, syncs are skipped: a load must not wait for the disk, and a cache may lose
+    /// writes.
+    syncs: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let read = read_full(self.file.as_ref(), out, offset)?;
+        if read == out.len() { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.file.set_length(bytes)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.syncs.load(Ordering::Relaxed) { self.file.sync() } else { Ok(()) }
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        write_all(self.file.as_ref(), bytes, offset)
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a cache file")
+    }
 }

@@ -1,10 +1,10 @@
-//! The states that were used last, in memory.
+//! The recently used states, in memory.
 //!
-//! A state that is being folded on is taken out and reserved, so that its folder is the only one who holds it
-//! and nothing need be copied. Whoever wants it meanwhile waits for a moment, and then does without: code of
-//! users runs while it is out, and nothing here may depend on that coming to an end.
-//! Invariant: no code of users runs under the lock: states are cloned, encoded and dropped outside.
-//! Row: cache.
+//! A state that a thread folds on is taken out and reserved. So the thread owns it alone, and nothing is
+//! copied. Other threads wait for it a moment, and then fold for themselves: the application's code runs
+//! meantime and may take any time.
+//!
+//! No code of the application runs under the lock: states are cloned, encoded and dropped outside.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -15,39 +15,39 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Erased, Folded, Reached, Shape};
+use super::{AnyState, Folded, Reached, Shape};
 use crate::types::{ClockFn, Error, Position, Version, check_visible, options};
 
-/// How long somebody waits for a state that another thread is folding.
+/// How long a thread waits for a state that another thread folds on.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// What a state costs besides its own bytes, about.
+/// About what a state costs besides its own bytes.
 const SLOT_BYTES: usize = 256;
-/// A state is saved once so many events would have to be folded without: to find it on the disk costs as much.
+/// A state is saved after this many events: finding it in the file costs about as much as folding them.
 pub(crate) const WORTH_SAVING: u64 = 32;
-/// States that leave before they were saved are kept until then, up to this part of the budget.
+/// States that are evicted before they were saved are kept until then, up to this part of the budget.
 const LEAVING_SHARE: usize = 4;
-/// A state is weighed again when it has grown by so many events, or by a quarter.
+/// A state is measured again when it has grown by this many events, or by a quarter.
 const WEIGH_EVERY: u64 = 64;
 
-/// States in memory, up to a budget in bytes; those used least recently go first.
+/// States in memory, up to a budget in bytes; the least recently used go first.
 pub(crate) struct Memory {
     budget: usize,
     hasher: foldhash::fast::RandomState,
-    state: Mutex<State>,
+    state: Mutex<MemoryInner>,
     put_back: Condvar,
-    /// How old a state is goes by the store's clock.
+    /// The age of a state is measured by the store's clock.
     clock: ClockFn,
 }
 
-struct State {
-    /// By a hash of type and entity. Two that share one take turns.
-    slots: LruCache<u64, Slot, foldhash::fast::RandomState>,
+struct MemoryInner {
+    /// By a hash of type and entity. Two entities with one hash replace each other.
+    slots: LruCache<u64, StateSlot, foldhash::fast::RandomState>,
     bytes: usize,
-    /// Whose name is whose.
+    /// Which projection has which name.
     names: HashMap<&'static str, Shape>,
-    /// Slots that have something to be saved.
+    /// Keys of slots with states to save.
     unsaved: Vec<u64>,
-    /// States that had to go before they were saved, and their bytes.
+    /// States that were evicted before they were saved.
     leaving: Vec<Unsaved>,
     leaving_bytes: usize,
     dropped: u64,
@@ -55,50 +55,51 @@ struct State {
     history: u64,
 }
 
-struct Slot {
+struct StateSlot {
     shape: Shape,
     entity: Box<str>,
-    held: Held,
+    held: SlotState,
     bytes: usize,
-    /// At which version it was weighed.
+    /// The version at which the state was measured.
     weighed: Version,
-    /// The version that was saved.
+    /// The version that was saved last.
     saved: Version,
-    /// Whether it is among the unsaved.
+    /// Whether the slot's key is in `unsaved`.
     is_listed: bool,
 }
 
-/// A state to be saved.
+/// A state to save.
 pub(crate) struct Unsaved {
     pub(crate) shape: Shape,
     pub(crate) entity: Box<str>,
-    pub(crate) folded: Folded<Erased>,
+    pub(crate) folded: Folded<AnyState>,
 }
 
-enum Held {
-    Here {
-        folded: Folded<Erased>,
-        /// Up to here there are no other events of the entity.
+enum SlotState {
+    Present {
+        folded: Folded<AnyState>,
+        /// The entity has no further events up to here.
         seen: Position,
         /// In microseconds since 1970.
         looked_at: u64,
     },
-    /// A thread has taken it out.
-    Elsewhere(ThreadId),
-    Nowhere,
+    /// This thread has taken the state out.
+    Reserved(ThreadId),
+    Absent,
 }
 
-/// A state as it was found.
-pub(crate) struct Known {
-    pub(crate) folded: Folded<Erased>,
+/// A copy of a state in memory.
+pub(crate) struct KnownState {
+    pub(crate) folded: Folded<AnyState>,
     pub(crate) seen: Position,
     /// In microseconds since 1970.
     pub(crate) looked_at: u64,
-    /// What it was folded from.
+    /// The history from which it was folded.
     pub(crate) history: u64,
 }
 
-/// The right to fold a state on. Dropped without being filled, the state is forgotten: it may be half folded.
+/// The right to fold a state on. Dropped without being filled, the state is forgotten: it may be folded half
+/// way.
 pub(crate) struct Reservation<'a> {
     memory: &'a Memory,
     shape: Shape,
@@ -109,12 +110,12 @@ pub(crate) struct Reservation<'a> {
     is_filled: bool,
 }
 
-/// What came of asking for a state to fold on.
+/// The answer to a request for a state to fold on.
 pub(crate) enum Reserve<'a> {
-    /// The state, if there is one.
-    Ours(Reservation<'a>, Option<Folded<Erased>>),
-    /// Another thread has it, and did not put it back in time.
-    Elsewhere,
+    /// The right to fold, and the state if it is present.
+    Granted(Reservation<'a>, Option<Folded<AnyState>>),
+    /// Another thread has the state, and did not put it back in time.
+    Busy,
 }
 
 impl Memory {
@@ -122,7 +123,7 @@ impl Memory {
         Memory {
             budget,
             hasher: foldhash::fast::RandomState::default(),
-            state: Mutex::new(State::new(history)),
+            state: Mutex::new(MemoryInner::new(history)),
             put_back: Condvar::new(),
             clock,
         }
@@ -132,29 +133,29 @@ impl Memory {
         self.hasher.hash_one((of, entity))
     }
 
-    /// The state of an entity, if it is here.
-    pub(crate) fn look(&self, of: TypeId, entity: &str) -> Option<Known> {
+    /// The state of an entity, if it is present.
+    pub(crate) fn look(&self, of: TypeId, entity: &str) -> Option<KnownState> {
         let key = self.key(of, entity);
         let mut state = self.state.lock();
         let history = state.history;
         match state.slots.get(&key) {
-            Some(slot) if slot.is_of(of, entity) => match &slot.held {
-                Held::Here { folded, seen, looked_at } => {
-                    Some(Known { folded: folded.clone(), seen: *seen, looked_at: *looked_at, history })
+            Some(slot) if slot.belongs_to(of, entity) => match &slot.held {
+                SlotState::Present { folded, seen, looked_at } => {
+                    Some(KnownState { folded: folded.clone(), seen: *seen, looked_at: *looked_at, history })
                 }
-                Held::Elsewhere(_) | Held::Nowhere => None,
+                SlotState::Reserved(_) | SlotState::Absent => None,
             },
             _ => None,
         }
     }
 
-    /// Up to `seen` there are no events of the entity that its state does not know.
+    /// Notes that the entity has no events up to `seen` that its state does not know.
     pub(crate) fn confirm(&self, of: TypeId, entity: &str, reached: &Reached, seen: Position) {
         let key = self.key(of, entity);
         let now = options::read(&self.clock);
         if let Some(slot) = self.state.lock().slots.peek_mut(&key)
-            && slot.is_of(of, entity)
-            && let Held::Here { folded, seen: own, looked_at } = &mut slot.held
+            && slot.belongs_to(of, entity)
+            && let SlotState::Present { folded, seen: own, looked_at } = &mut slot.held
             && folded.reached == *reached
         {
             *own = seen.max(*own);
@@ -169,12 +170,12 @@ impl Memory {
         let mut state = self.state.lock();
         state.claim_name(shape)?;
         let mut deadline = None;
-        while let Some(Slot { held: Held::Elsewhere(folder), .. }) = state.slots.peek(&key) {
-            // Whoever loads an entity while it folds that entity would wait for itself.
+        while let Some(StateSlot { held: SlotState::Reserved(folder), .. }) = state.slots.peek(&key) {
+            // A thread that loads an entity while it folds that entity would wait for itself.
             let is_own = *folder == me;
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
             if is_own || self.put_back.wait_until(&mut state, deadline).timed_out() {
-                return Ok(Reserve::Elsewhere);
+                return Ok(Reserve::Busy);
             }
         }
         let mut reservation = Reservation {
@@ -187,12 +188,13 @@ impl Memory {
             is_filled: false,
         };
         let found = match state.slots.get_mut(&key) {
-            Some(slot) if slot.is_of(shape.of, entity) => {
-                (reservation.weight, reservation.saved) = ((slot.bytes, slot.weighed), slot.saved);
-                std::mem::replace(&mut slot.held, Held::Elsewhere(me)).into_folded()
+            Some(slot) if slot.belongs_to(shape.of, entity) => {
+                reservation.weight = (slot.bytes, slot.weighed);
+                reservation.saved = slot.saved;
+                std::mem::replace(&mut slot.held, SlotState::Reserved(me)).into_folded()
             }
             _ => {
-                let slot = Slot::reserved(shape, entity, me);
+                let slot = StateSlot::reserved(shape, entity, me);
                 state.bytes += slot.bytes;
                 let replaced = state.slots.put(key, slot);
                 state.bytes -= replaced.as_ref().map_or(0, |slot| slot.bytes);
@@ -201,43 +203,45 @@ impl Memory {
                 None
             }
         };
-        Ok(Reserve::Ours(reservation, found))
+        Ok(Reserve::Granted(reservation, found))
     }
 
-    /// History is another one from now on: forgets everything. What is being folded is not taken back.
+    /// Forgets all states, because history has changed. A reserved state is not put back.
     pub(crate) fn void(&self, history: u64) {
         let mut state = self.state.lock();
         let names = std::mem::take(&mut state.names);
         let dropped = state.dropped;
-        let before = std::mem::replace(&mut *state, State { names, dropped, ..State::new(history) });
+        let before =
+            std::mem::replace(&mut *state, MemoryInner { names, dropped, ..MemoryInner::new(history) });
         drop(state);
         self.put_back.notify_all();
         drop(before);
     }
 
-    /// What is to be saved; from here on it counts as saved. What is being folded comes next time.
+    /// Takes the states to save; they count as saved from here on. A reserved state is saved the next time.
     pub(crate) fn take_unsaved(&self) -> Vec<Unsaved> {
         let mut state = self.state.lock();
-        let State { slots, unsaved, leaving, leaving_bytes, .. } = &mut *state;
+        let MemoryInner { slots, unsaved, leaving, leaving_bytes, .. } = &mut *state;
         *leaving_bytes = 0;
         let mut found = std::mem::take(leaving);
         unsaved.retain(|key| {
             let Some(slot) = slots.peek_mut(key) else { return false };
-            let Held::Here { folded, .. } = &slot.held else { return true };
-            let (shape, entity, folded) = (slot.shape, slot.entity.clone(), folded.clone());
-            (slot.saved, slot.is_listed) = (folded.reached.version, false);
-            found.push(Unsaved { shape, entity, folded });
+            let SlotState::Present { folded, .. } = &slot.held else { return true };
+            let unsaved = Unsaved { shape: slot.shape, entity: slot.entity.clone(), folded: folded.clone() };
+            slot.saved = unsaved.folded.reached.version;
+            slot.is_listed = false;
+            found.push(unsaved);
             false
         });
         found
     }
 
-    /// Whether there is more to be saved: what was being folded.
+    /// Whether states wait to be saved: those that were reserved.
     pub(crate) fn has_unsaved(&self) -> bool {
         !self.state.lock().unsaved.is_empty()
     }
 
-    /// States, their bytes, and how many were dropped to make room.
+    /// How many states there are, their bytes, and how many were evicted.
     pub(crate) fn held(&self) -> (usize, usize, u64) {
         let state = self.state.lock();
         (state.slots.len(), state.bytes, state.dropped)
@@ -245,18 +249,18 @@ impl Memory {
 }
 
 impl Reservation<'_> {
-    /// The state that is folded on was saved at this version.
+    /// Notes the version at which the state was saved.
     pub(crate) fn was_saved_at(&mut self, version: Version) {
         self.saved = version;
     }
 
-    /// Puts a state back that was folded from what was there in a history. Up to `seen` there are no other events of the
-    /// entity. Says whether there is something to be saved now.
-    pub(crate) fn fill(mut self, folded: Folded<Erased>, seen: Position, history: u64) -> bool {
+    /// Puts back a state that was folded from a history. The entity has no further events up to `seen`. Says
+    /// whether there is something to save now.
+    pub(crate) fn fill(mut self, folded: Folded<AnyState>, seen: Position, history: u64) -> bool {
         let (bytes, weighed) = self.weigh(&folded);
         let unsaved = folded.reached.version.get().saturating_sub(self.saved.get());
         let looked_at = options::read(&self.memory.clock);
-        let held = Held::Here { folded, seen, looked_at };
+        let held = SlotState::Present { folded, seen, looked_at };
         let mut state = self.memory.state.lock();
         if state.history != history {
             drop(state);
@@ -265,15 +269,17 @@ impl Reservation<'_> {
         self.is_filled = true;
         let mut replaced = None;
         let mut is_listed = false;
-        let State { slots, unsaved: list, .. } = &mut *state;
+        let MemoryInner { slots, unsaved: list, .. } = &mut *state;
         if let Some(slot) = slots.get_mut(&self.key)
             && slot.is_ours(&self)
         {
             if unsaved >= WORTH_SAVING && !slot.is_listed {
                 list.push(self.key);
-                (slot.is_listed, is_listed) = (true, true);
+                slot.is_listed = true;
+                is_listed = true;
             }
-            (slot.weighed, slot.saved) = (weighed, self.saved);
+            slot.weighed = weighed;
+            slot.saved = self.saved;
             let before = std::mem::replace(&mut slot.bytes, bytes);
             replaced = Some(std::mem::replace(&mut slot.held, held));
             state.bytes = state.bytes - before + bytes;
@@ -285,9 +291,9 @@ impl Reservation<'_> {
         is_listed
     }
 
-    /// The bytes of a state, as of some version: encoding it costs as much as it is large, so that is done
-    /// only once it may have grown.
-    fn weigh(&self, folded: &Folded<Erased>) -> (usize, Version) {
+    /// The bytes of a state, and the version at which it was measured. Encoding costs in proportion to the
+    /// size, so it happens only once the state may have grown.
+    fn weigh(&self, folded: &Folded<AnyState>) -> (usize, Version) {
         let (bytes, weighed) = self.weight;
         let version = folded.reached.version.get();
         let grown = version.saturating_sub(weighed.get());
@@ -316,9 +322,9 @@ impl Drop for Reservation<'_> {
     }
 }
 
-impl State {
-    fn new(history: u64) -> State {
-        State {
+impl MemoryInner {
+    fn new(history: u64) -> MemoryInner {
+        MemoryInner {
             slots: LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default()),
             bytes: 0,
             names: HashMap::new(),
@@ -330,8 +336,8 @@ impl State {
         }
     }
 
-    /// Takes out what was used least recently, until the rest fits. To be dropped outside the lock.
-    fn make_room(&mut self, budget: usize) -> Vec<Slot> {
+    /// Evicts the least recently used states until the rest fits. The caller drops them outside the lock.
+    fn make_room(&mut self, budget: usize) -> Vec<StateSlot> {
         let mut unused = Vec::new();
         while self.bytes > budget
             && let Some((_, mut slot)) = self.slots.pop_lru()
@@ -340,7 +346,7 @@ impl State {
             self.dropped += 1;
             if slot.is_listed
                 && self.leaving_bytes.saturating_add(slot.bytes) <= budget / LEAVING_SHARE
-                && let Some(folded) = std::mem::replace(&mut slot.held, Held::Nowhere).into_folded()
+                && let Some(folded) = std::mem::replace(&mut slot.held, SlotState::Absent).into_folded()
             {
                 self.leaving_bytes += slot.bytes;
                 self.leaving.push(Unsaved { shape: slot.shape, entity: slot.entity.clone(), folded });
@@ -350,7 +356,7 @@ impl State {
         unused
     }
 
-    /// Two types of one name would take each other's saved states for their own.
+    /// Refuses a second type with the same name: each would take the other's saved states for its own.
     fn claim_name(&mut self, shape: Shape) -> Result<(), Error> {
         if !self.names.contains_key(shape.name) {
             check_visible("name of the projection", shape.name)?;
@@ -359,17 +365,18 @@ impl State {
         if owner.of == shape.of {
             return Ok(());
         }
-        let (one, other, name) = (owner.type_name, shape.type_name, shape.name);
+        let one = owner.type_name;
+        let Shape { type_name: other, name, .. } = shape;
         Err(Error::invalid(format!("{one} and {other} are both projections named {name:?}; rename one")))
     }
 }
 
-impl Slot {
-    fn reserved(shape: Shape, entity: &str, by: ThreadId) -> Slot {
-        Slot {
+impl StateSlot {
+    fn reserved(shape: Shape, entity: &str, by: ThreadId) -> StateSlot {
+        StateSlot {
             shape,
             entity: entity.into(),
-            held: Held::Elsewhere(by),
+            held: SlotState::Reserved(by),
             bytes: SLOT_BYTES + entity.len(),
             weighed: Version::EMPTY,
             saved: Version::EMPTY,
@@ -377,22 +384,22 @@ impl Slot {
         }
     }
 
-    fn is_of(&self, of: TypeId, entity: &str) -> bool {
+    fn belongs_to(&self, of: TypeId, entity: &str) -> bool {
         self.shape.of == of && *self.entity == *entity
     }
 
-    /// Whether it is the reservation of this thread.
+    /// Whether this thread reserved the slot.
     fn is_ours(&self, reservation: &Reservation<'_>) -> bool {
-        self.is_of(reservation.shape.of, reservation.entity)
-            && matches!(self.held, Held::Elsewhere(folder) if folder == std::thread::current().id())
+        self.belongs_to(reservation.shape.of, reservation.entity)
+            && matches!(self.held, SlotState::Reserved(folder) if folder == std::thread::current().id())
     }
 }
 
-impl Held {
-    fn into_folded(self) -> Option<Folded<Erased>> {
+impl SlotState {
+    fn into_folded(self) -> Option<Folded<AnyState>> {
         match self {
-            Held::Here { folded, .. } => Some(folded),
-            Held::Elsewhere(_) | Held::Nowhere => None,
+            SlotState::Present { folded, .. } => Some(folded),
+            SlotState::Reserved(_) | SlotState::Absent => None,
         }
     }
 }

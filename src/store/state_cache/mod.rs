@@ -1,13 +1,12 @@
-//! States that were folded before, so that they need not be folded again: the recent ones in memory, behind
-//! them a file.
+//! The state cache: states that were folded before, the recent ones in memory, behind them a file.
 //!
-//! Knows no projection: a state is anything, with a [`Shape`] that says whose it is and how it is encoded. Any of
-//! it may be gone at any time. What is saved is saved by the housekeeper, a while after it was folded.
-//! Invariant: a state is here with the place it was folded up to, or not at all. Nothing is saved that a power cut
-//! could take back from the log.
-//! Row: cache.
+//! The cache knows no projection. A state is any value, with a [`Shape`] that says whose it is and how to
+//! encode it. Every state may vanish at any time. The background thread saves states a while after they were
+//! folded.
+//!
+//! - A state is present with the place up to which it was folded, or not at all.
+//! - No state is saved that a power cut could take back from the log.
 
-mod backend;
 mod file;
 mod memory;
 mod table;
@@ -28,32 +27,32 @@ use crate::threads::BackgroundThread;
 use crate::types::{CacheStats, ClockFn, Error, Position, Version, check_visible, to_u64};
 
 use file::CacheFile;
-pub(crate) use memory::{Known, Memory, Reservation, Reserve};
+pub(crate) use memory::{KnownState, Memory, Reservation, Reserve};
 use memory::{Unsaved, WORTH_SAVING};
-pub(crate) use table::{Key, Owner, Saving};
+pub(crate) use table::{CacheOwner, Saving, StateKey};
 
-/// How long a state waits to be saved: one that changes all the time is saved so often.
+/// How long a changed state waits before it is saved.
 const SAVE_EVERY: Duration = Duration::from_millis(250);
-/// How many states wait at most for their events to become durable.
+/// How many states at most wait for their events to become durable.
 const WAITING_MAX: usize = 1024;
-/// How many bytes are saved in one transaction, about.
+/// About how many bytes one transaction saves.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// A state, whatever its type.
-pub(crate) type Erased = Arc<dyn Any + Send + Sync>;
+/// A state of any type.
+pub(crate) type AnyState = Arc<dyn Any + Send + Sync>;
 
-/// What is known of a projection here.
+/// What the cache knows of a projection.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) of: TypeId,
     pub(crate) type_name: &'static str,
     pub(crate) name: &'static str,
     pub(crate) revision: u32,
-    /// The encoded state; `None` if it does not encode. Panics of the user's code are caught.
+    /// Encodes a state; `None` if that fails. Panics of the application's code are caught.
     pub(crate) encode: fn(&(dyn Any + Send + Sync)) -> Option<Vec<u8>>,
 }
 
-/// Up to where a state was folded: its last event.
+/// The last event that was folded into a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Reached {
     pub(crate) version: Version,
@@ -61,77 +60,78 @@ pub(crate) struct Reached {
     pub(crate) chain: Hash,
 }
 
-/// A state and up to where it was folded.
+/// A state, and the last event folded into it.
 #[derive(Clone, Default)]
 pub(crate) struct Folded<S> {
     pub(crate) state: S,
     pub(crate) reached: Reached,
 }
 
-impl Folded<Erased> {
-    /// As the type it is of.
+impl Folded<AnyState> {
+    /// The state as its own type.
     pub(crate) fn typed<P: Send + Sync + 'static>(self) -> Option<Folded<Arc<P>>> {
         let state = self.state.downcast::<P>().ok()?;
         Some(Folded { state, reached: self.reached })
     }
 }
 
-/// How a state was come by.
+/// Where a loaded state came from.
 #[derive(Clone, Copy)]
-pub(crate) enum Source {
+pub(crate) enum StateOrigin {
     Memory,
     File,
     Log,
 }
 
-/// The states of one store.
+/// The cache of one store.
 pub(crate) struct Cache {
-    shared: Arc<Shared>,
+    shared: Arc<CacheInner>,
     housekeeper: Arc<BackgroundThread>,
-    /// Where it was opened: in a process forked from that one nobody keeps house.
+    /// The process that opened the store. A process forked from it has no background thread, and saves
+    /// nothing.
     process: u32,
 }
 
-/// Ends what runs by itself, without waiting for ever.
-pub(crate) type End = Arc<dyn Fn() + Send + Sync>;
+/// Ends a running read model. Must return within a bounded time.
+pub(crate) type EndModel = Arc<dyn Fn() + Send + Sync>;
 
-/// A name that is taken, as long as this lives; and the way to the file for whoever has it.
+/// Exclusive use of a read model's name, and access to its saved state. Released on drop.
 pub(crate) struct ModelLease {
     name: &'static str,
-    shared: Arc<Shared>,
+    shared: Arc<CacheInner>,
     may_save: bool,
 }
 
-struct Shared {
+struct CacheInner {
     memory: Memory,
     file: Option<CacheFile>,
     view: Arc<LogView>,
-    /// The history that what is kept was folded from.
+    /// The history from which the kept states were folded.
     history: AtomicU64,
     is_scheduled: AtomicBool,
-    /// States whose events are not durable yet.
-    waiting: Mutex<BTreeMap<Key, Unsaved>>,
-    claims: Mutex<BTreeMap<&'static str, End>>,
+    /// Encodable states whose events are not durable yet.
+    waiting: Mutex<BTreeMap<StateKey, Unsaved>>,
+    claims: Mutex<BTreeMap<&'static str, EndModel>>,
     counters: [AtomicU64; 5],
 }
 
-/// Places in the counters, behind those of [`Source`].
+/// Indexes of the counters, behind those of [`StateOrigin`].
 const SAVED: usize = 3;
 const DROPPED: usize = 4;
 
 impl Cache {
-    /// With a budget of 0 bytes there is no file.
+    /// A cache for one store. A file budget of 0 bytes means no file.
     pub(crate) fn new(
         memory_bytes: usize,
         file_bytes: u64,
         disk: Arc<dyn Disk>,
-        owner: Owner,
+        owner: CacheOwner,
         view: Arc<LogView>,
         housekeeper: Arc<BackgroundThread>,
         clock: ClockFn,
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
-        let shared = Shared {
+        let shared = CacheInner {
             memory: Memory::new(memory_bytes, owner.history, clock),
             file,
             view,
@@ -145,19 +145,20 @@ impl Cache {
         Cache { shared, housekeeper, process: std::process::id() }
     }
 
-    /// Forgets everything that was folded from an earlier history. Whoever trusts what is kept calls this first, with the
-    /// history of what it reads.
+    /// Forgets states of an earlier history. Callers pass the history of their snapshot before they trust a
+    /// state.
     pub(crate) fn keep_up(&self, history: u64) {
         if self.shared.history.load(Ordering::Acquire) < history {
             self.shared.void(history);
         }
     }
 
-    /// Forgets everything, in memory and on the disk; also what an earlier process left there, if this one keeps nothing.
+    /// Forgets all states, in memory and in the file; also the file of an earlier process if this cache has
+    /// none.
     ///
     /// # Errors
     ///
-    /// If the file cannot be removed.
+    /// Those of removing the file.
     pub(crate) fn void(&self, disk: &dyn Disk) -> Result<(), Error> {
         self.shared.void(self.shared.view.history());
         self.shared.file.as_ref().map_or_else(|| file::remove(disk), CacheFile::check_unused)
@@ -167,39 +168,39 @@ impl Cache {
         &self.shared.memory
     }
 
-    /// The state of an entity as it was saved, if it may be worth looking for it: the stream is at `version`.
+    /// The saved state of an entity, if the stream is long enough for one.
     pub(crate) fn saved(&self, shape: &Shape, entity: &str, version: Version) -> Option<Folded<Vec<u8>>> {
         if version.get() < WORTH_SAVING {
             return None;
         }
-        self.read(&Key::of_entity(shape.name, shape.revision, entity))
+        self.read(&StateKey::of_entity(shape.name, shape.revision, entity))
     }
 
-    /// What was saved under a key.
-    pub(crate) fn read(&self, key: &Key) -> Option<Folded<Vec<u8>>> {
-        // The file is written to by the process that opened the store.
-        let file = self.shared.file.as_ref().filter(|_| self.is_at_home())?;
+    /// The state saved under a key.
+    pub(crate) fn read(&self, key: &StateKey) -> Option<Folded<Vec<u8>>> {
+        // A forked process must not touch the file: it belongs to the process that opened the store.
+        let file = self.shared.file.as_ref().filter(|_| self.is_own_process())?;
         file.get(key)
     }
 
-    /// Puts a state back into memory, and has it saved before long.
+    /// Puts a state back into memory, and schedules saving it.
     pub(crate) fn fill(
         &self,
         reservation: Reservation<'_>,
-        folded: Folded<Erased>,
+        folded: Folded<AnyState>,
         seen: Position,
         history: u64,
     ) {
-        if reservation.fill(folded, seen, history) && self.shared.file.is_some() && self.is_at_home() {
+        if reservation.fill(folded, seen, history) && self.shared.file.is_some() && self.is_own_process() {
             self.schedule();
         }
     }
 
-    pub(crate) fn count(&self, source: Source) {
+    pub(crate) fn count(&self, source: StateOrigin) {
         let place = match source {
-            Source::Memory => 0,
-            Source::File => 1,
-            Source::Log => 2,
+            StateOrigin::Memory => 0,
+            StateOrigin::File => 1,
+            StateOrigin::Log => 2,
         };
         self.shared.counters[place].fetch_add(1, Ordering::Relaxed);
     }
@@ -211,9 +212,8 @@ impl Cache {
         }
     }
 
-    /// Claims a name for a projection that runs by itself. `end` is called when the store is closed, before the
-    /// file is: it ends what runs.
-    pub(crate) fn claim(&self, name: &'static str, end: End) -> Result<ModelLease, Error> {
+    /// Leases a name for a read model. When the store is closed, `end` is called before the file is closed.
+    pub(crate) fn claim(&self, name: &'static str, end: EndModel) -> Result<ModelLease, Error> {
         check_visible("name of the projection", name)?;
         let mut claims = self.shared.claims.lock();
         if claims.contains_key(name) {
@@ -221,15 +221,15 @@ impl Cache {
             return Err(Error::invalid(text));
         }
         claims.insert(name, end);
-        Ok(ModelLease { name, shared: self.shared.clone(), may_save: self.is_at_home() })
+        Ok(ModelLease { name, shared: self.shared.clone(), may_save: self.is_own_process() })
     }
 
-    /// Saves what there is to save, and ends. `sync` makes the log durable; it is called if states wait for that.
+    /// Saves the remaining states, and closes. Calls `sync` to make the log durable, if states wait for that.
     pub(crate) fn close(&self, sync: impl FnOnce()) {
-        if !self.is_at_home() {
+        if !self.is_own_process() {
             return;
         }
-        let claims: Vec<End> = self.shared.claims.lock().values().cloned().collect();
+        let claims: Vec<EndModel> = self.shared.claims.lock().values().cloned().collect();
         claims.iter().for_each(|end| end());
         self.housekeeper.close();
         let Some(file) = &self.shared.file else { return };
@@ -241,7 +241,7 @@ impl Cache {
         file.close();
     }
 
-    fn is_at_home(&self) -> bool {
+    fn is_own_process(&self) -> bool {
         self.process == std::process::id()
     }
 
@@ -265,27 +265,27 @@ impl Cache {
 }
 
 impl ModelLease {
-    /// Whether no power cut can take back what is at a position.
+    /// Whether the event at a position survives a power cut.
     pub(crate) fn is_durable(&self, position: Position) -> bool {
         position <= self.shared.view.head_at(Visibility::Durable)
     }
 
-    /// Saves a state that was folded from a history, and removes others, in one transaction, if the file takes it. Only
-    /// what is durable may be saved.
-    pub(crate) fn save(&self, saving: Saving, removed: &[Key], history: u64) {
+    /// Saves one state that was folded from a history and removes others, in one transaction. The events of
+    /// the state must be durable.
+    pub(crate) fn save(&self, saving: Saving, removed: &[StateKey], history: u64) {
         if let Some(file) = self.file() {
             file.put(&[saving], removed, history);
         }
     }
 
-    /// The history that is read just now.
+    /// The current history revision.
     pub(crate) fn history(&self) -> u64 {
         self.shared.view.history()
     }
 
-    /// Makes durable what was saved, once it has waited long enough; says how long it has to wait still.
-    pub(crate) fn settle(&self) -> Option<Duration> {
-        self.file().and_then(CacheFile::settle)
+    /// Makes saved states durable once they have waited long enough. Returns the time left to wait.
+    pub(crate) fn sync_if_due(&self) -> Option<Duration> {
+        self.file().and_then(CacheFile::sync_if_due)
     }
 
     /// Whether there is a file to save to.
@@ -304,15 +304,16 @@ impl Drop for ModelLease {
     }
 }
 
-impl Shared {
+impl CacheInner {
     fn void(&self, history: u64) {
-        // Held by whoever saves from when it takes states out of memory, so none of those slips by.
+        // `save_all` holds this lock while it takes states out of memory, so no state of the old history
+        // slips through.
         let mut waiting = self.waiting.lock();
         if self.history.load(Ordering::Acquire) > history {
             return;
         }
         waiting.clear();
-        // The file first: whoever finds nothing in memory looks there next.
+        // The file goes first: a load that finds nothing in memory looks into the file next.
         if let Some(file) = &self.file {
             file.void(history);
         }
@@ -320,13 +321,13 @@ impl Shared {
         self.history.store(history, Ordering::Release);
     }
 
-    /// The housekeeper's job: saves what there is, and says when it wants to do that again.
+    /// The background job: saves the changed states, and returns when to run again.
     fn save(&self) -> Option<Duration> {
         self.is_scheduled.store(false, Ordering::Relaxed);
         self.save_all();
         let is_waiting = self.memory.has_unsaved() || !self.waiting.lock().is_empty();
         let is_waiting = is_waiting && self.view.close_reason().is_none();
-        let unsynced = self.file.as_ref().and_then(CacheFile::settle);
+        let unsynced = self.file.as_ref().and_then(CacheFile::sync_if_due);
         let again = if is_waiting { Some(SAVE_EVERY) } else { unsynced };
         again.filter(|_| !self.is_scheduled.swap(true, Ordering::Relaxed))
     }
@@ -337,7 +338,7 @@ impl Shared {
         let mut waiting = self.waiting.lock();
         let history = self.history.load(Ordering::Acquire);
         for unsaved in self.memory.take_unsaved() {
-            // The older one, which waits already, will be durable first.
+            // Keep the older state that waits already: it becomes durable first.
             if waiting.len() < WAITING_MAX || unsaved.folded.reached.position <= durable {
                 waiting.entry(unsaved.key()).or_insert(unsaved);
             }
@@ -374,8 +375,8 @@ impl Shared {
 }
 
 impl Unsaved {
-    fn key(&self) -> Key {
-        Key::of_entity(self.shape.name, self.shape.revision, &self.entity)
+    fn key(&self) -> StateKey {
+        StateKey::of_entity(self.shape.name, self.shape.revision, &self.entity)
     }
 }
 

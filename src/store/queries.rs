@@ -1,6 +1,4 @@
-//! The facade's questions: what the index knows, and what brought an event about.
-//!
-//! Row: store. No logic lives here.
+//! Queries of the facade that the index or the causality of events answers.
 
 use crate::event::RecordedEvent;
 use crate::index::NameField;
@@ -13,9 +11,9 @@ use super::Store;
 impl Store {
     /// How many events a query matches.
     ///
-    /// Reads no event, save one for each correlation asked for. One thing asked (an entity, a kind,
-    /// a tag) costs the same however many events there are; several things at once, or queries
-    /// joined by [`Query::or`], cost in proportion to the rarest of them.
+    /// Reads no event, save one for each correlation in the query. A query for one term (an entity, a kind, a
+    /// tag) costs the same for any number of events. Several terms, or queries joined by [`Query::or`], cost
+    /// in proportion to the rarest term.
     ///
     /// ```
     /// use annals::{Query, Raw, Store};
@@ -31,16 +29,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); for a correlation also what
-    /// [`Store::get`] gives.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); for a correlation also the errors of [`Store::get`].
     pub fn count(&self, query: Query) -> Result<u64, Error> {
         let snapshot = self.engine().snapshot()?;
         reader::count_in(&snapshot, &query, Position::START, snapshot.head.position)
     }
 
-    /// The newest event a query matches; reads that one event.
-    ///
-    /// It answers the newest match or `None`, never a match that is older or wider.
+    /// The newest event a query matches, or `None`. Reads only that event.
     ///
     /// ```
     /// use annals::{Query, Raw, Store};
@@ -61,9 +56,10 @@ impl Store {
         reader::last(&self.engine().snapshot()?, &query)
     }
 
-    /// Whether any event matches a query. Reads no event, save one for each correlation asked for.
+    /// Whether any event matches a query. Reads no event, save one for each correlation in the query.
     ///
-    /// To append only if there is none, this is not enough: another append may come in between.
+    /// Another append may come between the answer and the caller's own append. To append only if there is no
+    /// match, use [`AppendCondition`](crate::AppendCondition).
     ///
     /// ```
     /// use annals::{Query, Raw, Store};
@@ -82,7 +78,7 @@ impl Store {
         reader::exists(&self.engine().snapshot()?, &query)
     }
 
-    /// The entities there are, with the number of events of each and where they begin and end.
+    /// All entities, each with its number of events and its first and last position.
     ///
     /// ```
     /// use annals::{Raw, Store};
@@ -98,7 +94,7 @@ impl Store {
         Listing::new(self.engine().readable(), NameField::Entity)
     }
 
-    /// The scopes there are, as [`Store::entities`]. Events that name none are in `default`.
+    /// All scopes, as [`Store::entities`]. Events without a scope are in `default`.
     ///
     /// ```
     /// use annals::{Raw, Store};
@@ -114,7 +110,7 @@ impl Store {
         Listing::new(self.engine().readable(), NameField::Scope)
     }
 
-    /// The kinds there are, as [`Store::entities`].
+    /// All kinds, as [`Store::entities`].
     ///
     /// ```
     /// use annals::{Raw, Store};
@@ -130,7 +126,7 @@ impl Store {
         Listing::new(self.engine().readable(), NameField::Kind)
     }
 
-    /// The tags there are, as [`Store::entities`].
+    /// All tags, as [`Store::entities`].
     ///
     /// ```
     /// use annals::{Append, Raw, Store};
@@ -145,21 +141,23 @@ impl Store {
     }
 }
 
-/// Questions about causes.
+/// Queries by cause and correlation.
 impl Store {
-    /// What brought an event about, nearest first; nothing if there is no event with this id.
+    /// The causes of an event, nearest first. Empty if no event has this id.
     pub fn ancestors(&self, id: EventId) -> Ancestors {
         Ancestors::new(self.engine().readable(), id)
     }
 
-    /// What an event brought about, near and far, in order of position; nothing if there is no event
-    /// with this id. The cost is that of the events returned, times the segments read for each.
+    /// The events that an event caused, directly or through others, in order of position. Empty if no event
+    /// has this id.
+    ///
+    /// Costs the returned events, times the segments asked for each.
     pub fn descendants(&self, id: EventId) -> Descendants {
         Descendants::new(self.engine().readable(), id)
     }
 
-    /// Everything that belongs to a correlation, as a tree by cause: at most the first 10,000 events.
-    /// [`Story::is_cut`] is true if there are more. A story without events if there are none.
+    /// The events of a correlation as a tree by cause, at most the first 10,000; [`Story::is_cut`] says if
+    /// there are more. Without events the story is empty.
     ///
     /// # Errors
     ///
@@ -168,8 +166,8 @@ impl Store {
         self.story_limited(correlation, story::EVENTS_MAX)
     }
 
-    /// As [`Store::story`], with at most this many events. They are all kept in memory, with the
-    /// blocks they were read in.
+    /// As [`Store::story`], with at most this many events. All of them stay in memory, with the blocks they
+    /// were read in.
     ///
     /// # Errors
     ///
@@ -178,12 +176,11 @@ impl Store {
         Story::read(self.engine().readable(), correlation, events)
     }
 
-    /// An event with its causes in the same entity, oldest first: for an entity whose events
-    /// branch, the way from its root to this leaf. Empty if there is no event with this id.
+    /// An event with its causes in the same entity, oldest first. In an entity whose events branch, this is
+    /// the way from the root to one leaf. Empty if no event has this id.
     ///
-    /// An event says with [`Cause::Event`](crate::Cause::Event) which one it goes on from, by the
-    /// id the store gave to that one or the id it brought along. The path ends before a cause of
-    /// another entity.
+    /// An event names its cause with [`Cause::Event`](crate::Cause::Event), by the id that the store gave or
+    /// by the foreign id. The path ends before a cause in another entity.
     ///
     /// ```
     /// use annals::{Append, Cause, Raw, Store};
@@ -210,13 +207,13 @@ impl Store {
         causality::path(self.engine().readable(), leaf)
     }
 
-    /// The ids of an entity's leaves, oldest first: the events that no other event of the entity names as its cause. Of a
-    /// conversation that was taken up again at earlier points they are the ends of its branches, and [`Store::path`] leads
-    /// to each.
+    /// The ids of an entity's leaves, oldest first: the events that no other event of the entity names as its
+    /// cause. In a conversation that was continued from earlier points, the leaves are the ends of the
+    /// branches. [`Store::path`] leads to each. Events that cause one another in a circle have no leaf.
     ///
-    /// An event that says no cause goes on from nothing, not from the one before it; say
-    /// [`Cause::PreviousInStream`](crate::Cause::PreviousInStream) where it does. Reads the entity's events once, and looks up the cause of each;
-    /// remembers a place for each branch.
+    /// An event without a cause continues nothing, not even the event before it. Say
+    /// [`Cause::PreviousInStream`](crate::Cause::PreviousInStream) where it does. Reads the entity's events
+    /// once, and looks up the cause of each.
     ///
     /// ```
     /// use annals::{Append, Cause, EventId, Raw, Store};

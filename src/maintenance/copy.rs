@@ -1,80 +1,80 @@
-//! Makes a store of a history in another directory: what backup, restore, fork and rollback have in common.
+//! Fills a directory with a store's history: the common part of backup, restore, fork and rollback.
 //!
-//! Invariants:
-//! - the directory is a store once MANIFEST is there, which comes last; until then it is nothing, and while an
-//!   older copy is brought up to date it stays a store that ends at or behind where it ended;
-//! - each segment is durable under its name before the next one gets its own, so a stop leaves a beginning;
-//! - whatever stops it, doing it again goes on.
+//! - A new directory becomes a store when MANIFEST is written, which happens last.
+//! - An older copy stays a store throughout. It ends where it ended before, or later.
+//! - Each segment is durable under its name before the next one gets its own.
+//! - After any stop the same copy can be made again, and goes on.
 //!
-//! Row: ops. Tested by tests/it/archive.rs and tests/it/archive_crash.rs.
+//! Tested by tests/it/archive.rs and tests/it/archive_crash.rs.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::disk::{Access, Disk, DiskFile, create_anew, read_full, write_all};
 use crate::format::{Manifest, Mark, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::log::{Failure, LogEnd, SegmentFile, create_mark_file, list, remove_mark, replace_manifest};
 use crate::types::{CopyProgress, Error, ErrorKind};
 
-use super::erase::CACHE;
-use super::history::{History, Whole, check_listing, read_listing};
-use super::target::{Target, remove};
+use super::directory::{CACHE, CopyTarget, remove};
+use super::extent::{Extent, WholeSegment, check_listing, read_listing};
+use super::throttle::{OnProgress, Throttle};
 
-/// Told how far it is; says whether to go on.
-pub(crate) type Tell = Box<dyn FnMut(&CopyProgress) -> ControlFlow<()> + Send>;
-
-/// What is copied at once.
+/// Bytes that are copied at once.
 const PIECE: usize = 1 << 20;
 
-/// How a copy is to be made.
+/// The progress callback of a copy. `Send`, because the caller may make the copy on another thread.
+type OnCopyProgress = Box<dyn FnMut(&CopyProgress) -> ControlFlow<()> + Send>;
+
+/// How a copy is to be made, as the caller asks for it.
 #[derive(Default)]
-pub(crate) struct Work {
-    pub(crate) tell: Option<Tell>,
+pub(crate) struct CopyOptions {
+    pub(crate) on_progress: Option<OnCopyProgress>,
     /// Whether sealed segments are copied even where both directories could share them.
     pub(crate) copies_all: bool,
+    /// The reason, for the ledger.
     pub(crate) reason: Option<String>,
-    progress: CopyProgress,
-    /// Once there is something to do.
-    started: Option<Instant>,
 }
 
-impl Work {
-    pub(crate) fn watched(reason: &str, tell: Tell) -> Work {
-        Work { reason: Some(reason.to_owned()), tell: Some(tell), ..Work::default() }
-    }
+/// A copy that is being made: what the caller asked for, and the progress.
+pub(crate) struct CopyWork {
+    pub(crate) reason: Option<String>,
+    copies_all: bool,
+    throttle: Throttle<'static, CopyProgress>,
+}
 
-    /// So much more is to be put into place.
-    pub(crate) fn expect(&mut self, bytes: u64) {
-        self.started.get_or_insert_with(Instant::now);
-        self.progress.bytes_total = self.progress.bytes_total.saturating_add(bytes);
-    }
-
-    /// So much more is in place.
-    ///
-    /// # Errors
-    ///
-    /// `Cancelled`, if whoever was told says so.
-    pub(crate) fn advance(&mut self, bytes: u64) -> Result<(), Error> {
-        self.progress.bytes = self.progress.bytes.saturating_add(bytes);
-        self.progress.elapsed = self.elapsed();
-        match self.tell.as_mut().map_or(ControlFlow::Continue(()), |tell| tell(&self.progress)) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::new(
-                ErrorKind::Cancelled,
-                "copying was broken off, as asked; what is in place stays, and doing it again goes on",
-            )),
+impl CopyWork {
+    pub(crate) fn new(options: CopyOptions) -> CopyWork {
+        const CANCELLED: &str =
+            "copying was broken off, as asked; what is in place stays, and doing it again goes on";
+        let on_progress =
+            options.on_progress.map(|on_progress| on_progress as OnProgress<'static, CopyProgress>);
+        CopyWork {
+            reason: options.reason,
+            copies_all: options.copies_all,
+            throttle: Throttle::new(on_progress, None, CANCELLED),
         }
     }
 
-    fn elapsed(&self) -> Duration {
-        self.started.map_or(Duration::ZERO, |started| started.elapsed())
+    /// Adds to the bytes that are to be put in place.
+    pub(crate) fn expect(&mut self, bytes: u64) {
+        self.throttle.expect(bytes);
+    }
+
+    /// Counts bytes that are in place, and reports.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Cancelled`] if the caller breaks the copy off.
+    pub(crate) fn advance(&mut self, bytes: u64) -> Result<(), Error> {
+        self.throttle.add(bytes);
+        self.throttle.report()
     }
 }
 
-/// What was done with the segments.
+/// What was done with the segments, and how many bytes that were.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Counts {
+pub(crate) struct CopyCounts {
     pub(crate) kept: usize,
     pub(crate) linked: usize,
     pub(crate) copied: usize,
@@ -83,37 +83,38 @@ pub(crate) struct Counts {
     pub(crate) elapsed: Duration,
 }
 
-/// A directory that is being filled.
-pub(crate) struct Image<'a> {
+/// Fills one directory.
+pub(crate) struct Copier<'a> {
     source: &'a dyn Disk,
     pub(crate) disk: &'a dyn Disk,
-    target: Target,
-    work: &'a mut Work,
-    counts: Counts,
+    target: CopyTarget,
+    work: &'a mut CopyWork,
+    counts: CopyCounts,
     buffer: Vec<u8>,
 }
 
-impl<'a> Image<'a> {
-    /// Begins, or goes on, to put a history into a directory that may hold it.
+impl<'a> Copier<'a> {
+    /// Prepares a directory for a history. The directory may hold an earlier or an interrupted copy.
     pub(crate) fn new(
         source: &'a dyn Disk,
         disk: &'a dyn Disk,
-        target: Target,
-        work: &'a mut Work,
-        history: &History,
-    ) -> Result<Image<'a>, Error> {
+        target: CopyTarget,
+        work: &'a mut CopyWork,
+        history: &Extent,
+    ) -> Result<Copier<'a>, Error> {
         let failed = |error| Error::io("cannot create", SEGMENTS_DIRECTORY, error);
         disk.create_directory(SEGMENTS_DIRECTORY).map_err(failed)?;
-        // Whoever was stopped here before may have given names that are not durable yet.
+        // An interrupted copy may have renamed files without a sync. Without this sync they could vanish
+        // again.
         disk.sync_directory(SEGMENTS_DIRECTORY).and_then(|()| disk.sync_directory("")).map_err(failed)?;
         let whole: u64 = history.whole.iter().map(|whole| u64::from(whole.listing.length)).sum();
         let beginning = history.beginning.as_ref().map_or(0, |beginning| beginning.tip.offset.into());
         work.expect(whole.saturating_add(beginning));
-        Ok(Image { source, disk, target, work, counts: Counts::default(), buffer: vec![0; PIECE] })
+        Ok(Copier { source, disk, target, work, counts: CopyCounts::default(), buffer: vec![0; PIECE] })
     }
 
     /// Puts the whole segments in place.
-    pub(crate) fn place_whole(&mut self, history: &History, base: &Manifest) -> Result<(), Error> {
+    pub(crate) fn place_whole(&mut self, history: &Extent, base: &Manifest) -> Result<(), Error> {
         if self.target.manifest.is_none() {
             self.remove_others(history)?;
         }
@@ -125,7 +126,7 @@ impl<'a> Image<'a> {
                 continue;
             }
             self.place(whole)?;
-            // Nobody finds a rewritten segment but through MANIFEST.
+            // A reader finds a rewritten segment only through MANIFEST, so MANIFEST lists it at once.
             if listing.id.generation > 0 && self.target.manifest.is_some() {
                 let placed = history.whole.iter().take(index + 1).map(|whole| whole.listing.clone());
                 self.publish(Manifest { sealed: placed.collect(), ..base.clone() })?;
@@ -134,7 +135,7 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// Copies the beginning of the segment that the source goes on in, as it is: so the copy can go on there, too.
+    /// Copies the durable beginning of the live segment as it is, so that a later copy can go on in it.
     pub(crate) fn place_open(&mut self, file: &SegmentFile, tip: &LogEnd) -> Result<(), Error> {
         let id = file.header.id;
         self.copy(file, tip.offset, id)?;
@@ -143,11 +144,11 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// Puts a segment in place that is made here: `make` writes its file.
+    /// Puts a new segment in place; `make` writes its file.
     pub(crate) fn place_made(
         &mut self,
         id: SegmentId,
-        make: impl FnOnce(&dyn DiskFile, &mut Work) -> Result<SegmentEntry, Error>,
+        make: impl FnOnce(&dyn DiskFile, &mut CopyWork) -> Result<SegmentEntry, Error>,
     ) -> Result<SegmentEntry, Error> {
         let work = &mut *self.work;
         let listing = place_file(self.disk, id, |file| make(file, work))?;
@@ -156,8 +157,8 @@ impl<'a> Image<'a> {
         Ok(listing)
     }
 
-    /// Makes the directory a store: MANIFEST lists what is in place, and MARK says how far that is durable.
-    pub(crate) fn finish(mut self, manifest: Manifest, mark: Mark) -> Result<Counts, Error> {
+    /// Makes the directory a store: MANIFEST lists the segments, and MARK says how far the log is durable.
+    pub(crate) fn finish(mut self, manifest: Manifest, mark: Mark) -> Result<CopyCounts, Error> {
         let sequence = self.target.mark.as_ref().map_or(0, |mark| mark.sequence);
         let mark = Mark { sequence: sequence.saturating_add(1), ..mark };
         let listed = manifest.sealed.clone();
@@ -169,13 +170,15 @@ impl<'a> Image<'a> {
         for id in self.target.segments.iter().filter(|id| !stays(id)) {
             remove(self.disk, &id.path())?;
         }
-        // Whoever erased events relies on it that their old segments are gone for good.
+        // After an erasure the old segments must be gone for good, so their removal is synced.
         self.sync_names(SEGMENTS_DIRECTORY)?;
         self.forget_states()?;
-        Ok(Counts { bytes: self.work.progress.bytes, elapsed: self.work.elapsed(), ..self.counts })
+        let throttle = &self.work.throttle;
+        Ok(CopyCounts { bytes: throttle.bytes(), elapsed: throttle.elapsed(), ..self.counts })
     }
 
-    /// States that whoever opened an earlier copy to write has folded may hold what was erased since.
+    /// Removes saved states of an earlier copy that was opened for writing: they may hold values erased
+    /// since.
     fn forget_states(&self) -> Result<(), Error> {
         let names = list(self.disk, CACHE)?;
         if names.is_empty() {
@@ -189,7 +192,7 @@ impl<'a> Image<'a> {
         self.disk.sync_directory(directory).map_err(|error| Error::io("cannot sync", directory, error))
     }
 
-    /// Replaces MANIFEST. MARK, which may speak of what it does not list any more, goes before.
+    /// Replaces MANIFEST. MARK is removed first: it may name a segment that the new MANIFEST does not list.
     fn publish(&mut self, manifest: Manifest) -> Result<(), Error> {
         remove_mark(self.disk)?;
         let (sequence, previous) =
@@ -201,8 +204,8 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// What an earlier try put into place for another history would be taken for the end of this one.
-    fn remove_others(&mut self, history: &History) -> Result<(), Error> {
+    /// Removes segments of an earlier try for another history: they would be taken for the end of this one.
+    fn remove_others(&mut self, history: &Extent) -> Result<(), Error> {
         let own: BTreeSet<SegmentId> = history.whole.iter().map(|whole| whole.listing.id).collect();
         for id in self.target.segments.difference(&own) {
             remove(self.disk, &id.path())?;
@@ -220,18 +223,19 @@ impl<'a> Image<'a> {
         let found = file.and_then(|file| read_listing(&file));
         match found {
             Ok(found) => Ok(listing.fits(&found)),
-            // It ended earlier when it was copied, or was not copied as a whole.
+            // The earlier copy holds only a beginning of this segment, so the segment is copied again.
             Err(error) if error.kind() == ErrorKind::Corrupt && !self.target.lists(listing.id) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn place(&mut self, whole: &Whole) -> Result<(), Error> {
+    fn place(&mut self, whole: &WholeSegment) -> Result<(), Error> {
         let id = whole.listing.id;
         let file = whole.segment.file()?;
-        // The frames between header and seal are not looked at: `verify_backup` is there for them.
+        // Header and seal are compared here. `verify_backup` checks the frames between them.
         check_listing(file, &whole.listing)?;
-        // To a file that MANIFEST does not list yet the writer may still have to write, and then it must have one name.
+        // Only a listed segment is linked: the writer may still write to another one, and that file must have
+        // one name.
         if whole.is_listed && !self.work.copies_all && self.link(&whole.listing) {
             self.name(id)?;
             self.counts.linked += 1;
@@ -243,7 +247,7 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// Whether both directories share the file from now on. If not, for whatever reason, it is copied.
+    /// Links the source's file. Answers `false` if that is impossible; then the caller copies the file.
     fn link(&self, listing: &SegmentEntry) -> bool {
         let temporary = listing.id.temporary();
         let _ = self.disk.remove(&temporary);
@@ -292,7 +296,7 @@ impl<'a> Image<'a> {
     }
 }
 
-/// Writes a segment's file, and gives it its name once it is durable.
+/// Writes a segment's file, and gives the file its name once it is durable.
 pub(crate) fn place_file<T>(
     disk: &dyn Disk,
     id: SegmentId,
@@ -303,8 +307,7 @@ pub(crate) fn place_file<T>(
     Ok(made)
 }
 
-/// Writes a new file for a segment, and makes it durable under its temporary name. What was not
-/// written to its end gives its room back.
+/// Writes a segment's file under its temporary name, durably. A file that fails half way is removed.
 fn write_file<T>(
     disk: &dyn Disk,
     id: SegmentId,
@@ -315,13 +318,13 @@ fn write_file<T>(
     let file = create_anew(disk, &path).map_err(failed)?;
     let written = write(file.as_ref()).and_then(|made| file.sync().map_err(failed).map(|()| made));
     if written.is_err() {
-        // If this fails, too, the next try removes it.
+        // If this fails as well, the next try removes the file.
         let _ = disk.remove(&path);
     }
     written
 }
 
-/// Gives the file of a segment its own name, durably.
+/// Gives a segment's file its own name, durably.
 fn name_file(disk: &dyn Disk, id: SegmentId) -> Result<(), Error> {
     let renamed = disk.rename(&id.temporary(), &id.path());
     renamed
@@ -329,7 +332,7 @@ fn name_file(disk: &dyn Disk, id: SegmentId) -> Result<(), Error> {
         .map_err(|error| Error::io("cannot rename", &id.temporary(), error))
 }
 
-/// Where MARK points in a store that ends with a segment that goes on, and to which nothing was added since.
+/// The MARK of a store that ends at `tip`, where nothing was appended after.
 pub(crate) fn mark_of(store_id: [u8; 16], segment: SegmentId, tip: &LogEnd, clean: bool) -> Mark {
     Mark {
         store_id,

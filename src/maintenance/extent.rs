@@ -1,6 +1,6 @@
-//! What of a store's history is put elsewhere: whole segments, and the beginning of one more.
+//! The extent of history that a copy takes: whole segments, and the beginning of one more.
 //!
-//! Only what is durable, in whole appends. Row: ops.
+//! An extent holds durable appends only, each as a whole.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -24,7 +24,7 @@ use super::checkpoint;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Until {
-    /// All that is durable.
+    /// Everything durable.
     #[default]
     End,
     /// The appends that lie wholly up to this position.
@@ -47,77 +47,78 @@ impl From<SystemTime> for Until {
     }
 }
 
-/// What is put elsewhere.
-pub(crate) struct History {
-    /// MANIFEST of the store it is taken from.
+/// An extent of a store's history.
+pub(crate) struct Extent {
+    /// MANIFEST of the source.
     pub(crate) manifest: Manifest,
-    pub(crate) whole: Vec<Whole>,
-    /// Of the segment behind them, if there is one; it may have no frames.
-    pub(crate) beginning: Option<Beginning>,
+    pub(crate) whole: Vec<WholeSegment>,
+    /// The beginning of the segment after them, if there is one; possibly without frames.
+    pub(crate) beginning: Option<SegmentPrefix>,
 }
 
-/// A sealed segment, with all its events.
-pub(crate) struct Whole {
+/// A sealed segment with all its events.
+pub(crate) struct WholeSegment {
     pub(crate) listing: SegmentEntry,
     pub(crate) segment: Arc<Segment>,
-    /// Whether MANIFEST lists it, so that nobody writes to its file any more.
+    /// Whether MANIFEST lists the segment. The writer no longer writes to the file of a listed one.
     pub(crate) is_listed: bool,
 }
 
 /// A segment's frames up to a place.
-pub(crate) struct Beginning {
+pub(crate) struct SegmentPrefix {
     pub(crate) file: Arc<SegmentFile>,
     pub(crate) tip: LogEnd,
 }
 
-/// The last place that is within.
-struct Bound {
+/// The last position and the last time that are within an extent.
+struct ExtentBound {
     position: u64,
     recorded_at: u64,
 }
 
-impl Bound {
+impl ExtentBound {
     fn holds(&self, position: u64, recorded_at: u64) -> bool {
         position <= self.position && recorded_at <= self.recorded_at
     }
 }
 
-impl History {
-    /// What there is of an open store.
+impl Extent {
+    /// Takes the extent of an open store up to a place.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if there is no such checkpoint or the place lies beyond what is durable, and those of
-    /// reading.
-    pub(crate) fn of(engine: &Engine, until: &Until) -> Result<History, Error> {
+    /// - [`ErrorKind::Invalid`] if the checkpoint does not exist, or the place lies behind the durable head.
+    /// - Those of reading.
+    pub(crate) fn of(engine: &Engine, until: &Until) -> Result<Extent, Error> {
         let manifest = read_manifest(engine.disk.as_ref())?.ok_or_else(Error::no_store)?.0;
         let snapshot = engine.snapshot()?;
         let bound = bound(engine, &snapshot, until)?;
-        let mut history = History { manifest, whole: Vec::new(), beginning: None };
+        let mut history = Extent { manifest, whole: Vec::new(), beginning: None };
         let mut files = snapshot.segments.chunk_by(|one, other| one.shares_file(other)).peekable();
         while let Some(parts) = files.next() {
-            let (Some(first), Some(last)) = (parts.first(), parts.last()) else { continue };
+            let Some(first) = parts.first() else { continue };
+            let Some(last) = parts.last() else { continue };
             if files.peek().is_some() {
                 let (listing, is_listed) = history.listing(first)?;
                 if bound.holds(listing.last_position, listing.last_recorded_at) {
-                    history.whole.push(Whole { listing, segment: first.clone(), is_listed });
+                    history.whole.push(WholeSegment { listing, segment: first.clone(), is_listed });
                     continue;
                 }
             }
             let file = first.file()?.clone();
-            // The end of a fork, a restore or a rollback is sealed, too.
+            // The last segment of a fork, a restore or a rollback is sealed as well.
             if first.as_sealed().is_some_and(SealedSegment::is_whole) {
                 check_listing(&file, &history.listing(first)?.0)?;
             }
             let tip = last_within(&file, last.end(), &bound)?;
-            history.beginning = Some(Beginning { file, tip });
+            history.beginning = Some(SegmentPrefix { file, tip });
             break;
         }
         history.check(&snapshot, until)?;
         Ok(history)
     }
 
-    /// Where it ends.
+    /// The end of the extent.
     pub(crate) fn end(&self) -> ChainPosition {
         let whole = || {
             let last = self.whole.last().map(|last| &last.listing);
@@ -130,14 +131,15 @@ impl History {
             .unwrap_or_default()
     }
 
-    /// The store's sealed segments as a list has them.
+    /// The whole segments, as MANIFEST lists them.
     pub(crate) fn listings(&self) -> Vec<SegmentEntry> {
         self.whole.iter().map(|whole| whole.listing.clone()).collect()
     }
 
-    /// What MANIFEST says of a sealed segment, or would say; and whether it does.
+    /// The entry of a sealed segment in MANIFEST, or the one it would get; and whether it is in MANIFEST.
     fn listing(&self, segment: &Segment) -> Result<(SegmentEntry, bool), Error> {
-        let (id, sealed) = (segment.id(), &self.manifest.sealed);
+        let id = segment.id();
+        let sealed = &self.manifest.sealed;
         let found = sealed.binary_search_by_key(&id.first_position, |sealed| sealed.id.first_position);
         match found.ok().and_then(|at| sealed.get(at)).filter(|sealed| sealed.id == id) {
             Some(listed) => Ok((listed.clone(), true)),
@@ -157,9 +159,9 @@ impl History {
     }
 }
 
-fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<Bound, Error> {
+fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<ExtentBound, Error> {
     let durable = snapshot.durable.position;
-    let up_to = |position: Position| Bound { position: position.get(), recorded_at: u64::MAX };
+    let up_to = |position: Position| ExtentBound { position: position.get(), recorded_at: u64::MAX };
     match until {
         Until::End => Ok(up_to(durable)),
         Until::Position(position) if *position > durable => Err(Error::invalid(format!(
@@ -168,14 +170,14 @@ fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<Bound, E
         Until::Position(position) => Ok(up_to(*position)),
         Until::Time(time) => {
             let recorded_at = u64::try_from(micros_of(*time)).unwrap_or(0);
-            Ok(Bound { recorded_at, ..up_to(durable) })
+            Ok(ExtentBound { recorded_at, ..up_to(durable) })
         }
         Until::Checkpoint(name) => checkpoint::named(engine, name).map(up_to),
     }
 }
 
-/// Where a segment's last append within the bound ends. What lies behind `limit` is not looked at.
-fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<LogEnd, Error> {
+/// The end of a segment's last append within the bound. Bytes behind `limit` are not read.
+fn last_within(file: &SegmentFile, limit: u32, bound: &ExtentBound) -> Result<LogEnd, Error> {
     let mut last = LogEnd::start(file);
     SegmentCursor::new(file, limit)?.visit_frames(|_, _, tip| {
         if bound.holds(tip.position, tip.recorded_at) {
@@ -186,7 +188,7 @@ fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<LogEnd, 
     Ok(last)
 }
 
-/// That a segment's header and seal say what a list says of it.
+/// Checks that a segment's header and seal agree with its entry in MANIFEST.
 pub(crate) fn check_listing(file: &SegmentFile, listed: &SegmentEntry) -> Result<(), Error> {
     if listed.fits(&read_listing(file)?) {
         return Ok(());
@@ -195,7 +197,7 @@ pub(crate) fn check_listing(file: &SegmentFile, listed: &SegmentEntry) -> Result
     Err(Error::corrupt(&file.path, seal, "the segment is not as MANIFEST lists it"))
 }
 
-/// What a segment's header and seal say of it.
+/// The entry of a segment, from its header and seal.
 pub(crate) fn read_listing(file: &SegmentFile) -> Result<SegmentEntry, Error> {
     let length = file.length()?;
     let at = length.saturating_sub(to_u64(SEAL_BYTES));

@@ -1,10 +1,10 @@
-//! Compacting: events that are needed no more go, and small segments become larger ones.
+//! Compaction removes events by rules, and merges small segments into larger ones.
 //!
-//! What goes is decided event by event, twice by the same rules: first to say what would go, then while segments are
-//! written anew.
-//! Row: ops. Tested by tests/it/compact.rs.
+//! The rules decide event by event, and are asked twice: once for the plan, once while segments are
+//! rewritten. The second pass uses the head of the first, so that appends in between change no answer. Tested
+//! by tests/it/compact.rs.
 
-mod judge;
+mod rules;
 
 use std::ops::{Range, RangeInclusive};
 
@@ -16,27 +16,27 @@ use crate::log::judge_all;
 use crate::read::by_either_id;
 use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system};
 
-use super::ledger::{self, Figures};
-use super::rewriting::{Entry, Rewriting, Step};
-use super::throttle::Throttle;
+use super::record::{self, Figures};
+use super::rewriting::{Rewriting, Rewritten, SealedEntry};
+use super::throttle::RewriteThrottle;
 
-pub use judge::GroupBy;
-use judge::{Compactor, Tally};
-pub(crate) use judge::{Leaves, Rules, Watcher};
+pub use rules::GroupBy;
+use rules::{Compactor, Tally};
+pub(crate) use rules::{Remainder, Rules, Watcher};
 
 #[derive(Serialize, Deserialize)]
-struct Compacting {
+struct CompactionBegun {
     removed: u64,
     erased: u64,
     bytes: u64,
 }
 
-impl Figures for Compacting {
+impl Figures for CompactionBegun {
     const KIND: &'static str = system::ledger::COMPACTING;
 }
 
 #[derive(Serialize, Deserialize)]
-struct Done {
+struct CompactionDone {
     removed: u64,
     erased: u64,
     segments_before: usize,
@@ -45,74 +45,75 @@ struct Done {
     bytes_after: u64,
 }
 
-impl Figures for Done {
+impl Figures for CompactionDone {
     const KIND: &'static str = system::ledger::COMPACTED;
 }
 
-/// What there is to do.
-pub(crate) struct Task<'a> {
+/// One compaction, as the caller asks for it.
+pub(crate) struct CompactionTask<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) rules: Rules<'a>,
-    /// Who must have handled what goes.
+    /// The consumers that must have handled an event before it goes.
     pub(crate) watchers: Vec<Watcher>,
-    /// How long segments may become that are made of small ones; `None`: they are left.
+    /// The longest segment that merging makes; `None`: segments are not merged.
     pub(crate) merge_up_to: Option<u64>,
-    /// In percent: segments of which less would go are left as they are.
+    /// In percent: a segment that would lose less is left as it is.
     pub(crate) worth: u8,
     pub(crate) reason: &'a str,
-    pub(crate) pace: Throttle<'a>,
-    /// How far the log went when its events were looked at.
+    pub(crate) throttle: RewriteThrottle<'a>,
+    /// The head of the plan's pass. The rules know nothing after it.
     pub(crate) head: Position,
 }
 
-/// A segment, and what becomes of it.
-struct Planned {
-    /// Until it is rewritten: whoever holds it keeps its file open.
-    entry: Option<Entry>,
+/// A sealed segment, and what becomes of it.
+struct PlannedSegment {
+    /// Taken when the segment is rewritten: an entry that is held keeps the old file open.
+    entry: Option<SealedEntry>,
     positions: RangeInclusive<u64>,
     length: u64,
-    /// What is left of it, about.
+    /// The bytes that are left, about.
     bytes: u64,
-    /// Whether anything goes.
+    /// Whether any event goes.
     changes: bool,
 }
 
-impl<'a> Task<'a> {
-    /// What would go; changes nothing.
+impl<'a> CompactionTask<'a> {
+    /// Counts what would go; changes nothing.
     ///
     /// # Errors
     ///
     /// Those of reading; `Cancelled`.
     pub(crate) fn plan(mut self) -> Result<CompactionPlan, Error> {
         let rewriting = self.begin()?;
-        Ok(self.look(&rewriting)?.0)
+        Ok(self.plan_segments(&rewriting)?.0)
     }
 
-    /// Has it go, unless somebody must handle some of it still.
+    /// Removes what the rules name, unless a consumer has not handled some of it.
     ///
     /// # Errors
     ///
-    /// As [`Task::plan`], and those of rewriting; what was done by then stays.
+    /// As [`CompactionTask::plan`], and those of rewriting. Groups that were rewritten stay rewritten.
     pub(crate) fn run(self) -> Result<Compacted, Error> {
         let rewriting = self.begin()?;
-        if self.rules.touch() {
+        if self.rules.name_anything() {
             rewriting.roll()?;
         }
         self.carry_out(rewriting)
     }
 
-    /// The same, of what is sealed by now; `None` if somebody is rewriting segments just now.
+    /// As [`CompactionTask::run`], for segments that are sealed now; `None` if segments are being rewritten
+    /// already.
     ///
     /// # Errors
     ///
-    /// As [`Task::run`].
+    /// As [`CompactionTask::run`].
     pub(crate) fn run_beside(self) -> Result<Option<Compacted>, Error> {
-        let rewriting = Rewriting::try_begin(self.engine, self.why())?;
+        let rewriting = Rewriting::try_begin(self.engine, self.attribution())?;
         rewriting.map(|rewriting| self.carry_out(rewriting)).transpose()
     }
 
     fn carry_out(mut self, mut rewriting: Rewriting<'a>) -> Result<Compacted, Error> {
-        let (plan, mut planned) = self.look(&rewriting)?;
+        let (plan, mut planned) = self.plan_segments(&rewriting)?;
         check_handled(&plan)?;
         let groups = groups(&planned, self.merge_up_to);
         let mut done = Compacted {
@@ -126,89 +127,97 @@ impl<'a> Task<'a> {
             return Ok(done);
         }
         let CompactionPlan { removed, erased, bytes, .. } = plan;
-        let figures = Compacting { removed, erased, bytes };
+        let figures = CompactionBegun { removed, erased, bytes };
         let engine = self.engine;
         let reason = self.reason;
-        // A policy that finds no room tries again and again: it says so once something goes.
-        rewriting.announce_with(Box::new(move || ledger::record(engine, Some(reason), &figures).map(drop)));
+        // Announced only when something goes: a policy without room on the disk tries often, and would fill
+        // the ledger.
+        rewriting.announce_with(Box::new(move || record::append(engine, Some(reason), &figures).map(drop)));
         self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
         rewriting.raise_history()?;
         rewriting.check_removed()?;
-        self.pace.tell()?;
-        let Compacted { segments_before, segments_after, bytes_before, bytes_after, .. } = done;
-        let (removed, erased) = (done.removed, done.erased);
+        self.throttle.report()?;
+        let Compacted { removed, erased, segments_before, segments_after, bytes_before, bytes_after, .. } =
+            done;
         let done_figures =
-            Done { removed, erased, segments_before, segments_after, bytes_before, bytes_after };
-        let recorded = ledger::record(self.engine, Some(self.reason), &done_figures)?;
-        (done.position, done.id) = (recorded.position(), recorded.ids().next());
+            CompactionDone { removed, erased, segments_before, segments_after, bytes_before, bytes_after };
+        let recorded = record::append(self.engine, Some(self.reason), &done_figures)?;
+        done.position = recorded.position();
+        done.id = recorded.ids().next();
         Ok(done)
     }
 
     fn compactor(&mut self) -> Result<Compactor<'_, 'a, 'a>, Error> {
-        Compactor::new(self.engine, self.head, &mut self.rules, &self.watchers, &mut self.pace)
+        Compactor::new(self.engine, self.head, &mut self.rules, &self.watchers, &mut self.throttle)
     }
 
     fn begin(&self) -> Result<Rewriting<'a>, Error> {
-        Rewriting::begin(self.engine, self.why())
+        Rewriting::begin(self.engine, self.attribution())
     }
 
-    fn why(&self) -> String {
-        ledger::who_and_why(&self.engine.options, self.reason)
+    fn attribution(&self) -> String {
+        record::attribution(&self.engine.options, self.reason)
     }
 
-    /// Judges every event of what is sealed.
-    fn look(&mut self, rewriting: &Rewriting<'_>) -> Result<(CompactionPlan, Vec<Planned>), Error> {
+    /// Asks the rules about every sealed event.
+    fn plan_segments(
+        &mut self,
+        rewriting: &Rewriting<'_>,
+    ) -> Result<(CompactionPlan, Vec<PlannedSegment>), Error> {
         let entries = rewriting.sealed()?;
         let snapshot = self.engine.snapshot()?;
         self.head = snapshot.head.position;
-        // Now, as long as the events are there whose two ids lead to one story.
+        // Resolved before anything goes: an event that is removed can no longer lead from one of its ids to
+        // the other.
         if let Some(query) = self.rules.query.take() {
             self.rules.query = Some(by_either_id(&snapshot, query)?);
         }
         let mut plan = CompactionPlan { segments: entries.len(), ..CompactionPlan::default() };
         plan.bytes_total = entries.iter().map(|(_, listed)| u64::from(listed.length)).sum();
-        if self.rules.touch() {
-            self.pace.expect(plan.bytes_total);
+        if self.rules.name_anything() {
+            self.throttle.expect_after_now(plan.bytes_total);
         }
-        let (worth, mut all) = (self.worth, Tally::default());
+        let worth = self.worth;
+        let mut all = Tally::default();
         let mut compactor = self.compactor()?;
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
-            compactor.tell_pace()?;
-            if compactor.touches() {
+            compactor.report()?;
+            if compactor.has_rules() {
                 judge_all(entry.0.file()?, &mut compactor)?;
             }
-            let (length, listed) = (u64::from(entry.1.length), &entry.1);
+            let listed = &entry.1;
+            let length = u64::from(listed.length);
             let tally = compactor.take_tally();
             let changes = tally.is_worth(worth, length);
             let bytes = if changes { length.saturating_sub(tally.freed) } else { length };
             let positions = listed.id.first_position..=listed.last_position;
-            planned.push(Planned { entry: Some(entry), positions, length, bytes, changes });
+            planned.push(PlannedSegment { entry: Some(entry), positions, length, bytes, changes });
             if changes {
                 all.add(tally);
             }
         }
-        all.tell(&self.watchers, &mut plan);
+        all.fill(&self.watchers, &mut plan);
         Ok((plan, planned))
     }
 
     fn rewrite(
         &mut self,
         rewriting: &mut Rewriting<'_>,
-        planned: &mut [Planned],
+        planned: &mut [PlannedSegment],
         groups: &[Range<usize>],
         done: &mut Compacted,
     ) -> Result<(), Error> {
-        let lengths = |planned: &[Planned]| -> u64 { planned.iter().map(|one| one.length).sum() };
-        self.pace.expect(groups.iter().map(|group| lengths(&planned[group.clone()])).sum());
+        let lengths = |planned: &[PlannedSegment]| -> u64 { planned.iter().map(|one| one.length).sum() };
+        self.throttle.expect_after_now(groups.iter().map(|group| lengths(&planned[group.clone()])).sum());
         for group in groups {
-            self.pace.tell()?;
+            self.throttle.report()?;
             let old = lengths(&planned[group.clone()]);
-            let entries: Vec<Entry> =
+            let entries: Vec<SealedEntry> =
                 planned[group.clone()].iter_mut().filter_map(|one| one.entry.take()).collect();
             let spared = planned[group.clone()].iter().filter(|one| !one.changes);
             let mut compactor = self.compactor()?.sparing(spared.map(|one| one.positions.clone()).collect());
-            if let Step::Done(bytes) = rewriting.rewrite(&entries, &mut compactor)? {
+            if let Rewritten::Replaced(bytes) = rewriting.rewrite(&entries, &mut compactor)? {
                 let tally = compactor.take_tally();
                 done.removed += tally.removed;
                 done.erased += tally.erased;
@@ -220,11 +229,11 @@ impl<'a> Task<'a> {
     }
 }
 
-/// Header and seal, of which one segment has one each.
-const AROUND: u64 = 144 + 72;
+/// The bytes of header and seal.
+const ENVELOPE_BYTES: u64 = 144 + 72;
 const _: () = assert!(SEGMENT_HEADER_BYTES + SEAL_BYTES == 216);
 
-/// Nobody who has to handle an event is to miss it.
+/// Refuses to remove events that a consumer has not handled: it would miss them.
 fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {
     let Some(Unhandled { consumer, events, first }) = plan.unhandled.first() else { return Ok(()) };
     Err(Error::invalid(format!(
@@ -233,22 +242,23 @@ fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {
     )))
 }
 
-/// The segments that are written anew, those together that become one.
-fn groups(planned: &[Planned], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
+/// Which neighbours are rewritten together, as one segment each.
+fn groups(planned: &[PlannedSegment], merge_up_to: Option<u64>) -> Vec<Range<usize>> {
     let most = merge_up_to.unwrap_or(0);
-    // To lengthen a long segment by a short one would be to write all of it for little.
-    let is_small = |one: &Planned| one.bytes < most / 2;
+    // Merging a long segment with a short one would rewrite all of the long one for little.
+    let is_small = |one: &PlannedSegment| one.bytes < most / 2;
     let mut groups = Vec::new();
     let mut start = 0;
     while let Some(first) = planned.get(start) {
-        let (mut end, mut bytes) = (start + 1, first.bytes);
+        let mut end = start + 1;
+        let mut bytes = first.bytes;
         while let Some(next) = planned.get(end)
             && is_small(first)
             && is_small(next)
-            && bytes + next.bytes.saturating_sub(AROUND) <= most
+            && bytes + next.bytes.saturating_sub(ENVELOPE_BYTES) <= most
             && next.positions.end() - first.positions.start() < u64::from(u32::MAX)
         {
-            bytes += next.bytes.saturating_sub(AROUND);
+            bytes += next.bytes.saturating_sub(ENVELOPE_BYTES);
             end += 1;
         }
         if end - start > 1 || first.changes {

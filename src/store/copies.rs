@@ -1,6 +1,4 @@
-//! The facade's ways to keep history elsewhere and to go back in it.
-//!
-//! Row: store. No logic lives here.
+//! The facade of copies and places to go back to: backup, fork, restore, checkpoints, rollback.
 
 use std::any::Any;
 use std::ops::ControlFlow;
@@ -9,21 +7,27 @@ use std::sync::Arc;
 
 use crate::disk::{Allow, Disk, OsDisk};
 use crate::maintenance::{
-    Checkpoint, CopyReport, RollbackReport, Until, Verify, Work, backup, checkpoint, restore, rollback,
+    Checkpoint, CopyOptions, CopyReport, CopyWork, RollbackReport, Until, backup, checkpoint, rollback,
 };
-use crate::types::{CopyProgress, Error, Head, VerifyReport};
+use crate::types::{CopyProgress, Error, Head};
 
 use super::Store;
-use super::builder::{Builder, Place};
+use super::builder::{Builder, Location};
 
 /// Copies of the store, and places to go back to.
 impl Store {
-    /// Copies everything that is durable into another directory, while appends go on. The copy is a store that can be
-    /// opened, and [`restore`] makes the store again from it. Made again into the same directory, it takes only
-    /// what is new. Works from a store opened to read as well, also beside its writer.
+    /// Copies everything durable into another directory, while appends go on. The copy is a store that can be
+    /// opened; [`restore`] makes the store again from it. Made again into the same directory, a backup copies
+    /// only what is new. It works from a store that is open for reading as well, also beside a writer.
     ///
-    /// Sealed segments are shared with the copy (hard links) where both lie on one file system: that costs nothing, and
-    /// protects from mistakes but not from a broken disk; see [`StoreCopy::without_sharing`].
+    /// Sealed segments become hard links where both directories are on one file system and have the same
+    /// owner. A link costs nothing and protects from mistakes, but not from a broken disk: see
+    /// [`StoreCopy::without_sharing`]. The live segment is copied. Header and seal of each segment are
+    /// compared with MANIFEST first; [`verify_backup`](crate::verify_backup) checks the frames between them.
+    ///
+    /// An earlier backup that was stopped during an update can still be read. Opening it for writing is
+    /// [`Unsafe`](crate::ErrorKind::Unsafe) until the backup is finished. If segments were replaced, the
+    /// backup's saved states are removed; its own `quarantine/` stays.
     ///
     /// ```
     /// use annals::{Raw, Store, verify_backup};
@@ -41,17 +45,18 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn backup(&self, to: impl AsRef<Path>) -> StoreCopy {
-        self.copy(Place::directory(to.as_ref()), Verb::Backup)
+        self.copy(Location::directory(to.as_ref()), CopyVerb::Backup)
     }
 
-    /// [`Store::backup`] to a [`Disk`] of your own; or to a directory on a network file system, which has to be allowed:
-    /// [`OsDisk::create_allowing`].
+    /// [`Store::backup`] to a [`Disk`] of your own, or to a directory on a network file system, which must be
+    /// allowed: [`OsDisk::create_allowing`].
     pub fn backup_on(&self, disk: impl Disk) -> StoreCopy {
-        self.copy(Place::Disk(Arc::new(disk)), Verb::Backup)
+        self.copy(Location::Disk(Arc::new(disk)), CopyVerb::Backup)
     }
 
-    /// Makes another store of the history up to a place, with an id of its own: from there on the two go their own ways.
-    /// Events keep their ids, positions and chain; [`Head::store_id`] differs. Sealed segments are shared where they can be.
+    /// Makes another store from the history up to a place, with an id of its own. Then the two stores go
+    /// separate ways. Events keep ids, positions and chain; [`Head::store_id`] differs. Sealed segments are
+    /// shared where possible.
     ///
     /// ```
     /// use annals::{Position, Raw, Store, Until};
@@ -73,16 +78,16 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn fork(&self, to: impl AsRef<Path>, until: impl Into<Until>) -> StoreCopy {
-        self.copy(Place::directory(to.as_ref()), Verb::Fork(until.into()))
+        self.copy(Location::directory(to.as_ref()), CopyVerb::Fork(until.into()))
     }
 
     /// [`Store::fork`] to a [`Disk`] of your own.
     pub fn fork_on(&self, disk: impl Disk, until: impl Into<Until>) -> StoreCopy {
-        self.copy(Place::Disk(Arc::new(disk)), Verb::Fork(until.into()))
+        self.copy(Location::Disk(Arc::new(disk)), CopyVerb::Fork(until.into()))
     }
 
-    /// Gives the place where the log stands a name, durably, to go back to it. It is an event of the stream
-    /// `$ledger`. A name may be taken again; the newest counts.
+    /// Names the current end of the log, durably, so that a rollback can return to it. A checkpoint is an
+    /// event of the stream `$ledger`. If a name is used again, the newest checkpoint counts.
     ///
     /// ```
     /// use annals::{Raw, Store, disk::MemDisk};
@@ -97,8 +102,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) and [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for a
-    /// name that is none (1 to 255 bytes without control characters, not beginning with `$`); those of [`Store::append`].
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) and
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for a bad name (allowed: 1 to 255 bytes without
+    /// control characters, not beginning with `$`); those of [`Store::append`].
     pub fn checkpoint(&self, name: &str, reason: &str) -> Result<Checkpoint, Error> {
         checkpoint::take(self.engine(), name, reason)
     }
@@ -112,19 +118,21 @@ impl Store {
         checkpoint::all(self.engine())
     }
 
-    fn copy(&self, to: Place, verb: Verb) -> StoreCopy {
-        StoreCopy { from: Source::Store(self.clone()), to, verb, work: Work::default() }
+    fn copy(&self, to: Location, verb: CopyVerb) -> StoreCopy {
+        StoreCopy { from: CopySource::Store(self.clone()), to, verb, options: CopyOptions::default() }
     }
 }
 
 impl Builder {
-    /// Sets the store back: whatever comes after a place is cut from its history, at the boundary of an append. The
-    /// store must not be open. `cut` is the head that the store has ([`Store::head`]): whoever cuts history has looked at it.
+    /// Rolls the store back: cuts everything after a place from its history, at the boundary of an append.
+    /// The store must not be open. `cut` is the store's head ([`Store::head`]), as proof that the caller
+    /// knows what will be cut.
     ///
-    /// The whole old history is kept in `quarantine/`, a store in itself. What was folded is void
-    /// (the history revision is raised), consumers stand where they stood at that place, and whoever has read further in another process gets
-    /// [`RolledBack`](crate::ErrorKind::RolledBack). `$ledger.rolled-back` says who, why, and what was cut. Stopped at
-    /// any moment, the store has either the old history or the new one; doing it again goes on.
+    /// The whole old history is kept in `quarantine/`, as a store of its own. Saved states are void (the
+    /// history revision is raised). Consumers return to their position at that place. A reader in another
+    /// process that has read further gets [`RolledBack`](crate::ErrorKind::RolledBack). `$ledger.rolled-back`
+    /// records who, why, and what was cut. A stop at any moment leaves the old history or the new one;
+    /// calling it again goes on.
     ///
     /// ```
     /// use annals::{Raw, Store, Until, disk::{MemDisk, Subdirectory}};
@@ -148,10 +156,10 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the store has another head, nothing would be cut, or there is no
-    ///   such place. Nothing was changed.
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the store has another head, nothing would be cut,
+    ///   or the place does not exist. Nothing was changed.
     /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): the store is open.
-    /// - Those of [`Store::open`], and [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): do it again.
+    /// - Those of [`Store::open`], and [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): try again.
     pub fn rollback(
         self,
         until: impl Into<Until>,
@@ -161,10 +169,11 @@ impl Builder {
         self.rollback_watched(until, cut, reason, |_| ControlFlow::Continue(()))
     }
 
-    /// As [`Builder::rollback`], and tells how far it is, at least every mebibyte; what `tell` returns says whether to go on.
+    /// As [`Builder::rollback`], and reports progress at least every mebibyte; `tell` answers whether to go
+    /// on.
     ///
-    /// Broken off, nothing was cut. What was kept aside by then stays, and doing it again goes on. The last word comes before history is
-    /// replaced: from there on nothing breaks it off.
+    /// After a break nothing is cut. What was set aside by then stays, and the next call goes on from there.
+    /// The last report comes before history is replaced: then the rollback cannot be broken off.
     ///
     /// ```
     /// use std::ops::ControlFlow;
@@ -195,34 +204,18 @@ impl Builder {
         tell: impl FnMut(&CopyProgress) -> ControlFlow<()> + Send + 'static,
     ) -> Result<RollbackReport, Error> {
         let (disk, options) = self.into_parts()?;
-        let mut work = Work::watched(reason, Box::new(tell));
+        let mut work = CopyWork::new(CopyOptions {
+            on_progress: Some(Box::new(tell)),
+            reason: Some(reason.to_owned()),
+            ..CopyOptions::default()
+        });
         rollback::rollback(&disk, options, &until.into(), cut, &mut work)
     }
-
-    /// Checks a store that need not open, as [`Builder::verify`] does, and that it holds the history up to `head`,
-    /// unchanged: a head that was kept elsewhere proves that nothing before it was altered or is missing. [`Verify`] can do
-    /// more: several heads, a rate, progress.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::verify`].
-    pub fn verify_against(self, head: &Head) -> Result<VerifyReport, Error> {
-        Verify::new().expect(*head).run_files(self)
-    }
 }
 
-/// Checks a backup against the head that [`Store::backup`] reported: every checksum, the hash chain, and that it
-/// holds the history up to there. See [`Store::backup`] for an example.
-///
-/// # Errors
-///
-/// As [`Store::verify`].
-pub fn verify_backup(backup: impl AsRef<Path>, head: &Head) -> Result<VerifyReport, Error> {
-    Store::builder(backup).verify_against(head)
-}
-
-/// Makes a store again, in a new directory, of what a backup holds up to a place. It is the same store: it has the
-/// id of the one that was backed up, and goes on from there; so take care that only one of them is written to.
+/// Makes a store again, in a new directory, from a backup up to a place. It is the same store, with the id of
+/// the one that was backed up, so only one of the two may be written to. Consumers return to their position
+/// at that place.
 ///
 /// ```
 /// use annals::{Position, Raw, Store, restore};
@@ -243,44 +236,46 @@ pub fn verify_backup(backup: impl AsRef<Path>, head: &Head) -> Result<VerifyRepo
 /// # Ok::<(), annals::Error>(())
 /// ```
 pub fn restore(backup: impl AsRef<Path>, to: impl AsRef<Path>, until: impl Into<Until>) -> StoreCopy {
-    let to = Place::directory(to.as_ref());
+    let to = Location::directory(to.as_ref());
     StoreCopy::restoring(Store::builder(backup), to, until.into())
 }
 
-/// A copy of a store that is to be made: by [`Store::backup`], [`Store::fork`] or [`restore`].
+/// A copy of a store that is about to be made: by [`Store::backup`], [`Store::fork`] or [`restore`].
 ///
-/// The directory is created, for its owner only; it must be empty, or hold an earlier or interrupted copy. Not until the
-/// end is it a store (an earlier backup stays one). Stopped anywhere, it can be made again, and goes on.
+/// The directory is created for its owner only. It must be empty, or hold an earlier or interrupted copy. It
+/// becomes a store at the very end; an earlier backup stays one. After any stop the copy can be made again,
+/// and goes on.
 #[must_use = "nothing is copied until it is told to run"]
 pub struct StoreCopy {
-    from: Source,
-    to: Place,
-    verb: Verb,
-    work: Work,
+    from: CopySource,
+    to: Location,
+    verb: CopyVerb,
+    options: CopyOptions,
 }
 
-enum Source {
+enum CopySource {
     Store(Store),
     Backup(Box<Builder>),
 }
 
-enum Verb {
+enum CopyVerb {
     Backup,
     Fork(Until),
     Restore(Until),
 }
 
 impl StoreCopy {
-    fn restoring(backup: Builder, to: Place, until: Until) -> StoreCopy {
+    fn restoring(backup: Builder, to: Location, until: Until) -> StoreCopy {
         StoreCopy {
-            from: Source::Backup(Box::new(backup)),
+            from: CopySource::Backup(Box::new(backup)),
             to,
-            verb: Verb::Restore(until),
-            work: Work::default(),
+            verb: CopyVerb::Restore(until),
+            options: CopyOptions::default(),
         }
     }
 
-    /// [`restore`] between disks of your own, and with options: `operator` and `clock` are those of the backup's builder.
+    /// [`restore`] between disks of your own, and with options: `operator` and `clock` of the backup's
+    /// builder are used.
     ///
     /// ```
     /// use annals::{Raw, Store, StoreCopy, Until, disk::MemDisk};
@@ -294,76 +289,81 @@ impl StoreCopy {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn restore_on(backup: Builder, to: impl Disk, until: impl Into<Until>) -> StoreCopy {
-        StoreCopy::restoring(backup, Place::Disk(Arc::new(to)), until.into())
+        StoreCopy::restoring(backup, Location::Disk(Arc::new(to)), until.into())
     }
 
-    /// Says why, for the ledger.
+    /// Sets the reason, for the ledger.
     pub fn because(mut self, reason: impl Into<String>) -> StoreCopy {
-        self.work.reason = Some(reason.into());
+        self.options.reason = Some(reason.into());
         self
     }
 
-    /// Copies every segment, also where the directories could share them (default: they share what is sealed). So the
-    /// copy does not depend on the same blocks of the disk; it costs room and time.
+    /// Copies every segment, even where the directories could share them (default: sealed segments are
+    /// shared). The copy then depends on no block of the original. It costs space and time.
     pub fn without_sharing(mut self) -> StoreCopy {
-        self.work.copies_all = true;
+        self.options.copies_all = true;
         self
     }
 
-    /// Tells how far it is, at least every mebibyte; what it returns says whether to go on (default: nothing is told).
-    /// Broken off it is [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled); made again, it goes on behind the last
-    /// whole segment.
+    /// Reports progress at least every mebibyte; `tell` answers whether to go on (default: no reports).
+    /// Breaking off is [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled). Made again, the copy goes on
+    /// behind the last whole segment.
     pub fn on_progress(
         mut self,
         tell: impl FnMut(&CopyProgress) -> ControlFlow<()> + Send + 'static,
     ) -> StoreCopy {
-        self.work.tell = Some(Box::new(tell));
+        self.options.on_progress = Some(Box::new(tell));
         self
     }
 
-    /// Makes the copy, and says what was done. The ledger has it then: that of the new store, for a restore or a
-    /// fork; for a backup or a fork that of the store it was made of, if that is open to write.
+    /// Makes the copy, and returns what was done. The ledger of a restored store or fork records it. So does
+    /// the ledger of the source of a backup or fork, if the source is open for writing.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the directory lies in the store, holds other files, another
-    ///   store, or for a restore or fork any store; there is no such place.
-    /// - [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack): the earlier backup there is not the beginning of this store.
-    /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): somebody writes to the directory.
-    /// - [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): make room; made again, it goes on.
-    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the store, or the earlier copy, is damaged.
-    /// - [`ErrorKind::Unsafe`](crate::ErrorKind::Unsafe), [`ErrorKind::Io`](crate::ErrorKind::Io),
-    ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed), and those of [`Store::append`].
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the directory is within the store, or holds other
+    ///   files, another store, or for a restore or fork any store; or the place does not exist.
+    /// - [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack): the earlier backup is not the beginning of
+    ///   this store.
+    /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): the directory has a writer.
+    /// - [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace): make room; made again, the copy goes on.
+    /// - [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt): the store or the earlier copy is damaged.
+    /// - [`ErrorKind::Unsafe`](crate::ErrorKind::Unsafe): other users may write to the directory.
+    /// - [`ErrorKind::Io`](crate::ErrorKind::Io), [`ErrorKind::Closed`](crate::ErrorKind::Closed), and those
+    ///   of [`Store::append`].
     pub fn run(self) -> Result<CopyReport, Error> {
-        let StoreCopy { from, to, verb, mut work } = self;
+        let StoreCopy { from, to, verb, options } = self;
         let store = match from {
-            Source::Store(store) => store,
-            Source::Backup(builder) => builder.open_read_only()?,
+            CopySource::Store(store) => store,
+            CopySource::Backup(builder) => builder.open_read_only()?,
         };
-        let (engine, work) = (store.engine(), &mut work);
+        let engine = store.engine();
         let source = engine.disk.as_ref();
         if let Some(path) = to.path() {
             backup::check_outside(source, path)?;
         }
         let disk = to.disk(true)?;
+        let work = &mut CopyWork::new(options);
         match verb {
-            Verb::Backup => backup::backup(engine, &disk, work),
-            Verb::Fork(until) => restore::fork(engine, &disk, &until, work),
-            Verb::Restore(until) => restore::restore(engine, &disk, &until, work),
+            CopyVerb::Backup => backup::backup(engine, &disk, work),
+            CopyVerb::Fork(until) => backup::fork(engine, &disk, &until, work),
+            CopyVerb::Restore(until) => backup::restore(engine, &disk, &until, work),
         }
     }
 }
 
-impl Place {
-    fn directory(path: &Path) -> Place {
-        Place::Directory(path.to_owned(), Allow::nothing())
+impl Location {
+    fn directory(path: &Path) -> Location {
+        Location::Directory(path.to_owned(), Allow::nothing())
     }
 
-    /// The directory, if it is one of the operating system.
+    /// The path, if this is a directory of the operating system.
     fn path(&self) -> Option<&Path> {
         match self {
-            Place::Directory(path, _) => Some(path),
-            Place::Disk(disk) => (disk.as_ref() as &dyn Any).downcast_ref::<OsDisk>().map(|disk| disk.path()),
+            Location::Directory(path, _) => Some(path),
+            Location::Disk(disk) => {
+                (disk.as_ref() as &dyn Any).downcast_ref::<OsDisk>().map(|disk| disk.path())
+            }
         }
     }
 }

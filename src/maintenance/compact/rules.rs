@@ -1,9 +1,11 @@
-//! Which events go.
+//! Which events a compaction removes.
 //!
-//! Never go: the store's own events (but for those that a later one of their stream replaces, if that is asked), appends whose
-//! key may still be asked for, and the last event of each stream, so that it goes on with its count. Of the latter
-//! two payload and metadata go.
-//! Row: ops.
+//! Three kinds never go:
+//! - the store's own events, except acknowledgements that a later one replaces, if the caller asks for that;
+//! - events of an append whose idempotency key is still recognised;
+//! - the last event of each stream, which keeps the stream's version.
+//!
+//! Of the last two payload and metadata go.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -16,68 +18,68 @@ use crate::types::{
     CompactionPlan, CompactionShare, Error, KeyWindow, Position, Query, SYSTEM_SCOPE, Unhandled,
 };
 
-use super::Throttle;
+use super::RewriteThrottle;
 
-/// Of what the newest events are kept.
+/// Whose newest events [`Compaction::keep_newest`](crate::Compaction::keep_newest) keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GroupBy {
-    /// Of each entity: by version.
+    /// The newest of each entity, by version.
     Entity,
-    /// Of each kind.
+    /// The newest of each kind.
     Kind,
-    /// Of each scope.
+    /// The newest of each scope.
     Scope,
 }
 
-/// Whether an event goes, in the words of the application.
+/// The application's own rule: whether an event goes.
 pub(crate) type Predicate<'a> = Box<dyn FnMut(&RecordedEvent) -> bool + 'a>;
 
-/// Which events go: those to which everything that is said here applies.
+/// Which events go: those that satisfy every rule that is set.
 #[derive(Default)]
 pub(crate) struct Rules<'a> {
     pub(crate) query: Option<Query>,
     pub(crate) predicate: Option<Predicate<'a>>,
-    /// In microseconds.
+    /// In microseconds since 1970.
     pub(crate) recorded_before: Option<u64>,
     pub(crate) before: Option<Position>,
     pub(crate) newest: Vec<(u64, GroupBy)>,
-    pub(crate) leaves: Leaves,
-    /// The kind of the events of the store's own that go once there is a later one in their stream.
+    pub(crate) leaves: Remainder,
+    /// System events of this kind go once their stream has a later event.
     pub(crate) replaced: Option<&'static str>,
 }
 
-/// What stays of an event that goes.
+/// What is left of an event that goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Leaves {
-    /// An attestation, where that can be.
+pub(crate) enum Remainder {
+    /// Nothing but an attestation, where possible.
     #[default]
     Nothing,
-    /// Its public part.
+    /// Everything but payload and metadata.
     Tombstone,
 }
 
 impl Rules<'_> {
-    /// Whether any event of the application may go by them.
-    fn select(&self) -> bool {
+    /// Whether the rules name any event of the application.
+    fn names_events(&self) -> bool {
         let Rules { query, predicate, recorded_before, before, newest, .. } = self;
         let is_narrowed = recorded_before.is_some() || before.is_some() || !newest.is_empty();
         query.is_some() || predicate.is_some() || is_narrowed
     }
 
-    /// Whether any event may.
-    pub(crate) fn touch(&self) -> bool {
-        self.select() || self.replaced.is_some()
+    /// Whether the rules name any event.
+    pub(crate) fn name_anything(&self) -> bool {
+        self.names_events() || self.replaced.is_some()
     }
 }
 
-/// Somebody who must have handled an event before it goes.
+/// A consumer that must have handled an event before it goes.
 pub(crate) struct Watcher {
     pub(crate) name: String,
     pub(crate) position: Position,
     pub(crate) query: Query,
 }
 
-/// What goes.
+/// The events that go: how many, and how many bytes.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) removed: u64,
@@ -85,18 +87,18 @@ pub(super) struct Tally {
     pub(super) freed: u64,
     kinds: BTreeMap<String, CompactionShare>,
     scopes: BTreeMap<String, CompactionShare>,
-    /// What whom it concerns has not handled: how many, and the first.
+    /// By index of the consumer: how many events it has not handled, and the first position of them.
     unhandled: BTreeMap<usize, (u64, u64)>,
 }
 
 impl Tally {
-    /// Whether a segment of this length is to be rewritten for it: not for nothing, nor for less than so many percent.
+    /// Whether a segment of this length is worth rewriting: something goes, and at least this percentage.
     pub(super) fn is_worth(&self, percent: u8, length: u64) -> bool {
         let is_enough = self.freed.saturating_mul(100) >= length.saturating_mul(percent.into());
         self.removed + self.erased > 0 && is_enough
     }
 
-    /// What goes from a later segment, too.
+    /// Adds the events of a later segment.
     pub(super) fn add(&mut self, other: Tally) {
         self.removed += other.removed;
         self.erased += other.erased;
@@ -114,9 +116,12 @@ impl Tally {
         }
     }
 
-    pub(super) fn tell(self, watchers: &[Watcher], plan: &mut CompactionPlan) {
-        (plan.removed, plan.erased, plan.bytes) = (self.removed, self.erased, self.freed);
-        (plan.kinds, plan.scopes) = (self.kinds, self.scopes);
+    pub(super) fn fill(self, watchers: &[Watcher], plan: &mut CompactionPlan) {
+        plan.removed = self.removed;
+        plan.erased = self.erased;
+        plan.bytes = self.freed;
+        plan.kinds = self.kinds;
+        plan.scopes = self.scopes;
         let unhandled = self.unhandled.into_iter().filter_map(|(watcher, (events, first))| {
             let consumer = watchers.get(watcher)?.name.clone();
             Some(Unhandled { consumer, events, first: first.into() })
@@ -125,27 +130,27 @@ impl Tally {
     }
 }
 
-/// Judges by rules, and counts.
+/// Applies the rules, and counts.
 pub(super) struct Compactor<'a, 'r, 'p> {
     engine: &'a Engine,
     snapshot: Snapshot,
-    /// As of here: what has come since the events were looked at first changes nothing.
+    /// The rules see the log up to here. Later appends change no answer.
     head: Position,
     rules: &'a mut Rules<'r>,
     watchers: &'a [Watcher],
-    pace: &'a mut Throttle<'p>,
-    /// Keys of appends from here on may be asked for.
+    throttle: &'a mut RewriteThrottle<'p>,
+    /// Keys of appends from this position on are still recognised.
     keys_since: u64,
-    /// Version and position of the last event of streams that were met in this segment.
+    /// Version and position of the last event of streams in this segment.
     heads: HashMap<Box<str>, (u64, u64)>,
-    /// Of kinds and scopes: events before this position are not among the newest.
+    /// For kinds and scopes: the position of the oldest event among the newest.
     limits: HashMap<(u64, GroupBy, Box<str>), u64>,
-    /// Segments of which nothing goes, whatever the rules say.
+    /// Positions of segments from which nothing goes.
     spared: Vec<RangeInclusive<u64>>,
     tally: Tally,
 }
 
-/// Streams that are remembered at most: they are looked up again.
+/// How many heads of streams are remembered. More are looked up again.
 const HEADS_MAX: usize = 1 << 16;
 
 impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
@@ -154,7 +159,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         head: Position,
         rules: &'a mut Rules<'r>,
         watchers: &'a [Watcher],
-        pace: &'a mut Throttle<'p>,
+        throttle: &'a mut RewriteThrottle<'p>,
     ) -> Result<Compactor<'a, 'r, 'p>, Error> {
         let snapshot = engine.snapshot()?;
         let keys_since = match engine.options.key_window {
@@ -167,7 +172,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
             head,
             rules,
             watchers,
-            pace,
+            throttle,
             keys_since,
             heads: HashMap::new(),
             limits: HashMap::new(),
@@ -176,26 +181,26 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         })
     }
 
-    /// Of what stands at these positions nothing goes.
+    /// Spares the events at these positions.
     pub(super) fn sparing(self, spared: Vec<RangeInclusive<u64>>) -> Self {
         Compactor { spared, ..self }
     }
 
-    /// Another segment begins.
-    pub(super) fn tell_pace(&mut self) -> Result<(), Error> {
-        self.pace.tell()
+    /// Reports progress at the beginning of a segment.
+    pub(super) fn report(&mut self) -> Result<(), Error> {
+        self.throttle.report()
     }
 
-    pub(super) fn touches(&self) -> bool {
-        self.rules.touch()
+    pub(super) fn has_rules(&self) -> bool {
+        self.rules.name_anything()
     }
 
-    /// What goes since this was asked last.
+    /// The counts since the last call.
     pub(super) fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
     }
 
-    /// Version and position of the last event of a stream.
+    /// Version and position of a stream's last event.
     fn head(&mut self, entity: &str) -> Result<(u64, u64), Error> {
         if let Some(head) = self.heads.get(entity) {
             return Ok(*head);
@@ -208,11 +213,12 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         Ok((version.get(), position.get()))
     }
 
-    /// Whether the rules speak of it. What costs most is asked last.
+    /// Whether the rules name an event. The most expensive rules come last.
     fn is_selected(&mut self, event: &Candidate<'_>) -> Result<bool, Error> {
-        let (position, record) = (event.position(), &event.record);
+        let position = event.position();
+        let record = &event.record;
         let is_old = |limit: u64| event.header().recorded_at() < limit;
-        if !self.rules.select()
+        if !self.rules.names_events()
             || self.rules.before.is_some_and(|before| position >= before.get())
             || self.rules.recorded_before.is_some_and(|limit| !is_old(limit))
             || self
@@ -247,9 +253,11 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         }
         let mut read = Read::new(self.engine.readable(), query).backwards().limit(count);
         read.restart(Position::START, self.head);
-        let (mut found, mut limit) = (0, u64::MAX);
+        let mut found = 0;
+        let mut limit = u64::MAX;
         for event in read {
-            (found, limit) = (found + 1, event?.position().get());
+            limit = event?.position().get();
+            found += 1;
         }
         let limit = if found < count { 0 } else { limit };
         self.limits.insert(key, limit);
@@ -284,7 +292,7 @@ impl Judge for Compactor<'_, '_, '_> {
             return Ok(Fate::Keep);
         }
         let is_key_known = event.header().key().is_some() && event.first() >= self.keys_since;
-        let stays = self.rules.leaves == Leaves::Tombstone
+        let stays = self.rules.leaves == Remainder::Tombstone
             || is_key_known
             || self.head(record.entity())?.1 == event.position();
         Ok(if stays { Fate::Erase } else { Fate::Remove })
@@ -296,7 +304,8 @@ impl Judge for Compactor<'_, '_, '_> {
             Fate::Remove => (1, 0),
             Fate::Erase => (0, 1),
         };
-        let (tally, record) = (&mut self.tally, &event.record);
+        let tally = &mut self.tally;
+        let record = &event.record;
         tally.removed += removed;
         tally.erased += erased;
         tally.freed += freed;
@@ -315,6 +324,6 @@ impl Judge for Compactor<'_, '_, '_> {
     }
 
     fn advance(&mut self, bytes: u32) -> Result<(), Error> {
-        self.pace.advance(bytes)
+        self.throttle.advance(bytes)
     }
 }

@@ -1,8 +1,7 @@
-//! The segment that a restored, forked or rolled back store ends with: the beginning of the one it is taken from,
-//! and an entry of the ledger, sealed.
+//! The sealed segment at the end of a restored, forked or rolled back store.
 //!
-//! It is a file of its own, with marks of its own, because what follows is another history.
-//! Row: ops.
+//! It holds the beginning of the source's segment and one ledger record. It is a new file with frame marks of
+//! its own, because another history follows it.
 
 use crate::disk::{Disk, DiskFile, write_all};
 use crate::engine::{Append, Engine, Request, Salts};
@@ -11,44 +10,45 @@ use crate::format::{Frame, NewFrameHeader, SegmentEntry, SegmentHeader, SegmentI
 use crate::log::{Advance, LogEnd, NewFrame, SegmentCursor, SegmentFile};
 use crate::types::{Error, Expected, Options, options, to_u64};
 
-use super::history::{Beginning, History};
-use super::image::Work;
-use super::ledger::{Entry, Figures, STREAM};
+use super::copy::CopyWork;
+use super::extent::{Extent, SegmentPrefix};
+use super::record::{Figures, LedgerRecord, STREAM};
 
-/// What is written when so much has come together.
+/// Bytes that are written at once.
 const PIECE: usize = 1 << 20;
 
 /// The last segment of a new history.
-pub(crate) struct Ending<'a> {
+pub(crate) struct TailSegment<'a> {
     pub(crate) header: SegmentHeader,
-    beginning: Option<&'a Beginning>,
+    beginning: Option<&'a SegmentPrefix>,
     entry: Request,
-    /// Of the entry, in the ledger's stream.
+    /// The version of the record in the ledger's stream.
     version: u64,
     now: u64,
 }
 
-impl<'a> Ending<'a> {
-    /// How a history goes on: with an entry. `generation` is added to that of the segment it ends in, which
-    /// tells it from that one where both lie in one directory.
+impl<'a> TailSegment<'a> {
+    /// A tail that ends with a ledger record. `generation` is added to that of the source's segment: two
+    /// segments in one directory must differ in it.
     pub(crate) fn new<F: Figures>(
         engine: &Engine,
-        history: &'a History,
+        history: &'a Extent,
         generation: u32,
         reason: Option<&str>,
         figures: &F,
-    ) -> Result<Ending<'a>, Error> {
-        let (options, disk) = (&engine.options, engine.disk.as_ref());
+    ) -> Result<TailSegment<'a>, Error> {
+        let options = &engine.options;
+        let disk = engine.disk.as_ref();
         let end = history.end().position;
         let version = engine.snapshot()?.stream_head_at(STREAM, end)?.0.get().saturating_add(1);
         let now = options::read(&options.clock);
         let entry = encoded(options, disk, reason, figures)?;
         let header = header(disk, options, history, generation, now)?;
-        Ok(Ending { header, beginning: history.beginning.as_ref(), entry, version, now })
+        Ok(TailSegment { header, beginning: history.beginning.as_ref(), entry, version, now })
     }
 
-    /// Writes the segment, and says how it is listed. Of the work, what it is taken from is done then.
-    pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut Work) -> Result<SegmentEntry, Error> {
+    /// Writes the segment, and returns its entry for MANIFEST.
+    pub(crate) fn write(&self, to: &dyn DiskFile, work: &mut CopyWork) -> Result<SegmentEntry, Error> {
         let mut out =
             Out { to, path: self.header.id.temporary(), bytes: self.header.write().to_vec(), at: 0 };
         let (mut tip, mut born) = match self.beginning {
@@ -76,12 +76,13 @@ impl<'a> Ending<'a> {
         Ok(listing)
     }
 
-    /// The frames of the segment it is taken from, each with the marks of this one, and how many streams begin in them.
+    /// Writes the source's frames with the marks of this segment. Returns the end, and how many streams begin
+    /// in them.
     fn write_beginning(
         &self,
-        beginning: &Beginning,
+        beginning: &SegmentPrefix,
         out: &mut Out<'_>,
-        work: &mut Work,
+        work: &mut CopyWork,
     ) -> Result<(LogEnd, u32), Error> {
         let source: &SegmentFile = &beginning.file;
         let mut cursor = SegmentCursor::new(source, beginning.tip.offset)?;
@@ -91,7 +92,7 @@ impl<'a> Ending<'a> {
             let offset = cursor.end().offset;
             match cursor.advance()? {
                 Advance::Frame { frame, .. } => {
-                    born += begun(&frame);
+                    born += streams_begun(&frame);
                     let mark = self.header.frame_mark(offset.into());
                     NewFrameHeader { durable_end: offset, ..frame.header.fields() }
                         .write(&mut out.bytes, mark);
@@ -116,7 +117,7 @@ impl<'a> Ending<'a> {
 }
 
 /// How many streams begin in a frame.
-fn begun(frame: &Frame<'_>) -> u32 {
+fn streams_begun(frame: &Frame<'_>) -> u32 {
     let first = (0..usize::from(frame.header.events())).filter(|index| frame.header.version(*index) == 1);
     u32::try_from(first.count()).expect("at most 65,535")
 }
@@ -127,7 +128,7 @@ fn encoded<F: Figures>(
     reason: Option<&str>,
     figures: &F,
 ) -> Result<Request, Error> {
-    let entry = Entry::new(options, reason, figures);
+    let entry = LedgerRecord::new(options, reason, figures);
     let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "a salt", error))?;
     let append = Append::of_system(STREAM, Expected::Any, &Raw(F::KIND, &entry));
     append.encode(&options.limits, &Salts::new(salt))
@@ -136,7 +137,7 @@ fn encoded<F: Figures>(
 fn header(
     disk: &dyn Disk,
     options: &Options,
-    history: &History,
+    history: &Extent,
     generation: u32,
     now: u64,
 ) -> Result<SegmentHeader, Error> {
@@ -171,7 +172,7 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    /// Says whether it was.
+    /// Flushes a large buffer; says whether it did.
     fn flush_if_large(&mut self) -> Result<bool, Error> {
         let is_large = self.bytes.len() >= PIECE;
         if is_large {

@@ -1,32 +1,30 @@
-//! JSON that is kept exactly as it is written, or refused.
+//! JSON that is kept exactly as written, or refused.
 //!
-//! A reader of JSON takes the nearest float for a number, and may take the last of two values for one key.
-//! This file finds both in a text that is valid JSON, by walking over its signs once.
-//! Row: app. The rule is in SPEC.md "Export and import".
+//! Readers of JSON round numbers to the nearest float, and may take the last of two values for one key. This
+//! file finds both in one pass over the characters of valid JSON. docs/jsonl.md has the rule.
 
 use std::borrow::Cow;
 
-use super::line;
 use crate::event::Value;
-use crate::types::{Error, text};
+use crate::types::{Error, ErrorKind, text};
 
-/// Whether a number may become the nearest float.
+/// Whether a number may be rounded to the nearest float.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Numbers {
+pub(super) enum NumberRule {
     Exact,
     Rounded,
 }
 
 impl Value {
-    /// A payload from JSON, which is kept exactly or refused. (Feature `jsonl`.)
+    /// A payload from JSON, kept exactly or refused. (Feature `jsonl`.)
     ///
     /// `1` becomes a whole number; `1.0`, `1e2` and `-0` become 64-bit floats. Fields keep their order.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the column in bytes from 1: what is no JSON or
-    /// is nested in more than 127 levels, an object that has a key twice, a whole number beyond 64 bits, and
-    /// a number with a point or an exponent that would come back with another value.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the column in bytes from 1: for text that is
+    /// no JSON or has more than 127 levels; for an object with a key twice; for a whole number beyond 64
+    /// bits; and for a number with a point or an exponent that would come back with another value.
     ///
     /// ```
     /// use annals::{Raw, Store, Value};
@@ -39,8 +37,8 @@ impl Value {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn from_json(json: &str) -> Result<Value, Error> {
-        let value = line::value(json.as_bytes())?;
-        check(json, Numbers::Exact)?;
+        let value = value(json.as_bytes())?;
+        check(json, NumberRule::Exact)?;
         Ok(value)
     }
 }
@@ -48,15 +46,15 @@ impl Value {
 /// An object or a list that is not closed yet.
 struct Level {
     is_object: bool,
-    /// How many names stand in front of its own.
+    /// How many names of outer objects precede its own.
     names_before: usize,
 }
 
-/// Refuses valid JSON that could not be kept as it is written.
-pub(super) fn check(json: &str, numbers: Numbers) -> Result<(), Error> {
+/// Refuses valid JSON that cannot be kept as written.
+pub(super) fn check(json: &str, numbers: NumberRule) -> Result<(), Error> {
     let bytes = json.as_bytes();
     let mut levels: Vec<Level> = Vec::new();
-    // The names of all objects that are open, each with its column.
+    // The names of all open objects, each with its offset.
     let mut names: Vec<(Cow<'_, str>, usize)> = Vec::new();
     let mut at = 0;
     while let Some(sign) = bytes.get(at) {
@@ -66,7 +64,7 @@ pub(super) fn check(json: &str, numbers: Numbers) -> Result<(), Error> {
                 at + 1
             }
             b'}' | b']' => {
-                let level = levels.pop().ok_or_else(|| wrong(json, at, "it is no JSON"))?;
+                let level = levels.pop().ok_or_else(|| error_at(json, at, "it is no JSON"))?;
                 if level.is_object {
                     check_names(json, &mut names[level.names_before..])?;
                 }
@@ -76,14 +74,14 @@ pub(super) fn check(json: &str, numbers: Numbers) -> Result<(), Error> {
             b'"' => {
                 let end = end_of_text(bytes, at);
                 if is_name(bytes, end) {
-                    names.push((line::text_of(&json[at..end])?, at));
+                    names.push((text_of(&json[at..end])?, at));
                 }
                 end
             }
             b'-' | b'0'..=b'9' => {
                 let end = end_of_number(bytes, at);
-                if numbers == Numbers::Exact {
-                    check_number(&json[at..end]).map_err(|problem| wrong(json, at, &problem))?;
+                if numbers == NumberRule::Exact {
+                    check_number(&json[at..end]).map_err(|problem| error_at(json, at, &problem))?;
                 }
                 end
             }
@@ -94,7 +92,7 @@ pub(super) fn check(json: &str, numbers: Numbers) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names of one object: the first that comes a second time is told.
+/// Reports the first name that comes twice in one object.
 fn check_names(json: &str, names: &mut [(Cow<'_, str>, usize)]) -> Result<(), Error> {
     names.sort_unstable();
     let again = names.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| &pair[1]);
@@ -104,15 +102,15 @@ fn check_names(json: &str, names: &mut [(Cow<'_, str>, usize)]) -> Result<(), Er
             let name = text::cut(name, SHOWN_BYTES_MAX);
             let problem =
                 format!("the key {name:?} comes twice in its object; give each value a key of its own");
-            Err(wrong(json, *at, &problem))
+            Err(error_at(json, *at, &problem))
         }
     }
 }
 
-/// More of a name or a number is not told.
+/// How much of a name or a number an error shows.
 const SHOWN_BYTES_MAX: usize = 60;
 
-/// Where the text that begins here ends, its quotes included.
+/// Where the string that begins here ends, its quotes included.
 fn end_of_text(bytes: &[u8], start: usize) -> usize {
     let mut at = start + 1;
     while let Some(byte) = bytes.get(at) {
@@ -125,7 +123,7 @@ fn end_of_text(bytes: &[u8], start: usize) -> usize {
     bytes.len()
 }
 
-/// Whether a text that ends here is the name of a field.
+/// Whether the string that ends here is the name of a field.
 fn is_name(bytes: &[u8], end: usize) -> bool {
     bytes[end..].trim_ascii_start().first() == Some(&b':')
 }
@@ -135,11 +133,11 @@ fn end_of_number(bytes: &[u8], start: usize) -> usize {
     start + bytes[start..].iter().take_while(|byte| is_number(byte)).count()
 }
 
-/// What is wrong with a number, if something is.
+/// What is wrong with a number, if anything.
 fn check_number(number: &str) -> Result<(), String> {
     let shown = text::cut(number, SHOWN_BYTES_MAX);
     if !number.contains(['.', 'e', 'E']) {
-        // JSON has a negative zero, and whole numbers have none: it is a float.
+        // JSON has a negative zero, whole numbers have none: so it is kept as a float.
         let fits = number == "-0" || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok();
         return if fits {
             Ok(())
@@ -148,15 +146,14 @@ fn check_number(number: &str) -> Result<(), String> {
         };
     }
     let float: f64 = number.parse().map_err(|_| format!("{shown} is no number"))?;
-    // As few digits as tell it from all other floats: those that it is printed with.
+    // `{:e}` prints the fewest digits that identify a float. If they equal the number, nothing is lost.
     if Decimal::of(number) == Decimal::of(&format!("{float:e}")) {
         return Ok(());
     }
     Err(format!("{shown} would come back as {float:?}; write that, or write it as a text, in quotes"))
 }
 
-/// A decimal number in one form for each value: its digits without zeros at the ends, and the power of ten
-/// they are multiplied with.
+/// A decimal number in normal form: digits without zeros at the ends, and a power of ten.
 #[derive(PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,
@@ -165,7 +162,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// `None` if the exponent is beyond everything.
+    /// `None` if the exponent is out of range.
     fn of(number: &str) -> Option<Decimal> {
         let (is_negative, number) = match number.strip_prefix('-') {
             Some(number) => (true, number),
@@ -186,8 +183,8 @@ impl Decimal {
     }
 }
 
-/// An error at a place, as editors count: the column in bytes, and the line if the text has several.
-fn wrong(json: &str, at: usize, problem: &str) -> Error {
+/// An error with its place: the column in bytes, and the line if the text has several.
+fn error_at(json: &str, at: usize, problem: &str) -> Error {
     let before = &json.as_bytes()[..at];
     let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let lines = before.iter().filter(|byte| **byte == b'\n').count();
@@ -195,5 +192,37 @@ fn wrong(json: &str, at: usize, problem: &str) -> Error {
     match lines {
         0 => Error::invalid(format!("column {column}: {problem}")),
         _ => Error::invalid(format!("line {}, column {column}: {problem}", lines + 1)),
+    }
+}
+
+/// Parses any JSON.
+pub(super) fn value(json: &[u8]) -> Result<Value, Error> {
+    serde_json::from_slice(json).map_err(|error| unreadable(&error))
+}
+
+/// The value of a JSON string, which is given with its quotes.
+pub(super) fn text_of(json: &str) -> Result<Cow<'_, str>, Error> {
+    match json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
+        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
+        _ => serde_json::from_str(json).map(Cow::Owned).map_err(|error| unreadable(&error)),
+    }
+}
+
+/// serde_json checks only the strings that it keeps, so the whole line is checked here.
+pub(super) fn utf8(line: &[u8]) -> Result<&str, Error> {
+    std::str::from_utf8(line).map_err(|error| bad(&format!("column {}: no UTF-8", error.valid_up_to() + 1)))
+}
+
+pub(super) fn bad(text: &str) -> Error {
+    Error::new(ErrorKind::Invalid, text)
+}
+
+/// serde_json counts lines within its text; here each text is one line.
+pub(super) fn unreadable(error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+    match error.line() {
+        0 | 1 => bad(&format!("column {}: {what}", error.column())),
+        line => bad(&format!("line {line}, column {}: {what}", error.column())),
     }
 }

@@ -1,0 +1,254 @@
+//! Facts that are stored twice must agree: MANIFEST and segments, MARK and log, heads kept elsewhere and the
+//! chain.
+//!
+//! Tested by tests/it/checking.rs.
+
+use std::fmt::Display;
+
+use crate::format::{Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis, manifest, mark};
+use crate::log::{LogEnd, POSITION_MAX, SegmentFile};
+use crate::types::{Error, ErrorKind, Head, Position, VerifyReport, to_u64};
+
+use super::causes::{CauseLimits, Causes};
+use super::marks::MarkSlots;
+use super::walk::{LogBefore, SegmentWalk, Verifier};
+
+impl<'a> Verifier<'a, '_, '_> {
+    /// Adds findings about MANIFEST and MARK themselves.
+    pub(super) fn check_small_files<T>(
+        &mut self,
+        manifest: Result<Option<T>, Error>,
+        slots: &Result<Vec<Mark>, Error>,
+    ) -> Result<(), Error> {
+        match manifest {
+            Err(error) => self.damaged_file(manifest::NAME, error)?,
+            Ok(None) => self.add_finding(manifest::NAME, 0, "the file is missing"),
+            Ok(Some(_)) => {}
+        }
+        match slots {
+            Err(error) => self.damaged_file(mark::NAME, error.clone())?,
+            Ok(marks) => self.report.mark_found = !marks.is_empty(),
+        }
+        let own = self.manifest.map(|manifest| manifest.store_id);
+        let is_foreign = |mark: &Mark| own.is_some_and(|own| mark.store_id != own);
+        if slots.as_ref().is_ok_and(|marks| marks.iter().any(is_foreign)) {
+            self.add_finding(mark::NAME, 0, "it belongs to another store than MANIFEST");
+            self.slots = MarkSlots::of(&[]);
+        }
+        self.check_entries();
+        Ok(())
+    }
+
+    fn damaged_file(&mut self, name: &str, error: Error) -> Result<(), Error> {
+        match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::NeedsNewer => self.add_finding(name, 0, error),
+            _ => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Checks that the entries of MANIFEST follow one another.
+    fn check_entries(&mut self) {
+        let Some(manifest) = self.manifest else { return };
+        let mut last = (0, 0);
+        for (index, sealed) in manifest.sealed.iter().enumerate() {
+            let (position, recorded_at) = last;
+            let follows = sealed.id.first_position == u64::saturating_add(position, 1)
+                && sealed.recorded_before == recorded_at
+                && (position..=POSITION_MAX).contains(&sealed.last_position);
+            if !follows {
+                let offset = to_u64(manifest.entry_at(index));
+                let what = "the segments that the file lists do not follow one another";
+                self.add_finding_at(sealed.id.first_position, manifest::NAME, offset, what);
+            }
+            last = (sealed.last_position, sealed.last_recorded_at);
+        }
+    }
+
+    pub(super) fn listed(&self, id: SegmentId) -> Option<&'a SegmentEntry> {
+        self.manifest.and_then(|manifest| manifest.sealed.iter().find(|sealed| sealed.id == id))
+    }
+
+    /// The segments of the store, in order: those that MANIFEST lists, and later ones that exist.
+    pub(super) fn ids(&self, names: &[String]) -> Vec<SegmentId> {
+        let sealed = self.manifest.map(|manifest| manifest.sealed.as_slice()).unwrap_or_default();
+        let next = sealed.last().map_or(1, |sealed| sealed.last_position.saturating_add(1));
+        let ends_here = self.manifest.is_some_and(|manifest| manifest.is_cut);
+        let is_later = |id: &SegmentId| !ends_here && id.generation == 0 && id.first_position >= next;
+        let there = names.iter().filter_map(|name| SegmentId::parse(name));
+        let mut later: Vec<SegmentId> =
+            there.filter(|id| is_later(id) && self.listed(*id).is_none()).collect();
+        later.sort_unstable();
+        sealed.iter().map(|sealed| sealed.id).chain(later).collect()
+    }
+
+    /// Adds a finding for a segment that cannot be read. The walk goes on where MANIFEST says that the
+    /// segment ends.
+    pub(super) fn add_unreadable(&mut self, id: SegmentId, what: impl Display) {
+        self.add_finding_at(id.first_position, &id.path(), 0, what);
+        self.before =
+            self.listed(id).map_or(LogBefore::Unknown, |listed| LogBefore::At(LogEnd::of_sealed(listed)));
+    }
+
+    /// If a segment's seal was not met, the walk goes on where MANIFEST says that the segment ends.
+    pub(super) fn resume_as_listed(&mut self, id: SegmentId) {
+        if let Some(listed) = self.listed(id) {
+            self.before = LogBefore::At(LogEnd::of_sealed(listed));
+        }
+    }
+
+    /// Checks that a segment begins where the one before it ends.
+    pub(super) fn check_continues(&mut self, segment: &SegmentFile) {
+        let header = &segment.header;
+        self.check_origin(segment);
+        let (position, recorded_at, chain) = match self.before {
+            LogBefore::Nothing => (0, 0, genesis(&header.store_id)),
+            LogBefore::At(tip) => (tip.position, tip.recorded_at, tip.chain),
+            LogBefore::Skipped => return self.accept_skipped(segment),
+            LogBefore::Unknown => return,
+        };
+        if header.id.first_position != position.saturating_add(1) {
+            self.add_finding(&segment.path, 0, "the segment before this one is missing");
+        } else if header.id.first_position > POSITION_MAX {
+            self.add_finding(&segment.path, 0, "the segment begins at an impossible position");
+        } else if header.chain_before != chain || header.recorded_before != recorded_at {
+            self.add_finding(&segment.path, 0, "the segment does not continue the one before it");
+        }
+    }
+
+    /// Checks that a segment was created by this store or one of its ancestors, and by none older than the
+    /// one before.
+    fn check_origin(&mut self, segment: &SegmentFile) {
+        let Some(manifest) = self.manifest else { return };
+        let own = &segment.header.store_id;
+        let lineage = &manifest.lineage;
+        let place = lineage.iter().position(|origin| origin.store_id == *own);
+        match place.or_else(|| (*own == manifest.store_id).then_some(lineage.len())) {
+            None => self.add_finding(&segment.path, 0, "the segment belongs to another store"),
+            Some(place) if place < self.origin => {
+                self.add_finding(
+                    &segment.path,
+                    0,
+                    "the segment was created by an older store than the one before it",
+                );
+            }
+            Some(place) => self.origin = place,
+        }
+    }
+
+    /// Checks a segment's header and seal against its entry in MANIFEST, and the number of streams that begin
+    /// in it.
+    pub(super) fn check_listing(&mut self, segment: &SegmentFile, walk: &SegmentWalk, found: &Seal) {
+        let Some(listed) = self.listed(segment.header.id) else { return };
+        let offset = walk.tip.offset.into();
+        if !listed.fits(&SegmentEntry::new(&segment.header, found)) {
+            self.add_finding(&segment.path, offset, "the segment is not as MANIFEST lists it");
+            return;
+        }
+        // A stream whose first event was removed still counts.
+        let possible = walk.born..=walk.born.saturating_add(walk.removed);
+        if let Some(born) = listed.annotations.streams_created()
+            && !walk.is_damaged
+            && !possible.contains(&born)
+        {
+            let what = format!("{} streams begin in the segment, and MANIFEST says {born}", walk.born);
+            self.add_finding(&segment.path, offset, what);
+        }
+    }
+
+    /// Checks that the walk passed the places that MARK names. A break in a segment hides the places behind
+    /// it.
+    pub(super) fn check_slots(&mut self) {
+        let unmet: Vec<(&Mark, &str)> = self.slots.unmet().collect();
+        for (mark, what) in unmet {
+            let path = mark.segment.path();
+            if self.report.findings.iter().all(|known| known.file != path) {
+                self.add_finding_at(mark.position.saturating_add(1), &path, mark.durable_end.into(), what);
+            }
+        }
+    }
+}
+
+/// Heads that were kept elsewhere, and the place where verifying begins.
+impl Verifier<'_, '_, '_> {
+    /// Notes where to begin, and which heads to meet.
+    pub(super) fn set_goals(
+        &mut self,
+        after: Option<Head>,
+        expected: Vec<Head>,
+        causes: Option<CauseLimits>,
+    ) {
+        self.causes = causes.map(Causes::new);
+        self.after = after;
+        self.heads = expected;
+        self.heads.extend(after);
+        for head in self.heads.clone() {
+            if self.manifest.is_some_and(|manifest| !manifest.knows(head.store_id().as_bytes())) {
+                self.add_finding(manifest::NAME, 0, format!("the head {head} is one of another store"));
+            }
+        }
+        // Every store has position 0, so such a head proves nothing more.
+        self.heads.retain(|head| head.position() > Position::START);
+    }
+
+    /// Whether verifying begins behind the segment that ends before `next`.
+    pub(super) fn passes_over(&mut self, next: Option<u64>) -> bool {
+        let Some(after) = self.after else { return false };
+        let Some(next) = next else { return false };
+        let is_before = next <= after.position().get().saturating_add(1);
+        if is_before {
+            self.before = LogBefore::Skipped;
+            self.versions.begin_in_the_middle();
+        }
+        is_before
+    }
+
+    /// Takes the first segment behind the skipped ones at its word about the log before it.
+    pub(super) fn accept_skipped(&mut self, segment: &SegmentFile) {
+        let tip = LogEnd::start(segment);
+        // Positions without an event were removed on purpose; a gap in versions may come from them.
+        let sealed = self.manifest.iter().flat_map(|manifest| &manifest.sealed);
+        let passed = sealed.take_while(|sealed| sealed.last_position <= tip.position);
+        let events = passed.map(|sealed| u64::from(sealed.events)).sum();
+        self.versions.note_missing(tip.position.saturating_sub(events));
+        self.check_heads(segment, &tip, &tip);
+    }
+
+    /// Compares the heads up to this place with the chain.
+    pub(super) fn check_heads(&mut self, segment: &SegmentFile, before: &LogEnd, tip: &LogEnd) {
+        if self.heads.is_empty() {
+            return;
+        }
+        let is_met = |head: &Head| head.position().get() <= tip.position;
+        let (met, rest) = std::mem::take(&mut self.heads).into_iter().partition::<Vec<_>, _>(is_met);
+        self.heads = rest;
+        for head in met.iter().filter(|head| head.chain() != tip.chain) {
+            let what = format!("the history up to {} is not that of the head {head}", head.position());
+            self.add_finding(&segment.path, before.offset.into(), what);
+        }
+    }
+
+    /// Notes that a segment was walked through, up to `tip`.
+    pub(super) fn passed(&mut self, segment: &SegmentFile, tip: &LogEnd) {
+        let store_id = self.manifest.map_or(segment.header.store_id, |manifest| manifest.store_id);
+        let verified = Head::new((tip.position.into(), tip.chain), store_id);
+        self.report.verified = Some(verified);
+        self.throttle.progress.verified = Some(verified);
+    }
+
+    /// The report of the whole run.
+    pub(super) fn into_report(mut self) -> VerifyReport {
+        if !self.report.broken_off {
+            let end = self.report.verified.map_or(Position::START, |verified| verified.position());
+            for head in std::mem::take(&mut self.heads) {
+                self.add_finding(
+                    SEGMENTS_DIRECTORY,
+                    0,
+                    format!("the log ends at position {end}, before the head {head}"),
+                );
+            }
+        }
+        self.report.versions_unchecked = self.versions.unchecked;
+        self.report
+    }
+}
