@@ -8,7 +8,7 @@
 use crate::engine::append::{Brought, Keyed, Request};
 use crate::engine::decide::{KeyHash, Known, StreamHead};
 use crate::engine::errors::id_taken;
-use crate::event::{Ids, belongs_to, matches};
+use crate::event::{EventIds, belongs_to, matches};
 use crate::format::{Frame, Record, records};
 use crate::read::{LogView, Snapshot, first_match};
 use crate::types::{Durability, Error, ErrorKind, EventId, FailedCondition, KeyWindow, Position, Query};
@@ -219,7 +219,7 @@ fn check_ids_free(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
 
 /// The first event of a frame that matches after a position. The frame's first event is at `first`.
 fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) -> Option<Position> {
-    let first_ids = || Ids::of_first(frame, first);
+    let first_ids = || EventIds::of_first(frame, first);
     let is_match = |record: &Record<'_>| matches(query, record, |id| belongs_to(id, record, first_ids));
     let events = (0..).zip(records(frame.body, frame.header.events()));
     let positions = events.filter(|(_, record)| record.as_ref().is_ok_and(is_match));

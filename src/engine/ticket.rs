@@ -16,7 +16,7 @@ use crate::engine::decide::KeyHash;
 use crate::engine::errors::{key_of_other_append, key_of_other_command, unanswered};
 use crate::engine::queue::{Answer, Queue, Reply};
 use crate::event::Appended;
-use crate::format::{Fields, Record, records};
+use crate::format::{Record, RecordFields, records};
 use crate::read::{LogView, reader};
 use crate::types::system::gate::BYPASSED;
 use crate::types::{Error, EventId, Position, SYSTEM_SCOPE};
@@ -256,7 +256,7 @@ impl<'a> Events<'a> {
 /// erased event has only its public part left to compare: erasure removed its salt on purpose.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
     let fields = one.fields();
-    let mut other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };
+    let mut other_fields = RecordFields { has_metadata: fields.has_metadata, ..other.fields() };
     if fields.scope == SYSTEM_SCOPE {
         other_fields.occurred_at = fields.occurred_at;
     }

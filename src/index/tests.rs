@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
-use crate::format::{Fields, Frame, NewFrameHeader, NewRecord, SegmentHeader, SegmentId, write};
+use crate::format::{Frame, NewFrameHeader, NewRecord, RecordFields, SegmentHeader, SegmentId, write};
 use crate::log::SegmentFile;
 use crate::types::{Cause, Error, ErrorKind, EventId, Item, Name, Position, Query, SYSTEM_SCOPE};
 
@@ -200,7 +200,7 @@ fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], numb
             .iter()
             .flat_map(|tag| [&[u8::try_from(tag.len()).unwrap()], tag.as_bytes()].concat())
             .collect();
-        let fields = Fields {
+        let fields = RecordFields {
             schema_version: 1,
             entity: event.entity,
             scope: event.scope,

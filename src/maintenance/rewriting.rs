@@ -11,10 +11,13 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use crate::disk::if_there;
 use crate::engine::{Engine, Maintenance};
 use crate::format::{SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::LiveIndex;
-use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, read_manifest, remove};
+use crate::log::{
+    Effect, Exchange, Failure, Judge, LogEnd, RewritePlan, SegmentDraft, read_manifest, remove,
+};
 use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, build_pending_indexes};
 use crate::types::{Error, ErrorKind, options};
 
@@ -111,10 +114,8 @@ impl<'a> Rewriting<'a> {
 
     /// Whether the store has this directory.
     pub(crate) fn has_directory(&self, directory: &str) -> Result<bool, Error> {
-        match self.engine.disk.list(directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            listed => listed.map(|_| true).map_err(|error| Error::io("cannot list", directory, error)),
-        }
+        let listed = if_there(self.engine.disk.list(directory));
+        Ok(listed.map_err(|error| Error::io("cannot list", directory, error))?.is_some())
     }
 
     /// Rewrites segments that follow one another as one.
@@ -125,7 +126,7 @@ impl<'a> Rewriting<'a> {
     pub(crate) fn rewrite(&mut self, old: &[Entry], judge: &mut dyn Judge) -> Result<Step, Error> {
         let (engine, disk) = (self.engine, self.engine.disk.as_ref());
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
-        let plan = Plan {
+        let plan = RewritePlan {
             disk,
             sources: &files.collect::<Result<Vec<_>, Error>>()?,
             streams_created: old.iter().map(|(_, listed)| listed.annotations.streams_created()).sum(),
@@ -155,7 +156,7 @@ impl<'a> Rewriting<'a> {
     }
 
     /// Reads the draft again, and writes its index on the way.
-    fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
+    fn check_and_index(&self, draft: &SegmentDraft<'_>) -> Result<(), Error> {
         let with = draft.entry();
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
         let mut index = LiveIndex::new(LogEnd::before(draft.header()).offset);
@@ -165,7 +166,7 @@ impl<'a> Rewriting<'a> {
         Ok(())
     }
 
-    fn named(&self, draft: Draft<'_>) -> Result<SegmentEntry, Error> {
+    fn named(&self, draft: SegmentDraft<'_>) -> Result<SegmentEntry, Error> {
         draft.name().map_err(|failure| match failure {
             Failure::Refused(error) => error,
             // Nobody may take it for durable what the next sync of names says.

@@ -17,14 +17,17 @@ mod tail_cache;
 mod view;
 mod watch;
 
+#[cfg(feature = "jsonl")]
 pub(crate) use causality::cause_of;
 pub use causality::{Ancestors, Descendants};
 pub(crate) use index_builder::{build_last_index, build_pending_indexes, index_is_pending};
 pub use listing::{Listing, NameCount};
 pub(crate) use notification::Listeners;
 pub use notification::{NextNotice, Notice, Notification, Notifications};
-pub(crate) use reader::{EventLookup, by_either_id, event_at, token_at};
+#[cfg(feature = "jsonl")]
+pub(crate) use reader::EventLookup;
 pub use reader::{Read, ReadAhead};
+pub(crate) use reader::{by_either_id, event_at, token_at};
 pub(crate) use segment::Segment;
 pub(crate) use segment_cache::{Budgets, SealedMeta, SealedSegment, SegmentCache};
 pub(crate) use snapshot::{ChainPosition, Snapshot, first_match};

@@ -153,13 +153,13 @@ impl Store {
     }
 
     /// What an event brought about, near and far, in order of position; nothing if there is no event
-    /// with this id.
+    /// with this id. The cost is that of the events returned, times the segments read for each.
     pub fn descendants(&self, id: EventId) -> Descendants {
         Descendants::new(self.engine().readable(), id)
     }
 
     /// Everything that belongs to a correlation, as a tree by cause: at most the first 10,000 events.
-    /// A story without events if there are none.
+    /// [`Story::is_cut`] is true if there are more. A story without events if there are none.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::disk::{Access, Disk, DiskFile, read_full};
+use crate::disk::{Access, Disk, DiskFile, if_there, read_full};
 use crate::engine::open::{ReadEnd, Readable, SegmentLoader, load_beside_writer};
 use crate::format::{Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{LogEnd, SegmentCursor, SegmentEnd, SegmentFile, damaged, manifest_stamp, read_manifest};
@@ -396,9 +396,9 @@ impl Followed {
         let failed = |error| Error::io("cannot read", mark::NAME, error);
         let file = match self.mark_file.take().filter(|(_, opened)| opened.elapsed() < MARK_FILE_MAX_AGE) {
             Some(file) => file,
-            None => match disk.open(mark::NAME, Access::Read) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                opened => (opened.map_err(failed)?, Instant::now()),
+            None => match if_there(disk.open(mark::NAME, Access::Read)).map_err(failed)? {
+                Some(file) => (file, Instant::now()),
+                None => return Ok(None),
             },
         };
         let mut bytes = [0; mark::FILE_BYTES];

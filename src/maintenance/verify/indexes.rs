@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, if_there};
 use crate::format::{Frame, Manifest, SegmentId};
 use crate::index::{Bound, IndexDefect, LiveIndex, SealedIndex};
 use crate::log::{LogEnd, SegmentFile};
@@ -58,10 +58,9 @@ impl<'a> Indexes<'a> {
     pub(super) fn begin(&mut self, segment: &SegmentFile) -> Result<(), Error> {
         let (id, path) = (segment.header.id, segment.header.id.index_path());
         self.file = None;
-        let file: Arc<dyn DiskFile> = match self.disk.open(&path, Access::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(|error| Error::io("cannot open", &path, error))?.into(),
-        };
+        let opened = if_there(self.disk.open(&path, Access::Read));
+        let opened = opened.map_err(|error| Error::io("cannot open", &path, error))?;
+        let Some(file) = opened.map(Arc::<dyn DiskFile>::from) else { return Ok(()) };
         let tip = LogEnd::start(segment);
         let (end, state) = match SealedIndex::bound_of(file.as_ref(), &path)? {
             Ok(bound) => (bound.end, State::Making(Box::new(LiveIndex::new(tip.offset)))),

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::channel::{ChannelCore, ChannelSender};
 use super::notice::Notification;
-use crate::event::{Ids, belongs_to, matches};
+use crate::event::{EventIds, belongs_to, matches};
 use crate::format::{Frame, records};
 use crate::read::view::LogView;
 use crate::read::watch::Visibility;
@@ -81,7 +81,7 @@ impl Listeners {
             let Frame { header, body } = frame;
             for (index, record) in (0..).zip(records(body, header.events())) {
                 let record = record.expect("a record that was just encoded can be read");
-                let belongs = |id| belongs_to(id, &record, || Ids::of_first(&frame, first));
+                let belongs = |id| belongs_to(id, &record, || EventIds::of_first(&frame, first));
                 let mut made = None;
                 for batch in &mut batches {
                     let is_new = first > batch.sender.after;

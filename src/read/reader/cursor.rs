@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::event::RecordedEvent;
-use crate::format::{Damage, Frame, Record, Shape, record};
+use crate::format::{Damage, Frame, Record, RecordShape, record};
 use crate::index::EventLocation;
 use crate::log::Block;
 use crate::types::{Error, Position, SYSTEM_SCOPE};
@@ -26,7 +26,7 @@ pub(super) struct CheckedEvent {
     /// The position of the first event of its append, and the number of events before it in there.
     pub(super) first: Position,
     pub(super) index: u16,
-    pub(super) shape: Shape,
+    pub(super) shape: RecordShape,
 }
 
 impl CheckedEvent {

@@ -127,13 +127,13 @@ impl Read {
         self
     }
 
-    /// Newest first.
+    /// Newest first. Taking n events looks up about n.
     pub fn backwards(mut self) -> Read {
         self.plan.backwards = true;
         self
     }
 
-    /// At most this many events.
+    /// At most this many events (default: all). Taking n events looks up about n.
     pub fn limit(mut self, events: u64) -> Read {
         self.plan.limit = events;
         self

@@ -15,7 +15,8 @@ use super::{Story, StoryEvent};
 /// characters. Deeper lines begin with their depth.
 const DEPTH_MAX: usize = 40;
 
-/// A text tree: a line per event, below its cause, with the time that passed since.
+/// A text tree: a line per event, below its cause, with the time that passed since. It is indented up to 40
+/// levels; a deeper line says how deep it is.
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cut = if self.is_cut { ", and there are more" } else { "" };

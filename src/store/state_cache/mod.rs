@@ -25,7 +25,7 @@ use crate::event::RecordedEvent;
 use crate::format::Hash;
 use crate::read::{LogView, Visibility};
 use crate::threads::BackgroundThread;
-use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible, to_u64};
+use crate::types::{CacheStats, ClockFn, Error, Position, Version, check_visible, to_u64};
 
 use file::CacheFile;
 pub(crate) use memory::{Known, Memory, Reservation, Reserve};
@@ -128,7 +128,7 @@ impl Cache {
         owner: Owner,
         view: Arc<LogView>,
         housekeeper: Arc<BackgroundThread>,
-        clock: Clock,
+        clock: ClockFn,
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
         let shared = Shared {
