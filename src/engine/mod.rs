@@ -32,8 +32,8 @@ use crate::engine::ticket::receipt_of;
 use crate::engine::writer::{Group, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
 use crate::event::Appended;
 use crate::read::{
-    ChainPosition, Listeners, LogView, Notifications, SegmentCache, Snapshot, Subscription,
-    build_pending_indexes, index_is_pending, reader,
+    Listeners, LogView, Notifications, SegmentCache, Snapshot, Subscription, build_pending_indexes,
+    index_is_pending, reader,
 };
 use crate::threads::{BackgroundThread, WorkerThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
@@ -94,8 +94,7 @@ impl Engine {
         let Writable { log, heads, segments, segment_cache, streams, store_id, history, report } =
             load_to_write(&disk, &options, &background)?;
         let segment = segments.last().cloned().expect("the log has a segment");
-        let view =
-            Arc::new(LogView::new(segments, ChainPosition::from(log.written()), options.recent_bytes_max));
+        let view = Arc::new(LogView::new(segments, log.written().into(), options.recent_bytes_max));
         view.set_history(history);
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);

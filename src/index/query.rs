@@ -46,7 +46,6 @@ pub(super) trait PostingLists {
     fn first_with_key(&self, key: &[u8; KEY_BYTES]) -> Option<u32>;
 
     /// The versions of an entity and their ordinals, slot by slot.
-    #[expect(clippy::type_complexity, reason = "a pair has no better name")]
     fn stream(&self, entity: &str) -> Option<(GappedSequence<Self::Versions<'_>>, Self::List<'_>)>;
 
     /// Visits, in order, the names that begin with `prefix` and come after `after`, until `visit` breaks.

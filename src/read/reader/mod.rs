@@ -133,7 +133,7 @@ impl Read {
         self
     }
 
-    /// At most this many events. Taking n events looks up about n.
+    /// At most this many events (default: all). Taking n events looks up about n.
     pub fn limit(mut self, events: u64) -> Read {
         self.plan.limit = events;
         self

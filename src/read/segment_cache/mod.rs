@@ -19,7 +19,7 @@ use crate::log::{Block, LogEnd, Outline, SegmentCursor, SegmentEnd, SegmentFile}
 use crate::threads::BackgroundThread;
 use crate::types::{Error, to_u32};
 
-use lru::LruPool;
+use self::lru::LruPool;
 
 pub(crate) use sealed_segment::SealedSegment;
 
