@@ -5,6 +5,9 @@
 //! - A thread never waits for its own end. Wakers and handlers of the application run on these threads, and
 //!   may close the store or drop the owner.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

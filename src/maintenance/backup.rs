@@ -16,7 +16,7 @@ use crate::disk::{Disk, OsDisk};
 use crate::engine::{Engine, load_to_read, lock};
 use crate::format::Manifest;
 use crate::log::{LogEnd, read_manifest};
-use crate::read::{Point, reader};
+use crate::read::{ChainPosition, reader};
 use crate::types::{Error, ErrorKind, Head, Options, counted, system};
 
 use super::history::{History, Until};
@@ -139,7 +139,7 @@ pub(super) fn held(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Sync>, Error>
 }
 
 /// How far the store in a directory goes, if there is one.
-fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<Point>, Error> {
+fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<ChainPosition>, Error> {
     match read_manifest(disk.as_ref())? {
         None => Ok(None),
         Some(_) => load_to_read(disk, &Options::default()).map(|loaded| Some(loaded.head)),
@@ -151,7 +151,7 @@ fn check_is_beginning(
     engine: &Engine,
     history: &History,
     target: &Target,
-    there: Point,
+    there: ChainPosition,
     place: &str,
 ) -> Result<(), Error> {
     let snapshot = engine.snapshot()?;

@@ -220,7 +220,7 @@ fn erase_from_segments(
 /// Whether events after one position and up to another are to be erased still.
 fn holds(engine: &Engine, order: &Order, after: Position, up_to: Position) -> Result<bool, Error> {
     let mut read = Read::new(engine.readable(), order.query.clone());
-    read.again(after, up_to);
+    read.restart(after, up_to);
     for event in read {
         if !event?.is_erased() {
             return Ok(true);

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::engine::Engine;
-use crate::read::{SealedSegment, settle};
+use crate::read::{SealedSegment, build_pending_indexes};
 use crate::types::{Error, ErrorKind, IndexProgress};
 
 /// Says how many were built. What the housekeeper has not yet put on the shelf is put there first.
@@ -16,10 +16,10 @@ pub(crate) fn reindex(
 ) -> Result<usize, Error> {
     engine.check_writable()?;
     let shelf = engine.segment_cache.as_ref().expect("a store that can be written to has a shelf");
-    settle(&engine.view, shelf);
+    build_pending_indexes(&engine.view, shelf);
     let snapshot = engine.snapshot()?;
     let stored =
-        || snapshot.segments.iter().filter_map(|segment| segment.as_stored()).filter(|s| s.is_whole());
+        || snapshot.segments.iter().filter_map(|segment| segment.as_sealed()).filter(|s| s.is_whole());
     let began = Instant::now();
     let mut progress = IndexProgress {
         segments_total: stored().count(),
@@ -36,8 +36,8 @@ pub(crate) fn reindex(
         progress.bytes += bytes(segment);
         progress.elapsed = began.elapsed();
     }
-    let alone = shelf.settling();
-    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_stored()) {
+    let alone = shelf.lock_index_builds();
+    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_sealed()) {
         // Of the segment that is written to, what was closed with its index.
         if !part.is_whole() {
             part.rebuild_part(&alone)?;
@@ -50,5 +50,5 @@ pub(crate) fn reindex(
 }
 
 fn bytes(segment: &SealedSegment) -> u64 {
-    segment.listed().bound.end.into()
+    segment.meta().bound.end.into()
 }

@@ -11,11 +11,14 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use crate::disk::if_there;
 use crate::engine::{Engine, Maintenance};
 use crate::format::{SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
-use crate::index::Index;
-use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, read_manifest, remove};
-use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, settle};
+use crate::index::LiveIndex;
+use crate::log::{
+    Effect, Exchange, Failure, Judge, LogEnd, RewritePlan, SegmentDraft, read_manifest, remove,
+};
+use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, build_pending_indexes};
 use crate::types::{Error, ErrorKind, options};
 
 /// A sealed segment, and what MANIFEST says of it.
@@ -98,11 +101,11 @@ impl<'a> Rewriting<'a> {
     /// If MANIFEST cannot be read.
     pub(crate) fn sealed(&self) -> Result<Vec<Entry>, Error> {
         let engine = self.engine;
-        settle(&engine.view, self.shelf);
+        build_pending_indexes(&engine.view, self.shelf);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
         let segments = engine.snapshot()?.segments;
         let whole =
-            segments.iter().filter(|segment| segment.as_stored().is_some_and(SealedSegment::is_whole));
+            segments.iter().filter(|segment| segment.as_sealed().is_some_and(SealedSegment::is_whole));
         let whole: Vec<&Arc<Segment>> = whole.collect();
         let pairs = whole.into_iter().zip(manifest.sealed);
         let pairs = pairs.take_while(|(segment, sealed)| segment.id() == sealed.id);
@@ -111,10 +114,8 @@ impl<'a> Rewriting<'a> {
 
     /// Whether the store has this directory.
     pub(crate) fn has_directory(&self, directory: &str) -> Result<bool, Error> {
-        match self.engine.disk.list(directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            listed => listed.map(|_| true).map_err(|error| Error::io("cannot list", directory, error)),
-        }
+        let listed = if_there(self.engine.disk.list(directory));
+        Ok(listed.map_err(|error| Error::io("cannot list", directory, error))?.is_some())
     }
 
     /// Rewrites segments that follow one another as one.
@@ -125,7 +126,7 @@ impl<'a> Rewriting<'a> {
     pub(crate) fn rewrite(&mut self, old: &[Entry], judge: &mut dyn Judge) -> Result<Step, Error> {
         let (engine, disk) = (self.engine, self.engine.disk.as_ref());
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
-        let plan = Plan {
+        let plan = RewritePlan {
             disk,
             sources: &files.collect::<Result<Vec<_>, Error>>()?,
             streams_created: old.iter().map(|(_, listed)| listed.annotations.streams_created()).sum(),
@@ -146,26 +147,26 @@ impl<'a> Rewriting<'a> {
         self.has_changed |= effect == Effect::History;
         engine.maintain(Maintenance::Exchange(exchange)).inspect_err(|error| self.forget(with.id, error))?;
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), chain_before);
-        let new = Segment::stored(SealedSegment::new(self.shelf.clone(), listed));
-        let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
+        let new = Segment::sealed(SealedSegment::new(self.shelf.clone(), listed));
+        let replaced = engine.view.replace_rewritten(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
-        all.filter_map(|segment| segment.as_stored()).for_each(SealedSegment::retire);
+        all.filter_map(|segment| segment.as_sealed()).for_each(SealedSegment::retire);
         ids.iter().for_each(|id| self.remove(*id));
         Ok(Step::Done(with.length))
     }
 
     /// Reads the draft again, and writes its index on the way.
-    fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
+    fn check_and_index(&self, draft: &SegmentDraft<'_>) -> Result<(), Error> {
         let with = draft.entry();
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
-        let mut index = Index::new(LogEnd::before(draft.header()).offset);
+        let mut index = LiveIndex::new(LogEnd::before(draft.header()).offset);
         draft.check(|file, offset, frame, _| index.insert(file, offset, frame))?;
         index.finish(listed.bound.end);
         self.shelf.write_index(&index, &listed.bound);
         Ok(())
     }
 
-    fn named(&self, draft: Draft<'_>) -> Result<SegmentEntry, Error> {
+    fn named(&self, draft: SegmentDraft<'_>) -> Result<SegmentEntry, Error> {
         draft.name().map_err(|failure| match failure {
             Failure::Refused(error) => error,
             // Nobody may take it for durable what the next sync of names says.

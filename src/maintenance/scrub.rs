@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::format::{Damage, SegmentId};
 use crate::log::{Advance, LogEnd, SegmentCursor, SegmentEnd, SegmentFile};
-use crate::read::{Segment, Snapshot, View};
+use crate::read::{LogView, Segment, Snapshot};
 use crate::threads::Job;
 use crate::types::{Error, ErrorKind, Finding, ScrubStats};
 
@@ -27,13 +27,13 @@ const BREAKS_MAX: usize = 100;
 pub(crate) type Shared = Arc<Mutex<ScrubStats>>;
 
 /// A job that reads at most so many bytes a second.
-pub(crate) fn job(view: Arc<View>, bytes_per_second: u64, stats: Shared) -> Job {
+pub(crate) fn job(view: Arc<LogView>, bytes_per_second: u64, stats: Shared) -> Job {
     let mut scrub = Scrub { view, rate: bytes_per_second.max(1), stats, place: Place::Begin };
     Box::new(move || Some(scrub.slice()))
 }
 
 struct Scrub {
-    view: Arc<View>,
+    view: Arc<LogView>,
     rate: u64,
     stats: Shared,
     place: Place,

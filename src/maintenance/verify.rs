@@ -21,7 +21,7 @@ mod versions;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, if_there};
 use crate::format::{Attestation, Damage, Frame, Hash, Manifest, Record, Seal, SegmentId, tags};
 use crate::log::{
     CHAIN_BROKEN, Evidence, LogEnd, SEAL_MISFITS, SegmentCursor, SegmentFile, SegmentItem, Verdict, Window,
@@ -193,12 +193,10 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn file(&mut self, disk: &dyn Disk, id: SegmentId, end: End) -> Result<(), Error> {
         let path = id.path();
         self.first = id.first_position;
-        let file = match disk.open(&path, Access::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.unreadable(id, missing_text(id));
-                return Ok(());
-            }
-            opened => opened.map_err(|error| Error::io("cannot open", &path, error))?,
+        let opened = if_there(disk.open(&path, Access::Read));
+        let Some(file) = opened.map_err(|error| Error::io("cannot open", &path, error))? else {
+            self.unreadable(id, missing_text(id));
+            return Ok(());
         };
         let header = match SegmentFile::read_header(file.as_ref(), &path)? {
             Ok(header) => header,

@@ -3,9 +3,9 @@
 //! Row: store. No logic lives here.
 
 use crate::event::RecordedEvent;
-use crate::index::Label;
+use crate::index::NameField;
 use crate::read::{Ancestors, Descendants, Listing, Story, causality, reader, story};
-use crate::types::{Error, EventId, Query};
+use crate::types::{Error, EventId, Position, Query};
 
 use super::Store;
 
@@ -34,7 +34,8 @@ impl Store {
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); for a correlation also what
     /// [`Store::get`] gives.
     pub fn count(&self, query: Query) -> Result<u64, Error> {
-        reader::count(&self.engine().snapshot()?, &query)
+        let snapshot = self.engine().snapshot()?;
+        reader::count_in(&snapshot, &query, Position::START, snapshot.head.position)
     }
 
     /// The newest event a query matches; reads that one event.
@@ -94,7 +95,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn entities(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Entity)
+        Listing::new(self.engine().readable(), NameField::Entity)
     }
 
     /// The scopes there are, as [`Store::entities`]. Events that name none are in `default`.
@@ -110,7 +111,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn scopes(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Scope)
+        Listing::new(self.engine().readable(), NameField::Scope)
     }
 
     /// The kinds there are, as [`Store::entities`].
@@ -126,7 +127,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn kinds(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Kind)
+        Listing::new(self.engine().readable(), NameField::Kind)
     }
 
     /// The tags there are, as [`Store::entities`].
@@ -140,7 +141,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn tags(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Tag)
+        Listing::new(self.engine().readable(), NameField::Tag)
     }
 }
 
@@ -152,13 +153,13 @@ impl Store {
     }
 
     /// What an event brought about, near and far, in order of position; nothing if there is no event
-    /// with this id.
+    /// with this id. The cost is that of the events returned, times the segments read for each.
     pub fn descendants(&self, id: EventId) -> Descendants {
         Descendants::new(self.engine().readable(), id)
     }
 
     /// Everything that belongs to a correlation, as a tree by cause: at most the first 10,000 events.
-    /// A story without events if there are none.
+    /// [`Story::is_cut`] is true if there are more. A story without events if there are none.
     ///
     /// # Errors
     ///

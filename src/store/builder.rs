@@ -231,9 +231,21 @@ impl Builder {
         self
     }
 
-    /// How many bytes of states of projections are kept in `cache/` (default: 256 MiB; 0: no file at all),
-    /// those used last; the file may be twice as large. It saves folding long streams again after the store was closed, and may be deleted at
-    /// any time. A store opened to read does without.
+    /// The budget of the file in `cache/` that keeps states of projections (default: 256 MiB; 0: no file).
+    ///
+    /// The file saves folding long streams again after the store was closed. It may be deleted at any time. A
+    /// store opened to read has no file.
+    ///
+    /// - A state is saved once 32 events were folded since its last save, 250 ms later, without a sync. The
+    ///   file is durable after 5 s and at closing. A store that loads no stream of 32 events has no file.
+    /// - The budget counts the encoded form. The least recently used states are dropped first. The file may
+    ///   be twice as large as the budget, and has at least about 1 MiB.
+    /// - A power cut in the first seconds of a file may leave no file.
+    /// - A file that is missing, damaged, of another store or history, or that redb would have to repair is
+    ///   begun anew. At the fourth time within one opening, the store goes on without a file.
+    /// - If the process ended twice in a row while it opened the file, the third start deletes the file.
+    /// - A state does not count if it does not decode, has another fingerprint, or if another event stands at
+    ///   its position.
     pub fn cache_disk_bytes(mut self, bytes: u64) -> Builder {
         self.options.cache_disk_bytes = bytes;
         self

@@ -57,7 +57,7 @@ const DOORS: [(&str, &[&str]); 22] = [
             "engine/writer/direct.rs",
             "read/notification/channel.rs",
             "read/reader/ahead.rs",
-            "consume/reactor/lanes.rs",
+            "consume/reactor/partitioned.rs",
         ],
     ),
     ("metrics", &["engine/counters.rs"]),

@@ -177,8 +177,10 @@ pub(super) struct Lanes {
     shared: Arc<LanesShared>,
 }
 
+type LaneHandler = dyn Fn(&RecordedEvent) -> Result<(), HandlerError> + Send + Sync;
+
 struct LanesShared {
-    handler: Box<dyn Fn(&RecordedEvent) -> Result<(), HandlerError> + Send + Sync>,
+    handler: Box<LaneHandler>,
     retry: Retry,
     /// Notified of each result.
     runner: Arc<RunnerState>,

@@ -246,7 +246,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
             return Ok(event.position() >= *limit);
         }
         let mut read = Read::new(self.engine.readable(), query).backwards().limit(count);
-        read.again(Position::START, self.head);
+        read.restart(Position::START, self.head);
         let (mut found, mut limit) = (0, u64::MAX);
         for event in read {
             (found, limit) = (found + 1, event?.position().get());

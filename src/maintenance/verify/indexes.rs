@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, if_there};
 use crate::format::{Frame, Manifest, SegmentId};
-use crate::index::{Bound, Flaw, Index, Sealed};
+use crate::index::{Bound, IndexDefect, LiveIndex, SealedIndex};
 use crate::log::{LogEnd, SegmentFile};
 use crate::types::{Error, IndexFlaw, VerifyReport, to_u64};
 
@@ -32,8 +32,8 @@ struct IndexFile {
 
 enum State {
     /// Not there yet: the index of what was met so far.
-    Making(Box<Index>),
-    Compared(Option<Flaw>),
+    Making(Box<LiveIndex>),
+    Compared(Option<IndexDefect>),
     /// The log cannot be indexed.
     GivenUp,
 }
@@ -58,14 +58,13 @@ impl<'a> Indexes<'a> {
     pub(super) fn begin(&mut self, segment: &SegmentFile) -> Result<(), Error> {
         let (id, path) = (segment.header.id, segment.header.id.index_path());
         self.file = None;
-        let file: Arc<dyn DiskFile> = match self.disk.open(&path, Access::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(|error| Error::io("cannot open", &path, error))?.into(),
-        };
+        let opened = if_there(self.disk.open(&path, Access::Read));
+        let opened = opened.map_err(|error| Error::io("cannot open", &path, error))?;
+        let Some(file) = opened.map(Arc::<dyn DiskFile>::from) else { return Ok(()) };
         let tip = LogEnd::start(segment);
-        let (end, state) = match Sealed::bound_of(file.as_ref(), &path)? {
-            Ok(bound) => (bound.end, State::Making(Box::new(Index::new(tip.offset)))),
-            Err(damage) => (0, State::Compared(Some(Flaw::Unusable(0, damage.to_string())))),
+        let (end, state) = match SealedIndex::bound_of(file.as_ref(), &path)? {
+            Ok(bound) => (bound.end, State::Making(Box::new(LiveIndex::new(tip.offset)))),
+            Err(damage) => (0, State::Compared(Some(IndexDefect::Unusable(0, damage.to_string())))),
         };
         self.file = Some(IndexFile { id, path, file, end, state });
         Ok(())
@@ -104,7 +103,7 @@ impl<'a> Indexes<'a> {
             chain: tip.chain,
         };
         *state = match index.encode(&bound) {
-            Some(right) => State::Compared(Sealed::flaw(file, path, &bound, &right)?),
+            Some(right) => State::Compared(SealedIndex::defect(file, path, &bound, &right)?),
             // Then nobody writes it, nor builds it.
             None => State::GivenUp,
         };
@@ -124,17 +123,17 @@ impl<'a> Indexes<'a> {
             State::GivenUp => return,
             // It may speak of what was written since. If not, nobody believes it.
             State::Making(_) if seal.is_none() => return,
-            State::Making(_) => Some(Flaw::Unusable(0, OTHER.to_owned())),
+            State::Making(_) => Some(IndexDefect::Unusable(0, OTHER.to_owned())),
             State::Compared(None) if seal.is_some() && !is_believed => {
-                Some(Flaw::Unusable(0, OTHER.to_owned()))
+                Some(IndexDefect::Unusable(0, OTHER.to_owned()))
             }
             State::Compared(flaw) => flaw,
         };
         report.indexes_compared += 1;
         let (at, what, is_believed) = match flaw {
             None => return,
-            Some(Flaw::Unusable(at, what)) => (at, what, false),
-            Some(Flaw::Wrong(at, section)) => {
+            Some(IndexDefect::Unusable(at, what)) => (at, what, false),
+            Some(IndexDefect::Wrong(at, section)) => {
                 (at, format!("its {section} are not those of the log"), is_believed)
             }
         };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::line::{self, Named, Place};
 use crate::event::RecordedEvent;
-use crate::read::{AtHand, Read, Snapshot, cause_of};
+use crate::read::{EventLookup, Read, Snapshot, cause_of};
 use crate::store::Store;
 use crate::types::{Cause, Error, ErrorKind, EventId, Position, Query, counted, to_u64};
 
@@ -134,7 +134,7 @@ impl<'a> Export<'a> {
         let snapshot = self.store.engine().snapshot()?;
         let head = snapshot.head.position;
         let progress = ExportProgress { after: self.after, position: self.after, head, ..Default::default() };
-        let names = Names { snapshot, hand: AtHand::default(), known: HashMap::new() };
+        let names = Names { snapshot, lookup: EventLookup::default(), known: HashMap::new() };
         let run = Run {
             out,
             piece: Vec::new(),
@@ -224,7 +224,7 @@ fn cannot_write(error: std::io::Error) -> Error {
 /// so whoever names it by the other must name it by this one, too.
 struct Names {
     snapshot: Snapshot,
-    hand: AtHand,
+    lookup: EventLookup,
     /// Some that were looked up.
     known: HashMap<EventId, EventId>,
 }
@@ -235,7 +235,7 @@ impl Names {
             None => None,
             Some(Cause::Event(id)) => Some(self.of(id)?),
             // Which event comes before another depends on what else was exported.
-            Some(_) => cause_of(&mut self.hand, &self.snapshot, event)?.map(|cause| cause.id()),
+            Some(_) => cause_of(&mut self.lookup, &self.snapshot, event)?.map(|cause| cause.id()),
         };
         Ok(Named { correlation: self.correlation(event)?, cause, place })
     }
@@ -251,7 +251,7 @@ impl Names {
         if let Some(known) = self.known.get(&id) {
             return Ok(*known);
         }
-        let found = self.hand.event_at(&self.snapshot, id.claimed_position())?;
+        let found = self.lookup.event_at(&self.snapshot, id.claimed_position())?;
         let name = found.filter(|event| event.derived_id() == id).map_or(id, |event| event.id());
         if self.known.len() >= NAMES_MAX {
             self.known.clear();

@@ -18,7 +18,7 @@ use redb::Database;
 use super::Folded;
 use super::backend::Backend;
 use super::table::{self, Changes, Key, Odd, Owner, Saving, Written};
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, if_there, remove_if_there};
 use crate::types::Error;
 
 const DIRECTORY: &str = "cache";
@@ -214,10 +214,7 @@ impl CacheFile {
     }
 
     fn opened(&self, state: &State, opener: Opener) -> Result<Opened, Odd> {
-        let found = match self.disk.open(FILE, Access::Write) {
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            found => Some(found?),
-        };
+        let found = if_there(self.disk.open(FILE, Access::Write))?;
         let (file, is_new) = match (found, opener) {
             (Some(file), _) => (file, false),
             (None, Opener::Reader) => return Ok(Opened::Absent),
@@ -300,10 +297,10 @@ impl CacheFile {
 
 /// Removes what may be there.
 pub(super) fn remove(disk: &dyn Disk) -> Result<(), Error> {
-    [FILE, MARK].iter().try_for_each(|name| match disk.remove(name) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", name, error)),
-        _ => Ok(()),
-    })
+    for name in [FILE, MARK] {
+        remove_if_there(disk, name).map_err(|error| Error::io("cannot remove", name, error))?;
+    }
+    Ok(())
 }
 
 /// Makes a panic one more way to be odd.
