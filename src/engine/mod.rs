@@ -29,7 +29,7 @@ use crate::engine::open::{Writable, load_to_write};
 use crate::engine::precheck::{KeyLookup, precheck};
 use crate::engine::queue::{Caller, Command, Queue};
 use crate::engine::ticket::receipt_of;
-use crate::engine::writer::{Group, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
+use crate::engine::writer::{CommitGroup, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
 use crate::event::Appended;
 use crate::read::{
     Listeners, LogView, Notifications, SegmentCache, Snapshot, Subscription, build_pending_indexes,
@@ -124,7 +124,7 @@ impl Engine {
             commands: commands.clone(),
             counters: counters.clone(),
             lifecycle: Lifecycle::Working,
-            group: Group::new(),
+            group: CommitGroup::new(),
             session: Session::new(),
             restarts: 0,
         }));
@@ -403,8 +403,8 @@ impl Engine {
         if let Some(follower) = &self.follower {
             follower.close();
         }
-        // A waker may close the store or drop the last handle on the thread that is writing. It must not wait for
-        // the lock below: another closer holds that until the writer thread has ended.
+        // A waker may close the store or drop the last handle on the thread that is writing. It must not wait
+        // for the lock below: another closer holds that until the writer thread has ended.
         let is_committing = self.writer.as_ref().is_some_and(|writer| writer.is_committing_here());
         if is_committing || self.writer_thread.is_current() {
             return Ok(());

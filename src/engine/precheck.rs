@@ -6,7 +6,7 @@
 //! so a match that the caller found stays a match. Tested by tests/it/condition.rs.
 
 use crate::engine::append::{Brought, Keyed, Request};
-use crate::engine::decide::{KeyHash, Known, StreamHead};
+use crate::engine::decide::{KeyHash, LookedUp, StreamHead};
 use crate::engine::errors::id_taken;
 use crate::event::{EventIds, belongs_to, matches};
 use crate::format::{Frame, Record, records};
@@ -24,7 +24,7 @@ pub(crate) fn precheck(request: &mut Request, view: &LogView, window: KeyWindow)
     if is_plain {
         // The common case takes no snapshot: the writer knows the streams if they are in the newest segment.
         let known = view.last_segment_has_all(request.targets.iter().map(|target| &*target.entity));
-        request.known = Known { up_to: known.unwrap_or_default(), key: None };
+        request.known = LookedUp { up_to: known.unwrap_or_default(), key: None };
         if known.is_some() {
             return Ok(());
         }
@@ -86,9 +86,9 @@ pub(crate) fn look_up(request: &mut Request, snapshot: &Snapshot, window: KeyWin
 }
 
 /// Looks for a key in the published segments. With only the newest segment, the writer knows all keys itself.
-fn look_up_key(key: Option<&KeyHash>, snapshot: &Snapshot, window: KeyWindow) -> Result<Known, Error> {
+fn look_up_key(key: Option<&KeyHash>, snapshot: &Snapshot, window: KeyWindow) -> Result<LookedUp, Error> {
     if snapshot.segments.len() <= 1 {
-        return Ok(Known::default());
+        return Ok(LookedUp::default());
     }
     let head = snapshot.head.position;
     // Keys before this position no longer count.
@@ -97,14 +97,14 @@ fn look_up_key(key: Option<&KeyHash>, snapshot: &Snapshot, window: KeyWindow) ->
         KeyWindow::Positions(window) => head.get().saturating_sub(window).into(),
     };
     let key = key.map(|key| snapshot.key(key, oldest)).transpose()?.flatten();
-    Ok(Known { up_to: head, key })
+    Ok(LookedUp { up_to: head, key })
 }
 
 /// A search for the append that has a key. Only the writer knows all keys.
 pub(crate) struct KeyLookup {
     pub(crate) key: KeyHash,
     /// What the published segments know of the key.
-    pub(crate) known: Known,
+    pub(crate) known: LookedUp,
     /// How durable the append must be before the reply.
     pub(crate) durability: Option<Durability>,
 }

@@ -153,8 +153,8 @@ impl Resolver {
 
 /// The result of a retry: the receipt of the append at a position, if the retry repeats it.
 fn replayed(view: &LogView, position: Position, request: &Request) -> Result<Appended, Error> {
-    let is_same = |first: &Events<'_>| {
-        first.is_same(&Events::of_request(request)) && first.may_be_of(request.key, request.command)
+    let is_same = |first: &GivenEvents<'_>| {
+        first.is_same(&GivenEvents::of_request(request)) && first.may_be_of(request.key, request.command)
     };
     receipt_if(view, position, is_same)?.ok_or_else(|| key_of_other_append(position))
 }
@@ -165,7 +165,7 @@ fn replayed(view: &LogView, position: Position, request: &Request) -> Result<App
 ///
 /// If the append carries out another command.
 pub(crate) fn receipt_of(view: &LogView, position: Position, keyed: &Keyed) -> Result<Appended, Error> {
-    let is_same = |first: &Events<'_>| first.may_be_of(Some(keyed.key), keyed.command);
+    let is_same = |first: &GivenEvents<'_>| first.may_be_of(Some(keyed.key), keyed.command);
     receipt_if(view, position, is_same)?.ok_or_else(|| key_of_other_command(position))
 }
 
@@ -173,10 +173,10 @@ pub(crate) fn receipt_of(view: &LogView, position: Position, keyed: &Keyed) -> R
 fn receipt_if(
     view: &LogView,
     position: Position,
-    is_right: impl FnOnce(&Events<'_>) -> bool,
+    is_right: impl FnOnce(&GivenEvents<'_>) -> bool,
 ) -> Result<Option<Appended>, Error> {
     let found = reader::with_frame(&view.snapshot(), position, |header, body| {
-        let events = Events::of_frame(body, header.events());
+        let events = GivenEvents::of_frame(body, header.events());
         if !is_right(&events) {
             return None;
         }
@@ -194,7 +194,7 @@ fn foreign_ids(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
 
 /// The events of an append. The last ones may record bypassed gates: they are no part of what the caller
 /// gave, and a retry may bypass other gates.
-struct Events<'a> {
+struct GivenEvents<'a> {
     body: &'a [u8],
     count: u16,
     /// How many events at the end are system events.
@@ -203,9 +203,9 @@ struct Events<'a> {
     bypass: u16,
 }
 
-impl<'a> Events<'a> {
-    fn of_request(request: &'a Request) -> Events<'a> {
-        Events {
+impl<'a> GivenEvents<'a> {
+    fn of_request(request: &'a Request) -> GivenEvents<'a> {
+        GivenEvents {
             body: &request.body,
             count: request.events,
             system: request.system_events,
@@ -213,7 +213,7 @@ impl<'a> Events<'a> {
         }
     }
 
-    fn of_frame(body: &'a [u8], count: u16) -> Events<'a> {
+    fn of_frame(body: &'a [u8], count: u16) -> GivenEvents<'a> {
         let mut system = 0_u16;
         let mut bypass = 0_u16;
         for record in records(body, count) {
@@ -225,7 +225,7 @@ impl<'a> Events<'a> {
             system = if is_system { system.saturating_add(1) } else { 0 };
             bypass = if is_bypass { bypass.saturating_add(1) } else { 0 };
         }
-        Events { body, count, system, bypass }
+        GivenEvents { body, count, system, bypass }
     }
 
     /// How many events the caller gave.
@@ -241,7 +241,7 @@ impl<'a> Events<'a> {
         first.is_some_and(|first| first.is_ok_and(|first| command.may_be_of(&key, &first)))
     }
 
-    fn is_same(&self, other: &Events<'_>) -> bool {
+    fn is_same(&self, other: &GivenEvents<'_>) -> bool {
         let pairs = records(self.body, self.count).zip(records(other.body, other.count));
         self.given() == other.given()
             && pairs

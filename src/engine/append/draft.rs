@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::engine::decide::{KeyHash, StreamHead, Target};
+use crate::engine::decide::{KeyHash, StreamHead, StreamTarget};
 use crate::format::Hash;
 use crate::types::{
     AppendCondition, Cause, Durability, Error, EventData, EventId, Expected, FailedCondition, Position,
@@ -16,8 +16,8 @@ use crate::types::{
 use super::key::CommandHash;
 
 /// An append that is being built.
-pub(crate) struct Draft {
-    pub(super) targets: Vec<Target>,
+pub(crate) struct AppendDraft {
+    pub(super) targets: Vec<StreamTarget>,
     /// The index of each entity's target; empty while the targets are few.
     pub(super) target_by_entity: HashMap<Box<str>, usize>,
     /// The target of the next event.
@@ -60,7 +60,7 @@ pub(super) struct ForGates {
     pub(super) bypass: Option<String>,
 }
 
-/// An event of the append, with its place in [`Draft::bytes`].
+/// An event of the append, with its place in [`AppendDraft::bytes`].
 pub(super) struct NewEvent {
     pub(super) target: usize,
     pub(super) scope: Option<String>,
@@ -106,9 +106,9 @@ const FEW_TARGETS: usize = 16;
 /// Fits an event of common size, so that the buffer need not grow.
 const COMMON_BYTES: usize = 256;
 
-impl Draft {
-    pub(super) fn new() -> Draft {
-        Draft {
+impl AppendDraft {
+    pub(super) fn new() -> AppendDraft {
+        AppendDraft {
             targets: Vec::with_capacity(1),
             target_by_entity: HashMap::new(),
             target: 0,
@@ -176,7 +176,7 @@ impl Draft {
     }
 
     fn add_target(&mut self, entity: Box<str>) -> usize {
-        self.targets.push(Target { entity, expected: Expected::Any, head: StreamHead::default() });
+        self.targets.push(StreamTarget { entity, expected: Expected::Any, head: StreamHead::default() });
         if self.targets.len() > FEW_TARGETS {
             for at in self.target_by_entity.len()..self.targets.len() {
                 self.target_by_entity.insert(self.targets[at].entity.clone(), at);
@@ -191,7 +191,7 @@ impl Draft {
     /// # Errors
     ///
     /// If the other has a key or a durability, which hold for one append only; if expectations differ.
-    pub(super) fn absorb(&mut self, other: Draft) -> Result<(), Error> {
+    pub(super) fn absorb(&mut self, other: AppendDraft) -> Result<(), Error> {
         if other.key.is_some() || other.command.is_some() {
             return Err(Error::invalid(
                 "one of several appends that become one has an idempotency key; leave it out",
@@ -257,7 +257,7 @@ impl Draft {
 
     /// Whether it has a key, a condition or an expectation.
     pub(crate) fn is_conditional(&self) -> bool {
-        let expects = |target: &Target| target.expected != Expected::Any;
+        let expects = |target: &StreamTarget| target.expected != Expected::Any;
         self.key.is_some() || self.conditions.is_some() || self.targets.iter().any(expects)
     }
 }

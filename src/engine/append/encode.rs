@@ -7,18 +7,18 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::engine::decide::{KeyHash, Known, Target};
+use crate::engine::decide::{KeyHash, LookedUp, StreamTarget};
 use crate::format::{BODY_BYTES_MAX, Hash, NewRecord, RecordFields, aligned, body_content, checksum, record};
 use crate::types::{
     Cause, DEFAULT_SCOPE, Durability, Error, ErrorKind, EventId, Expected, Limits, Position, is_system,
 };
 
-use super::draft::{Conditions, Draft, NewEvent};
+use super::draft::{AppendDraft, Conditions, NewEvent};
 use super::key::CommandHash;
 
 /// An encoded append, as the writer gets it.
 pub(crate) struct Request {
-    pub(crate) targets: Vec<Target>,
+    pub(crate) targets: Vec<StreamTarget>,
     /// The target of each event; empty if there is only one target.
     pub(crate) target_of: Vec<u16>,
     pub(crate) events: u16,
@@ -30,7 +30,7 @@ pub(crate) struct Request {
     /// The command that a retry with this key must repeat.
     pub(crate) command: Option<CommandHash>,
     /// How far the caller has looked, and what it found of the key. Each target has its own head.
-    pub(crate) known: Known,
+    pub(crate) known: LookedUp,
     /// `None` for most appends.
     pub(crate) conditions: Option<Box<Conditions>>,
     /// `None` for most appends.
@@ -53,7 +53,7 @@ pub(crate) struct Brought {
     pub(crate) taken: Option<(EventId, Position)>,
 }
 
-impl Draft {
+impl AppendDraft {
     /// Checks the append against the limits, and encodes it.
     pub(super) fn encode(self, limits: &Limits, salts: &Salts) -> Result<Request, Error> {
         self.check_targets_used()?;
@@ -85,7 +85,7 @@ impl Draft {
             target_of,
             key: self.key,
             command: self.command,
-            known: Known::default(),
+            known: LookedUp::default(),
             conditions: self.conditions,
             durability: self.durability,
             encoded_at: is_sampled(&body).then(Instant::now),

@@ -21,7 +21,7 @@ use crate::types::{
     KIND_BYTES_CAP, TAG_BYTES_CAP, check_name, micros_of,
 };
 
-use draft::{Attributes, Draft};
+use draft::{AppendDraft, Attributes};
 pub(crate) use encode::{Brought, Request, Salts};
 pub(crate) use key::{CommandHash, Keyed};
 pub use proposed::{Proposed, ProposedEvent};
@@ -51,7 +51,7 @@ pub use proposed::{Proposed, ProposedEvent};
 #[must_use = "an append does nothing until it is committed or submitted"]
 pub struct Append {
     /// What the caller built so far, or the first error.
-    draft: Result<Draft, Error>,
+    draft: Result<AppendDraft, Error>,
 }
 
 // `commit`, `submit` and `try_submit` need a `Store`, and `timer` a `Timer`. Rooms use only rooms above them,
@@ -64,7 +64,7 @@ impl Append {
     where
         A: TryInto<Coordinate, Error: Into<Error>>,
     {
-        Append { draft: Ok(Draft::new()) }.and_to(address)
+        Append { draft: Ok(AppendDraft::new()) }.and_to(address)
     }
 
     /// Directs the events that follow to another entity, in the same atomic append.
@@ -277,7 +277,7 @@ impl Append {
         })
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Draft) -> Result<(), Error>) -> Append {
+    fn with(mut self, change: impl FnOnce(&mut AppendDraft) -> Result<(), Error>) -> Append {
         if let Ok(draft) = &mut self.draft
             && let Err(error) = change(draft)
         {

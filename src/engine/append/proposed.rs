@@ -12,7 +12,7 @@ use crate::event::codec;
 use crate::format::record;
 use crate::types::{Cause, DEFAULT_SCOPE, Error, ErrorKind, EventId, Expected, is_system, time_of};
 
-use super::draft::{Draft, NewEvent};
+use super::draft::{AppendDraft, NewEvent};
 
 /// An append as a [`Gate`](crate::Gate) sees it, before it is sent to the writer.
 ///
@@ -42,13 +42,13 @@ use super::draft::{Draft, NewEvent};
 /// ```
 #[derive(Clone, Copy)]
 pub struct Proposed<'a> {
-    pub(super) draft: &'a Draft,
+    pub(super) draft: &'a AppendDraft,
 }
 
 /// One event of a [`Proposed`] append. It has no position, version, time or id yet.
 #[derive(Clone, Copy)]
 pub struct ProposedEvent<'a> {
-    draft: &'a Draft,
+    draft: &'a AppendDraft,
     event: &'a NewEvent,
 }
 

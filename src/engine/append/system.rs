@@ -9,7 +9,7 @@ use crate::types::system::gate::BYPASSED;
 use crate::types::{Cause, ClockFn, Error, EventData, EventId, Expected, Limits, SYSTEM_SCOPE, options};
 
 use super::Append;
-use super::draft::{Draft, NewEvent};
+use super::draft::{AppendDraft, NewEvent};
 use super::encode::{Request, Salts};
 use super::key::Keyed;
 use super::proposed::Proposed;
@@ -23,7 +23,7 @@ struct Bypassed<'a> {
 impl Append {
     /// An append without an entity, to add others to.
     pub(crate) fn empty() -> Append {
-        Append { draft: Ok(Draft::new()) }
+        Append { draft: Ok(AppendDraft::new()) }
     }
 
     /// An append of one system event.
@@ -105,7 +105,7 @@ impl Append {
     }
 
     /// What the caller built so far.
-    pub(crate) fn draft(&self) -> Result<&Draft, Error> {
+    pub(crate) fn draft(&self) -> Result<&AppendDraft, Error> {
         self.draft.as_ref().map_err(Error::clone)
     }
 
@@ -178,7 +178,7 @@ impl Append {
 }
 
 fn system_event<E: EventData>(
-    draft: &mut Draft,
+    draft: &mut AppendDraft,
     entity: &str,
     expected: Expected,
     event: &E,

@@ -4,7 +4,7 @@
 //! were accepted. If the group is not written, [`Heads::discard`] undoes all of them.
 //!
 //! [`Heads`] holds what the newest two segments added, and no more, however long the log is. A caller looks
-//! up the rest in the published segments and says up to which position it has looked ([`Known`]). Tested
+//! up the rest in the published segments and says up to which position it has looked ([`LookedUp`]). Tested
 //! exhaustively in tests.rs.
 
 #[cfg(test)]
@@ -26,7 +26,7 @@ pub(crate) struct StreamHead {
 
 /// A stream an append adds to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
+pub(crate) struct StreamTarget {
     pub(crate) entity: Box<str>,
     pub(crate) expected: Expected,
     /// The end of the stream, as the caller saw it.
@@ -36,7 +36,7 @@ pub(crate) struct Target {
 /// How far a caller has looked, and what it found. The default has looked at nothing: [`Heads`] must know
 /// all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct LookedUp {
     pub(crate) up_to: Position,
     /// First position of the append that has the same key, if the caller found one.
     pub(crate) key: Option<Position>,
@@ -44,7 +44,7 @@ pub(crate) struct Known {
 
 /// The part of an append that the decision depends on.
 pub(crate) struct Proposal<'a> {
-    pub(crate) targets: &'a [Target],
+    pub(crate) targets: &'a [StreamTarget],
     /// The target of each event; empty if there is only one target.
     pub(crate) target_of: &'a [u16],
     pub(crate) events: u16,
@@ -52,7 +52,7 @@ pub(crate) struct Proposal<'a> {
     /// The foreign ids of the events, each with the index of its event.
     pub(crate) ids: &'a [(u16, EventId)],
     /// Must reach to the first position that [`Heads`] has: see [`Heads::covers`].
-    pub(crate) known: Known,
+    pub(crate) known: LookedUp,
 }
 
 /// What becomes of an append.
@@ -188,7 +188,7 @@ impl Heads {
         Ok(accepted)
     }
 
-    fn stage_one(&mut self, target: &Target, events: u16, next: Position) -> Decision {
+    fn stage_one(&mut self, target: &StreamTarget, events: u16, next: Position) -> Decision {
         let slot = self.slot(target);
         let before = self.recent.heads[slot].version;
         let count = u64::from(events);
@@ -196,7 +196,7 @@ impl Heads {
         Decision::Accepted { first_version: before.plus(1), version_table: Vec::new() }
     }
 
-    fn stage_several(&mut self, targets: &[Target], target_of: &[u16], next: Position) -> Decision {
+    fn stage_several(&mut self, targets: &[StreamTarget], target_of: &[u16], next: Position) -> Decision {
         let slots: Vec<usize> = targets.iter().map(|target| self.slot(target)).collect();
         let mut version_table = Vec::with_capacity(target_of.len() * 8);
         let mut first_version = Version::EMPTY;
@@ -213,7 +213,7 @@ impl Heads {
     }
 
     /// The slot of the target's recent head. A stream without one gets one, from its older head.
-    fn slot(&mut self, target: &Target) -> usize {
+    fn slot(&mut self, target: &StreamTarget) -> usize {
         if let Some(slot) = self.recent.entities.get(&target.entity) {
             return *slot;
         }
@@ -233,13 +233,13 @@ impl Heads {
         self.replaced.push((slot, before));
     }
 
-    fn head(&self, target: &Target) -> StreamHead {
+    fn head(&self, target: &StreamTarget) -> StreamHead {
         let entity = &target.entity;
         self.recent.head(entity).or_else(|| self.earlier.head(entity)).unwrap_or(target.head)
     }
 
     /// The first position of the append that has this key, if the key is still remembered at `next`.
-    pub(crate) fn find_key(&self, key: &KeyHash, known: Known, next: Position) -> Option<Position> {
+    pub(crate) fn find_key(&self, key: &KeyHash, known: LookedUp, next: Position) -> Option<Position> {
         let newest = self.staged_keys.get(key);
         let newest = newest.or_else(|| self.recent.keys.get(key)).or_else(|| self.earlier.keys.get(key));
         newest.copied().or(known.key).filter(|position| self.remembers(*position, next))

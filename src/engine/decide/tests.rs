@@ -107,10 +107,13 @@ fn decide(heads: &mut Heads, ask: &Ask, next: u64, seen: &Model, published: &Mod
     let seen = if heads.covers(up_to(seen)) { seen } else { published };
     assert!(heads.covers(up_to(seen)), "what is published is always enough");
     let key = seen.keys.iter().rev().find(|(key, _)| Some(*key) == ask.key);
-    let known = Known { up_to: up_to(seen), key: key.map(|(_, position)| Position::from(*position)) };
-    let target =
-        |entity: &&str| Target { entity: (*entity).into(), expected: ask.expected, head: seen.head(entity) };
-    let targets: Vec<Target> = ask.targets.iter().map(target).collect();
+    let known = LookedUp { up_to: up_to(seen), key: key.map(|(_, position)| Position::from(*position)) };
+    let target = |entity: &&str| StreamTarget {
+        entity: (*entity).into(),
+        expected: ask.expected,
+        head: seen.head(entity),
+    };
+    let targets: Vec<StreamTarget> = ask.targets.iter().map(target).collect();
     let proposal = Proposal {
         ids: &[],
         targets: &targets,

@@ -14,7 +14,7 @@ use crate::types::{Error, ErrorKind, RestartPolicy};
 
 use super::replies::{PendingReply, Refusal};
 use super::segment_check::check_older_segments;
-use super::{Group, Lifecycle, Session, Writer};
+use super::{CommitGroup, Lifecycle, Session, Writer};
 
 /// How often the writer checks the names of all its files.
 const CHECK_ALL_NAMES_EVERY: Duration = Duration::from_millis(100);
@@ -132,7 +132,7 @@ impl Writer {
             pending.refuse(Refusal::Panicked, &writer_panicked());
         }
         self.queue.freed(self.group.taken);
-        self.group = Group::new();
+        self.group = CommitGroup::new();
         self.session = Session::new();
         self.lifecycle = Lifecycle::Working;
         self.restarts += 1;

@@ -62,7 +62,7 @@ pub(crate) struct Writer {
     pub(crate) commands: Receiver<Command>,
     pub(crate) counters: Arc<Mutex<Counters>>,
     pub(crate) lifecycle: Lifecycle,
-    pub(crate) group: Group,
+    pub(crate) group: CommitGroup,
     pub(crate) session: Session,
     /// How often the writer recovered after a panic.
     pub(crate) restarts: u32,
@@ -85,7 +85,7 @@ pub(crate) enum Lifecycle {
 }
 
 /// The group of commands that is being committed.
-pub(crate) struct Group {
+pub(crate) struct CommitGroup {
     /// The replies that wait for the group.
     pending: Vec<PendingReply>,
     /// What the group took out of the queue, until the queue hears of it.
@@ -120,9 +120,9 @@ pub(crate) struct Session {
     warned_of_clock: bool,
 }
 
-impl Group {
-    pub(crate) fn new() -> Group {
-        Group {
+impl CommitGroup {
+    pub(crate) fn new() -> CommitGroup {
+        CommitGroup {
             pending: Vec::new(),
             taken: Weight::default(),
             commands: 0,
