@@ -1,4 +1,4 @@
-//! From the model to code. Everything it calls is in `annals::__derive`.
+//! Writes the code from the model. The code calls functions of `annals::__derive` only.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
@@ -6,21 +6,22 @@ use syn::{LitInt, LitStr, Path};
 
 use crate::parse::{Alias, Events, Form, Kind};
 
-/// A kind that is read, and how.
+/// A kind that the type reads: one of its own, or a former kind.
 struct Known<'a> {
     kind: &'a LitStr,
-    /// The newest version it was ever stored with, as far as this program knows.
+    /// The newest version of the kind that the type knows.
     version: u16,
-    /// The step at `n - 1` is the one an event of version `n` begins with.
-    steps: Vec<&'a Path>,
-    /// The variant it is read as, by its number.
+    /// `upcasters[n - 1]` is the first upcaster for an event of version `n`.
+    upcasters: Vec<&'a Path>,
+    /// The number of the variant that the kind is read as.
     variant: usize,
     is_former: bool,
     now: Option<&'a LitStr>,
 }
 
 pub(crate) fn code(events: &Events) -> TokenStream {
-    let (name, annals) = (&events.name, &events.annals);
+    let name = &events.name;
+    let annals = &events.annals;
     let known: Vec<Known<'_>> =
         events.kinds.iter().enumerate().flat_map(|(variant, kind)| all_known(variant, kind)).collect();
     let form = match events.form {
@@ -41,7 +42,7 @@ pub(crate) fn code(events: &Events) -> TokenStream {
         const _: () = {
             use #annals::__derive as __annals;
 
-            // A variant that its owner deprecates is still stored and read; the warning is for those who make new ones.
+            // A deprecated variant is still stored and read; the warning is for code that makes new values of it.
             #[automatically_derived]
             #[allow(deprecated)]
             impl __annals::EventData for #name {
@@ -79,7 +80,7 @@ pub(crate) fn code(events: &Events) -> TokenStream {
     }
 }
 
-/// Something that depends on the variant a value is.
+/// An expression whose value depends on the variant of `self`.
 fn by_variant(events: &Events, answer: impl Fn(&Kind) -> TokenStream) -> TokenStream {
     let answers = events.kinds.iter().map(|kind| (&kind.variant, answer(kind)));
     let (variants, answers): (Vec<_>, Vec<_>) = answers.unzip();
@@ -93,7 +94,7 @@ fn all_known(variant: usize, kind: &Kind) -> Vec<Known<'_>> {
     let own = Known {
         kind: &kind.kind,
         version: kind.version,
-        steps: kind.upcasters.iter().collect(),
+        upcasters: kind.upcasters.iter().collect(),
         variant,
         is_former: kind.is_former,
         now: None,
@@ -101,25 +102,26 @@ fn all_known(variant: usize, kind: &Kind) -> Vec<Known<'_>> {
     std::iter::once(own).chain(kind.aliases.iter().map(|alias| former(variant, kind, alias))).collect()
 }
 
-/// A former kind goes through its own upcasters, and on through those of the kind it became.
+/// A former kind. Its own upcasters come first, and those of the kind that it became follow.
 fn former<'a>(variant: usize, kind: &'a Kind, alias: &'a Alias) -> Known<'a> {
-    let (version, steps) = match &alias.own {
+    let (version, upcasters) = match &alias.own {
         None => (kind.version, kind.upcasters.iter().collect()),
         Some((own, to)) => {
             let version = u16::try_from(own.len()).expect("there is one of each version");
             (version, own.iter().chain(&kind.upcasters[usize::from(*to) - 1..]).collect())
         }
     };
-    Known { kind: &alias.kind, version, steps, variant, is_former: kind.is_former, now: Some(&kind.kind) }
+    Known { kind: &alias.kind, version, upcasters, variant, is_former: kind.is_former, now: Some(&kind.kind) }
 }
 
 impl Known<'_> {
     fn entry(&self, form: &TokenStream) -> TokenStream {
-        let (kind, version) = (self.kind, self.version);
+        let kind = self.kind;
+        let version = self.version;
         let former = quote!(__annals::Form::FormerVariant);
         let form = if self.is_former { &former } else { form };
         let variant = LitInt::new(&self.variant.to_string(), kind.span());
-        let steps = self.steps.iter().map(|function| {
+        let upcasters = self.upcasters.iter().map(|function| {
             let name = quote!(#function).to_string().replace(' ', "");
             quote!(__annals::Upcaster::new(#name, |value| __annals::upcast(#function, value)))
         });
@@ -127,6 +129,6 @@ impl Known<'_> {
             Some(now) => quote!(__annals::Some(#now)),
             None => quote!(__annals::None),
         };
-        quote!(__annals::KnownKind::new(#kind, #version, #form, #variant, #now, &[#(#steps),*]))
+        quote!(__annals::KnownKind::new(#kind, #version, #form, #variant, #now, &[#(#upcasters),*]))
     }
 }

@@ -1,9 +1,9 @@
-//! The derive macro of annals. Use it through the `annals` crate: `use annals::DomainEvent;` brings the
-//! trait, whose documentation lists every attribute, and the macro of the same name.
+//! The derive macro of annals. Use it through the `annals` crate: `use annals::DomainEvent;` imports the
+//! macro and the trait of the same name, whose documentation lists every attribute.
 //!
-//! `parse` reads attributes into a model and says what is wrong with them, all at once; `names` knows what a
-//! kind may be called; `emit` writes the code. Nothing else of a program is looked at: what a payload looks
-//! like is between the type and serde.
+//! `parse` reads the attributes into a model, and reports all errors in them at once. `names` checks the
+//! names of kinds. `emit` writes the code. The macro reads no fields: serde alone decides the form of a
+//! payload.
 
 mod emit;
 mod names;
@@ -12,7 +12,7 @@ mod parse;
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
 
-/// Makes an enum or a struct an event type: see the trait of the same name in `annals`.
+/// Makes an enum or a struct an event type; see the trait of the same name in `annals`.
 #[proc_macro_derive(DomainEvent, attributes(event))]
 pub fn derive_domain_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -1,13 +1,13 @@
-//! What a kind may be called.
+//! The rules for names of kinds.
 
 use std::collections::HashMap;
 
 use syn::{Error, LitStr};
 
-/// The most bytes the format holds.
+/// The most bytes that the format holds.
 const KIND_BYTES_MAX: usize = 255;
 
-/// Refuses what the store would refuse to append. `what` is said in front of the name.
+/// Refuses a name that the store would refuse to append. The error's text begins with `what`.
 pub(crate) fn check(what: &str, name: &LitStr) -> Result<(), Error> {
     let text = name.value();
     let problem = if text.is_empty() {
@@ -26,7 +26,11 @@ pub(crate) fn check(what: &str, name: &LitStr) -> Result<(), Error> {
     Err(Error::new(name.span(), format!("{what} {problem}")))
 }
 
-/// Whether a character leaves a mark where it is shown: as annals decides it, in `coordinate.rs`.
+/// Whether a character is visible.
+///
+/// The table is a copy of the one in annals (`types/text.rs` and `types/coordinate.rs`). A crate of its own
+/// for both would be one more crate to publish. A check in the generated code, by a `const fn` of annals,
+/// would lose the span of the attribute in the error. tests/it/typed.rs compares the two tables.
 fn is_visible(character: char) -> bool {
     let is_invisible = matches!(
         character,
@@ -52,7 +56,7 @@ fn is_visible(character: char) -> bool {
     !is_invisible && !character.is_whitespace()
 }
 
-/// A prefix is what stands before the dot.
+/// Refuses a prefix with a dot at either end: the macro adds the dot.
 pub(crate) fn check_prefix(prefix: &LitStr) -> Result<(), Error> {
     check("the prefix", prefix)?;
     let text = prefix.value();
@@ -66,7 +70,8 @@ pub(crate) fn check_prefix(prefix: &LitStr) -> Result<(), Error> {
     Ok(())
 }
 
-/// `HttpRequestSent`, `HTTPRequestSent` and `r#HttpRequestSent` are all `http_request_sent`.
+/// The name in snake case. `HttpRequestSent`, `HTTPRequestSent` and `r#HttpRequestSent` all give
+/// `http_request_sent`.
 pub(crate) fn snake_case(variant: &str) -> String {
     let letters: Vec<char> = variant.trim_start_matches("r#").chars().collect();
     let mut name = String::new();
@@ -83,12 +88,12 @@ pub(crate) fn snake_case(variant: &str) -> String {
     name
 }
 
-/// The kinds of one type, each of which stands for one thing.
+/// The kinds of one type, and the variant that each belongs to.
 #[derive(Default)]
 pub(crate) struct Taken(HashMap<String, String>);
 
 impl Taken {
-    /// Takes a kind for `owner` (a variant, or the struct).
+    /// Adds a kind of `owner`, which is a variant or the struct. A kind with two owners is an error.
     pub(crate) fn take(&mut self, kind: &LitStr, owner: &str) -> Result<(), Error> {
         match self.0.insert(kind.value(), owner.to_owned()) {
             None => Ok(()),

@@ -1,7 +1,6 @@
 //! Files in memory: the disk of [`Store::in_memory`](crate::Store::in_memory).
 //!
-//! Nothing here survives the process, so every sync succeeds at once.
-//! Row: disk.
+//! The files do not survive the process, so a sync has nothing to do.
 
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
@@ -12,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{Access, Disk, DiskFile, Holder, Lock};
 
-type Content = Arc<RwLock<Vec<u8>>>;
+type SharedBytes = Arc<RwLock<Vec<u8>>>;
 
 /// A disk in memory. Clones share the files, so a store can be closed and opened again.
 ///
@@ -29,8 +28,8 @@ type Content = Arc<RwLock<Vec<u8>>>;
 /// ```
 #[derive(Clone, Default)]
 pub struct MemDisk {
-    files: Arc<Mutex<HashMap<String, Content>>>,
-    locked: Arc<Mutex<bool>>,
+    files: Arc<Mutex<HashMap<String, SharedBytes>>>,
+    lock: ProcessLock,
 }
 
 impl MemDisk {
@@ -57,7 +56,7 @@ impl Disk for MemDisk {
         let prefix = if directory.is_empty() { String::new() } else { format!("{directory}/") };
         let files = self.files.lock();
         let inside = files.keys().filter_map(|path| path.strip_prefix(&prefix));
-        // A directory is there if something is in it.
+        // Directories have no entries of their own: a directory is there if a file lies in it.
         let names: BTreeSet<&str> =
             inside.map(|path| path.split_once('/').map_or(path, |(name, _)| name)).collect();
         Ok(names.into_iter().map(str::to_owned).collect())
@@ -97,16 +96,11 @@ impl Disk for MemDisk {
     }
 
     fn lock(&self) -> io::Result<Lock> {
-        let mut locked = self.locked.lock();
-        if *locked {
-            return Ok(Lock::HeldBy(Holder::ThisProcess));
-        }
-        *locked = true;
-        Ok(Lock::Held(Box::new(Unlock(self.locked.clone()))))
+        Ok(self.lock.try_lock())
     }
 
     fn is_locked(&self) -> io::Result<bool> {
-        Ok(*self.locked.lock())
+        Ok(self.lock.is_locked())
     }
 
     fn place(&self) -> String {
@@ -126,15 +120,35 @@ impl Disk for MemDisk {
     }
 }
 
-struct Unlock(Arc<Mutex<bool>>);
+/// A writer's lock that only this process knows. Clones are the same lock.
+#[derive(Clone, Default)]
+pub(super) struct ProcessLock(Arc<Mutex<bool>>);
 
-impl Drop for Unlock {
-    fn drop(&mut self) {
-        *self.0.lock() = false;
+/// Frees the lock when it is dropped.
+struct HeldProcessLock(ProcessLock);
+
+impl ProcessLock {
+    pub(super) fn try_lock(&self) -> Lock {
+        let mut is_locked = self.0.lock();
+        if *is_locked {
+            return Lock::HeldBy(Holder::ThisProcess);
+        }
+        *is_locked = true;
+        Lock::Held(Box::new(HeldProcessLock(self.clone())))
+    }
+
+    pub(super) fn is_locked(&self) -> bool {
+        *self.0.lock()
     }
 }
 
-struct MemFile(Content);
+impl Drop for HeldProcessLock {
+    fn drop(&mut self) {
+        *self.0.0.lock() = false;
+    }
+}
+
+struct MemFile(SharedBytes);
 
 impl DiskFile for MemFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -1,11 +1,9 @@
-//! Where a store keeps its files, and the three places it can be: [`OsDisk`] (a directory),
-//! [`MemDisk`] (memory), `SimDisk` (memory that fails and loses power on demand; feature
-//! `test-kit`).
+//! Where a store keeps its files: [`OsDisk`] (a directory), [`MemDisk`] (memory) or [`Subdirectory`] (a part
+//! of another disk). `SimDisk` (feature `test-kit`) is memory that fails and loses power on demand.
 //!
-//! The traits are the one seam between annals and the outside world. They promise as little as
-//! POSIX does: written bytes are durable only after [`DiskFile::sync`], a created, renamed or
-//! removed name only after [`Disk::sync_directory`].
-//! Row: disk. Of the crate only os/calls.rs may touch `std::fs`.
+//! The traits are the one seam between annals and the outside world. They promise as little as POSIX does.
+//! Written bytes are durable only after [`DiskFile::sync`]; a created, renamed or removed name only after
+//! [`Disk::sync_directory`]. In the crate only os/calls.rs may use `std::fs`.
 
 mod mem;
 mod os;
@@ -14,6 +12,7 @@ mod sim;
 mod subdirectory;
 
 pub use mem::MemDisk;
+use mem::ProcessLock;
 pub use os::{Allow, OsDisk};
 #[cfg(feature = "test-kit")]
 pub use sim::{CrashMode, Fault, SimDisk, Trace};
@@ -26,11 +25,12 @@ use crate::types::to_u64;
 
 /// A place for a store's files.
 ///
-/// A disk repeats what a signal interrupts. annals repeats only reads and writes that answer
-/// [`io::ErrorKind::Interrupted`]; of any other call that is an error like others.
+/// An implementation repeats a call that a signal interrupts. Of calls that answer
+/// [`io::ErrorKind::Interrupted`], annals itself repeats only reads and writes. From any other call that
+/// answer is an error like others.
 ///
-/// Paths are relative and made by annals from integers and fixed words (`MARK`,
-/// `segments/00000000000000000001.0.seg`); no user's text ever reaches one.
+/// Paths are relative. annals makes them from integers and fixed words (`MARK`,
+/// `segments/00000000000000000001.0.seg`); no text of a user ever becomes part of one.
 ///
 /// ```
 /// use annals::disk::{Access, Disk, MemDisk};
@@ -47,22 +47,22 @@ pub trait Disk: Any + Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::AlreadyExists`] as [`Access`] says, and
-    /// whatever else keeps the file from being opened safely.
+    /// [`io::ErrorKind::NotFound`] and [`io::ErrorKind::AlreadyExists`] as [`Access`] says. Any other error
+    /// means that the file cannot be opened safely.
     fn open(&self, path: &str, access: Access) -> io::Result<Box<dyn DiskFile>>;
 
-    /// The names in a directory (`""` is the store's own), in no order.
+    /// The names in a directory, in no order. `""` is the store's own directory.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::NotFound`] if there is no such directory.
     fn list(&self, directory: &str) -> io::Result<Vec<String>>;
 
-    /// Looks at entries of a directory without opening them: an answer for each name, in the same order. Links are not
-    /// followed. A writer is let in only if its sealed segments pass this.
+    /// Looks at entries of a directory without opening them. Returns an answer for each name, in the same
+    /// order, and follows no links. A writer is let in only if its sealed segments pass this.
     ///
-    /// By default each file is opened and asked for its length, which is slower, and shows less. A disk that
-    /// passes calls on to another one passes this on as well.
+    /// The default opens each file and reads its length, which is slower and shows less. A disk that forwards
+    /// calls to another disk should forward this one as well.
     ///
     /// ```
     /// use annals::disk::{Access, Disk, MemDisk};
@@ -77,7 +77,7 @@ pub trait Disk: Any + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the directory from being opened; in an answer [`io::ErrorKind::NotFound`] if there is no such name.
+    /// If the directory cannot be opened. An answer is [`io::ErrorKind::NotFound`] if there is no such name.
     fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
         let look = |name: &String| {
             let file = self.open(&path_of(directory, name), Access::Read)?;
@@ -86,70 +86,72 @@ pub trait Disk: Any + Send + Sync {
         Ok(names.iter().map(look).collect())
     }
 
-    /// Creates a directory; one that is there already is fine.
+    /// Creates a directory. A directory that is there already is no error.
     ///
     /// # Errors
     ///
-    /// Whatever the medium says.
+    /// Those of the medium.
     fn create_directory(&self, directory: &str) -> io::Result<()>;
 
     /// Makes the names created, renamed and removed in a directory durable.
     ///
     /// # Errors
     ///
-    /// Whatever the medium says; which names are durable then is not known.
+    /// Those of the medium. It is then unknown which names are durable.
     fn sync_directory(&self, directory: &str) -> io::Result<()>;
 
-    /// Gives a file another name, replacing what had it, as one step.
+    /// Gives a file another name in one step. A file that had this name loses it.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::NotFound`] if there is no `from`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes a file's name. Open handles go on working.
+    /// Removes the name of a file. Open handles keep working.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::NotFound`] if there is no such file.
     fn remove(&self, path: &str) -> io::Result<()>;
 
-    /// Gives a file of `source` a second name here, so that both names share its bytes; nobody changes these any more.
-    /// Whoever copies then need not. By default nothing can be shared.
+    /// Gives a file of `source` a second name on this disk, so that a backup need not copy its bytes. Annals
+    /// links only files whose bytes it never changes again. The default shares nothing.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::Unsupported`], [`io::ErrorKind::CrossesDevices`] and
-    /// [`io::ErrorKind::PermissionDenied`] if the bytes have to be copied;
+    /// [`io::ErrorKind::PermissionDenied`] if the caller has to copy the bytes;
     /// [`io::ErrorKind::AlreadyExists`], [`io::ErrorKind::NotFound`].
     fn link(&self, source: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
         let _ = (source, from, to);
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Tries to become the only writer, without waiting for another one.
+    /// Tries to become the only writer. It does not wait for another one.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the lock from being tried; then nobody may write.
+    /// If the lock cannot be tried. Then the caller must not write.
     fn lock(&self) -> io::Result<Lock>;
 
-    /// Whether a writer holds the lock just now. Changes nothing, and keeps no writer from the lock.
+    /// Whether a writer holds the lock at this moment. It changes nothing, and keeps no writer from the lock.
     ///
     /// # Errors
     ///
-    /// Whatever keeps this from being found out.
+    /// If the disk cannot tell.
     fn is_locked(&self) -> io::Result<bool>;
 
-    /// Looks whether a store that this process writes to is still the one that it opened: whether its lock, and these
-    /// names, mean the files that they meant then. A file's identity is what [`DiskFile::identity`] said; without one
-    /// the name must only be there. By default all is well.
+    /// Checks that a store that this process writes to is still the one that it opened. Its lock and these
+    /// names must still mean the same files. The identity of a file is that of [`DiskFile::identity`];
+    /// without one the name must only be there. The default finds no difference.
     ///
-    /// The writer asks before it acknowledges a synced group, and otherwise every 100 ms while it acknowledges.
+    /// The writer asks before it acknowledges a synced group, and otherwise every 100 ms while it
+    /// acknowledges.
     ///
     /// # Errors
     ///
-    /// If a name means another file now, or none; the text says which. What cannot be looked at is no error.
+    /// If a name means another file now, or none; the text says which one. A name that cannot be checked is
+    /// no error.
     fn check_names(&self, names: &[(&str, Option<(u64, u64)>)]) -> io::Result<()> {
         let _ = names;
         Ok(())
@@ -159,42 +161,42 @@ pub trait Disk: Any + Send + Sync {
     ///
     /// # Errors
     ///
-    /// Whatever the medium says.
+    /// Those of the medium.
     fn free_bytes(&self) -> io::Result<u64>;
 
-    /// Random bytes: store id, salts and marks come from here.
+    /// Random bytes. Store ids and salts are made of them.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the medium from having any.
+    /// If there is no source of random bytes.
     fn random(&self) -> io::Result<[u8; 32]>;
 
-    /// Where this is, for people.
+    /// Where the disk is, for messages.
     fn place(&self) -> String {
         "a disk of its own kind".to_owned()
     }
 
-    /// Whether writing over zeros is cheaper here than making a file longer, so that the writer
-    /// should keep zeros ahead of the log's end.
+    /// Whether it is cheaper here to write over zeros than to make a file longer. Then the writer keeps zeros
+    /// ahead of the log's end.
     fn wants_zeros(&self) -> bool {
         true
     }
 }
 
-/// What [`Disk::inspect`] sees of a name.
+/// What [`Disk::inspect`] finds out about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileInfo {
-    /// In bytes.
+    /// The length in bytes.
     pub length: u64,
-    /// Whether it is a regular file, and no link, directory, pipe, socket or device.
+    /// Whether it is a regular file: no link, directory, pipe, socket or device.
     pub is_regular: bool,
-    /// What two names of one file have in common, and no other name: on Unix device and inode. `None` if the disk does
+    /// Equal for two names of one file, and for no others: on Unix device and inode. `None` if the disk does
     /// not know.
     pub identity: Option<(u64, u64)>,
 }
 
 impl FileInfo {
-    /// A regular file of so many bytes, of which no more is known.
+    /// A regular file of this length. No more is known about it.
     ///
     /// ```
     /// use annals::disk::FileInfo;
@@ -210,87 +212,88 @@ impl FileInfo {
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// To read one that must exist.
+    /// To read a file that must exist.
     Read,
-    /// To read and write one that must exist.
+    /// To read and write a file that must exist.
     Write,
-    /// To read and write one that must not exist yet.
+    /// To read and write a file that must not exist yet.
     CreateNew,
 }
 
-/// What [`Disk::lock`] found.
+/// The answer of [`Disk::lock`].
 pub enum Lock {
-    /// The lock is ours until this is dropped.
+    /// The caller holds the lock until it drops this value.
     Held(Box<dyn Any + Send + Sync>),
     /// Another writer has it.
     HeldBy(Holder),
 }
 
-/// An open file. Reads and writes name their place; there is no cursor.
+/// An open file. Reads and writes name their offset; there is no cursor.
 pub trait DiskFile: Send + Sync {
-    /// Reads up to `buffer.len()` bytes; fewer at the end of the file or whenever the medium
-    /// likes, none beyond it.
+    /// Reads up to `buffer.len()` bytes and returns how many. It may read fewer at any time, and reads none
+    /// behind the end of the file.
     ///
     /// # Errors
     ///
-    /// Whatever the medium says; never used for "end of file".
+    /// Those of the medium. The end of the file is no error.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes some bytes from the start of `bytes`, and says how many.
+    /// Writes some bytes from the start of `bytes`, and returns how many.
     ///
     /// # Errors
     ///
-    /// Whatever the medium says.
+    /// Those of the medium.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
     /// The file's length in bytes.
     ///
     /// # Errors
     ///
-    /// Whatever the medium says.
+    /// Those of the medium.
     fn length(&self) -> io::Result<u64>;
 
-    /// Cuts the file, or lengthens it with zeros.
+    /// Truncates the file, or lengthens it with zeros.
     ///
     /// # Errors
     ///
-    /// Whatever the medium says.
+    /// Those of the medium.
     fn set_length(&self, bytes: u64) -> io::Result<()>;
 
-    /// Returns once everything written so far, and the length, are durable.
+    /// Makes all bytes written so far, and the length, durable before it returns.
     ///
     /// # Errors
     ///
-    /// After an error what is durable is not known, and a second call that succeeds says nothing
-    /// about the writes before the first. annals never calls it again on that file.
+    /// After an error it is unknown which bytes are durable. A second call that succeeds proves nothing about
+    /// the writes before the first. So annals never calls it again on that open file.
     fn sync(&self) -> io::Result<()>;
 
     /// Forgets cached, unmodified bytes from `offset` on, so that reads see the medium itself.
     ///
     /// # Errors
     ///
-    /// Whatever the medium says.
+    /// Those of the medium.
     fn drop_cache(&self, offset: u64) -> io::Result<()>;
 
-    /// What tells the file from every other on its disk, for [`Disk::check_names`]: device and inode. `None`, the
-    /// default, where there is no such thing.
+    /// Distinguishes the file from every other one on its disk, for [`Disk::check_names`]: device and inode.
+    /// The default is `None`: the disk has no such numbers.
     fn identity(&self) -> Option<(u64, u64)> {
         None
     }
 
-    /// Told that what was written is not read again soon, and that [`DiskFile::sync`] comes once there is more: it may begin to write that
-    /// out, so that there is less to wait for then (default: it does nothing). It promises nothing.
+    /// A hint: these bytes are not read again soon, and a later [`DiskFile::sync`] will cover them. The disk
+    /// may begin to write them out, so that the sync takes less time. It promises nothing; the default does
+    /// nothing.
     fn write_out(&self, offset: u64, bytes: u64) {
         let _ = (offset, bytes);
     }
 }
 
-/// The path of a name in a directory; `""` is the store's own.
+/// The path of a name in a directory. `""` is the store's own directory.
 fn path_of(directory: &str, name: &str) -> String {
     if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
-/// Writes all of `bytes`; short writes go on, interruptions are repeated.
+/// Writes all of `bytes`. It continues after short writes and repeats interrupted ones.
 pub(crate) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, offset) {
@@ -306,7 +309,7 @@ pub(crate) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) 
     Ok(())
 }
 
-/// Fills as much of `buffer` as the file has from `offset` on, and says how much that is.
+/// Reads into `buffer` as many bytes as the file has from `offset` on, and returns how many.
 pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], mut offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -323,7 +326,7 @@ pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], mut offset: u64)
     Ok(filled)
 }
 
-/// Turns "there is no such file or directory" into `None`.
+/// The result of a call, or `None` if there is no such file or directory.
 pub(crate) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(there) => Ok(Some(there)),
@@ -344,5 +347,5 @@ pub(crate) fn create_anew(disk: &dyn Disk, path: &str) -> io::Result<Box<dyn Dis
 }
 
 pub use crate::types::Holder;
-/// Why a path is not safe to use; [`crate::Error`] knows it by this type.
+/// Why a path is not safe to use. [`crate::Error`] recognises it by this type.
 pub(crate) use crate::types::UnsafePath;

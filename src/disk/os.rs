@@ -1,11 +1,9 @@
 //! A directory of the operating system.
 //!
-//! Every open goes through the held directory, never follows a link, and looks at what it got: a
-//! regular file, of our owner, readable by the owner alone under any umask. What is created belongs to
-//! the directory's owner, also if the superuser creates it.
-//!
-//! `calls` makes the system calls; `lock` says who may write.
-//! Row: disk.
+//! Every open starts at the directory that is held open, and follows no link. The file must be regular,
+//! belong to the directory's owner, and be readable by that owner alone under any umask. A new file belongs
+//! to the directory's owner, also if the superuser creates it. `calls` makes the system calls; `lock` decides
+//! who may write.
 
 mod calls;
 mod lock;
@@ -15,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::calls::{AsFd, At, BorrowedFd, Errno, Identity, OFlags, OwnedFd, Owner};
+use self::calls::{AsFd, BorrowedFd, Errno, FileOwner, Identity, NameIn, OFlags, OwnedFd};
 use super::{Access, Disk, DiskFile, FileInfo, Lock, UnsafePath};
 
 pub(super) use self::calls::random;
@@ -27,8 +25,8 @@ const OTHERS_MAY_WRITE: u32 = 0o022;
 
 /// A directory on a local file system.
 ///
-/// Files in it are readable and writable by their owner only. What the superuser creates in another user's directory
-/// belongs to that user.
+/// Files in it are readable and writable by their owner only. What the superuser creates in another user's
+/// directory belongs to that user.
 ///
 /// ```
 /// use annals::disk::OsDisk;
@@ -43,12 +41,12 @@ pub struct OsDisk {
     path: PathBuf,
     directory: OwnedFd,
     identity: Identity,
-    owner: Owner,
-    /// Once the lock was ours, so that files may be changed to what they should be.
+    owner: FileOwner,
+    /// Whether this process held the lock at some time. Then it may mend modes and owners of files.
     is_writer: AtomicBool,
 }
 
-/// What an [`OsDisk`] does not refuse though it weakens what annals promises.
+/// The weak places that an [`OsDisk`] may use, though they weaken the promises of annals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
     shared_directory: bool,
@@ -56,21 +54,21 @@ pub struct Allow {
 }
 
 impl Allow {
-    /// Everything that weakens a promise is refused.
+    /// No weak place.
     #[must_use]
     pub fn nothing() -> Allow {
         Allow::default()
     }
 
-    /// A directory that others may write to. They can then delete or replace the store's files; annals
-    /// notices, but cannot prevent it.
+    /// A directory that other users may write to. They can delete or replace the store's files; annals
+    /// notices it but cannot prevent it.
     #[must_use]
     pub fn shared_directory(self) -> Allow {
         Allow { shared_directory: true, ..self }
     }
 
-    /// A network file system. Whether a lock keeps writers on other machines out, and whether a sync
-    /// reaches a disk, is then up to the server and how it is mounted.
+    /// A network file system. The server and the mount options decide whether a lock keeps out writers on
+    /// other machines, and whether a sync reaches a disk.
     #[must_use]
     pub fn network_file_system(self) -> Allow {
         Allow { network_file_system: true, ..self }
@@ -78,27 +76,27 @@ impl Allow {
 }
 
 impl OsDisk {
-    /// Opens a directory, and creates it, for its owner only, if it is not there.
+    /// Opens a directory. If it is not there, creates it with access for its owner only.
     ///
     /// # Errors
     ///
-    /// If it cannot be created or opened, if others may write to it, or if it lies on a network file
+    /// If it cannot be created or opened, if other users may write to it, or if it lies on a network file
     /// system.
     pub fn create(path: impl AsRef<Path>) -> io::Result<OsDisk> {
         OsDisk::create_allowing(path, Allow::nothing())
     }
 
-    /// [`OsDisk::create`], without refusing what is allowed.
+    /// [`OsDisk::create`], in an allowed weak place as well.
     ///
     /// # Errors
     ///
-    /// As [`OsDisk::create`], but for what is allowed; also if it belongs to somebody else.
+    /// As [`OsDisk::create`], except for what is allowed. Also if the directory belongs to another user.
     pub fn create_allowing(path: impl AsRef<Path>, allow: Allow) -> io::Result<OsDisk> {
         create_directory(path.as_ref())?;
         OsDisk::open_allowing(path, allow)
     }
 
-    /// Opens a directory that is there.
+    /// Opens a directory that must be there.
     ///
     /// # Errors
     ///
@@ -107,7 +105,7 @@ impl OsDisk {
         OsDisk::open_allowing(path, Allow::nothing())
     }
 
-    /// [`OsDisk::open`], without refusing what is allowed.
+    /// [`OsDisk::open`], in an allowed weak place as well.
     ///
     /// # Errors
     ///
@@ -115,7 +113,7 @@ impl OsDisk {
     pub fn open_allowing(path: impl AsRef<Path>, allow: Allow) -> io::Result<OsDisk> {
         let path = path.as_ref().to_owned();
         let directory = calls::open(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let found = calls::about(&directory)?;
+        let found = calls::status(&directory)?;
         let owner = found.owner;
         if owner.user != calls::user() && !calls::is_root() {
             let text = format!("{} belongs to user {}, not to us", path.display(), owner.user);
@@ -139,24 +137,25 @@ impl OsDisk {
         Ok(OsDisk { path, directory, identity, owner, is_writer: AtomicBool::new(false) })
     }
 
-    /// The directory.
+    /// The path of the directory, as it was given.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether a path, of which the end need not be there, is this directory or lies inside.
+    /// Whether a path is this directory or lies inside. The end of the path need not exist.
     pub(crate) fn is_around(&self, path: &Path) -> io::Result<bool> {
         let path = std::path::absolute(path)?;
         let there = path.ancestors().find_map(|ancestor| calls::canonical(ancestor).ok());
-        let is_this =
-            |ancestor: &Path| calls::about_path(ancestor).is_ok_and(|found| found.identity == self.identity);
+        let is_this = |ancestor: &Path| {
+            calls::status_of_path(ancestor).is_ok_and(|found| found.identity == self.identity)
+        };
         Ok(there.is_some_and(|there| there.ancestors().any(is_this)))
     }
 
-    /// The directory that holds `path`, and its name there. Opened anew without following links,
-    /// because a subdirectory could have been replaced by one.
-    fn place<'a>(&self, path: &'a str) -> io::Result<At<'a>> {
+    /// The directory that holds `path`, and the name there. It is opened at each call and without following
+    /// links: a link may have replaced a subdirectory.
+    fn place<'a>(&self, path: &'a str) -> io::Result<NameIn<'a>> {
         match path.rsplit_once('/') {
             Some((parent, name)) => Ok((self.subdirectory(parent)?, name)),
             None => Ok((self.directory.try_clone()?, path)),
@@ -184,7 +183,8 @@ impl OsDisk {
 
     fn open_file(&self, path: &str, flags: OFlags) -> io::Result<(OwnedFd, Identity)> {
         let (directory, name) = self.place(path)?;
-        // A planted FIFO must not block us: NONBLOCK means nothing for regular files.
+        // NONBLOCK has no effect on regular files. Without it a FIFO in the file's place would block this
+        // thread.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let file = match calls::open_at(directory, name, flags) {
             Ok(file) => file,
@@ -199,7 +199,7 @@ impl OsDisk {
     }
 
     fn check(&self, path: &str, file: &OwnedFd, writable: bool) -> io::Result<Identity> {
-        let found = calls::about(file)?;
+        let found = calls::status(file)?;
         if !found.is_file {
             return Err(self.unsafe_because(path, "is not a regular file"));
         }
@@ -210,7 +210,7 @@ impl OsDisk {
                 format!("belongs to user {user}, and its directory to user {owner}; chown it to {owner}");
             return Err(self.unsafe_because(path, &why));
         }
-        // Sealed segments may be shared with backups by hard links; what is written to may not.
+        // Backups may share sealed segments by hard links. A file that is written to must have one name.
         if writable && found.names > 1 {
             let why = "has a second name (hard link), through which it could be changed";
             return Err(self.unsafe_because(path, why));
@@ -225,9 +225,9 @@ impl OsDisk {
         Ok(found.identity)
     }
 
-    /// Gives to the directory's owner what the superuser has created, now or before: left to the superuser, it would
-    /// keep the owner from the store.
-    fn hand_over(&self, path: &str, file: impl AsFd, owner: Owner) -> io::Result<()> {
+    /// Gives a file that the superuser created to the directory's owner, who could not open the store
+    /// otherwise.
+    fn hand_over(&self, path: &str, file: impl AsFd, owner: FileOwner) -> io::Result<()> {
         if owner.user == self.owner.user {
             return Ok(());
         }
@@ -240,13 +240,13 @@ impl OsDisk {
         })
     }
 
-    /// A directory in here is for the owner only.
+    /// Gives access to a subdirectory to the owner only.
     fn keep_private(&self, path: &str, directory: &OwnedFd) -> io::Result<()> {
         calls::change_mode(directory, OWNER_DIRECTORY)?;
         if calls::user() == self.owner.user {
             return Ok(());
         }
-        self.hand_over(path, directory, calls::about(directory)?.owner)
+        self.hand_over(path, directory, calls::status(directory)?.owner)
     }
 }
 
@@ -269,11 +269,11 @@ impl Disk for OsDisk {
         Ok(calls::names(opened)?)
     }
 
-    /// The directory is opened once, so that a look costs one system call.
+    /// Opens the directory once, so that each name costs one system call.
     fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
         let opened = self.subdirectory(directory)?;
         let look = |name: &String| {
-            let found = calls::about_at(&opened, name)?;
+            let found = calls::status_at(&opened, name)?;
             Ok(FileInfo { length: found.length, is_regular: found.is_file, identity: Some(found.identity) })
         };
         Ok(names.iter().map(look).collect())
@@ -300,13 +300,13 @@ impl Disk for OsDisk {
         Ok(calls::remove(&self.place(path)?)?)
     }
 
-    /// Not a file of another user than this directory's: that user could not read it here.
+    /// Refuses a file of another user than this directory's owner, who could not read it.
     fn link(&self, source: &dyn Disk, from: &str, to: &str) -> io::Result<()> {
         let Some(source) = (source as &dyn Any).downcast_ref::<OsDisk>() else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let from = source.place(from)?;
-        if calls::about_at(&from.0, from.1)?.owner.user != self.owner.user {
+        if calls::status_at(&from.0, from.1)?.owner.user != self.owner.user {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         Ok(calls::link(&from, &self.place(to)?)?)
@@ -352,7 +352,7 @@ fn network_file_system(_directory: &OwnedFd) -> io::Result<Option<&'static str>>
     Ok(None)
 }
 
-/// By the magic numbers of statfs(2).
+/// The name of a network file system, by the magic numbers of statfs(2).
 #[cfg(target_os = "linux")]
 fn network_name(magic: u32) -> Option<&'static str> {
     Some(match magic {
@@ -381,13 +381,13 @@ fn network_file_systems_are_known_by_their_magic() {
     );
 }
 
-/// Creates what is missing of a path, for its owner only whatever the umask, and durably: what is
-/// synced in a directory is lost with it if its own name is. Made by the superuser, a directory belongs to the owner
-/// of the one it lies in.
+/// Creates the missing directories of a path durably, with access for their owner only under any umask. If
+/// the name of a directory were lost, so would be the files that were synced in it. A directory that the
+/// superuser creates belongs to the owner of the directory around it.
 fn create_directory(path: &Path) -> io::Result<()> {
     let is_missing = |path: &&Path| {
         !path.as_os_str().is_empty()
-            && calls::about_path(path)
+            && calls::status_of_path(path)
                 .err()
                 .is_some_and(|error| matches!(error, Errno::NOENT | Errno::NOTDIR))
     };
@@ -401,7 +401,7 @@ fn create_directory(path: &Path) -> io::Result<()> {
         calls::change_mode(&made, OWNER_DIRECTORY)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = calls::open(parent.unwrap_or(Path::new(".")), OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let owner = calls::about(&parent)?.owner;
+        let owner = calls::status(&parent)?.owner;
         if calls::is_root() && owner.user != calls::user() {
             calls::change_owner(&made, owner)?;
         }
@@ -425,7 +425,7 @@ impl DiskFile for OsFile {
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(calls::about(&self.file)?.length)
+        Ok(calls::status(&self.file)?.length)
     }
 
     fn set_length(&self, bytes: u64) -> io::Result<()> {
@@ -441,7 +441,7 @@ impl DiskFile for OsFile {
     }
 
     fn write_out(&self, offset: u64, bytes: u64) {
-        // No length would mean all that follows.
+        // To the system, no length means everything behind the offset.
         if let Some(bytes) = std::num::NonZero::new(bytes) {
             calls::write_out(&self.file, offset, bytes);
         }

@@ -1,19 +1,16 @@
 //! A directory of another disk, as a disk of its own.
-//!
-//! Row: disk.
 
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use super::{Access, Disk, DiskFile, FileInfo, Lock, ProcessLock};
 
-use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock};
-
-/// A directory of another [`Disk`], as a disk of its own: a store within it can be opened like any other, for
+/// A directory of another [`Disk`], as a disk of its own. A store in it can be opened like any other, for
 /// example one that [`Builder::rollback`](crate::Builder::rollback) has put into `quarantine/`.
 ///
-/// Its lock is known to clones of this handle only; nobody else may write to the directory.
+/// Only clones of this handle know its lock. The caller must see to it that no other handle writes to the
+/// directory.
 ///
 /// ```
 /// use annals::disk::{Access, Disk, MemDisk, Subdirectory};
@@ -28,26 +25,26 @@ use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock};
 pub struct Subdirectory {
     disk: Arc<dyn Disk>,
     directory: String,
-    locked: Arc<Mutex<bool>>,
+    lock: ProcessLock,
 }
 
 impl Subdirectory {
-    /// A directory that is there.
+    /// A directory that must be there.
     pub fn of(disk: impl Disk, directory: impl Into<String>) -> Subdirectory {
         Subdirectory::within(Arc::new(disk), directory.into())
     }
 
-    /// A directory that is created, durably and with those around it, unless it is there.
+    /// A directory that is created if it is not there, durably and with the directories around it.
     ///
     /// # Errors
     ///
-    /// Whatever the disk says.
+    /// Those of the disk.
     pub fn create(disk: impl Disk, directory: impl Into<String>) -> io::Result<Subdirectory> {
         Subdirectory::create_within(Arc::new(disk), directory.into())
     }
 
     pub(crate) fn within(disk: Arc<dyn Disk>, directory: String) -> Subdirectory {
-        Subdirectory { disk, directory, locked: Arc::default() }
+        Subdirectory { disk, directory, lock: ProcessLock::default() }
     }
 
     pub(crate) fn create_within(disk: Arc<dyn Disk>, directory: String) -> io::Result<Subdirectory> {
@@ -64,7 +61,7 @@ impl Subdirectory {
         if path.is_empty() { self.directory.clone() } else { format!("{}/{path}", self.directory) }
     }
 
-    /// The disk that has the files, and what a path is called there.
+    /// The disk that has the files, and the path of a file there.
     fn resolve<'a>(disk: &'a dyn Disk, path: &str) -> (&'a dyn Disk, String) {
         match (disk as &dyn Any).downcast_ref::<Subdirectory>() {
             Some(inside) => Subdirectory::resolve(inside.disk.as_ref(), &inside.path(path)),
@@ -108,16 +105,11 @@ impl Disk for Subdirectory {
     }
 
     fn lock(&self) -> io::Result<Lock> {
-        let mut locked = self.locked.lock();
-        if *locked {
-            return Ok(Lock::HeldBy(Holder::ThisProcess));
-        }
-        *locked = true;
-        Ok(Lock::Held(Box::new(Unlock(self.locked.clone()))))
+        Ok(self.lock.try_lock())
     }
 
     fn is_locked(&self) -> io::Result<bool> {
-        Ok(*self.locked.lock())
+        Ok(self.lock.is_locked())
     }
 
     fn check_names(&self, names: &[(&str, Option<(u64, u64)>)]) -> io::Result<()> {
@@ -140,13 +132,5 @@ impl Disk for Subdirectory {
 
     fn wants_zeros(&self) -> bool {
         self.disk.wants_zeros()
-    }
-}
-
-struct Unlock(Arc<Mutex<bool>>);
-
-impl Drop for Unlock {
-    fn drop(&mut self) {
-        *self.0.lock() = false;
     }
 }

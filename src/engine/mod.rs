@@ -32,8 +32,8 @@ use crate::engine::ticket::receipt_of;
 use crate::engine::writer::{Group, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
 use crate::event::Appended;
 use crate::read::{
-    Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, index_is_pending, reader,
-    settle,
+    ChainPosition, Listeners, LogView, Notifications, SegmentCache, Snapshot, Subscription,
+    build_pending_indexes, index_is_pending, reader,
 };
 use crate::threads::{BackgroundThread, WorkerThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
@@ -46,7 +46,7 @@ pub use ticket::{Pending, Ticket};
 
 /// An open store.
 pub(crate) struct Engine {
-    pub(crate) view: Arc<View>,
+    pub(crate) view: Arc<LogView>,
     listeners: Arc<Listeners>,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
@@ -94,7 +94,8 @@ impl Engine {
         let Writable { log, heads, segments, segment_cache, streams, store_id, history, report } =
             load_to_write(&disk, &options, &background)?;
         let segment = segments.last().cloned().expect("the log has a segment");
-        let view = Arc::new(View::new(segments, Point::from(log.written()), options.recent_bytes_max));
+        let view =
+            Arc::new(LogView::new(segments, ChainPosition::from(log.written()), options.recent_bytes_max));
         view.set_history(history);
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
@@ -105,7 +106,8 @@ impl Engine {
         if index_is_pending(&view) {
             let view = view.clone();
             let segment_cache = segment_cache.clone();
-            background.run_in(BUILD_INDEXES_AFTER, once(move || settle(&view, &segment_cache)));
+            background
+                .run_in(BUILD_INDEXES_AFTER, once(move || build_pending_indexes(&view, &segment_cache)));
         }
         let writer = Arc::new(SharedWriter::new(Writer {
             disk: disk.clone(),
@@ -162,11 +164,11 @@ impl Engine {
     pub(crate) fn to_read(disk: Arc<dyn Disk>, loaded: Readable, options: Options) -> Engine {
         let Readable { streams, history, segments, segment_cache, head, store_id, report, end } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
-        let view = Arc::new(View::new(segments, head, 0));
+        let view = Arc::new(LogView::new(segments, head, 0));
         view.set_history(history);
         let listeners = Arc::<Listeners>::default();
         let background = match &segment_cache {
-            Some(segment_cache) => segment_cache.housekeeper().clone(),
+            Some(segment_cache) => segment_cache.background().clone(),
             None => Arc::default(),
         };
         let follower = end.zip(segment_cache).map(|(end, segment_cache)| {
@@ -314,7 +316,7 @@ impl Engine {
         if self.queue.is_closed() { Err(Error::closed()) } else { Ok(()) }
     }
 
-    pub(crate) fn readable(&self) -> Result<Arc<View>, Error> {
+    pub(crate) fn readable(&self) -> Result<Arc<LogView>, Error> {
         self.check_open()?;
         if let Some(follower) = &self.follower {
             follower.refresh()?;
@@ -338,7 +340,7 @@ impl Engine {
     }
 
     /// The view of a store that may still grow.
-    fn growing_view(&self) -> Result<Arc<View>, Error> {
+    fn growing_view(&self) -> Result<Arc<LogView>, Error> {
         match &self.follower {
             Some(follower) => Follower::poll(follower)?,
             None if self.is_read_only => {
@@ -360,7 +362,7 @@ impl Engine {
     pub(crate) fn stats(&self) -> Stats {
         let snapshot = self.view.snapshot();
         let (queue_commands, queue_bytes) = self.queue.waiting();
-        let subscription_lags = self.view.followers();
+        let subscription_lags = self.view.subscription_lags();
         let mut stats = Stats {
             events: snapshot.segments.iter().map(|segment| u64::from(segment.events())).sum(),
             bytes: snapshot.bytes(),

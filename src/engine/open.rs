@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use crate::disk::{Access, Disk};
 use crate::engine::decide::Heads;
 use crate::format::{Damage, Frame, FrameHeader, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, genesis};
-use crate::index::{Answers, Bound, Sealed};
+use crate::index::{Bound, SealedIndex, SegmentIndex};
 use crate::log::{
     Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list, read_manifest,
     recover,
 };
-use crate::read::{Budgets, Point, SealedMeta, SealedSegment, Segment, SegmentCache};
+use crate::read::{Budgets, ChainPosition, SealedMeta, SealedSegment, Segment, SegmentCache};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options};
 
@@ -39,7 +39,7 @@ pub(crate) struct Readable {
     pub(crate) segments: Vec<Arc<Segment>>,
     /// `None` if the store is damaged.
     pub(crate) segment_cache: Option<Arc<SegmentCache>>,
-    pub(crate) head: Point,
+    pub(crate) head: ChainPosition,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
     /// Where to follow the writer from. `None` if the store is damaged.
@@ -126,7 +126,7 @@ fn readable(recovered: Recovered, mut loader: SegmentLoader, segment_cache: Arc<
         history: manifest.history_revision,
         segments,
         segment_cache: Some(segment_cache),
-        head: tip.as_ref().map(Point::from).unwrap_or_default(),
+        head: tip.as_ref().map(ChainPosition::from).unwrap_or_default(),
         store_id: manifest.store_id,
         report,
         end: Some(ReadEnd { tip, mark, loader }),
@@ -253,9 +253,9 @@ fn end_at_mark(
         last_position: mark.position,
         chain: mark.chain,
     };
-    let index = Sealed::open(Arc::from(index), &path, &bound).ok()?.ok()?;
+    let index = SealedIndex::open(Arc::from(index), &path, &bound).ok()?.ok()?;
     let last = index.ordinals().end.checked_sub(1)?;
-    let place = index.place(last).ok()??;
+    let place = index.locate(last).ok()??;
     let block = file.block(place.frame.clone()).ok()?;
     let header = block.frame(file, place.frame.start).ok()?.header;
     let is_last = place.frame.end == mark.durable_end && header.chain() == mark.chain;
@@ -267,7 +267,7 @@ fn end_at_mark(
         frames: index.frames(),
         events: index.events(),
     };
-    is_last.then_some((tip, index.born()))
+    is_last.then_some((tip, index.streams_created()))
 }
 
 /// Reports the progress of a walk to the caller that opens the store.
@@ -348,7 +348,7 @@ impl SegmentLoader {
 
     /// The segment of a file, which is made if the file is new.
     pub(crate) fn enter(&mut self, file: &Arc<SegmentFile>) -> Arc<Segment> {
-        if let Some(segment) = self.segments.last().filter(|segment| segment.is_of(file)) {
+        if let Some(segment) = self.segments.last().filter(|segment| segment.is_live_in(file)) {
             return segment.clone();
         }
         let segment = Arc::new(Segment::live(file.clone(), &LogEnd::start(file)));
@@ -362,7 +362,7 @@ impl SegmentLoader {
             if let Some((file, index)) = segment.as_live()
                 && file.header.id == id
             {
-                return index.read().born();
+                return index.read().streams_created();
             }
         }
         0
@@ -374,19 +374,19 @@ impl SegmentLoader {
         let mut chain_before = genesis(segment_cache.origin());
         for sealed in &recovered.manifest.sealed {
             let listed = SealedMeta::sealed(sealed, *segment_cache.origin(), chain_before);
-            all.push(Arc::new(Segment::stored(SealedSegment::new(segment_cache.clone(), listed))));
+            all.push(Arc::new(Segment::sealed(SealedSegment::new(segment_cache.clone(), listed))));
             chain_before = sealed.chain;
             self.streams += u64::from(sealed.annotations.streams_created().unwrap_or(0));
         }
         let mut met = self.segments.drain(..).peekable();
         for file in &recovered.segments {
-            let is_met = |segment: &Arc<Segment>| segment.is_of(file);
+            let is_met = |segment: &Arc<Segment>| segment.is_live_in(file);
             match (met.next_if(is_met), recovered.end.filter(|_| recovered.is_indexed)) {
                 (Some(segment), _) => all.push(segment),
                 (None, Some(tip)) => {
                     let listed = SealedMeta::up_to(&tip, file, *segment_cache.origin());
                     let stored = SealedSegment::with_file(segment_cache.clone(), listed, file.clone());
-                    all.push(Arc::new(Segment::stored(stored)));
+                    all.push(Arc::new(Segment::sealed(stored)));
                     all.push(Arc::new(Segment::live(file.clone(), &tip)));
                 }
                 (None, None) => all.push(Arc::new(Segment::live(file.clone(), &LogEnd::start(file)))),

@@ -8,9 +8,9 @@
 use crate::engine::append::{Brought, Keyed, Request};
 use crate::engine::decide::{KeyHash, Known, StreamHead};
 use crate::engine::errors::id_taken;
-use crate::event::{Ids, belongs_to, matches};
+use crate::event::{EventIds, belongs_to, matches};
 use crate::format::{Frame, Record, records};
-use crate::read::{Snapshot, View, first_match};
+use crate::read::{LogView, Snapshot, first_match};
 use crate::types::{Durability, Error, ErrorKind, EventId, FailedCondition, KeyWindow, Position, Query};
 
 /// On the caller's thread: looks up what the writer does not know, and refuses an append that cannot go in.
@@ -19,11 +19,11 @@ use crate::types::{Durability, Error, ErrorKind, EventId, FailedCondition, KeyWi
 ///
 /// A condition that does not hold, or an id that is taken; an error of reading a segment that must be looked
 /// into.
-pub(crate) fn precheck(request: &mut Request, view: &View, window: KeyWindow) -> Result<(), Error> {
+pub(crate) fn precheck(request: &mut Request, view: &LogView, window: KeyWindow) -> Result<(), Error> {
     let is_plain = request.key.is_none() && request.conditions.is_none() && request.brought.is_none();
     if is_plain {
         // The common case takes no snapshot: the writer knows the streams if they are in the newest segment.
-        let known = view.end_has_all(request.targets.iter().map(|target| &*target.entity));
+        let known = view.last_segment_has_all(request.targets.iter().map(|target| &*target.entity));
         request.known = Known { up_to: known.unwrap_or_default(), key: None };
         if known.is_some() {
             return Ok(());
@@ -55,7 +55,7 @@ pub(crate) fn precheck(request: &mut Request, view: &View, window: KeyWindow) ->
 pub(crate) fn look_up(request: &mut Request, snapshot: &Snapshot, window: KeyWindow) -> Result<(), Error> {
     let head = snapshot.head.position;
     request.known = look_up_key(request.key.as_ref(), snapshot, window)?;
-    if snapshot.has_more_than_the_end() {
+    if snapshot.segments.len() > 1 {
         for target in &mut request.targets {
             let (version, last) = snapshot.stream_head(&target.entity)?;
             target.head = StreamHead { version, last };
@@ -87,7 +87,7 @@ pub(crate) fn look_up(request: &mut Request, snapshot: &Snapshot, window: KeyWin
 
 /// Looks for a key in the published segments. With only the newest segment, the writer knows all keys itself.
 fn look_up_key(key: Option<&KeyHash>, snapshot: &Snapshot, window: KeyWindow) -> Result<Known, Error> {
-    if !snapshot.has_more_than_the_end() {
+    if snapshot.segments.len() <= 1 {
         return Ok(Known::default());
     }
     let head = snapshot.head.position;
@@ -129,7 +129,7 @@ fn event_with_id(id: EventId, snapshot: &Snapshot) -> Result<Option<Position>, E
         Ok(derived) if derived == Some(id) => Ok(Some(claimed)),
         // A damaged event is found by no id, and keeps no append from going in.
         Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
-        _ => snapshot.foreign(id),
+        _ => snapshot.foreign_since(id, Position::START),
     }
 }
 
@@ -139,7 +139,7 @@ fn derived_id_at(position: Position, snapshot: &Snapshot) -> Result<Option<Event
         return Ok(None);
     }
     let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
-    let Some(place) = segment.place_at(position)? else { return Ok(None) };
+    let Some(place) = segment.locate(position)? else { return Ok(None) };
     let block = snapshot.block(segment, &place.frame)?;
     Ok(Some(block.header(segment.file()?, place.frame.start)?.event_id(position)))
 }
@@ -219,7 +219,7 @@ fn check_ids_free(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
 
 /// The first event of a frame that matches after a position. The frame's first event is at `first`.
 fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) -> Option<Position> {
-    let first_ids = || Ids::of_first(frame, first);
+    let first_ids = || EventIds::of_first(frame, first);
     let is_match = |record: &Record<'_>| matches(query, record, |id| belongs_to(id, record, first_ids));
     let events = (0..).zip(records(frame.body, frame.header.events()));
     let positions = events.filter(|(_, record)| record.as_ref().is_ok_and(is_match));

@@ -16,8 +16,8 @@ use crate::engine::decide::KeyHash;
 use crate::engine::errors::{key_of_other_append, key_of_other_command, unanswered};
 use crate::engine::queue::{Answer, Queue, Reply};
 use crate::event::Appended;
-use crate::format::{Fields, Record, records};
-use crate::read::{View, reader};
+use crate::format::{Record, RecordFields, records};
+use crate::read::{LogView, reader};
 use crate::types::system::gate::BYPASSED;
 use crate::types::{Error, EventId, Position, SYSTEM_SCOPE};
 
@@ -48,12 +48,12 @@ pub struct Ticket {
 
 /// Turns the writer's reply into the caller's result.
 struct Resolver {
-    view: Arc<View>,
+    view: Arc<LogView>,
     queue: Arc<Queue>,
 }
 
 impl Ticket {
-    pub(crate) fn new(reply: Receiver<Reply>, view: Arc<View>, queue: Arc<Queue>) -> Ticket {
+    pub(crate) fn new(reply: Receiver<Reply>, view: Arc<LogView>, queue: Arc<Queue>) -> Ticket {
         Ticket { reply, resolver: Resolver { view, queue } }
     }
 
@@ -152,7 +152,7 @@ impl Resolver {
 }
 
 /// The result of a retry: the receipt of the append at a position, if the retry repeats it.
-fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
+fn replayed(view: &LogView, position: Position, request: &Request) -> Result<Appended, Error> {
     let is_same = |first: &Events<'_>| {
         first.is_same(&Events::of_request(request)) && first.may_be_of(request.key, request.command)
     };
@@ -164,14 +164,14 @@ fn replayed(view: &View, position: Position, request: &Request) -> Result<Append
 /// # Errors
 ///
 /// If the append carries out another command.
-pub(crate) fn receipt_of(view: &View, position: Position, keyed: &Keyed) -> Result<Appended, Error> {
+pub(crate) fn receipt_of(view: &LogView, position: Position, keyed: &Keyed) -> Result<Appended, Error> {
     let is_same = |first: &Events<'_>| first.may_be_of(Some(keyed.key), keyed.command);
     receipt_if(view, position, is_same)?.ok_or_else(|| key_of_other_command(position))
 }
 
 /// The receipt of the append at a position, if its events are the right ones.
 fn receipt_if(
-    view: &View,
+    view: &LogView,
     position: Position,
     is_right: impl FnOnce(&Events<'_>) -> bool,
 ) -> Result<Option<Appended>, Error> {
@@ -256,7 +256,7 @@ impl<'a> Events<'a> {
 /// erased event has only its public part left to compare: erasure removed its salt on purpose.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
     let fields = one.fields();
-    let mut other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };
+    let mut other_fields = RecordFields { has_metadata: fields.has_metadata, ..other.fields() };
     if fields.scope == SYSTEM_SCOPE {
         other_fields.occurred_at = fields.occurred_at;
     }

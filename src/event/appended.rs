@@ -113,8 +113,8 @@ impl Appended {
         time_of(i64::try_from(self.recorded_at).unwrap_or(i64::MAX))
     }
 
-    /// The token from which a reader continues after the last event; see [`ResumeToken`]. The token of a buffered
-    /// append is safe to keep only after the append is durable.
+    /// The token from which a reader continues after the last event; see [`ResumeToken`]. The token of a
+    /// buffered append is safe to keep only after the append is durable.
     #[must_use]
     pub fn resume_token(&self) -> ResumeToken {
         ResumeToken::new(self.position(), &self.chain)

@@ -9,8 +9,10 @@ pub use appended::Appended;
 pub(crate) use codec::Node;
 pub use codec::{Raw, Value};
 pub use recorded::RecordedEvent;
-pub(crate) use recorded::{Ids, belongs_to, matches};
+pub(crate) use recorded::{EventIds, belongs_to, matches};
+#[cfg(feature = "test-kit")]
+pub(crate) use typed::Form;
 #[doc(hidden)]
 pub use typed::derive;
+pub(crate) use typed::unknown_kind;
 pub use typed::{DomainEvent, KnownKind, Meta};
-pub(crate) use typed::{Form, unknown_kind};

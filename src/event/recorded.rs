@@ -1,5 +1,5 @@
-//! A recorded event, whose names and payload are slices of the block that it was read in; and whether one event
-//! matches a query. The index answers the same for many events, and tests/it/model.rs compares the two.
+//! A recorded event, whose names and payload are slices of the block that it was read in; and whether one
+//! event matches a query. The index answers the same for many events, and tests/it/model.rs compares the two.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use crate::event::codec;
-use crate::format::{Frame, FrameHeader, Record, Shape, record, records, tags};
+use crate::format::{Frame, FrameHeader, Record, RecordShape, record, records, tags};
 use crate::types::{
     Cause, Coordinate, Error, ErrorKind, EventId, Item, Name, Position, Query, ResumeToken, SYSTEM_SCOPE,
     Undecodable, UndecodableReason, Version, time_of, to_usize,
@@ -16,9 +16,9 @@ use crate::types::{
 
 /// An event of the store.
 ///
-/// It shares the block of bytes that it was read in, and copies nothing until it is decoded. A block has up to
-/// 256 KiB if many events are read in order, and 64 KiB if the event was just written. So keep decoded values,
-/// and not thousands of recorded events.
+/// It shares the block of bytes that it was read in, and copies nothing until it is decoded. A block has up
+/// to 256 KiB if many events are read in order, and 64 KiB if the event was just written. So keep decoded
+/// values, and not thousands of recorded events.
 ///
 /// ```
 /// use annals::{Raw, Store};
@@ -42,7 +42,7 @@ pub struct RecordedEvent {
     /// The position of the append's first event, and the event's index in the append.
     first: Position,
     index: u16,
-    shape: Shape,
+    shape: RecordShape,
 }
 
 impl RecordedEvent {
@@ -54,7 +54,7 @@ impl RecordedEvent {
         record: usize,
         first: Position,
         index: u16,
-        shape: Shape,
+        shape: RecordShape,
     ) -> RecordedEvent {
         RecordedEvent {
             block: block.clone(),
@@ -66,8 +66,8 @@ impl RecordedEvent {
         }
     }
 
-    /// The id of the event: the id that it was imported with, or else the id that the store derived. Receipts,
-    /// notifications, stories and exports show this id. The derived id finds the event, too.
+    /// The id of the event: the id that it was imported with, or else the id that the store derived.
+    /// Receipts, notifications, stories and exports show this id. The derived id finds the event, too.
     #[must_use]
     pub fn id(&self) -> EventId {
         self.record().foreign_id().unwrap_or_else(|| self.derived_id())
@@ -140,8 +140,8 @@ impl RecordedEvent {
             .unwrap_or_else(|| self.of_append(0).map_or(self.id_at(0), |first| first.id()))
     }
 
-    /// The cause, if the application gave one. A [`Cause::InAppend`] is returned as the [`Cause::Event`] of that
-    /// event.
+    /// The cause, if the application gave one. A [`Cause::InAppend`] is returned as the [`Cause::Event`] of
+    /// that event.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.record().cause().map(|cause| match cause {
@@ -164,8 +164,8 @@ impl RecordedEvent {
         ResumeToken::new(self.position(), &self.chain())
     }
 
-    /// Whether payload and metadata were erased; see [`Store::erase`](crate::Store::erase). The rest of the event
-    /// remains.
+    /// Whether payload and metadata were erased; see [`Store::erase`](crate::Store::erase). The rest of the
+    /// event remains.
     #[must_use]
     pub fn is_erased(&self) -> bool {
         self.record().is_erased()
@@ -182,7 +182,8 @@ impl RecordedEvent {
 
     /// Decodes the payload as any type. The value may borrow from the event.
     ///
-    /// Read a [`trait@DomainEvent`](crate::DomainEvent) by [`RecordedEvent::to`], which knows its kinds and versions.
+    /// Read a [`trait@DomainEvent`](crate::DomainEvent) by [`RecordedEvent::to`], which knows its kinds and
+    /// versions.
     ///
     /// # Errors
     ///
@@ -216,7 +217,8 @@ impl RecordedEvent {
         self.header().key()
     }
 
-    /// The bytes of the metadata, empty if there is none; or the hash that the erasure left of all private bytes.
+    /// The bytes of the metadata, empty if there is none; or the hash that the erasure left of all private
+    /// bytes.
     #[cfg(feature = "jsonl")]
     pub(crate) fn metadata_bytes(&self) -> Result<&[u8], [u8; 32]> {
         let record = self.record();
@@ -229,9 +231,10 @@ impl RecordedEvent {
         matches(query, &self.record(), |id| self.belongs_to(id))
     }
 
-    /// Whether the event belongs to a correlation. `id` may be either id of the event that the correlation names.
+    /// Whether the event belongs to a correlation. `id` may be either id of the event that the correlation
+    /// names.
     pub(crate) fn belongs_to(&self, id: EventId) -> bool {
-        let first = || Ids {
+        let first = || EventIds {
             derived: self.id_at(0),
             brought: self.of_append(0).and_then(|first| first.record().foreign_id()),
         };
@@ -325,7 +328,8 @@ impl RecordedEvent {
     }
 }
 
-/// The conversion cannot fail: a block is no longer than a segment, and the format bounds the lengths of names.
+/// The conversion cannot fail: a block is no longer than a segment, and the format bounds the lengths of
+/// names.
 fn short<T: TryFrom<usize>>(number: usize) -> T {
     T::try_from(number).ok().expect("lengths are bounded where they are read")
 }
@@ -341,35 +345,38 @@ impl fmt::Debug for RecordedEvent {
     }
 }
 
-/// Whether an event matches a query. `belongs` is called only if the query names a correlation, because it may have
-/// to read the first event of the append.
+/// Whether an event matches a query. `belongs` is called only if the query names a correlation, because it
+/// may have to read the first event of the append.
 pub(crate) fn matches(query: &Query, record: &Record<'_>, belongs: impl Fn(EventId) -> bool) -> bool {
     query.items.iter().any(|item| matches_item(item, record, &belongs))
 }
 
-/// Whether an event belongs to a correlation: it names the correlation, or it names none and the first event of its
-/// append has this id.
-pub(crate) fn belongs_to(id: EventId, record: &Record<'_>, first: impl FnOnce() -> Ids) -> bool {
+/// Whether an event belongs to a correlation: it names the correlation, or it names none and the first event
+/// of its append has this id.
+pub(crate) fn belongs_to(id: EventId, record: &Record<'_>, first: impl FnOnce() -> EventIds) -> bool {
     match record.correlation() {
         Some(correlation) => correlation == id,
         None => {
-            let Ids { derived, brought } = first();
+            let EventIds { derived, brought } = first();
             derived == id || brought == Some(id)
         }
     }
 }
 
 /// The ids of an event: the derived one, and the one that it was imported with.
-pub(crate) struct Ids {
+pub(crate) struct EventIds {
     pub(crate) derived: EventId,
     pub(crate) brought: Option<EventId>,
 }
 
-impl Ids {
+impl EventIds {
     /// The ids of the first event of an append, whose position is `first`.
-    pub(crate) fn of_first(frame: &Frame<'_>, first: Position) -> Ids {
+    pub(crate) fn of_first(frame: &Frame<'_>, first: Position) -> EventIds {
         let record = records(frame.body, frame.header.events()).next().and_then(Result::ok);
-        Ids { derived: frame.header.event_id(first), brought: record.and_then(|record| record.foreign_id()) }
+        EventIds {
+            derived: frame.header.event_id(first),
+            brought: record.and_then(|record| record.foreign_id()),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A frame: one atomic append, as it lies in a segment.
 //!
-//! The checksum of the header covers the body's length, and the mark binds the header to its place. So a wrong
-//! length never misleads a reader, and a frame that was copied elsewhere is not read as one there.
+//! The checksum of the header covers the body's length, and the mark binds the header to its place. So a
+//! wrong length never misleads a reader, and a frame that was copied elsewhere is not read as one there.
 //! SPEC.md "Frame".
 
 use crate::types::{EventId, Position};
@@ -218,7 +218,8 @@ impl<'a> FrameHeader<'a> {
         sum([self.0.len(), body])
     }
 
-    /// The fields to write the same frame at another place. The caller replaces those that depend on the place.
+    /// The fields to write the same frame at another place. The caller replaces those that depend on the
+    /// place.
     pub(crate) fn fields(&self) -> NewFrameHeader<'a> {
         NewFrameHeader {
             body_bytes: self.body_bytes(),
@@ -260,8 +261,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The frame at the start of `bytes`, if it begins with `mark` and lies there as a whole. The caller has checked
-/// these bytes before; they may be longer, or end anywhere.
+/// The frame at the start of `bytes`, if it begins with `mark` and lies there as a whole. The caller has
+/// checked these bytes before; they may be longer, or end anywhere.
 #[inline(always)]
 pub(crate) fn known_if_whole(bytes: &[u8], mark: u64) -> Option<Frame<'_>> {
     let header = FrameHeader(bytes.get(..bytes_needed(bytes, mark)?)?);

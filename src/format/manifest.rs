@@ -1,7 +1,7 @@
 //! MANIFEST: the identity of the store, and the list of its sealed segments.
 //!
-//! The file is replaced as a whole and never changed in place. It may lag behind: opening finds sealed segments
-//! that it does not list yet. SPEC.md "MANIFEST".
+//! The file is replaced as a whole and never changed in place. It may lag behind: opening finds sealed
+//! segments that it does not list yet. SPEC.md "MANIFEST".
 
 use super::chain::Hash;
 use super::segment::{Seal, SegmentHeader, SegmentId};
@@ -12,7 +12,8 @@ pub(crate) const NAME: &str = "MANIFEST";
 pub(crate) const TEMPORARY: &str = "MANIFEST.tmp";
 
 const MAGIC: &[u8; 8] = b"ANNALMAN";
-/// The offset of each field of the fixed part, after the preamble. Lineages and segments follow, then the digest.
+/// The offset of each field of the fixed part, after the preamble. Lineages and segments follow, then the
+/// digest.
 const STORE_ID_AT: usize = preamble::SIZE;
 const SEQUENCE_AT: usize = STORE_ID_AT + 16;
 const HISTORY_REVISION_AT: usize = SEQUENCE_AT + 8;
@@ -52,8 +53,8 @@ const DIGEST: usize = 32;
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    /// Minor version and compatible features of the writer. Readers need not know them; the next writer passes
-    /// them on.
+    /// Minor version and compatible features of the writer. Readers need not know them; the next writer
+    /// passes them on.
     pub(crate) minor: u16,
     pub(crate) compatible: u64,
     /// Segments behind the last listed one were cut from the log, and the writer is removing their files.

@@ -1,7 +1,7 @@
 //! MARK: how much of the log is proven durable, in two slots written in turn.
 //!
-//! A slot is written only after a sync has returned, so it never names data that is not durable. It is evidence
-//! against silent loss. It is never the authority for where the log ends. SPEC.md "MARK".
+//! A slot is written only after a sync has returned, so it never names data that is not durable. It is
+//! evidence against silent loss. It is never the authority for where the log ends. SPEC.md "MARK".
 
 use super::chain::Hash;
 use super::segment::SegmentId;

@@ -1,10 +1,10 @@
 //! Every byte that annals writes: no files, no clock, no decisions.
 //!
-//! SPEC.md has the authoritative tables. The constants here follow them field by field, and golden files under
-//! `tests/golden/` tie the two together. All integers are little-endian. Bytes from disk are hostile until their
-//! checksum fits; even then every length is compared with the bytes that are there before it is used. So no slice
-//! is indexed here and no arithmetic may overflow. Where the caller knows that bytes are there, because it has
-//! checked or just written them, [`part`], [`array`] and [`put`] say so.
+//! SPEC.md has the authoritative tables. The constants here follow them field by field, and golden files
+//! under `tests/golden/` tie the two together. All integers are little-endian. Bytes from disk are hostile
+//! until their checksum fits; even then every length is compared with the bytes that are there before it is
+//! used. So no slice is indexed here and no arithmetic may overflow. Where the caller knows that bytes are
+//! there, because it has checked or just written them, [`part`], [`array`] and [`put`] say so.
 
 #![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
@@ -30,7 +30,7 @@ pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
 #[cfg(test)]
 pub(crate) use record::write;
-pub(crate) use record::{Fields, NewRecord, Record, SALT, Shape, records, tags};
+pub(crate) use record::{NewRecord, Record, RecordFields, RecordShape, SALT, records, tags};
 pub(crate) use segment::{
     Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
 };
@@ -143,14 +143,14 @@ pub(crate) mod preamble {
         put(out, MAJOR_AT, &MAJOR.to_le_bytes());
     }
 
-    /// Checks magic, version and features of a structure that may have no features. The caller has checked the
-    /// checksum of the structure.
+    /// Checks magic, version and features of a structure that may have no features. The caller has checked
+    /// the checksum of the structure.
     pub(crate) fn check(bytes: &[u8], magic: &[u8; 8]) -> Result<(), Damage> {
         check_knowing(bytes, magic, 0, 0)
     }
 
-    /// Checks magic, version and features of a structure. `incompatible` and `read_only` are the features that
-    /// this version knows.
+    /// Checks magic, version and features of a structure. `incompatible` and `read_only` are the features
+    /// that this version knows.
     pub(crate) fn check_knowing(
         bytes: &[u8],
         magic: &[u8; 8],
@@ -167,8 +167,8 @@ pub(crate) mod preamble {
         if major != MAJOR {
             return Err(Damage::Newer(format!("format {major}")));
         }
-        // An unknown read-only feature would still let a reader in. No such feature exists yet that a reader may
-        // ignore, so reader and writer both stop at any unknown bit of either mask.
+        // An unknown read-only feature would still let a reader in. No such feature exists yet that a reader
+        // may ignore, so reader and writer both stop at any unknown bit of either mask.
         let unknown =
             (u64_at(bytes, INCOMPATIBLE_AT) & !incompatible) | (u64_at(bytes, READ_ONLY_AT) & !read_only);
         match unknown {

@@ -266,7 +266,8 @@ impl<'a> Attestation<'a> {
     /// The longest attestation.
     pub(crate) const BYTES_MAX: usize = ATTESTATION_FIXED + ATTESTATION_TEXT_MAX;
 
-    /// Reads and checks the attestation at the start of `bytes`, which may be longer. Also returns its length.
+    /// Reads and checks the attestation at the start of `bytes`, which may be longer. Also returns its
+    /// length.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<(Attestation<'a>, usize), Damage> {
         const SHORT: Damage = Damage::Bad("an attestation is cut off");
         let fixed = bytes.first_chunk::<ATTESTATION_FIXED>().ok_or(SHORT)?;

@@ -1,7 +1,7 @@
-//! Ties the code to the golden files: decodes them, encodes them again, and tries to fool it with
-//! flipped bits, cut ends and hostile values.
+//! Ties the code to the golden files: decodes them and encodes them again. Then it tries to mislead the code
+//! with flipped bits, cut ends and hostile values.
 //!
-//! tests/it/golden.rs has the store that the structures here are cut out of, and how to bless.
+//! tests/it/golden.rs has the store that these structures come from, and says how to bless them.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -24,11 +24,11 @@ use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link
 use super::frame::{self, Frame, NewFrameHeader};
 use super::manifest::{Lineage, Manifest, SegmentEntry};
 use super::mark::{self, Mark};
-use super::record::{self, Fields, NewRecord, Record, records};
+use super::record::{self, NewRecord, Record, RecordFields, records};
 use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
 use super::{aligned, checksum};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};
-use crate::index::{Answers, Bound, Index, Sealed, TermHash};
+use crate::index::{Bound, LiveIndex, SealedIndex, SegmentIndex, TermHash};
 use crate::log::SegmentFile;
 use crate::types::{Cause, EventId, to_u64};
 use crate::{Query, Raw, Store};
@@ -43,19 +43,19 @@ const SECOND_FILE: &str = "segments/00000000000000000007.0.seg";
 const REWRITTEN: &str = "segments/00000000000000000001.1.seg";
 
 /// The golden store's first segment, and what is in it.
-struct Story {
+struct GoldenSegment {
     bytes: Vec<u8>,
     header: SegmentHeader,
     /// Where frames and the seal begin.
     offsets: Vec<usize>,
 }
 
-impl Story {
-    fn read() -> Story {
-        Story::of(golden_bytes(&format!("store/{FIRST}")))
+impl GoldenSegment {
+    fn read() -> GoldenSegment {
+        GoldenSegment::of(golden_bytes(&format!("store/{FIRST}")))
     }
 
-    fn of(bytes: Vec<u8>) -> Story {
+    fn of(bytes: Vec<u8>) -> GoldenSegment {
         let header = SegmentHeader::read(&bytes).unwrap();
         let mut offsets = vec![SEGMENT_HEADER_BYTES];
         loop {
@@ -63,7 +63,7 @@ impl Story {
             let Ok(frame) = frame::read(&bytes[at..], header.frame_mark(to_u64(at))) else { break };
             offsets.push(at + frame.header.frame_bytes());
         }
-        Story { bytes, header, offsets }
+        GoldenSegment { bytes, header, offsets }
     }
 
     fn frame_bytes(&self, index: usize) -> &[u8] {
@@ -85,7 +85,7 @@ impl Story {
 
 #[test]
 fn golden_segment_header() {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let bytes = &story.bytes[..SEGMENT_HEADER_BYTES];
     check_text("segment-header", &format!("The segment header of store/{FIRST}"), 0, bytes, |notes| {
         notes.segment_header();
@@ -107,7 +107,7 @@ fn golden_segment_header() {
 
 #[test]
 fn golden_frame_of_one_event() {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     check_text(
         "frame-single",
         &format!("A frame of one event, the first of store/{FIRST}"),
@@ -139,7 +139,7 @@ fn golden_frame_of_one_event() {
 
 #[test]
 fn golden_frame_with_everything() {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     check_text(
         "frame-full",
         &format!("A frame with a key, several entities and all optional fields, the second of store/{FIRST}"),
@@ -168,7 +168,7 @@ fn golden_frame_with_everything() {
     check_encoding(&story, 1);
 
     let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain());
-    let withdrawn = Fields {
+    let withdrawn = RecordFields {
         scope: "tenant:acme",
         tag_bytes: b"\x0btransfer:17\x06urgent",
         correlation: Some("0192d4e0-7f00-7000-8000-00000000c0de".parse().unwrap()),
@@ -178,9 +178,9 @@ fn golden_frame_with_everything() {
         has_metadata: true,
         ..fields("account:alice", "account.withdrawn")
     };
-    let opened = Fields { cause: Some(Cause::InAppend(0)), ..fields("account:bob", "account.opened") };
+    let opened = RecordFields { cause: Some(Cause::InAppend(0)), ..fields("account:bob", "account.opened") };
     let deposited =
-        Fields { cause: Some(Cause::PreviousInStream), ..fields("account:bob", "account.deposited") };
+        RecordFields { cause: Some(Cause::PreviousInStream), ..fields("account:bob", "account.deposited") };
     let found = [0, 1, 2].map(|index| record_at(&frame, index));
     assert_eq!(found.each_ref().map(|record| record.fields()), [withdrawn, opened, deposited]);
     assert_eq!(record::tags(withdrawn.tag_bytes).collect::<Vec<_>>(), ["transfer:17", "urgent"]);
@@ -191,10 +191,10 @@ fn golden_frame_with_everything() {
 /// The index of the golden store's first segment, as a file, answers as the events say.
 #[test]
 fn golden_index_file() {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let file = MemDisk::new().open("segment", Access::CreateNew).unwrap();
     let segment = SegmentFile { header: story.header.clone(), path: FIRST.to_owned(), file };
-    let mut index = Index::new(u32::try_from(SEGMENT_HEADER_BYTES).unwrap());
+    let mut index = LiveIndex::new(u32::try_from(SEGMENT_HEADER_BYTES).unwrap());
     for at in 0..3 {
         let offset = u32::try_from(story.offsets[at]).unwrap();
         index.insert(&segment, offset, &story.frame(at)).unwrap();
@@ -211,12 +211,12 @@ fn golden_index_file() {
     check_text("index-file", &title, 0, &bytes, Notes::index_file);
     assert_eq!(bound.segment.index_path(), "segments/00000000000000000001.0.idx");
 
-    let sealed = Sealed::whole(bytes.into(), "x.idx", &bound).unwrap();
-    let forms: [&dyn Answers; 2] = [&sealed, &index];
+    let sealed = SealedIndex::whole(bytes.into(), "x.idx", &bound).unwrap();
+    let forms: [&dyn SegmentIndex; 2] = [&sealed, &index];
     let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain());
     let key: Hash = *blake3::hash(b"transfer-17").as_bytes();
     for form in forms {
-        assert_eq!((form.events(), form.ordinals(), form.born()), (6, 0..6, 3));
+        assert_eq!((form.events(), form.ordinals(), form.streams_created()), (6, 0..6, 3));
         assert_eq!(form.last_of("account:bob", 9).unwrap(), Some((2, 3)));
         assert_eq!(form.effects(first).unwrap(), [1]);
         assert_eq!(form.key(key.first_chunk().unwrap()).unwrap(), Some(1));
@@ -228,7 +228,7 @@ fn golden_index_file() {
 
 #[test]
 fn golden_seal() {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let at = *story.offsets.last().unwrap();
     let title = format!("The seal of store/{FIRST}");
     check_text("seal", &title, at, story.seal_bytes(), Notes::seal);
@@ -255,7 +255,7 @@ fn golden_mark() {
     let bytes = &file[at..at + mark::MARK_SLOT_BYTES];
     check_text("mark", "The newer slot of store/MARK", at, bytes, Notes::mark_slot);
     let expected = Mark {
-        store_id: Story::read().header.store_id,
+        store_id: GoldenSegment::read().header.store_id,
         sequence: 11,
         segment: SegmentId { first_position: 10, generation: 0 },
         durable_end: 744,
@@ -283,21 +283,21 @@ fn golden_manifest() {
 
 #[test]
 fn golden_attestation() {
-    let story = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let story = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
     let at = *story.offsets.last().unwrap();
     let (found, length) = Attestation::read(&story.bytes[at..]).unwrap();
     let bytes = &story.bytes[at..at + length];
     let title = format!("The attestation in rewritten/{REWRITTEN}");
     check_text("attestation", &title, at, bytes, Notes::attestation);
     assert!(story.header.is_attestation(bytes, to_u64(at)));
-    let original = Story::read();
+    let original = GoldenSegment::read();
     assert_eq!(found, attestation(&original));
     assert_eq!(found.write(&story.header, to_u64(at)), bytes);
 }
 
 #[test]
 fn golden_erased_event() {
-    let story = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let story = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
     check_text(
         "frame-erased",
         &format!("The frame of one event, after erasure, in rewritten/{REWRITTEN}"),
@@ -305,9 +305,11 @@ fn golden_erased_event() {
         story.frame_bytes(0),
         Notes::frame,
     );
-    let original = Story::read();
-    let (whole, erased) = (original.frame(0), story.frame(0));
-    let (before, after) = (record_at(&whole, 0), record_at(&erased, 0));
+    let original = GoldenSegment::read();
+    let whole = original.frame(0);
+    let erased = story.frame(0);
+    let before = record_at(&whole, 0);
+    let after = record_at(&erased, 0);
     assert_eq!((after.public(), after.private()), (before.public(), None));
     assert_eq!((after.content(), after.payload(), after.metadata()), (before.content(), None, None));
     assert_eq!(after.content(), before.content());
@@ -317,7 +319,7 @@ fn golden_erased_event() {
 
 #[test]
 fn golden_event_id() {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let frame = story.frame(1);
     let id = EventId::derive(frame.header.recorded_at(), 3.into(), &frame.header.chain());
     check_text("event-id", "The derived id of the event at position 3", 0, id.as_bytes(), |notes| {
@@ -344,7 +346,8 @@ fn every_bit_of_an_id_is_where_the_specification_says() {
             let id = EventId::derive(micros, position.into(), &chain);
             assert_eq!(id.claimed_position().get(), position);
             let millis = u128::from(micros / 1000) & ((1 << 48) - 1);
-            let (high, low) = (u128::from(position >> 36), u128::from(position & ((1 << 36) - 1)));
+            let high = u128::from(position >> 36);
+            let low = u128::from(position & ((1 << 36) - 1));
             let chain = u128::from(u32::from_be_bytes(*chain.first_chunk().unwrap()) & 0x3FF_FFFF);
             let expected = millis << 80 | 7 << 76 | high << 64 | 0b10 << 62 | low << 26 | chain;
             assert_eq!(u128::from_be_bytes(*id.as_bytes()), expected, "{position} {micros}");
@@ -354,8 +357,9 @@ fn every_bit_of_an_id_is_where_the_specification_says() {
 
 #[test]
 fn golden_chain() {
-    let story = Story::read();
-    let (one, full) = (story.frame(0), story.frame(1));
+    let story = GoldenSegment::read();
+    let one = story.frame(0);
+    let full = story.frame(1);
     let start = genesis(&story.header.store_id);
     let only = record_at(&one, 0);
     let contents = [0, 1, 2].map(|index| record_at(&full, index).content());
@@ -419,7 +423,7 @@ fn block(content: &Hash, assigned: &Assigned) -> [u8; 64] {
 fn golden_rewritten_store() {
     let disk = SimDisk::new(3);
     disk.create_directory("segments").unwrap();
-    disk.set_contents(REWRITTEN, Some(rewritten_segment(&Story::read())));
+    disk.set_contents(REWRITTEN, Some(rewritten_segment(&GoldenSegment::read())));
     disk.set_contents(SECOND_FILE, Some(golden_bytes(&format!("store/{SECOND_FILE}"))));
     disk.set_contents("MANIFEST", Some(rewritten_manifest().write().0));
     let clock = || SystemTime::UNIX_EPOCH + Duration::from_micros(START + 20 * SECOND);
@@ -440,7 +444,7 @@ fn golden_rewritten_store() {
     }
 }
 
-fn rewritten_segment(original: &Story) -> Vec<u8> {
+fn rewritten_segment(original: &GoldenSegment) -> Vec<u8> {
     let header = SegmentHeader {
         id: SegmentId { generation: 1, ..original.header.id },
         salt: SegmentHeader::salt(0x0123_4567_89AB_CDEF),
@@ -478,8 +482,9 @@ fn erased_body(frame: &Frame<'_>) -> Vec<u8> {
     body
 }
 
-fn attestation(original: &Story) -> Attestation<'static> {
-    let (before, removed) = (original.frame(1).header, original.frame(2).header);
+fn attestation(original: &GoldenSegment) -> Attestation<'static> {
+    let before = original.frame(1).header;
+    let removed = original.frame(2).header;
     Attestation {
         first_position: 5,
         last_position: 6,
@@ -493,13 +498,13 @@ fn attestation(original: &Story) -> Attestation<'static> {
     }
 }
 
-fn rewritten_seal(original: &Story) -> Seal {
+fn rewritten_seal(original: &GoldenSegment) -> Seal {
     Seal { length: 1008, frames: 2, events: 4, ..Seal::read(original.seal_bytes()).unwrap() }
 }
 
 fn rewritten_manifest() -> Manifest {
     let (origin, previous) = Manifest::read(&golden_bytes("store/MANIFEST")).unwrap();
-    let seal = rewritten_seal(&Story::read());
+    let seal = rewritten_seal(&GoldenSegment::read());
     let first = SegmentEntry {
         id: SegmentId { first_position: 1, generation: 1 },
         length: seal.length,
@@ -523,7 +528,7 @@ fn rewritten_manifest() -> Manifest {
 }
 
 /// What the encoder makes of a frame's parts is the frame.
-fn check_encoding(story: &Story, index: usize) {
+fn check_encoding(story: &GoldenSegment, index: usize) {
     let frame = story.frame(index);
     let mut out = Vec::new();
     frame.header.fields().write(&mut out, story.mark(index));
@@ -531,7 +536,8 @@ fn check_encoding(story: &Story, index: usize) {
     let body = out.len();
     for found in records(frame.body, frame.header.events()) {
         let found = found.unwrap();
-        let (metadata, payload) = (found.metadata().unwrap(), found.payload().unwrap());
+        let metadata = found.metadata().unwrap();
+        let payload = found.payload().unwrap();
         let start = out.len() - body;
         record::write(&mut out, &NewRecord { fields: found.fields(), metadata, payload }).unwrap();
         let salt = record::salt_place(&out[body..], start);
@@ -566,8 +572,8 @@ fn chain_of(frame: &Frame<'_>, position: u64, before: &Hash) -> Hash {
 }
 
 /// A public part with nothing optional.
-fn fields<'a>(entity: &'a str, kind: &'a str) -> Fields<'a> {
-    Fields {
+fn fields<'a>(entity: &'a str, kind: &'a str) -> RecordFields<'a> {
+    RecordFields {
         schema_version: 1,
         entity,
         scope: "",

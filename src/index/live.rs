@@ -1,52 +1,247 @@
-//! What the index in memory answers.
+//! The index in memory, to which frames are added.
 //!
-//! Row: index.
+//! The writer inserts each group of frames before it publishes the group.
 
 use std::ops::{ControlFlow, Range};
 
-use crate::format::KEY_BYTES;
-use crate::types::{Error, EventId, Query, to_u64};
+use foldhash::{HashMap, HashMapExt};
 
-use super::list::List;
-use super::listing::listed;
-use super::lists::Way;
-use super::names::Names;
-use super::query::{Asked, Lists};
-use super::search::gallop;
-use super::{Answers, Entry, Index, Label, Place, Stream, Wanted, last_up_to, narrow, nearest, ordinals_of};
+use crate::format::{Damage, Frame, KEY_BYTES, Record, SegmentId, records, tags};
+use crate::log::SegmentFile;
+use crate::types::{Cause, Error, EventId};
 
-impl Index {
-    fn place_at(&self, slot: usize) -> Option<Place> {
-        let (start, rest) = self.offsets.get(slot..)?.split_first()?;
-        let same = gallop(rest.len(), |at| rest[at] == *start);
-        let next = rest.get(same).copied().unwrap_or(self.end);
-        let removed = self.removed.binary_search_by_key(&next, |removed| removed.end).ok();
-        let end = removed.map_or(next, |removed| self.removed[removed].start);
-        Some(Place { ordinal: narrow(self.ordinals.at(slot)), frame: *start..end })
+use super::answers::IndexForm;
+use super::names::NameDictionary;
+use super::numbers::GappedSequence;
+use super::postings::{EventLocation, gallop};
+use super::query::{NameField, PostingLists, to_ordinal};
+
+/// The index of a segment that is being written, or of a part of one, in memory.
+///
+/// It may begin anywhere in its segment. Two indexes, of which one begins where the other ends, answer
+/// together for both parts.
+pub(crate) struct LiveIndex {
+    /// The ordinals of all events.
+    pub(super) ordinals: GappedSequence,
+    /// The offset of each event's frame, slot by slot.
+    pub(super) offsets: Vec<u32>,
+    /// The bytes between frames where frames were removed.
+    pub(super) removed: Vec<Range<u32>>,
+    /// The offset behind the last frame.
+    pub(super) end: u32,
+    pub(super) entities: NameDictionary<Stream>,
+    pub(super) scopes: NameDictionary<Vec<u32>>,
+    pub(super) kinds: NameDictionary<Vec<u32>>,
+    pub(super) tags: NameDictionary<Vec<u32>>,
+    pub(super) correlations: IdPostings,
+    pub(super) foreign_ids: IdPostings,
+    /// The events that name an event as their cause, by that event's id.
+    pub(super) causes: IdPostings,
+    /// The events whose cause is the one before them in their stream.
+    pub(super) followers: Vec<u32>,
+    /// The first event of the last append with an idempotency key.
+    pub(super) keys: HashMap<[u8; KEY_BYTES], u32>,
+    /// The number of streams whose first version is here.
+    pub(super) streams_created: u32,
+    pub(super) frames: u32,
+    /// The entities inserted since the last [`LiveIndex::take_new_entities`].
+    new_entities: Vec<Box<str>>,
+}
+
+pub(super) type IdPostings = HashMap<EventId, Vec<u32>>;
+
+/// The events of one entity in this segment.
+pub(super) struct Stream {
+    pub(super) versions: GappedSequence,
+    /// The ordinal of each version, slot by slot.
+    pub(super) ordinals: Vec<u32>,
+}
+
+impl LiveIndex {
+    /// An empty index of the frames behind `start`.
+    pub(crate) fn new(start: u32) -> LiveIndex {
+        LiveIndex {
+            ordinals: GappedSequence::default(),
+            offsets: Vec::new(),
+            removed: Vec::new(),
+            end: start,
+            entities: NameDictionary::new(),
+            scopes: NameDictionary::new(),
+            kinds: NameDictionary::new(),
+            tags: NameDictionary::new(),
+            correlations: HashMap::new(),
+            foreign_ids: HashMap::new(),
+            causes: HashMap::new(),
+            followers: Vec::new(),
+            keys: HashMap::new(),
+            streams_created: 0,
+            frames: 0,
+            new_entities: Vec::new(),
+        }
+    }
+
+    /// The number of events.
+    pub(crate) fn events(&self) -> u32 {
+        u32::try_from(self.ordinals.count()).expect("a segment holds fewer than 2^32 events")
+    }
+
+    /// The ordinal behind the last event's.
+    pub(crate) fn ordinals_end(&self) -> u32 {
+        to_ordinal(self.ordinals.at(self.ordinals.count()))
+    }
+
+    /// The offset behind the last frame.
+    pub(crate) fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// The entities that have events here, each with the version and the ordinal of its last one.
+    pub(crate) fn heads(&self) -> impl Iterator<Item = (&str, u64, u32)> {
+        self.entities.iter().filter_map(|(entity, stream)| {
+            let last = *stream.ordinals.last()?;
+            Some((entity, stream.last_version(), last))
+        })
+    }
+
+    /// The entities inserted for the first time since the last call.
+    pub(crate) fn take_new_entities(&mut self) -> impl ExactSizeIterator<Item = Box<str>> {
+        self.new_entities.drain(..)
+    }
+
+    /// The idempotency keys, each with the ordinal of its last append's first event.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (&[u8; KEY_BYTES], u32)> {
+        self.keys.iter().map(|(key, ordinal)| (key, *ordinal))
+    }
+
+    /// Extends the index to `end`, where no frames are left: they were removed.
+    pub(crate) fn finish(&mut self, end: u32) {
+        if end > self.end {
+            self.removed.push(self.end..end);
+            self.end = end;
+        }
+    }
+
+    /// The number of frames.
+    pub(crate) fn frames(&self) -> u32 {
+        self.frames
+    }
+
+    /// Adds the events of the frame at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if a record or a version in the frame is impossible.
+    pub(crate) fn insert(
+        &mut self,
+        segment: &SegmentFile,
+        offset: u32,
+        frame: &Frame<'_>,
+    ) -> Result<(), Error> {
+        let header = &frame.header;
+        if offset != self.end {
+            self.removed.push(self.end..offset);
+        }
+        let first = header.position_offset();
+        let id_at = |index: u16| {
+            let ordinal = u64::from(first) + u64::from(index);
+            let position = segment.header.id.first_position + ordinal;
+            header.event_id(position.into())
+        };
+        // Events of one append that name no correlation share the first one's id. A lone event needs no list:
+        // it is found by its own id.
+        let mut sharing = Vec::new();
+        if let Some(key) = header.key() {
+            self.keys.insert(key, first);
+        }
+        for (ordinal, (index, record)) in (first..).zip(records(frame.body, header.events()).enumerate()) {
+            let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
+            self.ordinals.push(ordinal.into());
+            self.offsets.push(offset);
+            let version = header.version(index);
+            if !self.insert_version(record.entity(), version, ordinal, segment.header.id) {
+                return Err(segment.damaged(offset.into(), &WRONG_VERSION));
+            }
+            self.insert_terms(ordinal, &record);
+            if header.events() > 1 && record.correlation().is_none() {
+                sharing.push(ordinal);
+            }
+            match record.cause() {
+                None => {}
+                Some(Cause::Event(id)) => push(&mut self.causes, &id, ordinal),
+                Some(Cause::InAppend(index)) => push(&mut self.causes, &id_at(index), ordinal),
+                Some(Cause::PreviousInStream) => self.followers.push(ordinal),
+            }
+        }
+        if !sharing.is_empty() {
+            self.correlations.entry(id_at(0)).or_default().extend(sharing);
+        }
+        self.frames += 1;
+        self.end = offset + u32::try_from(header.frame_bytes()).expect("the walk checked that it fits");
+        Ok(())
+    }
+
+    /// Adds a version to its stream. `false` if the version is impossible. Versions of a stream follow one
+    /// another, or at least grow where events may have been removed. Each version took a position.
+    fn insert_version(&mut self, entity: &str, version: u64, ordinal: u32, id: SegmentId) -> bool {
+        let position = id.first_position + u64::from(ordinal);
+        if version == 0 || version > position {
+            return false;
+        }
+        self.streams_created += u32::from(version == 1);
+        let is_whole = id.generation == 0 && self.removed.is_empty();
+        match self.entities.get_mut(entity) {
+            Some(stream) if version <= stream.last_version() => return false,
+            Some(stream) if is_whole && version - 1 != stream.last_version() => return false,
+            Some(stream) => stream.push(version, ordinal),
+            None => {
+                let mut stream = Stream { versions: GappedSequence::default(), ordinals: Vec::new() };
+                stream.push(version, ordinal);
+                self.entities.insert(entity, stream);
+                self.new_entities.push(entity.into());
+            }
+        }
+        true
+    }
+
+    fn insert_terms(&mut self, ordinal: u32, record: &Record<'_>) {
+        push_name(&mut self.scopes, record.scope_or_default(), ordinal);
+        push_name(&mut self.kinds, record.kind(), ordinal);
+        for tag in tags(record.tag_bytes()) {
+            push_name(&mut self.tags, tag, ordinal);
+        }
+        if let Some(id) = record.correlation() {
+            push(&mut self.correlations, &id, ordinal);
+        }
+        if let Some(id) = record.foreign_id() {
+            push(&mut self.foreign_ids, &id, ordinal);
+        }
     }
 }
+
+const WRONG_VERSION: Damage = Damage::Bad("an event's version does not follow its stream's last one");
 
 impl Stream {
-    /// Version and ordinal of its last event in this segment up to `ordinal`.
-    pub(crate) fn last_up_to(&self, ordinal: u32) -> Option<(u64, u32)> {
-        last_up_to(&self.versions, &self.ordinals.as_slice(), ordinal)
+    fn last_version(&self) -> u64 {
+        self.versions.count().checked_sub(1).map_or(0, |last| self.versions.at(last))
     }
 
-    /// The ordinals from the one of the first version in `versions` up to the one of the last.
-    pub(crate) fn ordinals_of(&self, versions: &Range<u64>) -> Range<u32> {
-        ordinals_of(&self.versions, &self.ordinals.as_slice(), versions)
+    fn push(&mut self, version: u64, ordinal: u32) {
+        self.versions.push(version);
+        self.ordinals.push(ordinal);
     }
 }
 
-impl Lists for Index {
+impl PostingLists for LiveIndex {
     type List<'a> = &'a [u32];
+    type Versions<'a> = &'a [(usize, u64)];
+    type Ordinals = Vec<(usize, u64)>;
 
-    fn named(&self, label: Label, name: &str) -> &[u32] {
-        match label {
-            Label::Entity => self.entities.get(name).map(|stream| stream.ordinals.as_slice()),
-            Label::Scope => self.scopes.get(name).map(Vec::as_slice),
-            Label::Kind => self.kinds.get(name).map(Vec::as_slice),
-            Label::Tag => self.tags.get(name).map(Vec::as_slice),
+    fn named(&self, field: NameField, name: &str) -> &[u32] {
+        match field {
+            NameField::Entity => self.entities.get(name).map(|stream| stream.ordinals.as_slice()),
+            NameField::Scope => self.scopes.get(name).map(Vec::as_slice),
+            NameField::Kind => self.kinds.get(name).map(Vec::as_slice),
+            NameField::Tag => self.tags.get(name).map(Vec::as_slice),
         }
         .unwrap_or_default()
     }
@@ -55,116 +250,115 @@ impl Lists for Index {
         self.correlations.get(&id).map(Vec::as_slice).unwrap_or_default()
     }
 
+    fn effects(&self, id: EventId) -> &[u32] {
+        self.causes.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn followers(&self) -> &[u32] {
+        &self.followers
+    }
+
+    fn first_foreign(&self, id: EventId) -> Option<u32> {
+        self.foreign_ids.get(&id).and_then(|list| list.first().copied())
+    }
+
+    fn first_with_key(&self, key: &[u8; KEY_BYTES]) -> Option<u32> {
+        self.keys.get(key).copied()
+    }
+
+    fn stream(&self, entity: &str) -> Option<(GappedSequence<&[(usize, u64)]>, &[u32])> {
+        let stream = self.entities.get(entity)?;
+        Some((stream.versions.as_borrowed(), stream.ordinals.as_slice()))
+    }
+
     fn visit<'a>(
         &'a self,
-        label: Label,
+        field: NameField,
         prefix: &str,
         after: Option<&str>,
         visit: &mut dyn FnMut(&str, &'a [u32]) -> ControlFlow<()>,
     ) {
-        let names = |names: &'a Names<Vec<u32>>,
-                     visit: &mut dyn FnMut(&str, &'a [u32]) -> ControlFlow<()>| {
-            names.visit(prefix, after, |name, list| visit(name, list));
-        };
-        match label {
-            Label::Entity => self.entities.visit(prefix, after, |name, stream| visit(name, &stream.ordinals)),
-            Label::Scope => names(&self.scopes, visit),
-            Label::Kind => names(&self.kinds, visit),
-            Label::Tag => names(&self.tags, visit),
+        match field {
+            NameField::Entity => {
+                self.entities.visit(prefix, after, |name, stream| visit(name, &stream.ordinals));
+            }
+            NameField::Scope => self.scopes.visit(prefix, after, |name, list| visit(name, list)),
+            NameField::Kind => self.kinds.visit(prefix, after, |name, list| visit(name, list)),
+            NameField::Tag => self.tags.visit(prefix, after, |name, list| visit(name, list)),
         }
     }
 
-    fn events_below(&self, ordinal: u32) -> u64 {
-        to_u64(self.ordinals.below(ordinal.into()))
+    fn ordinals(&self) -> &GappedSequence {
+        &self.ordinals
     }
 
-    fn nearest(&self, ordinal: u32, way: Way) -> Option<u32> {
-        nearest(&self.ordinals, ordinal, way)
+    fn locate_slot(&self, slot: usize) -> Result<Option<EventLocation>, Error> {
+        Ok(self.location_at(slot))
+    }
+
+    fn locate_all(&self, ordinals: impl Iterator<Item = u32>) -> Result<Vec<EventLocation>, Error> {
+        let slots = ordinals.filter_map(|ordinal| self.ordinals.slot(ordinal.into()));
+        Ok(slots.filter_map(|slot| self.location_at(slot)).collect())
     }
 }
 
-impl Answers for Index {
+impl IndexForm for LiveIndex {
+    type Lists<'a> = LiveIndex;
+
     fn events(&self) -> u32 {
-        Index::events(self)
+        LiveIndex::events(self)
     }
 
     fn ordinals(&self) -> Range<u32> {
-        Index::ordinals(self)
+        to_ordinal(self.ordinals.at(0))..self.ordinals_end()
     }
 
-    fn born(&self) -> u32 {
-        self.born
+    fn streams_created(&self) -> u32 {
+        self.streams_created
     }
 
-    fn place(&self, ordinal: u32) -> Result<Option<Place>, Error> {
-        Ok(self.ordinals.slot(ordinal.into()).and_then(|slot| self.place_at(slot)))
+    fn with_lists<'a, T>(
+        &'a self,
+        answer: impl FnOnce(&Self::Lists<'a>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        answer(self)
     }
+}
 
-    fn place_from(&self, ordinal: u32) -> Result<Option<Place>, Error> {
-        Ok(self.place_at(self.ordinals.below(ordinal.into())))
+impl LiveIndex {
+    /// The location of the event at a slot of the ordinals.
+    fn location_at(&self, slot: usize) -> Option<EventLocation> {
+        let (start, rest) = self.offsets.get(slot..)?.split_first()?;
+        // Events of one append lie in one frame, which ends where the next frame, or a removed range, begins.
+        let same = gallop(rest.len(), |at| rest[at] == *start);
+        let next = rest.get(same).copied().unwrap_or(self.end);
+        let removed = self.removed.binary_search_by_key(&next, |removed| removed.end).ok();
+        let end = removed.map_or(next, |removed| self.removed[removed].start);
+        Some(EventLocation { ordinal: to_ordinal(self.ordinals.at(slot)), frame: *start..end })
     }
+}
 
-    fn matching(
-        &self,
-        query: &Query,
-        window: &Range<u32>,
-        way: Way,
-        own: &dyn Fn(EventId) -> Option<u32>,
-        most: usize,
-    ) -> Result<Vec<Place>, Error> {
-        let window = self.clip(window);
-        let asked = Asked::new(self, &window, way, own);
-        let place = |ordinal: u32| self.place_at(self.ordinals.slot(ordinal.into())?);
-        Ok(asked.events(query).filter_map(place).take(most).collect())
+fn push_name(postings: &mut NameDictionary<Vec<u32>>, name: &str, ordinal: u32) {
+    match postings.get_mut(name) {
+        Some(list) if list.last() == Some(&ordinal) => {}
+        Some(list) => list.push(ordinal),
+        None => postings.insert(name, vec![ordinal]),
     }
+}
 
-    fn count(
-        &self,
-        query: &Query,
-        window: &Range<u32>,
-        own: &dyn Fn(EventId) -> Option<u32>,
-    ) -> Result<u64, Error> {
-        Ok(Asked::new(self, &self.clip(window), Way::Forward, own).count(query))
-    }
+fn push(postings: &mut IdPostings, id: &EventId, ordinal: u32) {
+    postings.entry(*id).or_default().push(ordinal);
+}
 
-    fn exists(
-        &self,
-        query: &Query,
-        window: &Range<u32>,
-        own: &dyn Fn(EventId) -> Option<u32>,
-    ) -> Result<bool, Error> {
-        Ok(Asked::new(self, &self.clip(window), Way::Backward, own).exists(query))
+/// Appends postings to a name's.
+pub(super) fn extend_name(names: &mut NameDictionary<Vec<u32>>, name: &str, more: &[u32]) {
+    match names.get_mut(name) {
+        Some(list) => list.extend_from_slice(more),
+        None => names.insert(name, more.to_vec()),
     }
+}
 
-    fn correlates(&self, id: EventId, ordinal: u32) -> Result<bool, Error> {
-        Ok(self.correlated(id).holds(ordinal))
-    }
-
-    fn effects(&self, id: EventId) -> Result<Vec<u32>, Error> {
-        Ok(self.causes.get(&id).cloned().unwrap_or_default())
-    }
-
-    fn is_follower(&self, ordinal: u32) -> Result<bool, Error> {
-        Ok(self.followers.binary_search(&ordinal).is_ok())
-    }
-
-    fn foreign(&self, id: EventId) -> Result<Option<u32>, Error> {
-        Ok(self.foreign_ids.get(&id).and_then(|list| list.first().copied()))
-    }
-
-    fn key(&self, key: &[u8; KEY_BYTES]) -> Result<Option<u32>, Error> {
-        Ok(self.keys.get(key).copied())
-    }
-
-    fn last_of(&self, entity: &str, up_to: u32) -> Result<Option<(u64, u32)>, Error> {
-        Ok(self.entities.get(entity).and_then(|stream| stream.last_up_to(up_to)))
-    }
-
-    fn window_of(&self, entity: &str, versions: &Range<u64>) -> Result<Range<u32>, Error> {
-        Ok(self.entities.get(entity).map_or(0..0, |stream| stream.ordinals_of(versions)))
-    }
-
-    fn listed(&self, wanted: &Wanted, window: &Range<u32>, most: usize) -> Result<Vec<Entry>, Error> {
-        Ok(listed(self, wanted, window, most))
-    }
+/// Appends postings to an id's.
+pub(super) fn extend_id(ids: &mut IdPostings, id: EventId, more: &[u32]) {
+    ids.entry(id).or_default().extend_from_slice(more);
 }

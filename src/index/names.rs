@@ -1,9 +1,8 @@
-//! Names and their posting lists: found by hash, and in order for who asks for prefixes or listings.
+//! The dictionary of names of one field, each with its postings: found by hash, and listed in order.
 //!
-//! Inserting only hashes. The order is made when somebody first asks for it, and kept up from then
-//! on: the names that came since are sorted in by the next one who asks. So a store that is never
-//! asked for a prefix pays neither time nor memory for it.
-//! Row: index.
+//! An insert only hashes. The first caller that asks for the order sorts all names. From then on each caller
+//! that asks sorts in the names inserted since. A store that is never asked for a prefix pays nothing for the
+//! order.
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
@@ -11,21 +10,21 @@ use std::ops::{Bound, ControlFlow};
 use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 
-pub(super) struct Names<P> {
+pub(super) struct NameDictionary<P> {
     postings: HashMap<Box<str>, P>,
-    sorted: Mutex<Option<Sorted>>,
+    sorted: Mutex<Option<SortedNames>>,
 }
 
 #[derive(Default)]
-struct Sorted {
+struct SortedNames {
     names: BTreeSet<Box<str>>,
-    /// Came since, in any order.
-    since: Vec<Box<str>>,
+    /// Inserted since the names were last sorted, in any order.
+    unsorted: Vec<Box<str>>,
 }
 
-impl<P> Names<P> {
-    pub(super) fn new() -> Names<P> {
-        Names { postings: HashMap::new(), sorted: Mutex::new(None) }
+impl<P> NameDictionary<P> {
+    pub(super) fn new() -> NameDictionary<P> {
+        NameDictionary { postings: HashMap::new(), sorted: Mutex::new(None) }
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&P> {
@@ -36,20 +35,20 @@ impl<P> Names<P> {
         self.postings.get_mut(name)
     }
 
-    /// All of them, in no order.
+    /// All names with their postings, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &P)> {
         self.postings.iter().map(|(name, postings)| (name.as_ref(), postings))
     }
 
-    /// Adds a name that is not there yet.
+    /// Adds a name that is not in the dictionary yet.
     pub(super) fn insert(&mut self, name: &str, postings: P) {
         if let Some(sorted) = self.sorted.get_mut() {
-            sorted.since.push(name.into());
+            sorted.unsorted.push(name.into());
         }
         self.postings.insert(name.into(), postings);
     }
 
-    /// Shows the names that begin with `prefix` and come after `after`, in order, until `visit` has enough.
+    /// Visits, in order, the names that begin with `prefix` and come after `after`, until `visit` breaks.
     pub(super) fn visit<'a>(
         &'a self,
         prefix: &str,
@@ -57,11 +56,11 @@ impl<P> Names<P> {
         mut visit: impl FnMut(&'a str, &'a P) -> ControlFlow<()>,
     ) {
         let mut sorted = self.sorted.lock();
-        let sorted = sorted.get_or_insert_with(|| Sorted {
+        let sorted = sorted.get_or_insert_with(|| SortedNames {
             names: self.postings.keys().cloned().collect(),
-            since: Vec::new(),
+            unsorted: Vec::new(),
         });
-        sorted.names.extend(sorted.since.drain(..));
+        sorted.names.extend(sorted.unsorted.drain(..));
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),

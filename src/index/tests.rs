@@ -4,13 +4,15 @@
 mod forms;
 mod hostile;
 mod reads;
-mod size;
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::*;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
-use crate::format::{Fields, Frame, NewFrameHeader, NewRecord, SegmentHeader, SegmentId, write};
-use crate::types::{ErrorKind, Item, Name, Position, Query, SYSTEM_SCOPE};
-use std::sync::Arc;
+use crate::format::{Frame, NewFrameHeader, NewRecord, RecordFields, SegmentHeader, SegmentId, write};
+use crate::log::SegmentFile;
+use crate::types::{Cause, Error, ErrorKind, EventId, Item, Name, Position, Query, SYSTEM_SCOPE};
 
 const ENTITIES: [&str; 4] = ["e:1", "e:10", "e", "f"];
 const SCOPES: [&str; 4] = ["", "s", "s2", SYSTEM_SCOPE];
@@ -84,9 +86,9 @@ struct Story {
     events: Vec<Known>,
 }
 
-/// Some thousand events. Streams begin at different versions, as they do in a segment that is not the first. In
-/// so many of a hundred places frames were removed: there ordinals and versions have gaps, and the bytes hold
-/// something else.
+/// Some thousand events. Streams begin at different versions, as they do in a segment that is not the first.
+/// In some of a hundred places, as many as the caller says, frames were removed: there ordinals and versions
+/// have gaps, and the bytes hold something else.
 fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
     let segment = segment();
     let mut story = Story::default();
@@ -142,13 +144,13 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
 
 impl Story {
     /// The index of some of its frames.
-    fn index(&self, frames: Range<usize>) -> Index {
+    fn index(&self, frames: Range<usize>) -> LiveIndex {
         let segment = segment();
         let start = frames.start.checked_sub(1).map_or(144, |before| {
             let (offset, bytes) = &self.frames[before];
             offset + u32::try_from(bytes.len()).unwrap()
         });
-        let mut index = Index::new(start);
+        let mut index = LiveIndex::new(start);
         for (offset, bytes) in &self.frames[frames] {
             index.insert(&segment, *offset, &Frame::known(bytes)).unwrap();
         }
@@ -164,7 +166,7 @@ impl Story {
 }
 
 /// What an index file of this index would belong to.
-fn bound(index: &Index) -> Bound {
+fn bound(index: &LiveIndex) -> Bound {
     Bound {
         store_id: [1; 16],
         segment: segment().header.id,
@@ -180,14 +182,14 @@ fn file_of(bytes: &[u8]) -> Arc<dyn DiskFile> {
     file.into()
 }
 
-fn whole(index: &Index) -> Sealed {
+fn whole(index: &LiveIndex) -> SealedIndex {
     let bytes = index.encode(&bound(index)).unwrap();
-    Sealed::whole(bytes.into(), "whole.idx", &bound(index)).unwrap()
+    SealedIndex::whole(bytes.into(), "whole.idx", &bound(index)).unwrap()
 }
 
-fn in_file(index: &Index) -> Sealed {
+fn in_file(index: &LiveIndex) -> SealedIndex {
     let bytes = index.encode(&bound(index)).unwrap();
-    Sealed::open(file_of(&bytes), "file.idx", &bound(index)).unwrap().unwrap()
+    SealedIndex::open(file_of(&bytes), "file.idx", &bound(index)).unwrap().unwrap()
 }
 
 fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], number: u64) -> Vec<u8> {
@@ -198,7 +200,7 @@ fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], numb
             .iter()
             .flat_map(|tag| [&[u8::try_from(tag.len()).unwrap()], tag.as_bytes()].concat())
             .collect();
-        let fields = Fields {
+        let fields = RecordFields {
             schema_version: 1,
             entity: event.entity,
             scope: event.scope,
@@ -274,7 +276,7 @@ fn matches(item: &Item, event: &Known, is_own: bool) -> bool {
 
 #[test]
 fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
-    let (segment, mut index) = (segment(), Index::new(144));
+    let (segment, mut index) = (segment(), LiveIndex::new(144));
     let known = |entity, tags| Known {
         entity,
         version: 1,
@@ -291,25 +293,41 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
     let events =
         [known("$consumer/a", vec!["$", "a"]), known("#first", vec!["$t"]), known("b", vec!["%last", "a"])];
     index.insert(&segment, 144, &Frame::known(&encode(&segment, 144, 0, &events, 0))).unwrap();
-    let forms: [&dyn Answers; 3] = [&index, &whole(&index), &in_file(&index)];
-    let listed = |form: &dyn Answers, label, prefix: &str, most| {
-        let wanted = Wanted { label, prefix: prefix.to_owned(), after: None };
-        let entries = form.listed(&wanted, &(0..3), most).unwrap();
+    let forms: [&dyn SegmentIndex; 3] = [&index, &whole(&index), &in_file(&index)];
+    let listed = |form: &dyn SegmentIndex, field, prefix: &str, most| {
+        let wanted = NameFilter { field, prefix: prefix.to_owned(), after: None };
+        let entries = form.list_names(&wanted, &(0..3), most).unwrap();
         entries.into_iter().map(|entry| (entry.name, entry.events)).collect::<Vec<_>>()
     };
     let table = [
-        (Label::Entity, "", 9, &[("#first", 1), ("b", 1)][..]),
-        (Label::Entity, "", 1, &[("#first", 1)]),
-        (Label::Entity, "$", 9, &[("$consumer/a", 1)]),
-        (Label::Scope, "", 9, &[]),
-        (Label::Kind, "", 9, &[]),
-        (Label::Kind, "$kind", 9, &[("$kind", 3)]),
-        (Label::Tag, "", 9, &[("%last", 1), ("a", 2)]),
+        (NameField::Entity, "", 9, &[("#first", 1), ("b", 1)][..]),
+        (NameField::Entity, "", 1, &[("#first", 1)]),
+        (NameField::Entity, "$", 9, &[("$consumer/a", 1)]),
+        (NameField::Scope, "", 9, &[]),
+        (NameField::Kind, "", 9, &[]),
+        (NameField::Kind, "$kind", 9, &[("$kind", 3)]),
+        (NameField::Tag, "", 9, &[("%last", 1), ("a", 2)]),
     ];
-    for (label, prefix, most, right) in table {
+    for (field, prefix, most, right) in table {
         let right: Vec<_> = right.iter().map(|(name, events)| ((*name).to_owned(), *events)).collect();
         for form in forms {
-            assert_eq!(listed(form, label, prefix, most), right, "{label:?} with {prefix:?}, {most}");
+            assert_eq!(listed(form, field, prefix, most), right, "{field:?} with {prefix:?}, {most}");
         }
     }
+}
+
+/// The size of an index file, per event and per entity.
+#[test]
+fn an_index_file_is_as_small_as_promised() {
+    let size = |index: &LiveIndex| index.encode(&bound(index)).unwrap().len();
+    let hundredths = |bytes: usize, events: usize| bytes * 100 / events;
+    // Forty events each of a thousand entities, in turn.
+    let events = 40_000;
+    let few = size(&reads::regular(40_000, 1_000, false));
+    println!("1,000 entities: {} hundredths of a byte an event", hundredths(few, events));
+    assert!(few <= events * 20);
+    // An entity for each event; its name has 14 bytes.
+    let many = size(&reads::regular(40_000, 40_000, false)) - events * 14;
+    println!("an entity an event: {} hundredths of a byte an event, without names", hundredths(many, events));
+    assert!(many <= events * 24);
 }

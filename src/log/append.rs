@@ -1,7 +1,7 @@
 //! The open log: appends groups of frames to the last segment, syncs them, and continues in the next segment.
 //!
 //! One thread owns it. Invariants:
-//! - a staged group is written as a whole or not at all; after a failed write the file is truncated to its
+//! - a staged group is written as a whole or not at all. After a failed write the file is truncated to its
 //!   former end, or the log is poisoned;
 //! - MARK is written only after a sync, so it never names data that is not durable;
 //! - a segment is sealed and synced before the next one exists, so only the last segment can be torn;
@@ -125,7 +125,8 @@ impl Log {
         to_usize(self.staged.offset) > SEGMENT_HEADER_BYTES
     }
 
-    /// Whether the last segment is sealed and the next one could not be created; [`Log::roll`] tries it again.
+    /// Whether the last segment is sealed and the next one could not be created; [`Log::roll`] tries it
+    /// again.
     pub(crate) fn is_sealed(&self) -> bool {
         self.is_sealed
     }
@@ -156,8 +157,8 @@ impl Log {
         exceeds_unsynced_max(unsynced, &self.segment.header)
     }
 
-    /// Adds a frame to the group that the next [`Log::write`] writes. Returns the header of the frame; its first
-    /// position follows that of [`Log::staged`] before the call.
+    /// Adds a frame to the group that the next [`Log::write`] writes. Returns the header of the frame; its
+    /// first position follows that of [`Log::staged`] before the call.
     pub(crate) fn stage(&mut self, new: &NewFrame<'_>) -> FrameHeader<'_> {
         let start = self.buffer.len();
         let durable_end = self.durable.offset;
@@ -210,8 +211,8 @@ impl Log {
         self.zeros.finish();
     }
 
-    /// Truncates the file to its end before a failed write. Only then is it certain that recovery finds nothing
-    /// of the group. A full disk refuses the group; any other error poisons.
+    /// Truncates the file to its end before a failed write. Only then is it certain that recovery finds
+    /// nothing of the group. A full disk refuses the group; any other error poisons.
     fn undo_write(&mut self, error: Error) -> Failure {
         if error.kind() != ErrorKind::NoSpace {
             return Failure::Poison(error);
@@ -241,8 +242,9 @@ impl Log {
         self.write_mark(false)
     }
 
-    /// Checks that the names of the lock and of the log's files still mean the files that this log opened. Data
-    /// in a file without a name is lost when the process ends. Without `all`, it checks the segment only.
+    /// Checks that the names of the lock and of the log's files still mean the files that this log opened.
+    /// Data in a file without a name is lost when the process ends. Without `all`, it checks the segment
+    /// only.
     pub(crate) fn check_names(&self, all: bool) -> Result<(), Failure> {
         let names = [
             (self.segment.path.as_str(), self.segment.file.identity()),
@@ -330,8 +332,8 @@ impl Log {
         Ok(())
     }
 
-    /// Has MANIFEST list a rewritten segment in place of the old ones. MARK is written as well, so that readers
-    /// in other processes look at MANIFEST.
+    /// Has MANIFEST list a rewritten segment in place of the old ones. MARK is written as well, so that
+    /// readers in other processes look at MANIFEST.
     pub(crate) fn exchange(&mut self, exchange: &Exchange) -> Result<(), Failure> {
         let path = exchange.with.id.path();
         // The file may be gone: after a panic the store is opened anew, and opening removes a segment that
@@ -342,7 +344,8 @@ impl Log {
             let error = Error::corrupt(&path, length, "the rewritten segment is not whole");
             return Err(Failure::Refused(error));
         }
-        // Before MANIFEST: neither slot of MARK, as a power cut may leave it, may name a segment that is gone.
+        // Before MANIFEST: neither slot of MARK, as a power cut may leave it, may name a segment that is
+        // gone.
         while !self.mark.is_behind(exchange.with.last_position) {
             self.write_mark(false)?;
             self.sync_mark()?;
@@ -351,8 +354,8 @@ impl Log {
         self.write_mark(false)
     }
 
-    /// Raises the history revision if history was changed since the last time. MARK is written as well, so that
-    /// readers in other processes look at MANIFEST.
+    /// Raises the history revision if history was changed since the last time. MARK is written as well, so
+    /// that readers in other processes look at MANIFEST.
     pub(crate) fn raise_history(&mut self) -> Result<(), Failure> {
         if !self.manifest.is_changing() {
             return Ok(());

@@ -1,10 +1,10 @@
 //! Reads one segment from its header to its end, and checks that each frame is whole and continues the log.
 //!
-//! A [`SegmentCursor`] stands behind the last frame or attestation that it accepted; [`LogEnd`] says where that
-//! is. Three things can follow, and each has its own result: the segment ends as it should (zeros, or its
-//! seal), its bytes are not whole from some offset on, or they could not be read. A failed read is an error and
-//! never taken for an end. Every walk over a segment uses this cursor: recovery, readers that follow a writer,
-//! rewriting and verification.
+//! A [`SegmentCursor`] stands behind the last frame or attestation that it accepted; [`LogEnd`] says where
+//! that is. A walk ends in one of three ways, and each has its own result. The segment ends as it should
+//! (zeros, or its seal), its bytes are not whole from some offset on, or they could not be read. A failed
+//! read is an error and never taken for an end. Every walk over a segment uses this cursor: recovery, readers
+//! that follow a writer, rewriting and verification.
 
 use crate::disk::read_full;
 use crate::format::{
@@ -94,7 +94,8 @@ impl LogEnd {
 
     /// The place behind a whole frame at this place, if the frame continues the log here.
     ///
-    /// `verify_chain` recomputes the hash chain from the contents of the frame, which costs a hash of each byte.
+    /// `verify_chain` recomputes the hash chain from the contents of the frame, which costs a hash of each
+    /// byte.
     pub(crate) fn after_frame(
         &self,
         segment: &SegmentFile,
@@ -132,8 +133,8 @@ impl LogEnd {
         })
     }
 
-    /// The place behind an attestation of `length` bytes at this place, if it continues the log here: behind
-    /// the positions and chain of the frames that were removed.
+    /// The place behind an attestation of `length` bytes, if it continues the log here. That place has the
+    /// last position and the chain of the removed frames.
     pub(crate) fn after_attestation(
         &self,
         segment: &SegmentFile,
@@ -178,7 +179,8 @@ pub(crate) fn chain_after(before: &Hash, position: u64, frame: &Frame<'_>) -> Re
     chain_and_records(before, position, frame, |_, _| {})
 }
 
-/// Computes the chain hash as [`chain_after`] does, and shows `visit` each record with its index in the frame.
+/// Computes the chain hash as [`chain_after`] does, and shows `visit` each record with its index in the
+/// frame.
 #[inline]
 pub(crate) fn chain_and_records(
     before: &Hash,
@@ -255,8 +257,8 @@ pub(crate) struct SegmentCursor<'a> {
 }
 
 impl<'a> SegmentCursor<'a> {
-    /// Stands before the first frame, and verifies the hash chain of every frame. `limit` is an offset at which
-    /// the file ends for this cursor; `u32::MAX` for all of it.
+    /// Stands before the first frame, and verifies the hash chain of every frame. `limit` is an offset at
+    /// which the file ends for this cursor; `u32::MAX` for all of it.
     pub(crate) fn new(segment: &'a SegmentFile, limit: u32) -> Result<SegmentCursor<'a>, Error> {
         let window = Window::new(segment, limit)?;
         Ok(SegmentCursor { window, end: LogEnd::start(segment), verify_chain_from: 0 })
@@ -378,8 +380,8 @@ fn item_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<SegmentItem<'a
         Ok(header) => header.frame_bytes(),
         Err(damage) => return Ok(SegmentItem::Invalid(damage)),
     };
-    // The header was checked above in these very bytes, unless the window moves: then they are read once more,
-    // and a file that changes between the two reads must not pass.
+    // The header was checked above in these very bytes, unless the window moves. Then they are read once
+    // more, and a file that changed between the two reads must not pass.
     let is_in_memory = window.holds(offset, frame_bytes);
     let bytes = window.at(offset, frame_bytes)?;
     let read = if is_in_memory { frame::read_behind_header(bytes) } else { frame::read(bytes, mark) };
@@ -419,7 +421,8 @@ impl<'a> Window<'a> {
     /// The bytes from `offset` on: at least `needed` of them, or all that the file has.
     pub(crate) fn at(&mut self, offset: u32, needed: usize) -> Result<&[u8], Error> {
         let rest = to_usize(self.length.saturating_sub(offset));
-        // A length that a file claims is bounded by the file and by the largest frame before it becomes memory.
+        // A length that a file claims is bounded by the file and by the largest frame before it becomes
+        // memory.
         let needed = needed.min(rest).min(FRAME_BYTES_MAX);
         if !self.holds(offset, needed) {
             self.fetch(offset, needed.max(WINDOW_BYTES).min(rest))?;

@@ -102,8 +102,8 @@ impl ManifestFile {
     }
 }
 
-/// Replaces MANIFEST so that a stop at any moment leaves the old one or the new one, never a part: writes a
-/// temporary file, syncs it, renames it, syncs the directory.
+/// Replaces MANIFEST so that a stop at any moment leaves the old one or the new one, never a part. It writes
+/// a temporary file, syncs it, renames it, and syncs the directory.
 pub(crate) fn replace_manifest(disk: &dyn Disk, bytes: &[u8]) -> Result<(), Failure> {
     let failed = |error| Error::io("cannot write", manifest::TEMPORARY, error);
     // Nothing is written yet: the process may have no descriptors left, or the disk no room.

@@ -1,8 +1,8 @@
 //! The log: segment files of frames, one behind the other, and the two small files MANIFEST and MARK.
 //!
-//! [`Log`] appends; [`recover`] finds where the log ends when a store is opened; [`SegmentCursor`] reads a
-//! segment in order; [`Block`] holds frames for random reads; [`Draft`] writes sealed segments anew. The log
-//! knows frames and events as bytes. It knows no queries, no receipts and no threads.
+//! [`Log`] appends, and [`recover`] finds where the log ends when a store is opened. [`SegmentCursor`] reads
+//! a segment in order, and [`Block`] holds frames for random reads. [`SegmentDraft`] is a sealed segment
+//! written anew. The log knows frames and events as bytes. It knows no queries, no receipts and no threads.
 
 mod append;
 mod create;
@@ -35,5 +35,5 @@ pub(crate) use recovery::scan_dir::{
 pub(crate) use recovery::truncate::{evidence, finish_cut, remove_mark};
 pub(crate) use recovery::verdict::{Evidence, Verdict, judge};
 pub(crate) use recovery::{Purpose, Recovered, recover};
-pub(crate) use rewrite::{Candidate, Draft, Fate, Judge, Plan, judge_all, remove};
+pub(crate) use rewrite::{Candidate, Fate, Judge, RewritePlan, SegmentDraft, judge_all, remove};
 pub(crate) use segment::{Block, Failure, SegmentFile, damaged, missing, missing_text};

@@ -2,7 +2,8 @@
 //!
 //! A background thread writes them while the log is synced ([`MoreZeros`]). If the thread is late, the log
 //! writes them itself, behind the frame that passes the last zero. Invariants:
-//! - frames behind the zeros, zeros and truncation are written under one lock, so zeros never land on a frame;
+//! - frames behind the zeros, zeros and truncation are written under one lock, so zeros never land on a
+//!   frame;
 //! - after the segment is sealed, poisoned or left, the background thread does not touch its file.
 //!
 //! SPEC.md "Zeros ahead".
@@ -82,7 +83,7 @@ impl Zeros {
     }
 
     /// Must be called before frames that end at `end` are written. If they pass the last zero, it returns a
-    /// lock that keeps the background thread out; the caller holds the lock until the frames are written.
+    /// lock that keeps the background thread out. The caller holds the lock until the frames are written.
     pub(super) fn lock_to_pass(&mut self, end: u64) -> Option<PassingZeros<'_>> {
         if end <= self.known_end {
             return None;
@@ -92,8 +93,8 @@ impl Zeros {
         (end > self.known_end).then_some(PassingZeros { region: &self.region, progress, end })
     }
 
-    /// A request for the background thread, if the log ends at `end` and has too few zeros ahead. There is one
-    /// request at a time.
+    /// A request for the background thread, if the log ends at `end` and has too few zeros ahead. There is
+    /// one request at a time.
     pub(super) fn request(&mut self, end: u64) -> Option<MoreZeros> {
         let wanted = end.saturating_add(AHEAD_BYTES_MAX.min(end / 2)).min(self.region.max);
         if self.known_end >= wanted {
@@ -139,8 +140,8 @@ pub(super) struct PassingZeros<'a> {
 }
 
 impl PassingZeros<'_> {
-    /// Takes note that the frames, `group_bytes` long, were written. If a sync follows, it writes zeros behind
-    /// them: that sync then pays once for the growth of the file for many later groups.
+    /// Takes note that the frames, `group_bytes` long, were written. If a sync follows, it writes zeros
+    /// behind them: that sync then pays once for the growth of the file for many later groups.
     pub(super) fn written(mut self, group_bytes: u64, sync_follows: bool) -> Result<(), Failure> {
         self.progress.end = self.end;
         // A group as large as a step would use up the zeros at once.
@@ -175,7 +176,8 @@ pub(crate) struct MoreZeros(Arc<ZeroedRegion>);
 
 impl MoreZeros {
     /// Writes the zeros and has the system begin to write them out, so that the next sync waits for less. A
-    /// failure here harms nothing: the log does not rely on these zeros, and its own next write meets the error.
+    /// failure here harms nothing: the log does not rely on these zeros, and its own next write meets the
+    /// error.
     pub(crate) fn write(self) {
         let mut progress = self.0.progress.lock();
         // Checked under the lock: the log takes the lock before it seals, truncates or leaves the segment.

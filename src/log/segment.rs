@@ -45,8 +45,8 @@ pub(crate) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Creates the file and makes its header, its zeros and its name durable. Only then may the log acknowledge
-    /// a frame in it. The file is `zeros` bytes long, and at least as long as the header.
+    /// Creates the file and makes its header, its zeros and its name durable. Only then may the log
+    /// acknowledge a frame in it. The file is `zeros` bytes long, and at least as long as the header.
     ///
     /// A refusal leaves nothing behind, so the caller may try again. A file that was there before is not
     /// touched.
@@ -64,7 +64,8 @@ impl SegmentFile {
             Ok(()) => Failure::of_write(failed(error)),
             Err(_) => Failure::Poison(failed(error)),
         })?;
-        // A failed sync poisons the log: a later sync that succeeds would not prove that the bytes are durable.
+        // A failed sync poisons the log: a later sync that succeeds would not prove that the bytes are
+        // durable.
         file.sync().map_err(|error| Failure::Poison(failed(error)))?;
         disk.sync_directory(SEGMENTS_DIRECTORY).map_err(|error| Failure::Poison(failed(error)))?;
         Ok(SegmentFile { header, path, file })

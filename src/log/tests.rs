@@ -153,7 +153,7 @@ fn every_field_of_a_listing_must_fit_its_segment() {
         let mut manifest = whole.clone();
         change(manifest.sealed.last_mut().unwrap());
         disk.set_contents("MANIFEST", Some(manifest.write().0));
-        // Opening does not look into what is listed; whoever reads it does.
+        // Opening does not read listed segments; a reader does.
         let read = open(&disk).and_then(|store| store.read(Query::all()).collect::<Result<Vec<_>, _>>());
         assert_eq!(read.unwrap_err().kind(), ErrorKind::Corrupt, "field {index}");
         assert!(!Store::on(disk.clone()).verify().unwrap().is_clean(), "field {index}");

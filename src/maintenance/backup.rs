@@ -20,7 +20,7 @@ use crate::disk::{Disk, OsDisk};
 use crate::engine::{Engine, load_to_read, lock};
 use crate::format::{Lineage, Manifest};
 use crate::log::{LogEnd, new_store_id, read_manifest};
-use crate::read::{Point, reader};
+use crate::read::{ChainPosition, reader};
 use crate::types::{Error, ErrorKind, Head, Options, counted, options, system};
 
 use super::copy::{Copier, CopyCounts, CopyWork, mark_of};
@@ -240,7 +240,7 @@ pub(super) fn lock_directory(disk: &dyn Disk) -> Result<Box<dyn Any + Send + Syn
 }
 
 /// Where the store in a directory ends, if there is one.
-fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<Point>, Error> {
+fn end_of_copy(disk: &Arc<dyn Disk>) -> Result<Option<ChainPosition>, Error> {
     match read_manifest(disk.as_ref())? {
         None => Ok(None),
         Some(_) => load_to_read(disk, &Options::default()).map(|loaded| Some(loaded.head)),
@@ -252,7 +252,7 @@ fn check_is_beginning(
     engine: &Engine,
     history: &Extent,
     target: &CopyTarget,
-    there: Point,
+    there: ChainPosition,
     place: &str,
 ) -> Result<(), Error> {
     let snapshot = engine.snapshot()?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::event::RecordedEvent;
-use crate::read::{Point, Read, reader};
+use crate::read::{ChainPosition, Read, reader};
 use crate::types::{Error, Head, Position, Query, check_name, system};
 
 use super::record::{self, Figures, LedgerRecord};
@@ -58,7 +58,7 @@ pub(crate) fn all(engine: &Engine) -> Result<Vec<Checkpoint>, Error> {
 
 fn read(engine: &Engine, event: &RecordedEvent) -> Result<Checkpoint, Error> {
     let entry: LedgerRecord<CheckpointTaken> = event.decode()?;
-    let place = Point { position: event.position(), chain: event.chain() };
+    let place = ChainPosition { position: event.position(), chain: event.chain() };
     Ok(Checkpoint {
         name: entry.figures.name,
         head: Head::new(place, engine.store_id),

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
+use crate::disk::{Access, Disk, DiskFile, create_anew, read_full, write_all};
 use crate::format::{Manifest, Mark, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::log::{Failure, LogEnd, SegmentFile, create_mark_file, list, remove_mark, replace_manifest};
 use crate::types::{CopyProgress, Error, ErrorKind};
@@ -315,11 +315,7 @@ fn write_file<T>(
 ) -> Result<T, Error> {
     let path = id.temporary();
     let failed = |error| Error::io("cannot write", &path, error);
-    match disk.remove(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let file = disk.open(&path, Access::CreateNew).map_err(failed)?;
+    let file = create_anew(disk, &path).map_err(failed)?;
     let written = write(file.as_ref()).and_then(|made| file.sync().map_err(failed).map(|()| made));
     if written.is_err() {
         // If this fails as well, the next try removes the file.

@@ -222,7 +222,7 @@ fn is_any_left(
     up_to: Position,
 ) -> Result<bool, Error> {
     let mut read = Read::new(engine.readable(), order.query.clone());
-    read.again(after, up_to);
+    read.restart(after, up_to);
     for event in read {
         if !event?.is_erased() {
             return Ok(true);

@@ -9,7 +9,7 @@ use crate::disk::read_full;
 use crate::engine::Engine;
 use crate::format::{Damage, Manifest, SEAL_BYTES, Seal, SegmentEntry};
 use crate::log::{LogEnd, SegmentCursor, SegmentFile, read_manifest};
-use crate::read::{Point, SealedSegment, Segment, Snapshot};
+use crate::read::{ChainPosition, SealedSegment, Segment, Snapshot};
 use crate::types::{Error, ErrorKind, Position, micros_of, to_u64};
 
 use super::checkpoint;
@@ -107,7 +107,7 @@ impl Extent {
             }
             let file = first.file()?.clone();
             // The last segment of a fork, a restore or a rollback is sealed as well.
-            if first.as_stored().is_some_and(SealedSegment::is_whole) {
+            if first.as_sealed().is_some_and(SealedSegment::is_whole) {
                 check_listing(&file, &history.listing(first)?.0)?;
             }
             let tip = last_within(&file, last.end(), &bound)?;
@@ -119,14 +119,14 @@ impl Extent {
     }
 
     /// The end of the extent.
-    pub(crate) fn end(&self) -> Point {
+    pub(crate) fn end(&self) -> ChainPosition {
         let whole = || {
             let last = self.whole.last().map(|last| &last.listing);
-            last.map(|last| Point { position: last.last_position.into(), chain: last.chain })
+            last.map(|last| ChainPosition { position: last.last_position.into(), chain: last.chain })
         };
         self.beginning
             .as_ref()
-            .map(|beginning| Point::from(&beginning.tip))
+            .map(|beginning| ChainPosition::from(&beginning.tip))
             .or_else(whole)
             .unwrap_or_default()
     }

@@ -15,11 +15,14 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use crate::disk::if_there;
 use crate::engine::{Engine, Maintenance};
 use crate::format::{SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
-use crate::index::Index;
-use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, read_manifest, remove};
-use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, settle};
+use crate::index::LiveIndex;
+use crate::log::{
+    Effect, Exchange, Failure, Judge, LogEnd, RewritePlan, SegmentDraft, read_manifest, remove,
+};
+use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, build_pending_indexes};
 use crate::types::{Error, ErrorKind, IndexProgress, options};
 
 use super::throttle::{OnProgress, Throttle};
@@ -113,11 +116,11 @@ impl<'a> Rewriting<'a> {
     /// Those of reading MANIFEST.
     pub(crate) fn sealed(&self) -> Result<Vec<SealedEntry>, Error> {
         let engine = self.engine;
-        settle(&engine.view, self.segment_cache);
+        build_pending_indexes(&engine.view, self.segment_cache);
         let Some((manifest, _)) = read_manifest(engine.disk.as_ref())? else { return Ok(Vec::new()) };
         let segments = engine.snapshot()?.segments;
         let whole =
-            segments.iter().filter(|segment| segment.as_stored().is_some_and(SealedSegment::is_whole));
+            segments.iter().filter(|segment| segment.as_sealed().is_some_and(SealedSegment::is_whole));
         let whole: Vec<&Arc<Segment>> = whole.collect();
         let pairs = whole.into_iter().zip(manifest.sealed);
         let pairs = pairs.take_while(|(segment, sealed)| segment.id() == sealed.id);
@@ -126,10 +129,8 @@ impl<'a> Rewriting<'a> {
 
     /// Whether the store has this directory.
     pub(crate) fn has_directory(&self, directory: &str) -> Result<bool, Error> {
-        match self.engine.disk.list(directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-            listed => listed.map(|_| true).map_err(|error| Error::io("cannot list", directory, error)),
-        }
+        let listed = if_there(self.engine.disk.list(directory));
+        Ok(listed.map_err(|error| Error::io("cannot list", directory, error))?.is_some())
     }
 
     /// Rewrites neighbouring segments as one.
@@ -141,7 +142,7 @@ impl<'a> Rewriting<'a> {
         let engine = self.engine;
         let disk = engine.disk.as_ref();
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
-        let plan = Plan {
+        let plan = RewritePlan {
             disk,
             sources: &files.collect::<Result<Vec<_>, Error>>()?,
             streams_created: old.iter().map(|(_, listed)| listed.annotations.streams_created()).sum(),
@@ -165,26 +166,26 @@ impl<'a> Rewriting<'a> {
             .maintain(Maintenance::Exchange(exchange))
             .inspect_err(|error| self.remove_unlisted(with.id, error))?;
         let listed = SealedMeta::sealed(&with, *self.segment_cache.origin(), chain_before);
-        let new = Segment::stored(SealedSegment::new(self.segment_cache.clone(), listed));
-        let replaced = engine.view.exchange_files(&ids, Arc::new(new), effect);
+        let new = Segment::sealed(SealedSegment::new(self.segment_cache.clone(), listed));
+        let replaced = engine.view.replace_rewritten(&ids, Arc::new(new), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
-        all.filter_map(|segment| segment.as_stored()).for_each(SealedSegment::retire);
+        all.filter_map(|segment| segment.as_sealed()).for_each(SealedSegment::retire);
         ids.iter().for_each(|id| self.remove(*id));
         Ok(Rewritten::Replaced(with.length))
     }
 
     /// Reads the draft back, and writes its index on the way.
-    fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
+    fn check_and_index(&self, draft: &SegmentDraft<'_>) -> Result<(), Error> {
         let with = draft.entry();
         let listed = SealedMeta::sealed(&with, *self.segment_cache.origin(), draft.header().chain_before);
-        let mut index = Index::new(LogEnd::before(draft.header()).offset);
+        let mut index = LiveIndex::new(LogEnd::before(draft.header()).offset);
         draft.check(|file, offset, frame, _| index.insert(file, offset, frame))?;
         index.finish(listed.bound.end);
         self.segment_cache.write_index(&index, &listed.bound);
         Ok(())
     }
 
-    fn name_draft(&self, draft: Draft<'_>) -> Result<SegmentEntry, Error> {
+    fn name_draft(&self, draft: SegmentDraft<'_>) -> Result<SegmentEntry, Error> {
         draft.name().map_err(|failure| match failure {
             Failure::Refused(error) => error,
             // The rename may be lost: the next sync of the directory must not report it durable, so the store
@@ -256,12 +257,12 @@ pub(crate) fn rebuild_indexes<'a>(
     engine.check_writable()?;
     let segment_cache =
         engine.segment_cache.as_ref().expect("a store that can be written to has a segment cache");
-    settle(&engine.view, segment_cache);
+    build_pending_indexes(&engine.view, segment_cache);
     let snapshot = engine.snapshot()?;
     let sealed: Vec<&SealedSegment> = snapshot
         .segments
         .iter()
-        .filter_map(|segment| segment.as_stored())
+        .filter_map(|segment| segment.as_sealed())
         .filter(|segment| segment.is_whole())
         .collect();
     const CANCELLED: &str = "building indexes was broken off, as asked; those that were built are there";
@@ -274,8 +275,8 @@ pub(crate) fn rebuild_indexes<'a>(
         throttle.progress.segments += 1;
         throttle.add(indexed_bytes(segment));
     }
-    let alone = segment_cache.settling();
-    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_stored()) {
+    let alone = segment_cache.lock_index_builds();
+    for part in engine.snapshot()?.segments.iter().filter_map(|segment| segment.as_sealed()) {
         // The live segment has an index file as well, if the store was closed and opened again.
         if !part.is_whole() {
             part.rebuild_part(&alone)?;
@@ -289,5 +290,5 @@ pub(crate) fn rebuild_indexes<'a>(
 
 /// The bytes of the segment that its index covers.
 fn indexed_bytes(segment: &SealedSegment) -> u64 {
-    segment.listed().bound.end.into()
+    segment.meta().bound.end.into()
 }

@@ -14,7 +14,7 @@ use crate::disk::{Disk, Subdirectory};
 use crate::engine::Engine;
 use crate::format::Manifest;
 use crate::log::{Failure, finish_cut, read_manifest, read_mark, replace_manifest};
-use crate::read::{Point, Read};
+use crate::read::{ChainPosition, Read};
 use crate::types::{Error, ErrorKind, Head, Options, Query, system};
 
 use super::backup::{copy_all, lock_directory};
@@ -113,7 +113,8 @@ fn replace_history(
 ) -> Result<(), Error> {
     let _lock = lock_directory(disk)?;
     let (manifest, digest) = read_manifest(disk)?.ok_or_else(Error::no_store)?;
-    let marked = read_mark(disk)?.map(|mark| Point { position: mark.position.into(), chain: mark.chain });
+    let marked =
+        read_mark(disk)?.map(|mark| ChainPosition { position: mark.position.into(), chain: mark.chain });
     if marked.map(|point| Head::new(point, manifest.store_id)) != Some(*cut) {
         let text = "the store has new appends since its head was read; nothing was cut, look at what would be cut now";
         return Err(Error::new(ErrorKind::Invalid, text));

@@ -13,7 +13,7 @@ use crate::disk::{Access, Disk, Holder};
 use crate::engine::Readable;
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentId, manifest, mark, records};
 use crate::log::{LogEnd, SegmentFile, list, read_manifest, read_mark};
-use crate::read::{Point, Segment};
+use crate::read::{ChainPosition, Segment};
 use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress, to_u64};
 
 use super::verify::{FrameVisitor, Verify, verify_files_as};
@@ -94,7 +94,7 @@ struct Salvaged {
     segments: Vec<Arc<Segment>>,
     /// The last version of each entity.
     versions: HashMap<Box<str>, u64>,
-    head: Point,
+    head: ChainPosition,
     appends: u64,
     events: u64,
 }
@@ -112,12 +112,12 @@ impl Salvaged {
         if first <= self.head.position.get() || !self.learn_versions(frame) {
             return;
         }
-        if self.segments.last().is_none_or(|last| !last.is_of(segment)) {
+        if self.segments.last().is_none_or(|last| !last.is_live_in(segment)) {
             self.segments.push(Arc::new(Segment::live(segment.clone(), &LogEnd::start(segment))));
         }
         let last = self.segments.last().expect("pushed just before");
         if last.insert(std::iter::once((offset, *frame))).is_ok() {
-            self.head = Point { position: tip.position.into(), chain: tip.chain };
+            self.head = ChainPosition { position: tip.position.into(), chain: tip.chain };
             self.appends += 1;
             self.events += u64::from(header.events());
         }

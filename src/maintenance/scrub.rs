@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::format::{Damage, SegmentId};
 use crate::log::{Advance, LogEnd, SegmentCursor, SegmentEnd, SegmentFile};
-use crate::read::{Segment, Snapshot, View};
+use crate::read::{LogView, Segment, Snapshot};
 use crate::threads::Job;
 use crate::types::{Error, ErrorKind, Finding, ScrubStats};
 
@@ -27,13 +27,13 @@ const FINDINGS_MAX: usize = 100;
 pub(crate) type SharedScrubStats = Arc<Mutex<ScrubStats>>;
 
 /// A job that reads at most this many bytes a second.
-pub(crate) fn job(view: Arc<View>, bytes_per_second: u64, stats: SharedScrubStats) -> Job {
+pub(crate) fn job(view: Arc<LogView>, bytes_per_second: u64, stats: SharedScrubStats) -> Job {
     let mut scrub = Scrub { view, rate: bytes_per_second.max(1), stats, place: ScrubPosition::Start };
     Box::new(move || Some(scrub.slice()))
 }
 
 struct Scrub {
-    view: Arc<View>,
+    view: Arc<LogView>,
     rate: u64,
     stats: SharedScrubStats,
     place: ScrubPosition,

@@ -1,23 +1,24 @@
-//! What brought an event about, and what it brought about.
+//! Causality: the causes of an event, its effects, and the branches of a stream.
 //!
-//! An event names its cause by id, derived or brought along, or as the event before it in its stream.
-//! The way back is one look-up per step; the way forward is in the index. Ids that were
-//! brought along can name each other in a circle, so whoever walks remembers where it was.
-//! Row: reader.
+//! An event names its cause by id (derived or imported), or as the event before it in its stream. A cause
+//! takes one look-up; effects are in the index. Imported ids can name each other in a circle, so a walk
+//! remembers the events it has seen.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::read::reader::{AtHand, Read, event_with};
-use crate::read::view::{Snapshot, View};
 use crate::types::{Cause, Error, EventId, Position, Query};
+
+use super::reader::{EventLookup, Read, event_with};
+use super::snapshot::Snapshot;
+use super::view::LogView;
 
 /// The causes of an event, nearest first: an iterator over the cause, its cause, and so on.
 ///
-/// It ends at an event that names no cause, or one that is not in the store; and where a circle of
-/// ids that were brought along would begin again. It sees the store as it was at its first item.
+/// It ends at an event that names no cause, or one that is not in the store. It also ends where a circle of
+/// imported ids would begin again. It sees the store as it was at its first item.
 ///
 /// ```
 /// use annals::{Append, Raw, Store};
@@ -38,13 +39,13 @@ use crate::types::{Cause, Error, EventId, Position, Query};
 /// ```
 #[must_use = "nothing is looked up until it is iterated"]
 pub struct Ancestors {
-    walk: Walk<Option<RecordedEvent>>,
+    walk: CausalWalk<Option<RecordedEvent>>,
 }
 
 /// The effects of an event, their effects, and so on: an iterator in order of position.
 ///
-/// An effect that stands before its cause (an import may bring such) comes as soon as it is found.
-/// Each event comes once, the one asked for does not come. It sees the store as it was at its first item.
+/// An effect before its cause (an import may contain one) comes as soon as it is found. Each event comes
+/// once; the event itself does not come. The iterator sees the store as it was at its first item.
 ///
 /// ```
 /// use annals::{Append, Cause, Raw, Store};
@@ -61,65 +62,66 @@ pub struct Ancestors {
 /// ```
 #[must_use = "nothing is looked up until it is iterated"]
 pub struct Descendants {
-    walk: Walk<BinaryHeap<Reverse<Position>>>,
+    walk: CausalWalk<BinaryHeap<Reverse<Position>>>,
 }
 
-/// From one event to others; `N` says where to go next.
-struct Walk<N> {
-    view: Result<Arc<View>, Error>,
+/// A walk from one event to others along causes. `N` holds where the walk continues.
+struct CausalWalk<N> {
+    view: Result<Arc<LogView>, Error>,
     from: EventId,
-    progress: Option<Progress<N>>,
+    active: Option<ActiveWalk<N>>,
     ended: bool,
 }
 
-struct Progress<N> {
+struct ActiveWalk<N> {
     snapshot: Snapshot,
-    hand: AtHand,
-    /// Where it was already, so that it ends.
+    lookup: EventLookup,
+    /// The positions visited, so that the walk ends.
     seen: HashSet<Position>,
     next: N,
 }
 
-impl<N> Walk<N> {
-    fn new(view: Result<Arc<View>, Error>, from: EventId) -> Walk<N> {
-        Walk { view, from, progress: None, ended: false }
+impl<N> CausalWalk<N> {
+    fn new(view: Result<Arc<LogView>, Error>, from: EventId) -> CausalWalk<N> {
+        CausalWalk { view, from, active: None, ended: false }
     }
 
-    /// Begins if it has not begun, and takes a step; an error ends it.
+    /// Begins the walk if it has not begun, and takes a step. An error ends the walk.
     fn advance(
         &mut self,
-        begin: impl FnOnce(&mut AtHand, &Snapshot, Option<RecordedEvent>) -> Result<N, Error>,
-        step: impl FnOnce(&mut Progress<N>) -> Result<Option<RecordedEvent>, Error>,
+        begin: impl FnOnce(&mut EventLookup, &Snapshot, Option<RecordedEvent>) -> Result<N, Error>,
+        step: impl FnOnce(&mut ActiveWalk<N>) -> Result<Option<RecordedEvent>, Error>,
     ) -> Option<Result<RecordedEvent, Error>> {
         if self.ended {
             return None;
         }
-        let item = self.begun(begin).and_then(step).transpose();
+        let item = self.begin(begin).and_then(step).transpose();
         self.ended = !matches!(item, Some(Ok(_)));
         item
     }
 
-    fn begun(
+    /// The walk in progress, begun by the first call.
+    fn begin(
         &mut self,
-        begin: impl FnOnce(&mut AtHand, &Snapshot, Option<RecordedEvent>) -> Result<N, Error>,
-    ) -> Result<&mut Progress<N>, Error> {
-        match &mut self.progress {
-            Some(progress) => Ok(progress),
-            empty => {
+        begin: impl FnOnce(&mut EventLookup, &Snapshot, Option<RecordedEvent>) -> Result<N, Error>,
+    ) -> Result<&mut ActiveWalk<N>, Error> {
+        match &mut self.active {
+            Some(active) => Ok(active),
+            none => {
                 let snapshot = self.view.clone()?.snapshot();
-                let mut hand = AtHand::default();
-                let first = hand.event_with(&snapshot, self.from)?;
+                let mut lookup = EventLookup::default();
+                let first = lookup.event_with(&snapshot, self.from)?;
                 let seen = first.iter().map(RecordedEvent::position).collect();
-                let next = begin(&mut hand, &snapshot, first)?;
-                Ok(empty.insert(Progress { snapshot, hand, seen, next }))
+                let next = begin(&mut lookup, &snapshot, first)?;
+                Ok(none.insert(ActiveWalk { snapshot, lookup, seen, next }))
             }
         }
     }
 }
 
 impl Ancestors {
-    pub(crate) fn new(view: Result<Arc<View>, Error>, from: EventId) -> Ancestors {
-        Ancestors { walk: Walk::new(view, from) }
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, from: EventId) -> Ancestors {
+        Ancestors { walk: CausalWalk::new(view, from) }
     }
 }
 
@@ -129,11 +131,11 @@ impl Iterator for Ancestors {
     fn next(&mut self) -> Option<Result<RecordedEvent, Error>> {
         self.walk.advance(
             |_, _, first| Ok(first),
-            |progress| {
-                let Some(last) = progress.next.take() else { return Ok(None) };
-                let cause = cause_of(&mut progress.hand, &progress.snapshot, &last)?;
-                progress.next = cause.filter(|cause| progress.seen.insert(cause.position()));
-                Ok(progress.next.clone())
+            |active| {
+                let Some(last) = active.next.take() else { return Ok(None) };
+                let cause = cause_of(&mut active.lookup, &active.snapshot, &last)?;
+                active.next = cause.filter(|cause| active.seen.insert(cause.position()));
+                Ok(active.next.clone())
             },
         )
     }
@@ -142,8 +144,8 @@ impl Iterator for Ancestors {
 impl std::iter::FusedIterator for Ancestors {}
 
 impl Descendants {
-    pub(crate) fn new(view: Result<Arc<View>, Error>, from: EventId) -> Descendants {
-        Descendants { walk: Walk::new(view, from) }
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, from: EventId) -> Descendants {
+        Descendants { walk: CausalWalk::new(view, from) }
     }
 }
 
@@ -152,19 +154,19 @@ impl Iterator for Descendants {
 
     fn next(&mut self) -> Option<Result<RecordedEvent, Error>> {
         self.walk.advance(
-            |hand, snapshot, first| match first {
-                Some(first) => Ok(effects_of(hand, snapshot, &first)?.into_iter().map(Reverse).collect()),
+            |lookup, snapshot, first| match first {
+                Some(first) => Ok(effects_of(lookup, snapshot, &first)?.into_iter().map(Reverse).collect()),
                 None => Ok(BinaryHeap::new()),
             },
-            |progress| {
-                while let Some(Reverse(position)) = progress.next.pop() {
-                    if !progress.seen.insert(position) {
+            |active| {
+                while let Some(Reverse(position)) = active.next.pop() {
+                    if !active.seen.insert(position) {
                         continue;
                     }
-                    let Progress { snapshot, hand, .. } = progress;
-                    if let Some(event) = hand.event_at(snapshot, position)? {
-                        let effects = effects_of(hand, snapshot, &event)?;
-                        progress.next.extend(effects.into_iter().map(Reverse));
+                    let ActiveWalk { snapshot, lookup, .. } = active;
+                    if let Some(event) = lookup.event_at(snapshot, position)? {
+                        let effects = effects_of(lookup, snapshot, &event)?;
+                        active.next.extend(effects.into_iter().map(Reverse));
                         return Ok(Some(event));
                     }
                 }
@@ -176,32 +178,35 @@ impl Iterator for Descendants {
 
 impl std::iter::FusedIterator for Descendants {}
 
-/// The event that another names as its cause, if it is in the store.
+/// The event that `event` names as its cause, if it is in the store.
 pub(crate) fn cause_of(
-    hand: &mut AtHand,
+    lookup: &mut EventLookup,
     snapshot: &Snapshot,
     event: &RecordedEvent,
 ) -> Result<Option<RecordedEvent>, Error> {
     match event.cause_by_either_id() {
-        Some(Cause::Event(id)) => hand.event_with(snapshot, id),
+        Some(Cause::Event(id)) => lookup.event_with(snapshot, id),
         Some(Cause::PreviousInStream) => {
             let before = Position::from(event.position().get() - 1);
-            hand.event_at(snapshot, snapshot.stream_head_at(event.entity(), before)?.1)
+            lookup.event_at(snapshot, snapshot.stream_head_at(event.entity(), before)?.1)
         }
-        // A recorded event says the id instead.
+        // A recorded event has the id in place of the index.
         Some(Cause::InAppend(_)) | None => Ok(None),
     }
 }
 
-/// The positions of the events whose cause this one is.
-fn effects_of(hand: &mut AtHand, snapshot: &Snapshot, event: &RecordedEvent) -> Result<Vec<Position>, Error> {
+/// The positions of the events that name this one as their cause.
+fn effects_of(
+    lookup: &mut EventLookup,
+    snapshot: &Snapshot,
+    event: &RecordedEvent,
+) -> Result<Vec<Position>, Error> {
     let derived = event.derived_id();
     let mut effects = snapshot.effects_of(derived)?;
-    // An id that was brought along finds the first event that brought it, unless it is some event's
-    // derived one.
+    // An imported id names the first event imported with it, unless it is the derived id of some event.
     let id = event.id();
     if id != derived
-        && hand.event_with(snapshot, id)?.is_some_and(|found| found.position() == event.position())
+        && lookup.event_with(snapshot, id)?.is_some_and(|found| found.position() == event.position())
     {
         effects.extend(snapshot.effects_of(id)?);
     }
@@ -209,8 +214,8 @@ fn effects_of(hand: &mut AtHand, snapshot: &Snapshot, event: &RecordedEvent) -> 
     Ok(effects)
 }
 
-/// An event and its causes as long as they are of its entity, oldest first.
-pub(crate) fn path(view: Result<Arc<View>, Error>, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
+/// An event and its causes, as far as they belong to its entity, oldest first.
+pub(crate) fn path(view: Result<Arc<LogView>, Error>, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
     let Some(leaf) = event_with(&view.clone()?.snapshot(), leaf)? else { return Ok(Vec::new()) };
     let mut path = vec![leaf.clone()];
     for cause in Ancestors::new(view, leaf.derived_id()) {
@@ -226,27 +231,29 @@ pub(crate) fn path(view: Result<Arc<View>, Error>, leaf: EventId) -> Result<Vec<
 
 /// The ids of the events of an entity that no other event of it names as its cause, oldest first.
 ///
-/// Effects mostly come after their causes. So, read backwards, an event is a leaf if nothing that was read names it;
-/// what has to be remembered is causes that are still to come, one for each open branch.
-pub(crate) fn leaves(view: Result<Arc<View>, Error>, entity: &str) -> Result<Vec<EventId>, Error> {
+/// Effects mostly come after their causes. So, read backwards, an event is a leaf if no event read before
+/// names it. Only the causes that are still to come have to be remembered: one for each open branch.
+pub(crate) fn leaves(view: Result<Arc<LogView>, Error>, entity: &str) -> Result<Vec<EventId>, Error> {
     let view = view?;
-    let (snapshot, mut hand) = (view.snapshot(), AtHand::default());
-    let (mut leaves, mut to_come) = (BTreeMap::new(), HashSet::new());
+    let snapshot = view.snapshot();
+    let mut lookup = EventLookup::default();
+    let mut leaves = BTreeMap::new();
+    let mut causes_to_come = HashSet::new();
     for event in Read::new(Ok(view), Query::entity(entity)).backwards() {
         let event = event?;
         let position = event.position();
         if position > snapshot.head.position {
             continue;
         }
-        let cause = cause_of(&mut hand, &snapshot, &event)?;
+        let cause = cause_of(&mut lookup, &snapshot, &event)?;
         let cause = cause.filter(|cause| cause.entity() == entity && cause.position() != position);
-        // A cause that stands behind its effect was taken for a leaf.
+        // A cause behind its effect was read already, and taken for a leaf.
         if let Some(cause) = cause
             && leaves.remove(&cause.position()).is_none()
         {
-            to_come.insert(cause.position());
+            causes_to_come.insert(cause.position());
         }
-        if !to_come.remove(&position) {
+        if !causes_to_come.remove(&position) {
             leaves.insert(position, event.id());
         }
     }

@@ -1,26 +1,28 @@
-//! Listings: which entities, scopes, kinds and tags there are.
+//! Listings: the entities, scopes, kinds or tags of the store, in order.
 //!
-//! Each segment knows its names in order; a listing merges them, some names of each at a time, and
-//! holds no lock in between.
-//! Row: reader.
+//! Each segment's index lists its names in order. A listing merges them, a few names of each segment at a
+//! time, and holds no lock in between.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use crate::index::{Entry, Label, Wanted};
-use crate::read::view::{Snapshot, View};
+use crate::index::{NameField, NameFilter, NameSummary};
 use crate::types::{Error, Position};
 
-/// How many names are taken from a segment at once, first and at most; each time twice as many.
+use super::snapshot::Snapshot;
+use super::view::LogView;
+
+/// The number of names taken from a segment at first, and at most. It doubles each time.
 const FIRST_NAMES: u64 = 32;
 const NAMES_MAX: u64 = 1024;
 
 /// Names being listed, in the order of their bytes: an iterator, and until its first item a builder.
 ///
-/// It sees the store as it was at its first item. Names that are kept for the store, which begin
-/// with `$`, are left out. It costs what it returns, in each segment; the first listing (or prefix
-/// query) of the segment being written also sorts its names, which then take memory twice.
+/// It sees the store as it was at its first item. Names that begin with `$` are reserved for the store and
+/// left out, unless the prefix begins with `$`. The cost is that of the names it returns, in each segment.
+/// The first listing or prefix query of the segment being written also sorts its names, which then take
+/// memory twice.
 ///
 /// ```
 /// use annals::{Raw, Store};
@@ -39,10 +41,10 @@ const NAMES_MAX: u64 = 1024;
 /// ```
 #[must_use = "a listing does nothing until it is iterated"]
 pub struct Listing {
-    view: Result<Arc<View>, Error>,
-    wanted: Wanted,
+    view: Result<Arc<LogView>, Error>,
+    filter: NameFilter,
     left: u64,
-    progress: Option<Progress>,
+    active: Option<ActiveListing>,
 }
 
 /// A name and its events.
@@ -53,44 +55,45 @@ pub struct NameCount {
     pub name: String,
     /// How many events carry it.
     pub events: u64,
-    /// Where the first of them stands.
+    /// The position of the first of them.
     pub first: Position,
-    /// Where the last of them stands.
+    /// The position of the last of them.
     pub last: Position,
 }
 
-struct Progress {
+struct ActiveListing {
     snapshot: Snapshot,
-    /// By segment.
-    sources: Vec<Source>,
-    /// The next name of each segment that has one, and the segment's number.
+    /// One for each segment of the snapshot.
+    segments: Vec<SegmentNames>,
+    /// The next name of each segment that has one, with the segment's index.
     next: BinaryHeap<Reverse<(String, usize)>>,
 }
 
 /// The names of one segment.
-struct Source {
-    wanted: Wanted,
-    /// Taken and not yet listed, in order.
-    entries: VecDeque<Entry>,
-    /// How many to take next; 0 if there are no more.
-    names: u64,
+struct SegmentNames {
+    filter: NameFilter,
+    /// Taken from the index and not yet listed, in order.
+    taken: VecDeque<NameSummary>,
+    /// The number of names to take next; 0 if the segment has no more.
+    take_next: u64,
 }
 
 impl Listing {
-    pub(crate) fn new(view: Result<Arc<View>, Error>, label: Label) -> Listing {
-        let wanted = Wanted { label, prefix: String::new(), after: None };
-        Listing { view, wanted, left: u64::MAX, progress: None }
+    pub(crate) fn new(view: Result<Arc<LogView>, Error>, field: NameField) -> Listing {
+        let filter = NameFilter { field, prefix: String::new(), after: None };
+        Listing { view, filter, left: u64::MAX, active: None }
     }
 
-    /// Only names that begin so (default: all).
+    /// Only names that begin with this prefix (default: all).
     pub fn prefix(mut self, prefix: impl Into<String>) -> Listing {
-        self.wanted.prefix = prefix.into();
+        self.filter.prefix = prefix.into();
         self
     }
 
-    /// Only names that come after this one, which need not exist: the last name of the page before.
+    /// Only names that come after this one (default: all). The name need not exist: give the last name of the
+    /// page before.
     pub fn after(mut self, name: impl Into<String>) -> Listing {
-        self.wanted.after = Some(name.into());
+        self.filter.after = Some(name.into());
         self
     }
 
@@ -106,7 +109,7 @@ impl Iterator for Listing {
 
     fn next(&mut self) -> Option<Result<NameCount, Error>> {
         self.left = self.left.checked_sub(1)?;
-        let item = self.advance().transpose();
+        let item = self.next_name().transpose();
         if !matches!(item, Some(Ok(_))) {
             self.left = 0;
         }
@@ -115,62 +118,68 @@ impl Iterator for Listing {
 }
 
 impl Listing {
-    fn advance(&mut self) -> Result<Option<NameCount>, Error> {
-        let progress = match &mut self.progress {
-            Some(progress) => progress,
-            empty => {
+    fn next_name(&mut self) -> Result<Option<NameCount>, Error> {
+        let active = match &mut self.active {
+            Some(active) => active,
+            none => {
                 let snapshot = self.view.clone()?.snapshot();
-                empty.insert(Progress::begin(snapshot, &self.wanted, self.left.saturating_add(1))?)
+                none.insert(ActiveListing::begin(snapshot, &self.filter, self.left.saturating_add(1))?)
             }
         };
-        progress.next()
+        active.next()
     }
 }
 
-impl Progress {
-    fn begin(snapshot: Snapshot, wanted: &Wanted, left: u64) -> Result<Progress, Error> {
-        let source =
-            || Source { wanted: wanted.clone(), entries: VecDeque::new(), names: left.min(FIRST_NAMES) };
-        let sources = snapshot.segments.iter().map(|_| source()).collect();
-        let mut progress = Progress { snapshot, sources, next: BinaryHeap::new() };
-        (0..progress.sources.len()).try_for_each(|segment| progress.offer(segment))?;
-        Ok(progress)
+impl ActiveListing {
+    /// Takes the first names of every segment; no more than `limit`.
+    fn begin(snapshot: Snapshot, filter: &NameFilter, limit: u64) -> Result<ActiveListing, Error> {
+        let names = || SegmentNames {
+            filter: filter.clone(),
+            taken: VecDeque::new(),
+            take_next: limit.min(FIRST_NAMES),
+        };
+        let segments = snapshot.segments.iter().map(|_| names()).collect();
+        let mut active = ActiveListing { snapshot, segments, next: BinaryHeap::new() };
+        (0..active.segments.len()).try_for_each(|segment| active.push_next(segment))?;
+        Ok(active)
     }
 
     fn next(&mut self) -> Result<Option<NameCount>, Error> {
         let Some(Reverse((name, segment))) = self.next.pop() else { return Ok(None) };
         let mut listed = self.take(segment, name)?;
-        // The heap gives the segments of one name in order.
+        // The heap orders equal names by segment, so the last one taken has the last position.
         while self.next.peek().is_some_and(|Reverse((name, _))| *name == listed.name) {
             let Some(Reverse((name, segment))) = self.next.pop() else { break };
             let more = self.take(segment, name)?;
-            (listed.events, listed.last) = (listed.events + more.events, more.last);
+            listed.events += more.events;
+            listed.last = more.last;
         }
         Ok(Some(listed))
     }
 
-    /// Takes the next name of a segment, and offers the one behind it.
+    /// Takes the next name of a segment, and pushes the one behind it.
     fn take(&mut self, segment: usize, name: String) -> Result<NameCount, Error> {
-        let entry = self.sources[segment].entries.pop_front().expect("it was offered");
-        self.offer(segment)?;
+        let taken = self.segments[segment].taken.pop_front().expect("a pushed name was taken before");
+        self.push_next(segment)?;
         let position = |ordinal| self.snapshot.segments[segment].position(ordinal).into();
-        let (first, last) = (position(entry.first), position(entry.last));
-        Ok(NameCount { name, events: entry.events, first, last })
+        Ok(NameCount { name, events: taken.events, first: position(taken.first), last: position(taken.last) })
     }
 
-    fn offer(&mut self, segment: usize) -> Result<(), Error> {
-        let source = &mut self.sources[segment];
-        if source.entries.is_empty() && source.names > 0 {
-            let most = usize::try_from(source.names).expect("at most NAMES_MAX");
-            let segment = &self.snapshot.segments[segment];
+    /// Pushes the next name of a segment to the heap, if there is one. Takes more names from the index if
+    /// needed.
+    fn push_next(&mut self, at: usize) -> Result<(), Error> {
+        let names = &mut self.segments[at];
+        if names.taken.is_empty() && names.take_next > 0 {
+            let most = usize::try_from(names.take_next).expect("at most NAMES_MAX");
+            let segment = &self.snapshot.segments[at];
             let window = segment.clip(&self.snapshot.positions());
-            source.entries = segment.listed(&source.wanted, &window, most)?.into();
-            source.wanted.after = source.entries.back().map(|last| last.name.clone());
-            let are_all = source.entries.len() < most;
-            source.names = if are_all { 0 } else { (source.names * 2).min(NAMES_MAX) };
+            names.taken = segment.ask(|index| index.list_names(&names.filter, &window, most))?.into();
+            names.filter.after = names.taken.back().map(|last| last.name.clone());
+            let are_all = names.taken.len() < most;
+            names.take_next = if are_all { 0 } else { (names.take_next * 2).min(NAMES_MAX) };
         }
-        if let Some(entry) = source.entries.front() {
-            self.next.push(Reverse((entry.name.clone(), segment)));
+        if let Some(next) = names.taken.front() {
+            self.next.push(Reverse((next.name.clone(), at)));
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Decisions about one entity: load its state, decide, and append the decided events if no event came in between.
+//! Decisions about one entity: load its state, decide, and append the decided events if no event came in
+//! between.
 //!
 //! No lock is held while user code runs. The append expects the version that the decision saw; a caller whose
 //! append comes too late decides again.
@@ -70,9 +71,9 @@ pub trait Aggregate: Projection {
 
     /// Decides about a command. Returns the events that happen, none if nothing happens, or a refusal.
     ///
-    /// annals calls it again if an event of the entity came in between. The answer should follow from state and
-    /// command alone, and the method should have no other effects. It may read the store and take its time:
-    /// other callers that decide about the entity wait at most 50 ms for it.
+    /// annals calls it again if an event of the entity came in between. The answer should follow from state
+    /// and command alone, and the method should have no other effects. It may read the store and take its
+    /// time: other callers that decide about the entity wait at most 50 ms for it.
     ///
     /// # Errors
     ///
@@ -81,18 +82,18 @@ pub trait Aggregate: Projection {
 }
 
 impl Store {
-    /// Lets an aggregate decide about a command, and appends the events it decides on. The append holds all of
-    /// them or none, and succeeds only if the entity has no new event.
+    /// Lets an aggregate decide about a command, and appends the events it decides on. The append holds all
+    /// of them or none, and succeeds only if the entity has no new event.
     ///
-    /// If an event came in between, the state folds the new events, and the aggregate decides again. After 1,000
-    /// conflicts the call returns the last conflict. Callers that met a conflict queue by entity. A turn lasts
-    /// until the append, at most 50 ms. A thread that executes inside a decision does not queue.
+    /// If an event came in between, the state folds the new events, and the aggregate decides again. After
+    /// 1,000 conflicts the call returns the last conflict. Callers that met a conflict queue by entity. A
+    /// turn lasts until the append, at most 50 ms. A thread that executes inside a decision does not queue.
     ///
     /// # Errors
     ///
-    /// [`Refused::Domain`] if the aggregate refuses; [`Refused::Store`] with the errors of [`Store::load`] and
-    /// [`Append::commit`]. [`ErrorKind::CommitUnknown`] also if the events were appended, but the state after
-    /// them cannot be loaded; the text says so.
+    /// [`Refused::Domain`] if the aggregate refuses; [`Refused::Store`] with the errors of [`Store::load`]
+    /// and [`Append::commit`]. [`ErrorKind::CommitUnknown`] also if the events were appended, but the state
+    /// after them cannot be loaded; the text says so.
     ///
     /// # Panics
     ///
@@ -111,10 +112,10 @@ impl Store {
     /// conditions. It may add events; they stand before the decided ones in the same append. `with` is called
     /// once for each try.
     ///
-    /// An idempotency key makes the command idempotent. If the store knows the key, the call returns the receipt
-    /// of its append, and the aggregate decides nothing. The append must have an event of the same entity. The
-    /// commands are compared if the append carries one ([`Append::command`]); [`Store::execute_once`] adds it.
-    /// Looking up a key is a round trip to the writer.
+    /// An idempotency key makes the command idempotent. If the store knows the key, the call returns the
+    /// receipt of its append, and the aggregate decides nothing. The append must have an event of the same
+    /// entity. The commands are compared if the append carries one ([`Append::command`]);
+    /// [`Store::execute_once`] adds it. Looking up a key is a round trip to the writer.
     ///
     /// ```
     /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Outcome, Projection, RecordedEvent, Store};
@@ -252,7 +253,7 @@ impl Store {
         let first = receipt.first_position().get();
         let last = receipt.position();
         let mut of_append = self.stream(entity);
-        of_append.again(first.saturating_sub(1).into(), last);
+        of_append.restart(first.saturating_sub(1).into(), last);
         match of_append.next() {
             Some(event) => event.map(|_| Some(receipt)),
             None => {

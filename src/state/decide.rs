@@ -1,6 +1,7 @@
 //! Decisions about the events of a query, of one entity or of many: a dynamic consistency boundary.
 //!
-//! No lock is held while user code runs. The append carries the condition that no new event matches the query.
+//! No lock is held while user code runs. The append carries the condition that no new event matches the
+//! query.
 
 use std::fmt;
 use std::ops::Deref;
@@ -159,8 +160,9 @@ impl Store {
     /// # Errors
     ///
     /// [`Refused::Domain`] with the error of `decide`; [`Refused::Store`] with the errors of reading and of
-    /// [`Append::commit`]; [`ErrorKind::Invalid`] if the query asks for a correlation, which no condition may;
-    /// [`ErrorKind::CommitUnknown`] also if the events were appended, but the state after them cannot be folded.
+    /// [`Append::commit`]; [`ErrorKind::Invalid`] if the query asks for a correlation, which no condition
+    /// may; [`ErrorKind::CommitUnknown`] also if the events were appended, but the state after them cannot be
+    /// folded.
     pub fn decide<S, R, E>(
         &self,
         query: Query,
@@ -176,14 +178,14 @@ impl Store {
     /// As [`Store::decide`], with an idempotency key that the decided append carries.
     ///
     /// If the store knows the key, the call returns the receipt of its append, and `decide` is not called.
-    /// `command` is the request: all that tells it from another. A second call with the key must give a command
-    /// that serializes to the same bytes; see [`Append::command`]. The call does not check whether the append of
-    /// the key has an event of this query.
+    /// `command` is the request: all that tells it from another. A second call with the key must give a
+    /// command that serializes to the same bytes; see [`Append::command`]. The call does not check whether
+    /// the append of the key has an event of this query.
     ///
     /// # Errors
     ///
-    /// The errors of [`Store::decide`]; [`ErrorKind::Invalid`] if the key is empty; [`ErrorKind::KeyReused`] if
-    /// the key belongs to another command, or to an append without a command.
+    /// The errors of [`Store::decide`]; [`ErrorKind::Invalid`] if the key is empty; [`ErrorKind::KeyReused`]
+    /// if the key belongs to another command, or to an append without a command.
     pub fn decide_once<C, S, R, E>(
         &self,
         key: impl AsRef<[u8]>,
@@ -253,7 +255,7 @@ impl<S: Projection> Boundary<'_, S> {
     /// Folds the new events up to `head`.
     fn fold_up_to(&mut self, head: Position) -> Result<(), Error> {
         let mut new = self.store.read(self.query.clone());
-        new.again(self.head, head);
+        new.restart(self.head, head);
         for event in new {
             fold(&mut self.state, &event?)?;
         }
@@ -317,8 +319,8 @@ impl<E: fmt::Display> fmt::Display for Refused<E> {
     }
 }
 
-/// A domain's error needs only `Debug` and `Display`, so that a text will do. For that, it is not given as the
-/// source.
+/// A domain's error needs only `Debug` and `Display`, so that a text will do. For that, it is not given as
+/// the source.
 impl<E: fmt::Debug + fmt::Display> std::error::Error for Refused<E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {

@@ -108,7 +108,8 @@ impl Diff {
     }
 }
 
-/// The entries of a map by the last step of their paths. Sorted, because a `HashMap` has another order each time.
+/// The entries of a map by the last step of their paths. Sorted, because a `HashMap` has another order each
+/// time.
 fn by_step(entries: &[(Value, Value)]) -> BTreeMap<String, &Value> {
     entries.iter().map(|(key, value)| (step_to(key), value)).collect()
 }

@@ -19,9 +19,9 @@ pub enum Freshness {
     /// clock ([`Builder::clock`](crate::Builder::clock)). Otherwise the state is loaded as by
     /// [`Freshness::Consistent`].
     ///
-    /// A state that was checked at a later time than the clock shows now, because the clock was set back, does
-    /// not count. The saving is the check for new events: about 0.1 us, and in a store opened to read a look at
-    /// the writer's files.
+    /// A state that was checked at a later time than the clock shows now, because the clock was set back,
+    /// does not count. The saving is the check for new events: about 0.1 us, and in a store opened to read a
+    /// look at the writer's files.
     MaxStale(Duration),
 }
 
@@ -29,11 +29,11 @@ impl Store {
     /// Loads the state of an entity, up to its last event.
     ///
     /// annals keeps recently used states in memory, and saves states in the store's directory `cache/`
-    /// ([`Builder::cache_disk_bytes`](crate::Builder::cache_disk_bytes) says when). A load starts at such a state
-    /// and folds only the events after it. It folds from the first event if there is no such state.
+    /// ([`Builder::cache_disk_bytes`](crate::Builder::cache_disk_bytes) says when). A load starts at such a
+    /// state and folds only the events after it. It folds from the first event if there is no such state.
     ///
-    /// One thread at a time folds the state of an entity. Other callers wait for it up to 100 ms, and then fold
-    /// for themselves.
+    /// One thread at a time folds the state of an entity. Other callers wait for it up to 100 ms, and then
+    /// fold for themselves.
     ///
     /// ```
     /// # use annals::{DomainEvent, Meta, Projection, Store};
@@ -110,7 +110,8 @@ impl Store {
         let shape = shape::<P>();
         let memory = self.cache().memory();
         let known = memory.look(shape.of, entity);
-        if let (Freshness::MaxStale(most), Some(KnownState { folded, looked_at, .. })) = (freshness, &known)
+        if let Freshness::MaxStale(most) = freshness
+            && let Some(KnownState { folded, looked_at, .. }) = &known
             && self.is_fresh(*looked_at, most)
         {
             self.engine().check_open()?;
@@ -187,8 +188,8 @@ impl Store {
         Some(Folded { state, reached })
     }
 
-    /// Folds the events after `from`, or all events if there is no `from`, at least up to the stream's version
-    /// in the snapshot.
+    /// Folds the events after `from`, or all events if there is no `from`, at least up to the stream's
+    /// version in the snapshot.
     fn fold_from<P: Projection>(
         &self,
         from: Option<Folded<Arc<P>>>,

@@ -1,6 +1,7 @@
 //! State folded from events: projections, read models, aggregates, decisions, transitions.
 //!
-//! No code of a user runs under a lock of annals. Nothing here writes to the log but by [`Append`](crate::Append).
+//! No code of a user runs under a lock of annals. Nothing here writes to the log but by
+//! [`Append`](crate::Append).
 
 mod aggregate;
 mod decide;

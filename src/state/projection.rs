@@ -35,8 +35,8 @@ pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sy
     /// The stable name under which its states are saved. Each projection of a store needs a name of its own.
     const NAME: &'static str;
 
-    /// The revision of the projection's code (default: 1). Raise it when the same events give another state of
-    /// the same shape: states that were saved under another revision are folded anew.
+    /// The revision of the projection's code (default: 1). Raise it when the same events give another state
+    /// of the same shape: states that were saved under another revision are folded anew.
     ///
     /// Fields that were added, removed, renamed or given another type are noticed without it.
     const REVISION: u32 = 1;

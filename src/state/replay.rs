@@ -15,16 +15,17 @@ use crate::read::Listing;
 use crate::store::{Folded, Store};
 use crate::types::{Error, ErrorKind, EventId, Position, Version, counted, visible};
 
-/// Progress is reported each time so many events were folded.
+/// The number of events between two reports of progress.
 const EVENTS_PER_REPORT: u64 = 4096;
 
 impl Store {
     /// Checks that a projection gives the same state whenever the same events are folded.
     ///
-    /// Each entity is folded twice from its first event. The check compares both states, and compares them with
-    /// the states in memory and in the file. A difference means one of two things. Either the projection's code
-    /// changed and its [`REVISION`](Projection::REVISION) did not, or the projection depends on more than its
-    /// events. Run the check in a test over a copy of real data, or at night on the store itself.
+    /// Each entity is folded twice from its first event. The check compares both states, and compares them
+    /// with the states in memory and in the file. A difference means one of two things. Either the
+    /// projection's code changed and its [`REVISION`](Projection::REVISION) did not, or the projection
+    /// depends on more than its events. Run the check in a test over a copy of real data, or at night on the
+    /// store itself.
     ///
     /// States are compared as serde shows them. The order in which a `HashMap` gives its entries does not
     /// matter. The order of a `HashSet` does, so use a `BTreeSet` in states.
@@ -340,8 +341,8 @@ fn fold_again<P: Projection>(
     Ok(Ok(state))
 }
 
-/// Folds an entity twice, event by event, and finds the first event after which the states differ. They may not
-/// differ this time, if the projection is random.
+/// Folds an entity twice, event by event, and finds the first event after which the states differ. They may
+/// not differ this time, if the projection is random.
 fn first_divergence<P: Projection>(
     store: &Store,
     entity: &str,

@@ -1,4 +1,5 @@
-//! Transitions: each state of an entity is a type, and the compiler accepts only events that may follow in it.
+//! Transitions: each state of an entity is a type, and the compiler accepts only events that may follow in
+//! it.
 //!
 //! A forbidden order does not compile. Two facts are checked against the log at run time: in which state the
 //! entity is after a restart, and that no other caller has moved it.
@@ -127,8 +128,8 @@ impl<S> fmt::Debug for InState<S> {
 }
 
 impl Store {
-    /// Finds an entity that is in the state `S`; `None` if it is in another state. A chain of transitions begins
-    /// with it, also after a restart.
+    /// Finds an entity that is in the state `S`; `None` if it is in another state. A chain of transitions
+    /// begins with it, also after a restart.
     ///
     /// The last event whose kind is not in [`EntityState::STAYS`] decides: its kind must be in
     /// [`EntityState::ENTERED_BY`]. The scope of `address` is the scope of the next event.
@@ -164,9 +165,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The errors of [`Append::commit`]; [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another caller
-    /// has moved the entity; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the event's kind is not in
-    /// [`EntityState::ENTERED_BY`] of the next state.
+    /// The errors of [`Append::commit`]; [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another
+    /// caller has moved the entity; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the event's kind is
+    /// not in [`EntityState::ENTERED_BY`] of the next state.
     pub fn apply<From, E>(&self, entity: InState<From>, transition: &E) -> Result<InState<E::To>, Error>
     where
         From: EntityState,
@@ -199,7 +200,8 @@ impl Store {
     }
 }
 
-/// Refuses an event after which [`Store::in_state`] would not find the entity in the state that the types say.
+/// Refuses an event after which [`Store::in_state`] would not find the entity in the state that the types
+/// say.
 fn check_kind<From: EntityState, E: Transition<From>>(transition: &E) -> Result<(), Error> {
     let kind = transition.kind();
     let is_same = TypeId::of::<From>() == TypeId::of::<E::To>();

@@ -1,9 +1,9 @@
 //! Queries of the facade that the index or the causality of events answers.
 
 use crate::event::RecordedEvent;
-use crate::index::Label;
+use crate::index::NameField;
 use crate::read::{Ancestors, Descendants, Listing, Story, causality, reader, story};
-use crate::types::{Error, EventId, Query};
+use crate::types::{Error, EventId, Position, Query};
 
 use super::Store;
 
@@ -31,7 +31,8 @@ impl Store {
     ///
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); for a correlation also the errors of [`Store::get`].
     pub fn count(&self, query: Query) -> Result<u64, Error> {
-        reader::count(&self.engine().snapshot()?, &query)
+        let snapshot = self.engine().snapshot()?;
+        reader::count_in(&snapshot, &query, Position::START, snapshot.head.position)
     }
 
     /// The newest event a query matches, or `None`. Reads only that event.
@@ -90,7 +91,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn entities(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Entity)
+        Listing::new(self.engine().readable(), NameField::Entity)
     }
 
     /// All scopes, as [`Store::entities`]. Events without a scope are in `default`.
@@ -106,7 +107,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn scopes(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Scope)
+        Listing::new(self.engine().readable(), NameField::Scope)
     }
 
     /// All kinds, as [`Store::entities`].
@@ -122,7 +123,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn kinds(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Kind)
+        Listing::new(self.engine().readable(), NameField::Kind)
     }
 
     /// All tags, as [`Store::entities`].
@@ -136,7 +137,7 @@ impl Store {
     /// # Ok::<(), annals::Error>(())
     /// ```
     pub fn tags(&self) -> Listing {
-        Listing::new(self.engine().readable(), Label::Tag)
+        Listing::new(self.engine().readable(), NameField::Tag)
     }
 }
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::*;
 use crate::Raw;
-use crate::index::Label;
-use crate::read::{Listing, Point, View};
-use crate::types::Expected;
+use crate::index::NameField;
+use crate::read::{ChainPosition, Listing, LogView};
+use crate::types::{Expected, Position};
 
 /// A view of a store that is published up to `head` only.
-fn view_up_to(store: &Store, head: u64) -> Arc<View> {
+fn view_up_to(store: &Store, head: u64) -> Arc<LogView> {
     let snapshot = store.engine().snapshot().unwrap();
-    let head = Point { position: head.into(), chain: snapshot.head.chain };
-    Arc::new(View::new(snapshot.segments.to_vec(), head, 0))
+    let head = ChainPosition { position: head.into(), chain: snapshot.head.chain };
+    Arc::new(LogView::new(snapshot.segments.to_vec(), head, 0))
 }
 
 #[test]
@@ -40,14 +40,17 @@ fn answers_end_at_the_head() {
             ];
             for (query, every) in queries {
                 let newest = Some(head / every * every).filter(|newest| *newest > 0);
-                assert_eq!(reader::count(&snapshot, &query).unwrap(), head / every, "{query:?} up to {head}");
+                let count =
+                    reader::count_in(&snapshot, &query, Position::START, snapshot.head.position).unwrap();
+                assert_eq!(count, head / every, "{query:?} up to {head}");
                 assert_eq!(reader::exists(&snapshot, &query).unwrap(), newest.is_some());
                 let last = reader::last(&snapshot, &query).unwrap().map(|event| event.position().get());
                 assert_eq!(last, newest, "{query:?} up to {head}");
                 let read = Read::new(Ok(view.clone()), query).backwards().limit(1).next();
                 assert_eq!(read.map(|event| event.unwrap().position().get()), newest);
             }
-            let listed: Vec<_> = Listing::new(Ok(view.clone()), Label::Entity).map(Result::unwrap).collect();
+            let listed: Vec<_> =
+                Listing::new(Ok(view.clone()), NameField::Entity).map(Result::unwrap).collect();
             assert_eq!(listed.iter().map(|listed| listed.events).sum::<u64>(), head);
             assert_eq!(listed.iter().map(|listed| listed.last.get()).max().unwrap_or(0), head);
         }

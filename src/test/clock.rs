@@ -64,8 +64,8 @@ impl Default for Clock {
     }
 }
 
-/// Opens a store in memory for one test. Its clock always shows 2026-01-01T00:00:00Z, and the same appends get the
-/// same ids in each run.
+/// Opens a store in memory for one test. Its clock always shows 2026-01-01T00:00:00Z, and the same appends
+/// get the same ids in each run.
 ///
 /// ```
 /// use annals::Raw;

@@ -1,7 +1,8 @@
 //! Crash tests: an application's code on a simulated disk, crashed after each operation of the disk.
 //!
-//! The work runs once, on a simulated disk that records its operations. Then, for each point between two operations,
-//! the disk is rebuilt as a crash could leave it, the store is opened on it, and the check is called.
+//! The work runs once, on a simulated disk that records its operations. Then, for each point between two
+//! operations, the disk is rebuilt as a crash could leave it, the store is opened on it, and the check is
+//! called.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,10 +12,12 @@ use crate::types::{Error, text};
 
 use super::Clock;
 
-/// Runs code on a simulated disk, crashes it after each operation of the disk, and checks a promise each time.
+/// Runs code on a simulated disk, crashes it after each operation of the disk, and checks a promise each
+/// time.
 ///
-/// There are three kinds of crash. The process is killed. The power fails, and all unsynced bytes are lost. The power
-/// fails, and parts of the unsynced bytes survive, torn and in any order. All random choices follow from the seed.
+/// There are three kinds of crash. The process is killed. The power fails, and all unsynced bytes are lost.
+/// The power fails, and parts of the unsynced bytes survive, torn and in any order. All random choices follow
+/// from the seed.
 ///
 /// ```
 /// use annals::test::Crash;
@@ -81,8 +84,8 @@ impl Crash {
         Crash { torn_per_point: disks, ..self }
     }
 
-    /// Sets about how many crashed disks are tried at most (default: 2,000), at evenly spaced points. Each costs
-    /// opening a store and a call of the check.
+    /// Sets about how many crashed disks are tried at most (default: 2,000), at evenly spaced points. Each
+    /// costs opening a store and a call of the check.
     pub fn images_max(self, images: usize) -> Crash {
         Crash { images_max: images, ..self }
     }
@@ -94,13 +97,14 @@ impl Crash {
 
     /// Runs the work once, then calls the check for each crash.
     ///
-    /// The check gets the store that was opened on the crashed disk, and all statements made before the crash, in
-    /// order. It may work with the store: run reactors to their end, or repeat an append that was not acknowledged.
+    /// The check gets the store that was opened on the crashed disk, and all statements made before the
+    /// crash, in order. It may work with the store: run reactors to their end, or repeat an append that was
+    /// not acknowledged.
     ///
     /// # Panics
     ///
-    /// If the work or a check panics, or a crashed store does not open. The message names the crash, and how to
-    /// repeat it.
+    /// If the work or a check panics, or a crashed store does not open. The message names the crash, and how
+    /// to repeat it.
     pub fn run(&self, work: impl FnOnce(&Store, &Said), check: impl Fn(&Store, &[u64])) -> CrashReport {
         let disk = SimDisk::new(self.seed);
         let clock = Clock::new();

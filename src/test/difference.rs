@@ -2,7 +2,8 @@
 
 use std::fmt::{Debug, Write};
 
-/// The lines of two texts: ` ` before a line in both, `-` before one in `expected` only, `+` in `actual` only.
+/// The lines of two texts: ` ` before a line in both, `-` before one in `expected` only, `+` in `actual`
+/// only.
 pub(super) fn lines(expected: &str, actual: &str) -> String {
     let expected: Vec<&str> = expected.lines().collect();
     let actual: Vec<&str> = actual.lines().collect();

@@ -14,7 +14,8 @@ use super::difference;
 
 /// The events that happened before: the beginning of a test of an [`Aggregate`] or a [`Projection`].
 ///
-/// The events go through a store in memory ([`store`]), so they are encoded, decoded and folded as in production.
+/// The events go through a store in memory ([`store`]), so they are encoded, decoded and folded as in
+/// production.
 ///
 /// ```
 /// use annals::test::Given;
@@ -127,8 +128,8 @@ where
     A::Event: Debug,
     A::Error: Debug,
 {
-    /// Checks that exactly these events were decided. Events are compared as they are stored: kind, schema version
-    /// and payload.
+    /// Checks that exactly these events were decided. Events are compared as they are stored: kind, schema
+    /// version and payload.
     ///
     /// # Panics
     ///
@@ -316,8 +317,8 @@ impl<R: Reactor> GivenReactor<R> {
 }
 
 impl<R: Reactor> Reacted<R> {
-    /// Checks that the reaction is exactly these events, each with its entity, in this order. Events are compared as
-    /// they are stored.
+    /// Checks that the reaction is exactly these events, each with its entity, in this order. Events are
+    /// compared as they are stored.
     ///
     /// # Panics
     ///
@@ -355,8 +356,8 @@ impl<R: Reactor> Reacted<R> {
         self.then(&[])
     }
 
-    /// Checks that the reactor failed, or that its reaction could not be appended, with an error that contains this
-    /// text.
+    /// Checks that the reactor failed, or that its reaction could not be appended, with an error that
+    /// contains this text.
     ///
     /// # Panics
     ///

@@ -1,7 +1,6 @@
-//! Where an event belongs: the entity it tells about, and the scope it happened in.
+//! The address of an event: its entity and its scope.
 //!
-//! Names are checked here once; nothing below sees an unchecked one.
-//! Row: words.
+//! Names are checked here, once. All other code may rely on the check.
 
 use std::fmt;
 
@@ -9,19 +8,19 @@ use crate::types::error::Error;
 use crate::types::system::is_system;
 use crate::types::text::{is_hidden, visible};
 
-/// The scope of an event for which none was named.
+/// The scope of an event whose append names none.
 pub const DEFAULT_SCOPE: &str = "default";
 
-/// What every event is addressed to: an entity, and a scope that cuts across entities.
+/// The address of an event: an entity, and a scope that cuts across entities.
 ///
 /// The **entity** (`order:42`) owns the stream: versions count within it. The **scope**
 /// (`tenant:acme`) is a label, not part of the stream's identity; it is [`DEFAULT_SCOPE`] where
-/// none is named. Anything that takes an address takes a `&str` (the entity), a pair of strings
+/// none is named. A method with an address accepts a `&str` (the entity), a pair of strings
 /// (entity and scope), or a `Coordinate`.
 ///
-/// Names are 1 to 4,096 (entity) or 255 (scope) bytes of UTF-8 without control characters, with at least one
-/// character that is seen, and do not begin with `$`, which is kept for the store's own streams.
-/// [`Limits`](crate::Limits) draws the line lower by default.
+/// A name is UTF-8 of 1 to 4,096 bytes (entity) or 255 bytes (scope). It has at least one visible character
+/// and no control character. It does not begin with `$`, which is reserved for the store's own streams.
+/// [`Limits`](crate::Limits) are lower by default.
 ///
 /// ```
 /// use annals::Coordinate;
@@ -38,12 +37,12 @@ pub struct Coordinate {
 }
 
 impl Coordinate {
-    /// A coordinate of an entity and a scope.
+    /// Makes the coordinate of an entity and a scope.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a name is empty, holds a control character or
-    /// nothing that is seen, or begins with `$`; [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) if it is
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a name is empty, holds a control character, has
+    /// no visible character, or begins with `$`; [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) if it is
     /// too long.
     pub fn new(entity: impl Into<String>, scope: impl Into<String>) -> Result<Coordinate, Error> {
         let scope = scope.into();
@@ -57,13 +56,13 @@ impl Coordinate {
         Ok(Coordinate { entity, scope })
     }
 
-    /// From names that were checked when they were stored.
+    /// Makes a coordinate of names that were checked when they were stored.
     pub(crate) fn stored(entity: &str, scope: &str) -> Coordinate {
         let scope = (scope != DEFAULT_SCOPE).then(|| scope.to_owned());
         Coordinate { entity: entity.to_owned(), scope }
     }
 
-    /// Entity and scope; no scope is the default one.
+    /// The entity and the scope; `None` is the default scope.
     pub(crate) fn into_parts(self) -> (String, Option<String>) {
         (self.entity, self.scope)
     }
@@ -128,13 +127,13 @@ impl From<&Coordinate> for Coordinate {
     }
 }
 
-/// The most bytes format 1 can hold, whatever the limits say.
+/// The most bytes that format 1 can hold. Limits cannot be higher.
 pub(crate) const ENTITY_BYTES_CAP: usize = 4096;
 pub(crate) const SCOPE_BYTES_CAP: usize = 255;
 pub(crate) const KIND_BYTES_CAP: usize = 255;
 pub(crate) const TAG_BYTES_CAP: usize = 255;
 
-/// Refuses a name that could not be stored, printed on one line, or told from the store's own.
+/// Refuses a name that the format cannot hold, that does not print on one line, or that is reserved.
 pub(crate) fn check_name(what: &str, name: &str, cap: usize) -> Result<(), Error> {
     if name.is_empty() {
         return Err(Error::invalid(format!("the {what} is empty; give it a name")));
@@ -153,8 +152,7 @@ pub(crate) fn check_name(what: &str, name: &str, cap: usize) -> Result<(), Error
     check_visible(what, name)
 }
 
-/// Refuses a name of which nothing is seen where it is shown: it would look like none, or like every other
-/// such name.
+/// Refuses a name without a visible character: it would look like no name, or like every other such name.
 pub(crate) fn check_visible(what: &str, name: &str) -> Result<(), Error> {
     if name.chars().any(is_visible) {
         return Ok(());
@@ -165,7 +163,8 @@ pub(crate) fn check_visible(what: &str, name: &str) -> Result<(), Error> {
 
 const BLANK_OF_BRAILLE: char = '\u{2800}';
 
-/// Whether a character leaves a mark where it is shown.
+/// Whether a character is visible. annals-macros has a copy of this rule in `names.rs`; both must change
+/// together.
 fn is_visible(character: char) -> bool {
     !character.is_whitespace() && !is_hidden(character) && character != BLANK_OF_BRAILLE
 }

@@ -1,8 +1,7 @@
-//! The one error type: a kind to branch on, a sentence to read.
+//! The error type: a kind for programs, a sentence for people.
 //!
-//! `Error` is one word and `Clone`, because one failed sync is reported to every caller of its
-//! group. It carries plain values only, never a live handle.
-//! Row: words.
+//! An `Error` is one word and `Clone`, because each caller of a group gets the error of its failed sync. It
+//! carries plain values and no handle.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,10 +11,10 @@ use crate::types::query::Query;
 use crate::types::text::visible;
 use crate::types::version::{Expected, Position, Version};
 
-/// What went wrong, and what can be done about it.
+/// The error of a call: its cause, and what the caller can do about it.
 ///
-/// [`Error::kind`] is for programs, `Display` for people: it names entity, segment and offset
-/// where there are any, and what to do.
+/// Programs use [`Error::kind`]. `Display` is for people: it names the entity, segment and offset if there
+/// are any, and the remedy.
 ///
 /// ```
 /// use annals::{ErrorKind, Raw, Store};
@@ -28,10 +27,10 @@ use crate::types::version::{Expected, Position, Version};
 /// # Ok::<(), annals::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Error(Arc<Inner>);
+pub struct Error(Arc<ErrorInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct ErrorInner {
     kind: ErrorKind,
     text: String,
     detail: Detail,
@@ -48,143 +47,144 @@ enum Detail {
     Source(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// The kinds of [`Error`], named after what the caller can do.
+/// The kinds of [`Error`]. Each kind stands for one reaction of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A stream is not where the append expected it, or an event came that one of its conditions
-    /// forbids. Read what is new, decide again.
+    /// A stream is not at the version that the append expected, or an event matches a condition of the
+    /// append. Read the new events, and decide again.
     Conflict,
-    /// The idempotency key belongs to another append with other content. Use a new key.
+    /// The idempotency key belongs to an append with other content. Use a new key.
     KeyReused,
-    /// The call itself is wrong (a name, a range, a value serde refuses). Fix the call.
+    /// The call itself is wrong: a name, a range, a value that serde refuses. Fix the call.
     Invalid,
-    /// An event is not what it was to be read as: its kind is not known, its version is newer, its bytes are
-    /// of another type, or an upcaster refused it. The event is whole; change what reads it.
+    /// An event cannot be read as a type. The type does not know its kind or version, the bytes are of
+    /// another type, or an upcaster failed. The event is intact; change the type or the upcaster.
     Undecodable,
-    /// A gate does not let the append pass; the text says which, and why. Nothing of it was written. Ask for
-    /// what is allowed, or bypass the gates on the record.
+    /// A gate denied the append; the text names the gate and its reason. Nothing was written. Change the
+    /// append, or bypass the gates, which the store records.
     Denied,
-    /// A limit is exceeded; the text names it. Send less, or raise the limit.
+    /// A limit is exceeded; the text names the limit. Send less, or raise the limit.
     TooLarge,
-    /// The queue is full, or stayed full beyond the deadline. Nothing was written; try later.
+    /// The writer's queue is full, or stayed full until the deadline. Nothing was written; try later.
     Busy,
-    /// The outcome of an append is not known: it may or may not be there. Read back, or repeat
-    /// the append with the same idempotency key.
+    /// It is not known whether the append was written. Read the stream, or repeat the append with the same
+    /// idempotency key.
     CommitUnknown,
-    /// The disk is full. Nothing was written; appends resume by themselves when space returns.
+    /// The disk is full. Nothing was written. The store accepts appends again as soon as the disk has space.
     NoSpace,
-    /// Another handle or process has the store open for writing, or runs the consumer of this name. Wait, or
+    /// Another handle or process has the store open to write, or runs the consumer of this name. Wait, or
     /// close the other one.
     Locked,
-    /// The consumer was halted, by somebody or because an event could not be handled. Resume it, or skip the
-    /// event.
+    /// The consumer was halted, by an operator or because it could not handle an event. Resume it, or skip
+    /// the event.
     Halted,
-    /// An earlier write or sync failed, a sealed segment was found damaged, or the store's files were removed or
-    /// replaced under its writer: the store takes no more appends. Nothing of this one was written. Reads go on;
-    /// mend what the text names, and reopen the store to append again.
+    /// The store accepts no more appends: an earlier write or sync failed, a sealed segment is damaged, or
+    /// the store's files were removed or replaced. Nothing was written. Reads continue. Repair the cause that
+    /// the text names, and reopen the store.
     Poisoned,
     /// The store was closed. Open it again.
     Closed,
-    /// SealedSegment bytes are damaged; the text names file and offset. Nothing was changed. Restore
-    /// from a backup.
+    /// Stored bytes are damaged; the text names file and offset. Nothing was changed. Restore the file from a
+    /// backup.
     Corrupt,
-    /// The payload was erased on purpose; the event's public part is still there.
+    /// The payload was erased on purpose. The rest of the event remains.
     Erased,
-    /// The store uses a feature this version of annals does not know. Update annals.
+    /// The store uses a feature that this version of annals does not know. Update annals.
     NeedsNewer,
     /// The directory or a file in it is not safe to use (permissions, links, owner).
     Unsafe,
-    /// History was set back (restored, rolled back), or is another one than before. A store opened to read: what
-    /// was read is not what is there now, open it again and start over. A consumer: it has handled events that are
-    /// not there, reset or rewind it.
+    /// The store's history was set back (restored, rolled back) or replaced. The events that a reader has
+    /// read may not be there any more: open the store again, and begin anew. A consumer has handled events
+    /// that are not there any more: reset or rewind it.
     RolledBack,
-    /// The caller broke off what it had asked for; the text says what was changed, if anything.
+    /// The caller cancelled the call; the text says whether something was changed.
     Cancelled,
-    /// The store was opened before this process was forked, and its writer lives in the parent. Open
-    /// it again here once the parent has closed it, or let the parent append.
+    /// The store was opened before this process was forked, and its writer runs in the parent. Let the parent
+    /// append, or open the store again after the parent has closed it.
     Forked,
-    /// The operating system refused something else.
+    /// Any other error of the operating system.
     Io,
 }
 
-/// Why an append met another one: the stream, and where it really is.
+/// The details of a conflict with a stream; see [`Error::conflict`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Conflict {
     /// The entity whose stream was not as expected.
     pub entity: String,
-    /// What the append expected.
+    /// The version that the append expected.
     pub expected: Expected,
     /// The stream's version when the append was decided.
     pub actual: Version,
-    /// The position of the stream's last event then: reading the stream up to here shows
-    /// everything the decision was made against. [`Position::START`] if the stream is empty.
+    /// The position of the stream's last event at that time. A read of the stream up to it shows all events
+    /// that the append was decided against. [`Position::START`] if the stream is empty.
     pub last: Position,
 }
 
-/// Why an append met another one: the condition, and the event it forbids.
+/// The details of a condition that failed; see [`Error::failed_condition`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailedCondition {
-    /// What was not to be there.
+    /// The query that no event was to match.
     pub query: Query,
-    /// The position the condition looked from; reading the query from here shows what is new.
+    /// The position after which the condition counts events. A read of the query after it shows the new
+    /// events.
     pub after: Position,
-    /// The first event after it that matches.
+    /// The position of the first event after it that matches.
     pub first_match: Position,
 }
 
-/// Why an event could not be read as a type, for [`ErrorKind::Undecodable`].
+/// The details of an event that cannot be read as a type; see [`Error::undecodable`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Undecodable {
-    /// What is in the way.
+    /// The reason.
     pub reason: UndecodableReason,
-    /// The entity whose event it is.
+    /// The entity of the event.
     pub entity: String,
-    /// The event's position.
+    /// The position of the event.
     pub position: Position,
-    /// The event's kind.
+    /// The kind of the event.
     pub kind: String,
     /// The version of the payload's shape that it was stored with.
     pub stored_version: u16,
-    /// The newest version of this kind that the type knows; `None` if it does not know the kind, or is
+    /// The newest version of this kind that the type knows; `None` if the type does not know the kind, or is
     /// no [`DomainEvent`](crate::DomainEvent).
     pub known_version: Option<u16>,
 }
 
-/// Who holds the lock of a store, as far as a disk knows.
+/// The holder of a store's lock, as far as the disk knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Holder {
-    /// This process has the store open for writing already.
+    /// This process.
     ThisProcess,
-    /// Another process, which runs.
+    /// Another process, which is running.
     Process(u32),
-    /// The process that took the lock does not run any more, and one that it forked still has the lock.
+    /// A process that has ended; a process that it forked still holds the lock.
     Gone(u32),
-    /// A process in another container, by the number that it has there.
+    /// A process in another container, with its process id there.
     InContainer(u32),
-    /// Not known.
+    /// An unknown process.
     Unknown,
 }
 
-/// What keeps an event from being read as a type.
+/// The reason why an event cannot be read as a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UndecodableReason {
-    /// The type knows no events of this kind. Add a variant, or an alias; or ask for other kinds.
+    /// The type does not know the kind. Add a variant or an alias, or read other kinds only.
     UnknownKind,
-    /// It was stored by a program that knows more versions. Update this one.
+    /// The event was stored by a program that knows a newer version. Update this program.
     NewerVersion,
-    /// The bytes are of another type. If the type has changed, raise its version and write an upcaster.
+    /// The bytes are of another type. If the type has changed, raise its version, and write an upcaster.
     Mismatch,
-    /// An upcaster refused it. Mend the upcaster.
+    /// An upcaster failed. Fix the upcaster.
     Upcaster,
 }
 
-/// Why a [`Gate`](crate::Gate) does not let an append pass.
+/// The reason why a [`Gate`](crate::Gate) denies an append.
 ///
 /// ```
 /// use annals::Denial;
@@ -195,21 +195,21 @@ pub enum UndecodableReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Denial {
-    /// The name the gate was registered by; the store fills it in.
+    /// The name under which the gate was registered. The store fills it in.
     pub gate: String,
-    /// Why, for whoever asked: it is a part of the error's text, and of the record of denials.
+    /// The reason, for the caller. It is a part of the error's text, and of the record of denials.
     pub reason: String,
 }
 
 impl Denial {
-    /// A denial for this reason.
+    /// Makes a denial with this reason.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Denial {
         Denial { gate: String::new(), reason: reason.into() }
     }
 }
 
-/// A gate that cannot find out denies.
+/// A gate that fails denies the append.
 impl From<Error> for Denial {
     fn from(error: Error) -> Denial {
         Denial::new(error.to_string())
@@ -259,11 +259,11 @@ impl Error {
         Error::with_detail(kind, text.into(), Detail::Source(Box::new(source)))
     }
 
-    /// An operating system error on a file, sorted into the kind the caller can act on.
     pub(crate) fn no_space(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::NoSpace, text)
     }
 
+    /// An error of the operating system on a file, with the kind that tells the caller what to do.
     pub(crate) fn io(what: &str, file: &str, source: io::Error) -> Error {
         let kind = match source.kind() {
             _ if source.get_ref().is_some_and(|inner| inner.is::<UnsafePath>()) => ErrorKind::Unsafe,
@@ -353,7 +353,7 @@ impl Error {
         Error::new(ErrorKind::Closed, "the store is closed; open it again")
     }
 
-    /// `problem` follows the event's place and kind in the text.
+    /// `problem` follows the event's position and kind in the text.
     pub(crate) fn undecodable_because(
         event: Undecodable,
         problem: impl fmt::Display,
@@ -367,18 +367,18 @@ impl Error {
     }
 
     fn with_detail(kind: ErrorKind, text: String, detail: Detail) -> Error {
-        // A name in it may hold what turns the whole line around.
+        // Names in the text may hold characters that reverse the whole line.
         let text = visible(&text).into_owned();
-        Error(Arc::new(Inner { kind, text, detail }))
+        Error(Arc::new(ErrorInner { kind, text, detail }))
     }
 
-    /// What the caller can do about it.
+    /// The kind, which tells the caller what to do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The particulars of a [`ErrorKind::Conflict`] with a stream; `None` if a condition failed.
+    /// The details of an [`ErrorKind::Conflict`] with a stream; `None` if a condition failed.
     #[must_use]
     pub fn conflict(&self) -> Option<&Conflict> {
         match &self.0.detail {
@@ -387,8 +387,7 @@ impl Error {
         }
     }
 
-    /// The particulars of a [`ErrorKind::Conflict`] with an
-    /// [`AppendCondition`](crate::AppendCondition).
+    /// The details of an [`ErrorKind::Conflict`] with an [`AppendCondition`](crate::AppendCondition).
     #[must_use]
     pub fn failed_condition(&self) -> Option<&FailedCondition> {
         match &self.0.detail {
@@ -397,7 +396,7 @@ impl Error {
         }
     }
 
-    /// The particulars of an [`ErrorKind::Undecodable`].
+    /// The details of an [`ErrorKind::Undecodable`].
     #[must_use]
     pub fn undecodable(&self) -> Option<&Undecodable> {
         match &self.0.detail {
@@ -406,7 +405,7 @@ impl Error {
         }
     }
 
-    /// Which gate did not let the append pass, and why, for [`ErrorKind::Denied`].
+    /// The gate and its reason, for [`ErrorKind::Denied`].
     #[must_use]
     pub fn denial(&self) -> Option<&Denial> {
         match &self.0.detail {
@@ -415,8 +414,8 @@ impl Error {
         }
     }
 
-    /// The process that took the lock, for [`ErrorKind::Locked`], where it is known and has a number here. The text says
-    /// whether it is this process, or does not run any more.
+    /// The id of the process that took the lock, for [`ErrorKind::Locked`], if it is known and valid here.
+    /// The text says whether it is this process, or has ended.
     #[must_use]
     pub fn locked_by(&self) -> Option<u32> {
         match &self.0.detail {
@@ -461,7 +460,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// Why a file or directory is not safe to use; travels inside an [`io::Error`] from the disk.
+/// Why a file or directory is not safe to use. A disk returns it inside an [`io::Error`].
 #[derive(Debug)]
 pub(crate) struct UnsafePath(pub(crate) String);
 

@@ -8,8 +8,8 @@ use crate::types::version::{EventId, Position};
 
 /// A value that can be appended as an event: it has a kind, and encodes its payload.
 ///
-/// Derive [`DomainEvent`](crate::DomainEvent) for an event type. [`Raw`](crate::Raw) makes any serde value an event
-/// of any kind.
+/// Derive [`DomainEvent`](crate::DomainEvent) for an event type. [`Raw`](crate::Raw) makes any serde value an
+/// event of any kind.
 ///
 /// ```
 /// use annals::{Error, EventData, Raw};
@@ -33,8 +33,8 @@ use crate::types::version::{EventId, Position};
     note = "derive annals::DomainEvent for it, or give it a kind by hand: annals::Raw(\"account.opened\", &value)"
 )]
 pub trait EventData {
-    /// The stable, dotted name of the kind of event (`order.placed`), 1 to 255 bytes. The store keeps it, so a new
-    /// name of the Rust type must not change it.
+    /// The stable, dotted name of the kind of event (`order.placed`), 1 to 255 bytes. The store keeps it, so
+    /// a new name of the Rust type must not change it.
     fn kind(&self) -> &str;
 
     /// The version of the payload's shape (default: 1). Raise it when the shape changes.
@@ -64,15 +64,16 @@ pub enum Cause {
     PreviousInStream,
 }
 
-/// "No event matches this query after this position": the consistency boundary of a decision that rests on the
-/// events of a query, in one stream or in many.
+/// "No event matches this query after this position": the consistency boundary of a decision that rests on
+/// the events of a query, in one stream or in many.
 ///
-/// Note the head, read the events of the query, decide, and append under the condition that no new event matches.
-/// If one does, the append fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict). Then read on from
-/// `after`, and decide again. Without [`AppendCondition::after`] the query must match no event at all.
+/// Note the head, read the events of the query, decide, and append under the condition that no new event
+/// matches. If one does, the append fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict). Then read
+/// on from `after`, and decide again. Without [`AppendCondition::after`] the query must match no event at
+/// all.
 ///
-/// This is the condition of stores with a "dynamic consistency boundary" (DCB), by Sara Pellegrini and others:
-/// <https://dcb.events>.
+/// This is the condition of stores with a "dynamic consistency boundary" (DCB), by Sara Pellegrini and
+/// others: <https://dcb.events>.
 ///
 /// ```
 /// use annals::{Append, AppendCondition, ErrorKind, Query, Raw, Store};
@@ -99,8 +100,8 @@ pub struct AppendCondition {
 }
 
 impl AppendCondition {
-    /// The condition that no event matches the query. The query may ask for entities, prefixes, scopes, kinds and
-    /// tags, joined by [`Query::or`], but not for a correlation.
+    /// The condition that no event matches the query. The query may ask for entities, prefixes, scopes, kinds
+    /// and tags, joined by [`Query::or`], but not for a correlation.
     #[must_use]
     pub fn none(query: Query) -> AppendCondition {
         AppendCondition { query, after: Position::START }
@@ -108,14 +109,15 @@ impl AppendCondition {
 
     /// Counts only events after this position: the head before the events were read.
     ///
-    /// If the log does not reach the position when the append is decided, the position is of another history, and
-    /// the append fails with [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
+    /// If the log does not reach the position when the append is decided, the position is of another history,
+    /// and the append fails with [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
     #[must_use]
     pub fn after(self, position: Position) -> AppendCondition {
         AppendCondition { after: position, ..self }
     }
 
-    /// Refuses a query for a correlation. The correlation of an event may be its own id, which no index holds.
+    /// Refuses a query for a correlation. The correlation of an event may be its own id, which no index
+    /// holds.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.query.asks_correlation() {
             return Err(Error::invalid(

@@ -1,6 +1,4 @@
-//! Where the log stands, in a form that can be printed, kept elsewhere, and compared.
-//!
-//! Row: words.
+//! Heads and resume tokens: places in a history that can be printed, kept outside the store, and compared.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,8 +12,8 @@ use crate::types::version::Position;
 
 /// A position, the chain hash there, and the store they belong to.
 ///
-/// The chain hash stands for all history up to the position. It prints as
-/// `position:chain@store-id` and parses back.
+/// The chain hash stands for all history up to the position. A head prints as `position:chain@store-id`, and
+/// parses back.
 ///
 /// ```
 /// use annals::{Head, Raw, Store};
@@ -45,13 +43,13 @@ impl Head {
         self.position
     }
 
-    /// The chain hash of the append that holds it.
+    /// The chain hash of the append that holds the position.
     #[must_use]
     pub fn chain(&self) -> [u8; 32] {
         self.chain
     }
 
-    /// The store's identity, a UUID.
+    /// The id of the store, a UUID.
     #[must_use]
     pub fn store_id(&self) -> Uuid {
         Uuid::from_bytes(self.store_id)
@@ -87,16 +85,15 @@ impl FromStr for Head {
     }
 }
 
-/// Where to go on: a position, and the beginning of the chain hash there, which tells one history from
-/// another.
+/// A place to continue reading: a position, and the first bytes of the chain hash there.
 ///
-/// A position alone names a place in any history. If a backup was restored, the store was set back, or a
-/// power cut took buffered appends, other events may stand at it; who goes on after it misses some, and never
-/// learns it. With a token the store sees that, and answers
+/// A position alone names a place in any history. After a restore, a rollback, or a power cut that lost
+/// buffered appends, other events may have the same positions. A reader that continues after a position would
+/// then miss some of them without notice. With a token the store notices the other history, and returns
 /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack).
 ///
-/// Every event has one, every receipt, every subscription and every consumer. It prints as `position-chain`,
-/// parses back, and is a text in serde. Keep it with what was made of the events, in one transaction.
+/// Each event, receipt, subscription and consumer has a token. A token prints as `position-chain`, parses
+/// back, and is a text in serde. Keep it with the result of the events, in one transaction.
 ///
 /// ```
 /// use annals::{Query, Raw, ResumeToken, Store};
@@ -120,14 +117,14 @@ pub struct ResumeToken {
     chain: [u8; PREFIX_BYTES],
 }
 
-/// Two histories have one beginning of a chain hash in common once in 2^64.
+/// Two histories have the same first 8 bytes of a chain hash with a probability of 1 in 2^64.
 const PREFIX_BYTES: usize = 8;
 
 impl ResumeToken {
-    /// Before the first event, of any store.
+    /// The place before the first event, in any store.
     pub const START: ResumeToken = ResumeToken { position: Position::START, chain: [0; PREFIX_BYTES] };
 
-    /// The chain hash is that of the append that holds the position.
+    /// Makes a token. `chain` is the chain hash of the append that holds the position.
     pub(crate) fn new(position: Position, chain: &[u8; 32]) -> ResumeToken {
         if position == Position::START {
             return ResumeToken::START;
@@ -136,19 +133,19 @@ impl ResumeToken {
         ResumeToken { position, chain: [a, b, c, d, e, f, g, h] }
     }
 
-    /// The position: what comes after it is to come.
+    /// The position. A reader continues with the event after it.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// Whether it is of a history in which this chain hash stands at its position.
+    /// Whether the token is of the history that has this chain hash at the token's position.
     pub(crate) fn meets(&self, chain: &[u8; 32]) -> bool {
         *self == ResumeToken::new(self.position, chain)
     }
 }
 
-/// [`ResumeToken::START`].
+/// The default is [`ResumeToken::START`].
 impl Default for ResumeToken {
     fn default() -> ResumeToken {
         ResumeToken::START

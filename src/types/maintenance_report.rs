@@ -38,15 +38,17 @@ pub struct VerifyReport {
     pub verified: Option<Head>,
     /// Whether the caller ended the run before the end of the log.
     pub broken_off: bool,
-    /// Events whose version could not be compared with the version before. The run began after the event before,
-    /// or the store has more than 1,800,000 entities (50 MB), at which all remembered versions are dropped.
+    /// Events whose version could not be compared with the version before. The run began after the event
+    /// before, or the store has more than 1,800,000 entities (50 MB), at which all remembered versions are
+    /// dropped.
     pub versions_unchecked: u64,
     /// Index files that were compared with the log ([`Verify::indexes`](crate::Verify::indexes)).
     pub indexes_compared: usize,
     /// The index files among them that do not agree with their segments.
     pub indexes: Vec<IndexFlaw>,
-    /// Whether MARK has a valid slot. Without one, no file proves which append was acknowledged last, and a torn
-    /// tail looks like damage. A copy that was stopped leaves such a store. The next writer writes MARK again.
+    /// Whether MARK has a valid slot. Without one, no file proves which append was acknowledged last, and a
+    /// torn tail looks like damage. A copy that was stopped leaves such a store. The next writer writes MARK
+    /// again.
     pub mark_found: bool,
     /// Causes named by an id that were looked up ([`Verify::causes`](crate::Verify::causes)).
     pub causes_compared: u64,
@@ -123,8 +125,8 @@ pub struct IndexFlaw {
     pub is_believed: bool,
 }
 
-/// An event whose cause is not in the store. The event itself is intact, and causality treats it as one without a
-/// cause.
+/// An event whose cause is not in the store. The event itself is intact, and causality treats it as one
+/// without a cause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingCause {
@@ -134,14 +136,14 @@ pub struct MissingCause {
     pub entity: String,
     /// The id that the event names as its cause.
     pub cause: EventId,
-    /// Whether a removed event may have had this id as an id of its own. `false`: no event of this history ever
-    /// had it.
+    /// Whether a removed event may have had this id as an id of its own. `false`: no event of this history
+    /// ever had it.
     pub may_be_removed: bool,
 }
 
 impl VerifyReport {
-    /// Whether the store is sound: the log has no damage, no accepted index file is wrong, and no cause is certain
-    /// to have never existed.
+    /// Whether the store is sound: the log has no damage, no accepted index file is wrong, and no cause is
+    /// certain to have never existed.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()

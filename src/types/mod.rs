@@ -28,7 +28,7 @@ pub use maintenance_report::{
     Compacted, CompactionPlan, CompactionShare, CompactionStats, Erasure, Finding, IndexFlaw, MissingCause,
     RewriteProgress, ScrubStats, Unhandled, VerifyProgress, VerifyReport,
 };
-pub(crate) use options::{Clock, OpenWatcher, Options};
+pub(crate) use options::{ClockFn, OpenWatcher, Options};
 pub use options::{Durability, KeyWindow, Limits, RestartPolicy};
 pub use query::Query;
 pub(crate) use query::{Effort, Item, Name};

@@ -1,6 +1,4 @@
-//! Every number a store can be told, with its default and what it trades.
-//!
-//! Row: words.
+//! The options of a store, with their defaults.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,23 +26,24 @@ use crate::types::report::OpenProgress;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// After the sync: an acknowledged event survives a power cut. The default; callers that
-    /// append at the same time share one sync.
+    /// After the sync: an acknowledged event survives a power cut. The default. Callers that append at the
+    /// same time share one sync.
     #[default]
     Synced,
-    /// After the write: an acknowledged event survives the end of the process, but the last
-    /// moments before a power cut may be lost (whole appends, newest first). It is visible at
-    /// once, and synced after at most `flush_every`, or earlier when much is unsynced.
+    /// After the write: an acknowledged event survives the end of the process. A power cut may lose the last
+    /// appends, each as a whole and the newest first. The event is visible at once. It is synced after at
+    /// most `flush_every`, or earlier if many bytes are unsynced.
     Buffered {
         /// The longest time an acknowledged event stays unsynced.
         flush_every: Duration,
     },
 }
 
-/// How long `buffered` without a time stays unsynced.
+/// The time of `buffered` without a time.
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 
-/// `synced`, `buffered` (for 100 ms), `buffered:250ms`: the time in `us`, `ms` or `s`, above zero.
+/// Parses `synced`, `buffered` (100 ms) and `buffered:250ms`. The time is in `us`, `ms` or `s`, and above
+/// zero.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,9 +63,13 @@ impl FromStr for Durability {
             Some(("buffered", time)) => short_time(time),
             _ => None,
         };
-        let wrong =
-            || Error::invalid(format!("{text:?} is no durability; say synced, buffered, or buffered:250ms"));
-        flush_every.map(|flush_every| Durability::Buffered { flush_every }).ok_or_else(wrong)
+        match flush_every {
+            Some(flush_every) => Ok(Durability::Buffered { flush_every }),
+            None => {
+                let text = format!("{text:?} is no durability; say synced, buffered, or buffered:250ms");
+                Err(Error::invalid(text))
+            }
+        }
     }
 }
 
@@ -81,17 +84,17 @@ fn short_time(text: &str) -> Option<Duration> {
     }
 }
 
-/// How far back an idempotency key is recognised.
+/// How long the store recognises an idempotency key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyWindow {
-    /// Within this many positions before the head.
+    /// As long as its append is among this many positions before the head.
     Positions(u64),
-    /// For ever.
+    /// Always.
     Unlimited,
 }
 
-/// The largest things a store takes. Beyond them an append is refused with
-/// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge), and nothing is written.
+/// The limits of an append. A larger append fails with [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge),
+/// and nothing is written.
 ///
 /// ```
 /// use annals::{Limits, Store};
@@ -135,7 +138,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The largest that format 1 holds: for a store that is to take whatever another one has taken, as an import.
+    /// The limits of format 1. A store with these limits accepts the events of any other store, as an import
+    /// needs.
     pub const FORMAT: Limits = Limits {
         entity_bytes_max: ENTITY_BYTES_CAP,
         scope_bytes_max: SCOPE_BYTES_CAP,
@@ -167,38 +171,39 @@ impl Limits {
     }
 }
 
-/// What becomes of a store whose writer thread panicked, which would be a bug in annals or in a
-/// [`Disk`](crate::disk::Disk) brought along. Whoever waited for it is told
-/// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) either way.
+/// The policy after a panic of the writer thread, which is a bug in annals or in a
+/// [`Disk`](crate::disk::Disk) of the application. Callers that wait for the writer get
+/// [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown) under each policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RestartPolicy {
-    /// The store takes no more appends until it is opened again. The default: a bug is looked at
-    /// before it is met again.
+    /// The store accepts no appends until it is opened again. The default, so that an operator sees the bug.
     #[default]
     Never,
-    /// Once, the writer recovers the store as opening would, and goes on with the queue. Appends that come
-    /// meanwhile wait. The second panic ends it.
+    /// After the first panic, the writer recovers the store as opening would, and continues with its queue.
+    /// Appends wait until it has recovered. After the second panic the store accepts no appends until it is
+    /// opened again.
     Once,
 }
 
-/// Told how far opening is; says whether to go on.
+/// Called with the progress of opening; its answer says whether to continue.
 pub(crate) type OpenWatcher = Arc<dyn Fn(&OpenProgress) -> ControlFlow<()> + Send + Sync>;
 
-/// The clock that stamps recorded-at.
-pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+/// The clock that gives each append its recorded-at.
+pub(crate) type ClockFn = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// Microseconds since 1970. A clock that panics must not stop the log: it stands still.
-pub(crate) fn read(clock: &Clock) -> u64 {
+/// The microseconds since 1970 that a clock shows. A clock that panics shows 0, so that it cannot stop the
+/// log.
+pub(crate) fn read(clock: &ClockFn) -> u64 {
     let now = catch_unwind(AssertUnwindSafe(|| clock()));
     now.map_or(0, |now| u64::try_from(micros_of(now)).unwrap_or(0))
 }
 
-/// How far a recorded-at, in microseconds, is ahead of what a clock showed.
+/// How far a recorded-at is ahead of the time `now`, both in microseconds.
 pub(crate) fn ahead(recorded_at: u64, now: u64) -> Duration {
     Duration::from_micros(recorded_at.saturating_sub(now))
 }
 
-/// What a [`Builder`](crate::Builder) collects; its methods document each.
+/// The options that a [`Builder`](crate::Builder) collects. Its methods document each of them.
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) durability: Durability,
@@ -213,7 +218,7 @@ pub(crate) struct Options {
     pub(crate) queue_deadline: Option<Duration>,
     pub(crate) ack_deadline: Option<Duration>,
     pub(crate) space_probe_every: Duration,
-    pub(crate) clock: Clock,
+    pub(crate) clock: ClockFn,
     pub(crate) restart: RestartPolicy,
     pub(crate) open_watcher: Option<OpenWatcher>,
     pub(crate) follow_every: Duration,
@@ -227,7 +232,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Refuses what cannot be held, or told.
+    /// Refuses limits beyond the format, and a name of the operator that cannot be seen.
     pub(crate) fn check(&self) -> Result<(), Error> {
         self.operator.iter().try_for_each(|name| check_visible("name of the operator", name))?;
         self.limits.check()

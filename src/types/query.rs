@@ -11,9 +11,9 @@ use crate::types::version::EventId;
 
 /// The conditions that an event must meet.
 ///
-/// Start with a constructor, then add conditions: an event must meet all of them. [`Query::or`] joins whole queries.
-/// Names are compared for equality, so `entity("user:1")` never matches `user:10`. Only the methods with `prefix` in
-/// their names compare the beginning of a name.
+/// Start with a constructor, then add conditions: an event must meet all of them. [`Query::or`] joins whole
+/// queries. Names are compared for equality, so `entity("user:1")` never matches `user:10`. Only the methods
+/// with `prefix` in their names compare the beginning of a name.
 ///
 /// ```
 /// use annals::Query;
@@ -60,9 +60,9 @@ pub(crate) enum Effort {
 }
 
 impl Query {
-    /// Matches all events except the store's own, whose entities begin with `$` (the records of consumers, for
-    /// one). A query matches those only if it names something that begins with `$`: `entity_prefix("$")` matches
-    /// all of them.
+    /// Matches all events except the store's own, whose entities begin with `$` (the records of consumers,
+    /// for one). A query matches those only if it names something that begins with `$`: `entity_prefix("$")`
+    /// matches all of them.
     #[must_use]
     pub fn all() -> Query {
         Query { items: vec![Item::default()] }
@@ -76,8 +76,8 @@ impl Query {
 
     /// Matches the events of all entities whose names begin with `prefix`.
     ///
-    /// It costs a look-up for each such entity in each segment that is read. The first prefix query of a segment
-    /// also sorts its names.
+    /// It costs a look-up for each such entity in each segment that is read. The first prefix query of a
+    /// segment also sorts its names.
     #[must_use]
     pub fn entity_prefix(prefix: impl Into<String>) -> Query {
         Query::item(Item { entity: Some(Name::StartsWith(prefix.into())), ..Item::default() })
@@ -237,8 +237,8 @@ impl fmt::Display for Item {
 }
 
 impl Item {
-    /// Whether the item names no entity, kind, scope or tag. Such an item would match the store's own events, and
-    /// must leave them out.
+    /// Whether the item names no entity, kind, scope or tag. Such an item would match the store's own events,
+    /// and must leave them out.
     pub(crate) fn passes_over_system(&self) -> bool {
         let names_entity = match &self.entity {
             Some(Name::Is(_)) => true,

@@ -1,5 +1,5 @@
-//! Reports of an open store: what opening found, the counters, the files and options; and the progress of opening,
-//! indexing and copying.
+//! Reports of an open store: what opening found, the counters, the files and options; and the progress of
+//! opening, indexing and copying.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub struct OpenReport {
     pub created: bool,
     /// Whether the last writer closed the store. A new store counts as closed.
     pub clean: bool,
-    /// Whether the file MARK was found and valid. Without it, the last acknowledged append before an unclean stop
-    /// cannot be told from later ones. All intact appends are kept either way.
+    /// Whether the file MARK was found and valid. Without it, the last acknowledged append before an unclean
+    /// stop cannot be told from later ones. All intact appends are kept either way.
     pub mark_found: bool,
     /// Segments, with the one that is being written.
     pub segments: usize,
@@ -40,14 +40,14 @@ pub struct OpenReport {
     pub removed: Vec<String>,
     /// Names in the directory that annals does not know and did not touch.
     pub unknown: Vec<String>,
-    /// Damaged and missing parts, in a store that was opened by [`Builder::salvage`](crate::Builder::salvage).
-    /// Otherwise empty, because a damaged store does not open.
+    /// Damaged and missing parts, in a store that was opened by
+    /// [`Builder::salvage`](crate::Builder::salvage). Otherwise empty, because a damaged store does not open.
     pub holes: Vec<Finding>,
     /// How far the newest recorded-at is ahead of the clock; zero if it is not.
     ///
-    /// More than a minute means that the clock was wrong, then or now. New events get the same recorded-at until
-    /// the clock has caught up. To repair it, [`fork`](crate::Store::fork) the store up to the event before, and
-    /// import the rest from an export without its `recorded_at`.
+    /// More than a minute means that the clock was wrong, then or now. New events get the same recorded-at
+    /// until the clock has caught up. To repair it, [`fork`](crate::Store::fork) the store up to the event
+    /// before, and import the rest from an export without its `recorded_at`.
     pub recorded_ahead: Duration,
     /// The duration of each step.
     pub steps: Vec<(&'static str, Duration)>,
@@ -66,8 +66,8 @@ pub enum WriterState {
     Elsewhere,
     /// The store was closed, and has no writer.
     Closed,
-    /// The last writer did not close the store, or it is not known whether it did. Opening the store to write will
-    /// either keep or cut the events that the last writer had not made durable.
+    /// The last writer did not close the store, or it is not known whether it did. Opening the store to write
+    /// will either keep or cut the events that the last writer had not made durable.
     Gone,
 }
 
@@ -77,8 +77,8 @@ pub enum WriterState {
 pub struct OpenProgress {
     /// Bytes of events read so far.
     pub bytes: u64,
-    /// Bytes of the segment files that are not known to be sealed, with the zeros ahead of the log. Opening reads at
-    /// most so many.
+    /// Bytes of the segment files that are not known to be sealed, with the zeros ahead of the log. Opening
+    /// reads no more than these.
     pub bytes_total: u64,
     /// Events found so far.
     pub events: u64,
@@ -118,8 +118,8 @@ impl IndexProgress {
     }
 }
 
-/// The progress of a copy (backup, restore, fork: [`StoreCopy::on_progress`](crate::StoreCopy::on_progress)) or of a
-/// rollback ([`Builder::rollback_watched`](crate::Builder::rollback_watched)).
+/// The progress of a copy (backup, restore, fork: [`StoreCopy::on_progress`](crate::StoreCopy::on_progress))
+/// or of a rollback ([`Builder::rollback_watched`](crate::Builder::rollback_watched)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CopyProgress {
@@ -239,8 +239,8 @@ pub struct Stats {
     pub sync_p99: Duration,
     /// The slowest sync.
     pub sync_max: Duration,
-    /// The median time of an append from encoding to acknowledgement, with its time in the queue; zero before the
-    /// first. Each append whose caller waits is timed, and one in sixteen of those that are submitted.
+    /// The median time of an append from encoding to acknowledgement, with its time in the queue; zero before
+    /// the first. Each append whose caller waits is timed, and one in sixteen of those that are submitted.
     pub append_p50: Duration,
     /// Of a hundred appends, the second slowest.
     pub append_p99: Duration,
@@ -269,8 +269,8 @@ pub struct Stats {
     pub cache: CacheStats,
     /// The results of verifying in the background.
     pub scrub: ScrubStats,
-    /// The work of each policy of [`Builder::compact_every`](crate::Builder::compact_every), in the order in which
-    /// they were given.
+    /// The work of each policy of [`Builder::compact_every`](crate::Builder::compact_every), in the order in
+    /// which they were given.
     pub compactions: Vec<CompactionStats>,
 }
 
@@ -303,7 +303,8 @@ pub struct CacheStats {
 impl Stats {
     /// Bytes written to the disk for each byte of an event; 0 before the first event.
     ///
-    /// Small and synced appends cost most: each sync writes 128 bytes of MARK, and each frame has a header of 80.
+    /// Small and synced appends cost most: each sync writes 128 bytes of MARK, and each frame has a header of
+    /// 80.
     #[must_use]
     pub fn write_amplification(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]

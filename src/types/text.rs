@@ -1,23 +1,21 @@
-//! Texts for people and for JSON: what cannot be seen in them, and small things that several files need.
-//!
-//! Row: words. Touches nothing.
+//! Texts for people and for JSON: hidden characters, counts, the text of a panic.
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What a panic said, if it was a text.
+/// The message of a panic, if it is a text.
 pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Option<&str> {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str))
 }
 
-/// A count and what is counted: `1 event`, `2 events`.
+/// A count with its noun: `1 event`, `2 events`.
 pub(crate) fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
     let count = count.try_into().unwrap_or(u64::MAX);
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// The beginning of a text, in whole characters.
+/// The first `bytes_max` bytes of a text, or fewer, so that no character is cut.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
@@ -26,8 +24,8 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..end]
 }
 
-/// Whether a character shows nothing of itself, or changes how its neighbours are shown: control characters,
-/// separators of lines and paragraphs, and what Unicode calls `Default_Ignorable_Code_Point`.
+/// Whether a character is invisible, or changes how its neighbours are shown: control characters, separators
+/// of lines and paragraphs, and the characters that Unicode calls `Default_Ignorable_Code_Point`.
 pub(crate) fn is_hidden(sign: char) -> bool {
     sign.is_control()
         || matches!(
@@ -52,14 +50,14 @@ pub(crate) fn is_hidden(sign: char) -> bool {
         )
 }
 
-/// A text with its hidden characters escaped as `\u{202e}`, for people: on a terminal, in a log, in a
-/// message.
+/// Escapes the hidden characters of a text as `\u{202e}`, for a terminal, a log or a message.
 ///
-/// Hidden are control characters (line feeds are left alone), and characters that show nothing or change how
-/// their neighbours are shown: zero-width, bidirectional, tags, variation selectors. Names may hold them, so
-/// two names may look alike, or turn the line around in which they stand. Errors and everything else that
-/// annals writes for people are escaped so already. It is for eyes: a backslash is left as it is, so the text
-/// cannot be read back. Costs a pass over the text.
+/// Hidden characters are control characters other than the line feed, and characters that are invisible or
+/// change how their neighbours are shown: zero-width, bidirectional, tags, variation selectors. A name may
+/// hold them, so two names may look alike, or reverse the line in which they stand. annals escapes its errors
+/// and all other texts for people.
+///
+/// A backslash is not escaped, so the text cannot be parsed back. The cost is one pass over the text.
 ///
 /// ```
 /// assert_eq!(annals::visible("order:\u{202e}1"), "order:\\u{202e}1");
@@ -70,10 +68,9 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |sign| sign != '\n' && is_hidden(sign), |sign, out| out.extend(sign.escape_unicode()))
 }
 
-/// JSON with the hidden characters of its texts escaped as `\u202e`. It is the same JSON.
+/// Escapes the hidden characters of valid JSON as `\u202e`. The result means the same JSON.
 ///
-/// Give it any valid JSON. Hidden is what [`visible`] says; JSON itself escapes the controls below U+0020,
-/// but no others.
+/// Hidden characters are those of [`visible`]. JSON itself escapes only the control characters below U+0020.
 ///
 /// ```
 /// let json = annals::visible_json("{\"name\":\"order:\u{202e}1\"}");
@@ -81,14 +78,13 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 /// ```
 #[must_use]
 pub fn visible_json(json: &str) -> Cow<'_, str> {
-    // Outside of texts, JSON has no character behind ASCII; below U+0020 it has only its own line feeds and
-    // tabs.
+    // Outside texts JSON is ASCII, and its only characters below U+0020 are white space, which must stay as it is.
     escaped(
         json,
         |sign| sign > ' ' && is_hidden(sign),
         |sign, out| {
             for unit in sign.encode_utf16(&mut [0; 2]) {
-                write!(out, "\\u{unit:04x}").expect("a string takes everything");
+                write!(out, "\\u{unit:04x}").expect("writing to a string does not fail");
             }
         },
     )

@@ -1,6 +1,7 @@
 //! The numbers and the id of an event: its version in its stream, its position in the store, its id.
 //!
-//! A version is a count, and a position is an order. They are two types, so that the compiler keeps them apart.
+//! A version is a count, and a position is an order. They are two types, so that the compiler keeps them
+//! apart.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -11,8 +12,8 @@ use uuid::Uuid;
 
 /// The number of events in a stream, up to and including an event.
 ///
-/// An empty stream is at version 0, and its first event has version 1. The versions of a stream have no gaps. The
-/// store never gives a version twice.
+/// An empty stream is at version 0, and its first event has version 1. The versions of a stream have no gaps.
+/// The store never gives a version twice.
 ///
 /// ```
 /// use annals::Version;
@@ -27,8 +28,8 @@ pub struct Version(u64);
 /// The place of an event in the order of the store: 1, 2, 3 and so on.
 ///
 /// Positions order events. They do not count an application's events, because the store's own events have
-/// positions, too. [`Position::START`] (0) stands before the first event. A position is never renumbered, and never
-/// used again once it was durable.
+/// positions, too. [`Position::START`] (0) stands before the first event. A position is never renumbered, and
+/// never used again once it was durable.
 ///
 /// ```
 /// use annals::Position;
@@ -93,8 +94,8 @@ counter!(Position);
 
 /// The version that an append expects of a stream (optimistic concurrency).
 ///
-/// [`Expected::NoStream`] means the same as [`Expected::Exact`] of version 0. `Exact(1)` means that the stream has
-/// exactly one event.
+/// [`Expected::NoStream`] means the same as [`Expected::Exact`] of version 0. `Exact(1)` means that the
+/// stream has exactly one event.
 ///
 /// ```
 /// use annals::{Append, Expected, Raw, Store};
@@ -159,9 +160,9 @@ impl fmt::Display for Expected {
 
 /// The id of an event, in the form of a UUID version 7.
 ///
-/// The store derives it from the millisecond at which the event was recorded, its position, and 26 bits of its
-/// chain hash. So ids sort by time, no two events share one, and the store finds an event by its id without a
-/// map. Imported events may have an id of their own, which is any UUID.
+/// The store derives it from the millisecond at which the event was recorded, its position, and 26 bits of
+/// its chain hash. So ids sort by time, no two events share one, and the store finds an event by its id
+/// without a map. Imported events may have an id of their own, which is any UUID.
 ///
 /// ```
 /// use annals::EventId;

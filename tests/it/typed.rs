@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
+use std::fs;
+use std::ops::RangeInclusive;
+use std::path::Path;
 
 use annals::{
     DomainEvent, Error, ErrorKind, EventData, KnownKind, Query, Raw, RecordedEvent, Store, UndecodableReason,
@@ -785,4 +788,33 @@ fn a_value_has_the_verbs_that_upcasters_need() {
         let value: Value = recorded(&Bytes("x", bytes.to_vec())).decode().unwrap();
         assert_eq!(payload(&Raw("x", &value)), bytes, "{value:?}");
     }
+}
+
+/// The macro has a copy of the store's table of hidden characters, because a macro cannot use the crate it is for.
+#[test]
+fn the_macro_and_the_store_hide_the_same_characters() {
+    let in_store = hidden_ranges("src/types/text.rs");
+    let in_macro = hidden_ranges("macros/src/names.rs");
+    assert!(in_store.len() > 10 && in_macro.len() > 10, "the tables were not found");
+    let is_in =
+        |ranges: &[RangeInclusive<char>], sign: char| ranges.iter().any(|range| range.contains(&sign));
+    for sign in ('\0'..=char::MAX).filter(|sign| !sign.is_control() && !sign.is_whitespace()) {
+        // The blank of braille is no hidden character, but no name may consist of it.
+        let store_refuses = is_in(&in_store, sign) || sign == '\u{2800}';
+        assert_eq!(is_in(&in_macro, sign), store_refuses, "{}", sign.escape_unicode());
+    }
+}
+
+/// The patterns of a table in a source file, one a line: `'\u{AD}'` or `| '\u{115F}'..='\u{1160}'`.
+fn hidden_ranges(file: &str) -> Vec<RangeInclusive<char>> {
+    let text = fs::read_to_string(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(file)).unwrap();
+    let lines = text.lines().map(|line| line.trim().trim_start_matches("| "));
+    let patterns = lines.filter(|line| line.starts_with("'\\u{"));
+    let range = |pattern: &str| {
+        let codes = pattern.split('\'').filter_map(|part| part.strip_prefix("\\u{")?.strip_suffix('}'));
+        let signs: Vec<char> =
+            codes.map(|code| char::from_u32(u32::from_str_radix(code, 16).unwrap()).unwrap()).collect();
+        signs[0]..=signs[signs.len() - 1]
+    };
+    patterns.map(range).collect()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
-use crate::read::{Reach, Snapshot, reader};
+use crate::read::{Snapshot, Visibility, reader};
 use crate::store::{RunnerState, SpeedSamples, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
@@ -121,7 +121,7 @@ impl Store {
         let entity = record::entity_of(name)?;
         let deadline = Instant::now().checked_add(timeout);
         if let Some(before) = position.get().checked_sub(1)
-            && !self.engine().view.wait(Reach::Published, before.into(), deadline)
+            && !self.engine().view.wait(Visibility::Published, before.into(), deadline)
         {
             return Ok(false);
         }
@@ -153,7 +153,7 @@ impl Store {
 /// The published events of a store that is neither closed nor failed.
 fn open_snapshot(engine: &Engine) -> Result<Snapshot, Error> {
     let snapshot = engine.snapshot()?;
-    match engine.view.ended() {
+    match engine.view.close_reason() {
         None => Ok(snapshot),
         Some(end) => Err(end.into_error()),
     }

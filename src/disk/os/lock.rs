@@ -1,13 +1,14 @@
-//! Who may write to a directory, and whether that still means the store that it meant.
+//! Decides who may write to a directory, and checks that its names still mean the files that they meant.
 //!
-//! Two locks, both `flock`. The **directory's** decides: its inode cannot be removed without the store, and only
-//! would-be writers lock it. **LOCK's** is what readers ask for, holds the writer's process id for
-//! people, and decides alone where a directory cannot be locked (some network file systems). Invariants:
+//! There are two locks, both `flock`. The lock on the **directory** decides: its inode cannot be removed
+//! without the store, and only writers try to lock it. The lock on the file **LOCK** is what readers ask for.
+//! LOCK holds the writer's process id for people, and its lock decides alone where a directory cannot be
+//! locked (some network file systems). Invariants:
 //! - the directory is locked first and unlocked last;
-//! - a lock is freed by an explicit call, because children share the open file: those that were forked, and those that
-//!   have not begun their own program yet. A child never frees what its parent holds.
+//! - a lock is freed by an explicit call: forked children, and children that have not begun their own program
+//!   yet, share the open file. A child never frees a lock of its parent.
 //!
-//! Row: disk. SPEC.md 1.8. Tested by tests/it/ownership.rs.
+//! Tested by tests/it/ownership.rs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,25 +16,26 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::calls::{self, AsFd, Errno, Identity, Kind, OFlags, OwnedFd};
+use super::calls::{self, AsFd, Errno, Identity, LockKind, OFlags, OwnedFd};
 use super::{LOCK, OsDisk};
 use crate::disk::{Holder, Lock};
 use crate::types::to_u64;
 
-/// How long readers that ask may keep the holder of the directory from LOCK. Each has it for microseconds.
-const PATIENCE: Duration = Duration::from_secs(1);
-const RETRY: Duration = Duration::from_micros(50);
+/// How long the holder of the directory waits for LOCK. A reader that asks holds LOCK for some microseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_micros(50);
 
-/// What this process writes to. The kernel would let it lock a directory twice, once for each way it was opened.
+/// The directories that this process writes to. The kernel would let a process lock a directory twice, once
+/// for each open file.
 static HELD: Mutex<BTreeMap<Identity, Claim>> = Mutex::new(BTreeMap::new());
 
 struct Claim {
-    /// A forked child has the table, and the open files, of its parent.
+    /// The process that made the claim. A forked child has the table and the open files of its parent.
     process: u32,
     locks: Option<Locks>,
 }
 
-/// Freed in this order.
+/// The locks of a writer. They are freed in this order.
 struct Locks {
     _lock: Locked,
     lock_identity: Identity,
@@ -47,8 +49,8 @@ struct Locked {
 }
 
 impl Locked {
-    /// `Ok(None)` if another open file has a lock that excludes this one.
-    fn try_new(file: OwnedFd, kind: Kind) -> Result<Option<Locked>, Errno> {
+    /// Locks an open file; `Ok(None)` if another open file has a lock that excludes this one.
+    fn try_new(file: OwnedFd, kind: LockKind) -> Result<Option<Locked>, Errno> {
         let is_taken = calls::try_lock(&file, kind)?;
         Ok(is_taken.then(|| Locked { file, process: std::process::id() }))
     }
@@ -57,17 +59,18 @@ impl Locked {
 impl Drop for Locked {
     fn drop(&mut self) {
         if std::process::id() == self.process {
-            // It fails only for what is no open file; closing it frees the lock as well, later.
+            // This fails only if the file is not open. Closing it frees the lock as well, but only when the
+            // last process that shares it has closed it.
             let _ = calls::unlock(&self.file);
         }
     }
 }
 
-/// This process may write to the directory until this is dropped.
+/// The right of this process to write to a directory, until it is dropped.
 struct Ownership(Identity);
 
 impl Ownership {
-    /// `None` if this process writes there already.
+    /// Claims a directory; `None` if this process writes there already.
     fn claim(identity: Identity) -> Option<Ownership> {
         let process = std::process::id();
         let mut held = HELD.lock();
@@ -76,7 +79,8 @@ impl Ownership {
         }
         let inherited = held.insert(identity, Claim { process, locks: None });
         drop(held);
-        // Of the parent's locks this closes the child's copies: what a parent that was killed left is free then.
+        // In a forked child this closes the copies of the parent's locks. If the parent was killed, they are
+        // free now.
         drop(inherited);
         Some(Ownership(identity))
     }
@@ -91,7 +95,7 @@ impl Ownership {
 impl Drop for Ownership {
     fn drop(&mut self) {
         let locks = HELD.lock().get_mut(&self.0).and_then(|claim| claim.locks.take());
-        // Before the claim goes, or another thread could still find the directory locked, by a stranger.
+        // Before the claim is removed: else another thread could claim the directory and find it locked.
         drop(locks);
         HELD.lock().remove(&self.0);
     }
@@ -103,19 +107,19 @@ impl OsDisk {
             return Ok(Lock::HeldBy(Holder::ThisProcess));
         };
         let file = calls::open_at(&self.directory, ".", OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let directory = match Locked::try_new(file, Kind::Exclusive) {
+        let directory = match Locked::try_new(file, LockKind::Exclusive) {
             Ok(Some(directory)) => Some(directory),
             Ok(None) => return Ok(Lock::HeldBy(self.holder())),
-            // There are file systems where only files can be locked, or none.
+            // On some file systems directories, or all files, cannot be locked.
             Err(_) => None,
         };
         let began = Instant::now();
         loop {
             let (file, identity) = self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
-            if let Some(lock) = Locked::try_new(file.try_clone()?, Kind::Exclusive)? {
-                // The file may have been replaced between our open and our lock.
+            if let Some(lock) = Locked::try_new(file.try_clone()?, LockKind::Exclusive)? {
+                // Another process may have replaced the file between the open and the lock.
                 if self.is_named(LOCK, identity)? {
-                    // For people: a full disk must not keep the store from being opened.
+                    // The id is for people only: a full disk must not keep the store from being opened.
                     let _ = write_process_id(&lock.file);
                     ownership.keep(Locks { _lock: lock, lock_identity: identity, _directory: directory });
                     return Ok(Lock::Held(Box::new(ownership)));
@@ -123,24 +127,24 @@ impl OsDisk {
             } else if !is_shared(&file)? {
                 return Ok(Lock::HeldBy(named_in(&file)));
             }
-            if began.elapsed() >= PATIENCE {
+            if began.elapsed() >= LOCK_TIMEOUT {
                 return Ok(Lock::HeldBy(Holder::Unknown));
             }
-            std::thread::sleep(RETRY);
+            std::thread::sleep(RETRY_INTERVAL);
         }
     }
 
-    /// Who has LOCK, for a would-be writer who found the directory locked.
+    /// The holder of LOCK, for a writer that found the directory locked.
     fn holder(&self) -> Holder {
         let Ok((file, _)) = self.open_file(LOCK, OFlags::RDONLY) else { return Holder::Unknown };
         match is_shared(&file) {
-            // The writer is about to take it, or has just freed it; or the file is not the one it took.
+            // The writer is about to lock it, or has just freed it, or has locked another file of this name.
             Ok(true) => Holder::Unknown,
             Ok(false) | Err(_) => named_in(&file),
         }
     }
 
-    /// Asks for LOCK, and holds it for that moment.
+    /// Whether a writer holds LOCK. It tries the lock and frees it at once.
     pub(super) fn is_owned(&self) -> io::Result<bool> {
         match self.open_file(LOCK, OFlags::RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -150,14 +154,14 @@ impl OsDisk {
 
     /// Whether the name means this file.
     fn is_named(&self, name: &str, identity: Identity) -> io::Result<bool> {
-        match calls::about_at(&self.directory, name) {
+        match calls::status_at(&self.directory, name) {
             Ok(named) => Ok(named.identity == identity),
             Err(Errno::NOENT) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// That LOCK, where this process has it, and these names mean the files that they meant.
+    /// Checks that LOCK, if this process holds it, and these names still mean the files that they meant.
     pub(super) fn check_held(&self, names: &[(&str, Option<Identity>)]) -> io::Result<()> {
         let locked =
             HELD.lock().get(&self.identity).and_then(|claim| Some(claim.locks.as_ref()?.lock_identity));
@@ -167,10 +171,10 @@ impl OsDisk {
                 Ok(named) if identity.is_none_or(|identity| identity == named) => continue,
                 Ok(_) => format!("{name} was replaced by another file"),
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => format!("{name} was removed or renamed"),
-                // What cannot be looked at is no proof.
+                // A name that cannot be checked proves nothing.
                 Err(_) => continue,
             };
-            let is_gone = calls::about(&self.directory).is_ok_and(|directory| directory.names == 0);
+            let is_gone = calls::status(&self.directory).is_ok_and(|directory| directory.names == 0);
             let what = if is_gone { "the directory was removed".to_owned() } else { what };
             return Err(io::Error::new(io::ErrorKind::NotFound, what));
         }
@@ -178,12 +182,12 @@ impl OsDisk {
     }
 }
 
-/// Whether a reader could have the lock now. It is tried, and freed at once.
+/// Whether a reader could lock the file now. It tries the lock and frees it at once.
 fn is_shared(file: &OwnedFd) -> io::Result<bool> {
-    Ok(Locked::try_new(file.try_clone()?, Kind::Shared)?.is_some())
+    Ok(Locked::try_new(file.try_clone()?, LockKind::Shared)?.is_some())
 }
 
-/// The process that LOCK names; half-written digits must not be an error.
+/// The process that LOCK names. Digits that are written only in part are no error.
 fn named_in(file: &OwnedFd) -> Holder {
     let mut bytes = [0; 64];
     let read = calls::read_at(file, &mut bytes, 0).unwrap_or(0);
@@ -196,7 +200,7 @@ fn named_in(file: &OwnedFd) -> Holder {
         {
             Holder::InContainer(process)
         }
-        // This process would know, so the number was given again.
+        // This process does not hold the lock, so the system has given the number of an ended process again.
         Some(process) if process == std::process::id() => Holder::Unknown,
         Some(process) if calls::is_running(process) => Holder::Process(process),
         Some(process) => Holder::Gone(process),
@@ -204,8 +208,8 @@ fn named_in(file: &OwnedFd) -> Holder {
     }
 }
 
-/// Always as many bytes, so that nothing is cut off first: the file system takes longer for that than for all else that
-/// opening does with the lock.
+/// Writes the process id to LOCK, always with the same number of bytes, so that the file need not be
+/// truncated first. Truncation takes longer than all other steps of locking.
 fn write_process_id(file: impl AsFd) -> io::Result<()> {
     let namespace = calls::id_namespace().map_or_else(String::new, |namespace| namespace.to_string());
     let text = format!("{:<10}\n{namespace:<20}\n", std::process::id());
@@ -220,7 +224,7 @@ fn write_process_id(file: impl AsFd) -> io::Result<()> {
         left = &left[written..];
         offset += to_u64(written);
     }
-    if calls::about(&file)?.length > text_bytes {
+    if calls::status(&file)?.length > text_bytes {
         calls::set_length(&file, text_bytes)?;
     }
     Ok(())

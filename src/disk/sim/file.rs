@@ -1,49 +1,47 @@
-//! The bytes of one simulated file: as the cache shows them, as the medium keeps them, and the
-//! changes between the two that no sync has covered yet.
-//!
-//! - `durable` with `pending` applied in order is `cached`, save for bytes that a failed sync lost.
-//!   The lengths are always equal.
-//! - `lost` are places a failed sync lost; what is written there again never reaches the medium,
-//!   however often it is synced, until the cache is dropped or the file was cut there. (Measured on
-//!   ext4: SPEC.md 3.1.)
-//! - What a power failure leaves in a sector is the outcome of some of the writes to it, in order:
-//!   never bytes that were not written there.
-//!
-//! Row: disk.
+//! The bytes of one simulated file: as the cache shows them, and as the medium keeps them. Between the two
+//! are the changes that no sync has covered yet. Invariants:
+//! - `durable` with `pending` applied in order is `cached`, except for bytes that a failed sync lost. The
+//!   lengths are always equal;
+//! - `lost` are the places that a failed sync lost. Bytes written there again never reach the medium, after
+//!   any number of syncs. Only a dropped cache or a truncated file ends that (measured on ext4:
+//!   docs/decisions.md);
+//! - a power failure leaves in a sector the result of some of the writes to it, in order, and never other
+//!   bytes.
 
 use std::cmp::Ordering;
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::random::{CERTAIN, Random};
+use super::faults::{CERTAIN, SeededRandom};
 
-/// What a medium writes as a whole, nearly always.
+/// How many bytes a medium writes as a whole, nearly always.
 const SECTOR: usize = 512;
 
 #[derive(Clone, Default)]
-pub(super) struct File {
+pub(super) struct StoredFile {
     cached: Arc<Vec<u8>>,
     durable: Arc<Vec<u8>>,
-    pending: Vec<Change>,
+    pending: Vec<PendingChange>,
     lost: Vec<Range<usize>>,
 }
 
-/// A write beyond the end is two of them: the length may become durable without the bytes.
+/// A change that no sync has covered yet. A write behind the end is two changes: the length may become
+/// durable without the bytes.
 #[derive(Clone)]
-enum Change {
+enum PendingChange {
     Length(usize),
     Write { offset: usize, bytes: Arc<[u8]> },
 }
 
-impl File {
-    /// A file with nothing pending.
-    pub(super) fn new(bytes: Vec<u8>) -> File {
+impl StoredFile {
+    /// A file without pending changes.
+    pub(super) fn new(bytes: Vec<u8>) -> StoredFile {
         let cached = Arc::new(bytes);
-        File { durable: cached.clone(), cached, pending: Vec::new(), lost: Vec::new() }
+        StoredFile { durable: cached.clone(), cached, pending: Vec::new(), lost: Vec::new() }
     }
 
-    /// What reads see.
+    /// The bytes that reads see.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.cached
     }
@@ -51,22 +49,22 @@ impl File {
     pub(super) fn write(&mut self, offset: usize, bytes: Arc<[u8]>) {
         let end = offset + bytes.len();
         if end > self.cached.len() {
-            self.change(Change::Length(end));
+            self.change(PendingChange::Length(end));
         }
-        let written = Change::Write { offset, bytes: bytes.clone() };
+        let written = PendingChange::Write { offset, bytes: bytes.clone() };
         if self.lost.is_empty() {
             return self.change(written);
         }
         written.apply(Arc::make_mut(&mut self.cached));
         for part in outside(&self.lost, offset..end) {
             let bytes = bytes[part.start - offset..part.end - offset].into();
-            self.pending.push(Change::Write { offset: part.start, bytes });
+            self.pending.push(PendingChange::Write { offset: part.start, bytes });
         }
     }
 
     pub(super) fn set_length(&mut self, bytes: usize) {
         self.forget_lost(bytes);
-        self.change(Change::Length(bytes));
+        self.change(PendingChange::Length(bytes));
     }
 
     pub(super) fn sync(&mut self) {
@@ -76,25 +74,25 @@ impl File {
         }
     }
 
-    /// Linux takes for clean what it failed to write: reads go on seeing it, and no later sync
-    /// writes it. The sectors that did get through stay pending, since the medium's own cache may
-    /// hold them until the next sync; so does the length, which is the file system's own.
-    pub(super) fn fail_sync(&mut self, random: &mut Random) {
+    /// A sync fails. Linux marks pages as clean that it failed to write: reads still see them, and no later
+    /// sync writes them. The sectors that were written stay pending, because the medium's own cache may hold
+    /// them until the next sync. The length stays pending as well: the file system writes it by itself.
+    pub(super) fn fail_sync(&mut self, random: &mut SeededRandom) {
         for change in mem::take(&mut self.pending) {
             match change {
-                Change::Length(_) => self.pending.push(change),
-                Change::Write { offset, bytes } => {
+                PendingChange::Length(_) => self.pending.push(change),
+                PendingChange::Write { offset, bytes } => {
                     self.lost.push(offset..offset + bytes.len());
                     for part in survivors(offset..offset + bytes.len(), random) {
                         let bytes = bytes[part.start - offset..part.end - offset].into();
-                        self.pending.push(Change::Write { offset: part.start, bytes });
+                        self.pending.push(PendingChange::Write { offset: part.start, bytes });
                     }
                 }
             }
         }
     }
 
-    /// Lets reads from `offset` on see the medium, with what is still on its way there.
+    /// Has reads from `offset` on see the medium, and the changes that are still on their way to it.
     pub(super) fn drop_cache(&mut self, offset: usize) {
         self.forget_lost(offset);
         let mut medium = self.durable.clone();
@@ -107,24 +105,25 @@ impl File {
         }
     }
 
-    /// The power fails before anything pending is under way.
+    /// The power fails before any pending change is on its way to the medium.
     pub(super) fn lose(&mut self) {
         self.pending.clear();
         self.lost.clear();
         self.cached = self.durable.clone();
     }
 
-    /// The power fails while everything pending is under way. Sectors survive in any order; the
-    /// length has one of the values it had, as file systems log these in order, or is growing.
-    pub(super) fn tear(&mut self, random: &mut Random) {
-        let lengths = self.pending.iter().filter(|change| matches!(change, Change::Length(_))).count();
+    /// The power fails while all pending changes are on their way to the medium. Sectors survive in any
+    /// order. The length has one of its former values, because file systems log lengths in order, or is
+    /// between two of them.
+    pub(super) fn tear(&mut self, random: &mut SeededRandom) {
+        let lengths = self.pending.iter().filter(|change| matches!(change, PendingChange::Length(_))).count();
         let survive = random.share_of(lengths);
         let mut seen = 0;
         for change in mem::take(&mut self.pending) {
             let durable = Arc::make_mut(&mut self.durable);
             match change {
-                Change::Write { offset, bytes } => tear_write(durable, offset, &bytes, random),
-                Change::Length(length) => {
+                PendingChange::Write { offset, bytes } => tear_write(durable, offset, &bytes, random),
+                PendingChange::Length(length) => {
                     tear_length(durable, length, seen.cmp(&survive), random);
                     seen += 1;
                 }
@@ -139,32 +138,34 @@ impl File {
         self.lost.retain(|place| !place.is_empty());
     }
 
-    fn change(&mut self, change: Change) {
+    fn change(&mut self, change: PendingChange) {
         change.apply(Arc::make_mut(&mut self.cached));
         self.pending.push(change);
     }
 }
 
-impl Change {
+impl PendingChange {
     fn apply(&self, to: &mut Vec<u8>) {
         match self {
-            Change::Length(length) => to.resize(*length, 0),
-            Change::Write { offset, bytes } => to[*offset..*offset + bytes.len()].copy_from_slice(bytes),
+            PendingChange::Length(length) => to.resize(*length, 0),
+            PendingChange::Write { offset, bytes } => {
+                to[*offset..*offset + bytes.len()].copy_from_slice(bytes)
+            }
         }
     }
 }
 
-/// `rank` compares this change of the length with the number of those that survive.
-fn tear_length(durable: &mut Vec<u8>, length: usize, rank: Ordering, random: &mut Random) {
+/// `rank` compares the place of this change of the length with the number of changes that survive.
+fn tear_length(durable: &mut Vec<u8>, length: usize, rank: Ordering, random: &mut SeededRandom) {
     match (rank, length.checked_sub(durable.len())) {
         (Ordering::Less, _) => durable.resize(length, 0),
-        // File systems lengthen a file as its bytes arrive, but cut it in one step.
+        // File systems lengthen a file as its bytes arrive, but truncate it in one step.
         (Ordering::Equal, Some(growth)) => durable.resize(durable.len() + random.share_of(growth), 0),
         (Ordering::Equal | Ordering::Greater, _) => {}
     }
 }
 
-fn tear_write(durable: &mut [u8], offset: usize, bytes: &[u8], random: &mut Random) {
+fn tear_write(durable: &mut [u8], offset: usize, bytes: &[u8], random: &mut SeededRandom) {
     for part in survivors(offset..offset + bytes.len(), random) {
         let end = part.end.min(durable.len());
         if let Some(torn) = durable.get_mut(part.start..end) {
@@ -173,8 +174,8 @@ fn tear_write(durable: &mut [u8], offset: usize, bytes: &[u8], random: &mut Rand
     }
 }
 
-/// The parts of a write that reach the medium: each sector or not, and rarely some of one.
-fn survivors(place: Range<usize>, random: &mut Random) -> impl Iterator<Item = Range<usize>> {
+/// The parts of a write that reach the medium: each sector or not, and rarely a part of one.
+fn survivors(place: Range<usize>, random: &mut SeededRandom) -> impl Iterator<Item = Range<usize>> {
     let odds = random.share_of(CERTAIN);
     let some_torn = odds != 0 && odds != CERTAIN;
     sectors(place).filter_map(move |sector| {
@@ -186,14 +187,14 @@ fn survivors(place: Range<usize>, random: &mut Random) -> impl Iterator<Item = R
     })
 }
 
-/// `place`, cut at the borders of sectors.
+/// `place`, split at the borders of sectors.
 fn sectors(place: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let first = place.start / SECTOR;
     let end = place.end.div_ceil(SECTOR);
     (first..end).map(move |n| (n * SECTOR).max(place.start)..((n + 1) * SECTOR).min(place.end))
 }
 
-/// What of `place` lies in none of the `holes`, which may overlap.
+/// The parts of `place` that lie in none of the `holes`. Holes may overlap.
 fn outside(holes: &[Range<usize>], place: Range<usize>) -> Vec<Range<usize>> {
     holes.iter().fold(vec![place], |parts, hole| {
         let around =

@@ -1,29 +1,24 @@
 //! A disk in memory that fails and loses power on demand: what the crash and fault tests run on.
 //!
-//! It keeps apart what a program sees and what a power failure would leave, as strictly as POSIX
-//! allows: bytes are durable after a sync of their file, names after a sync of their directory,
-//! and a failed sync loses bytes that can still be read.
+//! It separates what a program sees from what a power failure would leave, as strictly as POSIX allows. Bytes
+//! are durable after a sync of their file, names after a sync of their directory. A failed sync loses bytes
+//! that can still be read. Invariants:
+//! - nothing depends on time, threads or the platform: the same seed and the same calls give the same disk,
+//!   bit for bit;
+//! - every change goes through [`Medium::apply`] and into the trace, so every past state of the disk can be
+//!   restored.
 //!
-//! - Nothing depends on time, threads or the platform: the same seed and the same calls give the
-//!   same disk, bit for bit.
-//! - Every change goes through [`Medium::apply`] and into the trace, so each state the disk was in
-//!   can be had again.
-//!
-//! `trace` stops the disk anywhere; `medium` is what it holds, as `names` and `file`; `handle` is an
-//! open file; `fault` says which operations fail; `random` is all the chance there is.
-//! Row: disk.
+//! `medium` is what the disk holds, `file` the bytes of one file, `faults` what fails and all randomness, and
+//! `trace` stops the disk anywhere.
 
-mod fault;
+mod faults;
 mod file;
-mod handle;
 mod medium;
-mod names;
-mod random;
 #[cfg(test)]
 mod tests;
 mod trace;
 
-pub use fault::Fault;
+pub use faults::Fault;
 pub use trace::{CrashMode, Trace};
 
 use std::any::Any;
@@ -32,19 +27,16 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock, path_of};
+use super::{Access, Disk, DiskFile, FileInfo, Lock, ProcessLock, path_of};
 use crate::types::to_u64;
-use fault::Faults;
-use handle::SimFile;
-use medium::{Medium, Step};
-use names::{Entry, NameChange, parent};
-use random::Random;
+use faults::{Faults, SeededRandom};
+use medium::{Medium, MediumChange, NameChange, NameTarget, parent};
 
-/// A file that wants to be longer is a mistake; an error is better than gigabytes of zeros.
+/// The longest file. A longer one is a mistake in a test: it gets an error instead of gigabytes of zeros.
 const FILE_BYTES_MAX: usize = 1 << 30;
 
-/// A disk in memory whose operations can be made to fail, and whose power can be cut after any of
-/// them. Clones share the files.
+/// A disk in memory. A test can make its operations fail, and cut the power after any of them. Clones share
+/// the files.
 ///
 /// ```
 /// use annals::disk::{Access, CrashMode, Disk, SimDisk};
@@ -66,20 +58,20 @@ const FILE_BYTES_MAX: usize = 1 << 30;
 ///
 /// # What counts as an operation
 ///
-/// Every call that touches the medium: all of [`Disk`] and [`DiskFile`] but `lock`, `is_locked`,
-/// `free_bytes`, `random` and `wants_zeros`. They are counted, and can fail, one by one; calls that
-/// fail by themselves count as well.
+/// Every call that touches the medium: all methods of [`Disk`] and [`DiskFile`] but `lock`, `is_locked`,
+/// `free_bytes`, `random` and `wants_zeros`. Each call is counted and can be made to fail. A call that fails
+/// by itself counts as well.
 #[derive(Clone)]
-pub struct SimDisk(Arc<Mutex<Inner>>);
+pub struct SimDisk(Arc<Mutex<SimulatedState>>);
 
 impl SimDisk {
-    /// An empty disk. The seed decides what [`Disk::random`] gives and what failed syncs lose.
+    /// An empty disk. The seed decides what [`Disk::random`] returns and which bytes failed syncs lose.
     #[must_use]
     pub fn new(seed: u64) -> SimDisk {
         SimDisk::from_medium(Medium::default(), seed)
     }
 
-    /// How many operations there were.
+    /// The number of operations so far.
     #[must_use]
     pub fn operations(&self) -> u64 {
         self.0.lock().faults.operations()
@@ -90,18 +82,18 @@ impl SimDisk {
         self.0.lock().faults.add(nth, fault);
     }
 
-    /// Makes one operation, counted as in [`fail`](SimDisk::fail), and all after it fail.
+    /// Makes one operation, counted as in [`fail`](SimDisk::fail), and all operations after it fail.
     pub fn fail_from(&self, nth: u64, fault: Fault) {
         self.0.lock().faults.add_from(nth, fault);
     }
 
-    /// Takes back all faults that are still to come.
+    /// Cancels all faults that are still to come.
     pub fn heal(&self) {
         self.0.lock().faults.clear();
     }
 
-    /// Limits the bytes of all files together. At the limit writes are short, and what finds no
-    /// room at all fails with [`io::ErrorKind::StorageFull`]. Creating a file takes one free byte.
+    /// Limits the bytes of all files together. At the limit writes are short; a write without any room fails
+    /// with [`io::ErrorKind::StorageFull`]. To create a file takes one free byte.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.0.lock().capacity = bytes;
     }
@@ -111,8 +103,7 @@ impl SimDisk {
         self.0.lock().trace.note(value);
     }
 
-    /// Everything that happened since the disk was made, or since
-    /// [`set_contents`](SimDisk::set_contents).
+    /// All changes since the disk was made, or since [`set_contents`](SimDisk::set_contents).
     #[must_use]
     pub fn trace(&self) -> Trace {
         self.0.lock().trace.clone()
@@ -126,18 +117,17 @@ impl SimDisk {
         Some(disk.medium.bytes(file).to_vec())
     }
 
-    /// Puts a file, and its directory, in place so that reads see it and a power failure leaves
-    /// it; `None` removes it.
+    /// Puts a file and its directory in place, durably; `None` removes the file.
     ///
-    /// This is no operation but another beginning: the trace starts anew from here, with the notes
-    /// taken so far at its first point.
+    /// This does not count as an operation. The trace starts anew from here, with all notes so far at its
+    /// first point.
     ///
     /// # Panics
     ///
-    /// If the path is a directory's.
+    /// If the path is a directory.
     pub fn set_contents(&self, path: &str, bytes: Option<Vec<u8>>) {
         let mut disk = self.0.lock();
-        assert_ne!(disk.medium.names().get(path), Some(Entry::Directory), "{path:?} is a directory");
+        assert_ne!(disk.medium.names().get(path), Some(NameTarget::Directory), "{path:?} is a directory");
         Arc::make_mut(&mut disk.medium).set_contents(path, bytes);
         let base = disk.medium.clone();
         disk.trace.restart(base);
@@ -147,19 +137,19 @@ impl SimDisk {
     #[must_use]
     pub fn paths(&self) -> Vec<String> {
         let disk = self.0.lock();
-        let files = disk.medium.names().iter().filter(|(_, entry)| *entry != Entry::Directory);
+        let files = disk.medium.names().iter().filter(|(_, entry)| *entry != NameTarget::Directory);
         files.map(|(path, _)| path.to_owned()).collect()
     }
 
     fn from_medium(medium: Medium, seed: u64) -> SimDisk {
         let medium = Arc::new(medium);
-        SimDisk(Arc::new(Mutex::new(Inner {
+        SimDisk(Arc::new(Mutex::new(SimulatedState {
             trace: Trace::new(medium.clone(), seed),
             medium,
-            random: Random::new(seed),
+            random: SeededRandom::new(seed),
             faults: Faults::default(),
             capacity: None,
-            is_locked: false,
+            lock: ProcessLock::default(),
         })))
     }
 }
@@ -183,7 +173,7 @@ impl Disk for SimDisk {
         Ok(inside.map(|(path, _)| path.rsplit_once('/').map_or(path, |(_, name)| name).to_owned()).collect())
     }
 
-    /// One operation, however many names.
+    /// Counts as one operation for any number of names.
     fn inspect(&self, directory: &str, names: &[String]) -> io::Result<Vec<io::Result<FileInfo>>> {
         let mut disk = self.0.lock();
         disk.faults.begin()?;
@@ -199,12 +189,12 @@ impl Disk for SimDisk {
         let mut disk = self.0.lock();
         disk.faults.begin()?;
         match disk.medium.names().get(directory) {
-            Some(Entry::Directory) => return Ok(()),
-            Some(Entry::File(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            Some(NameTarget::Directory) => return Ok(()),
+            Some(NameTarget::File(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
             None => {}
         }
         disk.check_directory(parent(directory))?;
-        disk.set_name(directory, Some(Entry::Directory));
+        disk.set_name(directory, Some(NameTarget::Directory));
         Ok(())
     }
 
@@ -212,11 +202,11 @@ impl Disk for SimDisk {
         let mut disk = self.0.lock();
         disk.faults.begin()?;
         disk.check_directory(directory)?;
-        disk.perform(Step::SyncDirectory(directory.into()));
+        disk.perform(MediumChange::SyncDirectory(directory.into()));
         Ok(())
     }
 
-    /// Only within a directory: anything else is [`io::ErrorKind::CrossesDevices`].
+    /// Renames only within a directory: any other rename is [`io::ErrorKind::CrossesDevices`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.faults.begin()?;
@@ -224,7 +214,7 @@ impl Disk for SimDisk {
         if parent(from) != parent(to) {
             return Err(io::ErrorKind::CrossesDevices.into());
         }
-        if disk.medium.names().get(to) == Some(Entry::Directory) {
+        if disk.medium.names().get(to) == Some(NameTarget::Directory) {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         let entry = disk.medium.names().get(from);
@@ -249,21 +239,16 @@ impl Disk for SimDisk {
         disk.faults.begin()?;
         let file = disk.file(from)?;
         disk.check_new(to)?;
-        disk.perform(Step::Link { file, path: to.into() });
+        disk.perform(MediumChange::Link { file, path: to.into() });
         Ok(())
     }
 
     fn lock(&self) -> io::Result<Lock> {
-        let mut disk = self.0.lock();
-        if disk.is_locked {
-            return Ok(Lock::HeldBy(Holder::ThisProcess));
-        }
-        disk.is_locked = true;
-        Ok(Lock::Held(Box::new(Unlock(self.clone()))))
+        Ok(self.0.lock().lock.try_lock())
     }
 
     fn is_locked(&self) -> io::Result<bool> {
-        Ok(self.0.lock().is_locked)
+        Ok(self.0.lock().lock.is_locked())
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
@@ -275,28 +260,20 @@ impl Disk for SimDisk {
     }
 }
 
-struct Unlock(SimDisk);
-
-impl Drop for Unlock {
-    fn drop(&mut self) {
-        self.0.0.lock().is_locked = false;
-    }
-}
-
-struct Inner {
+struct SimulatedState {
     /// Shared with the trace until the first change.
     medium: Arc<Medium>,
     trace: Trace,
-    random: Random,
+    random: SeededRandom,
     faults: Faults,
     capacity: Option<u64>,
-    is_locked: bool,
+    lock: ProcessLock,
 }
 
-impl Inner {
-    fn perform(&mut self, step: Step) {
-        Arc::make_mut(&mut self.medium).apply(&step);
-        self.trace.push(step);
+impl SimulatedState {
+    fn perform(&mut self, change: MediumChange) {
+        Arc::make_mut(&mut self.medium).apply(&change);
+        self.trace.push(change);
     }
 
     fn create(&mut self, path: &str) -> io::Result<usize> {
@@ -305,7 +282,7 @@ impl Inner {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let file = self.medium.next_file();
-        self.set_name(path, Some(Entry::File(file)));
+        self.set_name(path, Some(NameTarget::File(file)));
         Ok(file)
     }
 
@@ -317,22 +294,22 @@ impl Inner {
         }
     }
 
-    fn set_name(&mut self, path: &str, entry: Option<Entry>) {
-        self.perform(Step::Name(NameChange { path: path.into(), entry }));
+    fn set_name(&mut self, path: &str, target: Option<NameTarget>) {
+        self.perform(MediumChange::Name(NameChange { path: path.into(), target }));
     }
 
     fn file(&self, path: &str) -> io::Result<usize> {
         match self.medium.names().get(path) {
-            Some(Entry::File(file)) => Ok(self.medium.file_of(file)),
-            Some(Entry::Directory) => Err(io::ErrorKind::IsADirectory.into()),
+            Some(NameTarget::File(file)) => Ok(self.medium.file_of(file)),
+            Some(NameTarget::Directory) => Err(io::ErrorKind::IsADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
     fn check_directory(&self, path: &str) -> io::Result<()> {
         match self.medium.names().get(path) {
-            Some(Entry::Directory) => Ok(()),
-            Some(Entry::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
+            Some(NameTarget::Directory) => Ok(()),
+            Some(NameTarget::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -346,16 +323,98 @@ impl Inner {
             return u64::MAX;
         };
         let lengths = self.medium.names().iter().map(|(_, entry)| match entry {
-            Entry::File(file) if self.medium.file_of(file) == file => self.length(file),
-            // A further name of a file takes no room.
-            Entry::File(_) | Entry::Directory => 0,
+            NameTarget::File(file) if self.medium.file_of(file) == file => self.length(file),
+            // A second name of a file takes no room.
+            NameTarget::File(_) | NameTarget::Directory => 0,
         });
         capacity.saturating_sub(lengths.sum())
     }
 
-    /// How long a file could be made.
+    /// The greatest length that a file can get.
     fn length_max(&self, file: usize) -> usize {
         let free = usize::try_from(self.free_bytes()).unwrap_or(usize::MAX);
         self.medium.bytes(file).len().saturating_add(free).min(FILE_BYTES_MAX)
+    }
+}
+
+/// An open file of a simulated disk.
+struct SimFile {
+    disk: SimDisk,
+    file: usize,
+    access: Access,
+}
+
+impl SimFile {
+    fn check_writable(&self) -> io::Result<()> {
+        match self.access {
+            Access::Read => Err(io::Error::new(io::ErrorKind::PermissionDenied, "opened for reading only")),
+            Access::Write | Access::CreateNew => Ok(()),
+        }
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut disk = self.disk.0.lock();
+        let most = disk.faults.begin()?;
+        let bytes = disk.medium.bytes(self.file);
+        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+        let read = rest.len().min(buffer.len()).min(most.max(1));
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut disk = self.disk.0.lock();
+        let most = disk.faults.begin()?;
+        self.check_writable()?;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let room = disk.length_max(self.file).saturating_sub(offset);
+        if room == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let written = bytes.len().min(most).min(room);
+        if written > 0 {
+            disk.perform(MediumChange::Write { file: self.file, offset, bytes: bytes[..written].into() });
+        }
+        Ok(written)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        let mut disk = self.disk.0.lock();
+        disk.faults.begin()?;
+        Ok(disk.length(self.file))
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        let mut disk = self.disk.0.lock();
+        disk.faults.begin()?;
+        self.check_writable()?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if bytes > disk.length_max(self.file) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        disk.perform(MediumChange::SetLength { file: self.file, bytes });
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk.0.lock();
+        let begun = disk.faults.begin();
+        let change = match begun {
+            Ok(_) => MediumChange::Sync { file: self.file },
+            Err(_) => MediumChange::FailSync { file: self.file, seed: disk.random.next() },
+        };
+        disk.perform(change);
+        begun.map(drop)
+    }
+
+    fn drop_cache(&self, offset: u64) -> io::Result<()> {
+        let mut disk = self.disk.0.lock();
+        disk.faults.begin()?;
+        // Beyond every file's end there is nothing to drop.
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        disk.perform(MediumChange::DropCache { file: self.file, offset });
+        Ok(())
     }
 }

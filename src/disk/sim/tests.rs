@@ -1,17 +1,18 @@
-//! The simulated disk against its promises. Here what has one outcome, as tables; `torn` what is up
-//! to chance; `model` random operations.
+//! The simulated disk against its promises. Here are tables of cases with one outcome; `torn` has those that
+//! depend on random numbers, `model` random operations.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 
 use super::*;
+use crate::disk::Holder;
 
 mod model;
 mod torn;
 
-/// Runs one command a line. Right of `=>` stands the error it must give, or what must be there
-/// afterwards if the process dies, `|`, and if the power fails. `.` in contents is a zero, and as
-/// a directory the uppermost.
+/// Runs one command a line. Right of `=>` is the error that it must give, or the contents of the disk
+/// afterwards: if the process dies, `|`, and if the power fails. `.` in contents is a zero; as a directory it
+/// is the top one.
 fn check(table: &str) {
     let disk = SimDisk::new(1);
     let mut open = BTreeMap::new();
@@ -357,7 +358,7 @@ fn images_can_be_stopped_again() {
 }
 
 #[test]
-fn contents_set_by_hand_are_durable_whatever_was_pending() {
+fn contents_set_by_hand_are_durable_with_any_pending_changes() {
     let disk = SimDisk::new(1);
     disk.set_contents("back", Some(b"before".to_vec()));
     disk.remove("back").unwrap();

@@ -8,7 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::engine::decide::{KeyHash, Known, Target};
-use crate::format::{BODY_BYTES_MAX, Fields, Hash, NewRecord, aligned, body_content, checksum, record};
+use crate::format::{BODY_BYTES_MAX, Hash, NewRecord, RecordFields, aligned, body_content, checksum, record};
 use crate::types::{
     Cause, DEFAULT_SCOPE, Durability, Error, ErrorKind, EventId, Expected, Limits, Position, is_system,
 };
@@ -184,7 +184,7 @@ impl Draft {
     fn write_record(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
         let attributes = event.attributes();
         let new = NewRecord {
-            fields: Fields {
+            fields: RecordFields {
                 schema_version: event.schema_version,
                 entity: &self.targets[event.target].entity,
                 scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::event::{Raw, RecordedEvent};
 use crate::types::system::gate::BYPASSED;
-use crate::types::{Cause, Clock, Error, EventData, EventId, Expected, Limits, SYSTEM_SCOPE, options};
+use crate::types::{Cause, ClockFn, Error, EventData, EventId, Expected, Limits, SYSTEM_SCOPE, options};
 
 use super::Append;
 use super::draft::{Draft, NewEvent};
@@ -158,7 +158,7 @@ impl Append {
     }
 
     /// Sets the time of timed events: the append is handed over now.
-    pub(crate) fn at(self, clock: &Clock) -> Append {
+    pub(crate) fn at(self, clock: &ClockFn) -> Append {
         self.with(|draft| {
             if !draft.system.iter().any(|event| event.is_timed) {
                 return Ok(());

@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::disk::{Access, Disk, DiskFile, read_full};
+use crate::disk::{Access, Disk, DiskFile, if_there, read_full};
 use crate::engine::open::{ReadEnd, Readable, SegmentLoader, load_beside_writer};
 use crate::format::{Mark, SegmentEntry, SegmentId, genesis, mark};
 use crate::log::{LogEnd, SegmentCursor, SegmentEnd, SegmentFile, damaged, manifest_stamp, read_manifest};
-use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, View, event_at, settle};
+use crate::read::{
+    CloseReason, Listeners, LogView, SealedSegment, Segment, SegmentCache, build_pending_indexes, event_at,
+};
 use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
@@ -67,7 +69,7 @@ const WRITER_LOOK_EVERY: Duration = Duration::from_millis(100);
 impl Follower {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
-        view: Arc<View>,
+        view: Arc<LogView>,
         listeners: Arc<Listeners>,
         store_id: [u8; 16],
         segment_cache: Arc<SegmentCache>,
@@ -185,14 +187,14 @@ impl Follower {
         let known = self.publisher.view.snapshot();
         let before = known.head;
         // A sealed segment whose file is the same keeps what is cached of it.
-        let is_whole = |segment: &Segment| segment.as_stored().is_some_and(SealedSegment::is_whole);
+        let is_whole = |segment: &Segment| segment.as_sealed().is_some_and(SealedSegment::is_whole);
         let same = |segment: &Arc<Segment>| {
             let mut old = known.segments.iter().filter(|old| is_whole(old) && is_whole(segment));
             old.find(|old| old.id() == segment.id()).cloned()
         };
         let segments: Vec<Arc<Segment>> =
             segments.into_iter().map(|segment| same(&segment).unwrap_or(segment)).collect();
-        let loaded = View::new(segments.clone(), head, 0).snapshot();
+        let loaded = LogView::new(segments.clone(), head, 0).snapshot();
         let is_other_log = match event_at(&loaded, before.position)? {
             Some(event) => event.chain() != before.chain,
             None => false,
@@ -243,7 +245,7 @@ impl Follower {
         if error.kind() != ErrorKind::Io {
             tracing::error!(%error, "the writer cannot be followed any more");
             followed.parted = Some(error.clone());
-            self.publisher.view.end(End::Parted(error.clone()));
+            self.publisher.view.close(CloseReason::FollowerFailed(error.clone()));
             self.publisher.view.wake();
             self.publisher.listeners.end();
         }
@@ -326,7 +328,7 @@ impl Follower {
         }
         let segment = followed.loader.enter(&Arc::new(file));
         self.publisher.view.add_segment(segment.clone());
-        settle(&self.publisher.view, &self.segment_cache);
+        build_pending_indexes(&self.publisher.view, &self.segment_cache);
         followed.segment = Some(segment.clone());
         followed.is_inside = false;
         Ok(segment)
@@ -369,7 +371,7 @@ impl Follower {
         if let Some(Err(_)) = self.poller.join() {
             tracing::error!("the thread that follows panicked");
         }
-        self.publisher.view.end(End::Closed);
+        self.publisher.view.close(CloseReason::Closed);
         self.publisher.view.wake();
         self.publisher.listeners.end();
     }
@@ -394,9 +396,9 @@ impl Followed {
         let failed = |error| Error::io("cannot read", mark::NAME, error);
         let file = match self.mark_file.take().filter(|(_, opened)| opened.elapsed() < MARK_FILE_MAX_AGE) {
             Some(file) => file,
-            None => match disk.open(mark::NAME, Access::Read) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-                opened => (opened.map_err(failed)?, Instant::now()),
+            None => match if_there(disk.open(mark::NAME, Access::Read)).map_err(failed)? {
+                Some(file) => (file, Instant::now()),
+                None => return Ok(None),
             },
         };
         let mut bytes = [0; mark::FILE_BYTES];

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use crate::format::Frame;
 use crate::log::{LogEnd, SegmentCursor};
-use crate::read::{Listeners, Point, Segment, View};
+use crate::read::{ChainPosition, Listeners, LogView, Segment};
 use crate::types::{Error, Position};
 
 /// What a follower publishes to.
 pub(super) struct Publisher {
-    pub(super) view: Arc<View>,
+    pub(super) view: Arc<LogView>,
     pub(super) listeners: Arc<Listeners>,
 }
 
@@ -58,7 +58,7 @@ impl Publisher {
 
     fn tell(&self, heard: &mut Vec<(Position, Vec<u8>)>) {
         if !heard.is_empty() {
-            self.listeners.tell(heard.iter().map(|(first, bytes)| (*first, Frame::known(bytes))));
+            self.listeners.notify(heard.iter().map(|(first, bytes)| (*first, Frame::known(bytes))));
             heard.clear();
         }
     }
@@ -111,7 +111,7 @@ impl<'a> FrameBatch<'a> {
     }
 
     pub(super) fn publish(&mut self, tip: &LogEnd) {
-        let head = Point::from(tip);
+        let head = ChainPosition::from(tip);
         self.publisher.view.publish(head, head);
         self.publisher.view.wake();
         if self.has_all {

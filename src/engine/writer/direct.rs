@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use crate::engine::errors::poisoned;
 use crate::engine::queue::{Caller, Command};
 use crate::log::Failure;
-use crate::read::{End, View, build_last_index, settle};
+use crate::read::{CloseReason, LogView, build_last_index, build_pending_indexes};
 use crate::types::{Durability, Error};
 
 use super::group_delay::{AnsweredGroup, GroupDelay};
@@ -45,7 +45,7 @@ pub(crate) struct SharedWriter {
     writer: Mutex<Option<Writer>>,
     /// The durability of an append that asks for none.
     durability: Durability,
-    view: Arc<View>,
+    view: Arc<LogView>,
     /// The number of the exclusive caller, or 0.
     exclusive_caller: AtomicU64,
     /// The number of the caller that is committing directly, or 0.
@@ -234,7 +234,7 @@ impl Writer {
         if let Lifecycle::Panicked(reason) = self.lifecycle {
             closed = Err(reason);
         }
-        self.view.end(closed.clone().map_or_else(End::Failed, |()| End::Closed));
+        self.view.close(closed.clone().map_or_else(CloseReason::WriterFailed, |()| CloseReason::Closed));
         self.view.wake();
         self.listeners.end();
         closed
@@ -248,7 +248,7 @@ impl Writer {
         }
         self.log.close()?;
         self.log.check_names(true).map_err(Failure::into_error)?;
-        settle(&self.view, &self.segment_cache);
+        build_pending_indexes(&self.view, &self.segment_cache);
         build_last_index(&self.view, &self.segment_cache, self.log.written());
         // Closing made the buffered appends durable. Readers that wait for the durable head must see it.
         self.publish_heads();

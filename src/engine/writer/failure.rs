@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::engine::errors::{poisoned, writer_panicked};
 use crate::engine::open::{Writable, load_to_write};
 use crate::log::Failure;
-use crate::read::{End, Point};
+use crate::read::{ChainPosition, CloseReason};
 use crate::types::{Error, ErrorKind, RestartPolicy};
 
 use super::replies::{PendingReply, Refusal};
@@ -69,7 +69,7 @@ impl Writer {
                 self.log.leave();
                 tracing::error!(%error, "the store takes no more appends");
                 self.queue.poison(error.clone());
-                self.view.end(End::Failed(error.clone()));
+                self.view.close(CloseReason::WriterFailed(error.clone()));
                 self.lifecycle = Lifecycle::Poisoned(error.clone());
                 (Refusal::Poisoned, error)
             }
@@ -115,7 +115,7 @@ impl Writer {
     /// wait get a reply, and later ones are refused.
     fn end_after_panic(&mut self, error: Error) {
         self.queue.poison(error.clone());
-        self.view.end(End::Failed(error.clone()));
+        self.view.close(CloseReason::WriterFailed(error.clone()));
         for pending in std::mem::take(&mut self.group.pending) {
             pending.refuse(Refusal::Poisoned, &error);
         }
@@ -141,7 +141,7 @@ impl Writer {
         let loaded = loaded.unwrap_or_else(|_| Err(writer_panicked()))?;
         let Writable { log, heads, segments, segment_cache, streams, history, .. } = loaded;
         self.segment = segments.last().cloned().expect("the log has a segment");
-        self.view.replace(segments, Point::from(log.written()));
+        self.view.replace(segments, ChainPosition::from(log.written()));
         self.view.set_history(history);
         check_older_segments(&self.view, &self.queue, &self.background);
         self.log = log;

@@ -32,7 +32,7 @@ use crate::engine::precheck::{KeyLookup, look_up, violated_condition};
 use crate::engine::queue::{Answer, Caller, Command, Queue, Weight};
 use crate::event::Appended;
 use crate::log::{Failure, Log, NewFrame};
-use crate::read::{Listeners, Point, Segment, SegmentCache, View};
+use crate::read::{ChainPosition, Listeners, LogView, Segment, SegmentCache};
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, RECORDED_AHEAD_MAX, options};
 
@@ -50,7 +50,7 @@ pub(crate) struct Writer {
     pub(crate) heads: Heads,
     /// How many streams there were when the writer began.
     pub(crate) streams_at_start: u64,
-    pub(crate) view: Arc<View>,
+    pub(crate) view: Arc<LogView>,
     pub(crate) segment_cache: Arc<SegmentCache>,
     pub(crate) background: Arc<BackgroundThread>,
     /// Writes zeros ahead of the log, while the writer syncs.
@@ -398,7 +398,8 @@ impl Writer {
     fn publish_heads(&self) {
         // A poisoned log may have written what must never be seen.
         if self.poison().is_none() {
-            self.view.publish(Point::from(self.log.written()), Point::from(self.log.durable()));
+            self.view
+                .publish(ChainPosition::from(self.log.written()), ChainPosition::from(self.log.durable()));
         }
     }
 
@@ -423,7 +424,7 @@ impl Writer {
     }
 
     fn notify_listeners(&self, frames: &[u32]) {
-        let told = self.listeners.tell(frames.iter().map(|offset| {
+        let told = self.listeners.notify(frames.iter().map(|offset| {
             let frame = self.log.frame_in_memory(*offset);
             let first = self.segment.position(frame.header.position_offset());
             (first.into(), frame)

@@ -9,7 +9,7 @@ use crate::engine::queue::{Answer, Reply};
 use crate::event::Appended;
 use crate::format::Frame;
 use crate::log::Log;
-use crate::read::View;
+use crate::read::LogView;
 use crate::types::{Error, Position};
 
 /// The reply to a decided command, which waits until the group is committed.
@@ -156,7 +156,7 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Sends the replies first: their callers wait, and followers may do more work.
-    pub(super) fn send(self, view: &View) {
+    pub(super) fn send(self, view: &LogView) {
         self.replies.into_iter().for_each(OutgoingReply::send);
         if self.is_published {
             view.wake();

@@ -10,7 +10,7 @@ use crate::engine::errors::poisoned;
 use crate::engine::queue::Maintenance;
 use crate::format::frame;
 use crate::log::Failure;
-use crate::read::{Segment, settle};
+use crate::read::{Segment, build_pending_indexes};
 use crate::threads::once;
 use crate::types::{Error, Position};
 
@@ -60,7 +60,7 @@ impl Writer {
         self.view.add_segment(self.segment.clone());
         let view = self.view.clone();
         let segment_cache = self.segment_cache.clone();
-        self.background.run_in(Duration::ZERO, once(move || settle(&view, &segment_cache)));
+        self.background.run_in(Duration::ZERO, once(move || build_pending_indexes(&view, &segment_cache)));
         // After the segment is added: the new head may be in it.
         self.publish_heads();
         self.wake_followers();
@@ -71,7 +71,7 @@ impl Writer {
     fn streams_begun_in_segment(&self) -> Option<u32> {
         let snapshot = self.view.snapshot();
         let own = snapshot.segments.iter().rev().take_while(|segment| segment.shares_file(&self.segment));
-        own.map(|segment| segment.born()).sum::<Result<u32, Error>>().ok()
+        own.map(|segment| segment.ask(|index| Ok(index.streams_created()))).sum::<Result<u32, Error>>().ok()
     }
 
     /// Does what a rewrite of segments asks, and returns the history revision.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::queue::Queue;
 use crate::log::HEADERS_CHECKED_MAX;
-use crate::read::{SealedSegment, Segment, View};
+use crate::read::{LogView, SealedSegment, Segment};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, ErrorKind};
 
@@ -19,7 +19,7 @@ const TRIES: u32 = 10;
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 
 /// Starts the check of the segments that opening skipped, if there are any.
-pub(crate) fn check_older_segments(view: &Arc<View>, queue: &Arc<Queue>, background: &BackgroundThread) {
+pub(crate) fn check_older_segments(view: &Arc<LogView>, queue: &Arc<Queue>, background: &BackgroundThread) {
     let snapshot = view.snapshot();
     let listed: Vec<&Arc<Segment>> =
         snapshot.segments.iter().take_while(|segment| is_sealed(segment)).collect();
@@ -30,11 +30,11 @@ pub(crate) fn check_older_segments(view: &Arc<View>, queue: &Arc<Queue>, backgro
 }
 
 fn is_sealed(segment: &Segment) -> bool {
-    segment.as_stored().is_some_and(SealedSegment::is_whole)
+    segment.as_sealed().is_some_and(SealedSegment::is_whole)
 }
 
 struct SegmentCheck {
-    view: Arc<View>,
+    view: Arc<LogView>,
     queue: Arc<Queue>,
     /// Segments that begin before this position are checked.
     next: u64,
@@ -54,7 +54,7 @@ impl SegmentCheck {
             if segment.first_position() >= self.end {
                 return None;
             }
-            let checked = segment.as_stored().map_or(Ok(()), SealedSegment::check);
+            let checked = segment.as_sealed().map_or(Ok(()), SealedSegment::check);
             if let Err(error) = checked
                 && self.is_current(segment)
             {

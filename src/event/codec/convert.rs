@@ -37,8 +37,9 @@ impl Value {
         self.decode_as("the value")
     }
 
-    /// An upcaster that changes nothing: `upcast(1 = "annals::Value::unchanged")`. It is for a new version whose
-    /// type reads the old shape as it is, because a field with a default was added, or a field was dropped.
+    /// An upcaster that changes nothing: `upcast(1 = "annals::Value::unchanged")`. It is for a new version
+    /// whose type reads the old shape as it is, because a field with a default was added, or a field was
+    /// dropped.
     ///
     /// # Errors
     ///

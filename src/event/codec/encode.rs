@@ -1,10 +1,9 @@
 //! Encodes a value as MessagePack with field names.
 //!
-//! The bytes are those of rmp-serde for human-readable types, except for unit structs. They are nil, as in JSON,
-//! because untagged enums read nil but no empty list.
-//! The encoder refuses values that no type could read back, and names the field: a `Some` of nothing, and nesting
-//! beyond [`LEVELS_MAX`]. It reads the path to the field from the bytes written so far, so the path costs
-//! nothing until it is needed.
+//! The bytes are those of rmp-serde for human-readable types, except for unit structs. They are nil, as in
+//! JSON, because untagged enums read nil but no empty list. The encoder refuses values that no type could
+//! read back, and names the field: a `Some` of nothing, and nesting beyond [`LEVELS_MAX`]. It reads the path
+//! to the field from the bytes written so far, so the path costs nothing until it is needed.
 
 use std::ops::Range;
 
@@ -185,7 +184,8 @@ impl EncoderGroup<'_> {
 
     /// Checks a key that was just written: serde reads no map in which the tag of its enum comes twice.
     ///
-    /// A tag is the first key. serde's derive writes the tag or its value as a bare `str`, unlike fields and keys.
+    /// A tag is the first key. serde's derive writes the tag or its value as a bare `str`, unlike fields and
+    /// keys.
     #[inline]
     fn check_key<T: ?Sized>(&mut self, at: usize, is_first: bool) -> Result<(), EncodeError> {
         if self.reader != Reader::Unknown || matches!(self.end, GroupEnd::Open { .. }) {

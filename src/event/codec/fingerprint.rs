@@ -4,9 +4,10 @@
 //! fingerprint is another one today was written by code with other fields, or other types of fields.
 //! Lists and maps are hashed without regard to their order, because a `HashSet` has another order each time.
 //!
-//! Events are compared by their bytes. If the bytes differ, keys and kinds of values are compared, in any order.
-//! A `HashMap` gives its entries in another order each time, and a type may normalise values as it reads them (a
-//! text in lower case). So the comparison tells only that a field is gone or new, or has another kind of value.
+//! Events are compared by their bytes. If the bytes differ, keys and kinds of values are compared, in any
+//! order. A `HashMap` gives its entries in another order each time, and a type may normalise values as it
+//! reads them (a text in lower case). So the comparison tells only that a field is gone or new, or has
+//! another kind of value.
 
 use std::fmt;
 
@@ -351,7 +352,8 @@ impl SerializeMap for FingerprintGroup {
 /// A map with more entries is not searched for the entry that differs.
 const SEARCHED_MAX: usize = 1024;
 
-/// The path to a field in which two payloads differ; empty if they differ as a whole, `None` if they do not differ.
+/// The path to a field in which two payloads differ; empty if they differ as a whole, `None` if they do not
+/// differ.
 pub(crate) fn difference(written: &[u8], again: &[u8]) -> Option<String> {
     if written == again || shape_of(written) == shape_of(again) {
         return None;
@@ -367,7 +369,8 @@ pub(crate) fn difference(written: &[u8], again: &[u8]) -> Option<String> {
 
 /// Extends the path as long as one field holds the difference.
 fn descend(written: &Value, again: &Value, path: &mut String) {
-    let (Node::Map(written), Node::Map(again)) = (written.node(), again.node()) else { return };
+    let Node::Map(written) = written.node() else { return };
+    let Node::Map(again) = again.node() else { return };
     if written.len().max(again.len()) > SEARCHED_MAX {
         return;
     }

@@ -1,7 +1,7 @@
 //! MessagePack, one value at a time: writes the shortest form of each, and reads the heads of values.
 //!
-//! A head is the first byte of a value with its length, if it has one. Heads give the length of a value without
-//! decoding it.
+//! A head is the first byte of a value with its length, if it has one. Heads give the length of a value
+//! without decoding it.
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ const SHORT_TEXT: u8 = 0xA0;
 /// The longest text whose first byte holds its length.
 const SHORT_TEXT_MAX: usize = 31;
 
-/// The bytes of an open head. A list or map whose length is not known yet begins with one: the longest form, with
-/// a length that no value has.
+/// The bytes of an open head. A list or map whose length is not known yet begins with one: the longest form,
+/// with a length that no value has.
 pub(super) const OPEN_BYTES: usize = 5;
 const OPEN: u32 = u32::MAX;
 
@@ -61,8 +61,8 @@ pub(super) fn long(length: usize) -> u64 {
     u64::try_from(length).expect("a length fits 64 bits")
 }
 
-/// Writes the head of a value with a length. The length goes into the first byte if it is below `small.1`, else
-/// after one of the markers for 8, 16 and 32 bits.
+/// Writes the head of a value with a length. The length goes into the first byte if it is below `small.1`,
+/// else after one of the markers for 8, 16 and 32 bits.
 #[inline]
 fn head(out: &mut Vec<u8>, length: u32, small: (u8, u8), markers: [u8; 3]) {
     match (u8::try_from(length), u16::try_from(length)) {
@@ -259,8 +259,8 @@ pub(super) fn skip_text<'de>(bytes: &'de [u8], text: &str) -> Option<&'de [u8]> 
     are_same(own, text.as_bytes()).then_some(rest)
 }
 
-/// Whether two names of one length are the same. For short names, comparing both ends inline takes less time than
-/// a call of the library's comparison.
+/// Whether two names of one length are the same. For short names, comparing both ends inline takes less time
+/// than a call of the library's comparison.
 #[inline(always)]
 fn are_same(one: &[u8], other: &[u8]) -> bool {
     match one.len() {

@@ -26,8 +26,8 @@ pub use value::Value;
 
 /// An event of any kind whose payload is any serde value.
 ///
-/// annals does not know the type that will read the payload. So it refuses values that serde cannot read in every
-/// type, and names the field in the error:
+/// annals does not know the type that will read the payload. So it refuses values that serde cannot read in
+/// every type, and names the field in the error:
 ///
 /// - integers of 128 bits,
 /// - a name that flatten or a tag gives twice,
@@ -35,12 +35,12 @@ pub use value::Value;
 /// - more than 127 nested levels,
 /// - keys of flattened maps that are neither texts nor natural numbers.
 ///
-/// It does not see how a type treats its own bytes: a `skip_serializing_if` without a default, or a `try_from`
-/// that refuses them. An event that derives [`DomainEvent`](crate::DomainEvent) is read back instead, and may hold
-/// every value that comes back. A reader accepts 255 nested levels.
+/// It does not see how a type treats its own bytes: a `skip_serializing_if` without a default, or a
+/// `try_from` that refuses them. An event that derives [`DomainEvent`](crate::DomainEvent) is read back
+/// instead, and may hold every value that comes back. A reader accepts 255 nested levels.
 ///
-/// Use `serde_bytes` types for byte strings. serde encodes a plain `Vec<u8>` as an array of numbers, which takes
-/// half as many bytes more and ten times as long.
+/// Use `serde_bytes` types for byte strings. serde encodes a plain `Vec<u8>` as an array of numbers, which
+/// takes half as many bytes more and ten times as long.
 ///
 /// ```
 /// use annals::{Raw, Store};

@@ -101,8 +101,8 @@ fn key_text(key: &[u8]) -> String {
     }
 }
 
-/// Why serde cannot read the entries of a flattened struct, if it cannot: a key comes twice, or its type is one
-/// that flatten does not read everywhere.
+/// Why serde cannot read the entries of a flattened struct, if it cannot: a key comes twice, or its type is
+/// one that flatten does not read everywhere.
 pub(super) fn odd_keys(mut entries: &[u8]) -> Option<String> {
     let mut keys = Vec::new();
     while let Some(length) = length_of(entries) {
@@ -129,11 +129,12 @@ pub(super) fn duplicate_key(key: &[u8]) -> String {
 /// A payload with more values is not searched for the unreadable field.
 const VALUES_MAX: usize = 512;
 
-/// Finds the field that makes `read` fail with `error`, and returns its path. Empty if it cannot be found, or if
-/// the error names the field itself.
+/// Finds the field that makes `read` fail with `error`, and returns its path. Empty if it cannot be found, or
+/// if the error names the field itself.
 ///
-/// serde's errors have no path. So each value of the payload is spoilt in turn, which means replaced by a value of
-/// another type. If that changes the error, `read` reaches that value before the error, or fails at it.
+/// serde's errors have no path. So each value of the payload is spoilt in turn, which means replaced by a
+/// value of another type. If that changes the error, `read` reaches that value before the error, or fails at
+/// it.
 pub(crate) fn unreadable_field(
     payload: &[u8],
     error: &str,
@@ -192,7 +193,8 @@ fn spoilt(payload: &[u8], values: &[&Leaf]) -> Vec<u8> {
     bytes
 }
 
-/// All values of a payload that are no list, no map and no key; `None` if there are too many, or it is not valid.
+/// All values of a payload that are no list, no map and no key; `None` if there are too many, or it is not
+/// valid.
 fn leaves(payload: &[u8]) -> Option<Vec<Leaf>> {
     let mut found = Vec::new();
     let mut at = 0;

@@ -1,8 +1,8 @@
 //! Reads a payload: the texts and numbers of a struct by hand, and every other value by rmp-serde.
 //!
-//! Decoding is most of the cost of a replay, and most payloads are a struct of texts and numbers. serde gives the
-//! names of the fields in their order, and the type of each. So a name is compared with the expected one as bytes,
-//! and not read as text first. A field of another type is measured, and rmp-serde reads its bytes.
+//! Decoding is most of the cost of a replay, and most payloads are a struct of texts and numbers. serde gives
+//! the names of the fields in their order, and the type of each. So a name is compared with the expected one
+//! as bytes, and not read as text first. A field of another type is measured, and rmp-serde reads its bytes.
 //! Invariant: every result is the result of rmp-serde, errors included; `payload/tests.rs` compares the two.
 //!
 //! An event's enum is read without a tag, because the kind of the event names the variant. serde asks for the
@@ -29,13 +29,13 @@ pub(crate) type DecodeError = rmp_serde::decode::Error;
 /// rmp-serde's name for an extension of MessagePack.
 pub(super) const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
 
-/// The most nested levels that are read. More than are written, because bytes may come from another program; few
-/// enough for the stack of a thread in an unoptimised build.
+/// The most nested levels that are read. More than are written, because bytes may come from another program;
+/// few enough for the stack of a thread in an unoptimised build.
 pub(super) const LEVELS_READ: u16 = 255;
 
 /// Reads a payload as a type.
 pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
-    T::deserialize(Payload(bytes))
+    T::deserialize(PayloadReader(bytes))
 }
 
 /// As [`decode`], but refuses more than `levels` nested levels: decoding takes stack for each level.
@@ -53,9 +53,9 @@ type Plain<'de> =
     rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, HumanReadableConfig<DefaultConfig>>;
 
 /// The bytes of a payload, as a deserializer.
-struct Payload<'de>(&'de [u8]);
+struct PayloadReader<'de>(&'de [u8]);
 
-impl<'de> Payload<'de> {
+impl<'de> PayloadReader<'de> {
     fn plainly(self) -> Plain<'de> {
         let mut reader = rmp_serde::Deserializer::from_read_ref(self.0).with_human_readable();
         reader.set_max_depth(usize::from(LEVELS_READ) + 1);
@@ -72,7 +72,7 @@ macro_rules! plainly {
     };
 }
 
-impl<'de> Deserializer<'de> for Payload<'de> {
+impl<'de> Deserializer<'de> for PayloadReader<'de> {
     type Error = DecodeError;
 
     /// Payloads are written as human-readable.
@@ -331,18 +331,18 @@ pub(crate) fn decode_variant<'de, T: Deserialize<'de>>(
     payload: &'de [u8],
     variant: u32,
 ) -> Result<T, DecodeError> {
-    T::deserialize(VariantFields { payload: Payload(payload), number: variant })
+    T::deserialize(VariantFields { payload: PayloadReader(payload), number: variant })
 }
 
 /// Reads a struct without fields.
 pub(crate) fn decode_unit<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, DecodeError> {
-    Payload(payload).deserialize_any(NoFields)?;
+    PayloadReader(payload).deserialize_any(NoFields)?;
     T::deserialize(UnitDeserializer::new())
 }
 
 /// A payload that is read as the fields of an enum's variant.
 struct VariantFields<'de> {
-    payload: Payload<'de>,
+    payload: PayloadReader<'de>,
     number: u32,
 }
 

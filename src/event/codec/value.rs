@@ -1,8 +1,8 @@
 //! A payload without a type: upcasters change it, and two states are compared as it.
 //!
-//! rmpv has a type like it. It would not do as [`Value`] itself, which is public and must not change with another
-//! crate. Inside, it would save the two implementations of serde's traits (about 100 lines). It would cost a
-//! dependency, and two distinctions that no caller wants: 32-bit floats, and texts that are not UTF-8.
+//! rmpv has a type like it. It would not do as [`Value`] itself, which is public and must not change with
+//! another crate. Inside, it would save the two implementations of serde's traits (about 100 lines). It would
+//! cost a dependency, and two distinctions that no caller wants: 32-bit floats, and texts that are not UTF-8.
 
 use std::fmt;
 

@@ -22,8 +22,8 @@ pub use crate::event::typed::DomainEvent;
 pub use crate::event::typed::known::{Form, KnownKind, Upcaster};
 pub use crate::types::{Error, EventData};
 
-/// Appends an event's payload to `out`, and reads it back. A value that does not come back is refused before it is in
-/// the log.
+/// Appends an event's payload to `out`, and reads it back. A value that does not come back is refused before
+/// it is in the log.
 ///
 /// # Errors
 ///

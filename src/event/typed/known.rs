@@ -87,7 +87,8 @@ impl KnownKind {
         self.version
     }
 
-    /// The kind that it is read as: the kind itself, or the kind that a former kind was renamed to or merged into.
+    /// The kind that it is read as: the kind itself, or the kind that a former kind was renamed to or merged
+    /// into.
     #[must_use]
     pub fn now(&self) -> &'static str {
         self.now.unwrap_or(self.name)
@@ -115,7 +116,8 @@ impl KnownKind {
         matches!(self.form, Form::Enum | Form::FormerVariant).then_some(self.variant)
     }
 
-    /// The upcasters for an event that was stored with a version; `None` if the type does not know the version.
+    /// The upcasters for an event that was stored with a version; `None` if the type does not know the
+    /// version.
     pub(crate) fn upcasters_from(&self, stored: u16) -> Option<&'static [Upcaster]> {
         match stored {
             0 => None,

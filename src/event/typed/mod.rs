@@ -14,6 +14,7 @@ use crate::event::recorded::RecordedEvent;
 use crate::types::{Cause, Coordinate, Error, EventData, EventId, Position, Version};
 
 pub(crate) use derive::unknown_kind;
+#[cfg(feature = "test-kit")]
 pub(crate) use known::Form;
 pub use known::KnownKind;
 

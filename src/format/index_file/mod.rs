@@ -1,7 +1,8 @@
 //! An index file: the index of one segment's frames, laid out to be read in place.
 //!
-//! It belongs to the frames before an offset, and names the chain there. It holds nothing that its segment does
-//! not hold, so a process that meets a damaged, stale or unknown index file builds it again. docs/index-file.md.
+//! It belongs to the frames before an offset, and names the chain there. It holds nothing that its segment
+//! does not hold, so a process that meets a damaged, stale or unknown index file builds it again.
+//! docs/index-file.md.
 
 mod terms;
 
@@ -62,8 +63,8 @@ pub(crate) const ANCHOR_STRIDE: usize = 1024;
 /// The frames that an index file belongs to: those of a segment up to an offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
-    /// The id of the store that the log began in. It keys the hashes of terms, also in stores that were forked
-    /// from that one.
+    /// The id of the store that the log began in. It keys the hashes of terms, also in stores that were
+    /// forked from that one.
     pub(crate) store_id: [u8; 16],
     pub(crate) segment: SegmentId,
     /// The offset behind the last frame.

@@ -48,14 +48,16 @@ impl TermKind {
         }
     }
 
-    /// The kind of a stored byte, which stands in front of each name and keeps names of different kinds apart.
+    /// The kind of a stored byte, which stands in front of each name and keeps names of different kinds
+    /// apart.
     fn of(byte: u8) -> Result<TermKind, Damage> {
         let kind = TermKind::ALL.get(usize::from(byte)).copied();
         kind.ok_or(Damage::Bad("a term of the index is of no kind that there is"))
     }
 }
 
-/// The events of a term: how many there are, where the list of their ordinals lies, and what is known without it.
+/// The events of a term: how many there are, where the list of their ordinals lies, and what is known without
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Term {
     pub(crate) kind: TermKind,

@@ -10,13 +10,13 @@ use crate::types::{Cause, to_u32};
 
 use super::{
     CAUSE_EVENT, CAUSE_IN_APPEND, CAUSE_PREVIOUS, CAUSE_SHIFT, CORRELATION, ERASED_BYTES, FOREIGN_ID,
-    FORM_AT, FORM_ERASED, Fields, METADATA, OCCURRED_AT, PREFIX, PRIVATE_BYTES_AT, PUBLIC_BYTES_AT, Record,
-    SALT, tags,
+    FORM_AT, FORM_ERASED, METADATA, OCCURRED_AT, PREFIX, PRIVATE_BYTES_AT, PUBLIC_BYTES_AT, Record,
+    RecordFields, SALT, tags,
 };
 
 /// The contents of a record to be written. The salt is written as zeros; [`salt_place`] finds its place.
 pub(crate) struct NewRecord<'a> {
-    pub(crate) fields: Fields<'a>,
+    pub(crate) fields: RecordFields<'a>,
     pub(crate) metadata: &'a [u8],
     pub(crate) payload: &'a [u8],
 }
@@ -57,7 +57,7 @@ fn length(what: &'static str, bytes: usize) -> Result<u32, TooLong> {
     u32::try_from(bytes).map_err(|_| TooLong { what, bytes, max: BODY_BYTES_MAX })
 }
 
-fn write_public(out: &mut Vec<u8>, fields: &Fields<'_>) {
+fn write_public(out: &mut Vec<u8>, fields: &RecordFields<'_>) {
     let start = out.len();
     let length = |text: &str| u8::try_from(text.len()).expect("names are checked against 255 bytes");
     let entity = u16::try_from(fields.entity.len()).expect("entities are checked against 4,096 bytes");
@@ -119,7 +119,8 @@ pub(crate) fn content(record: &[u8]) -> Hash {
     chain::record_content(public, blake3::hash(private).as_bytes())
 }
 
-/// Erases the private part of the last record in `out`, which begins at `start`. `private` is the hash that stays.
+/// Erases the private part of the last record in `out`, which begins at `start`. `private` is the hash that
+/// stays.
 pub(crate) fn leave_hash(out: &mut Vec<u8>, start: usize, private: &Hash) {
     out.truncate(salt_place(out, start).start);
     out.extend_from_slice(private);

@@ -1,7 +1,7 @@
 //! A record: one event in a frame's body. Its public part outlives erasure, its private part does not.
 //!
-//! The caller's thread encodes and hashes records; the writer copies the bytes and never looks inside. A body is
-//! a sequence of records, and zeros up to the alignment. SPEC.md "Record".
+//! The caller's thread encodes and hashes records; the writer copies the bytes and never looks inside. A body
+//! is a sequence of records, and zeros up to the alignment. SPEC.md "Record".
 
 mod encode;
 
@@ -57,13 +57,13 @@ const ANCILLARY: u16 = 0x00C0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record<'a> {
     bytes: &'a [u8],
-    shape: Shape,
+    shape: RecordShape,
 }
 
-/// The lengths of the parts of a checked record. It is small enough to be kept with every event that is read, so
-/// that no record is parsed twice.
+/// The lengths of the parts of a checked record. It is small enough to be kept with every event that is read,
+/// so that no record is parsed twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct RecordShape {
     flags: u16,
     public: u16,
     entity: u16,
@@ -78,7 +78,7 @@ pub(crate) struct Shape {
 
 /// The fields of the public part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fields<'a> {
+pub(crate) struct RecordFields<'a> {
     pub(crate) schema_version: u16,
     pub(crate) entity: &'a str,
     /// Empty for the default scope.
@@ -97,7 +97,7 @@ pub(crate) struct Fields<'a> {
 #[inline(always)]
 pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
     let bytes = body.get(start..).ok_or(LONG)?;
-    let shape = Shape::of(bytes)?;
+    let shape = RecordShape::of(bytes)?;
     Ok(Record { bytes: part(bytes, ..shape.bytes()), shape })
 }
 
@@ -172,7 +172,8 @@ pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
     const MORE: Damage = Damage::Bad("a frame's body holds more than its events");
     let rest = body.get(end..).ok_or(LONG)?;
     let used = ALIGN.checked_sub(rest.len()).filter(|used| *used > 0).ok_or(MORE)?;
-    // The last eight bytes at once: one by one they would take a tenth of the time that reading an event takes.
+    // The last eight bytes at once: one by one they would take a tenth of the time that reading an event
+    // takes.
     let last = body.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
     let padding = u32::try_from(used).ok().and_then(|used| last.checked_shr(used.saturating_mul(8)));
     if padding.unwrap_or(0) == 0 { Ok(()) } else { Err(MORE) }
@@ -181,10 +182,10 @@ pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
 const LONG: Damage = Damage::Bad("an event record is longer than its frame");
 const SHORT: Damage = Damage::Bad("an event record's public part is too short");
 
-impl Shape {
+impl RecordShape {
     /// Checks the record at the start of `bytes`, which may be longer.
     #[inline(always)]
-    fn of(bytes: &[u8]) -> Result<Shape, Damage> {
+    fn of(bytes: &[u8]) -> Result<RecordShape, Damage> {
         let (prefix, rest) = bytes.split_first_chunk::<PREFIX>().ok_or(LONG)?;
         let private = u32_at(prefix, PRIVATE_BYTES_AT);
         let public = u16_at(prefix, PUBLIC_BYTES_AT);
@@ -213,7 +214,7 @@ impl Shape {
             return Err(Damage::Bad("an event record's public part is longer than its fields"));
         }
         let payload = if is_erased { 0 } else { check_private(private_part, private, flags)? };
-        Ok(Shape { flags, public, entity, scope, kind, tags, is_erased, private, payload })
+        Ok(RecordShape { flags, public, entity, scope, kind, tags, is_erased, private, payload })
     }
 
     /// The length of the record in bytes.
@@ -272,8 +273,8 @@ fn check_private(part: &[u8], bytes: u32, flags: u16) -> Result<u32, Damage> {
     behind.checked_sub(4).and_then(|rest| rest.checked_sub(length)).ok_or(BAD)
 }
 
-/// The length of the optional fields that these flags announce, without the cause. The fields stand in the order
-/// of their bits, so the fields in front of one are those of the lower bits.
+/// The length of the optional fields that these flags announce, without the cause. The fields stand in the
+/// order of their bits, so the fields in front of one are those of the lower bits.
 fn optional_bytes(flags: u16) -> usize {
     let sizes = [(CORRELATION, ID_BYTES), (OCCURRED_AT, 8), (FOREIGN_ID, ID_BYTES)];
     sizes.iter().map(|(flag, bytes)| if flags & flag != 0 { *bytes } else { 0 }).sum()
@@ -299,11 +300,11 @@ pub(crate) fn tags(mut bytes: &[u8]) -> impl Iterator<Item = &str> + Clone {
 
 impl<'a> Record<'a> {
     /// The record at `start`. The caller has checked it there before and kept its shape.
-    pub(crate) fn known(bytes: &'a [u8], start: usize, shape: Shape) -> Record<'a> {
+    pub(crate) fn known(bytes: &'a [u8], start: usize, shape: RecordShape) -> Record<'a> {
         Record { bytes: part(bytes, start..sum([start, shape.bytes()])), shape }
     }
 
-    pub(crate) fn shape(&self) -> Shape {
+    pub(crate) fn shape(&self) -> RecordShape {
         self.shape
     }
 
@@ -322,8 +323,8 @@ impl<'a> Record<'a> {
         (!self.shape.is_erased).then(|| part(self.bytes, self.private_at()..))
     }
 
-    /// The content hash of the record, for the chain. It needs the hash of the private part only, so erasure does
-    /// not change it.
+    /// The content hash of the record, for the chain. It needs the hash of the private part only, so erasure
+    /// does not change it.
     pub(crate) fn content(&self) -> Hash {
         let private = part(self.bytes, self.private_at()..);
         let hash = if self.shape.is_erased { array(private, 0) } else { *blake3::hash(private).as_bytes() };
@@ -357,7 +358,7 @@ impl<'a> Record<'a> {
     }
 
     pub(crate) fn kind(&self) -> &'a str {
-        let Shape { entity, scope, kind, .. } = self.shape;
+        let RecordShape { entity, scope, kind, .. } = self.shape;
         self.name(sum([entity.into(), scope.into()]), kind.into())
     }
 
@@ -408,8 +409,8 @@ impl<'a> Record<'a> {
     }
 
     /// The fields of the public part.
-    pub(crate) fn fields(&self) -> Fields<'a> {
-        Fields {
+    pub(crate) fn fields(&self) -> RecordFields<'a> {
+        RecordFields {
             schema_version: self.schema_version(),
             entity: self.entity(),
             scope: self.scope(),
@@ -435,7 +436,7 @@ impl<'a> Record<'a> {
 
     /// The offset of the optional fields.
     fn optional_at(&self) -> usize {
-        let Shape { entity, scope, kind, tags, .. } = self.shape;
+        let RecordShape { entity, scope, kind, tags, .. } = self.shape;
         sum([NAMES, entity.into(), scope.into(), kind.into(), tags.into()])
     }
 

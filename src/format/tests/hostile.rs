@@ -1,28 +1,30 @@
-//! Flipped bits, cut ends, and values nobody wrote under checksums that fit: readers say so, and
+//! Flipped bits, cut ends, and values that no writer writes, under checksums that fit: readers say so, and
 //! never panic. What a reader cannot see is named here, with the reason why that does no harm.
 
 use super::*;
 use crate::format::{BODY_BYTES_MAX, Damage, preamble, u16_at, u32_at};
 
-type Reader = Box<dyn Fn(&[u8]) -> Result<(), Damage>>;
+type Decoder = Box<dyn Fn(&[u8]) -> Result<(), Damage>>;
 
 /// A structure, and whether its reader takes these bytes for it.
 struct Structure {
     name: &'static str,
     bytes: Vec<u8>,
-    read: Reader,
+    read: Decoder,
 }
 
 fn structures() -> Vec<Structure> {
-    let story = Story::read();
-    let rewritten = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let story = GoldenSegment::read();
+    let rewritten = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
     let structure = |name, bytes: &[u8], read| Structure { name, bytes: bytes.to_vec(), read };
-    let frame = |story: &Story, index| -> Reader {
+    let frame = |story: &GoldenSegment, index| -> Decoder {
         let mark = story.mark(index);
         Box::new(move |bytes| frame::read(bytes, mark).map(drop))
     };
-    let (seal_at, seal_header) = (to_u64(*story.offsets.last().unwrap()), story.header.clone());
-    let (at, header) = (*rewritten.offsets.last().unwrap(), rewritten.header.clone());
+    let seal_at = to_u64(*story.offsets.last().unwrap());
+    let seal_header = story.header.clone();
+    let at = *rewritten.offsets.last().unwrap();
+    let header = rewritten.header.clone();
     let newest = mark::newest(&golden_bytes("store/MARK")).unwrap().unwrap();
     const ELSE: Damage = Damage::Bad("the mark is another");
     vec![
@@ -106,12 +108,13 @@ fn mark_survives_one_damaged_slot() {
     }
 }
 
-/// Whoever changes a bit and repairs both checksums is found by the chain.
+/// The chain finds a changed bit under two repaired checksums.
 #[test]
 fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
-    let story = Story::read();
-    let rewritten = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
-    let (first, second) = (story.frame(0).header.chain(), story.frame(1).header.chain());
+    let story = GoldenSegment::read();
+    let rewritten = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let first = story.frame(0).header.chain();
+    let second = story.frame(1).header.chain();
     let frames = [
         (&story, 0, story.header.chain_before),
         (&story, 1, first),
@@ -146,7 +149,8 @@ fn passes(bytes: &[u8], mark: u64, before: &Hash) -> bool {
 
 /// Makes both checksums of a frame fit again, as far as its lengths lie within it.
 fn repair(frame: &mut [u8]) {
-    let (flags, events) = (u16_at(frame, 30), usize::from(u16_at(frame, 28)));
+    let flags = u16_at(frame, 30);
+    let events = usize::from(u16_at(frame, 28));
     let key = if flags & 0x0100 != 0 { 16 } else { 0 };
     let table = if flags & 0x0200 != 0 { 8 * events } else { 0 };
     let header = frame::FRAME_FIXED_BYTES + key + table;
@@ -163,7 +167,7 @@ fn repair(frame: &mut [u8]) {
 
 /// The frame of one event with some bytes of it overwritten, under right checksums.
 fn with(at: usize, value: &[u8]) -> Result<(), Damage> {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let mut bytes = story.frame_bytes(0).to_vec();
     bytes[at..at + value.len()].copy_from_slice(value);
     repair(&mut bytes);
@@ -255,7 +259,7 @@ fn fields_of_ancillary_flags_are_passed_over() {
 #[test]
 fn preambles_of_other_versions() {
     type Read = fn(&[u8]) -> Result<(), Damage>;
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let manifest = golden_bytes("store/MANIFEST");
     let mark = mark::newest(&golden_bytes("store/MARK")).unwrap().unwrap().write();
     let files: [(&[u8], Read); 3] = [
@@ -316,7 +320,7 @@ fn impossible_counts_in_a_manifest_are_refused() {
 
 #[test]
 fn impossible_lengths_in_an_attestation_are_refused() {
-    let story = Story::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let story = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
     let at = *story.offsets.last().unwrap();
     for (field, value) in [(12, 0), (12, 8), (12, 184), (12, 200), (12, u32::MAX), (36, u32::MAX), (36, 4097)]
     {
@@ -337,7 +341,7 @@ fn impossible_lengths_in_an_attestation_are_refused() {
 
 /// A frame with this body, under right checksums.
 fn frame_of(body: &[u8]) -> Result<(), Damage> {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let frame = NewFrameHeader {
         body_bytes: u32::try_from(body.len()).unwrap(),
         body_checksum: checksum(&[body]),
@@ -352,7 +356,7 @@ fn frame_of(body: &[u8]) -> Result<(), Damage> {
 
 fn body_of(cause: Option<Cause>, payload_bytes: usize) -> Vec<u8> {
     let mut body = Vec::new();
-    let fields = Fields { cause, ..fields("a", "b") };
+    let fields = RecordFields { cause, ..fields("a", "b") };
     record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &vec![1; payload_bytes] }).unwrap();
     body.resize(aligned(body.len()), 0);
     body
@@ -373,7 +377,7 @@ fn limits_hold_to_the_byte() {
     assert_eq!(frame_of(&body_of(Some(Cause::InAppend(0)), 0)), Ok(()));
     assert!(bad(frame_of(&body_of(Some(Cause::InAppend(1)), 0))), "the second cause of one");
 
-    let story = Story::read();
+    let story = GoldenSegment::read();
     for (text_bytes, fits) in [(0, true), (4096, true), (4097, false)] {
         let text = "t".repeat(text_bytes);
         let bytes = Attestation { text: &text, ..attestation(&story) }.write(&story.header, 144);
@@ -381,11 +385,11 @@ fn limits_hold_to_the_byte() {
     }
 }
 
-/// Some thousand frames with several bytes changed at random, under right checksums: whatever comes
-/// of it, nobody panics, and nothing that differs continues the chain.
+/// Some thousand frames with several bytes changed at random, under right checksums: no reader panics, and no
+/// changed frame continues the chain.
 #[test]
 fn random_values_under_right_checksums_never_panic() {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let mut random = 1_u64;
     let mut next = || {
         random ^= random << 13;

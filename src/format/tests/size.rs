@@ -5,7 +5,7 @@ use crate::disk::MemDisk;
 use crate::format::segment::SegmentHeader;
 use crate::{Append, Cause};
 
-/// Bytes a store grows by, beyond names, payloads and metadata, for an append of so many events.
+/// The bytes that an append adds to a store beyond names, payloads and metadata.
 fn overhead(entities: usize, events: usize, payload: usize) -> usize {
     let store = Store::on(MemDisk::new()).open().unwrap();
     let before = store.stats().bytes;
@@ -70,7 +70,7 @@ fn the_checksum_is_crc32c_of_the_pieces_joined() {
 
 #[test]
 fn no_mark_is_zero_and_no_two_kinds_are_equal() {
-    let story = Story::read();
+    let story = GoldenSegment::read();
     let words = [0, u64::from_le_bytes(*b"SEALSEAL"), u64::from_le_bytes(*b"ATTESTED")];
     // Only the low three bits of salts and offsets matter for this, so these are all the cases.
     for random in 0..16_u64 {

@@ -1,6 +1,4 @@
-//! Compares an index file with what it should be.
-//!
-//! Row: index.
+//! Compares an index file with the bytes it should have, for verification.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,46 +9,46 @@ use crate::format::Damage;
 use crate::format::index_file::{BLOCK, Bound, HEADER, Header, Layout, block_place};
 use crate::types::Error;
 
-use super::{Sealed, check_block, check_header, check_table, read_range};
+use super::{SealedIndex, check_block, check_header, check_table, read_range};
 
-/// What is wrong with an index file, and where.
+/// A defect of an index file, and its offset.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Flaw {
-    /// No reader believes it.
+pub(crate) enum IndexDefect {
+    /// Its checks fail, so readers build the index again.
     Unusable(usize, String),
-    /// Readers believe it, and this section of it is not what it should be.
+    /// Its checks pass, so readers use it, but this section is wrong.
     Wrong(usize, &'static str),
 }
 
-/// How much is read at once.
+/// The bytes read at once.
 const PIECE: usize = 64 * BLOCK;
 
-impl Sealed {
-    /// What a file belongs to, as it says itself; the outer error is one of the disk.
+impl SealedIndex {
+    /// The bound in the header of a file. The outer error is one of the disk.
     pub(crate) fn bound_of(file: &dyn DiskFile, path: &str) -> Result<Result<Bound, Damage>, Error> {
         let header = read_range(file, path, 0..HEADER, &AtomicU64::new(0))?;
         Ok(Header::read(&header).map(|header| header.bound))
     }
 
-    /// What is wrong with the index file of these bounds; `right` is what it should be.
+    /// The first defect of the index file of `bound`; `right` are the bytes it should have.
     ///
-    /// All of the file is read and checked, a piece at a time.
+    /// Reads and checks the whole file, a piece at a time.
     ///
     /// # Errors
     ///
-    /// Those of the disk.
-    pub(crate) fn flaw(
+    /// Errors of the disk.
+    pub(crate) fn defect(
         file: &Arc<dyn DiskFile>,
         path: &str,
         bound: &Bound,
         right: &[u8],
-    ) -> Result<Option<Flaw>, Error> {
-        let unusable = |at: usize, damage: &Damage| Ok(Some(Flaw::Unusable(at, damage.to_string())));
+    ) -> Result<Option<IndexDefect>, Error> {
+        let unusable = |at: usize, damage: &Damage| Ok(Some(IndexDefect::Unusable(at, damage.to_string())));
         let length = file.length().map_err(|error| Error::io("cannot read the length of", path, error))?;
         let read = |range| read_range(file.as_ref(), path, range, &AtomicU64::new(0));
         let (header, layout) =
             match check_header(&read(0..HEADER)?, usize::try_from(length).unwrap_or(usize::MAX), bound) {
-                Ok(found) => found,
+                Ok(checked) => checked,
                 Err(damage) => return unusable(0, &damage),
             };
         let table = layout.table.clone();
@@ -73,14 +71,14 @@ impl Sealed {
         }
         let is_same_header = Header::read(right).as_ref() == Ok(&header);
         let Some(at) = first.or((!is_same_header).then_some(COUNTS)) else { return Ok(None) };
-        match Sealed::open(file.clone(), path, bound)? {
+        match SealedIndex::open(file.clone(), path, bound)? {
             Err(damage) => unusable(layout.jumps.start, &damage),
-            Ok(_) => Ok(Some(Flaw::Wrong(at, section(&layout, at)))),
+            Ok(_) => Ok(Some(IndexDefect::Wrong(at, section(&layout, at)))),
         }
     }
 }
 
-/// What lies at an offset.
+/// The name of the section at an offset.
 fn section(layout: &Layout, at: usize) -> &'static str {
     let Layout { filter, slots, anchors, terms, jumps, removed, offsets, lists, .. } = layout;
     let sections = [
@@ -96,10 +94,10 @@ fn section(layout: &Layout, at: usize) -> &'static str {
     sections.iter().find(|(section, _)| section.start <= at).map_or("counts", |(_, name)| name)
 }
 
-/// Where the counts of a header begin.
+/// The offset of the counts in the header.
 const COUNTS: usize = 112;
 
-/// Where a piece of the file first differs from what is right; the header is not looked at.
+/// The offset at which a piece of the file first differs from the right bytes. The header is left out.
 fn difference(bytes: &[u8], right: &[u8], piece: Range<usize>) -> Option<usize> {
     let start = piece.start.max(HEADER);
     let bytes = bytes.get(start - piece.start..).unwrap_or_default();

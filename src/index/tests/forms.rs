@@ -7,7 +7,7 @@ use super::*;
 /// An index in one of its forms, and what it has.
 struct Case<'a> {
     form: &'static str,
-    answers: Box<dyn Answers>,
+    answers: Box<dyn SegmentIndex>,
     events: &'a [Known],
 }
 
@@ -19,11 +19,11 @@ fn cases<'a>(random: &mut Random, story: &'a Story) -> Vec<Case<'a>> {
     let (live, events) = part(0..frames);
     let (first, first_events) = part(0..split);
     let (second, second_events) = part(split..frames);
-    let joined = Index::join(&whole(&first), &second).unwrap();
-    let joined_of_file = Index::join(&in_file(&first), &second).unwrap();
+    let joined = LiveIndex::concat(&whole(&first), &second).unwrap();
+    let joined_of_file = LiveIndex::concat(&in_file(&first), &second).unwrap();
     // Made of the parts, it is the same to the last byte.
     assert!(joined.encode(&bound(&joined)) == live.encode(&bound(&live)), "split at {split}");
-    let case = |form, answers: Box<dyn Answers>, events| Case { form, answers, events };
+    let case = |form, answers: Box<dyn SegmentIndex>, events| Case { form, answers, events };
     vec![
         case("whole", Box::new(whole(&live)), events),
         case("file", Box::new(in_file(&live)), events),
@@ -39,8 +39,8 @@ fn cases<'a>(random: &mut Random, story: &'a Story) -> Vec<Case<'a>> {
     ]
 }
 
-fn places(events: &[&Known]) -> Vec<Place> {
-    events.iter().map(|event| Place { ordinal: event.ordinal, frame: event.frame.clone() }).collect()
+fn places(events: &[&Known]) -> Vec<EventLocation> {
+    events.iter().map(|event| EventLocation { ordinal: event.ordinal, frame: event.frame.clone() }).collect()
 }
 
 /// Bounds anywhere, also beyond what there is.
@@ -89,10 +89,10 @@ fn check_query(case: &Case<'_>, query: &Query, window: &Range<u32>, own: Option<
     let found = right.len();
     assert_eq!(answers.count(query, window, &|_| own).unwrap(), number(found), "{told}");
     assert_eq!(answers.exists(query, window, &|_| own).unwrap(), found > 0, "{told}");
-    for way in [Way::Forward, Way::Backward] {
-        let matching = answers.matching(query, window, way, &|_| own, most).unwrap();
+    for direction in [Direction::Forward, Direction::Backward] {
+        let matching = answers.matching(query, window, direction, &|_| own, most).unwrap();
         let first = &right[..found.min(most)];
-        assert!(matching == places(first), "{told} {way:?}: {matching:?} and not {first:?}");
+        assert!(matching == places(first), "{told} {direction:?}: {matching:?} and not {first:?}");
         right.reverse();
     }
     found
@@ -118,14 +118,14 @@ fn check_places(case: &Case<'_>, story: &Story) {
         events.first().zip(events.last()).map_or(0..0, |(one, other)| one.ordinal..other.ordinal + 1);
     assert_eq!(answers.ordinals(), ordinals, "{form}");
     let born = events.iter().filter(|event| event.version == 1).count();
-    assert_eq!(answers.born(), u32::try_from(born).unwrap(), "{form}");
+    assert_eq!(answers.streams_created(), u32::try_from(born).unwrap(), "{form}");
     let end = story.events.last().unwrap().ordinal + 2;
     for ordinal in (0..end).chain([u32::MAX]) {
         let from = events.iter().find(|event| event.ordinal >= ordinal);
         let from = from.map(|event| places(&[event]).remove(0));
-        assert_eq!(answers.place_from(ordinal).unwrap(), from, "{form} from {ordinal}");
+        assert_eq!(answers.locate_from(ordinal).unwrap(), from, "{form} from {ordinal}");
         let at = from.filter(|place| place.ordinal == ordinal);
-        assert_eq!(answers.place(ordinal).unwrap(), at, "{form} at {ordinal}");
+        assert_eq!(answers.locate(ordinal).unwrap(), at, "{form} at {ordinal}");
         let is_follower = |event: &Known| event.cause == Some(Cause::PreviousInStream);
         let is_follower = events.iter().any(|event| event.ordinal == ordinal && is_follower(event));
         assert_eq!(answers.is_follower(ordinal).unwrap(), is_follower, "{form} {ordinal}");
@@ -182,31 +182,36 @@ fn listings_agree_with_a_naive_one() {
         let story = build(&mut random, frames, removed);
         let cases = cases(&mut random, &story);
         for _ in 0..300 {
-            let label = random.pick(&[Label::Entity, Label::Scope, Label::Kind, Label::Tag]);
+            let field = random.pick(&[NameField::Entity, NameField::Scope, NameField::Kind, NameField::Tag]);
             let prefix = random.pick(&["", "e", "e:", "e:1", "k", "k.", "s", "$", "t:1", "x"]).to_owned();
             let after =
                 random.chance(40).then(|| random.pick(&["", "e", "e:1", "k.a", "s", "t:", "zz"]).to_owned());
-            let wanted = Wanted { label, prefix, after };
+            let wanted = NameFilter { field, prefix, after };
             let window = window(&mut random, &story);
             let most = usize::try_from(random.below(6)).unwrap();
             for Case { form, answers, events } in &cases {
                 let right = naive_listing(events, &wanted, &window, most);
-                let found = answers.listed(&wanted, &window, most).unwrap();
+                let found = answers.list_names(&wanted, &window, most).unwrap();
                 assert_eq!(found, right, "{form}: {wanted:?} in {window:?}, {most}");
             }
         }
     }
 }
 
-fn naive_listing(events: &[Known], wanted: &Wanted, window: &Range<u32>, most: usize) -> Vec<Entry> {
+fn naive_listing(
+    events: &[Known],
+    wanted: &NameFilter,
+    window: &Range<u32>,
+    most: usize,
+) -> Vec<NameSummary> {
     let mut names: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for event in events.iter().filter(|event| window.contains(&event.ordinal)) {
         let scope = if event.scope.is_empty() { "default" } else { event.scope };
-        let own = match wanted.label {
-            Label::Entity => vec![event.entity],
-            Label::Scope => vec![scope],
-            Label::Kind => vec![event.kind],
-            Label::Tag => event.tags.clone(),
+        let own = match wanted.field {
+            NameField::Entity => vec![event.entity],
+            NameField::Scope => vec![scope],
+            NameField::Kind => vec![event.kind],
+            NameField::Tag => event.tags.clone(),
         };
         own.into_iter().for_each(|name| names.entry(name).or_default().push(event.ordinal));
     }
@@ -219,7 +224,7 @@ fn naive_listing(events: &[Known], wanted: &Wanted, window: &Range<u32>, most: u
     names
         .into_iter()
         .filter(|(name, _)| is_wanted(name))
-        .map(|(name, list)| Entry {
+        .map(|(name, list)| NameSummary {
             name: name.to_owned(),
             events: number(list.len()),
             first: list[0],
@@ -245,18 +250,18 @@ fn the_last_append_with_a_key_counts() {
     }
     let story = Story { frames, events: Vec::new() };
     let (first, second) = (story.index(0..2), story.index(2..3));
-    let joined = Index::join(&in_file(&first), &second).unwrap();
-    let forms: [&dyn Answers; 3] = [&story.index(0..3), &joined, &whole(&joined)];
+    let joined = LiveIndex::concat(&in_file(&first), &second).unwrap();
+    let forms: [&dyn SegmentIndex; 3] = [&story.index(0..3), &joined, &whole(&joined)];
     for form in forms {
         let keys = [1, 2, 3].map(|key| form.key(&[key; 16]).unwrap());
         assert_eq!(keys, [Some(2), Some(1), None]);
     }
 
-    let nothing = Index::new(144);
-    for form in [&nothing as &dyn Answers, &whole(&nothing), &in_file(&nothing)] {
-        assert_eq!((form.events(), form.ordinals(), form.born()), (0, 0..0, 0));
-        assert_eq!(form.place_from(0).unwrap(), None);
+    let nothing = LiveIndex::new(144);
+    for form in [&nothing as &dyn SegmentIndex, &whole(&nothing), &in_file(&nothing)] {
+        assert_eq!((form.events(), form.ordinals(), form.streams_created()), (0, 0..0, 0));
+        assert_eq!(form.locate_from(0).unwrap(), None);
         assert_eq!(form.count(&Query::all(), &(0..9), &|_| None).unwrap(), 0);
     }
-    assert_eq!(Index::join(&whole(&nothing), &first).unwrap().events(), 2);
+    assert_eq!(LiveIndex::concat(&whole(&nothing), &first).unwrap().events(), 2);
 }

@@ -1,21 +1,23 @@
-//! Index files that are damaged, cut, stale or forged: found, or harmless; never a panic, never a wrong answer
-//! where a checksum tells.
+//! Index files that are damaged, cut, stale or forged: found, or harmless; never a panic, never a wrong
+//! answer where a checksum tells.
 
 use super::*;
 use crate::format::index_file::{BLOCK, HEADER, Header, Layout, block_place};
 use crate::format::{Damage, checksum, put};
 
-type Question = Box<dyn Fn(&dyn Answers) -> Result<String, Error>>;
+type Question = Box<dyn Fn(&dyn SegmentIndex) -> Result<String, Error>>;
 
 /// One of every kind.
 pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Question> {
-    fn ask<T: std::fmt::Debug>(question: impl Fn(&dyn Answers) -> Result<T, Error> + 'static) -> Question {
+    fn ask<T: std::fmt::Debug>(
+        question: impl Fn(&dyn SegmentIndex) -> Result<T, Error> + 'static,
+    ) -> Question {
         Box::new(move |form| question(form).map(|told| format!("{told:?}")))
     }
     let mut questions = Vec::new();
     for ordinal in [0, 1, 7, 300, 4_000, u32::MAX] {
-        questions.push(ask(move |form| form.place(ordinal)));
-        questions.push(ask(move |form| form.place_from(ordinal)));
+        questions.push(ask(move |form| form.locate(ordinal)));
+        questions.push(ask(move |form| form.locate_from(ordinal)));
         questions.push(ask(move |form| form.is_follower(ordinal)));
     }
     for id in ids.iter().copied() {
@@ -46,31 +48,33 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
         questions.push(ask(move |form| form.count(&counted.0, &counted.1, &|_| Some(4))));
         questions.push(ask(move |form| form.exists(&there.0, &there.1, &|_| Some(4))));
         questions.push(ask(move |form| {
-            form.matching(&forward.0, &forward.1, Way::Forward, &|_| Some(4), usize::MAX)
+            form.matching(&forward.0, &forward.1, Direction::Forward, &|_| Some(4), usize::MAX)
         }));
-        questions.push(ask(move |form| form.matching(&backward.0, &backward.1, Way::Backward, &|_| None, 3)));
+        questions.push(ask(move |form| {
+            form.matching(&backward.0, &backward.1, Direction::Backward, &|_| None, 3)
+        }));
     }
-    for label in [Label::Entity, Label::Scope, Label::Kind, Label::Tag] {
-        let wanted = |prefix: &str, after: &str| Wanted {
-            label,
+    for field in [NameField::Entity, NameField::Scope, NameField::Kind, NameField::Tag] {
+        let wanted = |prefix: &str, after: &str| NameFilter {
+            field,
             prefix: prefix.to_owned(),
             after: (!after.is_empty()).then(|| after.to_owned()),
         };
         for wanted in [wanted("", ""), wanted("e:", ""), wanted("k", "k.a")] {
-            questions.push(ask(move |form| form.listed(&wanted, &(0..50), 9)));
+            questions.push(ask(move |form| form.list_names(&wanted, &(0..50), 9)));
         }
     }
     questions
 }
 
-pub(super) fn answers(questions: &[Question], form: &dyn Answers) -> Vec<Result<String, Error>> {
+pub(super) fn answers(questions: &[Question], form: &dyn SegmentIndex) -> Vec<Result<String, Error>> {
     questions.iter().map(|question| question(form)).collect()
 }
 
 /// Every form an index file can be opened in, if it can.
-fn opened(bytes: &[u8], bound: &Bound) -> Vec<Sealed> {
-    let whole = Sealed::whole(bytes.into(), "whole.idx", bound);
-    let file = Sealed::open(file_of(bytes), "file.idx", bound).unwrap();
+fn opened(bytes: &[u8], bound: &Bound) -> Vec<SealedIndex> {
+    let whole = SealedIndex::whole(bytes.into(), "whole.idx", bound);
+    let file = SealedIndex::open(file_of(bytes), "file.idx", bound).unwrap();
     whole.into_iter().chain(file).collect()
 }
 
@@ -88,8 +92,8 @@ fn every_flipped_byte_is_found_or_harmless() {
         for at in (0..bytes.len()).step_by(step) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
-            assert!(Sealed::whole(flipped.as_slice().into(), "whole.idx", &bound).is_err(), "byte {at}");
-            match Sealed::open(file_of(&flipped), "file.idx", &bound).unwrap() {
+            assert!(SealedIndex::whole(flipped.as_slice().into(), "whole.idx", &bound).is_err(), "byte {at}");
+            match SealedIndex::open(file_of(&flipped), "file.idx", &bound).unwrap() {
                 Err(_) => found += 1,
                 Ok(sealed) => {
                     for (told, right) in answers(&questions, &sealed).iter().zip(&right) {
@@ -131,7 +135,7 @@ fn every_cut_and_every_addition_is_found() {
     assert!(opened(&[bytes.as_slice(), &[0]].concat(), &bound).is_empty());
     // Cut while it is open.
     let file = file_of(&bytes);
-    let sealed = Sealed::open(file.clone(), "file.idx", &bound).unwrap().unwrap();
+    let sealed = SealedIndex::open(file.clone(), "file.idx", &bound).unwrap().unwrap();
     file.set_length(5_000).unwrap();
     let told = answers(&questions(&[id(1)], &["e:1"]), &sealed);
     let errors: Vec<&Error> = told.iter().filter_map(|told| told.as_ref().err()).collect();
@@ -164,8 +168,8 @@ fn an_index_of_another_bound_or_version_is_not_taken() {
         newer[at] = value;
         reseal(&mut newer);
         (
-            Sealed::whole(newer.as_slice().into(), "x.idx", &right).err(),
-            Sealed::open(file_of(&newer), "x.idx", &right).unwrap().err(),
+            SealedIndex::whole(newer.as_slice().into(), "x.idx", &right).err(),
+            SealedIndex::open(file_of(&newer), "x.idx", &right).unwrap().err(),
         )
     };
     for (at, value) in [(8, 2), (16, 1), (24, 1)] {
@@ -195,7 +199,7 @@ fn reseal(bytes: &mut [u8]) {
     put(bytes, 188, &sum);
 }
 
-/// What no index can say, under right checksums: each is refused by whoever would rely on it.
+/// Impossible contents under right checksums: each question that would rely on them refuses them.
 #[test]
 fn what_cannot_be_is_refused() {
     let mut random = Random(20_260_107);
@@ -242,14 +246,15 @@ fn what_cannot_be_is_refused() {
         let sealed = forged(at, value);
         assert_eq!(sealed.len(), 2, "{what}");
         for sealed in sealed {
-            let error = Index::join(&sealed, &Index::new(bound.end)).err();
+            let error = LiveIndex::concat(&sealed, &LiveIndex::new(bound.end)).err();
             let error = error.unwrap_or_else(|| panic!("{what} is taken"));
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
         }
     }
 }
 
-/// Anything under right checksums: answers may be wrong, but they come, and they are no more than there can be.
+/// Anything under right checksums: answers may be wrong, but they come, and they are no more than there can
+/// be.
 #[test]
 fn forged_files_do_no_harm() {
     let mut random = Random(20_260_106);
@@ -275,11 +280,11 @@ fn forged_files_do_no_harm() {
                     }
                 }
                 let places =
-                    sealed.matching(&Query::all(), &(0..u32::MAX), Way::Forward, &|_| None, usize::MAX);
+                    sealed.matching(&Query::all(), &(0..u32::MAX), Direction::Forward, &|_| None, usize::MAX);
                 for place in places.into_iter().flatten() {
                     assert!(place.frame.start < place.frame.end && place.frame.end <= bound.end, "{place:?}");
                 }
-                if let Ok(index) = Index::join(&sealed, &Index::new(bound.end)) {
+                if let Ok(index) = LiveIndex::concat(&sealed, &LiveIndex::new(bound.end)) {
                     answers(&questions, &index).into_iter().for_each(|told| drop(told.unwrap()));
                     thawed += 1;
                 }

@@ -52,10 +52,10 @@ impl DiskFile for Counted {
     }
 }
 
-/// So many events of so many entities, in turn.
-pub(super) fn regular(events: u32, entities: u32, with_ids: bool) -> Index {
+/// An index of `events` events of `entities` entities, in turn.
+pub(super) fn regular(events: u32, entities: u32, with_ids: bool) -> LiveIndex {
     let segment = segment();
-    let mut index = Index::new(144);
+    let mut index = LiveIndex::new(144);
     let mut offset = 144;
     for ordinal in 0..events {
         let entity: &'static str = format!("account:{:06}", ordinal % entities).leak();
@@ -92,12 +92,12 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
         let index = regular(events, entities, true);
         let bytes = index.encode(&bound(&index)).unwrap();
         let file = Counted::new(&bytes, u64::MAX);
-        let sealed = Sealed::open(file.clone(), "x.idx", &bound(&index)).unwrap().unwrap();
+        let sealed = SealedIndex::open(file.clone(), "x.idx", &bound(&index)).unwrap().unwrap();
         assert!(file.reads() <= 3, "{} reads to open", file.reads());
         assert!(sealed.bytes() < 400 + bytes.len() / 8, "{} of {}", sealed.bytes(), bytes.len());
         assert_eq!((sealed.whole_bytes(), sealed.is_whole()), (bytes.len(), false));
         let mut worst = 0;
-        let mut ask = |name: &str, most: u64, question: &dyn Fn(&dyn Answers) -> String| {
+        let mut ask = |name: &str, most: u64, question: &dyn Fn(&dyn SegmentIndex) -> String| {
             let before = file.reads();
             let told = question(&sealed);
             let reads = file.reads() - before;
@@ -109,7 +109,7 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
         };
         for ordinal in (0..events).step_by(usize::try_from(events / 10).unwrap()) {
             let entity = format!("account:{:06}", ordinal % entities);
-            ask("place", 2, &|form| format!("{:?}", form.place(ordinal)));
+            ask("place", 2, &|form| format!("{:?}", form.locate(ordinal)));
             ask("last_of", 3, &|form| format!("{:?}", form.last_of(&entity, u32::MAX)));
             ask("window_of", 4, &|form| format!("{:?}", form.window_of(&entity, &(1..3))));
             ask("foreign", 3, &|form| format!("{:?}", form.foreign(numbered(ordinal))));
@@ -117,16 +117,19 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
             ask("last event", 4, &|form| {
                 format!(
                     "{:?}",
-                    form.matching(&Query::entity(&entity), &(0..events), Way::Backward, &|_| None, 1)
+                    form.matching(&Query::entity(&entity), &(0..events), Direction::Backward, &|_| None, 1)
                 )
             });
             ask("all neighbours", 2, &|form| {
                 let window = ordinal..ordinal + 256;
-                format!("{:?}", form.matching(&Query::all(), &window, Way::Forward, &|_| None, 256))
+                format!("{:?}", form.matching(&Query::all(), &window, Direction::Forward, &|_| None, 256))
             });
             ask("a stream", 8, &|form| {
                 let query = Query::entity(&entity);
-                format!("{:?}", form.matching(&query, &(0..events), Way::Forward, &|_| None, usize::MAX))
+                format!(
+                    "{:?}",
+                    form.matching(&query, &(0..events), Direction::Forward, &|_| None, usize::MAX)
+                )
             });
             ask("absent", 0, &|form| format!("{:?}", form.last_of("nobody", u32::MAX)));
         }
@@ -164,7 +167,7 @@ fn a_disk_that_fails_is_an_error_and_never_an_answer() {
     let mut failed = 0;
     for refuse_from in 0.. {
         let file = Counted::new(&bytes, refuse_from);
-        match Sealed::open(file.clone(), "x.idx", &bound(&index)) {
+        match SealedIndex::open(file.clone(), "x.idx", &bound(&index)) {
             Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "{error}"),
             Ok(sealed) => {
                 let sealed = sealed.unwrap();

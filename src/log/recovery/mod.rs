@@ -2,8 +2,8 @@
 //!
 //! Invariants: acknowledged data is never cut; damage changes nothing on disk and lets no writer in; every
 //! repair can be interrupted anywhere and done again. After an unclean stop recovery reads the device and not
-//! the cache, because a failed sync may have left pages in the cache that the device never got. The log then
-//! continues in a new segment. SPEC.md "Recovery". Tested by tests/it/crash.rs, fault.rs and corrupt.rs.
+//! the cache: a failed sync may have left pages that the device never got. The log then continues in a new
+//! segment. SPEC.md "Recovery". Tested by tests/it/crash.rs, fault.rs and corrupt.rs.
 
 pub(super) mod scan_dir;
 pub(super) mod truncate;
@@ -143,8 +143,8 @@ struct Recovery<'a, 'v> {
 }
 
 impl Recovery<'_, '_> {
-    /// The segments whose files are there, and of them those behind the last one that MANIFEST lists, in order.
-    /// Takes note of all other names.
+    /// The segments whose files are there, and of them those behind the last one that MANIFEST lists, in
+    /// order. Takes note of all other names.
     fn scan_names(&mut self) -> Result<(BTreeSet<SegmentId>, Vec<SegmentId>), Error> {
         let manifest = &self.recovered.manifest;
         let listed: BTreeSet<SegmentId> = manifest.sealed.iter().map(|sealed| sealed.id).collect();
@@ -222,8 +222,8 @@ impl Recovery<'_, '_> {
         Ok(())
     }
 
-    /// Opens the segments behind those that MANIFEST lists: all but the last must be sealed, the last one is as
-    /// its writer left it.
+    /// Opens the segments behind those that MANIFEST lists: all but the last must be sealed, the last one is
+    /// as its writer left it.
     fn open_later_segments(&mut self, later: &[SegmentId]) -> Result<(), Error> {
         let has_listed = !self.recovered.manifest.sealed.is_empty();
         if later.is_empty() && !has_listed {
@@ -406,8 +406,8 @@ impl Recovery<'_, '_> {
         Ok(Arc::new(segment))
     }
 
-    /// Whether a writer stopped while it created this segment: the header is not whole, and only zeros follow.
-    /// Then the file is a leftover.
+    /// Whether a writer stopped while it created this segment: the header is not whole, and only zeros
+    /// follow. Then the file is a leftover.
     ///
     /// MARK names a segment only after its creation was made durable. So the segment that MARK names, and any
     /// earlier one, was finished.
@@ -448,8 +448,8 @@ impl Recovery<'_, '_> {
         synced.map_err(|error| Error::io("cannot sync", SEGMENTS_DIRECTORY, error))
     }
 
-    /// Shows the visitor every frame up to `limit`. Returns the place behind the last one, and how the segment
-    /// ends there.
+    /// Shows the visitor every frame up to `limit`. Returns the place behind the last one, and how the
+    /// segment ends there.
     fn read_frames(&mut self, segment: &Arc<SegmentFile>, limit: u32) -> Result<(LogEnd, SegmentEnd), Error> {
         let mark = self.recovered.mark.as_ref().filter(|mark| mark.segment == segment.header.id);
         // Behind MARK only the checksums vouch for a frame, so there the chain is recomputed.

@@ -1,7 +1,7 @@
 //! What lies in the store's directory: MANIFEST, MARK, the names, and whether listed segments are there.
 //!
-//! A writer is let in only if the name of every listed segment passes, and header and seal of the newest ones.
-//! Readers and `verify` check the frames between header and seal.
+//! A writer is let in only if the name of every listed segment passes, and header and seal of the newest
+//! ones. Readers and `verify` check the frames between header and seal.
 
 use std::io;
 
@@ -47,7 +47,8 @@ pub(crate) fn read_slots(disk: &dyn Disk) -> Result<Vec<Mark>, Error> {
     mark::slots(&bytes.unwrap_or_default()).map_err(|damage| damaged(mark::NAME, 0, &damage))
 }
 
-/// The state of a store that every writer changes. If two stamps are equal, no writer was at work between them.
+/// The state of a store that every writer changes. If two stamps are equal, no writer was at work between
+/// them.
 #[derive(PartialEq, Eq)]
 pub(crate) struct Stamp {
     mark: Option<Hash>,
@@ -132,8 +133,8 @@ pub(super) fn check_uninitialised(
     Ok(())
 }
 
-/// Whether a file that MANIFEST does not list was left by an interrupted rewrite: a segment that was not listed
-/// yet, or one that is not listed any more. A file of another store is none.
+/// Whether an interrupted rewrite left a file that MANIFEST does not list. It is a segment that was not
+/// listed yet, or one that is not listed any more. A file of another store is none.
 pub(crate) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> Result<bool, Error> {
     if SegmentId::parse_temporary(name).is_some() {
         return Ok(true);
@@ -149,8 +150,8 @@ pub(crate) fn is_leftover(disk: &dyn Disk, manifest: &Manifest, name: &str) -> R
     Ok(header.is_ok_and(|header| header.id == id && manifest.knows(&header.store_id)))
 }
 
-/// The other names in the store's own directory: leftovers of an interrupted writer, and names that annals does
-/// not know.
+/// The other names in the store's own directory: leftovers of an interrupted writer, and names that annals
+/// does not know.
 pub(super) fn other_names(disk: &dyn Disk) -> Result<(Vec<String>, Vec<String>), Error> {
     const KNOWN: [&str; 7] =
         ["LOCK", manifest::NAME, mark::NAME, SEGMENTS_DIRECTORY, "cache", "quarantine", "ERASING"];
@@ -257,8 +258,8 @@ impl Outline {
     }
 }
 
-/// Checks what must hold before a writer changes anything. All listed segments are there, each is a file of its
-/// own and has its length, and the newest have the right headers and seals.
+/// Checks what must hold before a writer changes anything. All listed segments are there, each is a file of
+/// its own and has its length, and the newest have the right headers and seals.
 ///
 /// # Errors
 ///

@@ -21,8 +21,9 @@ use super::verdict::{Evidence, repeated_in};
 /// the device. After a failed sync the cache may hold bytes that the device never got.
 ///
 /// The kernel reports a failed write once, at the next sync. That may be this sync, for a write of the last
-/// writer. So after an error the sync is made once more through a new handle. Nothing rests on the first sync,
-/// because recovery reads the device afterwards; a device that keeps failing refuses the second sync as well.
+/// writer. So after an error the sync is made once more through a new handle. Nothing rests on the first
+/// sync, because recovery reads the device afterwards; a device that keeps failing refuses the second sync as
+/// well.
 pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
     let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
     let sync_again = || disk.open(&segment.path, Access::Write).and_then(|file| file.sync());
@@ -98,7 +99,8 @@ pub(super) fn quarantine(
 /// A new file for this many bytes; `None` if an earlier recovery has kept them already.
 ///
 /// A shorter or equal file is replaced: an interrupted recovery copied a part of what is copied now. A longer
-/// file stays: that recovery copied everything and began to cut, and the tail is now the beginning of its seal.
+/// file stays: that recovery copied everything and began to cut, and the tail is now the beginning of its
+/// seal.
 fn new_quarantine_file(disk: &dyn Disk, path: &str, bytes: u64) -> io::Result<Option<Box<dyn DiskFile>>> {
     disk.create_directory("quarantine")?;
     disk.sync_directory("")?;
@@ -127,8 +129,8 @@ pub(super) fn cut(segment: &SegmentFile, end: &LogEnd) -> Result<Option<Seal>, E
     Ok(Some(seal))
 }
 
-/// Truncates a sealed segment to the length that its seal says. The writer writes the seal before it truncates
-/// the file. A stop between the two leaves zeros behind the seal, or a tail that is in quarantine.
+/// Truncates a sealed segment to the length that its seal says. The writer writes the seal before it
+/// truncates the file. A stop between the two leaves zeros behind the seal, or a tail that is in quarantine.
 pub(super) fn truncate_to_seal(segment: &SegmentFile, seal: &Seal) -> Result<(), Error> {
     let failed = |error| Error::io("cannot cut", &segment.path, error);
     if segment.length()? != u64::from(seal.length) {
@@ -165,8 +167,8 @@ pub(crate) fn finish_cut(
 }
 
 /// Writes the end of the last listed segment into both slots of MARK. The older slot names a segment that was
-/// cut as well, and it counts if the newer one is damaged later. The sequence grows, so that readers that follow
-/// the store notice.
+/// cut as well, and it counts if the newer one is damaged later. The sequence grows, so that readers that
+/// follow the store notice.
 fn set_mark_back(disk: &dyn Disk, manifest: &Manifest) -> Result<(), Error> {
     let Some(last) = manifest.sealed.last() else { return Ok(()) };
     let end = LogEnd::of_sealed(last);

@@ -33,8 +33,8 @@ pub(crate) enum Verdict {
 }
 
 // Durable bytes are whole. So if the tail is torn, the durable end lies at `end` or before it. At most
-// `unsynced_bytes_max` bytes and a seal are ever unsynced, so no byte of a torn tail lies further out. (MARK is
-// no such bound: MARK itself may be old.)
+// `unsynced_bytes_max` bytes and a seal are ever unsynced, so no byte of a torn tail lies further out. (MARK
+// is no such bound: MARK itself may be old.)
 //
 // marked > end | repeated > end | bytes beyond the reach of a torn tail | bytes | verdict
 // yes          | any            | any                                   | any   | Corrupt: MARK proves more
@@ -63,9 +63,9 @@ pub(crate) fn judge(evidence: &Evidence) -> Verdict {
 /// The highest durable end that a whole frame header repeats. It looks at headers that begin in the first
 /// `places` bytes of `bytes`; these lie at `offset` of the segment.
 ///
-/// A header counts even if its body is torn: its durable end was true when the writer built the header. `left`
-/// is how many bytes of headers can still follow. Frames do not overlap, so a file with more of them was forged
-/// to keep recovery busy. Then the answer is `u32::MAX`, which proves damage.
+/// A header counts even if its body is torn: its durable end was true when the writer built the header.
+/// `left` is how many bytes of headers can still follow. Frames do not overlap, so a file with more of them
+/// was forged to keep recovery busy. Then the answer is `u32::MAX`, which proves damage.
 pub(crate) fn repeated_in(
     header: &SegmentHeader,
     bytes: &[u8],

@@ -14,7 +14,7 @@ use crate::log::manifest_file::Effect;
 use crate::log::segment::{Failure, SegmentFile};
 use crate::types::{Error, to_u64, to_usize};
 
-use super::{Fate, Judge, Piece, judge_segment};
+use super::{Fate, Judge, RewritePiece, judge_segment};
 
 /// How much is written at once.
 const PIECE_BYTES: usize = 1 << 20;
@@ -22,7 +22,7 @@ const PIECE_BYTES: usize = 1 << 20;
 const SPARE_BYTES: u64 = 1 << 20;
 
 /// Which segments to write anew as one, and why.
-pub(crate) struct Plan<'a> {
+pub(crate) struct RewritePlan<'a> {
     pub(crate) disk: &'a dyn Disk,
     /// Sealed segments that follow one another.
     pub(crate) sources: &'a [Arc<SegmentFile>],
@@ -34,7 +34,7 @@ pub(crate) struct Plan<'a> {
 }
 
 /// A new segment that is whole and has no name yet. Dropping it removes its file.
-pub(crate) struct Draft<'a> {
+pub(crate) struct SegmentDraft<'a> {
     disk: &'a dyn Disk,
     header: SegmentHeader,
     seal: Seal,
@@ -45,13 +45,13 @@ pub(crate) struct Draft<'a> {
     is_named: bool,
 }
 
-impl Plan<'_> {
+impl RewritePlan<'_> {
     /// Writes the segment beside the others, and syncs it.
     ///
     /// # Errors
     ///
     /// Those of reading and writing, and what the judge gives. After an error no file is left.
-    pub(crate) fn write(&self, judge: &mut dyn Judge) -> Result<Draft<'_>, Error> {
+    pub(crate) fn write(&self, judge: &mut dyn Judge) -> Result<SegmentDraft<'_>, Error> {
         let header = self.header()?;
         self.check_space()?;
         let path = header.id.temporary();
@@ -59,7 +59,7 @@ impl Plan<'_> {
         let file = self.disk.open(&path, Access::CreateNew);
         let file = file.map_err(|error| Error::io("cannot write", &path, error))?;
         // From here on an error drops the draft, which removes the file.
-        let mut draft = Draft {
+        let mut draft = SegmentDraft {
             disk: self.disk,
             seal: LogEnd::before(&header).seal()?,
             header: header.clone(),
@@ -126,7 +126,7 @@ struct DraftWriter<'a> {
     file: Box<dyn DiskFile>,
     path: String,
     header: SegmentHeader,
-    plan: &'a Plan<'a>,
+    plan: &'a RewritePlan<'a>,
     /// The place behind the last piece. Its offset lies behind the bytes in the buffer.
     end: LogEnd,
     buffer: Vec<u8>,
@@ -142,7 +142,7 @@ impl<'a> DraftWriter<'a> {
         file: Box<dyn DiskFile>,
         path: String,
         header: SegmentHeader,
-        plan: &'a Plan<'a>,
+        plan: &'a RewritePlan<'a>,
     ) -> DraftWriter<'a> {
         DraftWriter {
             end: LogEnd::before(&header),
@@ -158,17 +158,17 @@ impl<'a> DraftWriter<'a> {
         }
     }
 
-    fn add(&mut self, piece: &Piece<'_>) -> Result<(), Error> {
+    fn add(&mut self, piece: &RewritePiece<'_>) -> Result<(), Error> {
         match piece {
-            Piece::Frame { frame, first, fates } if fates.iter().all(|fate| *fate == Fate::Remove) => {
+            RewritePiece::Frame { frame, first, fates } if fates.iter().all(|fate| *fate == Fate::Remove) => {
                 self.remove(frame, *first);
                 Ok(())
             }
-            Piece::Frame { frame, first, fates } => {
+            RewritePiece::Frame { frame, first, fates } => {
                 self.attest()?;
                 self.frame(frame, *first, fates)
             }
-            Piece::Attestation(attestation) => {
+            RewritePiece::Attestation(attestation) => {
                 self.attest()?;
                 self.attestation(attestation)
             }
@@ -264,7 +264,7 @@ impl<'a> DraftWriter<'a> {
         Ok(())
     }
 
-    fn finish(mut self, draft: &mut Draft<'_>) -> Result<(), Error> {
+    fn finish(mut self, draft: &mut SegmentDraft<'_>) -> Result<(), Error> {
         self.attest()?;
         draft.seal = self.end.seal()?;
         let bytes = draft.seal.write(&self.header, self.end.offset.into());
@@ -305,7 +305,7 @@ fn too_long() -> Error {
     Error::invalid("the segments are too long to be rewritten as one")
 }
 
-impl Draft<'_> {
+impl SegmentDraft<'_> {
     pub(crate) fn header(&self) -> &SegmentHeader {
         &self.header
     }
@@ -322,8 +322,8 @@ impl Draft<'_> {
         SegmentEntry { annotations, ..SegmentEntry::new(&self.header, &self.seal) }
     }
 
-    /// Reads all of it again, from the device where that is possible. Checks every checksum, the chain, and that
-    /// the events that stay are there. `visit` sees each frame, its offset, and the place behind it.
+    /// Reads all of it again, from the device where that is possible. Checks every checksum, the chain, and
+    /// that the events that stay are there. `visit` sees each frame, its offset, and the place behind it.
     ///
     /// # Errors
     ///
@@ -353,7 +353,7 @@ impl Draft<'_> {
         Err(Error::corrupt(&path, cursor.end().offset.into(), "what is read back is not what was written"))
     }
 
-    /// Gives the segment its own name, durably. The caller must have called [`Draft::check`].
+    /// Gives the segment its own name, durably. The caller must have called [`SegmentDraft::check`].
     ///
     /// # Errors
     ///
@@ -369,7 +369,7 @@ impl Draft<'_> {
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for SegmentDraft<'_> {
     fn drop(&mut self) {
         if self.is_named {
             return;

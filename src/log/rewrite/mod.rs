@@ -1,10 +1,10 @@
 //! Writes sealed segments anew: several as one, without some private parts, or without some frames.
 //!
-//! The new segment is written beside the others, synced, read again from the device and compared with what was
-//! meant. Only then it gets its name, and it is part of the log once MANIFEST lists it. A stop at any moment
-//! leaves a file that the next writer removes. Invariants:
-//! - what stays keeps position, version, id, time and chain; a frame is removed as a whole or not at all, and an
-//!   attestation stands in its place;
+//! The new segment is written beside the others, synced, read again from the device and compared with what
+//! was meant. Only then it gets its name, and it is part of the log once MANIFEST lists it. A stop at any
+//! moment leaves a file that the next writer removes. Invariants:
+//! - what stays keeps position, version, id, time and chain;
+//! - a frame is removed as a whole or not at all, and an attestation stands in its place;
 //! - nothing is written anew that was not checked, chain included;
 //! - memory holds one window of what is read and one of what is written.
 //!
@@ -14,14 +14,14 @@ mod draft;
 
 use std::sync::Arc;
 
-use crate::event::{Ids, RecordedEvent, belongs_to};
+use crate::event::{EventIds, RecordedEvent, belongs_to};
 use crate::format::{Attestation, Damage, Frame, FrameHeader, Record, records};
 use crate::types::{Error, EventId};
 
 use super::cursor::{Advance, SegmentCursor, SegmentEnd};
 use super::segment::SegmentFile;
 
-pub(crate) use draft::{Draft, Plan, remove};
+pub(crate) use draft::{RewritePlan, SegmentDraft, remove};
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Candidate<'_> {
 
     /// Whether it belongs to a correlation.
     pub(crate) fn belongs_to(&self, id: EventId) -> bool {
-        belongs_to(id, &self.record, || Ids::of_first(self.frame, self.first.into()))
+        belongs_to(id, &self.record, || EventIds::of_first(self.frame, self.first.into()))
     }
 
     /// The event as readers see it. Copies the whole append.
@@ -88,7 +88,7 @@ pub(crate) trait Judge {
 }
 
 /// A frame or attestation of a segment, with the fates of its events.
-enum Piece<'a> {
+enum RewritePiece<'a> {
     Frame { frame: Frame<'a>, first: u64, fates: &'a [Fate] },
     Attestation(Attestation<'a>),
 }
@@ -106,7 +106,7 @@ pub(crate) fn judge_all(source: &SegmentFile, judge: &mut dyn Judge) -> Result<(
 fn judge_segment(
     source: &SegmentFile,
     judge: &mut dyn Judge,
-    take: &mut dyn FnMut(&Piece<'_>) -> Result<(), Error>,
+    take: &mut dyn FnMut(&RewritePiece<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut cursor = SegmentCursor::new(source, u32::MAX)?;
     let mut fates = Vec::new();
@@ -117,9 +117,9 @@ fn judge_segment(
             Advance::Frame { frame, before, .. } => {
                 let first = before.position.saturating_add(1);
                 judge_frame(&frame, first, judge, &mut fates)?;
-                take(&Piece::Frame { frame, first, fates: &fates })?;
+                take(&RewritePiece::Frame { frame, first, fates: &fates })?;
             }
-            Advance::Attestation { attestation, .. } => take(&Piece::Attestation(attestation))?,
+            Advance::Attestation { attestation, .. } => take(&RewritePiece::Attestation(attestation))?,
             Advance::End(SegmentEnd::Sealed(_)) => return Ok(()),
             Advance::End(SegmentEnd::Zeros) => {
                 return damaged(Damage::Bad("the segment ends without a seal"));

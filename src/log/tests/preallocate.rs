@@ -1,4 +1,4 @@
-//! Zeros ahead: they never land on what was written, whoever writes them and whenever.
+//! Zeros ahead: they never land on frames, in any order of the log and the background thread.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::disk::write_all;
 const OPTIONS: LogOptions = LogOptions { segment_bytes_max: 8 << 20, unsynced_bytes_max: 1 << 20 };
 
 /// A segment that is written to: its frames are bytes of 0xAA, and begin where the zeros of a new one do.
-struct Written {
+struct GrowingSegment {
     disk: SimDisk,
     segment: Arc<SegmentFile>,
     zeros: Zeros,
     end: u64,
 }
 
-impl Written {
-    fn new() -> Written {
+impl GrowingSegment {
+    fn new() -> GrowingSegment {
         let disk = SimDisk::new(7);
         disk.create_directory("segments").unwrap();
         let header = next_header(&disk, &OPTIONS, [1; 16], None, 0).unwrap();
@@ -27,10 +27,10 @@ impl Written {
         let segment = SegmentFile::create(&disk, header, first).map_err(Failure::into_error).unwrap();
         let segment = Arc::new(segment);
         let zeros = Zeros::new(&disk, OPTIONS.segment_bytes_max, &segment, first as u64);
-        Written { disk, segment, zeros, end: SEGMENT_HEADER_BYTES as u64 }
+        GrowingSegment { disk, segment, zeros, end: SEGMENT_HEADER_BYTES as u64 }
     }
 
-    /// A group of so many bytes.
+    /// Writes a group of this many bytes.
     fn write(&mut self, bytes: u64) -> Result<(), Error> {
         let end = self.end + bytes;
         let passing = self.zeros.lock_to_pass(end);
@@ -68,7 +68,7 @@ impl Written {
 
 #[test]
 fn a_helper_that_comes_in_time_leaves_the_log_nothing_to_do() {
-    let mut log = Written::new();
+    let mut log = GrowingSegment::new();
     for _ in 0..2_000 {
         log.write(3_000).unwrap();
         log.more().into_iter().for_each(MoreZeros::write);
@@ -93,7 +93,8 @@ fn however_late_a_helper_comes_it_writes_behind_the_log() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
-    let (mut log, mut asked) = (Written::new(), None);
+    let mut log = GrowingSegment::new();
+    let mut asked = None;
     for _ in 0..3_000 {
         match next(20) {
             0 if log.end > 100_000 => log.cut(log.end - next(90_000)),
@@ -111,7 +112,7 @@ fn however_late_a_helper_comes_it_writes_behind_the_log() {
 #[test]
 fn a_helper_on_a_thread_of_its_own_never_meets_the_log() {
     for _ in 0..20 {
-        let mut log = Written::new();
+        let mut log = GrowingSegment::new();
         let (ask, asked) = flume::unbounded::<MoreZeros>();
         let helper = std::thread::Builder::new().spawn(move || asked.iter().for_each(MoreZeros::write));
         let helper = helper.unwrap();
@@ -127,12 +128,12 @@ fn a_helper_on_a_thread_of_its_own_never_meets_the_log() {
 
 #[test]
 fn a_segment_that_is_over_is_left_alone() {
-    let ended = |log: &mut Written| log.zeros.finish();
-    let left = |log: &mut Written| {
+    let ended = |log: &mut GrowingSegment| log.zeros.finish();
+    let left = |log: &mut GrowingSegment| {
         log.zeros = Zeros::new(&log.disk, OPTIONS.segment_bytes_max, &log.segment, 1 << 20);
     };
-    for (name, end) in [("ended", &ended as &dyn Fn(&mut Written)), ("left", &left)] {
-        let mut log = Written::new();
+    for (name, end) in [("ended", &ended as &dyn Fn(&mut GrowingSegment)), ("left", &left)] {
+        let mut log = GrowingSegment::new();
         log.write(60_000).unwrap();
         let more = log.more().expect("half of what is there is not ahead any more");
         end(&mut log);
@@ -144,10 +145,10 @@ fn a_segment_that_is_over_is_left_alone() {
 
 #[test]
 fn one_helper_is_asked_at_a_time_and_none_where_there_is_no_room() {
-    let mut log = Written::new();
+    let mut log = GrowingSegment::new();
     log.write(60_000).unwrap();
     let more = log.more().unwrap();
-    assert!(log.more().is_none(), "somebody is at it");
+    assert!(log.more().is_none(), "a request is open");
     log.disk.set_capacity(Some(log.bytes().len() as u64));
     more.write();
     log.check();
@@ -159,7 +160,7 @@ fn one_helper_is_asked_at_a_time_and_none_where_there_is_no_room() {
 
 #[test]
 fn what_a_helper_cannot_write_the_log_does_without() {
-    let mut log = Written::new();
+    let mut log = GrowingSegment::new();
     log.write(60_000).unwrap();
     log.disk.fail(0, Fault::Error(std::io::ErrorKind::Other));
     log.more().unwrap().write();

@@ -13,7 +13,8 @@ const NEXT: SegmentId = SegmentId { first_position: 5, generation: 0 };
 /// Every row of the table at `judge`, and every edge between two rows.
 #[test]
 fn judge_is_the_table() {
-    let (end, seal) = (1_000_u32, u32::try_from(SEAL_BYTES).unwrap());
+    let end = 1_000_u32;
+    let seal = u32::try_from(SEAL_BYTES).unwrap();
     let mut tried = 0;
     for unsynced_bytes_max in [0, 100, u64::from(u32::MAX), u64::MAX] {
         let reach = u64::from(end + seal).saturating_add(unsynced_bytes_max);
@@ -132,8 +133,8 @@ fn a_file_full_of_marks_is_not_worth_its_while() {
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }
 
-/// A store with four events in one segment that nobody closed, to be changed before it is opened.
-struct Case {
+/// A store with four events in one segment, not closed. A test changes it before it opens it.
+struct TailCase {
     disk: SimDisk,
     path: String,
     /// Where its last frame ends.
@@ -142,18 +143,18 @@ struct Case {
 
 /// What opening it found: events, whether that was clean, offset and bytes of a cut that was kept, how
 /// many files were removed, how many segments there are then.
-type Outcome = (usize, bool, Option<(usize, usize)>, usize, usize);
+type OpenedCase = (usize, bool, Option<(usize, usize)>, usize, usize);
 
-impl Case {
-    fn new() -> Case {
+impl TailCase {
+    fn new() -> TailCase {
         let disk = written(4);
         let (path, bytes) = last_segment(&disk);
         assert!(path.contains("0001.0"), "all in one segment");
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap().next_multiple_of(8);
-        Case { disk, path, end }
+        TailCase { disk, path, end }
     }
 
-    fn without_mark(self) -> Case {
+    fn without_mark(self) -> TailCase {
         self.disk.set_contents(MARK, None);
         self
     }
@@ -163,7 +164,7 @@ impl Case {
     }
 
     /// As `close` would have left it.
-    fn closed(self) -> Case {
+    fn closed(self) -> TailCase {
         let mark = self.mark();
         let clean = Mark { sequence: mark.sequence + 1, clean: true, ..mark };
         let mut file = self.disk.contents(MARK).unwrap();
@@ -173,7 +174,7 @@ impl Case {
         self
     }
 
-    fn with_byte(self, at: usize, change: u8) -> Case {
+    fn with_byte(self, at: usize, change: u8) -> TailCase {
         let mut bytes = self.disk.contents(&self.path).unwrap();
         bytes.resize(bytes.len().max(at + 1), 0);
         bytes[at] ^= change;
@@ -181,8 +182,8 @@ impl Case {
         self
     }
 
-    /// As rolling would have left it, with so many bytes behind the seal.
-    fn sealed(self, behind: usize) -> Case {
+    /// As rolling would have left it, with this many bytes behind the seal.
+    fn sealed(self, behind: usize) -> TailCase {
         let mut bytes = self.disk.contents(&self.path).unwrap();
         let header = SegmentHeader::read(&bytes).unwrap();
         let seal = Seal {
@@ -200,12 +201,12 @@ impl Case {
         self
     }
 
-    fn with_next(self, bytes: Vec<u8>) -> Case {
+    fn with_next(self, bytes: Vec<u8>) -> TailCase {
         self.disk.set_contents(&NEXT.path(), Some(bytes));
         self
     }
 
-    fn open(self) -> Result<Outcome, Error> {
+    fn open(self) -> Result<OpenedCase, Error> {
         let before = contents(&self.disk);
         let opened = open(&self.disk);
         if let Err(error) = &opened {
@@ -230,44 +231,45 @@ impl Case {
 
 #[test]
 fn nothing_behind_the_end_is_not_torn_but_not_closed() {
-    assert_eq!(Case::new().open().unwrap(), (4, false, None, 0, 2));
-    assert_eq!(Case::new().without_mark().open().unwrap(), (4, false, None, 0, 2));
+    assert_eq!(TailCase::new().open().unwrap(), (4, false, None, 0, 2));
+    assert_eq!(TailCase::new().without_mark().open().unwrap(), (4, false, None, 0, 2));
 }
 
 #[test]
 fn something_behind_the_end_is_torn() {
-    let end = Case::new().end;
+    let end = TailCase::new().end;
     for at in [end, end + 1, end + 1024 + SEAL_BYTES - 1] {
         let torn = (4, false, Some((end, at - end + 1)), 0, 2);
-        assert_eq!(Case::new().with_byte(at, 1).open().unwrap(), torn, "{at}");
-        assert_eq!(Case::new().without_mark().with_byte(at, 1).open().unwrap(), torn, "{at}");
+        assert_eq!(TailCase::new().with_byte(at, 1).open().unwrap(), torn, "{at}");
+        assert_eq!(TailCase::new().without_mark().with_byte(at, 1).open().unwrap(), torn, "{at}");
     }
-    Case::new().with_byte(end + 1024 + SEAL_BYTES, 1).refused(ErrorKind::Corrupt, "too much follows");
+    TailCase::new().with_byte(end + 1024 + SEAL_BYTES, 1).refused(ErrorKind::Corrupt, "too much follows");
 }
 
 #[test]
 fn what_mark_or_a_later_frame_proves_is_damaged() {
-    let Case { end, .. } = Case::new();
-    let (last, first) = (end - 9, SEGMENT_HEADER_BYTES + 100);
-    Case::new().with_byte(last, 1).refused(ErrorKind::Corrupt, "MARK proves");
-    Case::new().with_byte(first, 1).refused(ErrorKind::Corrupt, "MARK proves");
-    Case::new().without_mark().with_byte(first, 1).refused(ErrorKind::Corrupt, "a later append proves");
+    let TailCase { end, .. } = TailCase::new();
+    let last = end - 9;
+    let first = SEGMENT_HEADER_BYTES + 100;
+    TailCase::new().with_byte(last, 1).refused(ErrorKind::Corrupt, "MARK proves");
+    TailCase::new().with_byte(first, 1).refused(ErrorKind::Corrupt, "MARK proves");
+    TailCase::new().without_mark().with_byte(first, 1).refused(ErrorKind::Corrupt, "a later append proves");
     // The one thing that cannot be told: nothing proves the last frame.
-    let (events, clean, cut, ..) = Case::new().without_mark().with_byte(last, 1).open().unwrap();
+    let (events, clean, cut, ..) = TailCase::new().without_mark().with_byte(last, 1).open().unwrap();
     assert_eq!((events, clean, cut.is_some()), (3, false, true));
 }
 
 #[test]
 fn a_clean_close_holds_until_a_byte_says_otherwise() {
-    let end = Case::new().end;
-    assert_eq!(Case::new().closed().open().unwrap(), (4, true, None, 0, 1));
-    assert_eq!(Case::new().closed().with_byte(end, 1).open().unwrap(), (4, false, Some((end, 1)), 0, 2));
-    Case::new().closed().with_byte(end - 9, 1).refused(ErrorKind::Corrupt, "MARK proves");
+    let end = TailCase::new().end;
+    assert_eq!(TailCase::new().closed().open().unwrap(), (4, true, None, 0, 1));
+    assert_eq!(TailCase::new().closed().with_byte(end, 1).open().unwrap(), (4, false, Some((end, 1)), 0, 2));
+    TailCase::new().closed().with_byte(end - 9, 1).refused(ErrorKind::Corrupt, "MARK proves");
 }
 
 #[test]
 fn something_newer_refused_as_such() {
-    let case = Case::new();
+    let case = TailCase::new();
     let mut bytes = case.disk.contents(&case.path).unwrap();
     let header = SegmentHeader::read(&bytes).unwrap();
     let first = frame::read(&bytes[SEGMENT_HEADER_BYTES..], header.frame_mark(144)).unwrap().header.fields();
@@ -284,23 +286,23 @@ fn a_segment_without_a_whole_header_was_being_created_or_is_damaged() {
     for debris in
         [vec![], vec![0; 1], vec![0; 65_536], [vec![9; SEGMENT_HEADER_BYTES], vec![0; 100]].concat()]
     {
-        assert_eq!(Case::new().sealed(0).with_next(debris).open().unwrap(), (4, false, None, 1, 2));
+        assert_eq!(TailCase::new().sealed(0).with_next(debris).open().unwrap(), (4, false, None, 1, 2));
     }
     for no_debris in [vec![0; 65_537], [vec![9; SEGMENT_HEADER_BYTES], vec![1; 1]].concat()] {
-        Case::new().sealed(0).with_next(no_debris).refused(ErrorKind::Corrupt, "header");
+        TailCase::new().sealed(0).with_next(no_debris).refused(ErrorKind::Corrupt, "header");
     }
-    Case::new().with_byte(50, 1).refused(ErrorKind::Corrupt, "header");
-    Case::new().without_mark().with_byte(50, 1).refused(ErrorKind::Corrupt, "header");
+    TailCase::new().with_byte(50, 1).refused(ErrorKind::Corrupt, "header");
+    TailCase::new().without_mark().with_byte(50, 1).refused(ErrorKind::Corrupt, "header");
 }
 
 #[test]
 fn a_sealed_end_is_where_the_log_ends() {
     for behind in [0, 1, 500] {
-        assert_eq!(Case::new().sealed(behind).open().unwrap(), (4, false, None, 0, 2), "{behind}");
+        assert_eq!(TailCase::new().sealed(behind).open().unwrap(), (4, false, None, 0, 2), "{behind}");
     }
     // But only of the last segment: the next one is created once the file was cut to its seal.
-    let Case { disk, .. } = Case::new().sealed(0);
+    let TailCase { disk, .. } = TailCase::new().sealed(0);
     open(&disk).unwrap().close().unwrap();
     let next = disk.contents(&NEXT.path()).unwrap();
-    Case::new().sealed(1).with_next(next).refused(ErrorKind::Corrupt, "goes on behind its seal");
+    TailCase::new().sealed(1).with_next(next).refused(ErrorKind::Corrupt, "goes on behind its seal");
 }

@@ -48,7 +48,9 @@ fn rewritten(
     let header = SegmentHeader { id, salt: SegmentHeader::salt(99), ..from.clone() };
     let file = MemDisk::new().open("", Access::CreateNew).unwrap();
     let mut tip = LogEnd::start(&SegmentFile { header: header.clone(), path: String::new(), file });
-    let (mut out, mut at, mut positions) = (header.write().to_vec(), SEGMENT_HEADER_BYTES, Vec::new());
+    let mut out = header.write().to_vec();
+    let mut at = SEGMENT_HEADER_BYTES;
+    let mut positions = Vec::new();
     for number in 0.. {
         let mark = from.frame_mark(at.try_into().unwrap());
         let Ok(frame) = frame::read(&bytes[at..], mark) else { break };
@@ -62,10 +64,12 @@ fn rewritten(
             moved.write(&mut out, header.frame_mark(place));
             out.extend_from_slice(frame.body);
             positions.extend((tip.position + 1..).take(frame.header.events().into()));
-            (tip.frames, tip.events) = (tip.frames + 1, tip.events + u32::from(frame.header.events()));
+            tip.frames += 1;
+            tip.events += u32::from(frame.header.events());
         }
         tip.position += u64::from(frame.header.events());
-        (tip.recorded_at, tip.chain) = (frame.header.recorded_at(), frame.header.chain());
+        tip.recorded_at = frame.header.recorded_at();
+        tip.chain = frame.header.chain();
         at += frame.header.frame_bytes();
     }
     tip.offset = out.len().try_into().unwrap();
@@ -186,7 +190,7 @@ fn versions_behind_removed_frames_grow_and_fit_their_positions() {
     ] {
         let (disk, _) = first_versions(frame, version);
         let store = open_rewritten(&disk).unwrap();
-        // Opening does not look into what is listed; whoever reads it does.
+        // Opening does not read listed segments; a reader does.
         match store.stream(ENTITIES[0]).collect::<Result<Vec<_>, _>>() {
             Ok(_) => assert!(is_right, "frame {frame} version {version}"),
             Err(error) => {

@@ -8,7 +8,7 @@ use super::super::segment::{Failure, SegmentFile};
 use super::*;
 use crate::disk::{DiskFile, MemDisk};
 use crate::format::{
-    Attestation, Damage, Fields, NewFrameHeader, NewRecord, SEAL_BYTES, Seal, SegmentHeader, SegmentId,
+    Attestation, Damage, NewFrameHeader, NewRecord, RecordFields, SEAL_BYTES, Seal, SegmentHeader, SegmentId,
     checksum, frame, genesis, record,
 };
 
@@ -31,11 +31,11 @@ pub(super) fn segment(generation: u32, behind: impl FnOnce(&SegmentHeader) -> Ve
     segment
 }
 
-/// A whole frame of so many events at a place behind the header, its chain not cared for.
+/// A whole frame of this many events, `behind` bytes behind the header. Its chain is arbitrary.
 fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events: u16) -> Vec<u8> {
     let mut body = Vec::new();
     for _ in 0..events {
-        let fields = Fields {
+        let fields = RecordFields {
             schema_version: 1,
             entity: "e",
             scope: "",

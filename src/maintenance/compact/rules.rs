@@ -252,7 +252,7 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
             return Ok(event.position() >= *limit);
         }
         let mut read = Read::new(self.engine.readable(), query).backwards().limit(count);
-        read.again(Position::START, self.head);
+        read.restart(Position::START, self.head);
         let mut found = 0;
         let mut limit = u64::MAX;
         for event in read {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, if_there};
 use crate::engine::Engine;
 use crate::format::{Hash, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId};
 use crate::log::{SegmentFile, is_leftover, list, missing_text, read_manifest, read_slots, unlisted_text};
@@ -67,8 +67,8 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     verifier.check_small_files(manifest, &slots)?;
     verifier.set_goals(asked.after, asked.expected, asked.causes);
     if asked.indexes {
-        let part = snapshot.segments.iter().filter_map(|part| part.as_stored()).find(|part| !part.is_whole());
-        let part = part.map(|part| (part.listed().bound.segment, part.listed().bound.end));
+        let part = snapshot.segments.iter().filter_map(|part| part.as_sealed()).find(|part| !part.is_whole());
+        let part = part.map(|part| (part.meta().bound.segment, part.meta().bound.end));
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), TrustedIndex::EndsAt(part));
     }
     let files: Vec<&[Arc<Segment>]> =
@@ -278,11 +278,8 @@ impl ExpectedEnd {
 
 fn bytes_of(disk: &dyn Disk, ids: &[SegmentId]) -> Result<u64, Error> {
     let length = |id: &SegmentId| {
-        let length = disk.open(&id.path(), Access::Read).and_then(|file| file.length());
-        match length {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-            length => length.map_err(|error| Error::io("cannot open", &id.path(), error)),
-        }
+        let length = if_there(disk.open(&id.path(), Access::Read).and_then(|file| file.length()));
+        Ok(length.map_err(|error| Error::io("cannot open", &id.path(), error))?.unwrap_or(0))
     };
     ids.iter().map(length).sum()
 }

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk, DiskFile};
+use crate::disk::{Access, Disk, DiskFile, if_there};
 use crate::format::{Frame, Manifest, SegmentId};
-use crate::index::{Bound, Flaw, Index, Sealed};
+use crate::index::{Bound, IndexDefect, LiveIndex, SealedIndex};
 use crate::log::{LogEnd, SegmentFile};
 use crate::types::{Error, IndexFlaw, VerifyReport, to_u64};
 
@@ -31,8 +31,8 @@ struct IndexFile {
 
 enum IndexCheck {
     /// Not compared yet: the index of the frames met so far.
-    Building(Box<Index>),
-    Compared(Option<Flaw>),
+    Building(Box<LiveIndex>),
+    Compared(Option<IndexDefect>),
     /// The log cannot be indexed here.
     GivenUp,
 }
@@ -62,14 +62,13 @@ impl<'a> Indexes<'a> {
         let id = segment.header.id;
         let path = id.index_path();
         self.file = None;
-        let file: Arc<dyn DiskFile> = match self.disk.open(&path, Access::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            opened => opened.map_err(|error| Error::io("cannot open", &path, error))?.into(),
-        };
+        let opened = if_there(self.disk.open(&path, Access::Read));
+        let opened = opened.map_err(|error| Error::io("cannot open", &path, error))?;
+        let Some(file) = opened.map(Arc::<dyn DiskFile>::from) else { return Ok(()) };
         let tip = LogEnd::start(segment);
-        let (end, state) = match Sealed::bound_of(file.as_ref(), &path)? {
-            Ok(bound) => (bound.end, IndexCheck::Building(Box::new(Index::new(tip.offset)))),
-            Err(damage) => (0, IndexCheck::Compared(Some(Flaw::Unusable(0, damage.to_string())))),
+        let (end, state) = match SealedIndex::bound_of(file.as_ref(), &path)? {
+            Ok(bound) => (bound.end, IndexCheck::Building(Box::new(LiveIndex::new(tip.offset)))),
+            Err(damage) => (0, IndexCheck::Compared(Some(IndexDefect::Unusable(0, damage.to_string())))),
         };
         self.file = Some(IndexFile { id, path, file, end, state });
         Ok(())
@@ -108,7 +107,7 @@ impl<'a> Indexes<'a> {
             chain: tip.chain,
         };
         *state = match index.encode(&bound) {
-            Some(right) => IndexCheck::Compared(Sealed::flaw(file, path, &bound, &right)?),
+            Some(right) => IndexCheck::Compared(SealedIndex::defect(file, path, &bound, &right)?),
             // No writer writes such an index, so there is nothing to compare.
             None => IndexCheck::GivenUp,
         };
@@ -128,17 +127,17 @@ impl<'a> Indexes<'a> {
             IndexCheck::GivenUp => return,
             // The file may cover events that were written later. If it does not, no reader trusts it.
             IndexCheck::Building(_) if seal.is_none() => return,
-            IndexCheck::Building(_) => Some(Flaw::Unusable(0, OTHER.to_owned())),
+            IndexCheck::Building(_) => Some(IndexDefect::Unusable(0, OTHER.to_owned())),
             IndexCheck::Compared(None) if seal.is_some() && !is_believed => {
-                Some(Flaw::Unusable(0, OTHER.to_owned()))
+                Some(IndexDefect::Unusable(0, OTHER.to_owned()))
             }
             IndexCheck::Compared(flaw) => flaw,
         };
         report.indexes_compared += 1;
         let (at, what, is_believed) = match flaw {
             None => return,
-            Some(Flaw::Unusable(at, what)) => (at, what, false),
-            Some(Flaw::Wrong(at, section)) => {
+            Some(IndexDefect::Unusable(at, what)) => (at, what, false),
+            Some(IndexDefect::Wrong(at, section)) => {
                 (at, format!("its {section} are not those of the log"), is_believed)
             }
         };

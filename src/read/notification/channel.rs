@@ -1,8 +1,8 @@
-//! The channel between the writer and one receiver: bounded in events, and honest about losses.
+//! The channel between the writer and one receiver of notifications: bounded in events, and it reports
+//! losses.
 //!
-//! Both ends keep a count of the events in it under one lock. Under the same lock a loss is noted and
-//! collected, so it cannot change places with what was sent before it or after it.
-//! Row: notification.
+//! Both ends count the events in the channel under one lock. A loss is recorded and taken under the same
+//! lock, so it keeps its place between the events before it and those behind it.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -11,55 +11,79 @@ use std::time::Instant;
 use flume::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
-use super::{Notice, Notification, Step};
-use crate::read::view::{View, wake};
-use crate::types::{Position, Query, to_u64};
+use super::notice::{Notice, Notification};
+use crate::read::view::LogView;
+use crate::read::watch::{CloseReason, wake};
+use crate::types::{Error, Position, Query, to_u64};
 
-/// How many events a channel holds unless told otherwise.
+/// The default capacity, in events.
 const CAPACITY: usize = 1024;
 
-/// What did not fit.
+/// Events that did not fit.
 #[derive(Clone, Copy)]
-pub(super) struct Loss {
-    pub(super) missed: u64,
-    pub(super) resume_at: Position,
+struct MissedEvents {
+    missed: u64,
+    resume_at: Position,
 }
 
-/// What travels in a channel. One of the two is there.
-struct Item {
-    lost_before: Option<Loss>,
+impl From<MissedEvents> for Notice {
+    fn from(loss: MissedEvents) -> Notice {
+        Notice::Lagged { missed: loss.missed, resume_at: loss.resume_at }
+    }
+}
+
+/// A message in the channel: a loss, events, or a loss and the events behind it.
+struct Message {
+    lost_before: Option<MissedEvents>,
     events: Vec<Notification>,
 }
 
-/// What both ends keep.
-pub(super) struct Shared {
-    pub(super) query: Query,
-    state: Mutex<State>,
+/// What the receiver gets without waiting.
+pub(super) enum ChannelStep {
+    Notice(Notice),
+    Empty,
+    Ended(CloseReason),
 }
 
-struct State {
+impl ChannelStep {
+    pub(super) fn into_result(self) -> Result<Option<Notice>, Error> {
+        match self {
+            ChannelStep::Notice(notice) => Ok(Some(notice)),
+            ChannelStep::Empty => Ok(None),
+            ChannelStep::Ended(reason) => Err(reason.into_error()),
+        }
+    }
+}
+
+/// The state that both ends share.
+pub(super) struct ChannelCore {
+    pub(super) query: Query,
+    state: Mutex<ChannelState>,
+}
+
+struct ChannelState {
     capacity: usize,
-    /// Events in the channel.
+    /// The number of events in the channel.
     queued: usize,
-    /// Not told yet; all of it is newer than what is in the channel, which is not empty.
-    loss: Option<Loss>,
-    /// Of the task that waits.
+    /// Events lost and not reported yet. They are newer than all events in the channel, which is not empty.
+    loss: Option<MissedEvents>,
+    /// The waker of the task that waits.
     waker: Option<Waker>,
 }
 
-impl State {
+impl ChannelState {
     fn fits(&self, events: usize) -> bool {
         self.queued == 0 || self.queued.saturating_add(events) <= self.capacity
     }
 
     fn lose(&mut self, events: usize, first: Position) {
         let before = Position::from(first.get() - 1);
-        let loss = self.loss.get_or_insert(Loss { missed: 0, resume_at: before });
+        let loss = self.loss.get_or_insert(MissedEvents { missed: 0, resume_at: before });
         loss.missed += to_u64(events);
     }
 }
 
-impl Shared {
+impl ChannelCore {
     pub(super) fn set_capacity(&self, events: usize) {
         self.state.lock().capacity = events;
     }
@@ -72,127 +96,133 @@ impl Shared {
 }
 
 /// The writer's end.
-pub(super) struct Outlet {
-    /// Events up to here were there before the receiver was.
+pub(super) struct ChannelSender {
+    /// The head when the receiver was made: it gets later events only.
     pub(super) after: Position,
-    sender: Sender<Item>,
-    pub(super) shared: Arc<Shared>,
+    messages: Sender<Message>,
+    pub(super) core: Arc<ChannelCore>,
 }
 
-impl Outlet {
+impl ChannelSender {
     /// Whether not even one event fits.
     pub(super) fn is_full(&self) -> bool {
-        !self.shared.state.lock().fits(1)
+        !self.core.state.lock().fits(1)
     }
 
-    /// Sends the `count` events of a group, the first of them at `first`, or notes that they were lost:
-    /// `None` are events that were not made because the channel was full. Whether they were sent.
+    /// Sends the `count` events of a group, the first of them at `first`, or records their loss. `None` means
+    /// that the events were not made, because the channel was full. Returns whether the events were sent.
     pub(super) fn send(&self, events: Option<Vec<Notification>>, count: usize, first: Position) -> bool {
-        let mut state = self.shared.state.lock();
+        let mut state = self.core.state.lock();
         let sent = events.filter(|_| state.fits(count));
         let has_sent = sent.is_some();
         if has_sent {
             state.queued += count;
         } else {
             state.lose(count, first);
-            // Else the receiver learns of the loss when it has emptied the channel.
+            // The receiver gets the loss when it has emptied the channel. An empty channel needs a message at
+            // once: the receiver may be asleep.
             if state.queued > 0 {
                 return false;
             }
         }
-        let item = Item { lost_before: state.loss.take(), events: sent.unwrap_or_default() };
-        // A receiver that is just being dropped asks for nothing more.
-        let _ = self.sender.try_send(item);
+        let message = Message { lost_before: state.loss.take(), events: sent.unwrap_or_default() };
+        // Fails only if the receiver is being dropped. Under the lock: the loss and the events keep their
+        // order.
+        let _ = self.messages.try_send(message);
         drop(state);
-        self.shared.wake();
+        self.core.wake();
         has_sent
     }
 }
 
 /// The receiver's end.
-pub(super) struct Inlet {
-    receiver: Receiver<Item>,
-    pub(super) shared: Arc<Shared>,
-    view: Arc<View>,
-    /// What came behind the loss that was told last.
+pub(super) struct ChannelReceiver {
+    messages: Receiver<Message>,
+    pub(super) core: Arc<ChannelCore>,
+    /// Knows how the store closed, once the writer's end is gone.
+    view: Arc<LogView>,
+    /// The events behind the loss that was reported last.
     behind_loss: Vec<Notification>,
 }
 
-/// Both ends. The view tells the receiver how the store ended, once the writer's end is gone.
-pub(super) fn channel(query: Query, view: Arc<View>) -> (Outlet, Inlet) {
-    // Bounded by the count of events, which the writer looks at before it sends.
+/// A channel for the events of a query.
+pub(super) fn channel(query: Query, view: Arc<LogView>) -> (ChannelSender, ChannelReceiver) {
+    // Bounded by the count of events, which the writer checks before it sends.
     let (sender, receiver) = flume::unbounded();
-    let state = State { capacity: CAPACITY, queued: 0, loss: None, waker: None };
-    let shared = Arc::new(Shared { query, state: Mutex::new(state) });
-    let outlet = Outlet { after: Position::START, sender, shared: shared.clone() };
-    (outlet, Inlet { receiver, shared, view, behind_loss: Vec::new() })
+    let state = ChannelState { capacity: CAPACITY, queued: 0, loss: None, waker: None };
+    let core = Arc::new(ChannelCore { query, state: Mutex::new(state) });
+    let sender = ChannelSender { after: Position::START, messages: sender, core: core.clone() };
+    (sender, ChannelReceiver { messages: receiver, core, view, behind_loss: Vec::new() })
 }
 
-impl Inlet {
-    /// The next notice, if it is there.
-    pub(super) fn step(&mut self) -> Step {
+impl ChannelReceiver {
+    /// The next notice, without waiting.
+    pub(super) fn step(&mut self) -> ChannelStep {
         if !self.behind_loss.is_empty() {
-            return Step::Notice(Notice::Events(std::mem::take(&mut self.behind_loss)));
+            return ChannelStep::Notice(Notice::Events(std::mem::take(&mut self.behind_loss)));
         }
-        // Once the store has ended nothing is sent, even if the writer's end is still there. Asked for
-        // first: what was sent before the end must not be missed.
-        let end = self.view.ended();
-        let mut state = self.shared.state.lock();
-        let received = self.receiver.try_recv();
-        // What is in the channel came before the loss.
+        // Before the channel is read: messages sent before the store closed must not be missed. After that
+        // none are sent, even if the writer's end still exists.
+        let closed = self.view.close_reason();
+        let mut state = self.core.state.lock();
+        let received = self.messages.try_recv();
+        // Messages in the channel come before the loss.
         let loss = if received.is_err() { state.loss.take() } else { None };
         drop(state);
         match (received, loss) {
-            (Ok(item), _) => Step::Notice(self.open(item)),
-            (Err(_), Some(loss)) => Step::Notice(loss.into()),
-            (Err(_), None) => end.map_or(Step::Nothing, Step::Ended),
+            (Ok(message), _) => ChannelStep::Notice(self.open(message)),
+            (Err(_), Some(loss)) => ChannelStep::Notice(loss.into()),
+            (Err(_), None) => closed.map_or(ChannelStep::Empty, ChannelStep::Ended),
         }
     }
 
     /// Waits for the next notice until the deadline, if there is one.
-    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> Step {
+    pub(super) fn wait(&mut self, deadline: Option<Instant>) -> ChannelStep {
         loop {
             match self.step() {
-                Step::Nothing => {}
+                ChannelStep::Empty => {}
                 step => return step,
             }
-            // Here the channel is empty, so whatever comes next fits, and is sent: no loss is slept over.
+            // The channel is empty, so the writer sends a message for the next events even if they do not
+            // fit. The receiver does not sleep through a loss.
             let received = match deadline {
-                None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(deadline) => self.receiver.recv_deadline(deadline),
+                None => self.messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(deadline) => self.messages.recv_deadline(deadline),
             };
             match received {
-                Ok(item) => return Step::Notice(self.open(item)),
-                Err(RecvTimeoutError::Timeout) => return Step::Nothing,
+                Ok(message) => return ChannelStep::Notice(self.open(message)),
+                Err(RecvTimeoutError::Timeout) => return ChannelStep::Empty,
                 Err(RecvTimeoutError::Disconnected) => {}
             }
         }
     }
 
-    /// The next notice; if there is none, `waker` is called once there is.
-    pub(super) fn poll(&mut self, waker: &Waker) -> Step {
+    /// The next notice. If there is none, `waker` is called once there is.
+    pub(super) fn poll(&mut self, waker: &Waker) -> ChannelStep {
         loop {
             match self.step() {
-                Step::Nothing => {}
+                ChannelStep::Empty => {}
                 step => return step,
             }
             let waker = waker.clone();
-            let mut state = self.shared.state.lock();
-            if self.receiver.is_empty() && !self.receiver.is_disconnected() && state.loss.is_none() {
+            let mut state = self.core.state.lock();
+            if self.messages.is_empty() && !self.messages.is_disconnected() && state.loss.is_none() {
                 let replaced = state.waker.replace(waker);
                 drop(state);
+                // After the lock is free: dropping a waker runs the caller's code.
                 drop(replaced);
-                return Step::Nothing;
+                return ChannelStep::Empty;
             }
         }
     }
 
-    fn open(&mut self, item: Item) -> Notice {
-        self.shared.state.lock().queued -= item.events.len();
-        match item.lost_before {
-            None => Notice::Events(item.events),
+    /// The notice of a message. The events behind a loss wait for the next step.
+    fn open(&mut self, message: Message) -> Notice {
+        self.core.state.lock().queued -= message.events.len();
+        match message.lost_before {
+            None => Notice::Events(message.events),
             Some(loss) => {
-                self.behind_loss = item.events;
+                self.behind_loss = message.events;
                 loss.into()
             }
         }

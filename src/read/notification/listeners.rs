@@ -1,92 +1,92 @@
-//! All who listen, and what the writer tells them of a group.
-//!
-//! Row: notification.
+//! The receivers of notifications, and the writer's call that notifies them of a group.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::Notification;
-use super::channel::{Outlet, Shared};
-use crate::event::{Ids, belongs_to, matches};
+use super::channel::{ChannelCore, ChannelSender};
+use super::notice::Notification;
+use crate::event::{EventIds, belongs_to, matches};
 use crate::format::{Frame, records};
-use crate::read::view::{Reach, View};
+use crate::read::view::LogView;
+use crate::read::watch::Visibility;
 use crate::types::{Position, to_u64};
 
-/// All who listen.
+/// The writer's ends of all channels.
 #[derive(Default)]
 pub(crate) struct Listeners {
     count: AtomicUsize,
-    outlets: Mutex<Outlets>,
+    senders: Mutex<Senders>,
 }
 
 #[derive(Default)]
-struct Outlets {
+struct Senders {
     /// The writer takes a copy of the list, and holds no lock while it matches and sends.
-    list: Arc<Vec<Arc<Outlet>>>,
-    is_over: bool,
+    list: Arc<Vec<Arc<ChannelSender>>>,
+    has_ended: bool,
 }
 
-/// How many events were sent, and how many did not fit; counted once per listener.
+/// The number of events sent and of events that did not fit, counted once per receiver.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Told {
+pub(crate) struct NotifiedCounts {
     pub(crate) sent: u64,
     pub(crate) missed: u64,
 }
 
 impl Listeners {
-    /// How many there are: what a group without any costs.
+    /// The number of receivers. A group without receivers costs this one load.
     pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Adds one that hears of everything after the head of this moment. It counts before it looks at the
-    /// head; the writer moves the head before it looks at the count. So a group is either told to it or
-    /// stands before it.
-    pub(super) fn add(&self, mut outlet: Outlet, view: &View) {
-        let mut outlets = self.outlets.lock();
-        if !outlets.is_over {
-            self.count.store(outlets.list.len() + 1, Ordering::Relaxed);
-            outlet.after = view.reaches(Reach::Published);
-            Arc::make_mut(&mut outlets.list).push(Arc::new(outlet));
+    /// Adds a receiver of all events after the current head.
+    pub(super) fn add(&self, mut sender: ChannelSender, view: &LogView) {
+        let mut senders = self.senders.lock();
+        if !senders.has_ended {
+            // Before the look at the head. The writer moves the head before it reads the count, so a group is
+            // either sent to this receiver or lies before `after`.
+            self.count.store(senders.list.len() + 1, Ordering::Relaxed);
+            sender.after = view.head_at(Visibility::Published);
+            Arc::make_mut(&mut senders.list).push(Arc::new(sender));
         }
     }
 
-    pub(super) fn remove(&self, shared: &Arc<Shared>) {
-        let mut outlets = self.outlets.lock();
-        Arc::make_mut(&mut outlets.list).retain(|outlet| !Arc::ptr_eq(&outlet.shared, shared));
-        self.count.store(outlets.list.len(), Ordering::Relaxed);
+    pub(super) fn remove(&self, core: &Arc<ChannelCore>) {
+        let mut senders = self.senders.lock();
+        Arc::make_mut(&mut senders.list).retain(|sender| !Arc::ptr_eq(&sender.core, core));
+        self.count.store(senders.list.len(), Ordering::Relaxed);
     }
 
-    /// Nothing more comes. The view must know by now how the store ended.
+    /// Ends all channels. The view must have the close reason by now.
     pub(crate) fn end(&self) {
-        let mut outlets = self.outlets.lock();
-        outlets.is_over = true;
-        let list = std::mem::take(&mut outlets.list);
+        let mut senders = self.senders.lock();
+        senders.has_ended = true;
+        let list = std::mem::take(&mut senders.list);
         self.count.store(0, Ordering::Relaxed);
-        drop(outlets);
-        let shared: Vec<Arc<Shared>> = list.iter().map(|outlet| outlet.shared.clone()).collect();
-        // Receivers see the end by the writer's ends being gone.
+        drop(senders);
+        let core: Vec<Arc<ChannelCore>> = list.iter().map(|sender| sender.core.clone()).collect();
+        // Before the wake-ups: a receiver sees the end because the writer's end is gone.
         drop(list);
-        shared.iter().for_each(|shared| shared.wake());
+        core.iter().for_each(|core| core.wake());
     }
 
-    /// Sends every listener the events of a group that match its query. Each frame comes with the
+    /// Sends the events of a group to every receiver whose query they match. Each frame comes with the
     /// position of its first event.
-    pub(crate) fn tell<'a>(&self, frames: impl Iterator<Item = (Position, Frame<'a>)>) -> Told {
-        let list = self.outlets.lock().list.clone();
-        let mut groups: Vec<Group<'_>> = list.iter().map(|outlet| Group::new(outlet)).collect();
+    pub(crate) fn notify<'a>(&self, frames: impl Iterator<Item = (Position, Frame<'a>)>) -> NotifiedCounts {
+        let list = self.senders.lock().list.clone();
+        let mut batches: Vec<ReceiverBatch<'_>> =
+            list.iter().map(|sender| ReceiverBatch::new(sender)).collect();
         for (first, frame) in frames {
             let Frame { header, body } = frame;
             for (index, record) in (0..).zip(records(body, header.events())) {
-                let record = record.expect("what was just encoded can be read");
-                let belongs = |id| belongs_to(id, &record, || Ids::of_first(&frame, first));
+                let record = record.expect("a record that was just encoded can be read");
+                let belongs = |id| belongs_to(id, &record, || EventIds::of_first(&frame, first));
                 let mut made = None;
-                for group in &mut groups {
-                    let is_new = first > group.outlet.after;
-                    if is_new && matches(&group.outlet.shared.query, &record, belongs) {
-                        group.add(first.plus(u64::from(index)), || {
+                for batch in &mut batches {
+                    let is_new = first > batch.sender.after;
+                    if is_new && matches(&batch.sender.core.query, &record, belongs) {
+                        batch.add(first.plus(u64::from(index)), || {
                             made.get_or_insert_with(|| Notification::new(&header, first, index, &record))
                                 .clone()
                         });
@@ -94,23 +94,23 @@ impl Listeners {
                 }
             }
         }
-        groups.into_iter().fold(Told::default(), Group::send)
+        batches.into_iter().fold(NotifiedCounts::default(), ReceiverBatch::send)
     }
 }
 
-/// What a group of appends has for one listener.
-struct Group<'a> {
-    outlet: &'a Outlet,
-    /// `None` for a full channel: nothing is made for it.
+/// The events of a group for one receiver.
+struct ReceiverBatch<'a> {
+    sender: &'a ChannelSender,
+    /// `None` for a full channel: its notifications are counted and not made.
     events: Option<Vec<Notification>>,
     count: usize,
     first: Position,
 }
 
-impl<'a> Group<'a> {
-    fn new(outlet: &'a Outlet) -> Group<'a> {
-        let events = (!outlet.is_full()).then(Vec::new);
-        Group { outlet, events, count: 0, first: Position::START }
+impl<'a> ReceiverBatch<'a> {
+    fn new(sender: &'a ChannelSender) -> ReceiverBatch<'a> {
+        let events = (!sender.is_full()).then(Vec::new);
+        ReceiverBatch { sender, events, count: 0, first: Position::START }
     }
 
     fn add(&mut self, position: Position, notification: impl FnOnce() -> Notification) {
@@ -123,15 +123,15 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn send(told: Told, group: Group<'_>) -> Told {
-        if group.count == 0 {
-            return told;
+    fn send(counts: NotifiedCounts, batch: ReceiverBatch<'_>) -> NotifiedCounts {
+        if batch.count == 0 {
+            return counts;
         }
-        let events = to_u64(group.count);
-        if group.outlet.send(group.events, group.count, group.first) {
-            Told { sent: told.sent + events, ..told }
+        let events = to_u64(batch.count);
+        if batch.sender.send(batch.events, batch.count, batch.first) {
+            NotifiedCounts { sent: counts.sent + events, ..counts }
         } else {
-            Told { missed: told.missed + events, ..told }
+            NotifiedCounts { missed: counts.missed + events, ..counts }
         }
     }
 }

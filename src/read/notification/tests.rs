@@ -6,24 +6,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::channel::{Inlet, Outlet, channel};
-use super::{Notice, Notification, Step};
-use crate::read::view::{Point, View};
-use crate::types::{EventId, Position, Query};
+use super::channel::{ChannelReceiver, ChannelSender, ChannelStep, channel};
+use super::{Notice, Notification};
+use crate::read::snapshot::ChainPosition;
+use crate::read::view::LogView;
+use crate::types::{Position, Query};
 
-fn ends() -> (Outlet, Inlet) {
-    let (outlet, inlet) = channel(Query::all(), Arc::new(View::new(Vec::new(), Point::default(), 0)));
-    inlet.shared.set_capacity(2);
-    (outlet, inlet)
+fn ends() -> (ChannelSender, ChannelReceiver) {
+    let (sender, receiver) =
+        channel(Query::all(), Arc::new(LogView::new(Vec::new(), ChainPosition::default(), 0)));
+    receiver.core.set_capacity(2);
+    (sender, receiver)
 }
 
 fn events(positions: &[u64]) -> Vec<Notification> {
-    let event = |position: &u64| Notification {
-        position: Position::from(*position),
-        id: EventId::from_bytes([0; 16]),
-        names: "esk".into(),
-        ends: (1, 2),
-    };
+    let event = |position: &u64| Notification::for_test(Position::from(*position));
     positions.iter().map(event).collect()
 }
 
@@ -31,10 +28,10 @@ fn lagged(missed: u64, resume_at: u64) -> Notice {
     Notice::Lagged { missed, resume_at: resume_at.into() }
 }
 
-fn soon(inlet: &mut Inlet) -> Option<Notice> {
-    match inlet.wait(Some(Instant::now() + Duration::from_secs(20))) {
-        Step::Notice(notice) => Some(notice),
-        Step::Nothing | Step::Ended(_) => None,
+fn soon(receiver: &mut ChannelReceiver) -> Option<Notice> {
+    match receiver.wait(Some(Instant::now() + Duration::from_secs(20))) {
+        ChannelStep::Notice(notice) => Some(notice),
+        ChannelStep::Empty | ChannelStep::Ended(_) => None,
     }
 }
 
@@ -42,12 +39,12 @@ fn soon(inlet: &mut Inlet) -> Option<Notice> {
 /// empty and the receiver sleeps. It must not sleep over the loss.
 #[test]
 fn a_loss_into_an_empty_channel_is_told_at_once() {
-    let (outlet, mut inlet) = ends();
-    assert!(!outlet.send(None, 3, Position::from(5)));
-    assert_eq!(soon(&mut inlet), Some(lagged(3, 4)));
-    assert!(outlet.send(Some(events(&[8])), 1, Position::from(8)));
-    assert_eq!(soon(&mut inlet), Some(Notice::Events(events(&[8]))));
-    assert!(matches!(inlet.step(), Step::Nothing));
+    let (sender, mut receiver) = ends();
+    assert!(!sender.send(None, 3, Position::from(5)));
+    assert_eq!(soon(&mut receiver), Some(lagged(3, 4)));
+    assert!(sender.send(Some(events(&[8])), 1, Position::from(8)));
+    assert_eq!(soon(&mut receiver), Some(Notice::Events(events(&[8]))));
+    assert!(matches!(receiver.step(), ChannelStep::Empty));
 }
 
 #[test]
@@ -58,28 +55,28 @@ fn a_loss_into_an_empty_channel_wakes_the_task() {
             *self.0.lock() += 1;
         }
     }
-    let (outlet, mut inlet) = ends();
+    let (sender, mut receiver) = ends();
     let count = Arc::new(Count(Mutex::new(0)));
-    assert!(matches!(inlet.poll(&Waker::from(count.clone())), Step::Nothing));
-    assert!(!outlet.send(None, 1, Position::from(1)));
+    assert!(matches!(receiver.poll(&Waker::from(count.clone())), ChannelStep::Empty));
+    assert!(!sender.send(None, 1, Position::from(1)));
     assert_eq!(*count.0.lock(), 1);
-    assert_eq!(soon(&mut inlet), Some(lagged(1, 0)));
+    assert_eq!(soon(&mut receiver), Some(lagged(1, 0)));
 }
 
 /// Losses before, between and behind what is sent, taken out after every step or at the end.
 #[test]
 fn a_loss_keeps_its_place() {
     for takes_at_once in [false, true] {
-        let (outlet, mut inlet) = ends();
+        let (sender, mut receiver) = ends();
         let mut found = Vec::new();
         for (count, position) in [(1, 1), (2, 2), (1, 4), (1, 5), (9, 6), (1, 15)] {
             let positions: Vec<u64> = (position..position + count).collect();
-            outlet.send(Some(events(&positions)), positions.len(), Position::from(position));
-            while takes_at_once && let Step::Notice(notice) = inlet.step() {
+            sender.send(Some(events(&positions)), positions.len(), Position::from(position));
+            while takes_at_once && let ChannelStep::Notice(notice) = receiver.step() {
                 found.push(notice);
             }
         }
-        while let Step::Notice(notice) = inlet.step() {
+        while let ChannelStep::Notice(notice) = receiver.step() {
             found.push(notice);
         }
         let right = if takes_at_once {

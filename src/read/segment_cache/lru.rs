@@ -1,157 +1,229 @@
-//! Things that cost memory or a descriptor, kept while there is room: the ones used last.
+//! Values that cost memory or a descriptor, kept within a budget; the least recently used are evicted.
 //!
-//! Using a thing that is there takes a read lock of its own and writes one number, so that looking
-//! through hundreds of them stays cheap. Which one was used least is searched for only when something new
-//! needs the room.
-//! Row: shelf.
+//! Using a value takes a read lock of its slot and writes one number, so looking through hundreds of values
+//! is cheap. The least recently used value is searched for only when a new value needs its room.
 
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 
-/// A place for one thing, which may be taken away whenever nobody uses it.
-pub(super) struct Place<T> {
+use crate::disk::{Access, Disk, DiskFile};
+
+/// A slot for one value, which the pool may evict. A value that is in use lives on in its `Arc`.
+pub(super) struct LruSlot<T> {
     held: RwLock<Option<Arc<T>>>,
-    /// When it was used last, by the clock of its room.
+    /// When the value was last used, by the clock of the pool.
     used: AtomicU64,
-    /// Held while the thing is made, so that it is made once.
+    /// Held while the value is made, so that it is made once.
     making: Mutex<()>,
 }
 
-impl<T> Default for Place<T> {
-    fn default() -> Place<T> {
-        Place { held: RwLock::new(None), used: AtomicU64::new(0), making: Mutex::new(()) }
+impl<T> Default for LruSlot<T> {
+    fn default() -> LruSlot<T> {
+        LruSlot { held: RwLock::new(None), used: AtomicU64::new(0), making: Mutex::new(()) }
     }
 }
 
-impl<T> Place<T> {
-    /// Looks at what lies here, which does not count as using it.
-    pub(super) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
+impl<T> LruSlot<T> {
+    /// Looks at the value, which does not count as a use.
+    pub(super) fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
         self.held.read().as_deref().map(look)
     }
 }
 
-/// LruPool for so many things, or so many bytes of them.
+/// A pool of values up to a total size, in the unit its user chooses. The least recently used value is
+/// evicted first.
 pub(super) struct LruPool<T> {
-    most: u64,
+    size_max: u64,
+    /// Advances when a value is added: values used since the last one count as equally recent.
     clock: AtomicU64,
-    taken: Mutex<Taken<T>>,
+    residents: Mutex<Residents<T>>,
 }
 
-struct Taken<T> {
+/// The slots that hold a value, each with the value's size.
+struct Residents<T> {
     total: u64,
-    by: Vec<(Arc<Place<T>>, u64)>,
+    slots: Vec<(Arc<LruSlot<T>>, u64)>,
 }
 
 impl<T> LruPool<T> {
-    pub(super) fn new(most: u64) -> LruPool<T> {
-        LruPool { most, clock: AtomicU64::new(0), taken: Mutex::new(Taken { total: 0, by: Vec::new() }) }
+    pub(super) fn new(size_max: u64) -> LruPool<T> {
+        LruPool {
+            size_max,
+            clock: AtomicU64::new(0),
+            residents: Mutex::new(Residents { total: 0, slots: Vec::new() }),
+        }
     }
 
-    /// Whether something of this size could be kept at all.
+    /// Whether the pool is large enough for a value of this size.
     pub(super) fn could_hold(&self, size: u64) -> bool {
-        size <= self.most
+        size <= self.size_max
     }
 
-    /// Whether something of this size could be kept without taking anything away.
+    /// Whether a value of this size fits without an eviction.
     pub(super) fn has_room(&self, size: u64) -> bool {
-        self.taken.lock().total.saturating_add(size) <= self.most
+        self.residents.lock().total.saturating_add(size) <= self.size_max
     }
 
-    /// Lets the clock go on, so that what is used from now on can be told from what was not.
+    /// Advances the clock, and returns the new time: later uses have at least this time.
     pub(super) fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Whether something of this size could be kept if only what was not used since then is taken away.
+    /// Whether a value of this size fits if only values that were not used since `since` are evicted.
     pub(super) fn has_room_beside_used(&self, size: u64, since: u64) -> bool {
-        let taken = self.taken.lock();
-        let is_used = |place: &Place<T>| place.used.load(Ordering::Relaxed) >= since;
-        let used: u64 = taken.by.iter().filter(|(place, _)| is_used(place)).map(|(_, size)| size).sum();
-        used.saturating_add(size) <= self.most
+        let residents = self.residents.lock();
+        let is_used = |slot: &LruSlot<T>| slot.used.load(Ordering::Relaxed) >= since;
+        let used: u64 = residents.slots.iter().filter(|(slot, _)| is_used(slot)).map(|(_, size)| size).sum();
+        used.saturating_add(size) <= self.size_max
     }
 
-    /// What lies in a place.
-    pub(super) fn get(&self, place: &Place<T>) -> Option<Arc<T>> {
-        self.look(place, Arc::clone)
+    /// The value of a slot.
+    pub(super) fn get(&self, slot: &LruSlot<T>) -> Option<Arc<T>> {
+        self.look(slot, Arc::clone)
     }
 
-    /// Looks at what lies in a place, without holding it any longer.
-    pub(super) fn look<R>(&self, place: &Place<T>, look: impl FnOnce(&Arc<T>) -> R) -> Option<R> {
-        let held = place.held.read();
+    /// Looks at the value of a slot, without holding it longer.
+    pub(super) fn look<R>(&self, slot: &LruSlot<T>, look: impl FnOnce(&Arc<T>) -> R) -> Option<R> {
+        let held = slot.held.read();
         let seen = look(held.as_ref()?);
-        // The clock stands still until something new comes: those used since are all as good as each other.
-        place.used.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
+        // One relaxed store, no lock of the pool: looking through hundreds of values must stay cheap.
+        slot.used.store(self.clock.load(Ordering::Relaxed), Ordering::Relaxed);
         Some(seen)
     }
 
-    /// What lies in a place; if nothing does, it is made. Whoever comes meanwhile waits for that.
+    /// The value of a slot. An empty slot gets the value that `make` returns with its size; concurrent
+    /// callers wait for it.
     ///
     /// # Errors
     ///
-    /// What `make` gives.
+    /// Those of `make`.
     pub(super) fn get_or_make<E>(
         &self,
-        place: &Arc<Place<T>>,
+        slot: &Arc<LruSlot<T>>,
         make: impl FnOnce() -> Result<(T, u64), E>,
     ) -> Result<Arc<T>, E> {
-        if let Some(held) = self.get(place) {
+        if let Some(held) = self.get(slot) {
             return Ok(held);
         }
-        let _making = place.making.lock();
-        if let Some(held) = self.get(place) {
+        let _making = slot.making.lock();
+        if let Some(held) = self.get(slot) {
             return Ok(held);
         }
         let (made, size) = make()?;
-        Ok(self.put(place, Arc::new(made), size))
+        Ok(self.put(slot, Arc::new(made), size))
     }
 
-    /// Lays a thing in its place, and takes others away until there is room. One that is larger than the
-    /// whole room is only handed out.
-    pub(super) fn put(&self, place: &Arc<Place<T>>, thing: Arc<T>, size: u64) -> Arc<T> {
-        let mut taken = self.taken.lock();
-        taken.leave(place);
+    /// Puts a value into its slot, and evicts others until it fits. A value larger than the whole pool is
+    /// returned but not kept.
+    pub(super) fn put(&self, slot: &Arc<LruSlot<T>>, value: Arc<T>, size: u64) -> Arc<T> {
+        let mut residents = self.residents.lock();
+        residents.evict(slot);
         if !self.could_hold(size) {
-            return thing;
+            return value;
         }
-        while taken.total + size > self.most && taken.leave_oldest() {}
-        place.used.store(self.tick(), Ordering::Relaxed);
-        *place.held.write() = Some(thing.clone());
-        taken.total += size;
-        taken.by.push((place.clone(), size));
-        thing
+        while residents.total + size > self.size_max && residents.evict_oldest() {}
+        slot.used.store(self.tick(), Ordering::Relaxed);
+        *slot.held.write() = Some(value.clone());
+        residents.total += size;
+        residents.slots.push((slot.clone(), size));
+        value
     }
 
-    /// Takes away what lies in a place.
-    pub(super) fn clear(&self, place: &Arc<Place<T>>) {
-        self.taken.lock().leave(place);
+    /// Evicts the value of a slot.
+    pub(super) fn clear(&self, slot: &Arc<LruSlot<T>>) {
+        self.residents.lock().evict(slot);
     }
 }
 
-impl<T> Taken<T> {
-    fn leave(&mut self, place: &Arc<Place<T>>) {
-        if let Some(at) = self.by.iter().position(|(other, _)| Arc::ptr_eq(other, place)) {
+impl<T> Residents<T> {
+    fn evict(&mut self, slot: &Arc<LruSlot<T>>) {
+        if let Some(at) = self.slots.iter().position(|(other, _)| Arc::ptr_eq(other, slot)) {
             self.remove(at);
         }
     }
 
-    /// `false` if there is nothing left.
-    fn leave_oldest(&mut self) -> bool {
-        let used = |(place, _): &(Arc<Place<T>>, u64)| place.used.load(Ordering::Relaxed);
-        let oldest = self.by.iter().enumerate().min_by_key(|(_, entry)| used(entry));
-        match oldest.map(|(at, _)| at) {
-            Some(at) => {
-                self.remove(at);
-                true
-            }
-            None => false,
-        }
+    /// Evicts the least recently used value; `false` if the pool is empty.
+    fn evict_oldest(&mut self) -> bool {
+        let slots = self.slots.iter().enumerate();
+        let oldest = slots.min_by_key(|(_, (slot, _))| slot.used.load(Ordering::Relaxed));
+        let Some(at) = oldest.map(|(at, _)| at) else { return false };
+        self.remove(at);
+        true
     }
 
     fn remove(&mut self, at: usize) {
-        let (place, size) = self.by.swap_remove(at);
-        *place.held.write() = None;
+        let (slot, size) = self.slots.swap_remove(at);
+        *slot.held.write() = None;
         self.total -= size;
+    }
+}
+
+/// A file that is opened when it is read, and closed when its descriptor is evicted. Its bytes never change.
+pub(super) struct LazyFile {
+    disk: Arc<dyn Disk>,
+    path: String,
+    slot: Arc<LruSlot<Box<dyn DiskFile>>>,
+    descriptors: Arc<LruPool<Box<dyn DiskFile>>>,
+    pinned: PinnedFile,
+}
+
+/// An open file, once it is set, that stays open after its name is removed.
+pub(super) type PinnedFile = Arc<OnceLock<Arc<Box<dyn DiskFile>>>>;
+
+impl LazyFile {
+    /// A file at `path` that takes its descriptor from a pool. Once `pinned` is set, it reads from that one
+    /// instead.
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        path: String,
+        descriptors: Arc<LruPool<Box<dyn DiskFile>>>,
+        pinned: PinnedFile,
+    ) -> LazyFile {
+        LazyFile { disk, path, slot: Arc::default(), descriptors, pinned }
+    }
+
+    fn file(&self) -> io::Result<Arc<Box<dyn DiskFile>>> {
+        if let Some(pinned) = self.pinned.get() {
+            return Ok(pinned.clone());
+        }
+        let opened =
+            self.descriptors.get_or_make(&self.slot, || Ok((self.disk.open(&self.path, Access::Read)?, 1)));
+        // The file may have been pinned, and its name removed, since the look above.
+        opened.or_else(|error| self.pinned.get().cloned().ok_or(error))
+    }
+}
+
+impl Drop for LazyFile {
+    fn drop(&mut self) {
+        self.descriptors.clear(&self.slot);
+    }
+}
+
+impl DiskFile for LazyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file()?.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.file()?.write_at(bytes, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.file()?.length()
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        self.file()?.set_length(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file()?.sync()
+    }
+
+    fn drop_cache(&self, offset: u64) -> io::Result<()> {
+        self.file()?.drop_cache(offset)
     }
 }

@@ -1,159 +1,99 @@
-//! A part of the log that does not change any more: its segment's file and its index, both opened when
-//! they are needed.
-//!
-//! Row: shelf.
+//! A sealed segment: its file and its index, both opened on demand, and its bytes in memory if it is read
+//! often.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::MutexGuard;
 
 use crate::disk::{Access, DiskFile};
-use crate::format::{Hash, SEAL_BYTES, Seal, SegmentEntry};
-use crate::index::{Answers, Bound, Sealed, TermHash};
-use crate::log::{Block, LogEnd, Outline, SegmentFile, damaged, missing};
-use crate::types::{Error, to_u32, to_u64};
+use crate::index::{Bound, SealedIndex, SegmentIndex, TermHash};
+use crate::log::{Block, SegmentFile, damaged, missing};
+use crate::threads::once;
+use crate::types::{Error, to_u64, to_usize};
 
-use super::SegmentCache;
-use super::build::{build, write};
-use super::lazy_file::{LazyFile, Pinned};
-use super::lru::Place;
-use super::resident::Resident;
+use super::lru::{LazyFile, LruSlot, PinnedFile};
+use super::{SealedMeta, SegmentCache, encode_index_of, walk, write_index_file};
 
-/// Where a part stands in the log: what MANIFEST, or MARK, says of it without its file.
-#[derive(Clone, Debug)]
-pub(crate) struct SealedMeta {
-    pub(crate) bound: Bound,
-    pub(crate) frames: u32,
-    pub(crate) events: u32,
-    /// Chain and recorded-at of the last frame before its segment.
-    pub(crate) chain_before: Hash,
-    pub(crate) recorded_before: u64,
-    /// Of the last frame.
-    pub(crate) last_recorded_at: u64,
-    /// How long the segment's file is, once it is sealed.
-    pub(crate) file_bytes: Option<u32>,
-}
-
-impl SealedMeta {
-    /// As MANIFEST lists it; `chain_before` is the chain of the one listed before.
-    pub(crate) fn sealed(sealed: &SegmentEntry, origin: [u8; 16], chain_before: Hash) -> SealedMeta {
-        let bound = Bound {
-            store_id: origin,
-            segment: sealed.id,
-            end: sealed.length.saturating_sub(to_u32(SEAL_BYTES)),
-            last_position: sealed.last_position,
-            chain: sealed.chain,
-        };
-        SealedMeta {
-            bound,
-            frames: sealed.frames,
-            events: sealed.events,
-            chain_before,
-            recorded_before: sealed.recorded_before,
-            last_recorded_at: sealed.last_recorded_at,
-            file_bytes: Some(sealed.length),
-        }
-    }
-
-    /// The frames of an open segment's file up to where a walk stands.
-    pub(crate) fn up_to(tip: &LogEnd, file: &SegmentFile, origin: [u8; 16]) -> SealedMeta {
-        let header = &file.header;
-        let (segment, end, last_position, chain) = (header.id, tip.offset, tip.position, tip.chain);
-        SealedMeta {
-            bound: Bound { store_id: origin, segment, end, last_position, chain },
-            frames: tip.frames,
-            events: tip.events,
-            chain_before: header.chain_before,
-            recorded_before: header.recorded_before,
-            last_recorded_at: tip.recorded_at,
-            file_bytes: None,
-        }
-    }
-
-    /// What header and seal of the segment must say. (Of one that goes on there is no seal yet.)
-    fn outline(&self) -> Outline {
-        let SealedMeta { bound, chain_before, recorded_before, .. } = self;
-        let seal = Seal {
-            length: self.file_bytes.unwrap_or(0),
-            last_position: bound.last_position,
-            last_recorded_at: self.last_recorded_at,
-            frames: self.frames,
-            events: self.events,
-            chain: bound.chain,
-        };
-        Outline { id: bound.segment, chain_before: *chain_before, recorded_before: *recorded_before, seal }
-    }
-}
-
-/// One such part.
+/// A segment that does not change any more, or the part of one that an index file covers. Opens its file and
+/// its index when they are first used.
 pub(crate) struct SealedSegment {
-    shelf: Arc<SegmentCache>,
-    listed: SealedMeta,
+    cache: Arc<SegmentCache>,
+    meta: SealedMeta,
     file: OnceLock<Arc<SegmentFile>>,
-    index: Arc<Place<Sealed>>,
-    whole: Resident,
-    /// Set once its segment was rewritten, and its files have no names any more.
-    retired: Pinned,
+    index: Arc<LruSlot<SealedIndex>>,
+    resident: ResidentSegment,
+    /// Set once the segment was rewritten and the names of its files are removed.
+    retired: PinnedFile,
 }
 
 impl SealedSegment {
-    pub(crate) fn new(shelf: Arc<SegmentCache>, listed: SealedMeta) -> SealedSegment {
-        let (index, whole) = (Arc::default(), Resident::default());
-        SealedSegment { shelf, listed, file: OnceLock::new(), index, whole, retired: Pinned::default() }
+    /// A segment whose file and index are not open yet.
+    pub(crate) fn new(cache: Arc<SegmentCache>, meta: SealedMeta) -> SealedSegment {
+        SealedSegment {
+            cache,
+            meta,
+            file: OnceLock::new(),
+            index: Arc::default(),
+            resident: ResidentSegment::default(),
+            retired: PinnedFile::default(),
+        }
     }
 
-    /// The same, of a file that is open.
+    /// A segment whose file is open.
     pub(crate) fn with_file(
-        shelf: Arc<SegmentCache>,
-        listed: SealedMeta,
+        cache: Arc<SegmentCache>,
+        meta: SealedMeta,
         file: Arc<SegmentFile>,
     ) -> SealedSegment {
-        let stored = SealedSegment::new(shelf, listed);
-        // It was just made, so there is none yet.
-        let _ = stored.file.set(file);
-        stored
+        let sealed = SealedSegment::new(cache, meta);
+        // Cannot fail: the segment is new, so no file is set.
+        let _ = sealed.file.set(file);
+        sealed
     }
 
-    /// The same, of which the index was just made; it is kept like any other.
+    /// A segment whose index was just encoded to `bytes`. The cache keeps the index like any other.
     pub(crate) fn with_index(
-        shelf: Arc<SegmentCache>,
-        listed: SealedMeta,
+        cache: Arc<SegmentCache>,
+        meta: SealedMeta,
         bytes: Option<Vec<u8>>,
     ) -> SealedSegment {
-        let stored = SealedSegment::new(shelf, listed);
-        let (path, bound) = (stored.listed.bound.segment.index_path(), &stored.listed.bound);
-        if let Some(Ok(index)) = bytes.map(|bytes| Sealed::whole(bytes.into(), &path, bound)) {
-            let bytes = size(&index);
-            stored.shelf.indexes.put(&stored.index, Arc::new(index), bytes);
+        let sealed = SealedSegment::new(cache, meta);
+        let bound = &sealed.meta.bound;
+        let path = bound.segment.index_path();
+        if let Some(Ok(index)) = bytes.map(|bytes| SealedIndex::whole(bytes.into(), &path, bound)) {
+            let bytes = index_size(&index);
+            sealed.cache.indexes.put(&sealed.index, Arc::new(index), bytes);
         }
-        stored
+        sealed
     }
 
-    /// Whether it is a whole segment, which is sealed.
+    /// Whether this is a whole segment, and not a part of one that is still written to.
     pub(crate) fn is_whole(&self) -> bool {
-        self.listed.file_bytes.is_some()
+        self.meta.file_bytes.is_some()
     }
 
-    /// How many bytes of its index are in memory.
+    /// The bytes of memory that the index takes.
     pub(crate) fn index_bytes(&self) -> u64 {
-        self.index.look(size).unwrap_or(0)
+        self.index.peek(index_size).unwrap_or(0)
     }
 
-    /// The store whose id the terms of its index are hashed with.
+    /// The store id with which the terms of the index are hashed.
     pub(crate) fn origin(&self) -> &[u8; 16] {
-        self.shelf.origin()
+        self.cache.origin()
     }
 
-    pub(crate) fn listed(&self) -> &SealedMeta {
-        &self.listed
+    pub(crate) fn meta(&self) -> &SealedMeta {
+        &self.meta
     }
 
-    /// The segment's file; opened, and its header checked, when it is first asked for.
+    /// The segment's file. The first call opens it and checks its header.
     ///
     /// # Errors
     ///
-    /// If it is gone, cannot be read, or is not the segment that is listed.
+    /// If the file is missing, cannot be read, or is not the segment that is listed.
     pub(crate) fn file(&self) -> Result<&Arc<SegmentFile>, Error> {
         if let Some(file) = self.file.get() {
             return Ok(file);
@@ -162,17 +102,17 @@ impl SealedSegment {
         Ok(self.file.get_or_init(|| Arc::new(opened)))
     }
 
-    /// Its segment was rewritten, and its files lose their names: whoever still reads it has the segment's file as long
-    /// as it needs it, and nothing of it is kept otherwise.
+    /// Prepares for the removal of the segment's files, after the segment was rewritten. Readers that still
+    /// hold it keep the file open as long as they need it; the cache evicts everything else.
     pub(crate) fn retire(&self) {
         let _ = self.file();
-        match self.shelf.disk.open(&self.listed.bound.segment.path(), Access::Read) {
+        match self.cache.disk.open(&self.meta.bound.segment.path(), Access::Read) {
             Ok(file) => drop(self.retired.set(Arc::new(file))),
-            // Of a file that was open before it is enough that it is open.
-            Err(error) => tracing::warn!(%error, "a rewritten segment cannot be kept for those who read it"),
+            // Only a warning: a descriptor that is open already serves the readers as well.
+            Err(error) => tracing::warn!(%error, "a rewritten segment cannot be kept open for its readers"),
         }
-        self.shelf.indexes.clear(&self.index);
-        self.whole.clear(&self.shelf);
+        self.cache.indexes.clear(&self.index);
+        self.resident.clear(&self.cache);
     }
 
     fn is_retired(&self) -> bool {
@@ -180,67 +120,69 @@ impl SealedSegment {
     }
 
     fn open_file(&self) -> Result<SegmentFile, Error> {
-        let outline = self.listed.outline();
+        let outline = self.meta.outline();
         let path = outline.id.path();
-        let (disk, room) = (self.shelf.disk.clone(), self.shelf.descriptors.clone());
-        let file = LazyFile::pinned_by(self.retired.clone(), disk, path.clone(), room);
+        let descriptors = self.cache.descriptors.clone();
+        let file = LazyFile::new(self.cache.disk.clone(), path.clone(), descriptors, self.retired.clone());
         let length = file.length().map_err(|error| match error.kind() {
-            // Under a reader the writer may have rewritten it just now.
-            std::io::ErrorKind::NotFound if self.shelf.writes => missing(outline.id),
+            // The writer's own rewrites retire a segment first, so its file is lost. A reader beside the
+            // writer gets the plain error: the writer may have rewritten the segment just now, and the reader
+            // loads the list again.
+            std::io::ErrorKind::NotFound if self.cache.writes => missing(outline.id),
             _ => Error::io("cannot open", &path, error),
         })?;
         let file = SegmentFile::from_file(Box::new(file), path)?;
-        outline.check_header(&file, |store_id| self.shelf.knows(store_id))?;
+        outline.check_header(&file, |store_id| self.cache.knows(store_id))?;
         if self.is_whole() {
             outline.check_length(length)?;
         }
         Ok(file)
     }
 
-    /// Looks at length, header and seal of the segment's file anew, if it is sealed. Nothing is kept of it.
+    /// Checks the length, the header and the seal of a whole segment, from a file it opens for this.
     ///
     /// # Errors
     ///
-    /// If it is not the segment that is listed, or cannot be read.
+    /// If the file is not the segment that is listed, or cannot be read.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if !self.is_whole() {
             return Ok(());
         }
-        let outline = self.listed.outline();
-        let file = SegmentFile::open(self.shelf.disk.as_ref(), outline.id, Access::Read)?;
+        let outline = self.meta.outline();
+        let file = SegmentFile::open(self.cache.disk.as_ref(), outline.id, Access::Read)?;
         outline.check_length(file.length()?)?;
-        outline.check(&file, |store_id| self.shelf.knows(store_id))
+        outline.check(&file, |store_id| self.cache.knows(store_id))
     }
 
-    /// A block that holds `run`: all of the segment if it is in memory, otherwise just that from the file, in the memory
-    /// of an old block if that is free.
+    /// A block that holds `run`: the whole segment if it is resident, otherwise the run from the file. The
+    /// memory of `old` is reused if no event holds it.
     ///
     /// # Errors
     ///
-    /// As [`SealedSegment::file`].
+    /// Those of [`SealedSegment::file`], and of reading.
     pub(crate) fn block(&self, run: &Range<u32>, old: Option<Block>) -> Result<Block, Error> {
-        if let Some(block) = self.whole.block(&self.shelf) {
+        if let Some(block) = self.resident.block(&self.cache) {
             return Ok(block);
         }
         let file = self.file()?;
         let block = file.block_over(old, run.clone())?;
         if !self.is_retired() {
-            self.whole.note(run, &self.shelf, file, &self.listed.bound);
+            self.resident.record_read(run, &self.cache, file, &self.meta.bound);
         }
         Ok(block)
     }
 
-    /// How many bytes of the segment are in memory.
+    /// The bytes of the segment that are in memory.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        self.whole.bytes()
+        self.resident.bytes()
     }
 
-    /// Has the index answer. One that turns out to be damaged is built again, and asked again.
+    /// Puts a question to the index. An index that turns out to be damaged is built again, and asked again.
     ///
     /// # Errors
     ///
-    /// If the segment itself cannot be read, or is damaged.
-    pub(crate) fn ask<T>(&self, ask: impl Fn(&dyn Answers) -> Result<T, Error>) -> Result<T, Error> {
+    /// If the segment itself is damaged or cannot be read.
+    pub(crate) fn ask<T>(&self, ask: impl Fn(&dyn SegmentIndex) -> Result<T, Error>) -> Result<T, Error> {
         let index = self.index()?;
         let answer = match ask(index.as_ref()) {
             Err(error) if !index.is_whole() => {
@@ -255,27 +197,29 @@ impl SealedSegment {
         Ok(answer)
     }
 
-    /// Whether the term may be in this part. `false` is certain.
+    /// Whether the index may have a term. `false` is certain.
     ///
     /// # Errors
     ///
-    /// As [`SealedSegment::ask`].
+    /// Those of [`SealedSegment::ask`].
     pub(crate) fn may_have(&self, term: TermHash) -> Result<bool, Error> {
-        let seen = self.shelf.indexes.look(&self.index, |index| index.may_have(term));
+        let seen = self.cache.indexes.look(&self.index, |index| index.may_have(term));
         seen.map_or_else(|| Ok(self.index()?.may_have(term)), Ok)
     }
 
-    /// Its index, from memory or from the disk, or made anew.
+    /// The index: from memory, from its file, or built from the segment.
     ///
     /// # Errors
     ///
-    /// As [`SealedSegment::ask`].
-    pub(crate) fn index(&self) -> Result<Arc<Sealed>, Error> {
-        self.shelf.indexes.get_or_make(&self.index, || {
-            let path = self.listed.bound.segment.index_path();
-            let file = LazyFile::new(self.shelf.disk.clone(), path.clone(), self.shelf.descriptors.clone());
-            let index = match Sealed::open(Arc::new(file), &path, &self.listed.bound) {
-                Ok(Ok(index)) if index.whole_bytes() <= SMALL => loaded(index)?,
+    /// Those of [`SealedSegment::ask`].
+    pub(crate) fn index(&self) -> Result<Arc<SealedIndex>, Error> {
+        self.cache.indexes.get_or_make(&self.index, || {
+            let path = self.meta.bound.segment.index_path();
+            let descriptors = self.cache.descriptors.clone();
+            let file =
+                LazyFile::new(self.cache.disk.clone(), path.clone(), descriptors, PinnedFile::default());
+            let index = match SealedIndex::open(Arc::new(file), &path, &self.meta.bound) {
+                Ok(Ok(index)) if index.whole_bytes() <= READ_WHOLE_MAX => index.load()?.unwrap_or(index),
                 Ok(Ok(index)) => index,
                 Ok(Err(damage)) => {
                     tracing::info!(path, %damage, "an index is built from its segment");
@@ -287,13 +231,14 @@ impl SealedSegment {
                 }
             };
             self.check_counts(&index)?;
-            let bytes = size(&index);
+            let bytes = index_size(&index);
             Ok((index, bytes))
         })
     }
 
-    fn check_counts(&self, index: &Sealed) -> Result<(), Error> {
-        let SealedMeta { frames, events, bound, .. } = &self.listed;
+    /// The counts of the index prove that the segment holds what MANIFEST says, before anything is answered.
+    fn check_counts(&self, index: &SealedIndex) -> Result<(), Error> {
+        let SealedMeta { frames, events, bound, .. } = &self.meta;
         if (index.frames(), index.events()) == (*frames, *events) {
             return Ok(());
         }
@@ -301,84 +246,183 @@ impl SealedSegment {
         Err(Error::corrupt(&bound.segment.path(), bound.end.into(), what))
     }
 
-    fn load(&self, index: &Sealed) -> Result<(), Error> {
-        if !self.shelf.indexes.could_hold(to_u64(index.whole_bytes())) {
+    /// Reads the whole index file into memory, if the cache is large enough for it.
+    fn load(&self, index: &SealedIndex) -> Result<(), Error> {
+        if !self.cache.indexes.could_hold(to_u64(index.whole_bytes())) {
             return Ok(());
         }
         match index.load()? {
             Ok(whole) => {
-                let bytes = size(&whole);
-                self.shelf.indexes.put(&self.index, Arc::new(whole), bytes);
+                let bytes = index_size(&whole);
+                self.cache.indexes.put(&self.index, Arc::new(whole), bytes);
             }
             Err(_) => drop(self.rebuild()?),
         }
         Ok(())
     }
 
-    /// Builds the index from the segment, whatever there is of it.
+    /// Builds the index from the segment, even if there is an index file.
     ///
     /// # Errors
     ///
-    /// As [`SealedSegment::ask`].
-    pub(crate) fn rebuild(&self) -> Result<Arc<Sealed>, Error> {
+    /// Those of [`SealedSegment::ask`].
+    pub(crate) fn rebuild(&self) -> Result<Arc<SealedIndex>, Error> {
         Ok(self.keep(self.build()?))
     }
 
-    /// The same of a part of a segment that goes on, its file included: `_alone` keeps the whole segment's from being written meanwhile.
+    /// Builds the index of a part of a segment that is still written to, and writes its file. The caller
+    /// holds the lock of [`SegmentCache::lock_index_builds`]: otherwise the whole segment's index could be
+    /// written to the same file first.
     ///
     /// # Errors
     ///
-    /// As [`SealedSegment::ask`].
-    pub(crate) fn rebuild_part(&self, _alone: &MutexGuard<'_, ()>) -> Result<Arc<Sealed>, Error> {
-        let bytes = build(self.file()?, &self.listed.bound)?;
-        if self.shelf.writes {
-            write(self.shelf.disk.as_ref(), self.listed.bound.segment, &bytes);
+    /// Those of [`SealedSegment::ask`].
+    pub(crate) fn rebuild_part(&self, _alone: &MutexGuard<'_, ()>) -> Result<Arc<SealedIndex>, Error> {
+        let bytes = encode_index_of(self.file()?, &self.meta.bound)?;
+        if self.cache.writes {
+            write_index_file(self.cache.disk.as_ref(), self.meta.bound.segment, &bytes);
         }
-        Ok(self.keep(self.made_of(bytes)?))
+        Ok(self.keep(self.read_built(bytes)?))
     }
 
-    fn keep(&self, index: Sealed) -> Arc<Sealed> {
-        let bytes = size(&index);
-        self.shelf.indexes.put(&self.index, Arc::new(index), bytes)
+    /// Puts the index into the cache.
+    fn keep(&self, index: SealedIndex) -> Arc<SealedIndex> {
+        let bytes = index_size(&index);
+        self.cache.indexes.put(&self.index, Arc::new(index), bytes)
     }
 
-    /// In memory and, where that is allowed, as its file.
-    fn build(&self) -> Result<Sealed, Error> {
-        let bytes = build(self.file()?, &self.listed.bound)?;
-        // A part of a segment that goes on has had its file; by now that may be the whole segment's.
-        if self.shelf.writes && self.is_whole() && !self.is_retired() {
-            write(self.shelf.disk.as_ref(), self.listed.bound.segment, &bytes);
+    /// Builds the index from the segment, and writes the file if the store may be written to.
+    fn build(&self) -> Result<SealedIndex, Error> {
+        let bytes = encode_index_of(self.file()?, &self.meta.bound)?;
+        // Not for a part of a segment: its index file may by now be the one of the whole segment.
+        if self.cache.writes && self.is_whole() && !self.is_retired() {
+            write_index_file(self.cache.disk.as_ref(), self.meta.bound.segment, &bytes);
         }
-        self.made_of(bytes)
+        self.read_built(bytes)
     }
 
-    fn made_of(&self, bytes: Vec<u8>) -> Result<Sealed, Error> {
-        let path = self.listed.bound.segment.index_path();
-        Sealed::whole(bytes.into(), &path, &self.listed.bound).map_err(|damage| damaged(&path, 0, &damage))
+    fn read_built(&self, bytes: Vec<u8>) -> Result<SealedIndex, Error> {
+        let path = self.meta.bound.segment.index_path();
+        SealedIndex::whole(bytes.into(), &path, &self.meta.bound).map_err(|damage| damaged(&path, 0, &damage))
     }
 }
 
 impl Drop for SealedSegment {
     fn drop(&mut self) {
-        self.shelf.indexes.clear(&self.index);
-        self.whole.clear(&self.shelf);
+        self.cache.indexes.clear(&self.index);
+        self.resident.clear(&self.cache);
     }
 }
 
-/// An index file of this size is read at once.
-const SMALL: usize = 64 << 10;
+/// An index file up to this size is read whole when it is opened.
+const READ_WHOLE_MAX: usize = 64 << 10;
 
-fn loaded(index: Sealed) -> Result<Sealed, Error> {
-    Ok(index.load()?.unwrap_or(index))
-}
-
-/// Once as much was read of it piece by piece as it has, it costs less to have it in memory: whoever knew
-/// beforehand could have saved half.
-fn is_read_often(index: &Sealed) -> bool {
+/// Whether the reads so far have cost as much as reading the whole file. To load it then costs at most twice
+/// what the best choice in advance had cost.
+fn is_read_often(index: &SealedIndex) -> bool {
     const PIECE: u64 = 4096;
     index.pieces_read().saturating_mul(PIECE) >= to_u64(index.whole_bytes())
 }
 
-fn size(index: &Sealed) -> u64 {
+fn index_size(index: &SealedIndex) -> u64 {
     to_u64(index.bytes())
+}
+
+/// A whole segment in memory, for segments that are read often: checked once, then an event is a slice.
+///
+/// The background thread loads a segment once the reads of it have cost as much as loading it. If the cache
+/// is full, only segments that were not used in that time are evicted. If all are read alike, the loaded ones
+/// stay: loading them in turns would help none of them.
+#[derive(Default)]
+struct ResidentSegment {
+    slot: Arc<LruSlot<Block>>,
+    /// The weighted bytes read from the file since the segment was last considered for loading.
+    read: AtomicU64,
+    /// When that count began, by the clock of the pool.
+    since: AtomicU64,
+}
+
+/// A read longer than this is part of a sequential read.
+const RANDOM_READ_MAX: u32 = 16 << 10;
+/// The weight of a random read while the cache has room: a quarter of the segment is read before it is
+/// loaded.
+const WEIGHT_WITH_ROOM: u64 = 4;
+/// Sequential reads are cheap without the cache: this many bytes count as one, and they evict no other
+/// segment.
+const SEQUENTIAL_BYTES_PER_WEIGHT: u64 = 2;
+
+impl ResidentSegment {
+    /// The whole segment, if it is in memory.
+    fn block(&self, cache: &SegmentCache) -> Option<Block> {
+        cache.segments.look(&self.slot, |block| Block::clone(block))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.slot.peek(block_size).unwrap_or(0)
+    }
+
+    fn clear(&self, cache: &SegmentCache) {
+        cache.segments.clear(&self.slot);
+    }
+
+    /// Counts a read from the file, and has the segment loaded once the reads have cost enough.
+    fn record_read(
+        &self,
+        run: &Range<u32>,
+        cache: &Arc<SegmentCache>,
+        file: &Arc<SegmentFile>,
+        bound: &Bound,
+    ) {
+        let bytes = run.end - run.start;
+        let whole = u64::from(bound.end);
+        if !cache.segments.could_hold(whole) {
+            return;
+        }
+        let is_random = bytes <= RANDOM_READ_MAX;
+        let weight = match (cache.segments.has_room(whole), is_random) {
+            (true, true) => u64::from(bytes) * WEIGHT_WITH_ROOM,
+            (true, false) => u64::from(bytes) / SEQUENTIAL_BYTES_PER_WEIGHT,
+            (false, true) => u64::from(bytes),
+            (false, false) => return,
+        };
+        let read = self.read.fetch_add(weight, Ordering::Relaxed);
+        if read == 0 {
+            self.since.store(cache.segments.tick(), Ordering::Relaxed);
+        }
+        if read + weight < whole || self.read.swap(0, Ordering::Relaxed) < whole {
+            return;
+        }
+        if !cache.segments.has_room_beside_used(whole, self.since.load(Ordering::Relaxed)) {
+            return;
+        }
+        let own = cache.clone();
+        let file = file.clone();
+        let bound = bound.clone();
+        let slot = self.slot.clone();
+        let load = move || match own.segments.get_or_make(&slot, || load_segment(&file, &bound)) {
+            Ok(_) => tracing::debug!(segment = file.path, "loaded"),
+            // Only a log line: a reader of the damaged frame gets the error itself.
+            Err(error) => tracing::warn!(%error, "a segment was not loaded"),
+        };
+        cache.background.run_in(Duration::ZERO, once(load));
+    }
+}
+
+fn block_size(block: &Block) -> u64 {
+    to_u64(block.bytes.len())
+}
+
+/// Reads a segment into memory: all its frames, each checked, and zeros between them. Returns the size, too.
+fn load_segment(file: &SegmentFile, bound: &Bound) -> Result<(Block, u64), Error> {
+    let mut bytes = vec![0; to_usize(bound.end)];
+    walk(file, bound, |offset, frame| {
+        let header = frame.header.bytes();
+        let body_start = to_usize(offset) + header.len();
+        bytes[to_usize(offset)..body_start].copy_from_slice(header);
+        bytes[body_start..body_start + frame.body.len()].copy_from_slice(frame.body);
+        Ok(())
+    })?;
+    let block = Block::known(Arc::new(bytes), 0);
+    let bytes = block_size(&block);
+    Ok((block, bytes))
 }

@@ -1,9 +1,8 @@
-//! A story: the events of one correlation as a tree, each under what brought it about.
+//! A story: the events of one correlation as a tree, each event below its cause.
 //!
-//! Row: reader. `render` writes it down.
+//! `render` prints it in four formats.
 
 mod render;
-mod text;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,17 +10,17 @@ use std::time::Duration;
 
 use crate::event::RecordedEvent;
 use crate::read::reader::{Read, event_with};
-use crate::read::view::View;
-use crate::types::{Cause, Error, EventId, Query};
+use crate::read::view::LogView;
+use crate::types::{Cause, Error, EventId, Position, Query};
 
-/// How many events a story has at most, unless told otherwise.
+/// The most events of a story, by default.
 pub(crate) const EVENTS_MAX: u64 = 10_000;
 
-/// Everything that belongs to one correlation, as a tree by cause.
+/// All events of one correlation, as a tree by cause.
 ///
-/// An event is a root if it names no cause, or one that is not in the story. Where events name
-/// each other in a circle (ids that were brought along can do so), the earliest of the circle is a root.
-/// Prints as a text tree, with the time that passed between cause and effect.
+/// An event is a root if it names no cause, or one that is not in the story. If events name each other in a
+/// circle (imported ids can do so), the earliest event of the circle is a root. `Display` prints a text tree,
+/// with the time that passed between cause and effect.
 ///
 /// ```
 /// use annals::{Append, Cause, Raw, Store};
@@ -42,13 +41,14 @@ pub(crate) const EVENTS_MAX: u64 = 10_000;
 pub struct Story {
     correlation: EventId,
     events: Vec<RecordedEvent>,
-    /// By event: its cause, and its effects in order.
+    /// The cause of each event, as an index into `events`.
     causes: Vec<Option<usize>>,
+    /// The effects of each event, in order.
     effects: Vec<Vec<usize>>,
     is_cut: bool,
 }
 
-/// One event of a story, and its place in it.
+/// One event of a story, with its cause and its effects.
 #[derive(Clone, Copy)]
 pub struct StoryEvent<'a> {
     story: &'a Story,
@@ -57,7 +57,7 @@ pub struct StoryEvent<'a> {
 
 impl Story {
     pub(crate) fn read(
-        view: Result<Arc<View>, Error>,
+        view: Result<Arc<LogView>, Error>,
         correlation: EventId,
         events_max: u64,
     ) -> Result<Story, Error> {
@@ -70,8 +70,9 @@ impl Story {
         let snapshot = view?.snapshot();
         // By the id that the event shows, also if the other one was asked for.
         let correlation = event_with(&snapshot, correlation)?.map_or(correlation, |event| event.id());
-        let is_first =
-            |id: EventId, event: &RecordedEvent| Ok(snapshot.foreign(id)? == Some(event.position()));
+        let is_first = |id: EventId, event: &RecordedEvent| {
+            Ok(snapshot.foreign_since(id, Position::START)? == Some(event.position()))
+        };
         let causes = without_circles(causes(&events, is_first)?);
         let mut effects = vec![Vec::new(); events.len()];
         for (effect, cause) in causes.iter().enumerate() {
@@ -88,7 +89,7 @@ impl Story {
         self.correlation
     }
 
-    /// Whether there are more events than the story was allowed to have; these are the first ones.
+    /// Whether the correlation has more events than the limit of the story. The story has the first ones.
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.is_cut
@@ -99,7 +100,7 @@ impl Story {
         (0..self.events.len()).map(|at| StoryEvent { story: self, at })
     }
 
-    /// The events that nothing in the story brought about, in order of position.
+    /// The events without a cause in the story, in order of position.
     pub fn roots(&self) -> impl Iterator<Item = StoryEvent<'_>> + Clone {
         self.events().filter(|event| event.cause().is_none())
     }
@@ -112,20 +113,20 @@ impl<'a> StoryEvent<'a> {
         &self.story.events[self.at]
     }
 
-    /// What brought it about; `None` for a root.
+    /// Its cause; `None` for a root.
     #[must_use]
     pub fn cause(&self) -> Option<StoryEvent<'a>> {
         self.story.causes[self.at].map(|at| StoryEvent { story: self.story, at })
     }
 
-    /// What it brought about, in order of position.
+    /// Its effects, in order of position.
     pub fn effects(&self) -> impl DoubleEndedIterator<Item = StoryEvent<'a>> + Clone + use<'a> {
         let story = self.story;
         story.effects[self.at].iter().map(move |at| StoryEvent { story, at: *at })
     }
 
-    /// The time from its cause being recorded until it was itself; `None` for a root, zero if the cause
-    /// stands behind it.
+    /// The time between the recording of its cause and its own. `None` for a root; zero if the cause comes
+    /// after it.
     #[must_use]
     pub fn gap(&self) -> Option<Duration> {
         let cause = self.cause()?.event().recorded_at();
@@ -139,8 +140,8 @@ impl std::fmt::Debug for StoryEvent<'_> {
     }
 }
 
-/// By event, which other one is its cause. `is_first` says whether an event is the one of the store
-/// that an id which was brought along finds.
+/// The cause of each event, as an index. `is_first` tells whether an imported id names this event: the first
+/// event of the store that was imported with it.
 fn causes(
     events: &[RecordedEvent],
     is_first: impl Fn(EventId, &RecordedEvent) -> Result<bool, Error>,
@@ -161,15 +162,15 @@ fn causes(
         Cause::PreviousInStream => {
             by_version.get(&(event.entity(), event.version().get().checked_sub(1)?)).copied()
         }
-        // A recorded event says the id instead.
+        // A recorded event has the id in place of the index.
         Cause::InAppend(_) => None,
     };
     Ok(events.iter().map(cause).collect())
 }
 
-/// Makes a tree of it: the earliest event of each circle loses its cause.
+/// Breaks circles: the earliest event of each circle loses its cause.
 fn without_circles(mut causes: Vec<Option<usize>>) -> Vec<Option<usize>> {
-    // On which walk towards the causes an event was met first; 0 for none yet.
+    // The walk towards the causes that met an event first; 0 for none yet.
     let mut met = vec![0; causes.len()];
     for start in 0..causes.len() {
         let walk = start + 1;
@@ -184,8 +185,9 @@ fn without_circles(mut causes: Vec<Option<usize>>) -> Vec<Option<usize>> {
         if met[at] != walk || causes[at].is_none() {
             continue;
         }
-        // This walk came back to where it had been: a circle, once around it.
-        let (end, mut earliest) = (at, at);
+        // The walk came back to an event of its own: go once around the circle.
+        let end = at;
+        let mut earliest = at;
         while let Some(cause) = causes[at].filter(|cause| *cause != end) {
             at = cause;
             earliest = earliest.min(at);

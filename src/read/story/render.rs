@@ -1,42 +1,44 @@
-//! A story written down: as a text tree, for Graphviz, for Mermaid, as JSON.
+//! Prints a story: as a text tree, for Graphviz, for Mermaid, as JSON.
 //!
-//! Row: reader.
+//! Names contain no control characters but any other character. Each format escapes its own syntax, and all
+//! escape invisible characters; nothing here relies on the absence of control characters.
 
 use std::fmt::{self, Write};
+use std::time::Duration;
 
 use crate::event::RecordedEvent;
-use crate::types::{counted, micros_of};
+use crate::types::{counted, micros_of, visible, visible_json};
 
-use super::text::{dot, duration, json, line, mermaid};
 use super::{Story, StoryEvent};
 
-/// How deep the text tree is indented at most: without an end, a chain of n events would take n * n
-/// signs. What lies deeper says how deep.
+/// The deepest indentation of the text tree: without a limit, a chain of n events would take n * n
+/// characters. Deeper lines begin with their depth.
 const DEPTH_MAX: usize = 40;
 
-/// A text tree: a line per event, below its cause, with the time that passed since.
+/// A text tree: a line per event, below its cause, with the time that passed since. It is indented up to 40
+/// levels; a deeper line says how deep it is.
 impl fmt::Display for Story {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cut = if self.is_cut { ", and there are more" } else { "" };
         writeln!(f, "story {}: {}{cut}", self.correlation, counted(self.events.len(), "event", "events"))?;
-        // Whether each level above has more to come.
-        let mut goes_on: Vec<bool> = Vec::new();
+        // For each level above: whether more of its events follow.
+        let mut more_follow: Vec<bool> = Vec::new();
         let mut left: Vec<(usize, StoryEvent<'_>, bool)> =
             self.roots().map(|root| (0, root, false)).collect();
         left.reverse();
         while let Some((depth, event, has_next)) = left.pop() {
-            goes_on.truncate(depth.saturating_sub(1));
+            more_follow.truncate(depth.saturating_sub(1));
             if depth > 0 {
-                for level in goes_on.iter().take(DEPTH_MAX) {
+                for level in more_follow.iter().take(DEPTH_MAX) {
                     f.write_str(if *level { "│  " } else { "   " })?;
                 }
                 f.write_str(if has_next { "├─ " } else { "└─ " })?;
-                goes_on.push(has_next);
+                more_follow.push(has_next);
             }
             if depth > DEPTH_MAX {
                 write!(f, "[{depth}] ")?;
             }
-            writeln!(f, "{}", Line(event))?;
+            writeln!(f, "{}", EventLine(event))?;
             let below = event.effects().rev().enumerate();
             left.extend(below.map(|(place, effect)| (depth + 1, effect, place > 0)));
         }
@@ -44,16 +46,17 @@ impl fmt::Display for Story {
     }
 }
 
-/// One event, without where it stands in the tree.
-struct Line<'a>(StoryEvent<'a>);
+/// One event, without its indentation.
+struct EventLine<'a>(StoryEvent<'a>);
 
-impl fmt::Display for Line<'_> {
+impl fmt::Display for EventLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(gap) = self.0.gap() {
             write!(f, "+{} ", duration(gap))?;
         }
         let event = self.0.event();
-        let (entity, kind) = (line(event.entity()), line(event.kind()));
+        let entity = line(event.entity());
+        let kind = line(event.kind());
         write!(f, "{entity} v{} {kind} @{}", event.version(), event.position())
     }
 }
@@ -71,16 +74,18 @@ impl Story {
     /// ```
     #[must_use]
     pub fn to_dot(&self) -> String {
-        let label = |event: &RecordedEvent| {
-            let (entity, kind) = (dot(event.entity()), dot(event.kind()));
+        let field = |event: &RecordedEvent| {
+            let entity = dot(event.entity());
+            let kind = dot(event.kind());
             format!("{kind}\\n{entity} v{} @{}", event.version(), event.position())
         };
         let mut out = "digraph story {\n  node [shape=box];\n".to_owned();
         for event in self.events() {
             let position = event.event().position();
-            add(&mut out, format_args!("  e{position} [label=\"{}\"];\n", label(event.event())));
+            add(&mut out, format_args!("  e{position} [label=\"{}\"];\n", field(event.event())));
             if let (Some(cause), Some(gap)) = (event.cause(), event.gap()) {
-                let (cause, gap) = (cause.event().position(), duration(gap));
+                let cause = cause.event().position();
+                let gap = duration(gap);
                 add(&mut out, format_args!("  e{cause} -> e{position} [label=\"+{gap}\"];\n"));
             }
         }
@@ -101,11 +106,14 @@ impl Story {
     pub fn to_mermaid(&self) -> String {
         let mut out = "flowchart TD\n".to_owned();
         for event in self.events() {
-            let RecordedFields { entity, kind, version, position } = fields(event.event());
-            let (kind, place) = (mermaid(kind), mermaid(&format!("{entity} v{version} @{position}")));
-            add(&mut out, format_args!("  e{position}[\"{kind}<br/>{place}\"]\n"));
+            let recorded = event.event();
+            let position = recorded.position();
+            let kind = mermaid(recorded.kind());
+            let place = format!("{} v{} @{position}", recorded.entity(), recorded.version());
+            add(&mut out, format_args!("  e{position}[\"{kind}<br/>{}\"]\n", mermaid(&place)));
             if let (Some(cause), Some(gap)) = (event.cause(), event.gap()) {
-                let (cause, gap) = (cause.event().position(), duration(gap));
+                let cause = cause.event().position();
+                let gap = duration(gap);
                 add(&mut out, format_args!("  e{cause} -->|\"+{gap}\"| e{position}\n"));
             }
         }
@@ -139,9 +147,13 @@ impl Story {
 
 fn add_json(out: &mut String, story_event: StoryEvent<'_>) {
     let event = story_event.event();
-    let RecordedFields { entity, kind, version, position } = fields(event);
+    let position = event.position();
+    let version = event.version();
     let or_null = |number: Option<String>| number.unwrap_or_else(|| "null".to_owned());
-    let (id, entity, kind, scope) = (event.id(), json(entity), json(kind), json(event.scope()));
+    let id = event.id();
+    let entity = json(event.entity());
+    let kind = json(event.kind());
+    let scope = json(event.scope());
     let tags: Vec<String> = event.tags().map(|tag| format!("\"{}\"", json(tag))).collect();
     let tags = tags.join(",");
     let recorded = micros_of(event.recorded_at());
@@ -158,22 +170,74 @@ fn add_json(out: &mut String, story_event: StoryEvent<'_>) {
     );
 }
 
-struct RecordedFields<'a> {
-    entity: &'a str,
-    kind: &'a str,
-    version: u64,
-    position: u64,
+fn add(out: &mut String, piece: fmt::Arguments<'_>) {
+    out.write_fmt(piece).expect("writing to a string cannot fail");
 }
 
-fn fields(event: &RecordedEvent) -> RecordedFields<'_> {
-    RecordedFields {
-        entity: event.entity(),
-        kind: event.kind(),
-        version: event.version().get(),
-        position: event.position().get(),
+/// Text for a JSON string, without the quotes.
+fn json(text: &str) -> String {
+    let escaped = replaced(text, |character, out| match character {
+        '"' => out.write_str("\\\""),
+        '\\' => out.write_str("\\\\"),
+        character if u32::from(character) < 0x20 => write!(out, "\\u{:04x}", u32::from(character)),
+        character => out.write_char(character),
+    });
+    visible_json(&escaped).into_owned()
+}
+
+/// Text for a quoted string of Graphviz's DOT, which reads backslashes and the entities of HTML.
+fn dot(text: &str) -> String {
+    replaced(&line(text), |character, out| match character {
+        '"' => out.write_str("\\\""),
+        '\\' => out.write_str("\\\\"),
+        '&' => out.write_str("&amp;"),
+        character => out.write_char(character),
+    })
+}
+
+/// Text for a quoted label of Mermaid, which reads HTML, Markdown, directives, and some words that end in a
+/// colon. Only characters without a meaning there stay as they are.
+fn mermaid(text: &str) -> String {
+    let text = line(text);
+    let has_word = ["style", "classDef"].iter().any(|word| text.contains(word));
+    replaced(&text, |character, out| match character {
+        ':' if !has_word => out.write_char(character),
+        ' ' | '.' | '-' | '/' | ',' | '+' => out.write_char(character),
+        character if character.is_alphanumeric() => out.write_char(character),
+        character => write!(out, "#{};", u32::from(character)),
+    })
+}
+
+/// Text for a line of a terminal.
+fn line(text: &str) -> String {
+    visible(text).replace('\n', "\\u{a}")
+}
+
+fn replaced(text: &str, mut write: impl FnMut(char, &mut String) -> fmt::Result) -> String {
+    let mut out = String::with_capacity(text.len());
+    text.chars()
+        .try_for_each(|character| write(character, &mut out))
+        .expect("writing to a string cannot fail");
+    out
+}
+
+/// A readable duration: at most two units, `1m 5s`, or one with a fraction, `1.5ms`.
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let micros = time.subsec_micros();
+    match (seconds, micros) {
+        (0, 0) => "0s".to_owned(),
+        (0, ..1000) => format!("{micros}us"),
+        (0, _) => fraction(time.as_micros(), 1000, "ms"),
+        (..60, _) => fraction(time.as_millis(), 1000, "s"),
+        (..3_600, _) => format!("{}m {}s", seconds / 60, seconds % 60),
+        (..86_400, _) => format!("{}h {}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3_600 % 24),
     }
 }
 
-fn add(out: &mut String, piece: fmt::Arguments<'_>) {
-    out.write_fmt(piece).expect("a string takes everything");
+/// A fraction with at most three decimals.
+fn fraction(parts: u128, per_unit: u128, unit: &str) -> String {
+    let digits = format!("{}.{:03}", parts / per_unit, parts % per_unit);
+    format!("{}{unit}", digits.trim_end_matches('0').trim_end_matches('.'))
 }

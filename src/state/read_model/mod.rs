@@ -76,22 +76,23 @@ pub struct CatchUp {
 impl Store {
     /// Starts a read model: a thread that keeps the state of all events that match a query.
     ///
-    /// It begins with the state that was saved under the projection's name, folds the events after it, and then
-    /// folds events as they come. A store runs one read model of a name at a time. A projection must have no
-    /// effects besides its state, because a restart may fold an event again.
+    /// It begins with the state that was saved under the projection's name, folds the events after it, and
+    /// then folds events as they come. A store runs one read model of a name at a time. A projection must
+    /// have no effects besides its state, because a restart may fold an event again.
     ///
-    /// **Saving.** State and position are saved together, so after a restart each event is in the state exactly
-    /// once. A save happens at most once a second, and less often if encoding takes more than a twentieth of
-    /// the time. It never holds an event that is not durable yet. A store opened to read saves nothing.
+    /// **Saving.** State and position are saved together, so after a restart each event is in the state
+    /// exactly once. A save happens at most once a second, and less often if encoding takes more than a
+    /// twentieth of the time. It never holds an event that is not durable yet. A store opened to read saves
+    /// nothing.
     ///
-    /// **Showing.** The state is one value in memory. It is copied to be shown, if a caller still holds the one
-    /// shown before. While there are more events to fold, copying takes at most a tenth of the time.
+    /// **Showing.** The state is one value in memory. It is copied to be shown, if a caller still holds the
+    /// one shown before. While there are more events to fold, copying takes at most a tenth of the time.
     ///
     /// **Rebuilding.** The read model folds all events anew if the saved state was of another
-    /// [`REVISION`](Projection::REVISION) or another query. It shows the saved state until then, if that still
-    /// decodes. A changed shape of the state is as if nothing were saved. A restart continues a rebuild, but
-    /// forgets a [`rebuild()`](ReadModel::rebuild) of the same revision and query. A read model also folds anew
-    /// when the store's history changes.
+    /// [`REVISION`](Projection::REVISION) or another query. It shows the saved state until then, if that
+    /// still decodes. A changed shape of the state is as if nothing were saved. A restart continues a
+    /// rebuild, but forgets a [`rebuild()`](ReadModel::rebuild) of the same revision and query. A read model
+    /// also folds anew when the store's history changes.
     ///
     /// Closing the store waits at most 1 s for an event that is being folded.
     ///
@@ -170,8 +171,8 @@ impl Store {
         Ok((shown, FoldingState { folded, is_beside, history }))
     }
 
-    /// The saved state of a role, and the digest of revision and query it was folded by. A state counts only if
-    /// the log still holds its last event, and if it decodes.
+    /// The saved state of a role, and the digest of revision and query it was folded by. A state counts only
+    /// if the log still holds its last event, and if it decodes.
     fn saved_under<P: Projection>(&self, role: &str) -> Result<Option<SavedModel<P>>, Error> {
         let snapshot = self.engine().snapshot()?;
         let shape = shape::<P>();
@@ -193,7 +194,8 @@ impl<P: Projection> ReadModel<P> {
     /// Returns the state that was shown last, without waiting.
     ///
     /// [`Loaded::version`] is the number of events that it was folded from, and [`Loaded::position`] the
-    /// position of the last of them. To see an event that was just appended, call [`ReadModel::wait_for`] first.
+    /// position of the last of them. To see an event that was just appended, call [`ReadModel::wait_for`]
+    /// first.
     #[must_use]
     pub fn state(&self) -> Loaded<P> {
         self.shared.view.lock().shown.clone().into()
@@ -221,8 +223,8 @@ impl<P: Projection> ReadModel<P> {
     ///
     /// # Errors
     ///
-    /// The error at which the read model stopped; [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the caller
-    /// stopped it, or closed the store.
+    /// The error at which the read model stopped; [`ErrorKind::Closed`](crate::ErrorKind::Closed) if the
+    /// caller stopped it, or closed the store.
     pub fn wait_for(&self, position: Position, timeout: Duration) -> Result<bool, Error> {
         let deadline = Instant::now().checked_add(timeout);
         let mut view = self.shared.view.lock();

@@ -22,7 +22,7 @@ const SHOW_SHARE: u32 = 10;
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// Encoding a state to save it takes at most one part in twenty of the time.
 const SAVE_SHARE: u32 = 20;
-/// The thread reads the clock once in so many events.
+/// The thread reads the clock once in this many events.
 const EVENTS_PER_LOOK: u64 = 64;
 /// How long closing a store waits for a thread that is folding an event.
 const CLOSE_WAIT_MAX: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use super::line::{self, LineNames, PlaceInAppend};
 use super::report::{ExportProgress, Exported};
 use crate::event::RecordedEvent;
 use crate::maintenance::{OnProgress, or_cancelled};
-use crate::read::{AtHand, Read, Snapshot, cause_of};
+use crate::read::{EventLookup, Read, Snapshot, cause_of};
 use crate::store::Store;
 #[cfg(doc)]
 use crate::types::ErrorKind;
@@ -82,7 +82,7 @@ impl<'a> Export<'a> {
         let snapshot = self.store.engine().snapshot()?;
         let head = snapshot.head.position;
         let progress = ExportProgress { after: self.after, position: self.after, head, ..Default::default() };
-        let names = LineIds { snapshot, hand: AtHand::default(), known: HashMap::new() };
+        let names = LineIds { snapshot, lookup: EventLookup::default(), known: HashMap::new() };
         let run = ExportRun {
             out,
             piece: Vec::new(),
@@ -167,7 +167,7 @@ fn cannot_write(error: std::io::Error) -> Error {
 /// lines that name the event must use the foreign id as well.
 struct LineIds {
     snapshot: Snapshot,
-    hand: AtHand,
+    lookup: EventLookup,
     /// Some ids that were looked up.
     known: HashMap<EventId, EventId>,
 }
@@ -178,7 +178,7 @@ impl LineIds {
             None => None,
             Some(Cause::Event(id)) => Some(self.id_in_line(id)?),
             // The cause is named by its id: which event precedes another depends on what is exported.
-            Some(_) => cause_of(&mut self.hand, &self.snapshot, event)?.map(|cause| cause.id()),
+            Some(_) => cause_of(&mut self.lookup, &self.snapshot, event)?.map(|cause| cause.id()),
         };
         Ok(LineNames { correlation: self.correlation(event)?, cause, place })
     }
@@ -195,7 +195,7 @@ impl LineIds {
         if let Some(known) = self.known.get(&id) {
             return Ok(*known);
         }
-        let found = self.hand.event_at(&self.snapshot, id.claimed_position())?;
+        let found = self.lookup.event_at(&self.snapshot, id.claimed_position())?;
         let name = found.filter(|event| event.derived_id() == id).map_or(id, |event| event.id());
         if self.known.len() >= NAMES_MAX {
             self.known.clear();

@@ -16,7 +16,7 @@ use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
 use super::{AnyState, Folded, Reached, Shape};
-use crate::types::{Clock, Error, Position, Version, check_visible, options};
+use crate::types::{ClockFn, Error, Position, Version, check_visible, options};
 
 /// How long a thread waits for a state that another thread folds on.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -36,7 +36,7 @@ pub(crate) struct Memory {
     state: Mutex<MemoryInner>,
     put_back: Condvar,
     /// The age of a state is measured by the store's clock.
-    clock: Clock,
+    clock: ClockFn,
 }
 
 struct MemoryInner {
@@ -119,7 +119,7 @@ pub(crate) enum Reserve<'a> {
 }
 
 impl Memory {
-    pub(crate) fn new(budget: usize, history: u64, clock: Clock) -> Memory {
+    pub(crate) fn new(budget: usize, history: u64, clock: ClockFn) -> Memory {
         Memory {
             budget,
             hasher: foldhash::fast::RandomState::default(),

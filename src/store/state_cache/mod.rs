@@ -22,9 +22,9 @@ use parking_lot::Mutex;
 use crate::disk::Disk;
 use crate::event::RecordedEvent;
 use crate::format::Hash;
-use crate::read::{Reach, View};
+use crate::read::{LogView, Visibility};
 use crate::threads::BackgroundThread;
-use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible, to_u64};
+use crate::types::{CacheStats, ClockFn, Error, Position, Version, check_visible, to_u64};
 
 use file::CacheFile;
 pub(crate) use memory::{KnownState, Memory, Reservation, Reserve};
@@ -105,7 +105,7 @@ pub(crate) struct ModelLease {
 struct CacheInner {
     memory: Memory,
     file: Option<CacheFile>,
-    view: Arc<View>,
+    view: Arc<LogView>,
     /// The history from which the kept states were folded.
     history: AtomicU64,
     is_scheduled: AtomicBool,
@@ -126,9 +126,9 @@ impl Cache {
         file_bytes: u64,
         disk: Arc<dyn Disk>,
         owner: CacheOwner,
-        view: Arc<View>,
+        view: Arc<LogView>,
         housekeeper: Arc<BackgroundThread>,
-        clock: Clock,
+        clock: ClockFn,
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
         let shared = CacheInner {
@@ -267,7 +267,7 @@ impl Cache {
 impl ModelLease {
     /// Whether the event at a position survives a power cut.
     pub(crate) fn is_durable(&self, position: Position) -> bool {
-        position <= self.shared.view.reaches(Reach::Durable)
+        position <= self.shared.view.head_at(Visibility::Durable)
     }
 
     /// Saves one state that was folded from a history and removes others, in one transaction. The events of
@@ -326,7 +326,7 @@ impl CacheInner {
         self.is_scheduled.store(false, Ordering::Relaxed);
         self.save_all();
         let is_waiting = self.memory.has_unsaved() || !self.waiting.lock().is_empty();
-        let is_waiting = is_waiting && self.view.ended().is_none();
+        let is_waiting = is_waiting && self.view.close_reason().is_none();
         let unsynced = self.file.as_ref().and_then(CacheFile::sync_if_due);
         let again = if is_waiting { Some(SAVE_EVERY) } else { unsynced };
         again.filter(|_| !self.is_scheduled.swap(true, Ordering::Relaxed))
@@ -334,7 +334,7 @@ impl CacheInner {
 
     fn save_all(&self) {
         let Some(file) = &self.file else { return };
-        let durable = self.view.reaches(Reach::Durable);
+        let durable = self.view.head_at(Visibility::Durable);
         let mut waiting = self.waiting.lock();
         let history = self.history.load(Ordering::Acquire);
         for unsaved in self.memory.take_unsaved() {

@@ -1,8 +1,9 @@
-//! A deserializer that invents the values it is asked for, so that a type can be inspected without a value of it.
+//! A deserializer that invents the values it is asked for, so that a type can be inspected without a value of
+//! it.
 //!
-//! serde says which type it wants next, and the deserializer gives a number, a text, one element, one variant. If the
-//! try fails, the plan changes (`plan.rs`), and the next try goes another way. Types that accept certain values only
-//! (an e-mail address) may fail all tries; then the test gives a sample.
+//! serde says which type it wants next, and the deserializer gives a number, a text, one element, one
+//! variant. If the try fails, the plan changes (`plan.rs`), and the next try goes another way. Types that
+//! accept certain values only (an e-mail address) may fail all tries; then the test gives a sample.
 
 use serde::de::value::{BorrowedStrDeserializer, U32Deserializer};
 use serde::de::{
@@ -17,8 +18,8 @@ const TRIES_MAX: usize = 2000;
 /// The most values of one type.
 const VALUES_MAX: usize = 64;
 
-/// Invents values until each variant of each enum inside was met. `variant` is the variant of the event, if the event
-/// type is an enum. The error is that of the last try.
+/// Invents values until each variant of each enum inside was met. `variant` is the variant of the event, if
+/// the event type is an enum. The error is that of the last try.
 pub(super) fn invent_values<E: DeserializeOwned>(variant: Option<u32>) -> Result<Vec<E>, String> {
     let mut found = Vec::new();
     let mut plan = InventionPlan::default();

@@ -1,9 +1,10 @@
 //! The lock of stored events: their shapes, in a file under version control, and a test that compares.
 //!
-//! Why not serde-reflection 0.6 (tried on 2026-11-30): it traces plain types, but fails where tests/it/typed_lock.rs
-//! demands a shape. It supports neither flatten nor tagged and untagged enums (`deserialize_any` and
-//! `deserialize_identifier` are "not supported"), and a field with an alias stays without a format. It tries one
-//! text only, the empty one, so a UUID or an address needs a sample; `invent.rs` tries thirteen.
+//! Why not serde-reflection 0.6 (tried on 2026-11-30): it traces plain types, but fails where
+//! tests/it/typed_lock.rs demands a shape. It supports neither flatten nor tagged and untagged enums
+//! (`deserialize_any` and `deserialize_identifier` are "not supported"), and a field with an alias stays
+//! without a format. It tries one text only, the empty one, so a UUID or an address needs a sample;
+//! `invent.rs` tries thirteen.
 
 mod book;
 mod compare;
@@ -40,9 +41,9 @@ use compare::{EventType, KindSamples, NOT_DERIVED};
 /// }
 /// ```
 ///
-/// The first run writes the file `events.lock` beside `Cargo.toml`. It lists each kind and version with the names
-/// and types of its fields, and with a payload as it would be stored. Put the file under version control. Later
-/// runs compare:
+/// The first run writes the file `events.lock` beside `Cargo.toml`. It lists each kind and version with the
+/// names and types of its fields, and with a payload as it would be stored. Put the file under version
+/// control. Later runs compare:
 ///
 /// | change | result of the test |
 /// |---|---|
@@ -53,20 +54,21 @@ use compare::{EventType, KindSamples, NOT_DERIVED};
 /// | a new payload does not come back as it was written | failure, with the field |
 /// | two types read the same kind | failure |
 ///
-/// All event types of a crate belong into one lock. The test never changes or removes an entry. It adds none if the
-/// environment variable `CI` is set to anything but `false`. `ANNALS_LOCK=write` and `ANNALS_LOCK=check` take
-/// precedence over `CI`, and [`EventsLock::additions`] takes precedence over both.
+/// All event types of a crate belong into one lock. The test never changes or removes an entry. It adds none
+/// if the environment variable `CI` is set to anything but `false`. `ANNALS_LOCK=write` and
+/// `ANNALS_LOCK=check` take precedence over `CI`, and [`EventsLock::additions`] takes precedence over both.
 ///
 /// The names of Rust types and the order of fields are no part of the lock.
 ///
 /// # Invented values
 ///
-/// The payloads, names and types come from values that the lock invents for each variant. It cannot invent a value
-/// of a type that accepts certain values only (an e-mail address). Give such a value with [`EventsLock::sample`],
-/// with filled `Option` fields and with lists that are not empty.
+/// The payloads, names and types come from values that the lock invents for each variant. It cannot invent a
+/// value of a type that accepts certain values only (an e-mail address). Give such a value with
+/// [`EventsLock::sample`], with filled `Option` fields and with lists that are not empty.
 ///
-/// The lock does not see what an invented value cannot show. Such a value has one form of an untagged enum, and no
-/// entries of a flattened map. It also does not see that a type accepts other bytes in the same serde form.
+/// The lock does not see what an invented value cannot show. Such a value has one form of an untagged enum,
+/// and no entries of a flattened map. It also does not see that a type accepts other bytes in the same serde
+/// form.
 ///
 /// ```
 /// use annals::DomainEvent;
@@ -133,13 +135,13 @@ impl EventsLock {
         self
     }
 
-    /// Gives a value in place of the invented values of its kind. Give more than one if one value does not show all
-    /// fields.
+    /// Gives a value in place of the invented values of its kind. Give more than one if one value does not
+    /// show all fields.
     ///
     /// # Panics
     ///
-    /// If the value could not be appended, because serde refuses it or it would not come back; if its type does not
-    /// derive [`DomainEvent`](crate::DomainEvent).
+    /// If the value could not be appended, because serde refuses it or it would not come back; if its type
+    /// does not derive [`DomainEvent`](crate::DomainEvent).
     #[track_caller]
     pub fn sample<E: DomainEvent + Serialize>(mut self, event: &E) -> EventsLock {
         let Some(kind) = E::KINDS.iter().find(|kind| kind.name() == event.kind()) else {
@@ -152,8 +154,8 @@ impl EventsLock {
         self
     }
 
-    /// Sets whether the lock adds kinds and versions that are new (default: [`Additions::Refuse`] if `CI` is set,
-    /// else [`Additions::Write`]).
+    /// Sets whether the lock adds kinds and versions that are new (default: [`Additions::Refuse`] if `CI` is
+    /// set, else [`Additions::Write`]).
     pub fn additions(mut self, additions: Additions) -> EventsLock {
         self.additions = additions;
         self
@@ -163,8 +165,8 @@ impl EventsLock {
     ///
     /// # Panics
     ///
-    /// If stored events may no longer be read as they were; the message lists all problems and their remedies. If
-    /// the file cannot be read or written. If an upcaster panics.
+    /// If stored events may no longer be read as they were; the message lists all problems and their
+    /// remedies. If the file cannot be read or written. If an upcaster panics.
     #[track_caller]
     pub fn check(self) {
         if let Err(problem) = self.compare() {

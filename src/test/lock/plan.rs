@@ -46,13 +46,13 @@ pub(super) struct InventionPlan {
     pub(super) variants_max: usize,
     /// The variant of an enum inside itself: one that ends the recursion.
     pub(super) inner_variant: HashMap<&'static str, usize>,
-    /// The options, lists and maps that must be empty, because their contents hold themselves. They are numbered in
-    /// the order in which they are asked for.
+    /// The options, lists and maps that must be empty, because their contents hold themselves. They are
+    /// numbered in the order in which they are asked for.
     pub(super) empty: HashSet<usize>,
     /// The fields of a struct that are aliases of other fields.
     pub(super) second_names: HashSet<(&'static str, &'static str)>,
-    /// The fields of flattened structs, and the index into [`ANYTHING`] for each. serde names such a field only in
-    /// the error that it is missing.
+    /// The fields of flattened structs, and the index into [`ANYTHING`] for each. serde names such a field
+    /// only in the error that it is missing.
     pub(super) flattened: Vec<(&'static str, usize)>,
 }
 
@@ -122,7 +122,7 @@ pub(super) struct InventFailure {
 
 #[derive(Debug)]
 pub(super) enum FailureReason {
-    /// An enum holds itself without end. It has so many variants.
+    /// An enum holds itself without end. With the number of its variants.
     EndlessEnum(&'static str, usize),
     EndlessStruct,
     Missing(&'static str),

@@ -1,7 +1,7 @@
 //! The shape of a value as serde shows it: the names of its fields, and their types.
 //!
-//! The serializer writes no bytes, and returns the shape of the value. One value shows one variant of each enum and
-//! perhaps an empty list, so the shapes of several values are merged.
+//! The serializer writes no bytes, and returns the shape of the value. One value shows one variant of each
+//! enum and perhaps an empty list, so the shapes of several values are merged.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,11 +1,11 @@
-//! Random operations on the simulated disk against a model that knows only what was written where,
+//! SeededRandom operations on the simulated disk against a model that knows only what was written where,
 //! and what was synced when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 
-use super::super::names::parent;
-use super::super::random::Random;
+use super::super::faults::SeededRandom;
+use super::super::medium::parent;
 use super::super::{CrashMode, Fault, SimDisk};
 use crate::disk::{Access, Disk, DiskFile};
 
@@ -16,16 +16,16 @@ const PATHS: [&str; 4] = ["a", "b", "d/a", "d/b"];
 type Contents = BTreeMap<String, Vec<u8>>;
 
 #[derive(Default)]
-struct Model {
-    files: Vec<File>,
+struct DiskModel {
+    files: Vec<ModelFile>,
     names: BTreeMap<&'static str, usize>,
     durable_names: BTreeMap<&'static str, usize>,
-    /// Whatever had the name.
+    /// Any file that had the name.
     namesakes: BTreeMap<&'static str, Vec<usize>>,
 }
 
 #[derive(Default)]
-struct File {
+struct ModelFile {
     bytes: Vec<u8>,
     durable: Vec<u8>,
     /// Since the last sync: what was where, and the lengths.
@@ -33,7 +33,7 @@ struct File {
     lengths: BTreeSet<usize>,
 }
 
-impl Model {
+impl DiskModel {
     fn name(&mut self, path: &'static str, file: usize) {
         self.names.insert(path, file);
         self.namesakes.entry(path).or_default().push(file);
@@ -55,7 +55,7 @@ impl Model {
     }
 }
 
-impl File {
+impl ModelFile {
     fn change(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
         change(&mut self.bytes);
         self.remember();
@@ -73,7 +73,8 @@ impl File {
     }
 
     fn could_be(&self, found: &[u8]) -> bool {
-        let (least, most) = (*self.lengths.first().unwrap(), *self.lengths.last().unwrap());
+        let least = *self.lengths.first().unwrap();
+        let most = *self.lengths.last().unwrap();
         let was_there = |(place, byte): (usize, &u8)| {
             self.written.contains(&(place, *byte)) || (*byte == 0 && place >= least)
         };
@@ -82,14 +83,21 @@ impl File {
 }
 
 /// Does something to both. The byte is new in this run, so it tells where it comes from.
-fn step(disk: &SimDisk, open: &mut Vec<Box<dyn DiskFile>>, model: &mut Model, byte: u8, random: &mut Random) {
+fn step(
+    disk: &SimDisk,
+    open: &mut Vec<Box<dyn DiskFile>>,
+    model: &mut DiskModel,
+    byte: u8,
+    random: &mut SeededRandom,
+) {
     let path = PATHS[random.up_to(3)];
     let Some(&file) = model.names.get(path) else {
         open.push(disk.open(path, Access::CreateNew).unwrap());
-        model.files.push(File { lengths: [0].into(), ..File::default() });
+        model.files.push(ModelFile { lengths: [0].into(), ..ModelFile::default() });
         return model.name(path, open.len() - 1);
     };
-    let (handle, known) = (&open[file], &mut model.files[file]);
+    let handle = &open[file];
+    let known = &mut model.files[file];
     match random.up_to(9) {
         0 => {
             let length = random.up_to(2000);
@@ -116,7 +124,8 @@ fn step(disk: &SimDisk, open: &mut Vec<Box<dyn DiskFile>>, model: &mut Model, by
         }
         6 => handle.drop_cache(0).unwrap(),
         _ => {
-            let (offset, length) = (random.up_to(2000), random.up_to(1500));
+            let offset = random.up_to(2000);
+            let length = random.up_to(1500);
             handle.write_at(&vec![byte; length], u64::try_from(offset).unwrap()).unwrap();
             let end = if length == 0 { 0 } else { offset + length };
             known.change(|bytes| {
@@ -134,10 +143,13 @@ fn contents(disk: &SimDisk) -> Contents {
 #[test]
 fn every_image_is_what_the_model_says_or_allows() {
     for run in 0..RUNS {
-        let (disk, random) = (SimDisk::new(run), &mut Random::new(run));
+        let disk = SimDisk::new(run);
+        let random = &mut SeededRandom::new(run);
         disk.create_directory("d").unwrap();
         disk.sync_directory("").unwrap();
-        let (mut model, mut open, mut history) = (Model::default(), Vec::new(), BTreeMap::new());
+        let mut model = DiskModel::default();
+        let mut open = Vec::new();
+        let mut history = BTreeMap::new();
         for byte in 1..=u8::try_from(OPERATIONS).unwrap() {
             step(&disk, &mut open, &mut model, byte, random);
             let trace = disk.trace();
@@ -161,7 +173,9 @@ fn every_image_is_what_the_model_says_or_allows() {
 #[test]
 fn the_same_seeds_give_the_same_disks_and_others_do_not() {
     let eventful = |seed| {
-        let (disk, mut model, random) = (SimDisk::new(seed), Model::default(), &mut Random::new(9));
+        let disk = SimDisk::new(seed);
+        let mut model = DiskModel::default();
+        let random = &mut SeededRandom::new(9);
         let mut open: Vec<Box<dyn DiskFile>> = Vec::new();
         disk.create_directory("d").unwrap();
         for byte in 1..50 {
@@ -196,7 +210,7 @@ fn the_same_seeds_give_the_same_disks_and_others_do_not() {
 #[test]
 fn chance_is_the_same_on_every_machine() {
     // The first outputs of the published SplitMix64 for this seed.
-    let mut random = Random::new(1_234_567);
+    let mut random = SeededRandom::new(1_234_567);
     let expected = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423];
     assert_eq!([random.next(), random.next(), random.next()], expected);
 }

@@ -20,7 +20,8 @@ fn a_torn_write_leaves_any_sectors_old_new_or_rarely_mixed() {
     file.write_at(&[b'A'; 1500], 100).unwrap();
     file.write_at(&[b'B'; 600], 1000).unwrap();
     let mut sectors: [BTreeSet<String>; 4] = Default::default();
-    let (mut whole, mut only_later) = (0, 0);
+    let mut whole = 0;
+    let mut only_later = 0;
     for log in torn_logs(&disk) {
         assert_eq!(log.len(), 2048);
         for (place, byte) in log.iter().enumerate() {

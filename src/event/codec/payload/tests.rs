@@ -1,4 +1,4 @@
-//! Reading a payload against rmp-serde: the same values, the same errors, whatever the bytes.
+//! Reading a payload against rmp-serde: the same values, the same errors, for any bytes.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -171,7 +171,8 @@ fn both<'a, T: Deserialize<'a> + Debug>(bytes: &'a [u8]) -> bool {
     reader.set_max_depth(256);
     let theirs = T::deserialize(&mut reader).map_err(|error| error.to_string());
     let is_read = ours.is_ok();
-    let (ours, theirs) = (format!("{ours:?}"), format!("{theirs:?}"));
+    let ours = format!("{ours:?}");
+    let theirs = format!("{theirs:?}");
     assert_eq!(ours, theirs, "as {}: {bytes:02x?}", std::any::type_name::<T>());
     is_read
 }
@@ -219,7 +220,8 @@ struct Flattened {
 #[test]
 fn what_is_written_are_the_bytes_of_rmp_serde() {
     let mut random = Random(4);
-    let (mut ours, mut lengths) = (Vec::new(), BTreeMap::new());
+    let mut ours = Vec::new();
+    let mut lengths = BTreeMap::new();
     let mut compare = |value: &dyn Fn(&mut Vec<u8>) -> Vec<u8>| {
         ours.clear();
         ours.push(0xC1);
@@ -259,13 +261,15 @@ fn what_is_written_are_the_bytes_of_rmp_serde() {
 fn fields_that_are_not_the_expected_ones_are_read_as_rmp_serde_reads_them() {
     let mut random = Random(2);
     for _ in 0..300 {
-        let (one, other) = (random.all(), random.all());
+        let one = random.all();
+        let other = random.all();
         let entries = |all: &All| {
             let mut bytes = rmp_serde::to_vec_named(all).unwrap();
             bytes.drain(..3);
             bytes
         };
-        let (one, other) = (entries(&one), entries(&other));
+        let one = entries(&one);
+        let other = entries(&other);
         let cut = random.below(one.len());
         for map in [
             [&[0xDE, 0, 44][..], &one, &other].concat(),
@@ -282,7 +286,9 @@ fn fields_that_are_not_the_expected_ones_are_read_as_rmp_serde_reads_them() {
 
 #[test]
 fn bytes_that_were_damaged_are_refused_as_rmp_serde_refuses_them() {
-    let (mut random, mut read, mut refused) = (Random(3), 0, 0);
+    let mut random = Random(3);
+    let mut read = 0;
+    let mut refused = 0;
     for _ in 0..3_000 {
         let mut bytes = rmp_serde::to_vec_named(&random.all()).unwrap();
         match random.below(4) {

@@ -1,22 +1,22 @@
-//! Answers that need no events, or one: how many, whether any, which is the newest.
+//! Answers from the indexes: how many events match, whether any does, which is the first or the newest.
 //!
-//! The index answers, up to the head of the snapshot. Only whether a lone event is its own
-//! correlation is not in the index; that one event is read.
-//! Row: reader.
+//! They hold for the head of the snapshot, and read no event, with one exception. The index does not know
+//! whether a lone event is its own correlation, so that event is read.
 
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::index::Way;
-use crate::read::view::{Own, Segment, Snapshot};
+use crate::index::Direction;
 use crate::types::{Error, Item, Position, Query};
 
-use super::{event_at, event_with};
+use super::single::{event_at, event_with};
+use crate::read::segment::{Segment, SelfCorrelations};
+use crate::read::snapshot::Snapshot;
 
-/// The query that also asks by the other id, wherever a correlation is one of the two ids of an event: both
-/// have one story.
+/// The query, extended so that it finds an event's correlation by either of the event's ids. A derived id and
+/// an imported one name the same correlation.
 pub(crate) fn by_either_id(snapshot: &Snapshot, mut query: Query) -> Result<Query, Error> {
     for at in 0..query.items.len() {
         let item = &query.items[at];
@@ -30,8 +30,8 @@ pub(crate) fn by_either_id(snapshot: &Snapshot, mut query: Query) -> Result<Quer
     Ok(query)
 }
 
-/// The same, where most queries ask for none.
-fn either<'q>(snapshot: &Snapshot, query: &'q Query) -> Result<Cow<'q, Query>, Error> {
+/// [`by_either_id`] without a copy for the many queries that have no correlation.
+fn with_either_id<'q>(snapshot: &Snapshot, query: &'q Query) -> Result<Cow<'q, Query>, Error> {
     if query.asks_correlation() {
         by_either_id(snapshot, query.clone()).map(Cow::Owned)
     } else {
@@ -39,16 +39,21 @@ fn either<'q>(snapshot: &Snapshot, query: &'q Query) -> Result<Cow<'q, Query>, E
     }
 }
 
-/// Which of the query's correlations find an event in `positions` by its own id.
-pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) -> Result<Own, Error> {
-    let mut own = Own::new();
+/// The events in `positions` that the query's correlations find by the event's own id.
+pub(super) fn self_correlations(
+    snapshot: &Snapshot,
+    query: &Query,
+    positions: &Range<u64>,
+) -> Result<SelfCorrelations, Error> {
+    let mut own = SelfCorrelations::new();
     for id in query.items.iter().filter_map(|item| item.correlation) {
         let position = id.claimed_position();
         if !positions.contains(&position.get()) || own.iter().any(|(known, _)| *known == id) {
             continue;
         }
         let Some(segment) = snapshot.segment_of(position) else { continue };
-        let is_known = segment.correlates(id, position)?;
+        let Some(ordinal) = segment.ordinal(position.get()) else { continue };
+        let is_known = segment.ask(|index| index.correlates(id, ordinal))?;
         if !is_known && event_at(snapshot, position)?.is_some_and(|event| event.belongs_to(id)) {
             own.push((id, position));
         }
@@ -56,12 +61,7 @@ pub(super) fn own(snapshot: &Snapshot, query: &Query, positions: &Range<u64>) ->
     Ok(own)
 }
 
-/// How many published events match.
-pub(crate) fn count(snapshot: &Snapshot, query: &Query) -> Result<u64, Error> {
-    count_in(snapshot, query, Position::START, snapshot.head.position)
-}
-
-/// How many events match after one position and up to another.
+/// The number of published events that match, after one position and up to another.
 pub(crate) fn count_in(
     snapshot: &Snapshot,
     query: &Query,
@@ -69,14 +69,16 @@ pub(crate) fn count_in(
     up_to: Position,
 ) -> Result<u64, Error> {
     let positions = positions_in(snapshot, after, up_to);
-    let query = &*either(snapshot, query)?;
-    let own = own(snapshot, query, &positions)?;
-    let counts =
-        snapshot.segments.iter().map(|segment| segment.count(query, &own, &segment.clip(&positions)));
+    let query = &*with_either_id(snapshot, query)?;
+    let own = self_correlations(snapshot, query, &positions)?;
+    let counts = snapshot.segments.iter().map(|segment| {
+        let window = segment.clip(&positions);
+        segment.ask(|index| index.count(query, &window, &|id| segment.own_ordinal(&own, id)))
+    });
     counts.sum()
 }
 
-/// The first event that matches after one position and up to another.
+/// The position of the first published event that matches, after one position and up to another.
 pub(crate) fn first_in(
     snapshot: &Snapshot,
     query: &Query,
@@ -84,15 +86,15 @@ pub(crate) fn first_in(
     up_to: Position,
 ) -> Result<Option<Position>, Error> {
     let positions = positions_in(snapshot, after, up_to);
-    let query = &*either(snapshot, query)?;
-    let own = own(snapshot, query, &positions)?;
+    let query = &*with_either_id(snapshot, query)?;
+    let own = self_correlations(snapshot, query, &positions)?;
     let first = |segment: &Arc<Segment>| {
-        segment.first_matching(query, &own, &segment.clip(&positions), Way::Forward).transpose()
+        segment.first_matching(query, &own, &segment.clip(&positions), Direction::Forward).transpose()
     };
     snapshot.segments.iter().find_map(first).transpose()
 }
 
-/// The positions after one and up to another that are published.
+/// The published positions after one position and up to another.
 fn positions_in(snapshot: &Snapshot, after: Position, up_to: Position) -> Range<u64> {
     let published = snapshot.positions();
     let start = published.start.max(after.get().saturating_add(1));
@@ -102,10 +104,11 @@ fn positions_in(snapshot: &Snapshot, after: Position, up_to: Position) -> Range<
 /// Whether any published event matches.
 pub(crate) fn exists(snapshot: &Snapshot, query: &Query) -> Result<bool, Error> {
     let positions = snapshot.positions();
-    let query = &*either(snapshot, query)?;
-    let own = own(snapshot, query, &positions)?;
+    let query = &*with_either_id(snapshot, query)?;
+    let own = self_correlations(snapshot, query, &positions)?;
     for segment in snapshot.segments.iter().rev() {
-        if segment.exists(query, &own, &segment.clip(&positions))? {
+        let window = segment.clip(&positions);
+        if segment.ask(|index| index.exists(query, &window, &|id| segment.own_ordinal(&own, id)))? {
             return Ok(true);
         }
     }
@@ -123,10 +126,10 @@ pub(crate) fn last(snapshot: &Snapshot, query: &Query) -> Result<Option<Recorded
 /// The position of the newest published event that matches.
 fn newest(snapshot: &Snapshot, query: &Query) -> Result<Option<Position>, Error> {
     let positions = snapshot.positions();
-    let query = &*either(snapshot, query)?;
-    let own = own(snapshot, query, &positions)?;
+    let query = &*with_either_id(snapshot, query)?;
+    let own = self_correlations(snapshot, query, &positions)?;
     let last = |segment: &Arc<Segment>| {
-        segment.first_matching(query, &own, &segment.clip(&positions), Way::Backward).transpose()
+        segment.first_matching(query, &own, &segment.clip(&positions), Direction::Backward).transpose()
     };
     snapshot.segments.iter().rev().find_map(last).transpose()
 }

@@ -74,22 +74,22 @@ fn write_frame(out: &mut Vec<u8>, bytes: usize, content: u8) {
     out.resize(end, content);
 }
 
-impl Recent {
+impl TailCache {
     fn memory(&self) -> usize {
-        let state = self.state.read();
-        let full: usize = state.full.iter().map(|chunk| chunk.block.bytes.capacity()).sum();
-        let memory = full + state.filling.as_ref().map_or(0, |filling| filling.bytes.capacity());
-        assert_eq!(state.bytes, memory, "what is counted is what there is");
+        let chunks = self.chunks.read();
+        let full: usize = chunks.full.iter().map(|chunk| chunk.block.bytes.capacity()).sum();
+        let memory = full + chunks.filling.as_ref().map_or(0, |filling| filling.bytes.capacity());
+        assert_eq!(chunks.bytes, memory, "the count is the memory of all chunks");
         memory
     }
 
     fn chunks(&self) -> usize {
-        self.state.read().full.len()
+        self.chunks.read().full.len()
     }
 }
 
 #[test]
-fn it_never_says_otherwise_than_the_files() {
+fn it_never_differs_from_the_files() {
     // Bytes of the window, of the largest group, of a segment.
     const TABLE: [(usize, usize, usize); 6] = [
         (0, 1_000, 100_000),
@@ -101,9 +101,9 @@ fn it_never_says_otherwise_than_the_files() {
     ];
     let mut random = Random::for_test();
     for row @ (bytes_max, group_max, segment_bytes) in TABLE {
-        let recent = Recent::new(bytes_max);
+        let tail = TailCache::new(bytes_max);
         let (mut files, mut found) = (vec![File::new(1)], 0);
-        // Whatever lies before this was forgotten.
+        // Everything before this was evicted.
         let mut cleared = (files[0].id, 0);
         for step in 0..2_000 {
             if files.last().unwrap().bytes.len() > segment_bytes {
@@ -111,18 +111,18 @@ fn it_never_says_otherwise_than_the_files() {
                 files.push(File::new(next));
             }
             if random.below(700) == 0 {
-                recent.clear();
+                tail.clear();
                 let file = files.last().unwrap();
                 cleared = (file.id, to_u32(file.bytes.len()));
             }
             let file = files.last_mut().unwrap();
             let group_bytes = 80 + random.below(group_max);
             let start = file.write(&mut random, group_bytes);
-            recent.add(file.id, to_u32(start), &file.bytes[start..]);
+            tail.add(file.id, to_u32(start), &file.bytes[start..]);
             let fits = file.bytes.len() - start <= bytes_max;
-            assert!(recent.memory() <= bytes_max, "{row:?}");
+            assert!(tail.memory() <= bytes_max, "{row:?}");
             let newest = file.frames.last().unwrap().clone();
-            assert_eq!(recent.block(file.id, &newest, &newest).is_some(), fits && bytes_max > 0, "{row:?}");
+            assert_eq!(tail.block(file.id, &newest, &newest).is_some(), fits && bytes_max > 0, "{row:?}");
 
             for _ in 0..4 {
                 let file = &files[files.len() - 1 - random.below(files.len().min(3))];
@@ -131,7 +131,7 @@ fn it_never_says_otherwise_than_the_files() {
                 let run = &file.frames[run.start..run.end.min(file.frames.len())];
                 let run = run[0].start..run.last().unwrap().end;
                 let frame = &file.frames[some];
-                let Some(block) = recent.block(file.id, frame, &run) else { continue };
+                let Some(block) = tail.block(file.id, frame, &run) else { continue };
                 found += 1;
                 assert!(block.holds(frame) && cleared <= (file.id, block.start), "{row:?} {frame:?} {run:?}");
                 let place = to_usize(block.start)..to_usize(block.start) + block.bytes.len();
@@ -146,18 +146,18 @@ fn it_never_says_otherwise_than_the_files() {
 fn small_groups_share_chunks_and_large_ones_have_their_own() {
     let segment = SegmentId { first_position: 1, generation: 0 };
     let small = vec![1; 320];
-    let recent = Recent::new(16 << 20);
-    assert_eq!(recent.memory(), 0);
-    recent.add(segment, 144, &small);
-    assert_eq!((recent.chunks(), recent.memory()), (0, CHUNK_BYTES));
+    let tail = TailCache::new(16 << 20);
+    assert_eq!(tail.memory(), 0);
+    tail.add(segment, 144, &small);
+    assert_eq!((tail.chunks(), tail.memory()), (0, CHUNK_BYTES));
     for number in 1..1_000 {
-        recent.add(segment, 144 + number * 320, &small);
+        tail.add(segment, 144 + number * 320, &small);
     }
-    // 204 of them fit into 64 KiB; whoever reads all of them asks five times.
-    assert_eq!((recent.chunks(), recent.memory()), (4, 5 * CHUNK_BYTES));
+    // 204 of them fit into 64 KiB; reading all of them takes five calls.
+    assert_eq!((tail.chunks(), tail.memory()), (4, 5 * CHUNK_BYTES));
     let (mut at, mut asked) = (144, 0);
     while at < 144 + 320_000 {
-        let block = recent.block(segment, &(at..at + 320), &(at..at + 320_000)).unwrap();
+        let block = tail.block(segment, &(at..at + 320), &(at..at + 320_000)).unwrap();
         (at, asked) = (block.start + to_u32(block.bytes.len()), asked + 1);
     }
     assert_eq!((at, asked), (144 + 320_000, 5));
@@ -165,20 +165,20 @@ fn small_groups_share_chunks_and_large_ones_have_their_own() {
     let end = 144 + 320_000;
     let mut large = Vec::new();
     write_frame(&mut large, 40_000, 2);
-    recent.add(segment, end, &large);
+    tail.add(segment, end, &large);
     let block_at = |from: u32| {
         let place = end + from..end + from + 80;
-        recent.block(segment, &place, &place).unwrap()
+        tail.block(segment, &place, &place).unwrap()
     };
     assert!(Arc::ptr_eq(&block_at(0).bytes, &block_at(39_900).bytes), "it is shared, not copied");
-    assert_eq!(recent.chunks(), 6);
+    assert_eq!(tail.chunks(), 6);
 
-    // Nobody who keeps one event of a large group keeps all of it; a frame stays whole.
+    // A caller that keeps one event of a large group does not keep all of it; a frame stays whole.
     let mut group = Vec::new();
     (0..400).for_each(|_| write_frame(&mut group, 1_000, 3));
     write_frame(&mut group, 200_000, 4);
     (0..5).for_each(|_| write_frame(&mut group, 1_000, 5));
-    recent.add(segment, end + 40_000, &group);
+    tail.add(segment, end + 40_000, &group);
     for (from, bytes) in [(0, 65_000), (65_000, 65_000), (395_000, 10_000), (400_000, 200_000)] {
         assert_eq!(block_at(40_000 + from).bytes.len(), bytes, "{from}");
     }

@@ -1,0 +1,241 @@
+//! A read in progress: the snapshot, the current segment, and the window of events that was looked up.
+
+use std::ops::{Bound, Range, RangeBounds};
+
+use crate::event::RecordedEvent;
+use crate::index::{Direction, EventLocation};
+use crate::log::Block;
+use crate::types::{Effort, Error, micros_of};
+
+use super::count::{by_either_id, self_correlations};
+use super::cursor::{CheckedEvent, CheckedFrame, FIRST_WINDOW, RUN_BYTES_MAX, SequentialCursor};
+use super::plan::ReadPlan;
+use super::single::position_at_time;
+use crate::read::segment::SelfCorrelations;
+use crate::read::snapshot::Snapshot;
+
+/// Frames closer together than this are read with one read, gap included.
+const GAP_BYTES: u32 = 4 << 10;
+/// The widest window. Its matches are kept in memory, and the index is locked while it is asked.
+const WINDOW_MAX: u32 = 16 << 10;
+/// The widest window of a query that looks up many lists for each window: wider, so that there are few
+/// windows.
+const WIDE_WINDOW_MAX: u32 = 256 << 10;
+
+pub(super) struct ActiveRead {
+    snapshot: Snapshot,
+    own: SelfCorrelations,
+    /// Positions that may still come, half-open.
+    positions: Range<u64>,
+    /// The current segment, as an index into the snapshot's.
+    segment: usize,
+    /// Its ordinals that may still come.
+    ordinals: Range<u32>,
+    /// The size of the next window, in ordinals or in matches. Grows fourfold within a segment.
+    window: u32,
+    /// The matches of the window, in the order they come.
+    locations: std::vec::IntoIter<EventLocation>,
+    /// The bytes of the current segment that were read last.
+    block: Option<Block>,
+    /// The frame in the block that was checked last.
+    frame: CheckedFrame,
+    found: CheckedEvent,
+    /// Set if all events come in order: they need no index to be found.
+    sequential: Option<SequentialCursor>,
+    /// The events that may still come under the limit.
+    left: u64,
+}
+
+impl ActiveRead {
+    /// Takes a snapshot and enters the first segment.
+    pub(super) fn begin(plan: &mut ReadPlan) -> Result<ActiveRead, Error> {
+        let snapshot = plan.view.clone()?.snapshot();
+        plan.origin.check(plan.after, &snapshot)?;
+        if plan.query.asks_correlation() {
+            plan.query = by_either_id(&snapshot, plan.query.clone())?;
+        }
+        let head = plan.up_to.map_or(snapshot.head.position, |up_to| up_to.min(snapshot.head.position));
+        let mut positions = plan.after.get().saturating_add(1)..head.get() + 1;
+        if let Some(times) = &plan.between {
+            let start = position_at_time(&snapshot, times.start)?;
+            let end = position_at_time(&snapshot, times.end)?;
+            positions = positions.start.max(start)..positions.end.min(end);
+        }
+        let first = if plan.backwards { positions.end.saturating_sub(1) } else { positions.start };
+        let later = snapshot.segments.partition_point(|segment| segment.first_position() <= first);
+        let mut active = ActiveRead {
+            segment: later.saturating_sub(1),
+            own: self_correlations(&snapshot, &plan.query, &positions)?,
+            snapshot,
+            positions,
+            ordinals: 0..0,
+            window: FIRST_WINDOW,
+            locations: Vec::new().into_iter(),
+            block: None,
+            frame: CheckedFrame::default(),
+            found: CheckedEvent::default(),
+            sequential: plan.is_sequential().then(SequentialCursor::default),
+            left: plan.limit,
+        };
+        active.enter(plan)?;
+        Ok(active)
+    }
+
+    /// Finds the next event; `false` if there is none.
+    #[inline(always)]
+    pub(super) fn find(&mut self, plan: &ReadPlan) -> Result<bool, Error> {
+        while self.left > 0 {
+            if !self.find_in_window()? {
+                if !self.find_more(plan)? {
+                    return Ok(false);
+                }
+            } else if plan.occurred.as_ref().is_none_or(|times| self.occurred_in(times)) {
+                self.left -= 1;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Finds the next event of the window that was looked up, or of the sequential read; `false` at its end.
+    #[inline(always)]
+    fn find_in_window(&mut self) -> Result<bool, Error> {
+        let Some(cursor) = &mut self.sequential else {
+            let Some(location) = self.locations.next() else { return Ok(false) };
+            return self.find_at(&location).map(|()| true);
+        };
+        // A store read beside a writer that has acknowledged nothing yet has no segment.
+        let Some(segment) = self.snapshot.segments.get(self.segment) else { return Ok(false) };
+        cursor.find(&self.snapshot, segment, &mut self.block, &mut self.ordinals, self.left, &mut self.found)
+    }
+
+    /// The event that was found last.
+    #[inline(always)]
+    pub(super) fn event(&self) -> RecordedEvent {
+        let block = self.block.as_ref().expect("a found event lies in a block");
+        self.found.in_block(block)
+    }
+
+    #[cold]
+    fn occurred_in(&self, times: &(Bound<i64>, Bound<i64>)) -> bool {
+        self.event().occurred_at().is_some_and(|occurred| times.contains(&micros_of(occurred)))
+    }
+
+    /// Looks up the next window, or enters the next segment; `false` if there is none.
+    fn find_more(&mut self, plan: &ReadPlan) -> Result<bool, Error> {
+        if self.ordinals.is_empty() {
+            return self.enter_next(plan);
+        }
+        self.look_up(plan)?;
+        Ok(true)
+    }
+
+    /// Begins to read the current segment: sets the ordinals that may come.
+    fn enter(&mut self, plan: &ReadPlan) -> Result<(), Error> {
+        // A store read beside a writer that has acknowledged nothing yet has no segment.
+        let Some(segment) = self.snapshot.segments.get(self.segment) else { return Ok(()) };
+        let mut ordinals = segment.clip(&self.positions);
+        if let (Some(versions), Some(entity)) = (&plan.versions, plan.query.single_stream()) {
+            let window = segment.ask(|index| index.window_of(entity, versions))?;
+            ordinals = ordinals.start.max(window.start)..ordinals.end.min(window.end);
+        }
+        self.ordinals = ordinals;
+        self.window = FIRST_WINDOW;
+        self.block = None;
+        self.frame.forget();
+        if let Some(cursor) = &mut self.sequential {
+            cursor.leave_segment();
+        }
+        Ok(())
+    }
+
+    /// Enters the next segment; `false` if there is none.
+    fn enter_next(&mut self, plan: &ReadPlan) -> Result<bool, Error> {
+        let next = if plan.backwards { self.segment.checked_sub(1) } else { self.segment.checked_add(1) };
+        let Some(next) = next.filter(|next| *next < self.snapshot.segments.len()) else { return Ok(false) };
+        self.segment = next;
+        self.enter(plan)?;
+        Ok(true)
+    }
+
+    /// Asks the index for the matches of the next window. The window limits the ordinals if the index must
+    /// compare them one by one, and the matches if it can skip to each match.
+    fn look_up(&mut self, plan: &ReadPlan) -> Result<(), Error> {
+        let direction = plan.direction();
+        let effort = plan.query.effort();
+        let wanted = if plan.occurred.is_none() { self.left } else { u64::MAX };
+        let (width, most) = match effort {
+            Effort::Compare => (self.window, wanted),
+            Effort::Take | Effort::ManyLists => (u32::MAX, wanted.min(self.window.into())),
+        };
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let window = first_of(&self.ordinals, width, direction);
+        let locations = self.snapshot.segments[self.segment].matching(
+            &plan.query,
+            &self.own,
+            &window,
+            direction,
+            most,
+        )?;
+        let seen = match locations.last() {
+            Some(last) if locations.len() == most => up_to(&window, last.ordinal, direction),
+            _ => window,
+        };
+        self.ordinals = match direction {
+            Direction::Forward => seen.end..self.ordinals.end,
+            Direction::Backward => self.ordinals.start..seen.start,
+        };
+        let widest = if effort == Effort::ManyLists { WIDE_WINDOW_MAX } else { WINDOW_MAX };
+        self.window = self.window.saturating_mul(4).min(widest);
+        self.locations = locations.into_iter();
+        Ok(())
+    }
+
+    /// Finds the event at a location. Reads its frame, with those that follow, unless the block holds it.
+    #[inline(always)]
+    fn find_at(&mut self, location: &EventLocation) -> Result<(), Error> {
+        let segment = &self.snapshot.segments[self.segment];
+        let block = match &mut self.block {
+            Some(block) if block.holds(&location.frame) => block,
+            block => {
+                self.frame.forget();
+                let run = run_of(location, self.locations.as_slice());
+                let old = block.take();
+                block.insert(self.snapshot.next_block(segment, &location.frame, &run, old)?)
+            }
+        };
+        self.found = self.frame.find(segment, block, location)?;
+        Ok(())
+    }
+}
+
+/// The bytes to read next: an event's frame, and those of the following events that lie close.
+fn run_of(first: &EventLocation, others: &[EventLocation]) -> Range<u32> {
+    let mut run = first.frame.clone();
+    for EventLocation { frame, .. } in others {
+        let joined = run.start.min(frame.start)..run.end.max(frame.end);
+        let gap = frame.start.saturating_sub(run.end).max(run.start.saturating_sub(frame.end));
+        if gap > GAP_BYTES || joined.end - joined.start > RUN_BYTES_MAX {
+            break;
+        }
+        run = joined;
+    }
+    run
+}
+
+/// The first `width` ordinals of a range, in `direction`.
+fn first_of(ordinals: &Range<u32>, width: u32, direction: Direction) -> Range<u32> {
+    let Range { start, end } = *ordinals;
+    match direction {
+        Direction::Forward => start..start.saturating_add(width).min(end),
+        Direction::Backward => end.saturating_sub(width).max(start)..end,
+    }
+}
+
+/// The part of a window up to and including its `last` ordinal, in `direction`.
+fn up_to(window: &Range<u32>, last: u32, direction: Direction) -> Range<u32> {
+    match direction {
+        Direction::Forward => window.start..last + 1,
+        Direction::Backward => last..window.end,
+    }
+}
