@@ -110,7 +110,8 @@ impl Store {
         let shape = shape::<P>();
         let memory = self.cache().memory();
         let known = memory.look(shape.of, entity);
-        if let (Freshness::MaxStale(most), Some(KnownState { folded, looked_at, .. })) = (freshness, &known)
+        if let Freshness::MaxStale(most) = freshness
+            && let Some(KnownState { folded, looked_at, .. }) = &known
             && self.is_fresh(*looked_at, most)
         {
             self.engine().check_open()?;
