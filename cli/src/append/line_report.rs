@@ -1,79 +1,84 @@
-//! Which lines are in, in words and as numbers, and how to go on.
+//! Reports which lines are in the store, in words and as numbers, and how to continue.
 
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::interrupt;
 
-/// What became of a line.
+/// The fate of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    In,
-    Out,
+pub(super) enum LineStatus {
+    /// The store acknowledged the line.
+    Committed,
+    /// The line is not in the store.
+    Rejected,
+    /// It is unknown whether the line is in the store.
     Unknown,
 }
 
-/// What became of lines, as runs of them: from, to.
+/// The status of every line so far, as runs: status, first line, last line.
 #[derive(Default)]
-pub(super) struct Account(Vec<(Fate, u64, u64)>);
+pub(super) struct LineReport(Vec<(LineStatus, u64, u64)>);
 
-impl Account {
-    /// The next line that was read.
-    pub(super) fn add(&mut self, line: u64, fate: Fate) {
+impl LineReport {
+    /// Adds the next line.
+    pub(super) fn add(&mut self, line: u64, fate: LineStatus) {
         match self.0.last_mut() {
-            // Blank lines between them belong to the run.
+            // Also across a gap: only blank lines are without a status, and they belong to the run.
             Some((last, _, to)) if *last == fate => *to = line,
             _ => self.0.push((fate, line, line)),
         }
     }
 
-    /// What to say if it is never heard what became of these lines.
+    /// Notes that lines were submitted, for a stop before their acknowledgement.
     pub(super) fn note_under_way(&self, lines: &[(u64, String)]) {
         let Some(((first, _), (last, _))) = lines.first().zip(lines.last()) else { return };
         let under_way = format!("whether {} in is not known", named(&[(*first, *last)], "is", "are"));
-        interrupt::note(|now| now.effect.under_way = Some(under_way));
+        interrupt::note(|plan| plan.effect.under_way = Some(under_way));
     }
 
-    /// Notes what is in, and how to go on: after a failure, or if the command is stopped here. `unread` is the
+    /// Notes which lines are in and how to continue, for a failure and for a stop from here on. `unread` is the
     /// line that could not be read, or 0.
     pub(super) fn note(&self, failure: Option<&Failure>, unread: u64) {
-        let is_in = self.runs(Fate::In);
-        let unknown = self.runs(Fate::Unknown);
-        // The last line that need not, or must not, be appended again just like that.
-        let last = is_in.iter().chain(&unknown).map(|(_, to)| *to).max().unwrap_or(0);
-        let out: Vec<(u64, u64)> = self.runs(Fate::Out);
+        let committed = self.runs(LineStatus::Committed);
+        let unknown = self.runs(LineStatus::Unknown);
+        // Up to here no line may be repeated without a look: a line without a key would be in twice.
+        let last = committed.iter().chain(&unknown).map(|(_, to)| *to).max().unwrap_or(0);
+        let out: Vec<(u64, u64)> = self.runs(LineStatus::Rejected);
         let (alone, next): (Vec<_>, Vec<_>) = out.iter().copied().partition(|(_, to)| *to < last);
         let next = next.first().map(|(from, _)| *from).or((unread > 0).then_some(unread));
-        let done = self.done(&is_in, &alone);
-        let not_known = (!unknown.is_empty())
+        let done = self.done(&committed, &alone);
+        let unknown_lines = (!unknown.is_empty())
             .then(|| format!("whether {} in is not known", named(&unknown, "is", "are")));
-        let rest = rest(failure, &alone, next, last, !unknown.is_empty());
+        let to_continue = to_continue(failure, &alone, next, last, !unknown.is_empty());
         let pairs = |runs: &[(u64, u64)]| runs.iter().map(|(from, to)| json!([from, to])).collect::<Vec<_>>();
-        let go_on = next.unwrap_or_else(|| last.saturating_add(1));
+        let next_line = next.unwrap_or_else(|| last.saturating_add(1));
         let lines = json!({
-            "in": pairs(&is_in), "out": pairs(&out), "unknown": pairs(&unknown), "next": go_on,
+            "in": pairs(&committed), "out": pairs(&out), "unknown": pairs(&unknown), "next": next_line,
         });
-        interrupt::note(|now| {
-            let effect = &mut now.effect;
-            (effect.done, effect.under_way) = (done, not_known);
-            (effect.rest, effect.lines) = (Some(rest), Some(lines));
+        interrupt::note(|plan| {
+            let effect = &mut plan.effect;
+            effect.done = done;
+            effect.under_way = unknown_lines;
+            effect.to_continue = Some(to_continue);
+            effect.lines = Some(lines);
         });
     }
 
-    fn runs(&self, fate: Fate) -> Vec<(u64, u64)> {
+    fn runs(&self, fate: LineStatus) -> Vec<(u64, u64)> {
         let runs = self.0.iter().filter(|(found, ..)| *found == fate);
         runs.map(|(_, from, to)| (*from, *to)).collect()
     }
 
-    /// In the words of an operator who reads the file from its beginning.
-    fn done(&self, is_in: &[(u64, u64)], alone: &[(u64, u64)]) -> Option<String> {
-        let done = match (self.0.first(), is_in) {
+    /// Which lines are in, in the order of the file.
+    fn done(&self, committed: &[(u64, u64)], alone: &[(u64, u64)]) -> Option<String> {
+        let done = match (self.0.first(), committed) {
             (_, []) => return None,
-            (Some((Fate::In, ..)), [(_, to)]) => format!("everything up to line {to} is in"),
-            (Some((Fate::In, ..)), [(_, to), behind @ ..]) => {
+            (Some((LineStatus::Committed, ..)), [(_, to)]) => format!("everything up to line {to} is in"),
+            (Some((LineStatus::Committed, ..)), [(_, to), behind @ ..]) => {
                 format!("everything up to line {to} is in, and behind it {}", numbers(behind))
             }
-            _ => named(is_in, "is in", "are in"),
+            _ => named(committed, "is in", "are in"),
         };
         match alone {
             [] => Some(done),
@@ -82,8 +87,8 @@ impl Account {
     }
 }
 
-/// What to do next. Lines that are refused in front of others that are in are appended alone.
-fn rest(
+/// How the operator continues. Rejected lines in front of committed ones are appended alone.
+fn to_continue(
     failure: Option<&Failure>,
     alone: &[(u64, u64)],
     next: Option<u64>,
@@ -105,13 +110,10 @@ fn rest(
     if failure.is_some_and(Failure::is_no_space) {
         parts.push("free space".to_owned());
     }
-    match alone {
-        [] => {}
-        alone => {
-            let them = if matches!(alone, [(from, to)] if from == to) { "it" } else { "them" };
-            let and = if is_refused { format!(", and append {them} alone") } else { " alone".to_owned() };
-            parts.push(format!("{verb} {}{and}", numbers(alone)));
-        }
+    if !alone.is_empty() {
+        let them = if matches!(alone, [(from, to)] if from == to) { "it" } else { "them" };
+        let and = if is_refused { format!(", and append {them} alone") } else { " alone".to_owned() };
+        parts.push(format!("{verb} {}{and}", numbers(alone)));
     }
     parts.push(match next {
         Some(line) if is_refused && alone.is_empty() => format!("mend line {line} and go on with it"),
