@@ -5,8 +5,9 @@
 //! with SIGKILL. The second opens it, so that nothing but opening is in its time and memory. The
 //! page cache is warm; what was not durable in it is read again from the device.
 //!
-//! What opening costs by the number of segments is measured on stores of one event a segment, closed cleanly. They
-//! are made in memory and copied, once for all rounds; each measurement is the median of a few processes.
+//! What opening costs by the number of segments is measured on stores of one event a segment, closed cleanly.
+//! They are made in memory and copied, once for all rounds; each measurement is the median of a few
+//! processes.
 //!
 //! `cargo bench --bench open -- --help` names the options.
 

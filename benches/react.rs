@@ -1,10 +1,11 @@
 //! How fast reactors react, and how soon.
 //!
-//! Every cell has a new store. "backlog" cells: so many events are there when the reactor starts, and it works them off for the
-//! time given; each reaction is one event more, durable with its checkpoint. `in_flight` is how many reactions may be on their
-//! way to the disk. "handled" cells bring nothing about, so only checkpoints are written, now and then. "latency" cells:
-//! one thread appends and waits until the reaction is durable; times run from before the append (`reacted`), and from
-//! its acknowledgement (`after_ack`).
+//! Every cell has a new store. "backlog" cells: so many events are there when the reactor starts, and it
+//! works them off for the time given; each reaction is one event more, durable with its checkpoint.
+//! `in_flight` is how many reactions may be on their way to the disk. "handled" cells bring nothing about, so
+//! only checkpoints are written, now and then. "latency" cells: one thread appends and waits until the
+//! reaction is durable; times run from before the append (`reacted`), and from its acknowledgement
+//! (`after_ack`).
 //!
 //! `cargo bench --bench react -- --help` names the options.
 

@@ -51,7 +51,8 @@ pub struct Global {
     /// Colours: auto means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_enum)]
     pub color: Color,
-    /// When appends are acknowledged: synced, buffered, buffered:250ms (or ANNALS_DURABILITY) [default: synced]
+    /// When appends are acknowledged: synced, buffered, buffered:250ms (or ANNALS_DURABILITY) [default:
+    /// synced]
     #[arg(long, global = true, value_name = "HOW", hide_short_help = true)]
     pub durability: Option<Durability>,
     /// How many appends wait for the writer at most (or ANNALS_QUEUE) [default: 4096]
@@ -172,8 +173,9 @@ pub struct Append {
     /// The payload as JSON; @FILE reads a file, - standard input [default: null]
     #[arg(conflicts_with = "lines", allow_negative_numbers = true)]
     pub payload: Option<String>,
-    /// One event a line from a file, or - for standard input: {"entity", "kind", "payload", ...}; with ENTITY and
-    /// KIND each line is a payload. Each line stands for itself, and which lines are in is said, however it ends
+    /// One event a line from a file, or - for standard input: {"entity", "kind", "payload", ...}; with ENTITY
+    /// and KIND each line is a payload. Each line stands for itself, and which lines are in is said, however
+    /// it ends
     #[arg(long, value_name = "FILE")]
     pub lines: Option<PathBuf>,
     /// All lines are one append, all or nothing

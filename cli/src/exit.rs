@@ -1,7 +1,8 @@
 //! How a command ends: its exit code, and the message on standard error.
 //!
-//! A command notes each change as soon as the store acknowledges it ([`crate::interrupt::note`]). It then ends
-//! by itself, with a failure, by a signal, or because its output cannot be written. [`report`] covers all four.
+//! A command notes each change as soon as the store acknowledges it ([`crate::interrupt::note`]). It then
+//! ends by itself, with a failure, by a signal, or because its output cannot be written. [`report`] covers
+//! all four.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -1,7 +1,7 @@
 //! Stops the command on Ctrl-C, SIGTERM and SIGHUP: waits for critical sections, closes the store, reports.
 //!
-//! A thread of its own waits for the signals, because the command may be waiting for input or for events.
-//! The command holds a [`critical_section`] where it must not be stopped, and records its changes with [`note`].
+//! A thread of its own waits for the signals, because the command may be waiting for input or for events. The
+//! command holds a [`critical_section`] where it must not be stopped, and records its changes with [`note`].
 //! [`crate::exit`] makes the message.
 
 use std::fs;

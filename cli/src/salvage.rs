@@ -1,7 +1,8 @@
 //! `annals recover --salvage`: copies what can be read of a store into a new one.
 //!
 //! Ids, names, tags, causes, times and payloads stay. Positions and versions are those of the new store,
-//! because missing events leave no gaps there. The store's own events (checkpoints of consumers) are left out.
+//! because missing events leave no gaps there. The store's own events (checkpoints of consumers) are left
+//! out.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -631,7 +631,8 @@ fn what_was_rewritten_is_copied_as_it_is() {
     }
 }
 
-/// MANIFEST may lag behind. To a segment it does not list, recovery may have to write, so it must not be shared.
+/// MANIFEST may lag behind. To a segment it does not list, recovery may have to write, so it must not be
+/// shared.
 #[test]
 fn what_manifest_does_not_list_is_not_shared() {
     let place = Place::new();

@@ -1,5 +1,5 @@
-//! Backup, restore, fork and rollback, stopped after every operation of the disk: the history is the old one or the
-//! new one, and doing it again goes on.
+//! Backup, restore, fork and rollback, stopped after every operation of the disk: the history is the old one
+//! or the new one, and doing it again goes on.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -55,7 +55,8 @@ impl World {
         world
     }
 
-    /// The same, set back to where the backup ends or later, and gone on: with a segment that was written anew.
+    /// The same, set back to where the backup ends or later, and gone on: with a segment that was written
+    /// anew.
     fn set_back(mut self, rng: &mut Rng) -> World {
         let later: Vec<usize> = self.ends.iter().copied().filter(|end| *end >= self.backed_up).collect();
         let end = *rng.pick(&later[..later.len() - 1]);
@@ -436,7 +437,8 @@ fn a_restore() {
     });
 }
 
-/// A disk on which a restore of everything was begun, and broken off: somewhere, or at once if it was over before.
+/// A disk on which a restore of everything was begun, and broken off: somewhere, or at once if it was over
+/// before.
 fn begun(world: &World, rng: &mut Rng) -> SimDisk {
     let sharing = rng.once_in(2);
     let tells = [1 + rng.below(8), 1];

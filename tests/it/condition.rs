@@ -226,7 +226,8 @@ fn run(asks: [&(&Known, &[(Asked, u64)]); 3], settled: [bool; 2], segment_bytes_
     refused
 }
 
-/// Random conditions, many in flight, rolls, groups that fail, and reopening: always as if decided one by one.
+/// Random conditions, many in flight, rolls, groups that fail, and reopening: always as if decided one by
+/// one.
 #[test]
 fn random_conditions_agree_with_a_naive_store() {
     let mut random = Random::for_test("random_conditions_agree_with_a_naive_store");

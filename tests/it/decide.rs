@@ -694,8 +694,8 @@ impl Aggregate for Growing {
     }
 }
 
-/// A command that came again with the same key and other content was answered "applied before", although README says:
-/// same key, other content, an error.
+/// A command that came again with the same key and other content was answered "applied before", although
+/// README says: same key, other content, an error.
 #[test]
 fn a_key_belongs_to_one_command() {
     #[derive(Serialize)]

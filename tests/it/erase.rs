@@ -205,7 +205,8 @@ fn states_folded_before_are_void_in_memory_in_the_file_and_in_read_models() {
     assert_eq!(store.load::<Texts>("customer:8").unwrap().texts, stale.texts);
 }
 
-/// States are kept in a file; whoever opens the store without one does not need it, but may not leave it there.
+/// States are kept in a file; whoever opens the store without one does not need it, but may not leave it
+/// there.
 #[test]
 fn a_file_of_states_that_is_not_used_goes_too() {
     for cache_bytes in [0, 64 << 20] {

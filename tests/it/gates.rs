@@ -1,4 +1,5 @@
-//! Gates: what they see, what they answer, what becomes of those that misbehave, records of denials and bypasses.
+//! Gates: what they see, what they answer, what becomes of those that misbehave, records of denials and
+//! bypasses.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -419,7 +420,8 @@ fn a_retry_gets_its_receipt_from_a_gate_that_changed_its_mind() {
     assert_eq!(deposit(), Outcome::AlreadyApplied);
 }
 
-/// The key is known when it is looked up, and forgotten when the append comes: it is not written past the gate.
+/// The key is known when it is looked up, and forgotten when the append comes: it is not written past the
+/// gate.
 #[test]
 fn a_retry_whose_key_is_forgotten_on_the_way_is_not_written() {
     let disk = GatedDisk::new();

@@ -287,7 +287,8 @@ fn the_second_decoder_judges_the_same() {
     assert!(opens > 10);
 }
 
-/// What the store has, unless it is damaged. Opening does not look into sealed segments; reading and verifying do.
+/// What the store has, unless it is damaged. Opening does not look into sealed segments; reading and
+/// verifying do.
 fn judged(name: &str, disk: &SimDisk) -> Option<String> {
     let read = Store::on(disk.clone()).open_read_only().and_then(|store| {
         let events = store.read(Query::all()).collect::<Result<Vec<_>, _>>()?;
@@ -556,7 +557,8 @@ fn document_path(document: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(document)
 }
 
-/// All files but those that are made again whenever they are needed; the index file has a golden one of its own.
+/// All files but those that are made again whenever they are needed; the index file has a golden one of its
+/// own.
 fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
     let paths = disk.paths().into_iter().filter(|path| !path.ends_with(".idx"));
     paths.map(|path| (path.clone(), disk.contents(&path).unwrap())).collect()

@@ -147,8 +147,8 @@ fn what_belongs_together_goes_together() {
     }
 }
 
-/// Two events with one foreign id, or one with the id that another event got from the store, were both accepted; one of
-/// them was then found by no id that it showed.
+/// Two events with one foreign id, or one with the id that another event got from the store, were both
+/// accepted; one of them was then found by no id that it showed.
 #[test]
 fn an_id_names_one_event() {
     for segment_bytes_max in [1 << 20, 0] {
@@ -205,7 +205,8 @@ fn an_id_names_one_event() {
     }
 }
 
-/// While one append that brings an id is being written, another caller does not find that id: the writer does.
+/// While one append that brings an id is being written, another caller does not find that id: the writer
+/// does.
 #[test]
 fn of_appends_under_way_with_one_id_one_goes_in() {
     let disk = GatedDisk::new();

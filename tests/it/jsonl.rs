@@ -434,7 +434,8 @@ fn foreign_lines_are_read_by_a_mapping() {
     }
 }
 
-/// One identity in an event once made its whole payload Base64, and an identity written by hand was never read.
+/// One identity in an event once made its whole payload Base64, and an identity written by hand was never
+/// read.
 #[test]
 fn identities_and_addresses_are_texts() {
     #[derive(Debug, PartialEq, Serialize, Deserialize, annals::DomainEvent)]

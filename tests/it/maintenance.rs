@@ -1,8 +1,8 @@
 //! A store, what is done to it on a disk that fails, and what must hold then.
 //!
-//! Whatever fails: it says so, or it did what it said; the store takes appends, unless the fault is one that poisons;
-//! nothing acknowledged is lost and nothing that went comes back, whatever a power cut takes; and done again it is as if
-//! nothing had failed.
+//! Whatever fails: it says so, or it did what it said; the store takes appends, unless the fault is one that
+//! poisons; nothing acknowledged is lost and nothing that went comes back, whatever a power cut takes; and
+//! done again it is as if nothing had failed.
 
 use std::io::ErrorKind as Io;
 use std::sync::{Arc, Mutex};
@@ -269,7 +269,8 @@ fn check_error(done: &Result<(), Error>, wrong: Wrong, place: &str) {
     assert!(is_said, "{place}");
 }
 
-/// The store is poisoned if the writer does not know what is on the disk, or nobody knows which names are durable.
+/// The store is poisoned if the writer does not know what is on the disk, or nobody knows which names are
+/// durable.
 fn check_poison(calls: &[Call], is_poisoned: bool, done: &Result<(), Error>, place: &str) {
     let of_names = |call: &Call| call.what == What::SyncDirectory && call.path.starts_with(LIVE);
     let must = calls.iter().any(|call| is_wrong(call) && of_names(call));

@@ -221,7 +221,8 @@ fn with_backup(disk: &SimDisk) {
     store.close().unwrap();
 }
 
-/// A backup, and a store that was set back to where that ends and gone on: with a segment that was written anew.
+/// A backup, and a store that was set back to where that ends and gone on: with a segment that was written
+/// anew.
 fn with_set_back(disk: &SimDisk) {
     let copy = Subdirectory::create(disk.clone(), COPY).unwrap();
     let store = open(disk, LIVE).unwrap();

@@ -241,7 +241,8 @@ fn what_was_left_undone_is_done_by_whoever_erases_next() {
     assert_eq!(disk.contents("ERASING"), None);
 }
 
-/// An opening finds out by a file that there is something to go on with, so that must be there whenever there is.
+/// An opening finds out by a file that there is something to go on with, so that must be there whenever there
+/// is.
 #[test]
 fn an_order_to_erase_is_never_there_without_its_mark() {
     let disk = SimDisk::new(13);
@@ -371,7 +372,8 @@ fn a_segment_that_reads_back_otherwise_is_not_used() {
     }
 }
 
-/// More segments than files are kept open: those that were rewritten have no name any more, so they stay open.
+/// More segments than files are kept open: those that were rewritten have no name any more, so they stay
+/// open.
 #[test]
 fn whoever_reads_many_old_segments_keeps_their_files() {
     let disk = SimDisk::new(17);

@@ -243,9 +243,9 @@ fn a_read_that_fails_is_made_up_for_by_the_next() {
     }
 }
 
-/// Once, a reader that met an error while it looked at new segments never told its listeners of the events it had
-/// walked over by then: 90 of 120 hints came, and nothing said that 30 were missed. The writer caused such an error
-/// by rewriting a segment that the reader was about to open.
+/// Once, a reader that met an error while it looked at new segments never told its listeners of the events it
+/// had walked over by then: 90 of 120 hints came, and nothing said that 30 were missed. The writer caused
+/// such an error by rewriting a segment that the reader was about to open.
 #[test]
 fn an_error_on_the_way_loses_no_hint() {
     let mut errors = 0;

@@ -9,8 +9,8 @@ use annals::{ErrorKind, Query, Raw, Store};
 use crate::sim_spy::{Spy, What};
 use crate::support::kind_of;
 
-/// A disk to read from, on which the writer takes a step, so many times, each time the names of the segments are asked for: behind MANIFEST, and
-/// before the segments that it lists. And how many steps are left.
+/// A disk to read from, on which the writer takes a step, so many times, each time the names of the segments
+/// are asked for: behind MANIFEST, and before the segments that it lists. And how many steps are left.
 fn restless(disk: &SimDisk, steps: u64, step: impl Fn() + Send + 'static) -> (Spy, Arc<AtomicU64>) {
     let (spy, left) = (Spy::new(disk.clone()), Arc::new(AtomicU64::new(steps)));
     let of_spy = left.clone();

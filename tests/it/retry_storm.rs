@@ -1,7 +1,7 @@
 //! Commands with keys from eight threads, over a disk that dies again and again: each is applied once.
 //!
-//! Whoever gets an error repeats its command with the same key once the store is open again; now and then somebody
-//! repeats one that was answered long ago. `ANNALS_STORM` says how many commands there are.
+//! Whoever gets an error repeats its command with the same key once the store is open again; now and then
+//! somebody repeats one that was answered long ago. `ANNALS_STORM` says how many commands there are.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +29,9 @@ struct Client {
     found: u64,
 }
 
-/// From one opening to the next death of the disk, which comes so many operations after so many commands. Operations
-/// alone would not do: the longer the log, the more of them a load takes that finds no cached state.
+/// From one opening to the next death of the disk, which comes so many operations after so many commands.
+/// Operations alone would not do: the longer the log, the more of them a load takes that finds no cached
+/// state.
 struct Round {
     disk: SimDisk,
     commands_left: AtomicU64,
@@ -71,7 +72,8 @@ impl Client {
     }
 }
 
-/// Each command is another deposit, whose content depends on the state: a retry decides otherwise, if it is asked.
+/// Each command is another deposit, whose content depends on the state: a retry decides otherwise, if it is
+/// asked.
 fn command(store: &Store, id: u64) -> Result<Outcome, Error> {
     let account = format!("account:{}", id % ACCOUNTS);
     let deposit = Do { id, ..Do::new(What::Deposit(id)) };

@@ -1,5 +1,5 @@
-//! A simulated disk that is watched: who did what to which file, and whether the rules were kept; and on which
-//! something can be done at a certain call, as if somebody else did it just then.
+//! A simulated disk that is watched: who did what to which file, and whether the rules were kept; and on
+//! which something can be done at a certain call, as if somebody else did it just then.
 //!
 //! Rules: a file whose sync failed is never synced again through the same handle; once
 //! [`Spy::freeze`] was called (the store has said that it is poisoned), nothing is changed.

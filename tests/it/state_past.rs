@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::state::{Filled, Sum, fill_at_once, naive};
 use crate::support::{at, fill, kind_of};
 
-/// A store whose events are a second apart, from second 1 on: those of `a` at odd positions, of `b` at even ones.
+/// A store whose events are a second apart, from second 1 on: those of `a` at odd positions, of `b` at even
+/// ones.
 fn alternating(events: u64) -> Store {
     let clock = AtomicU64::new(0);
     let clock = move || at(i64::try_from(clock.fetch_add(1, Ordering::SeqCst) + 1).unwrap() * 1_000_000);

@@ -121,8 +121,9 @@ fn a_long_torn_tail_is_kept_in_pieces() {
     assert!(most <= 2 << 20, "{most} bytes at once");
 }
 
-/// Found by maintenance_faults.rs. A backup that was brought up to date after events had been erased removed their old
-/// segments and said that it was done; the power failed, and they were back: the names had not been synced.
+/// Found by maintenance_faults.rs. A backup that was brought up to date after events had been erased removed
+/// their old segments and said that it was done; the power failed, and they were back: the names had not been
+/// synced.
 #[test]
 fn what_was_erased_does_not_come_back_into_a_backup() {
     let disk = SimDisk::new(1);
@@ -140,9 +141,9 @@ fn what_was_erased_does_not_come_back_into_a_backup() {
     assert!(dump(&reader).unwrap().iter().all(annals::RecordedEvent::is_erased));
 }
 
-/// Found by maintenance_faults.rs. While a segment was rewritten, an append found no descriptor for the log's next one. There
-/// were some again, but the rewritten segment was refused for want of space, as everything would have been until somebody
-/// appended.
+/// Found by maintenance_faults.rs. While a segment was rewritten, an append found no descriptor for the log's
+/// next one. There were some again, but the rewritten segment was refused for want of space, as everything
+/// would have been until somebody appended.
 #[test]
 fn a_segment_that_could_not_be_begun_keeps_nobody_from_erasing() {
     let spy = Spy::new(SimDisk::new(1));
@@ -164,8 +165,8 @@ fn a_segment_that_could_not_be_begun_keeps_nobody_from_erasing() {
     assert!(store.verify().unwrap().is_clean());
 }
 
-/// Found from outside. A sync had failed; the first to open the store afterwards was told `NoSpace: cannot sync before
-/// recovery`, the second was let in: the kernel tells of a failed write once, at the next sync.
+/// Found from outside. A sync had failed; the first to open the store afterwards was told `NoSpace: cannot
+/// sync before recovery`, the second was let in: the kernel tells of a failed write once, at the next sync.
 #[test]
 fn opening_after_a_failed_sync_is_not_told_of_it() {
     let disk = SimDisk::new(1);
@@ -187,8 +188,8 @@ fn opening_after_a_failed_sync_is_not_told_of_it() {
     }
 }
 
-/// Found from outside. SPEC said that every failed sync of a file poisons; one of MANIFEST.tmp that finds no space does
-/// not, and need not: it is thrown away, and the next one is another file.
+/// Found from outside. SPEC said that every failed sync of a file poisons; one of MANIFEST.tmp that finds no
+/// space does not, and need not: it is thrown away, and the next one is another file.
 #[test]
 fn a_manifest_that_finds_no_room_is_made_later() {
     for (kind, is_full) in

@@ -165,8 +165,8 @@ pub fn positions(read: annals::Read) -> Vec<u64> {
     all(read).iter().map(|event| event.position().get()).collect()
 }
 
-/// The id the store derives for an event, as SPEC.md "Event id" says. Where the event brought one along no door shows it,
-/// but old notes may hold it, and it is found by it.
+/// The id the store derives for an event, as SPEC.md "Event id" says. Where the event brought one along no
+/// door shows it, but old notes may hold it, and it is found by it.
 pub fn derived_id(event: &RecordedEvent) -> EventId {
     let micros = event.recorded_at().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
     let (chain, position) = (event.chain(), event.position().get());

@@ -137,7 +137,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The code of the library. That of the command needs no layers: it is a user, and the compiler keeps it outside.
+/// The code of the library. That of the command needs no layers: it is a user, and the compiler keeps it
+/// outside.
 fn sources() -> Vec<Source> {
     sources_in("src")
 }

@@ -125,8 +125,8 @@ fn a_timer_is_part_of_the_append_that_sets_it_and_of_no_answer() {
     assert_eq!(expired.decode::<String>().unwrap(), "order:1");
 }
 
-/// A reactor that is late sets its timer behind what was to cancel it: the order was paid at once, and expired all the
-/// same.
+/// A reactor that is late sets its timer behind what was to cancel it: the order was paid at once, and
+/// expired all the same.
 #[test]
 fn a_reaction_counts_from_the_event_it_reacts_to() {
     let (disk, clock) = (MemDisk::new(), Clock::new());

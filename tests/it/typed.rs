@@ -655,7 +655,8 @@ fn the_macro_depends_on_no_name_in_scope() {
     assert_eq!(recorded(&Strings(7)).kind(), "strange.kind, with \"quotes\" and {braces}");
 }
 
-/// Random and damaged payloads: an error or a value, and never more than that. What is nested without end is an error, too.
+/// Random and damaged payloads: an error or a value, and never more than that. What is nested without end is
+/// an error, too.
 #[test]
 fn no_payload_is_too_strange() {
     let mut random = Random::for_test("no_payload_is_too_strange");

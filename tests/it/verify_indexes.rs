@@ -1,4 +1,5 @@
-//! Index files against the log: forged under right checksums, damaged, exchanged, gone, of a part of their segment.
+//! Index files against the log: forged under right checksums, damaged, exchanged, gone, of a part of their
+//! segment.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -153,7 +153,8 @@ fn memcpy() -> f64 {
     median(&rounds)
 }
 
-/// A message to a sleeping thread and its answer, in microseconds: what it costs to hand work to another thread.
+/// A message to a sleeping thread and its answer, in microseconds: what it costs to hand work to another
+/// thread.
 fn wake_up(times: u32) -> Result<f64, Failure> {
     let (ask, asked) = mpsc::channel::<()>();
     let (answer, answered) = mpsc::channel::<()>();

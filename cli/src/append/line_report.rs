@@ -37,8 +37,8 @@ impl LineReport {
         interrupt::note(|plan| plan.effect.under_way = Some(under_way));
     }
 
-    /// Notes which lines are in and how to continue, for a failure and for a stop from here on. `unread` is the
-    /// line that could not be read, or 0.
+    /// Notes which lines are in and how to continue, for a failure and for a stop from here on. `unread` is
+    /// the line that could not be read, or 0.
     pub(super) fn note(&self, failure: Option<&Failure>, unread: u64) {
         let committed = self.runs(LineStatus::Committed);
         let unknown = self.runs(LineStatus::Unknown);

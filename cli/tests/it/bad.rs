@@ -1,4 +1,5 @@
-//! The `annals` command where something is wrong: bad places and calls, damage, pipes, signals, full disks, many at once.
+//! The `annals` command where something is wrong: bad places and calls, damage, pipes, signals, full disks,
+//! many at once.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -391,8 +392,8 @@ fn a_full_disk_loses_nothing_and_a_rerun_continues() {
     assert_eq!(site.out("read --entity order:1").lines().count(), 2, "and what was there is there");
 }
 
-/// Whatever a command does when nothing can be written, or nobody reads, or somebody is impatient: the store is whole
-/// afterwards, and what was there is there.
+/// Whatever a command does when nothing can be written, or nobody reads, or somebody is impatient: the store
+/// is whole afterwards, and what was there is there.
 #[test]
 fn no_command_is_undone_by_its_surroundings() {
     let site = Site::filled();

@@ -1,4 +1,5 @@
-//! The `annals` command as operators call it: bad lines, typing errors, what help and the manual say, terminals that go.
+//! The `annals` command as operators call it: bad lines, typing errors, what help and the manual say,
+//! terminals that go.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The `annals` command, family by family: a scripted tour with its golden text, JSON, payloads, lines, consumers,
-//! indexes, archives.
+//! The `annals` command, family by family: a scripted tour with its golden text, JSON, payloads, lines,
+//! consumers, indexes, archives.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -1,5 +1,5 @@
-//! `annals append --lines`, `import` and `export`: whatever stops them, standard error tells which lines are in, and
-//! following its advice neither loses nor doubles one.
+//! `annals append --lines`, `import` and `export`: whatever stops them, standard error tells which lines are
+//! in, and following its advice neither loses nor doubles one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -47,8 +47,8 @@ fn pairs(error: &Value, name: &str) -> Vec<(u64, u64)> {
     runs.iter().map(|run| (run[0].as_u64().unwrap(), run[1].as_u64().unwrap())).collect()
 }
 
-/// 1,000 lines, line 10 expects what is not so: 999 were in, 9 acknowledged, and "everything up to line 9 is in; go on with the
-/// line after it". Who did so had 990 of them twice.
+/// 1,000 lines, line 10 expects what is not so: 999 were in, 9 acknowledged, and "everything up to line 9 is
+/// in; go on with the line after it". Who did so had 990 of them twice.
 #[test]
 fn following_the_advice_neither_loses_nor_doubles_a_line() {
     type Spoil = fn(u64) -> String;

@@ -1,5 +1,6 @@
-//! The `annals` command, every command of it, however it ends: its output cannot be written, is read no more, a signal
-//! comes, it is refused. What happened, is it in, what now: the exit code, the store, and standard error agree.
+//! The `annals` command, every command of it, however it ends: its output cannot be written, is read no more,
+//! a signal comes, it is refused. What happened, is it in, what now: the exit code, the store, and standard
+//! error agree.
 //!
 //! A new command is a row of [`ROWS`].
 
@@ -257,8 +258,8 @@ fn closed() -> Stdio {
     std::io::pipe().unwrap().1.into()
 }
 
-/// `annals append a:1 a.x 1 >/dev/full` was in, ended with 3 and said "free space and repeat the command": who did so had
-/// two events.
+/// `annals append a:1 a.x 1 >/dev/full` was in, ended with 3 and said "free space and repeat the command":
+/// who did so had two events.
 #[test]
 fn what_is_in_and_cannot_be_told_is_not_to_be_repeated() {
     each_row(|_, row| {
@@ -333,7 +334,8 @@ fn a_signal_behind_the_change_is_told_what_is_in() {
     });
 }
 
-/// Its main thread waits in a write to a pipe: as the kernel calls that, or by the number of the call (x86-64, arm64).
+/// Its main thread waits in a write to a pipe: as the kernel calls that, or by the number of the call
+/// (x86-64, arm64).
 fn has_come_to_its_output(process: u32) -> bool {
     let about = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
     let syscall = about("syscall");

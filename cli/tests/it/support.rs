@@ -1,5 +1,5 @@
-//! What the tests of the command share: a store in a directory of its own, the calls of the command, exit codes,
-//! and every command in one line.
+//! What the tests of the command share: a store in a directory of its own, the calls of the command, exit
+//! codes, and every command in one line.
 
 use std::collections::BTreeMap;
 use std::fs;

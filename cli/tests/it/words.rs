@@ -1,4 +1,5 @@
-//! The `annals` command's words: what a wrong input is, its own options instead of the library's calls, counts, columns.
+//! The `annals` command's words: what a wrong input is, its own options instead of the library's calls,
+//! counts, columns.
 
 use std::fs;
 
@@ -12,7 +13,8 @@ fn utf_16(text: &str, mark: &[u8], to_bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
     [mark.to_vec(), text.encode_utf16().flat_map(to_bytes).collect()].concat()
 }
 
-/// They were "expected value at line 1 column 1"; on standard input the exit code was 8, in a file of lines 2.
+/// They were "expected value at line 1 column 1"; on standard input the exit code was 8, in a file of lines
+/// 2.
 #[test]
 fn what_is_no_text_is_named_for_what_it_is() {
     let inputs: [(Vec<u8>, &str); 11] = [
