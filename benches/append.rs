@@ -54,9 +54,9 @@ struct Load {
 #[derive(Clone, Copy)]
 enum Batch {
     One,
-    /// So many events of one entity.
+    /// This number of events of one entity.
     OfOneEntity(u64),
-    /// So many events, each of another entity.
+    /// This number of events, each of another entity.
     AcrossEntities(u64),
 }
 

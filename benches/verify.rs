@@ -26,7 +26,7 @@ const BENCH: Bench = Bench {
     ],
 };
 
-/// A payload of so many bytes.
+/// A payload of these bytes.
 struct Blob(Vec<u8>);
 
 impl EventData for Blob {

@@ -59,7 +59,7 @@ fn do_as_told(arguments: &[&str]) -> Result<(), Failure> {
         ["fill-and-wait", peer, directory, size] => {
             let store = fill(peer, directory, size.parse()?)?;
             say(&json!({}))?;
-            // The end of its input ends it, if nobody kills it before.
+            // Waits until the parent kills this process or closes its input.
             io::copy(&mut io::stdin(), &mut io::sink())?;
             drop(store);
             Ok(())
@@ -123,7 +123,7 @@ fn fill(peer: &str, directory: &str, size: u64) -> Result<Box<dyn Peer>, Failure
     Ok(store)
 }
 
-/// So many that each has a thousand events.
+/// The number of entities, so that each has a thousand events.
 pub fn entities(size: u64) -> u64 {
     size.div_ceil(1_000)
 }
@@ -144,7 +144,7 @@ fn open(peer: &str, directory: &str, size: u64) -> Result<(), Failure> {
     store.close()
 }
 
-/// Appends single events, so that somebody can watch the syncs.
+/// Appends single events, so that strace can show the syncs.
 fn append(peer: &str, directory: &str, opening: &str, events: u64) -> Result<(), Failure> {
     let opening = match opening {
         "synced" => Opening::Synced,

@@ -39,7 +39,7 @@ pub fn date() -> String {
     date_of(since.as_secs() / 86_400)
 }
 
-/// The date so many days after 1970 began.
+/// The date, given in days since 1 January 1970.
 fn date_of(days_since_1970: u64) -> String {
     // Days are counted from the first of March of year 0, so that a leap day is the last of its year
     // (Howard Hinnant, "chrono-compatible low-level date algorithms").

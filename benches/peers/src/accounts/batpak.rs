@@ -113,7 +113,7 @@ impl Peer for Batpak {
     }
 
     fn close(self) -> Result<(), Failure> {
-        Arc::into_inner(self.store).ok_or("somebody still uses the store")?.close()?;
+        Arc::into_inner(self.store).ok_or("the store is still in use")?.close()?;
         Ok(())
     }
 

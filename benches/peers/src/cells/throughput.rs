@@ -92,7 +92,7 @@ struct Race {
     appends: u64,
     /// Those that counted.
     counted: u64,
-    /// Of those; of none if nobody waited for each.
+    /// The latency of those appends; empty if the threads did not wait for each.
     latency: Latency,
 }
 

@@ -114,7 +114,7 @@ fn tally(
     Ok(tally)
 }
 
-/// What somebody has ordered so far.
+/// The sum of the orders of a customer.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Spent {
     cents: u64,

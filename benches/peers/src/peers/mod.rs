@@ -24,7 +24,7 @@
 //! - okaywal forgets what it recycles; keeping it would cost it new blocks.
 //! - What a power cut may take of buffered appends differs: annals' last 100 ms, batpak's last 1,000 events,
 //!   SQLite's since the last checkpoint, fjall's since its memory table was last full.
-//! - Everything is in the page cache. Nobody is measured with a cold disk, or with more events than memory.
+//! - Everything is in the page cache. No peer is measured with a cold disk, or with more events than memory.
 
 mod annals;
 mod batpak;
