@@ -323,7 +323,7 @@ impl Operation for Rollback {
         assert!(is_cut || !is_done, "{place}: the old history is back");
         let verified = Store::on(Subdirectory::of(disk.clone(), "live")).verify().unwrap();
         assert!(verified.is_clean(), "{place}: {verified}");
-        // Whoever opens it to write finishes what was begun; stopped again, the next one does.
+        // The next writer that opens the store finishes the operation. If it is stopped, the one after it does.
         let image = settled(disk);
         let store = world.open(&image, "live").unwrap_or_else(|error| panic!("{place}: {error}"));
         assert_eq!(prints(&store).unwrap(), found, "{place}");
@@ -453,7 +453,7 @@ fn begun(world: &World, rng: &mut Rng) -> SimDisk {
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         Some(settled(&disk))
     });
-    broken_off.expect("whoever breaks off at once is heard")
+    broken_off.expect("a cancellation at once takes effect")
 }
 
 #[test]

@@ -705,8 +705,8 @@ fn attestations_are_compared_with_what_they_stand_for() {
     assert!(forged(24, &[9]).findings[0].what.contains("counts other events"));
 }
 
-/// What somebody may forge of a last append, with every checksum, the chain and MARK refitted; where the
-/// format forbids it, reading refuses it, too. (Found from outside: the first three were accepted.)
+/// A forged last append, with every checksum, the chain and MARK refitted. Reading refuses all that the
+/// format forbids. (Found from outside: the first three were accepted.)
 #[test]
 fn what_no_writer_writes_is_found_although_all_checksums_fit() {
     // How the last append is made, what is changed in its bytes, what verify says, and whether reading

@@ -69,7 +69,7 @@ impl HeldClock {
     fn now(&self) -> SystemTime {
         let (held, changed) = &*self.0;
         let waited = changed.wait_timeout_while(held.lock().unwrap(), FOREVER, |held| *held).unwrap();
-        assert!(!waited.1.timed_out(), "nobody let the clock go on");
+        assert!(!waited.1.timed_out(), "the clock was not moved on");
         SystemTime::now()
     }
 }

@@ -42,7 +42,7 @@ fn closed(appends: u64, filler: usize) -> Trace {
     disk.trace()
 }
 
-/// A group that meets a disk which takes so many bytes of one write, and then no more.
+/// A group on a disk that takes a number of bytes of one write, and then no more.
 struct Short<'a> {
     base: &'a Trace,
     before: u64,
@@ -76,7 +76,7 @@ impl Short<'_> {
         let answers = commit_group(&store, &gate, self.group, answered);
         let trace = disk.trace();
         let images = self.images(&trace, &answers);
-        // On a busy machine MARK's idle sync may come between, so that the last fault meets nobody.
+        // On a busy machine MARK's idle sync may come between, so that the last fault meets no call.
         disk.heal();
         self.resume(store, &disk, &gate, &answers);
         images
@@ -387,8 +387,8 @@ fn the_idle_sync_of_mark_fails() {
     }
 }
 
-/// A buffered append was acknowledged; the sync that should have followed by itself fails. What can
-/// be read stays, nothing more is accepted, and nobody is told that it is durable.
+/// A buffered append was acknowledged, and its later sync fails. Its events can still be read, the store
+/// accepts no other append, and no caller is told that the events are durable.
 #[test]
 fn the_sync_behind_a_buffered_append_fails() {
     let spy = Spy::new(SimDisk::new(1));

@@ -181,7 +181,7 @@ fn a_checkpoint() {
         made: |_, disk| {
             let taken = Store::on(inside(disk, LIVE)).open_read_only()?.checkpoints()?;
             let mut names: Vec<String> = taken.into_iter().map(|checkpoint| checkpoint.name).collect();
-            // Whoever got an error takes another one.
+            // A caller that got an error takes the checkpoint again.
             names.dedup();
             Ok(names)
         },

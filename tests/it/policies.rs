@@ -173,7 +173,7 @@ fn what_is_to_go_goes_by_itself_and_where_nothing_is_nothing_is_written() {
 }
 
 #[test]
-fn it_waits_for_its_next_turn_while_somebody_compacts() {
+fn it_waits_for_its_next_turn_during_a_compaction() {
     let disk = SimDisk::new(2);
     let turns = Arc::new(AtomicU64::new(0));
     let of_policy = turns.clone();

@@ -1,5 +1,5 @@
 //! An order system of two reactors, stopped after every operation of the simulated disk: each cause has
-//! exactly one reaction, whatever was unsynced.
+//! exactly one reaction, for every set of unsynced writes that survives.
 //!
 //! Orders are placed, one reactor requests a payment for each that costs anything, another ships what is to
 //! be paid. After each crash the reactors run to their end on what is left; some of those runs are crashed
@@ -185,7 +185,7 @@ fn visit(disk: &SimDisk, orders: u64, depth: u32, rng: &mut Rng, place: &dyn Fn(
     let store = store.unwrap_or_else(|error| panic!("{}: does not open: {error}", place()));
     let workers = start(&store, any_how(rng));
     if store.consumers().unwrap().iter().any(|billing| matches!(billing.state, ConsumerState::Halted(_))) {
-        // A halt survives a crash, and its end is somebody's decision.
+        // A halt survives a crash, and only an operator ends it.
         store.consumer_control("billing").resume().unwrap();
     }
     finish(&store);

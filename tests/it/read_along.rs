@@ -99,7 +99,7 @@ fn subscriptions_and_notifications_come_along() {
             .filter(|position| *position > 500)
             .collect();
         assert_eq!(waiting.join().unwrap(), of_b[..100]);
-        // Whatever was told and whatever was missed is all there was.
+        // The events that were delivered and those that were missed are all events.
         let mut told = 0;
         while told < 500 {
             told += match hints.next_timeout(FOREVER).unwrap().expect("500 events came") {
@@ -115,7 +115,7 @@ fn subscriptions_and_notifications_come_along() {
     }
 }
 
-// The reader was opened while nobody wrote, beyond what MARK says; then a writer came and recovered.
+// The reader was opened while no writer was there, beyond what MARK says; then a writer came and recovered.
 #[test]
 fn an_unclean_end_is_seen_and_passed() {
     for segment_bytes_max in [TINY, 1 << 20] {

@@ -88,7 +88,7 @@ pub(crate) fn with_secrets(planned: &Planned) -> Append {
     planned.key.iter().fold(append.unwrap(), Append::key)
 }
 
-/// What of an event stays whatever happens.
+/// The parts of an event that every rewrite keeps.
 pub(crate) fn public(event: &RecordedEvent) -> String {
     format!(
         "{} {} {} {} {} {} {:?} {:?} {:?}",

@@ -93,8 +93,8 @@ impl Rng {
     }
 }
 
-/// The injected clock. Each reading is a millisecond later, and now and then one goes back. While
-/// it is held, the writer waits in it: so what is submitted meanwhile becomes one group.
+/// The injected clock. Each reading is a millisecond later, and now and then one goes back. While the clock
+/// is held, the writer waits in it, so that all appends submitted until then become one group.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<GateState>, Condvar)>);
 

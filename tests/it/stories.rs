@@ -143,16 +143,16 @@ fn what_was_erased_does_not_come_back_into_a_backup() {
 
 /// Found by maintenance_faults.rs. While a segment was rewritten, an append found no descriptor for the log's
 /// next one. There were some again, but the rewritten segment was refused for want of space, as everything
-/// would have been until somebody appended.
+/// would have been until the next append.
 #[test]
-fn a_segment_that_could_not_be_begun_keeps_nobody_from_erasing() {
+fn a_segment_that_could_not_be_begun_does_not_prevent_an_erasure() {
     let spy = Spy::new(SimDisk::new(1));
     let store = Store::on(spy.clone()).segment_bytes_max(1000).unsynced_bytes_max(1000).open().unwrap();
     let filler = "x".repeat(300);
     (0..2).for_each(|_| drop(store.append("user:2", &Raw("p", &filler)).unwrap()));
     store.append("user:1", &Raw("p", &filler)).unwrap();
     let (beside, trapped, mut is_first) = (store.clone(), spy.clone(), true);
-    spy.meanwhile(move |what, path| {
+    spy.interleave(move |what, path| {
         if is_first && what == What::Sync && path.ends_with(".seg.tmp") {
             is_first = false;
             trapped.trap(What::Create, "segments/", Fault::Error(ErrorKind::Other));

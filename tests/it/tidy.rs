@@ -252,7 +252,7 @@ fn each_outside_thing_has_its_door() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     let doors: BTreeSet<_> =
         DOORS.iter().flat_map(|(thing, doors)| doors.iter().map(|door| (*thing, *door))).collect();
-    assert_eq!(used, doors, "a door that nobody uses is to be closed");
+    assert_eq!(used, doors, "a door without users is to be closed");
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn wrong_calls_are_told_what_to_change() {
         ("append order:1 order.paid {", USAGE, "is no JSON"),
         ("append order:1 order.paid hello", USAGE, "quotes"),
         ("append order:1 order.paid 1 --expect two", USAGE, "is no expectation"),
-        ("append order:1 order.paid 1 --cause nobody", USAGE, "is no cause"),
+        ("append order:1 order.paid 1 --cause unknown", USAGE, "is no cause"),
         ("append order:1 order.paid 1 --metadata {", USAGE, "--metadata"),
         ("append $x order.paid 1", USAGE, "$"),
         ("append order:1 order.paid @nowhere.json", USAGE, "nowhere.json"),
@@ -120,7 +120,7 @@ fn wrong_calls_are_told_what_to_change() {
         ("append order:1 order.paid 1 --expect 1", NO, "version 2"),
         ("append order:1 order.paid 1 --expect none", NO, "expected no stream"),
         ("consumers resume mail", USAGE, "is not halted"),
-        ("consumers resume nobody", USAGE, "no consumer nobody"),
+        ("consumers resume unknown", USAGE, "no consumer unknown"),
         ("consumers skip mail 900 --reason x", USAGE, "durable up to"),
         ("read --durability soon", USAGE, "say synced"),
         ("read --wait x", USAGE, "is no time"),
@@ -205,7 +205,7 @@ fn a_closed_pipe_ends_it_quietly() {
         let mut first = String::new();
         out.read_line(&mut first).unwrap();
         drop(out);
-        // Whoever follows notices with the next event.
+        // A follower notices with the next event.
         if line.contains("follow") {
             site.out("append e k");
         }
@@ -257,7 +257,7 @@ fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
     let mut child = site.start("append log:2 line.seen --lines - --json");
     let mut input = child.stdin.take().unwrap();
     let feeder = std::thread::spawn(move || {
-        // Until nobody reads any more.
+        // Until the command stops reading.
         (0_u64..).take_while(|n| writeln!(input, "{n}").is_ok()).count()
     });
     let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -321,7 +321,7 @@ fn verifying_breaks_off_and_goes_on_where_it_was() {
     let (rest, all) = (events(&format!("verify {go_on} --json")), events("verify --json"));
     assert!(rest > 0 && rest + 80 < all, "{rest} of {all}");
 
-    // What was found by then is told, or nobody would ever hear of it.
+    // A stopped run still prints what it found.
     change(&site, |bytes| bytes[5_000] ^= 1);
     let go_on = broken_off("DAMAGED");
     assert!(site.out(&format!("verify {go_on}")).starts_with("clean"));
@@ -392,8 +392,8 @@ fn a_full_disk_loses_nothing_and_a_rerun_continues() {
     assert_eq!(site.out("read --entity order:1").lines().count(), 2, "and what was there is there");
 }
 
-/// Whatever a command does when nothing can be written, or nobody reads, or somebody is impatient: the store
-/// is whole afterwards, and what was there is there.
+/// The output cannot be written, is not read, or the operator is impatient: after each command the store is
+/// whole, and no event is missing.
 #[test]
 fn no_command_is_undone_by_its_surroundings() {
     let site = Site::filled();
@@ -490,7 +490,7 @@ fn hooks_take_turns() {
     store.close().unwrap();
 }
 
-/// Whatever the umask says.
+/// Under any umask.
 #[test]
 fn files_are_their_owners_only() {
     let site = Site::new();

@@ -136,7 +136,7 @@ fn large_payloads_of_a_program_can_be_rescued_and_imported() {
     assert_eq!(payload(&imported.store), 5 << 20);
 }
 
-/// What is there and cannot be read is damage, whoever asks, and not a store that could be created.
+/// A store that cannot be read is damage to every command, and not a store that could be created.
 #[test]
 fn a_store_without_its_segments_is_damaged() {
     type Spoil = fn(&Site);

@@ -301,7 +301,7 @@ fn what_is_erased_is_gone_and_the_old_head_still_holds() {
 }
 
 #[test]
-fn what_nobody_needs_goes_and_the_old_head_still_holds() {
+fn compaction_removes_unneeded_events_and_the_old_head_still_holds() {
     let site = Site::new();
     let store = Store::builder(&site.store).segment_bytes_max(4_000).open().unwrap();
     for n in 0..90_u64 {
@@ -380,7 +380,7 @@ fn a_halted_reactor_is_seen_and_moved() {
     store.close().unwrap();
 
     let output = site.run("consumers");
-    assert_eq!(output.status.code(), Some(NO), "somebody has to decide");
+    assert_eq!(output.status.code(), Some(NO), "an operator has to decide");
     assert!(text(&output.stdout).contains("halted by anna: the printer is on fire"));
     let doctor = site.run("doctor");
     assert_eq!(doctor.status.code(), Some(NO));

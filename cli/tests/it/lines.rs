@@ -1,5 +1,5 @@
-//! `annals append --lines`, `import` and `export`: whatever stops them, standard error tells which lines are
-//! in, and following its advice neither loses nor doubles one.
+//! `annals append --lines`, `import` and `export`: after every stop, standard error tells which lines are in.
+//! An operator who follows its advice neither loses nor doubles a line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -206,7 +206,7 @@ fn a_signal_among_lines_names_the_last_that_is_in() {
                     let mut child = site.start(&format!("append --create --lines -{form}"));
                     let mut input = child.stdin.take().unwrap();
                     let feeder = std::thread::spawn(move || {
-                        // Until nobody reads any more.
+                        // Until the command stops reading.
                         (1_u64..).take_while(|n| input.write_all(good(*n).as_bytes()).is_ok()).count()
                     });
                     let (mut out, mut some) = (child.stdout.take().unwrap(), [0; 20_000]);

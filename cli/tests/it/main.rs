@@ -8,7 +8,7 @@ mod support; // a store in a directory, the calls of the command, exit codes, ev
 mod bad; // bad places and calls, damage, a wrong clock, pipes, signals, full disks, hooks
 mod calls; // bad lines, typing errors, help and manual, terminals that go
 mod commands; // a tour, JSON, payloads, lines, consumers, indexes, archives
-mod lines; // which lines are in, and how to go on, whatever stopped the command
+mod lines; // which lines are in, and how to continue, after every stop
 mod matrix; // every command, however it ends: exit code, store, words
 mod values; // values and names in and out, in every form
 mod words; // the command's own words, wrong inputs by their names, counts, columns

@@ -401,7 +401,7 @@ const REFUSED: [(&str, i32, &str); 23] = [
     ("get 99", NO, "no event"),
     ("consumers resume mail", USAGE, "is not halted"),
     ("consumers skip mail 900 --reason x", USAGE, "durable up to"),
-    ("consumers rewind nobody 1 --reason x", USAGE, "no consumer"),
+    ("consumers rewind unknown 1 --reason x", USAGE, "no consumer"),
     ("checkpoint $x --reason x", USAGE, "$x"),
     ("backup BACKUP/..", USAGE, "choose an empty directory"),
     ("restore DEST NEW", USAGE, "no backup"),
