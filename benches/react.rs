@@ -1,10 +1,10 @@
 //! How fast reactors react, and how soon.
 //!
 //! Every cell has a new store. In a "backlog" cell a number of events are there when the reactor starts, and
-//! it works them off for the time given; each reaction is one event more, durable with its checkpoint.
-//! `in_flight` is how many reactions may be on their way to the disk. "handled" cells bring nothing about, so
-//! only checkpoints are written, now and then. "latency" cells: one thread appends and waits until the
-//! reaction is durable; times run from before the append (`reacted`), and from its acknowledgement
+//! the reactor handles them for the given time. Each reaction is one event more, durable with its checkpoint.
+//! `in_flight` is the largest number of reactions that are not durable yet. "handled" cells append nothing,
+//! so only checkpoints are written, now and then. In a "latency" cell one thread appends and waits until the
+//! reaction is durable. Times count from before the append (`reacted`), and from its acknowledgement
 //! (`after_ack`).
 //!
 //! `cargo bench --bench react -- --help` names the options.

@@ -1,7 +1,7 @@
 //! How fast a store is verified, on one thread: checksums, hash chain, positions, versions.
 //!
-//! Two stores of about as many bytes, each filled once: `--size` events with a payload of 177 bytes, an
-//! append each, and frames of 64 KiB. The page cache is warm.
+//! Two stores of about the same number of bytes, each filled once. One has `--size` events with a payload of
+//! 177 bytes, an append each; the other has frames of 64 KiB. The page cache is warm.
 //!
 //! `cargo bench --bench verify -- --help` names the options.
 

@@ -1,7 +1,7 @@
 //! A read model: a state folded from all events of a query, and kept up to date by a thread of its own.
 //!
-//! What to learn: how to read your own write, how a read model continues after a restart, and how the store
-//! builds a new one while it shows the old one.
+//! What to learn: how to read your own write, and how a read model continues after a restart. For a changed
+//! query the store builds a new state while it shows the old one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! What to learn: one transaction changes the rows and the resume token of the last event. After a crash the
 //! program continues behind that token. If the store was restored or set back, the token belongs to another
-//! history: the store reports this, and the program builds the rows again instead of missing events.
+//! history. The store reports this, and the program builds the rows again, so that it misses no event.
 
 use annals::{ErrorKind, Query, Raw, ResumeToken, Store, Until, restore};
 use rusqlite::{Connection, OptionalExtension, params};

@@ -11,7 +11,7 @@
 //! | file | entity: its path (names.rs escapes odd bytes) |
 //! | top folder | scope; `/` for files outside any folder |
 //! | change | event: `file.added`, `file.modified`, `file.deleted`, `file.renamed` |
-//! | rename, content unchanged | `file.renamed` at the new path, `file.deleted` at the old; each names the other |
+//! | rename, same content | `file.renamed` at the new path, `file.deleted` at the old; each names the other |
 //! | commit | one atomic append; its hash is the key, the first 16 bytes of it the correlation |
 //! | commit time | occurred-at |
 //! | author | tag |

@@ -588,8 +588,8 @@ fn what_goes_wrong_in_a_users_encode_leaves_nothing_behind() {
     );
     let panicked = catch_unwind(AssertUnwindSafe(|| before().event(&Awkward::Panics).commit(&store)));
     assert!(panicked.is_err());
-    // No payload of this type can be decoded as anything: a map with a float for a key is no JSON,
-    // but MessagePack takes it; a value whose Serialize fails is what is left.
+    // A map with a float for a key is no JSON, but MessagePack takes it. So only a value whose Serialize
+    // fails cannot be encoded.
     let unencodable = Raw("k", &Unencodable);
     let error = before().event(&unencodable).commit(&store).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);

@@ -1,5 +1,5 @@
-//! Backup, restore, fork and rollback, stopped after every operation of the disk: the history is the old one
-//! or the new one, and doing it again goes on.
+//! Backup, restore, fork and rollback, stopped after every operation of the disk. The history is the old one
+//! or the new one, and a second run continues.
 
 use std::ops::ControlFlow;
 use std::time::Instant;

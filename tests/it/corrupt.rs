@@ -1,5 +1,5 @@
-//! Every byte of every file changed, every length, every sector, every file gone, doubled or replaced:
-//! the store refuses and names the place, or what it shows is what was there.
+//! Every byte of every file changed, every length, every sector, every file gone, doubled or replaced. The
+//! store refuses and names the place, or it shows the true events.
 
 use std::ops::Range;
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! Damage to more than bytes: files cut, grown, zeroed, swapped, gone, doubled, taken from an older
-//! copy or from another store; several breaks at once; and damage while the store is open.
+//! Damage to whole files: cut, grown, zeroed, swapped, gone, doubled, taken from an older copy or from
+//! another store. Also several breaks at once, and damage while the store is open.
 
 use std::time::Instant;
 

@@ -245,8 +245,8 @@ fn damage_under_an_open_store() {
     assert!(store.verify().unwrap().is_clean());
 }
 
-/// Found by reading: behind a damaged header, verify read a mebibyte again for every eight bytes it went
-/// on; a damaged event of four mebibytes kept it busy for minutes.
+/// Found by reading: behind a damaged header, verify read a mebibyte again for every eight bytes. A damaged
+/// event of four mebibytes kept it busy for minutes.
 #[test]
 fn a_large_damaged_frame_is_passed_quickly() {
     let disk = SimDisk::new(1);
@@ -272,8 +272,8 @@ fn a_large_damaged_frame_is_passed_quickly() {
     assert!(reads < 60, "{reads} reads");
 }
 
-/// Found by reading the code: behind each of many breaks in an unsealed segment, verify read the whole rest
-/// to tell damage from a torn tail.
+/// Found by reading: behind each of many breaks in an unsealed segment, verify read the whole rest to tell
+/// damage from a torn tail.
 #[test]
 fn many_damaged_frames_are_passed_quickly() {
     let disk = SimDisk::new(1);

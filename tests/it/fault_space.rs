@@ -1,7 +1,7 @@
 //! Full disks and short writes at every byte, and single failures that have a place of their own.
 //!
-//! "No space" is a definite answer: what got it is never found again, whether the machine stops
-//! before, while or after the store cleans up, and appends resume by themselves.
+//! "No space" is a definite answer: the refused append is never found, even if the machine stops before,
+//! during or after the cleanup. Appends resume by themselves.
 
 use std::io::ErrorKind as Io;
 use std::time::{Duration, Instant};
@@ -159,8 +159,8 @@ fn calls_of(base: &Trace, group: &[Planned]) -> Vec<Call> {
     spy.calls().split_off(before)
 }
 
-/// Every write of a group is short at every byte, and then the disk is full: frames, and where the
-/// group rolls, the seal, MARK, MANIFEST and the next segment's header.
+/// Every write of a group is short at every byte, and then the disk is full. The writes are frames; where the
+/// group rolls also the seal, MARK, MANIFEST and the next header.
 #[test]
 fn writes_are_short_at_every_byte() {
     let started = Instant::now();
@@ -275,8 +275,8 @@ fn the_disk_is_full_at_every_byte() {
     SHORT.add("fault_space::the_disk_is_full_at_every_byte", images, started);
 }
 
-/// One operation after another fails while an unclean store is opened: an error, never an end of the
-/// log; nothing is changed before everything was read; and the next opening finds everything.
+/// One operation after another fails while an unclean store is opened. The result is an error, never an end
+/// of the log. Nothing is changed before everything is read, and the next opening finds every event.
 #[test]
 fn reading_fails_while_opening() {
     let base = closed(12, 100);

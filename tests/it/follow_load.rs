@@ -102,8 +102,8 @@ impl Seen {
     }
 }
 
-/// Eight appenders, four subscribers of which two stop every few thousand events until the head has
-/// gone on, and two lossy receivers of which one is not read before the end.
+/// Eight appenders, four subscribers and two lossy receivers. Two subscribers stop every few thousand events
+/// until the head has moved on. One receiver is not read before the end.
 #[test]
 fn a_million_events_reach_everybody_who_follows() {
     let began = Instant::now();

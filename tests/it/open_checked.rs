@@ -1,7 +1,7 @@
 //! What is checked of sealed segments before a writer is let in, and right after that: SPEC.md "Recovery".
 //!
-//! Found from outside: a writer was let in over sealed segments that were cut, grown, exchanged, foreign or
-//! missing, and acknowledged appends behind them (213 of 1,100 cases). Only a later read met the damage.
+//! Found from outside: a writer opened over sealed segments that were cut, grown, exchanged, foreign or
+//! missing. It acknowledged appends behind them (213 of 1,100 cases). Only a later read met the damage.
 
 use std::fs;
 use std::ops::ControlFlow;

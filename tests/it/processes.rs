@@ -135,8 +135,8 @@ fn a_reader_beside_a_writer_sees_what_was_acknowledged() {
     site.prove(&acks);
 }
 
-/// "A second process follows 1,000,000 events live; killed and restarted; sees each once; the writer killed
-/// then: the reader says so and goes on after reopen."
+/// "A second process follows 1,000,000 events live; killed and restarted; sees each once. The writer is
+/// killed: the reader says so and goes on after reopen."
 #[test]
 fn a_second_process_follows_live() {
     const TEST: &str = "processes::a_second_process_follows_live";

@@ -270,8 +270,8 @@ fn a_running_reactor_goes_along_when_it_is_moved() {
     }
 }
 
-// The next append of a fast reactor is under way when its position is read. The clock that stamps a halt makes
-// sure of this: it waits for one more reaction, as long as a reactor that is not held back needs.
+// The next append of a fast reactor is under way when its position is read. The clock that stamps a halt
+// makes sure of this: it waits for one more reaction, for the time that a free reactor needs.
 #[test]
 fn a_reactor_at_full_speed_can_be_halted() {
     const HALTER: &str = "halter";
@@ -471,8 +471,8 @@ fn a_new_name_may_begin_with_what_is_new() {
     assert_eq!(payments(&store), [3, 4], "only a new name begins with what is new");
 }
 
-// Dropping the last handle closes the store at once, though a handler is at work and holds a handle of its own; the next
-// open finds the lock free, and the reaction is made then.
+// Dropping the last handle closes the store at once, although a handler runs and holds a handle of its own.
+// The next open finds the lock free, and the reaction is made then.
 #[test]
 fn the_store_ends_under_a_handler_at_work() {
     for how in ["drop", "close"] {

@@ -1,5 +1,5 @@
 //! An order system of two reactors, stopped after every operation of the simulated disk: each cause has
-//! exactly one reaction, for every set of unsynced writes that survives.
+//! exactly one reaction, with any unsynced writes.
 //!
 //! Orders are placed, one reactor requests a payment for each that costs anything, another ships what is to
 //! be paid. After each crash the reactors run to their end on what is left; some of those runs are crashed

@@ -1,5 +1,5 @@
-//! A store opened to read goes along with its writer: up to MARK, through rolls, clean ends and unclean
-//! ones, and says so when the store was set back.
+//! A store opened to read follows its writer up to MARK, through rolls, clean ends and unclean ones. It
+//! reports a store that was set back.
 
 use std::io;
 use std::time::Duration;
@@ -243,9 +243,9 @@ fn a_read_that_fails_is_made_up_for_by_the_next() {
     }
 }
 
-/// Once, a reader that met an error while it looked at new segments never told its listeners of the events it
-/// had walked over by then: 90 of 120 hints came, and nothing said that 30 were missed. The writer caused
-/// such an error by rewriting a segment that the reader was about to open.
+/// Once, a reader met an error while it looked at new segments. It never told its listeners of the events
+/// before the error: 90 of 120 hints came, and no notice said that 30 were missed. The writer caused such an
+/// error by rewriting a segment that the reader was about to open.
 #[test]
 fn an_error_on_the_way_loses_no_hint() {
     let mut errors = 0;

@@ -1,5 +1,5 @@
-//! Stopped after every operation of the simulated disk while segments are rewritten: nothing is lost, nothing
-//! comes back, and what was to go is gone in the end.
+//! Erasing and compacting, stopped after every operation of the simulated disk. No event is lost, none comes
+//! back, and all that was to go is gone in the end.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;

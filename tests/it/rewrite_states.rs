@@ -1,6 +1,6 @@
-//! States that were folded while history is being changed are void afterwards: in this process, after an
-//! opening, after a crash, and for who reads along. And history is another one once, not once for each
-//! segment.
+//! States that were folded during a change of history are void afterwards. This holds in this process, after
+//! an opening or a crash, and for a reader beside the writer. And history is another one once, not once for
+//! each segment.
 
 use std::io::ErrorKind as ErrorKindOfIo;
 use std::ops::ControlFlow;

@@ -282,8 +282,8 @@ fn appends_are_decided_by_what_lies_in_sealed_segments() {
     }
 }
 
-// A command that waits while two segments are filled: what its caller looked up reaches no further than what the
-// writer still knows begins, so the writer looks again.
+// A command waits while two segments are filled. Then the look-up of its caller ends before the part that the
+// writer still knows, so the writer looks again.
 #[test]
 fn a_command_that_waited_while_two_segments_were_filled() {
     let disk = GatedDisk::new();

@@ -1,8 +1,8 @@
 //! A simulated disk that records every call and checks the rules. A test can run code at a certain call, as
 //! another process would at that moment.
 //!
-//! Rules: a file whose sync failed is never synced again through the same handle; after [`Spy::freeze`] (the
-//! store has reported that it is poisoned) nothing is changed.
+//! Rules: a file whose sync failed is never synced again through the same handle. After [`Spy::freeze`], when
+//! the store has reported that it is poisoned, nothing is changed.
 
 use std::any::Any;
 use std::collections::HashSet;

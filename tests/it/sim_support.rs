@@ -249,9 +249,9 @@ pub(crate) fn dump(store: &Store) -> Result<Vec<RecordedEvent>, Error> {
     store.read(Query::all()).collect()
 }
 
-/// Submits appends while the clock is held, so that they become one group (or as many as the shape
-/// makes of it), and waits for all answers. `answered` is told each number at the very moment the
-/// writer answers, on the writer's thread.
+/// Submits appends while the clock is held, and waits for all answers. They become one group, or as many as
+/// the shape makes of it. `answered` is told each number at the very moment the writer answers, on the
+/// writer's thread.
 pub(crate) fn commit_group(
     store: &Store,
     gate: &Gate,

@@ -29,8 +29,8 @@ pub const FOREVER: Duration = Duration::from_secs(20);
 /// reopen
 /// ```
 ///
-/// Events are kinds, with a payload behind `:` where it matters; `expect` takes `any`, `none`,
-/// `exists` and `v7`; `read` takes `all`, or an entity, then `after=1`, `limit=2`, `backwards`.
+/// Events are kinds, with a payload behind `:` where it matters. `expect` takes `any`, `none`, `exists` and
+/// `v7`. `read` takes `all`, or an entity, then `after=1`, `limit=2`, `backwards`.
 pub fn check(script: &str) {
     for segment_bytes_max in [1 << 20, 0] {
         let disk = MemDisk::new();

@@ -1,5 +1,5 @@
-//! The `annals` command where something is wrong: bad places and calls, damage, pipes, signals, full disks,
-//! many at once.
+//! The `annals` command in bad surroundings: wrong directories and calls, damage, pipes, signals, full disks,
+//! many processes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// What stands where a store should be.
+/// Directories and files without a store.
 fn bad_places() -> Vec<(&'static str, Site)> {
     let (missing, file, empty, foreign) = (Site::new(), Site::new(), Site::new(), Site::new());
     fs::write(&file.store, "a letter").unwrap();
@@ -36,7 +36,7 @@ fn bad_places() -> Vec<(&'static str, Site)> {
     ]
 }
 
-/// How a command ends where there is no store as it should be, and a word of what it says.
+/// The exit code of a command without a store, and a part of its message.
 fn expected(place: &str, line: &str) -> (i32, &'static str) {
     let creates = line == "init" || line.ends_with("--create");
     match place {
@@ -230,7 +230,7 @@ fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
     assert_eq!(output.status.code(), Some(INTERRUPTED));
     assert_eq!(text(&output.stderr), "annals: interrupted; go on with --after 3\n");
 
-    // Lines come one by one, and each is acknowledged; then there is no more for a while.
+    // Lines come one by one, and each is acknowledged. Then the input pauses.
     let mut child = site.start("append log:1 line.seen --lines -");
     let mut input = child.stdin.take().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -253,7 +253,8 @@ fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
     assert_eq!(store.version("log:1").unwrap().get(), 5);
     store.close().unwrap();
 
-    // In the middle of many: what was acknowledged is there, and what is there is a beginning.
+    // In the middle of many lines: the store has every acknowledged line, and its lines are a prefix of the
+    // input.
     let mut child = site.start("append log:2 line.seen --lines - --json");
     let mut input = child.stdin.take().unwrap();
     let feeder = std::thread::spawn(move || {
@@ -275,7 +276,7 @@ fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
     store.close().unwrap();
 }
 
-/// Of some 100 kB each; verifying tells how far it is about every MiB.
+/// A store with segments of about 100 kB. `verify` reports its progress about every MiB.
 fn of_many_segments() -> Site {
     let site = Site::new();
     let store = Store::builder(&site.store).segment_bytes_max(100_000).open().unwrap();
@@ -286,7 +287,7 @@ fn of_many_segments() -> Site {
     site
 }
 
-/// Until a process has read so much.
+/// Waits until a process has read more than `bytes` bytes.
 fn until_read(child: &std::process::Child, bytes: u64) {
     let read = || {
         let io = fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap_or_default();
@@ -344,7 +345,7 @@ fn compacting_breaks_off_and_is_run_again() {
     assert!(store.open_report().clean, "it was closed");
     drop(store);
 
-    // No room for what is written anew: nothing is lost, and the next one does it.
+    // No room for the rewritten segment: no event is lost, and the next compaction succeeds.
     let script = format!("ulimit -f 40; trap '' XFSZ; exec {PROGRAM} {compact}");
     let output = Command::new("bash").args(["-c", &script]).env("ANNALS_DIR", &site.store).output().unwrap();
     let said = text(&output.stderr);
@@ -356,7 +357,7 @@ fn compacting_breaks_off_and_is_run_again() {
     assert!(site.out(&format!("verify --head {head}")).starts_with("clean"));
 }
 
-/// Beyond the limit every write fails as on a full disk.
+/// Beyond the limit of the shell every write fails, as on a full disk.
 #[test]
 fn a_full_disk_loses_nothing_and_a_rerun_continues() {
     let site = Site::filled();
@@ -400,7 +401,7 @@ fn no_command_is_undone_by_its_surroundings() {
     let events = site.out("export");
     let is_whole = |what: &str| {
         assert!(site.out("verify").starts_with("clean"), "{what}");
-        // What a command appended comes behind, and what it erased says so.
+        // Appended events come at the end, and erased ones are marked.
         let kept = site.out("export");
         let ids = |text: &str| {
             text.lines().map(|line| line.split("\"entity\"").next().unwrap().to_owned()).collect::<Vec<_>>()
@@ -443,7 +444,7 @@ fn no_command_is_undone_by_its_surroundings() {
         interrupt(&child);
         let code = child.wait_with_output().unwrap().status.code();
         let is_usage = code == Some(USAGE) && line.starts_with("consumers");
-        // None: the signal came before anybody waited for it.
+        // None: the signal came before the command handled signals.
         assert!(
             matches!(code, None | Some(YES | NO | INTERRUPTED)) || is_usage,
             "{line} interrupted: {code:?}"
@@ -558,7 +559,7 @@ fn what_is_left_of_a_damaged_store_is_copied() {
     assert!(copied.verify().unwrap().is_clean());
 }
 
-/// `tests/it/open_checked.rs` asks the same of the library.
+/// `tests/it/open_checked.rs` tests the same for the library.
 #[test]
 fn commands_that_write_refuse_a_broken_sealed_segment() {
     let site = Site::new();

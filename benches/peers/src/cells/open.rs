@@ -2,8 +2,8 @@
 //! the disk.
 //!
 //! Each peer's store is filled once per size and end, in a process of its own, and made durable before that
-//! closes it or dies. Each measurement opens a copy of it in a new process, so that it is as it was left, and
-//! so that nothing but opening is in its time and memory. The copy is in the page cache.
+//! closes it or dies. Each measurement opens a fresh copy of it in a new process. So its time and memory are
+//! those of opening alone. The copy is in the page cache.
 
 use serde_json::json;
 

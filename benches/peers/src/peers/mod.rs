@@ -1,8 +1,8 @@
 //! The peers, one file each, with how it was set up and why.
 //!
-//! **The promise was checked** with strace, once per peer (`child append PEER DIRECTORY synced 30` was
-//! traced, see [`crate::child`]): in `synced`, each of 30 acknowledgements came after an fdatasync or fsync
-//! of the file that holds the event. Each file says what was seen.
+//! **The promise was checked** with strace, once per peer, on `child append PEER DIRECTORY synced 30` (see
+//! [`crate::child`]). In `synced`, each of 30 acknowledgements came after an fdatasync or fsync of the file
+//! that holds the event. Each file says what was seen.
 //!
 //! **Where this is unfair**, and is not mended:
 //!
@@ -22,8 +22,9 @@
 //!   of 512 MB where it is read, which its default has not.
 //! - tephra has two sizes of segments, each where it is better with it.
 //! - okaywal forgets what it recycles; keeping it would cost it new blocks.
-//! - What a power cut may take of buffered appends differs: annals' last 100 ms, batpak's last 1,000 events,
-//!   SQLite's since the last checkpoint, fjall's since its memory table was last full.
+//! - A power cut may take different buffered appends. Of annals these are the last 100 ms, of batpak the last
+//!   1,000 events. Of SQLite they are those since the last checkpoint, of fjall those since its memory table
+//!   was last full.
 //! - Everything is in the page cache. No peer is measured with a cold disk, or with more events than memory.
 
 mod annals;
