@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::interrupt;
 
-/// The fate of a line.
+/// Whether a line is in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LineStatus {
     /// The store acknowledged the line.
@@ -22,11 +22,11 @@ pub(super) struct LineReport(Vec<(LineStatus, u64, u64)>);
 
 impl LineReport {
     /// Adds the next line.
-    pub(super) fn add(&mut self, line: u64, fate: LineStatus) {
+    pub(super) fn add(&mut self, line: u64, status: LineStatus) {
         match self.0.last_mut() {
             // Also across a gap: only blank lines are without a status, and they belong to the run.
-            Some((last, _, to)) if *last == fate => *to = line,
-            _ => self.0.push((fate, line, line)),
+            Some((last, _, to)) if *last == status => *to = line,
+            _ => self.0.push((status, line, line)),
         }
     }
 
@@ -44,8 +44,8 @@ impl LineReport {
         let unknown = self.runs(LineStatus::Unknown);
         // Up to here no line may be repeated without a look: a line without a key would be in twice.
         let last = committed.iter().chain(&unknown).map(|(_, to)| *to).max().unwrap_or(0);
-        let out: Vec<(u64, u64)> = self.runs(LineStatus::Rejected);
-        let (alone, next): (Vec<_>, Vec<_>) = out.iter().copied().partition(|(_, to)| *to < last);
+        let rejected: Vec<(u64, u64)> = self.runs(LineStatus::Rejected);
+        let (alone, next): (Vec<_>, Vec<_>) = rejected.iter().copied().partition(|(_, to)| *to < last);
         let next = next.first().map(|(from, _)| *from).or((unread > 0).then_some(unread));
         let done = self.done(&committed, &alone);
         let unknown_lines = (!unknown.is_empty())
@@ -54,7 +54,7 @@ impl LineReport {
         let pairs = |runs: &[(u64, u64)]| runs.iter().map(|(from, to)| json!([from, to])).collect::<Vec<_>>();
         let next_line = next.unwrap_or_else(|| last.saturating_add(1));
         let lines = json!({
-            "in": pairs(&committed), "out": pairs(&out), "unknown": pairs(&unknown), "next": next_line,
+            "in": pairs(&committed), "out": pairs(&rejected), "unknown": pairs(&unknown), "next": next_line,
         });
         interrupt::note(|plan| {
             let effect = &mut plan.effect;
@@ -65,8 +65,8 @@ impl LineReport {
         });
     }
 
-    fn runs(&self, fate: LineStatus) -> Vec<(u64, u64)> {
-        let runs = self.0.iter().filter(|(found, ..)| *found == fate);
+    fn runs(&self, status: LineStatus) -> Vec<(u64, u64)> {
+        let runs = self.0.iter().filter(|(found, ..)| *found == status);
         runs.map(|(_, from, to)| (*from, *to)).collect()
     }
 
