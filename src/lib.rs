@@ -122,8 +122,8 @@
 //! **Reacting.** [`Store::consumer`] is a subscription with a name, whose checkpoint is in the log.
 //! [`Store::react`] starts a [`Reactor`], whose reactions are appended exactly once. [`Store::consumers`]
 //! says which consumer is behind, stuck or halted, and why; [`Store::consumer_control`] moves them. A
-//! [`Timer`] appends an event later, unless another event comes first. [`mod@test`] tests all of these,
-//! crashes included.
+//! [`Timer`] appends an event later, unless another event comes first. `annals::test` tests all of these,
+//! crashes included (feature `test-kit`).
 //!
 //! **Copies.** [`Store::backup`] copies a store while it is appended to. [`restore`] makes a store from a
 //! backup, up to any place in its history; [`Store::fork`] makes another store of it. [`Store::checkpoint`]
@@ -198,6 +198,7 @@ mod maintenance;
 mod read;
 mod state;
 mod store;
+#[cfg(feature = "test-kit")]
 pub mod test;
 mod threads;
 mod types;

@@ -8,9 +8,8 @@ use std::process::{Command, Output, Stdio};
 use std::str::from_utf8;
 use std::time::{Duration, SystemTime};
 
-use indicatif::ProgressBar;
-
 use crate::Outcome;
+use crate::progress::Progress;
 
 /// Four fields per commit. Under `-z` a zero byte ends each field.
 const COMMIT_FORMAT: &str = "--format=tformat:%H%x00%ct%x00%an%x00%s";
@@ -34,6 +33,9 @@ const LOG: &[&str] = &[
     "-M100%",
     COMMIT_FORMAT,
 ];
+
+/// How much is read before progress is shown.
+const CHUNK_BYTES: u64 = 1 << 16;
 
 pub struct History {
     repository: PathBuf,
@@ -61,13 +63,19 @@ pub struct Change<'a> {
 
 impl History {
     /// Runs git, and keeps its output: parents before their children.
-    pub fn read(repository: &Path, progress: &ProgressBar) -> Outcome<History> {
+    pub fn read(repository: &Path, mut progress: Progress) -> Outcome<History> {
         let full_path = check(repository)?;
         let mut git = git(repository).args(LOG).stdout(Stdio::piped()).spawn().map_err(not_started)?;
         let mut text = Vec::new();
-        let output = git.stdout.take().expect("it was asked for");
-        progress.wrap_read(output).read_to_end(&mut text)?;
-        progress.finish_and_clear();
+        let mut output = git.stdout.take().expect("it was asked for");
+        loop {
+            // Without a limit, the whole log is one read, and nothing is shown.
+            let read = output.by_ref().take(CHUNK_BYTES).read_to_end(&mut text)?;
+            if read == 0 {
+                break;
+            }
+            progress.add(read);
+        }
         let status = git.wait()?;
         if !status.success() {
             return Err(format!("git log failed ({status})").into());

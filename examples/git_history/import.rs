@@ -4,11 +4,11 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 
 use annals::{Append, Appended, Cause, Error, ErrorKind, EventId, Raw, Store, Ticket};
-use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use crate::history::{Change, Commit};
 use crate::names;
+use crate::progress::Progress;
 
 /// Appends in flight at most. The import then waits for the oldest. Appends in flight share syncs.
 pub const IN_FLIGHT: usize = 1024;
@@ -53,7 +53,7 @@ pub struct Imported {
 }
 
 /// Appends every commit, and returns when all of them are durable.
-pub fn append_all(store: &Store, commits: &[Commit<'_>], bar: &ProgressBar) -> Result<Imported, Error> {
+pub fn append_all(store: &Store, commits: &[Commit<'_>], mut progress: Progress) -> Result<Imported, Error> {
     let mut import = Import {
         store,
         in_flight: VecDeque::with_capacity(IN_FLIGHT),
@@ -66,7 +66,7 @@ pub fn append_all(store: &Store, commits: &[Commit<'_>], bar: &ProgressBar) -> R
         let appends = import.submit(commit, &changes, 0)?;
         import.imported.empty += usize::from(appends == 0);
         import.imported.cut += usize::from(appends > 1);
-        bar.inc(1);
+        progress.add(1);
     }
     import.settle(0)?;
     Ok(import.imported)

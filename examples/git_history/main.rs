@@ -26,6 +26,7 @@ mod answers;
 mod history;
 mod import;
 mod names;
+mod progress;
 
 use std::error::Error;
 use std::fmt;
@@ -35,10 +36,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use annals::{KeyWindow, Store};
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::history::History;
 use crate::import::Imported;
+use crate::progress::Progress;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -68,7 +69,8 @@ fn run(repository: &Path) -> Outcome<()> {
     let mut out = io::stdout().lock();
     let mut phases = Phases::default();
 
-    let history = phases.time("read git log", || History::read(repository, &spinner()))?;
+    let history =
+        phases.time("read git log", || History::read(repository, Progress::new("bytes of git log", None)))?;
     let commits = phases.time("parse it", || history.commits())?;
     writeln!(out, "repository  {}", history.repository().display())?;
     let directory = store_directory(history.repository());
@@ -77,9 +79,8 @@ fn run(repository: &Path) -> Outcome<()> {
     let store = phases
         .time("open the store", || Store::builder(&directory).key_window(KeyWindow::Unlimited).open())?;
     writeln!(out, "opened      {}", store.open_report())?;
-    let bar = commits_bar(commits.len());
-    let imported = phases.time("append", || import::append_all(&store, &commits, &bar))?;
-    bar.finish_and_clear();
+    let progress = Progress::new("commits", Some(commits.len()));
+    let imported = phases.time("append", || import::append_all(&store, &commits, progress))?;
     print_import(&mut out, &store, &imported, phases.last())?;
 
     phases.time("answer by reading back", || answers::print(&mut out, &store))?;
@@ -133,23 +134,6 @@ fn print_import(out: &mut impl Write, store: &Store, imported: &Imported, took: 
         )?;
     }
     Ok(())
-}
-
-fn spinner() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} git log: {bytes} ({bytes_per_sec})");
-    ProgressBar::no_length().with_style(style.expect("a valid template"))
-}
-
-/// Shows nothing if standard error is no terminal.
-fn commits_bar(commits: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} commits, {rate}, {eta} left");
-    let style = style.expect("a valid template").with_key(
-        "rate",
-        |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = write!(out, "{:.0}/s", state.per_sec());
-        },
-    );
-    ProgressBar::new(commits as u64).with_style(style)
 }
 
 /// How long each phase took.

@@ -121,7 +121,7 @@ impl Known<'_> {
         let variant = LitInt::new(&self.variant.to_string(), kind.span());
         let steps = self.steps.iter().map(|function| {
             let name = quote!(#function).to_string().replace(' ', "");
-            quote!(__annals::Step::new(#name, |value| __annals::upcast(#function, value)))
+            quote!(__annals::Upcaster::new(#name, |value| __annals::upcast(#function, value)))
         });
         let now = match self.now {
             Some(now) => quote!(__annals::Some(#now)),

@@ -23,7 +23,7 @@ pub(crate) enum Form {
     Enum,
     /// A struct without fields: no fields.
     Unit,
-    /// Any other struct: whatever serde makes of it.
+    /// Any other struct, in the form that serde gives it.
     Struct,
 }
 

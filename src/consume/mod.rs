@@ -1,4 +1,6 @@
-//! What follows the log and acts: consumers, reactors, timers.
+//! Consumers, reactors and timers: what follows the log and acts on it.
+//!
+//! Everything durable about them is in the log, as events of the store's own (docs/system-events.md).
 
 mod consumer;
 mod reactor;

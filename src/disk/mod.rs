@@ -1,5 +1,6 @@
 //! Where a store keeps its files, and the three places it can be: [`OsDisk`] (a directory),
-//! [`MemDisk`] (memory), [`SimDisk`] (memory that fails and loses power on demand).
+//! [`MemDisk`] (memory), `SimDisk` (memory that fails and loses power on demand; feature
+//! `test-kit`).
 //!
 //! The traits are the one seam between annals and the outside world. They promise as little as
 //! POSIX does: written bytes are durable only after [`DiskFile::sync`], a created, renamed or
@@ -8,16 +9,20 @@
 
 mod mem;
 mod os;
+#[cfg(feature = "test-kit")]
 mod sim;
 mod subdirectory;
 
 pub use mem::MemDisk;
 pub use os::{Allow, OsDisk};
+#[cfg(feature = "test-kit")]
 pub use sim::{CrashMode, Fault, SimDisk, Trace};
 pub use subdirectory::Subdirectory;
 
 use std::any::Any;
 use std::io;
+
+use crate::types::to_u64;
 
 /// A place for a store's files.
 ///
@@ -292,7 +297,7 @@ pub(crate) fn write_all(file: &dyn DiskFile, mut bytes: &[u8], mut offset: u64) 
             Ok(0) => return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no bytes")),
             Ok(written) => {
                 bytes = &bytes[written..];
-                offset += u64::try_from(written).expect("a length fits 64 bits");
+                offset += to_u64(written);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -309,13 +314,33 @@ pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], mut offset: u64)
             Ok(0) => break,
             Ok(read) => {
                 filled += read;
-                offset += u64::try_from(read).expect("a length fits 64 bits");
+                offset += to_u64(read);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
     Ok(filled)
+}
+
+/// Turns "there is no such file or directory" into `None`.
+pub(crate) fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(there) => Ok(Some(there)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the name of a file that may be gone, and says whether it was there.
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &str) -> io::Result<bool> {
+    Ok(if_there(disk.remove(path))?.is_some())
+}
+
+/// Creates an empty file in place of one that an interrupted writer may have left.
+pub(crate) fn create_anew(disk: &dyn Disk, path: &str) -> io::Result<Box<dyn DiskFile>> {
+    remove_if_there(disk, path)?;
+    disk.open(path, Access::CreateNew)
 }
 
 pub use crate::types::Holder;

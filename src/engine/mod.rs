@@ -1,12 +1,12 @@
-//! Log, writer and readers as one thing: open, append, read, close.
+//! One open store: the log, its writer and its readers as one thing.
 //!
-//! Owns the writer thread: it is started here, stopped by closing the queue, and joined. The lock on
+//! The engine owns the writer thread: it starts the thread, ends it by closing the queue, and joins it. The lock on
 //! the store lives as long as that thread.
-//! Row: engine.
 
 mod append;
 mod counters;
 mod decide;
+mod errors;
 mod follower;
 mod open;
 mod precheck;
@@ -16,25 +16,26 @@ mod writer;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
+use oneshot::{RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, Lock};
-use crate::engine::append::Caller;
 use crate::engine::counters::Counters;
+use crate::engine::errors::{key_not_looked_up, not_acknowledged, poisoned, unanswered, writer_ended};
 use crate::engine::follower::Follower;
 use crate::engine::open::{Writable, load_to_write};
-use crate::engine::precheck::{needs_nothing, refusal, resolve};
-use crate::engine::queue::{Command, Queue};
-use crate::engine::writer::{Role, State, Writer, check_the_rest};
-use crate::event::{Appended, Raw};
+use crate::engine::precheck::{KeyLookup, precheck};
+use crate::engine::queue::{Caller, Command, Queue};
+use crate::engine::ticket::receipt_of;
+use crate::engine::writer::{Group, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
+use crate::event::Appended;
 use crate::read::{
     Listeners, Notifications, Point, SegmentCache, Snapshot, Subscription, View, index_is_pending, reader,
     settle,
 };
-use crate::threads::{BackgroundThread, once};
+use crate::threads::{BackgroundThread, WorkerThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
 
 pub use append::{Append, Proposed, ProposedEvent};
@@ -43,6 +44,7 @@ pub(crate) use open::{Readable, load_to_read};
 pub(crate) use queue::Maintenance;
 pub use ticket::{Pending, Ticket};
 
+/// An open store.
 pub(crate) struct Engine {
     pub(crate) view: Arc<View>,
     listeners: Arc<Listeners>,
@@ -52,77 +54,87 @@ pub(crate) struct Engine {
     pub(crate) options: Options,
     queue: Arc<Queue>,
     salts: Salts,
-    /// For what may wait.
-    pub(crate) housekeeper: Arc<BackgroundThread>,
-    /// For what rewrites segments by itself: that takes long, and the housekeeper has to index what is sealed meanwhile.
-    pub(crate) rewriter: Arc<BackgroundThread>,
+    /// Runs short jobs: builds indexes, checks old segments.
+    pub(crate) background: Arc<BackgroundThread>,
+    /// Runs rewrites of segments. They take long, and the background thread must index new segments meanwhile.
+    pub(crate) rewrite_thread: Arc<BackgroundThread>,
     counters: Arc<Mutex<Counters>>,
-    /// The writer's work; nobody's in a store opened to read.
-    role: Option<Arc<Role>>,
-    writer_id: Option<ThreadId>,
-    ending: Mutex<Ending>,
+    /// `None` in a store opened to read.
+    writer: Option<Arc<SharedWriter>>,
+    /// Not started in a store opened to read.
+    writer_thread: WorkerThread<Result<(), Error>>,
+    /// How the writer thread ended, once it was joined.
+    writer_result: Mutex<Result<(), Error>>,
     is_read_only: bool,
-    /// Of a store that was opened to read, unless it is damaged.
+    /// Follows the writer of another process. `None` in a store opened to write, or damaged.
     follower: Option<Arc<Follower>>,
-    /// Where what is sealed is kept, if this writes.
-    pub(crate) shelf: Option<Arc<SegmentCache>>,
-    /// Held by whoever rewrites segments, or needs them to stay as they are.
+    /// `None` in a store opened to read.
+    pub(crate) segment_cache: Option<Arc<SegmentCache>>,
+    /// Held to rewrite segments, or to keep them as they are.
     pub(crate) rewriting: Mutex<()>,
 }
 
-/// The writer thread, and how it ended.
-struct Ending {
-    /// `None` once joined, and for a store opened to read.
-    writer: Option<JoinHandle<Result<(), Error>>>,
-    outcome: Result<(), Error>,
+/// How a caller hands an append to the writer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handover {
+    /// The caller waits for the outcome next, so it may commit the append itself.
+    AndWait,
+    /// The caller waits for room in the queue only.
+    Queue,
+    /// The caller waits for nothing: `Busy` if the queue is full.
+    TryQueue,
 }
 
 impl Engine {
-    /// Opens a store to read and write; creates it if there is none.
+    /// Opens a store to read and write. Creates the store if there is none.
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options, wait: Duration) -> Result<Engine, Error> {
         let lock = lock(disk.as_ref(), wait)?;
-        let housekeeper = Arc::<BackgroundThread>::default();
-        let Writable { log, ledger, segments, shelf, entities, store_id, history, report } =
-            load_to_write(&disk, &options, &housekeeper)?;
+        let background = Arc::<BackgroundThread>::default();
+        let Writable { log, heads, segments, segment_cache, streams, store_id, history, report } =
+            load_to_write(&disk, &options, &background)?;
         let segment = segments.last().cloned().expect("the log has a segment");
         let view = Arc::new(View::new(segments, Point::from(log.written()), options.recent_bytes_max));
         view.set_history(history);
         let (queue, commands) =
             Queue::new(options.queue_commands_max, options.queue_bytes_max, options.queue_deadline);
-        let (queue, counters) = (Arc::new(queue), Arc::new(Mutex::new(Counters::new(store_id, entities))));
+        let queue = Arc::new(queue);
+        let counters = Arc::new(Mutex::new(Counters::new(store_id, streams)));
         let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
         let listeners = Arc::<Listeners>::default();
         if index_is_pending(&view) {
-            let (view, shelf) = (view.clone(), shelf.clone());
-            housekeeper.run_in(SETTLE_AFTER, once(move || settle(&view, &shelf)));
+            let view = view.clone();
+            let segment_cache = segment_cache.clone();
+            background.run_in(BUILD_INDEXES_AFTER, once(move || settle(&view, &segment_cache)));
         }
-        let writer = Writer {
+        let writer = Arc::new(SharedWriter::new(Writer {
             disk: disk.clone(),
             options: options.clone(),
             log,
-            ledger,
-            entities,
+            heads,
+            streams_at_start: streams,
             view: view.clone(),
-            shelf: shelf.clone(),
-            housekeeper: housekeeper.clone(),
-            helper: BackgroundThread::new("annals-zeros"),
+            segment_cache: segment_cache.clone(),
+            background: background.clone(),
+            zeroing: BackgroundThread::new("annals-zeros"),
             listeners: listeners.clone(),
             segment,
             queue: queue.clone(),
             commands: commands.clone(),
             counters: counters.clone(),
-            state: State::new(),
-        };
-        let role = Arc::new(Role::new(writer));
-        // From here on nothing may fail: the thread holds the lock, and only an engine ends it.
-        let thread = std::thread::Builder::new().name("annals-writer".to_owned());
-        let of_thread = role.clone();
-        let thread = thread.spawn(move || {
+            lifecycle: Lifecycle::Working,
+            group: Group::new(),
+            session: Session::new(),
+            restarts: 0,
+        }));
+        // After this line nothing may fail: the thread holds the lock, and only an engine ends the thread.
+        let writer_thread = WorkerThread::new("annals-writer");
+        let shared = writer.clone();
+        let started = writer_thread.start(move || {
             let _held = lock;
-            of_thread.run(&commands)
+            shared.run(&commands)
         });
-        let thread = thread.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
-        check_the_rest(&view, &queue, &housekeeper);
+        started.map_err(|error| Error::io("cannot start", "the writer thread", error))?;
+        check_older_segments(&view, &queue, &background);
         Ok(Engine {
             view,
             listeners,
@@ -132,31 +144,35 @@ impl Engine {
             options,
             queue,
             salts: Salts::new(salt),
-            housekeeper,
-            rewriter: rewriter(),
+            background,
+            rewrite_thread: rewrite_thread(),
             counters,
-            role: Some(role),
-            writer_id: Some(thread.thread().id()),
-            ending: Mutex::new(Ending { writer: Some(thread), outcome: Ok(()) }),
+            writer: Some(writer),
+            writer_thread,
+            writer_result: Mutex::new(Ok(())),
             is_read_only: false,
             follower: None,
-            shelf: Some(shelf),
+            segment_cache: Some(segment_cache),
             rewriting: Mutex::default(),
         })
     }
 
-    /// A store to read; nothing is ever written.
+    /// A store to read. Nothing is ever written.
     pub(crate) fn to_read(disk: Arc<dyn Disk>, loaded: Readable, options: Options) -> Engine {
-        let Readable { entities, history, segments, shelf, head, store_id, report, end } = loaded;
+        let Readable { streams, history, segments, segment_cache, head, store_id, report, end } = loaded;
         let (queue, _) = Queue::new(1, 1, None);
-        let counters = Counters::new(store_id, entities);
-        let (view, listeners) = (Arc::new(View::new(segments, head, 0)), Arc::<Listeners>::default());
+        let view = Arc::new(View::new(segments, head, 0));
         view.set_history(history);
-        let housekeeper = shelf.as_ref().map(|shelf| shelf.housekeeper().clone()).unwrap_or_default();
-        let follower = end.zip(shelf).map(|(end, shelf)| {
-            let (view, listeners) = (view.clone(), listeners.clone());
+        let listeners = Arc::<Listeners>::default();
+        let background = match &segment_cache {
+            Some(segment_cache) => segment_cache.housekeeper().clone(),
+            None => Arc::default(),
+        };
+        let follower = end.zip(segment_cache).map(|(end, segment_cache)| {
+            let view = view.clone();
+            let listeners = listeners.clone();
             let every = options.follow_every;
-            Arc::new(Follower::new(disk.clone(), view, listeners, store_id, shelf, every, end))
+            Arc::new(Follower::new(disk.clone(), view, listeners, store_id, segment_cache, every, end))
         });
         Engine {
             view,
@@ -167,131 +183,124 @@ impl Engine {
             options,
             queue: Arc::new(queue),
             salts: Salts::new([0; 32]),
-            housekeeper,
-            rewriter: rewriter(),
-            counters: Arc::new(Mutex::new(counters)),
-            role: None,
-            writer_id: None,
-            ending: Mutex::new(Ending { writer: None, outcome: Ok(()) }),
+            background,
+            rewrite_thread: rewrite_thread(),
+            counters: Arc::new(Mutex::new(Counters::new(store_id, streams))),
+            writer: None,
+            writer_thread: WorkerThread::new("annals-writer"),
+            writer_result: Mutex::new(Ok(())),
             is_read_only: true,
             follower,
-            shelf: None,
+            segment_cache: None,
             rewriting: Mutex::default(),
         }
     }
 
-    /// Appends, and waits for the answer.
+    /// Appends, and waits for the outcome.
     pub(crate) fn commit(&self, append: Append) -> Result<Appended, Error> {
-        let mut request = self.request(append)?;
-        // Whoever waits does not notice what looking at the clock costs; of the others a sample is timed.
-        request.encoded_at.get_or_insert_with(Instant::now);
-        // Whoever does the writing cannot stop waiting for it.
-        if self.options.ack_deadline.is_none() {
-            request.caller = Some(Caller::here());
+        let ticket = self.submit(append, Handover::AndWait)?;
+        match self.options.ack_deadline {
+            None => ticket.wait(),
+            Some(deadline) => {
+                ticket.wait_timeout(deadline).unwrap_or_else(|_| Err(not_acknowledged(deadline)))
+            }
         }
-        let ticket = self.send(request, true)?;
-        self.wait(ticket)
     }
 
-    /// Hands an append to the writer; without waiting for a place in the queue if `wait` is false.
-    pub(crate) fn submit(&self, append: Append, wait: bool) -> Result<Ticket, Error> {
-        self.send(self.request(append)?, wait)
-    }
-
-    /// The receipt of the append that has this key, while the key is known.
-    ///
-    /// Only the writer knows keys. It is asked with an append of the same key whose expectation cannot hold: if
-    /// the key is new the answer is a conflict, and nothing is written.
-    pub(crate) fn find_key(&self, keyed: Keyed) -> Result<Option<Appended>, Error> {
-        const NOWHERE: &str = "$nowhere";
-        let probe = Append::probe(NOWHERE, &Raw(NOWHERE, &()), keyed);
-        self.submit(probe, true)?.wait_for_key(self.options.ack_deadline)
-    }
-
-    /// Encodes an append, and looks up what it can be refused for already.
-    fn request(&self, append: Append) -> Result<Request, Error> {
+    /// Encodes an append, checks it against what is published, and hands it to the writer.
+    pub(crate) fn submit(&self, append: Append, handover: Handover) -> Result<Ticket, Error> {
         self.check_writable()?;
         let mut request = append.at(&self.options.clock).encode(&self.options.limits, &self.salts)?;
-        if needs_nothing(&mut request, &self.view) {
-            return Ok(request);
+        precheck(&mut request, &self.view, self.options.key_window)?;
+        let mut caller = None;
+        if handover == Handover::AndWait {
+            // A caller that waits does not notice what a look at the clock costs. Of other appends, encoding
+            // timed a sample.
+            request.encoded_at.get_or_insert_with(Instant::now);
+            // A caller with a deadline cannot commit on its own thread: it could not stop waiting for the disk.
+            if self.options.ack_deadline.is_none() {
+                caller = Some(Caller::current());
+            }
         }
-        resolve(&mut request, &self.snapshot()?, self.options.key_window)?;
-        refusal(&request).map_or(Ok(request), Err)
+        let bytes = request.body.len();
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Append(Box::new(request), caller, reply);
+        let command = match &self.writer {
+            Some(writer) => writer.try_commit_direct(command),
+            None => Some(command),
+        };
+        if let Some(command) = command {
+            match handover {
+                Handover::AndWait | Handover::Queue => self.queue.send(command, bytes)?,
+                Handover::TryQueue => self.queue.try_send(command, bytes)?,
+            }
+        }
+        Ok(Ticket::new(answer, self.view.clone(), self.queue.clone()))
     }
 
-    /// Whether appends are taken at all.
+    /// The receipt of the append that has this key, while the key is remembered. `Busy` after the deadline for
+    /// acknowledgements.
+    pub(crate) fn find_key(&self, keyed: Keyed) -> Result<Option<Appended>, Error> {
+        self.check_writable()?;
+        let lookup = KeyLookup::new(&keyed, &self.snapshot()?, self.options.key_window)?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Command::FindKey(Box::new(lookup), reply), 0)?;
+        self.queue.check_process()?;
+        let deadline = self.options.ack_deadline.and_then(|deadline| Instant::now().checked_add(deadline));
+        let found = match deadline {
+            None => answer.recv().ok(),
+            Some(deadline) => match answer.recv_deadline(deadline) {
+                Err(RecvTimeoutError::Timeout) => return Err(key_not_looked_up()),
+                found => found.ok(),
+            },
+        };
+        match found.ok_or_else(|| unanswered(self.queue.poisoned()))?? {
+            Some(position) => receipt_of(&self.view, position, &keyed).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Fails if the store takes no appends.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
         if self.is_read_only {
             return Err(Error::invalid(
                 "the store was opened to read only; open it with Store::open to append",
             ));
         }
-        match ticket::refused(&self.queue) {
-            Some(error) => Err(error),
-            None if self.queue.is_closed() => Err(Error::closed()),
-            None => Ok(()),
-        }
-    }
-
-    fn send(&self, request: Request, wait: bool) -> Result<Ticket, Error> {
-        let bytes = request.body.len();
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Append(Box::new(request), reply);
-        let left = match &self.role {
-            Some(role) => role.lend(command),
-            None => Some(command),
-        };
-        match left {
-            None => {}
-            Some(command) if wait => self.queue.send(command, bytes)?,
-            Some(command) => self.queue.try_send(command, bytes)?,
-        }
-        Ok(Ticket::new(answer, self.view.clone(), self.queue.clone()))
-    }
-
-    /// Waits for an append, up to the deadline for acknowledgements.
-    fn wait(&self, ticket: Ticket) -> Result<Appended, Error> {
-        match self.options.ack_deadline {
-            None => ticket.wait(),
-            Some(deadline) => ticket.wait_timeout(deadline).unwrap_or_else(|_| Err(ticket::late(deadline))),
-        }
+        self.queue.check_open()
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
         self.is_read_only
     }
 
+    /// Makes everything acknowledged so far durable. Returns the position up to which that is.
     pub(crate) fn sync(&self) -> Result<Position, Error> {
         if self.is_read_only {
             return Ok(self.snapshot()?.durable.position);
         }
-        self.queue.check_process()?;
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::Sync(reply), 0)?;
-        answer.recv().unwrap_or_else(|_| {
-            Err(ticket::refused(&self.queue)
-                .unwrap_or_else(|| Error::new(ErrorKind::CommitUnknown, "the writer ended")))
-        })
+        self.ask_writer(Command::Sync)
     }
 
-    /// Has the writer do what only it may do for those who rewrite segments.
+    /// Asks the writer for a step of a rewrite of segments. Returns the history revision.
     pub(crate) fn maintain(&self, maintenance: Maintenance) -> Result<u64, Error> {
         self.check_writable()?;
-        self.queue.check_process()?;
-        let (reply, answer) = oneshot::channel();
-        self.queue.send(Command::Maintain(maintenance, reply), 0)?;
-        answer.recv().unwrap_or_else(|_| {
-            Err(ticket::refused(&self.queue)
-                .unwrap_or_else(|| Error::new(ErrorKind::CommitUnknown, "the writer ended")))
-        })
+        self.ask_writer(|reply| Command::Maintain(maintenance, reply))
     }
 
-    /// What readers may see just now.
+    fn ask_writer<T>(&self, command: impl FnOnce(Sender<Result<T, Error>>) -> Command) -> Result<T, Error> {
+        self.queue.check_process()?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(command(reply), 0)?;
+        answer.recv().unwrap_or_else(|_| Err(self.queue.poisoned().map_or_else(writer_ended, poisoned)))
+    }
+
+    /// What readers see now.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Error> {
         self.readable().map(|view| view.snapshot())
     }
 
-    /// That the store is whole, as far as opening could see.
+    /// Fails if opening found that a part of the store is missing.
     pub(crate) fn check_whole(&self) -> Result<(), Error> {
         if self.is_read_only && self.follower.is_none() {
             return Err(Error::invalid("what is left of a damaged store cannot be copied as a store"));
@@ -312,19 +321,21 @@ impl Engine {
     }
 
     pub(crate) fn subscribe(&self, query: Query) -> Subscription {
-        Subscription::new(self.followed(), query)
+        Subscription::new(self.growing_view(), query)
     }
 
     pub(crate) fn notifications(&self, query: Query) -> Notifications {
-        let view = self.followed();
-        let either = |view: &Arc<View>| reader::by_either_id(&view.snapshot(), query.clone());
-        // What cannot be looked up is told by the view, or is met again by who reads.
-        let query = view.as_ref().ok().and_then(|view| either(view).ok()).unwrap_or(query);
-        Notifications::new(view, &self.listeners, query)
+        let view = self.growing_view();
+        let by_either_id = match &view {
+            Ok(view) => reader::by_either_id(&view.snapshot(), query.clone()).ok(),
+            Err(_) => None,
+        };
+        // If the id cannot be looked up, the view has an error that the receiver hears, or a reader meets it again.
+        Notifications::new(view, &self.listeners, by_either_id.unwrap_or(query))
     }
 
     /// The view of a store that may still grow.
-    fn followed(&self) -> Result<Arc<View>, Error> {
+    fn growing_view(&self) -> Result<Arc<View>, Error> {
         match &self.follower {
             Some(follower) => Follower::poll(follower)?,
             None if self.is_read_only => {
@@ -372,42 +383,41 @@ impl Engine {
         stats
     }
 
-    /// How far the newest event's recorded-at is ahead of the clock; of one that cannot be read that is not
-    /// known.
+    /// How far the recorded-at of the newest event is ahead of the clock. Zero if the event cannot be read.
     fn recorded_ahead(&self, snapshot: &Snapshot) -> Duration {
         let newest = reader::with_frame(snapshot, snapshot.head.position, |header, _| header.recorded_at());
         let recorded_at = newest.ok().flatten().unwrap_or_default();
         options::ahead(recorded_at, options::read(&self.options.clock))
     }
 
-    /// Lets the writer finish, and says how it ended: to everybody who asks.
+    /// Lets the writer finish the queue, and closes the log. Every call returns the result of closing.
     pub(crate) fn close(&self) -> Result<(), Error> {
         if !self.is_read_only {
             self.queue.check_process()?;
         }
-        self.rewriter.close();
-        self.housekeeper.close();
+        self.rewrite_thread.close();
+        self.background.close();
         self.queue.close();
         if let Some(follower) = &self.follower {
             follower.close();
         }
-        // A waker that runs on the writer thread may close or drop a handle; a thread cannot join itself.
-        let is_writing = self.role.as_ref().is_some_and(|role| role.is_lent_here());
-        if is_writing || self.writer_id == Some(std::thread::current().id()) {
+        // A waker may close the store or drop the last handle on the thread that is writing. It must not wait for
+        // the lock below: another closer holds that lock until the writer thread has ended.
+        let is_committing = self.writer.as_ref().is_some_and(|writer| writer.is_committing_here());
+        if is_committing || self.writer_thread.is_current() {
             return Ok(());
         }
-        let mut ending = self.ending.lock();
-        if let Some(writer) = ending.writer.take() {
-            ending.outcome = writer
-                .join()
+        let mut result = self.writer_result.lock();
+        if let Some(ended) = self.writer_thread.join() {
+            *result = ended
                 .unwrap_or_else(|_| Err(Error::new(ErrorKind::CommitUnknown, "the writer thread panicked")));
         }
-        ending.outcome.clone()
+        result.clone()
     }
 
-    /// Closes without anybody to tell how that went, unless it was closed before.
+    /// Closes, and logs an error that no caller hears, unless the store was closed before.
     pub(crate) fn abandon(&self) {
-        let was_closed = self.ending.lock().writer.is_none();
+        let was_closed = self.writer_thread.is_joined();
         if let Err(error) = self.close()
             && !was_closed
         {
@@ -422,18 +432,18 @@ impl Drop for Engine {
     }
 }
 
-fn rewriter() -> Arc<BackgroundThread> {
+fn rewrite_thread() -> Arc<BackgroundThread> {
     Arc::new(BackgroundThread::new("annals-rewriter"))
 }
 
-/// What an unclean stop left to do is begun when opening is long over, if the process still is.
-const SETTLE_AFTER: Duration = Duration::from_millis(100);
+/// After an unclean stop, opening leaves indexes to build. They are built later, so that opening is quick.
+const BUILD_INDEXES_AFTER: Duration = Duration::from_millis(100);
 /// How often a waiting open tries again.
 const LOCK_RETRY: Duration = Duration::from_millis(2);
-/// A reader that looks at the lock holds it for microseconds; that must not turn a writer away.
+/// A reader that checks the lock holds it for microseconds. That must not turn a writer away.
 const LOCK_PATIENCE: Duration = Duration::from_millis(5);
 
-/// Becomes the only writer, or says who is.
+/// Takes the lock on the store, or says who holds it.
 pub(crate) fn lock(disk: &dyn Disk, wait: Duration) -> Result<Box<dyn Any + Send + Sync>, Error> {
     let started = Instant::now();
     loop {

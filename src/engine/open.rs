@@ -1,6 +1,6 @@
-//! Opening: walks the log behind what MANIFEST lists, and makes of it what readers and the writer go on from.
+//! Opening: walks the log after the segments that MANIFEST lists, and builds what readers and the writer need.
 //!
-//! Row: load. What may stand in a log, and what is repaired, is decided in log/recover.rs.
+//! The room `log` decides what is valid in a log, and what is repaired.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -19,44 +19,44 @@ use crate::read::{Budgets, Point, SealedMeta, SealedSegment, Segment, SegmentCac
 use crate::threads::BackgroundThread;
 use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options};
 
-/// A store that can be written on.
+/// A store that was loaded to write.
 pub(crate) struct Writable {
     pub(crate) log: Log,
-    pub(crate) ledger: Heads,
+    pub(crate) heads: Heads,
     pub(crate) segments: Vec<Arc<Segment>>,
-    pub(crate) shelf: Arc<SegmentCache>,
-    pub(crate) entities: u64,
+    pub(crate) segment_cache: Arc<SegmentCache>,
+    pub(crate) streams: u64,
     pub(crate) store_id: [u8; 16],
     pub(crate) history: u64,
     pub(crate) report: OpenReport,
 }
 
-/// A store that can be read.
+/// A store that was loaded to read.
 pub(crate) struct Readable {
-    pub(crate) entities: u64,
+    pub(crate) streams: u64,
     pub(crate) history: u64,
     pub(crate) segments: Vec<Arc<Segment>>,
-    /// Where to keep further sealed segments; not if the store is damaged.
-    pub(crate) shelf: Option<Arc<SegmentCache>>,
+    /// `None` if the store is damaged.
+    pub(crate) segment_cache: Option<Arc<SegmentCache>>,
     pub(crate) head: Point,
     pub(crate) store_id: [u8; 16],
     pub(crate) report: OpenReport,
-    /// From where its writer can be followed; not if the store is damaged.
+    /// Where to follow the writer from. `None` if the store is damaged.
     pub(crate) end: Option<ReadEnd>,
 }
 
-/// How far a store was read, and what was found out by then.
+/// How far a store was read.
 pub(crate) struct ReadEnd {
     pub(crate) tip: Option<LogEnd>,
     pub(crate) mark: Option<Mark>,
-    pub(crate) found: Found,
+    pub(crate) loader: SegmentLoader,
 }
 
 /// Opens for writing; the lock is held. Creates a store if there is none.
 pub(crate) fn load_to_write(
     disk: &Arc<dyn Disk>,
     options: &Options,
-    housekeeper: &Arc<BackgroundThread>,
+    background: &Arc<BackgroundThread>,
 ) -> Result<Writable, Error> {
     let started = Instant::now();
     let log_options = LogOptions {
@@ -65,7 +65,7 @@ pub(crate) fn load_to_write(
     };
     let now = options::read(&options.clock);
     let mut created = false;
-    let (mut recovered, mut found) = loop {
+    let (mut recovered, mut loader) = loop {
         match walk(disk, Purpose::Write, options)? {
             Some(walked) => break walked,
             None => create_store(disk.as_ref(), &log_options, now)?,
@@ -73,74 +73,78 @@ pub(crate) fn load_to_write(
         created = true;
     };
     for sealed in &mut recovered.newly_sealed {
-        sealed.remarks = sealed.remarks.with_born(found.born_in(sealed.id));
+        sealed.annotations = sealed.annotations.with_streams_created(loader.streams_begun_in(sealed.id));
     }
-    let shelf = shelf_of(disk, &recovered, options, Some(housekeeper));
+    let segment_cache = new_segment_cache(disk, &recovered, options, Some(background));
     let log = Log::resume(disk.clone(), log_options, &mut recovered, now)?;
-    let ledger = found.ledger(options.key_window, known_from(&recovered));
-    let segments = found.segments(&recovered, &shelf);
+    let heads = loader.heads(options.key_window, first_seen(&recovered));
+    let segments = loader.segments(&recovered, &segment_cache);
     let mut report = recovered.report;
     report.created = created;
     report.recorded_ahead = options::ahead(log.written().recorded_at, now);
     report.segments = recovered.manifest.sealed.len() + recovered.segments.len();
     report.steps.push(("all", started.elapsed()));
     tracing::info!(%report, "opened");
-    let (entities, store_id) = (found.entities, recovered.manifest.store_id);
     let history = log.history_revision();
-    Ok(Writable { log, ledger, segments, shelf, entities, store_id, history, report })
+    let store_id = recovered.manifest.store_id;
+    Ok(Writable { log, heads, segments, segment_cache, streams: loader.streams, store_id, history, report })
 }
 
-/// From where on a walk has seen every event.
-fn known_from(recovered: &Recovered) -> Position {
+/// The position from which on the walk has seen every event.
+fn first_seen(recovered: &Recovered) -> Position {
     let listed = recovered.manifest.sealed.last().map_or(0, |last| last.last_position);
-    let seen = recovered.tip.filter(|_| recovered.indexed).map_or(listed, |tip| tip.position);
+    let seen = recovered.end.filter(|_| recovered.is_indexed).map_or(listed, |tip| tip.position);
     Position::from(seen).plus(1)
 }
 
-/// Opens for reading, and changes nothing. Beside a writer up to what is marked durable.
+/// Opens for reading, and changes nothing. Beside a writer, reads up to the end that MARK says is durable.
 pub(crate) fn load_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<Readable, Error> {
     let started = Instant::now();
-    let (mut recovered, found) = find_to_read(disk, options)?;
-    let shelf = shelf_of(disk, &recovered, options, None);
-    let recorded_at = recovered.tip.as_ref().map_or(0, |tip| tip.recorded_at);
+    let (mut recovered, loader) = find_to_read(disk, options)?;
+    let segment_cache = new_segment_cache(disk, &recovered, options, None);
+    let recorded_at = recovered.end.as_ref().map_or(0, |tip| tip.recorded_at);
     recovered.report.recorded_ahead = options::ahead(recorded_at, options::read(&options.clock));
     recovered.report.steps.push(("all", started.elapsed()));
-    Ok(readable(recovered, found, shelf))
+    Ok(readable(recovered, loader, segment_cache))
 }
 
-/// Looks once more at a store that is read beside its writer: up to what is marked durable.
-pub(crate) fn load_again(disk: &Arc<dyn Disk>, shelf: &Arc<SegmentCache>) -> Result<Readable, Error> {
-    let (recovered, found) = find_beside_writer(disk, &Options::default())?;
-    Ok(readable(recovered, found, shelf.clone()))
+/// Loads again a store that is read beside its writer, up to the end that MARK says is durable.
+pub(crate) fn load_beside_writer(
+    disk: &Arc<dyn Disk>,
+    segment_cache: &Arc<SegmentCache>,
+) -> Result<Readable, Error> {
+    let (recovered, loader) = find_beside_writer(disk, &Options::default())?;
+    Ok(readable(recovered, loader, segment_cache.clone()))
 }
 
-fn readable(recovered: Recovered, mut found: Found, shelf: Arc<SegmentCache>) -> Readable {
-    let segments = found.segments(&recovered, &shelf);
-    let Recovered { manifest, tip, mark, report, .. } = recovered;
+fn readable(recovered: Recovered, mut loader: SegmentLoader, segment_cache: Arc<SegmentCache>) -> Readable {
+    let segments = loader.segments(&recovered, &segment_cache);
+    let Recovered { manifest, end: tip, mark, report, .. } = recovered;
     Readable {
-        entities: found.entities,
+        streams: loader.streams,
         history: manifest.history_revision,
         segments,
-        shelf: Some(shelf),
+        segment_cache: Some(segment_cache),
         head: tip.as_ref().map(Point::from).unwrap_or_default(),
         store_id: manifest.store_id,
         report,
-        end: Some(ReadEnd { tip, mark, found }),
+        end: Some(ReadEnd { tip, mark, loader }),
     }
 }
 
-/// An empty shelf; of a writer, if there is somebody who keeps house for one.
-fn shelf_of(
+/// An empty segment cache. It writes index files only for a writer, who gives it a background thread.
+fn new_segment_cache(
     disk: &Arc<dyn Disk>,
     recovered: &Recovered,
     options: &Options,
-    housekeeper: Option<&Arc<BackgroundThread>>,
+    background: Option<&Arc<BackgroundThread>>,
 ) -> Arc<SegmentCache> {
     let budgets =
         Budgets { index_bytes: options.index_memory_bytes, segment_bytes: options.segment_memory_bytes };
-    let (writes, housekeeper) = (housekeeper.is_some(), housekeeper.cloned().unwrap_or_default());
+    let writes = background.is_some();
+    let background = background.cloned().unwrap_or_default();
     let stores = stores_of(&recovered.manifest);
-    Arc::new(SegmentCache::new(disk.clone(), stores, writes, budgets, housekeeper))
+    Arc::new(SegmentCache::new(disk.clone(), stores, writes, budgets, background))
 }
 
 /// The stores that a log's segments may belong to, oldest first.
@@ -149,72 +153,89 @@ fn stores_of(manifest: &Manifest) -> Vec<[u8; 16]> {
     origins.chain([manifest.store_id]).collect()
 }
 
-/// Looks at a store without the lock, so a writer may come at any moment.
+/// Reads a store without the lock, so a writer may come at any moment.
 ///
-/// While nobody writes, all that is whole counts. If somebody came meanwhile, what was seen may be
-/// half of what was there before and half of what is there now: look like damage, or hold what the
-/// writer has cut. Then only what MARK says counts, which no writer takes back. The files MARK speaks of
-/// may have been met while they were created or renamed, so a failure counts only if nothing moved.
-fn find_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, Found), Error> {
+/// Without a writer, everything valid counts. If a writer came while this walk went on, the walk may have seen half
+/// of the old files and half of the new ones: they look damaged, or hold what the writer has cut. Then only the
+/// part up to MARK counts, which no writer takes back. The walk may also have met files while the writer created
+/// or renamed them, so a failure counts only if nothing moved.
+fn find_to_read(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, SegmentLoader), Error> {
     let before = Stamp::of(disk.as_ref())?;
     if !before.is_locked {
-        let found = look(disk, Purpose::Read, options);
+        let loaded = walk_store(disk, Purpose::Read, options);
+        // Compared before the result counts: even a success may mix old and new files.
         if Stamp::of(disk.as_ref())? == before {
-            return found;
+            return loaded;
         }
     }
     find_beside_writer(disk, options)
 }
 
-fn look(disk: &Arc<dyn Disk>, purpose: Purpose, options: &Options) -> Result<(Recovered, Found), Error> {
+fn walk_store(
+    disk: &Arc<dyn Disk>,
+    purpose: Purpose,
+    options: &Options,
+) -> Result<(Recovered, SegmentLoader), Error> {
     walk(disk, purpose, options)?.ok_or_else(Error::no_store)
 }
 
-/// A writer that rewrites takes away, with each MANIFEST, files that the one before it lists, and may do so between any two looks. So it is
-/// tried on as long as something else is wrong each time, up to the end of all patience; damage stays where it is.
-fn find_beside_writer(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, Found), Error> {
-    const TRIES: u32 = 3;
-    const PATIENCE: Duration = Duration::from_secs(10);
-    let (began, mut tries, mut wrong) = (Instant::now(), 0, String::new());
+/// Reads a store beside its writer, up to MARK.
+///
+/// A writer that rewrites segments removes files that the MANIFEST before lists, at any moment. So the walk begins
+/// again as long as each try fails in another way, up to a limit. Damage stays where it is, and fails the same way.
+fn find_beside_writer(disk: &Arc<dyn Disk>, options: &Options) -> Result<(Recovered, SegmentLoader), Error> {
+    const SAME_FAILURES_MAX: u32 = 3;
+    const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
+    let began = Instant::now();
+    let mut same_failures = 0;
+    let mut last_failure = String::new();
     let mut before = Stamp::of(disk.as_ref())?;
     loop {
-        let error = match look(disk, Purpose::ReadBesideWriter, options) {
+        let error = match walk_store(disk, Purpose::ReadBesideWriter, options) {
             Err(error) => error,
-            found => return found,
+            loaded => return loaded,
         };
-        let (now, what) = (Stamp::of(disk.as_ref())?, error.to_string());
-        tries = if what == wrong { tries + 1 } else { 1 };
-        if now == before || tries > TRIES || began.elapsed() > PATIENCE {
+        let now = Stamp::of(disk.as_ref())?;
+        let failure = error.to_string();
+        same_failures = if failure == last_failure { same_failures + 1 } else { 1 };
+        if now == before || same_failures > SAME_FAILURES_MAX || began.elapsed() > GIVE_UP_AFTER {
             return Err(error);
         }
-        (before, wrong) = (now, what);
+        before = now;
+        last_failure = failure;
     }
 }
 
+/// Walks the log. `None` if there is no store.
 fn walk(
     disk: &Arc<dyn Disk>,
     purpose: Purpose,
     options: &Options,
-) -> Result<Option<(Recovered, Found)>, Error> {
-    let watch = options.open_watcher.clone().map(|tell| Watch::new(disk.as_ref(), tell)).transpose()?;
-    let mut found = Found::new(watch);
-    let born = Cell::new(0);
+) -> Result<Option<(Recovered, SegmentLoader)>, Error> {
+    let progress = match &options.open_watcher {
+        Some(watcher) => Some(ProgressReport::new(disk.as_ref(), watcher.clone())?),
+        None => None,
+    };
+    let mut loader = SegmentLoader { segments: Vec::new(), streams: 0, progress };
+    let streams_up_to_mark = Cell::new(0);
     let at_mark = |manifest: &Manifest, file: &Arc<SegmentFile>, mark: &Mark| {
-        let (tip, born_there) = at_mark(disk, manifest, file, mark)?;
-        born.set(born_there);
+        let (tip, streams) = end_at_mark(disk, manifest, file, mark)?;
+        streams_up_to_mark.set(streams);
         Some(tip)
     };
     let recovered = recover(disk.as_ref(), purpose, &at_mark, &mut |segment, offset, frame, tip| {
-        found.visit(segment, offset, frame, tip.position)
+        loader.visit(segment, offset, frame, tip.position)
     })?;
-    found.watch = None;
-    found.entities += u64::from(born.get());
-    Ok(recovered.map(|recovered| (recovered, found)))
+    loader.progress = None;
+    loader.streams += u64::from(streams_up_to_mark.get());
+    Ok(recovered.map(|recovered| (recovered, loader)))
 }
 
-/// Where the log stands at MARK and how many streams began in its segment, if the segment was closed with its index: from that, and from the last frame,
-/// which must be the one MARK speaks of.
-fn at_mark(
+/// The end of the log at MARK and the number of streams that begin in its segment, from the segment's index file.
+///
+/// `None` if the segment was not closed with its index, or if its last frame is not the one that MARK names. Then
+/// the segment must be walked.
+fn end_at_mark(
     disk: &Arc<dyn Disk>,
     manifest: &Manifest,
     file: &Arc<SegmentFile>,
@@ -246,20 +267,20 @@ fn at_mark(
     is_last.then_some((tip, index.born()))
 }
 
-/// Tells whoever waits for a store to open how far that is.
-struct Watch {
-    tell: OpenWatcher,
+/// Reports the progress of a walk to the caller that opens the store.
+struct ProgressReport {
+    watcher: OpenWatcher,
     started: Instant,
-    /// Frames until the next word.
-    quiet: u32,
+    /// Frames until the next report.
+    frames_left: u32,
     progress: OpenProgress,
 }
 
-/// Some milliseconds' worth.
-const FRAMES_PER_WORD: u32 = 4096;
+/// The frames of some milliseconds.
+const FRAMES_PER_REPORT: u32 = 4096;
 
-impl Watch {
-    fn new(disk: &dyn Disk, tell: OpenWatcher) -> Result<Watch, Error> {
+impl ProgressReport {
+    fn new(disk: &dyn Disk, watcher: OpenWatcher) -> Result<ProgressReport, Error> {
         let failed = |error| Error::io("cannot look at", SEGMENTS_DIRECTORY, error);
         let listed = read_manifest(disk)?.and_then(|(manifest, _)| manifest.sealed.last().cloned());
         let is_walked = |name: &String| {
@@ -272,59 +293,57 @@ impl Watch {
             bytes_total = bytes_total.saturating_add(file.length().map_err(failed)?);
         }
         let progress = OpenProgress { bytes_total, ..OpenProgress::default() };
-        Ok(Watch { tell, started: Instant::now(), quiet: 0, progress })
+        Ok(ProgressReport { watcher, started: Instant::now(), frames_left: 0, progress })
     }
 
     fn frame(&mut self, header: &FrameHeader<'_>) -> Result<(), Error> {
         self.progress.bytes += u64::try_from(header.frame_bytes()).unwrap_or(u64::MAX);
         self.progress.events += u64::from(header.events());
-        if self.quiet > 0 {
-            self.quiet -= 1;
+        if self.frames_left > 0 {
+            self.frames_left -= 1;
             return Ok(());
         }
-        self.quiet = FRAMES_PER_WORD;
+        self.frames_left = FRAMES_PER_REPORT;
         self.progress.elapsed = self.started.elapsed();
-        match (self.tell)(&self.progress) {
+        match (self.watcher)(&self.progress) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::cancelled()),
         }
     }
 }
 
-/// What a walk over the log finds out.
-pub(crate) struct Found {
-    /// The segments met so far, as readers see them.
+/// Builds segments, as readers see them, from the frames of a walk.
+pub(crate) struct SegmentLoader {
+    /// The segments of the walk so far.
     segments: Vec<Arc<Segment>>,
     /// How many streams there are.
-    entities: u64,
-    watch: Option<Watch>,
+    streams: u64,
+    progress: Option<ProgressReport>,
 }
 
-impl Found {
-    fn new(watch: Option<Watch>) -> Found {
-        Found { segments: Vec::new(), entities: 0, watch }
-    }
-
-    /// What the writer must know of the segments that were walked.
-    fn ledger(&self, window: KeyWindow, since: Position) -> Heads {
-        let mut ledger = Heads::new(window, since);
+impl SegmentLoader {
+    /// The heads and keys of the walked segments, for the writer.
+    fn heads(&self, window: KeyWindow, since: Position) -> Heads {
+        let mut heads = Heads::new(window, since);
         for segment in &self.segments {
             let Some((_, index)) = segment.as_live() else { continue };
-            let (index, position) = (index.read(), |ordinal| Position::from(segment.position(ordinal)));
-            index.heads().for_each(|(entity, version, ordinal)| {
-                ledger.learn(entity, version.into(), position(ordinal))
-            });
-            index.keys().for_each(|(key, ordinal)| ledger.learn_key(*key, position(ordinal)));
+            let index = index.read();
+            for (entity, version, ordinal) in index.heads() {
+                heads.load(entity, version.into(), segment.position(ordinal).into());
+            }
+            for (key, ordinal) in index.keys() {
+                heads.load_key(*key, segment.position(ordinal).into());
+            }
         }
-        ledger
+        heads
     }
 
-    /// How many entities there are.
-    pub(crate) fn entities(&self) -> u64 {
-        self.entities
+    /// How many streams there are.
+    pub(crate) fn streams(&self) -> u64 {
+        self.streams
     }
 
-    /// The segment as readers see it; made when it is met first.
+    /// The segment of a file, which is made if the file is new.
     pub(crate) fn enter(&mut self, file: &Arc<SegmentFile>) -> Arc<Segment> {
         if let Some(segment) = self.segments.last().filter(|segment| segment.is_of(file)) {
             return segment.clone();
@@ -334,33 +353,36 @@ impl Found {
         segment
     }
 
-    /// How many streams begin in a segment that was walked.
-    fn born_in(&self, id: SegmentId) -> u32 {
-        let born = |segment: &Arc<Segment>| {
-            let (file, index) = segment.as_live()?;
-            (file.header.id == id).then(|| index.read().born())
-        };
-        self.segments.iter().find_map(born).unwrap_or(0)
+    /// How many streams begin in a walked segment.
+    fn streams_begun_in(&self, id: SegmentId) -> u32 {
+        for segment in &self.segments {
+            if let Some((file, index)) = segment.as_live()
+                && file.header.id == id
+            {
+                return index.read().born();
+            }
+        }
+        0
     }
 
-    /// All segments as readers see them: those that are listed, and those behind.
-    fn segments(&mut self, recovered: &Recovered, shelf: &Arc<SegmentCache>) -> Vec<Arc<Segment>> {
+    /// All segments as readers see them: those that MANIFEST lists, and those of the walk.
+    fn segments(&mut self, recovered: &Recovered, segment_cache: &Arc<SegmentCache>) -> Vec<Arc<Segment>> {
         let mut all = Vec::with_capacity(recovered.manifest.sealed.len() + recovered.segments.len() + 1);
-        let mut chain_before = genesis(shelf.origin());
+        let mut chain_before = genesis(segment_cache.origin());
         for sealed in &recovered.manifest.sealed {
-            let listed = SealedMeta::sealed(sealed, *shelf.origin(), chain_before);
-            all.push(Arc::new(Segment::stored(SealedSegment::new(shelf.clone(), listed))));
+            let listed = SealedMeta::sealed(sealed, *segment_cache.origin(), chain_before);
+            all.push(Arc::new(Segment::stored(SealedSegment::new(segment_cache.clone(), listed))));
             chain_before = sealed.chain;
-            self.entities += u64::from(sealed.remarks.born().unwrap_or(0));
+            self.streams += u64::from(sealed.annotations.streams_created().unwrap_or(0));
         }
         let mut met = self.segments.drain(..).peekable();
         for file in &recovered.segments {
             let is_met = |segment: &Arc<Segment>| segment.is_of(file);
-            match (met.next_if(is_met), recovered.tip.filter(|_| recovered.indexed)) {
+            match (met.next_if(is_met), recovered.end.filter(|_| recovered.is_indexed)) {
                 (Some(segment), _) => all.push(segment),
                 (None, Some(tip)) => {
-                    let listed = SealedMeta::up_to(&tip, file, *shelf.origin());
-                    let stored = SealedSegment::with_file(shelf.clone(), listed, file.clone());
+                    let listed = SealedMeta::up_to(&tip, file, *segment_cache.origin());
+                    let stored = SealedSegment::with_file(segment_cache.clone(), listed, file.clone());
                     all.push(Arc::new(Segment::stored(stored)));
                     all.push(Arc::new(Segment::live(file.clone(), &tip)));
                 }
@@ -372,7 +394,11 @@ impl Found {
         all
     }
 
-    /// Checks a frame against what came before, and makes it known.
+    /// Adds a frame of the walk. `last` is the position of its last event.
+    ///
+    /// # Errors
+    ///
+    /// If the frame does not continue its streams, or the caller cancels opening.
     pub(crate) fn visit(
         &mut self,
         file: &Arc<SegmentFile>,
@@ -383,10 +409,10 @@ impl Found {
         if last == u64::MAX {
             return Err(file.damaged(offset.into(), &Damage::Bad("there is no position left")));
         }
-        if let Some(watch) = &mut self.watch {
-            watch.frame(&frame.header)?;
+        if let Some(progress) = &mut self.progress {
+            progress.frame(&frame.header)?;
         }
-        self.entities += u64::from(self.enter(file).insert(std::iter::once((offset, *frame)))?);
+        self.streams += u64::from(self.enter(file).insert(std::iter::once((offset, *frame)))?);
         Ok(())
     }
 }

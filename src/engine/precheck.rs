@@ -1,81 +1,139 @@
-//! What an append's decision rests on: looked up by the caller, looked at again by the writer.
+//! The look-ups behind an append's decision: the caller does most of them, the writer only the rest.
 //!
-//! The caller answers from the indexes up to the published head, on its own thread: where its streams
-//! stand, whether its key is known, whether its conditions hold. The writer answers for what came since:
-//! published meanwhile, or staged in the group it is deciding. That it has in memory. Events are only ever
-//! added, so what the caller found stays found.
-//! Row: append. Tested by tests/it/condition.rs.
+//! On its own thread, the caller answers from the indexes up to the published head: the ends of its streams,
+//! whether its key is known, whether its conditions hold. The writer answers for the events since: published
+//! later, or staged in the group it is deciding. These are in memory. Events are only ever added, so a match
+//! that the caller found stays a match. Tested by tests/it/condition.rs.
 
-use crate::engine::append::{Brought, Request};
-use crate::engine::decide::{Known, StreamHead};
+use crate::engine::append::{Brought, Keyed, Request};
+use crate::engine::decide::{KeyHash, Known, StreamHead};
+use crate::engine::errors::id_taken;
 use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, Record, records};
 use crate::read::{Snapshot, View, first_match};
-use crate::types::{Error, ErrorKind, EventId, FailedCondition, KeyWindow, Position, Query};
+use crate::types::{Durability, Error, ErrorKind, EventId, FailedCondition, KeyWindow, Position, Query};
 
-/// On the caller's thread: how things stand in what is published.
+/// On the caller's thread: looks up what the writer does not know, and refuses an append that cannot go in.
+///
+/// # Errors
+///
+/// A condition that does not hold, or an id that is taken; an error of reading a segment that must be looked into.
+pub(crate) fn precheck(request: &mut Request, view: &View, window: KeyWindow) -> Result<(), Error> {
+    let is_plain = request.key.is_none() && request.conditions.is_none() && request.brought.is_none();
+    if is_plain {
+        // The common case takes no snapshot: the writer knows the streams if they are in the newest segment.
+        let known = view.end_has_all(request.targets.iter().map(|target| &*target.entity));
+        request.known = Known { up_to: known.unwrap_or_default(), key: None };
+        if known.is_some() {
+            return Ok(());
+        }
+    }
+    look_up(request, &view.snapshot(), window)?;
+    // The writer decides about an append with a key: if the key is known, nothing else counts.
+    if request.key.is_some() {
+        return Ok(());
+    }
+    if let Some(conditions) = &request.conditions
+        && let Some(failed) = &conditions.violated
+    {
+        return Err(Error::condition_failed(failed.clone()));
+    }
+    if let Some(brought) = &request.brought
+        && let Some((id, position)) = brought.taken
+    {
+        return Err(id_taken(id, position));
+    }
+    Ok(())
+}
+
+/// Looks up everything the append's decision depends on, as far as it is published.
 ///
 /// # Errors
 ///
 /// If a segment that must be looked into cannot be read; then nothing can be decided.
-pub(crate) fn resolve(request: &mut Request, snapshot: &Snapshot, window: KeyWindow) -> Result<(), Error> {
+pub(crate) fn look_up(request: &mut Request, snapshot: &Snapshot, window: KeyWindow) -> Result<(), Error> {
     let head = snapshot.head.position;
-    request.known = Known::default();
-    // What lies in the segment that is written to the writer knows itself, and if that is all nobody need look.
+    request.known = look_up_key(request.key.as_ref(), snapshot, window)?;
     if snapshot.has_more_than_the_end() {
-        request.known.up_to = head;
         for target in &mut request.targets {
             let (version, last) = snapshot.stream_head(&target.entity)?;
             target.head = StreamHead { version, last };
         }
-        if let Some(key) = &request.key {
-            request.known.key = snapshot.key(key, oldest(window, head))?;
-        }
     }
     if let Some(brought) = &mut request.brought {
-        (brought.resolved, brought.taken) = (head, None);
+        brought.looked_up_to = head;
+        brought.taken = None;
         for (_, id) in &brought.ids {
-            if let Some(position) = known_as(*id, snapshot)? {
+            if let Some(position) = event_with_id(*id, snapshot)? {
                 brought.taken = Some((*id, position));
                 break;
             }
         }
     }
     let Some(conditions) = &mut request.conditions else { return Ok(()) };
-    (conditions.resolved, conditions.unmet) = (head, None);
+    conditions.looked_up_to = head;
+    conditions.violated = None;
     for condition in &conditions.all {
         let found = first_match(&snapshot.segments, &condition.query, condition.after, head)?;
         if let Some(first_match) = found {
-            let (query, after) = (condition.query.clone(), condition.after);
-            conditions.unmet = Some(FailedCondition { query, after, first_match });
+            let query = condition.query.clone();
+            conditions.violated = Some(FailedCondition { query, after: condition.after, first_match });
             break;
         }
     }
     Ok(())
 }
 
-/// What the caller found to keep the append from going in. A key comes before that, and only the writer knows
-/// all keys.
-pub(crate) fn refusal(request: &Request) -> Option<Error> {
-    let unmet = request.conditions.as_ref().and_then(|conditions| conditions.unmet.clone());
-    let taken = request.brought.as_ref().and_then(|brought| brought.taken);
-    let refusal = unmet.map(Error::condition_failed).or_else(|| taken.map(|(id, at)| id_taken(id, at)));
-    refusal.filter(|_| request.key.is_none())
+/// Looks for a key in the published segments. With only the newest segment, the writer knows all keys itself.
+fn look_up_key(key: Option<&KeyHash>, snapshot: &Snapshot, window: KeyWindow) -> Result<Known, Error> {
+    if !snapshot.has_more_than_the_end() {
+        return Ok(Known::default());
+    }
+    let head = snapshot.head.position;
+    // Keys before this position no longer count.
+    let oldest = match window {
+        KeyWindow::Unlimited => Position::START,
+        KeyWindow::Positions(window) => head.get().saturating_sub(window).into(),
+    };
+    let key = key.map(|key| snapshot.key(key, oldest)).transpose()?.flatten();
+    Ok(Known { up_to: head, key })
 }
 
-/// The position of the event that an id finds.
-fn known_as(id: EventId, snapshot: &Snapshot) -> Result<Option<Position>, Error> {
+/// A search for the append that has a key. Only the writer knows all keys.
+pub(crate) struct KeyLookup {
+    pub(crate) key: KeyHash,
+    /// What the published segments know of the key.
+    pub(crate) known: Known,
+    /// How durable the append must be before the reply.
+    pub(crate) durability: Option<Durability>,
+}
+
+impl KeyLookup {
+    pub(crate) fn new(keyed: &Keyed, snapshot: &Snapshot, window: KeyWindow) -> Result<KeyLookup, Error> {
+        let known = look_up_key(Some(&keyed.key), snapshot, window)?;
+        Ok(KeyLookup { key: keyed.key, known, durability: keyed.durability })
+    }
+
+    /// Looks into the published segments again.
+    pub(crate) fn look_up(&mut self, snapshot: &Snapshot, window: KeyWindow) -> Result<(), Error> {
+        self.known = look_up_key(Some(&self.key), snapshot, window)?;
+        Ok(())
+    }
+}
+
+/// The position of the event that has this id.
+fn event_with_id(id: EventId, snapshot: &Snapshot) -> Result<Option<Position>, Error> {
     let claimed = id.claimed_position();
-    match derived_at(claimed, snapshot) {
+    match derived_id_at(claimed, snapshot) {
         Ok(derived) if derived == Some(id) => Ok(Some(claimed)),
-        // An event that is damaged is found by no id, and keeps no append from going in.
+        // A damaged event is found by no id, and keeps no append from going in.
         Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
         _ => snapshot.foreign(id),
     }
 }
 
-/// The id that the store derived for the event at a position, if there is one.
-fn derived_at(position: Position, snapshot: &Snapshot) -> Result<Option<EventId>, Error> {
+/// The id that the store derives for the event at a position, if there is one.
+fn derived_id_at(position: Position, snapshot: &Snapshot) -> Result<Option<EventId>, Error> {
     if position == Position::START || position > snapshot.head.position {
         return Ok(None);
     }
@@ -85,72 +143,46 @@ fn derived_at(position: Position, snapshot: &Snapshot) -> Result<Option<EventId>
     Ok(Some(block.header(segment.file()?, place.frame.start)?.event_id(position)))
 }
 
-/// What an append is told of which an event brings an id along that another one has.
-pub(crate) fn id_taken(id: EventId, position: Position) -> Error {
-    Error::invalid(format!(
-        "the id {id} that an event brings along is that of the event at position {position} already; an id names one event: \
-         leave out what is in the store, or give it another id"
-    ))
-}
-
-/// On the caller's thread, for the many appends about which the writer knows all: that they bring nothing it has to be
-/// told. `false` if something must be looked up.
-pub(crate) fn needs_nothing(request: &mut Request, view: &View) -> bool {
-    if request.key.is_some() || request.conditions.is_some() || request.brought.is_some() {
-        return false;
-    }
-    let known = view.end_has_all(request.targets.iter().map(|target| &*target.entity));
-    request.known = Known { up_to: known.unwrap_or_default(), key: None };
-    known.is_some()
-}
-
-/// The oldest position whose key may still count for an append after `head`.
-fn oldest(window: KeyWindow, head: Position) -> Position {
-    match window {
-        KeyWindow::Unlimited => Position::START,
-        KeyWindow::Positions(window) => head.get().saturating_sub(window).into(),
-    }
-}
-
-/// On the writer: what keeps the append from going in. The snapshot's segments are known up to `written`;
-/// `staged` are the frames behind that, each with its first position.
+/// On the writer: the condition that keeps the append from going in, if there is one.
+///
+/// The snapshot's segments are known up to `written`. `staged` are the frames after it, each with its first
+/// position.
 ///
 /// # Errors
 ///
-/// As [`resolve`].
-pub(crate) fn unmet<'a>(
+/// As [`look_up`]; also if a foreign id is taken by now, or a condition was made for another history.
+pub(crate) fn violated_condition<'a>(
     request: &Request,
     snapshot: &Snapshot,
     written: Position,
     staged: impl Iterator<Item = (Position, Frame<'a>)> + Clone,
 ) -> Result<Option<FailedCondition>, Error> {
     if let Some(brought) = &request.brought {
-        check_new(brought, snapshot)?;
+        check_ids_free(brought, snapshot)?;
     }
     let Some(conditions) = &request.conditions else { return Ok(None) };
-    if conditions.unmet.is_some() {
-        return Ok(conditions.unmet.clone());
+    if conditions.violated.is_some() {
+        return Ok(conditions.violated.clone());
     }
     for condition in &conditions.all {
-        check_after(condition.after, written, staged.clone())?;
-        let since = condition.after.max(conditions.resolved);
-        let found = match first_match(&snapshot.segments, &condition.query, since, written)? {
-            None => {
-                staged.clone().find_map(|(first, frame)| first_in(&frame, first, &condition.query, since))
-            }
-            found => found,
-        };
+        check_same_history(condition.after, written, staged.clone())?;
+        let since = condition.after.max(conditions.looked_up_to);
+        let mut found = first_match(&snapshot.segments, &condition.query, since, written)?;
+        if found.is_none() {
+            found =
+                staged.clone().find_map(|(first, frame)| first_in(&frame, first, &condition.query, since));
+        }
         if let Some(first_match) = found {
-            let (query, after) = (condition.query.clone(), condition.after);
-            return Ok(Some(FailedCondition { query, after, first_match }));
+            let query = condition.query.clone();
+            return Ok(Some(FailedCondition { query, after: condition.after, first_match }));
         }
     }
     Ok(None)
 }
 
-/// That a decision rests on no position that the log does not have: it was made about another history, and events that
-/// come to stand there now would be passed over.
-fn check_after<'a>(
+/// Refuses a condition after a position that the log does not have: its caller decided on another history. The
+/// check would skip the events that get these positions now.
+fn check_same_history<'a>(
     after: Position,
     written: Position,
     staged: impl Iterator<Item = (Position, Frame<'a>)>,
@@ -170,20 +202,20 @@ fn check_after<'a>(
     Err(Error::new(ErrorKind::RolledBack, text))
 }
 
-/// That no event that is written has an id that the append brings along. What is staged the ledger knows.
-fn check_new(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
+/// Refuses foreign ids that a written event has. [`Heads`](crate::engine::decide::Heads) knows the staged ones.
+fn check_ids_free(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
     if let Some((id, position)) = brought.taken {
         return Err(id_taken(id, position));
     }
     for (_, id) in &brought.ids {
-        if let Some(position) = snapshot.foreign_since(*id, brought.resolved)? {
+        if let Some(position) = snapshot.foreign_since(*id, brought.looked_up_to)? {
             return Err(id_taken(*id, position));
         }
     }
     Ok(())
 }
 
-/// The first event of a frame, which begins at `first`, that matches after a position.
+/// The first event of a frame that matches after a position. The frame's first event is at `first`.
 fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) -> Option<Position> {
     let first_ids = || Ids::of_first(frame, first);
     let is_match = |record: &Record<'_>| matches(query, record, |id| belongs_to(id, record, first_ids));

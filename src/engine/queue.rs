@@ -1,91 +1,121 @@
 //! The queue between callers and the writer: bounded in commands and in bytes.
 //!
-//! Stop means that the channel is disconnected; there is no stop message that could be lost.
-//! Row: writer.
+//! The writer stops when the channel is disconnected. There is no stop message, so none can be lost.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use flume::{Receiver, SendTimeoutError, Sender, TrySendError};
-use oneshot::Sender as Answer;
+use oneshot::Sender as ReplySender;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::engine::append::Request;
+use crate::engine::errors::{poisoned, queue_full};
+use crate::engine::precheck::KeyLookup;
 use crate::event::Appended;
 use crate::log::Exchange;
-use crate::types::{Error, ErrorKind, Position};
+use crate::types::{Error, Position};
 
 /// What callers ask of the writer.
 pub(crate) enum Command {
-    Append(Box<Request>, Answer<Reply>),
+    /// With the thread that waits for the reply, if one does.
+    Append(Box<Request>, Option<Caller>, ReplySender<Reply>),
+    /// Find the append that has a key. The reply is the position of its first event.
+    FindKey(Box<KeyLookup>, ReplySender<Result<Option<Position>, Error>>),
     /// Make everything before it durable.
-    Sync(Answer<Result<Position, Error>>),
-    Maintain(Maintenance, Answer<Result<u64, Error>>),
-    /// Look when the next thing falls due: a caller who wrote in the writer's place left something to do.
-    Look,
+    Sync(ReplySender<Result<Position, Error>>),
+    Maintain(Maintenance, ReplySender<Result<u64, Error>>),
+    /// Wake up and compute the next due time: a direct commit left something to sync later.
+    WakeUp,
 }
 
-/// What whoever rewrites segments asks of the writer, who owns MANIFEST. The answer is the history revision.
+/// A thread that waits for its append, told from all others of this process. (The number of the standard library's
+/// thread id cannot be read yet.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller(u64);
+
+impl Caller {
+    /// The current thread.
+    pub(crate) fn current() -> Caller {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        thread_local! {
+            static CURRENT: Caller = Caller(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+        CURRENT.with(|current| *current)
+    }
+
+    /// Never 0.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
+
+/// What a rewrite of segments asks of the writer, who owns MANIFEST. The reply is the history revision.
 pub(crate) enum Maintenance {
-    /// End the segment that is written to, unless it is empty.
+    /// Seal the segment that is written to, unless it is empty.
     Roll,
     /// List a rewritten segment in the place of others.
     Exchange(Exchange),
     /// Raise the history revision, if history was changed.
     Raise,
-    /// A sync of names failed, or a sealed segment is damaged: write nothing any more.
+    /// Write nothing any more: a sync of names failed, or a sealed segment is damaged.
     Poison(Error),
 }
 
 impl Command {
-    /// What it takes up in the queue.
+    /// What the command takes up in the queue.
     pub(crate) fn weight(&self) -> Weight {
         match self {
-            Command::Append(request, _) => Weight::of(request.body.len()),
-            Command::Sync(_) | Command::Maintain(..) | Command::Look => Weight::of(0),
+            Command::Append(request, ..) => Weight::of(request.body.len()),
+            Command::FindKey(..) | Command::Sync(_) | Command::Maintain(..) | Command::WakeUp => {
+                Weight::of(0)
+            }
         }
     }
 
-    /// Answers that nothing of it was done.
+    /// Replies that nothing of the command was done. A caller that gave up waiting does not hear it.
     pub(crate) fn refuse(self, error: &Error) {
-        // Whoever gave up waiting does not hear it.
         match self {
-            Command::Append(request, reply) => {
-                let _ = reply.send(Reply { outcome: Outcome::Done(Err(error.clone())), request });
+            Command::Append(request, _, reply) => {
+                let answer = Answer::Done(Err(error.clone()));
+                let _ = reply.send(Reply { answer, request });
             }
+            Command::FindKey(_, reply) => drop(reply.send(Err(error.clone()))),
             Command::Sync(reply) => drop(reply.send(Err(error.clone()))),
             Command::Maintain(_, reply) => drop(reply.send(Err(error.clone()))),
-            Command::Look => {}
+            Command::WakeUp => {}
         }
     }
 }
 
-/// What the writer says to an append. The request travels back with it: memory is cheapest to free
-/// on the thread that took it (another one would have to lock that thread's heap).
+/// The writer's reply to an append. The request travels back with the reply: memory is cheapest to free on the
+/// thread that took it. Another thread would have to lock that thread's heap.
 pub(crate) struct Reply {
-    pub(crate) outcome: Outcome,
+    pub(crate) answer: Answer,
     pub(crate) request: Box<Request>,
 }
 
-pub(crate) enum Outcome {
+/// What the writer says to an append.
+pub(crate) enum Answer {
     Done(Result<Appended, Error>),
-    /// The append's key is known: the caller compares with the append at this position.
-    Seen(Position),
+    /// The append's key is known. The caller compares its request with the append at this position.
+    KeyKnown(Position),
 }
 
-/// The callers' end.
+/// The callers' end of the queue.
 pub(crate) struct Queue {
     sender: RwLock<Option<Sender<Command>>>,
     budget: Budget,
     deadline: Option<Duration>,
-    /// Why the writer takes no more, once it does not.
-    verdict: OnceLock<Error>,
-    /// Where the writer is: a process forked from it has the queue, but no thread that empties it.
+    /// Why the writer failed, once it has failed.
+    poison: OnceLock<Error>,
+    /// The process of the writer thread. A forked process has a copy of the queue, and no thread that empties it.
     process: u32,
 }
 
 impl Queue {
-    /// Also gives the writer's end.
+    /// Makes a queue. Returns the writer's end as well.
     pub(crate) fn new(
         commands_max: usize,
         bytes_max: usize,
@@ -94,82 +124,94 @@ impl Queue {
         let (sender, receiver) = flume::bounded(commands_max);
         let queue = Queue {
             sender: RwLock::new(Some(sender)),
-            budget: Budget::new(bytes_max),
+            budget: Budget { bytes_max, used: Mutex::default(), freed: Condvar::new() },
             deadline,
-            verdict: OnceLock::new(),
+            poison: OnceLock::new(),
             process: std::process::id(),
         };
         (queue, receiver)
     }
 
-    /// Sends a command that holds `bytes`; waits while the queue is full, up to the deadline.
+    /// Sends a command that holds `bytes`. Waits while the queue is full, up to the deadline.
     pub(crate) fn send(&self, command: Command, bytes: usize) -> Result<(), Error> {
         let Some((command, sender)) = self.offer(command, bytes)? else { return Ok(()) };
         self.check_process()?;
         let deadline = self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         if !self.budget.take(bytes, deadline) {
-            return Err(busy());
+            return Err(queue_full());
         }
         let sent = match deadline {
-            None => sender.send(command).map_err(|_| self.gone()),
+            None => sender.send(command).map_err(|_| self.disconnected()),
             Some(deadline) => sender.send_deadline(command, deadline).map_err(|error| match error {
-                SendTimeoutError::Timeout(_) => busy(),
-                SendTimeoutError::Disconnected(_) => self.gone(),
+                SendTimeoutError::Timeout(_) => queue_full(),
+                SendTimeoutError::Disconnected(_) => self.disconnected(),
             }),
         };
         sent.inspect_err(|_| self.budget.free(Weight::of(bytes)))
     }
 
-    /// That the writer is in this process. A system call, so it is asked only before waiting.
-    pub(crate) fn check_process(&self) -> Result<(), Error> {
-        if std::process::id() == self.process { Ok(()) } else { Err(Error::forked()) }
-    }
-
-    /// Has the writer answer what was asked before, and take no more appends. Does not wait for that.
-    pub(crate) fn poison(&self, reason: Error) -> Result<(), Error> {
-        let (reply, _) = oneshot::channel();
-        self.send(Command::Maintain(Maintenance::Poison(reason), reply), 0)
-    }
-
-    /// Sends without waiting.
+    /// Sends a command without waiting: `Busy` if the queue is full.
     pub(crate) fn try_send(&self, command: Command, bytes: usize) -> Result<(), Error> {
-        self.offer(command, bytes)?.map_or(Ok(()), |_| Err(busy()))
+        self.offer(command, bytes)?.map_or(Ok(()), |_| Err(queue_full()))
     }
 
-    /// Sends a command if there is room for it; else gives it back, with a sender of one's own to
-    /// wait with. Whoever waits must not hold the lock: behind it wait those who close, and behind
-    /// them everybody else.
+    /// Sends a command if the queue has room for it. If not, returns the command, with a sender to wait with.
     fn offer(&self, command: Command, bytes: usize) -> Result<Option<(Command, Sender<Command>)>, Error> {
         let guard = self.sender.read();
         let sender = guard.as_ref().ok_or_else(Error::closed)?;
+        // The caller waits with a sender of its own, after this lock is released: `close` takes the lock to
+        // write, and every later caller would queue up behind `close`.
         if !self.budget.try_take(bytes) {
             return Ok(Some((command, sender.clone())));
         }
         let offered = match sender.try_send(command) {
             Ok(()) => return Ok(None),
             Err(TrySendError::Full(command)) => Ok(Some((command, sender.clone()))),
-            Err(TrySendError::Disconnected(_)) => Err(self.gone()),
+            Err(TrySendError::Disconnected(_)) => Err(self.disconnected()),
         };
         self.budget.free(Weight::of(bytes));
         offered
     }
 
-    /// The writer took commands out.
+    /// Asks the writer to poison the store. Commands that were sent before are done first. Does not wait for the
+    /// writer.
+    pub(crate) fn send_poison(&self, reason: Error) -> Result<(), Error> {
+        let (reply, _) = oneshot::channel();
+        self.send(Command::Maintain(Maintenance::Poison(reason), reply), 0)
+    }
+
+    /// Wakes the writer thread, so that it computes the next due time. A full queue wakes it anyway.
+    pub(crate) fn send_wake_up(&self) {
+        let _ = self.try_send(Command::WakeUp, 0);
+    }
+
+    /// Fails in a process that was forked from the writer's. A system call, so callers check only before they
+    /// wait.
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        if std::process::id() == self.process { Ok(()) } else { Err(Error::forked()) }
+    }
+
+    /// Fails if the store takes no appends: the writer failed, or the store was closed.
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        match self.poison.get() {
+            Some(reason) => Err(poisoned(reason)),
+            None if self.is_closed() => Err(Error::closed()),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives back the room of commands that the writer took out.
     pub(crate) fn freed(&self, taken: Weight) {
         self.budget.free(taken);
     }
 
-    /// Whether somebody has taken a command out and not said so yet, or is just putting one in: it must not be overtaken.
-    pub(crate) fn has_one_in_hand(&self, receiver: &Receiver<Command>) -> bool {
+    /// True while a command is being put in, or was taken out and not yet accounted for. A direct commit must then
+    /// use the queue, so that the appends of one thread keep their order.
+    pub(crate) fn has_command_in_transit(&self, receiver: &Receiver<Command>) -> bool {
         self.budget.used.lock().weight.commands > receiver.len()
     }
 
-    /// Has the writer look when the next thing falls due. In a full queue there is something to wake it already.
-    pub(crate) fn nudge(&self) {
-        let _ = self.try_send(Command::Look, 0);
-    }
-
-    /// Lets the writer finish what is queued and then end.
+    /// Lets the writer do what is queued and then end.
     pub(crate) fn close(&self) {
         self.sender.write().take();
     }
@@ -178,14 +220,16 @@ impl Queue {
         self.sender.read().is_none()
     }
 
-    /// The writer ends, or refuses everything, for this reason. The first one stays.
-    pub(crate) fn condemn(&self, reason: Error) {
-        let _ = self.verdict.set(reason);
+    /// The writer failed for this reason and refuses everything from now on. The first reason stays.
+    pub(crate) fn poison(&self, reason: Error) {
+        let _ = self.poison.set(reason);
+        // A caller that waits for room would wait for ever: the writer may free nothing any more.
         self.budget.end();
     }
 
-    pub(crate) fn verdict(&self) -> Option<&Error> {
-        self.verdict.get()
+    /// Why the writer failed, if it has.
+    pub(crate) fn poisoned(&self) -> Option<&Error> {
+        self.poison.get()
     }
 
     /// How many commands and bytes wait.
@@ -193,20 +237,9 @@ impl Queue {
         (self.sender.read().as_ref().map_or(0, Sender::len), self.budget.used.lock().weight.bytes)
     }
 
-    fn gone(&self) -> Error {
-        self.verdict().map_or_else(Error::closed, poisoned)
+    fn disconnected(&self) -> Error {
+        self.poison.get().map_or_else(Error::closed, poisoned)
     }
-}
-
-/// What later appends are told once the writer failed for `reason`.
-pub(crate) fn poisoned(reason: &Error) -> Error {
-    let text =
-        format!("the store takes no more appends ({reason}); this one was not written; reopen the store");
-    Error::with_source(ErrorKind::Poisoned, text, reason.clone())
-}
-
-fn busy() -> Error {
-    Error::new(ErrorKind::Busy, "the queue to the writer is full; nothing was written, try again later")
 }
 
 /// What commands take up in the queue.
@@ -217,7 +250,7 @@ pub(crate) struct Weight {
 }
 
 impl Weight {
-    /// One command of so many bytes.
+    /// One command that holds `bytes`.
     fn of(bytes: usize) -> Weight {
         Weight { commands: 1, bytes }
     }
@@ -228,21 +261,21 @@ impl Weight {
     }
 }
 
-/// What the queue holds, and how many bytes it may. One command always fits, however large.
+/// What the queue holds, and how many bytes it may hold. One command always fits, however large.
 struct Budget {
     bytes_max: usize,
-    used: Mutex<Used>,
+    used: Mutex<BudgetUse>,
     freed: Condvar,
 }
 
 #[derive(Default)]
-struct Used {
+struct BudgetUse {
     weight: Weight,
-    /// Nobody will free anything any more, so nobody may wait for it.
+    /// The writer failed and may free nothing any more, so no caller may wait for room.
     is_over: bool,
 }
 
-impl Used {
+impl BudgetUse {
     fn fits(&self, bytes: usize, bytes_max: usize) -> bool {
         let used = self.weight.bytes;
         self.is_over || used == 0 || used.saturating_add(bytes) <= bytes_max
@@ -250,10 +283,6 @@ impl Used {
 }
 
 impl Budget {
-    fn new(bytes_max: usize) -> Budget {
-        Budget { bytes_max, used: Mutex::new(Used::default()), freed: Condvar::new() }
-    }
-
     fn try_take(&self, bytes: usize) -> bool {
         let mut used = self.used.lock();
         let fits = used.fits(bytes, self.bytes_max);
@@ -263,6 +292,7 @@ impl Budget {
         fits
     }
 
+    /// Waits for room. False once the deadline has passed.
     fn take(&self, bytes: usize, deadline: Option<Instant>) -> bool {
         let mut used = self.used.lock();
         while !used.fits(bytes, self.bytes_max) {

@@ -1,6 +1,6 @@
-//! An append on its way: wait for it, poll it, or await it.
+//! A submitted append: its caller waits for the outcome, polls it, or awaits it.
 //!
-//! Row: ticket. Uses the reader to compare a retried append with the one its key belongs to.
+//! Uses the reader to compare a retry with the append that its key belongs to.
 
 use std::future::{Future, IntoFuture};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use oneshot::{AsyncReceiver, Receiver, RecvTimeoutError};
 
-use crate::engine::append::Request;
-use crate::engine::queue::{Outcome, Queue, Reply, poisoned};
+use crate::engine::append::{CommandHash, Keyed, Request};
+use crate::engine::decide::KeyHash;
+use crate::engine::errors::{key_of_other_append, key_of_other_command, unanswered};
+use crate::engine::queue::{Answer, Queue, Reply};
 use crate::event::Appended;
 use crate::format::{Fields, Record, records};
 use crate::read::{View, reader};
 use crate::types::system::gate::BYPASSED;
-use crate::types::{Error, ErrorKind, EventId, Position, SYSTEM_SCOPE};
+use crate::types::{Error, EventId, Position, SYSTEM_SCOPE};
 
 /// An append that was submitted.
 ///
@@ -41,10 +43,10 @@ use crate::types::{Error, ErrorKind, EventId, Position, SYSTEM_SCOPE};
 #[must_use = "a dropped ticket leaves it open whether the append went through"]
 pub struct Ticket {
     reply: Receiver<Reply>,
-    receiver: Resolver,
+    resolver: Resolver,
 }
 
-/// What is needed to turn the writer's reply into the caller's result.
+/// Turns the writer's reply into the caller's result.
 struct Resolver {
     view: Arc<View>,
     queue: Arc<Queue>,
@@ -52,21 +54,21 @@ struct Resolver {
 
 impl Ticket {
     pub(crate) fn new(reply: Receiver<Reply>, view: Arc<View>, queue: Arc<Queue>) -> Ticket {
-        Ticket { reply, receiver: Resolver { view, queue } }
+        Ticket { reply, resolver: Resolver { view, queue } }
     }
 
     /// Waits for the outcome.
     ///
     /// # Errors
     ///
-    /// Whatever [`Append::commit`](crate::Append::commit) may answer.
+    /// Those of [`Append::commit`](crate::Append::commit).
     pub fn wait(self) -> Result<Appended, Error> {
         self.check_process()?;
         let reply = self.reply.recv();
-        self.receiver.resolve(reply.ok())
+        self.resolver.resolve(reply.ok())
     }
 
-    /// Waits at most so long; gives the ticket back if there is no outcome yet.
+    /// Waits for the outcome up to a timeout. Without an outcome by then, returns the ticket.
     ///
     /// # Errors
     ///
@@ -78,37 +80,13 @@ impl Ticket {
         let Some(deadline) = Instant::now().checked_add(timeout) else { return Ok(self.wait()) };
         match self.reply.recv_deadline(deadline) {
             Err(RecvTimeoutError::Timeout) => Err(self),
-            reply => Ok(self.receiver.resolve(reply.ok())),
+            reply => Ok(self.resolver.resolve(reply.ok())),
         }
     }
 
-    /// The receipt of the append whose key this one has; `None` if it was refused for anything else.
-    /// `Busy` after the deadline: nothing is ever written of it.
-    pub(crate) fn wait_for_key(self, deadline: Option<Duration>) -> Result<Option<Appended>, Error> {
-        self.check_process()?;
-        let reply = match deadline.and_then(|deadline| Instant::now().checked_add(deadline)) {
-            None => self.reply.recv().ok(),
-            Some(deadline) => match self.reply.recv_deadline(deadline) {
-                Err(RecvTimeoutError::Timeout) => return Err(unlooked()),
-                reply => reply.ok(),
-            },
-        };
-        let Reply { outcome, request } = reply.ok_or_else(|| self.receiver.unanswered())?;
-        match outcome {
-            Outcome::Seen(position) => {
-                let is_it = |first: &Given<'_>| first.may_be_asked_for_by(&request);
-                first_receipt(&self.receiver.view, position, is_it)?
-                    .map(Some)
-                    .ok_or_else(|| other_command(position))
-            }
-            Outcome::Done(Err(error)) if error.kind() == ErrorKind::Conflict => Ok(None),
-            Outcome::Done(done) => done.map(|_| None),
-        }
-    }
-
-    /// A process that was forked meanwhile would wait for ever.
+    /// Fails in a process that was forked after the append was submitted: it would wait for ever.
     fn check_process(&self) -> Result<(), Error> {
-        if self.is_done() { Ok(()) } else { self.receiver.queue.check_process() }
+        if self.is_done() { Ok(()) } else { self.resolver.queue.check_process() }
     }
 
     /// Whether [`Ticket::wait`] would return at once.
@@ -123,14 +101,14 @@ impl IntoFuture for Ticket {
     type IntoFuture = Pending;
 
     fn into_future(self) -> Pending {
-        Pending { reply: self.reply.into_future(), receiver: self.receiver }
+        Pending { reply: self.reply.into_future(), resolver: self.resolver }
     }
 }
 
 /// The future of a [`Ticket`].
 pub struct Pending {
     reply: AsyncReceiver<Reply>,
-    receiver: Resolver,
+    resolver: Resolver,
 }
 
 impl Future for Pending {
@@ -139,12 +117,12 @@ impl Future for Pending {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Appended, Error>> {
         let waker = Waker::from(Arc::new(Caught(context.waker().clone())));
         let reply = Pin::new(&mut self.reply).poll(&mut Context::from_waker(&waker));
-        reply.map(|reply| self.receiver.resolve(reply.ok()))
+        reply.map(|reply| self.resolver.resolve(reply.ok()))
     }
 }
 
-/// A waker that keeps its panics to itself. It is called on the writer thread, and in the middle of
-/// the reply channel, which would not survive them either.
+/// A waker whose panics are caught. It runs on the writer thread, inside the reply channel: neither would survive
+/// a panic.
 struct Caught(Waker);
 
 impl Wake for Caught {
@@ -161,110 +139,120 @@ impl Wake for Caught {
 
 impl Resolver {
     fn resolve(&self, reply: Option<Reply>) -> Result<Appended, Error> {
-        let Some(Reply { outcome, request }) = reply else { return Err(self.unanswered()) };
-        match outcome {
-            Outcome::Done(done) => done.map(|receipt| {
+        // Without a reply the writer is gone, and dropped the append.
+        let Some(Reply { answer, request }) = reply else { return Err(unanswered(self.queue.poisoned())) };
+        match answer {
+            Answer::Done(done) => done.map(|receipt| {
                 let brought = request.brought.map(|brought| brought.ids).unwrap_or_default();
                 receipt.bringing(brought).without_last(request.system_events)
             }),
-            Outcome::Seen(position) => replayed(&self.view, position, &request),
+            Answer::KeyKnown(position) => replayed(&self.view, position, &request),
         }
     }
-
-    /// The writer is gone, and took the append with it.
-    fn unanswered(&self) -> Error {
-        let why = self.queue.verdict().map_or_else(|| "the writer ended".to_owned(), Error::to_string);
-        let text = format!(
-            "it is not known whether this append was written ({why}); reopen the store and read back, or retry with its key"
-        );
-        Error::new(ErrorKind::CommitUnknown, text)
-    }
 }
 
-/// The answer to an append whose key is known: the receipt of the first one, if it is the same.
+/// The result of a retry: the receipt of the append at a position, if the retry repeats it.
 fn replayed(view: &View, position: Position, request: &Request) -> Result<Appended, Error> {
-    let is_it =
-        |first: &Given<'_>| first.is_same(&Given::of_request(request)) && first.may_be_asked_for_by(request);
-    first_receipt(view, position, is_it)?.ok_or_else(|| {
-        let text = format!("the idempotency key belongs to another append, at position {position}; use a new key for new content");
-        Error::new(ErrorKind::KeyReused, text)
-    })
+    let is_same = |first: &Events<'_>| {
+        first.is_same(&Events::of_request(request)) && first.may_be_of(request.key, request.command)
+    };
+    receipt_if(view, position, is_same)?.ok_or_else(|| key_of_other_append(position))
 }
 
-/// The receipt of the append at a position, if it is the one that is looked for.
-fn first_receipt(
+/// The receipt of the append at a position, whose key is `keyed`.
+///
+/// # Errors
+///
+/// If the append carries out another command.
+pub(crate) fn receipt_of(view: &View, position: Position, keyed: &Keyed) -> Result<Appended, Error> {
+    let is_same = |first: &Events<'_>| first.may_be_of(Some(keyed.key), keyed.command);
+    receipt_if(view, position, is_same)?.ok_or_else(|| key_of_other_command(position))
+}
+
+/// The receipt of the append at a position, if its events are the right ones.
+fn receipt_if(
     view: &View,
     position: Position,
-    is_it: impl FnOnce(&Given<'_>) -> bool,
+    is_right: impl FnOnce(&Events<'_>) -> bool,
 ) -> Result<Option<Appended>, Error> {
     let found = reader::with_frame(&view.snapshot(), position, |header, body| {
-        let given = Given::of_frame(body, header.events());
-        let receipt = || Appended::new(header, position).bringing(brought_in(body, header.events()));
-        is_it(&given).then(|| receipt().into_replayed().without_last(given.system))
+        let events = Events::of_frame(body, header.events());
+        if !is_right(&events) {
+            return None;
+        }
+        let receipt = Appended::new(header, position).bringing(foreign_ids(body, header.events()));
+        Some(receipt.into_replayed().without_last(events.system))
     })?;
     Ok(found.flatten())
 }
 
-/// The ids that the events of an append brought along, each with the index of its event.
-fn brought_in(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
+/// The foreign ids of an append's events, each with the index of its event.
+fn foreign_ids(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
     let ids = records(body, events).map(|record| record.ok()?.foreign_id());
     ids.zip(0..).filter_map(|(id, index)| Some((index, id?))).collect()
 }
 
-/// The events of an append, of which the last may be remarks: no part of what its caller gave. A retry need not
-/// bring the same ones, it may find other gates to pass by.
-struct Given<'a> {
+/// The events of an append. The last ones may record bypassed gates: they are no part of what the caller gave, and
+/// a retry may bypass other gates.
+struct Events<'a> {
     body: &'a [u8],
-    events: u16,
-    /// How many of the last are the store's own, and how many of these are remarks.
+    count: u16,
+    /// How many events at the end are system events.
     system: u16,
-    remarks: u16,
+    /// How many of these record bypassed gates.
+    bypass: u16,
 }
 
-impl<'a> Given<'a> {
-    fn of_request(request: &'a Request) -> Given<'a> {
-        Given {
+impl<'a> Events<'a> {
+    fn of_request(request: &'a Request) -> Events<'a> {
+        Events {
             body: &request.body,
-            events: request.events,
+            count: request.events,
             system: request.system_events,
-            remarks: request.remarks,
+            bypass: request.bypass_events,
         }
     }
 
-    fn of_frame(body: &'a [u8], events: u16) -> Given<'a> {
-        let last = |is_so: fn(&Record<'_>) -> bool| {
-            records(body, events).fold(0_u16, |last, record| match record {
-                Ok(record) if is_so(&record) => last.saturating_add(1),
-                _ => 0,
-            })
-        };
-        let system = last(|record| record.scope() == SYSTEM_SCOPE);
-        let remarks = last(|record| record.scope() == SYSTEM_SCOPE && record.kind() == BYPASSED);
-        Given { body, events, system, remarks }
+    fn of_frame(body: &'a [u8], count: u16) -> Events<'a> {
+        let mut system = 0_u16;
+        let mut bypass = 0_u16;
+        for record in records(body, count) {
+            let (is_system, is_bypass) = match record {
+                Ok(record) if record.scope() == SYSTEM_SCOPE => (true, record.kind() == BYPASSED),
+                _ => (false, false),
+            };
+            // Only those at the end count: another event in between starts the count again.
+            system = if is_system { system.saturating_add(1) } else { 0 };
+            bypass = if is_bypass { bypass.saturating_add(1) } else { 0 };
+        }
+        Events { body, count, system, bypass }
     }
 
-    fn own(&self) -> u16 {
-        self.events.saturating_sub(self.remarks)
+    /// How many events the caller gave.
+    fn given(&self) -> u16 {
+        self.count.saturating_sub(self.bypass)
     }
 
-    /// Whether the append may have been asked for by the command of another with its key, if that has one.
-    fn may_be_asked_for_by(&self, request: &Request) -> bool {
-        let Some((command, key)) = request.command.zip(request.key) else { return true };
-        let first = records(self.body, self.events).next();
+    /// Whether this append may carry out the command of another append with its key, if that one has a command.
+    fn may_be_of(&self, key: Option<KeyHash>, command: Option<CommandHash>) -> bool {
+        let Some((command, key)) = command.zip(key) else { return true };
+        let first = records(self.body, self.count).next();
         first.is_some_and(|first| first.is_ok_and(|first| command.may_be_of(&key, &first)))
     }
 
-    fn is_same(&self, other: &Given<'_>) -> bool {
-        let pairs = records(self.body, self.events).zip(records(other.body, other.events));
-        self.own() == other.own()
+    fn is_same(&self, other: &Events<'_>) -> bool {
+        let pairs = records(self.body, self.count).zip(records(other.body, other.count));
+        self.given() == other.given()
             && pairs
-                .take(self.own().into())
+                .take(self.given().into())
                 .all(|pair| matches!(pair, (Ok(one), Ok(other)) if is_same(&one, &other)))
     }
 }
 
-/// Salts differ by nature, metadata from try to try, and when a timer is set is not said by the caller. Of an
-/// erased event only the public part is left to compare: its salt went on purpose with what it salted.
+/// Whether two records say the same.
+///
+/// Salts differ by nature, metadata may differ between tries, and the store sets the time of a timer. An erased
+/// event has only its public part left to compare: erasure removed its salt on purpose.
 fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
     let fields = one.fields();
     let mut other_fields = Fields { has_metadata: fields.has_metadata, ..other.fields() };
@@ -272,30 +260,4 @@ fn is_same(one: &Record<'_>, other: &Record<'_>) -> bool {
         other_fields.occurred_at = fields.occurred_at;
     }
     fields == other_fields && one.payload().is_none_or(|payload| other.payload() == Some(payload))
-}
-
-/// What an append is told that was not answered within the deadline for acknowledgements.
-pub(crate) fn late(deadline: Duration) -> Error {
-    let text = format!(
-        "the append was not acknowledged within {deadline:?}; it may still be written: read back, or retry with its key"
-    );
-    Error::new(ErrorKind::CommitUnknown, text)
-}
-
-fn unlooked() -> Error {
-    let text = "the idempotency key was not looked up within the deadline for acknowledgements; nothing was written, try again later";
-    Error::new(ErrorKind::Busy, text)
-}
-
-/// What a command is told whose key belongs to another one.
-fn other_command(position: Position) -> Error {
-    let text = format!(
-        "the idempotency key belongs to another command, whose append is at position {position}; use a new key for a new command"
-    );
-    Error::new(ErrorKind::KeyReused, text)
-}
-
-/// What everybody is told once the writer has failed.
-pub(crate) fn refused(queue: &Queue) -> Option<Error> {
-    queue.verdict().map(poisoned)
 }

@@ -1,6 +1,4 @@
-//! What an append gives back: where its events stand now.
-//!
-//! Row: append. Names positions, versions and ids, never a place on disk.
+//! The receipt of an append: positions, versions and ids of its events, and no offset on disk.
 
 use std::time::SystemTime;
 
@@ -9,8 +7,7 @@ use crate::types::{EventId, Position, ResumeToken, Version, time_of};
 
 /// The receipt of an append.
 ///
-/// The plain questions ([`Appended::position`], [`Appended::version`], [`Appended::id`]) answer for
-/// its **last** event.
+/// [`Appended::position`], [`Appended::version`] and [`Appended::id`] are those of its **last** event.
 ///
 /// ```
 /// use annals::{Raw, Store};
@@ -26,9 +23,9 @@ pub struct Appended {
     first: Position,
     events: u16,
     first_version: Version,
-    /// Per event, 8 bytes each, if the append addressed several entities.
+    /// The version of each event, 8 bytes each, if the append has events of several entities; else empty.
     version_table: Box<[u8]>,
-    /// The ids that events brought along, each with the index of its event; most bring none.
+    /// The ids that events were imported with, each with the index of its event. Most appends have none.
     brought: Box<[(u16, EventId)]>,
     recorded_at: u64,
     chain: Hash,
@@ -49,7 +46,7 @@ impl Appended {
         }
     }
 
-    /// The receipt of events of which some brought these ids along, in order.
+    /// The same receipt with the ids that events were imported with, in the order of the events.
     pub(crate) fn bringing(self, brought: impl Into<Box<[(u16, EventId)]>>) -> Appended {
         Appended { brought: brought.into(), ..self }
     }
@@ -63,32 +60,32 @@ impl Appended {
         self.first
     }
 
-    /// The receipt of the events that stand before the last ones, which are the store's own; of these, if there
-    /// are no others.
+    /// The receipt without the last events, which are the store's own. If the append has no other events, the
+    /// receipt keeps them.
     pub(crate) fn without_last(self, system_events: u16) -> Appended {
         let events = self.events.checked_sub(system_events).filter(|events| *events > 0);
         Appended { events: events.unwrap_or(self.events), ..self }
     }
 
-    /// The position of the last event. Reading up to here shows everything the append wrote.
+    /// The position of the last event. A read up to this position shows all events of the append.
     #[must_use]
     pub fn position(&self) -> Position {
         self.first.plus(u64::from(self.events) - 1)
     }
 
-    /// The position of the first event; the others follow without a gap.
+    /// The position of the first event. The other events follow without a gap.
     #[must_use]
     pub fn first_position(&self) -> Position {
         self.first
     }
 
-    /// How many events were appended.
+    /// The number of events in the append.
     #[must_use]
     pub fn events(&self) -> usize {
         self.events.into()
     }
 
-    /// The version of the stream of the last event, after it.
+    /// The version of the last event in its stream.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version_of(u64::from(self.events) - 1)
@@ -99,7 +96,7 @@ impl Appended {
         (0..u64::from(self.events)).map(|index| self.version_of(index))
     }
 
-    /// The id of the last event, as [`RecordedEvent::id`](crate::RecordedEvent::id) shows it.
+    /// The id of the last event, as [`RecordedEvent::id`](crate::RecordedEvent::id) returns it.
     #[must_use]
     pub fn id(&self) -> EventId {
         self.id_of(self.events.saturating_sub(1))
@@ -110,20 +107,20 @@ impl Appended {
         (0..self.events).map(|index| self.id_of(index))
     }
 
-    /// When the store took it.
+    /// The time at which the store recorded the append.
     #[must_use]
     pub fn recorded_at(&self) -> SystemTime {
         time_of(i64::try_from(self.recorded_at).unwrap_or(i64::MAX))
     }
 
-    /// Where to go on behind its last event; see [`ResumeToken`]. Of a buffered append it holds only once
-    /// that is durable.
+    /// The token from which a reader continues after the last event; see [`ResumeToken`]. The token of a buffered
+    /// append is safe to keep only after the append is durable.
     #[must_use]
     pub fn resume_token(&self) -> ResumeToken {
         ResumeToken::new(self.position(), &self.chain)
     }
 
-    /// Whether this is the receipt of an earlier append with the same idempotency key.
+    /// Whether the store returned the receipt of an earlier append with the same idempotency key.
     #[must_use]
     pub fn replayed(&self) -> bool {
         self.replayed

@@ -1,16 +1,16 @@
-//! Events in and out: payload codec, typed events, upcasters, events as they are read, receipts.
+//! Events in and out: the payload codec, typed events and upcasters, recorded events, receipts.
 
 mod appended;
 pub(crate) mod codec;
-mod matching;
 mod recorded;
 mod typed;
 
 pub use appended::Appended;
+pub(crate) use codec::Node;
 pub use codec::{Raw, Value};
-pub(crate) use matching::{Ids, belongs_to, matches};
 pub use recorded::RecordedEvent;
+pub(crate) use recorded::{Ids, belongs_to, matches};
 #[doc(hidden)]
 pub use typed::derive;
-pub(crate) use typed::derive::{Form, unknown_kind};
 pub use typed::{DomainEvent, KnownKind, Meta};
+pub(crate) use typed::{Form, unknown_kind};

@@ -1,6 +1,5 @@
-//! An event as it was recorded: names and payload are slices of the block it was read in.
-//!
-//! Row: bytes.
+//! A recorded event, whose names and payload are slices of the block that it was read in; and whether one event
+//! matches a query. The index answers the same for many events, and tests/it/model.rs compares the two.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +8,17 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use crate::event::codec;
-use crate::event::matching::{Ids, belongs_to};
-use crate::format::{FrameHeader, Record, Shape, record};
+use crate::format::{Frame, FrameHeader, Record, Shape, record, records, tags};
 use crate::types::{
-    Cause, Coordinate, Error, ErrorKind, EventId, Position, ResumeToken, Undecodable, UndecodableReason,
-    Version, time_of,
+    Cause, Coordinate, Error, ErrorKind, EventId, Item, Name, Position, Query, ResumeToken, SYSTEM_SCOPE,
+    Undecodable, UndecodableReason, Version, time_of, to_usize,
 };
 
 /// An event of the store.
 ///
-/// It shares the block of bytes it was read in (up to 256 KiB when many events are read in order, 64 KiB when it
-/// was just written), and nothing is copied until it is decoded. Keep decoded values, not thousands of these.
+/// It shares the block of bytes that it was read in, and copies nothing until it is decoded. A block has up to
+/// 256 KiB if many events are read in order, and 64 KiB if the event was just written. So keep decoded values,
+/// and not thousands of recorded events.
 ///
 /// ```
 /// use annals::{Raw, Store};
@@ -35,12 +34,12 @@ use crate::types::{
 /// ```
 #[derive(Clone)]
 pub struct RecordedEvent {
-    /// Holds the whole frame, checked.
+    /// Holds the whole frame, whose checksums were checked.
     block: Arc<Vec<u8>>,
-    /// Where the frame and, in it, the event's record begin in the block.
+    /// The offsets of the frame and of the event's record in the block.
     frame: u32,
     record: u32,
-    /// Of the append's first event, and how many events of it stand before this one.
+    /// The position of the append's first event, and the event's index in the append.
     first: Position,
     index: u16,
     shape: Shape,
@@ -67,33 +66,32 @@ impl RecordedEvent {
         }
     }
 
-    /// The event's identity: the id it brought along, or else the one the store derived. It is the id that
-    /// receipts, notifications, stories and exports name. The derived one finds the same, also where it is
-    /// not shown.
+    /// The id of the event: the id that it was imported with, or else the id that the store derived. Receipts,
+    /// notifications, stories and exports show this id. The derived id finds the event, too.
     #[must_use]
     pub fn id(&self) -> EventId {
         self.record().foreign_id().unwrap_or_else(|| self.derived_id())
     }
 
-    /// Its place in the order of the store.
+    /// The position of the event in the store.
     #[must_use]
     pub fn position(&self) -> Position {
         self.first.plus(self.index.into())
     }
 
-    /// Its place in its stream.
+    /// The version of the event in its stream.
     #[must_use]
     pub fn version(&self) -> Version {
         self.header().version(self.index.into()).into()
     }
 
-    /// The entity it tells about.
+    /// The entity of the event.
     #[must_use]
     pub fn entity(&self) -> &str {
         self.record().entity()
     }
 
-    /// The scope it happened in.
+    /// The scope of the event.
     #[must_use]
     pub fn scope(&self) -> &str {
         self.record().scope_or_default()
@@ -111,30 +109,30 @@ impl RecordedEvent {
         self.record().kind()
     }
 
-    /// The version of the payload's shape.
+    /// The version of the payload's shape that it was stored with.
     #[must_use]
     pub fn schema_version(&self) -> u16 {
         self.record().schema_version()
     }
 
-    /// The tags, in the order they were given.
+    /// The tags, in the order in which they were given.
     pub fn tags(&self) -> impl Iterator<Item = &str> + Clone {
         record::tags(self.record().tag_bytes())
     }
 
-    /// When the store took it; never earlier than the event before.
+    /// The time at which the store recorded the event; never earlier than that of the event before.
     #[must_use]
     pub fn recorded_at(&self) -> SystemTime {
         time_of(i64::try_from(self.header().recorded_at()).unwrap_or(i64::MAX))
     }
 
-    /// When it happened, if the application said so.
+    /// The time at which the event happened, if the application gave it.
     #[must_use]
     pub fn occurred_at(&self) -> Option<SystemTime> {
         self.record().occurred_at().map(time_of)
     }
 
-    /// What it belongs to: the id given when it was appended, else the id of its append's first event.
+    /// The correlation id: the id given with the append, or else the id of the append's first event.
     #[must_use]
     pub fn correlation(&self) -> EventId {
         self.record()
@@ -142,8 +140,8 @@ impl RecordedEvent {
             .unwrap_or_else(|| self.of_append(0).map_or(self.id_at(0), |first| first.id()))
     }
 
-    /// What brought it about, if that was said. [`Cause::InAppend`] comes back as the
-    /// [`Cause::Event`] it turned out to be.
+    /// The cause, if the application gave one. A [`Cause::InAppend`] is returned as the [`Cause::Event`] of that
+    /// event.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         self.record().cause().map(|cause| match cause {
@@ -154,48 +152,50 @@ impl RecordedEvent {
         })
     }
 
-    /// The chain hash of the append it belongs to: all history up to here in 32 bytes.
+    /// The chain hash of the event's append: 32 bytes that stand for all history up to the append.
     #[must_use]
     pub fn chain(&self) -> [u8; 32] {
         self.header().chain()
     }
 
-    /// Where to go on behind it; see [`ResumeToken`].
+    /// The token from which a reader continues after this event; see [`ResumeToken`].
     #[must_use]
     pub fn resume_token(&self) -> ResumeToken {
         ResumeToken::new(self.position(), &self.chain())
     }
 
-    /// Whether payload and metadata were erased; the rest is there. See [`Store::erase`](crate::Store::erase).
+    /// Whether payload and metadata were erased; see [`Store::erase`](crate::Store::erase). The rest of the event
+    /// remains.
     #[must_use]
     pub fn is_erased(&self) -> bool {
         self.record().is_erased()
     }
 
-    /// The payload's bytes.
+    /// The bytes of the payload.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Erased`] if it was erased.
+    /// [`ErrorKind::Erased`] if the payload was erased.
     pub fn payload(&self) -> Result<&[u8], Error> {
         self.record().payload().ok_or_else(|| self.erased())
     }
 
-    /// Decodes the payload as whatever type it was; the value may borrow from the event. A
-    /// [`trait@DomainEvent`](crate::DomainEvent) is read by [`RecordedEvent::to`], which knows its kinds and versions.
+    /// Decodes the payload as any type. The value may borrow from the event.
+    ///
+    /// Read a [`trait@DomainEvent`](crate::DomainEvent) by [`RecordedEvent::to`], which knows its kinds and versions.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Undecodable`] if the payload is not of this type, [`ErrorKind::Erased`] if it is gone.
+    /// [`ErrorKind::Undecodable`] if the payload is not of this type; [`ErrorKind::Erased`] if it was erased.
     pub fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
         self.decoded("payload", self.payload()?)
     }
 
-    /// Decodes the metadata, if there is any.
+    /// Decodes the metadata; `None` if the event has none.
     ///
     /// # Errors
     ///
-    /// As [`RecordedEvent::decode`].
+    /// The errors of [`RecordedEvent::decode`].
     pub fn metadata<'a, T: Deserialize<'a>>(&'a self) -> Result<Option<T>, Error> {
         match self.record().metadata() {
             None => Err(self.erased()),
@@ -210,26 +210,26 @@ impl RecordedEvent {
         self.first
     }
 
-    /// What is stored of its append's idempotency key.
+    /// The stored hash of the append's idempotency key.
     #[cfg(feature = "jsonl")]
     pub(crate) fn append_key(&self) -> Option<[u8; 16]> {
         self.header().key()
     }
 
-    /// The metadata's bytes, none if there is no metadata; or the hash that erasure left of all private bytes.
+    /// The bytes of the metadata, empty if there is none; or the hash that the erasure left of all private bytes.
     #[cfg(feature = "jsonl")]
     pub(crate) fn metadata_bytes(&self) -> Result<&[u8], [u8; 32]> {
         let record = self.record();
         record.metadata().ok_or_else(|| record.private_hash().expect("a record is whole or erased"))
     }
 
-    /// Whether a query asks for it: what the index answers for many.
+    /// Whether a query matches the event.
     #[cfg(test)]
-    pub(crate) fn matches(&self, query: &crate::types::Query) -> bool {
-        crate::event::matching::matches(query, &self.record(), |id| self.belongs_to(id))
+    pub(crate) fn matches(&self, query: &Query) -> bool {
+        matches(query, &self.record(), |id| self.belongs_to(id))
     }
 
-    /// Whether it belongs to a correlation, by either id of the event that this names.
+    /// Whether the event belongs to a correlation. `id` may be either id of the event that the correlation names.
     pub(crate) fn belongs_to(&self, id: EventId) -> bool {
         let first = || Ids {
             derived: self.id_at(0),
@@ -238,30 +238,30 @@ impl RecordedEvent {
         belongs_to(id, &self.record(), first)
     }
 
-    /// The id that finds it as well as this one does, if it has two.
+    /// The other id of the event, if it has two.
     pub(crate) fn other_id(&self, id: EventId) -> Option<EventId> {
-        let (brought, derived) = (self.record().foreign_id()?, self.derived_id());
+        let brought = self.record().foreign_id()?;
+        let derived = self.derived_id();
         Some(if id == derived { brought } else { derived })
     }
 
-    /// The first event of the append it belongs to, unless that is this one.
+    /// The first event of the same append, unless this is the first.
     pub(crate) fn first_of_append(&self) -> Option<RecordedEvent> {
         if self.index == 0 { None } else { self.of_append(0) }
     }
 
-    /// The event at `index` of the append it belongs to.
+    /// The event at `index` of the same append.
     fn of_append(&self, index: u16) -> Option<RecordedEvent> {
         if self.index == index {
             return Some(self.clone());
         }
-        let body = wide(self.frame) + self.header().header_bytes();
+        let body = to_usize(self.frame) + self.header().header_bytes();
         let start = body + record::start_of(&self.block[body..], index)?;
         let record = record::read(&self.block[start..], 0).ok()?;
         Some(RecordedEvent { record: short(start), index, shape: record.shape(), ..self.clone() })
     }
 
-    /// Its cause by the id that costs least to find out: where it stands in the same append, that is the
-    /// derived one.
+    /// The cause by the id that is cheapest to find: for a cause in the same append, the derived id.
     pub(crate) fn cause_by_either_id(&self) -> Option<Cause> {
         self.record().cause().map(|cause| match cause {
             Cause::InAppend(index) => Cause::Event(self.id_at(index)),
@@ -269,12 +269,12 @@ impl RecordedEvent {
         })
     }
 
-    /// Whether both were read in one go.
+    /// Whether both events stand in the same block.
     pub(crate) fn shares_block_with(&self, other: &RecordedEvent) -> bool {
         Arc::ptr_eq(&self.block, &other.block)
     }
 
-    /// The id the store gave it, whether or not it brought one along.
+    /// The id that the store derived, also if the event was imported with an id.
     pub(crate) fn derived_id(&self) -> EventId {
         self.id_at(self.index)
     }
@@ -287,7 +287,7 @@ impl RecordedEvent {
         })
     }
 
-    /// The error that it is not what it was to be read as.
+    /// The error that the event could not be read as a type.
     pub(crate) fn undecodable(
         &self,
         reason: UndecodableReason,
@@ -311,27 +311,23 @@ impl RecordedEvent {
         Error::new(ErrorKind::Erased, text)
     }
 
-    /// The id the store gave to the event at `index` of the append.
+    /// The id that the store derived for the event at `index` of the append.
     fn id_at(&self, index: u16) -> EventId {
         self.header().event_id(self.first.plus(index.into()))
     }
 
     fn header(&self) -> FrameHeader<'_> {
-        FrameHeader::known(&self.block[wide(self.frame)..])
+        FrameHeader::known(&self.block[to_usize(self.frame)..])
     }
 
     fn record(&self) -> Record<'_> {
-        Record::known(&self.block, wide(self.record), self.shape)
+        Record::known(&self.block, to_usize(self.record), self.shape)
     }
 }
 
-/// A block is no longer than a segment, and the format bounds lengths of names.
+/// The conversion cannot fail: a block is no longer than a segment, and the format bounds the lengths of names.
 fn short<T: TryFrom<usize>>(number: usize) -> T {
     T::try_from(number).ok().expect("lengths are bounded where they are read")
-}
-
-fn wide(offset: u32) -> usize {
-    usize::try_from(offset).expect("annals needs pointers of at least 32 bits")
 }
 
 impl fmt::Debug for RecordedEvent {
@@ -343,4 +339,51 @@ impl fmt::Debug for RecordedEvent {
             .field("kind", &self.kind())
             .finish_non_exhaustive()
     }
+}
+
+/// Whether an event matches a query. `belongs` is called only if the query names a correlation, because it may have
+/// to read the first event of the append.
+pub(crate) fn matches(query: &Query, record: &Record<'_>, belongs: impl Fn(EventId) -> bool) -> bool {
+    query.items.iter().any(|item| matches_item(item, record, &belongs))
+}
+
+/// Whether an event belongs to a correlation: it names the correlation, or it names none and the first event of its
+/// append has this id.
+pub(crate) fn belongs_to(id: EventId, record: &Record<'_>, first: impl FnOnce() -> Ids) -> bool {
+    match record.correlation() {
+        Some(correlation) => correlation == id,
+        None => {
+            let Ids { derived, brought } = first();
+            derived == id || brought == Some(id)
+        }
+    }
+}
+
+/// The ids of an event: the derived one, and the one that it was imported with.
+pub(crate) struct Ids {
+    pub(crate) derived: EventId,
+    pub(crate) brought: Option<EventId>,
+}
+
+impl Ids {
+    /// The ids of the first event of an append, whose position is `first`.
+    pub(crate) fn of_first(frame: &Frame<'_>, first: Position) -> Ids {
+        let record = records(frame.body, frame.header.events()).next().and_then(Result::ok);
+        Ids { derived: frame.header.event_id(first), brought: record.and_then(|record| record.foreign_id()) }
+    }
+}
+
+fn matches_item(item: &Item, record: &Record<'_>, belongs: &impl Fn(EventId) -> bool) -> bool {
+    let entity = match &item.entity {
+        Some(Name::Is(entity)) => record.entity() == entity,
+        Some(Name::StartsWith(prefix)) => record.entity().starts_with(prefix.as_str()),
+        None => true,
+    };
+    entity
+        && !(item.passes_over_system() && record.scope_or_default() == SYSTEM_SCOPE)
+        && item.scope.as_deref().is_none_or(|scope| record.scope_or_default() == scope)
+        && (item.kinds.is_empty() || item.kinds.iter().any(|kind| record.kind() == kind))
+        && item.kind_prefix.as_deref().is_none_or(|prefix| record.kind().starts_with(prefix))
+        && item.tags.iter().all(|tag| tags(record.tag_bytes()).any(|own| own == tag))
+        && item.correlation.is_none_or(belongs)
 }

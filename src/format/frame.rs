@@ -1,37 +1,49 @@
-//! A frame: one atomic append, as the writer puts it into a segment.
+//! A frame: one atomic append, as it lies in a segment.
 //!
-//! The header's checksum covers the length and is bound to the place by the mark, so a wrong length
-//! never steers a reader, and a frame that lies where it was not written is not taken for one.
-//! SPEC.md "Frame". Row: bytes.
+//! The checksum of the header covers the body's length, and the mark binds the header to its place. So a wrong
+//! length never misleads a reader, and a frame that was copied elsewhere is not read as one there.
+//! SPEC.md "Frame".
 
 use crate::types::{EventId, Position};
 
 use super::chain::Hash;
 use super::{
-    ALIGN, BODY_BYTES_MAX, Damage, array, checksum, own_checksum, part, put, sum, u16_at, u32_at, u64_at,
+    ALIGN, BEHIND_CHECKSUM, BODY_BYTES_MAX, CHECKSUM_AT, Damage, MARK_AT, array, checksum, own_checksum,
+    part, put, sum, u16_at, u32_at, u64_at,
 };
 
-/// Mark 0, header checksum 8, body length 12, body checksum 16, position 20, durable end 24,
-/// events 28, flags 30, recorded-at 32, first version 40, chain 48; then key, then version table.
-pub(crate) const FRAME_FIXED_BYTES: usize = 80;
+/// The offset of each field of the fixed part, after mark and checksum. Key and version table follow it.
+const BODY_BYTES_AT: usize = BEHIND_CHECKSUM;
+const BODY_CHECKSUM_AT: usize = BODY_BYTES_AT + 4;
+const POSITION_OFFSET_AT: usize = BODY_CHECKSUM_AT + 4;
+const DURABLE_END_AT: usize = POSITION_OFFSET_AT + 4;
+const EVENTS_AT: usize = DURABLE_END_AT + 4;
+const FLAGS_AT: usize = EVENTS_AT + 2;
+const RECORDED_AT_AT: usize = FLAGS_AT + 2;
+const FIRST_VERSION_AT: usize = RECORDED_AT_AT + 8;
+const CHAIN_AT: usize = FIRST_VERSION_AT + 8;
+pub(crate) const FRAME_FIXED_BYTES: usize = CHAIN_AT + size_of::<Hash>();
+const _: () = assert!(FRAME_FIXED_BYTES == 80);
+
 pub(crate) const KEY_BYTES: usize = 16;
-/// The longest header: with a key, and a version table of as many events as there can be.
-pub(crate) const HEADER_BYTES_MAX: usize = FRAME_FIXED_BYTES + KEY_BYTES + 8 * 65_535;
-const CHAIN_AT: usize = 48;
+/// The bytes of a version in the version table.
+const VERSION_BYTES: usize = 8;
+/// The longest header: with a key, and a version table for as many events as there can be.
+pub(crate) const HEADER_BYTES_MAX: usize = FRAME_FIXED_BYTES + KEY_BYTES + VERSION_BYTES * 65_535;
 
 const KEY: u16 = 0x0100;
 const VERSIONS: u16 = 0x0200;
 /// A reader that does not know one of these bits must not read on.
 const CRITICAL: u16 = 0xFF00;
 
-/// What to write as a frame's header.
+/// The fields of a frame's header, to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NewFrameHeader<'a> {
     pub(crate) body_bytes: u32,
     pub(crate) body_checksum: u32,
-    /// The first event's position, counted from the segment's first.
+    /// The position of the first event, counted from the first position of the segment.
     pub(crate) position_offset: u32,
-    /// How much of this segment was durable when the header was built.
+    /// How many bytes of this segment were durable when the writer built the header.
     pub(crate) durable_end: u32,
     pub(crate) events: u16,
     pub(crate) flags: u16,
@@ -39,29 +51,29 @@ pub(crate) struct NewFrameHeader<'a> {
     pub(crate) first_version: u64,
     pub(crate) chain: Hash,
     pub(crate) key: Option<[u8; KEY_BYTES]>,
-    /// A version per event (8 bytes each) where several entities are addressed, else empty.
+    /// A version per event (8 bytes each) if the append addresses several entities; else empty.
     pub(crate) version_table: &'a [u8],
 }
 
 impl NewFrameHeader<'_> {
-    /// The flags that say what follows the fixed part.
+    /// The flags that say which optional parts follow the fixed part.
     pub(crate) fn flags_for(key: bool, table: bool) -> u16 {
         if key { KEY } else { 0 }.wrapping_add(if table { VERSIONS } else { 0 })
     }
 
-    /// Appends the header to `out`, for a frame at `mark`'s place.
+    /// Appends the header to `out`. `mark` is the mark of the place that the frame will have.
     pub(crate) fn write(&self, out: &mut Vec<u8>, mark: u64) {
         let start = out.len();
         let mut fixed = [0; FRAME_FIXED_BYTES];
-        put(&mut fixed, 0, &mark.to_le_bytes());
-        put(&mut fixed, 12, &self.body_bytes.to_le_bytes());
-        put(&mut fixed, 16, &self.body_checksum.to_le_bytes());
-        put(&mut fixed, 20, &self.position_offset.to_le_bytes());
-        put(&mut fixed, 24, &self.durable_end.to_le_bytes());
-        put(&mut fixed, 28, &self.events.to_le_bytes());
-        put(&mut fixed, 30, &self.flags.to_le_bytes());
-        put(&mut fixed, 32, &self.recorded_at.to_le_bytes());
-        put(&mut fixed, 40, &self.first_version.to_le_bytes());
+        put(&mut fixed, MARK_AT, &mark.to_le_bytes());
+        put(&mut fixed, BODY_BYTES_AT, &self.body_bytes.to_le_bytes());
+        put(&mut fixed, BODY_CHECKSUM_AT, &self.body_checksum.to_le_bytes());
+        put(&mut fixed, POSITION_OFFSET_AT, &self.position_offset.to_le_bytes());
+        put(&mut fixed, DURABLE_END_AT, &self.durable_end.to_le_bytes());
+        put(&mut fixed, EVENTS_AT, &self.events.to_le_bytes());
+        put(&mut fixed, FLAGS_AT, &self.flags.to_le_bytes());
+        put(&mut fixed, RECORDED_AT_AT, &self.recorded_at.to_le_bytes());
+        put(&mut fixed, FIRST_VERSION_AT, &self.first_version.to_le_bytes());
         put(&mut fixed, CHAIN_AT, &self.chain);
         out.extend_from_slice(&fixed);
         if let Some(key) = &self.key {
@@ -70,38 +82,40 @@ impl NewFrameHeader<'_> {
         out.extend_from_slice(self.version_table);
         let (_, header) = out.split_at_mut(start);
         let crc = own_checksum(header);
-        put(header, 8, &crc.to_le_bytes());
+        put(header, CHECKSUM_AT, &crc.to_le_bytes());
     }
 }
 
 fn header_bytes(flags: u16, events: u16) -> usize {
     let key = if flags & KEY != 0 { KEY_BYTES } else { 0 };
-    let table = if flags & VERSIONS != 0 { usize::from(events).saturating_mul(8) } else { 0 };
+    let table = if flags & VERSIONS != 0 { usize::from(events).saturating_mul(VERSION_BYTES) } else { 0 };
     sum([FRAME_FIXED_BYTES, key, table])
 }
 
-/// How many bytes the header that starts with `bytes` has, if it begins with `mark`.
+/// How many bytes the header at the start of `bytes` claims to have; `None` if it does not begin with `mark`.
 pub(crate) fn bytes_needed(bytes: &[u8], mark: u64) -> Option<usize> {
     let fixed = bytes.first_chunk::<FRAME_FIXED_BYTES>()?;
-    (u64_at(fixed, 0) == mark).then(|| header_bytes(u16_at(fixed, 30), u16_at(fixed, 28)))
+    (u64_at(fixed, MARK_AT) == mark).then(|| header_bytes(u16_at(fixed, FLAGS_AT), u16_at(fixed, EVENTS_AT)))
 }
 
 /// Reads and checks the header at the start of `bytes`, which may be longer.
 pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<FrameHeader<'_>, Damage> {
     const SHORT: Damage = Damage::Bad("a frame's header is cut off");
     let fixed = bytes.first_chunk::<FRAME_FIXED_BYTES>().ok_or(SHORT)?;
-    if u64_at(fixed, 0) != mark {
+    if u64_at(fixed, MARK_AT) != mark {
         return Err(Damage::Bad("no frame begins here"));
     }
-    let (events, flags) = (u16_at(fixed, 28), u16_at(fixed, 30));
+    let events = u16_at(fixed, EVENTS_AT);
+    let flags = u16_at(fixed, FLAGS_AT);
     let header = bytes.get(..header_bytes(flags, events)).ok_or(SHORT)?;
-    if own_checksum(header) != u32_at(fixed, 8) {
+    // Before any other field is trusted.
+    if own_checksum(header) != u32_at(fixed, CHECKSUM_AT) {
         return Err(Damage::Bad("a frame's header does not fit its checksum"));
     }
     if flags & CRITICAL & !(KEY | VERSIONS) != 0 {
         return Err(Damage::Newer(format!("frame flags {flags:#06x}")));
     }
-    let body_bytes = u32_at(fixed, 12);
+    let body_bytes = u32_at(fixed, BODY_BYTES_AT);
     if usize::try_from(body_bytes).is_ok_and(|bytes| bytes > BODY_BYTES_MAX || bytes % ALIGN != 0)
         || events == 0
     {
@@ -114,49 +128,49 @@ pub(crate) fn read_header(bytes: &[u8], mark: u64) -> Result<FrameHeader<'_>, Da
     Ok(header)
 }
 
-/// A checked header, read where it lies.
+/// A checked header, read from the bytes it lies in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FrameHeader<'a>(&'a [u8]);
 
 impl<'a> FrameHeader<'a> {
-    /// The header at the start of `bytes`, which may be longer. It was written just now, or
-    /// [`read_header`] has accepted it before.
+    /// The header at the start of `bytes`, which may be longer. The caller has written it there, or
+    /// [`read_header`] has accepted these bytes before.
     pub(crate) fn known(bytes: &'a [u8]) -> FrameHeader<'a> {
-        FrameHeader(part(bytes, ..header_bytes(u16_at(bytes, 30), u16_at(bytes, 28))))
+        FrameHeader(part(bytes, ..header_bytes(u16_at(bytes, FLAGS_AT), u16_at(bytes, EVENTS_AT))))
     }
 
     pub(crate) fn body_bytes(&self) -> u32 {
-        u32_at(self.0, 12)
+        u32_at(self.0, BODY_BYTES_AT)
     }
 
     pub(crate) fn body_checksum(&self) -> u32 {
-        u32_at(self.0, 16)
+        u32_at(self.0, BODY_CHECKSUM_AT)
     }
 
-    /// The first event's position, counted from the segment's first.
+    /// The position of the first event, counted from the first position of the segment.
     pub(crate) fn position_offset(&self) -> u32 {
-        u32_at(self.0, 20)
+        u32_at(self.0, POSITION_OFFSET_AT)
     }
 
-    /// How much of this segment was durable when the header was built.
+    /// How many bytes of this segment were durable when the writer built the header.
     pub(crate) fn durable_end(&self) -> u32 {
-        u32_at(self.0, 24)
+        u32_at(self.0, DURABLE_END_AT)
     }
 
     pub(crate) fn events(&self) -> u16 {
-        u16_at(self.0, 28)
+        u16_at(self.0, EVENTS_AT)
     }
 
     pub(crate) fn flags(&self) -> u16 {
-        u16_at(self.0, 30)
+        u16_at(self.0, FLAGS_AT)
     }
 
     pub(crate) fn recorded_at(&self) -> u64 {
-        u64_at(self.0, 32)
+        u64_at(self.0, RECORDED_AT_AT)
     }
 
     pub(crate) fn first_version(&self) -> u64 {
-        u64_at(self.0, 40)
+        u64_at(self.0, FIRST_VERSION_AT)
     }
 
     pub(crate) fn chain(&self) -> Hash {
@@ -167,7 +181,7 @@ impl<'a> FrameHeader<'a> {
         (self.flags() & KEY != 0).then(|| array(self.0, FRAME_FIXED_BYTES))
     }
 
-    /// A version per event (8 bytes each) where several entities are addressed, else empty.
+    /// A version per event (8 bytes each) if the append addresses several entities; else empty.
     pub(crate) fn version_table(&self) -> &'a [u8] {
         part(self.0, header_bytes(self.flags() & KEY, 0)..)
     }
@@ -177,16 +191,16 @@ impl<'a> FrameHeader<'a> {
         part(self.0, FRAME_FIXED_BYTES..)
     }
 
-    /// The id the store gives to the frame's event at `position`.
+    /// The id that the store derives for the frame's event at `position`.
     pub(crate) fn event_id(&self, position: Position) -> EventId {
         EventId::derive(self.recorded_at(), position, &self.chain())
     }
 
-    /// The version of the event at `index`.
+    /// The version of the event at `index` of the frame.
     pub(crate) fn version(&self, index: usize) -> u64 {
         match self.version_table() {
             [] => self.first_version().saturating_add(u64::try_from(index).unwrap_or(u64::MAX)),
-            table => u64_at(table, index.saturating_mul(8)),
+            table => u64_at(table, index.saturating_mul(VERSION_BYTES)),
         }
     }
 
@@ -198,12 +212,13 @@ impl<'a> FrameHeader<'a> {
         self.0.len()
     }
 
+    /// The length of header and body in bytes.
     pub(crate) fn frame_bytes(&self) -> usize {
         let body = usize::try_from(self.body_bytes()).expect("bodies are checked against 16 MiB");
         sum([self.0.len(), body])
     }
 
-    /// What to write for the same frame elsewhere, but for what belongs to its place.
+    /// The fields to write the same frame at another place. The caller replaces those that depend on the place.
     pub(crate) fn fields(&self) -> NewFrameHeader<'a> {
         NewFrameHeader {
             body_bytes: self.body_bytes(),
@@ -221,12 +236,12 @@ impl<'a> FrameHeader<'a> {
     }
 }
 
-/// The durable end that a whole header at the start of `bytes` repeats. One whose checksum fits counts
-/// whatever else it holds: it is as good a proof.
+/// The durable end that a whole header at the start of `bytes` repeats. A header whose checksum fits is proof
+/// even if another field is forbidden or unknown.
 pub(crate) fn repeated_durable_end(bytes: &[u8], mark: u64) -> Option<u32> {
     match read_header(bytes, mark) {
         Err(Damage::Bad(_)) => None,
-        Ok(_) | Err(Damage::Newer(_) | Damage::Forbidden(_)) => Some(u32_at(bytes, 24)),
+        Ok(_) | Err(Damage::Newer(_) | Damage::Forbidden(_)) => Some(u32_at(bytes, DURABLE_END_AT)),
     }
 }
 
@@ -238,15 +253,15 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The frame at the start of `bytes`, which may be longer, that was written there just now.
+    /// The frame at the start of `bytes`, which may be longer. The caller has written or checked it there.
     pub(crate) fn known(bytes: &'a [u8]) -> Frame<'a> {
         let header = FrameHeader::known(bytes);
         Frame { header, body: part(bytes, header.header_bytes()..header.frame_bytes()) }
     }
 }
 
-/// The frame at the start of `bytes`, which may be longer, if it begins with `mark` and is all there: of bytes that
-/// were checked before, and may end anywhere.
+/// The frame at the start of `bytes`, if it begins with `mark` and lies there as a whole. The caller has checked
+/// these bytes before; they may be longer, or end anywhere.
 #[inline(always)]
 pub(crate) fn known_if_whole(bytes: &[u8], mark: u64) -> Option<Frame<'_>> {
     let header = FrameHeader(bytes.get(..bytes_needed(bytes, mark)?)?);
@@ -260,7 +275,7 @@ pub(crate) fn read(bytes: &[u8], mark: u64) -> Result<Frame<'_>, Damage> {
     read_body(bytes, read_header(bytes, mark)?)
 }
 
-/// The same, where [`read_header`] has just accepted what these bytes begin with.
+/// Reads and checks the body only. [`read_header`] must have accepted these very bytes.
 pub(crate) fn read_behind_header(bytes: &[u8]) -> Result<Frame<'_>, Damage> {
     read_body(bytes, FrameHeader::known(bytes))
 }

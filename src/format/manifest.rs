@@ -1,63 +1,87 @@
-//! MANIFEST: which sealed segments there are, and what the store is.
+//! MANIFEST: the identity of the store, and the list of its sealed segments.
 //!
-//! Replaced as a whole (write beside, sync, rename, sync the directory), never changed in place.
-//! It may lag behind: segments after its last are found by walking on.
-//! SPEC.md "MANIFEST". Row: bytes.
+//! The file is replaced as a whole and never changed in place. It may lag behind: opening finds sealed segments
+//! that it does not list yet. SPEC.md "MANIFEST".
 
 use super::chain::Hash;
-use super::segment::SegmentId;
+use super::segment::{Seal, SegmentHeader, SegmentId};
 use super::{Damage, SEQUENCE_MAX, array, preamble, put, sum, u16_at, u32_at, u64_at};
 
 pub(crate) const NAME: &str = "MANIFEST";
-/// Written beside, then renamed.
+/// The name of the new file until it is whole.
 pub(crate) const TEMPORARY: &str = "MANIFEST.tmp";
 
 const MAGIC: &[u8; 8] = b"ANNALMAN";
-/// Preamble 0, store id 40, sequence 56, history revision 64, created-at 72, previous hash 80,
-/// segments 112, lineages 116.
-const FIXED: usize = 120;
-/// Store id 0, up to position 16.
-const LINEAGE: usize = 24;
-/// First position 0, last position 8, generation 16, length 20, frames 24, events 28, recorded-
-/// at before it 32, last recorded-at 40, chain 48, remarks 80 (streams that begin here, plus one, 0; then
-/// zeros).
-const SEGMENT: usize = 136;
-const REMARKS: usize = 56;
+/// The offset of each field of the fixed part, after the preamble. Lineages and segments follow, then the digest.
+const STORE_ID_AT: usize = preamble::SIZE;
+const SEQUENCE_AT: usize = STORE_ID_AT + 16;
+const HISTORY_REVISION_AT: usize = SEQUENCE_AT + 8;
+const CREATED_AT_AT: usize = HISTORY_REVISION_AT + 8;
+const PREVIOUS_AT: usize = CREATED_AT_AT + 8;
+const SEGMENTS_AT: usize = PREVIOUS_AT + size_of::<Hash>();
+const LINEAGES_AT: usize = SEGMENTS_AT + 4;
+const FIXED: usize = LINEAGES_AT + 4;
+const _: () = assert!(FIXED == 120);
+
+/// An entry of the lineage: store id, then the last position of that store's events.
+const UP_TO_AT: usize = 16;
+const LINEAGE: usize = UP_TO_AT + 8;
+
+/// The offset of each field of a segment's entry.
+const FIRST_POSITION_AT: usize = 0;
+const LAST_POSITION_AT: usize = FIRST_POSITION_AT + 8;
+const GENERATION_AT: usize = LAST_POSITION_AT + 8;
+const LENGTH_AT: usize = GENERATION_AT + 4;
+const FRAMES_AT: usize = LENGTH_AT + 4;
+const EVENTS_AT: usize = FRAMES_AT + 4;
+const RECORDED_BEFORE_AT: usize = EVENTS_AT + 4;
+const LAST_RECORDED_AT_AT: usize = RECORDED_BEFORE_AT + 8;
+const CHAIN_AT: usize = LAST_RECORDED_AT_AT + 8;
+const ANNOTATIONS_AT: usize = CHAIN_AT + size_of::<Hash>();
+/// The first annotation is the number of streams that begin in the segment, plus one; 0 if it is not known.
+const ANNOTATIONS: usize = 56;
+const SEGMENT: usize = ANNOTATIONS_AT + ANNOTATIONS;
+const _: () = assert!(SEGMENT == 136);
+
 /// An incompatible feature: see [`Manifest::is_cut`].
 const CUT: u64 = 1;
 /// A read-only feature: see [`Manifest::is_changing`].
 const CHANGING: u64 = 1;
 const DIGEST: usize = 32;
 
+/// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    /// Minor version and compatible features of whoever wrote it, which need not be known here; they
-    /// are passed on.
+    /// Minor version and compatible features of the writer. Readers need not know them; the next writer passes
+    /// them on.
     pub(crate) minor: u16,
     pub(crate) compatible: u64,
-    /// What lies behind the last segment listed was cut: it is no part of the log, and is being removed.
+    /// Segments behind the last listed one were cut from the log, and the writer is removing their files.
     pub(crate) is_cut: bool,
-    /// Events went from segments, and the history revision was not raised yet.
+    /// Events were erased or removed, and the history revision is not raised yet.
     pub(crate) is_changing: bool,
     pub(crate) store_id: [u8; 16],
     /// One more at every replacement.
     pub(crate) sequence: u64,
-    /// Raised when history itself changes; cached state from before is void then.
+    /// Raised when events are erased or removed. State cached under a lower revision is void.
     pub(crate) history_revision: u64,
     pub(crate) created_at: u64,
+    /// The digest of the MANIFEST before this one.
     pub(crate) previous: Hash,
-    /// The stores this one was forked from, oldest first: events up to the position are theirs.
+    /// The stores that this one was forked from, oldest first. Events up to each position are theirs.
     pub(crate) lineage: Vec<Lineage>,
     /// In order of position.
     pub(crate) sealed: Vec<SegmentEntry>,
 }
 
+/// A store that this one was forked from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lineage {
     pub(crate) store_id: [u8; 16],
     pub(crate) up_to: u64,
 }
 
+/// A sealed segment in the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentEntry {
     pub(crate) id: SegmentId,
@@ -68,12 +92,12 @@ pub(crate) struct SegmentEntry {
     pub(crate) recorded_before: u64,
     pub(crate) last_recorded_at: u64,
     pub(crate) chain: Hash,
-    pub(crate) remarks: Annotations,
+    pub(crate) annotations: Annotations,
 }
 
-/// What an entry says beyond the segment's seal. What is not known here is passed on as it was found.
+/// What an entry says beyond the segment's seal. Bytes that this version does not know are passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Annotations([u8; REMARKS]);
+pub(crate) struct Annotations([u8; ANNOTATIONS]);
 
 impl Manifest {
     pub(crate) fn new(store_id: [u8; 16], created_at: u64) -> Manifest {
@@ -92,34 +116,34 @@ impl Manifest {
         }
     }
 
-    /// Where the entry of the segment at `index` of the list begins in the file.
+    /// The offset in the file of the entry at `index` of the list.
     pub(crate) fn entry_at(&self, index: usize) -> usize {
         let lineage = self.lineage.len().saturating_mul(LINEAGE);
         sum([FIXED, lineage, index.saturating_mul(SEGMENT)])
     }
 
-    /// Whether segments of that store belong to this one.
+    /// Whether segments of a store belong to this one.
     pub(crate) fn knows(&self, store_id: &[u8; 16]) -> bool {
         *store_id == self.store_id || self.lineage.iter().any(|line| line.store_id == *store_id)
     }
 
-    /// The bytes, and their digest: what the next manifest names as its previous.
+    /// The bytes of the file, and their digest, which the next MANIFEST names.
     pub(crate) fn write(&self) -> (Vec<u8>, Hash) {
         let count = |items: usize| u32::try_from(items).expect("far fewer segments than 2^32").to_le_bytes();
         let mut out = vec![0; FIXED];
         preamble::write(&mut out, MAGIC);
-        put(&mut out, preamble::MINOR, &self.minor.to_le_bytes());
+        put(&mut out, preamble::MINOR_AT, &self.minor.to_le_bytes());
         let features = |is_set: bool, bit: u64| if is_set { bit } else { 0 }.to_le_bytes();
-        put(&mut out, preamble::INCOMPATIBLE, &features(self.is_cut, CUT));
-        put(&mut out, preamble::READ_ONLY, &features(self.is_changing, CHANGING));
-        put(&mut out, preamble::COMPATIBLE, &self.compatible.to_le_bytes());
-        put(&mut out, 40, &self.store_id);
-        put(&mut out, 56, &self.sequence.to_le_bytes());
-        put(&mut out, 64, &self.history_revision.to_le_bytes());
-        put(&mut out, 72, &self.created_at.to_le_bytes());
-        put(&mut out, 80, &self.previous);
-        put(&mut out, 112, &count(self.sealed.len()));
-        put(&mut out, 116, &count(self.lineage.len()));
+        put(&mut out, preamble::INCOMPATIBLE_AT, &features(self.is_cut, CUT));
+        put(&mut out, preamble::READ_ONLY_AT, &features(self.is_changing, CHANGING));
+        put(&mut out, preamble::COMPATIBLE_AT, &self.compatible.to_le_bytes());
+        put(&mut out, STORE_ID_AT, &self.store_id);
+        put(&mut out, SEQUENCE_AT, &self.sequence.to_le_bytes());
+        put(&mut out, HISTORY_REVISION_AT, &self.history_revision.to_le_bytes());
+        put(&mut out, CREATED_AT_AT, &self.created_at.to_le_bytes());
+        put(&mut out, PREVIOUS_AT, &self.previous);
+        put(&mut out, SEGMENTS_AT, &count(self.sealed.len()));
+        put(&mut out, LINEAGES_AT, &count(self.lineage.len()));
         for lineage in &self.lineage {
             out.extend_from_slice(&lineage.store_id);
             out.extend_from_slice(&lineage.up_to.to_le_bytes());
@@ -132,7 +156,7 @@ impl Manifest {
         (out, digest)
     }
 
-    /// Also gives the digest.
+    /// Reads and checks a whole file. Also returns its digest.
     pub(crate) fn read(bytes: &[u8]) -> Result<(Manifest, Hash), Damage> {
         const SHORT: Damage = Damage::Bad("the manifest is cut off");
         const COUNTS: Damage = Damage::Bad("the manifest's counts do not fit its length");
@@ -142,31 +166,32 @@ impl Manifest {
             return Err(Damage::Bad("the manifest does not fit its digest"));
         }
         preamble::check_knowing(bytes, MAGIC, CUT, CHANGING)?;
-        if u64_at(bytes, 56) > SEQUENCE_MAX {
+        if u64_at(bytes, SEQUENCE_AT) > SEQUENCE_MAX {
             return Err(Damage::Bad("the manifest's sequence is impossible"));
         }
-        let (segments, lineages) = (u32_at(bytes, 112), u32_at(bytes, 116));
+        let segments = u32_at(bytes, SEGMENTS_AT);
+        let lineages = u32_at(bytes, LINEAGES_AT);
         let (lineage, sealed) = tables.split_at_checked(table_bytes(lineages, LINEAGE)?).ok_or(COUNTS)?;
         if sealed.len() != table_bytes(segments, SEGMENT)? {
             return Err(COUNTS);
         }
         let manifest = Manifest {
-            minor: u16_at(bytes, preamble::MINOR),
-            compatible: u64_at(bytes, preamble::COMPATIBLE),
-            is_cut: u64_at(bytes, preamble::INCOMPATIBLE) & CUT != 0,
-            is_changing: u64_at(bytes, preamble::READ_ONLY) & CHANGING != 0,
-            store_id: array(bytes, 40),
-            sequence: u64_at(bytes, 56),
-            history_revision: u64_at(bytes, 64),
-            created_at: u64_at(bytes, 72),
-            previous: array(bytes, 80),
+            minor: u16_at(bytes, preamble::MINOR_AT),
+            compatible: u64_at(bytes, preamble::COMPATIBLE_AT),
+            is_cut: u64_at(bytes, preamble::INCOMPATIBLE_AT) & CUT != 0,
+            is_changing: u64_at(bytes, preamble::READ_ONLY_AT) & CHANGING != 0,
+            store_id: array(bytes, STORE_ID_AT),
+            sequence: u64_at(bytes, SEQUENCE_AT),
+            history_revision: u64_at(bytes, HISTORY_REVISION_AT),
+            created_at: u64_at(bytes, CREATED_AT_AT),
+            previous: array(bytes, PREVIOUS_AT),
             lineage: lineage
                 .chunks_exact(LINEAGE)
-                .map(|entry| Lineage { store_id: array(entry, 0), up_to: u64_at(entry, 16) })
+                .map(|entry| Lineage { store_id: array(entry, 0), up_to: u64_at(entry, UP_TO_AT) })
                 .collect(),
             sealed: sealed.chunks_exact(SEGMENT).map(SegmentEntry::read).collect(),
         };
-        // What is kept of a history that is cut ends with a segment that was written anew.
+        // A history that is cut ends with a segment that the rollback wrote anew.
         if manifest.is_cut && manifest.sealed.last().is_none_or(|last| last.id.generation == 0) {
             return Err(Damage::Bad("the manifest says that the log was cut where nothing was"));
         }
@@ -182,52 +207,70 @@ fn table_bytes(entries: u32, size: usize) -> Result<usize, Damage> {
 }
 
 impl Annotations {
-    pub(crate) const NONE: Annotations = Annotations([0; REMARKS]);
+    pub(crate) const NONE: Annotations = Annotations([0; ANNOTATIONS]);
 
-    /// How many streams begin in the segment.
-    pub(crate) fn born(self) -> Option<u32> {
+    /// How many streams begin in the segment; `None` if it is not known.
+    pub(crate) fn streams_created(self) -> Option<u32> {
         u32_at(&self.0, 0).checked_sub(1)
     }
 
-    /// A count that does not fit is as good as none.
-    pub(crate) fn with_born(mut self, born: u32) -> Annotations {
-        put(&mut self.0, 0, &born.checked_add(1).unwrap_or(0).to_le_bytes());
+    /// A count that does not fit 32 bits becomes "not known".
+    pub(crate) fn with_streams_created(mut self, streams: u32) -> Annotations {
+        put(&mut self.0, 0, &streams.checked_add(1).unwrap_or(0).to_le_bytes());
         self
     }
 }
 
 impl SegmentEntry {
+    /// The entry of a segment, from its header and its seal.
+    pub(crate) fn new(header: &SegmentHeader, seal: &Seal) -> SegmentEntry {
+        SegmentEntry {
+            id: header.id,
+            last_position: seal.last_position,
+            length: seal.length,
+            frames: seal.frames,
+            events: seal.events,
+            recorded_before: header.recorded_before,
+            last_recorded_at: seal.last_recorded_at,
+            chain: seal.chain,
+            annotations: Annotations::NONE,
+        }
+    }
+
     fn write(&self) -> [u8; SEGMENT] {
         let mut out = [0; SEGMENT];
-        put(&mut out, 0, &self.id.first_position.to_le_bytes());
-        put(&mut out, 8, &self.last_position.to_le_bytes());
-        put(&mut out, 16, &self.id.generation.to_le_bytes());
-        put(&mut out, 20, &self.length.to_le_bytes());
-        put(&mut out, 24, &self.frames.to_le_bytes());
-        put(&mut out, 28, &self.events.to_le_bytes());
-        put(&mut out, 32, &self.recorded_before.to_le_bytes());
-        put(&mut out, 40, &self.last_recorded_at.to_le_bytes());
-        put(&mut out, 48, &self.chain);
-        put(&mut out, 80, &self.remarks.0);
+        put(&mut out, FIRST_POSITION_AT, &self.id.first_position.to_le_bytes());
+        put(&mut out, LAST_POSITION_AT, &self.last_position.to_le_bytes());
+        put(&mut out, GENERATION_AT, &self.id.generation.to_le_bytes());
+        put(&mut out, LENGTH_AT, &self.length.to_le_bytes());
+        put(&mut out, FRAMES_AT, &self.frames.to_le_bytes());
+        put(&mut out, EVENTS_AT, &self.events.to_le_bytes());
+        put(&mut out, RECORDED_BEFORE_AT, &self.recorded_before.to_le_bytes());
+        put(&mut out, LAST_RECORDED_AT_AT, &self.last_recorded_at.to_le_bytes());
+        put(&mut out, CHAIN_AT, &self.chain);
+        put(&mut out, ANNOTATIONS_AT, &self.annotations.0);
         out
     }
 
     fn read(entry: &[u8]) -> SegmentEntry {
         SegmentEntry {
-            id: SegmentId { first_position: u64_at(entry, 0), generation: u32_at(entry, 16) },
-            last_position: u64_at(entry, 8),
-            length: u32_at(entry, 20),
-            frames: u32_at(entry, 24),
-            events: u32_at(entry, 28),
-            recorded_before: u64_at(entry, 32),
-            last_recorded_at: u64_at(entry, 40),
-            chain: array(entry, 48),
-            remarks: Annotations(array(entry, 80)),
+            id: SegmentId {
+                first_position: u64_at(entry, FIRST_POSITION_AT),
+                generation: u32_at(entry, GENERATION_AT),
+            },
+            last_position: u64_at(entry, LAST_POSITION_AT),
+            length: u32_at(entry, LENGTH_AT),
+            frames: u32_at(entry, FRAMES_AT),
+            events: u32_at(entry, EVENTS_AT),
+            recorded_before: u64_at(entry, RECORDED_BEFORE_AT),
+            last_recorded_at: u64_at(entry, LAST_RECORDED_AT_AT),
+            chain: array(entry, CHAIN_AT),
+            annotations: Annotations(array(entry, ANNOTATIONS_AT)),
         }
     }
 
-    /// Whether this entry says what was found of its segment.
+    /// Whether this entry says of its segment what `found` says, which has no annotations.
     pub(crate) fn fits(&self, found: &SegmentEntry) -> bool {
-        *self == SegmentEntry { remarks: self.remarks, ..found.clone() }
+        *self == SegmentEntry { annotations: self.annotations, ..found.clone() }
     }
 }

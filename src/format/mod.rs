@@ -1,12 +1,10 @@
-//! Every byte annals writes, and nothing else: no files, no clock, no decisions.
+//! Every byte that annals writes: no files, no clock, no decisions.
 //!
-//! SPEC.md has the authoritative tables; the constants here follow them field by field, and golden
-//! files under `tests/golden/` tie the two together.
-//! All integers are little-endian. Bytes from disk are hostile until their checksum fits, and even
-//! then every length is checked against what is there before it is used. So here nothing is indexed
-//! and nothing may overflow; where bytes are known to be there, because they were checked or just
-//! written, [`part`], [`array`] and [`put`] say so.
-//! Row: bytes.
+//! SPEC.md has the authoritative tables. The constants here follow them field by field, and golden files under
+//! `tests/golden/` tie the two together. All integers are little-endian. Bytes from disk are hostile until their
+//! checksum fits; even then every length is compared with the bytes that are there before it is used. So no slice
+//! is indexed here and no arithmetic may overflow. Where the caller knows that bytes are there, because it has
+//! checked or just written them, [`part`], [`array`] and [`put`] say so.
 
 #![deny(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 
@@ -40,20 +38,20 @@ pub(crate) use segment::{
 /// Frames, headers and records start at multiples of this.
 pub(crate) const ALIGN: usize = 8;
 
-/// Files that are replaced or rewritten count how often; nobody gets this far.
+/// The highest sequence of MARK and MANIFEST. No store is written so often; a higher one is damage.
 pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
 /// The largest body of a frame: 16 MiB.
 pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
 
-/// Why bytes are not what they should be. The log adds file and offset.
+/// Why bytes are not what they should be. The log adds the file and the offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Damage {
     /// The bytes are wrong.
     Bad(&'static str),
-    /// The checksum fits, and the value is one that no writer writes. No torn write leaves that.
+    /// The checksum fits, but no writer writes this value. No torn write leaves such bytes.
     Forbidden(&'static str),
-    /// The bytes are well, but from a later version; the feature that is not known here.
+    /// The bytes are whole, but of a later version: the feature that this version does not know.
     Newer(String),
 }
 
@@ -76,12 +74,18 @@ pub(crate) const fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN)
 }
 
-/// The checksum of what holds it itself, behind its mark: of all but the bytes 8 to 11.
+/// Frames, seals and attestations begin with their mark, and then a checksum of all their other bytes.
+const MARK_AT: usize = 0;
+const CHECKSUM_AT: usize = MARK_AT + 8;
+const BEHIND_CHECKSUM: usize = CHECKSUM_AT + 4;
+
+/// The checksum of a frame's header, a seal or an attestation: of all its bytes but the checksum itself.
 pub(crate) fn own_checksum(bytes: &[u8]) -> u32 {
-    checksum(&[part(bytes, ..8), part(bytes, 12..)])
+    checksum(&[part(bytes, ..CHECKSUM_AT), part(bytes, BEHIND_CHECKSUM..)])
 }
 
-/// Adds up lengths of what lies in memory, or is claimed to: at worst more than can lie there.
+/// Adds up lengths in memory. A claimed length may be anything, so the sum saturates: it is then longer than
+/// any slice.
 #[inline]
 pub(crate) fn sum<const N: usize>(lengths: [usize; N]) -> usize {
     lengths.into_iter().fold(0, usize::saturating_add)
@@ -89,13 +93,13 @@ pub(crate) fn sum<const N: usize>(lengths: [usize; N]) -> usize {
 
 const KNOWN: &str = "the caller knows that the bytes are there";
 
-/// A part that the caller knows to be there.
+/// A part of a slice. The caller knows that it is there.
 #[inline]
 pub(crate) fn part<R: SliceIndex<[u8], Output = [u8]>>(bytes: &[u8], range: R) -> &[u8] {
     bytes.get(range).expect(KNOWN)
 }
 
-/// The `N` bytes at a place that the caller knows to be there.
+/// The `N` bytes at an offset. The caller knows that they are there.
 #[inline]
 pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     *part(bytes, at..).first_chunk().expect(KNOWN)
@@ -112,35 +116,41 @@ macro_rules! little_endian {
 
 little_endian!(u16_at: u16, u32_at: u32, u64_at: u64, i64_at: i64);
 
-/// Copies `piece` to its place, which the caller knows to be there.
+/// Copies `piece` to an offset. The caller knows that there is room.
 pub(crate) fn put(out: &mut [u8], at: usize, piece: &[u8]) {
     out.get_mut(at..).and_then(|rest| rest.get_mut(..piece.len())).expect(KNOWN).copy_from_slice(piece);
 }
 
-/// The first 40 bytes of every file: what it is, and what a reader must know to read it.
-///
-/// Offsets: magic 0, major 8, minor 10, zero 12, features 16 (incompatible), 24 (read-only), 32.
+/// The first 40 bytes of every file: what the file is, and which features a reader must know.
 pub(crate) mod preamble {
     use super::{Damage, put, u16_at, u64_at};
 
-    pub(crate) const SIZE: usize = 40;
+    /// The major version of the format.
     const MAJOR: u16 = 1;
-    pub(crate) const MINOR: usize = 10;
-    pub(crate) const INCOMPATIBLE: usize = 16;
-    pub(crate) const READ_ONLY: usize = 24;
-    pub(crate) const COMPATIBLE: usize = 32;
+
+    /// The offset of each field. The bytes between minor version and features are zero.
+    const MAGIC_AT: usize = 0;
+    const MAJOR_AT: usize = MAGIC_AT + 8;
+    pub(crate) const MINOR_AT: usize = MAJOR_AT + 2;
+    pub(crate) const INCOMPATIBLE_AT: usize = MINOR_AT + 2 + 4;
+    pub(crate) const READ_ONLY_AT: usize = INCOMPATIBLE_AT + 8;
+    pub(crate) const COMPATIBLE_AT: usize = READ_ONLY_AT + 8;
+    pub(crate) const SIZE: usize = COMPATIBLE_AT + 8;
+    const _: () = assert!(SIZE == 40);
 
     pub(crate) fn write(out: &mut [u8], magic: &[u8; 8]) {
-        put(out, 0, magic);
-        put(out, 8, &MAJOR.to_le_bytes());
+        put(out, MAGIC_AT, magic);
+        put(out, MAJOR_AT, &MAJOR.to_le_bytes());
     }
 
-    /// Called after the checksum of the structure was found right.
+    /// Checks magic, version and features of a structure that may have no features. The caller has checked the
+    /// checksum of the structure.
     pub(crate) fn check(bytes: &[u8], magic: &[u8; 8]) -> Result<(), Damage> {
         check_knowing(bytes, magic, 0, 0)
     }
 
-    /// The same of a structure of which these features are known.
+    /// Checks magic, version and features of a structure. `incompatible` and `read_only` are the features that
+    /// this version knows.
     pub(crate) fn check_knowing(
         bytes: &[u8],
         magic: &[u8; 8],
@@ -153,13 +163,15 @@ pub(crate) mod preamble {
         if bytes.len() < SIZE {
             return Err(Damage::Bad("the file is too short"));
         }
-        let major = u16_at(bytes, 8);
+        let major = u16_at(bytes, MAJOR_AT);
         if major != MAJOR {
             return Err(Damage::Newer(format!("format {major}")));
         }
-        // Unknown read-only features would still let a reader in; what they will be nobody knows yet, so a
-        // writer and a reader both stop at any unknown bit of either mask.
-        match (u64_at(bytes, INCOMPATIBLE) & !incompatible) | (u64_at(bytes, READ_ONLY) & !read_only) {
+        // An unknown read-only feature would still let a reader in. No such feature exists yet that a reader may
+        // ignore, so reader and writer both stop at any unknown bit of either mask.
+        let unknown =
+            (u64_at(bytes, INCOMPATIBLE_AT) & !incompatible) | (u64_at(bytes, READ_ONLY_AT) & !read_only);
+        match unknown {
             0 => Ok(()),
             unknown => Err(Damage::Newer(format!("feature bits {unknown:#x}"))),
         }

@@ -1,16 +1,18 @@
-//! A segment file: its name and header, the seal that ends it, the attestation that stands for
-//! frames removed from it.
+//! A segment file: its name and header, the seal that ends it, and the attestation that stands in place of
+//! removed frames.
 //!
-//! Everything in a segment begins with a mark, the segment's random salt combined with the offset:
-//! no payload can forge one, and nothing misplaced passes for what it is not.
-//! SPEC.md "Segment". Row: bytes.
+//! Frames, seals and attestations begin with a mark: the segment's random salt combined with the offset. No
+//! payload can forge a mark, and a copy at another place has a wrong one. SPEC.md "Segment".
 
 use super::chain::Hash;
-use super::{Damage, aligned, array, checksum, own_checksum, part, preamble, put, sum, u32_at, u64_at};
+use super::{
+    BEHIND_CHECKSUM, CHECKSUM_AT, Damage, MARK_AT, aligned, array, checksum, own_checksum, part, preamble,
+    put, sum, u32_at, u64_at,
+};
 
 const MAGIC: &[u8; 8] = b"ANNALSEG";
 
-/// Which segment: the first position it can hold, and how often it was rewritten.
+/// Names a segment: the first position that it can hold, and how often it was rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentId {
     pub(crate) first_position: u64,
@@ -23,38 +25,38 @@ impl SegmentId {
         format!("{:020}.{}.seg", self.first_position, self.generation)
     }
 
-    /// The file's name from the store's directory.
+    /// The path of the file from the store's directory.
     pub(crate) fn path(self) -> String {
         format!("{SEGMENTS_DIRECTORY}/{}", self.file_name())
     }
 
-    /// What a rewritten segment is called until it is whole, from the store's directory.
+    /// The path of a rewritten segment until it is whole, from the store's directory.
     pub(crate) fn temporary(self) -> String {
         format!("{}.tmp", self.path())
     }
 
-    /// The segment of such a file, by its exact name inside `segments/`.
+    /// The segment of a temporary file, by the exact name of the file inside `segments/`.
     pub(crate) fn parse_temporary(name: &str) -> Option<SegmentId> {
         name.strip_suffix(".tmp").and_then(SegmentId::parse)
     }
 
-    /// The name of its index file, from the store's directory.
+    /// The path of the segment's index file, from the store's directory.
     pub(crate) fn index_path(self) -> String {
         format!("{SEGMENTS_DIRECTORY}/{:020}.{}.idx", self.first_position, self.generation)
     }
 
-    /// The same while it is written.
+    /// The path of an index file until it is whole.
     pub(crate) fn index_temporary(self) -> String {
         format!("{}.tmp", self.index_path())
     }
 
-    /// Only the exact name that [`SegmentId::file_name`] gives.
+    /// The segment of a file, by exactly the name that [`SegmentId::file_name`] gives.
     pub(crate) fn parse(name: &str) -> Option<SegmentId> {
         let id = SegmentId::parse_any(name, "seg")?;
         (id.file_name() == name).then_some(id)
     }
 
-    /// The segment of an index file, finished or not, by its exact name in the segments' directory.
+    /// The segment of an index file, whole or temporary, by the exact name of the file inside `segments/`.
     pub(crate) fn parse_index(name: &str) -> Option<SegmentId> {
         let is_it = |path: String| path.split_once('/').is_some_and(|(_, own)| own == name);
         let id = SegmentId::parse_any(name, "idx").or_else(|| SegmentId::parse_any(name, "idx.tmp"))?;
@@ -72,9 +74,20 @@ impl SegmentId {
 /// The directory of the segment files.
 pub(crate) const SEGMENTS_DIRECTORY: &str = "segments";
 
-/// Preamble 0, store id 40, first position 56, generation 64, zero 68, salt 72, created-at 80,
-/// unsynced-bytes-max 88, chain before 96, recorded-at before 128, zero 136, checksum 140.
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 144;
+/// The offset of each field of a segment's header, after the preamble. Gaps are zero.
+const STORE_ID_AT: usize = preamble::SIZE;
+const FIRST_POSITION_AT: usize = STORE_ID_AT + 16;
+const GENERATION_AT: usize = FIRST_POSITION_AT + 8;
+const SALT_AT: usize = GENERATION_AT + 4 + 4;
+const CREATED_AT_AT: usize = SALT_AT + 8;
+const UNSYNCED_BYTES_MAX_AT: usize = CREATED_AT_AT + 8;
+const CHAIN_BEFORE_AT: usize = UNSYNCED_BYTES_MAX_AT + 8;
+const RECORDED_BEFORE_AT: usize = CHAIN_BEFORE_AT + size_of::<Hash>();
+const HEADER_CHECKSUM_AT: usize = RECORDED_BEFORE_AT + 8 + 4;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = HEADER_CHECKSUM_AT + 4;
+const _: () = assert!(SEGMENT_HEADER_BYTES == 144);
+
+/// Identity, salt, limits, and how the segment continues the one before it.
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
@@ -82,9 +95,9 @@ pub(crate) struct SegmentHeader {
     pub(crate) id: SegmentId,
     pub(crate) salt: u64,
     pub(crate) created_at: u64,
-    /// No more than this is ever unsynced, so damage beyond it is no torn tail.
+    /// The writer never leaves more bytes than this unsynced, so a torn tail reaches no further.
     pub(crate) unsynced_bytes_max: u64,
-    /// Chain and recorded-at of the last frame before this segment.
+    /// Chain and time of the last frame before this segment.
     pub(crate) chain_before: Hash,
     pub(crate) recorded_before: u64,
 }
@@ -93,16 +106,16 @@ impl SegmentHeader {
     pub(crate) fn write(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut out = [0; SEGMENT_HEADER_BYTES];
         preamble::write(&mut out, MAGIC);
-        put(&mut out, 40, &self.store_id);
-        put(&mut out, 56, &self.id.first_position.to_le_bytes());
-        put(&mut out, 64, &self.id.generation.to_le_bytes());
-        put(&mut out, 72, &self.salt.to_le_bytes());
-        put(&mut out, 80, &self.created_at.to_le_bytes());
-        put(&mut out, 88, &self.unsynced_bytes_max.to_le_bytes());
-        put(&mut out, 96, &self.chain_before);
-        put(&mut out, 128, &self.recorded_before.to_le_bytes());
-        let crc = checksum(&[&out[..140]]);
-        put(&mut out, 140, &crc.to_le_bytes());
+        put(&mut out, STORE_ID_AT, &self.store_id);
+        put(&mut out, FIRST_POSITION_AT, &self.id.first_position.to_le_bytes());
+        put(&mut out, GENERATION_AT, &self.id.generation.to_le_bytes());
+        put(&mut out, SALT_AT, &self.salt.to_le_bytes());
+        put(&mut out, CREATED_AT_AT, &self.created_at.to_le_bytes());
+        put(&mut out, UNSYNCED_BYTES_MAX_AT, &self.unsynced_bytes_max.to_le_bytes());
+        put(&mut out, CHAIN_BEFORE_AT, &self.chain_before);
+        put(&mut out, RECORDED_BEFORE_AT, &self.recorded_before.to_le_bytes());
+        let crc = checksum(&[part(&out, ..HEADER_CHECKSUM_AT)]);
+        put(&mut out, HEADER_CHECKSUM_AT, &crc.to_le_bytes());
         out
     }
 
@@ -110,33 +123,36 @@ impl SegmentHeader {
         let bytes = bytes
             .first_chunk::<SEGMENT_HEADER_BYTES>()
             .ok_or(Damage::Bad("the segment's header is cut off"))?;
-        if checksum(&[&bytes[..140]]) != u32_at(bytes, 140) {
+        if checksum(&[part(bytes, ..HEADER_CHECKSUM_AT)]) != u32_at(bytes, HEADER_CHECKSUM_AT) {
             return Err(Damage::Bad("the segment's header does not fit its checksum"));
         }
         preamble::check(bytes, MAGIC)?;
-        let salt = u64_at(bytes, 72);
+        let salt = u64_at(bytes, SALT_AT);
         if salt != SegmentHeader::salt(salt) {
             return Err(Damage::Forbidden("the segment's header holds a salt that no writer draws"));
         }
         Ok(SegmentHeader {
-            store_id: array(bytes, 40),
-            id: SegmentId { first_position: u64_at(bytes, 56), generation: u32_at(bytes, 64) },
+            store_id: array(bytes, STORE_ID_AT),
+            id: SegmentId {
+                first_position: u64_at(bytes, FIRST_POSITION_AT),
+                generation: u32_at(bytes, GENERATION_AT),
+            },
             salt,
-            created_at: u64_at(bytes, 80),
-            unsynced_bytes_max: u64_at(bytes, 88),
-            chain_before: array(bytes, 96),
-            recorded_before: u64_at(bytes, 128),
+            created_at: u64_at(bytes, CREATED_AT_AT),
+            unsynced_bytes_max: u64_at(bytes, UNSYNCED_BYTES_MAX_AT),
+            chain_before: array(bytes, CHAIN_BEFORE_AT),
+            recorded_before: u64_at(bytes, RECORDED_BEFORE_AT),
         })
     }
 
-    /// A salt out of random bits. Offsets of marks are multiples of 8, so its low three bits are
-    /// those of every frame's mark; with these, no mark is ever zero, and marks of different kinds
-    /// differ wherever they stand.
+    /// A salt from random bits. Marks stand at multiples of 8, so the low three bits of the salt are those of
+    /// every frame's mark. With the bits `100` no mark is ever zero, and marks of two kinds differ at any two
+    /// places.
     pub(crate) fn salt(random: u64) -> u64 {
         random & !0b111 | 0b100
     }
 
-    /// What a frame at `offset` begins with.
+    /// The mark of a frame at `offset`.
     pub(crate) fn frame_mark(&self, offset: u64) -> u64 {
         self.salt ^ offset
     }
@@ -158,16 +174,22 @@ impl SegmentHeader {
     }
 }
 
-/// Mark 0, checksum 8, segment length 12, last position 16, last recorded-at 24, frames 32,
-/// events 36, chain 40.
-pub(crate) const SEAL_BYTES: usize = 72;
+/// The offset of each field of a seal, after mark and checksum.
+const SEAL_LENGTH_AT: usize = BEHIND_CHECKSUM;
+const SEAL_LAST_POSITION_AT: usize = SEAL_LENGTH_AT + 4;
+const SEAL_LAST_RECORDED_AT_AT: usize = SEAL_LAST_POSITION_AT + 8;
+const SEAL_FRAMES_AT: usize = SEAL_LAST_RECORDED_AT_AT + 8;
+const SEAL_EVENTS_AT: usize = SEAL_FRAMES_AT + 4;
+const SEAL_CHAIN_AT: usize = SEAL_EVENTS_AT + 4;
+pub(crate) const SEAL_BYTES: usize = SEAL_CHAIN_AT + size_of::<Hash>();
+const _: () = assert!(SEAL_BYTES == 72);
 
-/// Ends a sealed segment; its digest is the chain end.
+/// The record that ends a sealed segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seal {
-    /// The file's length, this record included.
+    /// The length of the file in bytes, the seal included.
     pub(crate) length: u32,
-    /// Of the last event in this or an earlier segment.
+    /// The position of the last event in this or an earlier segment.
     pub(crate) last_position: u64,
     pub(crate) last_recorded_at: u64,
     pub(crate) frames: u32,
@@ -178,50 +200,59 @@ pub(crate) struct Seal {
 impl Seal {
     pub(crate) fn write(&self, header: &SegmentHeader, offset: u64) -> [u8; SEAL_BYTES] {
         let mut out = [0; SEAL_BYTES];
-        put(&mut out, 0, &header.seal_mark(offset).to_le_bytes());
-        put(&mut out, 12, &self.length.to_le_bytes());
-        put(&mut out, 16, &self.last_position.to_le_bytes());
-        put(&mut out, 24, &self.last_recorded_at.to_le_bytes());
-        put(&mut out, 32, &self.frames.to_le_bytes());
-        put(&mut out, 36, &self.events.to_le_bytes());
-        put(&mut out, 40, &self.chain);
+        put(&mut out, MARK_AT, &header.seal_mark(offset).to_le_bytes());
+        put(&mut out, SEAL_LENGTH_AT, &self.length.to_le_bytes());
+        put(&mut out, SEAL_LAST_POSITION_AT, &self.last_position.to_le_bytes());
+        put(&mut out, SEAL_LAST_RECORDED_AT_AT, &self.last_recorded_at.to_le_bytes());
+        put(&mut out, SEAL_FRAMES_AT, &self.frames.to_le_bytes());
+        put(&mut out, SEAL_EVENTS_AT, &self.events.to_le_bytes());
+        put(&mut out, SEAL_CHAIN_AT, &self.chain);
         let crc = own_checksum(&out);
-        put(&mut out, 8, &crc.to_le_bytes());
+        put(&mut out, CHECKSUM_AT, &crc.to_le_bytes());
         out
     }
 
-    /// Reads what [`SegmentHeader::is_seal`] found.
+    /// Reads and checks a seal that [`SegmentHeader::is_seal`] has recognised by its mark.
     pub(crate) fn read(bytes: &[u8]) -> Result<Seal, Damage> {
         let bytes = bytes.first_chunk::<SEAL_BYTES>().ok_or(Damage::Bad("the seal is cut off"))?;
-        if own_checksum(bytes) != u32_at(bytes, 8) {
+        if own_checksum(bytes) != u32_at(bytes, CHECKSUM_AT) {
             return Err(Damage::Bad("the seal does not fit its checksum"));
         }
         Ok(Seal {
-            length: u32_at(bytes, 12),
-            last_position: u64_at(bytes, 16),
-            last_recorded_at: u64_at(bytes, 24),
-            frames: u32_at(bytes, 32),
-            events: u32_at(bytes, 36),
-            chain: array(bytes, 40),
+            length: u32_at(bytes, SEAL_LENGTH_AT),
+            last_position: u64_at(bytes, SEAL_LAST_POSITION_AT),
+            last_recorded_at: u64_at(bytes, SEAL_LAST_RECORDED_AT_AT),
+            frames: u32_at(bytes, SEAL_FRAMES_AT),
+            events: u32_at(bytes, SEAL_EVENTS_AT),
+            chain: array(bytes, SEAL_CHAIN_AT),
         })
     }
 }
 
-/// Mark 0, checksum 8, length 12, first position 16, last position 24, events 32, text length 36,
-/// made-at 40, last recorded-at 48, chain before 56, chain after 88, digest 120; then text, padded
-/// with zeros.
-const ATTESTATION_FIXED: usize = 152;
-/// Reason and author are for people; more than this is no reason.
+/// The offset of each field of an attestation, after mark and checksum. The text follows, padded with zeros.
+const LENGTH_AT: usize = BEHIND_CHECKSUM;
+const REMOVED_FIRST_AT: usize = LENGTH_AT + 4;
+const REMOVED_LAST_AT: usize = REMOVED_FIRST_AT + 8;
+const REMOVED_EVENTS_AT: usize = REMOVED_LAST_AT + 8;
+const TEXT_BYTES_AT: usize = REMOVED_EVENTS_AT + 4;
+const MADE_AT_AT: usize = TEXT_BYTES_AT + 4;
+const LAST_RECORDED_AT_AT: usize = MADE_AT_AT + 8;
+const CHAIN_BEFORE_REMOVED_AT: usize = LAST_RECORDED_AT_AT + 8;
+const CHAIN_AFTER_AT: usize = CHAIN_BEFORE_REMOVED_AT + size_of::<Hash>();
+const DIGEST_AT: usize = CHAIN_AFTER_AT + size_of::<Hash>();
+const ATTESTATION_FIXED: usize = DIGEST_AT + size_of::<Hash>();
+const _: () = assert!(ATTESTATION_FIXED == 152);
+/// The longest text, in bytes: reason and author, for people.
 const ATTESTATION_TEXT_MAX: usize = 4096;
 
-/// Stands where frames were removed on purpose; legal only in a rewritten segment.
+/// The record in place of frames that were removed on purpose. Only a rewritten segment may have one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attestation<'a> {
     pub(crate) first_position: u64,
     pub(crate) last_position: u64,
     pub(crate) events: u32,
     pub(crate) made_at: u64,
-    /// When the last removed frame was recorded: the log goes on from there.
+    /// When the last removed frame was recorded. Later frames have this time or a later one.
     pub(crate) last_recorded_at: u64,
     pub(crate) chain_before: Hash,
     pub(crate) chain_after: Hash,
@@ -232,59 +263,60 @@ pub(crate) struct Attestation<'a> {
 }
 
 impl<'a> Attestation<'a> {
-    /// The longest one.
+    /// The longest attestation.
     pub(crate) const BYTES_MAX: usize = ATTESTATION_FIXED + ATTESTATION_TEXT_MAX;
 
+    /// Reads and checks the attestation at the start of `bytes`, which may be longer. Also returns its length.
     pub(crate) fn read(bytes: &'a [u8]) -> Result<(Attestation<'a>, usize), Damage> {
         const SHORT: Damage = Damage::Bad("an attestation is cut off");
         let fixed = bytes.first_chunk::<ATTESTATION_FIXED>().ok_or(SHORT)?;
-        let text_bytes = usize::try_from(u32_at(fixed, 36)).unwrap_or(usize::MAX);
+        let text_bytes = usize::try_from(u32_at(fixed, TEXT_BYTES_AT)).unwrap_or(usize::MAX);
         if text_bytes > ATTESTATION_TEXT_MAX {
             return Err(Damage::Bad("an attestation's text is longer than one can be"));
         }
         let text = ATTESTATION_FIXED..sum([ATTESTATION_FIXED, text_bytes]);
         let length = aligned(text.end);
         let whole = bytes.get(..length).ok_or(SHORT)?;
-        if own_checksum(whole) != u32_at(fixed, 8) {
+        if own_checksum(whole) != u32_at(fixed, CHECKSUM_AT) {
             return Err(Damage::Bad("an attestation does not fit its checksum"));
         }
-        if usize::try_from(u32_at(fixed, 12)) != Ok(length) {
+        if usize::try_from(u32_at(fixed, LENGTH_AT)) != Ok(length) {
             return Err(Damage::Forbidden("an attestation has another length than its text makes"));
         }
         let attestation = Attestation {
-            first_position: u64_at(fixed, 16),
-            last_position: u64_at(fixed, 24),
-            events: u32_at(fixed, 32),
-            made_at: u64_at(fixed, 40),
-            last_recorded_at: u64_at(fixed, 48),
-            chain_before: array(fixed, 56),
-            chain_after: array(fixed, 88),
-            digest: array(fixed, 120),
+            first_position: u64_at(fixed, REMOVED_FIRST_AT),
+            last_position: u64_at(fixed, REMOVED_LAST_AT),
+            events: u32_at(fixed, REMOVED_EVENTS_AT),
+            made_at: u64_at(fixed, MADE_AT_AT),
+            last_recorded_at: u64_at(fixed, LAST_RECORDED_AT_AT),
+            chain_before: array(fixed, CHAIN_BEFORE_REMOVED_AT),
+            chain_after: array(fixed, CHAIN_AFTER_AT),
+            digest: array(fixed, DIGEST_AT),
             text: std::str::from_utf8(part(whole, text))
                 .map_err(|_| Damage::Forbidden("an attestation's text is not UTF-8"))?,
         };
         Ok((attestation, length))
     }
 
-    /// The bytes for an attestation at `offset`.
+    /// The bytes of this attestation at `offset` of a segment.
     pub(crate) fn write(&self, header: &SegmentHeader, offset: u64) -> Vec<u8> {
         let mut out = vec![0; aligned(sum([ATTESTATION_FIXED, self.text.len()]))];
         let length = |bytes: usize| u32::try_from(bytes).expect("an attestation is small").to_le_bytes();
-        put(&mut out, 0, &header.attestation_mark(offset).to_le_bytes());
-        let bytes = length(out.len());
-        put(&mut out, 12, &bytes);
-        put(&mut out, 16, &self.first_position.to_le_bytes());
-        put(&mut out, 24, &self.last_position.to_le_bytes());
-        put(&mut out, 32, &self.events.to_le_bytes());
-        put(&mut out, 36, &length(self.text.len()));
-        put(&mut out, 40, &self.made_at.to_le_bytes());
-        put(&mut out, 48, &self.last_recorded_at.to_le_bytes());
-        put(&mut out, 56, &self.chain_before);
-        put(&mut out, 88, &self.chain_after);
-        put(&mut out, 120, &self.digest);
+        put(&mut out, MARK_AT, &header.attestation_mark(offset).to_le_bytes());
+        let own_length = length(out.len());
+        put(&mut out, LENGTH_AT, &own_length);
+        put(&mut out, REMOVED_FIRST_AT, &self.first_position.to_le_bytes());
+        put(&mut out, REMOVED_LAST_AT, &self.last_position.to_le_bytes());
+        put(&mut out, REMOVED_EVENTS_AT, &self.events.to_le_bytes());
+        put(&mut out, TEXT_BYTES_AT, &length(self.text.len()));
+        put(&mut out, MADE_AT_AT, &self.made_at.to_le_bytes());
+        put(&mut out, LAST_RECORDED_AT_AT, &self.last_recorded_at.to_le_bytes());
+        put(&mut out, CHAIN_BEFORE_REMOVED_AT, &self.chain_before);
+        put(&mut out, CHAIN_AFTER_AT, &self.chain_after);
+        put(&mut out, DIGEST_AT, &self.digest);
         put(&mut out, ATTESTATION_FIXED, self.text.as_bytes());
         let crc = own_checksum(&out);
-        put(&mut out, 8, &crc.to_le_bytes());
+        put(&mut out, CHECKSUM_AT, &crc.to_le_bytes());
         out
     }
 }

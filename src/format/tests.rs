@@ -30,7 +30,7 @@ use super::{aligned, checksum};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};
 use crate::index::{Answers, Bound, Index, Sealed, TermHash};
 use crate::log::SegmentFile;
-use crate::types::{Cause, EventId};
+use crate::types::{Cause, EventId, to_u64};
 use crate::{Query, Raw, Store};
 use annotate::{Notes, strip};
 
@@ -60,7 +60,7 @@ impl Story {
         let mut offsets = vec![SEGMENT_HEADER_BYTES];
         loop {
             let at = *offsets.last().unwrap();
-            let Ok(frame) = frame::read(&bytes[at..], header.frame_mark(wide(at))) else { break };
+            let Ok(frame) = frame::read(&bytes[at..], header.frame_mark(to_u64(at))) else { break };
             offsets.push(at + frame.header.frame_bytes());
         }
         Story { bytes, header, offsets }
@@ -71,7 +71,7 @@ impl Story {
     }
 
     fn mark(&self, index: usize) -> u64 {
-        self.header.frame_mark(wide(self.offsets[index]))
+        self.header.frame_mark(to_u64(self.offsets[index]))
     }
 
     fn frame(&self, index: usize) -> Frame<'_> {
@@ -241,9 +241,9 @@ fn golden_seal() {
         events: 6,
         chain: last.header.chain(),
     };
-    assert!(story.header.is_seal(story.seal_bytes(), wide(at)));
+    assert!(story.header.is_seal(story.seal_bytes(), to_u64(at)));
     assert_eq!(Seal::read(story.seal_bytes()).unwrap(), expected);
-    assert_eq!(expected.write(&story.header, wide(at)).as_slice(), story.seal_bytes());
+    assert_eq!(expected.write(&story.header, to_u64(at)).as_slice(), story.seal_bytes());
 }
 
 #[test]
@@ -289,10 +289,10 @@ fn golden_attestation() {
     let bytes = &story.bytes[at..at + length];
     let title = format!("The attestation in rewritten/{REWRITTEN}");
     check_text("attestation", &title, at, bytes, Notes::attestation);
-    assert!(story.header.is_attestation(bytes, wide(at)));
+    assert!(story.header.is_attestation(bytes, to_u64(at)));
     let original = Story::read();
     assert_eq!(found, attestation(&original));
-    assert_eq!(found.write(&story.header, wide(at)), bytes);
+    assert_eq!(found.write(&story.header, to_u64(at)), bytes);
 }
 
 #[test]
@@ -457,12 +457,12 @@ fn rewritten_segment(original: &Story) -> Vec<u8> {
             durable_end: u32::try_from(place).unwrap(),
             ..original.frame(index).header.fields()
         };
-        moved.write(&mut out, header.frame_mark(wide(place)));
+        moved.write(&mut out, header.frame_mark(to_u64(place)));
         out.extend_from_slice(body);
     }
-    let place = wide(out.len());
+    let place = to_u64(out.len());
     out.extend(attestation(original).write(&header, place));
-    let place = wide(out.len());
+    let place = to_u64(out.len());
     out.extend(rewritten_seal(original).write(&header, place));
     out
 }
@@ -579,10 +579,6 @@ fn fields<'a>(entity: &'a str, kind: &'a str) -> Fields<'a> {
         cause: None,
         has_metadata: false,
     }
-}
-
-fn wide(offset: usize) -> u64 {
-    u64::try_from(offset).unwrap()
 }
 
 /// Compares annotated bytes with the golden file `name`, notes included.

@@ -8,7 +8,7 @@ use crate::format::index_file::{
     ANCHOR_STRIDE, Bound, HEADER, Header, JUMP, NO_TERM, NUMBER, SLOT, Term, TermHash, TermKind, block_place,
     filter_for, filter_insert, read_slot, slots_for, write_jump, write_slot,
 };
-use crate::log::wide;
+use crate::types::to_usize;
 
 use super::numbers::Numbers;
 use super::{Index, Stream};
@@ -122,7 +122,7 @@ impl Parts {
     fn add(&mut self, kind: TermKind, name: &[u8], list: &[u32], versions: &Numbers) -> Option<()> {
         let (first, last) = list.first().zip(list.last()).expect("a term is inserted with its first event");
         let place = self.place()?;
-        while self.anchors.len() / NUMBER * ANCHOR_STRIDE <= wide(place) {
+        while self.anchors.len() / NUMBER * ANCHOR_STRIDE <= to_usize(place) {
             self.anchors.extend_from_slice(&place.to_le_bytes());
         }
         let jump = |jumps: &[u8]| u32::try_from(jumps.len() / JUMP).ok();

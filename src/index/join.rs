@@ -3,8 +3,7 @@
 //! Row: index.
 
 use crate::format::index_file::{Term, TermKind};
-use crate::log::wide;
-use crate::types::{Error, EventId};
+use crate::types::{Error, EventId, to_usize};
 
 use super::names::Names;
 use super::numbers::{Jumps, Numbers};
@@ -95,7 +94,7 @@ impl Index {
             TermKind::Entity => {
                 let mut stream = Stream { versions: Numbers::default(), ordinals: list };
                 let mut before = 0;
-                for slot in 0..wide(term.count) {
+                for slot in 0..to_usize(term.count) {
                     let version = versions.at(slot);
                     if version <= before {
                         return Err("the versions of an entity in the index do not grow");

@@ -6,6 +6,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::list::List;
 use super::query::Lists;
+use crate::types::to_u64;
 
 /// Which names to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(super) fn listed(lists: &impl Lists, wanted: &Wanted, window: &Range<u32>, m
         if !hides(name) {
             let list = list.cut(window);
             if let (Some(first), Some(last)) = (list.first(), list.last()) {
-                let events = u64::try_from(list.len()).expect("a length fits 64 bits");
+                let events = to_u64(list.len());
                 entries.push(Entry { name: name.to_owned(), events, first, last });
             }
         }

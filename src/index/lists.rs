@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use super::list::List;
 use super::search::gallop;
+use crate::types::to_u64;
 
 /// Which end comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ impl<L: List> Cursor<L> {
     pub(super) fn at_most(&self) -> u64 {
         match self {
             Cursor::Window(ranks) => ranks.end - ranks.start,
-            Cursor::List(list, _) => u64::try_from(list.len()).expect("a length fits 64 bits"),
+            Cursor::List(list, _) => to_u64(list.len()),
             Cursor::Any(union) => union.cursors.iter().map(Cursor::at_most).sum(),
             Cursor::All(cursors) => cursors.iter().map(Cursor::at_most).min().unwrap_or(0),
             Cursor::Without(cursor, ..) => cursor.at_most(),

@@ -5,7 +5,7 @@
 use std::ops::{ControlFlow, Range};
 
 use crate::format::KEY_BYTES;
-use crate::types::{Error, EventId, Query};
+use crate::types::{Error, EventId, Query, to_u64};
 
 use super::list::List;
 use super::listing::listed;
@@ -75,7 +75,7 @@ impl Lists for Index {
     }
 
     fn events_below(&self, ordinal: u32) -> u64 {
-        u64::try_from(self.ordinals.below(ordinal.into())).expect("a count fits 64 bits")
+        to_u64(self.ordinals.below(ordinal.into()))
     }
 
     fn nearest(&self, ordinal: u32, way: Way) -> Option<u32> {

@@ -5,6 +5,7 @@
 //! Row: index.
 
 use super::search::point;
+use crate::types::to_u64;
 
 /// Where a number does not follow the one before it: its slot, and the number.
 pub(super) trait Jumps {
@@ -65,7 +66,7 @@ impl<J: Jumps> Numbers<J> {
     /// The number at a slot; at the slot behind the last, the one that would follow without a gap.
     pub(super) fn at(&self, slot: usize) -> u64 {
         let (start, first) = self.run(point(0..self.jumps.len(), |at| self.jumps.jump(at).0 <= slot));
-        first.saturating_add(u64::try_from(slot.saturating_sub(start)).expect("a count fits 64 bits"))
+        first.saturating_add(to_u64(slot.saturating_sub(start)))
     }
 
     /// How many numbers are less than `number`: its slot, if it is one of them.

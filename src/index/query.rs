@@ -4,7 +4,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use crate::types::{EventId, Item, Name, Query, SYSTEM_SCOPE};
+use crate::types::{EventId, Item, Name, Query, SYSTEM_SCOPE, to_u64};
 
 use super::Label;
 use super::list::List;
@@ -75,7 +75,7 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
                 _ => {}
             }
         }
-        u64::try_from(self.events(query).count()).expect("a count fits 64 bits")
+        to_u64(self.events(query).count())
     }
 
     /// The ordinals of the events in the window that match, in order, once each; found as they are taken.
@@ -105,7 +105,7 @@ impl<'a, 'q, L: Lists, O: Fn(EventId) -> Option<u32>> Asked<'a, 'q, L, O> {
     }
 
     fn system_events(&self) -> u64 {
-        u64::try_from(self.system().len()).expect("a length fits 64 bits")
+        to_u64(self.system().len())
     }
 
     fn item(&self, item: &Item) -> Cursor<L::List<'a>> {

@@ -9,10 +9,10 @@
     reason = "a test fails by panicking, and prints what it tried"
 )]
 
+mod preallocate;
 mod recovery;
 mod rewritten;
 mod walk;
-mod zeros;
 
 use std::time::{Duration, SystemTime};
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::disk::{Disk, OsDisk};
 use crate::engine::{Engine, load_to_read, lock};
 use crate::format::Manifest;
-use crate::log::{behind, read_manifest};
+use crate::log::{LogEnd, read_manifest};
 use crate::read::{Point, reader};
 use crate::types::{Error, ErrorKind, Head, Options, counted, system};
 
@@ -113,7 +113,9 @@ pub(crate) fn copy_all(engine: &Engine, disk: &Arc<dyn Disk>, work: &mut Work) -
             image.place_open(&beginning.file, &beginning.tip)?;
             mark_of(manifest.store_id, beginning.file.header.id, &beginning.tip, true)
         }
-        (None, Some(last)) => mark_of(manifest.store_id, last.listing.id, &behind(&last.listing), false),
+        (None, Some(last)) => {
+            mark_of(manifest.store_id, last.listing.id, &LogEnd::of_sealed(&last.listing), false)
+        }
         (None, None) => return Err(Error::no_store()),
     };
     let counts = image.finish(Manifest { sealed: history.listings(), ..manifest }, mark)?;

@@ -8,10 +8,8 @@ use crate::disk::{Disk, DiskFile, write_all};
 use crate::engine::{Append, Engine, Request, Salts};
 use crate::event::Raw;
 use crate::format::{Frame, NewFrameHeader, SegmentEntry, SegmentHeader, SegmentId};
-use crate::log::{
-    Found, LogEnd, NewFrame, SegmentFile, Window, attested, behind, follow, found_at, listing, seal,
-};
-use crate::types::{Error, Expected, Options, options};
+use crate::log::{Advance, LogEnd, NewFrame, SegmentCursor, SegmentFile};
+use crate::types::{Error, Expected, Options, options, to_u64};
 
 use super::history::{Beginning, History};
 use super::image::Work;
@@ -70,11 +68,11 @@ impl<'a> Ending<'a> {
         };
         tip = entry.write(&self.header, &tip, tip.offset, &mut out.bytes);
         born += u32::from(self.version == 1);
-        let seal = seal(&tip)?;
+        let seal = tip.seal()?;
         out.bytes.extend_from_slice(&seal.write(&self.header, tip.offset.into()));
         out.flush()?;
-        let mut listing = listing(&self.header, &seal);
-        listing.remarks = listing.remarks.with_born(born);
+        let mut listing = SegmentEntry::new(&self.header, &seal);
+        listing.annotations = listing.annotations.with_streams_created(born);
         Ok(listing)
     }
 
@@ -86,38 +84,34 @@ impl<'a> Ending<'a> {
         work: &mut Work,
     ) -> Result<(LogEnd, u32), Error> {
         let source: &SegmentFile = &beginning.file;
-        let mut window = Window::new(source, beginning.tip.offset)?;
-        let (mut tip, mut born, mut told) = (LogEnd::start(source), 0, 0);
-        while tip.offset < beginning.tip.offset {
-            let offset = tip.offset;
-            let damaged = |damage| source.damaged(offset.into(), &damage);
-            tip = match found_at(&mut window, offset)? {
-                Found::Frame(frame) => {
+        let mut cursor = SegmentCursor::new(source, beginning.tip.offset)?;
+        let mut born = 0;
+        let mut told = 0;
+        while cursor.end().offset < beginning.tip.offset {
+            let offset = cursor.end().offset;
+            match cursor.advance()? {
+                Advance::Frame { frame, .. } => {
                     born += begun(&frame);
                     let mark = self.header.frame_mark(offset.into());
                     NewFrameHeader { durable_end: offset, ..frame.header.fields() }
                         .write(&mut out.bytes, mark);
                     out.bytes.extend_from_slice(frame.body);
-                    follow(source, &tip, &frame, true).map_err(damaged)?
                 }
-                Found::Attestation(attestation, length) => {
+                Advance::Attestation { attestation, .. } => {
                     out.bytes.extend_from_slice(&attestation.write(&self.header, offset.into()));
-                    attested(source, &tip, &attestation, length).map_err(damaged)?
                 }
-                Found::Seal(_) | Found::Zeros | Found::Invalid(_) => {
-                    return Err(Error::corrupt(
-                        &source.path,
-                        offset.into(),
-                        "the segment ends before it did",
-                    ));
+                Advance::End(_) => {
+                    let what = "the segment ends before it did";
+                    return Err(Error::corrupt(&source.path, offset.into(), what));
                 }
-            };
+            }
             if out.flush_if_large()? {
-                work.advance(u64::from(tip.offset - std::mem::replace(&mut told, tip.offset)))?;
+                let end = cursor.end().offset;
+                work.advance(u64::from(end - std::mem::replace(&mut told, end)))?;
             }
         }
-        work.advance(u64::from(tip.offset - told))?;
-        Ok((tip, born))
+        work.advance(u64::from(cursor.end().offset - told))?;
+        Ok((*cursor.end(), born))
     }
 }
 
@@ -155,7 +149,8 @@ fn header(
         return Ok(SegmentHeader { id, salt, created_at: now, ..old.clone() });
     }
     let last = history.whole.last().expect("a history has a segment");
-    let (end, store_id) = (behind(&last.listing), last.segment.file()?.header.store_id);
+    let end = LogEnd::of_sealed(&last.listing);
+    let store_id = last.segment.file()?.header.store_id;
     Ok(SegmentHeader {
         store_id,
         id: SegmentId { first_position: end.position.saturating_add(1), generation: 0 },
@@ -188,7 +183,7 @@ impl Out<'_> {
     fn flush(&mut self) -> Result<(), Error> {
         write_all(self.to, &self.bytes, self.at)
             .map_err(|error| Error::io("cannot write", &self.path, error))?;
-        self.at += u64::try_from(self.bytes.len()).expect("a length fits 64 bits");
+        self.at += to_u64(self.bytes.len());
         self.bytes.clear();
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::event::matches;
 use crate::log::{Candidate, Fate, Judge, list, remove};
 use crate::read::{Read, reader};
-use crate::types::{Erasure, Error, Position, Query, SYSTEM_SCOPE, system};
+use crate::types::{Erasure, Error, Position, Query, SYSTEM_SCOPE, system, to_u64};
 
 use super::ledger::{self, Entry, Figures};
 use super::quarantine::{Quarantined, quarantined};
@@ -234,7 +234,7 @@ fn empty_quarantine(disk: &dyn Disk, rewriting: &Rewriting<'_>) -> Result<u64, E
     let Quarantined { files, directories } = quarantined(disk)?;
     files.iter().try_for_each(|path| remove(disk, path))?;
     directories.iter().try_for_each(|directory| sync_if_there(rewriting, directory))?;
-    Ok(u64::try_from(files.len()).expect("a length fits 64 bits"))
+    Ok(to_u64(files.len()))
 }
 
 fn sync_if_there(rewriting: &Rewriting<'_>, directory: &str) -> Result<(), Error> {

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use crate::disk::read_full;
 use crate::engine::Engine;
-use crate::format::{Damage, Frame, Manifest, SEAL_BYTES, Seal, SegmentEntry};
-use crate::log::{LogEnd, SegmentFile, Walk, behind, listing, read_manifest, scan};
+use crate::format::{Damage, Manifest, SEAL_BYTES, Seal, SegmentEntry};
+use crate::log::{LogEnd, SegmentCursor, SegmentFile, read_manifest};
 use crate::read::{Point, SealedSegment, Segment, Snapshot};
-use crate::types::{Error, ErrorKind, Position, micros_of};
+use crate::types::{Error, ErrorKind, Position, micros_of, to_u64};
 
 use super::checkpoint;
 
@@ -177,13 +177,12 @@ fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<Bound, E
 /// Where a segment's last append within the bound ends. What lies behind `limit` is not looked at.
 fn last_within(file: &SegmentFile, limit: u32, bound: &Bound) -> Result<LogEnd, Error> {
     let mut last = LogEnd::start(file);
-    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, tip: &LogEnd| {
+    SegmentCursor::new(file, limit)?.visit_frames(|_, _, tip| {
         if bound.holds(tip.position, tip.recorded_at) {
             last = *tip;
         }
         Ok(())
-    };
-    scan(file, &mut Walk { limit, verify_chain_from: 0, visit: &mut visit })?;
+    })?;
     Ok(last)
 }
 
@@ -192,14 +191,14 @@ pub(crate) fn check_listing(file: &SegmentFile, listed: &SegmentEntry) -> Result
     if listed.fits(&read_listing(file)?) {
         return Ok(());
     }
-    let seal = behind(listed).offset.into();
+    let seal = LogEnd::of_sealed(listed).offset.into();
     Err(Error::corrupt(&file.path, seal, "the segment is not as MANIFEST lists it"))
 }
 
 /// What a segment's header and seal say of it.
 pub(crate) fn read_listing(file: &SegmentFile) -> Result<SegmentEntry, Error> {
     let length = file.length()?;
-    let at = length.saturating_sub(u64::try_from(SEAL_BYTES).expect("72"));
+    let at = length.saturating_sub(to_u64(SEAL_BYTES));
     let mut bytes = [0; SEAL_BYTES];
     let read = read_full(file.file.as_ref(), &mut bytes, at)
         .map_err(|error| Error::io("cannot read", &file.path, error))?;
@@ -208,5 +207,5 @@ pub(crate) fn read_listing(file: &SegmentFile) -> Result<SegmentEntry, Error> {
         return Err(file.damaged(at, &Damage::Bad("the segment does not end with a seal")));
     }
     let seal = Seal::read(bytes).map_err(|damage| file.damaged(at, &damage))?;
-    Ok(listing(&file.header, &seal))
+    Ok(SegmentEntry::new(&file.header, &seal))
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
 use crate::format::{Manifest, Mark, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
-use crate::log::{Failure, LogEnd, SegmentFile, create_mark_file, list, remove_mark, replace};
+use crate::log::{Failure, LogEnd, SegmentFile, create_mark_file, list, remove_mark, replace_manifest};
 use crate::types::{CopyProgress, Error, ErrorKind};
 
 use super::erase::CACHE;
@@ -196,7 +196,7 @@ impl<'a> Image<'a> {
             self.target.manifest.as_ref().map_or((0, [0; 32]), |(old, digest)| (old.sequence, *digest));
         let next = Manifest { sequence: sequence.saturating_add(1), previous, ..manifest };
         let (bytes, digest) = next.write();
-        replace(self.disk, &bytes).map_err(Failure::into_error)?;
+        replace_manifest(self.disk, &bytes).map_err(Failure::into_error)?;
         self.target.manifest = Some((next, digest));
         Ok(())
     }

@@ -15,7 +15,7 @@ pub(crate) fn reindex(
     tell: &mut dyn FnMut(&IndexProgress) -> ControlFlow<()>,
 ) -> Result<usize, Error> {
     engine.check_writable()?;
-    let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
+    let shelf = engine.segment_cache.as_ref().expect("a store that can be written to has a shelf");
     settle(&engine.view, shelf);
     let snapshot = engine.snapshot()?;
     let stored =

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::disk::Disk;
 use crate::engine::Engine;
 use crate::format::{Lineage, Manifest};
-use crate::log::{LogEnd, behind, new_store_id};
+use crate::log::{LogEnd, new_store_id};
 use crate::types::{Error, Head, options, system};
 
 use super::backup::{CopyReport, held};
@@ -99,7 +99,7 @@ fn found<F: Figures>(
     let base = Manifest { is_cut: false, previous: [0; 32], sealed: Vec::new(), ..manifest };
     image.place_whole(history, &base)?;
     let listing = image.place_made(ending.header.id, |file, work| ending.write(file, work))?;
-    let tip: LogEnd = behind(&listing);
+    let tip = LogEnd::of_sealed(&listing);
     let mark = mark_of(base.store_id, listing.id, &tip, false);
     let mut sealed = history.listings();
     sealed.push(listing);

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use parking_lot::MutexGuard;
 
 use crate::engine::{Engine, Maintenance};
-use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
+use crate::format::{SEGMENTS_DIRECTORY, SegmentEntry, SegmentId};
 use crate::index::Index;
-use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, SegmentFile, read_manifest, remove};
+use crate::log::{Draft, Effect, Exchange, Failure, Judge, LogEnd, Plan, read_manifest, remove};
 use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, settle};
 use crate::types::{Error, ErrorKind, options};
 
@@ -75,7 +75,7 @@ impl<'a> Rewriting<'a> {
     }
 
     fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
-        let shelf = engine.shelf.as_ref().expect("a store that can be written to has a shelf");
+        let shelf = engine.segment_cache.as_ref().expect("a store that can be written to has a shelf");
         Rewriting { engine, shelf, why, left: Vec::new(), has_changed: false, announce: None, _alone: alone }
     }
 
@@ -128,7 +128,7 @@ impl<'a> Rewriting<'a> {
         let plan = Plan {
             disk,
             sources: &files.collect::<Result<Vec<_>, Error>>()?,
-            born: old.iter().map(|(_, listed)| listed.remarks.born()).sum(),
+            streams_created: old.iter().map(|(_, listed)| listed.annotations.streams_created()).sum(),
             why: &self.why,
             now: options::read(&engine.options.clock),
         };
@@ -156,12 +156,10 @@ impl<'a> Rewriting<'a> {
 
     /// Reads the draft again, and writes its index on the way.
     fn check_and_index(&self, draft: &Draft<'_>) -> Result<(), Error> {
-        let with = draft.listing();
+        let with = draft.entry();
         let listed = SealedMeta::sealed(&with, *self.shelf.origin(), draft.header().chain_before);
         let mut index = Index::new(LogEnd::before(draft.header()).offset);
-        draft.check(&mut |file: &SegmentFile, offset, frame: &Frame<'_>, _: &LogEnd| {
-            index.insert(file, offset, frame)
-        })?;
+        draft.check(|file, offset, frame, _| index.insert(file, offset, frame))?;
         index.finish(listed.bound.end);
         self.shelf.write_index(&index, &listed.bound);
         Ok(())

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{Disk, Subdirectory};
 use crate::engine::Engine;
 use crate::format::Manifest;
-use crate::log::{Failure, finish_cut, read_manifest, read_mark, replace};
+use crate::log::{Failure, finish_cut, read_manifest, read_mark, replace_manifest};
 use crate::read::{Point, Read};
 use crate::types::{Error, ErrorKind, Head, Options, Query, system};
 
@@ -128,7 +128,7 @@ fn replace_history(
         ..manifest
     };
     let (bytes, digest) = next.write();
-    replace(disk, &bytes).map_err(Failure::into_error)?;
+    replace_manifest(disk, &bytes).map_err(Failure::into_error)?;
     finish_cut(disk, next, digest).map(drop)
 }
 

@@ -13,7 +13,7 @@ use crate::engine::Readable;
 use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentId, manifest, mark, records};
 use crate::log::{LogEnd, SegmentFile, list, read_manifest, read_mark};
 use crate::read::{Point, Segment};
-use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress};
+use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress, to_u64};
 
 use super::verify::{Verify, Visit, verify_files_as};
 
@@ -54,8 +54,17 @@ pub(crate) fn salvage(disk: &dyn Disk, watcher: Option<&OpenWatcher>) -> Result<
     };
     tracing::warn!(%report, "salvaged");
     let Kept { segments, versions, head, .. } = kept;
-    let entities = u64::try_from(versions.len()).expect("a count fits 64 bits");
-    Ok(Readable { entities, history: 0, segments, shelf: None, head, store_id, report, end: None })
+    let entities = to_u64(versions.len());
+    Ok(Readable {
+        streams: entities,
+        history: 0,
+        segments,
+        segment_cache: None,
+        head,
+        store_id,
+        report,
+        end: None,
+    })
 }
 
 /// That no file is of a newer format: what this version cannot read is not damaged.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::format::{Damage, SegmentId};
-use crate::log::{Found, LogEnd, SEAL_MISFITS, SegmentFile, Window, attested, follow, found_at, seal};
+use crate::log::{Advance, LogEnd, SegmentCursor, SegmentEnd, SegmentFile};
 use crate::read::{Segment, Snapshot, View};
 use crate::threads::Job;
 use crate::types::{Error, ErrorKind, Finding, ScrubStats};
@@ -111,19 +111,20 @@ impl Scrub {
 
     /// Goes on behind `tip` for a slice; says whether that was the end of the segment.
     fn walk(&self, file: &SegmentFile, limit: u32, tip: &mut LogEnd) -> Result<bool, Error> {
-        let mut window = Window::new(file, limit)?;
+        let mut cursor = SegmentCursor::new(file, limit)?.starting_at(*tip);
         let end = u64::from(tip.offset).saturating_add(SLICE_BYTES.max(self.rate / SLICES));
         while u64::from(tip.offset) < end {
-            let next = match found_at(&mut window, tip.offset)? {
-                Found::Frame(frame) => follow(file, tip, &frame, true),
-                Found::Attestation(attestation, length) => attested(file, tip, &attestation, length),
-                Found::Seal(found) if seal(tip)? == found => return Ok(true),
-                Found::Zeros if tip.offset == limit => return Ok(true),
-                Found::Seal(_) => Err(SEAL_MISFITS),
-                Found::Zeros => Err(Damage::Bad("acknowledged data is missing")),
-                Found::Invalid(damage) => Err(damage),
+            let damage = match cursor.advance()? {
+                Advance::Frame { after, .. } | Advance::Attestation { after, .. } => {
+                    *tip = after;
+                    continue;
+                }
+                Advance::End(SegmentEnd::Sealed(_)) => return Ok(true),
+                Advance::End(SegmentEnd::Zeros) if tip.offset == limit => return Ok(true),
+                Advance::End(SegmentEnd::Zeros) => Damage::Bad("acknowledged data is missing"),
+                Advance::End(SegmentEnd::Invalid(damage)) => damage,
             };
-            *tip = next.map_err(|damage| file.damaged(tip.offset.into(), &damage))?;
+            return Err(file.damaged(tip.offset.into(), &damage));
         }
         Ok(false)
     }

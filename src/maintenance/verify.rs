@@ -24,10 +24,10 @@ use std::sync::Arc;
 use crate::disk::{Access, Disk};
 use crate::format::{Attestation, Damage, Frame, Hash, Manifest, Record, Seal, SegmentId, tags};
 use crate::log::{
-    CHAIN_BROKEN, Evidence, Found, LogEnd, SEAL_MISFITS, SegmentFile, Verdict, Window, attested,
-    chain_seeing, could_be_new, evidence, follow, found_at, judge, missing_text, seal,
+    CHAIN_BROKEN, Evidence, LogEnd, SEAL_MISFITS, SegmentCursor, SegmentFile, SegmentItem, Verdict, Window,
+    chain_and_records, could_be_new, evidence, judge, missing_text,
 };
-use crate::types::{Error, Finding, Head, VerifyReport};
+use crate::types::{Error, Finding, Head, VerifyReport, to_u64};
 
 pub use asked::Verify;
 use causes::Causes;
@@ -225,10 +225,11 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             indexes.begin(segment)?;
         }
         let limit = if let End::At(limit) = end { limit } else { u32::MAX };
-        let mut window = Window::new(segment, limit)?;
-        let mut passage = Passage::new(segment, Search::new(&window));
+        let mut cursor = SegmentCursor::new(segment, limit)?;
+        let mut passage = Passage::new(segment, Search::new(cursor.window()));
         loop {
             let tip = passage.tip;
+            cursor.move_to(tip);
             self.before = Before::At(tip);
             self.slots.meet(segment, &tip);
             if self.pace.advance(tip.offset.saturating_sub(passage.told)).is_break() {
@@ -239,24 +240,26 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             if let Some(indexes) = &mut self.indexes {
                 indexes.came_to(&tip)?;
             }
-            let goes_on = match found_at(&mut window, tip.offset)? {
-                Found::Frame(frame) => {
+            let goes_on = match cursor.peek()? {
+                SegmentItem::Frame(frame) => {
                     self.frame(segment, &mut passage, &frame);
                     true
                 }
-                Found::Attestation(attestation, length) => {
+                SegmentItem::Attestation(attestation, length) => {
                     self.attestation(segment, &mut passage, &attestation, length);
                     true
                 }
-                Found::Seal(found) => {
+                SegmentItem::Seal(found) => {
                     self.seal(segment, &mut passage, &found, end)?;
                     false
                 }
-                Found::Zeros => {
+                SegmentItem::Zeros => {
                     self.zeros(segment, &mut passage, end)?;
                     false
                 }
-                Found::Invalid(damage) => self.invalid(segment, &mut passage, &damage, end, &mut window)?,
+                SegmentItem::Invalid(damage) => {
+                    self.invalid(segment, &mut passage, &damage, end, cursor.window())?
+                }
             };
             if !goes_on {
                 break;
@@ -316,15 +319,15 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         // Records are taken apart once, for the chain and for all else.
         let mut steps = Vec::new();
         let mut wrong = None;
-        let chain = chain_seeing(&tip.chain, first, frame, |index, record| {
-            let position = first.saturating_add(u64::try_from(index).expect("a count fits 64 bits"));
+        let chain = chain_and_records(&tip.chain, first, frame, |index, record| {
+            let position = first.saturating_add(to_u64(index));
             let version = frame.header.version(index);
             passage.born = passage.born.saturating_add((version == 1).into());
             wrong = wrong.or_else(|| self.wrong_with(frame, index, position, record));
             let step = self.versions.meet(record.entity_bytes(), version, position);
             steps.extend(step.map(|step| (record.entity().to_owned(), step)));
         });
-        let placed = follow(segment, &tip, frame, false).and_then(|next| match chain? {
+        let placed = tip.after_frame(segment, frame, false).and_then(|next| match chain? {
             chain if chain == next.chain => Ok(next),
             _ => Err(CHAIN_BROKEN),
         });
@@ -381,7 +384,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         length: usize,
     ) {
         let tip = passage.tip;
-        let next = attested(segment, &tip, found, length).unwrap_or_else(|damage| {
+        let next = tip.after_attestation(segment, found, length).unwrap_or_else(|damage| {
             self.broken(segment, &tip, &damage);
             passage.is_damaged = true;
             LogEnd {
@@ -407,7 +410,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     ) -> Result<(), Error> {
         let (path, tip) = (&segment.path, passage.tip);
         passage.sealed_at = Some(tip.offset);
-        if !passage.is_damaged && seal(&tip).ok().as_ref() != Some(found) {
+        if !passage.is_damaged && tip.seal().ok().as_ref() != Some(found) {
             self.found(path, tip.offset.into(), SEAL_MISFITS);
         }
         self.check_listing(segment, passage, found);

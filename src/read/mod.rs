@@ -20,5 +20,6 @@ pub(crate) use reader::{by_either_id, event_at, token_at};
 pub(crate) use segment_cache::{Budgets, SealedMeta, SealedSegment, SegmentCache};
 pub(crate) use segment_cache::{build_last_index, index_is_pending, settle};
 pub use story::{Story, StoryEvent};
+pub(crate) use subscription::next_batch;
 pub use subscription::{NextEvent, Subscription};
 pub(crate) use view::{End, Point, Reach, Segment, Snapshot, View, first_match};

@@ -60,6 +60,26 @@ pub struct Subscription {
     has_ended: bool,
 }
 
+/// Waits for an event, and takes with it those that are there, up to `max`: for subscriptions and
+/// consumers. An error behind the first event is left to the next call.
+pub(crate) fn next_batch<S>(
+    source: &mut S,
+    max: usize,
+    wait: impl Fn(&mut S) -> Result<Option<RecordedEvent>, Error>,
+    try_next: impl Fn(&mut S) -> Result<Option<RecordedEvent>, Error>,
+) -> Result<Vec<RecordedEvent>, Error> {
+    let mut batch = Vec::new();
+    if max > 0 {
+        batch.extend(wait(source)?);
+    }
+    while batch.len() < max
+        && let Ok(Some(event)) = try_next(source)
+    {
+        batch.push(event);
+    }
+    Ok(batch)
+}
+
 enum Step {
     Event(RecordedEvent),
     Nothing,
@@ -225,16 +245,7 @@ impl Subscription {
     ///
     /// As [`Subscription::next_timeout`]; an error behind the first event comes with the next call.
     pub fn next_batch(&mut self, max: usize) -> Result<Vec<RecordedEvent>, Error> {
-        let mut batch = Vec::new();
-        if max > 0 {
-            batch.extend(self.wait(None)?);
-        }
-        while batch.len() < max
-            && let Ok(Some(event)) = self.try_next()
-        {
-            batch.push(event);
-        }
-        Ok(batch)
+        next_batch(self, max, |subscription| subscription.wait(None), Subscription::try_next)
     }
 
     /// The next event, or else has the task woken when there is one or the store has ended. Comes to

@@ -1,21 +1,21 @@
-//! Deciding about one entity: load its state, decide, append what was decided if nothing came in between.
+//! Decisions about one entity: load its state, decide, and append the decided events if no event came in between.
 //!
-//! No lock is held while a user's code runs: an append requires the version that was decided on, and whoever is too
-//! late decides again.
-//! Row: app. Uses nothing a user could not use, but for the look-up of keys.
+//! No lock is held while user code runs. The append expects the version that the decision saw; a caller whose
+//! append comes too late decides again.
 
 use serde::Serialize;
 
 use crate::engine::{Append, Keyed};
 use crate::event::Appended;
-use crate::state::executed::{Executed, Outcome, Refused};
-use crate::state::projection::{At, Loaded, Projection, fold};
+use crate::state::decide::{Executed, Outcome, Refused, appended_without_state};
+use crate::state::past::At;
+use crate::state::projection::{Loaded, Projection, fold};
 use crate::store::Store;
 use crate::types::{Coordinate, Error, ErrorKind, Version};
 
-/// A projection of one entity that decides: state and command in, events or a refusal out.
+/// A projection of one entity that decides about commands: state and command in, events or a refusal out.
 ///
-/// What an event does to the state is [`Projection::apply`].
+/// [`Projection::apply`] says how an event changes the state.
 ///
 /// ```
 /// # use annals::{DomainEvent, Error, EventData, Meta, Projection, RecordedEvent};
@@ -62,34 +62,41 @@ use crate::types::{Coordinate, Error, ErrorKind, Version};
 /// # Ok::<(), Error>(())
 /// ```
 pub trait Aggregate: Projection {
-    /// What it is asked to do.
+    /// A request to do something.
     type Command;
 
-    /// Why it may refuse.
+    /// The reason of a refusal.
     type Error;
 
-    /// What happens because of a command: events, none if nothing does, or a refusal.
+    /// Decides about a command. Returns the events that happen, none if nothing happens, or a refusal.
     ///
-    /// It is asked anew when something came in between, so what it answers should follow from state and command
-    /// alone; effects on the world do not belong here. It may read the store and take its time; nobody waits for
-    /// it longer than 50 ms.
+    /// annals calls it again if an event of the entity came in between. The answer should follow from state and
+    /// command alone, and the method should have no other effects. It may read the store and take its time:
+    /// other callers that decide about the entity wait at most 50 ms for it.
     ///
     /// # Errors
     ///
-    /// Whatever the domain says; the caller gets it as [`Refused::Domain`].
+    /// A refusal; the caller gets it as [`Refused::Domain`].
     fn decide(&self, command: &Self::Command) -> Result<Vec<Self::Event>, Self::Error>;
 }
 
 impl Store {
-    /// Has an aggregate decide about a command, and appends the events it decides on: together, and only if its
-    /// stream is still as it was. If something came in between, the state takes in what is new (nothing else is read)
-    /// and decides again. Under contention everybody gets a turn; after 1,000 conflicts the last one is the answer.
+    /// Lets an aggregate decide about a command, and appends the events it decides on. The append holds all of
+    /// them or none, and succeeds only if the entity has no new event.
+    ///
+    /// If an event came in between, the state folds the new events, and the aggregate decides again. After 1,000
+    /// conflicts the call returns the last conflict. Callers that met a conflict queue by entity. A turn lasts
+    /// until the append, at most 50 ms. A thread that executes inside a decision does not queue.
     ///
     /// # Errors
     ///
     /// [`Refused::Domain`] if the aggregate refuses; [`Refused::Store`] with the errors of [`Store::load`] and
-    /// [`Append::commit`]. [`ErrorKind::CommitUnknown`] also if the events were appended and the state after them
-    /// cannot be had; the text says so.
+    /// [`Append::commit`]. [`ErrorKind::CommitUnknown`] also if the events were appended, but the state after
+    /// them cannot be loaded; the text says so.
+    ///
+    /// # Panics
+    ///
+    /// A panic in `decide` reaches the caller; nothing was appended.
     pub fn execute<A: Aggregate>(
         &self,
         address: impl TryInto<Coordinate, Error: Into<Error>>,
@@ -98,13 +105,16 @@ impl Store {
         self.execute_with(address, command, |append| append)
     }
 
-    /// [`Store::execute`], with more to say about the append: key, cause, correlation, metadata, tags,
-    /// occurred-at, context for gates, durability, conditions, also further events, which come before the decided
-    /// ones and go in with them. `with` is asked for each try.
+    /// As [`Store::execute`], where `with` adds to the append before it is committed.
     ///
-    /// A key makes the command idempotent: if it is known, its append is answered, and nothing is decided. It
-    /// must be the key of an append to the same entity. The command is compared if it was said with
-    /// [`Append::command`]; [`Store::execute_once`] does that.
+    /// `with` may set key, cause, correlation, metadata, tags, occurred-at, context for gates, durability and
+    /// conditions. It may add events; they stand before the decided ones in the same append. `with` is called
+    /// once for each try.
+    ///
+    /// An idempotency key makes the command idempotent. If the store knows the key, the call returns the receipt
+    /// of its append, and the aggregate decides nothing. The append must have an event of the same entity. The
+    /// commands are compared if the append carries one ([`Append::command`]); [`Store::execute_once`] adds it.
+    /// Looking up a key is a round trip to the writer.
     ///
     /// ```
     /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Outcome, Projection, RecordedEvent, Store};
@@ -140,7 +150,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::execute`]; [`ErrorKind::KeyReused`] if the key belongs to an append that has no event of this entity.
+    /// The errors of [`Store::execute`]; [`ErrorKind::KeyReused`] if the key belongs to an append that has no
+    /// event of this entity; [`ErrorKind::Busy`] if looking up the key takes longer than the deadline for
+    /// acknowledgements.
     pub fn execute_with<A: Aggregate>(
         &self,
         address: impl TryInto<Coordinate, Error: Into<Error>>,
@@ -154,7 +166,7 @@ impl Store {
             let before = self.load::<A>(entity)?;
             let append = with(Append::to(&address));
             let keyed = append.keyed()?;
-            // After the state was loaded: if the key is new even then, the state holds nothing of it.
+            // Looked up after the load: if the key is unknown now, the state holds no event of its append.
             if let Some(receipt) = self.applied_to(entity, keyed)? {
                 return Ok(self.already_applied(entity, receipt, attempt.conflicts())?);
             }
@@ -170,7 +182,7 @@ impl Store {
                 }
                 Ok(receipt) => return Ok(self.applied(before, entity, receipt, conflicts)?),
                 Err(error) if error.kind() == ErrorKind::Conflict => attempt.again(error)?,
-                // Somebody was quicker with the same command, and decided on another state.
+                // Another caller with the same key was faster, and decided on another state.
                 Err(error) if error.kind() == ErrorKind::KeyReused => {
                     let receipt = self.applied_to(entity, keyed)?.ok_or(error)?;
                     return Ok(self.already_applied(entity, receipt, conflicts)?);
@@ -180,8 +192,10 @@ impl Store {
         }
     }
 
-    /// [`Store::execute`] with an idempotency key. If the key is known, its append is answered, and nothing
-    /// is decided; the command must be the same, as it serializes.
+    /// As [`Store::execute`], with an idempotency key and the command in the append.
+    ///
+    /// If the store knows the key, the call returns the receipt of its append, and the aggregate decides
+    /// nothing. The command must then serialize to the same bytes.
     ///
     /// ```
     /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Projection, RecordedEvent};
@@ -219,8 +233,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::execute_with`]; [`ErrorKind::KeyReused`] also if the key belongs to another command, or to
-    /// an append that was made without one.
+    /// The errors of [`Store::execute_with`]; [`ErrorKind::KeyReused`] also if the key belongs to another
+    /// command, or to an append without a command.
     pub fn execute_once<A: Aggregate<Command: Serialize>>(
         &self,
         key: impl AsRef<[u8]>,
@@ -230,11 +244,13 @@ impl Store {
         self.execute_with(address, command, |append| append.key(&key).command(command))
     }
 
-    /// The receipt of what was applied to an entity with this key.
+    /// The receipt of the append with this key, if the store knows it. The append must have an event of the
+    /// entity.
     fn applied_to(&self, entity: &str, keyed: Option<Keyed>) -> Result<Option<Appended>, Error> {
         let Some(keyed) = keyed else { return Ok(None) };
         let Some(receipt) = self.engine().find_key(keyed)? else { return Ok(None) };
-        let (first, last) = (receipt.first_position().get(), receipt.position());
+        let first = receipt.first_position().get();
+        let last = receipt.position();
         let mut of_append = self.stream(entity);
         of_append.again(first.saturating_sub(1).into(), last);
         match of_append.next() {
@@ -254,7 +270,7 @@ impl Store {
         receipt: Appended,
         conflicts: u32,
     ) -> Result<Executed<A>, Error> {
-        let state = self.load(entity).map_err(|error| stateless(&receipt, error))?;
+        let state = self.load(entity).map_err(|error| appended_without_state(&receipt, error))?;
         Ok(Executed { outcome: Outcome::AlreadyApplied, receipt: Some(receipt), conflicts, state })
     }
 
@@ -265,13 +281,13 @@ impl Store {
         receipt: Appended,
         conflicts: u32,
     ) -> Result<Executed<A>, Error> {
-        // The decided events stand last.
+        // The decided events stand last in the append, so its version is the entity's.
         let state = self.load_after(before, entity, receipt.version());
-        let state = state.map_err(|error| stateless(&receipt, error))?;
+        let state = state.map_err(|error| appended_without_state(&receipt, error))?;
         Ok(Executed { outcome: Outcome::Applied, receipt: Some(receipt), conflicts, state })
     }
 
-    /// The state at a version that was just appended, and not at a later one.
+    /// The state at a version that was just appended, without later events.
     fn load_after<A: Aggregate>(
         &self,
         before: Loaded<A>,
@@ -279,16 +295,16 @@ impl Store {
         version: Version,
     ) -> Result<Loaded<A>, Error> {
         if self.version(entity)? == version {
-            // While nobody else holds the state, the cache need not copy it.
+            // Dropped first: the load copies the state if this caller holds it, too.
             drop(before);
             let now = self.load::<A>(entity)?;
-            return if now.version() == version {
-                Ok(now)
-            } else {
-                self.load_at(entity, At::Version(version))
-            };
+            if now.version() == version {
+                return Ok(now);
+            }
+            return self.load_at(entity, At::Version(version));
         }
-        let (mut state, mut position) = (A::clone(&before), before.position());
+        let mut state = A::clone(&before);
+        let mut position = before.position();
         for event in self.stream(entity).versions(before.version().get() + 1..=version.get()) {
             let event = event?;
             fold(&mut state, &event)?;
@@ -296,13 +312,4 @@ impl Store {
         }
         Ok(Loaded::new(state, version, position))
     }
-}
-
-/// An append that was made, but what it came to cannot be told.
-pub(crate) fn stateless(receipt: &Appended, error: Error) -> Error {
-    let text = format!(
-        "the events were appended, up to position {}, but the state after them cannot be had ({error}); do not repeat this without a key",
-        receipt.position()
-    );
-    Error::with_source(ErrorKind::CommitUnknown, text, error)
 }

@@ -1,15 +1,23 @@
-//! State folded from events: projections, read models, aggregates, decisions.
+//! State folded from events: projections, read models, aggregates, decisions, transitions.
+//!
+//! No code of a user runs under a lock of annals. Nothing here writes to the log but by [`Append`](crate::Append).
 
 mod aggregate;
 mod decide;
-mod executed;
+mod diff;
+mod load;
+mod past;
 mod projection;
+mod read_model;
+mod replay;
 mod transition;
 
 pub use aggregate::Aggregate;
-pub use executed::{Executed, Outcome, Refused};
-pub use projection::{
-    At, CatchUp, Change, Diff, Divergence, DivergenceKind, Freshness, History, Loaded, Projection, ReadModel,
-    ReadModelStatus, ReplayCheck, ReplayProgress, ReplayReport, StateAt, diff,
-};
+pub use decide::{Executed, Outcome, Refused};
+pub use diff::{Change, Diff, diff};
+pub use load::Freshness;
+pub use past::{At, History, StateAt};
+pub use projection::{Loaded, Projection};
+pub use read_model::{CatchUp, ReadModel, ReadModelStatus};
+pub use replay::{Divergence, DivergenceKind, ReplayCheck, ReplayProgress, ReplayReport};
 pub use transition::{EntityState, InState, Transition};

@@ -1,8 +1,7 @@
-//! Transitions: an entity in a state is a value of a type, and only events that lead out of that state fit.
+//! Transitions: each state of an entity is a type, and the compiler accepts only events that may follow in it.
 //!
-//! Order that is not allowed does not compile. What a program cannot know when it is compiled, where an entity is
-//! after a restart, or that nobody else moved it, is checked against the log.
-//! Row: app. Uses nothing a user could not use.
+//! A forbidden order does not compile. Two facts are checked against the log at run time: in which state the
+//! entity is after a restart, and that no other caller has moved it.
 
 use std::any::TypeId;
 use std::fmt;
@@ -12,7 +11,7 @@ use crate::engine::Append;
 use crate::store::Store;
 use crate::types::{Coordinate, Error, EventData, Position, Version};
 
-/// A state that an entity can be in, as a type: usually an empty struct.
+/// A state of an entity, as a type: usually an empty struct.
 ///
 /// ```
 /// use annals::{Append, EntityState, Error, EventData, Raw, Store, Transition};
@@ -39,7 +38,7 @@ use crate::types::{Coordinate, Error, EventData, Position, Version};
 /// impl Transition<Open> for Paid { type To = Settled; }
 ///
 /// let store = Store::in_memory()?;
-/// let order = store.in_state::<New>("order:1")?.expect("nobody has placed it");
+/// let order = store.in_state::<New>("order:1")?.expect("it is not placed yet");
 /// let order = store.apply(order, &Placed)?;
 /// let order = store.apply(order, &Paid { cents: 500 })?;
 /// assert_eq!(order.version().get(), 2);
@@ -50,7 +49,7 @@ use crate::types::{Coordinate, Error, EventData, Position, Version};
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// Paying an order that nobody has placed does not compile:
+/// Paying an order that was not placed does not compile:
 ///
 /// ```compile_fail,E0277
 /// # use annals::{EntityState, Error, EventData, Raw, Store, Transition};
@@ -67,32 +66,33 @@ use crate::types::{Coordinate, Error, EventData, Position, Version};
 /// # impl EntityState for Settled { const ENTERED_BY: &[&str] = &["order.paid"]; }
 /// # impl Transition<Open> for Paid { type To = Settled; }
 /// # let store = Store::in_memory()?;
-/// let order = store.in_state::<New>("order:1")?.expect("nobody has placed it");
+/// let order = store.in_state::<New>("order:1")?.expect("it is not placed yet");
 /// store.apply(order, &Paid)?;
 /// # Ok::<(), Error>(())
 /// ```
 pub trait EntityState: 'static {
-    /// The kinds of the events that lead into this state. A state without any is that of an entity that has
-    /// no events yet.
+    /// The kinds of the events that lead into this state. If empty, it is the state of an entity without an
+    /// event whose kind is not in [`EntityState::STAYS`].
     const ENTERED_BY: &'static [&'static str];
 
-    /// The kinds of events that leave an entity in this state, like a remark (default: none). An event of any other kind
-    /// leads out of it.
+    /// The kinds of the events that do not change this state, like a remark (default: none). An event of any
+    /// other kind leads out of the state.
     const STAYS: &'static [&'static str] = &[];
 }
 
-/// That an event leads out of a state, and where to. One event may lead out of several states.
+/// Says that an event leads out of the state `From`, and into which state. One event may lead out of several
+/// states.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no event that leads out of the state `{From}`",
     label = "the entity is in the state `{From}`",
     note = "if it should be allowed, say where it leads: `impl Transition<{From}> for {Self} {{ type To = ..; }}`"
 )]
 pub trait Transition<From: EntityState>: EventData {
-    /// The state after it.
+    /// The state after the event.
     type To: EntityState;
 }
 
-/// An entity that is known to be in a state, at a version of its stream. Applying an event uses it up.
+/// An entity in the state `S`, at a version of its stream. Applying an event consumes it.
 pub struct InState<S> {
     address: Coordinate,
     version: Version,
@@ -107,13 +107,13 @@ impl<S> InState<S> {
         &self.address
     }
 
-    /// The version its stream was found at.
+    /// The version of the entity's stream when it was found.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The position of the last event of its stream; [`Position::START`] if there are none.
+    /// The position of the last event of the entity's stream; [`Position::START`] if it has none.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
@@ -127,26 +127,28 @@ impl<S> fmt::Debug for InState<S> {
 }
 
 impl Store {
-    /// The entity, if it is in this state: how a chain of transitions begins, and how it goes on after a restart.
-    /// `None` if it is in another one.
+    /// Finds an entity that is in the state `S`; `None` if it is in another state. A chain of transitions begins
+    /// with it, also after a restart.
     ///
-    /// The last event of its stream decides that is none of those that stay in the state: its kind must lead into
-    /// the state. The scope, if one is given, is the one the next event gets.
+    /// The last event whose kind is not in [`EntityState::STAYS`] decides: its kind must be in
+    /// [`EntityState::ENTERED_BY`]. The scope of `address` is the scope of the next event.
     ///
     /// # Errors
     ///
-    /// Those of reading.
+    /// The errors of reading.
     pub fn in_state<S: EntityState>(
         &self,
         address: impl TryInto<Coordinate, Error: Into<Error>>,
     ) -> Result<Option<InState<S>>, Error> {
         let address = address.try_into().map_err(Into::into)?;
-        let (mut version, mut position, mut is_in) =
-            (Version::EMPTY, Position::START, S::ENTERED_BY.is_empty());
+        let mut version = Version::EMPTY;
+        let mut position = Position::START;
+        let mut is_in = S::ENTERED_BY.is_empty();
         for event in self.stream(address.entity()).backwards() {
             let event = event?;
             if version == Version::EMPTY {
-                (version, position) = (event.version(), event.position());
+                version = event.version();
+                position = event.position();
             }
             if !S::STAYS.contains(&event.kind()) {
                 is_in = S::ENTERED_BY.contains(&event.kind());
@@ -156,15 +158,15 @@ impl Store {
         Ok(is_in.then_some(InState { address, version, position, state: PhantomData }))
     }
 
-    /// Appends an event that leads an entity from one state to the next, if its stream is still as it was found.
+    /// Appends an event that leads an entity from one state to the next, if its stream has no new event.
     ///
-    /// If it is not appended, the entity is used up all the same: [`Store::in_state`] says where it is.
+    /// A failed call consumes `entity`, too. Call [`Store::in_state`] to find its state.
     ///
     /// # Errors
     ///
-    /// Those of [`Append::commit`]: [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if somebody else moved it;
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the event's kind is none of those the next state says
-    /// it is entered by.
+    /// The errors of [`Append::commit`]; [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if another caller
+    /// has moved the entity; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the event's kind is not in
+    /// [`EntityState::ENTERED_BY`] of the next state.
     pub fn apply<From, E>(&self, entity: InState<From>, transition: &E) -> Result<InState<E::To>, Error>
     where
         From: EntityState,
@@ -173,12 +175,12 @@ impl Store {
         self.apply_with(entity, transition, |append| append)
     }
 
-    /// [`Store::apply`], with more to say about the append: key, cause, correlation, metadata, tags, context for
-    /// gates, durability, also events of other entities.
+    /// As [`Store::apply`], where `with` adds to the append before it is committed: key, cause, correlation,
+    /// metadata, tags, context for gates, durability, and events of other entities.
     ///
     /// # Errors
     ///
-    /// As [`Store::apply`].
+    /// The errors of [`Store::apply`].
     pub fn apply_with<From, E>(
         &self,
         entity: InState<From>,
@@ -197,7 +199,7 @@ impl Store {
     }
 }
 
-/// That [`Store::in_state`] will find the entity where the types say it is.
+/// Refuses an event after which [`Store::in_state`] would not find the entity in the state that the types say.
 fn check_kind<From: EntityState, E: Transition<From>>(transition: &E) -> Result<(), Error> {
     let kind = transition.kind();
     let is_same = TypeId::of::<From>() == TypeId::of::<E::To>();

@@ -254,7 +254,7 @@ impl<'a> Compaction<'a> {
 
     /// Has it go from what is sealed by now, unless somebody else rewrites segments: then `None`. A closing store breaks it off.
     fn run_beside(mut self) -> Result<Option<Compacted>, Error> {
-        let (heeds, rewriter) = (self.heeds, self.store.engine().rewriter.clone());
+        let (heeds, rewriter) = (self.heeds, self.store.engine().rewrite_thread.clone());
         let mut asked = self.tell.take();
         self.tell = Some(Box::new(move |progress| {
             rewriter.go_on()?;

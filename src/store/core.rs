@@ -45,7 +45,7 @@ impl Core {
 
     /// Before the engine, which gives up the lock: then the cache is somebody else's. What takes long is broken off first.
     fn close_cache(&self) {
-        self.engine.rewriter.close();
+        self.engine.rewrite_thread.close();
         // What cannot be made durable is not saved; closing the engine says why.
         self.cache.close(|| drop(self.engine.sync()));
     }
@@ -80,14 +80,13 @@ impl Store {
         // Beside a writer, or where nothing may be written, there is no file to be shared.
         let file_bytes = if engine.is_read_only() { 0 } else { options.cache_disk_bytes };
         let owner = Owner { store_id: engine.store_id, history: engine.view.history() };
-        let (disk, view, housekeeper) =
-            (engine.disk.clone(), engine.view.clone(), engine.housekeeper.clone());
+        let (disk, view, housekeeper) = (engine.disk.clone(), engine.view.clone(), engine.background.clone());
         let (memory_bytes, clock) = (options.cache_memory_bytes, options.clock.clone());
         let cache = Cache::new(memory_bytes, file_bytes, disk, owner, view, housekeeper, clock);
         let scrub = scrub::Shared::default();
         if options.scrub_bytes_per_second > 0 && !engine.is_read_only() {
             let job = scrub::job(engine.view.clone(), options.scrub_bytes_per_second, scrub.clone());
-            engine.housekeeper.run_in(SCRUB_AFTER, job);
+            engine.background.run_in(SCRUB_AFTER, job);
         }
         let core = Arc::new(Core {
             cache,

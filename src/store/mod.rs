@@ -25,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Disk, MemDisk};
-use crate::engine::{Append, Ticket};
+use crate::engine::{Append, Handover, Ticket};
 use crate::event::{Appended, RecordedEvent};
 use crate::maintenance::{Verify, describe, reindex};
 use crate::read::{Notifications, Read, Subscription, reader};
@@ -348,7 +348,7 @@ impl Append {
     ///
     /// Those of [`Append::commit`] that show before the writer has it.
     pub fn submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine().submit(store.admit(self)?, true)
+        store.engine().submit(store.admit(self)?, Handover::Queue)
     }
 
     /// Like [`Append::submit`], but says [`ErrorKind::Busy`](crate::ErrorKind::Busy) if the queue is full.
@@ -357,6 +357,6 @@ impl Append {
     ///
     /// As [`Append::submit`].
     pub fn try_submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine().submit(store.admit(self)?, false)
+        store.engine().submit(store.admit(self)?, Handover::TryQueue)
     }
 }

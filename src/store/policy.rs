@@ -45,7 +45,7 @@ impl Policy {
             }
             resume_unwind(panic)
         });
-        if core.engine.rewriter.go_on().is_break() {
+        if core.engine.rewrite_thread.go_on().is_break() {
             return;
         }
         let now = options::read(&core.engine.options.clock);
@@ -79,7 +79,7 @@ impl Store {
                 policy.take_turn(&store.upgrade()?, place);
                 Some(every)
             };
-            self.core.engine.rewriter.run_in(every, Box::new(turn));
+            self.core.engine.rewrite_thread.run_in(every, Box::new(turn));
         }
     }
 }

@@ -97,14 +97,14 @@ impl Store {
                         None
                     }
                 };
-                self.engine().rewriter.run_in(SOON, Box::new(resume));
+                self.engine().rewrite_thread.run_in(SOON, Box::new(resume));
             }
             Err(error) => tracing::warn!(%error, "whether something is to be erased still is not known"),
         }
     }
 
     fn resume_erasing(&self) -> Result<bool, Error> {
-        let rewriter = self.engine().rewriter.clone();
+        let rewriter = self.engine().rewrite_thread.clone();
         let tell = move |_: &RewriteProgress| rewriter.go_on();
         erase::resume(self.engine(), &|| self.forget_states(), &mut Throttle::new(Some(Box::new(tell)), None))
     }

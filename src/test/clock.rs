@@ -1,4 +1,4 @@
-//! Time that stands still, and a store in which everything is the same in every run.
+//! A clock that a test moves, and a store in memory that is the same in each run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::store::Store;
 /// 2026-01-01T00:00:00Z.
 const START_SECONDS: u64 = 1_767_225_600;
 
-/// A clock that moves only when it is told to. Clones show the same time.
+/// A clock that moves only by [`Clock::advance`]. Clones show the same time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,19 +31,19 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that shows 2026-01-01T00:00:00Z.
+    /// Makes a clock that shows 2026-01-01T00:00:00Z.
     #[must_use]
     pub fn new() -> Clock {
         Clock { micros: Arc::new(AtomicU64::new(START_SECONDS * 1_000_000)) }
     }
 
-    /// The time it shows.
+    /// The time that the clock shows.
     #[must_use]
     pub fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_micros(self.micros.load(Ordering::Relaxed))
     }
 
-    /// Moves it on.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let micros = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
         let _ = self
@@ -51,7 +51,7 @@ impl Clock {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_add(micros)));
     }
 
-    /// What [`Builder::clock`](crate::Builder::clock) takes.
+    /// The clock as a function, for [`Builder::clock`](crate::Builder::clock).
     pub fn source(&self) -> impl Fn() -> SystemTime + Send + Sync + 'static {
         let clock = self.clone();
         move || clock.now()
@@ -64,8 +64,8 @@ impl Default for Clock {
     }
 }
 
-/// A store in memory for one test: its clock shows 2026-01-01T00:00:00Z for good, and the same appends get the
-/// same ids in every run.
+/// Opens a store in memory for one test. Its clock always shows 2026-01-01T00:00:00Z, and the same appends get the
+/// same ids in each run.
 ///
 /// ```
 /// use annals::Raw;
@@ -78,14 +78,9 @@ impl Default for Clock {
 ///
 /// # Panics
 ///
-/// If the operating system has no thread to give.
+/// If the operating system starts no thread.
 #[must_use]
 pub fn store() -> Store {
-    fixed(Clock::new())
-}
-
-/// The same, with a clock of one's own.
-pub(super) fn fixed(clock: Clock) -> Store {
-    let opened = Store::on(SimDisk::new(0)).clock(clock.source()).open();
+    let opened = Store::on(SimDisk::new(0)).clock(Clock::new().source()).open();
     opened.unwrap_or_else(|error| panic!("a store in memory did not open: {error}"))
 }

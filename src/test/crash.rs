@@ -1,8 +1,7 @@
-//! Your code on a disk that fails: stopped after every operation, opened again, looked at.
+//! Crash tests: an application's code on a simulated disk, crashed after each operation of the disk.
 //!
-//! The work runs once, on a simulated disk that remembers every operation. Then, for every point between two
-//! operations, the disk is made as it could be found there after a crash, the store is opened on it, and
-//! the check is called.
+//! The work runs once, on a simulated disk that records its operations. Then, for each point between two operations,
+//! the disk is rebuilt as a crash could leave it, the store is opened on it, and the check is called.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -12,11 +11,10 @@ use crate::types::{Error, text};
 
 use super::Clock;
 
-/// Runs code on a simulated disk, crashes it after every operation, and has a promise checked each time.
+/// Runs code on a simulated disk, crashes it after each operation of the disk, and checks a promise each time.
 ///
-/// Three kinds of crash: the process is killed; the power fails and everything unsynced is gone; the power fails and
-/// parts of what is unsynced survive, torn and in any order. Whatever was chosen at random follows from the
-/// seed.
+/// There are three kinds of crash. The process is killed. The power fails, and all unsynced bytes are lost. The power
+/// fails, and parts of the unsynced bytes survive, torn and in any order. All random choices follow from the seed.
 ///
 /// ```
 /// use annals::test::Crash;
@@ -41,7 +39,7 @@ use super::Clock;
 /// assert!(report.images > 50);
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "nothing is crashed until it runs"]
+#[must_use = "nothing is crashed until `run`"]
 pub struct Crash {
     seed: u64,
     torn_per_point: u64,
@@ -49,64 +47,63 @@ pub struct Crash {
     only_after: Option<usize>,
 }
 
-/// How often the code was crashed.
+/// The size of a crash test; see [`Crash::run`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CrashReport {
-    /// Operations of the disk that the work took.
+    /// Operations of the disk that the work made.
     pub operations: usize,
     /// Crashed disks that were opened and checked.
     pub images: usize,
 }
 
-/// What the work has told the world: what must not be lost.
+/// The statements of the work to the outside world, which a crash must not make untrue.
 #[derive(Clone)]
 pub struct Said {
     disk: SimDisk,
 }
 
 impl Said {
-    /// Says something that a crash from now on must not take back: the number of an order that was confirmed, for
-    /// one.
+    /// States something that a crash must not take back from now on, such as the number of a confirmed order.
     pub fn say(&self, what: u64) {
         self.disk.note(what);
     }
 }
 
 impl Crash {
-    /// A kit that tries two torn disks at each point, and at most 2,000 disks in all.
+    /// Makes a crash test with two torn disks at each point, and at most 2,000 disks in all.
     pub fn new(seed: u64) -> Crash {
         Crash { seed, torn_per_point: 2, images_max: 2_000, only_after: None }
     }
 
-    /// How many differently torn disks to try at each point (default: 2).
+    /// Sets how many different torn disks are tried at each point (default: 2).
     pub fn torn_per_point(self, disks: u64) -> Crash {
         Crash { torn_per_point: disks, ..self }
     }
 
-    /// At most about so many crashed disks (default: 2,000), at points evenly apart; each costs opening a store and
-    /// whatever the check does.
+    /// Sets about how many crashed disks are tried at most (default: 2,000), at evenly spaced points. Each costs
+    /// opening a store and a call of the check.
     pub fn images_max(self, images: usize) -> Crash {
         Crash { images_max: images, ..self }
     }
 
-    /// Only crashes after this operation, as a failed run named it.
+    /// Tries only crashes after this operation, which the message of a failed run names.
     pub fn only_after(self, operation: usize) -> Crash {
         Crash { only_after: Some(operation), ..self }
     }
 
-    /// Runs the work once, then checks what every crash leaves.
+    /// Runs the work once, then calls the check for each crash.
     ///
-    /// The check gets the store that was opened on the crashed disk, and everything that was said before the
-    /// crash, in order. It may go on working with the store: run reactors to their end, or repeat what
-    /// was not acknowledged.
+    /// The check gets the store that was opened on the crashed disk, and all statements made before the crash, in
+    /// order. It may work with the store: run reactors to their end, or repeat an append that was not acknowledged.
     ///
     /// # Panics
     ///
-    /// If the work or a check does, or a crashed store does not open; the message says which crash it was, and how
-    /// to see it again.
+    /// If the work or a check panics, or a crashed store does not open. The message names the crash, and how to
+    /// repeat it.
     pub fn run(&self, work: impl FnOnce(&Store, &Said), check: impl Fn(&Store, &[u64])) -> CrashReport {
-        let (disk, clock) = (SimDisk::new(self.seed), Clock::new());
+        let disk = SimDisk::new(self.seed);
+        let clock = Clock::new();
         let store = open(&disk, &clock).unwrap_or_else(|error| panic!("the store does not open: {error}"));
         work(&store, &Said { disk: disk.clone() });
         drop(store);
@@ -118,7 +115,8 @@ impl Crash {
                 Some(text::of_panic(panic.as_ref()).unwrap_or("the check panicked").to_owned())
             });
             if let Some(failure) = failure {
-                let (all, seed) = (trace.len(), self.seed);
+                let all = trace.len();
+                let seed = self.seed;
                 panic!(
                     "after a crash behind operation {point} of {all} ({mode:?}): {failure}\n\
                      see it again with Crash::new({seed}).only_after({point})"
@@ -129,13 +127,14 @@ impl Crash {
         CrashReport { operations: trace.len(), images }
     }
 
-    /// The points and kinds of crashes to try. Where not all can be, each kind is tried at other points.
+    /// The points and kinds of crashes to try. If there are too many, each kind is tried at other points.
     fn crashes(&self, operations: usize) -> impl Iterator<Item = (usize, CrashMode)> {
         let torn = (0..self.torn_per_point).map(CrashMode::Torn);
         let modes: Vec<CrashMode> = [CrashMode::Keep, CrashMode::Drop].into_iter().chain(torn).collect();
         let points_max = (self.images_max / modes.len()).max(1);
         let step = (operations + 1).div_ceil(points_max);
-        let (only, step) = (self.only_after, if self.only_after.is_some() { 1 } else { step });
+        let only = self.only_after;
+        let step = if only.is_some() { 1 } else { step };
         modes.into_iter().enumerate().flat_map(move |(at, mode)| {
             let points = (at % step..=operations).step_by(step).map(move |point| (point, mode));
             points.filter(move |(point, _)| only.is_none_or(|only| only == *point))
@@ -143,7 +142,7 @@ impl Crash {
     }
 }
 
-/// What is wrong behind one crash, unless it panics.
+/// Opens the store after one crash and calls the check. Returns the failure, unless the check panics.
 fn check_one(
     trace: &Trace,
     point: usize,

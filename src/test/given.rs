@@ -1,19 +1,20 @@
-//! Given these events, when this is asked, then that is decided.
+//! Given, when, then: tests of aggregates, projections and reactors.
 
 use std::fmt::Debug;
 
+use crate::consume::{Reaction, Reactor};
 use crate::engine::Append;
+use crate::event::{RecordedEvent, Value};
 use crate::state::{Aggregate, Loaded, Projection};
 use crate::store::Store;
-use crate::types::EventData;
+use crate::types::{Coordinate, Error, EventData, Query};
 
 use super::clock::store;
 use super::difference;
 
-/// What happened before: the beginning of a test of an [`Aggregate`] or a [`Projection`].
+/// The events that happened before: the beginning of a test of an [`Aggregate`] or a [`Projection`].
 ///
-/// The events go through a store in memory ([`store`]), so they are encoded, decoded and folded as they
-/// will be.
+/// The events go through a store in memory ([`store`]), so they are encoded, decoded and folded as in production.
 ///
 /// ```
 /// use annals::test::Given;
@@ -59,22 +60,22 @@ pub struct Given<P> {
     state: Loaded<P>,
 }
 
-/// The entity of all events that name no other.
+/// The entity of all events in a test.
 const ENTITY: &str = "test:1";
 
 impl<P: Projection> Given<P> {
-    /// Nothing happened before.
-    #[must_use = "nothing is tested until something is asked"]
+    /// Begins with no events.
+    #[must_use = "nothing is tested until a `then`"]
     pub fn nothing() -> Given<P> {
         Given::events(&[])
     }
 
-    /// These events happened, in this order, to one entity.
+    /// Begins with these events of one entity, in this order.
     ///
     /// # Panics
     ///
-    /// If an event does not encode, or the projection does not fold what it encoded to.
-    #[must_use = "nothing is tested until something is asked"]
+    /// If an event does not encode, or the projection fails to fold it.
+    #[must_use = "nothing is tested until a `then`"]
     pub fn events(events: &[P::Event]) -> Given<P> {
         let store = store();
         append(&store, events);
@@ -82,11 +83,11 @@ impl<P: Projection> Given<P> {
         Given { store, state }
     }
 
-    /// The state is this one.
+    /// Checks that the events give this state.
     ///
     /// # Panics
     ///
-    /// If it is not, with the difference.
+    /// If the state is another one, with the difference.
     pub fn then_state(self, expected: &P) -> Given<P>
     where
         P: PartialEq + Debug,
@@ -95,7 +96,7 @@ impl<P: Projection> Given<P> {
         self
     }
 
-    /// The state these events make, to look at as one likes.
+    /// The state that the events give, for other checks.
     #[must_use]
     pub fn state(&self) -> &Loaded<P> {
         &self.state
@@ -107,15 +108,15 @@ where
     A::Event: Debug,
     A::Error: Debug,
 {
-    /// Something is asked of the aggregate.
-    #[must_use = "nothing is tested until the outcome is looked at"]
+    /// Lets the aggregate decide about a command.
+    #[must_use = "nothing is tested until a `then`"]
     pub fn when(self, command: &A::Command) -> Decided<A> {
         let outcome = self.state.decide(command);
         Decided { given: self, outcome }
     }
 }
 
-/// What an aggregate decided.
+/// The decision of an aggregate; see [`Given::when`].
 pub struct Decided<A: Aggregate> {
     given: Given<A>,
     outcome: Result<Vec<A::Event>, A::Error>,
@@ -126,11 +127,12 @@ where
     A::Event: Debug,
     A::Error: Debug,
 {
-    /// It decides for exactly these events, compared as they are stored: kind, schema version and payload.
+    /// Checks that exactly these events were decided. Events are compared as they are stored: kind, schema version
+    /// and payload.
     ///
     /// # Panics
     ///
-    /// If it does not, with the difference; or if an event does not encode.
+    /// If other events were decided, with the difference; if an event does not encode.
     pub fn then_events(self, expected: &[A::Event]) -> Decided<A> {
         match &self.outcome {
             Err(error) => panic!("expected events, but the command was refused: {error:#?}"),
@@ -142,20 +144,20 @@ where
         }
     }
 
-    /// It has nothing to do.
+    /// Checks that no event was decided.
     ///
     /// # Panics
     ///
-    /// If it refuses, or decides for any event.
+    /// If the command was refused, or an event was decided.
     pub fn then_nothing(self) -> Decided<A> {
         self.then_events(&[])
     }
 
-    /// It refuses, with exactly this error.
+    /// Checks that the command was refused with exactly this error.
     ///
     /// # Panics
     ///
-    /// If it does not.
+    /// If events were decided, or the error is another one, with the difference.
     pub fn then_error(self, expected: &A::Error) -> Decided<A>
     where
         A::Error: PartialEq,
@@ -170,11 +172,11 @@ where
         }
     }
 
-    /// With the events decided for, the state is this one.
+    /// Checks that the state after the decided events is this one.
     ///
     /// # Panics
     ///
-    /// If it is not, with the difference; or if the command was refused.
+    /// If the state is another one, with the difference; if the command was refused.
     pub fn then_state(self, expected: &A) -> Decided<A>
     where
         A: PartialEq + Debug,
@@ -189,11 +191,11 @@ where
         }
     }
 
-    /// The outcome, to look at as one likes.
+    /// Returns the decision, for other checks.
     ///
     /// # Errors
     ///
-    /// What the aggregate refused the command with.
+    /// The error with which the aggregate refused the command.
     pub fn outcome(self) -> Result<Vec<A::Event>, A::Error> {
         self.outcome
     }
@@ -217,7 +219,7 @@ fn check_state<P: PartialEq + Debug>(expected: &P, actual: &P) {
     }
 }
 
-/// What of events is stored.
+/// Events as they are stored: kind, schema version and payload.
 fn stored<E: EventData>(events: &[E]) -> Vec<(String, u16, Vec<u8>)> {
     let stored = events.iter().map(|event| {
         let mut payload = Vec::new();
@@ -227,4 +229,172 @@ fn stored<E: EventData>(events: &[E]) -> Vec<(String, u16, Vec<u8>)> {
         (event.kind().to_owned(), event.schema_version(), payload)
     });
     stored.collect()
+}
+
+/// A reactor under test, with a store in memory ([`store`]) of its own.
+///
+/// The reactor is called on the thread of the test. Its reaction is appended as in production.
+///
+/// ```
+/// use annals::test::GivenReactor;
+/// use annals::{Raw, Reaction, RecordedEvent};
+///
+/// let billing = |order: &RecordedEvent, reaction: &mut Reaction<'_>| {
+///     let cents: u32 = order.decode()?;
+///     if cents > 0 {
+///         reaction.append(order.entity().replace("order", "payment"), &Raw("payment.requested", &cents));
+///     }
+///     Ok(())
+/// };
+/// GivenReactor::new(billing)
+///     .when("order:1", &Raw("order.placed", &1200))
+///     .then(&[("payment:1", &Raw("payment.requested", &1200))])
+///     .when("order:2", &Raw("order.placed", &0))
+///     .then_nothing()
+///     .when("order:3", &Raw("order.placed", &"a word"))
+///     .then_failure("does not decode");
+/// ```
+pub struct GivenReactor<R> {
+    reactor: R,
+    store: Store,
+}
+
+/// The reaction of a reactor to an event; see [`GivenReactor::when`].
+pub struct Reacted<R> {
+    given: GivenReactor<R>,
+    outcome: Result<Vec<RecordedEvent>, String>,
+}
+
+impl<R: Reactor> GivenReactor<R> {
+    /// Begins with a reactor that has seen no event.
+    #[must_use = "nothing is tested until a `then`"]
+    pub fn new(reactor: R) -> GivenReactor<R> {
+        GivenReactor { reactor, store: store() }
+    }
+
+    /// Appends events that happened before. The reactor is not called for them.
+    ///
+    /// # Panics
+    ///
+    /// If the events cannot be appended.
+    pub fn after(self, append: Append) -> GivenReactor<R> {
+        if let Err(error) = append.commit(&self.store) {
+            panic!("what happened before cannot be appended: {error}");
+        }
+        self
+    }
+
+    /// Appends an event, and calls the reactor for it.
+    ///
+    /// # Panics
+    ///
+    /// If the event cannot be stored, or the reactor panics.
+    #[must_use = "nothing is tested until a `then`"]
+    pub fn when<A, E>(mut self, address: A, event: &E) -> Reacted<R>
+    where
+        A: TryInto<Coordinate, Error: Into<Error>>,
+        E: EventData + ?Sized,
+    {
+        let outcome = self.react(Append::to(address).event(event));
+        Reacted { given: self, outcome }
+    }
+
+    fn react(&mut self, event: Append) -> Result<Vec<RecordedEvent>, String> {
+        let stored = event.commit(&self.store).and_then(|receipt| self.store.at(receipt.position()));
+        let event = match stored {
+            Ok(event) => event.expect("what was acknowledged can be read"),
+            Err(error) => panic!("the event cannot be stored: {error}"),
+        };
+        let mut reaction = Reaction::new(&self.store, 1);
+        self.reactor.react(&event, &mut reaction).map_err(|error| error.to_string())?;
+        let Some(output) = reaction.into_output() else { return Ok(Vec::new()) };
+        let appended = output.inherit(&event).commit(&self.store).and_then(|_| {
+            self.store.read(Query::all()).after(event.position()).collect::<Result<Vec<_>, _>>()
+        });
+        appended.map_err(|error| error.to_string())
+    }
+}
+
+impl<R: Reactor> Reacted<R> {
+    /// Checks that the reaction is exactly these events, each with its entity, in this order. Events are compared as
+    /// they are stored.
+    ///
+    /// # Panics
+    ///
+    /// If the reaction is another one, with the difference; if the reactor failed.
+    pub fn then(self, expected: &[(&str, &dyn EventData)]) -> Reacted<R> {
+        let events = match &self.outcome {
+            Ok(events) => events,
+            Err(failure) => panic!("expected a reaction, but the reactor failed: {failure}"),
+        };
+        let expected_store = super::clock::store();
+        for (entity, event) in expected {
+            if let Err(error) = Append::to(*entity).event(*event).commit(&expected_store) {
+                panic!("the expected event {} cannot be stored: {error}", event.kind());
+            }
+        }
+        let wanted: Vec<_> = expected_store
+            .read(Query::all())
+            .filter_map(Result::ok)
+            .map(|event| event_line(&event))
+            .collect();
+        let events: Vec<_> = events.iter().map(event_line).collect();
+        if wanted != events {
+            let difference = difference::lines(&wanted.join("\n"), &events.join("\n"));
+            panic!("the reaction is another (- expected, + appended):\n{difference}");
+        }
+        self
+    }
+
+    /// Checks that the reactor appended no event.
+    ///
+    /// # Panics
+    ///
+    /// If it appended one, or failed.
+    pub fn then_nothing(self) -> Reacted<R> {
+        self.then(&[])
+    }
+
+    /// Checks that the reactor failed, or that its reaction could not be appended, with an error that contains this
+    /// text.
+    ///
+    /// # Panics
+    ///
+    /// If the reactor did not fail, or failed with another error.
+    pub fn then_failure(self, text: &str) -> Reacted<R> {
+        match &self.outcome {
+            Ok(events) => panic!("expected a failure ({text}), but this was the reaction: {events:#?}"),
+            Err(failure) if failure.contains(text) => self,
+            Err(failure) => {
+                panic!("expected a failure ({text}), but it failed for another reason: {failure}")
+            }
+        }
+    }
+
+    /// Appends one more event, and calls the reactor for it.
+    ///
+    /// # Panics
+    ///
+    /// As [`GivenReactor::when`].
+    #[must_use = "nothing is tested until a `then`"]
+    pub fn when<A, E>(self, address: A, event: &E) -> Reacted<R>
+    where
+        A: TryInto<Coordinate, Error: Into<Error>>,
+        E: EventData + ?Sized,
+    {
+        self.given.when(address, event)
+    }
+
+    /// The store with all events and reactions, for other checks.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.given.store
+    }
+}
+
+/// An event as a line of text.
+fn event_line(event: &RecordedEvent) -> String {
+    let payload = event.decode::<Value>();
+    let payload = payload.map_or_else(|error| error.to_string(), |payload| format!("{payload:?}"));
+    format!("{}  {} (version {})  {payload}", event.entity(), event.kind(), event.schema_version())
 }

@@ -1,18 +1,19 @@
-//! For the tests of those who build on annals: given, when, then, and crashes on demand.
+//! The test kit for applications (feature `test-kit`): given, when, then; crashes on demand; a lock of stored
+//! events.
 //!
-//! - [`Given`] tests aggregates and projections: these events were there, this is asked, that is decided.
-//! - [`GivenReactor`] tests reactors: this event came, that was appended.
-//! - [`Crash`] runs your code on a simulated disk, stops it after every single operation of the
-//!   disk, opens the store again, and lets you look whether your promise still holds.
-//! - [`events_lock!`](crate::test::events_lock) fails a test when the shape of stored events changes and their version does not.
-//! - [`store`] is a store in memory whose clock stands still and whose ids are the same in every run; [`Clock`] is a clock
-//!   that moves when it is told to.
+//! - [`Given`] tests aggregates and projections: given these events, when this command comes, then these
+//!   events are decided.
+//! - [`GivenReactor`] tests reactors: when this event comes, then these events are appended.
+//! - [`Crash`] runs your code on a simulated disk, crashes it after each operation of the disk, opens the
+//!   store again, and calls your check.
+//! - [`events_lock!`](crate::test::events_lock) fails a test if the shape of stored events changes and their
+//!   version does not.
+//! - [`store`] makes a store in memory whose clock stands still and whose ids are the same in each run.
+//!   [`Clock`] is a clock that a test moves.
 //!
-//! Everything here says what is wrong by panicking, as assertions do, with a readable difference.
-//!
-//! Row: app.
+//! A failed check panics, as assertions do, with a readable difference.
 
-// Assertions fail by panicking; so does everything that is asked for in a test.
+// A failed check panics, as an assertion does.
 #![allow(clippy::panic)]
 
 mod clock;
@@ -20,13 +21,11 @@ mod crash;
 mod difference;
 mod given;
 mod lock;
-mod reacted;
 
 pub use clock::{Clock, store};
 pub use crash::{Crash, CrashReport, Said};
-pub use given::{Decided, Given};
+pub use given::{Decided, Given, GivenReactor, Reacted};
 pub use lock::{Additions, EventsLock};
-pub use reacted::{GivenReactor, Reacted};
 
 #[doc(inline)]
 pub use crate::__events_lock as events_lock;

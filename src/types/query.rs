@@ -1,21 +1,19 @@
-//! Which events: entity, scope, kinds, tags and correlation.
+//! Queries: conditions on entity, scope, kinds, tags and correlation of events.
 //!
-//! A query is data. The index answers it for many events (`index/`), `matching.rs` for one; nothing
-//! here touches a store.
-//! Row: words.
+//! A query is plain data. The room `index` answers it for many events, `event/recorded.rs` for one.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::event_id::EventId;
 use crate::types::text::visible;
+use crate::types::version::EventId;
 
-/// Which events to read.
+/// The conditions that an event must meet.
 ///
-/// Start with what names the events best, then narrow: every further call must hold as well.
-/// [`Query::or`] joins whole queries. Names are compared for equality; only
-/// [`Query::entity_prefix`] looks at beginnings, so `entity("user:1")` never finds `user:10`.
+/// Start with a constructor, then add conditions: an event must meet all of them. [`Query::or`] joins whole queries.
+/// Names are compared for equality, so `entity("user:1")` never matches `user:10`. Only the methods with `prefix` in
+/// their names compare the beginning of a name.
 ///
 /// ```
 /// use annals::Query;
@@ -27,19 +25,19 @@ use crate::types::text::visible;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
-    /// Joined by "or"; without any, nothing matches.
+    /// Joined by "or". Without an item, no event matches.
     pub(crate) items: Vec<Item>,
 }
 
-/// Everything in an item must hold; what is empty or `None` asks nothing.
+/// Conditions that must all hold. An empty or `None` field is no condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Item {
     pub(crate) entity: Option<Name>,
     pub(crate) scope: Option<String>,
-    /// Any of these.
+    /// One of these kinds.
     pub(crate) kinds: Vec<String>,
     pub(crate) kind_prefix: Option<String>,
-    /// All of these.
+    /// All of these tags.
     pub(crate) tags: Vec<String>,
     pub(crate) correlation: Option<EventId>,
 }
@@ -50,42 +48,42 @@ pub(crate) enum Name {
     StartsWith(String),
 }
 
-/// What answering a query from posting lists costs.
+/// The cost of answering a query from posting lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// What it finds.
+    /// In proportion to the events found.
     Take,
-    /// The shortest of some lists.
+    /// In proportion to the shortest of some lists.
     Compare,
-    /// As many lists as there are names, each time it is asked.
+    /// One list for each name with the prefix.
     ManyLists,
 }
 
 impl Query {
-    /// Every event, save the store's own: those of entities that begin with `$` (checkpoints of
-    /// consumers, for one). They come only to a query that names something that begins so:
-    /// `entity_prefix("$")` finds them all.
+    /// Matches all events except the store's own, whose entities begin with `$` (the records of consumers, for
+    /// one). A query matches those only if it names something that begins with `$`: `entity_prefix("$")` matches
+    /// all of them.
     #[must_use]
     pub fn all() -> Query {
         Query { items: vec![Item::default()] }
     }
 
-    /// The events of one entity: its stream.
+    /// Matches the events of one entity, which are its stream.
     #[must_use]
     pub fn entity(entity: impl Into<String>) -> Query {
         Query::item(Item { entity: Some(Name::Is(entity.into())), ..Item::default() })
     }
 
-    /// The events of all entities whose name begins so.
+    /// Matches the events of all entities whose names begin with `prefix`.
     ///
-    /// Costs a look-up per such entity, in each segment that is entered; the first prefix asked of a
-    /// segment also sorts its names.
+    /// It costs a look-up for each such entity in each segment that is read. The first prefix query of a segment
+    /// also sorts its names.
     #[must_use]
     pub fn entity_prefix(prefix: impl Into<String>) -> Query {
         Query::item(Item { entity: Some(Name::StartsWith(prefix.into())), ..Item::default() })
     }
 
-    /// The events of one correlation: everything one request brought about.
+    /// Matches the events of one correlation: all effects of one request.
     #[must_use]
     pub fn correlation(id: impl Into<EventId>) -> Query {
         Query::item(Item { correlation: Some(id.into()), ..Item::default() })
@@ -95,7 +93,7 @@ impl Query {
         Query { items: vec![item] }
     }
 
-    /// Only in this scope.
+    /// Adds the condition that the event is in this scope.
     #[must_use]
     pub fn scope(self, scope: impl Into<String>) -> Query {
         let scope = scope.into();
@@ -108,13 +106,13 @@ impl Query {
         })
     }
 
-    /// Only of this kind.
+    /// Adds the condition that the event is of this kind.
     #[must_use]
     pub fn kind(self, kind: impl Into<String>) -> Query {
         self.kinds([kind])
     }
 
-    /// Only of one of these kinds. No kinds at all match nothing.
+    /// Adds the condition that the event is of one of these kinds. With no kinds, no event matches.
     #[must_use]
     pub fn kinds<K: Into<String>>(self, kinds: impl IntoIterator<Item = K>) -> Query {
         let kinds: Vec<String> = kinds.into_iter().map(Into::into).collect();
@@ -128,7 +126,7 @@ impl Query {
         })
     }
 
-    /// Only of kinds that begin so: `kind_prefix("order.")`.
+    /// Adds the condition that the event's kind begins with `prefix`: `kind_prefix("order.")`.
     #[must_use]
     pub fn kind_prefix(self, prefix: impl Into<String>) -> Query {
         let prefix = prefix.into();
@@ -142,7 +140,7 @@ impl Query {
         })
     }
 
-    /// Only if it carries this tag; ask again for more tags, and all must be there.
+    /// Adds the condition that the event has this tag. Call it again for more tags: an event must have all.
     #[must_use]
     pub fn tag(self, tag: impl Into<String>) -> Query {
         let tag = tag.into();
@@ -152,14 +150,14 @@ impl Query {
         })
     }
 
-    /// What either query matches; an event that both match comes once.
+    /// Matches the events that either query matches. An event that both match is returned once.
     #[must_use]
     pub fn or(mut self, other: Query) -> Query {
         self.items.extend(other.items);
         self
     }
 
-    /// Changes every item, and drops those that can no longer match anything.
+    /// Changes each item, and drops the items that can no longer match an event.
     fn narrow(mut self, mut keeps: impl FnMut(&mut Item) -> bool) -> Query {
         self.items.retain_mut(|item| keeps(item));
         self
@@ -169,12 +167,12 @@ impl Query {
         self.items.iter().any(|item| item.correlation.is_some())
     }
 
-    /// Whether it finds all events but the store's own.
+    /// Whether the query matches all events except the store's own.
     pub(crate) fn asks_nothing(&self) -> bool {
         matches!(self.items.as_slice(), [item] if item.conditions() == 0)
     }
 
-    /// What it costs to answer it from posting lists.
+    /// The cost of answering the query from posting lists.
     pub(crate) fn effort(&self) -> Effort {
         if self.items.iter().any(Item::has_prefix) {
             Effort::ManyLists
@@ -185,7 +183,7 @@ impl Query {
         }
     }
 
-    /// The entity, if the query asks for one stream and nothing else.
+    /// The entity, if the query asks for one whole stream.
     pub(crate) fn single_stream(&self) -> Option<&str> {
         match self.items.as_slice() {
             [
@@ -203,7 +201,7 @@ impl Query {
     }
 }
 
-/// For messages: what is asked for, as people would say it.
+/// Prints the query for messages.
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.items.is_empty() {
@@ -239,8 +237,8 @@ impl fmt::Display for Item {
 }
 
 impl Item {
-    /// Whether it names nothing that events of the store's own never carry: then it would find them, and must
-    /// pass over them. (Their scopes and kinds begin with `$`, and they have no tags.)
+    /// Whether the item names no entity, kind, scope or tag. Such an item would match the store's own events, and
+    /// must leave them out.
     pub(crate) fn passes_over_system(&self) -> bool {
         let names_entity = match &self.entity {
             Some(Name::Is(_)) => true,
@@ -252,7 +250,7 @@ impl Item {
         !names_entity && !names_kind && self.scope.is_none() && self.tags.is_empty()
     }
 
-    /// Whether it names what only events of the store's own carry.
+    /// Whether the item names an entity, scope or kind of the store's own events.
     pub(crate) fn names_system(&self) -> bool {
         let entity = self.entity.iter().map(|name| match name {
             Name::Is(entity) | Name::StartsWith(entity) => entity,
@@ -261,7 +259,7 @@ impl Item {
         names.any(|name| name.starts_with('$'))
     }
 
-    /// How many things it asks.
+    /// The number of conditions.
     pub(crate) fn conditions(&self) -> usize {
         let single = [
             self.entity.is_some(),

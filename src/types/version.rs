@@ -1,18 +1,18 @@
-//! Where an event stands: its version in its stream, its position in the store.
+//! The numbers and the id of an event: its version in its stream, its position in the store, its id.
 //!
-//! A version is a **count**, a position an **order mark**; keeping them two types keeps them apart.
-//! Row: words. Touches nothing.
+//! A version is a count, and a position is an order. They are two types, so that the compiler keeps them apart.
 
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-/// How many events a stream holds, up to and including an event.
+/// The number of events in a stream, up to and including an event.
 ///
-/// An empty stream is at version 0, its first event has version 1. Versions of a stream have no
-/// gaps, and a version, once given, is never given again.
+/// An empty stream is at version 0, and its first event has version 1. The versions of a stream have no gaps. The
+/// store never gives a version twice.
 ///
 /// ```
 /// use annals::Version;
@@ -24,11 +24,11 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Version(u64);
 
-/// An event's place in the one order of the store: 1, 2, 3 and so on.
+/// The place of an event in the order of the store: 1, 2, 3 and so on.
 ///
-/// Positions order events; they do not count anybody's events, because events of the system take
-/// positions too. [`Position::START`] (0) stands before the first event: "nothing yet". A position
-/// is never renumbered, and never used again once it was durable.
+/// Positions order events. They do not count an application's events, because the store's own events have
+/// positions, too. [`Position::START`] (0) stands before the first event. A position is never renumbered, and never
+/// used again once it was durable.
 ///
 /// ```
 /// use annals::Position;
@@ -46,7 +46,7 @@ impl Version {
 }
 
 impl Position {
-    /// Before the first event.
+    /// The position before the first event.
     pub const START: Position = Position(0);
 }
 
@@ -59,9 +59,7 @@ macro_rules! counter {
                 self.0
             }
 
-            /// The number that comes `n` later.
-            ///
-            /// Panics beyond `u64::MAX`, which no store reaches.
+            /// The number plus `n`. Panics beyond `u64::MAX`, which no store reaches.
             #[must_use]
             pub(crate) const fn plus(self, n: u64) -> $name {
                 $name(self.0.checked_add(n).expect("64-bit counters do not run out"))
@@ -93,10 +91,10 @@ macro_rules! counter {
 counter!(Version);
 counter!(Position);
 
-/// What an append requires of a stream before it may add to it (optimistic concurrency).
+/// The version that an append expects of a stream (optimistic concurrency).
 ///
-/// [`Expected::NoStream`] and [`Expected::Exact`] of version 0 ask the same question;
-/// `Exact(1)` asks another: that exactly one event is there.
+/// [`Expected::NoStream`] means the same as [`Expected::Exact`] of version 0. `Exact(1)` means that the stream has
+/// exactly one event.
 ///
 /// ```
 /// use annals::{Append, Expected, Raw, Store};
@@ -112,7 +110,7 @@ counter!(Position);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expected {
-    /// No requirement: the events go to the end, whatever is there.
+    /// Any version: the events go to the end of the stream.
     #[default]
     Any,
     /// The stream has no events.
@@ -130,7 +128,7 @@ impl Expected {
         Expected::Exact(Version(version))
     }
 
-    /// Whether a stream at `actual` fulfils the requirement.
+    /// Whether a stream at version `actual` meets the expectation.
     #[must_use]
     pub fn accepts(self, actual: Version) -> bool {
         match self {
@@ -156,5 +154,86 @@ impl fmt::Display for Expected {
             Expected::StreamExists => f.write_str("an existing stream"),
             Expected::Exact(version) => write!(f, "version {version}"),
         }
+    }
+}
+
+/// The id of an event, in the form of a UUID version 7.
+///
+/// The store derives it from the millisecond at which the event was recorded, its position, and 26 bits of its
+/// chain hash. So ids sort by time, no two events share one, and the store finds an event by its id without a
+/// map. Imported events may have an id of their own, which is any UUID.
+///
+/// ```
+/// use annals::EventId;
+///
+/// let id: EventId = "0198f2a0-5c00-7000-8000-0000042ab3c4".parse()?;
+/// assert_eq!(id.to_string(), "0198f2a0-5c00-7000-8000-0000042ab3c4");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventId(Uuid);
+
+const POSITION_MASK: u64 = (1 << 48) - 1;
+const CHAIN_MASK: u32 = (1 << 26) - 1;
+
+impl EventId {
+    /// The id with these sixteen bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> EventId {
+        EventId(Uuid::from_bytes(bytes))
+    }
+
+    /// The sixteen bytes, in the order in which they are printed.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// Derives an id. SPEC.md, "Event id", has the bits.
+    pub(crate) fn derive(recorded_micros: u64, position: Position, chain: &[u8; 32]) -> EventId {
+        let chain26 = u32::from_be_bytes([chain[0], chain[1], chain[2], chain[3]]) & CHAIN_MASK;
+        let place = position.get() & POSITION_MASK;
+        let high = (recorded_micros / 1000) << 16 | 0x7000 | place >> 36;
+        let low = 0b10 << 62 | (place & ((1 << 36) - 1)) << 26 | u64::from(chain26);
+        EventId(Uuid::from_u64_pair(high, low))
+    }
+
+    /// The position in the bits of a derived id. An id that was not derived has any bits there.
+    pub(crate) fn claimed_position(self) -> Position {
+        let (high, low) = self.0.as_u64_pair();
+        Position::from((high & 0xFFF) << 36 | (low >> 26) & ((1 << 36) - 1))
+    }
+}
+
+impl From<Uuid> for EventId {
+    fn from(uuid: Uuid) -> EventId {
+        EventId(uuid)
+    }
+}
+
+impl From<EventId> for Uuid {
+    fn from(id: EventId) -> Uuid {
+        id.0
+    }
+}
+
+impl FromStr for EventId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<EventId, uuid::Error> {
+        text.parse().map(EventId)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }

@@ -392,7 +392,7 @@ const SET_BACK: u64 = 6;
 fn all_of_it(test: &str, salt: u64, make: impl Fn(&World, &mut Rng) -> (SimDisk, Box<dyn Operation>)) {
     let started = Instant::now();
     let mut images = 0;
-    for n in 0..4 * heavy() {
+    for n in 0..sized(2, 4) {
         let seed = seed().wrapping_mul(1_000_003).wrapping_add(salt * 100_003 + n);
         let mut rng = Rng::new(seed);
         // Of a further backup alone there was one before.

@@ -283,6 +283,14 @@ fn flips(state: &State, rng: &mut Rng, values: fn(u8, &mut Rng) -> Vec<u8>) -> u
     damages
 }
 
+/// One bit of every byte, and at full size other values as well.
+fn flips_of_every_byte(state: &State, rng: &mut Rng) -> u64 {
+    if !is_full() {
+        return flips(state, rng, one_bit);
+    }
+    (0..heavy()).map(|_| flips(state, rng, other_values) + flips(state, rng, one_bit)).sum()
+}
+
 fn one_bit(byte: u8, rng: &mut Rng) -> Vec<u8> {
     vec![byte ^ 1 << rng.below(8)]
 }
@@ -297,7 +305,7 @@ fn every_byte_of_a_closed_store() {
     let state = State::new("closed", seed(), 24, End::Closed);
     assert!(state.segments().len() > 3);
     let rng = &mut Rng::new(seed());
-    let damages = (0..heavy()).map(|_| flips(&state, rng, other_values) + flips(&state, rng, one_bit)).sum();
+    let damages = flips_of_every_byte(&state, rng);
     DAMAGES.add("corrupt::every_byte_of_a_closed_store", damages, started);
 }
 
@@ -306,6 +314,6 @@ fn every_byte_of_a_killed_store() {
     let started = Instant::now();
     let state = State::new("killed", seed(), 15, End::Killed);
     let rng = &mut Rng::new(seed());
-    let damages = (0..heavy()).map(|_| flips(&state, rng, other_values) + flips(&state, rng, one_bit)).sum();
+    let damages = flips_of_every_byte(&state, rng);
     DAMAGES.add("corrupt::every_byte_of_a_killed_store", damages, started);
 }

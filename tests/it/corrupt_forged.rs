@@ -63,6 +63,12 @@ fn extremes(bytes: &[u8], at: usize, width: usize) -> Vec<Vec<u8>> {
     values.iter().map(|value| (value & most).to_le_bytes()[..width].to_vec()).collect()
 }
 
+/// Of a field one value in five, and at full size all of them: others of other fields.
+fn some_extremes(bytes: &[u8], at: usize, width: usize) -> impl Iterator<Item = Vec<u8>> {
+    let one_of = one_of(5);
+    extremes(bytes, at, width).into_iter().skip(at / width % one_of).step_by(one_of)
+}
+
 /// Opens what was forged in every way and goes through all of it. `cut`: it may pass for a torn tail.
 fn try_everything(state: &State, disk: &SimDisk, cut: bool, place: &dyn Fn() -> String) {
     let spy = Spy::new(disk.clone());
@@ -114,7 +120,7 @@ fn fields_with_impossible_values_and_right_checksums() {
                         if at % width != 0 || at + width > part.end {
                             continue;
                         }
-                        for value in extremes(pristine, at, width) {
+                        for value in some_extremes(pristine, at, width) {
                             let mut bytes = pristine.to_vec();
                             put(&mut bytes, at, &value);
                             reseal(&mut bytes, &part, body_start);
@@ -144,7 +150,7 @@ fn small_files_with_impossible_values_and_right_checksums() {
             let pristine = state.bytes(path);
             for at in (0..ends).step_by(2).filter(|at| path == "MANIFEST" || at % 4096 < 124) {
                 for width in [2, 4, 8].into_iter().filter(|width| at % width == 0 && at + width <= ends) {
-                    for value in extremes(pristine, at, width) {
+                    for value in some_extremes(pristine, at, width) {
                         let mut bytes = pristine.to_vec();
                         put(&mut bytes, at, &value);
                         let digest = *blake3::hash(&bytes[..ends.min(bytes.len() - 32)]).as_bytes();
@@ -173,7 +179,7 @@ fn all_of_several_breaks_are_found() {
     let started = Instant::now();
     let state = State::new("closed", seed(), 40, End::Closed);
     let mut rng = Rng::new(seed());
-    let rounds = 2000 * heavy();
+    let rounds = sized(1000, 2000);
     for round in 0..rounds {
         let disk = state.image();
         let mut broken = Vec::new();

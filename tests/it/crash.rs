@@ -352,7 +352,7 @@ fn check_index(store: &Store, found: &[RecordedEvent], rng: &mut Rng, place: &dy
 fn sweep(test: &str, salt: u64, workloads: u64, filler_max: usize, steps: usize) {
     let started = Instant::now();
     let mut images = 0;
-    for n in 0..workloads * heavy() {
+    for n in 0..sized(workloads.div_ceil(8), workloads) {
         let seed = seed().wrapping_mul(1_000_003).wrapping_add(salt * 100_003 + n);
         let history = History::run(seed, filler_max, steps);
         images += history.sweep(6, &mut Rng::new(seed));

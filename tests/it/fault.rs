@@ -334,7 +334,7 @@ fn sweep(test: &str, salt: u64, plans: u64, wrongs: &[fn(u64) -> Wrong]) {
     let started = Instant::now();
     let watchdog = Watchdog::new();
     let (mut runs, mut images) = (0, 0);
-    for n in 0..plans * heavy() {
+    for n in 0..sized(plans.div_ceil(4), plans) {
         let plan = Plan::new(seed().wrapping_mul(1_000_003).wrapping_add(salt * 100_003 + n), 12);
         let (calls, _) = Run::new(&plan, Wrong::Nothing).go();
         for nth in 0..calls.len() as u64 {

@@ -534,7 +534,7 @@ fn decode(stores: &[BTreeMap<String, Vec<u8>>]) -> Option<Vec<Option<String>>> {
 
 /// What a script beside the decoder prints.
 fn python(script: &str, arguments: &[PathBuf]) -> Option<String> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/decoder");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("decoder");
     let mut command = Command::new("python3");
     let Ok(output) = command.args(["-B", "-c", script]).args(arguments).current_dir(directory).output()
     else {
@@ -550,11 +550,11 @@ fn blessing() -> bool {
 }
 
 fn golden(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(path)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/v1").join(path)
 }
 
 fn document_path(document: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(document)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(document)
 }
 
 /// All files but those that are made again whenever they are needed; the index file has a golden one of its

@@ -62,7 +62,8 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("bytes of docs/decisions.md", 30_000, 30_000),
 ];
 
-static OURS: LazyLock<House> = LazyLock::new(|| House::measure(Path::new(env!("CARGO_MANIFEST_DIR"))));
+static OURS: LazyLock<House> =
+    LazyLock::new(|| House::measure(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))));
 
 #[test]
 fn the_figures_are_printed() {

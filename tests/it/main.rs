@@ -89,7 +89,6 @@ mod timers; // set, fired, cancelled, failed; once, by any runner and after any 
 mod transitions; // entities in states: chains, restarts, what only the log can say
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
-mod ui; // what does not compile
 mod verify; // against heads, in parts, slowly, beside a writer, in the background
 mod verify_causes; // causes that are not there, or were removed
 mod verify_indexes; // index files forged, damaged, exchanged, of a part: told apart from what the log says

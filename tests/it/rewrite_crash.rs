@@ -162,7 +162,7 @@ pub(crate) fn holder_of_a_secret(disk: &SimDisk) -> Option<String> {
 fn sweep(work: &Work, workloads: u64, appends: u64, torn: u64) {
     let started = Instant::now();
     let mut images = 0;
-    for n in 0..workloads * heavy() {
+    for n in 0..sized(workloads.div_ceil(3), workloads) {
         let seed = seed().wrapping_mul(1_000_003).wrapping_add(n);
         let rng = &mut Rng::new(seed);
         let disk = SimDisk::new(seed);

@@ -24,6 +24,22 @@ pub(crate) fn heavy() -> u64 {
     number_from("ANNALS_HEAVY").unwrap_or(1)
 }
 
+/// Whether to do everything: `.ci/run` sets `ANNALS_HEAVY`, which is 1 or more. Without, a share of it is
+/// done.
+pub(crate) fn is_full() -> bool {
+    number_from("ANNALS_HEAVY").is_some()
+}
+
+/// The size of a workload: `full` times `ANNALS_HEAVY`, or `quick` if that is not set.
+pub(crate) fn sized(quick: u64, full: u64) -> u64 {
+    if is_full() { full * heavy() } else { quick }
+}
+
+/// A test runs one case of this many: every case with `ANNALS_HEAVY`, one of `quick` without it.
+pub(crate) fn one_of(quick: usize) -> usize {
+    if is_full() { 1 } else { quick }
+}
+
 fn number_from(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")))

@@ -9,7 +9,7 @@ use annals::disk::{Access, CrashMode, Disk, DiskFile, Lock, MemDisk, SimDisk};
 use annals::{Builder, CacheStats, Durability, Meta, Projection, Store};
 use serde::{Deserialize, Serialize};
 
-use crate::sim_support::{Rng, Tally, heavy, seed};
+use crate::sim_support::{Rng, Tally, seed, sized};
 use crate::state::{Filled, Last, Sum, check, fill_at_once};
 use crate::support::{Random, eventually};
 
@@ -282,7 +282,7 @@ fn every_flipped_byte_is_a_miss_at_most() {
     let whole = disk.contents(FILE).unwrap();
     let used: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] != 0).collect();
     let mut rng = Rng::new(seed());
-    let step = (used.len() / usize::try_from(2000 * heavy()).unwrap()).max(1);
+    let step = (used.len() / usize::try_from(sized(400, 2000)).unwrap()).max(1);
     let mut flips = 0;
     for place in used.iter().step_by(step).copied().chain((0..50).map(|at| at * whole.len() / 50)) {
         let mut damaged = whole.clone();
@@ -357,7 +357,7 @@ fn crash_anywhere_and_the_answers_are_the_same() {
     drop(store);
     let trace = disk.trace();
     let mut rng = Rng::new(seed());
-    let images = 250 * heavy();
+    let images = sized(80, 250);
     let mut hits = 0;
     for number in 0..images {
         let point = usize::try_from(rng.next() % (u64::try_from(trace.len()).unwrap() + 1)).unwrap();

@@ -185,10 +185,13 @@ fn a_check_finds_what_depends_on_something_else() {
     assert!(clean.is_clean(), "{clean}");
     assert_eq!((clean.entities, clean.events, clean.skipped, clean.kept), (2, 7, 0, 0));
     let report = store.replay_check::<Dice>().run().unwrap();
-    let [departure] = report.departures.as_slice() else { panic!("{report}") };
-    assert!(matches!(departure.parted, DivergenceKind::Folds), "{report}");
-    assert_eq!((departure.entity.as_str(), departure.version.get(), departure.position.get()), ("b", 3, 5));
-    assert_eq!(departure.diff.changes()[0].path, ".luck");
+    let [divergence] = report.divergences.as_slice() else { panic!("{report}") };
+    assert!(matches!(divergence.kind, DivergenceKind::Folds), "{report}");
+    assert_eq!(
+        (divergence.entity.as_str(), divergence.version.get(), divergence.position.get()),
+        ("b", 3, 5)
+    );
+    assert_eq!(divergence.diff.changes()[0].path, ".luck");
     assert!(store.replay_check::<Dice>().entity("a").run().unwrap().is_clean());
 }
 
@@ -222,9 +225,9 @@ fn a_check_finds_code_that_changed_without_its_revision() {
     let store = Store::on(disk).open().unwrap();
     fill_at_once(&store, "a", 5);
     let report = store.replay_check::<Changed>().run().unwrap();
-    assert_eq!(report.departures.len(), 2, "{report}");
-    let first = &report.departures[0];
-    assert!(matches!(first.parted, DivergenceKind::File), "{report}");
+    assert_eq!(report.divergences.len(), 2, "{report}");
+    let first = &report.divergences[0];
+    assert!(matches!(first.kind, DivergenceKind::File), "{report}");
     assert_eq!((first.entity.as_str(), first.version.get()), ("a", 40));
     assert_eq!(first.diff.to_string(), "the value: 40 -> 80");
     assert_eq!(
@@ -233,7 +236,7 @@ fn a_check_finds_code_that_changed_without_its_revision() {
         "the cache is believed until the revision is raised"
     );
     let report = store.replay_check::<Changed>().entity("a").run().unwrap();
-    assert_eq!(report.departures.len(), 1);
+    assert_eq!(report.divergences.len(), 1);
 }
 
 #[test]
@@ -277,7 +280,7 @@ fn a_check_passes_over_others_and_names_what_fails() {
     fill(&store, "panics", 5);
     let report = store.replay_check::<Picky>().run().unwrap();
     assert_eq!((report.entities, report.skipped), (2, 1), "{report}");
-    let [mixed, panics] = report.departures.as_slice() else { panic!("{report}") };
+    let [mixed, panics] = report.divergences.as_slice() else { panic!("{report}") };
     assert_eq!((mixed.entity.as_str(), mixed.version.get()), ("mixed", 2));
     assert_eq!((panics.entity.as_str(), panics.version.get()), ("panics", 4));
     assert!(report.to_string().contains("panicked") && report.to_string().contains("not three"), "{report}");

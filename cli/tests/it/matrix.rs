@@ -333,8 +333,8 @@ fn a_signal_behind_the_change_is_told_what_is_in() {
     });
 }
 
-/// True if the main thread waits in a write to a pipe: by the name in the kernel, or by the number of the
-/// call (x86-64, arm64).
+/// True if the main thread waits in a write to a pipe. The test knows the name in the kernel, and the numbers
+/// of the call on x86-64 and arm64.
 fn has_come_to_its_output(process: u32) -> bool {
     let about = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
     let syscall = about("syscall");

@@ -1,20 +1,20 @@
-//! What people do to consumers: halt, resume, skip, rewind, reset; each recorded with who did it and why.
-//!
-//! Row: app.
+//! What an operator does to a consumer: halt, resume, skip, rewind, reset. Each records its author, and most
+//! a reason.
 
 use crate::engine::Append;
+use crate::event::Raw;
 use crate::store::Store;
 use crate::types::system::consumer as kinds;
 use crate::types::{Durability, Error, ErrorKind, Expected, Position, Version, check_visible};
 
 use super::checkpoint::halt_now;
-use super::record::{self, ConsumerRecord, Last};
+use super::record::{self, ConsumerRecord, LastRecord};
 
-/// Moves a consumer on purpose, whether it runs now or not: see [`Store::consumer_control`].
+/// Halts, resumes or moves a consumer, whether it runs or not: see [`Store::consumer_control`].
 ///
-/// Each of these is an event of the consumer's own stream (`$consumer/<name>`), durable when the call returns. A
-/// consumer or reactor of this process that runs goes along at once, without being stopped: it finishes the
-/// event it is at, and if that one's outputs come too late they are not written.
+/// Each call appends an event to the consumer's stream (`$consumer/<name>`), which is durable when the call
+/// returns. A consumer or reactor that runs in this process follows at once and is not stopped: it finishes
+/// its current event. The outputs of that event are not appended if they come after the call.
 ///
 /// ```
 /// use annals::{ConsumerState, Query, Raw, Store};
@@ -41,38 +41,38 @@ pub struct ConsumerControl {
     by: String,
 }
 
-/// A runner is held back meanwhile, so this many tries are lost only to others who do the same.
+/// A runner is held back during a call, so only other operators can make a try fail.
 const TRIES: u32 = 1000;
 
 impl Store {
-    /// What can be done to the consumer or reactor of this name. The handle keeps the store open.
+    /// Controls the consumer or reactor of this name. The handle keeps the store open.
     pub fn consumer_control(&self, name: &str) -> ConsumerControl {
         ConsumerControl { store: self.clone(), name: name.to_owned(), by: "the application".to_owned() }
     }
 }
 
 impl ConsumerControl {
-    /// Who does it (default: `the application`).
+    /// The name of the operator, which is recorded (default: `the application`).
     pub fn by(mut self, who: &str) -> ConsumerControl {
         self.by = record::shortened(who);
         self
     }
 
-    /// Handles nothing more until it is resumed, also after a restart. For a name that was never run, too: a consumer
-    /// outside annals may look at it.
+    /// Halts the consumer until it is resumed, also across restarts. The name need not have run before, so a
+    /// consumer outside annals can be halted, too.
     ///
     /// # Errors
     ///
-    /// Those of [`Append::commit`](crate::Append::commit);
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the name is none.
+    /// Those of [`Append::commit`](crate::Append::commit); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid)
+    /// if the name is not a valid name.
     pub fn halt(&self, reason: &str) -> Result<(), Error> {
         self.record(kinds::HALTED, |last| {
             let halt = halt_now(&self.store, reason, &self.by);
-            Ok(ConsumerRecord { halt: Some(halt), ..last.standing.next() })
+            Ok(ConsumerRecord { halt: Some(halt), ..last.record.next() })
         })
     }
 
-    /// Goes on: tries the event again at which it was halted.
+    /// Resumes the consumer: it tries the event again at which it was halted.
     ///
     /// # Errors
     ///
@@ -80,19 +80,19 @@ impl ConsumerControl {
     /// [`Append::commit`](crate::Append::commit).
     pub fn resume(&self) -> Result<(), Error> {
         self.record(kinds::RESUMED, |last| {
-            if last.standing.halt.is_none() {
+            if last.record.halt.is_none() {
                 return Err(Error::invalid(format!("consumer {} is not halted", self.name)));
             }
-            Ok(ConsumerRecord { by: Some(self.by.clone()), halt: None, ..last.standing.next() })
+            Ok(ConsumerRecord { by: Some(self.by.clone()), halt: None, ..last.record.next() })
         })
     }
 
-    /// Passes over everything up to and with this position, and goes on if it was halted.
+    /// Skips all events up to this position, this one included, and resumes the consumer if it was halted.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if everything up to there was handled already, or is not
-    /// durable yet, or there is no such consumer; those of [`Append::commit`](crate::Append::commit).
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the events up to there are handled already or not
+    /// all durable yet, or if there is no such consumer; those of [`Append::commit`](crate::Append::commit).
     pub fn skip(&self, position: Position, reason: &str) -> Result<(), Error> {
         self.move_to(kinds::SKIPPED, position, reason, |from| {
             let durable = self.store.durable_head()?.position();
@@ -107,14 +107,14 @@ impl ConsumerControl {
         })
     }
 
-    /// Goes back: everything after this position is handled again, and it goes on if it was halted. What it has
-    /// brought about stays: a **reactor reacts once more** to each event.
+    /// Goes back: all events after this position are handled again, and a halted consumer is resumed. Outputs
+    /// of a reactor stay in the store, so it **reacts once more** to each event.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not as far, or there is no such consumer;
-    /// [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the position;
-    /// those of [`Append::commit`](crate::Append::commit).
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not that far, or if there is no such
+    /// consumer; [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the
+    /// position; those of [`Append::commit`](crate::Append::commit).
     pub fn rewind(&self, position: Position, reason: &str) -> Result<(), Error> {
         self.move_to(kinds::REWOUND, position, reason, |from| {
             let durable = self.store.durable_head()?.position();
@@ -133,11 +133,11 @@ impl ConsumerControl {
         })
     }
 
-    /// Goes back to the beginning: as [`ConsumerControl::rewind`] to [`Position::START`].
+    /// Goes back to the beginning: like [`ConsumerControl::rewind`] to [`Position::START`].
     ///
     /// # Errors
     ///
-    /// As [`ConsumerControl::rewind`].
+    /// Those of [`ConsumerControl::rewind`].
     pub fn reset(&self, reason: &str) -> Result<(), Error> {
         self.move_to(kinds::RESET, Position::START, reason, |_| Ok(()))
     }
@@ -154,18 +154,23 @@ impl ConsumerControl {
         check: impl Fn(Position) -> Result<(), Error>,
     ) -> Result<(), Error> {
         self.record(kind, |last| {
-            check(last.standing.position)?;
+            check(last.record.position)?;
             let reason = Some(record::shortened(reason));
             let next = ConsumerRecord { by: Some(self.by.clone()), reason, ..ConsumerRecord::default() };
             next.at(&self.store, to)
         })
     }
 
-    /// Appends one event to the consumer's stream, made of the last one.
-    fn record(&self, kind: &str, next: impl Fn(&Last) -> Result<ConsumerRecord, Error>) -> Result<(), Error> {
+    /// Appends one event to the consumer's stream; `next` makes it from the last one.
+    fn record(
+        &self,
+        kind: &str,
+        next: impl Fn(&LastRecord) -> Result<ConsumerRecord, Error>,
+    ) -> Result<(), Error> {
         let entity = record::entity_of(&self.name)?;
         check_visible("name of the one who moves the consumer", &self.by)?;
-        // It would win every time: its next append is under way when we have read the last one.
+        // A runner that is not held back would win every time: it appends again while the last record is read
+        // here.
         let runner = self.store.running().find(&self.name).map(|live| live.mover());
         let mut tries = 0;
         loop {
@@ -173,14 +178,14 @@ impl ConsumerControl {
             if last.version == Version::EMPTY && kind != kinds::HALTED {
                 return Err(Error::invalid(format!("there is no consumer {}", self.name)));
             }
-            let standing = next(&last)?;
-            let append =
-                Append::of_system(&entity, Expected::Exact(last.version), &record::record(kind, &standing));
+            let record = next(&last)?;
+            let expected = Expected::Exact(last.version);
+            let append = Append::of_system(&entity, expected, &Raw(kind, &record));
             tries += 1;
             match append.durability(Durability::Synced).commit(&self.store) {
                 Err(error) if error.conflict().is_some() && tries < TRIES => {}
                 done => {
-                    if done.is_ok() && record::moves(kind) {
+                    if done.is_ok() && record::is_move(kind) {
                         runner.iter().for_each(|runner| runner.moved());
                     }
                     return done.map(drop);

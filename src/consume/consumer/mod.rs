@@ -1,11 +1,10 @@
-//! Consumers: subscriptions with a name, whose checkpoint is in the log.
+//! Consumers: subscriptions with a name, whose checkpoint is kept in the log.
 //!
-//! [`Consumer`] is pulled by its owner; the threads of `reactor/` rest on the same [`ConsumerCheckpoint`] and [`Feed`].
-//! Row: app.
+//! The application pulls events from a [`Consumer`]. The threads of `reactor/` use the same
+//! [`ConsumerCheckpoint`] and [`PendingEvents`].
 
 mod checkpoint;
 mod control;
-mod feed;
 pub(crate) mod record;
 mod status;
 #[cfg(test)]
@@ -15,28 +14,27 @@ use std::iter::FusedIterator;
 use std::time::{Duration, Instant};
 
 use crate::event::RecordedEvent;
-use crate::read::token_at;
+use crate::read::{next_batch, token_at};
 use crate::store::{Store, WeakStore};
 use crate::types::{Error, ErrorKind, Position, Query, ResumeToken};
 
-pub(crate) use checkpoint::{ConsumerCheckpoint, Found};
+pub(crate) use checkpoint::{CheckpointChange, ConsumerCheckpoint, PendingEvents};
 pub use control::ConsumerControl;
-pub(crate) use feed::Feed;
 pub use record::Halt;
 pub(crate) use status::status;
 pub use status::{ConsumerState, ConsumerStatus};
 
-/// The events a query matches, from where this name left off: a [`Subscription`](crate::Subscription) whose place is
-/// kept in the store.
+/// The events that a query matches, behind the checkpoint of a name: a [`Subscription`](crate::Subscription)
+/// whose position the store keeps.
 ///
-/// Each event comes in order, at least once: those that were not [acknowledged](Consumer::ack) before the
-/// process ended come again. A program that must not do a thing twice takes a
-/// [`Subscription`](crate::Subscription), and keeps the [`ResumeToken`] of the last event together with what
-/// was done, in one transaction; or a [`Reactor`](crate::Reactor), whose outputs are exactly once.
+/// Events come in order, each at least once: events that were not [acknowledged](Consumer::ack) before the
+/// process ended come again. A program that must not handle an event twice has two choices. It takes a
+/// [`Subscription`](crate::Subscription), and keeps the [`ResumeToken`] of the last event in one transaction
+/// with its own result. Or it takes a [`Reactor`](crate::Reactor), whose outputs are appended exactly once.
 ///
-/// Only what survives a power cut comes. As an iterator it waits for the next event, and ends when the store is closed,
-/// or after an error; the other calls try again. A consumer keeps no store open. One handle at a time runs a
-/// name.
+/// Only durable events come. As an iterator a consumer waits for the next event, and ends when the store is
+/// closed or after an error. The other calls may be tried again after an error. A consumer keeps no store
+/// open. Only one handle at a time runs a name.
 ///
 /// ```
 /// use annals::{Query, Raw, Store};
@@ -60,34 +58,34 @@ pub use status::{ConsumerState, ConsumerStatus};
 pub struct Consumer {
     store: WeakStore,
     checkpoint: ConsumerCheckpoint,
-    feed: Feed,
-    /// The last event that was handed out.
-    given: Position,
+    events: PendingEvents,
+    /// The last event that was returned.
+    returned: Position,
     has_ended: bool,
 }
 
 impl Store {
-    /// A consumer of this name (1 to 255 bytes): the events a query matches, from where the name left off; from the
-    /// beginning if it is new. A query that differs from the last one is recorded, and holds for the events
-    /// after the checkpoint.
+    /// A consumer of this name (1 to 255 bytes): the events that a query matches, behind the name's
+    /// checkpoint. A new name begins at the first event. A query that differs from the last one is recorded,
+    /// and applies to the events behind the checkpoint.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Locked`]: the name is run by another handle.
-    /// - [`ErrorKind::RolledBack`]: what it has handled is not in the store any more.
-    /// - [`ErrorKind::Invalid`]: the name is none, or the store was opened to read.
+    /// - [`ErrorKind::Locked`]: another handle runs the name.
+    /// - [`ErrorKind::RolledBack`]: events that the consumer has handled are no longer in the store.
+    /// - [`ErrorKind::Invalid`]: the name is not a valid name, or the store was opened to read.
     /// - Those of [`Append::commit`](crate::Append::commit) and of reading: a new name is registered.
     pub fn consumer(&self, name: &str, query: Query) -> Result<Consumer, Error> {
         let checkpoint = ConsumerCheckpoint::take(self, name, &query)?;
-        let feed = Feed::new(self, query, checkpoint.handled(), checkpoint.live());
-        let given = checkpoint.handled();
-        Ok(Consumer { store: self.downgrade(), checkpoint, feed, given, has_ended: false })
+        let events = PendingEvents::new(self, query, &checkpoint);
+        let returned = checkpoint.handled();
+        Ok(Consumer { store: self.downgrade(), checkpoint, events, returned, has_ended: false })
     }
 }
 
 impl Consumer {
-    /// Begins behind what is there now, if the name is new: it has handled nothing, and was never moved. Else changes
-    /// nothing.
+    /// A new name begins behind the durable head of this moment. New means: it has handled nothing and was
+    /// never moved. For any other name this changes nothing.
     ///
     /// # Errors
     ///
@@ -95,23 +93,23 @@ impl Consumer {
     pub fn only_new(mut self) -> Result<Consumer, Error> {
         let store = self.store()?;
         self.checkpoint.only_new(&store)?;
-        self.go_on_from_checkpoint();
+        self.go_to_checkpoint();
         Ok(self)
     }
 
-    /// Its name.
+    /// The name of the consumer.
     #[must_use]
     pub fn name(&self) -> &str {
         self.checkpoint.name()
     }
 
-    /// Everything that matches up to here was acknowledged.
+    /// The checkpoint: every matching event up to here was acknowledged.
     #[must_use]
     pub fn position(&self) -> Position {
         self.checkpoint.handled()
     }
 
-    /// The same as a token, to be kept elsewhere; see [`ResumeToken`]. Looks up one event.
+    /// The same as a [`ResumeToken`], for a program that keeps it elsewhere. Looks up one event.
     ///
     /// # Errors
     ///
@@ -120,83 +118,77 @@ impl Consumer {
         token_at(&self.store()?.engine().readable()?, self.position())
     }
 
-    /// Waits for the next event, at most so long; `None` if none came.
+    /// Waits for the next event, but no longer than `timeout`. `None` if there was none.
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Halted`]: somebody halted it. Comes each time until it is resumed.
-    /// - [`ErrorKind::Locked`]: the name was taken over.
-    /// - Once everything was handed out: [`ErrorKind::Closed`], [`ErrorKind::Poisoned`].
+    /// - [`ErrorKind::Halted`]: the consumer is halted. Each call returns this until it is resumed.
+    /// - [`ErrorKind::Locked`]: another process has taken over the name.
+    /// - After the last event: [`ErrorKind::Closed`], [`ErrorKind::Poisoned`].
     /// - Those of reading: [`ErrorKind::Corrupt`], [`ErrorKind::Io`].
     pub fn next_timeout(&mut self, timeout: Duration) -> Result<Option<RecordedEvent>, Error> {
-        // Too far away for an instant is for ever.
+        // A deadline beyond what an instant can hold is no deadline.
         self.wait(Instant::now().checked_add(timeout))
     }
 
-    /// The next event, if it is there already.
+    /// The next event, if there is one now.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::next_timeout`].
+    /// Those of [`Consumer::next_timeout`].
     pub fn try_next(&mut self) -> Result<Option<RecordedEvent>, Error> {
-        self.look_whether_moved()?;
+        self.follow_if_moved()?;
         self.checkpoint.check_running()?;
-        let event = self.feed.next()?;
+        let event = self.events.next()?;
         match &event {
-            Some(event) => self.given = event.position(),
-            None if self.checkpoint.handled() >= self.given => {
+            Some(event) => self.returned = event.position(),
+            None if self.checkpoint.handled() >= self.returned => {
                 let store = self.store()?;
-                self.checkpoint.pass(&store, self.feed.position())?;
+                self.checkpoint.pass(&store, self.events.position())?;
             }
             None => {}
         }
         Ok(event)
     }
 
-    /// Waits for the next event, and takes with it what is there, up to `max` events.
+    /// Waits for the next event, and returns it with those behind it that are there now, at most `max`
+    /// events.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::next_timeout`]; an error behind the first event comes with the next call.
+    /// Those of [`Consumer::next_timeout`]. An error after the first event is returned by the next call.
     pub fn next_batch(&mut self, max: usize) -> Result<Vec<RecordedEvent>, Error> {
-        let mut batch = Vec::new();
-        if max > 0 {
-            batch.extend(self.wait(None)?);
-        }
-        while batch.len() < max
-            && let Ok(Some(event)) = self.try_next()
-        {
-            batch.push(event);
-        }
-        Ok(batch)
+        next_batch(self, max, |consumer| consumer.wait(None), Consumer::try_next)
     }
 
-    /// Everything handed out up to this position was handled, and is not to come again.
+    /// Acknowledges all returned events up to this position: they do not come again.
     ///
-    /// Acknowledgements are written together: before this consumer sleeps, after 1,024 events, after a second, and when
-    /// it is dropped; [`Consumer::flush`] writes them at once. Those written survive the end of the process at once, and
-    /// a power cut within a second. One that goes back, or comes after the consumer was rewound, changes nothing.
+    /// Acknowledgements are written together: before the consumer sleeps, after 1,024 events, after a second,
+    /// and when it is dropped. [`Consumer::flush`] writes them at once. Written ones survive the end of the
+    /// process. They ask for no sync of their own, so they survive a power cut after at most a second. An
+    /// acknowledgement before the checkpoint, or the first one after the consumer was rewound, changes
+    /// nothing.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if nothing was handed out up to there; those of
-    /// [`Append::commit`](crate::Append::commit), and then the acknowledgement is kept to be written later.
+    /// [`ErrorKind::Invalid`] if no event was returned up to there. Those of
+    /// [`Append::commit`](crate::Append::commit): then the acknowledgement is kept, and is written later.
     pub fn ack(&mut self, position: Position) -> Result<(), Error> {
-        if self.look_whether_moved()? {
+        if self.follow_if_moved()? {
             return Ok(());
         }
-        let handed_out = self.feed.position();
-        if position > handed_out {
+        let returned = self.events.position();
+        if position > returned {
             let text = format!(
-                "consumer {} was handed out events up to position {handed_out}, so position {position} cannot be acknowledged",
+                "consumer {} has returned events up to position {returned}, so position {position} cannot be acknowledged",
                 self.name()
             );
             return Err(Error::invalid(text));
         }
         let store = self.store()?;
-        self.checkpoint.note(&store, position)?;
+        self.checkpoint.advance(&store, position)?;
         let written = self.checkpoint.write_if_due(&store);
-        self.unless_moved(written)
+        self.follow_if_refused(written)
     }
 
     /// Writes the acknowledgements that are not written yet.
@@ -207,7 +199,7 @@ impl Consumer {
     pub fn flush(&mut self) -> Result<(), Error> {
         let store = self.store()?;
         let written = self.checkpoint.write(&store);
-        self.unless_moved(written)
+        self.follow_if_refused(written)
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> Result<Option<RecordedEvent>, Error> {
@@ -216,7 +208,7 @@ impl Consumer {
                 return Ok(Some(event));
             }
             match self.flush() {
-                // It is written when the store takes appends again; until then events still come.
+                // A full disk or queue: the checkpoint is written later, and events still come until then.
                 Err(error) if error.is_retryable() => {}
                 flushed => flushed?,
             }
@@ -230,43 +222,39 @@ impl Consumer {
         self.store.upgrade().ok_or_else(Error::closed)
     }
 
-    /// Goes along if somebody moved the checkpoint.
-    fn look_whether_moved(&mut self) -> Result<bool, Error> {
-        if self.checkpoint.live().take_moved() { self.look_again() } else { Ok(false) }
+    /// Follows the checkpoint if an operator has moved it. True if it is at another position now.
+    fn follow_if_moved(&mut self) -> Result<bool, Error> {
+        if self.checkpoint.live().take_moved() { self.follow() } else { Ok(false) }
     }
 
-    fn look_again(&mut self) -> Result<bool, Error> {
-        let before = self.checkpoint.handled();
-        let store = self.store()?;
-        match self.checkpoint.look_again(&store)? {
-            Found::Same => return Ok(false),
-            Found::Moved => {}
-            Found::Other => return Err(taken_over(self.name())),
-        }
-        if self.checkpoint.handled() != before {
-            self.go_on_from_checkpoint();
-        }
-        Ok(self.checkpoint.handled() != before)
-    }
-
-    fn go_on_from_checkpoint(&mut self) {
-        self.given = self.checkpoint.handled();
-        self.feed.go_to(self.given);
-    }
-
-    /// A checkpoint that was moved before it could be written is where it was moved to.
-    fn unless_moved(&mut self, written: Result<(), Error>) -> Result<(), Error> {
+    /// If a write was refused because the checkpoint was moved, the move counts, and the write is given up.
+    fn follow_if_refused(&mut self, written: Result<(), Error>) -> Result<(), Error> {
         match written {
-            Err(error) if self.checkpoint.is_moved(&error) => self.look_again().map(drop),
+            Err(error) if self.checkpoint.is_moved(&error) => self.follow().map(drop),
             written => written,
         }
     }
-}
 
-/// What is said when the checkpoint was moved by somebody who runs the same name.
-pub(crate) fn taken_over(name: &str) -> Error {
-    let text = format!("somebody else has moved the checkpoint of consumer {name}; only one may run it");
-    Error::new(ErrorKind::Locked, text)
+    fn follow(&mut self) -> Result<bool, Error> {
+        let before = self.checkpoint.handled();
+        let store = self.store()?;
+        if self.checkpoint.read_again(&store)? == CheckpointChange::TakenOver {
+            let name = self.name();
+            let text =
+                format!("another process has moved the checkpoint of consumer {name}; only one may run it");
+            return Err(Error::new(ErrorKind::Locked, text));
+        }
+        let has_moved = self.checkpoint.handled() != before;
+        if has_moved {
+            self.go_to_checkpoint();
+        }
+        Ok(has_moved)
+    }
+
+    fn go_to_checkpoint(&mut self) {
+        self.returned = self.checkpoint.handled();
+        self.events.go_to(self.returned);
+    }
 }
 
 impl Iterator for Consumer {

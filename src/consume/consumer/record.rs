@@ -1,46 +1,45 @@
-//! What the log says of a consumer: the events of `$consumer/<name>`.
+//! A consumer as the log records it: the events of the stream `$consumer/<name>` (docs/system-events.md).
 //!
-//! Every one of them holds the consumer's whole standing, so the last is enough; only the query stands apart, in the
-//! last `$consumer.registered`.
-//! Row: app.
+//! Each event holds the complete record, so the last one is enough. Only the query is kept apart: the last
+//! `$consumer.registered` holds it.
 
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Raw, RecordedEvent};
+use crate::event::RecordedEvent;
 use crate::store::Store;
 use crate::types::system::consumer::{PREFIX, REACTED, REGISTERED, RESET, REWOUND, SKIPPED};
 use crate::types::{Error, ErrorKind, Position, Query, Version, check_name, text, time_of};
 
-/// Whether such an event says that the consumer is to go on elsewhere.
-pub(super) fn moves(kind: &str) -> bool {
+/// Whether an event of this kind moves the checkpoint on an operator's behalf.
+pub(super) fn is_move(kind: &str) -> bool {
     [SKIPPED, REWOUND, RESET].contains(&kind)
 }
 
-/// The longest name of a consumer, in bytes: what `entity_bytes_max` leaves of its default is more.
+/// The longest name of a consumer, in bytes. With the prefix it fits the default of `entity_bytes_max`.
 const NAME_BYTES_MAX: usize = 255;
-/// What is kept of a reason, in bytes.
+/// The length to which a recorded reason is cut, in bytes.
 const REASON_BYTES_MAX: usize = 1000;
 
 /// The payload of every event of a consumer's stream.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConsumerRecord {
-    /// Everything that matches up to here was handled, or passed over.
+    /// Every matching event up to here was handled or skipped.
     pub(crate) position: Position,
     /// The first 8 bytes of the chain hash there; 0 at the beginning.
     pub(crate) chain: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) halt: Option<HaltRecord>,
-    /// Of a reaction: how many reactions stand before it in its causal chain, itself included.
+    /// For a reaction: the number of reactions in its causal chain, itself included.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) depth: u32,
-    /// Who moved it, and why.
+    /// For a move: who moved the checkpoint, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// Of a registration: what it asks for.
+    /// For a registration: the consumer's query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) query: Option<Query>,
 }
@@ -62,19 +61,20 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// Why a consumer handles nothing: somebody halted it, or a handler failed too often.
+/// Why a consumer is halted: an operator halted it, or its handler failed too often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Halt {
-    /// The event that could not be handled; `None` if somebody halted the consumer for another reason.
+    /// The event that the handler failed on; `None` if an operator halted the consumer.
     pub at: Option<Position>,
-    /// Whether its handler panicked there, rather than failed.
+    /// True if the handler panicked at that event, false if it returned an error.
     pub panicked: bool,
-    /// Why, in the words of whoever halted it; of a handler, its last error.
+    /// The operator's reason, or the last error of the handler.
     pub reason: String,
-    /// When.
+    /// When the consumer was halted.
     pub since: SystemTime,
-    /// Who: what [`ConsumerControl::by`](crate::ConsumerControl::by) said, or `annals` for a handler that failed.
+    /// Who halted it: the name given to [`ConsumerControl::by`](crate::ConsumerControl::by), or `annals` for
+    /// a failed handler.
     pub by: String,
 }
 
@@ -90,22 +90,22 @@ impl From<&HaltRecord> for Halt {
     }
 }
 
-/// The last event of a consumer's stream.
+/// The newest record of a consumer.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Last {
-    /// Of the stream; [`Version::EMPTY`] if there is none.
+pub(crate) struct LastRecord {
+    /// The version of the consumer's stream; [`Version::EMPTY`] if it has no event.
     pub(crate) version: Version,
-    pub(crate) standing: ConsumerRecord,
+    pub(crate) record: ConsumerRecord,
 }
 
 impl ConsumerRecord {
-    /// At another place, for which the log vouches.
+    /// The same at another position, with the chain hash that the log has there.
     pub(crate) fn at(self, store: &Store, position: Position) -> Result<ConsumerRecord, Error> {
-        let chain = chain_at(store, position)?;
+        let chain = store.at(position)?.map_or(0, |event| prefix_of(&event.chain()));
         Ok(ConsumerRecord { position, chain, ..self })
     }
 
-    /// Of the next event: nothing that was said of the last one alone.
+    /// The base of the next record: without the parts that concern one event only.
     pub(crate) fn next(&self) -> ConsumerRecord {
         ConsumerRecord {
             position: self.position,
@@ -116,21 +116,21 @@ impl ConsumerRecord {
     }
 }
 
-/// The stream of a consumer.
+/// The entity whose stream records a consumer.
 pub(crate) fn entity_of(name: &str) -> Result<String, Error> {
     check_name("name of the consumer", name, NAME_BYTES_MAX)?;
     Ok(format!("{PREFIX}{name}"))
 }
 
-/// Where a consumer stands.
-pub(crate) fn last(store: &Store, entity: &str) -> Result<Last, Error> {
+/// The newest record of a consumer; the default if there is none.
+pub(crate) fn last(store: &Store, entity: &str) -> Result<LastRecord, Error> {
     match store.last(Query::entity(entity))? {
-        None => Ok(Last::default()),
-        Some(event) => Ok(Last { version: event.version(), standing: event.decode()? }),
+        None => Ok(LastRecord::default()),
+        Some(event) => Ok(LastRecord { version: event.version(), record: event.decode()? }),
     }
 }
 
-/// What a consumer asks for, if it ever ran.
+/// The query of a consumer; `None` if it never ran.
 pub(crate) fn query(store: &Store, entity: &str) -> Result<Option<Query>, Error> {
     match store.last(Query::entity(entity).kind(REGISTERED))? {
         None => Ok(None),
@@ -138,52 +138,43 @@ pub(crate) fn query(store: &Store, entity: &str) -> Result<Option<Query>, Error>
     }
 }
 
-/// That the log still is the one a standing was written about.
-pub(crate) fn check(store: &Store, name: &str, standing: &ConsumerRecord) -> Result<(), Error> {
+/// Refuses a record that was written about another history: the log is shorter now, or has other events.
+pub(crate) fn check_history(store: &Store, name: &str, record: &ConsumerRecord) -> Result<(), Error> {
     let durable = store.durable_head()?.position();
-    let is_other = match store.at(standing.position)? {
-        Some(event) => standing.chain != 0 && prefix_of(&event.chain()) != standing.chain,
+    let is_other = match store.at(record.position)? {
+        Some(event) => record.chain != 0 && prefix_of(&event.chain()) != record.chain,
         None => false,
     };
-    if standing.position <= durable && !is_other {
+    if record.position <= durable && !is_other {
         return Ok(());
     }
     let what = if is_other { "other events stand there now" } else { "the log ends before it" };
     let text = format!(
         "consumer {name} has handled everything up to position {}, but {what}: history was set back (durable up to {durable}); \
          decide what it is to handle again, and reset or rewind it",
-        standing.position
+        record.position
     );
     Err(Error::new(ErrorKind::RolledBack, text))
 }
 
-/// The chain's prefix at a position.
-fn chain_at(store: &Store, position: Position) -> Result<u64, Error> {
-    Ok(store.at(position)?.map_or(0, |event| prefix_of(&event.chain())))
-}
-
 /// The first 8 bytes of a chain hash.
 pub(crate) fn prefix_of(chain: &[u8; 32]) -> u64 {
-    crate::format::u64_at(chain, 0)
+    let (prefix, _) = chain.split_first_chunk().expect("32 bytes are more than 8");
+    u64::from_le_bytes(*prefix)
 }
 
-/// How many reactions stand behind an event: 0 for one that no reactor brought about.
+/// The number of reactions that led to an event: 0 if no reactor brought it about.
 pub(crate) fn depth_of(event: &RecordedEvent) -> u32 {
     let reacted = event.first_of_append().filter(|first| first.kind() == REACTED);
-    reacted.and_then(|first| first.decode::<ConsumerRecord>().ok()).map_or(0, |standing| standing.depth)
+    reacted.and_then(|first| first.decode::<ConsumerRecord>().ok()).map_or(0, |record| record.depth)
 }
 
-/// Whether an event is the reaction of this consumer.
+/// Whether an event is an output of this consumer.
 pub(crate) fn is_reaction_of(event: &RecordedEvent, entity: &str) -> bool {
     event.first_of_append().is_some_and(|first| first.kind() == REACTED && first.entity() == entity)
 }
 
-/// A reason short enough to be kept.
+/// A reason, cut to the length that is recorded.
 pub(crate) fn shortened(reason: &str) -> String {
     text::cut(reason, REASON_BYTES_MAX).to_owned()
-}
-
-/// An event of a consumer's stream, to be appended.
-pub(crate) fn record<'a>(kind: &'a str, standing: &'a ConsumerRecord) -> Raw<'a, ConsumerRecord> {
-    Raw(kind, standing)
 }

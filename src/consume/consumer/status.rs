@@ -1,6 +1,4 @@
-//! How consumers are doing, and waiting for one.
-//!
-//! What is behind is counted in events that match, by the index. Row: app.
+//! The status of consumers, and waiting for a consumer. The index counts the matching events that are left.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,24 +9,25 @@ use crate::store::{Pace, RunnerState, Store};
 use crate::types::{Error, Position, Query, Version, counted, options, time_of, visible};
 
 use super::checkpoint::halted;
-use super::record::{self, Halt, Last};
+use super::record::{self, Halt, LastRecord};
 use crate::types::system::consumer::PREFIX;
 
-/// How a consumer is doing: see [`Store::consumers`].
+/// The status of a consumer: see [`Store::consumers`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConsumerStatus {
-    /// Its name.
+    /// The name of the consumer.
     pub name: String,
-    /// What it asks for; `None` if it never ran.
+    /// The consumer's query; `None` if it never ran.
     pub query: Option<Query>,
-    /// Whether it runs in this process.
+    /// True if it runs in this process.
     pub is_running: bool,
-    /// Everything that matches up to here was handled; of one that runs, written down or not.
+    /// Every matching event up to here was handled. For a running consumer this may be ahead of the written
+    /// checkpoint.
     pub position: Position,
-    /// How many durable events that match come after that.
+    /// The number of durable matching events behind that position.
     pub behind: u64,
-    /// What that means.
+    /// What the consumer is doing.
     pub state: ConsumerState,
 }
 
@@ -38,48 +37,49 @@ pub struct ConsumerStatus {
 /// |---|---|
 /// | `Halted` | its stream says so; survives a restart |
 /// | `Stuck` | it runs, its handler failed at the next event, and will be called again |
-/// | `Idle` | it has handled everything durable that matches |
+/// | `Idle` | it has handled every durable event that matches |
 /// | `CatchingUp` | it runs and is less far behind than one or two seconds ago, or has just begun |
-/// | `Lagging` | neither: it is too slow, its handler takes long, or it does not run |
+/// | `Lagging` | otherwise: it is too slow, its handler takes long, or it does not run |
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ConsumerState {
-    /// Nothing is left to do.
+    /// No event is left.
     Idle,
-    /// It will be through some time.
+    /// It gets closer to the head.
     CatchingUp {
         /// How many events are left.
         events: u64,
-        /// How many it handles a second; 0 until that is known.
+        /// How many events it handles in a second; 0 until that is known.
         per_second: f64,
-        /// How long it will take if it goes on like this, new events counted in; `None` until that is known.
+        /// The time until it has caught up at this rate, with new events counted in; `None` until that is
+        /// known.
         remaining: Option<Duration>,
     },
-    /// It falls behind, or stands.
+    /// It falls behind, or does not run.
     Lagging {
         /// How many events are left.
         events: u64,
-        /// How long ago the first of them was recorded.
+        /// The time since the oldest of them was recorded.
         oldest: Duration,
     },
-    /// It is held up by an event.
+    /// One event holds it up.
     Stuck {
-        /// The event.
+        /// The position of the event.
         at: Position,
-        /// How often it was tried.
+        /// How often the event was tried.
         attempts: u32,
         /// The last error.
         reason: String,
     },
-    /// Somebody has to decide.
+    /// An operator has to resume or move it.
     Halted(Halt),
 }
 
-/// For so long after it has begun, nothing is said of its speed.
+/// The time after its start in which a consumer counts as catching up without a rate.
 const JUST_BEGUN: Duration = Duration::from_secs(1);
 
 impl Store {
-    /// All consumers and reactors that were ever run under this store or halted, by name.
+    /// All consumers and reactors of this store that ever ran or were halted, by name.
     ///
     /// Costs a few look-ups in the index for each.
     ///
@@ -93,15 +93,16 @@ impl Store {
         names.iter().map(|name| status(self, name)).collect()
     }
 
-    /// Waits until a consumer or reactor has handled everything that matches up to a position, so that what it brings
-    /// about can be read: reading one's own writes through it. `false` if that took longer than the timeout.
+    /// Waits until a consumer or reactor has handled every matching event up to a position. A caller can then
+    /// read what a reactor has made of the caller's own append. `false` if that took longer than the timeout.
     ///
     /// ```
     /// use std::time::Duration;
     /// use annals::{Query, Raw, Reaction, RecordedEvent, Store};
     ///
     /// let store = Store::in_memory()?;
-    /// store.react("greeter", Query::all().kind("user.joined"), |joined: &RecordedEvent, reaction: &mut Reaction<'_>| {
+    /// let joins = Query::all().kind("user.joined");
+    /// store.react("greeter", joins, |joined: &RecordedEvent, reaction: &mut Reaction<'_>| {
     ///     reaction.append(joined.entity(), &Raw("user.greeted", &()));
     ///     Ok(())
     /// })?;
@@ -113,9 +114,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Halted`](crate::ErrorKind::Halted) if it is halted before it is as far,
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), and those of
-    /// reading. A name that never ran is waited for.
+    /// [`ErrorKind::Halted`](crate::ErrorKind::Halted) if it is halted before that position,
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed), [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned),
+    /// and those of reading. A name that never ran is no error: the call waits for it.
     pub fn wait_for(&self, name: &str, position: Position, timeout: Duration) -> Result<bool, Error> {
         let entity = record::entity_of(name)?;
         let deadline = Instant::now().checked_add(timeout);
@@ -125,11 +126,12 @@ impl Store {
             return Ok(false);
         }
         loop {
+            // Taken before anything is read: progress after the read must not be slept through.
             let mark = self.running().mark();
-            let snapshot = snapshot(self.engine())?;
-            let Last { standing, .. } = record::last(self, &entity)?;
+            let snapshot = open_snapshot(self.engine())?;
+            let LastRecord { record, .. } = record::last(self, &entity)?;
             let handled = self.running().find(name).and_then(|live| live.handled());
-            let handled = handled.unwrap_or(standing.position);
+            let handled = handled.unwrap_or(record.position);
             if handled >= position {
                 return Ok(true);
             }
@@ -138,7 +140,7 @@ impl Store {
             {
                 return Ok(true);
             }
-            if let Some(halt) = &standing.halt {
+            if let Some(halt) = &record.halt {
                 return Err(halted(name, halt));
             }
             if !self.running().wait(mark, deadline) {
@@ -148,8 +150,8 @@ impl Store {
     }
 }
 
-/// What is published, of a store that still grows.
-fn snapshot(engine: &Engine) -> Result<Snapshot, Error> {
+/// The published events of a store that is neither closed nor failed.
+fn open_snapshot(engine: &Engine) -> Result<Snapshot, Error> {
     let snapshot = engine.snapshot()?;
     match engine.view.ended() {
         None => Ok(snapshot),
@@ -157,32 +159,32 @@ fn snapshot(engine: &Engine) -> Result<Snapshot, Error> {
     }
 }
 
-/// How the consumer of a name is doing.
+/// The status of one consumer.
 pub(crate) fn status(store: &Store, name: &str) -> Result<ConsumerStatus, Error> {
     let entity = record::entity_of(name)?;
     let live = store.running().find(name);
-    let Last { version, standing } = record::last(store, &entity)?;
+    let LastRecord { version, record } = record::last(store, &entity)?;
     if version == Version::EMPTY {
         return Err(Error::invalid(format!("there is no consumer {name}")));
     }
     let query = record::query(store, &entity)?;
-    let position = live.as_ref().and_then(|live| live.handled()).unwrap_or(standing.position);
+    let position = live.as_ref().and_then(|live| live.handled()).unwrap_or(record.position);
     let snapshot = store.engine().snapshot()?;
     let durable = snapshot.durable.position;
     let behind = match &query {
         Some(query) => reader::count_in(&snapshot, query, position, durable)?,
         None => 0,
     };
-    let state = match (&standing.halt, live.as_ref().and_then(|live| live.trouble()), &query) {
+    let state = match (&record.halt, live.as_ref().and_then(|live| live.trouble()), &query) {
         (Some(halt), _, _) => ConsumerState::Halted(halt.into()),
         (None, Some(trouble), _) => {
             ConsumerState::Stuck { at: trouble.at, attempts: trouble.attempts, reason: trouble.reason }
         }
         (None, None, Some(query)) if behind > 0 => {
-            let asked = Asked { store, snapshot: &snapshot, query, position, behind };
-            match live.as_ref().map_or(Ok(None), |live| asked.catching_up(live))? {
+            let backlog = Backlog { store, snapshot: &snapshot, query, position, behind };
+            match live.as_ref().map_or(Ok(None), |live| backlog.catching_up(live))? {
                 Some(state) => state,
-                None => asked.lagging()?,
+                None => backlog.lagging()?,
             }
         }
         _ => ConsumerState::Idle,
@@ -190,8 +192,8 @@ pub(crate) fn status(store: &Store, name: &str) -> Result<ConsumerStatus, Error>
     Ok(ConsumerStatus { name: name.to_owned(), query, is_running: live.is_some(), position, behind, state })
 }
 
-/// Of a consumer that is behind.
-struct Asked<'a> {
+/// The events that a consumer has not handled.
+struct Backlog<'a> {
     store: &'a Store,
     snapshot: &'a Snapshot,
     query: &'a Query,
@@ -199,26 +201,23 @@ struct Asked<'a> {
     behind: u64,
 }
 
-impl Asked<'_> {
-    /// If it gets nearer to the head.
+impl Backlog<'_> {
+    /// The state of a running consumer that gets closer to the head; `None` if it does not.
     fn catching_up(&self, live: &RunnerState) -> Result<Option<ConsumerState>, Error> {
         let Pace { earlier, later } = live.pace();
-        let count = |after, up_to| reader::count_in(self.snapshot, self.query, after, up_to);
-        let (handled, behind_then) =
-            (count(earlier.handled, self.position)?, count(earlier.handled, earlier.head)?);
+        let handled = reader::count_in(self.snapshot, self.query, earlier.handled, self.position)?;
+        let behind_then = reader::count_in(self.snapshot, self.query, earlier.handled, earlier.head)?;
         let elapsed = earlier.at.elapsed();
-        let per_second = float(handled) / elapsed.as_secs_f64().max(1e-6);
-        let state = |per_second, remaining| {
-            Some(ConsumerState::CatchingUp { events: self.behind, per_second, remaining })
-        };
-        Ok(match behind_then.checked_sub(self.behind).filter(|gained| *gained > 0) {
-            Some(gained) => {
-                let seconds = float(self.behind) * elapsed.as_secs_f64() / float(gained);
-                state(per_second, Duration::try_from_secs_f64(seconds).ok())
-            }
-            None if later.at == earlier.at && elapsed < JUST_BEGUN => state(0.0, None),
-            None => None,
-        })
+        let events = self.behind;
+        if behind_then > events {
+            let gained = behind_then - events;
+            let per_second = float(handled) / elapsed.as_secs_f64().max(1e-6);
+            let seconds = float(events) * elapsed.as_secs_f64() / float(gained);
+            let remaining = Duration::try_from_secs_f64(seconds).ok();
+            return Ok(Some(ConsumerState::CatchingUp { events, per_second, remaining }));
+        }
+        let has_just_begun = later.at == earlier.at && elapsed < JUST_BEGUN;
+        Ok(has_just_begun.then_some(ConsumerState::CatchingUp { events, per_second: 0.0, remaining: None }))
     }
 
     fn lagging(&self) -> Result<ConsumerState, Error> {
@@ -232,7 +231,7 @@ impl Asked<'_> {
     }
 }
 
-/// Near enough for a speed.
+/// Exact up to 4 billion, which is enough for a rate.
 fn float(number: u64) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }

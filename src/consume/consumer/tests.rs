@@ -1,21 +1,21 @@
-//! What no user can bring about: checkpoints that this log cannot have, and somebody else who moves them.
+//! What no user can bring about: checkpoints that this log cannot have, and another process that moves them.
 
-use crate::types::system::consumer as kinds;
 use std::time::Duration;
 
-use super::record::{self, ConsumerRecord};
+use super::record::ConsumerRecord;
 use crate::engine::Append;
+use crate::types::system::consumer as kinds;
 use crate::types::{Expected, Position};
 use crate::{ErrorKind, Query, Raw, Reaction, RecordedEvent, StopReason, Store};
 
 const FOREVER: Duration = Duration::from_secs(20);
 
-fn forge(store: &Store, kind: &str, standing: &ConsumerRecord) {
-    let forged = record::record(kind, standing);
+fn forge(store: &Store, kind: &str, record: &ConsumerRecord) {
+    let forged = Raw(kind, record);
     Append::of_system("$consumer/c", Expected::Any, &forged).commit(store).unwrap();
 }
 
-/// A position, whether the chain there is right, and whether that can be gone on from.
+/// A position, whether the chain hash there is right, and whether a consumer may continue from there.
 #[test]
 fn history_that_was_set_back_is_noticed() {
     let table = [(0, true, true), (0, false, true), (2, true, true), (2, false, false), (1000, true, false)];
@@ -50,7 +50,7 @@ fn history_that_was_set_back_is_noticed() {
 }
 
 #[test]
-fn somebody_else_who_runs_the_name_is_noticed() {
+fn another_process_that_runs_the_name_is_noticed() {
     let ahead = |store: &Store, position: u64| ConsumerRecord::default().at(store, position.into()).unwrap();
     for kind in [kinds::ACKED, kinds::REACTED] {
         let store = Store::in_memory().unwrap();
@@ -81,15 +81,15 @@ fn somebody_else_who_runs_the_name_is_noticed() {
 // A checkpoint is written for every reaction, so its size counts.
 #[test]
 fn a_checkpoint_is_small() {
-    let payload = |standing: &ConsumerRecord| rmp_bytes(standing);
+    let payload = |record: &ConsumerRecord| rmp_bytes(record);
     let plain =
         ConsumerRecord { position: u64::from(u32::MAX).into(), chain: u64::MAX, ..ConsumerRecord::default() };
     assert!(payload(&plain) <= 32, "{}", payload(&plain));
     assert!(payload(&ConsumerRecord { depth: 64, ..plain }) <= 40);
 }
 
-fn rmp_bytes(standing: &ConsumerRecord) -> usize {
+fn rmp_bytes(record: &ConsumerRecord) -> usize {
     let mut bytes = Vec::new();
-    crate::event::codec::encode(standing, &mut bytes).unwrap();
+    crate::event::codec::encode(record, &mut bytes).unwrap();
     bytes.len()
 }

@@ -1,74 +1,34 @@
-//! Reactors: one thread a name, which turns events into events, each exactly once.
+//! Reactors and partitioned consumers: threads that handle the events behind a consumer's checkpoint.
 //!
-//! An event's outputs and the checkpoint behind it are one append (`run.rs`), so a crash leaves both or neither.
-//! Row: app.
+//! `runner` is the loop of such a thread. `serial` (a reactor) and `partitioned` say what it does with an
+//! event. The outputs of a reactor and the checkpoint are one append, so a crash leaves both or neither.
 
-mod lanes;
 mod partitioned;
 mod reaction;
 mod retry;
-mod run;
+mod runner;
+mod serial;
 mod worker;
 
-use std::sync::Arc;
-
-use crate::consume::consumer::{ConsumerCheckpoint, Feed};
+use crate::consume::consumer::{ConsumerCheckpoint, PendingEvents};
 use crate::event::RecordedEvent;
 use crate::store::Store;
 use crate::types::{Error, Query};
 
-use lanes::Lanes;
-use partitioned::Partitioned;
-pub use reaction::Reaction;
+use partitioned::{Lanes, PartitionedProcessor};
+pub use reaction::{Reaction, Reactor};
 pub use retry::Retry;
-use run::Run;
-use worker::{Outcome, start};
+use runner::{ConsumerRunner, start};
+use serial::{OwnEvents, ReactorOptions, SerialProcessor};
 pub use worker::{StopReason, Worker};
 
-/// What a handler fails with: any error.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// What handles the events of a partitioned consumer.
-type Handler = dyn Fn(&RecordedEvent) -> Result<(), Failure> + Send + Sync;
-
-/// Turns an event into what it brings about; every closure with this signature is one.
-///
-/// It is called on its own thread, for one event after the other in order of position, and may read the store
-/// ([`Reaction::store`]). **The events it adds to the reaction go in exactly once**, whatever happens: they are one append
-/// with the note that the event was handled. What else it does (a mail, a request) happens at least
-/// once: it is done again if the process ends between it and the append, or if the append meets others and has to
-/// be decided anew. Give such effects an identity that does not change, the event's id for one.
-pub trait Reactor: Send + 'static {
-    /// Handles an event.
-    ///
-    /// # Errors
-    ///
-    /// Whatever keeps it from being handled. Nothing of the reaction is written then; the event is tried again
-    /// ([`Retry`]), and in the end the consumer is halted there, durably, with this error. A panic is the same: the
-    /// reactor is called again as it is, so what it keeps must not be half changed when it panics.
-    fn react(
-        &mut self,
-        event: &RecordedEvent,
-        reaction: &mut Reaction<'_>,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
-}
-
-impl<F> Reactor for F
-where
-    F: FnMut(&RecordedEvent, &mut Reaction<'_>) -> Result<(), Failure> + Send + 'static,
-{
-    fn react(&mut self, event: &RecordedEvent, reaction: &mut Reaction<'_>) -> Result<(), Failure> {
-        self(event, reaction)
-    }
-}
-
 impl Store {
-    /// Starts a reactor under a name, on a thread of its own: first for the events that are there, then for
-    /// those that come, from where the name left off. [`Store::worker`] has more to say about how.
+    /// Starts a reactor under a name, on a thread of its own: for the events behind the name's checkpoint,
+    /// and then for each new one. [`Store::worker`] sets options.
     ///
-    /// The thread ends when the store is closed or its last handle dropped, and keeps it open for no longer.
-    /// (A handle of the store that the reactor itself captured does; use [`Reaction::store`].) It never holds up the
-    /// store, whatever the reactor does.
+    /// The thread ends when the store is closed or its last handle is dropped. It keeps the store open no
+    /// longer than that, unless the reactor has captured a handle of the store; use [`Reaction::store`]
+    /// instead. A slow reactor never holds up the store.
     ///
     /// ```
     /// use annals::{Query, Raw, Reaction, RecordedEvent, Store, StopReason};
@@ -96,18 +56,19 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::consumer`]; [`ErrorKind::Io`](crate::ErrorKind::Io) if there is no thread to be had.
+    /// Those of [`Store::consumer`]; [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses
+    /// a thread.
     pub fn react(&self, name: &str, query: Query, reactor: impl Reactor) -> Result<Worker, Error> {
         self.worker(name, query).react(reactor)
     }
 
-    /// Starts a consumer under a name that handles events on several threads: those of one entity on one thread, in
-    /// order of position; those of different entities side by side.
+    /// Starts a consumer under a name that handles events on several threads. The events of one entity are
+    /// handled on one thread, in order of position; different entities side by side.
     ///
-    /// One checkpoint lies before the first event that is not handled. So events come at least once: after a crash,
-    /// a halt or a stop, up to 4,096 that were handled behind it come again. A handler that fails or
-    /// panics is called again ([`Retry`]) while the other threads go on; in the end the consumer is halted at that event, durably, once
-    /// everything before it was handled.
+    /// The one checkpoint is before the first event that is not handled. So each event is handled at least
+    /// once: after a crash, a halt or a stop, up to 4,096 events come again. A handler that fails or panics
+    /// is called again ([`Retry`]) while the other threads continue. After the last attempt the consumer is
+    /// halted at that event, durably, once all events before it are handled.
     ///
     /// ```
     /// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -132,7 +93,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::react`].
+    /// Those of [`Store::react`].
     pub fn consume_partitioned(
         &self,
         name: &str,
@@ -146,16 +107,16 @@ impl Store {
         self.worker(name, query).consume_partitioned(threads, handler)
     }
 
-    /// Says how a reactor or a partitioned consumer of this name is to work, before it is started.
+    /// Sets the options of a reactor or a partitioned consumer before it is started.
     pub fn worker(&self, name: &str, query: Query) -> WorkerBuilder {
         WorkerBuilder {
             store: self.clone(),
             name: name.to_owned(),
             query,
-            begins: Begins::AtTheBeginning,
-            options: Options {
+            is_only_new: false,
+            options: ReactorOptions {
                 retry: Retry::default(),
-                own: Own::PassedOver,
+                own_events: OwnEvents::Ignored,
                 depth_max: DEPTH_MAX,
                 in_flight_max: 1,
             },
@@ -163,10 +124,10 @@ impl Store {
     }
 }
 
-/// The longest chain of reactions, unless said otherwise.
+/// The default of [`WorkerBuilder::depth_max`].
 const DEPTH_MAX: u32 = 64;
 
-/// How a reactor or a partitioned consumer works: see [`Store::worker`].
+/// The options of a reactor or a partitioned consumer: see [`Store::worker`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -184,69 +145,52 @@ const DEPTH_MAX: u32 = 64;
 /// # mails.stop();
 /// # Ok::<(), annals::Error>(())
 /// ```
-#[must_use = "nothing works until it is started"]
+#[must_use = "nothing runs until a reactor or a handler is given"]
 #[derive(Debug)]
 pub struct WorkerBuilder {
     store: Store,
     name: String,
     query: Query,
-    begins: Begins,
-    options: Options,
-}
-
-/// Where a new name begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Begins {
-    AtTheBeginning,
-    AtTheHead,
-}
-
-/// What becomes of events that the reactor itself has brought about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Own {
-    PassedOver,
-    ReactedTo,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Options {
-    retry: Retry,
-    own: Own,
-    depth_max: u32,
-    in_flight_max: usize,
+    is_only_new: bool,
+    options: ReactorOptions,
 }
 
 impl WorkerBuilder {
-    /// A new name begins behind what is there now (default: at the beginning). A name that has handled anything, or was
-    /// moved, goes on from there either way.
+    /// A new name begins behind the durable head of this moment (default: at the beginning). A name that has
+    /// handled an event, or was moved, continues from its checkpoint either way.
     pub fn only_new(self) -> WorkerBuilder {
-        WorkerBuilder { begins: Begins::AtTheHead, ..self }
+        WorkerBuilder { is_only_new: true, ..self }
     }
 
-    /// How often and how soon an event is tried again (default: [`Retry::default`]).
+    /// How often and how soon a failed event is tried again (default: [`Retry::default`]).
     pub fn retry(mut self, retry: Retry) -> WorkerBuilder {
         self.options.retry = retry;
         self
     }
 
-    /// Reacts also to what it has brought about itself (default: passed over). [`WorkerBuilder::depth_max`] ends what
-    /// would go on for ever.
+    /// The reactor also handles events of its own reactions (default: it ignores them).
+    /// [`WorkerBuilder::depth_max`] ends an endless chain. An event that the reactor appends directly to the
+    /// store is no reaction, and is handled in any case.
     pub fn react_to_own(mut self) -> WorkerBuilder {
-        self.options.own = Own::ReactedTo;
+        self.options.own_events = OwnEvents::Handled;
         self
     }
 
-    /// How many reactions may follow from one another (default: 64). One more halts the reactor that would add it: two
-    /// reactors that answer each other are a mistake, and would fill the disk.
+    /// How many reactions may follow from one another (default: 64).
+    ///
+    /// One more halts the reactor that would add it, without another attempt. Two reactors that answer each
+    /// other are a mistake, and would fill the disk.
     pub fn depth_max(mut self, reactions: u32) -> WorkerBuilder {
         self.options.depth_max = reactions;
         self
     }
 
-    /// How many reactions may be on their way to the disk at once (default: 1; 0 is taken for 1). With more, syncs are
-    /// shared and throughput is many times as high; but the reactor is called for an event when what earlier ones
-    /// brought about may not be readable yet, and again, in order, for all that were on their way when one of them
-    /// did not go in. Exactly once holds either way.
+    /// How many reactions may be on their way to the disk at once (default: 1; 0 counts as 1).
+    ///
+    /// With more, reactions share syncs, and throughput is many times as high. But the reactor is then called
+    /// while the outputs of earlier events may not be readable yet. And if one reaction is refused, the
+    /// reactor is called again, in order, for all events that were on their way. Exactly once holds either
+    /// way.
     pub fn in_flight_max(mut self, reactions: usize) -> WorkerBuilder {
         self.options.in_flight_max = reactions.max(1);
         self
@@ -256,21 +200,17 @@ impl WorkerBuilder {
     ///
     /// # Errors
     ///
-    /// As [`Store::react`].
+    /// Those of [`Store::react`].
     pub fn react(self, reactor: impl Reactor) -> Result<Worker, Error> {
-        let (checkpoint, feed) = self.begin()?;
-        let outcome = Arc::<Outcome>::default();
-        let live = checkpoint.live().clone();
-        let run = Run::new(&self.store, checkpoint, feed, reactor, self.options, outcome.clone());
-        start(&self.store, &self.name, &live, outcome, run, Run::run)
+        start(self.take_name()?, SerialProcessor::new(reactor, self.options), &[])
     }
 
-    /// Starts a partitioned consumer; 0 threads are taken for 1. Of what is set here only [`WorkerBuilder::only_new`]
-    /// and [`WorkerBuilder::retry`] concern it.
+    /// Starts a partitioned consumer; 0 threads count as 1. Of the options only [`WorkerBuilder::only_new`]
+    /// and [`WorkerBuilder::retry`] apply to it.
     ///
     /// # Errors
     ///
-    /// As [`Store::react`].
+    /// Those of [`Store::react`].
     pub fn consume_partitioned(
         self,
         threads: usize,
@@ -279,21 +219,19 @@ impl WorkerBuilder {
         + Sync
         + 'static,
     ) -> Result<Worker, Error> {
-        let (checkpoint, feed) = self.begin()?;
-        let outcome = Arc::<Outcome>::default();
-        let live = checkpoint.live().clone();
-        let retry = self.options.retry;
-        let lanes = Lanes::start(&self.name, threads.max(1), retry, &live, &outcome, handler)?;
-        let work = Partitioned::new(&self.store, checkpoint, feed, lanes, outcome.clone());
-        start(&self.store, &self.name, &live, outcome, work, Partitioned::run)
+        let runner = self.take_name()?;
+        let state = runner.checkpoint.live();
+        let lanes = Lanes::start(&self.name, threads.max(1), self.options.retry, state, handler)?;
+        let helpers = lanes.threads().to_vec();
+        start(runner, PartitionedProcessor::new(lanes), &helpers)
     }
 
-    fn begin(&self) -> Result<(ConsumerCheckpoint, Feed), Error> {
+    fn take_name(&self) -> Result<ConsumerRunner, Error> {
         let mut checkpoint = ConsumerCheckpoint::take(&self.store, &self.name, &self.query)?;
-        if self.begins == Begins::AtTheHead {
+        if self.is_only_new {
             checkpoint.only_new(&self.store)?;
         }
-        let feed = Feed::new(&self.store, self.query.clone(), checkpoint.handled(), checkpoint.live());
-        Ok((checkpoint, feed))
+        let events = PendingEvents::new(&self.store, self.query.clone(), &checkpoint);
+        Ok(ConsumerRunner::new(&self.store, checkpoint, events))
     }
 }

@@ -1,16 +1,52 @@
-//! What a reactor brings about, collected while it handles an event.
-//!
-//! Row: app.
+//! The handler of a reactor, and the outputs that it collects for one event.
 
 use crate::engine::Append;
+use crate::event::RecordedEvent;
 use crate::store::Store;
 use crate::types::{Coordinate, Error, EventData};
 
-/// What one event brings about: handed to a [`Reactor`](crate::Reactor) together with the event.
+/// The error of a handler: any error.
+pub(super) type HandlerError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Turns an event into further events. Every closure with this signature is a reactor.
 ///
-/// What is added here goes into the store in **one append**, together with the note that the event was handled:
-/// all of it once, or nothing. It is caused by the event and belongs to whatever the event belongs to, unless it
-/// says otherwise.
+/// A reactor is called on a thread of its own, for one event after the other in order of position. It may
+/// read the store ([`Reaction::store`]).
+///
+/// **The events it adds to the reaction are appended exactly once**, also after a crash. They are in one
+/// append with the checkpoint behind the handled event. Other effects, such as a mail or a request, happen at
+/// least once. The reactor is called again if the process ends before the append, or if the append meets a
+/// conflict. Give such an effect an identity that stays the same, for example the id of the event.
+pub trait Reactor: Send + 'static {
+    /// Handles an event.
+    ///
+    /// # Errors
+    ///
+    /// Any error means that the event is not handled. Then nothing of the reaction is appended, and the event
+    /// is tried again ([`Retry`](crate::Retry)). After the last attempt the consumer is halted at this event,
+    /// durably, with this error. A panic counts as an error. The reactor is called again as it is, so a panic
+    /// must not leave its own fields half changed.
+    fn react(
+        &mut self,
+        event: &RecordedEvent,
+        reaction: &mut Reaction<'_>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+impl<F> Reactor for F
+where
+    F: FnMut(&RecordedEvent, &mut Reaction<'_>) -> Result<(), HandlerError> + Send + 'static,
+{
+    fn react(&mut self, event: &RecordedEvent, reaction: &mut Reaction<'_>) -> Result<(), HandlerError> {
+        self(event, reaction)
+    }
+}
+
+/// The outputs of one event: handed to a [`Reactor`] together with the event.
+///
+/// The outputs are appended in **one append** with the checkpoint behind the event: all of them once, or
+/// none. Unless an output says otherwise, it is caused by the event and has the event's correlation. With
+/// buffered appends a power cut that takes back a reaction takes back its checkpoint, too.
 ///
 /// ```
 /// use annals::{Append, Expected, Query, Raw, Reaction, RecordedEvent, Store};
@@ -43,8 +79,7 @@ impl<'a> Reaction<'a> {
 
     /// Adds one event to an entity.
     ///
-    /// A bad name, or a value that does not encode, makes the whole reaction fail, as an error of the
-    /// reactor does.
+    /// A bad name, or a value that does not encode, fails the whole reaction, like an error of the reactor.
     pub fn append<A, E>(&mut self, address: A, event: &E)
     where
         A: TryInto<Coordinate, Error: Into<Error>>,
@@ -55,9 +90,16 @@ impl<'a> Reaction<'a> {
 
     /// Adds an append: events of one entity or several, with tags, expectations and conditions of its own.
     ///
-    /// If an expectation or condition does not hold, nothing of the reaction goes in, and the reactor is called again
-    /// to decide on what is there now. A key or a durability of its own makes the reaction fail: that an event is handled
-    /// once does not rest on keys, and the append is as durable as the store makes it.
+    /// All appends of a reaction become one. Of one entity only one version can be expected. The
+    /// [context](Append::context) of an added append is that of the whole reaction.
+    ///
+    /// If an expectation or a condition does not hold, nothing of the reaction is appended. The reactor is
+    /// called again, to decide on the current state: three times without a delay, then after 1 ms to 100 ms.
+    /// The 20th conflict in a row counts as a failure. While the disk or the queue is full, the reactor is
+    /// called again without end, and the consumer is shown as [stuck](crate::ConsumerState::Stuck).
+    ///
+    /// A key or a durability of its own fails the reaction. The checkpoint already makes sure that an event
+    /// is handled once, and the store sets the durability.
     pub fn add(&mut self, append: Append) {
         self.output = Some(match self.output.take() {
             None => Append::empty().and(append),
@@ -65,22 +107,23 @@ impl<'a> Reaction<'a> {
         });
     }
 
-    /// The store, to look things up in. What is appended to it directly is no part of the reaction: it stays if the
-    /// reaction fails, and is done again when the event is handled again. A clone of this handle does not
-    /// keep the store open.
+    /// The store, to read from.
+    ///
+    /// An event that the reactor appends to it directly is not part of the reaction. It stays if the reaction
+    /// fails, and is appended again when the event is handled again. A clone of this handle does not keep the
+    /// store open.
     #[must_use]
     pub fn store(&self) -> &'a Store {
         self.store
     }
 
-    /// How often this event was tried, this time included: 1 at first. A restart of the process begins to count
-    /// anew.
+    /// The number of this attempt at the event: 1 for the first. A restart of the process begins at 1 again.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// What was collected, if anything was.
+    /// The collected outputs, if there are any.
     pub(crate) fn into_output(self) -> Option<Append> {
         self.output
     }

@@ -1,12 +1,10 @@
-//! When a handler that failed is called again, and when not.
-//!
-//! Row: app.
+//! When a failed event is tried again, and how often.
 
 use std::time::Duration;
 
 use crate::types::Position;
 
-/// How often, and how soon, an event is tried again that could not be handled.
+/// How often, and how soon, an event is tried again after its handler has failed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,11 +15,12 @@ use crate::types::Position;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// How often an event is tried before the consumer is halted: 8. The first time counts; 0 is taken for 1.
+    /// The number of attempts before the consumer is halted, the first one included (default: 8). 0 counts as
+    /// 1.
     pub attempts: u32,
-    /// The time before the second attempt: 100 ms. Before each further one it is twice as long.
+    /// The time before the second attempt (default: 100 ms). It doubles before each further one.
     pub first: Duration,
-    /// The longest time between two attempts: 10 s.
+    /// The longest time between two attempts (default: 10 s).
     pub longest: Duration,
 }
 
@@ -33,7 +32,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// The time to wait after so many attempts; `None` if there is to be no other.
+    /// The time until the next attempt, after a number of failed ones. `None`: there is no further attempt.
     pub(super) fn delay_after(&self, attempts: u32) -> Option<Duration> {
         (attempts < self.attempts).then(|| self.backoff(attempts))
     }
@@ -44,67 +43,67 @@ impl Retry {
     }
 }
 
-/// Other appends were first so often, one after the other; then it counts as a failure.
+/// After this many conflicts in a row an event counts as failed.
 const CONFLICTS_MAX: u32 = 20;
-/// Up to so many conflicts it is tried again at once: one is what others doing their work looks like.
+/// Up to this many conflicts there is no delay: one conflict is usual while others append.
 const CONFLICTS_AT_ONCE: u32 = 3;
-/// The longest time between attempts that conflicts, or a full disk or queue, are the reason for.
-const PATIENCE: Retry =
+/// The delays after a conflict, or while the disk or the queue is full.
+const STORE_RETRY: Retry =
     Retry { attempts: u32::MAX, first: Duration::from_millis(1), longest: Duration::from_millis(100) };
 
-/// What went wrong so far with the event that is tried.
+/// The failed attempts at one event, by their cause.
 #[derive(Debug, Default)]
-pub(super) struct Attempts {
-    at: Position,
+pub(super) struct FailureCounts {
+    position: Position,
     failures: u32,
     conflicts: u32,
     refusals: u32,
 }
 
-impl Attempts {
-    /// How often an event was tried and failed.
-    pub(super) fn failures(&self, at: Position) -> u32 {
-        if at == self.at { self.failures } else { 0 }
+impl FailureCounts {
+    /// How often the handler of the event has failed.
+    pub(super) fn failures(&self, position: Position) -> u32 {
+        if position == self.position { self.failures } else { 0 }
     }
 
-    /// It failed once more; says how often it has.
-    pub(super) fn fail(&mut self, at: Position) -> u32 {
-        let attempts = self.of(at);
-        attempts.failures = attempts.failures.saturating_add(1);
-        attempts.failures
+    /// Counts a failure of the handler; returns the count.
+    pub(super) fn add_failure(&mut self, position: Position) -> u32 {
+        let counts = self.of(position);
+        counts.failures = counts.failures.saturating_add(1);
+        counts.failures
     }
 
-    /// Its outputs met others once more. `None`: too often.
-    pub(super) fn conflict(&mut self, at: Position) -> Option<Duration> {
-        let attempts = self.of(at);
-        attempts.conflicts = attempts.conflicts.saturating_add(1);
-        match attempts.conflicts {
+    /// Counts a conflict of the outputs; returns the delay until the next attempt, `None` after too many.
+    pub(super) fn add_conflict(&mut self, position: Position) -> Option<Duration> {
+        let counts = self.of(position);
+        counts.conflicts = counts.conflicts.saturating_add(1);
+        match counts.conflicts {
             ..=CONFLICTS_AT_ONCE => Some(Duration::ZERO),
             CONFLICTS_MAX.. => None,
-            conflicts => Some(PATIENCE.backoff(conflicts - CONFLICTS_AT_ONCE)),
+            conflicts => Some(STORE_RETRY.backoff(conflicts - CONFLICTS_AT_ONCE)),
         }
     }
 
-    /// The store takes nothing just now, once more; says how often so far, and how long to wait.
-    pub(super) fn refuse(&mut self, at: Position) -> (u32, Duration) {
-        let attempts = self.of(at);
-        attempts.refusals = attempts.refusals.saturating_add(1);
-        (attempts.refusals, PATIENCE.backoff(attempts.refusals))
+    /// Counts a refusal by a store that takes no appends now; returns the count, and the delay until the
+    /// next.
+    pub(super) fn add_refusal(&mut self, position: Position) -> (u32, Duration) {
+        let counts = self.of(position);
+        counts.refusals = counts.refusals.saturating_add(1);
+        (counts.refusals, STORE_RETRY.backoff(counts.refusals))
     }
 
-    /// Nothing went wrong.
     pub(super) fn is_clear(&self) -> bool {
         self.failures == 0 && self.conflicts == 0 && self.refusals == 0
     }
 
-    /// An event went through, or somebody decided what becomes of it.
+    /// Begins anew: an event was handled, or an operator has moved the checkpoint.
     pub(super) fn clear(&mut self) {
-        *self = Attempts::default();
+        *self = FailureCounts::default();
     }
 
-    fn of(&mut self, at: Position) -> &mut Attempts {
-        if self.at != at {
-            *self = Attempts { at, ..Attempts::default() };
+    fn of(&mut self, position: Position) -> &mut FailureCounts {
+        if self.position != position {
+            *self = FailureCounts { position, ..FailureCounts::default() };
         }
         self
     }

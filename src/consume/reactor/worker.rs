@@ -1,60 +1,59 @@
-//! The handle of a thread that works for a consumer's name, and how it ended.
-//!
-//! Row: app.
+//! The handle of a reactor or a partitioned consumer, and the reason why it stopped.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::consume::consumer;
-use crate::consume::consumer::{ConsumerCheckpoint, ConsumerStatus, Halt};
-use crate::store::{RunnerCommand, RunnerState, Store, WeakStore};
+use crate::consume::consumer::{ConsumerStatus, Halt};
+use crate::store::{RunnerCommand, RunnerState, WeakStore};
+use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, visible};
 
-/// A reactor, or a partitioned consumer, at work on threads of its own.
+/// A running reactor or partitioned consumer.
 ///
-/// **Dropping it lets the work go on**: it ends with the store. [`Worker::stop`] ends it before. It keeps no store
-/// open.
+/// **Dropping the handle stops nothing**: the work ends with the store, or by [`Worker::stop`]. A worker
+/// keeps no store open.
 pub struct Worker {
     name: String,
     store: WeakStore,
-    live: Arc<RunnerState>,
-    outcome: Arc<Outcome>,
+    state: Arc<RunnerState>,
+    status: Arc<WorkerStatus>,
+    /// The threads that call the handler. None of them may wait for the end.
+    threads: Vec<Arc<WorkerThread>>,
 }
 
-/// Why a [`Worker`] does not go on.
+/// Why a [`Worker`] handles no more events.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum StopReason {
     /// [`Worker::stop`] was called.
     Stopped,
-    /// It is halted at this event, which it could not handle.
-    /// [`resume` or `skip`](crate::ConsumerControl) has it go on.
+    /// It is halted at an event that its handler failed on. [`resume` or `skip`](crate::ConsumerControl)
+    /// makes it continue.
     FailedAt {
-        /// Of the event.
+        /// The position of the event.
         position: Position,
         /// The last error.
         error: String,
     },
     /// As `FailedAt`, but the handler panicked.
     PanickedAt {
-        /// Of the event.
+        /// The position of the event.
         position: Position,
-        /// What the panic said.
+        /// The message of the panic.
         error: String,
     },
-    /// Somebody halted it.
+    /// An operator halted it, by [`ConsumerControl::halt`](crate::ConsumerControl::halt).
     Halted(Halt),
-    /// The store was closed, or its last handle dropped.
+    /// The store was closed, or its last handle was dropped.
     StoreClosed,
-    /// The store cannot be read, or takes no appends any more. What was under way is there or not; whoever runs the
-    /// name next goes on behind it or with it, and neither loses nor repeats a reaction.
+    /// The store cannot be read, or takes no more appends. A reaction that was being appended is in the store
+    /// or is not. The next run of the name continues accordingly: no reaction is lost or made twice.
     StoreFailed(Error),
-    /// Somebody else has moved the checkpoint of this name; that cannot come from this process.
+    /// Another process has handled events under this name.
     TakenOver,
 }
 
@@ -65,7 +64,7 @@ impl Worker {
         &self.name
     }
 
-    /// How it is doing.
+    /// How far the consumer is, and what it is doing.
     ///
     /// # Errors
     ///
@@ -75,27 +74,37 @@ impl Worker {
         consumer::status(&store, &self.name)
     }
 
-    /// Ends the work, and waits until the handler has returned and what it brought about is in the store or refused. Says
-    /// why it would not have gone on anyhow: [`StopReason::Stopped`] if it would have.
+    /// Ends the work. Waits until the handler has returned and its reaction is in the store or refused.
     ///
-    /// Called by the handler itself it does not wait, and the work ends behind the event at hand.
+    /// Returns [`StopReason::Stopped`], unless the work had stopped before or is halted: then the reason for
+    /// that. Called by the handler itself, it does not wait, and the work ends after the current event.
     pub fn stop(&self) -> StopReason {
-        self.live.call(RunnerCommand::Stop);
-        if self.outcome.is_own_thread() {
+        self.state.call(RunnerCommand::Stop);
+        if self.threads.iter().any(|thread| thread.is_current()) {
             return StopReason::Stopped;
         }
-        self.outcome.wait(|state| state.ended.clone(), None).expect("it waits for ever")
+        self.status.wait(|reasons| reasons.ended.clone(), None).expect("without a deadline there is a reason")
     }
 
-    /// Waits until it does not go on: it has ended, or is halted. A halted one may go on later.
+    /// Waits until the worker has ended or is halted. An operator may resume a halted one.
     pub fn wait(&self) -> StopReason {
-        self.outcome.wait(State::standstill, None).expect("it waits for ever")
+        self.status.wait(StopReasons::current, None).expect("without a deadline there is a reason")
     }
 
-    /// As [`Worker::wait`], at most so long; `None` if it still goes on.
+    /// Like [`Worker::wait`], but no longer than `timeout`. `None` if the worker still handles events then.
     #[must_use]
     pub fn wait_timeout(&self, timeout: Duration) -> Option<StopReason> {
-        self.outcome.wait(State::standstill, Instant::now().checked_add(timeout))
+        self.status.wait(StopReasons::current, Instant::now().checked_add(timeout))
+    }
+
+    pub(super) fn new(
+        name: String,
+        store: WeakStore,
+        state: Arc<RunnerState>,
+        status: Arc<WorkerStatus>,
+        threads: Vec<Arc<WorkerThread>>,
+    ) -> Worker {
+        Worker { name, store, state, status, threads }
     }
 }
 
@@ -118,8 +127,24 @@ impl fmt::Display for StopReason {
             StopReason::Halted(halt) => write!(f, "halted {halt}"),
             StopReason::StoreClosed => f.write_str("the store was closed"),
             StopReason::StoreFailed(error) => write!(f, "the store failed: {error}"),
-            StopReason::TakenOver => f.write_str("somebody else runs this name"),
+            StopReason::TakenOver => f.write_str("another process runs this name"),
         }
+    }
+}
+
+impl StopReason {
+    /// What an error of an append means for a runner; `None` if the append may be tried again.
+    pub(super) fn of_store(error: &Error) -> Option<StopReason> {
+        match error.kind() {
+            ErrorKind::Closed => Some(StopReason::StoreClosed),
+            _ if error.is_retryable() => None,
+            _ => Some(StopReason::StoreFailed(error.clone())),
+        }
+    }
+
+    /// What an error of a read means for a runner: the end, as nothing can be handled.
+    pub(super) fn of_read(error: Error) -> StopReason {
+        StopReason::of_store(&error).unwrap_or(StopReason::StoreFailed(error))
     }
 }
 
@@ -133,115 +158,55 @@ impl From<Halt> for StopReason {
     }
 }
 
-/// What a store's error means to whoever works on it; `None` if it is not the end.
-pub(super) fn end_by(error: &Error) -> Option<StopReason> {
-    match error.kind() {
-        ErrorKind::Closed => Some(StopReason::StoreClosed),
-        _ if error.is_retryable() => None,
-        _ => Some(StopReason::StoreFailed(error.clone())),
-    }
-}
-
-/// Where a worker says how it is going.
+/// Where a runner reports that it is halted or has ended, and where callers wait for that.
 #[derive(Default)]
-pub(super) struct Outcome {
-    state: Mutex<State>,
+pub(super) struct WorkerStatus {
+    reasons: Mutex<StopReasons>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct StopReasons {
     halted: Option<StopReason>,
     ended: Option<StopReason>,
-    /// Threads that must not wait for themselves.
-    own: Vec<ThreadId>,
 }
 
-impl State {
-    fn standstill(&self) -> Option<StopReason> {
+impl StopReasons {
+    fn current(&self) -> Option<StopReason> {
         self.ended.clone().or_else(|| self.halted.clone())
     }
 }
 
-impl Outcome {
-    /// It is halted for this reason, or goes on.
+impl WorkerStatus {
+    /// Reports that the consumer is halted, or, with `None`, that it continues.
     pub(super) fn set_halted(&self, reason: Option<StopReason>) {
-        self.state.lock().halted = reason;
+        self.reasons.lock().halted = reason;
         self.changed.notify_all();
     }
 
-    /// The current thread is one that works.
-    pub(super) fn enter(&self) {
-        self.state.lock().own.push(std::thread::current().id());
-    }
-
-    fn is_own_thread(&self) -> bool {
-        self.state.lock().own.contains(&std::thread::current().id())
-    }
-
-    fn end(&self, reason: StopReason) {
-        self.state.lock().ended = Some(reason);
+    pub(super) fn set_ended(&self, reason: StopReason) {
+        self.reasons.lock().ended = Some(reason);
         self.changed.notify_all();
     }
 
+    /// Waits until `choose` finds a reason. `None` only if the deadline comes first.
     fn wait(
         &self,
-        answer: impl Fn(&State) -> Option<StopReason>,
+        choose: impl Fn(&StopReasons) -> Option<StopReason>,
         deadline: Option<Instant>,
     ) -> Option<StopReason> {
-        let mut state = self.state.lock();
+        let mut reasons = self.reasons.lock();
         loop {
-            if let Some(reason) = answer(&state) {
+            if let Some(reason) = choose(&reasons) {
                 return Some(reason);
             }
             match deadline {
-                None => self.changed.wait(&mut state),
-                Some(deadline) if self.changed.wait_until(&mut state, deadline).timed_out() => {
-                    return answer(&state);
+                None => self.changed.wait(&mut reasons),
+                Some(deadline) if self.changed.wait_until(&mut reasons, deadline).timed_out() => {
+                    return choose(&reasons);
                 }
                 Some(_) => {}
             }
         }
     }
-}
-
-/// Starts the thread. `work` runs on it to its end; then it is dropped, with the name it holds, and only then is the
-/// end told: so the name is free for whoever waited.
-pub(super) fn start<W: Send + 'static>(
-    store: &Store,
-    name: &str,
-    live: &Arc<RunnerState>,
-    outcome: Arc<Outcome>,
-    mut work: W,
-    run: impl FnOnce(&mut W) -> StopReason + Send + 'static,
-) -> Result<Worker, Error> {
-    let told = outcome.clone();
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-        told.enter();
-        let reason = catch_unwind(AssertUnwindSafe(|| run(&mut work))).unwrap_or_else(|_| {
-            // Handlers are called where their panics are caught, so this would be a bug of annals.
-            StopReason::StoreFailed(Error::new(
-                ErrorKind::CommitUnknown,
-                "the thread of the consumer panicked",
-            ))
-        });
-        // What it drops may be a handler of somebody's.
-        if catch_unwind(AssertUnwindSafe(|| drop(work))).is_err() {
-            tracing::error!("a handler panicked when it was dropped");
-        }
-        told.end(reason);
-    });
-    thread.map_err(|error| Error::io("cannot start", "the thread of a consumer", error))?;
-    Ok(Worker { name: name.to_owned(), store: store.downgrade(), live: live.clone(), outcome })
-}
-
-/// Writes down how far it is, so that as little as possible is done again, and says how it ended.
-pub(super) fn ended_as_asked(store: &WeakStore, checkpoint: &mut ConsumerCheckpoint) -> StopReason {
-    if let Some(store) = store.upgrade()
-        && let Err(error) = checkpoint.write(&store)
-    {
-        let name = checkpoint.name();
-        tracing::warn!(consumer = name, %error, "the checkpoint was not written; events will be handled again");
-    }
-    checkpoint.halt().map_or(StopReason::Stopped, |halt| Halt::from(halt).into())
 }

@@ -1,125 +1,131 @@
-//! Who fires timers: on a thread of its own, or once on the caller's.
+//! Firing timers: on a thread of its own, or once on the caller's thread.
 //!
-//! Firing appends the events and `$timer.fired` in one frame, under the version that the timer's stream
-//! had when it was looked at. Whoever comes second meets a conflict, and learns what happened from the log.
+//!
+//!
+//! Invariant: the events of a timer and `$timer.fired` are one append, which expects the version that the
+//! timer's stream had before. So a timer fires once with any number of runners. A second one meets a
+//! conflict, and reads from the log what the first has done.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::engine::Append;
 use crate::event::{Raw, RecordedEvent};
 use crate::read::Subscription;
 use crate::store::{Store, WeakStore};
-use crate::threads::Signal;
+use crate::threads::{Signal, WorkerThread};
+use crate::types::system::timer::{CANCELLED, FAILED, FIRED, PREFIX};
 use crate::types::{AppendCondition, Cause, Error, ErrorKind, Expected, Position, Query, is_system, options};
 
-use super::kept::append_of;
-use super::schedule::{Entry, Schedule};
-use super::{Ended, Set, entity_of};
-use crate::types::system::timer::{CANCELLED, FAILED, FIRED, PREFIX};
+use super::record::{TimerEnd, TimerSetting, append_of, entity_of};
+use super::schedule::{ScheduledTimer, TimerSchedule};
 
-/// The longest that nobody looks at the clock while a timer is pending: it may be set forward.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Before a full disk or a full queue is tried again.
-const PATIENCE: Duration = Duration::from_millis(100);
+/// While a timer is pending, the thread reads the clock at least this often: the clock may be set forward.
+const CLOCK_READ_EVERY: Duration = Duration::from_secs(1);
+/// The pause after a full disk or a full queue.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// The thread that fires timers. Dropping this stops nothing: the thread goes on until the store is closed.
+/// The thread that fires timers. Dropping this handle stops nothing: the thread runs until the store is
+/// closed.
 pub struct Timers {
-    bell: Arc<Signal>,
-    is_stopped: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(), Error>>,
+    thread: WorkerThread<Result<(), Error>>,
 }
 
 impl Store {
-    /// Fires timers from now on, on a thread of its own: at once those that are due already.
+    /// Starts a thread that fires timers when they are due; those that are due already at once.
+    ///
+    /// Timers fire in the order in which they are due. Each fires once, however many such threads run. For
+    /// `$timer.fired` is in the same append as the timer's events, and expects the version of the timer's
+    /// stream. While the disk or the queue is full, the thread waits.
     ///
     /// The thread does not keep the store open; it ends when the store is closed.
     ///
     /// # Errors
     ///
-    /// If the operating system has no thread to give, or the store is closed or read-only.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the operating system refuses a thread;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if
+    /// the store was opened to read.
     pub fn run_timers(&self) -> Result<Timers, Error> {
         self.engine().check_writable()?;
-        let (bell, is_stopped) = (Signal::new(), Arc::<AtomicBool>::default());
-        let runner = Runner {
+        let thread = WorkerThread::new("annals-timers");
+        let runner = TimerRunner {
             store: self.downgrade(),
             events: self.subscribe(Query::entity_prefix(PREFIX)).durable(),
-            schedule: Schedule::default(),
-            bell: bell.clone(),
-            is_stopped: is_stopped.clone(),
+            schedule: TimerSchedule::default(),
+            signal: thread.signal().clone(),
         };
-        let thread = std::thread::Builder::new().name("annals-timers".to_owned()).spawn(|| runner.run());
-        let thread = thread.map_err(|error| Error::io("cannot start", "the timers' thread", error))?;
-        Ok(Timers { bell, is_stopped, thread })
+        let started = thread.start(|| runner.run());
+        started.map_err(|error| Error::io("cannot start", "the timers' thread", error))?;
+        Ok(Timers { thread })
     }
 
-    /// Fires the timers that are due, on this thread, and says how many fired.
+    /// Fires the timers that are due now, on the caller's thread, in the order in which they are due. Returns
+    /// how many have fired. As with [`Store::run_timers`], each timer fires once.
     ///
     /// # Errors
     ///
-    /// What keeps an append from being made, unless it is the timer's own fault: see
+    /// Those of [`Append::commit`], unless they are due to the timer itself: those go to
     /// [`TimerStatus::failure`](crate::TimerStatus::failure).
     pub fn fire_timers(&self) -> Result<u64, Error> {
-        let mut schedule = Schedule::of(self)?;
+        let mut schedule = TimerSchedule::of(self)?;
         let mut fired = 0;
-        while let Some((name, entry)) = schedule.take_due(now(self)) {
-            fired += u64::from(fire(self, &name, &entry)?);
+        while let Some((name, timer)) = schedule.take_due(now(self)) {
+            fired += u64::from(fire(self, &name, &timer)?);
         }
         Ok(fired)
     }
 }
 
 impl Timers {
-    /// Has the thread look at the clock now: for clocks that are moved by hand.
+    /// Makes the thread read the clock now, for a clock that the program sets itself.
+    ///
+    /// Otherwise the thread reads the clock when the next timer is due, and at least each second while one is
+    /// pending.
     pub fn check(&self) {
-        self.bell.notify();
+        self.thread.signal().notify();
     }
 
-    /// Whether the thread still fires timers: it does until it is stopped, the store is closed, or it failed.
+    /// True until the thread is stopped, the store is closed, or firing has failed.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        !self.thread.is_finished()
+        self.thread.is_running()
     }
 
     /// Stops the thread and waits for it. A timer that is firing is fired first.
     ///
     /// # Errors
     ///
-    /// What it had stopped for by itself, if it was not the end of the store:
-    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned), [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt).
+    /// Why the thread had ended before, unless the store was closed:
+    /// [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned),
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt).
     pub fn stop(self) -> Result<(), Error> {
-        self.is_stopped.store(true, Ordering::Release);
-        self.bell.notify();
-        // A thread cannot join itself: a gate that runs on it may hold this.
-        if self.thread.thread().id() == std::thread::current().id() {
-            return Ok(());
+        self.thread.signal().stop();
+        match self.thread.join() {
+            // Called on the thread itself, by a gate for example: it ends after the current timer.
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(Error::invalid("the timers' thread panicked; run timers again")),
         }
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Err(Error::invalid("the timers' thread panicked; run timers again")))
     }
 }
 
-struct Runner {
+struct TimerRunner {
     store: WeakStore,
     events: Subscription,
-    schedule: Schedule,
-    bell: Arc<Signal>,
-    is_stopped: Arc<AtomicBool>,
+    schedule: TimerSchedule,
+    signal: Arc<Signal>,
 }
 
-impl Runner {
+impl TimerRunner {
     fn run(mut self) -> Result<(), Error> {
-        while !self.is_stopped.load(Ordering::Acquire) && self.catch_up()? {
+        while !self.signal.is_stopped() && self.catch_up()? {
             match self.fire_next() {
                 Ok(wait) => self.sleep(wait),
                 Err(error) if error.kind() == ErrorKind::Closed => break,
-                // If it was written after all, the next try meets a conflict.
+                // If the append did succeed after all, the next try meets a conflict.
                 Err(error) if error.is_retryable() || error.kind() == ErrorKind::CommitUnknown => {
-                    self.sleep(Some(PATIENCE));
+                    self.sleep(Some(RETRY_PAUSE));
                 }
                 Err(error) => return Err(error),
             }
@@ -127,9 +133,10 @@ impl Runner {
         Ok(())
     }
 
-    /// Takes in what is there; whether more may come. Leaves the bell to be rung by what does.
+    /// Takes in the events of timers that are there. A later one notifies the signal. False once the store is
+    /// closed.
     fn catch_up(&mut self) -> Result<bool, Error> {
-        let waker = self.bell.waker();
+        let waker = self.signal.waker();
         loop {
             match self.events.poll_next(&mut Context::from_waker(&waker)) {
                 Poll::Ready(Some(event)) => self.schedule.take(&event?)?,
@@ -139,18 +146,19 @@ impl Runner {
         }
     }
 
-    /// Fires the next timer if it is due. Says how long to sleep; without a timer, until one is set.
+    /// Fires the next timer if it is due. Returns how long to sleep; `None` without a timer: until one is
+    /// set.
     fn fire_next(&mut self) -> Result<Option<Duration>, Error> {
         let store = self.store.upgrade().ok_or_else(Error::closed)?;
         let now = now(&store);
-        let Some((name, entry)) = self.schedule.take_due(now) else {
-            let early = self.schedule.next_due().map(|due| due.saturating_sub(now).unsigned_abs());
-            return Ok(early.map(|early| Duration::from_micros(early).min(LOOK_EVERY)));
+        let Some((name, timer)) = self.schedule.take_due(now) else {
+            let wait = self.schedule.next_due().map(|due| due.saturating_sub(now).unsigned_abs());
+            return Ok(wait.map(|wait| Duration::from_micros(wait).min(CLOCK_READ_EVERY)));
         };
-        match fire(&store, &name, &entry) {
+        match fire(&store, &name, &timer) {
             Ok(_) => Ok(Some(Duration::ZERO)),
             Err(error) => {
-                self.schedule.put_back(name, entry);
+                self.schedule.insert(name, timer);
                 Err(error)
             }
         }
@@ -158,7 +166,7 @@ impl Runner {
 
     fn sleep(&self, wait: Option<Duration>) {
         let deadline = wait.and_then(|wait| Instant::now().checked_add(wait));
-        self.bell.wait(deadline);
+        self.signal.wait(deadline);
     }
 }
 
@@ -166,36 +174,33 @@ fn now(store: &Store) -> i64 {
     i64::try_from(options::read(&store.engine().options.clock)).unwrap_or(i64::MAX)
 }
 
-/// Fires a timer, or records why not. Whether it fired.
-fn fire(store: &Store, name: &str, entry: &Entry) -> Result<bool, Error> {
-    let set = store.at(entry.set_at)?.ok_or_else(|| {
-        Error::invalid(format!(
-            "the setting of timer {name} at position {} is not in the store",
-            entry.set_at
-        ))
+/// Fires a timer, or records why it cannot fire. True if it fired.
+fn fire(store: &Store, name: &str, timer: &ScheduledTimer) -> Result<bool, Error> {
+    let set_at = timer.set_at;
+    let set = store.at(set_at)?.ok_or_else(|| {
+        Error::invalid(format!("the setting of timer {name} at position {set_at} is not in the store"))
     })?;
-    let plan: Set = set.decode()?;
-    let (stream, expected) = (entity_of(name), Expected::Exact(entry.version));
-    let append = append_of(&plan.events).belonging(cause_of(&set), Some(set.correlation()));
-    let since = since(store, &set)?;
-    let append = plan
-        .unless
-        .into_iter()
-        .fold(append, |append, query| append.condition(AppendCondition::none(query).after(since)));
-    let fired = Raw(FIRED, &Ended { by: None, reason: None });
+    let setting: TimerSetting = set.decode()?;
+    let stream = entity_of(name);
+    let expected = Expected::Exact(timer.version);
+    let mut append = append_of(&setting.events).belonging(cause_of(&set), Some(set.correlation()));
+    if let Some(query) = setting.unless {
+        append = append.condition(AppendCondition::none(query).after(unless_after(store, &set)?));
+    }
+    let fired = Raw(FIRED, &TimerEnd { by: None, reason: None });
     let refused = match append.system_event(&stream, expected, &fired).commit(store) {
         Ok(_) => return Ok(true),
         Err(refused) => refused,
     };
     let (kind, ended) = match refused.kind() {
-        // Somebody else has fired, cancelled or set it.
+        // The timer was fired, cancelled or set again by another thread.
         ErrorKind::Conflict if refused.conflict().is_some() => return Ok(false),
         ErrorKind::Conflict => {
             let by = refused.failed_condition().map(|failed| failed.first_match);
-            (CANCELLED, Ended { by, reason: None })
+            (CANCELLED, TimerEnd { by, reason: None })
         }
         ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::TooLarge => {
-            (FAILED, Ended { by: None, reason: Some(refused.to_string()) })
+            (FAILED, TimerEnd { by: None, reason: Some(refused.to_string()) })
         }
         _ => return Err(refused),
     };
@@ -205,7 +210,8 @@ fn fire(store: &Store, name: &str, entry: &Entry) -> Result<bool, Error> {
     }
 }
 
-/// What brought a timer's setting about: what it names, or else the first event of the append that set it.
+/// The cause of a timer's events: the cause of its setting, or else the first event of the append that set
+/// it.
 fn cause_of(set: &RecordedEvent) -> Option<Cause> {
     if set.cause().is_some() {
         return set.cause();
@@ -214,9 +220,9 @@ fn cause_of(set: &RecordedEvent) -> Option<Cause> {
     first.map(|first| Cause::Event(first.id()))
 }
 
-/// What has come after this is too late for a timer. A reaction sets its timer some time after the event that it
-/// reacts to: what came in between was not known when that happened either.
-fn since(store: &Store, set: &RecordedEvent) -> Result<Position, Error> {
+/// Events after this position can cancel a timer through `unless`. A reactor sets a timer some time after the
+/// event that it handles, so events after that one count, too.
+fn unless_after(store: &Store, set: &RecordedEvent) -> Result<Position, Error> {
     match set.cause() {
         Some(Cause::Event(id)) => Ok(store.get(id)?.map_or(set.position(), |cause| cause.position())),
         _ => Ok(set.position()),

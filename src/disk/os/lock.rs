@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use super::calls::{self, AsFd, Errno, Identity, Kind, OFlags, OwnedFd};
 use super::{LOCK, OsDisk};
 use crate::disk::{Holder, Lock};
+use crate::types::to_u64;
 
 /// How long readers that ask may keep the holder of the directory from LOCK. Each has it for microseconds.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -217,7 +218,7 @@ fn write_process_id(file: impl AsFd) -> io::Result<()> {
             return Err(io::ErrorKind::WriteZero.into());
         }
         left = &left[written..];
-        offset += u64::try_from(written).expect("a length fits 64 bits");
+        offset += to_u64(written);
     }
     if calls::about(&file)?.length > text_bytes {
         calls::set_length(&file, text_bytes)?;

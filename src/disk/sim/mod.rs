@@ -33,6 +33,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Access, Disk, DiskFile, FileInfo, Holder, Lock, path_of};
+use crate::types::to_u64;
 use fault::Faults;
 use handle::SimFile;
 use medium::{Medium, Step};
@@ -337,7 +338,7 @@ impl Inner {
     }
 
     fn length(&self, file: usize) -> u64 {
-        u64::try_from(self.medium.bytes(file).len()).expect("a length fits 64 bits")
+        to_u64(self.medium.bytes(file).len())
     }
 
     fn free_bytes(&self) -> u64 {

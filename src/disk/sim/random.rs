@@ -2,6 +2,8 @@
 //!
 //! Row: disk.
 
+use crate::types::to_u64;
+
 const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The parts that [`Random::odds`] are counted in.
@@ -37,7 +39,7 @@ impl Random {
 
     /// A number in `0..=most`.
     pub(super) fn up_to(&mut self, most: usize) -> usize {
-        let most = u64::try_from(most).expect("a length fits 64 bits");
+        let most = to_u64(most);
         usize::try_from(self.next() % most.saturating_add(1)).expect("not more than `most`")
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::SimDisk;
 use super::medium::{Medium, Step};
 use super::random::Random;
+use crate::types::to_u64;
 
 /// What becomes of everything that was not synced when a [`Trace`] is stopped.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +113,7 @@ impl Trace {
             CrashMode::Drop => (1, 0),
             CrashMode::Torn(seed) => (2, seed),
         };
-        let point = u64::try_from(point).expect("a length fits 64 bits");
+        let point = to_u64(point);
         Random::seed_of(&[self.seed, point, kind, torn])
     }
 }

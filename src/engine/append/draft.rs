@@ -1,61 +1,81 @@
-//! What an append is while it is put together: names, payloads, and what belongs to each event.
+//! An append while its caller builds it: streams, events, and the attributes of each event.
 //!
-//! Row: append.
+//! An event is encoded when it is added; names and sizes are checked by encode.rs.
 
-use std::collections::{HashMap, HashSet};
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::engine::decide::{KeyHash, StreamHead, Target};
-use crate::format::{Fields, Hash, NewRecord, record};
+use crate::format::Hash;
 use crate::types::{
-    Cause, DEFAULT_SCOPE, Durability, Error, ErrorKind, EventData, EventId, Expected, Limits, Position,
-    is_system,
+    AppendCondition, Cause, Durability, Error, EventData, EventId, Expected, FailedCondition, Position,
 };
 
-use super::proposed::ForGates;
-use super::scratch::encode_apart;
-use super::{Brought, Command, Conditions};
+use super::key::CommandHash;
 
+/// An append that is being built.
 pub(crate) struct Draft {
     pub(super) targets: Vec<Target>,
-    /// Where each entity stands among the targets; empty while they are few.
+    /// The index of each entity's target; empty while the targets are few.
     pub(super) target_by_entity: HashMap<Box<str>, usize>,
-    /// The target and the scope of the events that follow.
+    /// The target of the next event.
     pub(super) target: usize,
+    /// The scope of the next event.
     pub(super) scope: Option<String>,
-    /// What was said before the first event.
+    /// Attributes that were given before the first event; every event gets them.
     pub(super) common: Option<Box<Attributes>>,
-    /// The store's own event that stands before all others: what a reaction is told by.
+    /// A system event before all others: the checkpoint of a reaction.
     pub(super) lead: Option<Box<NewEvent>>,
     pub(super) events: Vec<NewEvent>,
-    /// The store's own, which stand behind all others: no index within the append counts them.
+    /// System events after all others. Indices within the append do not count them.
     pub(super) system: Vec<NewEvent>,
-    /// Kinds and payloads, one after the other.
+    /// The kinds and payloads of all events, one after the other.
     pub(super) bytes: Vec<u8>,
     pub(super) key: Option<KeyHash>,
-    pub(super) command: Option<Command>,
+    pub(super) command: Option<CommandHash>,
     pub(super) conditions: Option<Box<Conditions>>,
     pub(super) durability: Option<Durability>,
-    /// Most appends say nothing to gates.
+    /// `None` for most appends.
     pub(super) for_gates: Option<Box<ForGates>>,
-    /// How many events at the end were added by gates.
-    pub(super) remarks: u16,
+    /// How many events at the end record that gates were bypassed.
+    pub(super) bypass_events: u16,
 }
 
+/// The conditions that must hold when the append is decided.
+#[derive(Default)]
+pub(crate) struct Conditions {
+    pub(crate) all: Vec<AppendCondition>,
+    /// The position up to which the caller looked for matches.
+    pub(crate) looked_up_to: Position,
+    /// The first condition that does not hold there.
+    pub(crate) violated: Option<FailedCondition>,
+}
+
+/// What a caller says to gates. It is not stored.
+#[derive(Default)]
+pub(super) struct ForGates {
+    pub(super) contexts: Vec<Box<dyn Any + Send + Sync>>,
+    pub(super) bypass: Option<String>,
+}
+
+/// An event of the append, with its place in [`Draft::bytes`].
 pub(super) struct NewEvent {
     pub(super) target: usize,
     pub(super) scope: Option<String>,
     pub(super) kind: Range<usize>,
     pub(super) schema_version: u16,
     pub(super) payload: Range<usize>,
-    /// Whether it occurs when it is handed over, by the store's clock: a timer counts from there.
+    /// Whether the event occurs when the append is handed over, by the store's clock. A timer counts from there.
     pub(super) is_timed: bool,
     pub(super) attributes: Option<Box<Attributes>>,
 }
 
+/// What an event says beside its payload.
 #[derive(Clone, Default)]
 pub(super) struct Attributes {
-    /// Each with its length before it.
+    /// Each tag with its length before it.
     pub(super) tags: Vec<u8>,
     pub(super) tag_count: usize,
     pub(super) metadata: Vec<u8>,
@@ -63,11 +83,11 @@ pub(super) struct Attributes {
     pub(super) cause: Option<Cause>,
     pub(super) occurred_at: Option<i64>,
     pub(super) foreign_id: Option<EventId>,
-    /// Of an event that comes from elsewhere and was erased there: the hash of what it held.
+    /// The hash of the private part, for an imported event that was erased where it comes from.
     pub(super) erased: Option<Hash>,
 }
 
-/// What most events have.
+/// The attributes of most events.
 const NO_ATTRIBUTES: &Attributes = &Attributes {
     tags: Vec::new(),
     tag_count: 0,
@@ -79,10 +99,10 @@ const NO_ATTRIBUTES: &Attributes = &Attributes {
     erased: None,
 };
 
-/// Up to this many targets are searched one by one.
+/// Up to this many targets, a linear search finds an entity.
 const FEW_TARGETS: usize = 16;
 
-/// Room for an event of common size, so that its buffers need not grow.
+/// Fits an event of common size, so that the buffer need not grow.
 const COMMON_BYTES: usize = 256;
 
 impl Draft {
@@ -102,12 +122,13 @@ impl Draft {
             conditions: None,
             durability: None,
             for_gates: None,
-            remarks: 0,
+            bypass_events: 0,
         }
     }
 
-    /// Encodes an event for a target. Its kind was asked for once, and checked: another answer would not be.
-    pub(super) fn encoded<E: EventData + ?Sized>(
+    /// Encodes an event for a target. The caller asks the event for its kind once, checks it, and passes it on: a
+    /// second answer could differ.
+    pub(super) fn encode_event<E: EventData + ?Sized>(
         &mut self,
         target: usize,
         kind: &str,
@@ -116,7 +137,7 @@ impl Draft {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(kind.as_bytes());
         let kind = start..self.bytes.len();
-        encode_apart(event, &mut self.bytes)?;
+        encode_into(event, &mut self.bytes)?;
         Ok(NewEvent {
             target,
             scope: None,
@@ -133,18 +154,18 @@ impl Draft {
         self.lead.as_deref().into_iter().chain(&self.events).chain(&self.system)
     }
 
-    /// How many there are before the store's own at the end: what an index within the append may name.
+    /// How many events an index within the append may name: all but the system events at the end.
     pub(super) fn numbered(&self) -> usize {
         usize::from(self.lead.is_some()) + self.events.len()
     }
 
-    /// How many there are.
+    /// How many events there are.
     pub(super) fn count(&self) -> usize {
         self.numbered() + self.system.len()
     }
 
-    /// The target an entity is. Every target has one expectation, so an entity named again is the
-    /// same target.
+    /// The index of the entity's target, which is added if there is none. An entity that is named again keeps its
+    /// target, so every stream has one expectation.
     pub(super) fn target(&mut self, entity: Box<str>) -> usize {
         let known = match self.targets.len() {
             ..=FEW_TARGETS => self.targets.iter().position(|target| target.entity == entity),
@@ -163,133 +184,76 @@ impl Draft {
         self.targets.len() - 1
     }
 
-    /// An entity that got no event is still checked if something was expected of it; without
-    /// either it was named for nothing.
-    pub(super) fn check_targets_used(&self) -> Result<(), Error> {
-        if self.targets.len() == 1 && self.count() > 0 {
-            return Ok(());
+    /// Adds another draft behind this one. Each stream has one expectation, checked before the first event of both.
+    ///
+    /// # Errors
+    ///
+    /// If the other has a key or a durability, which hold for one append only; if expectations differ.
+    pub(super) fn absorb(&mut self, other: Draft) -> Result<(), Error> {
+        if other.key.is_some() || other.command.is_some() {
+            return Err(Error::invalid(
+                "one of several appends that become one has an idempotency key; leave it out",
+            ));
         }
-        let mut used = vec![false; self.targets.len()];
-        self.all().for_each(|event| used[event.target] = true);
-        match (0..used.len()).find(|at| !used[*at] && self.targets[*at].expected == Expected::Any) {
-            _ if self.count() == 0 => Err(Error::invalid("the append has no event; add one")),
-            Some(at) => Err(Error::invalid(format!(
-                "{} gets no event in this append; add one",
-                self.targets[at].entity
-            ))),
-            None => Ok(()),
+        if other.durability.is_some() {
+            return Err(Error::invalid(
+                "one of several appends that become one asks for a durability; leave it out",
+            ));
         }
-    }
-
-    pub(super) fn check(&self, limits: &Limits) -> Result<(), Error> {
-        let over = |what: &str, size: usize, limit: &str, max: usize| {
-            if size > max { Err(Error::too_large(what, size, limit, max)) } else { Ok(()) }
-        };
-        let count = self.count().max(self.targets.len());
-        if count > limits.events_per_append_max {
-            let max = limits.events_per_append_max;
-            let text = format!(
-                "the append has {count} events, more than the {max} that events_per_append_max allows"
-            );
-            return Err(Error::new(ErrorKind::TooLarge, text));
+        let mut targets = Vec::with_capacity(other.targets.len());
+        for target in other.targets {
+            targets.push(self.expect_also(target.entity, target.expected)?);
         }
-        // What the store itself appends must not fail for a limit that was set for others.
-        for target in self.targets.iter().filter(|target| !is_system(&target.entity)) {
-            over("the entity", target.entity.len(), "entity_bytes_max", limits.entity_bytes_max)?;
+        let bytes_before = self.bytes.len();
+        let events_before = self.numbered();
+        self.bytes.extend_from_slice(&other.bytes);
+        for mut event in other.events {
+            event.target = targets[event.target];
+            event.shift(bytes_before, events_before);
+            self.events.push(event);
         }
-        for event in &self.events {
-            let attributes = event.attributes();
-            over(
-                "the scope",
-                event.scope.as_deref().map_or(0, str::len),
-                "scope_bytes_max",
-                limits.scope_bytes_max,
-            )?;
-            over("the kind", event.kind.len(), "kind_bytes_max", limits.kind_bytes_max)?;
-            for tag in record::tags(&attributes.tags) {
-                over("a tag", tag.len(), "tag_bytes_max", limits.tag_bytes_max)?;
-            }
-            if attributes.tag_count > limits.tags_max {
-                let text = format!(
-                    "the event has {} tags, more than the {} that tags_max allows",
-                    attributes.tag_count, limits.tags_max
-                );
-                return Err(Error::new(ErrorKind::TooLarge, text));
-            }
-            let private = event.payload.len() + attributes.metadata.len();
-            over("the payload", private, "payload_bytes_max", limits.payload_bytes_max)?;
-            self.check_cause(event)?;
+        for mut event in other.system {
+            event.target = targets[event.target];
+            event.shift(bytes_before, events_before);
+            self.system.push(event);
+        }
+        if let Some(conditions) = other.conditions {
+            self.conditions.get_or_insert_default().all.extend(conditions.all);
+        }
+        if let Some(for_gates) = other.for_gates {
+            let own = self.for_gates.get_or_insert_default();
+            own.contexts.extend(for_gates.contexts);
+            // One reason to bypass the gates holds for the whole append: the first.
+            own.bypass = own.bypass.take().or(for_gates.bypass);
         }
         Ok(())
     }
 
-    fn check_cause(&self, event: &NewEvent) -> Result<(), Error> {
-        match event.attributes().cause {
-            Some(Cause::InAppend(index)) if usize::from(index) >= self.numbered() => Err(Error::invalid(
-                format!("the cause is event {index} of an append that has {}", self.numbered()),
-            )),
-            _ => Ok(()),
+    /// The entity's target, with one more expectation.
+    fn expect_also(&mut self, entity: Box<str>, expected: Expected) -> Result<usize, Error> {
+        let at = self.target(entity);
+        let target = &mut self.targets[at];
+        if target.expected == Expected::Any {
+            target.expected = expected;
+        } else if expected != Expected::Any && expected != target.expected {
+            return Err(Error::invalid(format!(
+                "{} is expected at {} and at {expected} in one append; both are checked before its first event",
+                target.entity, target.expected
+            )));
         }
-    }
-
-    /// The command that is told by the key.
-    pub(super) fn command_of_key(&self) -> Result<Option<(KeyHash, Command)>, Error> {
-        match (self.key, self.command) {
-            (None, Some(_)) => {
-                Err(Error::invalid("the append has a command and no idempotency key; give it a key, too"))
-            }
-            (key, command) => Ok(key.zip(command)),
-        }
-    }
-
-    /// The ids that events bring along; `None` if they bring none.
-    pub(super) fn brought(&self) -> Result<Option<Box<Brought>>, Error> {
-        let ids = self.all().map(|event| event.attributes().foreign_id).zip(0..);
-        let ids: Vec<(u16, EventId)> = ids.filter_map(|(id, index)| Some((index, id?))).collect();
-        let mut known = HashSet::with_capacity(ids.len());
-        match ids.iter().find(|(_, id)| !known.insert(*id)) {
-            Some((_, id)) => Err(Error::invalid(format!(
-                "two events of the append bring the id {id} along; an id names one event, so give one of them another"
-            ))),
-            None if ids.is_empty() => Ok(None),
-            None => Ok(Some(Box::new(Brought { ids, resolved: Position::START, taken: None }))),
-        }
+        Ok(at)
     }
 
     pub(super) fn kind(&self, event: &NewEvent) -> &str {
         std::str::from_utf8(&self.bytes[event.kind.clone()]).expect("a kind is a string")
     }
 
-    pub(super) fn write(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
-        let attributes = event.attributes();
-        let new = NewRecord {
-            fields: Fields {
-                schema_version: event.schema_version,
-                entity: &self.targets[event.target].entity,
-                scope: event.scope.as_deref().filter(|scope| *scope != DEFAULT_SCOPE).unwrap_or_default(),
-                kind: self.kind(event),
-                tag_bytes: &attributes.tags,
-                correlation: attributes.correlation,
-                occurred_at: attributes.occurred_at,
-                foreign_id: attributes.foreign_id,
-                cause: attributes.cause,
-                has_metadata: !attributes.metadata.is_empty(),
-            },
-            metadata: &attributes.metadata,
-            payload: &self.bytes[event.payload.clone()],
-        };
-        record::write(body, &new)
-            .map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
-    }
-}
-
-impl Draft {
-    /// Whether it has events of the store's own.
+    /// Whether it has system events.
     pub(crate) fn has_system_events(&self) -> bool {
         !self.system.is_empty()
     }
 
-    /// Whether it asks for anything that is looked at when it is decided.
+    /// Whether it has a key, a condition or an expectation.
     pub(crate) fn is_conditional(&self) -> bool {
         let expects = |target: &Target| target.expected != Expected::Any;
         self.key.is_some() || self.conditions.is_some() || self.targets.iter().any(expects)
@@ -300,9 +264,63 @@ impl NewEvent {
     pub(super) fn attributes(&self) -> &Attributes {
         self.attributes.as_deref().unwrap_or(NO_ATTRIBUTES)
     }
+
+    /// Moves the event behind this many bytes and events of another draft.
+    fn shift(&mut self, bytes: usize, events: usize) {
+        for range in [&mut self.kind, &mut self.payload] {
+            *range = range.start + bytes..range.end + bytes;
+        }
+        if let Some(attributes) = &mut self.attributes
+            && let Some(Cause::InAppend(index)) = &mut attributes.cause
+        {
+            // An index past the last one is refused later; it must not wrap around to a valid one.
+            *index = u16::try_from(usize::from(*index).saturating_add(events)).unwrap_or(u16::MAX);
+        }
+    }
 }
 
-/// Events and targets were checked against `events_per_append_max`.
-pub(super) fn narrow(count: usize) -> u16 {
-    u16::try_from(count).expect("checked against 65,535")
+thread_local! {
+    /// The buffer for a user's `encode`. Taking memory for each event would cost a good part of encoding.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A thread keeps a scratch buffer of at most this size.
+const SCRATCH_BYTES_MAX: usize = 64 << 10;
+
+/// Encodes an event into a buffer of its own, and appends its payload to `out`.
+///
+/// A user's `encode` may do anything to the buffer it gets, so that must not be `out`. An `encode` that builds an
+/// append itself gets another buffer, and so does one that runs while its thread ends.
+fn encode_into<E: EventData + ?Sized>(event: &E, out: &mut Vec<u8>) -> Result<(), Error> {
+    let mut scratch = SCRATCH.try_with(Cell::take).unwrap_or_default();
+    scratch.clear();
+    event.encode(&mut scratch)?;
+    out.extend_from_slice(&scratch);
+    if scratch.capacity() <= SCRATCH_BYTES_MAX {
+        let _ = SCRATCH.try_with(|kept| kept.set(scratch));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Append, Expected, Raw, Store};
+
+    /// The last expectation counts, so this fails if a second target is made for an entity.
+    #[test]
+    fn an_entity_named_again_is_the_same_target() {
+        let store = Store::in_memory().unwrap();
+        for targets in [1, 2, 15, 16, 17, 18, 300] {
+            let entities: Vec<String> = (0..targets).map(|number| format!("{targets}:{number}")).collect();
+            let event = Raw("account.opened", &());
+            let once = entities.iter().fold(Append::to(&entities[0]), |append, entity| {
+                append.and_to(entity).expect(Expected::exact(7)).event(&event)
+            });
+            let twice = entities
+                .iter()
+                .fold(once, |append, entity| append.and_to(entity).expect(Expected::NoStream).event(&event));
+            twice.commit(&store).unwrap();
+            assert!(entities.iter().all(|entity| store.version(entity).unwrap().get() == 2));
+        }
+    }
 }

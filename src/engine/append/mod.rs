@@ -1,45 +1,36 @@
-//! What to append, put together and encoded on the caller's thread.
+//! The public builder of an append. Everything here runs on the caller's thread.
 //!
-//! Everything that costs time per byte happens here: encoding, hashing, the checksum. The writer
-//! only copies the result.
-//! Row: append.
+//! draft.rs holds the append while it is built, encode.rs turns it into the writer's [`Request`], key.rs has the
+//! idempotency keys, and proposed.rs is what gates see.
 
-mod caller;
-mod command;
 mod draft;
-mod merge;
+mod encode;
+mod key;
 mod proposed;
-mod salts;
-mod scratch;
-#[cfg(test)]
-mod tests;
+mod system;
 
-use std::time::{Instant, SystemTime};
+use std::any::Any;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::engine::decide::{KeyHash, Known, Target};
 use crate::event::{RecordedEvent, codec};
-use crate::format::{BODY_BYTES_MAX, Hash, aligned, body_content, checksum, record};
+use crate::format::record;
 use crate::types::{
-    AppendCondition, Cause, Clock, Coordinate, Durability, Error, ErrorKind, EventData, EventId, Expected,
-    FailedCondition, KIND_BYTES_CAP, Limits, Position, SYSTEM_SCOPE, TAG_BYTES_CAP, check_name, micros_of,
-    options,
+    AppendCondition, Cause, Coordinate, Durability, Error, ErrorKind, EventData, EventId, Expected,
+    KIND_BYTES_CAP, TAG_BYTES_CAP, check_name, micros_of,
 };
 
-pub(crate) use caller::Caller;
-pub(crate) use command::Command;
-pub(crate) use draft::Draft;
-use draft::{Attributes, NewEvent, narrow};
-pub(crate) use proposed::Keyed;
+use draft::{Attributes, Draft};
+pub(crate) use encode::{Brought, Request, Salts};
+pub(crate) use key::{CommandHash, Keyed};
 pub use proposed::{Proposed, ProposedEvent};
-pub(crate) use salts::Salts;
 
 /// One atomic append: one event or many, to one entity or several.
 ///
-/// What is said before the first [`Append::event`] holds for every event; what is said after an
-/// event holds for that event. The first error (a bad name, a value that does not encode) is kept
-/// and comes out of [`Append::commit`], so the calls chain without `?`.
+/// Attributes before the first [`Append::event`] hold for every event; attributes after an event hold for that
+/// event. The append keeps its first error (a bad name, a value that does not encode), and [`Append::commit`]
+/// returns it. So the calls chain without `?`.
 ///
 /// ```
 /// use annals::{Append, Expected, Raw, Store};
@@ -59,19 +50,23 @@ pub(crate) use salts::Salts;
 /// ```
 #[must_use = "an append does nothing until it is committed or submitted"]
 pub struct Append {
+    /// What the caller built so far, or the first error.
     draft: Result<Draft, Error>,
 }
 
+// `commit`, `submit` and `try_submit` need a `Store`, and `timer` a `Timer`. Rooms use only rooms above them, so
+// these four methods are in store/mod.rs and consume/timer/mod.rs. The crate's own constructors are in system.rs.
+
 impl Append {
-    /// An append to an entity: `"account:alice"`, or `("account:alice", "tenant:acme")` with a scope.
+    /// Begins an append to an entity: `"account:alice"`, or `("account:alice", "tenant:acme")` with a scope.
     pub fn to<A>(address: A) -> Append
     where
         A: TryInto<Coordinate, Error: Into<Error>>,
     {
-        Append::empty().and_to(address)
+        Append { draft: Ok(Draft::new()) }.and_to(address)
     }
 
-    /// Goes on with another entity, in the same atomic append.
+    /// Directs the events that follow to another entity, in the same atomic append.
     pub fn and_to<A>(self, address: A) -> Append
     where
         A: TryInto<Coordinate, Error: Into<Error>>,
@@ -84,20 +79,21 @@ impl Append {
         })
     }
 
-    /// Adds an event to the entity named last.
+    /// Adds an event to the last named entity.
     pub fn event<E: EventData + ?Sized>(self, event: &E) -> Append {
         self.with(|draft| {
             let kind = event.kind();
             check_name("kind", kind, KIND_BYTES_CAP)?;
-            let (scope, attributes) = (draft.scope.clone(), draft.common.clone());
-            let new = draft.encoded(draft.target, kind, event)?;
-            draft.events.push(NewEvent { scope, attributes, ..new });
+            let mut new = draft.encode_event(draft.target, kind, event)?;
+            new.scope = draft.scope.clone();
+            new.attributes = draft.common.clone();
+            draft.events.push(new);
             Ok(())
         })
     }
 
-    /// Appends only if the stream of the entity named last is as expected (default:
-    /// [`Expected::Any`]). Checked before any event of this append.
+    /// Appends only if the stream of the last named entity is at the expected version. The default is
+    /// [`Expected::Any`]. The store checks the expectation against the stream before this append.
     pub fn expect(self, expected: impl Into<Expected>) -> Append {
         self.with(|draft| {
             draft.targets[draft.target].expected = expected.into();
@@ -105,9 +101,11 @@ impl Append {
         })
     }
 
-    /// Appends only if no event matches a query, or no new one; ask again for more, and all must hold.
-    /// Looked at after the expectations, and just before the append goes in: of two appends that
-    /// rule each other out one is refused, wherever they come from.
+    /// Appends only if no event matches a query, or none after a position. An append may have several conditions;
+    /// all must hold.
+    ///
+    /// The store checks conditions after the expectations, just before it writes the append: of two appends that
+    /// rule each other out, one is refused.
     pub fn condition(self, condition: AppendCondition) -> Append {
         self.with(|draft| {
             condition.check()?;
@@ -116,10 +114,12 @@ impl Append {
         })
     }
 
-    /// Makes the append idempotent: while the key is remembered ([`KeyWindow`](crate::KeyWindow)),
-    /// the same append with the same key is written once, and its receipt returned again. "Same"
-    /// means everything the caller gave except metadata and durability. Keys are 1 byte or longer; 16 bytes of
-    /// their BLAKE3 hash are stored.
+    /// Makes the append idempotent: the same append with the same key is written once, and a retry returns the
+    /// receipt of the first.
+    ///
+    /// This holds while the store remembers the key ([`KeyWindow`](crate::KeyWindow)). "Same" means everything the
+    /// caller gave, except metadata and durability. A key has at least 1 byte; the store keeps 16 bytes of its
+    /// BLAKE3 hash.
     pub fn key(self, key: impl AsRef<[u8]>) -> Append {
         self.with(|draft| {
             draft.key = Some(Keyed::by(key.as_ref())?.key);
@@ -127,13 +127,13 @@ impl Append {
         })
     }
 
-    /// Says which command is carried out, where the events follow from more than that: if the key comes
-    /// again, the command must be the same, or it is [`ErrorKind::KeyReused`]. Needs a [`Append::key`].
+    /// Says which command the append carries out. A retry with the same key must have the same command, or it is
+    /// [`ErrorKind::KeyReused`]. Needs a [`Append::key`].
     ///
-    /// For [`Store::execute_with`](crate::Store::execute_with), which answers by a known key without deciding
-    /// again. The command is compared as it serializes, so it must do so alike each time (a `HashMap` does
-    /// not). A trace of it is stored that takes no room, cannot be read, and goes when the first event is
-    /// erased: then any command counts as the same.
+    /// For [`Store::execute_with`](crate::Store::execute_with), which answers a known key without a new decision.
+    /// The store compares commands as they serialize, so a command must serialize the same way each time; a
+    /// `HashMap` does not. The store keeps a trace of the command that takes no room and cannot be read. Erasing
+    /// the first event removes the trace: then any command counts as the same.
     ///
     /// ```
     /// use annals::{Append, ErrorKind, Raw, Store};
@@ -150,12 +150,12 @@ impl Append {
     /// ```
     pub fn command<C: Serialize + ?Sized>(self, command: &C) -> Append {
         self.with(|draft| {
-            draft.command = Some(Command::of(command)?);
+            draft.command = Some(CommandHash::of(command)?);
             Ok(())
         })
     }
 
-    /// Labels the event (or all, before the first) with a tag, 1 to 255 bytes. Tags are indexed.
+    /// Adds a tag of 1 to 255 bytes to the event; before the first event, to all. Tags are indexed.
     pub fn tag(self, tag: impl AsRef<str>) -> Append {
         let tag = tag.as_ref();
         self.with_attributes(|attributes| {
@@ -169,8 +169,8 @@ impl Append {
         })
     }
 
-    /// Keeps a value beside the payload: who asked, from where, a trace. It is not indexed, and it
-    /// is erased with the payload. What serde cannot read back as any type is refused, as of a [`Raw`](crate::Raw).
+    /// Keeps a value beside the payload: a user, an address, a trace. Metadata is not indexed, and is erased with
+    /// the payload. The store refuses a value that serde cannot read back as any type, as for [`Raw`](crate::Raw).
     pub fn metadata<M: Serialize + ?Sized>(self, metadata: &M) -> Append {
         self.with_attributes(|attributes| {
             attributes.metadata.clear();
@@ -184,7 +184,7 @@ impl Append {
         })
     }
 
-    /// Says what brought the event about.
+    /// Names the cause of the event.
     pub fn cause(self, cause: Cause) -> Append {
         self.with_attributes(|attributes| {
             attributes.cause = Some(cause);
@@ -192,12 +192,12 @@ impl Append {
         })
     }
 
-    /// Says that another event brought this about, and belongs to whatever that one belongs to.
+    /// Names another event as the cause, and takes over its correlation.
     pub fn caused_by(self, event: &RecordedEvent) -> Append {
         self.cause(Cause::Event(event.id())).correlation(event.correlation())
     }
 
-    /// Says what the event belongs to (default: the id of the append's first event).
+    /// Gives the event a correlation id. The default is the id of the append's first event.
     pub fn correlation(self, id: impl Into<EventId>) -> Append {
         self.with_attributes(|attributes| {
             attributes.correlation = Some(id.into());
@@ -205,7 +205,7 @@ impl Append {
         })
     }
 
-    /// Says when it happened (default: not said).
+    /// Says when the event occurred. By default, an event has no such time.
     pub fn occurred_at(self, time: SystemTime) -> Append {
         self.with_attributes(|attributes| {
             attributes.occurred_at = Some(micros_of(time));
@@ -213,12 +213,12 @@ impl Append {
         })
     }
 
-    /// Gives the event an id from elsewhere, for imports that keep theirs: [`RecordedEvent::id`] shows it,
-    /// and everything that takes an id finds the event by it.
+    /// Gives the event an id from another system, for imports that keep their ids. [`RecordedEvent::id`] shows the
+    /// id, and every look-up by id finds the event.
     ///
-    /// An id names one event. If one of the store has it, or another one of this append, the append is
-    /// [`ErrorKind::Invalid`], and nothing is written. So what comes twice from elsewhere goes in once. To
-    /// find out costs a look at the filter of each segment.
+    /// An id names one event. If another event of the store or of this append has the id, the append is
+    /// [`ErrorKind::Invalid`] and nothing is written. So an event that is imported twice goes in once. The check
+    /// costs a look into the filter of each segment.
     pub fn foreign_id(self, id: impl Into<EventId>) -> Append {
         self.with_attributes(|attributes| {
             attributes.foreign_id = Some(id.into());
@@ -226,25 +226,7 @@ impl Append {
         })
     }
 
-    /// Metadata that was encoded before; none if there are no bytes.
-    #[cfg(feature = "jsonl")]
-    pub(crate) fn encoded_metadata(self, metadata: Vec<u8>) -> Append {
-        self.with_attributes(|attributes| {
-            attributes.metadata = metadata;
-            Ok(())
-        })
-    }
-
-    /// Says that the event was erased where it comes from, and what its private part's hash was.
-    #[cfg(feature = "jsonl")]
-    pub(crate) fn erased(self, hash: Hash) -> Append {
-        self.with_attributes(|attributes| {
-            attributes.erased = Some(hash);
-            Ok(())
-        })
-    }
-
-    /// When this append is acknowledged (default: as the store was told).
+    /// Sets how durable the append is when it is acknowledged. The default is the store's durability.
     pub fn durability(self, durability: Durability) -> Append {
         self.with(|draft| {
             draft.durability = Some(durability);
@@ -252,80 +234,41 @@ impl Append {
         })
     }
 
-    /// Adds an event of the store's own: to an entity, of a kind, that begin with `$`.
-    pub(crate) fn system_event<E: EventData>(self, entity: &str, expected: Expected, event: &E) -> Append {
+    /// Tells the store's gates who asks: a user, with rights, in a session. The value is not stored.
+    ///
+    /// A caller may give several values of different types. See [`Proposed::context`].
+    pub fn context<T: Any + Send + Sync>(self, value: T) -> Append {
         self.with(|draft| {
-            let target = draft.target(entity.into());
-            draft.targets[target].expected = expected;
-            let new = draft.encoded(target, event.kind(), event)?;
-            draft.system.push(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..new });
+            draft.for_gates.get_or_insert_default().contexts.push(Box::new(value));
             Ok(())
         })
     }
 
-    /// Of the event of the store's own that was added last: it occurs when the append is handed over, by the
-    /// store's clock.
-    pub(crate) fn timed(self) -> Append {
+    /// Appends without asking the store's gates, for a reason that is recorded.
+    ///
+    /// The same append adds an event `$gate.bypassed` with the reason to the stream `$gate/<name>` of each gate: a
+    /// bypass without a trace is not possible. The receipt does not count these events.
+    ///
+    /// ```
+    /// use annals::{Append, Denial, GateDecision, Proposed, Raw, Store, disk::MemDisk};
+    ///
+    /// let closed = |_: &Proposed<'_>, _: &Store| -> Result<GateDecision, Denial> { Err(Denial::new("after hours")) };
+    /// let store = Store::on(MemDisk::new()).gate("hours", closed).open()?;
+    /// let append = || Append::to("account:alice").event(&Raw("account.frozen", &()));
+    /// assert!(append().commit(&store).is_err());
+    ///
+    /// let receipt = append().bypass_gates("court order 12/7").commit(&store)?;
+    /// assert_eq!((receipt.events(), receipt.version().get()), (1, 1));
+    /// assert_eq!(store.stream("$gate/hours").next().unwrap()?.kind(), "$gate.bypassed");
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn bypass_gates(self, reason: impl Into<String>) -> Append {
         self.with(|draft| {
-            draft.system.iter_mut().last().into_iter().for_each(|event| event.is_timed = true);
-            Ok(())
-        })
-    }
-
-    /// It is handed over now.
-    pub(crate) fn at(self, clock: &Clock) -> Append {
-        self.with(|draft| {
-            if !draft.system.iter().any(|event| event.is_timed) {
-                return Ok(());
+            let reason = reason.into();
+            if reason.is_empty() {
+                return Err(Error::invalid("the gates are bypassed for no reason; give one"));
             }
-            let now = i64::try_from(options::read(clock)).unwrap_or(i64::MAX);
-            for event in draft.system.iter_mut().filter(|event| event.is_timed) {
-                event.attributes.get_or_insert_default().occurred_at = Some(now);
-            }
-            Ok(())
-        })
-    }
-
-    /// An append that begins with an event of the store's own, for others to be added to.
-    pub(crate) fn led_by<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
-        Append::empty().with(|draft| {
-            let target = draft.target(entity.into());
-            draft.targets[target].expected = expected;
-            let lead = draft.encoded(target, event.kind(), event)?;
-            draft.lead = Some(Box::new(NewEvent { scope: Some(SYSTEM_SCOPE.to_owned()), ..lead }));
-            Ok(())
-        })
-    }
-
-    /// An append of the store's own.
-    pub(crate) fn of_system<E: EventData>(entity: &str, expected: Expected, event: &E) -> Append {
-        Append::empty().system_event(entity, expected, event)
-    }
-
-    /// What it is so far.
-    pub(crate) fn draft(&self) -> Result<&Draft, Error> {
-        self.draft.as_ref().map_err(Error::clone)
-    }
-
-    /// Goes on with an error, unless there was one before.
-    pub(crate) fn and_failed(self, error: Error) -> Append {
-        self.with(|_| Err(error))
-    }
-
-    /// Says of every event that says nothing else that another one brought it about, and that it belongs to
-    /// whatever that one belongs to.
-    pub(crate) fn inherit(self, from: &RecordedEvent) -> Append {
-        self.belonging(Some(Cause::Event(from.id())), Some(from.correlation()))
-    }
-
-    /// Says of every event that says nothing else what brought it about, and what it belongs to.
-    pub(crate) fn belonging(self, cause: Option<Cause>, correlation: Option<EventId>) -> Append {
-        self.with(|draft| {
-            for event in draft.events.iter_mut().chain(&mut draft.system) {
-                let attributes = event.attributes.get_or_insert_default();
-                attributes.cause = attributes.cause.or(cause);
-                attributes.correlation = attributes.correlation.or(correlation);
-            }
+            draft.for_gates.get_or_insert_default().bypass = Some(reason);
             Ok(())
         })
     }
@@ -345,119 +288,4 @@ impl Append {
             change(attributes.get_or_insert_default())
         })
     }
-
-    /// Checks the whole append against the limits, and encodes it.
-    pub(crate) fn encode(self, limits: &Limits, salts: &Salts) -> Result<Request, Error> {
-        let draft = self.draft?;
-        draft.check_targets_used()?;
-        draft.check(limits)?;
-        let command = draft.command_of_key()?;
-        let mut body = Vec::with_capacity(draft.bytes.len() + 128 * draft.count());
-        let mut contents = Vec::with_capacity(draft.count());
-        for event in draft.all() {
-            let start = body.len();
-            draft.write(event, &mut body)?;
-            let command = command.as_ref().filter(|_| start == 0);
-            contents.push(seal_record(event, &mut body, start, salts, command));
-        }
-        body.resize(aligned(body.len()), 0);
-        if body.len() > BODY_BYTES_MAX {
-            return Err(Error::too_large("the append", body.len(), "the format", BODY_BYTES_MAX));
-        }
-        let brought = draft.brought()?;
-        let target_of = match draft.targets.len() {
-            1 => Vec::new(),
-            _ => draft.all().map(|event| narrow(event.target)).collect(),
-        };
-        Ok(Request {
-            events: narrow(draft.count()),
-            system_events: narrow(draft.system.len()),
-            remarks: draft.remarks,
-            targets: draft.targets,
-            target_of,
-            key: draft.key,
-            command: draft.command,
-            known: Known::default(),
-            conditions: draft.conditions,
-            durability: draft.durability,
-            caller: None,
-            encoded_at: is_sample(&body).then(Instant::now),
-            brought,
-            body_checksum: checksum(&[&body]),
-            content: body_content(&contents),
-            body,
-        })
-    }
-}
-
-/// Fills in what the record that was written at `start` begins its private part with, and says what the chain takes of it.
-fn seal_record(
-    event: &NewEvent,
-    body: &mut Vec<u8>,
-    start: usize,
-    salts: &Salts,
-    command: Option<&(KeyHash, Command)>,
-) -> Hash {
-    if let Some(hash) = &event.attributes().erased {
-        record::leave_hash(body, start, hash);
-        return record::read(body, start).expect("written just before").content();
-    }
-    let salt = record::salt_place(body, start);
-    salts.fill(&mut body[salt.clone()]);
-    if let Some((key, command)) = command {
-        command.sign(key, &mut body[salt]);
-    }
-    record::content(&body[start..])
-}
-
-/// One append in sixteen, by its first random byte.
-fn is_sample(body: &[u8]) -> bool {
-    body.get(record::salt_place(body, 0).start).is_some_and(|random| *random < 16)
-}
-
-/// What must still hold when an append is decided.
-#[derive(Default)]
-pub(crate) struct Conditions {
-    pub(crate) all: Vec<AppendCondition>,
-    /// Up to where the caller has looked at them, and what it found.
-    pub(crate) resolved: Position,
-    pub(crate) unmet: Option<FailedCondition>,
-}
-
-/// The ids that events bring along, of which no other event may have one.
-pub(crate) struct Brought {
-    /// Each with the index of its event, in their order.
-    pub(crate) ids: Vec<(u16, EventId)>,
-    /// Up to where the caller has looked for them, and what it found.
-    pub(crate) resolved: Position,
-    pub(crate) taken: Option<(EventId, Position)>,
-}
-
-/// An append, encoded: what the writer gets.
-pub(crate) struct Request {
-    pub(crate) targets: Vec<Target>,
-    /// The target of each event; empty if there is only one target.
-    pub(crate) target_of: Vec<u16>,
-    pub(crate) events: u16,
-    /// How many of them, the last ones, are the store's own, and no part of the receipt.
-    pub(crate) system_events: u16,
-    /// How many of these, the last ones, are no part of what the caller gave either.
-    pub(crate) remarks: u16,
-    pub(crate) key: Option<KeyHash>,
-    /// What it was asked for by, if a key that comes again is to be compared with that.
-    pub(crate) command: Option<Command>,
-    /// What the caller has looked at; where its targets stand there, they say themselves.
-    pub(crate) known: Known,
-    /// Most appends have none.
-    pub(crate) conditions: Option<Box<Conditions>>,
-    /// Most appends bring no ids.
-    pub(crate) brought: Option<Box<Brought>>,
-    pub(crate) durability: Option<Durability>,
-    /// The thread that waits for it, if one does.
-    pub(crate) caller: Option<Caller>,
-    /// When it was encoded, of some: a look at the clock costs as much as a good part of encoding.
-    pub(crate) encoded_at: Option<Instant>,
-    pub(crate) body: Vec<u8>,
-    pub(crate) body_checksum: u32,
-    pub(crate) content: Hash,
 }

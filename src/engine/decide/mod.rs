@@ -1,11 +1,11 @@
-//! Decides what happens to each append: accepted, seen before, or in conflict.
+//! Decides each append: accepted, already written under its key, or refused.
 //!
-//! Pure: no I/O, no locks, no clock. Within a group a later append sees the effect of the earlier
-//! ones that were accepted; if the group is not written after all, [`Heads::discard`] forgets it.
-//! The ledger knows what the last two segments added, and no more, however long the log is: callers bring
-//! what they found in what is published, and say up to where they looked ([`Known`]); whatever came later
-//! is in the ledger.
-//! Row: commit. Tested exhaustively in commit/tests.rs.
+//! Pure: no I/O, no locks, no clock. Within a group, a later append sees the effect of the earlier ones that were
+//! accepted. If the group is not written, [`Heads::discard`] undoes all of them.
+//!
+//! [`Heads`] holds what the newest two segments added, and no more, however long the log is. A caller looks up
+//! the rest in the published segments and says up to which position it has looked ([`Known`]).
+//! Tested exhaustively in tests.rs.
 
 #[cfg(test)]
 mod tests;
@@ -14,10 +14,10 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::types::{Conflict, Error, EventId, Expected, FailedCondition, KeyWindow, Position, Version};
 
-/// The hash an idempotency key is stored as.
+/// The stored form of an idempotency key.
 pub(crate) type KeyHash = [u8; 16];
 
-/// Where a stream stands.
+/// The end of a stream: the version and the position of its last event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StreamHead {
     pub(crate) version: Version,
@@ -29,128 +29,130 @@ pub(crate) struct StreamHead {
 pub(crate) struct Target {
     pub(crate) entity: Box<str>,
     pub(crate) expected: Expected,
-    /// Where it stands in what the caller has looked at.
+    /// The end of the stream, as the caller saw it.
     pub(crate) head: StreamHead,
 }
 
-/// What a caller has looked at: everything up to a position. One that has looked at nothing relies on the ledger alone.
+/// How far a caller has looked, and what it found. The default has looked at nothing: [`Heads`] must know all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) up_to: Position,
-    /// Where the append with the same key begins, if there is one.
+    /// First position of the append that has the same key, if the caller found one.
     pub(crate) key: Option<Position>,
 }
 
-/// What of an append the decision depends on.
+/// The part of an append that the decision depends on.
 pub(crate) struct Proposal<'a> {
     pub(crate) targets: &'a [Target],
     /// The target of each event; empty if there is only one target.
     pub(crate) target_of: &'a [u16],
     pub(crate) events: u16,
     pub(crate) key: Option<KeyHash>,
-    /// The ids that events bring along, each with the index of its event.
+    /// The foreign ids of the events, each with the index of its event.
     pub(crate) ids: &'a [(u16, EventId)],
-    /// Reaches at least as far as what the ledger knows begins: see [`Heads::suffices`].
+    /// Must reach to the first position that [`Heads`] has: see [`Heads::covers`].
     pub(crate) known: Known,
 }
 
+/// What becomes of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// The version of the first event, and of each one if there are several targets.
+    /// It gets this version for its first event, and a version for each event if there are several targets.
     Accepted { first_version: Version, version_table: Vec<u8> },
-    /// An append with this key is already there, beginning at this position.
-    Seen(Position),
-    /// A target is not as expected.
+    /// An append with this key exists; its first event is at this position.
+    KeyKnown(Position),
+    /// A stream is not at the expected version.
     Conflict(Conflict),
     /// A condition does not hold.
-    Unmet(FailedCondition),
-    /// An event of the same group has an id that one of these brings along.
-    Taken(EventId, Position),
+    ConditionFailed(FailedCondition),
+    /// An event of the same group already has one of the foreign ids.
+    IdTaken(EventId, Position),
 }
 
-/// The heads and keys that the last two segments brought, and those of the group being decided.
+/// The stream heads and keys of the newest two segments, and those of the group being decided.
 pub(crate) struct Heads {
-    recent: Recent,
-    /// Of the segment before: from its first position on every head and key is in one of the two.
-    earlier: Recent,
-    /// What staging replaced among the recent heads, oldest first, and how many of these there were before.
+    recent: SegmentHeads,
+    /// Of the segment before. Every head and key from its first position on is in one of the two.
+    earlier: SegmentHeads,
+    /// The heads that staging replaced, oldest first.
     replaced: Vec<(usize, StreamHead)>,
-    settled: usize,
+    /// How many recent heads there were before the group.
+    committed: usize,
     staged_keys: HashMap<KeyHash, Position>,
-    /// The ids that staged events brought along; those of written ones are in the index.
+    /// The foreign ids of staged events. Those of written events are in the index.
     staged_ids: HashMap<EventId, Position>,
-    /// Streams that began since opening, and among those that are staged.
-    born: u64,
-    staged_born: u64,
+    /// Streams that began since opening.
+    streams_created: u64,
+    /// Streams that begin with the staged group.
+    streams_staged: u64,
     window: KeyWindow,
 }
 
-/// What one segment brought.
+/// The heads and keys that one segment added.
 #[derive(Default)]
-struct Recent {
+struct SegmentHeads {
     /// Its first position.
     since: Position,
-    /// Where each entity's head is in `heads`.
+    /// The slot of each entity in `heads`.
     entities: HashMap<Box<str>, usize>,
     heads: Vec<StreamHead>,
     keys: HashMap<KeyHash, Position>,
 }
 
-impl Recent {
+impl SegmentHeads {
     fn head(&self, entity: &str) -> Option<StreamHead> {
         self.entities.get(entity).map(|slot| self.heads[*slot])
     }
 }
 
 impl Heads {
-    /// One that will be told of everything from a position on.
+    /// Without any head or key; complete for a log whose events from `since` on are loaded next.
     pub(crate) fn new(window: KeyWindow, since: Position) -> Heads {
         Heads {
-            recent: Recent { since, ..Recent::default() },
-            earlier: Recent { since, ..Recent::default() },
+            recent: SegmentHeads { since, ..SegmentHeads::default() },
+            earlier: SegmentHeads { since, ..SegmentHeads::default() },
             replaced: Vec::new(),
-            settled: 0,
+            committed: 0,
             staged_keys: HashMap::new(),
             staged_ids: HashMap::new(),
-            born: 0,
-            staged_born: 0,
+            streams_created: 0,
+            streams_staged: 0,
             window,
         }
     }
 
     /// How many streams began since opening.
-    pub(crate) fn born(&self) -> u64 {
-        self.born
+    pub(crate) fn streams_created(&self) -> u64 {
+        self.streams_created
     }
 
-    /// Whether somebody who has looked at everything up to a position needs to know no more than is known here.
-    pub(crate) fn suffices(&self, up_to: Position) -> bool {
+    /// Whether the caller looked far enough: everything after `up_to` is known here.
+    pub(crate) fn covers(&self, up_to: Position) -> bool {
         up_to.plus(1) >= self.earlier.since
     }
 
-    /// The log goes on in a new segment, at this position; nothing is staged. What the segment before the
-    /// last brought is forgotten.
-    pub(crate) fn turn(&mut self, since: Position) {
-        let next = Recent { since, ..Recent::default() };
+    /// Begins a new segment at this position, and forgets the segment before the last. Nothing may be staged.
+    pub(crate) fn rotate(&mut self, since: Position) {
+        let next = SegmentHeads { since, ..SegmentHeads::default() };
         self.earlier = std::mem::replace(&mut self.recent, next);
-        self.settled = 0;
+        self.committed = 0;
     }
 
-    /// Decides an append whose first event would get position `next`; an accepted one is staged.
+    /// Decides an append whose first event would get position `next`. An accepted append is staged.
     ///
-    /// The key comes first: a retry's expectation is stale by nature. Conditions come last, they cost most.
+    /// The key comes first: a retry's expectation is stale by nature. Conditions come last: they cost most.
     ///
     /// # Errors
     ///
-    /// What `unmet` gives; nothing is staged then.
+    /// Those of `violated_condition`; then nothing is staged.
     pub(crate) fn decide(
         &mut self,
         proposal: &Proposal<'_>,
         next: Position,
-        unmet: impl FnOnce() -> Result<Option<FailedCondition>, Error>,
+        violated_condition: impl FnOnce() -> Result<Option<FailedCondition>, Error>,
     ) -> Result<Decision, Error> {
-        if let Some(position) = proposal.key.and_then(|key| self.key(&key, proposal.known.key, next)) {
-            return Ok(Decision::Seen(position));
+        if let Some(position) = proposal.key.and_then(|key| self.find_key(&key, proposal.known, next)) {
+            return Ok(Decision::KeyKnown(position));
         }
         for target in proposal.targets {
             if target.expected == Expected::Any {
@@ -158,21 +160,21 @@ impl Heads {
             }
             let actual = self.head(target);
             if !target.expected.accepts(actual.version) {
-                let (entity, expected) = (target.entity.to_string(), target.expected);
                 return Ok(Decision::Conflict(Conflict {
-                    entity,
-                    expected,
+                    entity: target.entity.to_string(),
+                    expected: target.expected,
                     actual: actual.version,
                     last: actual.last,
                 }));
             }
         }
-        if let Some(failed) = unmet()? {
-            return Ok(Decision::Unmet(failed));
+        if let Some(failed) = violated_condition()? {
+            return Ok(Decision::ConditionFailed(failed));
         }
-        let staged = |(_, id): &(u16, EventId)| Some(Decision::Taken(*id, *self.staged_ids.get(id)?));
-        if let Some(taken) = proposal.ids.iter().find_map(staged) {
-            return Ok(taken);
+        for (_, id) in proposal.ids {
+            if let Some(position) = self.staged_ids.get(id) {
+                return Ok(Decision::IdTaken(*id, *position));
+            }
         }
         let accepted = match proposal.targets {
             [only] => self.stage_one(only, proposal.events, next),
@@ -209,7 +211,7 @@ impl Heads {
         Decision::Accepted { first_version, version_table }
     }
 
-    /// Where an entity's recent head is; if it has none, the one it has otherwise becomes that.
+    /// The slot of the target's recent head. A stream without one gets one, from its older head.
     fn slot(&mut self, target: &Target) -> usize {
         if let Some(slot) = self.recent.entities.get(&target.entity) {
             return *slot;
@@ -226,7 +228,7 @@ impl Heads {
 
     fn stage(&mut self, slot: usize, head: StreamHead) {
         let before = std::mem::replace(&mut self.recent.heads[slot], head);
-        self.staged_born += u64::from(before.version == Version::EMPTY);
+        self.streams_staged += u64::from(before.version == Version::EMPTY);
         self.replaced.push((slot, before));
     }
 
@@ -235,11 +237,11 @@ impl Heads {
         self.recent.head(entity).or_else(|| self.earlier.head(entity)).unwrap_or(target.head)
     }
 
-    fn key(&self, key: &KeyHash, known: Option<Position>, next: Position) -> Option<Position> {
-        let of = |keys: &HashMap<KeyHash, Position>| keys.get(key).copied();
-        let recent =
-            of(&self.staged_keys).or_else(|| of(&self.recent.keys)).or_else(|| of(&self.earlier.keys));
-        recent.or(known).filter(|position| self.remembers(*position, next))
+    /// The first position of the append that has this key, if the key is still remembered at `next`.
+    pub(crate) fn find_key(&self, key: &KeyHash, known: Known, next: Position) -> Option<Position> {
+        let newest = self.staged_keys.get(key);
+        let newest = newest.or_else(|| self.recent.keys.get(key)).or_else(|| self.earlier.keys.get(key));
+        newest.copied().or(known.key).filter(|position| self.remembers(*position, next))
     }
 
     fn remembers(&self, position: Position, next: Position) -> bool {
@@ -249,11 +251,11 @@ impl Heads {
         }
     }
 
-    /// What is staged was written: it becomes what later groups see.
-    pub(crate) fn settle(&mut self) {
+    /// The staged group was written: later groups build on it.
+    pub(crate) fn commit(&mut self) {
         self.replaced.clear();
-        self.settled = self.recent.heads.len();
-        self.born += std::mem::take(&mut self.staged_born);
+        self.committed = self.recent.heads.len();
+        self.streams_created += std::mem::take(&mut self.streams_staged);
         if !self.staged_ids.is_empty() {
             self.staged_ids.clear();
         }
@@ -262,33 +264,34 @@ impl Heads {
         }
     }
 
-    /// What is staged was not written: it never happened.
+    /// The staged group was not written: restores everything as it was before the group.
     pub(crate) fn discard(&mut self) {
+        // Newest first: a head that the group replaced twice ends as it was before the group.
         while let Some((slot, head)) = self.replaced.pop() {
             self.recent.heads[slot] = head;
         }
-        // Entities that came with the group stand at the end.
-        if self.settled < self.recent.heads.len() {
-            self.recent.heads.truncate(self.settled);
-            self.recent.entities.retain(|_, slot| *slot < self.settled);
+        // Entities that came with the group have the last slots.
+        if self.committed < self.recent.heads.len() {
+            self.recent.heads.truncate(self.committed);
+            self.recent.entities.retain(|_, slot| *slot < self.committed);
         }
         self.staged_keys.clear();
         self.staged_ids.clear();
-        self.staged_born = 0;
+        self.streams_staged = 0;
     }
 
-    /// Learns, while opening, of a stream's last event that is in the log.
-    pub(crate) fn learn(&mut self, entity: &str, version: Version, last: Position) {
+    /// Adds the head of a stream in the log, while the store opens.
+    pub(crate) fn load(&mut self, entity: &str, version: Version, last: Position) {
         let head = StreamHead { version, last };
         match self.recent.entities.get(entity) {
             Some(slot) => self.recent.heads[*slot] = head,
             None => _ = self.add(entity, head),
         }
-        self.settled = self.recent.heads.len();
+        self.committed = self.recent.heads.len();
     }
 
-    /// Learns, while opening, of a key that is in the log.
-    pub(crate) fn learn_key(&mut self, key: KeyHash, position: Position) {
+    /// Adds a key in the log, while the store opens.
+    pub(crate) fn load_key(&mut self, key: KeyHash, position: Position) {
         self.recent.keys.insert(key, position);
     }
 }

@@ -21,7 +21,7 @@ enum Then {
     /// The next one is in the same group.
     Staged,
     /// The group was written.
-    Settled,
+    Committed,
     /// The group could not be written.
     Discarded,
     /// The group was written, and the log goes on in a new segment.
@@ -37,11 +37,11 @@ enum Look {
     Late,
 }
 
-/// What the ledger is told of the log that is there at the start.
+/// What is loaded of the log that is there at the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Start {
     /// Everything, by a walk.
-    Learned,
+    Loaded,
     /// Nothing; it lies in segments that were sealed.
     Sealed,
 }
@@ -71,7 +71,7 @@ impl Model {
             Some(*key) == ask.key && self.window.is_none_or(|window| next - position <= window)
         };
         if let Some((_, position)) = self.keys.iter().rev().find(known) {
-            return Decision::Seen(Position::from(*position));
+            return Decision::KeyKnown(Position::from(*position));
         }
         for entity in ask.targets {
             let StreamHead { version: actual, last } = self.head(entity);
@@ -102,10 +102,10 @@ impl Model {
 }
 
 /// As the writer does: by what the caller saw, `seen`, or by what is published if that is not enough.
-fn decide(ledger: &mut Heads, ask: &Ask, next: u64, seen: &Model, published: &Model) -> Decision {
+fn decide(heads: &mut Heads, ask: &Ask, next: u64, seen: &Model, published: &Model) -> Decision {
     let up_to = |model: &Model| Position::from(model.next() - 1);
-    let seen = if ledger.suffices(up_to(seen)) { seen } else { published };
-    assert!(ledger.suffices(up_to(seen)), "what is published is always enough");
+    let seen = if heads.covers(up_to(seen)) { seen } else { published };
+    assert!(heads.covers(up_to(seen)), "what is published is always enough");
     let key = seen.keys.iter().rev().find(|(key, _)| Some(*key) == ask.key);
     let known = Known { up_to: up_to(seen), key: key.map(|(_, position)| Position::from(*position)) };
     let target =
@@ -119,7 +119,7 @@ fn decide(ledger: &mut Heads, ask: &Ask, next: u64, seen: &Model, published: &Mo
         key: ask.key,
         known,
     };
-    ledger.decide(&proposal, Position::from(next), || Ok(None)).unwrap()
+    heads.decide(&proposal, Position::from(next), || Ok(None)).unwrap()
 }
 
 fn asks() -> Vec<Ask> {
@@ -143,13 +143,13 @@ fn start(a: usize, b: usize, window: Option<u64>, start: Start) -> (Heads, Model
     let mut model = Model { window, ..Model::default() };
     model.events.extend(std::iter::repeat_n(B, b).chain(std::iter::repeat_n(A, a)));
     let since = if start == Start::Sealed { model.next() } else { 1 };
-    let mut ledger = Heads::new(key_window, since.into());
-    for entity in [A, B].into_iter().filter(|entity| start == Start::Learned && model.events.contains(entity))
+    let mut heads = Heads::new(key_window, since.into());
+    for entity in [A, B].into_iter().filter(|entity| start == Start::Loaded && model.events.contains(entity))
     {
         let StreamHead { version, last } = model.head(entity);
-        ledger.learn(entity, version, last);
+        heads.load(entity, version, last);
     }
-    (ledger, model)
+    (heads, model)
 }
 
 #[test]
@@ -160,11 +160,11 @@ fn three_callers_in_every_order_and_grouping() {
     for (a, b) in [(0, 0), (1, 0), (0, 2), (2, 1)] {
         for window in [None, Some(3)] {
             for three in threes(&asks) {
-                for one in [Then::Staged, Then::Settled, Then::Discarded] {
-                    for two in [Then::Staged, Then::Settled, Then::Discarded] {
+                for one in [Then::Staged, Then::Committed, Then::Discarded] {
+                    for two in [Then::Staged, Then::Committed, Then::Discarded] {
                         cases += 1;
-                        let plan = [(one, Look::Late), (two, Look::Late), (Then::Settled, Look::Late)];
-                        run(start(a, b, window, Start::Learned), three, plan, &mut seen);
+                        let plan = [(one, Look::Late), (two, Look::Late), (Then::Committed, Look::Late)];
+                        run(start(a, b, window, Start::Loaded), three, plan, &mut seen);
                     }
                 }
             }
@@ -174,16 +174,16 @@ fn three_callers_in_every_order_and_grouping() {
     assert!(seen.iter().all(|count| *count > 100_000), "accepted, seen, conflicts: {seen:?}");
 }
 
-// What the ledger does not know its callers bring; how long ago they looked, and how often the log went on in
+// What [`Heads`] does not know, the callers look up. How long ago they looked, and how often the log began
 // a new segment since, must make no difference.
 #[test]
 fn callers_that_looked_long_ago_and_segments_that_ended() {
-    const ALL: [Then; 4] = [Then::Staged, Then::Settled, Then::Discarded, Then::Rolled];
+    const ALL: [Then; 4] = [Then::Staged, Then::Committed, Then::Discarded, Then::Rolled];
     let mut asks = asks();
     asks.retain(|ask| ask.expected != Expected::StreamExists && ask.expected != Expected::exact(2));
     let mut seen = [0_u32; 3];
     for (a, b) in [(0, 0), (2, 1)] {
-        for (kind, window) in [(Start::Learned, None), (Start::Sealed, None), (Start::Sealed, Some(3))] {
+        for (kind, window) in [(Start::Loaded, None), (Start::Sealed, None), (Start::Sealed, Some(3))] {
             for three in threes(&asks) {
                 for (one, two) in ALL.into_iter().flat_map(|one| ALL.map(|two| (one, two))) {
                     for second in [Look::Early, Look::Late] {
@@ -205,7 +205,7 @@ fn threes(asks: &[Ask]) -> impl Iterator<Item = [&Ask; 3]> {
 }
 
 fn run(
-    (mut ledger, mut model): (Heads, Model),
+    (mut heads, mut model): (Heads, Model),
     asks: [&Ask; 3],
     plan: [(Then, Look); 3],
     seen: &mut [u32; 3],
@@ -217,60 +217,60 @@ fn run(
         let next = model.next();
         let right = model.decide(ask);
         let looked = if look == Look::Early { &early } else { &published };
-        let decision = decide(&mut ledger, ask, next, looked, &published);
+        let decision = decide(&mut heads, ask, next, looked, &published);
         assert_eq!(decision, right, "{asks:?} {plan:?}");
         seen[match decision {
             Decision::Accepted { .. } => 0,
-            Decision::Seen(_) => 1,
-            Decision::Conflict(_) | Decision::Unmet(_) | Decision::Taken(..) => 2,
+            Decision::KeyKnown(_) => 1,
+            Decision::Conflict(_) | Decision::ConditionFailed(_) | Decision::IdTaken(..) => 2,
         }] += 1;
         match then {
             Then::Staged => {}
-            Then::Settled | Then::Rolled => {
-                ledger.settle();
+            Then::Committed | Then::Rolled => {
+                heads.commit();
                 published = model.clone();
             }
             Then::Discarded => {
-                ledger.discard();
+                heads.discard();
                 model = published.clone();
             }
         }
         if then == Then::Rolled {
-            ledger.turn(Position::from(model.next()));
+            heads.rotate(Position::from(model.next()));
         }
     }
     let born = begun(&model).iter().sum::<u64>() - begun(&early).iter().sum::<u64>();
-    assert_eq!(ledger.born(), born, "{asks:?} {plan:?}");
+    assert_eq!(heads.streams_created(), born, "{asks:?} {plan:?}");
 }
 
 // A conflict on a later target must not leave the earlier ones staged.
 #[test]
 fn a_conflict_stages_nothing() {
-    let (mut ledger, model) = start(1, 0, None, Start::Learned);
+    let (mut heads, model) = start(1, 0, None, Start::Loaded);
     let ask = Ask { targets: &[A, B], events: &[0, 1], expected: Expected::exact(1), key: Some([7; 16]) };
-    let decision = decide(&mut ledger, &ask, 2, &model, &model);
+    let decision = decide(&mut heads, &ask, 2, &model, &model);
     let Decision::Conflict(conflict) = decision else { panic!("b is at 0") };
     assert_eq!((conflict.entity.as_str(), conflict.actual.get(), conflict.last.get()), (B, 0, 0));
-    assert!(ledger.replaced.is_empty() && ledger.staged_keys.is_empty());
+    assert!(heads.replaced.is_empty() && heads.staged_keys.is_empty());
 }
 
 #[test]
 fn what_two_segments_did_not_bring_takes_no_room() {
-    let (mut ledger, mut model) = start(0, 0, Some(10), Start::Learned);
+    let (mut heads, mut model) = start(0, 0, Some(10), Start::Loaded);
     let entities: Vec<&'static str> = (0..40).map(|number| &*format!("e:{number}").leak()).collect();
     for (round, entity) in (0_u8..).zip(&entities) {
         let targets: &'static [&'static str] = std::slice::from_ref(&*Box::leak(Box::new(*entity)));
         let ask = Ask { targets, events: &[0], expected: Expected::NoStream, key: Some([round; 16]) };
         let next = model.next();
-        assert_eq!(decide(&mut ledger, &ask, next, &model.clone(), &model), model.decide(&ask));
-        ledger.settle();
+        assert_eq!(decide(&mut heads, &ask, next, &model.clone(), &model), model.decide(&ask));
+        heads.commit();
         if round % 4 == 3 {
-            ledger.turn(Position::from(model.next()));
+            heads.rotate(Position::from(model.next()));
         }
-        let held = |recent: &Recent| (recent.heads.len(), recent.entities.len(), recent.keys.len());
-        let (recent, earlier) = (held(&ledger.recent), held(&ledger.earlier));
+        let held = |recent: &SegmentHeads| (recent.heads.len(), recent.entities.len(), recent.keys.len());
+        let (recent, earlier) = (held(&heads.recent), held(&heads.earlier));
         assert!(recent.0 <= 4 && recent.0 == recent.1 && recent.1 == recent.2, "{recent:?}");
         assert!(earlier.0 <= 4 && earlier.0 == earlier.1 && earlier.1 == earlier.2, "{earlier:?}");
     }
-    assert_eq!(ledger.born(), 40);
+    assert_eq!(heads.streams_created(), 40);
 }

@@ -1,70 +1,65 @@
-//! Keeps a store that was opened to read up with its writer, which is another process.
+//! Follows a store's writer in another process, for a store that was opened to read.
 //!
-//! MARK says how far the writer has made the log durable. When it has moved, the frames up to there are
-//! walked, checked and made known, through as many segments as there are; nothing beyond MARK is ever
-//! shown, so nothing that is shown is taken back. Whoever reads looks at MARK first; for those who wait a
-//! thread looks at it, from the first one on.
-//! Invariant: what is published ends where MARK once pointed, or where the store ended when it was opened.
-//! Row: follower. Tested by tests/it/read_along.rs.
+//! MARK says how far the writer has made the log durable. When MARK has moved, the follower walks the frames up to
+//! there, checks them and publishes them. Nothing after MARK is ever shown, so nothing that is shown is taken back.
+//! Every read looks at MARK first. For readers that wait, a thread looks at MARK, once there is such a reader.
+//!
+//! Invariant: the published head is where MARK once pointed, or where the store ended when it was opened.
+//! Tested by tests/it/read_along.rs.
 
 mod publish;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::disk::{Access, Disk, DiskFile, read_full};
-use crate::engine::open::{Found, ReadEnd, Readable, load_again};
-use crate::format::{Frame, Mark, SegmentEntry, SegmentId, genesis, mark};
-use crate::log::{Ending, LogEnd, SegmentFile, Walk, damaged, manifest_stamp, read_manifest, scan_from};
+use crate::engine::open::{ReadEnd, Readable, SegmentLoader, load_beside_writer};
+use crate::format::{Mark, SegmentEntry, SegmentId, genesis, mark};
+use crate::log::{LogEnd, SegmentCursor, SegmentEnd, SegmentFile, damaged, manifest_stamp, read_manifest};
 use crate::read::{End, Listeners, SealedSegment, Segment, SegmentCache, View, event_at, settle};
+use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, WriterState};
 
-use publish::Batch;
+use publish::{FrameBatch, Publisher};
 
 /// Follows the writer of a store.
 pub(crate) struct Follower {
     disk: Arc<dyn Disk>,
-    view: Arc<View>,
-    listeners: Arc<Listeners>,
+    publisher: Publisher,
     store_id: [u8; 16],
-    /// Where what is sealed is kept.
-    shelf: Arc<SegmentCache>,
+    segment_cache: Arc<SegmentCache>,
+    /// How often the thread looks at MARK.
     every: Duration,
-    state: Mutex<State>,
-    poller: Mutex<Poller>,
-    stopped: Condvar,
+    followed: Mutex<Followed>,
+    /// Looks at MARK for readers that wait. Started by the first of them.
+    poller: WorkerThread,
 }
 
-struct State {
+/// How far the writer's log was followed.
+struct Followed {
     tip: Option<LogEnd>,
-    /// The segment the log goes on in; whether the tip is inside, or still in the one before.
+    /// The segment with the next frame. `None` if it is not open yet.
     segment: Option<Arc<Segment>>,
+    /// Whether the tip is in that segment, or still in the one before.
     is_inside: bool,
-    found: Found,
+    loader: SegmentLoader,
     mark: Option<Mark>,
+    /// The open MARK file, and when it was opened.
     mark_file: Option<(Box<dyn DiskFile>, Instant)>,
-    /// How MANIFEST began when it was looked at last.
+    /// The first bytes of MANIFEST when it was last read.
     manifest: Option<[u8; 64]>,
-    /// Up to here the listeners were told. It lags behind the head while telling them has failed.
+    /// The position up to which the listeners were notified. After an error it is behind the head.
     told: Position,
     /// Why the writer cannot be followed any more.
     parted: Option<Error>,
 }
 
-#[derive(Default)]
-struct Poller {
-    thread: Option<JoinHandle<()>>,
-    is_stopped: bool,
-}
-
-/// How long an open MARK is taken for the one that has the name: a writer that finds it lost makes a new
-/// one.
-const MARK_NAME_HOLDS: Duration = Duration::from_secs(1);
-/// How often the thread looks whether there still is a writer.
+/// How long an open MARK file is trusted to have the name still. A writer that finds MARK missing makes a new one.
+const MARK_FILE_MAX_AGE: Duration = Duration::from_secs(1);
+/// How often the thread checks whether there still is a writer.
 const WRITER_LOOK_EVERY: Duration = Duration::from_millis(100);
 
 impl Follower {
@@ -73,18 +68,18 @@ impl Follower {
         view: Arc<View>,
         listeners: Arc<Listeners>,
         store_id: [u8; 16],
-        shelf: Arc<SegmentCache>,
+        segment_cache: Arc<SegmentCache>,
         every: Duration,
         end: ReadEnd,
     ) -> Follower {
         let opened = view.snapshot();
         let segment = opened.segments.last().cloned();
-        let ReadEnd { tip, mark, found } = end;
-        let state = State {
+        let ReadEnd { tip, mark, loader } = end;
+        let followed = Followed {
             tip,
             is_inside: segment.is_some(),
             segment,
-            found,
+            loader,
             mark,
             mark_file: None,
             manifest: None,
@@ -93,62 +88,64 @@ impl Follower {
         };
         Follower {
             disk,
-            view,
-            listeners,
+            publisher: Publisher { view, listeners },
             store_id,
-            shelf,
+            segment_cache,
             every,
-            state: Mutex::new(state),
-            poller: Mutex::default(),
-            stopped: Condvar::new(),
+            followed: Mutex::new(followed),
+            poller: WorkerThread::new("annals-follower"),
         }
     }
 
-    /// Makes known what the writer has made durable since. An error of reading may pass; what the writer
-    /// cannot be followed after stays.
+    /// Publishes what the writer has made durable since.
+    ///
+    /// # Errors
+    ///
+    /// An error of reading may pass with the next call. Every other error ends the following for good.
     pub(crate) fn refresh(&self) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        if let Some(parted) = &state.parted {
+        let mut followed = self.followed.lock();
+        if let Some(parted) = &followed.parted {
             return Err(parted.clone());
         }
-        self.catch_up(&mut state).map_err(|error| self.part(&mut state, error))?;
-        // Hints do not keep a reader from what it can read: a failure to tell of it is repaired by the next refresh.
-        if let Err(error) = self.tell_since(&mut state.told) {
-            tracing::debug!(%error, "the listeners are told by the next refresh");
+        self.catch_up(&mut followed).map_err(|error| self.part(&mut followed, error))?;
+        // A notification is only a hint: an error must not keep a reader from what it can read. The next refresh
+        // notifies.
+        if let Err(error) = self.publisher.tell_since(&mut followed.told) {
+            tracing::debug!(%error, "the listeners are notified by the next refresh");
         }
         Ok(())
     }
 
-    /// How many entities are known.
+    /// How many entities there are.
     pub(crate) fn entities(&self) -> u64 {
-        self.state.lock().found.entities()
+        self.followed.lock().loader.streams()
     }
 
-    /// What can be known of the writer from here.
+    /// What this process can know of the writer.
     pub(crate) fn writer(&self) -> Result<WriterState, Error> {
         if self.disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))? {
             return Ok(WriterState::Elsewhere);
         }
         self.refresh()?;
-        let is_clean = self.state.lock().mark.as_ref().is_some_and(|mark| mark.clean);
+        let is_clean = self.followed.lock().mark.as_ref().is_some_and(|mark| mark.clean);
         Ok(if is_clean { WriterState::Closed } else { WriterState::Gone })
     }
 
-    fn catch_up(&self, state: &mut State) -> Result<(), Error> {
-        let Some(mark) = state.new_mark(self.disk.as_ref(), &self.store_id)? else { return Ok(()) };
-        if let Some(manifest) = self.rewritten(state)? {
-            return self.look_again(state, manifest);
+    fn catch_up(&self, followed: &mut Followed) -> Result<(), Error> {
+        let Some(mark) = followed.new_mark(self.disk.as_ref(), &self.store_id)? else { return Ok(()) };
+        if let Some(manifest) = self.rewritten(followed)? {
+            return self.load_again(followed, manifest);
         }
-        let before = state.segment.clone().zip(state.tip);
-        match self.follow(state, &mark) {
+        let before = followed.segment.clone().zip(followed.tip);
+        match self.follow(followed, &mark) {
             Ok(()) => {
-                state.mark = Some(mark);
+                followed.mark = Some(mark);
                 Ok(())
             }
             Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
-            // What was to be read next may have been rewritten just now.
-            Err(error) => match self.rewritten(state)? {
-                Some(manifest) => self.look_again(state, manifest),
+            // The writer may have rewritten the next segment just now.
+            Err(error) => match self.rewritten(followed)? {
+                Some(manifest) => self.load_again(followed, manifest),
                 None => Err(match &before {
                     Some((segment, tip)) if !self.still_has(segment, tip) => rolled_back(&segment.path()),
                     _ => error,
@@ -157,34 +154,35 @@ impl Follower {
         }
     }
 
-    /// How MANIFEST begins, if it lists segments that were rewritten since it was looked at last, or says that
-    /// rewriting is over.
-    fn rewritten(&self, state: &mut State) -> Result<Option<[u8; 64]>, Error> {
+    /// The first bytes of MANIFEST, if since the last look it lists rewritten segments, or says that a rewrite has
+    /// ended.
+    fn rewritten(&self, followed: &mut Followed) -> Result<Option<[u8; 64]>, Error> {
         let manifest = manifest_stamp(self.disk.as_ref())?;
-        if manifest == state.manifest {
+        if manifest == followed.manifest {
             return Ok(None);
         }
         let listed = read_manifest(self.disk.as_ref())?;
-        let segments = self.view.snapshot().segments;
+        let segments = self.publisher.view.snapshot().segments;
         let known: BTreeSet<SegmentId> = segments.iter().map(|segment| segment.id()).collect();
         let is_new = |sealed: &SegmentEntry| sealed.id.generation > 0 && !known.contains(&sealed.id);
         let is_rewritten = listed.is_some_and(|(manifest, _)| {
-            manifest.history_revision != self.view.history() || manifest.sealed.iter().any(is_new)
+            manifest.history_revision != self.publisher.view.history() || manifest.sealed.iter().any(is_new)
         });
         if is_rewritten {
             return Ok(manifest);
         }
-        state.manifest = manifest;
+        followed.manifest = manifest;
         Ok(None)
     }
 
-    /// Begins again with what is there now, which must be the log that was read. If that fails, MANIFEST counts as
-    /// not looked at, so that the next refresh begins again as well.
-    fn look_again(&self, state: &mut State, manifest: [u8; 64]) -> Result<(), Error> {
-        let Readable { segments, head, history, end, .. } = self.loaded_again()?;
-        let known = self.view.snapshot();
+    /// Loads the store again. It must hold the log that was read before.
+    ///
+    /// After an error MANIFEST counts as not read, so the next refresh loads again.
+    fn load_again(&self, followed: &mut Followed, manifest: [u8; 64]) -> Result<(), Error> {
+        let Readable { segments, head, history, end, .. } = self.load_while_rewritten()?;
+        let known = self.publisher.view.snapshot();
         let before = known.head;
-        // What is known of a file that is still there stays known.
+        // A sealed segment whose file is the same keeps what is cached of it.
         let is_whole = |segment: &Segment| segment.as_stored().is_some_and(SealedSegment::is_whole);
         let same = |segment: &Arc<Segment>| {
             let mut old = known.segments.iter().filter(|old| is_whole(old) && is_whole(segment));
@@ -192,32 +190,34 @@ impl Follower {
         };
         let segments: Vec<Arc<Segment>> =
             segments.into_iter().map(|segment| same(&segment).unwrap_or(segment)).collect();
-        let found = View::new(segments.clone(), head, 0).snapshot();
-        let is_other = match event_at(&found, before.position)? {
+        let loaded = View::new(segments.clone(), head, 0).snapshot();
+        let is_other_log = match event_at(&loaded, before.position)? {
             Some(event) => event.chain() != before.chain,
             None => false,
         };
-        if head.position < before.position || is_other {
+        if head.position < before.position || is_other_log {
             return Err(rolled_back(mark::NAME));
         }
-        state.segment = segments.last().cloned();
-        state.is_inside = state.segment.is_some();
-        if let Some(ReadEnd { tip, mark, found }) = end {
-            (state.tip, state.mark, state.found) = (tip, mark, found);
+        followed.segment = segments.last().cloned();
+        followed.is_inside = followed.segment.is_some();
+        if let Some(ReadEnd { tip, mark, loader }) = end {
+            followed.tip = tip;
+            followed.mark = mark;
+            followed.loader = loader;
         }
-        self.view.replace(segments, head);
-        // In this order: what is folded in between counts as of the history before.
-        self.view.set_history(history);
-        self.view.wake();
-        state.manifest = Some(manifest);
+        self.publisher.view.replace(segments, head);
+        // After the segments: a state that a reader folds in between counts as one of the old history.
+        self.publisher.view.set_history(history);
+        self.publisher.view.wake();
+        followed.manifest = Some(manifest);
         Ok(())
     }
 
-    /// The writer may rewrite the next segment while this one is looked at; each time there is another MANIFEST.
-    fn loaded_again(&self) -> Result<Readable, Error> {
+    /// Loads the store. Each rewrite during the walk makes another MANIFEST, and then the walk begins again.
+    fn load_while_rewritten(&self) -> Result<Readable, Error> {
         loop {
             let before = manifest_stamp(self.disk.as_ref())?;
-            match load_again(&self.disk, &self.shelf) {
+            match load_beside_writer(&self.disk, &self.segment_cache) {
                 Err(error)
                     if error.kind() == ErrorKind::Corrupt
                         && manifest_stamp(self.disk.as_ref())? != before => {}
@@ -226,119 +226,122 @@ impl Follower {
         }
     }
 
-    /// Whether what was read before is there as it was. If so what does not fit is damage.
+    /// Whether the frames that were read before are still there. If so, a frame after them that does not fit is
+    /// damaged.
     fn still_has(&self, segment: &Segment, tip: &LogEnd) -> bool {
         let Ok(id) = segment.file().map(|file| file.header.id) else { return false };
         let Ok(file) = SegmentFile::open(self.disk.as_ref(), id, Access::Read) else { return false };
-        let mut walk =
-            Walk { limit: tip.offset, verify_chain_from: u32::MAX, visit: &mut |_, _, _, _| Ok(()) };
-        scan_from(&file, LogEnd::start(&file), &mut walk).is_ok_and(|walked| walked.tip == *tip)
+        let Ok(cursor) = SegmentCursor::new(&file, tip.offset) else { return false };
+        let mut cursor = cursor.trusting_chain();
+        cursor.visit_frames(|_, _, _| Ok(())).is_ok() && *cursor.end() == *tip
     }
 
-    fn part(&self, state: &mut State, error: Error) -> Error {
+    /// Ends the following, unless the error may pass.
+    fn part(&self, followed: &mut Followed, error: Error) -> Error {
         if error.kind() != ErrorKind::Io {
             tracing::error!(%error, "the writer cannot be followed any more");
-            state.parted = Some(error.clone());
-            self.view.end(End::Parted(error.clone()));
-            self.view.wake();
-            self.listeners.end();
+            followed.parted = Some(error.clone());
+            self.publisher.view.end(End::Parted(error.clone()));
+            self.publisher.view.wake();
+            self.publisher.listeners.end();
         }
         error
     }
 
-    /// Walks up to what MARK says, and publishes that.
-    fn follow(&self, state: &mut State, mark: &Mark) -> Result<(), Error> {
-        let mut batch = Batch::new(self, state.told);
-        let walked = self.walk(state, mark, &mut batch);
+    /// Walks up to MARK, and publishes the frames.
+    fn follow(&self, followed: &mut Followed, mark: &Mark) -> Result<(), Error> {
+        let mut batch = FrameBatch::new(&self.publisher, followed.told);
+        let walked = self.walk(followed, mark, &mut batch);
         match &walked {
             Ok(tip) => batch.publish(tip),
             Err(error) if error.kind() == ErrorKind::RolledBack => {}
-            // The next refresh goes on behind the frames that were walked, so they are published now.
+            // The next refresh begins after the walked frames, so they must be published now.
             Err(_) => batch.publish_walked(),
         }
-        state.told = batch.told;
+        followed.told = batch.told;
         walked.map(drop)
     }
 
-    /// Walks up to what MARK says, frame by frame into `batch`, and says where that is.
-    fn walk(&self, state: &mut State, mark: &Mark, batch: &mut Batch<'_>) -> Result<LogEnd, Error> {
+    /// Walks up to MARK, frame by frame into `batch`. Returns the end of the log there.
+    fn walk(
+        &self,
+        followed: &mut Followed,
+        mark: &Mark,
+        batch: &mut FrameBatch<'_>,
+    ) -> Result<LogEnd, Error> {
         let tip = loop {
-            let segment = match state.segment.clone() {
+            let segment = match followed.segment.clone() {
                 Some(segment) => segment,
-                None => self.next_segment(state, mark)?,
+                None => self.next_segment(followed, mark)?,
             };
             let file = segment.file()?;
             let is_last = file.header.id == mark.segment;
-            let tip = state.tip.filter(|_| state.is_inside).unwrap_or_else(|| LogEnd::start(file));
+            let tip = followed.tip.filter(|_| followed.is_inside).unwrap_or_else(|| LogEnd::start(file));
             if is_last && tip.offset > mark.durable_end {
                 return Err(rolled_back(&file.path));
             }
-            // If reading fails on the way, the next look goes on behind what is known by then.
+            // After an error of reading, the next refresh begins after the last frame that was added.
             let mut reached = tip;
-            let found = &mut state.found;
-            let mut visit = |_: &SegmentFile, offset, frame: &Frame<'_>, tip: &LogEnd| {
-                found.visit(file, offset, frame, tip.position)?;
+            let loader = &mut followed.loader;
+            let limit = if is_last { mark.durable_end } else { u32::MAX };
+            let cursor = SegmentCursor::new(file, limit);
+            let mut cursor = cursor?.starting_at(tip).verifying_chain_from(tip.offset);
+            let walked = cursor.visit_frames(|offset, frame, tip| {
+                loader.visit(file, offset, frame, tip.position)?;
                 batch.add(&segment, frame, tip);
                 reached = *tip;
                 Ok(())
-            };
-            let limit = if is_last { mark.durable_end } else { u32::MAX };
-            let walk = &mut Walk { limit, verify_chain_from: tip.offset, visit: &mut visit };
-            let walked = scan_from(file, tip, walk);
-            (state.tip, state.is_inside) = (Some(reached), true);
+            });
+            followed.tip = Some(reached);
+            followed.is_inside = true;
             let walked = walked?;
-            state.tip = Some(walked.tip);
-            match walked.ending {
-                Ending::Invalid(damage) => {
-                    return Err(damaged(&file.path, walked.tip.offset.into(), &damage));
+            let end = *cursor.end();
+            followed.tip = Some(end);
+            match walked {
+                SegmentEnd::Invalid(damage) => {
+                    return Err(damaged(&file.path, end.offset.into(), &damage));
                 }
-                Ending::Zeros | Ending::Sealed(_) if is_last => break walked.tip,
-                Ending::Sealed(_) => state.segment = None,
-                Ending::Zeros => return Err(rolled_back(&file.path)),
+                SegmentEnd::Zeros | SegmentEnd::Sealed(_) if is_last => break end,
+                SegmentEnd::Sealed(_) => followed.segment = None,
+                SegmentEnd::Zeros => return Err(rolled_back(&file.path)),
             }
         };
         if tip.is_at(mark) { Ok(tip) } else { Err(rolled_back(mark::NAME)) }
     }
 
-    /// The segment behind the one that ended, as readers see it.
-    fn next_segment(&self, state: &mut State, mark: &Mark) -> Result<Arc<Segment>, Error> {
-        let before = state.tip.map_or(0, |tip| tip.position);
+    /// Opens the segment after the one that ended.
+    fn next_segment(&self, followed: &mut Followed, mark: &Mark) -> Result<Arc<Segment>, Error> {
+        let before = followed.tip.map_or(0, |tip| tip.position);
         let id = SegmentId { first_position: before.saturating_add(1), generation: 0 };
-        // MARK speaks of a segment that stands before this one.
+        // MARK names a segment before this one.
         if mark.segment < id {
             return Err(rolled_back(mark::NAME));
         }
         let file = SegmentFile::open(self.disk.as_ref(), id, Access::Read)?;
-        let chain = state.tip.map_or_else(|| genesis(&self.store_id), |tip| tip.chain);
+        let chain = followed.tip.map_or_else(|| genesis(&self.store_id), |tip| tip.chain);
         if file.header.id != id || file.header.chain_before != chain {
             return Err(Error::corrupt(&file.path, 0, "the segment does not continue the one before it"));
         }
-        let segment = state.found.enter(&Arc::new(file));
-        self.view.add_segment(segment.clone());
-        settle(&self.view, &self.shelf);
-        (state.segment, state.is_inside) = (Some(segment.clone()), false);
+        let segment = followed.loader.enter(&Arc::new(file));
+        self.publisher.view.add_segment(segment.clone());
+        settle(&self.publisher.view, &self.segment_cache);
+        followed.segment = Some(segment.clone());
+        followed.is_inside = false;
         Ok(segment)
     }
 
-    /// Has a thread look at MARK, for those who wait for more to come.
+    /// Starts the thread that looks at MARK, for readers that wait for new events.
     pub(crate) fn poll(follower: &Arc<Follower>) -> Result<(), Error> {
-        let mut poller = follower.poller.lock();
-        if poller.thread.is_some() || poller.is_stopped {
-            return Ok(());
-        }
         let own = follower.clone();
-        let thread = std::thread::Builder::new().name("annals-follower".to_owned());
-        let thread = thread.spawn(move || own.run());
-        poller.thread =
-            Some(thread.map_err(|error| Error::io("cannot start", "the thread that follows", error))?);
-        Ok(())
+        let started = follower.poller.start(move || own.run());
+        started.map_err(|error| Error::io("cannot start", "the thread that follows", error))
     }
 
     fn run(&self) {
         let mut looked = Instant::now();
         let mut was_gone = false;
         loop {
-            // What keeps the writer from being followed was told to those who wait.
+            // An error that ends the following has reached the waiting readers already.
             let refreshed = self.refresh();
             if looked.elapsed() >= WRITER_LOOK_EVERY {
                 looked = Instant::now();
@@ -350,39 +353,28 @@ impl Follower {
                 }
                 was_gone = is_gone;
             }
-            let mut poller = self.poller.lock();
-            if !poller.is_stopped {
-                self.stopped.wait_for(&mut poller, self.every);
-            }
-            if poller.is_stopped {
+            let signal = self.poller.signal();
+            signal.wait(Instant::now().checked_add(self.every));
+            if signal.is_stopped() {
                 return;
             }
         }
     }
 
-    /// Ends the thread, and tells those who wait that the store was closed.
+    /// Ends the thread, and tells waiting readers that the store was closed.
     pub(crate) fn close(&self) {
-        let thread = {
-            let mut poller = self.poller.lock();
-            poller.is_stopped = true;
-            self.stopped.notify_all();
-            poller.thread.take()
-        };
-        // A waker called on that thread may close the store; a thread cannot join itself.
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-            && thread.join().is_err()
-        {
+        self.poller.signal().stop();
+        if let Some(Err(_)) = self.poller.join() {
             tracing::error!("the thread that follows panicked");
         }
-        self.view.end(End::Closed);
-        self.view.wake();
-        self.listeners.end();
+        self.publisher.view.end(End::Closed);
+        self.publisher.view.wake();
+        self.publisher.listeners.end();
     }
 }
 
-impl State {
-    /// MARK, if it has moved since.
+impl Followed {
+    /// MARK, if it has moved.
     fn new_mark(&mut self, disk: &dyn Disk, store_id: &[u8; 16]) -> Result<Option<Mark>, Error> {
         let Some(mark) = self.read_mark(disk)? else { return Ok(None) };
         if mark.store_id != *store_id {
@@ -395,10 +387,10 @@ impl State {
         }
     }
 
-    /// A slot that is just being written does not fit its checksum; then the other one counts.
+    /// Reads MARK. A slot that the writer is writing does not fit its checksum; then the other slot counts.
     fn read_mark(&mut self, disk: &dyn Disk) -> Result<Option<Mark>, Error> {
         let failed = |error| Error::io("cannot read", mark::NAME, error);
-        let file = match self.mark_file.take().filter(|(_, opened)| opened.elapsed() < MARK_NAME_HOLDS) {
+        let file = match self.mark_file.take().filter(|(_, opened)| opened.elapsed() < MARK_FILE_MAX_AGE) {
             Some(file) => file,
             None => match disk.open(mark::NAME, Access::Read) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

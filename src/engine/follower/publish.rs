@@ -1,22 +1,29 @@
-//! What a follower has walked over becomes visible, and the listeners are told of it.
+//! Publishes the frames that a follower has walked, and notifies the listeners.
 //!
-//! Invariant: each event behind the opening is told of once. The follower remembers up to where it has told
-//! (`told`), so that an error between walking and telling delays hints, and loses none.
-//! Row: follower. Tested by tests/it/read_along.rs.
+//! Invariant: each event after the opening is notified once. The follower remembers the last notified position
+//! (`told`), so an error between the walk and the notification delays hints, and loses none.
+//! Tested by tests/it/read_along.rs.
 
-use super::Follower;
+use std::sync::Arc;
+
 use crate::format::Frame;
-use crate::log::{LogEnd, SegmentFile, Walk, scan};
-use crate::read::{Point, Segment};
+use crate::log::{LogEnd, SegmentCursor};
+use crate::read::{Listeners, Point, Segment, View};
 use crate::types::{Error, Position};
 
-impl Follower {
-    /// Tells the listeners of every published event behind `told`, from the files, and moves `told` along.
+/// What a follower publishes to.
+pub(super) struct Publisher {
+    pub(super) view: Arc<View>,
+    pub(super) listeners: Arc<Listeners>,
+}
+
+impl Publisher {
+    /// Notifies the listeners of every published event after `told`, from the files, and advances `told`.
     ///
-    /// The writer may remove a file that is read here, because it rewrites the segment. Then `told` stays at
-    /// the last event that was told of, and the next call goes on there, in the new file.
+    /// The writer may rewrite a segment and remove the file that is read here. Then `told` stays at the last
+    /// notified event, and the next call continues after it, in the new file.
     pub(super) fn tell_since(&self, told: &mut Position) -> Result<(), Error> {
-        // The head is read before the count: a listener that is added later hears only of what follows this head.
+        // The head is read before the count: a listener that is added later hears only of events after this head.
         let snapshot = self.view.snapshot();
         let head = snapshot.head.position;
         if self.listeners.count() == 0 || *told >= head {
@@ -29,21 +36,20 @@ impl Follower {
             if last.position(last.ordinals().end) <= told.get().saturating_add(1) {
                 continue;
             }
-            let mut visit = |_: &SegmentFile, _, frame: &Frame<'_>, tip: &LogEnd| {
+            let mut cursor = SegmentCursor::new(last.file()?, last.end())?.trusting_chain();
+            cursor.visit_frames(|_, frame, tip| {
                 if tip.position > told.get() {
                     let first = last.position(frame.header.position_offset());
                     heard.push((first.into(), [frame.header.bytes(), frame.body].concat()));
                 }
-                if heard.len() >= BATCH_MOST {
+                if heard.len() >= NOTIFY_FRAMES_MAX {
                     self.tell(&mut heard);
                     *told = tip.position.into();
                 }
                 Ok(())
-            };
-            let walk = &mut Walk { limit: last.end(), verify_chain_from: u32::MAX, visit: &mut visit };
-            let tip = scan(last.file()?, walk)?.tip;
+            })?;
             self.tell(&mut heard);
-            *told = Position::from(tip.position).max(*told);
+            *told = Position::from(cursor.end().position).max(*told);
         }
         *told = head;
         Ok(())
@@ -57,42 +63,42 @@ impl Follower {
     }
 }
 
-/// What was walked and is not published yet.
-pub(super) struct Batch<'a> {
-    follower: &'a Follower,
+/// Frames that were walked and are not published yet.
+pub(super) struct FrameBatch<'a> {
+    publisher: &'a Publisher,
     frames: u32,
-    /// Behind the last frame that was walked.
+    /// The end of the last walked frame.
     walked: Option<LogEnd>,
-    /// For the listeners: frames and their first positions.
+    /// Copies of the frames for the listeners, each with its first position.
     heard: Vec<(Position, Vec<u8>)>,
-    /// Whether `heard` holds every frame behind `told`.
+    /// Whether `heard` holds every frame after `told`.
     has_all: bool,
-    /// Up to here the listeners were told.
+    /// The position up to which the listeners were notified.
     pub(super) told: Position,
 }
 
-/// A reader that is far behind publishes what it has walked after this many frames.
-const BATCH_FRAMES: u32 = 1024;
-/// The listeners are told of at most about this many frames at once.
-const BATCH_MOST: usize = 1024;
+/// A follower that is far behind publishes after this many frames.
+const PUBLISH_AFTER_FRAMES: u32 = 1024;
+/// The listeners are notified of about this many frames at once.
+const NOTIFY_FRAMES_MAX: usize = 1024;
 
-impl<'a> Batch<'a> {
-    pub(super) fn new(follower: &'a Follower, told: Position) -> Batch<'a> {
-        let has_all = told == follower.view.snapshot().head.position;
-        Batch { follower, frames: 0, walked: None, heard: Vec::new(), has_all, told }
+impl<'a> FrameBatch<'a> {
+    pub(super) fn new(publisher: &'a Publisher, told: Position) -> FrameBatch<'a> {
+        let has_all = told == publisher.view.snapshot().head.position;
+        FrameBatch { publisher, frames: 0, walked: None, heard: Vec::new(), has_all, told }
     }
 
     pub(super) fn add(&mut self, segment: &Segment, frame: &Frame<'_>, tip: &LogEnd) {
         self.frames += 1;
         self.walked = Some(*tip);
-        // A listener that is added between two frames of a batch hears of the whole batch: of the frames
-        // that are missing in `heard` it is told from the files.
-        self.has_all &= self.follower.listeners.count() > 0;
+        // A listener that is added between two frames hears of the whole batch: it is notified of the frames that
+        // `heard` misses from the files.
+        self.has_all &= self.publisher.listeners.count() > 0;
         if self.has_all {
             let first = segment.position(frame.header.position_offset());
             self.heard.push((first.into(), [frame.header.bytes(), frame.body].concat()));
         }
-        if self.frames == BATCH_FRAMES {
+        if self.frames == PUBLISH_AFTER_FRAMES {
             self.publish(tip);
         }
     }
@@ -105,13 +111,13 @@ impl<'a> Batch<'a> {
 
     pub(super) fn publish(&mut self, tip: &LogEnd) {
         let head = Point::from(tip);
-        self.follower.view.publish(head, head);
-        self.follower.view.wake();
+        self.publisher.view.publish(head, head);
+        self.publisher.view.wake();
         if self.has_all {
-            self.follower.tell(&mut self.heard);
+            self.publisher.tell(&mut self.heard);
             self.told = head.position;
-        } else if let Err(error) = self.follower.tell_since(&mut self.told) {
-            tracing::debug!(%error, "the listeners are told by the next refresh");
+        } else if let Err(error) = self.publisher.tell_since(&mut self.told) {
+            tracing::debug!(%error, "the listeners are notified by the next refresh");
         }
         self.heard.clear();
         self.has_all = self.told == head.position;

@@ -1,20 +1,19 @@
-//! The writer: take a group, decide each append, write, sync, publish, reply, wake who follows.
+//! The writer: it takes a group of commands, decides each append, appends, syncs, publishes and replies.
 //!
-//! It is the work of a thread of its own, which lends it to a caller who is alone ([`Role`]). Invariants:
-//! - nothing is visible before it is as durable as was asked, nothing is acknowledged before it is
-//!   visible;
-//! - a refused group leaves no trace: neither on the disk nor in the ledger;
-//! - once poisoned, nothing is written or synced again, and everybody is told.
+//! [`Writer::commit_group`] tells the story from top to bottom. The writer thread runs it, or a caller that commits
+//! directly (direct.rs). Invariants:
+//! - an event is visible only when it is as durable as its append asks, and acknowledged only when it is visible;
+//! - a refused group leaves no trace, on the disk or in [`Heads`];
+//! - a poisoned writer writes and syncs nothing, and refuses every append.
 //!
-//! Row: writer. Code of others that runs here: the clock, once per group; wakers, in replies and after them.
+//! The writer runs code of the user in two places: the clock, once per group, and wakers, in replies and after them.
 
-mod ahead;
-mod checking;
-mod failing;
-mod gather;
-mod maintaining;
-mod role;
-mod waiting;
+mod direct;
+mod failure;
+mod group_delay;
+mod replies;
+mod roll;
+mod segment_check;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,227 +22,240 @@ use flume::Receiver;
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
-use crate::engine::append::{Caller, Request};
+use crate::engine::append::Request;
 use crate::engine::counters::Counters;
 use crate::engine::decide::{Decision, Heads, Proposal};
-use crate::engine::precheck::{id_taken, resolve};
-use crate::engine::queue::{Command, Outcome, Queue, Weight, poisoned};
-use crate::format::frame;
+use crate::engine::errors::{id_taken, poisoned};
+use crate::engine::precheck::{KeyLookup, look_up, violated_condition};
+use crate::engine::queue::{Answer, Caller, Command, Queue, Weight};
+use crate::event::Appended;
 use crate::log::{Failure, Log, NewFrame};
-use crate::read::{Listeners, Point, Segment, SegmentCache, View, settle};
+use crate::read::{Listeners, Point, Segment, SegmentCache, View};
 use crate::threads::{BackgroundThread, once};
-use crate::types::{Durability, Error, Options, Position, options};
+use crate::types::{Durability, Error, Options, Position, RECORDED_AHEAD_MAX, options};
 
-pub(crate) use checking::check_the_rest;
-use gather::Answered;
-pub(crate) use role::Role;
-use waiting::{Answer, Asker, Refusal, Unsaid, Waiting, accepted, unmet_condition};
+pub(crate) use direct::SharedWriter;
+use group_delay::AnsweredGroup;
+use replies::{Outbox, OutgoingReply, PendingReply, Requester, accepted, staged_frames};
+pub(crate) use segment_check::check_older_segments;
 
-/// MARK is made durable once nothing has happened for this long.
-const IDLE: Duration = Duration::from_millis(100);
-
-/// All that belongs to whoever writes.
+/// Everything that writing needs. Only the owner of the [`SharedWriter`]'s lock uses it.
 pub(crate) struct Writer {
     pub(crate) options: Options,
     /// To recover on, after a panic.
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: Log,
-    pub(crate) ledger: Heads,
-    /// How many streams there were when it began.
-    pub(crate) entities: u64,
+    pub(crate) heads: Heads,
+    /// How many streams there were when the writer began.
+    pub(crate) streams_at_start: u64,
     pub(crate) view: Arc<View>,
-    pub(crate) shelf: Arc<SegmentCache>,
-    pub(crate) housekeeper: Arc<BackgroundThread>,
-    /// Writes zeros ahead of the log.
-    pub(crate) helper: BackgroundThread,
+    pub(crate) segment_cache: Arc<SegmentCache>,
+    pub(crate) background: Arc<BackgroundThread>,
+    /// Writes zeros ahead of the log, while the writer syncs.
+    pub(crate) zeroing: BackgroundThread,
     pub(crate) listeners: Arc<Listeners>,
-    /// The segment being written, as readers see it.
+    /// The segment that is written to, as readers see it.
     pub(crate) segment: Arc<Segment>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) commands: Receiver<Command>,
     pub(crate) counters: Arc<Mutex<Counters>>,
-    pub(crate) state: State,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) group: Group,
+    pub(crate) session: Session,
+    /// How often the writer recovered after a panic.
+    pub(crate) restarts: u32,
 }
 
-/// What the writer remembers from group to group, and within one.
-pub(crate) struct State {
-    /// Whom to answer once the group is through.
-    waiting: Vec<Waiting>,
-    unsaid: Unsaid,
-    /// What left the queue with this group.
+/// Whether the writer takes appends. It only ever leaves `DiskFull` for `Working` by a restart; a time that has
+/// passed counts as `Working`.
+pub(crate) enum Lifecycle {
+    Working,
+    /// The disk was full. The writer refuses appends with this error until a time comes; without one, for ever.
+    DiskFull {
+        until: Option<Instant>,
+        error: Error,
+    },
+    /// A write or a sync failed. Nothing is written or synced any more.
+    Poisoned(Error),
+    /// A panic left the writer in an unknown state. Nothing is touched any more.
+    Panicked(Error),
+}
+
+/// The group of commands that is being committed.
+pub(crate) struct Group {
+    /// The replies that wait for the group.
+    pending: Vec<PendingReply>,
+    /// What the group took out of the queue, until the queue hears of it.
     taken: Weight,
+    commands: usize,
     must_sync: bool,
-    /// How many commands the group has.
-    group: usize,
-    /// How long its sync took, if it had one.
-    sync: Option<Duration>,
-    /// The group before, if it was synced and nobody has looked at it yet.
-    answered: Option<Answered>,
-    /// Who waits for the last of them, and for the last of the group before.
+    /// How long the last sync took.
+    sync_took: Option<Duration>,
+    /// The thread that waits for the group's last append.
     caller: Option<Caller>,
-    last_caller: Option<Caller>,
-    /// How many groups there were of one append each, all by this caller.
-    alone: u32,
-    /// The thread wakes up by itself for what falls due.
-    is_watched: bool,
-    /// Something buffered must be synced by then.
-    flush_by: Option<Instant>,
-    /// The names of the store's files were looked at then.
-    looked: Instant,
-    /// The disk was full: until then (if ever) nothing is tried, and this is the answer.
-    full_until: Option<(Option<Instant>, Error)>,
-    poison: Option<Error>,
-    /// A panic ended it: nothing is known any more, so nothing is touched.
-    over: Option<Error>,
-    restarts: u32,
-    /// Whether recorded-at is ahead of the clock, and that was said.
-    is_ahead: bool,
-    /// When the group began, by the injected clock and by the system's.
+    /// When the group began, by the store's clock.
     now: u64,
+    /// When the group began, by the clock that is never set back.
     began: Instant,
 }
 
-impl State {
-    pub(crate) fn new() -> State {
-        State {
-            waiting: Vec::new(),
-            unsaid: Unsaid::default(),
+/// What the writer remembers from one group to the next. A restart begins with a new one.
+pub(crate) struct Session {
+    outbox: Outbox,
+    /// The last group, if it was synced and the group delay has not seen it yet.
+    answered: Option<AnsweredGroup>,
+    last_caller: Option<Caller>,
+    /// How many groups in a row had one append each, all of them by `last_caller`.
+    exclusive_groups: u32,
+    /// Whether the thread wakes up by itself when something is due.
+    has_timer: bool,
+    /// When buffered appends must be synced.
+    flush_by: Option<Instant>,
+    /// When the names of the store's files were checked.
+    names_checked: Instant,
+    /// Whether recorded-at is ahead of the clock, and the operator was warned.
+    warned_of_clock: bool,
+}
+
+impl Group {
+    pub(crate) fn new() -> Group {
+        Group {
+            pending: Vec::new(),
             taken: Weight::default(),
+            commands: 0,
             must_sync: false,
-            group: 0,
-            sync: None,
-            answered: None,
+            sync_took: None,
             caller: None,
-            last_caller: None,
-            alone: 0,
-            is_watched: false,
-            flush_by: None,
-            looked: Instant::now(),
-            full_until: None,
-            poison: None,
-            over: None,
-            restarts: 0,
-            is_ahead: false,
             now: 0,
             began: Instant::now(),
         }
     }
 }
 
+impl Session {
+    pub(crate) fn new() -> Session {
+        Session {
+            outbox: Outbox::default(),
+            answered: None,
+            last_caller: None,
+            exclusive_groups: 0,
+            has_timer: false,
+            flush_by: None,
+            names_checked: Instant::now(),
+            warned_of_clock: false,
+        }
+    }
+}
+
 impl Writer {
-    /// When something must be done even if no command comes.
-    fn due(&self) -> Option<Instant> {
-        match self.state.flush_by {
-            _ if self.state.poison.is_some() || self.state.over.is_some() => None,
-            Some(flush_by) => Some(flush_by),
-            None => (!self.log.mark_is_synced()).then(|| self.state.began + IDLE),
+    /// Commits one group: the whole story of an append on the writer's side.
+    ///
+    /// `first` was taken out of the queue. `direct` is the command of a caller that commits on its own thread; it
+    /// stays if the group is full. Without either, what is staged already is committed.
+    fn commit_group(&mut self, first: Option<Command>, direct: &mut Option<Command>) {
+        let mut is_full = false;
+        if first.is_some() {
+            let mut next = first;
+            while let Some(command) = next {
+                // 1. Take commands out of the queue, up to the group's limits.
+                self.group.taken.add(command.weight());
+                // 2. Decide each, in the order of the queue, and stage the accepted appends. If the log has no room
+                // for one, `decide` commits the appends before it: it calls this function without commands.
+                self.decide(command);
+                is_full = self.group.taken.commands >= self.options.group_commands_max
+                    || self.group.taken.bytes >= self.options.group_bytes_max;
+                next = if is_full { None } else { self.commands.try_recv().ok() };
+            }
+            let taken = std::mem::take(&mut self.group.taken);
+            self.queue.freed(taken);
+            self.group.commands += taken.commands;
         }
+        // The caller's own command comes last: the queue may hold earlier ones of the same thread.
+        if !is_full && let Some(command) = direct.take() {
+            self.group.commands += 1;
+            self.decide(command);
+        }
+
+        // 3. Append: one write for all staged frames.
+        // 4. Sync, if an append asks for it. The sync comes before publish: a reader acts on the events it sees, so
+        // it must not see an event that a power cut can still take back.
+        // The names are checked after the sync: an acknowledgement for files that are gone would be a lie.
+        let committed =
+            self.append_staged().and_then(|()| self.sync_if_asked()).and_then(|()| self.check_names());
+        // From here on a panic drops the replies. Their callers then hear that the outcome is unknown.
+        let pending = std::mem::take(&mut self.group.pending);
+        self.group.must_sync = false;
+        if let Err(failure) = committed {
+            return self.refuse_group(failure, pending);
+        }
+
+        // 5. Publish: readers see the group.
+        self.publish_group(&pending);
+        // 6. Reply. After publish: a caller that has its reply must find its events.
+        self.reply(pending);
+        self.log.clear();
     }
 
-    fn do_what_is_due(&mut self) {
-        if self.due().is_none_or(|due| Instant::now() < due) {
-            return;
-        }
-        if self.state.flush_by.is_some() {
-            self.state.must_sync = true;
-            self.finish();
-        } else if let Err(failure) = self.log.sync_mark() {
-            self.fail(failure);
-            self.wake_followers();
-        }
-    }
-
-    /// Commits what is queued behind a command that was taken out, up to the group's limits, together with it.
+    /// Commits a command of the queue, and everything queued behind it, up to the group's limits.
     fn serve(&mut self, first: Command) {
-        if let Some(error) = &self.state.over {
-            return first.refuse(&poisoned(error));
+        if let Lifecycle::Panicked(reason) = &self.lifecycle {
+            return first.refuse(&poisoned(reason));
         }
-        self.begin();
-        self.take_queued(first);
-        self.commit();
+        self.begin_group();
+        self.commit_group(Some(first), &mut None);
+        self.end_group();
     }
 
-    /// Commits a command that was not in the queue, with all that is; gives it back if that is too much for a group.
-    fn serve_after_all(&mut self, last: Command) -> Option<Command> {
-        self.begin();
-        let has_room = match self.commands.try_recv() {
-            Ok(first) => self.take_queued(first),
-            Err(_) => true,
-        };
-        let left = if has_room {
-            self.state.group += 1;
-            self.take(last);
-            None
-        } else {
-            Some(last)
-        };
-        self.commit();
-        left
+    fn begin_group(&mut self) {
+        self.group.now = options::read(&self.options.clock);
+        self.group.began = Instant::now();
+        self.group.commands = 0;
+        self.warn_of_clock();
     }
 
-    fn begin(&mut self) {
-        self.state.now = options::read(&self.options.clock);
-        self.state.began = Instant::now();
-        self.state.group = 0;
-        self.look_at_clock();
+    /// Notes what the waiting policies need to know of the group.
+    fn end_group(&mut self) {
+        let caller = self.group.caller.take();
+        let is_exclusive = self.group.commands == 1 && caller.is_some() && caller == self.session.last_caller;
+        self.session.exclusive_groups =
+            if is_exclusive { self.session.exclusive_groups.saturating_add(1) } else { 0 };
+        self.session.last_caller = caller;
+        self.session.answered = self
+            .group
+            .sync_took
+            .take()
+            .map(|sync| AnsweredGroup { callers: self.group.commands + self.commands.len(), sync });
     }
 
-    /// Takes what is queued, up to the group's limits. Whether there is room for more.
-    fn take_queued(&mut self, first: Command) -> bool {
-        let mut next = Some(first);
-        let has_room = loop {
-            let Some(command) = next else { break true };
-            self.state.taken.add(command.weight());
-            self.take(command);
-            let taken = self.state.taken;
-            if taken.commands >= self.options.group_commands_max
-                || taken.bytes >= self.options.group_bytes_max
-            {
-                break false;
+    /// Decides a command. Its reply waits until the group is committed.
+    fn decide(&mut self, command: Command) {
+        let pending = match command {
+            Command::Append(request, caller, reply) => {
+                self.group.caller = caller;
+                self.decide_append(Requester { request, reply })
             }
-            next = self.commands.try_recv().ok();
-        };
-        let taken = std::mem::take(&mut self.state.taken);
-        self.queue.freed(taken);
-        self.state.group += taken.commands;
-        has_room
-    }
-
-    fn commit(&mut self) {
-        let caller = self.state.caller.take();
-        let is_alone = self.state.group == 1 && caller.is_some() && caller == self.state.last_caller;
-        self.state.alone = if is_alone { self.state.alone.saturating_add(1) } else { 0 };
-        self.state.last_caller = caller;
-        self.finish();
-        let callers = || self.state.group + self.commands.len();
-        self.state.answered = self.state.sync.take().map(|sync| Answered { callers: callers(), sync });
-    }
-
-    fn take(&mut self, command: Command) {
-        match command {
-            Command::Append(request, reply) => {
-                self.state.caller = request.caller;
-                self.append(Asker { request, reply });
-            }
+            Command::FindKey(lookup, reply) => PendingReply::Key(self.find_key(*lookup), reply),
             Command::Sync(reply) => {
-                self.state.must_sync = true;
-                self.state.waiting.push(Waiting::Synced(reply));
+                self.group.must_sync = true;
+                PendingReply::Synced(reply)
             }
             Command::Maintain(maintenance, reply) => {
-                // Whoever gave up waiting does not hear it.
+                // A caller that gave up waiting does not hear it.
                 let _ = reply.send(self.maintain(maintenance));
+                return;
             }
-            Command::Look => {}
-        }
+            Command::WakeUp => return,
+        };
+        self.group.pending.push(pending);
     }
 
-    /// Decides one append, and stages it if it is accepted.
-    fn append(&mut self, mut asker: Asker) {
-        let refused = self.make_room(&asker.request).and_then(|()| self.look_again(&mut asker.request));
-        if let Err(error) = refused {
-            return self.state.waiting.push(Waiting::Answered(Outcome::Done(Err(error)), asker));
+    /// Decides an append, and stages it if it is accepted.
+    fn decide_append(&mut self, mut requester: Requester) -> PendingReply {
+        let ready = self.make_room(&requester.request).and_then(|()| self.recheck(&mut requester.request));
+        if let Err(error) = ready {
+            return requester.refused(error);
         }
-        let request = &asker.request;
+        let request = &requester.request;
         let first = Position::from(self.log.staged().position).plus(1);
         let proposal = Proposal {
             targets: &request.targets,
@@ -253,45 +265,19 @@ impl Writer {
             ids: request.brought.as_ref().map_or(&[], |brought| &brought.ids),
             known: request.known,
         };
-        let unmet = || unmet_condition(request, &self.view, &self.log, &self.state.waiting);
-        let decided = self.ledger.decide(&proposal, first, unmet);
-        let waiting = match decided {
-            Err(error) => Waiting::Answered(Outcome::Done(Err(error)), asker),
-            Ok(decision) => self.staged(decision, asker),
+        let violated = || {
+            if request.conditions.is_none() && request.brought.is_none() {
+                return Ok(None);
+            }
+            let written = self.log.written().position.into();
+            let staged = staged_frames(&self.group.pending, &self.log);
+            violated_condition(request, &self.view.snapshot(), written, staged)
         };
-        self.state.waiting.push(waiting);
-    }
-
-    /// What a caller looked up must reach to where the ledger begins. It nearly always does: only a command
-    /// that waited while two segments were filled must be looked up again, and its caller is gone.
-    fn look_again(&self, request: &mut Request) -> Result<(), Error> {
-        if self.ledger.suffices(request.known.up_to) {
-            return Ok(());
-        }
-        resolve(request, &self.view.snapshot(), self.options.key_window)
-    }
-
-    /// Does as was decided.
-    fn staged(&mut self, decision: Decision, asker: Asker) -> Waiting {
-        let request = &asker.request;
-        match decision {
-            Decision::Conflict(conflict) => {
-                Waiting::Answered(Outcome::Done(Err(Error::conflict_on(conflict))), asker)
-            }
-            Decision::Unmet(failed) => {
-                Waiting::Answered(Outcome::Done(Err(Error::condition_failed(failed))), asker)
-            }
-            Decision::Taken(id, position) => {
-                Waiting::Answered(Outcome::Done(Err(id_taken(id, position))), asker)
-            }
-            Decision::Seen(position) => {
-                self.ask_durability(request.durability);
-                Waiting::Answered(Outcome::Seen(position), asker)
-            }
-            Decision::Accepted { first_version, version_table } => {
-                self.ask_durability(request.durability);
+        match self.heads.decide(&proposal, first, violated) {
+            Ok(Decision::Accepted { first_version, version_table }) => {
                 let offset = self.log.staged().offset;
-                let receipt = self.log.stage(&NewFrame {
+                let first = Position::from(self.log.staged().position).plus(1);
+                let header = self.log.stage(&NewFrame {
                     body: &request.body,
                     body_checksum: request.body_checksum,
                     content: request.content,
@@ -299,157 +285,138 @@ impl Writer {
                     key: request.key,
                     first_version: first_version.get(),
                     version_table: &version_table,
-                    now: self.state.now,
+                    now: self.group.now,
                 });
-                Waiting::Accepted { offset, receipt, asker }
+                let receipt = Appended::new(&header, first);
+                self.ask_durability(request.durability);
+                PendingReply::Accepted { offset, receipt, requester }
             }
+            Ok(Decision::KeyKnown(position)) => {
+                // The first append with the key may be buffered; a retry may ask for more.
+                self.ask_durability(request.durability);
+                PendingReply::Answered(Answer::KeyKnown(position), requester)
+            }
+            Ok(Decision::Conflict(conflict)) => requester.refused(Error::conflict_on(conflict)),
+            Ok(Decision::ConditionFailed(failed)) => requester.refused(Error::condition_failed(failed)),
+            Ok(Decision::IdTaken(id, position)) => requester.refused(id_taken(id, position)),
+            Err(error) => requester.refused(error),
         }
     }
 
-    /// Sees to it that a frame may be staged: rolls or syncs first if it must.
-    fn make_room(&mut self, request: &Request) -> Result<(), Error> {
-        self.refuse_if_failed()?;
-        let table = if request.target_of.is_empty() { 0 } else { request.target_of.len() * 8 };
-        let bytes = frame::FRAME_FIXED_BYTES + frame::KEY_BYTES + table + request.body.len();
-        let max = usize::try_from(self.log.frame_bytes_max(bytes)).unwrap_or(usize::MAX);
-        if bytes > max {
-            return Err(Error::too_large("the append", bytes, "unsynced_bytes_max", max));
+    /// Looks up again what the caller looked up too long ago: two segments were filled since. That is rare.
+    fn recheck(&self, request: &mut Request) -> Result<(), Error> {
+        if self.heads.covers(request.known.up_to) {
+            return Ok(());
         }
-        if self.log.must_roll(bytes) {
-            self.finish();
-            self.refuse_if_failed()?;
-            self.roll()?;
-        } else if self.log.must_sync(bytes) {
-            self.state.must_sync = true;
-            self.finish();
-            self.refuse_if_failed()?;
-        }
-        Ok(())
+        look_up(request, &self.view.snapshot(), self.options.key_window)
     }
 
-    fn roll(&mut self) -> Result<(), Error> {
-        if let Err(failure) = self.log.roll(self.state.now, self.born()) {
-            let (refusal, error) = self.fail(failure);
-            // Sealing may have made durable what was written before.
-            self.publish_heads();
-            self.wake_followers();
-            return Err(match refusal {
-                Refusal::Refused => error,
-                Refusal::Poisoned | Refusal::Panicked => poisoned(&error),
-            });
+    /// Finds the append that has a key. The reply waits until that append is as durable as the caller asks.
+    fn find_key(&mut self, mut lookup: KeyLookup) -> Result<Option<Position>, Error> {
+        self.check_working()?;
+        if !self.heads.covers(lookup.known.up_to) {
+            lookup.look_up(&self.view.snapshot(), self.options.key_window)?;
         }
-        self.state.flush_by = None;
-        self.ledger.turn(Position::from(self.log.written().position).plus(1));
-        self.segment = Arc::new(Segment::live(self.log.segment().clone(), self.log.written()));
-        self.view.add_segment(self.segment.clone());
-        let (view, shelf) = (self.view.clone(), self.shelf.clone());
-        self.housekeeper.run_in(Duration::ZERO, once(move || settle(&view, &shelf)));
-        self.publish_heads();
-        self.wake_followers();
-        Ok(())
-    }
-
-    /// How many streams begin in the segment that ends.
-    fn born(&self) -> Option<u32> {
-        let snapshot = self.view.snapshot();
-        let own = snapshot.segments.iter().rev().take_while(|segment| segment.shares_file(&self.segment));
-        own.map(|segment| segment.born()).sum::<Result<u32, Error>>().ok()
+        let next = Position::from(self.log.staged().position).plus(1);
+        let found = self.heads.find_key(&lookup.key, lookup.known, next);
+        if found.is_some() {
+            self.ask_durability(lookup.durability);
+        }
+        Ok(found)
     }
 
     fn ask_durability(&mut self, asked: Option<Durability>) {
         match asked.unwrap_or(self.options.durability) {
-            Durability::Synced => self.state.must_sync = true,
+            Durability::Synced => self.group.must_sync = true,
             Durability::Buffered { flush_every } => {
-                // Too far away for an instant is never.
-                let by = self.state.began.checked_add(flush_every);
-                self.state.flush_by = self.state.flush_by.into_iter().chain(by).min();
+                // A time too far away for an instant never comes.
+                let by = self.group.began.checked_add(flush_every);
+                self.session.flush_by = self.session.flush_by.into_iter().chain(by).min();
             }
         }
     }
 
-    /// Writes what is staged, syncs if that was asked, publishes, and answers.
-    fn finish(&mut self) {
-        let outcome = self.write_and_sync().and_then(|()| self.check_names());
-        let waiting = std::mem::take(&mut self.state.waiting);
-        self.state.must_sync = false;
-        match outcome {
-            Ok(()) => self.publish_and_answer(waiting),
-            Err(failure) => {
-                let (refusal, error) = self.fail(failure);
-                // Cutting back synced what was there before.
-                self.publish_heads();
-                for waiting in waiting {
-                    waiting.refuse(refusal, &error);
-                }
-                self.wake_followers();
-            }
-        }
-    }
-
-    fn write_and_sync(&mut self) -> Result<(), Failure> {
-        if self.state.poison.is_some() {
+    /// Writes the staged frames.
+    fn append_staged(&mut self) -> Result<(), Failure> {
+        if self.poison().is_some() {
             return Ok(());
         }
-        // Under steady load the queue is never empty, so what falls due is looked at here as well.
-        self.state.must_sync |= self.state.flush_by.is_some_and(|by| by <= self.state.began);
+        // Under steady load the queue is never empty and the thread never sleeps, so the due time counts here too.
+        self.group.must_sync |= self.session.flush_by.is_some_and(|by| by <= self.group.began);
         if self.log.staged().offset > self.log.written().offset {
-            if let Some(zeros) = self.log.write(self.state.must_sync)? {
-                self.helper.run_in(Duration::ZERO, once(move || zeros.write()));
+            if let Some(zeros) = self.log.write(self.group.must_sync)? {
+                self.zeroing.run_in(Duration::ZERO, once(move || zeros.write()));
             }
             self.counters.lock().groups += 1;
-        }
-        if self.state.must_sync && self.log.has_unsynced() {
-            let started = Instant::now();
-            self.log.sync()?;
-            let took = started.elapsed();
-            self.counters.lock().synced(took);
-            self.state.sync = Some(took);
-        }
-        if !self.log.has_unsynced() {
-            self.state.flush_by = None;
         }
         Ok(())
     }
 
-    fn publish_and_answer(&mut self, waiting: Vec<Waiting>) {
-        self.ledger.settle();
-        let frames = waiting.iter().filter_map(Waiting::offset);
+    /// Makes everything written durable, if a command of the group asks for it.
+    fn sync_if_asked(&mut self) -> Result<(), Failure> {
+        if self.poison().is_some() {
+            return Ok(());
+        }
+        if self.group.must_sync && self.log.has_unsynced() {
+            let started = Instant::now();
+            self.log.sync()?;
+            let took = started.elapsed();
+            self.counters.lock().synced(took);
+            self.group.sync_took = Some(took);
+        }
+        if !self.log.has_unsynced() {
+            self.session.flush_by = None;
+        }
+        Ok(())
+    }
+
+    /// Makes the group visible to readers.
+    fn publish_group(&mut self, pending: &[PendingReply]) {
+        self.heads.commit();
+        let frames = pending.iter().filter_map(PendingReply::offset);
         let frames = frames.map(|offset| (offset, self.log.frame_in_memory(offset)));
+        // The head moves last: a reader that sees it must find the events in the index and in the cache.
         self.segment.insert(frames).expect("what was just encoded can be read");
-        let (start, group) = self.log.last_write();
-        self.view.keep(&self.segment, start, group);
+        let (start, bytes) = self.log.last_write();
+        self.view.keep(&self.segment, start, bytes);
         self.publish_heads();
-        self.count(&waiting);
+
+        let accepted = accepted(pending);
+        let mut counters = self.counters.lock();
+        counters.accepted(&accepted);
+        counters.entities = self.streams_at_start + self.heads.streams_created();
+        counters.bytes_written = self.log.bytes_written();
+    }
+
+    /// Moves the heads that readers see to the ends of what is written and what is durable.
+    fn publish_heads(&self) {
+        // A poisoned log may have written what must never be seen.
+        if self.poison().is_none() {
+            self.view.publish(Point::from(self.log.written()), Point::from(self.log.durable()));
+        }
+    }
+
+    /// Prepares the replies. They are sent after the writer lock is released, if no listener waits.
+    fn reply(&mut self, pending: Vec<PendingReply>) {
         let heard: Vec<u32> = match self.listeners.count() {
             0 => Vec::new(),
-            _ => waiting.iter().filter_map(Waiting::offset).collect(),
+            _ => pending.iter().filter_map(PendingReply::offset).collect(),
         };
         let durable = Position::from(self.log.durable().position);
-        let poison = self.state.poison.as_ref();
-        let answers = waiting.into_iter().map(|waiting| waiting.answer(durable, poison));
+        let poison = self.poison().cloned();
+        let replies = pending.into_iter().map(|pending| pending.committed(durable, poison.as_ref()));
         if heard.is_empty() {
-            self.state.unsaid.answers.extend(answers);
+            self.session.outbox.replies.extend(replies);
         } else {
-            // Those who listen come after those who wait, and what they are told of is in memory only now.
-            answers.for_each(Answer::send);
-            self.notify(&heard);
+            // Callers come before listeners, and the listeners' frames are in memory only now. So these replies
+            // are sent under the lock.
+            replies.for_each(OutgoingReply::send);
+            self.notify_listeners(&heard);
         }
-        self.state.unsaid.is_published = true;
-        self.log.clear();
+        self.session.outbox.is_published = true;
     }
 
-    fn wake_followers(&self) {
-        self.view.wake();
-        if self.state.poison.is_some() {
-            self.listeners.end();
-        }
-    }
-
-    /// Tells those who listen of the frames at these offsets.
-    fn notify(&self, frames: &[u32]) {
-        if frames.is_empty() {
-            return;
-        }
+    fn notify_listeners(&self, frames: &[u32]) {
         let told = self.listeners.tell(frames.iter().map(|offset| {
             let frame = self.log.frame_in_memory(*offset);
             let first = self.segment.position(frame.header.position_offset());
@@ -460,19 +427,25 @@ impl Writer {
         counters.missed += told.missed;
     }
 
-    /// Not of a poisoned log: it may have written what must never be seen.
-    fn publish_heads(&self) {
-        if self.state.poison.is_some() {
-            return;
+    /// Wakes readers that wait for new events.
+    fn wake_followers(&self) {
+        self.view.wake();
+        if self.poison().is_some() {
+            self.listeners.end();
         }
-        self.view.publish(Point::from(self.log.written()), Point::from(self.log.durable()));
     }
 
-    fn count(&self, waiting: &[Waiting]) {
-        let accepted = accepted(waiting);
-        let mut counters = self.counters.lock();
-        counters.accepted(&accepted);
-        counters.entities = self.entities + self.ledger.born();
-        counters.bytes_written = self.log.bytes_written();
+    /// Warns once if recorded-at runs ahead of the clock, and again only after the clock has caught up.
+    fn warn_of_clock(&mut self) {
+        let ahead = options::ahead(self.log.written().recorded_at, self.group.now);
+        if ahead > RECORDED_AHEAD_MAX && !self.session.warned_of_clock {
+            self.session.warned_of_clock = true;
+            tracing::warn!(
+                ?ahead,
+                "recorded-at is ahead of the clock, which was set back, or was wrong once: it stands still until the clock has caught up"
+            );
+        } else if ahead.is_zero() {
+            self.session.warned_of_clock = false;
+        }
     }
 }

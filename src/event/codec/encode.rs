@@ -1,12 +1,11 @@
-//! Writing a value as MessagePack with field names.
+//! Encodes a value as MessagePack with field names.
 //!
-//! The bytes are those of rmp-serde for human-readable types, but for unit structs, which are nil as in JSON:
-//! untagged enums read nil, and no empty list. What no type could read back is refused here, with the field
-//! named: a `Some` of nothing, and nesting beyond [`LEVELS_MAX`]. The path to the field is read from the
-//! bytes written so far, so it costs nothing until it is needed.
-//! Row: bytes.
+//! The bytes are those of rmp-serde for human-readable types, except for unit structs. They are nil, as in JSON,
+//! because untagged enums read nil but no empty list.
+//! The encoder refuses values that no type could read back, and names the field: a `Some` of nothing, and nesting
+//! beyond [`LEVELS_MAX`]. It reads the path to the field from the bytes written so far, so the path costs
+//! nothing until it is needed.
 
-use std::fmt;
 use std::ops::Range;
 
 use serde::ser::{
@@ -15,69 +14,59 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
-use super::EXTENSION;
-use super::pack::{
-    NIL, OPEN_BYTES, byte_string, extension, list_head, long, map_head, marked, open_head, signed, text,
-    unsigned,
+use super::messagepack::{
+    EncodeError, NIL, OPEN_BYTES, byte_string, extension, list_head, long, map_head, marked, open_head,
+    refused, signed, text, unsigned,
 };
-use super::trail::{odd_keys, path_to, second};
+use super::path::{duplicate_key, odd_keys, path_to};
+use super::payload::{EXTENSION, LEVELS_READ};
 
-/// How many lists and maps may stand inside each other. JSON readers commonly stop there, and reading needs
-/// stack for each level.
+/// The most lists and maps that may be nested. Most JSON readers stop there, and reading needs stack for each
+/// level.
 const LEVELS_MAX: u16 = 127;
-/// So many values may stand inside each other for each level: a list or a map, newtypes, and options around it.
+/// The most values nested in one level: a list or a map, with newtypes and options around it.
 const STEPS_PER_LEVEL: u16 = 4;
 
-/// What a value may hold depends on who reads it.
+/// The reader of the encoded bytes. It decides which values are refused.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reader {
-    /// The caller reads the bytes back as the same type before they are used.
+enum Reader {
+    /// The same type: the caller reads the bytes back before they are used.
     Known,
-    /// Some type that is not known here: nothing may be written that serde cannot read everywhere.
+    /// A type that is not known here. A value that serde cannot read in every type is refused.
     Unknown,
-    /// There is none: the value is only looked at.
+    /// No stored event: the value is inspected, or goes to a type of the caller at once.
     Absent,
 }
 
-/// Why a value does not encode, and where.
-#[derive(Debug)]
-pub(crate) struct EncodeError {
-    path: String,
-    text: String,
+/// Encodes a value that is read back as its own type.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    write(value, Reader::Known, false, out)
 }
 
-impl fmt::Display for EncodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => f.write_str(&self.text),
-            path => write!(f, "the field {path}: {}", self.text),
-        }
-    }
+/// Encodes the fields of an event's variant, or a struct without fields. They are read back as the same type.
+pub(crate) fn encode_fields<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    write(value, Reader::Known, true, out)
 }
 
-impl std::error::Error for EncodeError {}
-
-impl serde::ser::Error for EncodeError {
-    fn custom<T: fmt::Display>(text: T) -> EncodeError {
-        refused(text)
-    }
+/// Encodes a value that will be read as a type that is not known here.
+pub(crate) fn encode_for_any<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    write(value, Reader::Unknown, false, out)
 }
 
-/// The path is added where it is known.
-#[cold]
-pub(super) fn refused(text: impl fmt::Display) -> EncodeError {
-    EncodeError { path: String::new(), text: text.to_string() }
+/// Encodes a value that is not stored: it is inspected, or goes to a type of the caller at once.
+pub(crate) fn encode_unread<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    write(value, Reader::Absent, false, out)
 }
 
-/// Appends a value to `out`; of an event only the fields, as the kind names the variant.
-pub(super) fn write<T: Serialize + ?Sized>(
+/// Appends a value to `out`. Of an event only the fields are written, because the kind names the variant.
+fn write<T: Serialize + ?Sized>(
     value: &T,
     reader: Reader,
     is_event: bool,
     out: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     let start = out.len();
-    let levels = if reader == Reader::Absent { super::LEVELS_READ } else { LEVELS_MAX };
+    let levels = if reader == Reader::Absent { LEVELS_READ } else { LEVELS_MAX };
     let steps = levels * STEPS_PER_LEVEL;
     let encoded = value.serialize(Encoder { out, reader, levels, steps, is_event });
     encoded.map_err(|error| {
@@ -87,26 +76,26 @@ pub(super) fn write<T: Serialize + ?Sized>(
     })
 }
 
-/// Writes one value.
+/// Encodes one value.
 struct Encoder<'a> {
     out: &'a mut Vec<u8>,
     reader: Reader,
-    /// How many lists and maps may still be opened.
+    /// The lists and maps that may still be opened.
     levels: u16,
-    /// How many values may still stand inside each other, as each takes room on the stack.
+    /// The values that may still be nested. Each of them takes stack.
     steps: u16,
     is_event: bool,
 }
 
 impl<'a> Encoder<'a> {
-    /// Room for one list or map more.
+    /// Counts one more nested list or map.
     #[inline]
     fn descend(&mut self) -> Result<(), EncodeError> {
         self.levels = self.levels.checked_sub(1).ok_or_else(too_deep)?;
         Ok(())
     }
 
-    /// Room for one value more that leaves no bytes of its own: an option, a newtype.
+    /// Counts one more nested value that writes no bytes itself: an option or a newtype.
     #[inline]
     fn step(&mut self) -> Result<(), EncodeError> {
         self.steps = self.steps.checked_sub(1).ok_or_else(too_deep)?;
@@ -114,33 +103,33 @@ impl<'a> Encoder<'a> {
     }
 
     #[inline]
-    fn group(self, end: End) -> Group<'a> {
+    fn group(self, end: GroupEnd) -> EncoderGroup<'a> {
         let Encoder { out, reader, levels, steps, .. } = self;
-        Group { out, reader, levels, steps, values: 0, end, tag: 0..0 }
+        EncoderGroup { out, reader, levels, steps, values: 0, end, tag: 0..0 }
     }
 
     #[inline]
-    fn map(mut self, entries: usize, values: u64) -> Result<Group<'a>, EncodeError> {
+    fn map(mut self, entries: usize, values: u64) -> Result<EncoderGroup<'a>, EncodeError> {
         self.descend()?;
         map_head(self.out, long(entries))?;
-        Ok(self.group(End::At(values)))
+        Ok(self.group(GroupEnd::At(values)))
     }
 
-    fn list(mut self, values: usize) -> Result<Group<'a>, EncodeError> {
+    fn list(mut self, values: usize) -> Result<EncoderGroup<'a>, EncodeError> {
         self.descend()?;
         list_head(self.out, long(values))?;
-        Ok(self.group(End::At(long(values))))
+        Ok(self.group(GroupEnd::At(long(values))))
     }
 
-    /// A list or a map whose length is known once it ends.
-    fn open(mut self, is_map: bool) -> Result<Group<'a>, EncodeError> {
+    /// Opens a list or a map whose length is known only at its end.
+    fn open(mut self, is_map: bool) -> Result<EncoderGroup<'a>, EncodeError> {
         self.descend()?;
-        let end = End::Open { head: self.out.len(), is_map };
+        let end = GroupEnd::Open { head: self.out.len(), is_map };
         open_head(self.out, is_map);
         Ok(self.group(end))
     }
 
-    /// The head of a variant and its name, unless the kind of an event says it.
+    /// Writes the head and the name of a variant, unless the kind of an event names it.
     fn variant(&mut self, name: &str) -> Result<(), EncodeError> {
         if std::mem::take(&mut self.is_event) {
             return Ok(());
@@ -165,40 +154,41 @@ fn too_deep() -> EncodeError {
     refused(format!("it is nested in more than {LEVELS_MAX} levels; flatten it, or keep it as text"))
 }
 
-/// How a group ends.
+/// The end of a list or map.
 #[derive(Clone, Copy)]
-enum End {
-    /// After as many values as its head says.
+enum GroupEnd {
+    /// After as many values as its head announces.
     At(u64),
-    /// Its head is still to be written, where room was left for it.
+    /// Not known: `head` is the offset of an open head, which is replaced at the end.
     Open { head: usize, is_map: bool },
 }
 
-/// The values inside a list or a map.
-struct Group<'a> {
+/// Encodes the values of a list or a map.
+struct EncoderGroup<'a> {
     out: &'a mut Vec<u8>,
     reader: Reader,
     levels: u16,
     steps: u16,
     values: u64,
-    end: End,
-    /// Where the name of a tag stands, if serde wrote one for an enum.
+    end: GroupEnd,
+    /// The bytes of the tag's name, if serde wrote one for an enum.
     tag: Range<usize>,
 }
 
-impl Group<'_> {
+impl EncoderGroup<'_> {
     #[inline]
     fn add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
         self.values += 1;
-        let Group { reader, levels, steps, .. } = *self;
+        let EncoderGroup { reader, levels, steps, .. } = *self;
         value.serialize(Encoder { out: self.out, reader, levels, steps, is_event: false })
     }
 
-    /// Looks at a key that was written: serde reads no map in which the tag of its enum comes again. A tag comes
-    /// first, and serde's derive gives it, or its value, as a bare `str`, which no field and no key of a map is.
+    /// Checks a key that was just written: serde reads no map in which the tag of its enum comes twice.
+    ///
+    /// A tag is the first key. serde's derive writes the tag or its value as a bare `str`, unlike fields and keys.
     #[inline]
     fn check_key<T: ?Sized>(&mut self, at: usize, is_first: bool) -> Result<(), EncodeError> {
-        if self.reader != Reader::Unknown || matches!(self.end, End::Open { .. }) {
+        if self.reader != Reader::Unknown || matches!(self.end, GroupEnd::Open { .. }) {
             return Ok(());
         }
         let key = at..self.out.len();
@@ -206,7 +196,7 @@ impl Group<'_> {
             let is_tag = std::any::type_name::<T>() == std::any::type_name::<str>();
             self.tag = if is_tag { key } else { 0..0 };
         } else if !self.tag.is_empty() && self.out[self.tag.clone()] == self.out[key.clone()] {
-            let problem = second(&self.out[key]);
+            let problem = duplicate_key(&self.out[key]);
             self.out.truncate(at);
             return Err(refused(problem));
         }
@@ -216,12 +206,12 @@ impl Group<'_> {
     #[inline]
     fn finish(self) -> Result<(), EncodeError> {
         match self.end {
-            End::At(values) if values == self.values => Ok(()),
-            End::At(values) => Err(refused(format!(
+            GroupEnd::At(values) if values == self.values => Ok(()),
+            GroupEnd::At(values) => Err(refused(format!(
                 "its Serialize announced {values} values and gave {}; mend it",
                 self.values
             ))),
-            End::Open { head, is_map } => self.close(head, is_map),
+            GroupEnd::Open { head, is_map } => self.close(head, is_map),
         }
     }
 
@@ -256,15 +246,15 @@ macro_rules! scalars {
 impl<'a> Serializer for Encoder<'a> {
     type Ok = ();
     type Error = EncodeError;
-    type SerializeSeq = Group<'a>;
-    type SerializeTuple = Group<'a>;
-    type SerializeTupleStruct = Group<'a>;
-    type SerializeTupleVariant = Group<'a>;
-    type SerializeMap = Group<'a>;
-    type SerializeStruct = Group<'a>;
-    type SerializeStructVariant = Group<'a>;
+    type SerializeSeq = EncoderGroup<'a>;
+    type SerializeTuple = EncoderGroup<'a>;
+    type SerializeTupleStruct = EncoderGroup<'a>;
+    type SerializeTupleVariant = EncoderGroup<'a>;
+    type SerializeMap = EncoderGroup<'a>;
+    type SerializeStruct = EncoderGroup<'a>;
+    type SerializeStructVariant = EncoderGroup<'a>;
 
-    /// So that a type is written as serde's flatten, tag and untagged read it, and as JSON has it.
+    /// Types are written as JSON has them, which serde's flatten, tag and untagged can read.
     #[inline]
     fn is_human_readable(&self) -> bool {
         true
@@ -359,18 +349,18 @@ impl<'a> Serializer for Encoder<'a> {
         value.serialize(self)
     }
 
-    fn serialize_seq(self, length: Option<usize>) -> Result<Group<'a>, EncodeError> {
+    fn serialize_seq(self, length: Option<usize>) -> Result<EncoderGroup<'a>, EncodeError> {
         match length {
             Some(length) => self.list(length),
             None => self.open(false),
         }
     }
 
-    fn serialize_tuple(self, length: usize) -> Result<Group<'a>, EncodeError> {
+    fn serialize_tuple(self, length: usize) -> Result<EncoderGroup<'a>, EncodeError> {
         self.list(length)
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, length: usize) -> Result<Group<'a>, EncodeError> {
+    fn serialize_tuple_struct(self, _: &'static str, length: usize) -> Result<EncoderGroup<'a>, EncodeError> {
         self.list(length)
     }
 
@@ -380,12 +370,12 @@ impl<'a> Serializer for Encoder<'a> {
         _: u32,
         variant: &'static str,
         length: usize,
-    ) -> Result<Group<'a>, EncodeError> {
+    ) -> Result<EncoderGroup<'a>, EncodeError> {
         self.variant(variant)?;
         self.list(length)
     }
 
-    fn serialize_map(self, length: Option<usize>) -> Result<Group<'a>, EncodeError> {
+    fn serialize_map(self, length: Option<usize>) -> Result<EncoderGroup<'a>, EncodeError> {
         match length {
             Some(length) => self.map(length, long(length).saturating_mul(2)),
             None => self.open(true),
@@ -393,7 +383,7 @@ impl<'a> Serializer for Encoder<'a> {
     }
 
     #[inline]
-    fn serialize_struct(self, _: &'static str, length: usize) -> Result<Group<'a>, EncodeError> {
+    fn serialize_struct(self, _: &'static str, length: usize) -> Result<EncoderGroup<'a>, EncodeError> {
         self.map(length, long(length))
     }
 
@@ -403,7 +393,7 @@ impl<'a> Serializer for Encoder<'a> {
         _: u32,
         variant: &'static str,
         length: usize,
-    ) -> Result<Group<'a>, EncodeError> {
+    ) -> Result<EncoderGroup<'a>, EncodeError> {
         self.variant(variant)?;
         self.map(length, long(length))
     }
@@ -411,7 +401,7 @@ impl<'a> Serializer for Encoder<'a> {
 
 macro_rules! unnamed {
     ($($trait:ident $add:ident;)*) => {
-        $(impl $trait for Group<'_> {
+        $(impl $trait for EncoderGroup<'_> {
             type Ok = ();
             type Error = EncodeError;
 
@@ -436,7 +426,7 @@ unnamed! {
 
 macro_rules! named {
     ($($trait:ident)*) => {
-        $(impl $trait for Group<'_> {
+        $(impl $trait for EncoderGroup<'_> {
             type Ok = ();
             type Error = EncodeError;
 
@@ -462,7 +452,7 @@ macro_rules! named {
 
 named! { SerializeStruct SerializeStructVariant }
 
-impl SerializeMap for Group<'_> {
+impl SerializeMap for EncoderGroup<'_> {
     type Ok = ();
     type Error = EncodeError;
 

@@ -1,35 +1,59 @@
-//! Reading a payload: the texts and numbers of its struct by hand, and whatever else by rmp-serde.
+//! Reads a payload: the texts and numbers of a struct by hand, and every other value by rmp-serde.
 //!
-//! Decoding is most of what a replay costs, and most payloads are a struct of texts and numbers. What makes these
-//! faster is what serde tells beforehand: the names of the fields in their order, and what each is to become. So
-//! a name is compared with the one that is expected, and is not looked at as text first. A field that is neither
-//! text nor number is measured, and its bytes are left to rmp-serde.
-//! Invariant: what comes of it is what rmp-serde gives, errors included; payload/tests.rs compares the two.
-//! Row: bytes.
+//! Decoding is most of the cost of a replay, and most payloads are a struct of texts and numbers. serde gives the
+//! names of the fields in their order, and the type of each. So a name is compared with the expected one as bytes,
+//! and not read as text first. A field of another type is measured, and rmp-serde reads its bytes.
+//! Invariant: every result is the result of rmp-serde, errors included; `payload/tests.rs` compares the two.
+//!
+//! An event's enum is read without a tag, because the kind of the event names the variant. serde asks for the
+//! variant and gets its number; serde then asks for the fields and gets the payload. The user's type needs no
+//! generated copy, so every serde attribute works. `DomainEvent` has the table of forms.
 
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use rmp_serde::config::{DefaultConfig, HumanReadableConfig};
-use serde::Deserializer;
-use serde::de::value::BorrowedStrDeserializer;
-use serde::de::{DeserializeSeed, MapAccess, Visitor};
+use serde::de::value::{BorrowedStrDeserializer, U32Deserializer, UnitDeserializer};
+use serde::de::{
+    DeserializeSeed, EnumAccess, Error as _, IgnoredAny, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
+use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
-use super::{DecodeError, EXTENSION, LEVELS_READ};
+use super::messagepack::{FALSE, NIL, TRUE, length_of, skip_text, split_map, split_text};
 
-// What values begin with, as the specification of MessagePack has it.
-const NIL: u8 = 0xC0;
-const FALSE: u8 = 0xC2;
-const TRUE: u8 = 0xC3;
-const SHORT_TEXT: u8 = 0xA0;
-/// The longest text whose first byte says how long it is.
-const SHORT_TEXT_MAX: usize = 31;
+pub(crate) type DecodeError = rmp_serde::decode::Error;
+
+/// rmp-serde's name for an extension of MessagePack.
+pub(super) const EXTENSION: &str = rmp_serde::MSGPACK_EXT_STRUCT_NAME;
+
+/// The most nested levels that are read. More than are written, because bytes may come from another program; few
+/// enough for the stack of a thread in an unoptimised build.
+pub(super) const LEVELS_READ: u16 = 255;
+
+/// Reads a payload as a type.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    T::deserialize(Payload(bytes))
+}
+
+/// As [`decode`], but refuses more than `levels` nested levels: decoding takes stack for each level.
+#[cfg(feature = "jsonl")]
+pub(crate) fn decode_shallow<'a, T: Deserialize<'a>>(
+    bytes: &'a [u8],
+    levels: usize,
+) -> Result<T, DecodeError> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
+    reader.set_max_depth(levels);
+    T::deserialize(&mut reader)
+}
 
 type Plain<'de> =
     rmp_serde::Deserializer<rmp_serde::decode::ReadRefReader<'de, [u8]>, HumanReadableConfig<DefaultConfig>>;
 
-/// A payload, not yet read.
-pub(super) struct Payload<'de>(pub(super) &'de [u8]);
+/// The bytes of a payload, as a deserializer.
+struct Payload<'de>(&'de [u8]);
 
 impl<'de> Payload<'de> {
     fn plainly(self) -> Plain<'de> {
@@ -39,7 +63,7 @@ impl<'de> Payload<'de> {
     }
 }
 
-/// As rmp-serde reads it.
+/// Methods that rmp-serde implements.
 macro_rules! plainly {
     ($($name:ident($($argument:ident: $type:ty),*))*) => {
         $(fn $name<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, DecodeError> {
@@ -51,7 +75,7 @@ macro_rules! plainly {
 impl<'de> Deserializer<'de> for Payload<'de> {
     type Error = DecodeError;
 
-    /// As payloads are written.
+    /// Payloads are written as human-readable.
     fn is_human_readable(&self) -> bool {
         true
     }
@@ -66,7 +90,7 @@ impl<'de> Deserializer<'de> for Payload<'de> {
         let Some((count, rest)) = split_map(self.0) else {
             return self.plainly().deserialize_struct(name, fields, visitor);
         };
-        let mut entries = Entries { rest, left: count, fields };
+        let mut entries = StructEntries { rest, left: count, fields };
         let read = visitor.visit_map(&mut entries)?;
         match entries.left {
             0 => Ok(read),
@@ -120,60 +144,34 @@ impl<'de> Deserializer<'de> for Payload<'de> {
 }
 
 /// The entries of a map that is read as a struct.
-struct Entries<'de> {
+struct StructEntries<'de> {
     rest: &'de [u8],
     left: u32,
-    /// The fields of the struct that come next, if they were written in its order.
+    /// The fields that come next, if the payload has them in the order of the struct.
     fields: &'static [&'static str],
 }
 
-impl<'de> Entries<'de> {
-    /// Takes the name that stands next, if it is one of these.
+impl<'de> StructEntries<'de> {
+    /// Takes the next name, if it is one of the fields that are still expected.
     #[inline]
-    fn expected(&mut self) -> Option<&'static str> {
-        let found =
-            self.fields.iter().enumerate().find_map(|(at, field)| Some((at, behind(self.rest, field)?)));
-        let (at, rest) = found?;
-        let field = self.fields[at];
-        (self.rest, self.fields) = (rest, &self.fields[at + 1..]);
+    fn take_expected(&mut self) -> Option<&'static str> {
+        let mut names = self.fields.iter().enumerate();
+        let (index, rest) = names.find_map(|(index, field)| Some((index, skip_text(self.rest, field)?)))?;
+        let field = self.fields[index];
+        self.rest = rest;
+        self.fields = &self.fields[index + 1..];
         Some(field)
     }
 }
 
-/// What follows a short text, if that stands here.
-#[inline(always)]
-fn behind<'de>(bytes: &'de [u8], text: &str) -> Option<&'de [u8]> {
-    let (head, rest) = bytes.split_first()?;
-    if text.len() > SHORT_TEXT_MAX || usize::from(*head) != usize::from(SHORT_TEXT) + text.len() {
-        return None;
-    }
-    let (own, rest) = rest.split_at_checked(text.len())?;
-    are_same(own, text.as_bytes()).then_some(rest)
-}
-
-/// Whether two names of one length are the same. Calling for a comparison would take longer than comparing.
-#[inline(always)]
-fn are_same(one: &[u8], other: &[u8]) -> bool {
-    match one.len() {
-        4..8 => ends::<4>(one) == ends::<4>(other),
-        8..=16 => ends::<8>(one) == ends::<8>(other),
-        _ => one == other,
-    }
-}
-
-#[inline(always)]
-fn ends<const N: usize>(bytes: &[u8]) -> (Option<&[u8; N]>, Option<&[u8; N]>) {
-    (bytes.first_chunk(), bytes.last_chunk())
-}
-
-impl<'de> MapAccess<'de> for Entries<'de> {
+impl<'de> MapAccess<'de> for StructEntries<'de> {
     type Error = DecodeError;
 
     #[inline]
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, DecodeError> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
         self.left = left;
-        match self.expected() {
+        match self.take_expected() {
             Some(name) => seed.deserialize(BorrowedStrDeserializer::new(name)).map(Some),
             None => seed.deserialize(Field(&mut self.rest)).map(Some),
         }
@@ -189,11 +187,11 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     }
 }
 
-/// A name or a value of a struct, and what follows it.
+/// The next name or value of a struct. Reading it advances the bytes behind the reference.
 struct Field<'a, 'de>(&'a mut &'de [u8]);
 
 impl<'de> Field<'_, 'de> {
-    /// Its bytes; all that are left, if it does not end.
+    /// Takes the bytes of the value; all that are left, if it does not end.
     fn plainly(self) -> Plain<'de> {
         let length = length_of(self.0).unwrap_or(self.0.len());
         let (own, rest) = self.0.split_at(length);
@@ -274,7 +272,7 @@ macro_rules! as_text {
 impl<'de> Deserializer<'de> for Field<'_, 'de> {
     type Error = DecodeError;
 
-    /// As payloads are written.
+    /// Payloads are written as human-readable.
     fn is_human_readable(&self) -> bool {
         true
     }
@@ -328,71 +326,113 @@ impl<'de> Deserializer<'de> for Field<'_, 'de> {
     }
 }
 
-/// How many entries a map has, if one begins here, and what follows its head.
-fn split_map(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    let (head, rest) = bytes.split_first()?;
-    match head {
-        0x80..=0x8F => Some(((head & 0x0F).into(), rest)),
-        0xDE => rest.split_first_chunk().map(|(count, rest)| (u16::from_be_bytes(*count).into(), rest)),
-        0xDF => rest.split_first_chunk().map(|(count, rest)| (u32::from_be_bytes(*count), rest)),
-        _ => None,
+/// Reads the fields of the variant with this number.
+pub(crate) fn decode_variant<'de, T: Deserialize<'de>>(
+    payload: &'de [u8],
+    variant: u32,
+) -> Result<T, DecodeError> {
+    T::deserialize(VariantFields { payload: Payload(payload), number: variant })
+}
+
+/// Reads a struct without fields.
+pub(crate) fn decode_unit<'de, T: Deserialize<'de>>(payload: &'de [u8]) -> Result<T, DecodeError> {
+    Payload(payload).deserialize_any(NoFields)?;
+    T::deserialize(UnitDeserializer::new())
+}
+
+/// A payload that is read as the fields of an enum's variant.
+struct VariantFields<'de> {
+    payload: Payload<'de>,
+    number: u32,
+}
+
+impl<'de> Deserializer<'de> for VariantFields<'de> {
+    type Error = DecodeError;
+
+    fn is_human_readable(&self) -> bool {
+        self.payload.is_human_readable()
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_enum(self)
+    }
+
+    /// serde's derive asks for the variant; an implementation by hand may ask for something else.
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, DecodeError> {
+        Err(DecodeError::custom("the type does not ask for a variant; derive Deserialize"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }
 
-/// How long the text is that begins here, and what follows its head.
-#[inline]
-fn split_text(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (head, rest) = bytes.split_first()?;
-    match head {
-        0xA0..=0xBF => Some(((head & 0x1F).into(), rest)),
-        0xD9 => rest.split_first().map(|(length, rest)| (usize::from(*length), rest)),
-        0xDA => rest.split_first_chunk().map(|(length, rest)| (u16::from_be_bytes(*length).into(), rest)),
-        _ => None,
+impl<'de> EnumAccess<'de> for VariantFields<'de> {
+    type Error = DecodeError;
+    type Variant = Self;
+
+    #[inline]
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), DecodeError> {
+        let number: U32Deserializer<DecodeError> = self.number.into_deserializer();
+        Ok((seed.deserialize(number)?, self))
     }
 }
 
-/// How many bytes the value has that begins here; `None` if it does not end.
-pub(super) fn length_of(bytes: &[u8]) -> Option<usize> {
-    let (mut rest, mut left) = (bytes, 1_u64);
-    while left > 0 {
-        let (own, inside) = head_of(rest)?;
-        rest = rest.get(own..)?;
-        left = (left - 1).checked_add(inside)?;
+impl<'de> VariantAccess<'de> for VariantFields<'de> {
+    type Error = DecodeError;
+
+    fn unit_variant(self) -> Result<(), DecodeError> {
+        self.payload.deserialize_any(NoFields)
     }
-    Some(bytes.len() - rest.len())
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, DecodeError> {
+        seed.deserialize(self.payload)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, DecodeError> {
+        self.payload.deserialize_tuple(length, visitor)
+    }
+
+    #[inline]
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        self.payload.deserialize_struct("", fields, visitor)
+    }
 }
 
-/// How many bytes a value has besides the values inside it, and how many these are.
-pub(super) fn head_of(bytes: &[u8]) -> Option<(usize, u64)> {
-    let (head, rest) = bytes.split_first()?;
-    let short = || rest.first().map(|length| usize::from(*length));
-    let medium = || rest.first_chunk().map(|length| u16::from_be_bytes(*length));
-    let long = || rest.first_chunk().map(|length| u32::from_be_bytes(*length));
-    let wide = |length: u32| usize::try_from(length).ok();
-    let own = match head {
-        0x80..=0x8F => return Some((1, 2 * u64::from(head & 0x0F))),
-        0x90..=0x9F => return Some((1, (head & 0x0F).into())),
-        0xDC => return Some((3, medium()?.into())),
-        0xDD => return Some((5, long()?.into())),
-        0xDE => return Some((3, 2 * u64::from(medium()?))),
-        0xDF => return Some((5, 2 * u64::from(long()?))),
-        0xA0..=0xBF => 1 + usize::from(head & 0x1F),
-        0xC4 | 0xD9 => 2 + short()?,
-        0xC5 | 0xDA => 3 + usize::from(medium()?),
-        0xC6 | 0xDB => wide(long()?)?.checked_add(5)?,
-        0xC7 => 3 + short()?,
-        0xC8 => 4 + usize::from(medium()?),
-        0xC9 => wide(long()?)?.checked_add(6)?,
-        0xCC | 0xD0 => 2,
-        0xCD | 0xD1 | 0xD4 => 3,
-        0xD5 => 4,
-        0xCA | 0xCE | 0xD2 => 5,
-        0xD6 => 6,
-        0xCB | 0xCF | 0xD3 => 9,
-        0xD7 => 10,
-        0xD8 => 18,
-        0xC1 => return None,
-        _ => 1,
-    };
-    Some((own, 0))
+/// Reads "no fields": nil, an empty list, or any map, because a struct ignores fields that it does not know.
+struct NoFields;
+
+impl<'de> Visitor<'de> for NoFields {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no fields")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        match fields.next_element::<IgnoredAny>()? {
+            None => Ok(()),
+            Some(_) => Err(A::Error::invalid_type(serde::de::Unexpected::Seq, &self)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        while fields.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
 }

@@ -1,13 +1,23 @@
-//! The kinds an event type reads, and how an old payload becomes a new one.
-//!
-//! Row: bytes.
+//! The kinds that an event type reads, and the upcasters that make an old payload a new one.
 
 use std::fmt;
 
 use crate::event::codec::Value;
-use crate::event::typed::derive::Form;
 
-/// A kind of event that a [`DomainEvent`](crate::DomainEvent) reads: one of its own, or a former one.
+/// The form in which an event type is encoded.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// An enum: only the fields of the variant that the kind names.
+    Enum,
+    /// As `Enum`, for a variant that is read but not written any more.
+    FormerVariant,
+    /// A struct without fields.
+    Unit,
+    /// Any other struct: as serde encodes it.
+    Struct,
+}
+
+/// A kind of event that a [`DomainEvent`](crate::DomainEvent) reads: a kind of its own, or a former kind.
 ///
 /// ```
 /// use annals::{DomainEvent, KnownKind, Query};
@@ -37,21 +47,21 @@ pub struct KnownKind {
     form: Form,
     variant: u32,
     now: Option<&'static str>,
-    steps: &'static [Step],
+    upcasters: &'static [Upcaster],
 }
 
-/// An upcaster, and its name.
-pub struct Step {
+/// An upcaster of the user, and the name of its function.
+pub struct Upcaster {
     function: &'static str,
-    run: fn(Value) -> Result<Value, StepError>,
+    run: fn(Value) -> Result<Value, UpcastError>,
 }
 
-/// What an upcaster said.
+/// The text of an upcaster's error.
 #[derive(Debug)]
-pub struct StepError(pub(super) String);
+pub struct UpcastError(pub(super) String);
 
 impl KnownKind {
-    /// `steps[n - 1]` is the first one an event of version n goes through.
+    /// `upcasters[n - 1]` is the first upcaster for an event of version n.
     #[doc(hidden)]
     #[must_use]
     pub const fn new(
@@ -60,30 +70,31 @@ impl KnownKind {
         form: Form,
         variant: u32,
         now: Option<&'static str>,
-        steps: &'static [Step],
+        upcasters: &'static [Upcaster],
     ) -> KnownKind {
-        KnownKind { name, version, form, variant, now, steps }
+        KnownKind { name, version, form, variant, now, upcasters }
     }
 
-    /// The kind, as it is stored.
+    /// The kind as it is stored.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The newest version of the payload's shape that is known of this kind.
+    /// The newest version of the payload's shape that the type knows of this kind.
     #[must_use]
     pub fn version(&self) -> u16 {
         self.version
     }
 
-    /// The kind it is read as: itself, or what a former kind was renamed to or merged into.
+    /// The kind that it is read as: the kind itself, or the kind that a former kind was renamed to or merged into.
     #[must_use]
     pub fn now(&self) -> &'static str {
         self.now.unwrap_or(self.name)
     }
 
-    /// Whether no such events are written any more: it is an alias, or its variant has `#[serde(skip_serializing)]`.
+    /// Whether the type writes no such events any more. The kind is an alias, or its variant has
+    /// `#[serde(skip_serializing)]`.
     #[must_use]
     pub fn is_former(&self) -> bool {
         self.now.is_some() || matches!(self.form, Form::FormerVariant)
@@ -93,52 +104,53 @@ impl KnownKind {
         self.form
     }
 
-    /// The number of the variant it is read as; 0 for a struct.
+    /// The number of the variant that the kind is read as; 0 for a struct.
     pub(crate) fn variant(&self) -> u32 {
         self.variant
     }
 
-    /// Of an event type that is an enum.
+    /// The number of the variant, if the event type is an enum.
+    #[cfg(feature = "test-kit")]
     pub(crate) fn variant_of_enum(&self) -> Option<u32> {
         matches!(self.form, Form::Enum | Form::FormerVariant).then_some(self.variant)
     }
 
-    /// What an event that was stored with a version goes through; `None` if there is no such version.
-    pub(crate) fn steps_from(&self, stored: u16) -> Option<&'static [Step]> {
+    /// The upcasters for an event that was stored with a version; `None` if the type does not know the version.
+    pub(crate) fn upcasters_from(&self, stored: u16) -> Option<&'static [Upcaster]> {
         match stored {
             0 => None,
             stored if stored > self.version => None,
-            stored => self.steps.get(usize::from(stored) - 1..),
+            stored => self.upcasters.get(usize::from(stored) - 1..),
         }
     }
 }
 
-impl Step {
+impl Upcaster {
     #[doc(hidden)]
     #[must_use]
-    pub const fn new(function: &'static str, run: fn(Value) -> Result<Value, StepError>) -> Step {
-        Step { function, run }
+    pub const fn new(function: &'static str, run: fn(Value) -> Result<Value, UpcastError>) -> Upcaster {
+        Upcaster { function, run }
     }
 
     pub(super) fn function(&self) -> &'static str {
         self.function
     }
 
-    pub(super) fn run(&self, value: Value) -> Result<Value, StepError> {
+    pub(super) fn run(&self, value: Value) -> Result<Value, UpcastError> {
         (self.run)(value)
     }
 }
 
-impl fmt::Debug for Step {
+impl fmt::Debug for Upcaster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.function)
     }
 }
 
-impl fmt::Display for StepError {
+impl fmt::Display for UpcastError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for StepError {}
+impl std::error::Error for UpcastError {}

@@ -21,7 +21,7 @@ fn structures() -> Vec<Structure> {
         let mark = story.mark(index);
         Box::new(move |bytes| frame::read(bytes, mark).map(drop))
     };
-    let (seal_at, seal_header) = (wide(*story.offsets.last().unwrap()), story.header.clone());
+    let (seal_at, seal_header) = (to_u64(*story.offsets.last().unwrap()), story.header.clone());
     let (at, header) = (*rewritten.offsets.last().unwrap(), rewritten.header.clone());
     let newest = mark::newest(&golden_bytes("store/MARK")).unwrap().unwrap();
     const ELSE: Damage = Damage::Bad("the mark is another");
@@ -46,7 +46,7 @@ fn structures() -> Vec<Structure> {
         structure(
             "attestation",
             &rewritten.bytes[at..at + 192],
-            Box::new(move |bytes| match header.is_attestation(bytes, wide(at)) {
+            Box::new(move |bytes| match header.is_attestation(bytes, to_u64(at)) {
                 true => Attestation::read(bytes).map(drop),
                 false => Err(ELSE),
             }),
@@ -276,13 +276,13 @@ fn preambles_of_other_versions() {
                 changed[end - 4..].copy_from_slice(&crc.to_le_bytes());
             }
             let found = read(&changed);
-            if (bit, bytes.len()) == (8 * preamble::READ_ONLY, manifest.len()) {
+            if (bit, bytes.len()) == (8 * preamble::READ_ONLY_AT, manifest.len()) {
                 let (changing, _) = Manifest::read(&changed).unwrap();
                 assert!(changing.is_changing && changing.write().0 == changed);
                 continue;
             }
             // Only a manifest whose last segment was written anew can have this one.
-            if (bit, bytes.len()) == (8 * preamble::INCOMPATIBLE, manifest.len()) {
+            if (bit, bytes.len()) == (8 * preamble::INCOMPATIBLE_AT, manifest.len()) {
                 assert!(matches!(found, Err(Damage::Bad(_) | Damage::Forbidden(_))), "bit {bit}");
                 continue;
             }

@@ -11,7 +11,7 @@ use crate::index::listing::listed;
 use crate::index::query::{Asked, Lists};
 use crate::index::search::{gallop, point};
 use crate::index::{Answers, Entry, Label, Place, Wanted, Way, last_up_to, narrow, nearest, ordinals_of};
-use crate::types::{Error, EventId, Query};
+use crate::types::{Error, EventId, Query, to_u64};
 
 use super::Sealed;
 use super::list::{SealedList, versions};
@@ -174,7 +174,7 @@ impl Lists for Reading<'_> {
     }
 
     fn events_below(&self, ordinal: u32) -> u64 {
-        u64::try_from(self.sealed.ordinals.below(ordinal.into())).expect("a count fits 64 bits")
+        to_u64(self.sealed.ordinals.below(ordinal.into()))
     }
 
     fn nearest(&self, ordinal: u32, way: Way) -> Option<u32> {

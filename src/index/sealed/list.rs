@@ -9,7 +9,7 @@ use crate::format::u32_at;
 use crate::index::list::List;
 use crate::index::numbers::{Jumps, Numbers};
 use crate::index::search::point;
-use crate::log::wide;
+use crate::types::to_usize;
 
 use super::reading::Reading;
 
@@ -44,9 +44,9 @@ impl<'a> SealedList<'a> {
 
     /// The list of a term that was checked.
     pub(super) fn of(reading: &'a Reading<'a>, term: &Term) -> SealedList<'a> {
-        let length = wide(term.count);
+        let length = to_usize(term.count);
         let Some(list) = term.list else { return SealedList { ordinals: Ordinals::Run(term.first), length } };
-        let start = reading.sealed.layout.lists.at(wide(list));
+        let start = reading.sealed.layout.lists.at(to_usize(list));
         let ordinals = match reading.whole() {
             Some(bytes) => Ordinals::Bytes(&bytes[start..start + length * NUMBER]),
             None => {
@@ -92,7 +92,7 @@ impl List for SealedList<'_> {
 
     fn below(&self, ordinal: u32) -> usize {
         if let Ordinals::Run(first) = self.ordinals {
-            return wide(ordinal.saturating_sub(first)).min(self.length);
+            return to_usize(ordinal.saturating_sub(first)).min(self.length);
         }
         // The ends are cheap, and a window often holds the whole list or nothing of it.
         match (self.first(), self.last()) {
@@ -112,15 +112,15 @@ pub(super) struct SealedJumps<'a> {
 
 impl Jumps for SealedJumps<'_> {
     fn len(&self) -> usize {
-        wide(self.jumps.end - self.jumps.start)
+        to_usize(self.jumps.end - self.jumps.start)
     }
 
     fn jump(&self, at: usize) -> (usize, u64) {
-        let place = self.reading.sealed.layout.jumps.at(wide(self.jumps.start) + at);
+        let place = self.reading.sealed.layout.jumps.at(to_usize(self.jumps.start) + at);
         match self.reading.piece(place..place + JUMP).as_deref().map(<[u8]>::first_chunk) {
             Ok(Some(jump)) => {
                 let (slot, number) = read_jump(jump);
-                (wide(slot), number)
+                (to_usize(slot), number)
             }
             Ok(None) => (0, 0),
             Err(error) => {
@@ -134,5 +134,5 @@ impl Jumps for SealedJumps<'_> {
 /// The versions of an entity whose term was checked.
 pub(super) fn versions<'a>(reading: &'a Reading<'a>, term: &Term) -> Numbers<SealedJumps<'a>> {
     let jumps = SealedJumps { reading, jumps: term.jumps.clone() };
-    Numbers::new(wide(term.count), term.version, jumps)
+    Numbers::new(to_usize(term.count), term.version, jumps)
 }

@@ -22,8 +22,7 @@ use crate::format::index_file::{
     BLOCK, Bound, HEADER, Header, JUMP, Layout, TermHash, block_place, filter_holds, read_jump,
 };
 use crate::format::{Damage, checksum, u32_at};
-use crate::log::wide;
-use crate::types::{Error, ErrorKind};
+use crate::types::{Error, ErrorKind, to_u64, to_usize};
 
 use super::numbers::{Jumps, Numbers};
 use reading::Reading;
@@ -60,7 +59,7 @@ impl Jumps for Gaps {
 
     fn jump(&self, at: usize) -> (usize, u64) {
         let (slot, ordinal) = self.0[at];
-        (wide(slot), ordinal.into())
+        (to_usize(slot), ordinal.into())
     }
 }
 
@@ -125,7 +124,7 @@ impl Sealed {
         let Layout { filter, jumps, .. } = &self.layout;
         let reading = Reading::new(self);
         let filter = reading.piece(filter.range())?.to_vec();
-        let gaps = reading.piece(jumps.start..jumps.at(wide(self.header.gaps)))?.to_vec();
+        let gaps = reading.piece(jumps.start..jumps.at(to_usize(self.header.gaps)))?.to_vec();
         Ok((filter, gaps))
     }
 
@@ -197,7 +196,7 @@ fn read_range(
     reads: &AtomicU64,
 ) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0; range.len()];
-    let offset = u64::try_from(range.start).expect("a length fits 64 bits");
+    let offset = to_u64(range.start);
     reads.fetch_add(1, Ordering::Relaxed);
     let read = read_full(file, &mut bytes, offset).map_err(|error| Error::io("cannot read", path, error))?;
     bytes.truncate(read);
@@ -235,7 +234,7 @@ fn read_gaps(header: &Header, jumps: &[u8]) -> Result<Numbers<Gaps>, Damage> {
     let (jumps, _) = jumps.as_chunks::<JUMP>();
     let mut gaps = Vec::new();
     let (mut slot, mut ordinal) = (0, u64::from(header.ordinals.start));
-    for jump in jumps.get(..wide(header.gaps)).ok_or(WRONG)? {
+    for jump in jumps.get(..to_usize(header.gaps)).ok_or(WRONG)? {
         let (next_slot, next) = read_jump(jump);
         let run = next_slot.checked_sub(slot).filter(|run| *run > 0 && next_slot < header.events);
         let run_end = ordinal + u64::from(run.ok_or(WRONG)?);
@@ -246,5 +245,5 @@ fn read_gaps(header: &Header, jumps: &[u8]) -> Result<Numbers<Gaps>, Damage> {
     if ordinal + u64::from(header.events - slot) != u64::from(header.ordinals.end) {
         return Err(WRONG);
     }
-    Ok(Numbers::new(wide(header.events), header.ordinals.start.into(), Gaps(gaps)))
+    Ok(Numbers::new(to_usize(header.events), header.ordinals.start.into(), Gaps(gaps)))
 }

@@ -6,8 +6,7 @@ use std::ops::Bound;
 
 use crate::format::index_file::{Layout, NO_TERM, Term, TermHash, TermKind, read_slot};
 use crate::index::search::point;
-use crate::log::wide;
-use crate::types::Error;
+use crate::types::{Error, to_usize};
 
 use super::reading::{Piece, Reading};
 
@@ -53,7 +52,7 @@ impl<'a> Reading<'a> {
                 match read_slot(&slots, slot) {
                     (_, NO_TERM) => return Ok(None),
                     (fingerprint, term) if fingerprint == hash.fingerprint() => {
-                        let found = self.term_at(wide(term), name.len())?;
+                        let found = self.term_at(to_usize(term), name.len())?;
                         if found.is(kind, name) {
                             return Ok(Some(found.term));
                         }
@@ -70,7 +69,7 @@ impl<'a> Reading<'a> {
     /// Where the first term begins that is not before these; the section's end, if all are.
     pub(super) fn seek(&self, kind: TermKind, start: Bound<&[u8]>) -> Result<usize, Error> {
         let anchors = &self.sealed.layout.anchors;
-        let anchor = |anchor: usize| wide(self.number(anchors.at(anchor)));
+        let anchor = |anchor: usize| to_usize(self.number(anchors.at(anchor)));
         let later = point(0..anchors.count, |at| {
             let found = self.term_at(anchor(at), 0);
             found.map_or_else(|error| self.fail_with(error, false), |found| found.is_before(kind, start))
@@ -117,11 +116,11 @@ impl<'a> Reading<'a> {
     fn is_possible(&self, term: &Term) -> bool {
         let header = &self.sealed.header;
         let Layout { lists, jumps, .. } = &self.sealed.layout;
-        let list = term.list.is_none_or(|list| wide(list) + wide(term.count) <= lists.count);
+        let list = term.list.is_none_or(|list| to_usize(list) + to_usize(term.count) <= lists.count);
         list && term.count <= header.events
             && header.ordinals.start <= term.first
             && term.last < header.ordinals.end
-            && wide(term.jumps.end) <= jumps.count
+            && to_usize(term.jumps.end) <= jumps.count
     }
 
     /// Keeps a failure, and goes on with something else.

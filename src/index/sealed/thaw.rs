@@ -6,8 +6,7 @@ use crate::format::index_file::{Layout, NUMBER};
 use crate::format::{Damage, u32_at};
 use crate::index::Index;
 use crate::index::list::List;
-use crate::log::wide;
-use crate::types::Error;
+use crate::types::{Error, to_usize};
 
 use super::list::{SealedList, versions};
 use super::reading::Reading;
@@ -33,7 +32,7 @@ impl Reading<'_> {
         let mut index = Index::new(header.bound.end);
         index.born = header.born;
         index.frames = header.frames;
-        for slot in 0..wide(header.events) {
+        for slot in 0..to_usize(header.events) {
             index.ordinals.push(self.sealed.ordinals.at(slot));
         }
         index.offsets =

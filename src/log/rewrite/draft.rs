@@ -1,50 +1,46 @@
-//! The new segment: written piece by piece, sealed, read again, named.
-//!
-//! Row: log.
+//! The new segment of a rewrite: written piece by piece, sealed, read again, named.
 
 use std::sync::Arc;
 
 use blake3::Hasher;
 
-use crate::disk::{Access, Disk, DiskFile, write_all};
+use crate::disk::{Access, Disk, DiskFile, remove_if_there, write_all};
 use crate::format::{
     Annotations, Attestation, Frame, Hash, NewFrameHeader, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
     SegmentHeader, SegmentId, aligned, checksum, records, u64_at,
 };
-use crate::log::Failure;
-use crate::log::files::Effect;
-use crate::log::repair::{listing, seal};
-use crate::log::scan::{Ending, LogEnd, Walk, scan};
-use crate::log::segment::{SegmentFile, wide};
-use crate::types::Error;
+use crate::log::cursor::{LogEnd, SegmentCursor, SegmentEnd};
+use crate::log::manifest_file::Effect;
+use crate::log::segment::{Failure, SegmentFile};
+use crate::types::{Error, to_u64, to_usize};
 
-use super::{Fate, Judge, Piece, walk};
+use super::{Fate, Judge, Piece, judge_segment};
 
-/// What is written at once.
-const PIECE: usize = 1 << 20;
-/// What must be left on the disk beside what is written: nobody's append is to fail for it.
+/// How much is written at once.
+const PIECE_BYTES: usize = 1 << 20;
+/// What must stay free on the disk beside the new segment, so that no append fails because of a rewrite.
 const SPARE_BYTES: u64 = 1 << 20;
 
-/// What is to be written anew, and why.
+/// Which segments to write anew as one, and why.
 pub(crate) struct Plan<'a> {
     pub(crate) disk: &'a dyn Disk,
     /// Sealed segments that follow one another.
     pub(crate) sources: &'a [Arc<SegmentFile>],
-    /// What MANIFEST says of how many streams begin in them.
-    pub(crate) born: Option<u32>,
-    /// What attestations say.
+    /// How many streams begin in them, if MANIFEST says it.
+    pub(crate) streams_created: Option<u32>,
+    /// The reason that attestations name.
     pub(crate) why: &'a str,
     pub(crate) now: u64,
 }
 
-/// A segment that is whole, and has no name yet. Dropped, it was never there.
+/// A new segment that is whole and has no name yet. Dropping it removes its file.
 pub(crate) struct Draft<'a> {
     disk: &'a dyn Disk,
     header: SegmentHeader,
     seal: Seal,
-    born: Option<u32>,
-    /// Of everything that stays: what is read back must have the same.
-    survivors: Hash,
+    streams_created: Option<u32>,
+    /// A hash over everything that stays. What is read back must have the same hash.
+    kept: Hash,
     effect: Effect,
     is_named: bool,
 }
@@ -54,32 +50,33 @@ impl Plan<'_> {
     ///
     /// # Errors
     ///
-    /// Those of reading and writing, and what the judge gives; then nothing is left of it.
+    /// Those of reading and writing, and what the judge gives. After an error no file is left.
     pub(crate) fn write(&self, judge: &mut dyn Judge) -> Result<Draft<'_>, Error> {
         let header = self.header()?;
         self.check_space()?;
         let path = header.id.temporary();
         remove(self.disk, &path)?;
-        let failed = |error| Error::io("cannot write", &path, error);
-        let file = self.disk.open(&path, Access::CreateNew).map_err(failed)?;
+        let file = self.disk.open(&path, Access::CreateNew);
+        let file = file.map_err(|error| Error::io("cannot write", &path, error))?;
+        // From here on an error drops the draft, which removes the file.
         let mut draft = Draft {
             disk: self.disk,
-            seal: seal(&LogEnd::before(&header))?,
+            seal: LogEnd::before(&header).seal()?,
             header: header.clone(),
-            born: self.born,
-            survivors: [0; 32],
+            streams_created: self.streams_created,
+            kept: [0; 32],
             effect: Effect::None,
             is_named: false,
         };
-        let mut output = Output::new(file, path.clone(), header, self);
+        let mut output = DraftWriter::new(file, path.clone(), header, self);
         for source in self.sources {
-            walk(source, judge, &mut |piece| output.add(piece))?;
+            judge_segment(source, judge, &mut |piece| output.add(piece))?;
         }
         output.finish(&mut draft)?;
         Ok(draft)
     }
 
-    /// Of the first, but for what is new.
+    /// The header of the first source, with a new generation, salt and time.
     fn header(&self) -> Result<SegmentHeader, Error> {
         let first = &self.sources.first().expect("there is something to rewrite").header;
         let random = self.disk.random();
@@ -96,7 +93,8 @@ impl Plan<'_> {
         })
     }
 
-    /// What is written is at most as long as what is read, and may stand beside it for a while.
+    /// Checks that the disk has room: the new segment is at most as long as its sources, and lies beside them
+    /// until MANIFEST lists it.
     fn check_space(&self) -> Result<(), Error> {
         let lengths = self.sources.iter().map(|source| source.length());
         let needed = lengths.sum::<Result<u64, Error>>()?.saturating_add(SPARE_BYTES);
@@ -104,7 +102,7 @@ impl Plan<'_> {
             Ok(free) if free < needed => Err(Error::no_space(format!(
                 "{needed} bytes must be free to rewrite a segment, and {free} are; nothing was changed"
             ))),
-            // What cannot be asked is met by writing.
+            // If the disk cannot tell, writing meets the error.
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -112,41 +110,52 @@ impl Plan<'_> {
 
 /// Removes a file that may be gone.
 pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
-    match disk.remove(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("cannot remove", path, error))
-        }
-        _ => Ok(()),
-    }
+    remove_if_there(disk, path).map_err(|error| Error::io("cannot remove", path, error))?;
+    Ok(())
 }
 
-/// Frames that go, one behind the other.
-struct Removed {
+/// Removed frames that follow one another: one attestation stands for all of them.
+struct RemovedFrames {
     before: LogEnd,
     events: u32,
     chains: Hasher,
 }
 
-struct Output<'a> {
+/// The file of the new segment while it is written.
+struct DraftWriter<'a> {
     file: Box<dyn DiskFile>,
     path: String,
     header: SegmentHeader,
     plan: &'a Plan<'a>,
-    /// Behind what was added last; its offset behind what is in the buffer.
-    tip: LogEnd,
+    /// The place behind the last piece. Its offset lies behind the bytes in the buffer.
+    end: LogEnd,
     buffer: Vec<u8>,
     body: Vec<u8>,
-    removed: Option<Removed>,
-    /// Whether anything goes.
+    removed: Option<RemovedFrames>,
+    /// Whether an event was erased or removed.
     is_changed: bool,
-    survivors: Hasher,
+    kept: Hasher,
 }
 
-impl<'a> Output<'a> {
-    fn new(file: Box<dyn DiskFile>, path: String, header: SegmentHeader, plan: &'a Plan<'a>) -> Output<'a> {
-        let (tip, buffer) = (LogEnd::before(&header), header.write().to_vec());
-        let (body, survivors) = (Vec::new(), Hasher::new());
-        Output { file, path, header, plan, tip, buffer, body, removed: None, is_changed: false, survivors }
+impl<'a> DraftWriter<'a> {
+    fn new(
+        file: Box<dyn DiskFile>,
+        path: String,
+        header: SegmentHeader,
+        plan: &'a Plan<'a>,
+    ) -> DraftWriter<'a> {
+        DraftWriter {
+            end: LogEnd::before(&header),
+            buffer: header.write().to_vec(),
+            body: Vec::new(),
+            removed: None,
+            is_changed: false,
+            kept: Hasher::new(),
+            file,
+            path,
+            header,
+            plan,
+        }
     }
 
     fn add(&mut self, piece: &Piece<'_>) -> Result<(), Error> {
@@ -167,25 +176,26 @@ impl<'a> Output<'a> {
     }
 
     fn remove(&mut self, frame: &Frame<'_>, first: u64) {
-        let before = self.tip;
+        let before = self.end;
         let removed =
-            self.removed.get_or_insert_with(|| Removed { before, events: 0, chains: Hasher::new() });
+            self.removed.get_or_insert_with(|| RemovedFrames { before, events: 0, chains: Hasher::new() });
         removed.events = removed.events.saturating_add(frame.header.events().into());
         removed.chains.update(&frame.header.chain());
         self.is_changed = true;
-        self.pass(frame, first);
+        self.continue_behind(frame, first);
     }
 
-    /// The log goes on behind a frame.
-    fn pass(&mut self, frame: &Frame<'_>, first: u64) {
-        self.tip.position = first.saturating_add(u64::from(frame.header.events()).saturating_sub(1));
-        (self.tip.recorded_at, self.tip.chain) = (frame.header.recorded_at(), frame.header.chain());
+    /// Continues position, time and chain behind a frame, written or removed.
+    fn continue_behind(&mut self, frame: &Frame<'_>, first: u64) {
+        self.end.position = first.saturating_add(u64::from(frame.header.events()).saturating_sub(1));
+        self.end.recorded_at = frame.header.recorded_at();
+        self.end.chain = frame.header.chain();
     }
 
-    /// Says what was removed, if something was.
+    /// Writes the attestation of the frames removed last, if there are any.
     fn attest(&mut self) -> Result<(), Error> {
-        let Some(Removed { before, events, chains }) = self.removed.take() else { return Ok(()) };
-        let behind = self.tip;
+        let Some(RemovedFrames { before, events, chains }) = self.removed.take() else { return Ok(()) };
+        let behind = self.end;
         self.attestation(&Attestation {
             first_position: before.position.saturating_add(1),
             last_position: behind.position,
@@ -200,9 +210,10 @@ impl<'a> Output<'a> {
     }
 
     fn attestation(&mut self, attestation: &Attestation<'_>) -> Result<(), Error> {
-        let bytes = attestation.write(&self.header, self.tip.offset.into());
-        (self.tip.position, self.tip.recorded_at) = (attestation.last_position, attestation.last_recorded_at);
-        self.tip.chain = attestation.chain_after;
+        let bytes = attestation.write(&self.header, self.end.offset.into());
+        self.end.position = attestation.last_position;
+        self.end.recorded_at = attestation.last_recorded_at;
+        self.end.chain = attestation.chain_after;
         self.buffer.extend_from_slice(&bytes);
         self.grow(bytes.len())
     }
@@ -222,31 +233,31 @@ impl<'a> Output<'a> {
             body_bytes: u32::try_from(body.len()).map_err(|_| too_long())?,
             body_checksum: checksum,
             position_offset: position.map_err(|_| too_long())?,
-            durable_end: self.tip.offset,
+            durable_end: self.end.offset,
             ..fields
         }
-        .write(&mut self.buffer, self.header.frame_mark(self.tip.offset.into()));
+        .write(&mut self.buffer, self.header.frame_mark(self.end.offset.into()));
         self.buffer.extend_from_slice(body);
         let length = self.buffer.len().saturating_sub(before);
-        self.pass(frame, first);
-        self.tip.frames = self.tip.frames.saturating_add(1);
-        self.tip.events = self.tip.events.saturating_add(frame.header.events().into());
-        survives(&mut self.survivors, &self.tip, &Frame { header: frame.header, body });
+        self.continue_behind(frame, first);
+        self.end.frames = self.end.frames.saturating_add(1);
+        self.end.events = self.end.events.saturating_add(frame.header.events().into());
+        hash_kept(&mut self.kept, &self.end, &Frame { header: frame.header, body });
         self.is_changed |= !is_whole;
         self.body = erased;
         self.grow(length)
     }
 
-    /// So much was added to the buffer; what is enough is written.
+    /// Takes note of bytes that were added to the buffer, and writes the buffer if it is large.
     fn grow(&mut self, bytes: usize) -> Result<(), Error> {
-        let end = u32::try_from(bytes).ok().and_then(|bytes| self.tip.offset.checked_add(bytes));
-        self.tip.offset = end.ok_or_else(too_long)?;
-        if self.buffer.len() < PIECE { Ok(()) } else { self.write() }
+        let end = u32::try_from(bytes).ok().and_then(|bytes| self.end.offset.checked_add(bytes));
+        self.end.offset = end.ok_or_else(too_long)?;
+        if self.buffer.len() < PIECE_BYTES { Ok(()) } else { self.write() }
     }
 
     fn write(&mut self) -> Result<(), Error> {
-        let start = wide(self.tip.offset).saturating_sub(self.buffer.len());
-        let start = u64::try_from(start).expect("an offset fits 64 bits");
+        let start = to_usize(self.end.offset).saturating_sub(self.buffer.len());
+        let start = to_u64(start);
         write_all(self.file.as_ref(), &self.buffer, start)
             .map_err(|error| Error::io("cannot write", &self.path, error))?;
         self.buffer.clear();
@@ -255,19 +266,19 @@ impl<'a> Output<'a> {
 
     fn finish(mut self, draft: &mut Draft<'_>) -> Result<(), Error> {
         self.attest()?;
-        draft.seal = seal(&self.tip)?;
-        let bytes = draft.seal.write(&self.header, self.tip.offset.into());
+        draft.seal = self.end.seal()?;
+        let bytes = draft.seal.write(&self.header, self.end.offset.into());
         self.buffer.extend_from_slice(&bytes);
-        self.tip.offset = draft.seal.length;
+        self.end.offset = draft.seal.length;
         self.write()?;
         self.file.sync().map_err(|error| Error::io("cannot sync", &self.path, error))?;
-        draft.survivors = *self.survivors.finalize().as_bytes();
+        draft.kept = *self.kept.finalize().as_bytes();
         draft.effect = if self.is_changed { Effect::History } else { Effect::None };
         Ok(())
     }
 }
 
-/// A frame's body without the private parts that go.
+/// Writes to `body` the body of a frame without the private parts that are erased.
 fn erase(frame: &Frame<'_>, fates: &[Fate], body: &mut Vec<u8>) {
     body.clear();
     for (record, fate) in records(frame.body, frame.header.events()).zip(fates) {
@@ -280,8 +291,8 @@ fn erase(frame: &Frame<'_>, fates: &[Fate], body: &mut Vec<u8>) {
     body.resize(aligned(body.len()), 0);
 }
 
-/// What of a frame must be read back as it was meant. The chain stands for what is in it.
-fn survives(into: &mut Hasher, behind: &LogEnd, frame: &Frame<'_>) {
+/// Adds to a hash what must be read back of a frame that stays. Its chain stands for its contents.
+fn hash_kept(into: &mut Hasher, behind: &LogEnd, frame: &Frame<'_>) {
     into.update(&behind.position.to_le_bytes());
     into.update(&frame.header.events().to_le_bytes());
     into.update(&frame.header.chain());
@@ -299,62 +310,62 @@ impl Draft<'_> {
         &self.header
     }
 
-    /// What it does to history.
+    /// What the rewrite does to history.
     pub(crate) fn effect(&self) -> Effect {
         self.effect
     }
 
-    /// As MANIFEST will list it.
-    pub(crate) fn listing(&self) -> SegmentEntry {
-        let remarks = self.born.map_or(Annotations::NONE, |born| Annotations::NONE.with_born(born));
-        SegmentEntry { remarks, ..listing(&self.header, &self.seal) }
+    /// The entry that MANIFEST will have.
+    pub(crate) fn entry(&self) -> SegmentEntry {
+        let none = Annotations::NONE;
+        let annotations = self.streams_created.map_or(none, |streams| none.with_streams_created(streams));
+        SegmentEntry { annotations, ..SegmentEntry::new(&self.header, &self.seal) }
     }
 
-    /// Reads all of it again, from the device where that is possible: every checksum, the chain, and that what should have
-    /// stayed has.
+    /// Reads all of it again, from the device where that is possible. Checks every checksum, the chain, and that
+    /// the events that stay are there. `visit` sees each frame, its offset, and the place behind it.
     ///
     /// # Errors
     ///
-    /// If it cannot be read, or is not as it was meant; then it must not be used.
-    #[expect(clippy::type_complexity, reason = "as in scan::Walk")]
+    /// If it cannot be read, or is not as it was meant. Then it must not be used.
     pub(crate) fn check(
         &self,
-        visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
+        mut visit: impl FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let path = self.header.id.temporary();
         let failed = |error| Error::io("cannot read back", &path, error);
         let file = self.disk.open(&path, Access::Read).map_err(failed)?;
         file.drop_cache(0).map_err(failed)?;
-        let file = SegmentFile::around(file, path.clone())?;
-        let mut survivors = Hasher::new();
-        let mut visit = |segment: &SegmentFile, offset, frame: &Frame<'_>, tip: &LogEnd| {
-            survives(&mut survivors, tip, frame);
-            visit(segment, offset, frame, tip)
-        };
-        let found = scan(&file, &mut Walk { limit: u32::MAX, verify_chain_from: 0, visit: &mut visit })?;
-        let is_whole = matches!(&found.ending, Ending::Sealed(seal) if *seal == self.seal)
+        let file = SegmentFile::from_file(file, path.clone())?;
+        let mut kept = Hasher::new();
+        let mut cursor = SegmentCursor::new(&file, u32::MAX)?;
+        let segment_end = cursor.visit_frames(|offset, frame, after| {
+            hash_kept(&mut kept, after, frame);
+            visit(&file, offset, frame, after)
+        })?;
+        let is_whole = matches!(segment_end, SegmentEnd::Sealed(seal) if seal == self.seal)
             && file.header == self.header
             && file.length()? == u64::from(self.seal.length)
-            && *survivors.finalize().as_bytes() == self.survivors;
+            && *kept.finalize().as_bytes() == self.kept;
         if is_whole {
             return Ok(());
         }
-        Err(Error::corrupt(&path, found.tip.offset.into(), "what is read back is not what was written"))
+        Err(Error::corrupt(&path, cursor.end().offset.into(), "what is read back is not what was written"))
     }
 
-    /// Gives it its name, durably. It must have been checked.
+    /// Gives the segment its own name, durably. The caller must have called [`Draft::check`].
     ///
     /// # Errors
     ///
     /// `Poison` if it is not known which names are durable.
     pub(crate) fn name(mut self) -> Result<SegmentEntry, Failure> {
-        let (from, to) = (self.header.id.temporary(), self.header.id.path());
-        let renamed = self.disk.rename(&from, &to);
+        let from = self.header.id.temporary();
+        let renamed = self.disk.rename(&from, &self.header.id.path());
         renamed.map_err(|error| Failure::Refused(Error::io("cannot rename", &from, error)))?;
         self.is_named = true;
         let synced = self.disk.sync_directory(SEGMENTS_DIRECTORY);
         synced.map_err(|error| Failure::Poison(Error::io("cannot sync", SEGMENTS_DIRECTORY, error)))?;
-        Ok(self.listing())
+        Ok(self.entry())
     }
 }
 
@@ -363,7 +374,7 @@ impl Drop for Draft<'_> {
         if self.is_named {
             return;
         }
-        // What stays is removed by the next writer.
+        // If this fails, the next writer removes the file.
         if let Err(error) = remove(self.disk, &self.header.id.temporary()) {
             tracing::warn!(%error, "what was left of a rewritten segment was not removed");
         }

@@ -1,7 +1,7 @@
 //! The recovery table: as a function, and row by row on real files.
 
-use super::super::judge::{Evidence, Verdict, judge, repeated_in};
-use super::super::repair::evidence;
+use super::super::recovery::truncate::evidence;
+use super::super::recovery::verdict::{Evidence, Verdict, judge, repeated_in};
 use super::*;
 use crate::format::{
     Mark, NewFrameHeader, SEAL_BYTES, Seal, SegmentHeader, SegmentId, checksum, frame, mark,

@@ -1,11 +1,11 @@
 //! Stores as maintenance leaves them: frames removed from a sealed segment on purpose.
 
-use super::super::repair::listing;
-use super::super::scan::LogEnd;
-use super::super::segment::{SegmentFile, wide};
+use super::super::cursor::LogEnd;
+use super::super::segment::SegmentFile;
 use super::*;
 use crate::disk::MemDisk;
 use crate::format::{Attestation, Frame, NewFrameHeader, Seal, SegmentHeader, SegmentId, frame};
+use crate::types::to_usize;
 use crate::{Append, RecordedEvent};
 
 const ENTITIES: [&str; 3] = ["a", "b", "c"];
@@ -69,10 +69,10 @@ fn rewritten(
         at += frame.header.frame_bytes();
     }
     tip.offset = out.len().try_into().unwrap();
-    let seal: Seal = super::super::repair::seal(&tip).unwrap();
+    let seal: Seal = tip.seal().unwrap();
     out.extend(seal.write(&header, tip.offset.into()));
-    assert_eq!(out.len(), wide(seal.length));
-    manifest.sealed[0] = listing(&header, &seal);
+    assert_eq!(out.len(), to_usize(seal.length));
+    manifest.sealed[0] = SegmentEntry::new(&header, &seal);
     copy.set_contents(&id.path(), Some(out));
     copy.set_contents(&old.path(), None);
     copy.set_contents("MANIFEST", Some(manifest.write().0));

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::super::Failure;
-use super::super::scan::{Ending, LogEnd, Scan, Walk, scan};
-use super::super::segment::SegmentFile;
+use super::super::cursor::{LogEnd, SegmentCursor, SegmentEnd};
+use super::super::segment::{Failure, SegmentFile};
 use super::*;
 use crate::disk::{DiskFile, MemDisk};
 use crate::format::{
-    Attestation, Damage, Fields, Frame, NewFrameHeader, NewRecord, SEAL_BYTES, Seal, SegmentHeader,
-    SegmentId, checksum, frame, genesis, record,
+    Attestation, Damage, Fields, NewFrameHeader, NewRecord, SEAL_BYTES, Seal, SegmentHeader, SegmentId,
+    checksum, frame, genesis, record,
 };
 
 /// A segment in memory with these bytes behind its header.
@@ -70,9 +69,16 @@ fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events:
     out
 }
 
-fn walked(segment: &SegmentFile) -> Result<Scan, Error> {
-    let mut visit = |_: &SegmentFile, _, _: &Frame<'_>, _: &LogEnd| Ok(());
-    scan(segment, &mut Walk { limit: u32::MAX, verify_chain_from: u32::MAX, visit: &mut visit })
+/// Where a walk without a look at the chain ends, and how the segment ends there.
+struct Walked {
+    end: LogEnd,
+    ending: SegmentEnd,
+}
+
+fn walked(segment: &SegmentFile) -> Result<Walked, Error> {
+    let mut cursor = SegmentCursor::new(segment, u32::MAX)?.trusting_chain();
+    let ending = cursor.visit_frames(|_, _, _| Ok(()))?;
+    Ok(Walked { end: *cursor.end(), ending })
 }
 
 fn attestation(first_position: u64, last_position: u64) -> Attestation<'static> {
@@ -116,7 +122,7 @@ fn one_frame(change: impl FnOnce(&mut Vec<u8>), seal: impl FnOnce(&mut Seal)) ->
 #[test]
 fn a_whole_frame_must_fit_its_place() {
     let whole = walked(&one_frame(|_| (), |_| ())).unwrap();
-    assert!(matches!(whole.ending, Ending::Sealed(_)));
+    assert!(matches!(whole.ending, SegmentEnd::Sealed(_)));
     let wrong: [(&str, usize, u8); 3] =
         [("another position", 20, 1), ("more durable than written", 24, 145), ("of another time", 32, 6)];
     for (name, at, value) in wrong {
@@ -125,7 +131,10 @@ fn a_whole_frame_must_fit_its_place() {
         assert_eq!(walked(&segment).err().unwrap().kind(), ErrorKind::Corrupt, "{name}");
     }
     let exact = one_frame(|frame| frame[24] = 144, |_| ());
-    assert!(matches!(walked(&exact).unwrap().ending, Ending::Sealed(_)), "all in front of it was durable");
+    assert!(
+        matches!(walked(&exact).unwrap().ending, SegmentEnd::Sealed(_)),
+        "all in front of it was durable"
+    );
 }
 
 #[test]
@@ -140,7 +149,7 @@ fn every_field_of_a_seal_must_fit_what_it_seals() {
     ];
     for (index, change) in changes.into_iter().enumerate() {
         let found = walked(&one_frame(|_| (), change)).unwrap();
-        assert!(matches!(found.ending, Ending::Invalid(Damage::Forbidden(_))), "field {index}");
+        assert!(matches!(found.ending, SegmentEnd::Invalid(Damage::Forbidden(_))), "field {index}");
     }
 }
 
@@ -164,9 +173,9 @@ fn a_walk_steps_over_an_attestation() {
         })
     };
     let found = walked(&build(1, attestation(3, 10), 10, true)).unwrap();
-    assert!(matches!(found.ending, Ending::Zeros));
+    assert!(matches!(found.ending, SegmentEnd::Zeros));
     assert_eq!(
-        (found.tip.position, found.tip.frames, found.tip.events, found.tip.recorded_at),
+        (found.end.position, found.end.frames, found.end.events, found.end.recorded_at),
         (11, 2, 3, 8)
     );
 
@@ -243,7 +252,7 @@ fn a_walk_reads_no_more_than_there_is() {
         let most = Arc::new(AtomicUsize::new(0));
         let file = Box::new(Measured(segment.file, most.clone()));
         let found = walked(&SegmentFile { file, ..segment }).unwrap();
-        let is_refused = matches!(found.ending, Ending::Invalid(Damage::Bad(_) | Damage::Forbidden(_)));
+        let is_refused = matches!(found.ending, SegmentEnd::Invalid(Damage::Bad(_) | Damage::Forbidden(_)));
         assert!(is_refused, "{:?}", found.ending);
         assert!(most.load(Ordering::Relaxed) <= length, "{most:?} of {length}");
     };

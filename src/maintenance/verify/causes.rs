@@ -12,8 +12,8 @@ use foldhash::{HashMap, HashSet, HashSetExt};
 use super::Verifier;
 use super::search::{Search, behind};
 use crate::format::{Frame, records};
-use crate::log::{Found, LogEnd, SegmentFile, Window, found_at};
-use crate::types::{Cause, Error, ErrorKind, EventId, MissingCause};
+use crate::log::{LogEnd, SegmentCursor, SegmentFile, SegmentItem};
+use crate::types::{Cause, Error, ErrorKind, EventId, MissingCause, to_u64};
 
 /// Missing causes that are listed.
 const LISTED_MAX: usize = 10_000;
@@ -159,7 +159,7 @@ impl Verifier<'_, '_, '_> {
         }
         self.report.causes_compared = causes.compared;
         missing.sort_by_key(|missing| missing.position);
-        self.report.causes_missing = u64::try_from(missing.len()).expect("a length fits 64 bits");
+        self.report.causes_missing = to_u64(missing.len());
         missing.truncate(LISTED_MAX);
         self.report.causes = missing;
         Ok(())
@@ -171,7 +171,7 @@ impl Verifier<'_, '_, '_> {
             let position = cause.claimed_position().get();
             let at = removed.partition_point(|removed| *removed.end() < position);
             if removed.get(at).is_some_and(|removed| removed.contains(&position)) {
-                let events = u64::try_from(named_by.len()).expect("a length fits 64 bits");
+                let events = to_u64(named_by.len());
                 self.report.causes_removed = self.report.causes_removed.saturating_add(events);
                 continue;
             }
@@ -193,8 +193,8 @@ impl Verifier<'_, '_, '_> {
         removed: &mut Vec<RangeInclusive<u64>>,
         show: &mut dyn FnMut(&Frame<'_>, u64),
     ) -> Result<(), Error> {
-        let mut window = Window::new(segment, limit)?;
-        let mut search = Search::new(&window);
+        let mut cursor = SegmentCursor::new(segment, limit)?;
+        let mut search = Search::new(cursor.window());
         let mut tip = LogEnd::start(segment);
         let mut told = 0;
         loop {
@@ -203,20 +203,21 @@ impl Verifier<'_, '_, '_> {
                 return Ok(());
             }
             told = tip.offset;
-            tip = match found_at(&mut window, tip.offset)? {
-                Found::Frame(frame) => {
+            cursor.move_to(tip);
+            tip = match cursor.peek()? {
+                SegmentItem::Frame(frame) => {
                     let offset = frame.header.position_offset().into();
                     let first = segment.header.id.first_position.saturating_add(offset);
                     show(&frame, first);
                     behind(tip.offset, first, &frame.header, &tip)
                 }
-                Found::Attestation(attestation, length) => {
+                SegmentItem::Attestation(attestation, length) => {
                     removed.push(attestation.first_position..=attestation.last_position);
                     let bytes = u32::try_from(length).unwrap_or(u32::MAX);
                     LogEnd { offset: tip.offset.saturating_add(bytes), ..tip }
                 }
-                Found::Seal(_) | Found::Zeros => return Ok(()),
-                Found::Invalid(_) => match search.resume(&mut window, &tip)? {
+                SegmentItem::Seal(_) | SegmentItem::Zeros => return Ok(()),
+                SegmentItem::Invalid(_) => match search.resume(cursor.window(), &tip)? {
                     Some(next) => next,
                     None => return Ok(()),
                 },

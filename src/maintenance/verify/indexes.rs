@@ -10,7 +10,7 @@ use crate::disk::{Access, Disk, DiskFile};
 use crate::format::{Frame, Manifest, SegmentId};
 use crate::index::{Bound, Flaw, Index, Sealed};
 use crate::log::{LogEnd, SegmentFile};
-use crate::types::{Error, IndexFlaw, VerifyReport};
+use crate::types::{Error, IndexFlaw, VerifyReport, to_u64};
 
 pub(super) struct Indexes<'a> {
     disk: &'a dyn Disk,
@@ -138,7 +138,7 @@ impl<'a> Indexes<'a> {
                 (at, format!("its {section} are not those of the log"), is_believed)
             }
         };
-        let offset = u64::try_from(at).expect("a length fits 64 bits");
+        let offset = to_u64(at);
         report.indexes.push(IndexFlaw { file: path, offset, what, is_believed });
     }
 }

@@ -6,7 +6,7 @@ use crate::format::{
     ALIGN, FRAME_FIXED_BYTES, FrameHeader, HEADER_BYTES_MAX, KEY_BYTES, bytes_needed, read_header,
 };
 use crate::log::{LogEnd, Window};
-use crate::types::Error;
+use crate::types::{Error, to_u32, to_u64};
 
 /// What looking behind the breaks of one segment may still cost.
 ///
@@ -24,7 +24,7 @@ const SHORT: usize = FRAME_FIXED_BYTES + KEY_BYTES;
 
 impl Search {
     pub(super) fn new(window: &Window<'_>) -> Search {
-        let longest = u64::try_from(HEADER_BYTES_MAX).expect("half a mebibyte");
+        let longest = to_u64(HEADER_BYTES_MAX);
         Search { left: 16 * u64::from(window.length()) + 64 * longest }
     }
 
@@ -38,7 +38,7 @@ impl Search {
                 return Ok(None);
             }
             let Some(found) = self.header_at(window, offset)? else {
-                offset = offset.saturating_add(u32::try_from(ALIGN).expect("8"));
+                offset = offset.saturating_add(to_u32(ALIGN));
                 continue;
             };
             let first = first_position.saturating_add(found.position_offset().into());
@@ -59,7 +59,7 @@ impl Search {
         let mark = window.segment().header.frame_mark(offset.into());
         let Some(bytes) = bytes_needed(window.at(offset, FRAME_FIXED_BYTES)?, mark) else { return Ok(None) };
         if bytes > SHORT {
-            let cost = u64::try_from(bytes).expect("a length fits 64 bits");
+            let cost = to_u64(bytes);
             let Some(left) = self.left.checked_sub(cost) else { return Ok(None) };
             self.left = left;
         }

@@ -6,8 +6,8 @@ use std::fmt::Display;
 
 use super::{Before, Passage, Verifier};
 use crate::format::{Mark, Seal, SegmentEntry, SegmentId, genesis, manifest, mark};
-use crate::log::{LogEnd, POSITION_MAX, SegmentFile, behind, listing};
-use crate::types::{Error, ErrorKind};
+use crate::log::{LogEnd, POSITION_MAX, SegmentFile};
+use crate::types::{Error, ErrorKind, to_u64};
 
 /// The valid slots of MARK, and which of the places they name the walk came by.
 pub(super) struct Slots<'a> {
@@ -92,7 +92,7 @@ impl<'a> Verifier<'a, '_, '_> {
                 && sealed.recorded_before == recorded_at
                 && (position..=POSITION_MAX).contains(&sealed.last_position);
             if !follows {
-                let offset = u64::try_from(manifest.entry_at(index)).expect("a length fits 64 bits");
+                let offset = to_u64(manifest.entry_at(index));
                 let what = "the segments that the file lists do not follow one another";
                 self.found_before(sealed.id.first_position, manifest::NAME, offset, what);
             }
@@ -121,13 +121,13 @@ impl<'a> Verifier<'a, '_, '_> {
     /// A segment cannot be read. The log goes on where MANIFEST says that the segment ends.
     pub(super) fn unreadable(&mut self, id: SegmentId, what: impl Display) {
         self.found_before(id.first_position, &id.path(), 0, what);
-        self.before = self.listed(id).map_or(Before::Unknown, |listed| Before::At(behind(listed)));
+        self.before = self.listed(id).map_or(Before::Unknown, |listed| Before::At(LogEnd::of_sealed(listed)));
     }
 
     /// The seal of a segment was not met. If MANIFEST lists it, it says where the log goes on.
     pub(super) fn goes_on_as_listed(&mut self, id: SegmentId) {
         if let Some(listed) = self.listed(id) {
-            self.before = Before::At(behind(listed));
+            self.before = Before::At(LogEnd::of_sealed(listed));
         }
     }
 
@@ -174,13 +174,13 @@ impl<'a> Verifier<'a, '_, '_> {
     pub(super) fn check_listing(&mut self, segment: &SegmentFile, passage: &Passage, found: &Seal) {
         let Some(listed) = self.listed(segment.header.id) else { return };
         let offset = passage.tip.offset.into();
-        if !listed.fits(&listing(&segment.header, found)) {
+        if !listed.fits(&SegmentEntry::new(&segment.header, found)) {
             self.found(&segment.path, offset, "the segment is not as MANIFEST lists it");
             return;
         }
         // Streams that began with events that were removed still count.
         let possible = passage.born..=passage.born.saturating_add(passage.removed);
-        if let Some(born) = listed.remarks.born()
+        if let Some(born) = listed.annotations.streams_created()
             && !passage.is_damaged
             && !possible.contains(&born)
         {

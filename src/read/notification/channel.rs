@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{Notice, Notification, Step};
 use crate::read::view::{View, wake};
-use crate::types::{Position, Query};
+use crate::types::{Position, Query, to_u64};
 
 /// How many events a channel holds unless told otherwise.
 const CAPACITY: usize = 1024;
@@ -55,7 +55,7 @@ impl State {
     fn lose(&mut self, events: usize, first: Position) {
         let before = Position::from(first.get() - 1);
         let loss = self.loss.get_or_insert(Loss { missed: 0, resume_at: before });
-        loss.missed += u64::try_from(events).expect("a count fits 64 bits");
+        loss.missed += to_u64(events);
     }
 }
 

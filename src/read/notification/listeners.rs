@@ -12,7 +12,7 @@ use super::channel::{Outlet, Shared};
 use crate::event::{Ids, belongs_to, matches};
 use crate::format::{Frame, records};
 use crate::read::view::{Reach, View};
-use crate::types::Position;
+use crate::types::{Position, to_u64};
 
 /// All who listen.
 #[derive(Default)]
@@ -127,7 +127,7 @@ impl<'a> Group<'a> {
         if group.count == 0 {
             return told;
         }
-        let events = u64::try_from(group.count).expect("a count fits 64 bits");
+        let events = to_u64(group.count);
         if group.outlet.send(group.events, group.count, group.first) {
             Told { sent: told.sent + events, ..told }
         } else {

@@ -3,9 +3,9 @@
 //! Row: reader.
 
 use std::iter::FusedIterator;
-use std::thread::JoinHandle;
 
 use crate::event::RecordedEvent;
+use crate::threads::WorkerThread;
 use crate::types::Error;
 
 use super::Read;
@@ -26,7 +26,7 @@ pub struct ReadAhead {
 
 enum State {
     Waiting(Box<Read>),
-    Running { batches: flume::Receiver<Vec<Item>>, thread: JoinHandle<()> },
+    Running { batches: flume::Receiver<Vec<Item>>, thread: WorkerThread },
     Ended,
 }
 
@@ -55,7 +55,7 @@ impl ReadAhead {
     fn end(&mut self) {
         if let State::Running { batches, thread } = std::mem::replace(&mut self.state, State::Ended) {
             drop(batches);
-            if let Err(panic) = thread.join()
+            if let Some(Err(panic)) = thread.join()
                 && !std::thread::panicking()
             {
                 std::panic::resume_unwind(panic);
@@ -66,8 +66,8 @@ impl ReadAhead {
 
 fn start(read: Read) -> Result<State, Error> {
     let (sender, batches) = flume::bounded(WAITING);
-    let thread = std::thread::Builder::new().name("annals-read-ahead".to_owned());
-    let thread = thread.spawn(move || {
+    let thread = WorkerThread::new("annals-read-ahead");
+    let started = thread.start(move || {
         let mut batches = Batches { read, next: None };
         while let Some(batch) = batches.next() {
             if sender.send(batch).is_err() {
@@ -75,7 +75,7 @@ fn start(read: Read) -> Result<State, Error> {
             }
         }
     });
-    let thread = thread.map_err(|error| Error::io("cannot start", "the thread that reads ahead", error))?;
+    started.map_err(|error| Error::io("cannot start", "the thread that reads ahead", error))?;
     Ok(State::Running { batches, thread })
 }
 

@@ -6,21 +6,17 @@
 
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk, write_all};
+use crate::disk::{Disk, create_anew, write_all};
 use crate::format::{Frame, SegmentId};
 use crate::index::{Bound, Index};
-use crate::log::{Ending, LogEnd, SegmentFile, Walk, scan};
+use crate::log::{LogEnd, SegmentCursor, SegmentEnd, SegmentFile};
 use crate::types::Error;
 
 /// Written beside and renamed, so that who reads meanwhile finds the old one or the new one.
 pub(super) fn write(disk: &dyn Disk, segment: SegmentId, bytes: &[u8]) {
     let (path, temporary) = (segment.index_path(), segment.index_temporary());
     let write = || {
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = disk.open(&temporary, Access::CreateNew)?;
+        let file = create_anew(disk, &temporary)?;
         write_all(file.as_ref(), bytes, 0)?;
         disk.rename(&temporary, &path)
     };
@@ -34,7 +30,7 @@ pub(super) fn write(disk: &dyn Disk, segment: SegmentId, bytes: &[u8]) {
 /// Walks a segment, and gives its index as a file would have it.
 pub(super) fn build(file: &Arc<SegmentFile>, bound: &Bound) -> Result<Vec<u8>, Error> {
     let mut index = Index::new(LogEnd::start(file).offset);
-    walk(file, bound, &mut |_, offset, frame, _| index.insert(file, offset, frame))?;
+    walk(file, bound, |offset, frame| index.insert(file, offset, frame))?;
     index.finish(bound.end);
     let bytes = index.encode(bound);
     bytes
@@ -42,16 +38,16 @@ pub(super) fn build(file: &Arc<SegmentFile>, bound: &Bound) -> Result<Vec<u8>, E
 }
 
 /// Walks a segment, which must end as it is bound to.
-#[expect(clippy::type_complexity, reason = "as in scan::Walk")]
 pub(super) fn walk(
     file: &SegmentFile,
     bound: &Bound,
-    visit: &mut dyn FnMut(&SegmentFile, u32, &Frame<'_>, &LogEnd) -> Result<(), Error>,
+    mut visit: impl FnMut(u32, &Frame<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     // MANIFEST, or MARK, vouches for the chain at the end.
-    let walked = scan(file, &mut Walk { limit: bound.end, verify_chain_from: u32::MAX, visit })?;
-    let LogEnd { offset, position, chain, .. } = walked.tip;
-    if let Ending::Invalid(damage) = &walked.ending {
+    let mut cursor = SegmentCursor::new(file, bound.end)?.trusting_chain();
+    let segment_end = cursor.visit_frames(|offset, frame, _| visit(offset, frame))?;
+    let LogEnd { offset, position, chain, .. } = *cursor.end();
+    if let SegmentEnd::Invalid(damage) = &segment_end {
         return Err(file.damaged(offset.into(), damage));
     }
     if (offset, position, chain) != (bound.end, bound.last_position, bound.chain) {

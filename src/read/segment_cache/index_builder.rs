@@ -11,7 +11,7 @@ use crate::index::{Bound, Index};
 use crate::log::LogEnd;
 use crate::read::segment_cache::{SealedMeta, SealedSegment, SegmentCache};
 use crate::read::view::{Segment, View};
-use crate::types::Error;
+use crate::types::{Error, to_u32};
 
 /// Closing writes the index of a segment that goes on if at least so many frames came since: to walk over
 /// fewer costs the next opening less than a millisecond or two.
@@ -85,7 +85,7 @@ fn settled(parts: &[Arc<Segment>], next: &Segment, shelf: &Arc<SegmentCache>) ->
         chain_before: header.chain_before,
         recorded_before: header.recorded_before,
         last_recorded_at: behind.recorded_before,
-        file_bytes: Some(end.saturating_add(u32::try_from(SEAL_BYTES).expect("72"))),
+        file_bytes: Some(end.saturating_add(to_u32(SEAL_BYTES))),
     };
     let bytes = with_index(parts, |index| shelf.write_index(index, &listed.bound))?;
     Ok(Arc::new(Segment::stored(SealedSegment::with_index(shelf.clone(), listed, bytes))))

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::index::Bound;
-use crate::log::{Block, SegmentFile, wide};
+use crate::log::{Block, SegmentFile};
 use crate::threads::once;
-use crate::types::Error;
+use crate::types::{Error, to_u64, to_usize};
 
 use super::SegmentCache;
 use super::build::walk;
@@ -89,15 +89,15 @@ impl Resident {
 }
 
 fn size(block: &Block) -> u64 {
-    u64::try_from(block.bytes.len()).expect("a length fits 64 bits")
+    to_u64(block.bytes.len())
 }
 
 /// Reads a segment, and keeps of it every frame, each checked as it is kept.
 fn loaded(file: &SegmentFile, bound: &Bound) -> Result<(Block, u64), Error> {
-    let mut bytes = vec![0; wide(bound.end)];
-    walk(file, bound, &mut |_, offset, frame, _| {
+    let mut bytes = vec![0; to_usize(bound.end)];
+    walk(file, bound, |offset, frame| {
         let (header, body) = (frame.header.bytes(), frame.body);
-        let (at, behind) = (wide(offset), wide(offset) + header.len());
+        let (at, behind) = (to_usize(offset), to_usize(offset) + header.len());
         bytes[at..behind].copy_from_slice(header);
         bytes[behind..behind + body.len()].copy_from_slice(body);
         Ok(())

@@ -12,7 +12,7 @@ use crate::disk::{Access, DiskFile};
 use crate::format::{Hash, SEAL_BYTES, Seal, SegmentEntry};
 use crate::index::{Answers, Bound, Sealed, TermHash};
 use crate::log::{Block, LogEnd, Outline, SegmentFile, damaged, missing};
-use crate::types::Error;
+use crate::types::{Error, to_u32, to_u64};
 
 use super::SegmentCache;
 use super::build::{build, write};
@@ -41,7 +41,7 @@ impl SealedMeta {
         let bound = Bound {
             store_id: origin,
             segment: sealed.id,
-            end: sealed.length.saturating_sub(u32::try_from(SEAL_BYTES).expect("72")),
+            end: sealed.length.saturating_sub(to_u32(SEAL_BYTES)),
             last_position: sealed.last_position,
             chain: sealed.chain,
         };
@@ -189,7 +189,7 @@ impl SealedSegment {
             std::io::ErrorKind::NotFound if self.shelf.writes => missing(outline.id),
             _ => Error::io("cannot open", &path, error),
         })?;
-        let file = SegmentFile::around(Box::new(file), path)?;
+        let file = SegmentFile::from_file(Box::new(file), path)?;
         outline.check_header(&file, |store_id| self.shelf.knows(store_id))?;
         if self.is_whole() {
             outline.check_length(length)?;
@@ -302,7 +302,7 @@ impl SealedSegment {
     }
 
     fn load(&self, index: &Sealed) -> Result<(), Error> {
-        if !self.shelf.indexes.could_hold(wide(index.whole_bytes())) {
+        if !self.shelf.indexes.could_hold(to_u64(index.whole_bytes())) {
             return Ok(());
         }
         match index.load()? {
@@ -376,13 +376,9 @@ fn loaded(index: Sealed) -> Result<Sealed, Error> {
 /// beforehand could have saved half.
 fn is_read_often(index: &Sealed) -> bool {
     const PIECE: u64 = 4096;
-    index.pieces_read().saturating_mul(PIECE) >= wide(index.whole_bytes())
+    index.pieces_read().saturating_mul(PIECE) >= to_u64(index.whole_bytes())
 }
 
 fn size(index: &Sealed) -> u64 {
-    wide(index.bytes())
-}
-
-fn wide(bytes: usize) -> u64 {
-    u64::try_from(bytes).expect("a length fits 64 bits")
+    to_u64(index.bytes())
 }

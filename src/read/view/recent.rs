@@ -23,7 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use crate::format::{FrameHeader, SegmentId};
-use crate::log::{Block, wide};
+use crate::log::Block;
+use crate::types::{to_u32, to_usize};
 
 /// How large a chunk becomes. An event that is kept keeps its chunk in memory, and what is copied of the one
 /// being filled is copied under the lock: a few microseconds at most.
@@ -80,7 +81,7 @@ impl Recent {
         let pieces = Pieces { rest: group, bytes_max: self.chunk_bytes };
         for piece in pieces {
             self.add_piece(segment, start, piece);
-            start += short(piece.len());
+            start += to_u32(piece.len());
         }
     }
 
@@ -125,8 +126,8 @@ impl State {
     /// Adds a group to the chunk being filled, or begins the next with it.
     fn fill(&mut self, segment: SegmentId, start: u32, group: &[u8], chunk_bytes: usize) {
         let continues = |filling: &Filling| {
-            let end = wide(filling.start) + filling.bytes.len();
-            let is_next = filling.segment == segment && end == wide(start);
+            let end = to_usize(filling.start) + filling.bytes.len();
+            let is_next = filling.segment == segment && end == to_usize(start);
             is_next && filling.bytes.len() + group.len() <= filling.bytes.capacity()
         };
         if !self.filling.as_ref().is_some_and(continues) {
@@ -207,10 +208,6 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-fn short(bytes: usize) -> u32 {
-    u32::try_from(bytes).expect("a group fits a segment")
-}
-
 impl Filling {
     fn close(self) -> Chunk {
         let block = Block::known(Arc::new(self.bytes), self.start);
@@ -219,7 +216,7 @@ impl Filling {
 
     /// What it holds of `run`, if it holds `frame`.
     fn copy(&self, frame: &Range<u32>, run: &Range<u32>) -> Option<Block> {
-        let at = |offset: u32| wide(offset).checked_sub(wide(self.start));
+        let at = |offset: u32| to_usize(offset).checked_sub(to_usize(self.start));
         let start = run.start.max(self.start);
         let (from, to) = (at(start)?, at(run.end)?.min(self.bytes.len()));
         let holds = start <= frame.start && at(frame.end)? <= to;

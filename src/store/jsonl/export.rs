@@ -12,7 +12,7 @@ use super::line::{self, Named, Place};
 use crate::event::RecordedEvent;
 use crate::read::{AtHand, Read, Snapshot, cause_of};
 use crate::store::Store;
-use crate::types::{Cause, Error, ErrorKind, EventId, Position, Query, counted};
+use crate::types::{Cause, Error, ErrorKind, EventId, Position, Query, counted, to_u64};
 
 /// Progress is told after so many events.
 const TELL_EVERY: u64 = 4096;
@@ -199,7 +199,7 @@ impl<W: Write> Run<'_, W> {
 
     fn hand_over(&mut self) -> Result<(), Error> {
         self.out.write_all(&self.piece).map_err(cannot_write)?;
-        self.progress.bytes += u64::try_from(self.piece.len()).expect("a length fits 64 bits");
+        self.progress.bytes += to_u64(self.piece.len());
         self.piece.clear();
         Ok(())
     }

@@ -21,7 +21,7 @@ use crate::engine::{Append, Ticket};
 use crate::event::Raw;
 use crate::store::Store;
 use crate::types::system::import::{PREFIX, REACHED};
-use crate::types::{Error, ErrorKind, Expected, Query, Version, check_name};
+use crate::types::{Error, ErrorKind, Expected, Query, Version, check_name, to_u64};
 
 /// The longest name of an import, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -326,7 +326,7 @@ impl<R: BufRead> Run<'_, R> {
         {
             let receipt = ticket.wait().map_err(|error| self.explained(number, error))?;
             self.imported.appends += 1;
-            self.imported.events += u64::try_from(receipt.events()).expect("a count fits 64 bits");
+            self.imported.events += to_u64(receipt.events());
         }
         Ok(())
     }
@@ -388,7 +388,7 @@ impl<R: BufRead> Run<'_, R> {
         let Some(rejects) = &mut self.rejects else { return Err(error) };
         rejects.write_all(&self.raw).and_then(|()| rejects.flush()).map_err(cannot_reject)?;
         let lines = self.raw.split_inclusive(|byte| *byte == b'\n').count();
-        self.imported.rejected += u64::try_from(lines).expect("a count fits 64 bits");
+        self.imported.rejected += to_u64(lines);
         if self.imported.reasons.len() < REASONS_MAX {
             self.imported.reasons.push(error.to_string());
         }
@@ -400,7 +400,7 @@ impl<R: BufRead> Run<'_, R> {
 
     fn tell(&mut self) -> Result<(), Error> {
         let Some(tell) = &mut self.tell else { return Ok(()) };
-        let in_flight = u64::try_from(self.in_flight.len()).expect("a count fits 64 bits");
+        let in_flight = to_u64(self.in_flight.len());
         let progress = ImportProgress {
             lines: self.source.lines,
             bytes: self.source.offset,

@@ -8,7 +8,7 @@ use super::import::Reached;
 use super::source::Source;
 use crate::store::Store;
 use crate::types::system::import::{PREFIX, REACHED};
-use crate::types::{Error, Query};
+use crate::types::{Error, Query, to_u64};
 
 /// So much of a source tells it from others. Also the first append of an earlier import, where that is
 /// longer.
@@ -40,7 +40,7 @@ pub(super) fn refuse_known(
         if first.0 > bytes_max || source.beginning(first.0)? != Some(first.1) {
             continue;
         }
-        let within = u64::try_from(source.ahead(BEGINNING_BYTES)?).expect("a length fits 64 bits");
+        let within = to_u64(source.ahead(BEGINNING_BYTES)?);
         let mut last = first;
         for reached in known {
             let reached = reached?;

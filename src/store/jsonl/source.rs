@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
-use crate::types::{Error, ErrorKind};
+use crate::types::{Error, ErrorKind, to_u64};
 
 pub(super) struct Source<R> {
     /// What was looked at before it is read, and the rest.
@@ -60,7 +60,7 @@ impl<R: BufRead> Source<R> {
     pub(super) fn ahead(&mut self, bytes: u64) -> Result<usize, Error> {
         let (ahead, rest) = self.reader.get_mut();
         let kept = ahead.get_mut();
-        let have = u64::try_from(kept.len()).expect("a length fits 64 bits");
+        let have = to_u64(kept.len());
         let read = rest.take(bytes.saturating_sub(have)).read_to_end(kept);
         let length = kept.len();
         read.map_err(|error| self.cannot_read(error))?;
@@ -144,7 +144,7 @@ impl<R: BufRead> Source<R> {
 
     fn take_note(&mut self, bytes: &[u8]) {
         self.digest.update(bytes);
-        self.offset = self.offset.saturating_add(u64::try_from(bytes.len()).expect("a length fits 64 bits"));
+        self.offset = self.offset.saturating_add(to_u64(bytes.len()));
     }
 
     fn is_at_end(&mut self) -> Result<bool, Error> {

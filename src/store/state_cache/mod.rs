@@ -25,7 +25,7 @@ use crate::event::RecordedEvent;
 use crate::format::Hash;
 use crate::read::{Reach, View};
 use crate::threads::BackgroundThread;
-use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible};
+use crate::types::{CacheStats, Clock, Error, Position, Version, check_visible, to_u64};
 
 use file::CacheFile;
 pub(crate) use memory::{Known, Memory, Reservation, Reserve};
@@ -366,7 +366,7 @@ impl Shared {
 
     fn write(&self, file: &CacheFile, batch: &[Saving], history: u64) {
         if let Some(written) = file.put(batch, &[], history) {
-            let saved = u64::try_from(batch.len()).expect("a length fits 64 bits");
+            let saved = to_u64(batch.len());
             self.counters[SAVED].fetch_add(saved, Ordering::Relaxed);
             self.counters[DROPPED].fetch_add(written.dropped, Ordering::Relaxed);
         }

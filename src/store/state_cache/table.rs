@@ -18,7 +18,7 @@ use redb::{
 
 use super::{Folded, Reached};
 use crate::format::{checksum, u64_at};
-use crate::types::{Position, Version};
+use crate::types::{Position, Version, to_u64};
 
 const STATES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("states");
 const ORDER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("order");
@@ -52,7 +52,7 @@ impl Key {
     }
 
     fn new(what: &[u8; 6], name: &str, rest: &[&[u8]]) -> Key {
-        let length = u64::try_from(name.len()).expect("a length fits 64 bits").to_le_bytes();
+        let length = to_u64(name.len()).to_le_bytes();
         let mut key = [what.as_slice(), &length, name.as_bytes()].concat();
         rest.iter().for_each(|piece| key.extend_from_slice(piece));
         Key(key)

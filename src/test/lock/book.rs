@@ -1,4 +1,4 @@
-//! The file of a lock: entries in the order of kind and version, made to be read in a diff.
+//! The lock file: entries in the order of kind and version, in a form that reads well in a diff.
 //!
 //! ```text
 //! order.placed 2
@@ -7,7 +7,6 @@
 //!     cents: u64
 //!     sample 82a7616464...
 //! ```
-//! Row: app.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -17,23 +16,23 @@ const HEAD: &str = "\
 # An entry that no longer fits the code means that stored events no longer fit it: raise the version, write an upcaster.
 ";
 
-/// Everything that was ever stored, by kind and version.
+/// The entries of the file by kind and version: everything that was ever stored.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Book(pub(super) BTreeMap<(String, u16), Entry>);
+pub(super) struct LockFile(pub(super) BTreeMap<(String, u16), LockEntry>);
 
 /// One version of one kind.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Entry {
-    /// One for each field.
+pub(super) struct LockEntry {
+    /// The lines of the shape, one for each field.
     pub(super) lines: Vec<String>,
     /// Payloads as they were stored.
     pub(super) samples: Vec<Vec<u8>>,
 }
 
-impl Book {
-    /// An error says which line is wrong, and why.
-    pub(super) fn parse(text: &str) -> Result<Book, String> {
-        let mut entries: BTreeMap<(String, u16), Entry> = BTreeMap::new();
+impl LockFile {
+    /// Reads the text of a file. An error names the wrong line, and the reason.
+    pub(super) fn parse(text: &str) -> Result<LockFile, String> {
+        let mut entries: BTreeMap<(String, u16), LockEntry> = BTreeMap::new();
         let mut current = None;
         for (number, line) in text.lines().enumerate() {
             let at = |problem: &str| format!("line {}: {problem}: {line:?}", number + 1);
@@ -43,7 +42,7 @@ impl Book {
             if !line.starts_with(char::is_whitespace) {
                 let key = heading(line)
                     .ok_or_else(|| at("this is no kind with a version (a merge that is not resolved?)"))?;
-                if entries.insert(key.clone(), Entry::default()).is_some() {
+                if entries.insert(key.clone(), LockEntry::default()).is_some() {
                     return Err(at(
                         "this kind and version is here twice; delete the entry that is not in use",
                     ));
@@ -60,7 +59,7 @@ impl Book {
                 None => entry.lines.push(line.trim().to_owned()),
             }
         }
-        Ok(Book(entries))
+        Ok(LockFile(entries))
     }
 
     pub(super) fn print(&self) -> String {

@@ -1,13 +1,9 @@
-//! What inventing values goes by, and what it learns from a try that fails.
-//!
-//! Row: app.
+//! The plan by which values are invented, and how a failed try changes it.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::invent::Inventor;
-
-/// Texts that types are made of which are not just texts: times, addresses, identities.
+/// The texts that are tried for types which accept certain texts only: times, addresses, identities.
 pub(super) const TEXTS: [&str; 13] = [
     "text",
     "00000000-0000-4000-8000-000000000001",
@@ -24,7 +20,7 @@ pub(super) const TEXTS: [&str; 13] = [
     "https://example.com/",
 ];
 
-/// What a type gets that takes anything.
+/// The values that are tried for types which accept any type of value.
 pub(super) const ANYTHING: [Anything; 4] = [Anything::Number, Anything::Text, Anything::Flag, Anything::List];
 
 #[derive(Clone, Copy)]
@@ -35,49 +31,67 @@ pub(super) enum Anything {
     List,
 }
 
-/// What a run goes by, and what it leaves behind.
+/// The choices for the next try, and what earlier tries have shown.
 #[derive(Clone, Default)]
-pub(super) struct Plan {
-    /// Which of `TEXTS` each text gets, by when it is asked for; the first where that is not said.
+pub(super) struct InventionPlan {
+    /// The index into [`TEXTS`] for each text, by the order in which texts are asked for (default: 0).
     pub(super) texts: HashMap<usize, usize>,
-    /// Which of `ANYTHING`.
+    /// The index into [`ANYTHING`].
     pub(super) anything: usize,
-    /// How often an enum was asked for, by its name; each time it gets its next variant.
+    /// How often each enum was asked for, by its name. Each time it gets its next variant.
     pub(super) visits: HashMap<&'static str, usize>,
+    /// The variants that were invented so far.
     pub(super) met: HashSet<(&'static str, usize)>,
+    /// The largest number of variants of an enum.
     pub(super) variants_max: usize,
-    /// Which variant an enum gets inside itself: one that does not go on for ever.
+    /// The variant of an enum inside itself: one that ends the recursion.
     pub(super) inner_variant: HashMap<&'static str, usize>,
-    /// The options, lists and maps, as they come, that are to be empty, because what they hold holds itself.
+    /// The options, lists and maps that must be empty, because their contents hold themselves. They are numbered in
+    /// the order in which they are asked for.
     pub(super) empty: HashSet<usize>,
-    /// Names of a struct's fields that are second names of others.
+    /// The fields of a struct that are aliases of other fields.
     pub(super) second_names: HashSet<(&'static str, &'static str)>,
-    /// Fields of flattened structs, and which of `ANYTHING` each gets. serde tells no names before it misses
-    /// them.
+    /// The fields of flattened structs, and the index into [`ANYTHING`] for each. serde names such a field only in
+    /// the error that it is missing.
     pub(super) flattened: Vec<(&'static str, usize)>,
 }
 
-impl Plan {
-    /// Learns from a failure, and says whether there is another way.
-    pub(super) fn learn(&mut self, failure: &Failure, inventor: &Inventor) -> bool {
-        match failure.why {
-            Why::EndlessEnum(name, variants) => {
+/// How far a try has come.
+#[derive(Default)]
+pub(super) struct TryProgress {
+    /// The number of texts that were asked for.
+    pub(super) texts: usize,
+    /// The numbers of the options, lists and maps that are being filled.
+    pub(super) inside: Vec<usize>,
+    /// The struct and the field that was asked for last.
+    pub(super) field: Option<(&'static str, &'static str)>,
+    /// Whether the names of a flattened struct were asked for.
+    pub(super) is_flattening: bool,
+}
+
+impl InventionPlan {
+    /// Changes the plan after a failed try. Returns whether there is another way to try.
+    pub(super) fn learn(&mut self, failure: &InventFailure, progress: &TryProgress) -> bool {
+        match failure.reason {
+            FailureReason::EndlessEnum(name, variants) => {
                 let inner = self.inner_variant.entry(name).or_default();
                 *inner += 1;
-                *inner < variants || inventor.inside.last().is_some_and(|point| self.empty.insert(*point))
+                *inner < variants || progress.inside.last().is_some_and(|point| self.empty.insert(*point))
             }
-            Why::EndlessStruct => inventor.inside.last().is_some_and(|point| self.empty.insert(*point)),
-            Why::Missing(field) if inventor.is_flattening => {
+            FailureReason::EndlessStruct => {
+                progress.inside.last().is_some_and(|point| self.empty.insert(*point))
+            }
+            FailureReason::Missing(field) if progress.is_flattening => {
                 let is_new = self.flattened.iter().all(|(known, _)| *known != field);
                 self.flattened.push((field, 0));
                 is_new
             }
-            Why::Twice => inventor.field.is_some_and(|field| self.second_names.insert(field)),
-            Why::Missing(_) | Why::Other => self.try_other(inventor.texts),
+            FailureReason::Twice => progress.field.is_some_and(|field| self.second_names.insert(field)),
+            FailureReason::Missing(_) | FailureReason::Other => self.try_other(progress.texts),
         }
     }
 
-    /// The text that was asked for last is likely the one that was refused.
+    /// Takes the next text for the last one asked for, because that is likely the one that was refused.
     fn try_other(&mut self, texts: usize) -> bool {
         if let Some(last) = texts.checked_sub(1) {
             let text = self.texts.entry(last).or_default();
@@ -99,16 +113,16 @@ impl Plan {
     }
 }
 
-/// Why a run came to nothing.
+/// The error of a failed try.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct InventFailure {
     pub(super) text: String,
-    pub(super) why: Why,
+    pub(super) reason: FailureReason,
 }
 
 #[derive(Debug)]
-pub(super) enum Why {
-    /// With the number of its variants.
+pub(super) enum FailureReason {
+    /// An enum holds itself without end. It has so many variants.
     EndlessEnum(&'static str, usize),
     EndlessStruct,
     Missing(&'static str),
@@ -116,24 +130,24 @@ pub(super) enum Why {
     Other,
 }
 
-impl serde::de::Error for Failure {
-    fn custom<T: fmt::Display>(text: T) -> Failure {
-        Failure { text: text.to_string(), why: Why::Other }
+impl serde::de::Error for InventFailure {
+    fn custom<T: fmt::Display>(text: T) -> InventFailure {
+        InventFailure { text: text.to_string(), reason: FailureReason::Other }
     }
 
-    fn missing_field(field: &'static str) -> Failure {
-        Failure { text: format!("missing field `{field}`"), why: Why::Missing(field) }
+    fn missing_field(field: &'static str) -> InventFailure {
+        InventFailure { text: format!("missing field `{field}`"), reason: FailureReason::Missing(field) }
     }
 
-    fn duplicate_field(field: &'static str) -> Failure {
-        Failure { text: format!("duplicate field `{field}`"), why: Why::Twice }
+    fn duplicate_field(field: &'static str) -> InventFailure {
+        InventFailure { text: format!("duplicate field `{field}`"), reason: FailureReason::Twice }
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for InventFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for InventFailure {}

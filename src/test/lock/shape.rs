@@ -1,8 +1,7 @@
-//! What a value looks like to serde: names of fields, and types.
+//! The shape of a value as serde shows it: the names of its fields, and their types.
 //!
-//! The serializer here writes no bytes; it answers with the shape of what it was given. Every run sees one variant of
-//! each enum and perhaps an empty list, so shapes are put together from several values.
-//! Row: app.
+//! The serializer writes no bytes, and returns the shape of the value. One value shows one variant of each enum and
+//! perhaps an empty list, so the shapes of several values are merged.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,45 +14,45 @@ use serde::{Serialize, Serializer};
 
 use crate::event::Form;
 
-/// What one kind's payload looks like, as far as values were seen.
+/// The shape of the payloads of one kind, merged from its samples.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Described {
-    root: Shape,
-    /// By the name of the enum, so that one value need not show every variant in every place.
-    enums: BTreeMap<&'static str, BTreeMap<&'static str, Shape>>,
+pub(super) struct KindShape {
+    root: ValueShape,
+    /// The variants of each enum by its name, so that a sample need not show each variant in each place.
+    enums: BTreeMap<&'static str, BTreeMap<&'static str, ValueShape>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
-enum Shape {
-    /// Of an empty list, or of an option that is none.
+enum ValueShape {
+    /// The content of an empty list, or of an option that is none.
     #[default]
     Unknown,
-    /// Different things at different times.
+    /// Different types in different samples.
     Any,
     Plain(&'static str),
-    Optional(Box<Shape>),
-    List(Box<Shape>),
-    Map(Box<Shape>, Box<Shape>),
-    Tuple(Vec<Shape>),
-    Fields(BTreeMap<String, Shape>),
+    Optional(Box<ValueShape>),
+    List(Box<ValueShape>),
+    Map(Box<ValueShape>, Box<ValueShape>),
+    Tuple(Vec<ValueShape>),
+    Fields(BTreeMap<String, ValueShape>),
     Enum(&'static str),
 }
 
-impl Described {
-    /// Takes in one more value.
-    pub(super) fn see<T: Serialize + ?Sized>(&mut self, value: &T, form: Form) -> Result<(), Unseen> {
+impl KindShape {
+    /// Merges the shape of one more value.
+    pub(super) fn add<T: Serialize + ?Sized>(&mut self, value: &T, form: Form) -> Result<(), ShapeError> {
         let is_event = !matches!(form, Form::Struct);
-        let shape = value.serialize(Describer { seen: self, is_event })?;
-        self.root = std::mem::take(&mut self.root).and(shape);
+        let shape = value.serialize(ShapeSerializer { seen: self, is_event })?;
+        self.root = std::mem::take(&mut self.root).merge(shape);
         Ok(())
     }
 
-    /// One line for each field, in the order of their names.
+    /// The lines of the lock file: one for each field, in the order of their names.
     pub(super) fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         match &self.root {
-            Shape::Fields(fields) if fields.is_empty() => lines.push("(no fields)".to_owned()),
-            Shape::Fields(fields) => self.fields("", fields, &mut Vec::new(), &mut lines),
+            ValueShape::Fields(fields) if fields.is_empty() => lines.push("(no fields)".to_owned()),
+            ValueShape::Fields(fields) => self.fields("", fields, &mut Vec::new(), &mut lines),
             other => self.write("(payload)", "", other, &mut Vec::new(), &mut lines),
         }
         lines
@@ -62,7 +61,7 @@ impl Described {
     fn fields(
         &self,
         path: &str,
-        fields: &BTreeMap<String, Shape>,
+        fields: &BTreeMap<String, ValueShape>,
         open: &mut Vec<&'static str>,
         lines: &mut Vec<String>,
     ) {
@@ -78,38 +77,40 @@ impl Described {
         &self,
         path: &str,
         words: &str,
-        shape: &Shape,
+        shape: &ValueShape,
         open: &mut Vec<&'static str>,
         lines: &mut Vec<String>,
     ) {
         match shape {
-            Shape::Unknown => lines.push(format!("{path}: {words}?")),
-            Shape::Any => lines.push(format!("{path}: {words}any")),
-            Shape::Plain(name) => lines.push(format!("{path}: {words}{name}")),
-            Shape::Optional(inner) => self.write(path, &format!("{words}optional "), inner, open, lines),
-            Shape::List(inner) => self.write(path, &format!("{words}list of "), inner, open, lines),
-            Shape::Map(key, value) => {
+            ValueShape::Unknown => lines.push(format!("{path}: {words}?")),
+            ValueShape::Any => lines.push(format!("{path}: {words}any")),
+            ValueShape::Plain(name) => lines.push(format!("{path}: {words}{name}")),
+            ValueShape::Optional(inner) => self.write(path, &format!("{words}optional "), inner, open, lines),
+            ValueShape::List(inner) => self.write(path, &format!("{words}list of "), inner, open, lines),
+            ValueShape::Map(key, value) => {
                 let words = format!("{words}map from {} to ", key.brief());
                 self.write(path, &words, value, open, lines);
             }
-            // An array.
-            Shape::Tuple(shapes) if shapes.len() > 2 && shapes.iter().all(|other| *other == shapes[0]) => {
+            // An array: more than two values of one shape.
+            ValueShape::Tuple(shapes)
+                if shapes.len() > 2 && shapes.iter().all(|other| *other == shapes[0]) =>
+            {
                 self.write(path, &format!("{words}{} times ", shapes.len()), &shapes[0], open, lines);
             }
-            Shape::Tuple(shapes) => {
+            ValueShape::Tuple(shapes) => {
                 lines.push(format!("{path}: {words}{}", shape.brief()));
                 for (number, shape) in shapes.iter().enumerate() {
                     self.write(&format!("{path}.{number}"), "", shape, open, lines);
                 }
             }
-            Shape::Fields(fields) => {
+            ValueShape::Fields(fields) => {
                 lines.push(format!("{path}: {words}{}", shape.brief()));
                 self.fields(&format!("{path}."), fields, open, lines);
             }
-            Shape::Enum(name) if open.contains(name) => {
+            ValueShape::Enum(name) if open.contains(name) => {
                 lines.push(format!("{path}: {words}one of those above"))
             }
-            Shape::Enum(name) => {
+            ValueShape::Enum(name) => {
                 lines.push(format!("{path}: {words}one of"));
                 open.push(name);
                 for (variant, shape) in self.enums.get(name).into_iter().flatten() {
@@ -121,167 +122,176 @@ impl Described {
     }
 }
 
-impl Shape {
+impl ValueShape {
     fn brief(&self) -> String {
         match self {
-            Shape::Unknown => "?".to_owned(),
-            Shape::Any => "any".to_owned(),
-            Shape::Plain(name) => (*name).to_owned(),
-            Shape::Optional(inner) => format!("optional {}", inner.brief()),
-            Shape::List(inner) => format!("list of {}", inner.brief()),
-            Shape::Map(key, value) => format!("map from {} to {}", key.brief(), value.brief()),
-            Shape::Tuple(shapes) => format!("tuple of {}", shapes.len()),
-            Shape::Fields(_) => "fields".to_owned(),
-            Shape::Enum(_) => "one of".to_owned(),
+            ValueShape::Unknown => "?".to_owned(),
+            ValueShape::Any => "any".to_owned(),
+            ValueShape::Plain(name) => (*name).to_owned(),
+            ValueShape::Optional(inner) => format!("optional {}", inner.brief()),
+            ValueShape::List(inner) => format!("list of {}", inner.brief()),
+            ValueShape::Map(key, value) => format!("map from {} to {}", key.brief(), value.brief()),
+            ValueShape::Tuple(shapes) => format!("tuple of {}", shapes.len()),
+            ValueShape::Fields(_) => "fields".to_owned(),
+            ValueShape::Enum(_) => "one of".to_owned(),
         }
     }
 
-    /// What two values of one type look like.
-    fn and(self, other: Shape) -> Shape {
+    /// Merges the shapes of two values of one type.
+    fn merge(self, other: ValueShape) -> ValueShape {
         match (self, other) {
-            (Shape::Unknown, shape) | (shape, Shape::Unknown) => shape,
-            (Shape::Optional(one), Shape::Optional(other)) => Shape::Optional(one.and_boxed(*other)),
-            (Shape::List(one), Shape::List(other)) => Shape::List(one.and_boxed(*other)),
-            (Shape::Map(key, value), Shape::Map(other_key, other_value)) => {
-                Shape::Map(key.and_boxed(*other_key), value.and_boxed(*other_value))
+            (ValueShape::Unknown, shape) | (shape, ValueShape::Unknown) => shape,
+            (ValueShape::Optional(one), ValueShape::Optional(other)) => {
+                ValueShape::Optional(one.merge_boxed(*other))
             }
-            (Shape::Tuple(one), Shape::Tuple(other)) if one.len() == other.len() => {
-                Shape::Tuple(one.into_iter().zip(other).map(|(one, other)| one.and(other)).collect())
+            (ValueShape::List(one), ValueShape::List(other)) => ValueShape::List(one.merge_boxed(*other)),
+            (ValueShape::Map(key, value), ValueShape::Map(other_key, other_value)) => {
+                ValueShape::Map(key.merge_boxed(*other_key), value.merge_boxed(*other_value))
             }
-            (Shape::Fields(mut one), Shape::Fields(other)) => {
+            (ValueShape::Tuple(one), ValueShape::Tuple(other)) if one.len() == other.len() => {
+                ValueShape::Tuple(one.into_iter().zip(other).map(|(one, other)| one.merge(other)).collect())
+            }
+            (ValueShape::Fields(mut one), ValueShape::Fields(other)) => {
                 for (name, shape) in other {
                     let known = one.remove(&name).unwrap_or_default();
-                    one.insert(name, known.and(shape));
+                    one.insert(name, known.merge(shape));
                 }
-                Shape::Fields(one)
+                ValueShape::Fields(one)
             }
             (one, other) if one == other => one,
-            _ => Shape::Any,
+            _ => ValueShape::Any,
         }
     }
 
-    fn and_boxed(self, other: Shape) -> Box<Shape> {
-        Box::new(self.and(other))
+    fn merge_boxed(self, other: ValueShape) -> Box<ValueShape> {
+        Box::new(self.merge(other))
     }
 }
 
-/// Why a value has no shape: its own `Serialize` says no.
+/// The error that the value's own `Serialize` failed.
 #[derive(Debug)]
-pub(super) struct Unseen(String);
+pub(super) struct ShapeError(String);
 
-impl fmt::Display for Unseen {
+impl fmt::Display for ShapeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Unseen {}
+impl std::error::Error for ShapeError {}
 
-impl serde::ser::Error for Unseen {
-    fn custom<T: fmt::Display>(text: T) -> Unseen {
-        Unseen(text.to_string())
+impl serde::ser::Error for ShapeError {
+    fn custom<T: fmt::Display>(text: T) -> ShapeError {
+        ShapeError(text.to_string())
     }
 }
 
-struct Describer<'a> {
-    seen: &'a mut Described,
-    /// Of an event the kind names the variant, and only its fields are stored.
+struct ShapeSerializer<'a> {
+    seen: &'a mut KindShape,
+    /// Whether the value is an event: its kind names the variant, and only the fields are stored.
     is_event: bool,
 }
 
-impl<'a> Describer<'a> {
-    fn group(self, of: Of) -> Group<'a> {
-        Group { seen: self.seen, of, is_event: self.is_event, shapes: Vec::new() }
+impl<'a> ShapeSerializer<'a> {
+    fn group(self, of: GroupKind) -> ShapeGroup<'a> {
+        ShapeGroup { seen: self.seen, of, is_event: self.is_event, shapes: Vec::new() }
     }
 
-    fn variant(self, name: &'static str, variant: &'static str, shape: Shape) -> Shape {
+    fn variant(self, name: &'static str, variant: &'static str, shape: ValueShape) -> ValueShape {
         if self.is_event {
             return shape;
         }
         let place = self.seen.enums.entry(name).or_default().entry(variant).or_default();
-        *place = std::mem::take(place).and(shape);
-        Shape::Enum(name)
+        *place = std::mem::take(place).merge(shape);
+        ValueShape::Enum(name)
     }
 }
 
-/// What a group of values is a part of.
-enum Of {
+/// The kind of a group of values.
+enum GroupKind {
     List,
     Map,
     /// A struct whose fields come as a map, because another is flattened into it.
     Flattened,
     Tuple,
     Fields,
-    Variant(&'static str, &'static str, Box<Of>),
+    Variant(&'static str, &'static str, Box<GroupKind>),
 }
 
-/// Values that belong together.
-struct Group<'a> {
-    seen: &'a mut Described,
-    of: Of,
+/// Collects the shapes of the values of a list, a map or a struct.
+struct ShapeGroup<'a> {
+    seen: &'a mut KindShape,
+    of: GroupKind,
     is_event: bool,
-    /// With their names, where they have any. Of a map, keys and values in turn.
-    shapes: Vec<(String, Shape)>,
+    /// The shapes with their names, if they have any. A map has keys and values in turn.
+    shapes: Vec<(String, ValueShape)>,
 }
 
-impl Group<'_> {
-    fn add<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), Unseen> {
-        let shape = value.serialize(Describer { seen: self.seen, is_event: false })?;
+impl ShapeGroup<'_> {
+    fn add<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), ShapeError> {
+        let shape = value.serialize(ShapeSerializer { seen: self.seen, is_event: false })?;
         self.shapes.push((name.to_owned(), shape));
         Ok(())
     }
 
-    fn finish(self) -> Shape {
+    fn finish(self) -> ValueShape {
         let shapes = self.shapes;
         match self.of {
-            Of::Variant(name, variant, of) => {
+            GroupKind::Variant(name, variant, of) => {
                 let shape = of.shape(shapes);
-                Describer { seen: self.seen, is_event: self.is_event }.variant(name, variant, shape)
+                ShapeSerializer { seen: self.seen, is_event: self.is_event }.variant(name, variant, shape)
             }
             of => of.shape(shapes),
         }
     }
 }
 
-impl Of {
-    fn shape(self, shapes: Vec<(String, Shape)>) -> Shape {
-        let all = |shapes: &mut dyn Iterator<Item = Shape>| shapes.fold(Shape::Unknown, Shape::and);
+impl GroupKind {
+    fn shape(self, shapes: Vec<(String, ValueShape)>) -> ValueShape {
+        let all = |shapes: &mut dyn Iterator<Item = ValueShape>| {
+            shapes.fold(ValueShape::Unknown, ValueShape::merge)
+        };
         match self {
-            Of::List => Shape::List(Box::new(all(&mut shapes.into_iter().map(|(_, shape)| shape)))),
-            Of::Map => {
-                let (mut key, mut value) = (Shape::Unknown, Shape::Unknown);
+            GroupKind::List => {
+                ValueShape::List(Box::new(all(&mut shapes.into_iter().map(|(_, shape)| shape))))
+            }
+            GroupKind::Map => {
+                let mut key = ValueShape::Unknown;
+                let mut value = ValueShape::Unknown;
                 for (number, (_, shape)) in shapes.into_iter().enumerate() {
                     let place = if number % 2 == 0 { &mut key } else { &mut value };
-                    *place = std::mem::take(place).and(shape);
+                    *place = std::mem::take(place).merge(shape);
                 }
-                Shape::Map(Box::new(key), Box::new(value))
+                ValueShape::Map(Box::new(key), Box::new(value))
             }
-            Of::Tuple => Shape::Tuple(shapes.into_iter().map(|(_, shape)| shape).collect()),
-            Of::Flattened | Of::Fields | Of::Variant(..) => Shape::Fields(shapes.into_iter().collect()),
+            GroupKind::Tuple => ValueShape::Tuple(shapes.into_iter().map(|(_, shape)| shape).collect()),
+            GroupKind::Flattened | GroupKind::Fields | GroupKind::Variant(..) => {
+                ValueShape::Fields(shapes.into_iter().collect())
+            }
         }
     }
 }
 
 macro_rules! plain {
     ($($name:ident $type:ty, $word:literal;)*) => {
-        $(fn $name(self, _: $type) -> Result<Shape, Unseen> {
-            Ok(Shape::Plain($word))
+        $(fn $name(self, _: $type) -> Result<ValueShape, ShapeError> {
+            Ok(ValueShape::Plain($word))
         })*
     };
 }
 
-impl<'a> Serializer for Describer<'a> {
-    type Ok = Shape;
-    type Error = Unseen;
-    type SerializeSeq = Group<'a>;
-    type SerializeTuple = Group<'a>;
-    type SerializeTupleStruct = Group<'a>;
-    type SerializeTupleVariant = Group<'a>;
-    type SerializeMap = Group<'a>;
-    type SerializeStruct = Group<'a>;
-    type SerializeStructVariant = Group<'a>;
+impl<'a> Serializer for ShapeSerializer<'a> {
+    type Ok = ValueShape;
+    type Error = ShapeError;
+    type SerializeSeq = ShapeGroup<'a>;
+    type SerializeTuple = ShapeGroup<'a>;
+    type SerializeTupleStruct = ShapeGroup<'a>;
+    type SerializeTupleVariant = ShapeGroup<'a>;
+    type SerializeMap = ShapeGroup<'a>;
+    type SerializeStruct = ShapeGroup<'a>;
+    type SerializeStructVariant = ShapeGroup<'a>;
 
-    /// As payloads are.
+    /// As for payloads.
     fn is_human_readable(&self) -> bool {
         true
     }
@@ -305,21 +315,25 @@ impl<'a> Serializer for Describer<'a> {
         serialize_bytes &[u8], "bytes";
     }
 
-    fn serialize_none(self) -> Result<Shape, Unseen> {
-        Ok(Shape::Optional(Box::default()))
+    fn serialize_none(self) -> Result<ValueShape, ShapeError> {
+        Ok(ValueShape::Optional(Box::default()))
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Shape, Unseen> {
-        let inner = value.serialize(Describer { seen: self.seen, is_event: false })?;
-        Ok(Shape::Optional(Box::new(inner)))
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<ValueShape, ShapeError> {
+        let inner = value.serialize(ShapeSerializer { seen: self.seen, is_event: false })?;
+        Ok(ValueShape::Optional(Box::new(inner)))
     }
 
-    fn serialize_unit(self) -> Result<Shape, Unseen> {
-        Ok(Shape::Plain("nothing"))
+    fn serialize_unit(self) -> Result<ValueShape, ShapeError> {
+        Ok(ValueShape::Plain("nothing"))
     }
 
-    fn serialize_unit_struct(self, _: &'static str) -> Result<Shape, Unseen> {
-        Ok(if self.is_event { Shape::Fields(BTreeMap::new()) } else { Shape::Plain("empty struct") })
+    fn serialize_unit_struct(self, _: &'static str) -> Result<ValueShape, ShapeError> {
+        Ok(if self.is_event {
+            ValueShape::Fields(BTreeMap::new())
+        } else {
+            ValueShape::Plain("empty struct")
+        })
     }
 
     fn serialize_unit_variant(
@@ -327,8 +341,9 @@ impl<'a> Serializer for Describer<'a> {
         name: &'static str,
         _: u32,
         variant: &'static str,
-    ) -> Result<Shape, Unseen> {
-        let shape = if self.is_event { Shape::Fields(BTreeMap::new()) } else { Shape::Plain("nothing") };
+    ) -> Result<ValueShape, ShapeError> {
+        let shape =
+            if self.is_event { ValueShape::Fields(BTreeMap::new()) } else { ValueShape::Plain("nothing") };
         Ok(self.variant(name, variant, shape))
     }
 
@@ -336,8 +351,8 @@ impl<'a> Serializer for Describer<'a> {
         self,
         _: &'static str,
         value: &T,
-    ) -> Result<Shape, Unseen> {
-        value.serialize(Describer { seen: self.seen, is_event: false })
+    ) -> Result<ValueShape, ShapeError> {
+        value.serialize(ShapeSerializer { seen: self.seen, is_event: false })
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
@@ -346,21 +361,21 @@ impl<'a> Serializer for Describer<'a> {
         _: u32,
         variant: &'static str,
         value: &T,
-    ) -> Result<Shape, Unseen> {
-        let shape = value.serialize(Describer { seen: self.seen, is_event: false })?;
+    ) -> Result<ValueShape, ShapeError> {
+        let shape = value.serialize(ShapeSerializer { seen: self.seen, is_event: false })?;
         Ok(self.variant(name, variant, shape))
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Group<'a>, Unseen> {
-        Ok(self.group(Of::List))
+    fn serialize_seq(self, _: Option<usize>) -> Result<ShapeGroup<'a>, ShapeError> {
+        Ok(self.group(GroupKind::List))
     }
 
-    fn serialize_tuple(self, _: usize) -> Result<Group<'a>, Unseen> {
-        Ok(self.group(Of::Tuple))
+    fn serialize_tuple(self, _: usize) -> Result<ShapeGroup<'a>, ShapeError> {
+        Ok(self.group(GroupKind::Tuple))
     }
 
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Group<'a>, Unseen> {
-        Ok(self.group(Of::Tuple))
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<ShapeGroup<'a>, ShapeError> {
+        Ok(self.group(GroupKind::Tuple))
     }
 
     fn serialize_tuple_variant(
@@ -369,17 +384,17 @@ impl<'a> Serializer for Describer<'a> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Group<'a>, Unseen> {
-        Ok(self.group(Of::Variant(name, variant, Box::new(Of::Tuple))))
+    ) -> Result<ShapeGroup<'a>, ShapeError> {
+        Ok(self.group(GroupKind::Variant(name, variant, Box::new(GroupKind::Tuple))))
     }
 
-    /// serde's derive does not know the length of a struct into which another is flattened; maps know theirs.
-    fn serialize_map(self, length: Option<usize>) -> Result<Group<'a>, Unseen> {
-        Ok(self.group(if length.is_some() { Of::Map } else { Of::Flattened }))
+    /// A map without a length is a struct into which another one is flattened; maps know their lengths.
+    fn serialize_map(self, length: Option<usize>) -> Result<ShapeGroup<'a>, ShapeError> {
+        Ok(self.group(if length.is_some() { GroupKind::Map } else { GroupKind::Flattened }))
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Group<'a>, Unseen> {
-        Ok(self.group(Of::Fields))
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<ShapeGroup<'a>, ShapeError> {
+        Ok(self.group(GroupKind::Fields))
     }
 
     fn serialize_struct_variant(
@@ -388,22 +403,22 @@ impl<'a> Serializer for Describer<'a> {
         _: u32,
         variant: &'static str,
         _: usize,
-    ) -> Result<Group<'a>, Unseen> {
-        Ok(self.group(Of::Variant(name, variant, Box::new(Of::Fields))))
+    ) -> Result<ShapeGroup<'a>, ShapeError> {
+        Ok(self.group(GroupKind::Variant(name, variant, Box::new(GroupKind::Fields))))
     }
 }
 
 macro_rules! unnamed {
     ($($trait:ident $add:ident,)*) => {
-        $(impl $trait for Group<'_> {
-            type Ok = Shape;
-            type Error = Unseen;
+        $(impl $trait for ShapeGroup<'_> {
+            type Ok = ValueShape;
+            type Error = ShapeError;
 
-            fn $add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unseen> {
+            fn $add<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ShapeError> {
                 self.add("", value)
             }
 
-            fn end(self) -> Result<Shape, Unseen> {
+            fn end(self) -> Result<ValueShape, ShapeError> {
                 Ok(self.finish())
             }
         })*
@@ -419,15 +434,15 @@ unnamed! {
 
 macro_rules! named {
     ($($trait:ident,)*) => {
-        $(impl $trait for Group<'_> {
-            type Ok = Shape;
-            type Error = Unseen;
+        $(impl $trait for ShapeGroup<'_> {
+            type Ok = ValueShape;
+            type Error = ShapeError;
 
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Unseen> {
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), ShapeError> {
                 self.add(name, value)
             }
 
-            fn end(self) -> Result<Shape, Unseen> {
+            fn end(self) -> Result<ValueShape, ShapeError> {
                 Ok(self.finish())
             }
         })*
@@ -436,25 +451,25 @@ macro_rules! named {
 
 named! { SerializeStruct, SerializeStructVariant, }
 
-impl SerializeMap for Group<'_> {
-    type Ok = Shape;
-    type Error = Unseen;
+impl SerializeMap for ShapeGroup<'_> {
+    type Ok = ValueShape;
+    type Error = ShapeError;
 
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Unseen> {
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), ShapeError> {
         match self.of {
-            Of::Flattened => {
-                // The name is waiting for its value.
+            GroupKind::Flattened => {
+                // The name waits for its value, which `serialize_value` adds.
                 let name = text_of(key).unwrap_or_default();
-                self.shapes.push((name, Shape::Unknown));
+                self.shapes.push((name, ValueShape::Unknown));
                 Ok(())
             }
             _ => self.add("", key),
         }
     }
 
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Unseen> {
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ShapeError> {
         match self.of {
-            Of::Flattened => {
+            GroupKind::Flattened => {
                 let (name, _) = self.shapes.pop().unwrap_or_default();
                 self.add(&name, value)
             }
@@ -462,12 +477,12 @@ impl SerializeMap for Group<'_> {
         }
     }
 
-    fn end(self) -> Result<Shape, Unseen> {
+    fn end(self) -> Result<ValueShape, ShapeError> {
         Ok(self.finish())
     }
 }
 
-/// The name of a field that comes as the key of a map.
+/// The name of a field that serde gives as the key of a map.
 fn text_of<T: Serialize + ?Sized>(key: &T) -> Option<String> {
     crate::event::Value::of(key).and_then(|value| value.to()).ok()
 }

@@ -48,7 +48,7 @@ impl File {
             let frame = if left < frame + FRAME_FIXED_BYTES { left.max(FRAME_FIXED_BYTES) } else { frame };
             let begin = self.bytes.len();
             write_frame(&mut self.bytes, frame, u8::try_from(random.below(256)).unwrap());
-            self.frames.push(short(begin)..short(begin + frame));
+            self.frames.push(to_u32(begin)..to_u32(begin + frame));
         }
         start
     }
@@ -58,7 +58,7 @@ impl File {
 fn write_frame(out: &mut Vec<u8>, bytes: usize, content: u8) {
     let end = out.len() + bytes;
     let header = NewFrameHeader {
-        body_bytes: short(bytes - FRAME_FIXED_BYTES),
+        body_bytes: to_u32(bytes - FRAME_FIXED_BYTES),
         body_checksum: 0,
         position_offset: 0,
         durable_end: 0,
@@ -113,12 +113,12 @@ fn it_never_says_otherwise_than_the_files() {
             if random.below(700) == 0 {
                 recent.clear();
                 let file = files.last().unwrap();
-                cleared = (file.id, short(file.bytes.len()));
+                cleared = (file.id, to_u32(file.bytes.len()));
             }
             let file = files.last_mut().unwrap();
             let group_bytes = 80 + random.below(group_max);
             let start = file.write(&mut random, group_bytes);
-            recent.add(file.id, short(start), &file.bytes[start..]);
+            recent.add(file.id, to_u32(start), &file.bytes[start..]);
             let fits = file.bytes.len() - start <= bytes_max;
             assert!(recent.memory() <= bytes_max, "{row:?}");
             let newest = file.frames.last().unwrap().clone();
@@ -134,7 +134,7 @@ fn it_never_says_otherwise_than_the_files() {
                 let Some(block) = recent.block(file.id, frame, &run) else { continue };
                 found += 1;
                 assert!(block.holds(frame) && cleared <= (file.id, block.start), "{row:?} {frame:?} {run:?}");
-                let place = wide(block.start)..wide(block.start) + block.bytes.len();
+                let place = to_usize(block.start)..to_usize(block.start) + block.bytes.len();
                 assert!(file.bytes[place] == block.bytes[..], "{row:?} {frame:?} {run:?}");
             }
         }
@@ -158,7 +158,7 @@ fn small_groups_share_chunks_and_large_ones_have_their_own() {
     let (mut at, mut asked) = (144, 0);
     while at < 144 + 320_000 {
         let block = recent.block(segment, &(at..at + 320), &(at..at + 320_000)).unwrap();
-        (at, asked) = (block.start + short(block.bytes.len()), asked + 1);
+        (at, asked) = (block.start + to_u32(block.bytes.len()), asked + 1);
     }
     assert_eq!((at, asked), (144 + 320_000, 5));
 

@@ -1,0 +1,260 @@
+//! Compares the event types of the program with the entries of the lock file.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::event::{DomainEvent, KnownKind, RecordedEvent, codec};
+use crate::store::Store;
+use crate::test::difference;
+use crate::types::{Error, EventData};
+
+use super::book::{LockEntry, LockFile};
+use super::invent::invent_values;
+use super::shape::KindShape;
+
+pub(super) const NOT_DERIVED: &str =
+    "says nothing of its kinds (DomainEvent::KINDS is empty); derive DomainEvent";
+
+/// An event type of the program.
+pub(super) struct EventType {
+    name: &'static str,
+    kinds: &'static [KnownKind],
+    /// Invents values of a kind. An error says what to do.
+    invent: fn(&KnownKind) -> Result<KindSamples, String>,
+    /// Reads an event, and encodes it again; `None` if its variant is not written any more.
+    read_back: fn(&RecordedEvent) -> Result<Option<Vec<u8>>, Error>,
+}
+
+impl EventType {
+    pub(super) fn of<E: DomainEvent + Serialize + DeserializeOwned>() -> EventType {
+        EventType {
+            name: std::any::type_name::<E>(),
+            kinds: E::KINDS,
+            invent: invent_samples::<E>,
+            read_back: |event| {
+                let read = E::from_recorded(event)?;
+                let mut out = Vec::new();
+                Ok(read.encode(&mut out).ok().map(|()| out))
+            },
+        }
+    }
+}
+
+/// The shape and the payloads of one kind, from sample values.
+#[derive(Clone, Default)]
+pub(super) struct KindSamples {
+    shape: KindShape,
+    payloads: BTreeSet<Vec<u8>>,
+}
+
+impl KindSamples {
+    pub(super) fn add<E: EventData + Serialize>(
+        &mut self,
+        event: &E,
+        kind: &KnownKind,
+    ) -> Result<(), String> {
+        let mut payload = Vec::new();
+        event.encode(&mut payload).map_err(|error| error.to_string())?;
+        self.shape.add(event, kind.form()).map_err(|error| error.to_string())?;
+        self.payloads.insert(payload);
+        Ok(())
+    }
+
+    fn entry(&self) -> LockEntry {
+        LockEntry { lines: self.shape.lines(), samples: self.payloads.iter().cloned().collect() }
+    }
+}
+
+fn invent_samples<E: DomainEvent + Serialize + DeserializeOwned>(
+    kind: &KnownKind,
+) -> Result<KindSamples, String> {
+    let values = invent_values::<E>(kind.variant_of_enum()).map_err(|problem| no_sample(kind, &problem))?;
+    let mut samples = KindSamples::default();
+    for event in values {
+        samples.add(&event, kind).map_err(|problem| not_stored(kind, &problem))?;
+    }
+    Ok(samples)
+}
+
+/// The result of a comparison.
+pub(super) struct Comparison {
+    /// The file to write if there are no problems.
+    pub(super) file: LockFile,
+    /// The new kinds and versions.
+    pub(super) added: Vec<String>,
+    pub(super) problems: Vec<String>,
+}
+
+/// The type that reads each kind.
+type Readers<'a> = BTreeMap<&'static str, (&'a EventType, &'static KnownKind)>;
+
+pub(super) fn compare(
+    types: &[EventType],
+    samples: &BTreeMap<&'static str, KindSamples>,
+    old: &LockFile,
+) -> Comparison {
+    let mut found = Comparison { file: old.clone(), added: Vec::new(), problems: Vec::new() };
+    let readers = readers(types, &mut found.problems);
+    for (reader, kind) in readers.values().filter(|(_, kind)| !kind.is_former()) {
+        match samples_of(reader, kind, samples) {
+            Ok(samples) => {
+                let now = samples.entry();
+                found.problems.extend(not_read_back(reader, kind, &now));
+                compare_entry(kind, &now, old, &mut found);
+            }
+            Err(problem) => found.problems.push(problem),
+        }
+    }
+    for ((kind, version), entry) in &old.0 {
+        match readers.get(kind.as_str()) {
+            None => found.problems.push(format!(
+                "{kind} version {version} may be stored, and no type of this lock reads it. Keep its variant (with #[serde(skip_serializing)] if it is not written any more), name it as an `alias` of the kind it became, or add its type to this lock.\n{}",
+                never_stored(kind, *version)
+            )),
+            Some((_, known)) if *version > known.version() => found.problems.push(format!(
+                "{kind} version {version} may be stored, but the code is at version {}. Versions never go back: set `version = {version}` or a higher one.\n{}",
+                known.version(),
+                never_stored(kind, *version)
+            )),
+            Some((reader, known)) => found.problems.extend(unreadable_samples(reader, known, *version, entry)),
+        }
+    }
+    found
+}
+
+fn readers<'a>(types: &'a [EventType], problems: &mut Vec<String>) -> Readers<'a> {
+    let mut readers = Readers::new();
+    for reader in types {
+        if reader.kinds.is_empty() {
+            problems.push(format!("{} {NOT_DERIVED}", reader.name));
+        }
+        for kind in reader.kinds {
+            if let Some((other, _)) = readers.insert(kind.name(), (reader, kind)) {
+                problems.push(format!(
+                    "the kind {} belongs to two types, {} and {}; a stored kind must say what to read: give one of them another kind",
+                    kind.name(),
+                    other.name,
+                    reader.name
+                ));
+            }
+        }
+    }
+    readers
+}
+
+fn samples_of(
+    reader: &EventType,
+    kind: &KnownKind,
+    samples: &BTreeMap<&'static str, KindSamples>,
+) -> Result<KindSamples, String> {
+    match samples.get(kind.name()) {
+        Some(given) => Ok(given.clone()),
+        None => (reader.invent)(kind),
+    }
+}
+
+/// Compares a kind with its entry in the file, which must have the same fields. Without an entry, adds one.
+fn compare_entry(kind: &KnownKind, now: &LockEntry, old: &LockFile, found: &mut Comparison) {
+    let name = kind.name();
+    let version = kind.version();
+    let key = (name.to_owned(), version);
+    match old.0.get(&key) {
+        Some(before) if before.lines == now.lines => {}
+        Some(before) => {
+            let difference = difference::lines(&before.lines.join("\n"), &now.lines.join("\n"));
+            let next = version.saturating_add(1);
+            let known = if version > 1 { "..., " } else { "" };
+            found.problems.push(format!(
+                "{name} version {version} is stored with these fields, and the code now has others (-: stored, +: code):\n{difference}Raise the version, and say how to read the old one (annals::Value::unchanged if serde reads it as it is):\n    #[event(version = {next}, upcast({known}{version} = \"path::to::function\"))]\n{}",
+                never_stored(name, version)
+            ));
+        }
+        None => {
+            found.added.push(format!("{name} version {version}"));
+            found.file.0.insert(key, now.clone());
+        }
+    }
+}
+
+/// The problems of the samples of an entry that the code cannot read.
+fn unreadable_samples(reader: &EventType, kind: &KnownKind, version: u16, entry: &LockEntry) -> Vec<String> {
+    let failures = entry.samples.iter().enumerate().filter_map(|(number, sample)| {
+        let error = read(reader, &StoredSample { kind, version, payload: sample }).err()?;
+        let what = match error.undecodable() {
+            Some(_) => error.to_string(),
+            None => format!("{error} (annals could not try it)"),
+        };
+        Some(format!(
+            "{} version {version}: sample {} of the lock cannot be read any more: {what}",
+            kind.name(),
+            number + 1
+        ))
+    });
+    failures.collect()
+}
+
+/// The problems of the samples of today's code that it does not read back as they were written.
+fn not_read_back(reader: &EventType, kind: &KnownKind, now: &LockEntry) -> Vec<String> {
+    let problem = |sample: &Vec<u8>| {
+        let again = read(reader, &StoredSample { kind, version: kind.version(), payload: sample });
+        let path = match again {
+            Err(error) => return Some(error.to_string()),
+            Ok(again) => codec::difference(sample, &again?)?,
+        };
+        let which = if path.is_empty() { "it".to_owned() } else { format!("the field {path}") };
+        Some(format!("{which} is not read as it was written"))
+    };
+    now.samples.iter().filter_map(problem).map(|problem| not_stored(kind, &problem)).collect()
+}
+
+/// A stored payload, as an event to append.
+struct StoredSample<'a> {
+    kind: &'a KnownKind,
+    version: u16,
+    payload: &'a [u8],
+}
+
+impl EventData for StoredSample<'_> {
+    fn kind(&self) -> &str {
+        self.kind.name()
+    }
+
+    fn schema_version(&self) -> u16 {
+        self.version
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        out.extend_from_slice(self.payload);
+        Ok(())
+    }
+}
+
+/// Appends a sample to a store in memory, and reads it back as stored events are read.
+fn read(reader: &EventType, sample: &StoredSample<'_>) -> Result<Option<Vec<u8>>, Error> {
+    let store = Store::in_memory()?;
+    store.append("sample", sample)?;
+    let event = store.stream("sample").next();
+    (reader.read_back)(&event.expect("it was just appended")?)
+}
+
+/// The problem that a value would not come back.
+fn not_stored(kind: &KnownKind, problem: &str) -> String {
+    format!("{} version {}: a value of it cannot be stored: {problem}", kind.name(), kind.version())
+}
+
+/// The problem that no value of a kind could be invented.
+fn no_sample(kind: &KnownKind, problem: &str) -> String {
+    format!(
+        "{} version {}: no value of it could be made up ({problem}). Give one: EventsLock::at(path).events::<..>().sample(&..).check()",
+        kind.name(),
+        kind.version()
+    )
+}
+
+fn never_stored(kind: &str, version: u16) -> String {
+    format!(
+        "(If no such event was ever stored anywhere, delete the entry \"{kind} {version}\" from the file, and run the test again.)"
+    )
+}
