@@ -1,10 +1,9 @@
 //! How fast appends are: durable and buffered, from one thread and many, one by one, in batches,
 //! and in flight.
 //!
-//! Every cell has a new store. "Durable" means acknowledged after the sync; `per_cal` is events per
-//! second times the mean time of one small overwrite and its sync, measured beside the cell, so 1.0
-//! is what a thread reaches that does nothing but that. Times run from before an append is put
-//! together until it is acknowledged.
+//! Every cell has a new store. "Durable" means acknowledged after the sync. `per_cal` is events per second
+//! times the mean time of one small overwrite and its sync, measured beside the cell. A thread that does only
+//! that reaches 1.0. Times run from before an append is put together until it is acknowledged.
 //!
 //! `cargo bench --bench append -- --help` names the options.
 
@@ -54,9 +53,9 @@ struct Load {
 #[derive(Clone, Copy)]
 enum Batch {
     One,
-    /// So many events of one entity.
+    /// This number of events of one entity.
     OfOneEntity(u64),
-    /// So many events, each of another entity.
+    /// This number of events, each of another entity.
     AcrossEntities(u64),
 }
 

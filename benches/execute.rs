@@ -1,8 +1,8 @@
 //! How fast decisions are: load an aggregate, decide, append what was decided, durable.
 //!
-//! Every cell has a new store. Each thread executes on accounts of its own, ten of them in turn, or all on one. "per
-//! cal" is as in the bench `append`: executions per second times the time of one small overwrite and its sync. With
-//! a key each command is looked up first, which is a round trip to the writer.
+//! Every cell has a new store. Each thread executes on accounts of its own, ten of them in turn, or all on
+//! one. "per cal" is as in the bench `append`: executions per second times the time of one small overwrite
+//! and its sync. With a key each command is looked up first, which is a round trip to the writer.
 //!
 //! `cargo bench --bench execute -- --help` names the options.
 

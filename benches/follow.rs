@@ -1,12 +1,11 @@
-//! What following costs and how fast it is: from an append to the follower that it wakes, and appends
-//! beside followers.
+//! Followers: the time from an append to the follower that it wakes, and appends beside followers.
 //!
-//! Every cell has a new store. "wake" cells: one thread appends and waits until the one follower, on
-//! a thread of its own, says when it had the event; times run from before the append is put together
-//! (`woken`), and from its acknowledgement (`after_ack`; 0 if the follower was first). The other cells
-//! append beside so many followers, all of which ask for everything; `behind_ms` is how long after the
-//! last acknowledgement the last of them was through. Threads share the processor, and each follower
-//! is one, so what followers take is missing elsewhere.
+//! Every cell has a new store. In a "wake" cell one thread appends, and waits until the one follower has the
+//! event. The follower has a thread of its own. Times count from before the append is built (`woken`), and
+//! from its acknowledgement (`after_ack`; 0 if the follower was first). The other cells append beside a
+//! number of followers, each of which asks for every event. `behind_ms` is the time from the last
+//! acknowledgement until the last follower has the last event. All threads share the processor, so the time
+//! of followers is missing elsewhere.
 //!
 //! `cargo bench --bench follow -- --help` names the options.
 
@@ -42,7 +41,7 @@ const BENCH: Bench = Bench {
     ],
 };
 
-/// How somebody follows.
+/// How a follower gets its events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
     Subscription,
@@ -117,13 +116,13 @@ fn wake(load: &Load, time: Duration, store: &Store, sample: &Sample) -> Result<F
     let follow = load.follower(store);
     thread::scope(|scope| {
         let follower = scope.spawn(move || {
-            // Once nobody waits for it any more, nobody hears it.
+            // A send fails once the measurement is over, and its time is not needed any more.
             follow(&mut |_| woken.send(Instant::now()).unwrap_or_default())
         });
         let began = Instant::now();
         let measured = wake_one_by_one(began + time, store, sample, &wakings);
         let took = began.elapsed();
-        // Whatever went wrong, the follower must come to an end.
+        // Closed before any error is returned: only the close ends the follower, and the scope waits for it.
         store.clone().close()?;
         let followed = follower.join().expect("the follower does not panic")?;
         let (since_append, since_ack) = measured?;
@@ -178,7 +177,7 @@ fn beside(load: &Load, time: Duration, store: &Store, sample: &Sample) -> Result
         let join = |appender: thread::ScopedJoinHandle<'_, _>| appender.join().expect("it does not panic");
         let appended: Result<u64, Error> = appenders.into_iter().map(join).sum();
         let ended = Instant::now();
-        // Whatever went wrong, the followers must come to an end.
+        // Closed before any error is returned: only the close ends the followers, and the scope waits for them.
         store.clone().close()?;
         let appended = appended?;
         let mut figures = vec![("events_per_s", float(appended) / (ended - began).as_secs_f64())];
@@ -275,7 +274,7 @@ impl Load {
         let followers = match (what, self.followers, self.how) {
             ("wake", _, How::Subscription) => "subscription".to_owned(),
             ("wake", _, How::Notifications) => "notifications".to_owned(),
-            (_, 0, _) => "nobody".to_owned(),
+            (_, 0, _) => "none".to_owned(),
             (_, count, How::Subscription) => format!("{count}-subscriptions"),
             (_, count, How::Notifications) => format!("{count}-receivers"),
         };

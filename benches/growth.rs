@@ -1,9 +1,10 @@
-//! What an event costs as the log grows: time, disk, memory, opening and looking up, by size, entities and tags.
+//! What an event costs as the log grows: time, disk, memory, opening and looking up, by size, entities and
+//! tags.
 //!
-//! One store grows through the sizes 10,000, 100,000 ... up to `--size`: each cell adds what is missing to what the one
-//! before left, closes, and opens again. The cells of entities and tags have stores of their own, of a tenth of
-//! `--size`, at most 1,000,000. With more than one round what was filled is only opened and read again; `append_ns` is
-//! then that of the first. Appends are buffered, 10,000 in flight from one thread.
+//! One store grows through the sizes 10,000, 100,000 ... up to `--size`: each cell adds the missing events,
+//! closes the store, and opens it again. The cells of entities and tags have stores of their own, of a tenth
+//! of `--size`, at most 1,000,000. With more than one round what was filled is only opened and read again;
+//! `append_ns` is then that of the first. Appends are buffered, 10,000 in flight from one thread.
 //!
 //! `cargo bench --bench growth -- --size 50000000 --rounds 1`
 

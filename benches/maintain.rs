@@ -1,9 +1,11 @@
-//! Maintenance beside appends: how fast it is, what appends take meanwhile, how much memory the process has.
+//! Maintenance beside appends: its speed, the time of appends beside it, and the memory of the process.
 //!
-//! Every cell has a new store of `--size` events of 1,000 streams, in segments of 16 MiB; of 64 MiB, the default, for copies. "alone" is so many threads that append, for
-//! `--seconds`, and nothing else; the other cells are those threads beside one piece of work, until that is done. "retain" removes all
-//! but the newest ten events of each stream, "tombstones" takes the payloads of the same, "merge" makes large segments of small ones.
-//! "backup" copies every segment to another directory, and "copy" does what `cp` and a sync do, to compare that with.
+//! Every cell has a new store of `--size` events of 1,000 streams, in segments of 16 MiB; of 64 MiB, the
+//! default, for copies. The "alone" cells are the appending threads for `--seconds`. The other cells are the
+//! same threads beside one operation, until it is done. "retain" removes all but the newest ten events of
+//! each stream, "tombstones" takes the payloads of the same, "merge" makes large segments of small ones.
+//! "backup" copies every segment to another directory, and "copy" does what `cp` and a sync do, to compare
+//! that with.
 //!
 //! `cargo bench --bench maintain -- --help` names the options.
 

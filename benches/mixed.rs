@@ -1,9 +1,11 @@
-//! Appends beside everything else: the same load alone, beside a replay, and beside a replay and four subscriptions.
+//! Appends beside everything else: the same load alone, beside a replay, and beside a replay and four
+//! subscriptions.
 //!
-//! Every cell has a store of `--size` events (up to 1,000,000), opened anew. Eight threads append one event at a time, durable or
-//! buffered, and wait for each; meanwhile one thread reads the whole store again and again, decoding, and
-//! four follow what is appended. All of them share the processor. `writer_us_per_group` is what the writer thread itself
-//! computed, by the system's account; what a caller did in its place is not in it.
+//! Every cell has a store of `--size` events (up to 1,000,000), opened anew. Eight threads append one event
+//! at a time, durable or buffered, and wait for each. Beside them one thread reads and decodes the whole
+//! store again and again, and four follow the new events. All of them share the processor.
+//! `writer_us_per_group` is what the writer thread itself computed, by the system's account; what a caller
+//! did in its place is not in it.
 //!
 //! `cargo bench --bench mixed -- --help` names the options.
 

@@ -5,8 +5,9 @@
 //! with SIGKILL. The second opens it, so that nothing but opening is in its time and memory. The
 //! page cache is warm; what was not durable in it is read again from the device.
 //!
-//! What opening costs by the number of segments is measured on stores of one event a segment, closed cleanly. They
-//! are made in memory and copied, once for all rounds; each measurement is the median of a few processes.
+//! What opening costs by the number of segments is measured on stores of one event a segment, closed cleanly.
+//! They are made in memory and copied, once for all rounds; each measurement is the median of a few
+//! processes.
 //!
 //! `cargo bench --bench open -- --help` names the options.
 
@@ -83,7 +84,7 @@ fn cell_of_segments(segments: u64, place: &Place) -> Cell<'_> {
     }
 }
 
-/// Opens a store of so many segments in a few processes, one after the other, and gives the median.
+/// Opens a store of `segments` segments in a few processes, one after the other, and returns the median.
 fn measure_segments(place: &Place, segments: u64) -> Result<Measured, Failure> {
     const PROCESSES: usize = 9;
     let directory = place.store(&format!("segments/{segments}"));
@@ -189,7 +190,7 @@ fn fill(directory: &str, events: &str) -> Result<Store, Failure> {
     Ok(store)
 }
 
-/// Waits with the store open. If nobody kills it, the end of its input ends it.
+/// Waits with the store open, until the parent kills this process or closes its input.
 fn wait_for_the_end(store: Store) -> Result<(), Failure> {
     print!("{READY}");
     io::Write::flush(&mut io::stdout())?;

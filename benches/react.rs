@@ -1,10 +1,11 @@
 //! How fast reactors react, and how soon.
 //!
-//! Every cell has a new store. "backlog" cells: so many events are there when the reactor starts, and it works them off for the
-//! time given; each reaction is one event more, durable with its checkpoint. `in_flight` is how many reactions may be on their
-//! way to the disk. "handled" cells bring nothing about, so only checkpoints are written, now and then. "latency" cells:
-//! one thread appends and waits until the reaction is durable; times run from before the append (`reacted`), and from
-//! its acknowledgement (`after_ack`).
+//! Every cell has a new store. In a "backlog" cell a number of events are there when the reactor starts, and
+//! the reactor handles them for the given time. Each reaction is one event more, durable with its checkpoint.
+//! `in_flight` is the largest number of reactions that are not durable yet. "handled" cells append nothing,
+//! so only checkpoints are written, now and then. In a "latency" cell one thread appends and waits until the
+//! reaction is durable. Times count from before the append (`reacted`), and from its acknowledgement
+//! (`after_ack`).
 //!
 //! `cargo bench --bench react -- --help` names the options.
 
@@ -43,9 +44,9 @@ const REACTION: &str = "order.answered";
 /// What works on the events.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// One event more for each, so many in flight.
+    /// Appends one event for each, with at most this many appends in flight.
     React { in_flight_max: usize },
-    /// Nothing for each, on so many threads; 0 is a reactor without outputs.
+    /// Appends nothing, on this number of threads; 0 is a reactor without outputs.
     Handle { threads: usize },
     /// A reaction to one event at a time.
     Answer,

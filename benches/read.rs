@@ -1,6 +1,6 @@
 //! How fast reads are: replay, streams, single events by id, the newest few.
 //!
-//! One store of `--size` events, filled once and made durable; nobody appends meanwhile. "Raw" looks
+//! One store of `--size` events, filled once and made durable; nothing is appended during a read. "Raw" looks
 //! at every byte of a payload without decoding it. Checksums are verified on every read, as always.
 //!
 //! `cargo bench --bench read -- --help` names the options.

@@ -1,9 +1,9 @@
 //! What does not grow with the log: look-ups over hundreds of segments, a rare query, a long stream.
 //!
-//! One store of `--size` events in some 300 segments, whose streams are of 1,000 events each; ten events have a tag of
-//! their own. It is filled, closed, and opened again, so that everything is looked up in index files. Each
-//! cell is run for a while before it counts: what is read often is loaded then. "exact" reads from a store that keeps
-//! no segments in memory.
+//! One store of `--size` events in some 300 segments, whose streams are of 1,000 events each; ten events have
+//! a tag of their own. It is filled, closed, and opened again, so that everything is looked up in index
+//! files. Each cell is run for a while before it counts: what is read often is loaded then. "exact" reads
+//! from a store that keeps no segments in memory.
 //!
 //! `cargo bench --bench scale -- --help` names the options.
 

@@ -1,9 +1,9 @@
 //! How fast states are had: folded from nothing, looked up, folded on by an event, found on the disk.
 //!
-//! Each measurement has a store of its own: one aggregate of 10,000 events `{cents: u64}`, appended one by one, and
-//! 1,000 of 100 events, whose events lie between one another. Appends are buffered, so that a state is saved soon; only loads
-//! are timed. A look at the clock, some 20 ns, is in each time, but not in those of unchanged states: they are
-//! timed a hundred at a time.
+//! Each measurement has a store of its own. It holds one aggregate of 10,000 events `{cents: u64}`, appended
+//! one by one, and 1,000 aggregates of 100 events, appended in turn. Appends are buffered, so that a state is
+//! saved soon; only loads are timed. A look at the clock, some 20 ns, is in each time. Unchanged states are
+//! timed a hundred at a time, and hardly include it.
 //!
 //! `cargo bench --bench state -- --help` names the options.
 
@@ -175,7 +175,8 @@ impl<'a> States<'a> {
         })
     }
 
-    /// In no visible order, all of them in memory; another entity has been appended to since each was looked at.
+    /// In no visible order, all of them in memory; another entity has been appended to since each was looked
+    /// at.
     fn of_many(&self, directory: &Path) -> Result<Latency, Error> {
         let store = open_buffered(directory)?;
         self.fill(&store)?;

@@ -1,6 +1,7 @@
 //! How fast a store is verified, on one thread: checksums, hash chain, positions, versions.
 //!
-//! Two stores of about as many bytes, each filled once: `--size` events with a payload of 177 bytes, an append each, and frames of 64 KiB. The page cache is warm.
+//! Two stores of about the same number of bytes, each filled once. One has `--size` events with a payload of
+//! 177 bytes, an append each; the other has frames of 64 KiB. The page cache is warm.
 //!
 //! `cargo bench --bench verify -- --help` names the options.
 
@@ -25,7 +26,7 @@ const BENCH: Bench = Bench {
     ],
 };
 
-/// A payload of so many bytes.
+/// A payload of these bytes.
 struct Blob(Vec<u8>);
 
 impl EventData for Blob {

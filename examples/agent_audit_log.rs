@@ -1,7 +1,8 @@
-//! Learn to keep an agent's tool calls so that they can be believed: gates before, causes between, proof after.
+//! An audit log of an agent's tool calls that stands up to an auditor.
 //!
-//! A gate says what the agent may do, and its denials are on record, too. Every call names the prompt it comes from. A
-//! head that is kept elsewhere proves later that nothing was edited, removed or put in between.
+//! What to learn: a gate decides what the agent may do, and the store records its denials. Every call names
+//! the prompt that caused it. A head that is kept elsewhere later proves that no event was changed, removed
+//! or inserted.
 
 use annals::{
     Append, Denial, DomainEvent, Error, ErrorKind, GateDecision, Head, Proposed, Query, RecordedEvent, Store,
@@ -16,7 +17,7 @@ enum AgentEvent {
     ToolReturned { output: String },
 }
 
-/// What the agent's session may do; told to the gate, never stored.
+/// What the session of the agent may do. The gate gets it as context; it is never stored.
 struct Rights {
     tools: &'static [&'static str],
 }
@@ -26,7 +27,7 @@ struct ToolCall {
     tool: String,
 }
 
-/// Only tools that the session has rights to, and none without a prompt that brought it about.
+/// Allows only tools that the session may use, and only calls that name their cause.
 fn tools(proposed: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
     let allowed = proposed.context::<Rights>().map_or(&[][..], |rights| rights.tools);
     for event in proposed.events().filter(|event| event.kind() == "agent.tool_called") {
@@ -65,24 +66,24 @@ fn main() -> Result<(), Error> {
     assert_eq!((denied.kind(), denied.denial().unwrap().gate.as_str()), (ErrorKind::Denied, "tools"));
     println!("{denied}\n\n{}", store.story(prompt.correlation())?);
 
-    // What was denied is on record beside what was done, by name, without its argument.
+    // The denial is recorded beside the calls, with the name of the gate and without the argument.
     assert_eq!(store.count(Query::entity("$gate/tools").kind("$gate.denied"))?, 1);
     assert_eq!(search.metadata::<&str>()?, Some("model-4"));
     assert_eq!(store.ancestors(search.id()).next().unwrap()?.id(), prompt.id());
 
-    // Printed, mailed, put into somebody else's log: 100 characters stand for all that happened.
+    // About 100 characters stand for the whole history. Print them, mail them, or put them into another log.
     let kept: String = store.head()?.to_string();
     call(&store, &prompt, "read_file", "LICENSE")?;
     store.close()?;
 
-    // Much later: whole, and the same history up to the head that was kept.
+    // Much later: the store is sound, and its history up to the kept head is the same.
     let store = Store::open(&directory)?;
     let kept: Head = kept.parse()?;
     assert!(store.verify()?.is_clean());
     assert_eq!(store.at(kept.position())?.expect("not cut").chain(), kept.chain());
     store.close()?;
 
-    // Somebody edits the log. One byte is enough.
+    // An edit of a single byte in the log is found.
     let segment = directory.join("segments/00000000000000000001.0.seg");
     let mut bytes = std::fs::read(&segment).unwrap();
     let at = bytes.windows(3).position(|three| three == b"GPL").unwrap();

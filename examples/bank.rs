@@ -1,4 +1,6 @@
-//! Learn aggregates: state, commands, decisions; retries with a key; a transfer over two accounts; the past.
+//! A bank account as an aggregate: state, commands and decisions.
+//!
+//! What to learn: retries with a key, a transfer over two accounts in one append, and states of the past.
 
 use annals::{
     Aggregate, Append, At, DomainEvent, Error, Meta, Outcome, Projection, Query, Refused, Store, Version,
@@ -55,7 +57,10 @@ impl Aggregate for Account {
     }
 }
 
-/// From Alice to Bob. Only the account that is drawn on decides, so only its stream must not move meanwhile.
+/// Moves money from Alice to Bob.
+///
+/// Only Alice's balance decides. A concurrent append to her account repeats the decision; one to Bob's does
+/// not.
 fn transfer(store: &Store, cents: u64, key: &str) -> Result<Outcome, Refused<NotEnough>> {
     let done = store.decide_once(key, &(ALICE, BOB, cents), Query::entity(ALICE), |alice: &Account| {
         let withdrawn = alice.decide(&Command::Withdraw(cents))?;
@@ -73,7 +78,7 @@ fn main() -> Result<(), Error> {
     let refused = store.execute::<Account>(ALICE, &Command::Withdraw(700)).unwrap_err();
     assert_eq!(refused.domain(), Some(&NotEnough { missing: 200 }));
 
-    // A request that is sent twice is applied once.
+    // A request that is sent twice has one effect.
     for outcome in [Outcome::Applied, Outcome::AlreadyApplied] {
         let with = |append: Append| append.key("req-17");
         let done = store.execute_with::<Account>(ALICE, &Command::Withdraw(100), with).unwrap();
@@ -85,12 +90,13 @@ fn main() -> Result<(), Error> {
     assert_eq!(transfer(&store, 150, "t-1").unwrap(), Outcome::AlreadyApplied);
     assert!(transfer(&store, 5_000, "t-2").is_err());
 
-    // The past: how it stood after two events, and when it first fell below 300.
+    // The past: the balance after two events, and the event that first took it below 300.
     assert_eq!(store.load_at::<Account>(ALICE, At::Version(Version::from(2)))?.cents, 400);
     let fell = store.bisect::<Account>(ALICE, |account| account.cents < 300)?;
     assert_eq!(fell.expect("it did").version().get(), 3);
 
-    let (alice, bob) = (store.load::<Account>(ALICE)?, store.load::<Account>(BOB)?);
+    let alice = store.load::<Account>(ALICE)?;
+    let bob = store.load::<Account>(BOB)?;
     println!("alice has {} cents, bob {}", alice.cents, bob.cents);
     assert_eq!((alice.cents, bob.cents), (250, 150));
     store.close()?;

@@ -1,7 +1,8 @@
-//! Learn how one decision spans many streams: a dynamic consistency boundary.
+//! One decision over many streams: a dynamic consistency boundary.
 //!
-//! A course has seats, a student takes two courses at most. Both rules are about enrolments; no single stream knows
-//! both. `Store::decide` reads exactly the events a decision rests on, and appends only if no new one of them came.
+//! What to learn: a course has a number of seats, and a student takes at most two courses. No single stream
+//! holds the events of both rules. `Store::decide` reads the events that the decision depends on. It appends
+//! only if no new event among them was appended since.
 
 use annals::{Append, DomainEvent, Error, Meta, Outcome, Projection, Query, Refused, Store};
 use serde::{Deserialize, Serialize};
@@ -13,11 +14,11 @@ enum CourseEvent {
     Joined { student: String },
 }
 
-/// What is to be known before a student joins a course.
+/// What a decision to join a course depends on.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Enrolment {
     seats: usize,
-    /// Who joined what, of this course and of this student.
+    /// Student and course of every enrolment in this course, and of every enrolment of this student.
     joined: Vec<(String, String)>,
 }
 
@@ -41,19 +42,18 @@ enum No {
 
 fn join(store: &Store, student: &str, course: &str) -> Result<Outcome, Refused<No>> {
     let tag = format!("student:{student}");
-    // All of this course, and all this student joined anywhere.
+    // All events of this course, and all enrolments of this student.
     let boundary =
         Query::entity(course).kind_prefix("course.").or(Query::all().kind("course.joined").tag(&tag));
     let done = store.decide(boundary, |known: &Enrolment| {
-        let (of_student, of_course) =
-            (|j: &&(String, String)| j.0 == student, |j: &&(String, String)| j.1 == course);
-        if known.joined.iter().any(|joined| of_student(&joined) && of_course(&joined)) {
-            return Ok(None); // Nothing to do.
+        let joined = &known.joined;
+        if joined.iter().any(|(who, what)| who == student && what == course) {
+            return Ok(None); // The student is already in the course.
         }
-        if known.joined.iter().filter(of_course).count() == known.seats {
+        if joined.iter().filter(|(_, what)| what == course).count() == known.seats {
             return Err(No::Full);
         }
-        if known.joined.iter().filter(of_student).count() == 2 {
+        if joined.iter().filter(|(who, _)| who == student).count() == 2 {
             return Err(No::TooManyCourses);
         }
         Ok(Some(Append::to(course).event(&CourseEvent::Joined { student: student.to_owned() }).tag(&tag)))
@@ -72,7 +72,7 @@ fn main() -> Result<(), Error> {
     assert_eq!(join(&store, "ada", "course:music").unwrap(), Outcome::Applied);
     assert_eq!(join(&store, "ada", "course:art").unwrap_err().domain(), Some(&No::TooManyCourses));
 
-    // Eight students at once for the last two seats: two get one, whatever the threads do.
+    // Eight students compete for the last two seats. Two get one, in any order of the threads.
     let results: Vec<_> = std::thread::scope(|scope| {
         let store = &store;
         let threads: Vec<_> = (0..8)

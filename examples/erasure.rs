@@ -1,6 +1,7 @@
 //! Erases a customer's personal data: the payload goes, the proof that something happened stays.
 //!
-//! What to learn: what a reader gets of an erased event, what is on record, and why a head from before still verifies.
+//! What to learn: what a reader gets of an erased event, what is on record, and why a head from before still
+//! verifies.
 
 use annals::{DomainEvent, Error, ErrorKind, Query, Store, Verify};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Imports the history of this machine's packages, and asks it who changed a package when.
+//! Imports the package history of this machine, and asks when each package changed.
 //!
 //! ```text
 //! cargo run --release --features jsonl --example import_dpkg_log -- [log]     default: /var/log/dpkg.log
@@ -6,13 +6,13 @@
 //!
 //! | in the log | in the store |
 //! |---|---|
-//! | package | entity: `package:libc6:amd64`; lines about none: `dpkg` |
+//! | package | entity: `package:libc6:amd64`; for lines without a package: `dpkg` |
 //! | action | kind: `dpkg.upgrade`; a status is `dpkg.status.installed` |
 //! | time | occurred-at, taken for UTC |
 //! | the whole line | payload |
 //!
-//! Learn from it: an adapter is whatever writes lines of JSON into a pipe; a `Mapping` says what they mean. Run again, it
-//! imports what is new.
+//! What to learn: an adapter is a program that writes lines of JSON into a pipe, and a `Mapping` says what
+//! they mean. A second import of a longer log adds only the new lines.
 
 use std::error::Error;
 use std::io::{BufReader, Write};
@@ -20,7 +20,7 @@ use std::io::{BufReader, Write};
 use annals::{Mapping, Query, Store, TimeForm};
 use serde_json::{Value, json};
 
-/// For machines without dpkg.
+/// The log of a machine without dpkg.
 const SAMPLE: &str = "\
 2026-11-27 06:12:01 startup archives unpack
 2026-11-27 06:12:01 upgrade libc6:amd64 2.36-9 2.36-10
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes the log as JSONL into one end of a pipe while the other is imported.
+/// Writes the log as JSONL into a pipe, and imports from its other end at the same time.
 fn import(store: &Store, log: &str) -> Result<annals::Imported, Box<dyn Error>> {
     let mapping = Mapping::new("{/entity}", "{/kind}").time("/at", TimeForm::Rfc3339).payload("/line");
     let (reader, mut writer) = std::io::pipe()?;
@@ -71,7 +71,7 @@ fn import(store: &Store, log: &str) -> Result<annals::Imported, Box<dyn Error>> 
     Ok(imported?)
 }
 
-/// `date time action words...`; of a status the package is the second word, else the first.
+/// A line is `date time action words...`. The package is the second word of a status, else the first.
 fn json_of(line: &str) -> Value {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [date, time, action, rest @ ..] = words.as_slice() else {

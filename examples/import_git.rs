@@ -1,7 +1,7 @@
 //! Imports the commits of a git repository as a tree, and walks it: from the root to each branch.
 //!
 //! ```text
-//! cargo run --release --features jsonl --example import_git -- [repository]      default: where you stand
+//! cargo run --release --features jsonl --example import_git -- [repository]      default: this directory
 //! ```
 //!
 //! | in git | in the store |
@@ -12,8 +12,8 @@
 //! | commit time | occurred-at |
 //! | author | tag |
 //!
-//! Learn from it: lines in annals' own schema bring ids and causes along, and an entity whose events branch is
-//! walked with `leaves` and `path`. What changed in each file: see git_history.
+//! What to learn: lines in the schema of annals carry ids and causes. `leaves` and `path` walk an entity
+//! whose events branch. The example git_history has the changes of each file.
 
 use std::error::Error;
 use std::io::{BufReader, Write};
@@ -44,7 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} branches, also those that were merged; the newest:", leaves.len());
     for leaf in leaves.iter().rev().take(5) {
         let path = store.path(*leaf)?;
-        let (first, last) = (path.first().ok_or("no root")?, path.last().ok_or("no leaf")?);
+        let first = path.first().ok_or("no root")?;
+        let last = path.last().ok_or("no leaf")?;
         assert_eq!(last.id(), *leaf);
         let subject = last.decode::<Value>()?["subject"].as_str().unwrap_or_default().to_owned();
         println!("{:>6} commits from {} to {}: {subject}", path.len(), first.version(), last.version());
@@ -54,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes the commits as JSONL into one end of a pipe while the other is imported.
+/// Writes the commits as JSONL into a pipe, and imports from its other end at the same time.
 fn import(store: &Store, log: &str) -> Result<annals::Imported, Box<dyn Error>> {
     let (reader, mut writer) = std::io::pipe()?;
     let imported = std::thread::scope(|threads| {

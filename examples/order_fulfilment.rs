@@ -1,7 +1,8 @@
-//! How one thing leads to another: an order is placed, its payment requested, the order shipped, each by a reactor.
+//! A process of two reactors: an order is placed, its payment is requested, the order is shipped.
 //!
-//! What to learn: a reactor turns an event into events, exactly once, in one append with the note that it did; causes and
-//! correlations come by themselves, so the whole story can be printed. Started again, reactors go on where they were.
+//! What to learn: a reactor turns one event into others, exactly once. Its output and its checkpoint are one
+//! append. annals sets causes and correlations, so that `story` prints the whole process. After a restart
+//! each reactor continues behind its checkpoint.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ struct Order {
 
 type Handled = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// Asks for the money, and puts the goods aside, both or neither.
+/// Requests the payment and reserves the goods: both, or neither.
 fn billing(placed: &RecordedEvent, reaction: &mut Reaction<'_>) -> Handled {
     let order: Order = placed.decode()?;
     reaction.append(format!("payment:{}", order.number), &Raw("payment.requested", &order));
@@ -24,7 +25,7 @@ fn billing(placed: &RecordedEvent, reaction: &mut Reaction<'_>) -> Handled {
     Ok(())
 }
 
-/// Ships what is paid for. Here asking is as good as having.
+/// Ships the order. This example does not wait for the payment itself.
 fn shipping(requested: &RecordedEvent, reaction: &mut Reaction<'_>) -> Handled {
     let order: Order = requested.decode()?;
     reaction.append(format!("order:{}", order.number), &Raw("order.shipped", &order.number));
@@ -37,7 +38,7 @@ fn start(store: &Store) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reactors work on threads of their own; whoever wants to read what they wrote waits for them, in turn.
+/// Reactors run on threads of their own, so a caller waits for each before it reads their output.
 fn wait_for_all(store: &Store) -> Result<(), Error> {
     for reactor in ["billing", "shipping"] {
         let head = store.head()?.position();
@@ -54,7 +55,7 @@ fn place(store: &Store, number: u32, cents: u64) -> Result<EventId, Error> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     let store = Store::open(directory.path().join("shop"))?;
-    let first = place(&store, 1, 1200)?; // Before anybody reacts: reactors begin with what is there.
+    let first = place(&store, 1, 1200)?; // Reactors also handle events from before their start.
     start(&store)?;
     wait_for_all(&store)?;
     store.close()?;

@@ -1,7 +1,7 @@
-//! A read model: the state of everything a query matches, kept up by a thread of its own.
+//! A read model: a state folded from all events of a query, and kept up to date by a thread of its own.
 //!
-//! Learn how to keep one, how to read your own write, how it goes on after a restart, and how it is built anew
-//! beside the old one when the question changes.
+//! What to learn: how to read your own write, and how a read model continues after a restart. For a changed
+//! query the store builds a new state while it shows the old one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +16,7 @@ enum OrderEvent {
     Cancelled,
 }
 
-/// What was sold, by product; and what is known of orders, to take out those that are cancelled.
+/// Sales by product, and the open orders, which a cancellation subtracts again.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Sales {
     by_product: BTreeMap<String, u64>,
@@ -43,7 +43,7 @@ impl Projection for Sales {
     }
 }
 
-/// Everybody's orders, or those of one tenant.
+/// The orders of all tenants.
 fn orders() -> Query {
     Query::entity_prefix("order:")
 }
@@ -62,19 +62,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let cancelled = store.append(("order:0", "tenant:acme"), &OrderEvent::Cancelled)?;
 
-    // It is a moment behind; whoever needs to see its own write waits for it.
+    // The read model may be a moment behind the store. Wait for the position of your own write.
     assert!(sales.wait_for(cancelled.position(), PATIENCE)?);
     assert_eq!(sales.state().by_product["book"], 33_300);
     assert_eq!(sales.state().position(), cancelled.position());
     store.close()?;
 
-    // After a restart it goes on where it was: what was saved is shown at once.
+    // After a restart the saved state is shown at once.
     let store = Store::open(directory.path().join("shop"))?;
     let sales = store.project::<Sales>(orders())?;
     assert_eq!(sales.state().by_product["book"], 33_300);
     sales.stop();
 
-    // Another query: everything is folded anew beside the old state, which is shown until then.
+    // For another query the store folds all events again, and shows the old state until it is done.
     let sales = store.project::<Sales>(orders().scope("tenant:acme"))?;
     if let ReadModelStatus::Rebuilding(progress) = sales.status() {
         println!("{} positions to go, {:?}", progress.behind, progress.remaining);

@@ -1,4 +1,5 @@
-//! A tour in one program: append, decide, hold a rule across streams, react, wait, load the past, set a timer, follow.
+//! A tour in one program: append, decide, hold a rule across streams, react, wait, load the past, set a
+//! timer, follow.
 
 use std::time::Duration;
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# A tour of the annals command on real input, which checks itself: it ends at the first thing that is not as it should be.
+# A tour of the annals command on real input. It checks itself, and ends at the first wrong result.
 #
-#   examples/tour.sh [repository]        default: where you stand
+#   examples/tour.sh [repository]        default: this directory
 #
-# It imports the history of a git repository, is killed and goes on, follows, backs up, restores, forks, rolls back, erases one
-# author, compacts while it is killed, and proves with the head it kept from before that nothing else has changed. It works in a temporary directory. ANNALS names the program.
+# It imports the history of a git repository, is killed and continues, follows, backs up, restores, forks and rolls
+# back. It erases one author, and compacts while it is killed. A head from before proves that nothing else changed.
+# All files are in a temporary directory. ANNALS names the program.
 set -euo pipefail
 
 repository=${1:-.}
@@ -84,7 +85,7 @@ say "verified, and its head kept elsewhere"
 annals verify
 annals head | tee "$work/head"
 
-say "hooks: 16 processes append at once, and somebody follows"
+say "hooks: 16 processes append at once, and one process follows"
 before=$(position)
 "$ANNALS" read --prefix hook: --after "$before" --follow --limit 160 >"$work/followed" &
 follower=$!

@@ -1,4 +1,5 @@
-//! How event types change: fields renamed, split, merged and added, kinds renamed and merged, one event split in two.
+//! How event types change: fields renamed, split, merged and added, kinds renamed and merged, one event split
+//! in two.
 //!
 //! Stored events stay as they are. Upcasters convert old shapes to the present type when an event is read.
 

@@ -37,8 +37,8 @@ impl<'a> Flight<'a> {
         Ok(now)
     }
 
-    /// Waits for everything. Times run from submission to the end of the wait, so they include the
-    /// time that an acknowledged append spent behind older ones in the window.
+    /// Waits for everything. Times count from submission to the end of the wait. They include the time that
+    /// an acknowledged append waits behind older ones in the window.
     pub fn land(mut self) -> Result<Latency, Error> {
         while let Some(oldest) = self.tickets.pop_front() {
             let began = settle(oldest)?;

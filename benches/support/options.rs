@@ -38,8 +38,7 @@ cargo bench --bench <append | read | open | scale | growth | mixed | follow | re
 impl Options {
     /// The options of this process. Ends it if they make no sense.
     ///
-    /// `cargo bench` passes `--bench`; `cargo test` does not, and whatever it passes is meant for
-    /// its own harness.
+    /// `cargo bench` passes `--bench`. `cargo test` does not, and its arguments are those of its own harness.
     pub fn from_command_line() -> Options {
         let mut arguments: Vec<String> = std::env::args().skip(1).collect();
         let is_bench = arguments.iter().any(|argument| argument == "--bench");

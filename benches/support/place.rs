@@ -26,8 +26,8 @@ impl Place {
         self.path.join(name.replace('/', "-"))
     }
 
-    /// Removes a store, and waits until the disk has taken note: what the file system still had to
-    /// do for it would be charged to the next measurement.
+    /// Removes a store, and waits until the disk has done so. Otherwise the next measurement would include
+    /// that work.
     pub fn clear(&self, store: &Path) -> io::Result<()> {
         fs::remove_dir_all(store)?;
         File::open(&self.path)?.sync_all()

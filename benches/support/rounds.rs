@@ -42,8 +42,8 @@ pub struct Bench {
 
 /// Measures the cells that were asked for, and prints what came out.
 ///
-/// Rounds are the outer loop, so that a bad second of the device or of a neighbour hits one round of
-/// a few cells and not all rounds of one.
+/// Rounds are the outer loop. So a bad second of the device hits one round of a few cells, and not all rounds
+/// of one.
 pub fn run(bench: &Bench, options: &Options, place: &Place, mut cells: Vec<Cell<'_>>) -> Result<(), Failure> {
     cells.retain(|cell| cell.name.contains(&options.only));
     if options.scale == Scale::Smoke {

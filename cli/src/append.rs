@@ -1,7 +1,7 @@
-//! Appending: one event from the command line, or many, one a line.
+//! `annals append`: appends one event of the command line, or many, one a line.
 
-mod account;
-mod lines;
+mod each_line;
+mod line_report;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,35 +13,35 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args;
-use crate::failure::{Done, Failure};
+use crate::failure::{Answer, Failure};
 use crate::interrupt;
-use crate::json::{Event, Exact, Stored, Unkept, exact};
-use crate::output::{Form, Output, bytes, counted};
-use crate::place::{self, Place};
+use crate::json::{AsMessagePack, ExactJson, JsonEvent, JsonProblem, parse_exact};
+use crate::output::{Format, Output, bytes, counted};
+use crate::target::{self, Target};
 use crate::values;
 use crate::words;
-use lines::Lines;
+use each_line::LineReader;
 
-/// As long as the longest append the format holds, and then some.
+/// The longest input of one event: more bytes than the longest append of the format.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// An event as a line says it.
+/// An event as a line of `--lines` holds it.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct EventLine {
     entity: String,
     kind: String,
     #[serde(default)]
-    payload: Exact,
+    payload: ExactJson,
     #[serde(default)]
     scope: Option<String>,
     #[serde(default)]
     tags: Vec<String>,
     #[serde(default)]
-    metadata: Option<Exact>,
+    metadata: Option<ExactJson>,
     #[serde(default)]
     key: Option<String>,
-    /// `any`, `none`, `exists`, or a version.
+    /// `any`, `none`, `exists`, or a version, as text or number.
     #[serde(default)]
     expect: Option<Value>,
     #[serde(default)]
@@ -58,8 +58,8 @@ fn one() -> u16 {
     1
 }
 
-/// What the command line says of every event.
-struct Common {
+/// What the command line says of every event. A line wins over it.
+struct Defaults {
     entity: Option<String>,
     kind: Option<String>,
     scope: Option<String>,
@@ -70,9 +70,9 @@ struct Common {
     occurred: Option<SystemTime>,
 }
 
-pub fn append(append: args::Append, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+pub fn append(append: args::Append, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
     let metadata = append.metadata.as_deref().map(|text| parse("--metadata", text)).transpose()?;
-    let common = Common {
+    let defaults = Defaults {
         entity: append.entity,
         kind: append.kind,
         scope: append.scope,
@@ -84,31 +84,31 @@ pub fn append(append: args::Append, place: &Place, out: &mut Output) -> Result<D
     };
     let Some(file) = &append.lines else {
         let payload = payload(append.payload.as_deref())?;
-        let built = common.build(common.line(payload), None)?.expect(append.expect.unwrap_or_default());
-        let store = open(append.create, place)?;
+        let built = defaults.build(defaults.line(payload), None)?.expect(append.expect.unwrap_or_default());
+        let store = open(append.create, target)?;
         return commit(built, append.key.as_deref(), store, out);
     };
     if append.key.is_some() && !append.atomic {
         let text = "with --lines, --key is for --atomic; give each line a \"key\" of its own";
         return Err(Failure::usage(text));
     }
-    let source = Lines::open(file, common.entity.is_none())?;
-    let store = open(append.create, place)?;
+    let source = LineReader::open(file, defaults.entity.is_none())?;
+    let store = open(append.create, target)?;
     if append.atomic {
-        return match all(source, &common)? {
+        return match build_atomic(source, &defaults)? {
             Some(built) => commit(built, append.key.as_deref(), store, out),
-            None => place::close(store).map(|()| Done::Yes),
+            None => target::close(store).map(|()| Answer::Yes),
         };
     }
-    lines::one_by_one(source, &common, &store, out)?;
-    place::close(store)?;
-    Ok(Done::Yes)
+    each_line::one_by_one(source, &defaults, &store, out)?;
+    target::close(store)?;
+    Ok(Answer::Yes)
 }
 
-fn open(create: bool, place: &Place) -> Result<Store, Failure> {
-    let store = if create { place.to_create() } else { place.to_write() }?;
-    let is_unsynced = place.is_buffered();
-    interrupt::note(|now| now.effect.is_unsynced = is_unsynced);
+fn open(create: bool, target: &Target) -> Result<Store, Failure> {
+    let store = if create { target.to_create() } else { target.to_write() }?;
+    let is_unsynced = target.is_buffered();
+    interrupt::note(|plan| plan.effect.is_unsynced = is_unsynced);
     Ok(store)
 }
 
@@ -119,25 +119,28 @@ fn with_key(append: Append, key: Option<&str>) -> Append {
     }
 }
 
-/// One append, which is in once it is acknowledged, whether that can be said or not.
-fn commit(append: Append, key: Option<&str>, store: Store, out: &mut Output) -> Result<Done, Failure> {
-    let _whole = interrupt::whole();
-    interrupt::note(|now| {
-        now.effect.under_way = Some("whether it is in is not known".to_owned());
-        now.effect.rest = Some(repeat(key.is_some()).to_owned());
+/// Commits one append. Once it is acknowledged it is reported as done, also if the output fails.
+fn commit(append: Append, key: Option<&str>, store: Store, out: &mut Output) -> Result<Answer, Failure> {
+    let _section = interrupt::critical_section();
+    interrupt::note(|plan| {
+        plan.effect.under_way = Some("whether it is in is not known".to_owned());
+        plan.effect.to_continue = Some(repeat(key.is_some()).to_owned());
     });
     let receipt = with_key(append, key).commit(&store).map_err(|error| {
-        interrupt::note(|now| (now.effect.under_way, now.effect.rest) = (None, None));
+        interrupt::note(|plan| {
+            plan.effect.under_way = None;
+            plan.effect.to_continue = None;
+        });
         failed(error, key.is_some())
     })?;
-    interrupt::done(is_in(&receipt));
-    place::close(store)?;
+    interrupt::done(sentence(&receipt));
+    target::close(store)?;
     show(&receipt, None, out)?;
     out.flush()?;
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }
 
-/// What to do where it is not known whether an append is in.
+/// How the operator continues if it is unknown whether an append is in the store.
 fn repeat(has_key: bool) -> &'static str {
     match has_key {
         true => "repeat the command with the same --key: found or appended, never both",
@@ -145,7 +148,7 @@ fn repeat(has_key: bool) -> &'static str {
     }
 }
 
-/// Why an append is not in, or may not be.
+/// The failure of an append, with a hint.
 fn failed(error: annals::Error, has_key: bool) -> Failure {
     let hint = match error.kind() {
         ErrorKind::Conflict => "read the stream, decide again, and --expect the version you saw",
@@ -156,8 +159,9 @@ fn failed(error: annals::Error, has_key: bool) -> Failure {
     Failure::from(error).hint(hint)
 }
 
-fn is_in(receipt: &Appended) -> String {
-    let (first, last) = (receipt.first_position(), receipt.position());
+fn sentence(receipt: &Appended) -> String {
+    let first = receipt.first_position();
+    let last = receipt.position();
     let before = if receipt.replayed() { ", and was before" } else { "" };
     match receipt.events() {
         1 => format!("the event is in, at position {first}{before}"),
@@ -167,27 +171,27 @@ fn is_in(receipt: &Appended) -> String {
     }
 }
 
-/// All lines in one append; none if there are none.
-fn all(mut source: Lines, common: &Common) -> Result<Option<Append>, Failure> {
+/// Builds one append of all lines; `None` if there is no line.
+fn build_atomic(mut source: LineReader, defaults: &Defaults) -> Result<Option<Append>, Failure> {
     let mut built = None;
     while let Some((number, text)) = source.next()? {
-        let line = common.read(&text).map_err(|failure| failure.at(&source.at(number)))?;
+        let line = defaults.read(&text).map_err(|failure| failure.at(&source.at(number)))?;
         if line.key.is_some() {
             let text = "with --atomic, the lines are one append, and have one key: --key";
             return Err(Failure::usage(text).at(&source.at(number)));
         }
-        built = Some(common.build(line, built).map_err(|failure| failure.at(&source.at(number)))?);
+        built = Some(defaults.build(line, built).map_err(|failure| failure.at(&source.at(number)))?);
     }
     Ok(built)
 }
 
-impl Common {
-    /// The event whose entity and kind the command line names.
-    fn line(&self, payload: Value) -> Line {
-        Line {
+impl Defaults {
+    /// An event of the command line's entity and kind.
+    fn line(&self, payload: Value) -> EventLine {
+        EventLine {
             entity: self.entity.clone().unwrap_or_default(),
             kind: self.kind.clone().unwrap_or_default(),
-            payload: Exact(payload),
+            payload: ExactJson(payload),
             scope: None,
             tags: Vec::new(),
             metadata: None,
@@ -200,20 +204,20 @@ impl Common {
         }
     }
 
-    fn read(&self, text: &str) -> Result<Line, Failure> {
-        let value = exact(text).map_err(|unkept| Failure::usage(unkept.to_string()))?;
+    fn read(&self, text: &str) -> Result<EventLine, Failure> {
+        let value = parse_exact(text).map_err(|problem| Failure::usage(problem.to_string()))?;
         if self.entity.is_some() {
             return Ok(self.line(value));
         }
-        // serde would take the values of a list for the fields of an event, by their places.
+        // serde would accept a list as well, as the fields in their order.
         if !value.is_object() {
             return Err(Failure::usage("an event is an object, such as {\"entity\":\"a\",\"kind\":\"b\"}"));
         }
         serde_json::from_str(text).map_err(|error| Failure::usage(words::no_json(text, &error)))
     }
 
-    /// Adds the event of a line to an append, or begins one. What the line says counts more.
-    fn build(&self, line: Line, before: Option<Append>) -> Result<Append, Failure> {
+    /// Adds the event of a line to an append, or begins one. The line wins over the command line.
+    fn build(&self, line: EventLine, before: Option<Append>) -> Result<Append, Failure> {
         let scope = line.scope.or_else(|| self.scope.clone());
         let scope = scope.unwrap_or_else(|| annals::DEFAULT_SCOPE.to_owned());
         let address = (line.entity, scope);
@@ -224,11 +228,12 @@ impl Common {
         if let Some(expect) = line.expect {
             append = append.expect(expectation(&expect)?);
         }
-        let event = Event { kind: &line.kind, schema_version: line.schema_version, payload: &line.payload.0 };
+        let event =
+            JsonEvent { kind: &line.kind, schema_version: line.schema_version, payload: &line.payload.0 };
         append = append.event(&event);
         append = self.tags.iter().chain(&line.tags).fold(append, |append, tag| append.tag(tag));
         if let Some(metadata) = line.metadata.as_ref().map(|given| &given.0).or(self.metadata.as_ref()) {
-            append = append.metadata(&Stored(metadata));
+            append = append.metadata(&AsMessagePack(metadata));
         }
         if let Some(of) = line.cause.as_ref().or(self.cause.as_ref()) {
             append = append.cause(cause(of)?);
@@ -269,12 +274,12 @@ fn cause(text: &str) -> Result<Cause, Failure> {
 }
 
 fn parse(what: &str, text: &str) -> Result<Value, Failure> {
-    exact(text).map_err(|unkept| match unkept {
-        Unkept::NoJson(problem) => {
+    parse_exact(text).map_err(|problem| match problem {
+        JsonProblem::NoJson(problem) => {
             let failure = Failure::usage(format!("{what} is no JSON: {problem}"));
             failure.hint("texts need their quotes: '\"text\"'")
         }
-        Unkept::Inexact(problem) => Failure::usage(format!("{what}: {problem}")),
+        JsonProblem::Inexact(problem) => Failure::usage(format!("{what}: {problem}")),
     })
 }
 
@@ -300,13 +305,14 @@ fn payload(text: Option<&str>) -> Result<Value, Failure> {
     }
 }
 
-/// `line` is the one it was made of.
+/// Prints the receipt of an append; `line` is the number of the line that holds it.
 fn show(receipt: &Appended, line: Option<u64>, out: &mut Output) -> Result<(), Failure> {
-    let (first, position) = (receipt.first_position().get(), receipt.position().get());
+    let first = receipt.first_position().get();
+    let position = receipt.position().get();
     let ids: Vec<String> = receipt.ids().map(|id| id.to_string()).collect();
     let versions: Vec<u64> = receipt.versions().map(|version| version.get()).collect();
-    match out.form() {
-        Form::Json => {
+    match out.format() {
+        Format::Json => {
             let mut document = json!({
                 "first_position": first, "position": position, "events": receipt.events(), "versions": versions,
                 "ids": ids, "recorded_at": values::rfc3339(receipt.recorded_at()), "replayed": receipt.replayed(),
@@ -316,7 +322,7 @@ fn show(receipt: &Appended, line: Option<u64>, out: &mut Output) -> Result<(), F
             }
             out.document(&document)
         }
-        Form::Plain | Form::Table => {
+        Format::Plain | Format::Table => {
             let replayed = if receipt.replayed() { "\treplayed" } else { "" };
             let mut text = String::new();
             for ((position, version), id) in (first..).zip(versions).zip(ids) {
@@ -327,7 +333,7 @@ fn show(receipt: &Appended, line: Option<u64>, out: &mut Output) -> Result<(), F
     }
 }
 
-/// A file of lines, or a pipe.
+/// Opens a file of lines, or a named pipe.
 pub fn open_lines(path: &Path) -> Result<File, Failure> {
     let shown = path.display();
     let failed = |error| Failure::usage(format!("cannot read {shown}: {error}"));
@@ -338,14 +344,14 @@ pub fn open_lines(path: &Path) -> Result<File, Failure> {
     Ok(file)
 }
 
-/// Half of what is too long must not be taken for the whole.
+/// Refuses an input that reached the bound: its end is not read, so it must not be taken for the whole.
 fn bounded(read: usize) -> Result<(), Failure> {
     let fits = u64::try_from(read).is_ok_and(|read| read <= LINE_BYTES_MAX);
     let text = || format!("more than {} at once; no append is that long", bytes(LINE_BYTES_MAX));
     if fits { Ok(()) } else { Err(Failure::usage(text())) }
 }
 
-/// Text that is to be JSON.
+/// The bytes as UTF-8.
 fn text_of(bytes: Vec<u8>) -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to().saturating_add(1);

@@ -1,4 +1,4 @@
-//! Histories put elsewhere, and set back.
+//! `annals backup`, `restore`, `fork` and `rollback`.
 
 use std::path::Path;
 use std::thread;
@@ -9,14 +9,14 @@ use annals::{CopyProgress, CopyReport, ErrorKind, StoreCopy};
 use serde_json::json;
 
 use crate::args::{Backup, Fork, Restore, Rollback};
-use crate::failure::{Done, Failure};
+use crate::failure::{Answer, Failure};
 use crate::interrupt;
 use crate::output::{Output, bytes};
-use crate::place::{Found, Place, look};
 use crate::progress::Bar;
+use crate::target::{Content, Target, inspect};
 
-pub fn backup(backup: Backup, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn backup(backup: Backup, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let mut copy = store.backup(&backup.to);
     if backup.without_sharing {
         copy = copy.without_sharing();
@@ -25,25 +25,25 @@ pub fn backup(backup: Backup, place: &Place, out: &mut Output) -> Result<Done, F
     show("backup", &backup.to, &report, out)
 }
 
-pub fn fork(fork: Fork, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn fork(fork: Fork, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let report = run(store.fork(&fork.to, fork.until.0), fork.reason, "forking")?;
     show("fork", &fork.to, &report, out)
 }
 
-pub fn restore(restore: Restore, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+pub fn restore(restore: Restore, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
     let Restore { backup, to, until, reason } = restore;
-    if look(&backup)? != Found::Store {
+    if inspect(&backup)? != Content::Store {
         return Err(Failure::usage(format!("there is no backup in {}", backup.display())));
     }
-    // Looked at before anything is made.
-    drop(place.builder(&backup)?.open_read_only().map_err(Failure::from)?);
+    // Opened first: a damaged backup is refused before anything is created.
+    drop(target.builder(&backup)?.open_read_only().map_err(Failure::from)?);
     let was_there = to.exists();
-    let failed = |error| Failure::system(&format!("cannot open {}", to.display()), &error);
-    let disk = OsDisk::create(&to).map_err(failed)?;
-    let copy = StoreCopy::restore_on(place.builder(&backup)?, disk, until.0);
+    let disk = OsDisk::create(&to)
+        .map_err(|error| Failure::system(&format!("cannot open {}", to.display()), &error))?;
+    let copy = StoreCopy::restore_on(target.builder(&backup)?, disk, until.0);
     let report = run(copy, reason, "restoring").inspect_err(|_| {
-        // Nothing was put there: then it need not stay. What is not empty stays.
+        // Removes only an empty directory; one that holds part of the copy stays.
         if !was_there {
             let _ = std::fs::remove_dir(&to);
         }
@@ -52,8 +52,8 @@ pub fn restore(restore: Restore, place: &Place, out: &mut Output) -> Result<Done
 }
 
 fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<CopyReport, Failure> {
-    interrupt::rest("made again, it goes on");
-    interrupt::breaks_off();
+    interrupt::to_continue("made again, it goes on");
+    interrupt::will_poll();
     let bar = Bar::bytes(what);
     let copy = copy.on_progress(move |progress| bar.step(progress.bytes, progress.bytes_total));
     let copy = match reason {
@@ -63,7 +63,7 @@ fn run(copy: StoreCopy, reason: Option<String>, what: &'static str) -> Result<Co
     copy.run().map_err(|error| Failure::from(error).without_space("free space and make it again: it goes on"))
 }
 
-fn show(what: &'static str, to: &Path, report: &CopyReport, out: &mut Output) -> Result<Done, Failure> {
+fn show(what: &'static str, to: &Path, report: &CopyReport, out: &mut Output) -> Result<Answer, Failure> {
     let CopyReport { head, kept, shared, copied, bytes_copied, bytes: total, elapsed, .. } = report;
     interrupt::done(format!("the copy in {} is whole, up to position {}", to.display(), head.position()));
     let copied_bytes = match bytes_copied {
@@ -83,43 +83,44 @@ fn show(what: &'static str, to: &Path, report: &CopyReport, out: &mut Output) ->
         "copied": copied, "bytes_copied": bytes_copied, "bytes": total, "seconds": elapsed.as_secs_f64(),
     });
     out.facts(&facts, &document)?;
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }
 
-/// How often another writer is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often the rollback tries again while another writer holds the lock.
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Whether another writer is to be waited for.
-fn is_locked(error: &annals::Error, deadline: Option<Instant>) -> bool {
+/// True if another writer holds the lock and the deadline has not passed.
+fn is_worth_a_retry(error: &annals::Error, deadline: Option<Instant>) -> bool {
     error.kind() == ErrorKind::Locked && deadline.is_none_or(|deadline| Instant::now() < deadline)
 }
 
 /// An operator who cuts history names it by its head. Without `--cut`, this prints that head.
-pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let path = place.existing()?;
+pub fn rollback(rollback: Rollback, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let path = target.existing()?;
     let Some(cut) = rollback.cut else {
-        let head = place.to_read()?.head()?.to_string();
+        let head = target.to_read()?.head()?.to_string();
         let facts = [("head", head.clone()), ("cut", format!("nothing yet: say --cut {head}"))];
         out.facts(&facts, &json!({ "done": false, "head": head }))?;
-        return Ok(Done::No);
+        return Ok(Answer::No);
     };
-    interrupt::rest("run again with the same --cut, it goes on, or says what it did");
-    interrupt::breaks_off();
-    let deadline = Instant::now().checked_add(place.wait());
+    interrupt::to_continue("run again with the same --cut, it goes on, or says what it did");
+    interrupt::will_poll();
+    let deadline = Instant::now().checked_add(target.wait());
     let report = loop {
-        interrupt::begin();
+        interrupt::park_if_stopping();
         let bar = Bar::bytes("setting back");
-        let tell = move |progress: &CopyProgress| bar.step(progress.bytes, progress.bytes_total);
-        let builder = place.builder(&path)?;
-        match builder.rollback_watched(rollback.to.0.clone(), &cut, &rollback.reason, tell) {
-            Err(error) if is_locked(&error, deadline) => thread::sleep(LOOK_EVERY),
+        let on_progress = move |progress: &CopyProgress| bar.step(progress.bytes, progress.bytes_total);
+        let builder = target.builder(&path)?;
+        match builder.rollback_watched(rollback.to.0.clone(), &cut, &rollback.reason, on_progress) {
+            Err(error) if is_worth_a_retry(&error, deadline) => thread::sleep(RETRY_INTERVAL),
             done => break done,
         }
     };
     let report = report.map_err(|error| {
         Failure::from(error).without_space("free space and repeat the command: it goes on")
     })?;
-    let (kept, cut) = (report.kept.to_string(), report.cut.to_string());
+    let kept = report.kept.to_string();
+    let cut = report.cut.to_string();
     interrupt::done(format!("the store is set back to position {}", report.kept.position()));
     let facts = [
         ("kept up to", kept.clone()),
@@ -127,5 +128,5 @@ pub fn rollback(rollback: Rollback, place: &Place, out: &mut Output) -> Result<D
         ("old history", format!("{}, a store in itself", path.join(&report.quarantine).display())),
     ];
     out.facts(&facts, &json!({ "done": true, "kept": kept, "cut": cut, "quarantine": report.quarantine }))?;
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }

@@ -1,6 +1,6 @@
-//! Everything that can be said on the command line.
+//! The command line: commands, arguments and options. Their doc comments are the help texts.
 
-mod history;
+mod maintenance;
 
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -11,12 +11,12 @@ use anstream::ColorChoice;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-pub use history::{
+pub use maintenance::{
     Backup, Checkpoint, Compact, Erase, Export, Fork, Import, Restore, Rollback, TimeForm, Verify,
 };
 
 use crate::failure::{CODES, CODES_SHORT};
-use crate::values::{Times, Versions, Which, duration, expected, time};
+use crate::values::{EventRef, TimeRange, VersionRange, duration, expected, time};
 
 /// Keeps events: what happened, in order, for good.
 #[derive(Parser)]
@@ -28,7 +28,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What clap is to know: every command's help has the exit codes.
+/// The command line for clap. The help of every command ends with the exit codes.
 pub fn command() -> clap::Command {
     fn with_codes(command: clap::Command) -> clap::Command {
         command.mut_subcommands(|command| with_codes(command.after_help(CODES_SHORT)))
@@ -42,7 +42,7 @@ pub struct Global {
     /// The store's directory (or ANNALS_DIR)
     #[arg(long, short, global = true, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// JSON: one document, or one a line for lists; SPEC.md has the schema
+    /// JSON: one document, or one a line for lists; docs/command.md has the schema
     #[arg(long, global = true)]
     pub json: bool,
     /// Tables even if the output is no terminal
@@ -51,7 +51,8 @@ pub struct Global {
     /// Colours: auto means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_enum)]
     pub color: Color,
-    /// When appends are acknowledged: synced, buffered, buffered:250ms (or ANNALS_DURABILITY) [default: synced]
+    /// When appends are acknowledged: synced, buffered, buffered:250ms (or ANNALS_DURABILITY) [default:
+    /// synced]
     #[arg(long, global = true, value_name = "HOW", hide_short_help = true)]
     pub durability: Option<Durability>,
     /// How many appends wait for the writer at most (or ANNALS_QUEUE) [default: 4096]
@@ -79,7 +80,7 @@ pub enum Color {
 }
 
 impl Color {
-    /// From now on for all output.
+    /// Sets the colours of all output from now on.
     pub fn write_global(self) {
         match self {
             Color::Auto => ColorChoice::Auto,
@@ -172,8 +173,9 @@ pub struct Append {
     /// The payload as JSON; @FILE reads a file, - standard input [default: null]
     #[arg(conflicts_with = "lines", allow_negative_numbers = true)]
     pub payload: Option<String>,
-    /// One event a line from a file, or - for standard input: {"entity", "kind", "payload", ...}; with ENTITY and
-    /// KIND each line is a payload. Each line stands for itself, and which lines are in is said, however it ends
+    /// One event a line from a file, or - for standard input: {"entity", "kind", "payload", ...}; with ENTITY
+    /// and KIND each line is a payload. Each line stands for itself, and which lines are in is said, however
+    /// it ends
     #[arg(long, value_name = "FILE")]
     pub lines: Option<PathBuf>,
     /// All lines are one append, all or nothing
@@ -212,7 +214,7 @@ pub struct Append {
 pub struct Get {
     /// Its id, or its position (17 or @17)
     #[arg(value_name = "ID|POSITION")]
-    pub event: Which,
+    pub event: EventRef,
 }
 
 #[derive(Args)]
@@ -238,14 +240,14 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether nothing is asked.
+    /// True if the filter is empty and matches every event.
     pub fn is_everything(&self) -> bool {
         let Filter { entity, prefix, scope, kind, tag, correlation } = self;
         let names = [entity, prefix, scope];
         names.iter().all(|name| name.is_none()) && kind.is_empty() && tag.is_empty() && correlation.is_none()
     }
 
-    /// What is asked for.
+    /// The query that the options stand for.
     pub fn query(&self) -> Query {
         let mut base = match (&self.entity, &self.prefix, self.correlation) {
             (Some(entity), ..) => Query::entity(entity),
@@ -277,14 +279,14 @@ pub struct Read {
     pub backwards: bool,
     /// Recorded in this time: 2026-11-01..2026-12-01, 2h.. (times are UTC)
     #[arg(long, value_name = "FROM..TO", conflicts_with = "follow", allow_hyphen_values = true)]
-    pub between: Option<Times>,
+    pub between: Option<TimeRange>,
     /// Happened in this time, as the application said
     #[arg(long, value_name = "FROM..TO", conflicts_with = "follow", allow_hyphen_values = true)]
-    pub occurred: Option<Times>,
+    pub occurred: Option<TimeRange>,
     /// Of these versions: 2..5, 3; needs --entity alone
     #[arg(long, value_name = "FROM..TO", conflicts_with = "follow")]
-    pub versions: Option<Versions>,
-    /// At most so many
+    pub versions: Option<VersionRange>,
+    /// At most this many
     #[arg(long, short = 'n', value_name = "EVENTS")]
     pub limit: Option<u64>,
     /// Goes on with the events that come
@@ -312,7 +314,7 @@ pub struct Names {
     /// Names after this one
     #[arg(long, value_name = "NAME")]
     pub after: Option<String>,
-    /// At most so many
+    /// At most this many
     #[arg(long, short = 'n', value_name = "NAMES")]
     pub limit: Option<u64>,
 }
@@ -321,11 +323,11 @@ pub struct Names {
 pub struct Story {
     /// The correlation; an event's id or position stands for the one it belongs to
     #[arg(value_name = "ID|POSITION")]
-    pub correlation: Which,
+    pub correlation: EventRef,
     /// How to draw it
     #[arg(long, value_enum, default_value = "text")]
     pub form: StoryForm,
-    /// At most so many events
+    /// At most this many events
     #[arg(long, short = 'n', value_name = "EVENTS", default_value_t = 10_000)]
     pub limit: u64,
 }
@@ -341,8 +343,8 @@ pub enum StoryForm {
 pub struct Related {
     /// The event: its id, or its position (17 or @17)
     #[arg(value_name = "ID|POSITION")]
-    pub event: Which,
-    /// At most so many
+    pub event: EventRef,
+    /// At most this many
     #[arg(long, short = 'n', value_name = "EVENTS")]
     pub limit: Option<u64>,
 }

@@ -1,69 +1,69 @@
-//! What brought what about.
+//! `annals story`, `ancestors`, `descendants`, `path` and `leaves`: which events caused which.
 
 use annals::{EventId, RecordedEvent, Store};
 
 use crate::args::{Leaves, Related, Story, StoryForm};
-use crate::failure::{Done, Failure};
-use crate::output::{Form, Output};
-use crate::place::Place;
+use crate::failure::{Answer, Failure};
+use crate::output::{Format, Output};
 use crate::read::find;
-use crate::values::Which;
+use crate::target::Target;
+use crate::values::EventRef;
 
-pub fn story(story: Story, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn story(story: Story, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let correlation = correlation(&store, story.correlation)?;
-    let told = store.story_limited(correlation, story.limit)?;
-    if told.events().len() == 0 {
+    let tree = store.story_limited(correlation, story.limit)?;
+    if tree.events().len() == 0 {
         return Err(Failure::no(format!("no event belongs to {correlation}")));
     }
-    out.text(&match (out.form(), story.form) {
-        (Form::Json, _) => told.to_json(),
-        (_, StoryForm::Text) => told.to_string(),
-        (_, StoryForm::Dot) => told.to_dot(),
-        (_, StoryForm::Mermaid) => told.to_mermaid(),
+    out.text(&match (out.format(), story.form) {
+        (Format::Json, _) => tree.to_json(),
+        (_, StoryForm::Text) => tree.to_string(),
+        (_, StoryForm::Dot) => tree.to_dot(),
+        (_, StoryForm::Mermaid) => tree.to_mermaid(),
     })?;
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }
 
-/// A correlation need not be the id of an event.
-fn correlation(store: &Store, which: Which) -> Result<EventId, Failure> {
+/// The correlation of an event. An id that belongs to no event is a correlation itself.
+fn correlation(store: &Store, which: EventRef) -> Result<EventId, Failure> {
     match which {
-        Which::Id(id) => Ok(store.get(id)?.map_or(id, |event| event.correlation())),
-        Which::At(_) => Ok(find(store, which)?.correlation()),
+        EventRef::Id(id) => Ok(store.get(id)?.map_or(id, |event| event.correlation())),
+        EventRef::At(_) => Ok(find(store, which)?.correlation()),
     }
 }
 
-pub fn ancestors(related: Related, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn ancestors(related: Related, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let event = find(&store, related.event)?;
     show(store.ancestors(event.id()), related.limit, out)
 }
 
-pub fn descendants(related: Related, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn descendants(related: Related, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let event = find(&store, related.event)?;
     show(store.descendants(event.id()), related.limit, out)
 }
 
-pub fn path(related: Related, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn path(related: Related, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let event = find(&store, related.event)?;
     show(store.path(event.id())?.into_iter().map(Ok), related.limit, out)
 }
 
-pub fn leaves(leaves: &Leaves, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn leaves(leaves: &Leaves, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     for id in store.leaves(&leaves.entity)? {
-        out.event(&find(&store, Which::Id(id))?)?;
+        out.event(&find(&store, EventRef::Id(id))?)?;
     }
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }
 
 fn show(
     mut events: impl Iterator<Item = Result<RecordedEvent, annals::Error>>,
     limit: Option<u64>,
     out: &mut Output,
-) -> Result<Done, Failure> {
+) -> Result<Answer, Failure> {
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0
         && let Some(event) = events.next()
@@ -71,5 +71,5 @@ fn show(
         out.event(&event?)?;
         left -= 1;
     }
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }

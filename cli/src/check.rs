@@ -1,4 +1,4 @@
-//! Whether a store is whole, and what an open would make of it.
+//! `annals verify`, `reindex`, `recover`: checks a store, rebuilds its indexes, says what an open would do.
 
 use annals::{
     ErrorKind, Finding, Head, IndexFlaw, MissingCause, OpenReport, Store, VerifyReport, WriterState,
@@ -6,53 +6,54 @@ use annals::{
 use serde_json::{Value, json};
 
 use crate::args::{Recover, Verify};
-use crate::failure::{Done, Failure};
+use crate::failure::{Answer, Failure};
 use crate::interrupt;
-use crate::output::{Form, Output, bytes, counted};
-use crate::place::{self, Place};
+use crate::output::{Format, Output, bytes, counted};
 use crate::progress::Bar;
 use crate::salvage;
+use crate::target::{self, Target};
 
-/// Of an open store up to its head; of one that does not open, all files.
-pub fn verify(verify: &Verify, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let path = place.existing()?;
-    interrupt::breaks_off();
-    let asked = asked(verify);
-    let report = match place.builder(&path)?.open_read_only() {
-        Ok(store) => asked.run(&store)?,
-        Err(error) if is_damage(error.kind()) => asked.run_files(place.builder(&path)?)?,
+/// Verifies an open store up to its head; of a store that does not open, all files.
+pub fn verify(verify: &Verify, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let path = target.existing()?;
+    interrupt::will_poll();
+    let verification = verification(verify);
+    let report = match target.builder(&path)?.open_read_only() {
+        Ok(store) => verification.run(&store)?,
+        Err(error) if is_damage(error.kind()) => verification.run_files(target.builder(&path)?)?,
         Err(error) => return Err(Failure::from(error).at(&path.display().to_string())),
     };
     show(&report, out)?;
     if report.broken_off {
-        interrupt::rest(go_on(verify, report.verified));
+        interrupt::to_continue(go_on(verify, report.verified));
     }
-    Ok(if report.is_clean() { Done::Yes } else { Done::No })
+    Ok(if report.is_clean() { Answer::Yes } else { Answer::No })
 }
 
-fn asked(verify: &Verify) -> annals::Verify<'static> {
-    let mut asked = verify.head.iter().fold(annals::Verify::new(), |asked, head| asked.expect(*head));
+fn verification(verify: &Verify) -> annals::Verify<'static> {
+    let mut verification =
+        verify.head.iter().fold(annals::Verify::new(), |verification, head| verification.expect(*head));
     if let Some(verified) = verify.after {
-        asked = asked.after(verified);
+        verification = verification.after(verified);
     }
     if let Some(rate) = verify.bytes_per_second {
-        asked = asked.bytes_per_second(rate);
+        verification = verification.bytes_per_second(rate);
     }
     if verify.indexes {
-        asked = asked.indexes();
+        verification = verification.indexes();
     }
     if verify.causes {
-        asked = asked.causes();
+        verification = verification.causes();
     }
-    watched(asked)
+    with_progress(verification)
 }
 
-fn watched(verify: annals::Verify<'static>) -> annals::Verify<'static> {
+fn with_progress(verify: annals::Verify<'static>) -> annals::Verify<'static> {
     let bar = Bar::bytes("verifying");
     verify.on_progress(move |progress| bar.step(progress.bytes, progress.bytes_total))
 }
 
-/// Heads that were met need not be met again.
+/// The options that continue a stopped run. Heads that were already reached are left out.
 fn go_on(verify: &Verify, verified: Option<Head>) -> String {
     let Some(verified) = verified.or(verify.after) else { return "nothing is verified yet".to_owned() };
     let ahead = verify.head.iter().filter(|head| head.position() > verified.position());
@@ -67,7 +68,7 @@ pub fn is_damage(kind: ErrorKind) -> bool {
 }
 
 fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
-    let breaks: Vec<Value> = report.findings.iter().map(break_json).collect();
+    let breaks: Vec<Value> = report.findings.iter().map(finding_json).collect();
     let document = json!({
         "clean": report.is_clean(), "segments": report.segments, "appends": report.appends,
         "events": report.events, "bytes": report.bytes, "breaks": breaks,
@@ -78,11 +79,11 @@ fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
         "causes_removed": report.causes_removed, "causes_missing": report.causes_missing,
         "causes": report.causes.iter().map(cause_json).collect::<Vec<Value>>(),
     });
-    if out.form() == Form::Json {
+    if out.format() == Format::Json {
         return out.document(&document);
     }
     out.text(&report.to_string())?;
-    // Of a damaged log the same place only says how far it was read.
+    // Damaged history is not verified: there the same head only says how far the log was read.
     let how = if report.findings.is_empty() { "verified up to" } else { "read up to" };
     match report.verified {
         Some(verified) => out.text(&format!("{how} {verified}")),
@@ -90,7 +91,7 @@ fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
     }
 }
 
-fn break_json(found: &Finding) -> Value {
+fn finding_json(found: &Finding) -> Value {
     json!({
         "file": found.file, "offset": found.offset, "position": found.position.get(), "what": found.what,
     })
@@ -107,40 +108,42 @@ fn cause_json(missing: &MissingCause) -> Value {
     })
 }
 
-pub fn reindex(place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_write()?;
+pub fn reindex(target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_write()?;
     let bar = Bar::bytes("indexing");
-    interrupt::rest("what was built stays; run it again for the rest");
-    interrupt::breaks_off();
+    interrupt::to_continue("what was built stays; run it again for the rest");
+    interrupt::will_poll();
     let built = store.rebuild_indexes(|progress| bar.step(progress.bytes, progress.bytes_total))?;
     drop(bar);
     if built > 0 {
         interrupt::done(format!("{} built", counted(built, "index is", "indexes are")));
     }
     let total = store.stats().bytes;
-    place::close(store)?;
+    target::close(store)?;
     let facts = [("indexes built", built.to_string()), ("of segments with", bytes(total))];
     out.facts(&facts, &json!({ "indexes": built, "bytes": total }))?;
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }
 
-pub fn recover(recover: Recover, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let path = place.existing()?;
+pub fn recover(recover: Recover, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let path = target.existing()?;
     if let Some(to) = recover.salvage {
-        return salvage::salvage(place, &path, &to, out);
+        return salvage::salvage(target, &path, &to, out);
     }
-    match place.builder(&path)?.open_read_only() {
-        Ok(store) => whole(&store, out),
+    match target.builder(&path)?.open_read_only() {
+        Ok(store) => show_sound(&store, out),
         Err(error) if is_damage(error.kind()) => {
-            let report = watched(annals::Verify::new()).run_files(place.builder(&path)?)?;
-            damaged(&error, &report, out)
+            let report = with_progress(annals::Verify::new()).run_files(target.builder(&path)?)?;
+            show_damaged(&error, &report, out)
         }
         Err(error) => Err(Failure::from(error).at(&path.display().to_string())),
     }
 }
 
-fn whole(store: &Store, out: &mut Output) -> Result<Done, Failure> {
-    let (report, writer) = (store.open_report(), store.writer()?);
+/// What an open would find and do with a store that opens.
+fn show_sound(store: &Store, out: &mut Output) -> Result<Answer, Failure> {
+    let report = store.open_report();
+    let writer = store.writer()?;
     let would = match (writer, &report.cut) {
         (WriterState::Elsewhere, _) => {
             "wait: another process has it open; what is durable can be read".to_owned()
@@ -173,7 +176,7 @@ fn whole(store: &Store, out: &mut Output) -> Result<Done, Failure> {
         "events": report.events, "bytes_read": report.bytes_read, "cut": cut, "unknown": report.unknown,
     });
     out.facts(&facts, &document)?;
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }
 
 fn summary(report: &OpenReport) -> String {
@@ -188,11 +191,12 @@ fn summary(report: &OpenReport) -> String {
     text
 }
 
-fn damaged(error: &annals::Error, report: &VerifyReport, out: &mut Output) -> Result<Done, Failure> {
+/// What an open would find in a store that does not open.
+fn show_damaged(error: &annals::Error, report: &VerifyReport, out: &mut Output) -> Result<Answer, Failure> {
     let would = format!("refuse: {error}");
     let appends = counted(report.appends, "append", "appends");
     let whole = format!("{} in {appends}", counted(report.events, "event", "events"));
-    let breaks: Vec<Value> = report.findings.iter().map(break_json).collect();
+    let breaks: Vec<Value> = report.findings.iter().map(finding_json).collect();
     let mut facts = vec![
         ("an open would", would.clone()),
         ("whole", whole),
@@ -201,5 +205,5 @@ fn damaged(error: &annals::Error, report: &VerifyReport, out: &mut Output) -> Re
     facts.extend(report.findings.iter().map(|found| ("break", found.to_string())));
     let document = json!({ "opens": false, "would": would, "events": report.events, "breaks": breaks });
     out.facts(&facts, &document)?;
-    Ok(Done::No)
+    Ok(Answer::No)
 }

@@ -1,38 +1,39 @@
-//! Having less in a store: what would go, and having it go.
+//! `annals compact`: says which events a compaction would remove, or removes them.
 
 use annals::{Compacted, Compaction, CompactionPlan, CompactionShare, ErrorKind, Store, Unhandled};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::args::Compact;
-use crate::failure::{Done, Failure};
+use crate::failure::{Answer, Failure};
 use crate::interrupt;
-use crate::output::{Form, Output, bytes, counted};
-use crate::place::{self, Place};
+use crate::output::{Format, Output, bytes, counted};
 use crate::progress::Bar;
+use crate::target::{self, Target};
 
-/// Says what would go, unless it is told to have it go.
-pub fn compact(compact: &Compact, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+/// Compacts with `--yes`; without it, shows what a compaction would remove.
+pub fn compact(compact: &Compact, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
     check(compact)?;
-    let store = place.to_write()?;
-    interrupt::rest("what was done stays; run it again for the rest");
-    interrupt::breaks_off();
-    let asked = asked(compact, &store);
+    let store = target.to_write()?;
+    interrupt::to_continue("what was done stays; run it again for the rest");
+    interrupt::will_poll();
+    let compaction = compaction(compact, &store);
     if compact.yes {
-        let done = asked.run().map_err(failure)?;
+        let done = compaction.run().map_err(failure)?;
         if done.id.is_some() {
-            interrupt::done(is_done(&done));
+            interrupt::done(summary(&done));
         }
-        place::close(store)?;
+        target::close(store)?;
         return show_done(&done, out);
     }
-    let plan = asked.dry_run().map_err(failure)?;
+    let plan = compaction.dry_run().map_err(failure)?;
     let segments = store.stats().segments;
-    place::close(store)?;
+    target::close(store)?;
     show_plan(&plan, segments, out)?;
-    Ok(if compact.dry_run { Done::Yes } else { Done::No })
+    Ok(if compact.dry_run { Answer::Yes } else { Answer::No })
 }
 
-/// A call that says too little is refused: it would remove everything.
+/// Refuses a call that is too vague. Without this, `--remove` alone would remove every event.
 fn check(compact: &Compact) -> Result<(), Failure> {
     let Compact { remove, filter, older_than, before, keep_newest, .. } = compact;
     let is_narrowed = older_than.is_some() || before.is_some() || keep_newest.is_some();
@@ -49,44 +50,40 @@ fn check(compact: &Compact) -> Result<(), Failure> {
     Err(Failure::usage(text))
 }
 
-fn asked<'a>(compact: &'a Compact, store: &'a Store) -> Compaction<'a> {
-    let mut asked = store.compaction(&compact.reason);
+fn compaction<'a>(compact: &'a Compact, store: &'a Store) -> Compaction<'a> {
+    let mut compaction = store.compaction(&compact.reason);
     if compact.remove {
-        asked = asked.remove(compact.filter.query());
+        compaction = compaction.remove(compact.filter.query());
     }
     if let Some(age) = compact.older_than {
-        asked = asked.older_than(age);
+        compaction = compaction.older_than(age);
     }
     if let Some(position) = compact.before {
-        asked = asked.before(position);
+        compaction = compaction.before(position);
     }
     if let Some((events, per)) = compact.keep_newest.zip(compact.per) {
-        asked = asked.keep_newest(events, per.into());
+        compaction = compaction.keep_newest(events, per.into());
     }
     if compact.tombstones {
-        asked = asked.tombstones();
+        compaction = compaction.tombstones();
     }
     if compact.replaced_checkpoints {
-        asked = asked.replaced_checkpoints();
+        compaction = compaction.replaced_checkpoints();
     }
     if compact.merge {
-        asked = asked.merge();
+        compaction = compaction.merge();
     }
     if compact.even_unhandled {
-        asked = asked.even_unhandled();
+        compaction = compaction.even_unhandled();
     }
     if let Some(rate) = compact.bytes_per_second {
-        asked = asked.bytes_per_second(rate);
+        compaction = compaction.bytes_per_second(rate);
     }
-    watched(asked)
-}
-
-fn watched(compaction: Compaction<'_>) -> Compaction<'_> {
     let bar = Bar::bytes("compacting");
     compaction.on_progress(move |progress| bar.step(progress.bytes, progress.bytes_total))
 }
 
-fn is_done(done: &Compacted) -> String {
+fn summary(done: &Compacted) -> String {
     let Compacted { removed, segments_before, segments_after, position, .. } = done;
     let events = counted(*removed, "event is", "events are");
     let segments = counted(*segments_before, "sealed segment", "sealed segments");
@@ -95,7 +92,7 @@ fn is_done(done: &Compacted) -> String {
     )
 }
 
-/// In the words of the command line.
+/// Adds a hint in the words of the command line.
 fn failure(error: annals::Error) -> Failure {
     let hint = match error.kind() {
         ErrorKind::Invalid => {
@@ -107,23 +104,85 @@ fn failure(error: annals::Error) -> Failure {
     Failure::from(error).hint(hint)
 }
 
+/// A row of the plan: a share of the events that would go, or a consumer.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum PlanRow<'a> {
+    Share {
+        what: &'static str,
+        name: &'a str,
+        removed: u64,
+        erased: u64,
+        bytes: u64,
+        #[serde(flatten)]
+        total: Option<PlanTotal>,
+    },
+    /// Events that a consumer would miss.
+    Unhandled { what: &'static str, name: &'a str, events: u64, first: u64 },
+}
+
+/// The fields of the first row alone, which stands for all events.
+#[derive(Serialize)]
+struct PlanTotal {
+    done: bool,
+    segments: usize,
+    bytes_total: u64,
+    unsealed: usize,
+}
+
+impl<'a> PlanRow<'a> {
+    const HEADS: [&'static str; 6] = ["", "name", "events go", "payloads go", "bytes", ""];
+
+    fn total(plan: &CompactionPlan, unsealed: usize) -> PlanRow<'a> {
+        let CompactionPlan { removed, erased, bytes, bytes_total, segments, .. } = *plan;
+        let total = Some(PlanTotal { done: false, segments, bytes_total, unsealed });
+        PlanRow::Share { what: "all", name: "", removed, erased, bytes, total }
+    }
+
+    fn share(what: &'static str, name: &'a str, share: CompactionShare) -> PlanRow<'a> {
+        let CompactionShare { removed, erased, bytes, .. } = share;
+        PlanRow::Share { what, name, removed, erased, bytes, total: None }
+    }
+
+    fn unhandled(unhandled: &'a Unhandled) -> PlanRow<'a> {
+        let Unhandled { consumer, events, first, .. } = unhandled;
+        PlanRow::Unhandled { what: "unhandled", name: consumer, events: *events, first: first.get() }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        match self {
+            PlanRow::Share { what, name, removed, erased, bytes: freed, total: _ } => vec![
+                (*what).to_owned(),
+                (*name).to_owned(),
+                removed.to_string(),
+                erased.to_string(),
+                bytes(*freed),
+                String::new(),
+            ],
+            PlanRow::Unhandled { what: _, name, events, first } => vec![
+                "consumer".to_owned(),
+                (*name).to_owned(),
+                events.to_string(),
+                String::new(),
+                String::new(),
+                format!("from {first} on, not handled by it"),
+            ],
+        }
+    }
+}
+
 fn show_plan(plan: &CompactionPlan, segments: usize, out: &mut Output) -> Result<(), Failure> {
-    let CompactionPlan { removed, erased, bytes: freed, bytes_total, .. } = plan;
-    let unsealed = segments.saturating_sub(plan.segments);
-    let all = json!({
-        "what": "all", "name": "", "removed": removed, "erased": erased, "bytes": freed, "done": false,
-        "segments": plan.segments, "bytes_total": bytes_total, "unsealed": unsealed,
-    });
-    let kinds = plan.kinds.iter().map(|(name, share)| share_json("kind", name, *share));
-    let scopes = plan.scopes.iter().map(|(name, share)| share_json("scope", name, *share));
-    let unhandled = plan.unhandled.iter().map(unhandled_json);
-    let rows = std::iter::once(all).chain(kinds).chain(scopes).chain(unhandled);
-    out.list(&["", "name", "events go", "payloads go", "bytes", ""], rows.map(Ok), cells)?;
-    if out.form() == Form::Json {
+    let total = PlanRow::total(plan, segments.saturating_sub(plan.segments));
+    let kinds = plan.kinds.iter().map(|(name, share)| PlanRow::share("kind", name, *share));
+    let scopes = plan.scopes.iter().map(|(name, share)| PlanRow::share("scope", name, *share));
+    let unhandled = plan.unhandled.iter().map(PlanRow::unhandled);
+    let rows = std::iter::once(total).chain(kinds).chain(scopes).chain(unhandled);
+    out.list(&PlanRow::HEADS, rows.map(Ok), PlanRow::cells)?;
+    if out.format() == Format::Json {
         return Ok(());
     }
     let sealed = counted(plan.segments, "sealed segment", "sealed segments");
-    let looked = format!("{sealed} of {segments}, {}", bytes(*bytes_total));
+    let looked = format!("{sealed} of {segments}, {}", bytes(plan.bytes_total));
     let facts = [
         ("looked at", looked),
         ("compacted", "nothing yet: --yes seals the last segment, and does it".to_owned()),
@@ -131,29 +190,7 @@ fn show_plan(plan: &CompactionPlan, segments: usize, out: &mut Output) -> Result
     out.facts(&facts, &())
 }
 
-fn share_json(what: &str, name: &str, share: CompactionShare) -> Value {
-    let CompactionShare { removed, erased, bytes, .. } = share;
-    json!({ "what": what, "name": name, "removed": removed, "erased": erased, "bytes": bytes })
-}
-
-fn unhandled_json(unhandled: &Unhandled) -> Value {
-    let Unhandled { consumer, events, first, .. } = unhandled;
-    json!({ "what": "unhandled", "name": consumer, "events": events, "first": first.get() })
-}
-
-fn cells(row: &Value) -> Vec<String> {
-    let word = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-    let number = |name: &str| row[name].as_u64().unwrap_or_default();
-    let (what, name) = (word("what"), word("name"));
-    if row["first"].is_null() {
-        let (removed, erased) = (number("removed").to_string(), number("erased").to_string());
-        return vec![what, name, removed, erased, bytes(number("bytes")), String::new()];
-    }
-    let note = format!("from {} on, not handled by it", number("first"));
-    vec!["consumer".to_owned(), name, number("events").to_string(), String::new(), String::new(), note]
-}
-
-fn show_done(done: &Compacted, out: &mut Output) -> Result<Done, Failure> {
+fn show_done(done: &Compacted, out: &mut Output) -> Result<Answer, Failure> {
     let Compacted { removed, erased, segments_before, segments_after, bytes_before, bytes_after, .. } = done;
     let position = done.id.map(|_| done.position.get());
     let receipt = position.map_or_else(|| "none: there was nothing to do".to_owned(), |at| at.to_string());
@@ -170,5 +207,5 @@ fn show_done(done: &Compacted, out: &mut Output) -> Result<Done, Failure> {
         "position": position,
     });
     out.facts(&facts, &document)?;
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }

@@ -1,4 +1,4 @@
-//! Looks for what could go wrong, and advises.
+//! `annals doctor`: checks the store and its surroundings, and advises.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -9,13 +9,13 @@ use annals::{ConsumerState, ErrorKind, Store, WriterState};
 use serde::Serialize;
 
 use crate::check::is_damage;
-use crate::failure::{Done, Failure};
-use crate::output::{Form, MARKS, Output, bytes, counted};
-use crate::place::Place;
+use crate::failure::{Answer, Failure};
+use crate::output::{Format, MARKS, Output, bytes, counted};
+use crate::target::Target;
 
-/// What was looked at, what was found, and what to do about it.
+/// One check: its subject, its result, and what the operator should do.
 #[derive(Serialize)]
-struct Finding {
+struct Diagnosis {
     what: &'static str,
     verdict: Verdict,
     found: String,
@@ -26,44 +26,51 @@ struct Finding {
 #[serde(rename_all = "lowercase")]
 enum Verdict {
     Good,
-    /// Nothing is wrong yet.
+    /// Suspicious, or a problem to come.
     Look,
     Bad,
 }
 
-fn good(what: &'static str, found: impl Into<String>) -> Finding {
-    Finding { what, verdict: Verdict::Good, found: found.into(), advice: None }
+impl Diagnosis {
+    const HEADS: [&str; 4] = ["", "looked at", "found", "advice"];
+
+    fn cells(&self, format: Format) -> Vec<String> {
+        let Diagnosis { what, verdict, found, advice } = self;
+        let mark = mark(*verdict, format).to_owned();
+        vec![mark, (*what).to_owned(), found.clone(), advice.clone().unwrap_or_default()]
+    }
 }
 
-fn look(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
-    Finding { what, verdict: Verdict::Look, found: found.into(), advice: Some(advice.into()) }
+fn good(what: &'static str, found: impl Into<String>) -> Diagnosis {
+    Diagnosis { what, verdict: Verdict::Good, found: found.into(), advice: None }
 }
 
-fn bad(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
-    Finding { what, verdict: Verdict::Bad, found: found.into(), advice: Some(advice.into()) }
+fn look(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Diagnosis {
+    Diagnosis { what, verdict: Verdict::Look, found: found.into(), advice: Some(advice.into()) }
 }
 
-pub fn doctor(place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let path = place.existing()?;
-    let mut findings = vec![directory(&path)?, file_system(&path), space(&path), files(&path)?];
-    match place.builder(&path)?.open_read_only() {
-        Ok(store) => findings.extend([opening(&store), clock(&store), writer(&store)?, consumers(&store)?]),
+fn bad(what: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Diagnosis {
+    Diagnosis { what, verdict: Verdict::Bad, found: found.into(), advice: Some(advice.into()) }
+}
+
+pub fn doctor(target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let path = target.existing()?;
+    let mut diagnoses = vec![directory(&path)?, file_system(&path), space(&path), files(&path)?];
+    match target.builder(&path)?.open_read_only() {
+        Ok(store) => diagnoses.extend([opening(&store), clock(&store), writer(&store)?, consumers(&store)?]),
         Err(error) if is_damage(error.kind()) => {
             let advice =
                 "annals verify lists every break; restore a backup, or annals recover --salvage DEST";
-            findings.push(bad("opening", error.to_string(), advice));
+            diagnoses.push(bad("opening", error.to_string(), advice));
         }
-        Err(error) => findings.push(bad("opening", error.to_string(), advice(error.kind()))),
+        Err(error) => diagnoses.push(bad("opening", error.to_string(), advice(error.kind()))),
     }
-    findings.extend(erasing(&path));
-    findings.extend([indexes(&path)?, quarantine(&path)?]);
-    let worst = findings.iter().any(|finding| finding.verdict == Verdict::Bad);
-    let form = out.form();
-    out.list(&["", "looked at", "found", "advice"], findings.into_iter().map(Ok), |finding| {
-        let advice = finding.advice.clone().unwrap_or_default();
-        vec![mark(finding.verdict, form), finding.what.to_owned(), finding.found.clone(), advice]
-    })?;
-    Ok(if worst { Done::No } else { Done::Yes })
+    diagnoses.extend(erasing(&path));
+    diagnoses.extend([indexes(&path)?, quarantine(&path)?]);
+    let is_bad = diagnoses.iter().any(|diagnosis| diagnosis.verdict == Verdict::Bad);
+    let format = out.format();
+    out.list(&Diagnosis::HEADS, diagnoses.into_iter().map(Ok), |diagnosis| diagnosis.cells(format))?;
+    Ok(if is_bad { Answer::No } else { Answer::Yes })
 }
 
 fn advice(kind: ErrorKind) -> &'static str {
@@ -74,21 +81,20 @@ fn advice(kind: ErrorKind) -> &'static str {
     }
 }
 
-/// An erasure that was stopped leaves a file.
-fn erasing(path: &Path) -> Option<Finding> {
+/// A stopped erasure leaves the file ERASING.
+fn erasing(path: &Path) -> Option<Diagnosis> {
     let is_undone = path.join("ERASING").symlink_metadata().is_ok();
     let advice = "the next opening to write goes on with it; annals erase --yes again does it now";
     is_undone.then(|| bad("erasing", "an erasure was stopped: what it was to erase may be there", advice))
 }
 
-fn mark(verdict: Verdict, form: Form) -> String {
-    let [good, look, bad] = if form == Form::Table { MARKS } else { ["good", "look", "bad"] };
+fn mark(verdict: Verdict, format: Format) -> &'static str {
+    let [good, look, bad] = if format == Format::Table { MARKS } else { ["good", "look", "bad"] };
     match verdict {
         Verdict::Good => good,
         Verdict::Look => look,
         Verdict::Bad => bad,
     }
-    .to_owned()
 }
 
 fn metadata(path: &Path) -> Result<Metadata, Failure> {
@@ -96,14 +102,15 @@ fn metadata(path: &Path) -> Result<Metadata, Failure> {
     fs::symlink_metadata(path).map_err(failed)
 }
 
-fn directory(path: &Path) -> Result<Finding, Failure> {
-    // The directory itself may be reached by a link.
+fn directory(path: &Path) -> Result<Diagnosis, Failure> {
+    // Follows links: the path of the directory may be one.
     let found = fs::metadata(path).map_err(|error| Failure::system("cannot look", &error))?;
-    let (mode, owner) = (found.mode() & 0o7777, found.uid());
+    let mode = found.mode() & 0o7777;
+    let owner = found.uid();
     let us = rustix::process::geteuid().as_raw();
     let text = format!("{}, mode {mode:o}, owner {owner}", path.display());
     Ok(match mode {
-        // What the superuser writes belongs to the owner.
+        // The superuser is no problem: annals gives its files to the owner of the directory.
         _ if owner != us && us != 0 => {
             let text = format!("{text}, and we are user {us}");
             bad("directory", text, format!("run annals as user {owner}"))
@@ -122,7 +129,7 @@ fn directory(path: &Path) -> Result<Finding, Failure> {
 }
 
 #[cfg(target_os = "linux")]
-fn file_system(path: &Path) -> Finding {
+fn file_system(path: &Path) -> Diagnosis {
     const LOCAL: [(u32, &str); 8] = [
         (0xEF53, "ext4"),
         (0x9123_683E, "btrfs"),
@@ -135,7 +142,7 @@ fn file_system(path: &Path) -> Finding {
     ];
     const FUSE: u32 = 0x6573_5546;
     let magic = match rustix::fs::statfs(path) {
-        // The field is wider on some machines; the numbers are the same.
+        // The field is wider on some machines. All known numbers fit 32 bits.
         Ok(found) => {
             let [a, b, c, d, ..] = found.f_type.to_le_bytes();
             u32::from_le_bytes([a, b, c, d])
@@ -161,11 +168,11 @@ fn file_system(path: &Path) -> Finding {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn file_system(_path: &Path) -> Finding {
+fn file_system(_path: &Path) -> Diagnosis {
     look("file system", "not known here", "make sure that it is on a local disk")
 }
 
-fn space(path: &Path) -> Finding {
+fn space(path: &Path) -> Diagnosis {
     const LITTLE: u64 = 1 << 30;
     const TOO_LITTLE: u64 = 128 << 20;
     match rustix::fs::statvfs(path) {
@@ -192,7 +199,7 @@ fn own_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-/// What lies in a directory; nothing if there is none.
+/// The paths in a directory; empty if the directory does not exist.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |error| Failure::system(&format!("cannot list {}", directory.display()), &error);
     match fs::read_dir(directory) {
@@ -203,9 +210,11 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
 }
 
-fn files(path: &Path) -> Result<Finding, Failure> {
+fn files(path: &Path) -> Result<Diagnosis, Failure> {
     let owner = fs::metadata(path).map(|found| found.uid()).unwrap_or_default();
-    let (mut loose, mut odd, mut count) = (Vec::new(), Vec::new(), 0_usize);
+    let mut loose = Vec::new();
+    let mut odd = Vec::new();
+    let mut count = 0_usize;
     for file in own_files(path)? {
         let found = metadata(&file)?;
         count += 1;
@@ -232,7 +241,7 @@ fn files(path: &Path) -> Result<Finding, Failure> {
     })
 }
 
-fn opening(store: &Store) -> Finding {
+fn opening(store: &Store) -> Diagnosis {
     let report = store.open_report();
     let events = counted(report.events, "event", "events");
     let text = format!("{events} in {}", counted(report.segments, "segment", "segments"));
@@ -255,9 +264,8 @@ fn opening(store: &Store) -> Finding {
     }
 }
 
-/// Recorded-at never goes back. If it is ahead of the clock by more than clocks differ, the clock was wrong
-/// once, or is.
-fn clock(store: &Store) -> Finding {
+/// Recorded-at never goes back. If it is far ahead of the clock, the clock was wrong once, or is wrong now.
+fn clock(store: &Store) -> Diagnosis {
     const AHEAD_MAX: Duration = Duration::from_secs(60);
     let ahead = store.open_report().recorded_ahead;
     if ahead <= AHEAD_MAX {
@@ -271,7 +279,7 @@ fn clock(store: &Store) -> Finding {
     look("clock", text, advice)
 }
 
-fn writer(store: &Store) -> Result<Finding, Failure> {
+fn writer(store: &Store) -> Result<Diagnosis, Failure> {
     Ok(match store.writer()? {
         WriterState::Elsewhere => good("writer", "another process has it open; reading needs no lock"),
         WriterState::Gone => {
@@ -281,7 +289,7 @@ fn writer(store: &Store) -> Result<Finding, Failure> {
     })
 }
 
-fn consumers(store: &Store) -> Result<Finding, Failure> {
+fn consumers(store: &Store) -> Result<Diagnosis, Failure> {
     let all = store.consumers()?;
     let halted = all.iter().filter(|status| matches!(status.state, ConsumerState::Halted(_)));
     let halted: Vec<String> = halted.map(ToString::to_string).collect();
@@ -291,14 +299,15 @@ fn consumers(store: &Store) -> Result<Finding, Failure> {
     })
 }
 
-fn indexes(path: &Path) -> Result<Finding, Failure> {
+fn indexes(path: &Path) -> Result<Diagnosis, Failure> {
     let files = entries(&path.join("segments"))?;
     let with = |extension: &str| {
         let has = |file: &&PathBuf| file.extension().is_some_and(|found| found == extension);
         files.iter().filter(has).count()
     };
-    // The segment that is written to needs none.
-    let (sealed, built) = (with("seg").saturating_sub(1), with("idx"));
+    // The open segment has no index file.
+    let sealed = with("seg").saturating_sub(1);
+    let built = with("idx");
     let text = format!("{} of {sealed} sealed segments", built.min(sealed));
     Ok(match built >= sealed {
         true => good("indexes", text),
@@ -306,7 +315,7 @@ fn indexes(path: &Path) -> Result<Finding, Failure> {
     })
 }
 
-fn quarantine(path: &Path) -> Result<Finding, Failure> {
+fn quarantine(path: &Path) -> Result<Diagnosis, Failure> {
     let kept = entries(&path.join("quarantine"))?;
     let size: u64 =
         kept.iter().filter_map(|file| file.symlink_metadata().ok()).map(|found| found.len()).sum();

@@ -1,4 +1,4 @@
-//! An event, as JSON, as a line, and as a page.
+//! An event as JSON, as a row, as a coloured line, and as a list of facts.
 
 use annals::{Cause, RecordedEvent, visible, visible_json};
 use owo_colors::OwoColorize;
@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::json;
-use crate::output::{Form, Line, columns, cut};
+use crate::output::{Format, columns, cut};
 use crate::values::rfc3339;
 
-/// The schema of SPEC.md, "The command".
+/// The schema is in docs/command.md, "Events and payloads as JSON".
 #[derive(Serialize)]
 pub struct EventJson<'a> {
     position: u64,
@@ -55,7 +55,7 @@ impl<'a> EventJson<'a> {
     }
 }
 
-/// As `append --cause` takes it.
+/// A cause in the words of `append --cause`, where it has any.
 fn cause(cause: Cause) -> String {
     match cause {
         Cause::Event(id) => id.to_string(),
@@ -72,26 +72,25 @@ fn shown(value: &Value) -> String {
     visible_json(&value.to_string()).into_owned()
 }
 
-/// One line in a listing.
-pub fn line(event: &RecordedEvent) -> Line {
+/// The cells of a row.
+pub fn cells(event: &RecordedEvent) -> Vec<String> {
     let tags: Vec<&str> = event.tags().collect();
-    Line {
-        plain: vec![
-            event.position().to_string(),
-            rfc3339(event.recorded_at()),
-            event.scope().to_owned(),
-            event.entity().to_owned(),
-            event.version().to_string(),
-            event.kind().to_owned(),
-            tags.join(","),
-            payload_text(event),
-        ],
-    }
+    vec![
+        event.position().to_string(),
+        rfc3339(event.recorded_at()),
+        event.scope().to_owned(),
+        event.entity().to_owned(),
+        event.version().to_string(),
+        event.kind().to_owned(),
+        tags.join(","),
+        payload_text(event),
+    ]
 }
 
-/// The same for a terminal of a width.
-pub fn coloured(event: &RecordedEvent, width: usize) -> String {
-    let (position, time) = (format!("@{}", event.position()), rfc3339(event.recorded_at()));
+/// The line for a terminal of `width` columns. A payload that does not fit is cut off.
+pub fn coloured_line(event: &RecordedEvent, width: usize) -> String {
+    let position = format!("@{}", event.position());
+    let time = rfc3339(event.recorded_at());
     let time = time.get(..19).unwrap_or(&time).replace('T', " ");
     let version = format!("v{}", event.version());
     let tags: String = event.tags().map(|tag| format!(" #{}", visible(tag))).collect();
@@ -111,12 +110,12 @@ pub fn coloured(event: &RecordedEvent, width: usize) -> String {
     )
 }
 
-/// Everything there is to know, a fact a row.
-pub fn facts(event: &RecordedEvent, form: Form) -> Vec<(&'static str, String)> {
+/// All facts of an event; facts without a value are left out.
+pub fn facts(event: &RecordedEvent, format: Format) -> Vec<(&'static str, String)> {
     let json = EventJson::of(event);
-    let pretty = |value: &Value| match form {
-        Form::Table => visible_json(&serde_json::to_string_pretty(value).unwrap_or_default()).into_owned(),
-        Form::Plain | Form::Json => shown(value),
+    let pretty = |value: &Value| match format {
+        Format::Table => visible_json(&serde_json::to_string_pretty(value).unwrap_or_default()).into_owned(),
+        Format::Plain | Format::Json => shown(value),
     };
     let chain: String = event.chain().iter().map(|byte| format!("{byte:02x}")).collect();
     let mut facts = vec![

@@ -1,6 +1,6 @@
-//! Why a command did not work: exit codes by what the caller can do, and the words that say it.
+//! Why a command failed: an exit code by what the caller can do, a message and a hint.
 //!
-//! What becomes of it once something is in is up to [`crate::answer`].
+//! [`crate::exit`] decides what a failure means once the command has changed something.
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind as IoKind};
@@ -9,15 +9,15 @@ use annals::ErrorKind;
 
 use crate::words;
 
-/// The answer is no: not there, not clean, in conflict, denied.
+/// The command worked, and the answer is no: not there, not clean, in conflict, denied.
 pub const NO: u8 = 1;
 /// The call is wrong.
 pub const USAGE: u8 = 2;
 /// The same call may succeed later.
 pub const LATER: u8 = 3;
-/// It may or may not have been written.
+/// It is unknown whether the write took place.
 pub const UNKNOWN: u8 = 4;
-/// What is stored is damaged, gone or another history.
+/// The stored bytes are damaged, erased, or those of another history.
 pub const DAMAGED: u8 = 5;
 /// A newer annals is needed.
 pub const NEWER: u8 = 6;
@@ -25,10 +25,10 @@ pub const NEWER: u8 = 6;
 pub const UNSAFE: u8 = 7;
 /// The system refused something.
 pub const SYSTEM: u8 = 8;
-/// Something is in, and the output that would have said so could not be written.
+/// The command changed something, and could not write the output that says so.
 pub const UNTOLD: u8 = 9;
 
-/// As `--help` shows them.
+/// The exit codes in `annals --help`.
 pub const CODES: &str = "\
 Exit codes:
   0  done
@@ -48,55 +48,55 @@ Environment, where no option is given:
   ANNALS_DURABILITY  synced, buffered, buffered:250ms (--durability)
   ANNALS_QUEUE       appends that wait at most (--queue)";
 
-/// As the help of each command shows them.
+/// The exit codes in the help of each command.
 pub const CODES_SHORT: &str = "\
 Exit codes: 0 done, 1 the answer is no, 2 the call is wrong, 3 not now, 4 not known whether it was written, \
 5 damaged, 6 needs a newer annals, 7 not safe, 8 the system refused, 9 done but the output could not be written; \
 `annals --help` says more";
 
-/// The kind of [`ErrorKind::NoSpace`], of the library's errors and of the system's.
+/// The kind of all failures for lack of space, of the library and of the operating system.
 const NO_SPACE: &str = "NoSpace";
 
-/// How a command that worked ends.
+/// What a command that worked answers: [`Answer::Yes`] exits with 0, [`Answer::No`] with [`NO`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum Answer {
     Yes,
     No,
 }
 
-impl Done {
+impl Answer {
     pub fn code(self) -> u8 {
         match self {
-            Done::Yes => 0,
-            Done::No => NO,
+            Answer::Yes => 0,
+            Answer::No => NO,
         }
     }
 }
 
-/// Why a command did not work, and what to do.
+/// Why a command failed, and what the caller can do.
 #[derive(Debug)]
 pub struct Failure {
     pub code: u8,
     pub kind: String,
     pub text: String,
     pub hint: Option<String>,
-    pub cause: Cause,
+    pub origin: Origin,
 }
 
-/// What a failure is one of.
+/// Where a failure comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Of the command itself.
+pub enum Origin {
+    /// The command itself.
     Command,
-    /// Of standard output, which could not be written.
+    /// Standard output, which could not be written.
     Output,
-    /// Of standard output, which is read no more.
+    /// Standard output, whose reader has closed the pipe.
     ClosedOutput,
 }
 
 impl Failure {
     fn new(code: u8, kind: &str, text: impl Into<String>) -> Failure {
-        Failure { code, kind: kind.to_owned(), text: text.into(), hint: None, cause: Cause::Command }
+        Failure { code, kind: kind.to_owned(), text: text.into(), hint: None, origin: Origin::Command }
     }
 
     /// The call is wrong.
@@ -134,36 +134,36 @@ impl Failure {
         Failure { hint: Some(hint.into()), ..self }
     }
 
-    /// What to do, if it is for lack of space.
+    /// Replaces the hint of a failure for lack of space.
     pub fn without_space(self, hint: &str) -> Failure {
         if self.is_no_space() { self.hint(hint) } else { self }
     }
 
-    /// The same, with more about where it happened.
-    pub fn at(self, place: &str) -> Failure {
-        Failure { text: format!("{place}: {}", self.text), ..self }
+    /// Adds in front of the message where the failure happened.
+    pub fn at(self, location: &str) -> Failure {
+        Failure { text: format!("{location}: {}", self.text), ..self }
     }
 
-    /// Of standard output.
+    /// A failed write to standard output.
     pub fn output(error: &io::Error) -> Failure {
-        let cause = match error.kind() {
-            IoKind::BrokenPipe => Cause::ClosedOutput,
-            _ => Cause::Output,
+        let origin = match error.kind() {
+            IoKind::BrokenPipe => Origin::ClosedOutput,
+            _ => Origin::Output,
         };
-        Failure { cause, ..Failure::system("cannot write to standard output", error) }
+        Failure { origin, ..Failure::system("cannot write to standard output", error) }
     }
 
-    /// Whether the call, or what it was given, has to be changed.
+    /// True if the caller has to change the call or its input.
     pub fn is_refusal(&self) -> bool {
         self.code == USAGE || self.code == NO
     }
 
-    /// Whether it needs space, and nothing else.
+    /// True if free space is all that the command needs.
     pub fn is_no_space(&self) -> bool {
         self.kind == NO_SPACE
     }
 
-    /// Whether it leaves open what became of what it is about.
+    /// True if it is unknown whether the write took place.
     pub fn is_unknown(&self) -> bool {
         self.code == UNKNOWN
     }
@@ -171,8 +171,8 @@ impl Failure {
 
 impl From<annals::Error> for Failure {
     fn from(error: annals::Error) -> Failure {
-        let text = words::of_the_command(&error.to_string());
-        // Also what has another kind in the library: rejected lines that find no room.
+        let text = words::translate(&error.to_string());
+        // Also a full disk that the library reports as `Io`: for example that of the file of rejected lines.
         if let Some(cause) = system_error(&error)
             && error.kind() == ErrorKind::Io
         {
@@ -189,7 +189,7 @@ impl From<annals::Error> for Failure {
 
 const PERMISSION: &str = "run it as the user the store belongs to, or let that user read and write there";
 
-/// What the system said, if it said something.
+/// The error of the operating system behind an error of the library.
 fn system_error(error: &annals::Error) -> Option<&io::Error> {
     let mut cause = error.source();
     while let Some(found) = cause {
@@ -218,7 +218,7 @@ fn code_of(kind: ErrorKind) -> u8 {
     }
 }
 
-/// For any command, in the words of the command line. What only appends can be told, `append` tells.
+/// A hint that fits every command. `append` has hints of its own.
 fn hint_for(kind: ErrorKind) -> Option<&'static str> {
     Some(match kind {
         ErrorKind::Locked => "close the other process, or wait for it: --wait 30s; reading needs no lock",

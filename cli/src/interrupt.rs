@@ -1,9 +1,8 @@
-//! Ctrl-C, a request to end, a terminal that is gone: what must be whole is finished, the store is closed,
-//! and [`crate::answer`] says what is in and how to go on.
+//! Stops the command on Ctrl-C, SIGTERM and SIGHUP: waits for critical sections, closes the store, reports.
 //!
-//! A thread of its own waits for the signal, because the command itself may be waiting for input or for
-//! events. The command holds a [`whole`] where it must not be stopped, and notes what it has changed with
-//! [`note`].
+//! A thread of its own waits for the signals, because the command may be waiting for input or for events. The
+//! command holds a [`critical_section`] where it must not be stopped, and records its changes with [`note`].
+//! [`crate::exit`] makes the message.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -17,154 +16,156 @@ use parking_lot::{Condvar, Mutex};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::answer::{Effect, Ending, answer};
+use crate::exit::{CommandEnd, Effect, report};
 use crate::failure::Failure;
-use crate::output::Form;
+use crate::output::Format;
 
-/// What to do when the command is stopped now.
-pub struct Now {
-    /// What it has changed.
+/// What the signal thread does when it stops the command.
+pub struct StopPlan {
+    /// What the command has changed.
     pub effect: Effect,
-    /// To be closed.
+    /// The store to close.
     pub store: Option<Store>,
-    /// To be removed.
+    /// The directory to remove.
     pub remove: Option<PathBuf>,
-    /// How many [`whole`] are held.
-    whole: usize,
-    /// The command breaks off by itself once it is asked to, and has something to tell then.
-    breaks_off: bool,
+    /// Number of critical sections that are held.
+    critical_sections: usize,
+    /// The command polls for a stop, ends by itself, and has something to report then.
+    polls: bool,
 }
 
-static NOW: Mutex<Now> = Mutex::new(Now {
+static PLAN: Mutex<StopPlan> = Mutex::new(StopPlan {
     effect: Effect {
         done: None,
         under_way: None,
-        rest: None,
+        to_continue: None,
         lines: None,
         is_unsynced: false,
         has_created: false,
     },
     store: None,
     remove: None,
-    whole: 0,
-    breaks_off: false,
+    critical_sections: 0,
+    polls: false,
 });
 
-/// Notified when the last [`whole`] is gone, and when the command has broken off.
-static CALM: Condvar = Condvar::new();
+/// Notified when a critical section ends, and when a command that polls has ended.
+static PLAN_CHANGED: Condvar = Condvar::new();
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static IS_STOPPING: AtomicBool = AtomicBool::new(false);
 
-/// A sync that hangs must not keep the command from ending: ending in the middle of one loses nothing either.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the signal thread waits for the command. A sync that hangs must not keep the process from ending;
+/// an exit in the middle of a sync loses nothing.
+const GRACE: Duration = Duration::from_secs(2);
 
-/// While it is held, the command is not stopped.
-pub struct Whole(());
+/// The command is not stopped until this is dropped.
+pub struct CriticalSection(());
 
-pub fn whole() -> Whole {
-    NOW.lock().whole += 1;
-    Whole(())
+pub fn critical_section() -> CriticalSection {
+    PLAN.lock().critical_sections += 1;
+    CriticalSection(())
 }
 
-impl Drop for Whole {
+impl Drop for CriticalSection {
     fn drop(&mut self) {
-        let mut now = NOW.lock();
-        now.whole = now.whole.saturating_sub(1);
-        CALM.notify_all();
+        let mut plan = PLAN.lock();
+        plan.critical_sections = plan.critical_sections.saturating_sub(1);
+        PLAN_CHANGED.notify_all();
     }
 }
 
-/// Changes what is to be done, or said, when the command is stopped.
-pub fn note<T>(change: impl FnOnce(&mut Now) -> T) -> T {
-    change(&mut NOW.lock())
+/// Changes what the signal thread does, or reports.
+pub fn note<T>(change: impl FnOnce(&mut StopPlan) -> T) -> T {
+    change(&mut PLAN.lock())
 }
 
-/// Notes that what the command was asked for is in, as a sentence, and complete.
+/// Notes that the command has done everything it was asked for, as a sentence.
 pub fn done(sentence: impl Into<String>) {
-    note(|now| {
-        let effect = &mut now.effect;
-        (effect.done, effect.under_way, effect.rest) = (Some(sentence.into()), None, None);
+    note(|plan| {
+        plan.effect.done = Some(sentence.into());
+        plan.effect.under_way = None;
+        plan.effect.to_continue = None;
     });
 }
 
-/// Notes how to go on if the command is stopped from now on.
-pub fn rest(words: impl Into<String>) {
-    note(|now| now.effect.rest = Some(words.into()));
+/// Notes how the operator continues if the command is stopped from now on.
+pub fn to_continue(words: impl Into<String>) {
+    note(|plan| plan.effect.to_continue = Some(words.into()));
 }
 
-/// From now on the command breaks off by itself, as [`asked`] tells it to, and comes to its [`end`].
-pub fn breaks_off() {
-    note(|now| now.breaks_off = true);
+/// Promises that the command calls [`poll`] from now on, ends when told to, and calls [`exit`].
+pub fn will_poll() {
+    note(|plan| plan.polls = true);
 }
 
-/// Whether to break off.
-pub fn asked() -> ControlFlow<()> {
-    if ASKED.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+/// `Break` once a signal asks the command to stop.
+pub fn poll() -> ControlFlow<()> {
+    if IS_STOPPING.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
 /// Begins nothing more if the command is being stopped.
-pub fn begin() {
-    if asked().is_break() {
-        leave();
+pub fn park_if_stopping() {
+    if poll().is_break() {
+        park();
     }
 }
 
-/// Leaves the rest to the thread that stops the command.
-fn leave() -> ! {
-    note(|now| now.breaks_off = false);
-    CALM.notify_all();
+/// Leaves the end of the process to the signal thread.
+fn park() -> ! {
+    note(|plan| plan.polls = false);
+    PLAN_CHANGED.notify_all();
     loop {
         thread::park();
     }
 }
 
-/// The end of every command that is not stopped.
-pub fn end(ending: Ending, form: Form) -> ! {
-    if asked().is_break() {
-        leave();
+/// Ends the process of every command that no signal stops.
+pub fn exit(end: CommandEnd, format: Format) -> ! {
+    if poll().is_break() {
+        park();
     }
-    // Held to the end, so that there is one answer.
-    let mut now = NOW.lock();
-    let answer = answer(ending, std::mem::take(&mut now.effect));
-    answer.say(form);
-    std::process::exit(answer.code.into())
+    // Held until the process ends: otherwise the signal thread could report a second end.
+    let mut plan = PLAN.lock();
+    let report = report(end, std::mem::take(&mut plan.effect));
+    report.print(format);
+    std::process::exit(report.code.into())
 }
 
-/// Waits for signals from now on.
-pub fn install(form: Form) -> Result<(), Failure> {
+/// Starts the thread that waits for signals.
+pub fn install(format: Format) -> Result<(), Failure> {
     let failed = |error| Failure::system("cannot wait for signals", &error);
-    // Where it is not known which are ignored, a terminal that goes ends the command as it always did.
-    let ignored = ignored().unwrap_or(1 << (SIGHUP - 1));
-    let heeded = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
-    let mut signals = Signals::new(heeded).map_err(failed)?;
+    // Where ignored signals are unknown, SIGHUP keeps its default: it ends the process.
+    let ignored = ignored_signals().unwrap_or(1 << (SIGHUP - 1));
+    let handled = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(handled).map_err(failed)?;
     let thread = thread::Builder::new().name("interrupt".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            stop(signal, form);
+            stop(signal, format);
         }
     });
     thread.map(drop).map_err(failed)
 }
 
-/// The signals that the command was started to ignore (`nohup`), as bits.
-fn ignored() -> Option<u64> {
+/// The signals that the process was started to ignore (`nohup`), as bits; Linux only.
+fn ignored_signals() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let bits = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     u64::from_str_radix(bits.trim(), 16).ok()
 }
 
-fn stop(signal: i32, form: Form) {
-    ASKED.store(true, Ordering::Relaxed);
-    let deadline = Instant::now() + PATIENCE;
-    // Held to the end, so that the command does nothing more.
-    let mut now = NOW.lock();
-    CALM.wait_while_until(&mut now, |now| now.whole > 0 || now.breaks_off, deadline);
-    if now.whole == 0 {
-        // What fails here is met by the next opening, which recovers.
-        let closed = now.store.take().map(Store::close);
-        now.effect.is_unsynced &= !matches!(closed, Some(Ok(())));
-        let _ = now.remove.take().map(fs::remove_dir_all);
+fn stop(signal: i32, format: Format) {
+    IS_STOPPING.store(true, Ordering::Relaxed);
+    let deadline = Instant::now() + GRACE;
+    // Held until the process ends: otherwise the command could change something after the report.
+    let mut plan = PLAN.lock();
+    PLAN_CHANGED.wait_while_until(&mut plan, |plan| plan.critical_sections > 0 || plan.polls, deadline);
+    if plan.critical_sections == 0 {
+        // If this fails, the next opening recovers.
+        let closed = plan.store.take().map(Store::close);
+        plan.effect.is_unsynced &= !matches!(closed, Some(Ok(())));
+        let _ = plan.remove.take().map(fs::remove_dir_all);
     }
-    let answer = answer(Ending::Stopped(signal), std::mem::take(&mut now.effect));
-    answer.say(form);
-    std::process::exit(answer.code.into());
+    let report = report(CommandEnd::Stopped(signal), std::mem::take(&mut plan.effect));
+    report.print(format);
+    std::process::exit(report.code.into());
 }

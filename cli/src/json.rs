@@ -1,14 +1,14 @@
-//! Payloads as JSON, and JSON as payloads: what MessagePack can hold and JSON cannot stands under a marker.
+//! Payloads as JSON, and JSON as payloads. Markers stand for values of MessagePack that JSON cannot hold.
 //!
 //! | JSON | payload |
 //! |---|---|
 //! | `{"$bytes": "aGk="}` | a byte string, in base64 |
-//! | `{"$float": "NaN"}` | a float without a number: `NaN`, `inf`, `-inf` |
+//! | `{"$float": "NaN"}` | a float that is no number: `NaN`, `inf`, `-inf` |
 //! | `{"$map": [[1, "one"]]}` | a map whose keys are no texts, or come twice, or look like a marker |
 //! | `{"$ext": [5, "aGk="]}` | an extension of MessagePack |
 //! | `{"$raw": "wQ=="}` | as a whole payload: bytes that are no MessagePack |
 //!
-//! What was shown goes back as it was, but that a float of 32 bits comes back as one of 64.
+//! A payload that is shown and appended again stays the same, except that 32-bit floats become 64-bit floats.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ const EXTENSION_STRUCT: &str = "_ExtStruct";
 /// The payload of an event; `None` if it was erased.
 pub fn payload(event: &RecordedEvent) -> Option<Value> {
     let bytes = event.payload().ok()?;
-    Some(match event.decode::<Shown>() {
+    Some(match event.decode::<FromMessagePack>() {
         Ok(shown) => shown.0,
         Err(_) => json!({ RAW: STANDARD.encode(bytes) }),
     })
@@ -42,17 +42,17 @@ pub fn payload(event: &RecordedEvent) -> Option<Value> {
 
 /// The metadata of an event, if there is any that can be read.
 pub fn metadata(event: &RecordedEvent) -> Option<Value> {
-    event.metadata::<Shown>().ok().flatten().map(|shown| shown.0)
+    event.metadata::<FromMessagePack>().ok().flatten().map(|shown| shown.0)
 }
 
-/// An event to be appended.
-pub struct Event<'a> {
+/// An event to append, whose payload is JSON.
+pub struct JsonEvent<'a> {
     pub kind: &'a str,
     pub schema_version: u16,
     pub payload: &'a Value,
 }
 
-impl EventData for Event<'_> {
+impl EventData for JsonEvent<'_> {
     fn kind(&self) -> &str {
         self.kind
     }
@@ -62,72 +62,74 @@ impl EventData for Event<'_> {
     }
 
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
-        match marked(self.payload) {
+        match single_field(self.payload) {
             Some((RAW, Value::String(text))) if STANDARD.decode(text).is_ok() => {
                 out.extend(STANDARD.decode(text).unwrap_or_default());
                 Ok(())
             }
-            _ => Raw(self.kind, &Stored(self.payload)).encode(out),
+            _ => Raw(self.kind, &AsMessagePack(self.payload)).encode(out),
         }
     }
 }
 
-/// Why a text cannot be kept as it is, and where.
+/// Why a text cannot be stored exactly.
 #[derive(Debug)]
-pub enum Unkept {
-    /// It is no JSON.
+pub enum JsonProblem {
+    /// The text is no JSON.
     NoJson(String),
-    /// It is JSON that would come back as something else.
+    /// The text is JSON, and would be read back as another value.
     Inexact(String),
 }
 
-impl fmt::Display for Unkept {
+impl fmt::Display for JsonProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Unkept::NoJson(problem) | Unkept::Inexact(problem) => f.write_str(problem),
+            JsonProblem::NoJson(problem) | JsonProblem::Inexact(problem) => f.write_str(problem),
         }
     }
 }
 
-/// JSON that is kept exactly as it is written.
-pub fn exact(text: &str) -> Result<Value, Unkept> {
+/// Parses JSON. A value that cannot be stored exactly is refused.
+pub fn parse_exact(text: &str) -> Result<Value, JsonProblem> {
     let value =
         annals::Value::from_json(text).map_err(|error| match serde_json::from_str::<IgnoredAny>(text) {
-            Ok(_) => Unkept::Inexact(error.to_string()),
-            Err(no_json) => Unkept::NoJson(words::no_json(text, &no_json)),
+            Ok(_) => JsonProblem::Inexact(error.to_string()),
+            Err(no_json) => JsonProblem::NoJson(words::no_json(text, &no_json)),
         })?;
-    // serde_json's own reading of a `Value` takes an object with one of its private names for something else.
-    serde_json::to_value(&value).map_err(|error| Unkept::Inexact(error.to_string()))
+    // Through `annals::Value`: serde_json alone gives an object with one of its private names another meaning.
+    serde_json::to_value(&value).map_err(|error| JsonProblem::Inexact(error.to_string()))
 }
 
-/// JSON inside of a line, read as [`exact`] does.
+/// JSON inside a line, parsed as [`parse_exact`] does.
 #[derive(Clone, Default)]
-pub struct Exact(pub Value);
+pub struct ExactJson(pub Value);
 
-impl<'de> Deserialize<'de> for Exact {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Exact, D::Error> {
+impl<'de> Deserialize<'de> for ExactJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ExactJson, D::Error> {
         let value = annals::Value::deserialize(deserializer)?;
-        serde_json::to_value(&value).map(Exact).map_err(D::Error::custom)
+        serde_json::to_value(&value).map(ExactJson).map_err(D::Error::custom)
     }
 }
 
-/// JSON as it is stored.
-pub struct Stored<'a>(pub &'a Value);
+/// JSON that serialises as the MessagePack it stands for.
+pub struct AsMessagePack<'a>(pub &'a Value);
 
-impl Serialize for Stored<'_> {
+impl Serialize for AsMessagePack<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let Some(special) = special(self.0) {
-            return special.serialize(serializer);
+        if let Some(marker) = marker(self.0) {
+            return marker.serialize(serializer);
         }
         match self.0 {
             Value::Array(values) => {
                 let mut list = serializer.serialize_seq(Some(values.len()))?;
-                values.iter().try_for_each(|value| list.serialize_element(&Stored(value)))?;
+                values.iter().try_for_each(|value| list.serialize_element(&AsMessagePack(value)))?;
                 list.end()
             }
             Value::Object(fields) => {
                 let mut map = serializer.serialize_map(Some(fields.len()))?;
-                fields.iter().try_for_each(|(name, value)| map.serialize_entry(name, &Stored(value)))?;
+                fields
+                    .iter()
+                    .try_for_each(|(name, value)| map.serialize_entry(name, &AsMessagePack(value)))?;
                 map.end()
             }
             plain => plain.serialize(serializer),
@@ -135,24 +137,24 @@ impl Serialize for Stored<'_> {
     }
 }
 
-/// What a marker stands for.
-enum Special<'a> {
+/// The value that a marker stands for.
+enum Marker<'a> {
     Bytes(Vec<u8>),
     Float(f64),
     Map(Vec<(&'a Value, &'a Value)>),
     Extension(i8, Vec<u8>),
 }
 
-impl Serialize for Special<'_> {
+impl Serialize for Marker<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Special::Bytes(bytes) => serializer.serialize_bytes(bytes),
-            Special::Float(value) => serializer.serialize_f64(*value),
-            Special::Map(pairs) => {
-                let pairs = pairs.iter().map(|(key, value)| (Stored(key), Stored(value)));
+            Marker::Bytes(bytes) => serializer.serialize_bytes(bytes),
+            Marker::Float(value) => serializer.serialize_f64(*value),
+            Marker::Map(pairs) => {
+                let pairs = pairs.iter().map(|(key, value)| (AsMessagePack(key), AsMessagePack(value)));
                 serializer.collect_map(pairs)
             }
-            Special::Extension(kind, bytes) => {
+            Marker::Extension(kind, bytes) => {
                 serializer.serialize_newtype_struct(EXTENSION_STRUCT, &(kind, Bytes(bytes)))
             }
         }
@@ -168,30 +170,30 @@ impl Serialize for Bytes<'_> {
 }
 
 /// The name and the value of an object that has one field.
-fn marked(value: &Value) -> Option<(&str, &Value)> {
+fn single_field(value: &Value) -> Option<(&str, &Value)> {
     let fields = value.as_object().filter(|fields| fields.len() == 1)?;
     fields.iter().next().map(|(name, value)| (name.as_str(), value))
 }
 
-/// What only looks like a marker is what it is.
-fn special(value: &Value) -> Option<Special<'_>> {
-    match marked(value)? {
-        (BYTES, Value::String(text)) => STANDARD.decode(text).ok().map(Special::Bytes),
+/// The marker in an object; `None` if the object only looks like a marker.
+fn marker(value: &Value) -> Option<Marker<'_>> {
+    match single_field(value)? {
+        (BYTES, Value::String(text)) => STANDARD.decode(text).ok().map(Marker::Bytes),
         (FLOAT, Value::String(text)) => match text.as_str() {
-            "NaN" => Some(Special::Float(f64::NAN)),
-            "inf" => Some(Special::Float(f64::INFINITY)),
-            "-inf" => Some(Special::Float(f64::NEG_INFINITY)),
+            "NaN" => Some(Marker::Float(f64::NAN)),
+            "inf" => Some(Marker::Float(f64::INFINITY)),
+            "-inf" => Some(Marker::Float(f64::NEG_INFINITY)),
             _ => None,
         },
         (MAP, Value::Array(pairs)) => {
             let pair = |pair: &'_ Value| pair.as_array().is_some_and(|pair| pair.len() == 2);
             let all = pairs.iter().all(pair);
-            all.then(|| Special::Map(pairs.iter().map(|pair| (&pair[0], &pair[1])).collect()))
+            all.then(|| Marker::Map(pairs.iter().map(|pair| (&pair[0], &pair[1])).collect()))
         }
         (EXTENSION, Value::Array(parts)) => match parts.as_slice() {
             [Value::Number(kind), Value::String(text)] => {
                 let kind = kind.as_i64().and_then(|kind| i8::try_from(kind).ok())?;
-                STANDARD.decode(text).ok().map(|bytes| Special::Extension(kind, bytes))
+                STANDARD.decode(text).ok().map(|bytes| Marker::Extension(kind, bytes))
             }
             _ => None,
         },
@@ -199,72 +201,72 @@ fn special(value: &Value) -> Option<Special<'_>> {
     }
 }
 
-/// A payload as it is shown.
-pub struct Shown(pub Value);
+/// The JSON that stands for a MessagePack value.
+pub struct FromMessagePack(pub Value);
 
-impl<'de> Deserialize<'de> for Shown {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Shown, D::Error> {
-        deserializer.deserialize_any(ShownVisitor)
+impl<'de> Deserialize<'de> for FromMessagePack {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<FromMessagePack, D::Error> {
+        deserializer.deserialize_any(MessagePackVisitor)
     }
 }
 
-struct ShownVisitor;
+struct MessagePackVisitor;
 
-impl<'de> Visitor<'de> for ShownVisitor {
-    type Value = Shown;
+impl<'de> Visitor<'de> for MessagePackVisitor {
+    type Value = FromMessagePack;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_unit<E>(self) -> Result<Shown, E> {
-        Ok(Shown(Value::Null))
+    fn visit_unit<E>(self) -> Result<FromMessagePack, E> {
+        Ok(FromMessagePack(Value::Null))
     }
 
-    fn visit_none<E>(self) -> Result<Shown, E> {
-        Ok(Shown(Value::Null))
+    fn visit_none<E>(self) -> Result<FromMessagePack, E> {
+        Ok(FromMessagePack(Value::Null))
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, value: D) -> Result<Shown, D::Error> {
+    fn visit_some<D: Deserializer<'de>>(self, value: D) -> Result<FromMessagePack, D::Error> {
         value.deserialize_any(self)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Shown, E> {
-        Ok(Shown(value.into()))
+    fn visit_bool<E>(self, value: bool) -> Result<FromMessagePack, E> {
+        Ok(FromMessagePack(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Shown, E> {
-        Ok(Shown(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<FromMessagePack, E> {
+        Ok(FromMessagePack(value.into()))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Shown, E> {
-        Ok(Shown(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<FromMessagePack, E> {
+        Ok(FromMessagePack(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Shown, E> {
+    fn visit_f64<E>(self, value: f64) -> Result<FromMessagePack, E> {
         let number = Number::from_f64(value).map(Value::Number);
-        Ok(Shown(number.unwrap_or_else(|| json!({ FLOAT: value.to_string() }))))
+        Ok(FromMessagePack(number.unwrap_or_else(|| json!({ FLOAT: value.to_string() }))))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Shown, E> {
-        Ok(Shown(text.into()))
+    fn visit_str<E>(self, text: &str) -> Result<FromMessagePack, E> {
+        Ok(FromMessagePack(text.into()))
     }
 
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Shown, E> {
-        Ok(Shown(json!({ BYTES: STANDARD.encode(bytes) })))
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<FromMessagePack, E> {
+        Ok(FromMessagePack(json!({ BYTES: STANDARD.encode(bytes) })))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Shown, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<FromMessagePack, A::Error> {
         let mut values = Vec::new();
-        while let Some(Shown(value)) = list.next_element()? {
+        while let Some(FromMessagePack(value)) = list.next_element()? {
             values.push(value);
         }
-        Ok(Shown(Value::Array(values)))
+        Ok(FromMessagePack(Value::Array(values)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shown, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FromMessagePack, A::Error> {
         let mut pairs: Vec<(Value, Value)> = Vec::new();
-        while let Some((Shown(name), Shown(value))) = map.next_entry()? {
+        while let Some((FromMessagePack(name), FromMessagePack(value))) = map.next_entry()? {
             pairs.push((name, value));
         }
         let mut fields = Map::new();
@@ -275,16 +277,17 @@ impl<'de> Visitor<'de> for ShownVisitor {
         }
         let object = Value::Object(fields);
         let fits = object.as_object().is_some_and(|fields| fields.len() == pairs.len());
-        let looks_marked = special(&object).is_some() || marked(&object).is_some_and(|(name, _)| name == RAW);
+        let looks_like_marker =
+            marker(&object).is_some() || single_field(&object).is_some_and(|(name, _)| name == RAW);
         let pairs = || pairs.iter().map(|(name, value)| json!([name, value])).collect::<Vec<Value>>();
-        Ok(Shown(if fits && !looks_marked { object } else { json!({ MAP: pairs() }) }))
+        Ok(FromMessagePack(if fits && !looks_like_marker { object } else { json!({ MAP: pairs() }) }))
     }
 
-    /// Only extensions come so: a pair of the type and the bytes.
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, extension: D) -> Result<Shown, D::Error> {
-        let (kind, Shown(bytes)) = <(i8, Shown)>::deserialize(extension)?;
-        match marked(&bytes) {
-            Some((BYTES, text)) => Ok(Shown(json!({ EXTENSION: [kind, text] }))),
+    /// `rmp_serde` gives only extensions in this form: a pair of the type and the bytes.
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, extension: D) -> Result<FromMessagePack, D::Error> {
+        let (kind, FromMessagePack(bytes)) = <(i8, FromMessagePack)>::deserialize(extension)?;
+        match single_field(&bytes) {
+            Some((BYTES, text)) => Ok(FromMessagePack(json!({ EXTENSION: [kind, text] }))),
             _ => Err(D::Error::custom("an extension without bytes")),
         }
     }

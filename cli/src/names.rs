@@ -1,45 +1,49 @@
-//! Listings of names.
+//! `annals entities`, `kinds`, `scopes` and `tags`: list names with their counts.
 
 use annals::{Listing, NameCount};
 use serde::Serialize;
 
 use crate::args::Names;
-use crate::failure::{Done, Failure};
+use crate::failure::{Answer, Failure};
 use crate::output::Output;
-use crate::place::Place;
+use crate::target::Target;
 
 #[derive(Serialize)]
-struct NameJson {
+struct NameRow {
     name: String,
     events: u64,
     first: u64,
     last: u64,
 }
 
-impl From<NameCount> for NameJson {
-    fn from(listed: NameCount) -> NameJson {
+impl NameRow {
+    fn new(listed: NameCount) -> NameRow {
         let NameCount { name, events, first, last, .. } = listed;
-        NameJson { name, events, first: first.get(), last: last.get() }
+        NameRow { name, events, first: first.get(), last: last.get() }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), self.events.to_string(), self.first.to_string(), self.last.to_string()]
     }
 }
 
-pub fn entities(names: Names, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    list("entity", place.to_read()?.entities(), names, out)
+pub fn entities(names: Names, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    list("entity", target.to_read()?.entities(), names, out)
 }
 
-pub fn kinds(names: Names, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    list("kind", place.to_read()?.kinds(), names, out)
+pub fn kinds(names: Names, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    list("kind", target.to_read()?.kinds(), names, out)
 }
 
-pub fn scopes(names: Names, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    list("scope", place.to_read()?.scopes(), names, out)
+pub fn scopes(names: Names, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    list("scope", target.to_read()?.scopes(), names, out)
 }
 
-pub fn tags(names: Names, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    list("tag", place.to_read()?.tags(), names, out)
+pub fn tags(names: Names, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    list("tag", target.to_read()?.tags(), names, out)
 }
 
-fn list(head: &str, mut listing: Listing, names: Names, out: &mut Output) -> Result<Done, Failure> {
+fn list(head: &str, mut listing: Listing, names: Names, out: &mut Output) -> Result<Answer, Failure> {
     if let Some(prefix) = names.prefix {
         listing = listing.prefix(prefix);
     }
@@ -49,9 +53,7 @@ fn list(head: &str, mut listing: Listing, names: Names, out: &mut Output) -> Res
     if let Some(limit) = names.limit {
         listing = listing.limit(limit);
     }
-    let items = listing.map(|listed| Ok(NameJson::from(listed?)));
-    out.list(&[head, "events", "first", "last"], items, |item| {
-        vec![item.name.clone(), item.events.to_string(), item.first.to_string(), item.last.to_string()]
-    })?;
-    Ok(Done::Yes)
+    let rows = listing.map(|listed| Ok(NameRow::new(listed?)));
+    out.list(&[head, "events", "first", "last"], rows, NameRow::cells)?;
+    Ok(Answer::Yes)
 }

@@ -1,8 +1,7 @@
-//! What goes to standard output: tables on a terminal, plain text with tabs in a pipe, JSON when it is asked for.
+//! Standard output: tables on a terminal, plain text with tabs in a pipe, JSON with `--json`.
 //!
-//! Everything is escaped here: what cannot be seen in a name or a text never reaches a terminal or a pipe as
-//! it is. It is written in pieces; between two of them the command may be interrupted, and what was written
-//! is whole lines.
+//! Invariants: hidden characters of names and texts are escaped here, so none reaches a terminal or a pipe.
+//! Only whole lines are written, and a signal stops the command only between two writes.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -14,126 +13,119 @@ use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::args::Global;
-use crate::event::{EventJson, coloured, line};
+use crate::event::{self, EventJson};
 use crate::failure::Failure;
 use crate::interrupt;
 
-/// How output looks.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum Format {
     Table,
     Plain,
     Json,
 }
 
 pub struct Output {
-    form: Form,
+    format: Format,
     is_terminal: bool,
-    waiting: Vec<u8>,
-    /// How to go on behind the last event that waits.
-    go_on: Option<(&'static str, u64)>,
+    /// Whole lines that are not written yet.
+    buffer: Vec<u8>,
+    /// How to continue behind the last event in the buffer: words, and its position.
+    resume: Option<(&'static str, u64)>,
 }
 
-/// Cells of a line; what they hold is free of tabs and ends of lines.
-pub struct Line {
-    pub plain: Vec<String>,
-}
-
-/// So much is gathered before it is written, unless somebody looks on.
-const PIECE: usize = 32 << 10;
-/// Rows of a list that are laid out together.
-const ROWS: usize = 1000;
+/// Bytes that are buffered before a write. A terminal gets every line at once.
+const BUFFER_BYTES: usize = 32 << 10;
+/// Rows that share one layout: the widths of a longer list are computed again for the next rows.
+const ROWS_PER_TABLE: usize = 1000;
 
 impl Output {
     pub fn new(global: &Global) -> Output {
         let is_terminal = io::stdout().is_terminal();
-        let form = match (global.json, global.table || is_terminal) {
-            (true, _) => Form::Json,
-            (false, true) => Form::Table,
-            (false, false) => Form::Plain,
+        let format = match (global.json, global.table || is_terminal) {
+            (true, _) => Format::Json,
+            (false, true) => Format::Table,
+            (false, false) => Format::Plain,
         };
-        Output { form, is_terminal, waiting: Vec::new(), go_on: None }
+        Output { format, is_terminal, buffer: Vec::new(), resume: None }
     }
 
-    pub fn form(&self) -> Form {
-        self.form
+    pub fn format(&self) -> Format {
+        self.format
     }
 
-    /// One document.
+    /// Writes one document, as a line.
     pub fn document(&mut self, document: &impl Serialize) -> Result<(), Failure> {
         let failed = |error: serde_json::Error| Failure::system("cannot write JSON", &error.into());
         let json = serde_json::to_string(document).map_err(failed)?;
-        self.waiting.extend_from_slice(visible_json(&json).as_bytes());
+        self.buffer.extend_from_slice(visible_json(&json).as_bytes());
         self.end_line()
     }
 
-    /// Lines of text, whose cells are divided by tabs.
+    /// Writes lines of text; tabs divide their cells.
     pub fn text(&mut self, text: &str) -> Result<(), Failure> {
         let cells: Vec<_> = text.split('\t').map(visible).collect();
-        self.painted(&cells.join("\t"))
+        self.raw(&cells.join("\t"))
     }
 
-    /// Text that is escaped already, and may have colours.
-    fn painted(&mut self, text: &str) -> Result<(), Failure> {
-        self.waiting.extend_from_slice(text.as_bytes());
+    /// Writes text that the caller has escaped, and perhaps coloured.
+    fn raw(&mut self, text: &str) -> Result<(), Failure> {
+        self.buffer.extend_from_slice(text.as_bytes());
         if text.ends_with('\n') { Ok(()) } else { self.end_line() }
     }
 
-    /// Facts, one a row; or the document that has them.
+    /// Writes facts, one a row; as JSON, the document instead.
     pub fn facts(
         &mut self,
         facts: &[(impl AsRef<str>, String)],
         document: &impl Serialize,
     ) -> Result<(), Failure> {
-        match self.form {
-            Form::Json => return self.document(document),
-            Form::Plain => {
+        match self.format {
+            Format::Json => return self.document(document),
+            Format::Plain => {
                 for (name, value) in facts {
                     self.text(&format!("{}\t{}\n", name.as_ref(), flat(value)))?;
                 }
             }
-            Form::Table => {
+            Format::Table => {
                 let width = facts.iter().map(|(name, _)| name.as_ref().len()).max().unwrap_or(0);
                 for (name, value) in facts {
                     let indented = visible(value).replace('\n', &format!("\n{:width$}  ", ""));
-                    self.painted(&format!("{:width$}  {indented}\n", name.as_ref().bold()))?;
+                    self.raw(&format!("{:width$}  {indented}\n", name.as_ref().bold()))?;
                 }
             }
         }
         Ok(())
     }
 
-    /// A list: each item as a row or as a document. `heads` stand over the rows of a table.
+    /// Writes a list: each item as a row of cells, or as JSON. `heads` stand over the rows of a table.
     pub fn list<T: Serialize>(
         &mut self,
         heads: &[&str],
         items: impl Iterator<Item = Result<T, Failure>>,
         cells: impl Fn(&T) -> Vec<String>,
-    ) -> Result<u64, Failure> {
-        let (mut rows, mut count) = (Vec::new(), 0);
+    ) -> Result<(), Failure> {
+        let mut rows = Vec::new();
         for item in items {
             let item = item?;
-            count += 1;
-            match self.form {
-                Form::Json => self.document(&item)?,
-                Form::Plain => {
-                    self.cells(&cells(&item))?;
-                }
-                Form::Table => rows.push(cells(&item)),
+            match self.format {
+                Format::Json => self.document(&item)?,
+                Format::Plain => self.cells(&cells(&item))?,
+                Format::Table => rows.push(cells(&item)),
             }
-            if rows.len() == ROWS {
+            if rows.len() == ROWS_PER_TABLE {
                 self.rows(heads, std::mem::take(&mut rows))?;
             }
         }
         if !rows.is_empty() {
             self.rows(heads, rows)?;
         }
-        Ok(count)
+        Ok(())
     }
 
     fn cells(&mut self, cells: &[String]) -> Result<(), Failure> {
         let cells: Vec<String> = cells.iter().map(|cell| flat(cell)).collect();
-        self.painted(&(cells.join("\t") + "\n"))
+        self.raw(&(cells.join("\t") + "\n"))
     }
 
     fn rows(&mut self, heads: &[&str], rows: Vec<Vec<String>>) -> Result<(), Failure> {
@@ -146,54 +138,54 @@ impl Output {
         );
         let mut lines = table.lines();
         let head = lines.next().unwrap_or_default();
-        self.painted(&format!("{}\n", head.trim_end().bold()))?;
-        lines.try_for_each(|line| self.painted(&format!("{}\n", painted(line.trim_end()))))
+        self.raw(&format!("{}\n", head.trim_end().bold()))?;
+        lines.try_for_each(|line| self.raw(&format!("{}\n", with_coloured_mark(line.trim_end()))))
     }
 
-    /// An event of a list.
+    /// Writes an event of a list.
     pub fn event(&mut self, event: &RecordedEvent) -> Result<(), Failure> {
-        match self.form {
-            Form::Json => self.document(&EventJson::of(event)),
-            Form::Plain => self.cells(&line(event).plain),
-            Form::Table => self.painted(&(coloured(event, width().into()) + "\n")),
-        }?;
-        Ok(())
+        match self.format {
+            Format::Json => self.document(&EventJson::of(event)),
+            Format::Plain => self.cells(&event::cells(event)),
+            Format::Table => self.raw(&(event::coloured_line(event, width().into()) + "\n")),
+        }
     }
 
-    /// How to go on behind the event that comes next, once it is written: words, which its position follows.
-    pub fn go_on(&mut self, words: &'static str, position: u64) {
-        self.go_on = Some((words, position));
+    /// Sets how to continue behind the next event. Valid once that event is written.
+    pub fn resume_after(&mut self, words: &'static str, position: u64) {
+        self.resume = Some((words, position));
     }
 
     fn end_line(&mut self) -> Result<(), Failure> {
-        if self.waiting.last() != Some(&b'\n') {
-            self.waiting.push(b'\n');
+        if self.buffer.last() != Some(&b'\n') {
+            self.buffer.push(b'\n');
         }
-        if self.is_terminal || self.waiting.len() >= PIECE { self.flush() } else { Ok(()) }
+        if self.is_terminal || self.buffer.len() >= BUFFER_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Writes what waits.
+    /// Writes the buffer.
     pub fn flush(&mut self) -> Result<(), Failure> {
-        let _whole = interrupt::whole();
-        let go_on = self.go_on.take();
-        if !self.waiting.is_empty() {
+        let _section = interrupt::critical_section();
+        let resume = self.resume.take();
+        if !self.buffer.is_empty() {
             let mut out = AutoStream::auto(io::stdout().lock());
-            let written = out.write_all(&self.waiting).and_then(|()| out.flush());
-            self.waiting.clear();
+            let written = out.write_all(&self.buffer).and_then(|()| out.flush());
+            // Cleared also after a failure: a second write of the same lines would double some.
+            self.buffer.clear();
             written.map_err(|error| Failure::output(&error))?;
         }
-        if let Some((words, position)) = go_on {
-            interrupt::rest(format!("{words} {position}"));
+        if let Some((words, position)) = resume {
+            interrupt::to_continue(format!("{words} {position}"));
         }
         Ok(())
     }
 }
 
-/// Signs for good, to be looked at, and bad.
+/// The marks of good, suspicious and bad rows.
 pub const MARKS: [&str; 3] = ["✓", "!", "✗"];
 
-/// A mark in front is coloured: behind the table's back, which would count the colour as width.
-fn painted(line: &str) -> String {
+/// Colours the mark at the beginning of a line. Done after the layout, which would count colours as width.
+fn with_coloured_mark(line: &str) -> String {
     let Some(mark) = MARKS.iter().find(|mark| line.trim_start().starts_with(**mark)) else {
         return line.to_owned();
     };
@@ -205,17 +197,17 @@ fn painted(line: &str) -> String {
     line.replacen(*mark, &coloured, 1)
 }
 
-/// Columns of the terminal.
+/// The columns of the terminal; 120 if standard output is no terminal.
 fn width() -> u16 {
     terminal_size::terminal_size().map_or(120, |(width, _)| width.0)
 }
 
-/// A cell of a line: a tab or an end of line in it would be one of the line's.
+/// A cell on one line: tabs and line ends in the text would read as those between cells and lines.
 fn flat(text: &str) -> String {
     visible(&text.replace(['\t', '\n', '\r'], " ")).into_owned()
 }
 
-/// As much of a text as fits into so many columns.
+/// The beginning of a text that fits into `width` columns, with an ellipsis if the text is longer.
 pub fn cut(text: &str, width: usize) -> String {
     let text = visible(text);
     let room = width.max(8);
@@ -230,7 +222,7 @@ pub fn cut(text: &str, width: usize) -> String {
     text.chars().take_while(fits).chain(['…']).collect()
 }
 
-/// How many columns of a terminal a text takes: some signs take two, some none.
+/// The columns that a text takes on a terminal: some characters take two, some none.
 pub fn columns(text: &str) -> usize {
     text.width()
 }
@@ -241,7 +233,7 @@ pub fn counted(count: impl TryInto<u64>, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// Bytes for people.
+/// A size with its unit: `1.02 KiB`.
 pub fn bytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }

@@ -7,8 +7,9 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::interrupt;
 
-/// Goes away when it is dropped. Elsewhere than on a terminal it shows nothing. It is made when the work
-/// begins, or the rate would be wrong; it is seen once something is done.
+/// A bar that is removed when it is dropped. It shows nothing if standard error is no terminal.
+///
+/// Create the bar when the work begins: its rate counts from there. It appears with the first progress.
 pub struct Bar(ProgressBar);
 
 impl Bar {
@@ -21,38 +22,33 @@ impl Bar {
         Bar::new(what, &format!("{BAR} {{human_pos}}/{{human_len}} {{rate}}, {{eta}} left"))
     }
 
-    /// Of what comes until it ends.
+    /// For a source of unknown length.
     pub fn endless_bytes(what: &'static str) -> Bar {
         Bar::new(what, "{msg} {binary_bytes} {binary_bytes_per_sec}")
     }
 
-    /// Nothing to be seen.
+    /// A bar that shows nothing.
     pub fn hidden() -> Bar {
         Bar(ProgressBar::hidden())
     }
 
     fn new(what: &'static str, template: &str) -> Bar {
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        // Of `{per_sec:.0}` a template makes a colour.
+        // In a template, `{per_sec:.0}` would mean a colour.
         let style = style.with_key("rate", |now: &ProgressState, out: &mut dyn fmt::Write| {
-            // A bar that cannot be drawn is not missed.
+            // A bar that cannot be drawn changes no result.
             let _ = write!(out, "{:.0}/s", now.per_sec());
         });
         Bar(ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_message(what))
     }
 
-    /// Shows how much is done, and of how much as far as is known. Breaks off what is asked to end.
+    /// Shows the progress; `Break` if the command is being stopped.
     pub fn step(&self, done: u64, total: u64) -> ControlFlow<()> {
         self.set(done, total);
-        interrupt::asked()
+        interrupt::poll()
     }
 
-    /// Breaks off what is asked to end, and shows nothing new.
-    pub fn asked(&self) -> ControlFlow<()> {
-        interrupt::asked()
-    }
-
-    /// Shows how much is done, and of how much as far as is known.
+    /// Shows the progress: `done` of `total`, as far as the total is known.
     pub fn set(&self, done: u64, total: u64) {
         if self.0.length() != Some(total) {
             self.0.set_length(total);
@@ -61,7 +57,7 @@ impl Bar {
     }
 }
 
-/// As wide as the terminal leaves room for; on a line of its own it is taken away cleanly.
+/// As wide as the terminal: a bar that fills its line can be removed without a trace.
 const BAR: &str = "{msg} [{wide_bar}] {percent:>3}%";
 
 impl Drop for Bar {

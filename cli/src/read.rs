@@ -1,4 +1,4 @@
-//! Reading events: one, many, the newest, and those that come.
+//! `annals get`, `read` and `tail`: one event, the events that match, the newest, and those that come.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use annals::{Position, RecordedEvent, Store};
 
 use crate::args::{Get, Read, Tail};
 use crate::event::{EventJson, facts};
-use crate::failure::{Done, Failure};
+use crate::failure::{Answer, Failure};
 use crate::output::Output;
-use crate::place::Place;
-use crate::values::Which;
+use crate::target::Target;
+use crate::values::EventRef;
 
-pub fn get(get: Get, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn get(get: Get, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let event = find(&store, get.event)?;
-    out.facts(&facts(&event, out.form()), &EventJson::of(&event))?;
-    Ok(Done::Yes)
+    out.facts(&facts(&event, out.format()), &EventJson::of(&event))?;
+    Ok(Answer::Yes)
 }
 
-/// The event that is meant.
-pub fn find(store: &Store, which: Which) -> Result<RecordedEvent, Failure> {
+/// The event that the command line names.
+pub fn find(store: &Store, which: EventRef) -> Result<RecordedEvent, Failure> {
     let (found, named) = match which {
-        Which::Id(id) => (store.get(id)?, format!("with the id {id}")),
-        Which::At(position) => (store.at(position)?, format!("at position {position}")),
+        EventRef::Id(id) => (store.get(id)?, format!("with the id {id}")),
+        EventRef::At(position) => (store.at(position)?, format!("at position {position}")),
     };
     let head = store.head()?.position();
     found.ok_or_else(|| Failure::no(format!("there is no event {named}; the newest is at {head}")))
 }
 
-/// Shows what matches. Nothing that matches is an answer, too, and not a failure.
-pub fn read(read: Read, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+/// Shows the events that match. No match is no failure.
+pub fn read(read: Read, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let query = read.filter.query();
     if read.follow {
         return follow(&store, &read, AFTER, out);
@@ -54,29 +54,29 @@ pub fn read(read: Read, place: &Place, out: &mut Output) -> Result<Done, Failure
     for event in events {
         let event = event?;
         if !read.backwards {
-            out.go_on(AFTER, event.position().get());
+            out.resume_after(AFTER, event.position().get());
         }
         out.event(&event)?;
     }
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }
 
-/// How to go on behind the last event that was shown. (Nothing reads backwards from a position.)
+/// How to continue behind the last event that `read` showed. (No option reads backwards from a position.)
 const AFTER: &str = "go on with --after";
-/// The same of `tail`, which has no such option.
+/// How to continue behind the last event that `tail` showed. `tail` has no `--after`.
 const READ_AFTER: &str = "go on with annals read --after";
 
-pub fn tail(tail: Tail, place: &Place, out: &mut Output) -> Result<Done, Failure> {
-    let store = place.to_read()?;
+pub fn tail(tail: Tail, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
     let newest = store.read(tail.filter.query()).backwards().limit(tail.limit);
     let mut newest = newest.collect::<Result<Vec<RecordedEvent>, annals::Error>>()?;
     newest.reverse();
     for event in &newest {
-        out.go_on(READ_AFTER, event.position().get());
+        out.resume_after(READ_AFTER, event.position().get());
         out.event(event)?;
     }
     if !tail.follow {
-        return Ok(Done::Yes);
+        return Ok(Answer::Yes);
     }
     let last = match newest.last() {
         Some(event) => event.position(),
@@ -97,10 +97,10 @@ pub fn tail(tail: Tail, place: &Place, out: &mut Output) -> Result<Done, Failure
     follow(&store, &read, READ_AFTER, out)
 }
 
-/// Far enough away.
-const LONG: Duration = Duration::from_secs(3600);
+/// A wait for an event. The loop waits again, so the length does not matter.
+const WAIT: Duration = Duration::from_secs(3600);
 
-fn follow(store: &Store, read: &Read, go_on: &'static str, out: &mut Output) -> Result<Done, Failure> {
+fn follow(store: &Store, read: &Read, resume: &'static str, out: &mut Output) -> Result<Answer, Failure> {
     let mut subscription = store.subscribe(read.filter.query()).after(read.after);
     let mut left = read.limit.unwrap_or(u64::MAX);
     while left > 0 {
@@ -108,14 +108,14 @@ fn follow(store: &Store, read: &Read, go_on: &'static str, out: &mut Output) -> 
             Some(event) => Some(event),
             None => {
                 out.flush()?;
-                subscription.next_timeout(LONG)?
+                subscription.next_timeout(WAIT)?
             }
         };
         if let Some(event) = event {
-            out.go_on(go_on, event.position().get());
+            out.resume_after(resume, event.position().get());
             out.event(&event)?;
             left -= 1;
         }
     }
-    Ok(Done::Yes)
+    Ok(Answer::Yes)
 }

@@ -1,7 +1,8 @@
-//! Copies what can be read of a store, damaged or not, into a new one.
+//! `annals recover --salvage`: copies what can be read of a store into a new one.
 //!
-//! Ids, names, tags, causes, times and payloads stay; positions and versions are those of the new store, because
-//! what is missing leaves no gaps there. What the store wrote for itself (checkpoints of consumers) is left out.
+//! Ids, names, tags, causes, times and payloads stay. Positions and versions are those of the new store,
+//! because missing events leave no gaps there. The store's own events (checkpoints of consumers) are left
+//! out.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,48 +10,51 @@ use std::path::Path;
 use annals::{Append, Cause, EventData, Limits, Query, RecordedEvent, Store, Ticket};
 use serde_json::{Value, json};
 
-use crate::failure::{Done, Failure};
+use crate::failure::{Answer, Failure};
 use crate::interrupt;
 use crate::output::{Output, counted};
-use crate::place::{self, Found, Place, look};
 use crate::progress::Bar;
+use crate::target::{self, Content, Target, inspect};
 
-/// Appends under way at once.
+/// Appends that wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 1024;
 
-pub fn salvage(place: &Place, from: &Path, to: &Path, out: &mut Output) -> Result<Done, Failure> {
-    if !matches!(look(to)?, Found::Nothing | Found::EmptyDirectory) {
+pub fn salvage(target: &Target, from: &Path, to: &Path, out: &mut Output) -> Result<Answer, Failure> {
+    if !matches!(inspect(to)?, Content::Nothing | Content::EmptyDirectory) {
         let text = format!("{} is not empty; what is salvaged goes into a new store", to.display());
         return Err(Failure::usage(text));
     }
     let begin_again = format!("remove {} and begin again", to.display());
-    let damaged = place.builder(from)?.salvage()?;
-    interrupt::rest(&begin_again);
-    // What the damaged store took, the new one takes.
+    let damaged = target.builder(from)?.salvage()?;
+    interrupt::to_continue(&begin_again);
+    // The limits of the format: the new store accepts every event of the damaged one.
     let new = Store::builder(to).limits(Limits::FORMAT).open()?;
-    interrupt::note(|now| now.store = Some(new.clone()));
-    interrupt::breaks_off();
+    interrupt::note(|plan| plan.store = Some(new.clone()));
+    interrupt::will_poll();
     let counts = copy(&damaged, &new).map_err(|failure| failure.hint(&begin_again))?;
     let head = new.head()?.to_string();
-    place::close(new)?;
+    target::close(new)?;
     let events = counted(counts.events, "event is", "events are");
     interrupt::done(format!("{events} copied into {}", to.display()));
     show(&damaged, counts, &head, out)?;
-    Ok(if damaged.open_report().holes.is_empty() { Done::Yes } else { Done::No })
+    Ok(if damaged.open_report().holes.is_empty() { Answer::Yes } else { Answer::No })
 }
 
 #[derive(Clone, Copy, Default)]
-struct Counts {
+struct CopyCounts {
     events: u64,
     appends: u64,
-    /// Events whose payload was erased: there is nothing to copy.
+    /// Events whose payload was erased. They are not copied.
     erased: u64,
 }
 
-fn copy(from: &Store, to: &Store) -> Result<Counts, Failure> {
-    let (mut counts, mut under_way, mut versions) = (Counts::default(), Vec::new(), HashMap::new());
+fn copy(from: &Store, to: &Store) -> Result<CopyCounts, Failure> {
+    let mut counts = CopyCounts::default();
+    let mut under_way = Vec::new();
+    let mut versions = HashMap::new();
     let mut append: Option<([u8; 32], Append)> = None;
-    let (bar, total) = (Bar::events("copying"), from.head()?.position().get());
+    let bar = Bar::events("copying");
+    let total = from.head()?.position().get();
     for event in from.read(Query::all()) {
         let event = event?;
         if bar.step(event.position().get(), total).is_break() {
@@ -61,7 +65,7 @@ fn copy(from: &Store, to: &Store) -> Result<Counts, Failure> {
             continue;
         }
         counts.events += 1;
-        // Events of one append have its chain hash in common.
+        // All events of an append have the same chain hash.
         append = match append.take() {
             Some((chain, append)) if chain == event.chain() => {
                 Some((chain, add(Some(append), &event, &mut versions)?))
@@ -92,7 +96,7 @@ fn wait(under_way: &mut Vec<Ticket>) -> Result<(), Failure> {
     under_way.drain(..).try_for_each(|ticket| Ok(ticket.wait().map(drop)?))
 }
 
-/// An event as it is, with its payload byte by byte.
+/// An event whose payload is copied byte for byte.
 struct Copied<'a>(&'a RecordedEvent);
 
 impl EventData for Copied<'_> {
@@ -110,7 +114,7 @@ impl EventData for Copied<'_> {
     }
 }
 
-/// The last version that was copied of each entity.
+/// The last version that was read of each entity.
 type Versions = HashMap<String, u64>;
 
 fn add(before: Option<Append>, event: &RecordedEvent, versions: &mut Versions) -> Result<Append, Failure> {
@@ -128,14 +132,14 @@ fn add(before: Option<Append>, event: &RecordedEvent, versions: &mut Versions) -
     let version = event.version().get();
     let before = versions.insert(event.entity().to_owned(), version);
     match event.cause() {
-        // Where the event before it is missing, the one before that is not its cause.
+        // After a gap the previous event in the new store is another one, and not the cause.
         Some(Cause::PreviousInStream) if before != version.checked_sub(1) => Ok(append),
         Some(cause) => Ok(append.cause(cause)),
         None => Ok(append),
     }
 }
 
-fn show(damaged: &Store, counts: Counts, head: &str, out: &mut Output) -> Result<(), Failure> {
+fn show(damaged: &Store, counts: CopyCounts, head: &str, out: &mut Output) -> Result<(), Failure> {
     let holes = &damaged.open_report().holes;
     let mut facts = vec![
         ("events copied", counts.events.to_string()),
@@ -148,7 +152,7 @@ fn show(damaged: &Store, counts: Counts, head: &str, out: &mut Output) -> Result
         .iter()
         .map(|hole| json!({ "file": hole.file, "offset": hole.offset, "position": hole.position.get(), "what": hole.what }))
         .collect();
-    let Counts { events, appends, erased } = counts;
+    let CopyCounts { events, appends, erased } = counts;
     out.facts(
         &facts,
         &json!({ "events": events, "appends": appends, "erased": erased, "head": head, "holes": holes }),

@@ -1,6 +1,6 @@
-//! The library's words in those of the command line, and what is wrong with an input that is no JSON.
+//! Translates messages of the library for the command line, and names what is wrong with an input.
 
-/// What the library says to programs, and what the command says instead.
+/// Words of the library, and those of the command in their stead.
 const WORDS: [(&str, &str); 8] = [
     ("wait with open_within", "wait for it: --wait 30s"),
     ("Store::open would create one", "`annals init` creates one"),
@@ -15,13 +15,14 @@ const WORDS: [(&str, &str); 8] = [
     ("; reopen the store", "; run the command again"),
 ];
 
-/// An error of the library as the command says it.
-pub fn of_the_command(text: &str) -> String {
+/// A message of the library, in the words of the command line.
+pub fn translate(text: &str) -> String {
     let text = WORDS.iter().fold(text.to_owned(), |text, (library, command)| text.replace(library, command));
     without_limits(&text)
 }
 
-/// A limit of the library is no option here: ` that payload_bytes_max allows` is ` that are allowed`.
+/// Removes names of limits, which are no options of the command: ` that payload_bytes_max allows` becomes
+/// ` that are allowed`.
 fn without_limits(text: &str) -> String {
     let Some((before, rest)) = text.split_once("_max allows") else { return text.to_owned() };
     match before.rsplit_once(" that ") {
@@ -32,7 +33,7 @@ fn without_limits(text: &str) -> String {
     }
 }
 
-/// What an input is, and what to do, if its `first` bytes are no text in UTF-8 that could be JSON.
+/// What an input is and what to do, if its `first` bytes are compressed, UTF-16 or UTF-32.
 pub fn unreadable(first: &[u8]) -> Option<&'static str> {
     const BEGINNINGS: [(&[u8], &str); 9] = [
         (b"\x1f\x8b", "it is gzip; decompress it first, with gunzip"),
@@ -47,38 +48,39 @@ pub fn unreadable(first: &[u8]) -> Option<&'static str> {
     ];
     const UTF_16: &str = "it is UTF-16; make it UTF-8 first, with iconv -f UTF-16 -t UTF-8";
     let begins = BEGINNINGS.iter().find(|(beginning, _)| first.starts_with(beginning));
-    // A text in UTF-16 without a mark: every other byte of what JSON begins with is 0.
+    // UTF-16 without a byte order mark: JSON begins with ASCII, so every other byte is 0.
     let is_wide = first.get(1) == Some(&0);
     begins.map(|(_, what)| *what).or(is_wide.then_some(UTF_16))
 }
 
-/// Whether an input is one JSON array, where an object a line is read.
+/// True if an input begins as one JSON array, where an object a line is expected.
 pub fn is_array(first: &[u8]) -> bool {
     let first = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first);
     first.trim_ascii_start().first() == Some(&b'[')
 }
 
-/// What to do with such an array.
+/// The hint for an array.
 pub const ARRAY: &str = "write one object a line: jq -c '.[]'";
 
-/// What is wrong with a line, or a text, as JSON; `error` is what its reader says.
+/// What is wrong with a text as JSON. `error` is that of serde_json.
 pub fn no_json(text: &str, error: &serde_json::Error) -> String {
     let rest = text.as_bytes().get(error.column().saturating_sub(1)..).unwrap_or_default();
     if error.line() == 1 && rest.starts_with("\u{FEFF}".as_bytes()) {
         return "there is a byte order mark in the middle, as where files were put together; take it out"
             .to_owned();
     }
-    let said = error.to_string();
-    let said = said.split(" at line ").next().unwrap_or(&said);
-    let said = NAMES.iter().fold(said.to_owned(), |said, (serde, ours)| said.replace(serde, ours));
+    let message = error.to_string();
+    let problem = message.split(" at line ").next().unwrap_or(&message);
+    let problem =
+        NAMES.iter().fold(problem.to_owned(), |problem, (serde, ours)| problem.replace(serde, ours));
     match (error.line(), error.column()) {
-        (0, _) | (_, 0) => said,
-        (1, column) => format!("{said}, at column {column}"),
-        (line, column) => format!("{said}, at line {line}, column {column}"),
+        (0, _) | (_, 0) => problem,
+        (1, column) => format!("{problem}, at column {column}"),
+        (line, column) => format!("{problem}, at line {line}, column {column}"),
     }
 }
 
-/// What the reader of JSON calls types of Rust.
+/// Names of types in messages of serde_json, and those of JSON in their stead.
 const NAMES: [(&str, &str); 12] = [
     ("invalid type: ", "there is a wrong value: "),
     ("invalid value: ", "there is a wrong value: "),
@@ -87,7 +89,7 @@ const NAMES: [(&str, &str); 12] = [
     ("integer `", "the number `"),
     ("floating point `", "the number `"),
     ("string \"", "the text \""),
-    ("expected struct Line", "expected an object"),
+    ("expected struct EventLine", "expected an object"),
     ("expected a string", "expected a text"),
     ("expected a sequence", "expected a list"),
     ("expected u16", "expected a whole number up to 65,535"),

@@ -1,4 +1,4 @@
-//! Proves what was acknowledged, and prints what is there.
+//! Proves every acknowledged event, and prints the events of a store.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -8,14 +8,14 @@ use annals::{Error, Position, Query, Store};
 
 use crate::{payload, say};
 
-/// How many faults are said one by one.
+/// Faults that are printed one by one.
 const FAULTS_SHOWN: u64 = 10;
 
 pub enum Verdict {
     Fine(String),
-    /// Something acknowledged is missing or wrong.
+    /// An acknowledged event is missing or wrong.
     Lost(String),
-    /// The store itself says that it is damaged.
+    /// The store reports damage.
     Damaged(String),
 }
 
@@ -27,17 +27,19 @@ impl Verdict {
     }
 }
 
-/// Verifies the store, and looks for the event of each `ack` line, content and all.
+/// Verifies the store, and compares the event of each `ack` line with its content.
 ///
-/// Other lines are passed over. The last line may be torn: a position that lost its last digits
-/// is still one that was acknowledged or comes before one, but it may come twice.
+/// Other lines are passed over. The last line may be torn. Its position without the last digits is smaller,
+/// so an event at it exists as well; but it may come twice.
 pub fn check(store: &Store, mut lines: impl BufRead) -> Result<Verdict, Error> {
-    // Opening does not look into segments that were sealed.
+    // Opening does not read sealed segments.
     let report = store.verify()?;
     if !report.is_clean() {
         return Ok(Verdict::Damaged(report.to_string()));
     }
-    let (mut seen, mut faults, mut passed_over) = (HashSet::new(), 0, 0_u64);
+    let mut seen = HashSet::new();
+    let mut faults = 0;
+    let mut passed_over = 0_u64;
     let mut line = Vec::new();
     while matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
         match acknowledged(&line) {
@@ -70,7 +72,7 @@ fn fault_at(store: &Store, position: Position) -> Result<Option<&'static str>, E
     }
 }
 
-/// Prints every event's position, id and chain hash in order; then verifies the whole store.
+/// Prints position, id and chain hash of every event in order, then verifies the whole store.
 pub fn dump(store: &Store) -> Result<Verdict, Error> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     for event in store.read(Query::all()) {

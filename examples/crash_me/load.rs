@@ -1,4 +1,4 @@
-//! Threads that append, each to its own entity, and say what became of it.
+//! Threads that append, each to an entity of its own, and print the result of every append.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use crate::options::Options;
 use crate::payload::{self, Event};
 use crate::print;
 
-/// How long a thread waits after a refusal that may pass, such as a full disk.
+/// How long a thread waits after a temporary refusal, such as a full disk.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub struct Load {
@@ -35,7 +35,8 @@ impl Load {
         }
     }
 
-    /// Appends until all events are in, too many were refused, or nobody listens.
+    /// Appends until all events are acknowledged, too many appends are refused, or the reader of the lines is
+    /// gone.
     pub fn run(&self) {
         std::thread::scope(|scope| {
             for thread in 0..self.options.threads {
@@ -45,7 +46,8 @@ impl Load {
     }
 
     pub fn summary(&self) -> String {
-        let (acknowledged, refused) = (self.acknowledged.load(Relaxed), self.refused.load(Relaxed));
+        let acknowledged = self.acknowledged.load(Relaxed);
+        let refused = self.refused.load(Relaxed);
         format!("{acknowledged} events acknowledged, {refused} appends refused")
     }
 
@@ -66,7 +68,7 @@ impl Load {
         }
     }
 
-    /// As many events as the next append may have.
+    /// Takes the number of events for the next append; `None` if none are left.
     fn take(&self) -> Option<u64> {
         if self.must_stop.load(Relaxed) {
             return None;
@@ -76,7 +78,7 @@ impl Load {
         before.ok().map(|left| left.min(batch)).filter(|events| *events > 0)
     }
 
-    /// The stream must be where it was: nobody else appends to this thread's entity.
+    /// Expects the exact version: no other thread appends to this entity.
     fn append(&self, thread: u32, at: Version, events: u64) -> Result<Appended, Error> {
         let bytes = usize::try_from(self.options.payload_bytes).unwrap_or(usize::MAX);
         let append = Append::to(payload::entity(thread)).expect(Expected::Exact(at));
@@ -86,7 +88,8 @@ impl Load {
     }
 
     fn acknowledge(&self, receipt: &Appended) -> bool {
-        let (first, last) = (receipt.first_position().get(), receipt.position().get());
+        let first = receipt.first_position().get();
+        let last = receipt.position().get();
         self.acknowledged.fetch_add(last - first + 1, Relaxed);
         let mut lines = String::new();
         for position in first..=last {

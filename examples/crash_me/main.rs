@@ -1,20 +1,19 @@
-//! The driver for black-box tests: appends until it is killed, and proves afterwards what it said.
+//! The driver for black-box tests: appends until it is killed. A second run proves every acknowledged event.
 //!
-//! Kill it, cut its power, fill its disk, let its writes fail: every line `ack <position>` it got
-//! out must still hold. `cargo run --example crash_me -- --help` lists the options.
+//! Kill it, cut its power, fill its disk, let its writes fail: every line `ack <position>` that it printed
+//! must still hold. `cargo run --example crash_me -- --help` lists the options.
 //!
-//! It prints one line each, unbuffered: a line goes out in one write after the append was
-//! acknowledged, lines of one batch in the same write.
+//! It prints without a buffer. The lines of an append go out in one write, after its acknowledgement.
 //!
 //! ```text
 //! ack <position>          this event is acknowledged
-//! err <kind> <message>    this append was refused; appending goes on
+//! err <kind> <message>    this append was refused; the next one follows
 //! ```
 //!
 //! | exit code | means |
 //! |---|---|
-//! | 0 | fine; also when nobody reads standard output any more |
-//! | 1 | something acknowledged is missing or wrong |
+//! | 0 | fine; also if the reader of standard output is gone |
+//! | 1 | an acknowledged event is missing or wrong |
 //! | 2 | the store refuses to open or to close, or reports damage; standard error says what |
 //! | 3 | usage |
 
@@ -98,14 +97,14 @@ fn append(store: Store, options: Options) -> Result<u8, Error> {
     Ok(FINE)
 }
 
-/// A line on standard error, if anybody is there to read it.
+/// Prints a line to standard error. An error is ignored: the reader may be gone.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "crash_me: {text}");
 }
 
-/// Writes to standard output in one go; `false` if nobody reads it any more.
+/// Writes lines to standard output in one call; `false` if its reader is gone.
 ///
-/// `Stdout` hands whole lines on at once, so nothing is left in its buffer.
+/// `Stdout` passes whole lines on at once, so its buffer is empty afterwards.
 fn print(lines: &str) -> bool {
     let mut out = std::io::stdout().lock();
     match out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {

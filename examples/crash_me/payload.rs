@@ -1,4 +1,4 @@
-//! What an event must look like: its payload follows from its entity and its version.
+//! The payload of an event: a function of its entity, its version and its size.
 //!
 //! ```text
 //! thread u32 | version u64 | filler, made from both | FNV-1a of all before, u64     little-endian
@@ -7,15 +7,15 @@
 use annals::{Error, EventData, RecordedEvent};
 
 const KIND: &str = "crash_me.appended";
-/// Thread, version and checksum; a smaller payload is not made.
+/// The bytes of thread, version and checksum, the smallest payload.
 const LEAST_BYTES: usize = 20;
 
-/// The entity only this thread appends to.
+/// The entity that only this thread appends to.
 pub fn entity(thread: u32) -> String {
     format!("thread:{thread}")
 }
 
-/// The event that takes a thread's entity to this version.
+/// The event of an entity at a version.
 pub struct Event {
     pub thread: u32,
     pub version: u64,
@@ -40,7 +40,7 @@ impl Event {
         payload.extend(self.version.to_le_bytes());
         let mut filler = checksum(&payload);
         payload.resize_with(self.bytes.max(LEAST_BYTES) - size_of::<u64>(), || {
-            // Knuth's linear congruential generator; its high bits are the good ones.
+            // Knuth's linear congruential generator. Its low bits are weak, so the high ones are taken.
             filler = filler.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             filler.to_be_bytes()[0]
         });
@@ -49,7 +49,7 @@ impl Event {
     }
 }
 
-/// What is wrong with an event read back, if anything.
+/// What is wrong with an event that was read; `None` if it is right.
 pub fn fault_of(event: &RecordedEvent) -> Result<Option<&'static str>, Error> {
     let payload = event.payload()?;
     let Some(thread) = event.entity().strip_prefix("thread:").and_then(|thread| thread.parse().ok()) else {
@@ -68,7 +68,7 @@ pub fn fault_of(event: &RecordedEvent) -> Result<Option<&'static str>, Error> {
     })
 }
 
-/// FNV-1a, so that the proof rests on nothing annals computes.
+/// FNV-1a: the proof must not depend on a checksum of annals.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes
         .iter()

@@ -1,4 +1,4 @@
-//! Questions, answered by reading the store back.
+//! Answers questions from the store.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -25,7 +25,7 @@ pub fn print(out: &mut impl Write, store: &Store) -> Outcome<()> {
     Ok(())
 }
 
-/// What one pass over all events shows.
+/// The result of one pass over all events.
 struct Survey {
     changes: HashMap<String, u64>,
     kinds: HashMap<String, u64>,
@@ -60,7 +60,8 @@ impl Survey {
         count_one(&mut self.changes, event.entity());
         count_one(&mut self.kinds, event.kind());
         if occurred(event) >= self.newest {
-            (self.newest, self.newest_commit) = (occurred(event), event.correlation());
+            self.newest = occurred(event);
+            self.newest_commit = event.correlation();
         }
     }
 
@@ -79,7 +80,7 @@ impl Survey {
     }
 }
 
-/// One file's stream: how it began, and what happened to it last.
+/// The stream of one file: its first and its last events.
 fn story(out: &mut impl Write, store: &Store, path: &str) -> Outcome<()> {
     let started = Instant::now();
     let version = store.version(path)?;
@@ -96,7 +97,7 @@ fn story(out: &mut impl Write, store: &Store, path: &str) -> Outcome<()> {
     Ok(())
 }
 
-/// Everything one commit did.
+/// All events of one commit.
 fn commit(out: &mut impl Write, store: &Store, id: EventId) -> Outcome<()> {
     let started = Instant::now();
     let events = store.read(Query::correlation(id)).collect::<Result<Vec<_>, _>>()?;
@@ -120,11 +121,13 @@ fn commit(out: &mut impl Write, store: &Store, id: EventId) -> Outcome<()> {
     Ok(())
 }
 
-/// What happened in the thirty days before the newest commit, by occurred-at.
+/// The thirty days before the newest commit, by occurred-at.
 fn last_month(out: &mut impl Write, store: &Store, newest: SystemTime) -> Outcome<()> {
     let started = Instant::now();
     let since = newest.checked_sub(MONTH).unwrap_or(SystemTime::UNIX_EPOCH);
-    let (mut events, mut commits, mut files) = (0, BTreeSet::new(), BTreeSet::new());
+    let mut events = 0;
+    let mut commits = BTreeSet::new();
+    let mut files = BTreeSet::new();
     let mut authors = HashMap::new();
     for event in store.read(Query::all()).occurred(since..=newest) {
         let event = event?;

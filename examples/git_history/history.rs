@@ -1,7 +1,6 @@
-//! What `git log` says, as commits and changes that borrow from its text.
+//! Parses the output of `git log` into commits and changes, which borrow from its text.
 //!
-//! The text of the whole history is kept in memory while it is appended, about 120 bytes per change,
-//! so that the rate of appending is the store's and not git's.
+//! The whole text stays in memory, about 120 bytes per change, so that git does not slow down the appends.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,10 +11,10 @@ use std::time::{Duration, SystemTime};
 use crate::Outcome;
 use crate::progress::Progress;
 
-/// Four fields per commit, each ended by a zero byte like everything under `-z`.
+/// Four fields per commit. Under `-z` a zero byte ends each field.
 const COMMIT_FORMAT: &str = "--format=tformat:%H%x00%ct%x00%an%x00%s";
 
-/// What the user's configuration might say otherwise.
+/// The options override the configuration of the user.
 const LOG: &[&str] = &[
     "-c",
     "log.showSignature=false",
@@ -63,7 +62,7 @@ pub struct Change<'a> {
 }
 
 impl History {
-    /// Runs git, and keeps what it prints: parents before their children.
+    /// Runs git, and keeps its output: parents before their children.
     pub fn read(repository: &Path, mut progress: Progress) -> Outcome<History> {
         let full_path = check(repository)?;
         let mut git = git(repository).args(LOG).stdout(Stdio::piped()).spawn().map_err(not_started)?;
@@ -88,7 +87,7 @@ impl History {
         &self.repository
     }
 
-    /// Takes the text apart: each commit's fields, then its changes, each of which begins with a colon.
+    /// Parses the text: the fields of each commit, then its changes, each of which begins with a colon.
     pub fn commits(&self) -> Outcome<Vec<Commit<'_>>> {
         let mut fields = Fields { rest: &self.text };
         let mut commits = Vec::new();
@@ -102,7 +101,7 @@ impl History {
     }
 }
 
-/// Sees to it that there is a history to read, and gives the full path of the repository's root.
+/// Checks that the repository has a history, and returns the full path of its root.
 fn check(repository: &Path) -> Outcome<PathBuf> {
     let shown = repository.display();
     let found = answer(git(repository).args(["rev-parse", "--absolute-git-dir"]))?;
@@ -161,7 +160,7 @@ impl<'a> Fields<'a> {
             subject: self.next()?,
             changes: Vec::new(),
         };
-        // The first change of a commit comes on a line of its own.
+        // A line end stands in front of the first change of a commit.
         if self.rest.starts_with(b"\n:") {
             self.rest = &self.rest[1..];
         }
@@ -172,7 +171,7 @@ impl<'a> Fields<'a> {
         Some(commit)
     }
 
-    /// Takes `:<old mode> <new mode> <old blob> <new blob> <status>` apart, and the path or two behind it.
+    /// Parses `:<old mode> <new mode> <old blob> <new blob> <status>`, and the one or two paths behind it.
     fn change(&mut self, what: &'a [u8], changes: &mut Vec<Change<'a>>) -> Option<()> {
         let mut words = from_utf8(what).ok()?.split(' ').skip(3);
         let (blob, status) = (words.next()?, words.next()?);
@@ -181,7 +180,7 @@ impl<'a> Fields<'a> {
         match status.as_bytes().first()? {
             b'A' => changes.push(plain("file.added", Some(blob))),
             b'D' => changes.push(plain("file.deleted", None)),
-            // Content or mode; `T` is a file that became a link, or the like.
+            // `M` is a change of content or mode, `T` one of type, for example from file to link.
             b'M' | b'T' => changes.push(plain("file.modified", Some(blob))),
             b'R' => {
                 let (from, to) = (path, self.next()?);
@@ -189,7 +188,7 @@ impl<'a> Fields<'a> {
                 let renamed = plain("file.renamed", Some(blob));
                 changes.push(Change { path: to, from: Some(from), ..renamed });
             }
-            // One file renamed to several: git calls all but one of them copies.
+            // If one file is renamed to several, git reports all but one as copies.
             b'C' => {
                 let (from, to) = (path, self.next()?);
                 let added = plain("file.added", Some(blob));

@@ -10,17 +10,17 @@ use crate::history::{Change, Commit};
 use crate::names;
 use crate::progress::Progress;
 
-/// How many appends are under way before the oldest is waited for. They share syncs.
+/// Appends in flight at most. The import then waits for the oldest. Appends in flight share syncs.
 pub const IN_FLIGHT: usize = 1024;
 
-/// What the store takes in one append, by default and at most.
+/// The largest number of events in one append, by default and by format.
 const EVENTS_PER_APPEND: usize = 65_535;
 
 const ENTITY_BYTES: usize = 512;
 const AUTHOR_BYTES: usize = 200;
 const SUBJECT_BYTES: usize = 200;
 
-/// The payload: what the rest of the event does not say.
+/// The payload: what the envelope of the event does not hold.
 #[derive(Serialize, Deserialize)]
 pub struct FileChanged<'a> {
     pub commit: &'a str,
@@ -37,18 +37,18 @@ pub struct FileChanged<'a> {
     pub to: Option<String>,
 }
 
-/// What became of the history.
+/// The result of an import.
 #[derive(Default)]
 pub struct Imported {
     pub commits: usize,
-    /// Commits that change no file; there is nothing to append.
+    /// Commits that change no file, and need no append.
     pub empty: usize,
     /// Commits too large for one append.
     pub cut: usize,
-    /// Appends that were written now, and their events.
+    /// Appends of this run, and their events.
     pub appends: usize,
     pub events: usize,
-    /// Appends that were there already.
+    /// Appends of an earlier run.
     pub known: usize,
 }
 
@@ -72,7 +72,7 @@ pub fn append_all(store: &Store, commits: &[Commit<'_>], mut progress: Progress)
     Ok(import.imported)
 }
 
-/// A change, and whether one before it went to the same file.
+/// A change, and whether an earlier change has the same file.
 type Step<'c, 'a> = (&'c Change<'a>, bool);
 
 struct Import<'s> {
@@ -82,9 +82,10 @@ struct Import<'s> {
 }
 
 impl Import<'_> {
-    /// Submits the changes of a commit that has got so many appends already, and says how many it
-    /// has then. What is too large for one append is halved until it fits: a rule that rests on the
-    /// changes alone, so that a second run cuts alike.
+    /// Submits changes of a commit that has `before` appends, and returns how many it has afterwards.
+    ///
+    /// Changes that are too large for one append are halved until they fit. The rule depends on the changes
+    /// alone, so that a second run makes the same appends and finds their keys.
     fn submit(&mut self, commit: &Commit<'_>, steps: &[Step<'_, '_>], before: usize) -> Result<usize, Error> {
         if steps.is_empty() {
             return Ok(before);
@@ -104,7 +105,7 @@ impl Import<'_> {
         self.submit(commit, second, before)
     }
 
-    /// Waits for the oldest appends until no more than this many are in flight.
+    /// Waits for the oldest appends until at most `most` are in flight.
     fn settle(&mut self, most: usize) -> Result<(), Error> {
         while self.in_flight.len() > most
             && let Some(ticket) = self.in_flight.pop_front()
@@ -115,7 +116,7 @@ impl Import<'_> {
     }
 }
 
-/// One append of a commit: its first, or a further one if it had to be cut.
+/// One append of a commit; `number` counts the appends of a commit that was halved.
 fn append(commit: &Commit<'_>, steps: &[Step<'_, '_>], number: usize) -> Append {
     let author = names::text(commit.author, AUTHOR_BYTES);
     let subject = names::text(commit.subject, SUBJECT_BYTES);
@@ -150,7 +151,7 @@ fn entity(path: &[u8]) -> String {
     names::path(path, ENTITY_BYTES)
 }
 
-/// What all events of a commit have in common: the first sixteen bytes of its hash.
+/// The correlation of all events of a commit: the first sixteen bytes of its hash.
 fn correlation(hash: &str) -> EventId {
     let digits = u128::from_str_radix(&hash[..32], 16).expect("git prints hexadecimal digits");
     EventId::from_bytes(digits.to_be_bytes())
@@ -164,8 +165,8 @@ impl Imported {
                 self.appends += 1;
                 self.events += receipt.events();
             }
-            // It was appended when the history had fewer branches, and a file's first change,
-            // which has no cause, is another one now.
+            // The history has more branches than in an earlier run. Another change is now the first of its file
+            // and has no cause, so the same key has other content.
             Err(error) if error.kind() == ErrorKind::KeyReused => self.known += 1,
             Err(error) => return Err(error),
         }

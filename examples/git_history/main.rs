@@ -1,28 +1,26 @@
 //! Streams the history of a git repository into a store, and answers questions from it.
 //!
 //! ```text
-//! cargo run --release --example git_history -- [repository]      default: where you stand
+//! cargo run --release --example git_history -- [repository]      default: this directory
 //! ```
 //!
-//! `ANNALS_DIR` names the store; by default it lies below the system's temporary directory, one
-//! store per repository, and its name is printed.
+//! `ANNALS_DIR` names the store. By default each repository has one in the temporary directory of the system.
 //!
 //! | in git | in the store |
 //! |---|---|
-//! | file | entity: its path (names.rs says how odd ones are written) |
+//! | file | entity: its path (names.rs escapes odd bytes) |
 //! | top folder | scope; `/` for files outside any folder |
 //! | change | event: `file.added`, `file.modified`, `file.deleted`, `file.renamed` |
-//! | rename of unchanged content | `file.renamed` on the new path, `file.deleted` on the old one, each naming the other |
+//! | rename, same content | `file.renamed` at the new path, `file.deleted` at the old; each names the other |
 //! | commit | one atomic append; its hash is the key, the first 16 bytes of it the correlation |
 //! | commit time | occurred-at |
 //! | author | tag |
 //! | change before | cause: the previous event of the stream, if there is one |
 //!
-//! Merges are left out: what they bring together was recorded with the commits that did it. A second
-//! run finds every key again and appends nothing. A commit that is too large for one append (65,535
-//! events, 16 MiB) is halved until its parts fit, and only then.
+//! Merges are left out: the merged commits hold the changes. A second run finds every key and appends
+//! nothing. A commit that is too large for one append (65,535 events, 16 MiB) is halved until its parts fit.
 //!
-//! Learn from it: several entities in one append, tickets in flight, keys, queries (answers.rs).
+//! What to learn: several entities in one append, tickets in flight, keys, queries (answers.rs).
 
 mod answers;
 mod history;
@@ -62,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whoever read our output has seen enough.
+/// True if the reader of the output has closed the pipe.
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -106,7 +104,8 @@ fn store_directory(repository: &Path) -> PathBuf {
 
 fn print_import(out: &mut impl Write, store: &Store, imported: &Imported, took: Duration) -> Outcome<()> {
     writeln!(out, "history     {imported}")?;
-    let (events, stats) = (imported.events, store.stats());
+    let events = imported.events;
+    let stats = store.stats();
     if events == 0 {
         let why =
             if imported.known > 0 { ": all of them were there already, known by their keys" } else { "" };

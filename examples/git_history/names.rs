@@ -1,15 +1,15 @@
-//! Turns whatever git calls a file or an author into a name the store takes.
+//! Turns paths and authors of git into names that the store accepts.
 //!
-//! A path may be any bytes but zero. Two paths never get the same name: what cannot be in a name is
-//! written as `\xNN`, a backslash as `\\`, and a path that is too long keeps its beginning and ends
-//! in 16 hexadecimal digits of its BLAKE3 hash.
+//! A path may hold any byte except zero. Two paths never get the same name: bytes that a name cannot hold
+//! become `\xNN`, and a backslash becomes `\\`. A path that is too long keeps its beginning and ends with 16
+//! hexadecimal digits of its BLAKE3 hash.
 
 use std::fmt::Write;
 
-/// The scope of files that lie in no folder. No folder is called so.
+/// The scope of files outside any folder. No folder can have this name.
 const ROOT: &str = "/";
 
-/// A path as a name of at most so many bytes.
+/// A path as a name of at most `bytes_max` bytes.
 pub fn path(path: &[u8], bytes_max: usize) -> String {
     let mut name = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
@@ -39,7 +39,7 @@ pub fn scope(path: &[u8]) -> String {
     }
 }
 
-/// Words for people, on one line and of at most so many bytes; what does not fit is lost.
+/// A text on one line, cut off after `bytes_max` bytes.
 pub fn text(words: &[u8], bytes_max: usize) -> String {
     let mut text = String::from_utf8_lossy(words).replace(char::is_control, " ");
     cut(&mut text, bytes_max);

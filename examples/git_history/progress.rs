@@ -1,14 +1,14 @@
-//! How far a phase is: one line on standard error, renewed four times a second.
+//! The progress of a phase: one line on standard error, written four times a second.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_millis(250);
 
-/// Shows nothing if standard error is no terminal, and takes its line away when it is dropped.
+/// Shows nothing if standard error is no terminal. Removes its line on drop.
 pub struct Progress {
     unit: &'static str,
-    /// How many there will be, if that is known.
+    /// The final count, if it is known.
     total: Option<usize>,
     done: usize,
     started: Instant,

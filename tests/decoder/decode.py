@@ -5,7 +5,7 @@
     python3 decode.py --events DIR   prints everything an event holds
 
 Written from the specification ("Format 1: every byte on disk"), not from the Rust code, to show that the
-specification is enough. Standard library only; nobody should write to the store meanwhile.
+specification is enough. Standard library only; no writer should have the store open.
 Ends with 1 and a message if anything is damaged, missing or not known, with 2 if called wrongly.
 """
 
@@ -223,7 +223,7 @@ class Place:
 
 
 class Gap:
-    """So many events were removed here."""
+    """A number of events were removed here."""
 
     def __init__(self, events):
         self.removed = events

@@ -44,7 +44,7 @@ pub struct Do {
     pub what: What,
     pub id: u64,
     /// Done in the middle of the decision.
-    pub meanwhile: Arc<dyn Fn() + Send + Sync>,
+    pub during: Arc<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Clone, Copy)]
@@ -58,11 +58,11 @@ pub enum What {
 
 impl Do {
     pub fn new(what: What) -> Do {
-        Do { what, id: 0, meanwhile: Arc::new(|| {}) }
+        Do { what, id: 0, during: Arc::new(|| {}) }
     }
 
-    pub fn meanwhile(self, meanwhile: impl Fn() + Send + Sync + 'static) -> Do {
-        Do { meanwhile: Arc::new(meanwhile), ..self }
+    pub fn during(self, during: impl Fn() + Send + Sync + 'static) -> Do {
+        Do { during: Arc::new(during), ..self }
     }
 }
 
@@ -76,7 +76,7 @@ impl Aggregate for Account {
     type Error = NotEnough;
 
     fn decide(&self, command: &Do) -> Result<Vec<AccountEvent>, NotEnough> {
-        (command.meanwhile)();
+        (command.during)();
         let id = command.id;
         let deposited = |cents| AccountEvent::Deposited { cents, id };
         match command.what {

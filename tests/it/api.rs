@@ -1,8 +1,8 @@
 //! The public API, one line for each item with its signature, against `tests/golden/api.txt`.
 //!
-//! The snapshot covers all features; a line of an item that needs one ends with `#[feature]`. Items hidden from
-//! the documentation are no part of it. With `ANNALS_BLESS=1` the test writes the snapshot anew: a change of
-//! the API is then a change that the diff of the snapshot shows.
+//! The snapshot covers all features; a line of an item that needs one ends with `#[feature]`. Items hidden
+//! from the documentation are no part of it. With `ANNALS_BLESS=1` the test writes the snapshot anew: a
+//! change of the API is then a change that the diff of the snapshot shows.
 //!
 //! The test reads `src/lib.rs` and follows `mod` and `use`. Types in signatures stand as the source has them.
 

@@ -530,7 +530,7 @@ fn an_append_without_events_is_refused() {
     assert_eq!(kind_of(cause(1).commit(&store)), ErrorKind::Invalid);
 }
 
-// The first error is kept, whatever is called after it.
+// The first error is kept: later calls do not replace it.
 #[test]
 fn the_first_error_comes_out() {
     let store = Store::in_memory().unwrap();
@@ -588,8 +588,8 @@ fn what_goes_wrong_in_a_users_encode_leaves_nothing_behind() {
     );
     let panicked = catch_unwind(AssertUnwindSafe(|| before().event(&Awkward::Panics).commit(&store)));
     assert!(panicked.is_err());
-    // No payload of this type can be decoded as anything: a map with a float for a key is no JSON,
-    // but MessagePack takes it; a value whose Serialize fails is what is left.
+    // A map with a float for a key is no JSON, but MessagePack takes it. So only a value whose Serialize
+    // fails cannot be encoded.
     let unencodable = Raw("k", &Unencodable);
     let error = before().event(&unencodable).commit(&store).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -610,7 +610,7 @@ impl serde::Serialize for Unencodable {
 // `*out = serde_json::to_vec(..)?` is easily written. It once overwrote the events before it, and
 // took the head of the payload for the kind.
 #[test]
-fn an_encode_that_replaces_the_buffer_harms_nobody() {
+fn an_encode_that_replaces_the_buffer_does_no_harm() {
     let store = Store::in_memory().unwrap();
     let append = Append::to("e").event(&Raw("first", "one")).event(&Awkward::Replaces);
     append.event(&Raw("third", "three")).commit(&store).unwrap();
@@ -640,7 +640,7 @@ impl EventData for Nested<'_> {
     }
 }
 
-// The buffer events encode themselves into is kept by the thread; whoever comes in between has another.
+// The thread keeps the buffer that events encode themselves into. A nested encode has another buffer.
 #[test]
 fn an_encode_that_appends_meets_a_buffer_of_its_own() {
     let store = Store::in_memory().unwrap();

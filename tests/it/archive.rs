@@ -267,7 +267,7 @@ fn a_backup_that_is_not_the_beginning_of_the_store_is_refused() {
     let store = place.store();
     fill(&store, 0, 20);
     store.backup(place.path("copy")).run().unwrap();
-    // Somebody wrote to the copy: less than the store has, and more.
+    // A writer appended to the copy: fewer events than the store has, and more.
     let copy = Store::open(place.path("copy")).unwrap();
     fill(&copy, 0, 3);
     copy.close().unwrap();
@@ -279,7 +279,7 @@ fn a_backup_that_is_not_the_beginning_of_the_store_is_refused() {
     copy.close().unwrap();
     let error = store.backup(place.path("copy")).run().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RolledBack, "{error}");
-    // While somebody has it open.
+    // While a writer has the copy open.
     let copy = Store::open(place.path("copy")).unwrap();
     assert!(matches!(
         store.backup(place.path("copy")).run().unwrap_err().kind(),
@@ -289,7 +289,7 @@ fn a_backup_that_is_not_the_beginning_of_the_store_is_refused() {
 }
 
 #[test]
-fn whoever_is_broken_off_goes_on() {
+fn a_cancelled_copy_goes_on_when_it_is_run_again() {
     let place = Place::new();
     let store = place.store();
     fill(&store, 0, 60);
@@ -631,7 +631,8 @@ fn what_was_rewritten_is_copied_as_it_is() {
     }
 }
 
-/// MANIFEST may lag behind. To a segment it does not list, recovery may have to write, so it must not be shared.
+/// MANIFEST may lag behind. To a segment it does not list, recovery may have to write, so it must not be
+/// shared.
 #[test]
 fn what_manifest_does_not_list_is_not_shared() {
     let place = Place::new();

@@ -1,5 +1,5 @@
-//! Backup, restore, fork and rollback, stopped after every operation of the disk: the history is the old one or the
-//! new one, and doing it again goes on.
+//! Backup, restore, fork and rollback, stopped after every operation of the disk. The history is the old one
+//! or the new one, and a second run continues.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -55,7 +55,8 @@ impl World {
         world
     }
 
-    /// The same, set back to where the backup ends or later, and gone on: with a segment that was written anew.
+    /// The same, set back to where the backup ends or later, and gone on: with a segment that was written
+    /// anew.
     fn set_back(mut self, rng: &mut Rng) -> World {
         let later: Vec<usize> = self.ends.iter().copied().filter(|end| *end >= self.backed_up).collect();
         let end = *rng.pick(&later[..later.len() - 1]);
@@ -322,7 +323,7 @@ impl Operation for Rollback {
         assert!(is_cut || !is_done, "{place}: the old history is back");
         let verified = Store::on(Subdirectory::of(disk.clone(), "live")).verify().unwrap();
         assert!(verified.is_clean(), "{place}: {verified}");
-        // Whoever opens it to write finishes what was begun; stopped again, the next one does.
+        // The next writer that opens the store finishes the operation. If it is stopped, the one after it does.
         let image = settled(disk);
         let store = world.open(&image, "live").unwrap_or_else(|error| panic!("{place}: {error}"));
         assert_eq!(prints(&store).unwrap(), found, "{place}");
@@ -436,7 +437,8 @@ fn a_restore() {
     });
 }
 
-/// A disk on which a restore of everything was begun, and broken off: somewhere, or at once if it was over before.
+/// A disk on which a restore of everything was begun, and broken off: somewhere, or at once if it was over
+/// before.
 fn begun(world: &World, rng: &mut Rng) -> SimDisk {
     let sharing = rng.once_in(2);
     let tells = [1 + rng.below(8), 1];
@@ -451,7 +453,7 @@ fn begun(world: &World, rng: &mut Rng) -> SimDisk {
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         Some(settled(&disk))
     });
-    broken_off.expect("whoever breaks off at once is heard")
+    broken_off.expect("a cancellation at once takes effect")
 }
 
 #[test]

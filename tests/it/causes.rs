@@ -90,7 +90,7 @@ impl Model {
                 let cause = Cause::InAppend(u16::try_from(index).unwrap());
                 (Named::Position(first + index), Some(cause))
             }
-            // Some of these nobody has, or not yet.
+            // Some of these ids no event has, or none yet.
             3 => {
                 let id = some_id(random.below(195));
                 (Named::Id(id), Some(Cause::Event(id)))
@@ -308,7 +308,7 @@ order:1 v1 order.placed @1
     assert_eq!(json["events"][0]["gap_micros"], Value::Null);
 }
 
-/// Names made to break out of whatever they are written into.
+/// Names that could break out of the text that holds them.
 const NASTY: [&str; 10] = [
     "a\"];b[\"c",
     "back\\slash\\N\\\\",

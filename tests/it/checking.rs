@@ -603,10 +603,10 @@ fn check(report: &VerifyReport, expected: &[Place], what: &str) {
     assert_eq!(report.is_clean(), expected.is_empty(), "{what}: {report}");
 }
 
-/// A break is named with the file, the offset and the position that the chapter says; by the files alone, and
-/// by a store that was opened to read in spite of it. (Found from outside: the two differed. Through a store
-/// that opens, the seal of a last segment that MANIFEST lists was not looked at, MARK was not, and a listed
-/// segment of another length was not walked.)
+/// A break has the file, the offset and the position of the chapter. Both checks report it: that of the files
+/// alone, and that of a store opened to read. (Found from outside: the two differed. A store that opens
+/// checked neither MARK nor the seal of a last listed segment. It did not walk a listed segment of another
+/// length.)
 #[test]
 fn each_damage_is_named_as_the_chapter_says() {
     let world = World::new();
@@ -651,9 +651,9 @@ fn a_lost_mark_is_noted() {
     }
 }
 
-/// Found from outside: in a store fresh from fork, restore or rollback the last segment is sealed and listed,
-/// and a flipped bit in its last 72 bytes passed verify, also with indexes, and was copied by backup without
-/// a word.
+/// Found from outside: in a store fresh from fork, restore or rollback the last segment is sealed and listed.
+/// A flipped bit in its last 72 bytes passed verify, also with indexes, and a backup copied it without an
+/// error.
 #[test]
 fn a_seal_at_the_end_of_the_log_is_looked_at() {
     let world = World::forked();
@@ -705,8 +705,8 @@ fn attestations_are_compared_with_what_they_stand_for() {
     assert!(forged(24, &[9]).findings[0].what.contains("counts other events"));
 }
 
-/// What somebody may forge of a last append, with every checksum, the chain and MARK refitted; where the
-/// format forbids it, reading refuses it, too. (Found from outside: the first three were accepted.)
+/// A forged last append, with every checksum, the chain and MARK refitted. Reading refuses all that the
+/// format forbids. (Found from outside: the first three were accepted.)
 #[test]
 fn what_no_writer_writes_is_found_although_all_checksums_fit() {
     // How the last append is made, what is changed in its bytes, what verify says, and whether reading

@@ -37,7 +37,7 @@ fn the_ledger_is_a_stream_of_the_store_s_own() {
     let events: Vec<_> = store.stream("$ledger").map(Result::unwrap).collect();
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].kind(), events[0].scope()), ("$ledger.checkpoint", "$"));
-    assert_eq!(store.count(Query::all()).unwrap(), 0, "it is in nobody's counts");
+    assert_eq!(store.count(Query::all()).unwrap(), 0, "no count includes it");
 }
 
 #[test]

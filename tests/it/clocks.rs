@@ -40,7 +40,8 @@ impl Wild {
     }
 }
 
-/// `MaxStale` went by the system's clock: with the store's an hour further the old state was still new enough.
+/// `MaxStale` went by the system's clock: with the store's an hour further the old state was still new
+/// enough.
 #[test]
 fn how_old_a_state_is_goes_by_the_stores_clock() {
     let clock = Wild::new();

@@ -64,7 +64,7 @@ fn a_store_read_only_closes_as_well() {
     other.close().unwrap();
 }
 
-// Whoever closes hears how it ended, also if somebody else closed first.
+// Every caller of close hears how it ended, also if another caller closed first.
 #[test]
 fn everybody_who_closes_hears_how_it_ended() {
     let disk = GatedDisk::new();
@@ -179,7 +179,7 @@ fn reads_and_tickets_outlive_the_store() {
     let ticket = fill_again.submit(&store).unwrap();
     let replay = one().key("k").submit(&store).unwrap();
     store.close().unwrap();
-    // Somebody else goes on writing meanwhile.
+    // Another writer appends in the meantime.
     let next = Store::on(disk).segment_bytes_max(0).open().unwrap();
     fill(&next, "e", 2);
     assert_eq!(positions(begun), [2, 3, 4, 5]);
@@ -233,7 +233,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
         }
         let rung = bell.rung.lock().unwrap();
         let (mut rung, timeout) = bell.changed.wait_timeout_while(rung, FOREVER, |rung| !*rung).unwrap();
-        assert!(!timeout.timed_out(), "nobody woke us");
+        assert!(!timeout.timed_out(), "no wake-up came");
         *rung = false;
     }
 }
@@ -315,7 +315,7 @@ fn a_waker_that_panics_harms_only_itself() {
     assert_eq!(outcome(&polite.wait()), "v2 @2");
     assert!(rude.0.load(Ordering::SeqCst));
     let Poll::Ready(first) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
-        panic!("the outcome is there, whatever the waker did");
+        panic!("the outcome is there, also after a panic of the waker");
     };
     assert_eq!(outcome(&first), "v1 @1");
     fill(&store, "e", 3);
@@ -343,7 +343,7 @@ fn the_last_handle_may_be_dropped_on_the_writer_thread() {
         let mut future = Box::pin(ticket.into_future());
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         if close {
-            // Somebody is closing, and waits for the writer, which drops a handle meanwhile.
+            // One caller closes and waits for the writer, which drops a handle at that time.
             let closing = std::thread::spawn(move || store.close());
             drop(held);
             within(FOREVER, "closing", move || closing.join().unwrap()).unwrap();
@@ -445,10 +445,10 @@ fn bytes_in_the_queue_are_limited_too() {
     assert_eq!(store.stats().queue_bytes, 0);
 }
 
-// A caller blocked by a full queue once held a lock that close needed, and whoever came after close
-// waited behind it: reads, and appends beyond their deadline, for as long as the disk hung.
+// A caller blocked by a full queue once held a lock that close needed. Every later caller waited behind close
+// for as long as the disk hung: reads, and appends beyond their deadline.
 #[test]
-fn closing_while_the_disk_hangs_stops_nobody_else() {
+fn closing_while_the_disk_hangs_stops_no_other_caller() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).queue_commands_max(1).open().unwrap();
     let (held, written) = disk.gate().hold_up(|| one().submit(&store).unwrap());

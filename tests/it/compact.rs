@@ -152,7 +152,7 @@ fn check(store: &Store, before: &[RecordedEvent], goes: &dyn Fn(&RecordedEvent) 
 
 /// Rules at random, each also as a plain function.
 #[test]
-fn what_stays_is_as_it_was_whatever_the_rules() {
+fn what_stays_is_as_it_was_under_any_rules() {
     let mut random = Random::for_test("compact::rules");
     for round in 0..40 {
         let disk = SimDisk::new(random.next());
@@ -309,7 +309,7 @@ fn a_dry_run_says_what_would_go_and_changes_nothing() {
 }
 
 #[test]
-fn nobody_who_has_to_handle_an_event_misses_it() {
+fn no_consumer_misses_an_event_that_it_has_to_handle() {
     let disk = SimDisk::new(3);
     let store = builder(&disk).open().unwrap();
     let mut consumer = store.consumer("mailer", Query::entity("user:1")).unwrap();
@@ -383,7 +383,7 @@ fn it_is_told_how_far_it_is_and_can_be_broken_off_and_held_back() {
 }
 
 #[test]
-fn appends_and_reads_go_on_meanwhile() {
+fn appends_and_reads_go_on_during_a_compaction() {
     let disk = SimDisk::new(4);
     let store = builder(&disk).open().unwrap();
     small(&store, 200);

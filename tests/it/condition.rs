@@ -1,5 +1,5 @@
-//! Append conditions: what they see, in which order they are looked at, and that of appends that rule
-//! each other out one is refused, however they meet.
+//! Append conditions: what they see, and in which order they are checked. Of appends that exclude each other
+//! one is refused, in any interleaving.
 
 use std::sync::Barrier;
 
@@ -146,8 +146,8 @@ fn of_eight_claims_one_wins() {
     }
 }
 
-/// Three callers: what each adds, under which condition, and whether the ones before it are published
-/// when it looks, or only staged in the same group. Every combination, in one segment and in many.
+/// Three callers: what each adds, and under which condition. The earlier appends are published when it looks,
+/// or only staged in the same group. Every combination, in one segment and in many.
 #[test]
 fn three_callers_in_every_grouping() {
     let events = [
@@ -226,7 +226,8 @@ fn run(asks: [&(&Known, &[(Asked, u64)]); 3], settled: [bool; 2], segment_bytes_
     refused
 }
 
-/// Random conditions, many in flight, rolls, groups that fail, and reopening: always as if decided one by one.
+/// Random conditions, many in flight, rolls, groups that fail, and reopening: always as if decided one by
+/// one.
 #[test]
 fn random_conditions_agree_with_a_naive_store() {
     let mut random = Random::for_test("random_conditions_agree_with_a_naive_store");
@@ -354,8 +355,8 @@ fn a_condition_cannot_ask_for_a_correlation() {
     );
 }
 
-// An append refused by a condition that met a staged event must not say so for sure if the group
-// fails: the event that kept it out was never written.
+// A condition refuses an append because of a staged event, and then the group fails. The refusal must not be
+// definite: the staged event was never written.
 #[test]
 fn what_a_failed_group_refused_is_told_of_the_failure() {
     let disk = GatedDisk::new();

@@ -86,7 +86,7 @@ fn what_was_not_acknowledged_comes_again() {
 }
 
 #[test]
-fn acknowledgements_are_written_together_and_wake_nobody() {
+fn acknowledgements_are_written_together_and_wake_no_consumer() {
     let store = Store::in_memory().unwrap();
     fill(&store, "e", 2500);
     let mut consumer = store.consumer("c", filled()).unwrap();
@@ -156,7 +156,7 @@ fn a_halted_consumer_says_so_until_it_is_resumed() {
 }
 
 #[test]
-fn whoever_waits_is_woken_when_somebody_moves_the_consumer() {
+fn a_waiting_caller_is_woken_when_the_consumer_is_moved() {
     let store = Store::in_memory().unwrap();
     fill(&store, "e", 3);
     let mut consumer = store.consumer("c", filled()).unwrap();
@@ -366,7 +366,7 @@ fn waiting_for_a_consumer() {
     store.consumer_control("c").rewind(1.into(), "").unwrap();
     assert!(waits(1.into(), soon).unwrap() && !waits(2.into(), soon).unwrap());
 
-    // Whoever waits is told by those that come later.
+    // Later acknowledgements wake the waiting caller.
     let position = head(&store);
     let waiting = store.clone();
     let waiter = std::thread::spawn(move || waiting.wait_for("c", position, FOREVER));
@@ -500,7 +500,7 @@ fn a_partition_that_fails_halts_behind_everything_before_it() {
         }
         assert!(store.wait_for("p", head(&store), FOREVER).unwrap());
         let all: BTreeSet<u64> = handled.lock().unwrap().iter().copied().collect();
-        assert_eq!(all.len(), if panics { 200 } else { 199 }, "nothing is skipped but what somebody skipped");
+        assert_eq!(all.len(), if panics { 200 } else { 199 }, "only the operator skips events");
         assert!(matches!(worker.stop(), StopReason::Stopped));
     }
 }

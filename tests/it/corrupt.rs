@@ -1,5 +1,5 @@
-//! Every byte of every file changed, every length, every sector, every file gone, doubled or replaced:
-//! the store refuses and names the place, or what it shows is what was there.
+//! Every byte of every file changed, every length, every sector, every file gone, doubled or replaced. The
+//! store refuses and names the place, or it shows the true events.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -123,7 +123,7 @@ impl State {
     fn judge(&self, disk: &SimDisk, path: &str, from: usize, place: &dyn Fn() -> String) -> Found {
         let before = contents(disk);
         let beyond_proof = path == self.last && from >= self.proven.0;
-        // Of sealed segments opening looks at header and seal; whoever reads them looks at the rest.
+        // Opening checks header and seal of a sealed segment. A read checks the rest.
         let opened = open(disk);
         let is_open = opened.is_ok();
         match opened.and_then(|store| Ok((dump(&store)?, store))) {

@@ -1,5 +1,5 @@
-//! Damage to more than bytes: files cut, grown, zeroed, swapped, gone, doubled, taken from an older
-//! copy or from another store; several breaks at once; and damage while the store is open.
+//! Damage to whole files: cut, grown, zeroed, swapped, gone, doubled, taken from an older copy or from
+//! another store. Also several breaks at once, and damage while the store is open.
 
 use std::time::Instant;
 
@@ -201,8 +201,8 @@ fn files_of_an_older_copy() {
     DAMAGES.add("corrupt_files::files_of_an_older_copy", damages, started);
 }
 
-/// The documented limit: damage to the last append once MARK is lost, too, looks like a torn tail. The
-/// bytes are kept, and the report says so; whatever a later append proves is still missed.
+/// The documented limit: once MARK is lost as well, damage to the last append looks like a torn tail. The
+/// bytes are kept, and the report says so. An append that a later one proves is still missed.
 #[test]
 fn without_mark_only_the_last_append_can_be_cut() {
     let started = Instant::now();

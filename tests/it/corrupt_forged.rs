@@ -1,6 +1,6 @@
-//! Damage that somebody took care over: fields changed and checksums made to fit, several breaks at
-//! once, and damage under a store that is open. Nothing panics, hangs, or asks for memory that is
-//! not there; and what the checksums do not show, the hash chain does.
+//! Forged damage: changed fields under right checksums, several breaks at once, damage under an open store.
+//!
+//! No call panics, hangs, or allocates without bound. The hash chain shows what the checksums do not.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -251,8 +251,8 @@ fn damage_under_an_open_store() {
     assert!(store.verify().unwrap().is_clean());
 }
 
-/// Found by reading: behind a damaged header, verify read a mebibyte again for every eight bytes it went
-/// on; a damaged event of four mebibytes kept it busy for minutes.
+/// Found by reading: behind a damaged header, verify read a mebibyte again for every eight bytes. A damaged
+/// event of four mebibytes kept it busy for minutes.
 #[test]
 fn a_large_damaged_frame_is_passed_quickly() {
     let disk = SimDisk::new(1);
@@ -278,8 +278,8 @@ fn a_large_damaged_frame_is_passed_quickly() {
     assert!(reads < 60, "{reads} reads");
 }
 
-/// Found by reading: behind each of many breaks in a segment nobody had sealed, verify read all of its
-/// rest to tell damage from a torn tail.
+/// Found by reading: behind each of many breaks in an unsealed segment, verify read the whole rest to tell
+/// damage from a torn tail.
 #[test]
 fn many_damaged_frames_are_passed_quickly() {
     let disk = SimDisk::new(1);

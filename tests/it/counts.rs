@@ -69,7 +69,7 @@ impl HeldClock {
     fn now(&self) -> SystemTime {
         let (held, changed) = &*self.0;
         let waited = changed.wait_timeout_while(held.lock().unwrap(), FOREVER, |held| *held).unwrap();
-        assert!(!waited.1.timed_out(), "nobody let the clock go on");
+        assert!(!waited.1.timed_out(), "the clock was not moved on");
         SystemTime::now()
     }
 }
@@ -107,7 +107,8 @@ fn a_group_is_one_write_and_if_durable_one_sync_and_one_mark() {
     }
 }
 
-/// Zeros ahead are written 256 KiB at a time, by a helper or, if it is late, by the writer; each time for many groups.
+/// Zeros ahead are written 256 KiB at a time, by a helper or, if it is late, by the writer; each time for
+/// many groups.
 #[test]
 fn zeros_are_written_once_for_many_groups() {
     let mut disk = Counted::new();

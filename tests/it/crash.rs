@@ -1,8 +1,8 @@
 //! Crash after every operation of the simulated disk, and again during recovery.
 //!
-//! A workload runs to its end on a [`SimDisk`] without a failure. Then each moment of it is looked
-//! at: the machine stops there, what was unsynced is kept, dropped or torn, and the store is opened
-//! again. What must hold for every such image is in [`History::check`].
+//! A workload runs to its end on a [`SimDisk`] without a failure. Then the machine stops at each moment of
+//! it. Unsynced bytes are kept, dropped or torn, and the store is opened again. What must hold for every such
+//! image is in [`History::check`].
 
 use std::collections::HashSet;
 use std::time::Instant;

@@ -71,13 +71,13 @@ fn an_outcome_has_the_receipt_and_the_state_after_its_own_events() {
     assert_eq!(unnamed.kind(), ErrorKind::Invalid);
 }
 
-/// Somebody appends while a decision is made; it is made again, with what is new.
+/// Another append comes during a decision. The decision is made again, with the new events.
 #[test]
 fn what_comes_in_between_is_decided_about() {
     let store = with_cents(100);
     let (other, runs) = (store.clone(), Arc::new(AtomicU64::new(0)));
     let counted = runs.clone();
-    let command = Do::new(What::Double).meanwhile(move || {
+    let command = Do::new(What::Double).during(move || {
         if counted.fetch_add(1, Ordering::SeqCst) < 3 {
             other.execute::<Account>(ALICE, &Do::new(What::Deposit(1000))).unwrap();
         }
@@ -88,12 +88,12 @@ fn what_comes_in_between_is_decided_about() {
 
     let other = store.clone();
     let command = Do::new(What::Withdraw(6201))
-        .meanwhile(move || drop(other.execute::<Account>(ALICE, &Do::new(What::Withdraw(1)))));
+        .during(move || drop(other.execute::<Account>(ALICE, &Do::new(What::Withdraw(1)))));
     let refused = store.execute::<Account>(ALICE, &command).unwrap_err();
     assert_eq!(refused.domain(), Some(&NotEnough { missing: 1 }));
 }
 
-/// The state an outcome has is the one after its own events, whoever appends right behind them.
+/// The state of an outcome is the one after its own events, also if another append follows at once.
 #[test]
 fn an_outcome_knows_nothing_of_later_events() {
     const THREADS: u64 = 4;
@@ -144,7 +144,7 @@ fn eight_threads_increment_one_account() {
     assert!(conflicts > 0 && most < 100, "{conflicts} conflicts, {most} at most");
 }
 
-/// Without turns whoever takes longer to decide is beaten every time.
+/// Without turns, the slower caller would lose every race.
 #[test]
 fn a_slow_decision_gets_its_turn_among_quick_ones() {
     let store = buffered();
@@ -157,7 +157,7 @@ fn a_slow_decision_gets_its_turn_among_quick_ones() {
                 }
             });
         }
-        let slow = Do::new(What::Deposit(1)).meanwhile(|| thread::sleep(Duration::from_millis(2)));
+        let slow = Do::new(What::Deposit(1)).during(|| thread::sleep(Duration::from_millis(2)));
         let conflicts: Vec<_> =
             (0..20).map(|_| store.execute::<Account>(ALICE, &slow).map(|done| done.conflicts())).collect();
         is_over.store(true, Ordering::SeqCst);
@@ -169,13 +169,13 @@ fn a_slow_decision_gets_its_turn_among_quick_ones() {
 #[test]
 fn a_known_key_is_answered_and_not_decided_about() {
     let store = with_cents(100);
-    let withdraw = |entity: &str, meanwhile: fn()| {
-        let command = Do::new(What::Withdraw(100)).meanwhile(meanwhile);
+    let withdraw = |entity: &str, during: fn()| {
+        let command = Do::new(What::Withdraw(100)).during(during);
         store.execute_with::<Account>(entity, &command, |append| append.key("req-1").tag("web"))
     };
     let first = withdraw(ALICE, || {}).unwrap();
     store.execute::<Account>(ALICE, &Do::new(What::Deposit(7))).unwrap();
-    let again = withdraw(ALICE, || panic!("nobody is to decide")).unwrap();
+    let again = withdraw(ALICE, || panic!("no decision is needed")).unwrap();
     assert_eq!((first.outcome(), again.outcome()), (Outcome::Applied, Outcome::AlreadyApplied));
     assert_eq!((first.cents, again.cents, again.conflicts()), (0, 7, 0));
     let (one, other) = (first.receipt().unwrap(), again.receipt().unwrap());
@@ -206,7 +206,7 @@ fn the_same_key_at_the_same_time_is_applied_once() {
         let other = store.clone();
         let command = Do::new(what);
         let inner = command.clone();
-        let outer = command.meanwhile(move || {
+        let outer = command.during(move || {
             if before > 0 && other.version(ALICE).unwrap().get() == 1 {
                 other.execute::<Account>(ALICE, &Do::new(What::Deposit(before))).unwrap();
             }
@@ -232,7 +232,7 @@ fn a_conflict_that_deciding_again_cannot_mend_is_the_answer_at_once() {
     for (with, is_condition) in cases {
         let runs = Arc::new(AtomicU64::new(0));
         let counted = runs.clone();
-        let command = Do::new(What::Deposit(1)).meanwhile(move || {
+        let command = Do::new(What::Deposit(1)).during(move || {
             counted.fetch_add(1, Ordering::SeqCst);
         });
         let error = store_error(store.execute_with::<Account>(ALICE, &command, with));
@@ -275,7 +275,7 @@ fn the_append_can_be_told_more() {
 fn a_decision_may_decide_and_one_that_never_settles_ends() {
     let store = with_cents(0);
     let other = store.clone();
-    let endless = Do::new(What::Double).meanwhile(move || {
+    let endless = Do::new(What::Double).during(move || {
         other.execute::<Account>(ALICE, &Do::new(What::Deposit(1))).unwrap();
     });
     let (handle, started) = (store.clone(), Instant::now());
@@ -292,7 +292,7 @@ fn a_decision_that_panics_leaves_nothing_behind() {
     let store = with_cents(100);
     let other = store.clone();
     // The panic comes in the second try, when it has a turn that others wait for.
-    let command = Do::new(What::Double).meanwhile(move || {
+    let command = Do::new(What::Double).during(move || {
         let first = other.version(ALICE).unwrap().get() == 1;
         other.append(ALICE, &AccountEvent::Deposited { cents: 1, id: 0 }).unwrap();
         assert!(first, "on purpose");
@@ -305,14 +305,14 @@ fn a_decision_that_panics_leaves_nothing_behind() {
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
-/// Whoever keeps the others waiting for too long loses its turn; nobody waits for ever.
+/// A caller that keeps the others waiting for too long loses its turn. No caller waits for ever.
 #[test]
-fn a_decision_that_hangs_holds_up_nobody_for_ever() {
+fn a_decision_that_hangs_holds_up_no_other_for_ever() {
     let store = with_cents(100);
     let (other, hang) = (store.clone(), Arc::new(Barrier::new(2)));
     let (inside, hanging) = (hang.clone(), Arc::new(AtomicU64::new(0)));
     let run = hanging.clone();
-    let command = Do::new(What::Double).meanwhile(move || match run.fetch_add(1, Ordering::SeqCst) {
+    let command = Do::new(What::Double).during(move || match run.fetch_add(1, Ordering::SeqCst) {
         // Beaten once, so that it gets a place; then it hangs in the middle of its turn.
         0 => drop(other.execute::<Account>(ALICE, &Do::new(What::Deposit(1))).unwrap()),
         1 => {
@@ -410,7 +410,8 @@ fn an_error_of_the_store_says_whether_anything_was_written() {
     assert_eq!(store_error(closed).kind(), ErrorKind::Closed);
 }
 
-/// Whoever set a deadline is not kept waiting for the look-up of a key, and hears that nothing was written.
+/// A caller with a deadline does not wait longer for the look-up of a key, and hears that nothing was
+/// written.
 #[test]
 fn a_key_that_is_not_looked_up_in_time_is_busy() {
     let disk = GatedDisk::new();
@@ -605,7 +606,7 @@ fn a_boundary_with_a_key_is_decided_once() {
     assert!(again.receipt().unwrap().replayed());
     assert_eq!(decide("", 1).unwrap_err().store().unwrap().kind(), ErrorKind::Invalid);
 
-    // Somebody else with the same key in the middle of it, with the same events or with others.
+    // Another caller uses the same key during the decision, with the same events or with others.
     for (round, others) in [(2, 2), (3, 1)] {
         let key = format!("req-{round}");
         let before = store.version("thing:1").unwrap().get();
@@ -626,7 +627,7 @@ fn a_boundary_with_a_key_is_decided_once() {
     }
 }
 
-/// Seats are never given twice, and money is neither made nor lost, whatever meets.
+/// Seats are never given twice, and money is neither made nor lost, in any interleaving.
 #[test]
 fn invariants_across_entities_hold_under_many_threads() {
     const THREADS: u64 = 6;
@@ -648,7 +649,7 @@ fn invariants_across_entities_hold_under_many_threads() {
                 for _ in 0..EACH {
                     let from = random.below(ACCOUNTS);
                     let (to, cents) = ((from + 1 + random.below(ACCOUNTS - 1)) % ACCOUNTS, random.below(900));
-                    // Only the account that is drawn on decides; the other one may go on meanwhile.
+                    // Only the debited account decides. Events of the other one cause no conflict.
                     let result = store.decide(Query::entity(name(from)), |account: &Account| {
                         if account.cents < cents {
                             return Err("not enough");
@@ -669,7 +670,7 @@ fn invariants_across_entities_hold_under_many_threads() {
     // An overdraft would have panicked in the fold.
     let cents: u64 = (0..ACCOUNTS).map(|number| store.load::<Account>(&name(number)).unwrap().cents).sum();
     assert_eq!(cents, ACCOUNTS * 1_000);
-    assert!(refused.into_inner() > 0, "nobody ever lacked anything");
+    assert!(refused.into_inner() > 0, "no transfer was ever refused");
 }
 
 /// Decides on one event for every command.
@@ -694,8 +695,8 @@ impl Aggregate for Growing {
     }
 }
 
-/// A command that came again with the same key and other content was answered "applied before", although README says:
-/// same key, other content, an error.
+/// A command that came again with the same key and other content was answered "applied before", although
+/// README says: same key, other content, an error.
 #[test]
 fn a_key_belongs_to_one_command() {
     #[derive(Serialize)]

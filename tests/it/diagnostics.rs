@@ -66,7 +66,7 @@ fn a_store_says_where_everything_is_and_why() {
         files.filter(|file| file.as_ref().unwrap().path().to_string_lossy().ends_with(end)).count()
     };
     eventually("the indexes are written", || count(".idx") + 1 == count(".seg") && count(".tmp") == 0);
-    std::fs::write(path.join("notes.txt"), "somebody's").unwrap();
+    std::fs::write(path.join("notes.txt"), "a note").unwrap();
     let description = store.describe().unwrap();
     assert_eq!(description.place, path.display().to_string());
     assert_eq!((description.head.get(), description.writer), (30, WriterState::Here));

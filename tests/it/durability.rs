@@ -208,8 +208,8 @@ fn an_idle_writer_syncs_mark_once() {
     assert_eq!(disk.other_syncs(), before + 2, "once when idle, once when closed");
 }
 
-// Written but not synced, and nobody was told that it is there: it must not be seen. The head once
-// moved over it with the next refused append.
+// Written, not synced and not acknowledged: no reader may see it. The head once moved over it with the next
+// refused append.
 #[test]
 fn a_failed_sync_shows_nothing_of_its_group() {
     let disk = GatedDisk::new();
@@ -262,7 +262,7 @@ fn a_flush_that_fails_poisons() {
     assert_eq!(kind_of(store.close()), ErrorKind::Poisoned);
 }
 
-// The second append with the key rests on the first one, which nobody knows the fate of.
+// The second append with the key depends on the first one, whose fate is unknown.
 #[test]
 fn a_retry_in_a_failed_group_is_as_unknown_as_the_first_try() {
     let disk = GatedDisk::new();

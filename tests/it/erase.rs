@@ -205,7 +205,8 @@ fn states_folded_before_are_void_in_memory_in_the_file_and_in_read_models() {
     assert_eq!(store.load::<Texts>("customer:8").unwrap().texts, stale.texts);
 }
 
-/// States are kept in a file; whoever opens the store without one does not need it, but may not leave it there.
+/// States are kept in a file. A store that is opened without that option does not need the file, and must
+/// still remove it.
 #[test]
 fn a_file_of_states_that_is_not_used_goes_too() {
     for cache_bytes in [0, 64 << 20] {
@@ -343,7 +344,7 @@ fn broken_off_it_goes_on_when_the_store_is_opened_again() {
     let store = Store::on(disk.clone()).segment_bytes_max(2 << 20).open().unwrap();
     let deadline = Instant::now() + FOREVER;
     while disk.paths().iter().any(|path| path == "ERASING") {
-        assert!(Instant::now() < deadline, "nobody went on with it");
+        assert!(Instant::now() < deadline, "the erasure was not continued");
         std::thread::yield_now();
     }
     assert_eq!(is_anywhere(&disk), None);
@@ -382,7 +383,7 @@ fn what_is_sealed_while_an_erasure_is_resumed_gets_its_index() {
     let sealed_since = sealed.iter().rev().skip(1).filter(|name| !before.contains(name));
     let indexes: Vec<String> = sealed_since.map(|name| name.replace(".seg", ".idx")).collect();
     assert!(indexes.len() > 2, "{sealed:?}");
-    eventually("every segment that was sealed meanwhile has its index", || {
+    eventually("every segment that was sealed since has its index", || {
         indexes.iter().all(|index| names().contains(index))
     });
     assert!(disk.list("").unwrap().contains(&"ERASING".to_owned()), "it is still at it");
@@ -393,7 +394,7 @@ fn what_is_sealed_while_an_erasure_is_resumed_gets_its_index() {
     store.close().unwrap();
 }
 
-/// Somebody looked into a backup with a store open to write, which kept the states it folded there.
+/// An operator opened a backup to write and looked into it. The store kept the states that it folded.
 #[test]
 fn a_backup_that_was_brought_up_to_date_holds_nothing_of_it_either() {
     let (disk, backup) = (SimDisk::new(14), SimDisk::new(15));
@@ -413,9 +414,9 @@ fn a_backup_that_was_brought_up_to_date_holds_nothing_of_it_either() {
     assert!(again.verify().unwrap().is_clean());
 }
 
-/// What a stop leaves under names that MANIFEST does not list goes; what is somebody else's stays.
+/// Files that a stop left and MANIFEST does not list are removed. Files of others stay.
 #[test]
-fn leftovers_of_this_store_are_removed_and_nobody_elses() {
+fn leftovers_of_this_store_are_removed_and_no_other_files() {
     let disk = SimDisk::new(12);
     let store = opened(&disk);
     fill(&store, 40);

@@ -1,5 +1,5 @@
-//! Every operation of the simulated disk fails, once or from then on; writes are short at every byte;
-//! the disk is full at every byte. Whatever is answered must be true of what is found later.
+//! Every operation of the simulated disk fails, once or from then on; writes are short at every byte; the
+//! disk is full at every byte. Every answer must be true of what is found later.
 
 use std::io::ErrorKind as Io;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use annals::{Appended, Durability, Error, ErrorKind, Store};
 use crate::sim_spy::{Call, Spy, What};
 use crate::sim_support::*;
 
-static RUNS: Tally = Tally::new("failing disks", "every answer was true, nobody waited");
+static RUNS: Tally = Tally::new("failing disks", "every answer was true, no caller waited");
 
 /// A workload that does not depend on the answers.
 struct Plan {
@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Nobody need hear of it: what was interrupted or cut short can be gone on with.
+/// The store need not report these: an interrupted or short call can be continued.
 fn is_bearable(call: &Call) -> bool {
     match (call.what, call.failed) {
         (_, None | Some(Io::NotFound)) => true,
@@ -322,7 +322,7 @@ fn is_lossy(call: &Call) -> bool {
     call.what == What::Sync && call.failed.is_some() && call.path.starts_with("segments/")
 }
 
-/// No call takes longer than a second, whatever fails.
+/// No call takes longer than a second, under any failure.
 fn within<T>(place: &dyn Fn() -> String, call: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = call();

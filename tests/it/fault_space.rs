@@ -1,7 +1,7 @@
 //! Full disks and short writes at every byte, and single failures that have a place of their own.
 //!
-//! "No space" is a definite answer: what got it is never found again, whether the machine stops
-//! before, while or after the store cleans up, and appends resume by themselves.
+//! "No space" is a definite answer: the refused append is never found, even if the machine stops before,
+//! during or after the cleanup. Appends resume by themselves.
 
 use std::io::ErrorKind as Io;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ fn closed(appends: u64, filler: usize) -> Trace {
     disk.trace()
 }
 
-/// A group that meets a disk which takes so many bytes of one write, and then no more.
+/// A group on a disk that takes a number of bytes of one write, and then no more.
 struct Short<'a> {
     base: &'a Trace,
     before: u64,
@@ -76,7 +76,7 @@ impl Short<'_> {
         let answers = commit_group(&store, &gate, self.group, answered);
         let trace = disk.trace();
         let images = self.images(&trace, &answers);
-        // On a busy machine MARK's idle sync may come between, so that the last fault meets nobody.
+        // On a busy machine MARK's idle sync may come between, so that the last fault meets no call.
         disk.heal();
         self.resume(store, &disk, &gate, &answers);
         images
@@ -159,8 +159,8 @@ fn calls_of(base: &Trace, group: &[Planned]) -> Vec<Call> {
     spy.calls().split_off(before)
 }
 
-/// Every write of a group is short at every byte, and then the disk is full: frames, and where the
-/// group rolls, the seal, MARK, MANIFEST and the next segment's header.
+/// Every write of a group is short at every byte, and then the disk is full. The writes are frames; where the
+/// group rolls also the seal, MARK, MANIFEST and the next header.
 #[test]
 fn writes_are_short_at_every_byte() {
     let started = Instant::now();
@@ -275,8 +275,8 @@ fn the_disk_is_full_at_every_byte() {
     SHORT.add("fault_space::the_disk_is_full_at_every_byte", images, started);
 }
 
-/// One operation after another fails while an unclean store is opened: an error, never an end of the
-/// log; nothing is changed before everything was read; and the next opening finds everything.
+/// One operation after another fails while an unclean store is opened. The result is an error, never an end
+/// of the log. Nothing is changed before everything is read, and the next opening finds every event.
 #[test]
 fn reading_fails_while_opening() {
     let base = closed(12, 100);
@@ -387,8 +387,8 @@ fn the_idle_sync_of_mark_fails() {
     }
 }
 
-/// A buffered append was acknowledged; the sync that should have followed by itself fails. What can
-/// be read stays, nothing more is accepted, and nobody is told that it is durable.
+/// A buffered append was acknowledged, and its later sync fails. Its events can still be read, the store
+/// accepts no other append, and no caller is told that the events are durable.
 #[test]
 fn the_sync_behind_a_buffered_append_fails() {
     let spy = Spy::new(SimDisk::new(1));

@@ -55,7 +55,7 @@ pub(crate) fn told(notice: &Notice) -> Told {
     }
 }
 
-/// How the clock of a store holds it up: appends submitted meanwhile become one group.
+/// Holds the writer at its clock, so that all appends become one group.
 fn one_group(store: &Store, gate: &Gate, appends: impl Iterator<Item = Append>) {
     gate.hold();
     // The first one is a group of its own, if the writer sleeps; it waits in the clock.
@@ -294,7 +294,7 @@ fn a_group_is_one_notice() {
     let gate = Gate::default();
     let store = gated_store(&gate);
     let mut evens = store.notifications(Query::entity("even"));
-    let mut nobody = store.notifications(Query::entity("nobody"));
+    let mut unmatched = store.notifications(Query::entity("unknown"));
     let appends = (0..21).map(|n| Append::to(if n % 2 == 0 { "even" } else { "odd" }).event(&Raw("k", &n)));
     one_group(&store, &gate, appends);
     let right: Vec<u64> = (1..=21).step_by(2).collect();
@@ -305,13 +305,13 @@ fn a_group_is_one_notice() {
     assert_eq!(notices.concat(), right);
     let groups = usize::try_from(store.stats().groups).unwrap();
     assert!(notices.len() <= groups && groups < 21, "{} notices of {groups} groups", notices.len());
-    assert_eq!(noticed(&mut nobody), []);
+    assert_eq!(noticed(&mut unmatched), []);
 }
 
 /// What fits, what does not, and what the receiver is told of it. Each append is a group.
 #[test]
 fn losses_are_counted_and_told_in_their_place() {
-    // capacity | steps: an append of so many events, or 0 for "take everything" | what is told
+    // capacity | steps: the events of an append, or 0 for "take everything" | the notices
     type Row = (usize, &'static [u64], Vec<Vec<Told>>);
     let table: [Row; 8] = [
         (3, &[1, 1, 1, 0], vec![vec![Ok(vec![1]), Ok(vec![2]), Ok(vec![3])]]),
@@ -390,7 +390,7 @@ fn followers_hold_nothing_and_leave_nothing() {
     drop((one, listens));
     assert_eq!(counts(), (1, 1));
     fill(&store, "e", 2);
-    // The handle is gone, so the store is, whoever still follows it.
+    // The last handle is gone, so the store is, although a subscription still follows it.
     drop(store);
     let reopened = Store::on(disk).open().unwrap();
     assert_eq!(reopened.stats().subscriptions, 0);

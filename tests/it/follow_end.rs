@@ -205,7 +205,7 @@ fn sleepers() -> [Sleeper; 7] {
             Box::new(|| kinds(subscription))
         }),
         ("next, nothing matches", |store| {
-            let subscription = store.subscribe(Query::entity("nobody"));
+            let subscription = store.subscribe(Query::entity("unknown"));
             Box::new(|| kinds(subscription))
         }),
         ("next, durable", |store| {
@@ -252,7 +252,7 @@ fn the_end_wakes_everybody_at_once() {
         let _kept = ending.end(store, &disk);
         for _ in 0..7 {
             let left = AWAKE.checked_sub(ended.elapsed()).unwrap_or_default();
-            let (name, kinds) = wakings.recv_timeout(left).expect("whoever sleeps is woken");
+            let (name, kinds) = wakings.recv_timeout(left).expect("every sleeping follower is woken");
             let right = match (name, ending.kind()) {
                 ("next_timeout" | "next_batch" | "next_timeout of notifications", kind) => vec![kind],
                 _ => ending.items(),
@@ -264,7 +264,7 @@ fn the_end_wakes_everybody_at_once() {
 
 /// A store, a subscription, a receiver and an event are dropped in every order there is.
 #[test]
-fn whatever_is_dropped_first_the_rest_works() {
+fn the_rest_works_in_any_order_of_drops() {
     for order in 0..24_usize {
         let disk = MemDisk::new();
         let mut store = Some(Store::on(disk.clone()).open().unwrap());
@@ -429,7 +429,7 @@ fn wakers_are_called_once_and_only_the_last() {
     fill(&store, "e", 5);
     store.sync().unwrap();
     assert_eq!((old.rings(), new.rings(), durably.rings(), listening.rings()), (0, 1, 1, 1));
-    // A waker of somebody who is gone is not kept, and not called.
+    // The waker of a dropped subscription is not kept, and not called.
     while subscription.try_next().unwrap().is_some() {}
     let (gone, _) = Bell::new(false);
     let waker = Waker::from(gone.clone());
@@ -442,7 +442,7 @@ fn wakers_are_called_once_and_only_the_last() {
 }
 
 #[test]
-fn a_waker_that_panics_stops_nobody() {
+fn a_waker_that_panics_stops_no_other() {
     let store = Store::in_memory().unwrap();
     let mut subscriptions: Vec<_> = (0..4).map(|_| store.subscribe(Query::all())).collect();
     let mut notifications: Vec<_> = (0..4).map(|_| store.notifications(Query::all())).collect();

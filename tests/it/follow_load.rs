@@ -102,8 +102,8 @@ impl Seen {
     }
 }
 
-/// Eight appenders, four subscribers of which two stop every few thousand events until the head has
-/// gone on, and two lossy receivers of which one is not read before the end.
+/// Eight appenders, four subscribers and two lossy receivers. Two subscribers stop every few thousand events
+/// until the head has moved on. One receiver is not read before the end.
 #[test]
 fn a_million_events_reach_everybody_who_follows() {
     let began = Instant::now();
@@ -192,8 +192,8 @@ fn a_million_events_reach_everybody_who_follows() {
     );
 }
 
-/// The power is cut after every operation of the disk: whatever a subscriber had been shown by then is
-/// there after recovery, if it was synced first.
+/// The power is cut after every operation of the disk: each event that a subscriber saw is there after
+/// recovery, if it was synced first.
 #[test]
 fn what_a_subscriber_saw_survives_every_crash() {
     let mut images = 0;
@@ -256,8 +256,8 @@ fn what_a_subscriber_saw_survives_every_crash() {
     println!("{images} crash images: every event that a subscriber had seen was there");
 }
 
-/// Every operation of the disk fails, from one of them on: whoever follows sees what was published,
-/// then the failure, and what it saw of a synced store is there after recovery.
+/// Every operation of the disk fails, from one of them on: a follower sees the published events, then the
+/// failure. All that it saw of a synced store is there after recovery.
 #[test]
 fn a_failing_disk_shows_nothing_that_is_taken_back() {
     let shape = |disk: &SimDisk| Store::on(disk.clone()).segment_bytes_max(1500);
@@ -334,9 +334,9 @@ fn damage_ends_the_iterator_and_is_told_again() {
     assert_eq!(taken(&mut subscription), [2, 3]);
 }
 
-/// A subscription that is not asked holds up nobody: neither appends, nor closing.
+/// A subscription that is not polled holds up neither appends nor closing.
 #[test]
-fn a_slow_follower_holds_up_nobody() {
+fn a_slow_follower_holds_up_no_append_and_no_close() {
     let store = Store::on(MemDisk::new()).segment_bytes_max(3000).open().unwrap();
     let mut subscription = store.subscribe(Query::all());
     fill(&store, "e", 1);

@@ -1,4 +1,5 @@
-//! Gates: what they see, what they answer, what becomes of those that misbehave, records of denials and bypasses.
+//! Gates: what they see, what they answer, what becomes of those that misbehave, records of denials and
+//! bypasses.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -287,9 +288,9 @@ fn a_gate_may_read_and_append_and_not_for_ever() {
     assert_eq!(endless.count(Query::all()).unwrap(), 0);
 }
 
-/// A gate takes the time it takes; that is its caller's time and nobody else's.
+/// A slow gate takes the time of its own caller, and of no other.
 #[test]
-fn a_gate_that_waits_holds_up_nobody_else() {
+fn a_gate_that_waits_holds_up_no_other_caller() {
     let (entered, entrance) = mpsc::sync_channel(1);
     let (leave, exit) = mpsc::sync_channel::<()>(1);
     let exit = Mutex::new(exit);
@@ -321,7 +322,7 @@ fn a_gate_that_waits_holds_up_nobody_else() {
 /// Of what a gate read it says what must stay so; if it does not, it is asked again.
 #[test]
 fn a_permit_holds_while_what_the_gate_read_stays_so() {
-    /// Nobody moves money of a frozen account. In the middle of the first check somebody freezes it.
+    /// A gate refuses movements of a frozen account. The account is frozen during the first check.
     fn store(freezes: bool) -> Store {
         let once = AtomicU64::new(if freezes { 0 } else { 1 });
         let not_frozen = gate(move |proposed, store| {
@@ -351,7 +352,7 @@ fn a_permit_holds_while_what_the_gate_read_stays_so() {
     assert_eq!(error.failed_condition().unwrap().first_match.get(), 1);
     assert_eq!(kind_of(deposit().commit(&frozen)), ErrorKind::Denied);
 
-    // Whoever decides again asks again: the conflict becomes a denial.
+    // A second decision asks the gate again: the conflict becomes a denial.
     let refused = store(true).execute::<Account>("account:alice", &Do::new(What::Deposit(1))).unwrap_err();
     // (The state knows no frozen accounts.)
     assert!(
@@ -419,7 +420,8 @@ fn a_retry_gets_its_receipt_from_a_gate_that_changed_its_mind() {
     assert_eq!(deposit(), Outcome::AlreadyApplied);
 }
 
-/// The key is known when it is looked up, and forgotten when the append comes: it is not written past the gate.
+/// The key is known when it is looked up, and forgotten when the append comes: it is not written past the
+/// gate.
 #[test]
 fn a_retry_whose_key_is_forgotten_on_the_way_is_not_written() {
     let disk = GatedDisk::new();
@@ -471,7 +473,7 @@ fn denials_are_recorded_if_that_is_asked() {
     }
 }
 
-/// A record stays small whatever is denied, and stands in the story of what it belongs to.
+/// The record of a denial stays small, and is part of the story of the denied append.
 #[test]
 fn a_record_of_a_denial_is_bounded_and_belongs_somewhere() {
     let long = gate(|_, _| Err(Denial::new("ä".repeat(10_000))));
@@ -553,12 +555,12 @@ fn a_bypass_is_recorded_with_what_it_lets_through() {
     }
     // Without gates there is nothing to bypass.
     let store = open(&[]);
-    let receipt = done().bypass_gates("nobody there").commit(&store).unwrap();
+    let receipt = done().bypass_gates("no operator there").commit(&store).unwrap();
     assert_eq!(receipt.position(), store.head().unwrap().position());
     assert!(store.verify().unwrap().is_clean());
 }
 
-/// What cannot be appended anyway is nobody's to judge.
+/// A gate is not asked about an append that is refused anyway.
 #[test]
 fn gates_are_not_asked_for_nothing() {
     let disk = MemDisk::new();

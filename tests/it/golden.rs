@@ -1,8 +1,8 @@
 //! Golden files, the specification, the store and a second decoder say the same.
 //!
-//! `tests/golden/v1/store` is a whole store in annotated hex, `store.dump` what is in it;
-//! `rewritten` is a store as maintenance leaves it: forked, one segment rewritten, an
-//! event erased, an append removed. src/format/tests.rs ties the single structures to the code.
+//! `tests/golden/v1/store` is a whole store in annotated hex, and `store.dump` is its content. `rewritten` is
+//! a store after maintenance: forked, one segment rewritten, an event erased, an append removed.
+//! src/format/tests.rs ties the single structures to the code.
 //!
 //! To change the format on purpose: `ANNALS_BLESS=1 cargo test golden`, twice (the structures are
 //! cut out of the store), then look at the diff.
@@ -287,7 +287,8 @@ fn the_second_decoder_judges_the_same() {
     assert!(opens > 10);
 }
 
-/// What the store has, unless it is damaged. Opening does not look into sealed segments; reading and verifying do.
+/// What the store has, unless it is damaged. Opening does not look into sealed segments; reading and
+/// verifying do.
 fn judged(name: &str, disk: &SimDisk) -> Option<String> {
     let read = Store::on(disk.clone()).open_read_only().and_then(|store| {
         let events = store.read(Query::all()).collect::<Result<Vec<_>, _>>()?;
@@ -384,8 +385,8 @@ fn the_second_decoder_hashes_right() {
     }
 }
 
-/// Writes the story that the golden store tells: every field of the format 1 that this version
-/// writes, two sealed segments and the one being written.
+/// Writes the golden store: every field of format 1 that this version writes, two sealed segments and the
+/// open one.
 fn write_story(disk: &SimDisk) {
     let now = Arc::new(AtomicU64::new(START));
     let clock = now.clone();
@@ -500,8 +501,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What the decoder prints for each of these stores; an inner `None` if it refuses it, the outer one
-/// if there is no python3 to run it. One process reads them all.
+/// The output of the decoder for each store. The inner `None` means that it refuses the store, the outer one
+/// that there is no python3. One process reads them all.
 fn decode(stores: &[BTreeMap<String, Vec<u8>>]) -> Option<Vec<Option<String>>> {
     let root = tempfile::tempdir().unwrap();
     let directories: Vec<PathBuf> =
@@ -556,7 +557,8 @@ fn document_path(document: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(document)
 }
 
-/// All files but those that are made again whenever they are needed; the index file has a golden one of its own.
+/// All files but those that are made again whenever they are needed; the index file has a golden one of its
+/// own.
 fn files(disk: &SimDisk) -> BTreeMap<String, Vec<u8>> {
     let paths = disk.paths().into_iter().filter(|path| !path.ends_with(".idx"));
     paths.map(|path| (path.clone(), disk.contents(&path).unwrap())).collect()

@@ -53,8 +53,8 @@ fn doors(store: &Store, id: EventId) -> Doors {
     }
 }
 
-/// An event that came with an id of its own showed that one by `id()`, and another by its receipt and as its
-/// correlation; asking for its story by the id that it showed found nothing.
+/// An event that came with an id of its own showed that one by `id()`, and another in its receipt and its
+/// correlation. A story by the id that it showed found nothing.
 #[test]
 fn an_event_has_one_id_and_either_finds_everything() {
     for segment_bytes_max in [1 << 20, 0] {
@@ -147,8 +147,8 @@ fn what_belongs_together_goes_together() {
     }
 }
 
-/// Two events with one foreign id, or one with the id that another event got from the store, were both accepted; one of
-/// them was then found by no id that it showed.
+/// The store accepted two events with one foreign id, and an event with the id that another one got from the
+/// store. One of them was then found by no id that it showed.
 #[test]
 fn an_id_names_one_event() {
     for segment_bytes_max in [1 << 20, 0] {
@@ -205,7 +205,8 @@ fn an_id_names_one_event() {
     }
 }
 
-/// While one append that brings an id is being written, another caller does not find that id: the writer does.
+/// While one append that brings an id is being written, another caller does not find that id: the writer
+/// does.
 #[test]
 fn of_appends_under_way_with_one_id_one_goes_in() {
     let disk = GatedDisk::new();

@@ -1,4 +1,4 @@
-//! An open store that nobody uses sleeps: none of its threads runs, so it costs no CPU.
+//! An open store without callers sleeps: none of its threads runs, so it costs no CPU.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,16 +38,16 @@ pub(crate) fn wait_until_nothing_runs() -> BTreeMap<(String, String), u64> {
         if now == before {
             return before;
         }
-        assert!(began.elapsed() < FOREVER, "somebody runs though nothing happens: {before:?}, then {now:?}");
+        assert!(began.elapsed() < FOREVER, "a thread runs though nothing happens: {before:?}, then {now:?}");
         before = now;
     }
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn an_open_store_that_nobody_uses_runs_nothing() {
+fn an_open_store_without_callers_runs_nothing() {
     if !is_child() {
-        in_child("idle::an_open_store_that_nobody_uses_runs_nothing", "true");
+        in_child("idle::an_open_store_without_callers_runs_nothing", "true");
         return;
     }
     let directory = tempfile::tempdir().unwrap();

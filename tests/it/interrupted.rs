@@ -29,7 +29,8 @@ const CALLS: [&str; 17] = [
     "fadvise64",
 ];
 
-/// The life of a store. Of a first process: it is made, filled over several segments, rewritten, copied, closed.
+/// The life of a store. Of a first process: it is made, filled over several segments, rewritten, copied,
+/// closed.
 fn begin(place: &Path) {
     let store = open(place);
     fill(&store, 40);
@@ -104,8 +105,8 @@ fn an_interrupted_call_is_made_again() {
     assert!(others.is_empty(), "never called: {others:?}");
 }
 
-/// Runs the test once more, in a process whose calls of this kind are interrupted every second time. Says how often that
-/// happened.
+/// Runs the test once more, in a process whose calls of this kind are interrupted every second time. Says how
+/// often that happened.
 fn interrupted(test: &str, call: &str, place: &Path) -> usize {
     let (store, log) = (place.join("store"), place.join("log"));
     let mut command = Command::new("strace");

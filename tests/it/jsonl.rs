@@ -249,7 +249,7 @@ fn whole_stores_come_back() {
             let occurred: SystemTime = event.occurred_at().unwrap_or(event.recorded_at());
             assert_eq!(copied.occurred_at(), Some(occurred));
             assert_eq!(cause_of(&store, event), cause_of(&copy, copied), "{event:?}");
-            // What belongs together still does, whatever it is called.
+            // Events of one correlation still share one, under another id.
             let known: Vec<EventId> = all(store.read(Query::correlation(event.correlation())))
                 .iter()
                 .map(RecordedEvent::id)
@@ -409,7 +409,7 @@ fn foreign_lines_are_read_by_a_mapping() {
     );
     assert_eq!(read(base().payload("/user/id")).unwrap().decode::<u8>().unwrap(), 7);
     let refused = [
-        (Mapping::new("{/nobody}", "x"), "a pointer of \"{/nobody}\" leads to nothing"),
+        (Mapping::new("{/unknown}", "x"), "a pointer of \"{/unknown}\" leads to nothing"),
         (Mapping::new("{/n}", "x"), "leads to nothing"),
         (Mapping::new("{/user}", "x"), "/user is no text, whole number or truth"),
         (Mapping::new("{/user", "x"), "has no end"),
@@ -434,7 +434,8 @@ fn foreign_lines_are_read_by_a_mapping() {
     }
 }
 
-/// One identity in an event once made its whole payload Base64, and an identity written by hand was never read.
+/// One identity in an event once made its whole payload Base64, and an identity written by hand was never
+/// read.
 #[test]
 fn identities_and_addresses_are_texts() {
     #[derive(Debug, PartialEq, Serialize, Deserialize, annals::DomainEvent)]

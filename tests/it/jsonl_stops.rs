@@ -226,11 +226,11 @@ fn an_import_is_broken_off_and_goes_on() {
     assert_eq!(payloads(&store), (0..10_000).collect::<Vec<_>>());
 }
 
-/// Takes or gives so many bytes, then fails.
+/// Takes or gives this number of bytes, then fails.
 struct Failing<T>(T, usize);
 
 fn broken() -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, "nobody is there")
+    io::Error::new(io::ErrorKind::BrokenPipe, "the reader is gone")
 }
 
 impl<T: Write> Write for Failing<T> {

@@ -1,4 +1,5 @@
-//! Times, numbers, names and texts in lines: at their bounds, at what JSON cannot keep, at what cannot be seen.
+//! Times, numbers, names and texts in lines: at their bounds, at what JSON cannot keep, at what cannot be
+//! seen.
 
 use std::collections::BTreeMap;
 

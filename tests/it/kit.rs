@@ -120,11 +120,11 @@ fn reactors_are_called_with_what_came_before() {
     let billing = |order: &RecordedEvent, reaction: &mut Reaction<'_>| {
         let known = reaction.store().count(Query::entity("customer:1"))?;
         if known == 0 {
-            return Err("nobody knows this customer".into());
+            return Err("no customer of this name".into());
         }
         bill(order, reaction)
     };
-    GivenReactor::new(billing).when("order:1", &Raw("order.placed", &100)).then_failure("nobody knows");
+    GivenReactor::new(billing).when("order:1", &Raw("order.placed", &100)).then_failure("no customer");
     let customer = Append::to("customer:1").event(&Raw("customer.registered", &()));
     let reacted = GivenReactor::new(billing)
         .after(customer)

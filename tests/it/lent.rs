@@ -11,7 +11,7 @@ use annals::{Append, Builder, Durability, Error, ErrorKind, Query, Raw, RestartP
 
 use crate::support::{Behind, FOREVER, GatedDisk, all, eventually, fill, kind_of, within};
 
-/// So many appends of one thread, and it is taken to be alone.
+/// After this number of appends of one thread the store takes that thread for its only caller.
 const ALONE: u64 = 20;
 
 fn buffered(flush_every: Duration) -> Durability {
@@ -26,9 +26,9 @@ fn numbered(number: u64) -> Append {
     Append::to("e").event(&Raw("k", &number))
 }
 
-// A caller that writes by itself could overtake what it, or somebody it heard from, has in the queue.
+// A caller that writes by itself could overtake a queued append: its own, or one that it heard of.
 #[test]
-fn nobody_overtakes_what_was_submitted_before() {
+fn no_append_overtakes_what_was_submitted_before() {
     for durability in durabilities() {
         let store = Store::on(MemDisk::new()).durability(durability).open().unwrap();
         let mut number = 0;
@@ -105,7 +105,7 @@ fn a_panic_is_answered_on_the_callers_thread() {
 }
 
 #[test]
-fn a_failed_sync_poisons_whoever_wrote() {
+fn a_failed_sync_poisons_also_the_caller_that_wrote() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).open().unwrap();
     fill(&store, "e", ALONE);
@@ -116,9 +116,9 @@ fn a_failed_sync_poisons_whoever_wrote() {
     assert_eq!(kind_of(store.close()), ErrorKind::Poisoned);
 }
 
-// Whoever does the writing cannot stop waiting, so with a deadline nobody does it for himself.
+// A caller that writes by itself cannot stop waiting. With a deadline the writer thread does the work.
 #[test]
-fn a_deadline_holds_for_whoever_is_alone() {
+fn a_deadline_holds_for_a_single_caller() {
     let disk = GatedDisk::new();
     let store = Store::on(disk.clone()).ack_deadline(Duration::from_millis(20)).open().unwrap();
     fill(&store, "e", ALONE);
@@ -186,7 +186,7 @@ fn a_clock_may_close_the_store_on_the_callers_thread() {
 }
 
 #[test]
-fn closing_waits_for_whoever_writes() {
+fn closing_waits_for_the_caller_that_writes() {
     fn check(builder: impl Fn(GatedDisk) -> Builder) {
         let disk = GatedDisk::new();
         let store = builder(disk.clone()).open().unwrap();

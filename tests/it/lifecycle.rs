@@ -163,8 +163,8 @@ fn a_forked_child_is_told_so() {
     store.close().unwrap();
 }
 
-// Found by reading: a store opened to read has a thread that loads segments; a forked child, which has not, waited for it
-// for ever when it closed its copy.
+// Found by reading: a store opened to read has a thread that loads segments. A forked child does not have it,
+// and waited for it for ever when it closed its copy.
 #[cfg(unix)]
 #[test]
 fn a_forked_child_of_a_reader_ends() {

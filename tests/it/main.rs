@@ -1,16 +1,16 @@
 //! Every test of annals through its public API: one binary, one link, parallel threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-mod maintenance; // a store, what is done to it on a disk that fails, and what must hold then
+mod maintenance; // maintenance on a disk that fails, and what must hold afterwards
 mod obedient; // another process that has a store open, and does what a test says
 #[cfg(feature = "jsonl")]
 mod samples; // hidden characters, and JSON that is kept or refused; shared with cli/tests/it
-mod sim_spy; // a simulated disk that is watched
+mod sim_spy; // a simulated disk that records its calls, and runs code between them
 mod sim_support; // seeds, planned appends and whole groups for the tests on simulated disks
 mod source; // Rust source as words, signs, texts, comments, paths and functions
 mod support; // the scenario language, payloads, seeded random numbers, the tally
 
-mod account; // an account to decide about, for those that follow
+mod account; // an account, the aggregate of several modules
 mod api; // the public API, item by item, against tests/golden/api.txt
 mod append; // versions, every expected version, keys, several entities, limits
 mod archive; // backup, restore, fork and rollback
@@ -50,11 +50,11 @@ mod jsonl_stops; // imports of bad lines, and imports that are stopped anywhere 
 #[cfg(feature = "jsonl")]
 mod jsonl_values; // times, numbers, names and texts in lines, at their bounds
 mod kit; // annals::test: what it says when a promise does not hold
-mod lent; // appends that their callers write themselves, in the writer's place
+mod lent; // direct appends: the caller writes in place of the writer thread
 mod lifecycle; // progress of opening, a writer that panics, forks
 mod maintenance_faults; // every call of maintenance fails once, or finds no room from then on
-mod maintenance_promises; // small promises of maintenance that nothing else would have missed
-mod mark_slots; // either slot of MARK may be lost, whatever was done to the store
+mod maintenance_promises; // promises of maintenance that no other module tests
+mod mark_slots; // either slot of MARK may be lost, after every operation
 mod model; // random operations against a naive model, on every disk, with reopening
 mod open; // locks, reports, permissions, links, read-only
 mod open_checked; // what is checked of sealed segments before a writer is let in, and right after
@@ -73,9 +73,9 @@ mod read_models; // the state of a query: keeping up, rebuilding, failing, endin
 mod refusals; // what is refused is in no ledger
 mod resume; // tokens and positions to go on from, over restores, rollbacks and power cuts
 mod retry_storm; // commands with keys over a disk that dies again and again
-mod rewrite_crash; // stopped after every operation of erasing and compacting
+mod rewrite_crash; // erasing and compacting, stopped after every operation of the disk
 mod rewrite_states; // states folded while history is changed, and how often it is another one
-mod salvage; // what is left of a damaged store
+mod salvage; // what can be read of a damaged store
 mod scale; // what does not grow with the log, and index files in every state
 mod shapes; // every form serde knows, in every surrounding: it comes back, or is refused
 mod state; // loading states: the same as folding from the first event
@@ -83,9 +83,9 @@ mod state_disk; // states in cache/: found again, never believed; flips, crashes
 mod state_past; // states as they were, differences, checking by replay
 mod state_shapes; // states saved by code of another shape
 mod stories; // what crash, fault and corrupt once found, made small
-mod threads; // many appenders and readers; nobody waits for ever after a failure
+mod threads; // many appenders and readers; no thread waits for ever after a failure
 mod tidy; // layers, doors, ratchets, licences
-mod timers; // set, fired, cancelled, failed; once, whoever runs them and whatever stops
+mod timers; // set, fired, cancelled, failed; once, by any runner and after any stop
 mod transitions; // entities in states: chains, restarts, what only the log can say
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes

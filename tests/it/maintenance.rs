@@ -1,8 +1,9 @@
-//! A store, what is done to it on a disk that fails, and what must hold then.
+//! Maintenance on a disk that fails, and what must hold afterwards.
 //!
-//! Whatever fails: it says so, or it did what it said; the store takes appends, unless the fault is one that poisons;
-//! nothing acknowledged is lost and nothing that went comes back, whatever a power cut takes; and done again it is as if
-//! nothing had failed.
+//! - An operation reports a failure, or has done what it reports.
+//! - The store takes appends, unless the fault is one that poisons.
+//! - A power cut loses no acknowledged event, and brings no removed one back.
+//! - The operation, run again, gives the result of one that did not fail.
 
 use std::io::ErrorKind as Io;
 use std::sync::{Arc, Mutex};
@@ -19,13 +20,13 @@ static RUNS: Tally = Tally::new("failed maintenance", "nothing lost, nothing bac
 
 /// Where the store is.
 pub(crate) const LIVE: &str = "live";
-/// Restores, forks and rollbacks keep so many events; an append may end behind it.
+/// Restores, forks and rollbacks keep this number of events. An append may end behind it.
 pub(crate) const KEPT: u64 = 17;
 
 /// What is done to the store in `live`.
 pub(crate) struct Work {
     pub(crate) name: &'static str,
-    /// Whether the store is open and appended to meanwhile.
+    /// True if the store is open and takes appends during the operation.
     pub(crate) is_beside: bool,
     pub(crate) prepare: fn(&SimDisk),
     pub(crate) run: fn(&Scene<'_>, &Spy, Option<&Store>) -> Result<(), Error>,
@@ -155,7 +156,7 @@ impl Scene<'_> {
         Ran { is_over, is_done: done.is_ok() }
     }
 
-    /// What must hold of a disk whatever happened, and once it was done.
+    /// What must hold of a disk after every fault, and after the operation.
     fn check(&self, disk: &SimDisk, is_done: bool, appender: &Appender, place: &str) {
         match (self.work.made)(self, disk) {
             Ok(made) if is_done => assert_eq!(made, self.made, "{place}"),
@@ -269,7 +270,7 @@ fn check_error(done: &Result<(), Error>, wrong: Wrong, place: &str) {
     assert!(is_said, "{place}");
 }
 
-/// The store is poisoned if the writer does not know what is on the disk, or nobody knows which names are durable.
+/// The store is poisoned if the writer does not know what is on the disk, or which names are durable.
 fn check_poison(calls: &[Call], is_poisoned: bool, done: &Result<(), Error>, place: &str) {
     let of_names = |call: &Call| call.what == What::SyncDirectory && call.path.starts_with(LIVE);
     let must = calls.iter().any(|call| is_wrong(call) && of_names(call));
@@ -291,7 +292,7 @@ fn poisons(call: &Call) -> bool {
     is_wrong(call) && writers && may
 }
 
-/// Somebody who appends, and remembers what was said.
+/// Appends, and keeps every answer.
 #[derive(Clone, Default)]
 struct Appender(Arc<Mutex<Vec<Option<Error>>>>);
 
@@ -299,7 +300,7 @@ impl Appender {
     /// Appends while segments are written and named.
     fn append_beside(&self, store: &Store, spy: &Spy) {
         let (own, store, mut left) = (self.clone(), store.clone(), 6);
-        spy.meanwhile(move |what, path| {
+        spy.interleave(move |what, path| {
             let is_segment = path.contains("/segments/") && path.contains(".seg");
             let is_beside = (what == What::Sync && path.ends_with(".tmp")) || what == What::Rename;
             if left > 0 && is_segment && is_beside {

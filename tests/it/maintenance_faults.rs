@@ -181,7 +181,7 @@ fn a_checkpoint() {
         made: |_, disk| {
             let taken = Store::on(inside(disk, LIVE)).open_read_only()?.checkpoints()?;
             let mut names: Vec<String> = taken.into_iter().map(|checkpoint| checkpoint.name).collect();
-            // Whoever got an error takes another one.
+            // A caller that got an error takes the checkpoint again.
             names.dedup();
             Ok(names)
         },
@@ -221,7 +221,8 @@ fn with_backup(disk: &SimDisk) {
     store.close().unwrap();
 }
 
-/// A backup, and a store that was set back to where that ends and gone on: with a segment that was written anew.
+/// A backup, and a store that was set back to where that ends and gone on: with a segment that was written
+/// anew.
 fn with_set_back(disk: &SimDisk) {
     let copy = Subdirectory::create(disk.clone(), COPY).unwrap();
     let store = open(disk, LIVE).unwrap();

@@ -30,7 +30,7 @@ fn prints(store: &Store) -> Vec<u64> {
 }
 
 #[test]
-fn whoever_erases_everything_does_not_erase_what_the_store_needs() {
+fn erasing_everything_keeps_what_the_store_needs() {
     let disk = SimDisk::new(1);
     let store = builder(&disk).open().unwrap();
     fill(&store, 3);
@@ -140,7 +140,7 @@ fn a_backup_goes_no_further_than_what_is_durable() {
     fill(&store, 5);
     assert!(store.head().unwrap().position() > durable);
     let reader = Store::on(disk.clone()).open_read_only().unwrap();
-    // Of its own backups the store keeps a record, which makes durable whatever stands before it.
+    // The store records its own backups, and that record makes every event before it durable.
     for source in [&reader, &store] {
         let copy = MemDisk::new();
         let report = source.backup_on(copy.clone()).run().unwrap();
@@ -150,9 +150,9 @@ fn a_backup_goes_no_further_than_what_is_durable() {
     assert_eq!(store.durable_head().unwrap(), store.head().unwrap());
 }
 
-/// Whoever took a checkpoint goes back to it after a power cut, however lazily others append.
+/// A checkpoint survives a power cut, also with buffered appends.
 #[test]
-fn what_the_ledger_says_is_durable_whatever_the_store_s_appends_are() {
+fn what_the_ledger_says_is_durable_under_any_durability() {
     let disk = SimDisk::new(7);
     let store = Store::on(disk.clone()).durability(BUFFERED).open().unwrap();
     fill(&store, 2);
@@ -203,7 +203,7 @@ fn a_store_that_ends_in_the_middle_of_a_segment_knows_how_many_entities_it_has()
 }
 
 #[test]
-fn nobody_s_append_fails_because_a_segment_is_rewritten() {
+fn no_append_fails_because_a_segment_is_rewritten() {
     let disk = SimDisk::new(11);
     let store = builder(&disk).open().unwrap();
     fill(&store, 20);
@@ -226,7 +226,7 @@ fn nobody_s_append_fails_because_a_segment_is_rewritten() {
 }
 
 #[test]
-fn what_was_left_undone_is_done_by_whoever_erases_next() {
+fn what_was_left_undone_is_done_by_the_next_erasure() {
     let disk = SimDisk::new(12);
     let spy = Spy::new(disk.clone());
     let store = Store::on(spy.clone()).segment_bytes_max(1000).open().unwrap();
@@ -241,7 +241,8 @@ fn what_was_left_undone_is_done_by_whoever_erases_next() {
     assert_eq!(disk.contents("ERASING"), None);
 }
 
-/// An opening finds out by a file that there is something to go on with, so that must be there whenever there is.
+/// An opening finds out by a file that there is something to go on with, so that must be there whenever there
+/// is.
 #[test]
 fn an_order_to_erase_is_never_there_without_its_mark() {
     let disk = SimDisk::new(13);
@@ -308,9 +309,9 @@ fn what_changes_history_raises_its_revision_and_nothing_else_does() {
     assert!(0 < erased && erased < compacted && compacted < revision(&disk));
 }
 
-/// Between the last look at the history and the cut the store is nobody's for a moment.
+/// Between the last look at the history and the cut, no writer holds the lock for a moment.
 #[test]
-fn what_somebody_appended_in_the_last_moment_is_not_cut() {
+fn an_append_of_the_last_moment_is_not_cut() {
     let disk = SimDisk::new(15);
     let store = builder(&disk).open().unwrap();
     fill(&store, 10);
@@ -318,7 +319,7 @@ fn what_somebody_appended_in_the_last_moment_is_not_cut() {
     store.close().unwrap();
     let (spy, inner) = (Spy::new(disk.clone()), disk.clone());
     let mut locks = 0;
-    spy.meanwhile(move |what, _| {
+    spy.interleave(move |what, _| {
         locks += u32::from(what == What::Lock);
         if locks == 2 && what == What::Lock {
             let other = builder(&inner).open().unwrap();
@@ -327,14 +328,17 @@ fn what_somebody_appended_in_the_last_moment_is_not_cut() {
         }
     });
     let refused = Store::on(spy.clone()).rollback(Position::from(4), &cut, "why").unwrap_err();
-    assert!(refused.kind() == ErrorKind::Invalid && refused.to_string().contains("meanwhile"), "{refused}");
+    assert!(
+        refused.kind() == ErrorKind::Invalid && refused.to_string().contains("nothing was cut"),
+        "{refused}"
+    );
     let store = builder(&disk).open().unwrap();
     assert_eq!(all(store.read(Query::all())).len(), 21);
     assert!(store.verify().unwrap().is_clean());
 }
 
 #[test]
-fn nobody_writes_to_a_backup_that_is_brought_up_to_date() {
+fn no_writer_opens_a_backup_that_is_brought_up_to_date() {
     let store = Store::in_memory().unwrap();
     fill(&store, 2);
     let copy = MemDisk::new();
@@ -355,7 +359,7 @@ fn a_segment_that_reads_back_otherwise_is_not_used() {
         fill(&store, 20);
         let before = prints(&store);
         let bad = disk.clone();
-        spy.meanwhile(move |what, path| {
+        spy.interleave(move |what, path| {
             if what == What::Open && path.ends_with(".seg.tmp") {
                 let mut bytes = bad.contents(path).unwrap();
                 bytes[place] ^= 1;
@@ -371,9 +375,10 @@ fn a_segment_that_reads_back_otherwise_is_not_used() {
     }
 }
 
-/// More segments than files are kept open: those that were rewritten have no name any more, so they stay open.
+/// More segments than files are kept open: those that were rewritten have no name any more, so they stay
+/// open.
 #[test]
-fn whoever_reads_many_old_segments_keeps_their_files() {
+fn a_reader_of_many_old_segments_keeps_their_files() {
     let disk = SimDisk::new(17);
     let store = Store::on(disk).segment_bytes_max(400).segment_memory_bytes(0).recent_bytes_max(0);
     let store = store.open().unwrap();
@@ -386,7 +391,7 @@ fn whoever_reads_many_old_segments_keeps_their_files() {
     assert_eq!(rest, (1..200).collect::<Vec<_>>());
 }
 
-/// Whoever reads along hears of a segment that was rewritten although nothing was appended since.
+/// A reader beside the writer learns of a rewritten segment, also if nothing was appended since.
 #[test]
 fn who_reads_along_sees_what_was_erased_before_it_was_broken_off() {
     let disk = SimDisk::new(10);

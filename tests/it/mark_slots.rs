@@ -1,5 +1,4 @@
-//! Neither slot of MARK names something that is gone, whatever was done to the store: so any one of them may
-//! be lost.
+//! Neither slot of MARK ever names a file or an offset that is gone, so either of them may be lost.
 
 use std::collections::BTreeSet;
 

@@ -103,7 +103,7 @@ fn relative(path: &Path) -> PathBuf {
 }
 
 #[test]
-fn there_is_one_writer_whatever_the_path() {
+fn there_is_one_writer_by_any_path() {
     let base = temporary();
     let directory = base.path().join("real/store");
     symlink(base.path().join("real"), base.path().join("parent")).unwrap();
@@ -326,10 +326,10 @@ fn there_must_be_a_store_to_read() {
 }
 
 #[test]
-fn files_are_their_owners_alone_whatever_the_umask() {
+fn files_are_their_owners_alone_under_any_umask() {
     if !is_child() {
         for umask in ["0", "077", "0177"] {
-            let test = "open::files_are_their_owners_alone_whatever_the_umask";
+            let test = "open::files_are_their_owners_alone_under_any_umask";
             in_child(test, &format!("umask {umask}"));
         }
         return;
@@ -400,8 +400,8 @@ fn a_directory_that_others_may_write_to_is_refused() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_refused() {
-    let test = "open::a_directory_of_somebody_else_is_refused";
+fn a_directory_of_another_user_is_refused() {
+    let test = "open::a_directory_of_another_user_is_refused";
     let path = std::env::var_os("ANNALS_TEST_DIRECTORY").map(PathBuf::from);
     if let Some(path) = path.filter(|_| is_child()) {
         let error = Store::open(&path).map(drop).unwrap_err();
@@ -413,16 +413,17 @@ fn a_directory_of_somebody_else_is_refused() {
     written(directory.path());
     set_mode(directory.path(), 0o755);
     let is_root = directory.path().metadata().unwrap().uid() == 0;
-    let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let other_user = "setpriv --reuid=65534 --regid=65534 --clear-groups";
     let program = std::env::current_exe().unwrap();
-    let can = Command::new("sh").args(["-c", &format!("exec {nobody} test -x \"$0\"")]).arg(program).status();
+    let can =
+        Command::new("sh").args(["-c", &format!("exec {other_user} test -x \"$0\"")]).arg(program).status();
     if !is_root || !can.unwrap().success() {
         println!("skipped: needs root, setpriv, and a test binary that others may run");
         return;
     }
     let before = listing(directory.path());
     let path = directory.path().display();
-    in_child(test, &format!("export ANNALS_TEST_DIRECTORY='{path}'; exec {nobody} \"$0\" \"$@\""));
+    in_child(test, &format!("export ANNALS_TEST_DIRECTORY='{path}'; exec {other_user} \"$0\" \"$@\""));
     assert!(listing(directory.path()) == before);
 }
 
@@ -532,8 +533,8 @@ enum Step {
     Open,
 }
 
-/// Whatever is planted under whatever name at whatever time: it is refused or ignored, nothing is
-/// written through it, nothing hangs, and what was acknowledged is there or known to be missing.
+/// Any planted file, under any name and at any time, is refused or ignored. No write goes through it, no call
+/// hangs, and every acknowledged event is there or known to be missing.
 #[test]
 fn nothing_planted_is_written_through() {
     let names = [
@@ -650,7 +651,7 @@ fn contents(outside: &Path, step: Step) -> Vec<(PathBuf, u32, u64, Vec<u8>)> {
     found.map(|(path, (mode, _, _, inode, bytes))| (path, mode, inode, bytes)).collect()
 }
 
-// Whoever took the name may be a second writer, if its lock was circumvented; then it holds events.
+// The file under that name may be that of a second writer whose lock was circumvented. Then it holds events.
 #[test]
 fn a_segment_that_was_not_made_by_us_is_not_removed() {
     let directory = in_memory();

@@ -1,7 +1,7 @@
 //! What is checked of sealed segments before a writer is let in, and right after that: SPEC.md "Recovery".
 //!
-//! Found from outside: a writer was let in over sealed segments that were cut, grown, exchanged, foreign or missing, and
-//! acknowledged appends behind them (213 of 1,100 cases). Only a later read met the damage.
+//! Found from outside: a writer opened over sealed segments that were cut, grown, exchanged, foreign or
+//! missing. It acknowledged appends behind them (213 of 1,100 cases). Only a later read met the damage.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -23,7 +23,7 @@ use crate::support::{Behind, FOREVER, GatedDisk, eventually, in_child, is_child,
 
 /// How soon damage in an old segment must stop appends.
 const SOON: Duration = Duration::from_secs(2);
-/// The headers of so many segments are read by opening itself.
+/// Opening reads the headers of this number of segments.
 const NEWEST: usize = 64;
 
 fn builder(disk: &SimDisk) -> Builder {
@@ -67,7 +67,8 @@ fn sealed(disk: &SimDisk) -> Vec<String> {
     paths
 }
 
-/// Opens for writing; says what is wrong if a writer is let in, or is refused in another way than it should be.
+/// Opens for writing; says what is wrong if a writer is let in, or is refused in another way than it should
+/// be.
 fn let_in(disk: &SimDisk, path: &str, kind: ErrorKind, what: &str) -> Option<String> {
     let before = contents(disk);
     match builder(disk).open() {
@@ -216,7 +217,7 @@ fn an_older_generation_of_a_segment_is_refused() {
     check_none(&wrong, tried);
 }
 
-// A name of that form means: this is a part of the log. If it is none, nobody knows what happened to the directory.
+// A name of that form means: this is a part of the log. If it is none, the directory was changed in an unknown way.
 #[test]
 fn a_segment_that_nothing_lists_refuses_a_writer() {
     let (disk, stranger) = (written(5, builder, 40), written(6, builder, 40));
@@ -463,7 +464,7 @@ fn rewriting_beside_the_check_is_no_damage() {
 
 // A read that fails may succeed a moment later; damage is what stays.
 #[test]
-fn a_read_that_fails_once_stops_nobody() {
+fn a_read_that_fails_once_stops_no_reader() {
     let disk = written(10, |disk| tiny(disk.clone()), 130);
     let first = sealed(&disk)[0].clone();
     let spy = Spy::new(disk);
@@ -579,7 +580,7 @@ fn once_the_check_is_over_nothing_runs() {
 }
 
 #[test]
-fn what_is_whole_can_be_read_whatever_a_writer_is_refused_for() {
+fn what_is_whole_can_be_read_also_where_a_writer_is_refused() {
     let disk = written(14, builder, 40);
     let paths = sealed(&disk);
     let first_of = |path: &str| u64_at(&disk.contents(path).unwrap(), 56);
@@ -614,12 +615,12 @@ fn what_is_whole_can_be_read_whatever_a_writer_is_refused_for() {
     assert_eq!(kind_of(builder(&disk).open()), ErrorKind::Corrupt);
     let read = builder(&disk).open_read_only().unwrap().read(Query::all()).collect::<Result<Vec<_>, _>>();
     assert_eq!(read.unwrap().len() as u64, whole);
-    // Where one is missing nobody knows what the log was.
+    // Without one of them the log is unknown.
     disk.set_contents(path, None);
     assert_eq!(kind_of(builder(&disk).open_read_only()), ErrorKind::Corrupt);
 }
 
-// Whatever opens a store in order to write passes the same check.
+// Every call that opens a store to write makes the same check.
 #[test]
 fn every_way_to_a_writer_is_checked() {
     let disk = written(15, builder, 40);

@@ -1,5 +1,5 @@
-//! Who may write, and what happens when LOCK, the directory, a file or the process goes away: SPEC.md 1.8, line by line,
-//! with processes.
+//! Who may write, and what happens when LOCK, the directory, a file or the process goes away: SPEC.md 1.8,
+//! line by line, with processes.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,8 @@ fn replace(path: &Path) {
 /// Something that happens to a store's files.
 type Blow = (&'static str, fn(&Path), &'static str);
 
-/// What happens, and what the writer says about it. All of these leave the directory, so no second writer comes in.
+/// What happens, and what the writer says about it. All of these leave the directory, so no second writer
+/// comes in.
 const BLOWS: [Blow; 9] = [
     ("LOCK removed", |store| fs::remove_file(store.join("LOCK")).unwrap(), "LOCK was removed or renamed"),
     ("LOCK renamed", |store| fs::rename(store.join("LOCK"), store.join("KCOL")).unwrap(), "LOCK was removed"),

@@ -1,4 +1,5 @@
-//! Compacting that runs by itself: when, what of, who it waits for, what it says, how it ends; and what is not worth it.
+//! Compacting that runs by itself: when, what of, who it waits for, what it says, how it ends; and what is
+//! not worth it.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -77,8 +78,8 @@ impl Turns {
         assert!(!waited.timed_out(), "the turn does not end");
     }
 
-    /// Gives all further turns once this is dropped, so that the store can close. Make it after the store: then
-    /// a test that fails drops it before the store.
+    /// Gives all further turns once this is dropped, so that the store can close. Make it after the store:
+    /// then a test that fails drops it before the store.
     fn until_the_end(self: &Arc<Turns>) -> End {
         End(self.clone())
     }
@@ -172,7 +173,7 @@ fn what_is_to_go_goes_by_itself_and_where_nothing_is_nothing_is_written() {
 }
 
 #[test]
-fn it_waits_for_its_next_turn_while_somebody_compacts() {
+fn it_waits_for_its_next_turn_during_a_compaction() {
     let disk = SimDisk::new(2);
     let turns = Arc::new(AtomicU64::new(0));
     let of_policy = turns.clone();

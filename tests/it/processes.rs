@@ -51,7 +51,7 @@ fn every_kill_leaves_what_was_acknowledged() {
     println!("{KILLS} kills, {} acknowledged, {events} events, none lost", lines(&acks).count());
 }
 
-/// The kill comes within the first moments of a store, whatever it is doing then.
+/// The kill comes within the first moments of a store, at any of its steps.
 #[test]
 fn a_kill_while_a_store_is_created_leaves_one_that_opens() {
     let mut random = Random::for_test("a_kill_while_a_store_is_created_leaves_one_that_opens");
@@ -126,7 +126,7 @@ fn a_reader_beside_a_writer_sees_what_was_acknowledged() {
             assert!(reader.at(position_of(ack)).unwrap().is_some(), "{} of {head}", text(ack));
         }
         let seen: Vec<u64> = reader.read(Query::all()).map(|event| event.unwrap().position().get()).collect();
-        // The writer goes on meanwhile, and the reader with it.
+        // The writer continues, and the reader with it.
         assert!(seen.len() as u64 >= head.get() && seen.iter().copied().eq(1..=seen.len() as u64));
         let report = reader.verify().unwrap();
         assert!(report.is_clean(), "{report}");
@@ -135,8 +135,8 @@ fn a_reader_beside_a_writer_sees_what_was_acknowledged() {
     site.prove(&acks);
 }
 
-/// "A second process follows 1,000,000 events live; killed and restarted; sees each once; the writer killed
-/// meanwhile: the reader says so and goes on after reopen."
+/// "A second process follows 1,000,000 events live; killed and restarted; sees each once. The writer is
+/// killed: the reader says so and goes on after reopen."
 #[test]
 fn a_second_process_follows_live() {
     const TEST: &str = "processes::a_second_process_follows_live";
@@ -244,9 +244,9 @@ fn refusals_are_said_and_counted() {
     assert!(said.iter().all(|line| text(line).starts_with("err TooLarge the payload has 5000000 bytes")));
 }
 
-/// Whoever reads the lines may stop reading.
+/// The reader of the lines may stop reading.
 #[test]
-fn nobody_listening_is_no_failure() {
+fn output_without_a_reader_is_no_failure() {
     let site = Site::new();
     let mut child = site.command("--threads 4").spawn().unwrap();
     let mut first = String::new();
@@ -279,7 +279,7 @@ fn the_check_tells_true_lines_from_invented_ones() {
 
 /// The check looks at contents, not only at positions.
 #[test]
-fn the_check_finds_an_event_of_somebody_else() {
+fn the_check_finds_an_event_of_another_program() {
     for (entity, kind) in [("thread:0", "crash_me.appended"), ("thread:0", "other"), ("other", "other")] {
         let site = Site::new();
         let acks = site.start("--count 10 --threads 1").finish();
@@ -491,7 +491,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// The next so many lines, which must be acknowledgements.
+    /// The next `count` lines, which must be acknowledgements.
     fn acks(&mut self, count: u64) -> Vec<u8> {
         let acks: Vec<u8> =
             (0..count).flat_map(|_| self.lines.recv_timeout(FOREVER).expect("it should go on")).collect();

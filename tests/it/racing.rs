@@ -10,7 +10,7 @@ use annals::{ErrorKind, Store};
 
 use crate::sim_support::*;
 
-/// What happens in the middle of somebody else's opening.
+/// What another process does in the middle of an opening.
 type Act = Box<dyn FnOnce() + Send>;
 
 /// A disk on which something happens right before the n-th thing that is asked of it.
@@ -174,7 +174,7 @@ type Make = fn() -> SimDisk;
 const STORES: [(&str, Make, u64); 4] =
     [("none", none, 0), ("closed", closed, 5), ("torn", torn, 5), ("unsynced", unsynced, 5)];
 
-/// How many steps opening takes if nobody comes.
+/// The number of steps of an opening that no other process disturbs.
 fn steps(make: Make) -> usize {
     const MANY: usize = 1_000_000;
     let reader = Interrupted::new(&make(), MANY, || {});
@@ -185,7 +185,7 @@ fn steps(make: Make) -> usize {
 }
 
 #[test]
-fn a_writer_that_comes_meanwhile_is_noticed() {
+fn a_writer_that_comes_during_the_opening_is_noticed() {
     let (mut tried, mut beside) = (0, 0);
     for (name, make, acknowledged) in STORES {
         for (appends, stays) in [(0, true), (0, false), (1, true), (9, true), (9, false)] {
@@ -208,7 +208,7 @@ fn a_writer_that_comes_meanwhile_is_noticed() {
 /// Found by reading. Beside a writer who was creating the store, what was there half looked like a store
 /// that had lost its MANIFEST.
 #[test]
-fn a_writer_that_goes_on_meanwhile_does_no_harm() {
+fn a_writer_that_goes_on_during_the_opening_does_no_harm() {
     for (name, make, acknowledged) in STORES {
         for after in 0.. {
             let disk = make();

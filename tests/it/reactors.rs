@@ -194,7 +194,7 @@ fn a_failure_is_tried_again_and_then_halts_for_good() {
         place(&store, 2);
         assert_eq!(store.version("half").unwrap().get(), 0, "half a reaction was written");
 
-        // After a restart it is still halted, and says the same; whoever runs it is told.
+        // After a restart the consumer is still halted for the same reason, and the caller that runs it is told.
         store.close().unwrap();
         assert!(matches!(worker.stop(), StopReason::StoreClosed));
         let store = Store::on(disk).open().unwrap();
@@ -257,12 +257,12 @@ fn a_running_reactor_goes_along_when_it_is_moved() {
     assert_eq!(kind_of(control.rewind(passed.position(), "")), ErrorKind::Invalid, "that is no way back");
     assert_eq!(kind_of(control.skip(orders[0], "")), ErrorKind::Invalid, "that is no way forward");
     assert_eq!(kind_of(control.skip(1_000_000.into(), "")), ErrorKind::Invalid, "that is not there");
-    control.skip(passed.position(), "nobody wants them").unwrap();
+    control.skip(passed.position(), "not wanted").unwrap();
     place(&store, 6);
     wait_for(&store, "billing");
     assert_eq!(payments(&store)[10..], [6]);
     assert_eq!(kind_of(control.resume()), ErrorKind::Invalid, "it is not halted");
-    for name in ["nobody", "", "a\nb"] {
+    for name in ["unknown", "", "a\nb"] {
         let control = store.consumer_control(name);
         for done in [control.resume(), control.skip(orders[0], ""), control.reset("")] {
             assert_eq!(kind_of(done), ErrorKind::Invalid, "{name:?}");
@@ -270,8 +270,8 @@ fn a_running_reactor_goes_along_when_it_is_moved() {
     }
 }
 
-// A fast reactor's next append is under way when somebody has read where it stands. The clock that stamps a halt makes
-// sure of it: it waits for one more reaction, for as long as it takes a reactor that is not held back.
+// The next append of a fast reactor is under way when its position is read. The clock that stamps a halt
+// makes sure of this: it waits for one more reaction, for the time that a free reactor needs.
 #[test]
 fn a_reactor_at_full_speed_can_be_halted() {
     const HALTER: &str = "halter";
@@ -321,7 +321,7 @@ fn a_conflict_of_its_outputs_has_the_reactor_decide_again() {
     let store = Store::in_memory().unwrap();
     let calls = Arc::new(AtomicU32::new(0));
     let counted = calls.clone();
-    // Numbers invoices without gaps; the first two times somebody else takes the number meanwhile.
+    // Numbers invoices without gaps. The first two times another caller takes the number first.
     let react = move |_: &RecordedEvent, reaction: &mut Reaction<'_>| -> Handled {
         let next = reaction.store().version("invoices")?;
         if counted.fetch_add(1, Ordering::Relaxed) < 2 {
@@ -360,13 +360,13 @@ fn an_output_whose_condition_never_holds_halts() {
     }
 }
 
-// What an output says to gates is said of the reaction; the checkpoint is nobody's to deny.
+// The context of an output is that of the reaction. No gate may deny the checkpoint.
 #[test]
 fn gates_judge_outputs() {
     fn clerk(proposed: &Proposed<'_>, _: &Store) -> Result<GateDecision, Denial> {
         let is_payment = proposed.events().any(|event| event.kind() == "payment.requested");
         match proposed.context::<&str>() {
-            None if is_payment => Err(Denial::new("nobody has signed this")),
+            None if is_payment => Err(Denial::new("there is no signature")),
             _ => Ok(GateDecision::always()),
         }
     }
@@ -390,7 +390,7 @@ fn gates_judge_outputs() {
             })
             .unwrap();
         place(&store, 1);
-        let said = |reason| matches!(reason, StopReason::FailedAt { error, .. } if error.contains("nobody has signed"));
+        let said = |reason| matches!(reason, StopReason::FailedAt { error, .. } if error.contains("there is no signature"));
         assert!(said(wait(&worker)));
         assert_eq!(store.version("aside").unwrap().get(), 0);
         signed.store(true, Ordering::Relaxed);
@@ -471,8 +471,8 @@ fn a_new_name_may_begin_with_what_is_new() {
     assert_eq!(payments(&store), [3, 4], "only a new name begins with what is new");
 }
 
-// Dropping the last handle closes the store at once, though a handler is at work and holds a handle of its own; the next
-// open finds the lock free, and the reaction is made then.
+// Dropping the last handle closes the store at once, although a handler runs and holds a handle of its own.
+// The next open finds the lock free, and the reaction is made then.
 #[test]
 fn the_store_ends_under_a_handler_at_work() {
     for how in ["drop", "close"] {
@@ -631,7 +631,7 @@ fn a_poisoned_store_ends_it_and_nothing_is_doubled() {
     assert_eq!(payments(&store), [0, 1]);
 }
 
-// A full disk is nobody's fault: nothing is halted, and it goes on when there is room.
+// A full disk is not the fault of a reactor: none is halted, and all continue when there is room.
 #[test]
 fn a_full_disk_is_waited_for() {
     let disk = SimDisk::new(7);

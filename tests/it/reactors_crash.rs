@@ -1,8 +1,9 @@
 //! An order system of two reactors, stopped after every operation of the simulated disk: each cause has
-//! exactly one reaction, whatever was unsynced.
+//! exactly one reaction, with any unsynced writes.
 //!
-//! Orders are placed, one reactor requests a payment for each that costs anything, another ships what is to be paid.
-//! After each crash the reactors run to their end on what is left; some of those runs are crashed again.
+//! Orders are placed, one reactor requests a payment for each that costs anything, another ships what is to
+//! be paid. After each crash the reactors run to their end on what is left; some of those runs are crashed
+//! again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -143,8 +144,8 @@ fn effects(store: &Store, kind: &str) -> BTreeMap<Option<EventId>, Vec<u64>> {
     effects
 }
 
-/// Every cause has its reactions exactly once; nothing came about without a cause. `orders` is how many must be there
-/// at least.
+/// Every cause has its reactions exactly once; nothing came about without a cause. `orders` is how many must
+/// be there at least.
 fn check(store: &Store, orders: u64, place: &dyn Fn() -> String) {
     let mut payments = effects(store, "payment.requested");
     let mut notes = effects(store, "ledger.noted");
@@ -184,7 +185,7 @@ fn visit(disk: &SimDisk, orders: u64, depth: u32, rng: &mut Rng, place: &dyn Fn(
     let store = store.unwrap_or_else(|error| panic!("{}: does not open: {error}", place()));
     let workers = start(&store, any_how(rng));
     if store.consumers().unwrap().iter().any(|billing| matches!(billing.state, ConsumerState::Halted(_))) {
-        // A halt survives a crash, and its end is somebody's decision.
+        // A halt survives a crash, and only an operator ends it.
         store.consumer_control("billing").resume().unwrap();
     }
     finish(&store);

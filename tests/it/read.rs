@@ -181,7 +181,7 @@ impl Asked {
         let mut asked = Asked::default();
         match random.below(6) {
             0 => {}
-            1 | 2 => asked.entity = Some(random.pick(&[&ENTITIES[..], &["user:", "nobody"]].concat())),
+            1 | 2 => asked.entity = Some(random.pick(&[&ENTITIES[..], &["user:", "unknown"]].concat())),
             3 => asked.prefix = Some(random.pick(&["", "user", "user:1", "user:10", "order:", "x"])),
             _ => {
                 let some = &known[random.index(known.len())];
@@ -597,7 +597,7 @@ fn reading_ahead_reads_the_same() {
         |store| store.read(Query::all().kind("a")).backwards(),
         |store| store.stream("e:3").versions(5..170),
         |store| store.read(Query::all()).after(Position::from(1_000)).limit(1_500),
-        |store| store.read(Query::entity("nobody")),
+        |store| store.read(Query::entity("unknown")),
     ];
     for read in reads {
         let seen = |items: &mut dyn Iterator<Item = Result<annals::RecordedEvent, annals::Error>>| {

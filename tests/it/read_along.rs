@@ -1,5 +1,5 @@
-//! A store opened to read goes along with its writer: up to MARK, through rolls, clean ends and unclean
-//! ones, and says so when the store was set back.
+//! A store opened to read follows its writer up to MARK, through rolls, clean ends and unclean ones. It
+//! reports a store that was set back.
 
 use std::io;
 use std::time::Duration;
@@ -99,7 +99,7 @@ fn subscriptions_and_notifications_come_along() {
             .filter(|position| *position > 500)
             .collect();
         assert_eq!(waiting.join().unwrap(), of_b[..100]);
-        // Whatever was told and whatever was missed is all there was.
+        // The events that were delivered and those that were missed are all events.
         let mut told = 0;
         while told < 500 {
             told += match hints.next_timeout(FOREVER).unwrap().expect("500 events came") {
@@ -115,7 +115,7 @@ fn subscriptions_and_notifications_come_along() {
     }
 }
 
-// The reader was opened while nobody wrote, beyond what MARK says; then a writer came and recovered.
+// The reader was opened while no writer was there, beyond what MARK says; then a writer came and recovered.
 #[test]
 fn an_unclean_end_is_seen_and_passed() {
     for segment_bytes_max in [TINY, 1 << 20] {
@@ -243,9 +243,9 @@ fn a_read_that_fails_is_made_up_for_by_the_next() {
     }
 }
 
-/// Once, a reader that met an error while it looked at new segments never told its listeners of the events it had
-/// walked over by then: 90 of 120 hints came, and nothing said that 30 were missed. The writer caused such an error
-/// by rewriting a segment that the reader was about to open.
+/// Once, a reader met an error while it looked at new segments. It never told its listeners of the events
+/// before the error: 90 of 120 hints came, and no notice said that 30 were missed. The writer caused such an
+/// error by rewriting a segment that the reader was about to open.
 #[test]
 fn an_error_on_the_way_loses_no_hint() {
     let mut errors = 0;

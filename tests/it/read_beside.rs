@@ -9,12 +9,14 @@ use annals::{ErrorKind, Query, Raw, Store};
 use crate::sim_spy::{Spy, What};
 use crate::support::kind_of;
 
-/// A disk to read from, on which the writer takes a step, so many times, each time the names of the segments are asked for: behind MANIFEST, and
-/// before the segments that it lists. And how many steps are left.
+/// A disk to read from, on which the writer takes a step whenever the reader lists the segments, up to
+/// `steps` times. The reader has read MANIFEST then, and none of the segments that it lists.
+///
+/// Returns the disk, and the number of steps that are left.
 fn restless(disk: &SimDisk, steps: u64, step: impl Fn() + Send + 'static) -> (Spy, Arc<AtomicU64>) {
     let (spy, left) = (Spy::new(disk.clone()), Arc::new(AtomicU64::new(steps)));
     let of_spy = left.clone();
-    spy.meanwhile(move |what, path| {
+    spy.interleave(move |what, path| {
         if what == What::List && path == "segments" && of_spy.load(Ordering::Relaxed) > 0 {
             of_spy.fetch_sub(1, Ordering::Relaxed);
             step();

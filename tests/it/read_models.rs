@@ -1,4 +1,4 @@
-//! Read models: what they show is what folding the query gives, whatever happens to them.
+//! Read models: they always show the state that folding the query gives.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,7 +177,7 @@ fn the_old_state_is_shown_until_the_new_one_is_there() {
         "not yet, of the new one"
     );
     store.append("a", &Filled(1)).unwrap();
-    assert_eq!(store.head().unwrap().position().get(), 11, "nobody is held up by it");
+    assert_eq!(store.head().unwrap().position().get(), 11, "it holds up no append");
     let ReadModelStatus::Rebuilding(progress) = model.status() else { panic!("{:?}", model.status()) };
     assert!(progress.behind > 0, "{progress:?}");
     HOLDS.store(false, Ordering::SeqCst);

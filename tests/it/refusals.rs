@@ -11,8 +11,8 @@ fn stands(disk: &MemDisk) -> (Head, u64) {
     (store.head().unwrap(), store.count(Query::entity("$ledger")).unwrap())
 }
 
-/// Asked from outside: a refused rollback leaves no trace in the ledger. So it is of everything that is
-/// refused, and promised: an entry would move the very head that a caller must have looked at and named.
+/// Asked from outside: a refused rollback leaves no trace in the ledger. This is promised for every refused
+/// operation: an entry would move the very head that a caller must have named.
 #[test]
 fn what_is_refused_is_in_no_ledger() {
     let disk = MemDisk::new();

@@ -16,8 +16,8 @@ fn taken(subscription: &mut Subscription) -> Vec<u64> {
     std::iter::from_fn(|| subscription.try_next().unwrap()).map(|event| event.position().get()).collect()
 }
 
-/// A backup at 10, a cursor at 31, the backup restored, 25 appends: a subscription after 31 saw five of them, and no
-/// error.
+/// A backup at 10, a cursor at 31, the backup restored, 25 appends: a subscription after 31 saw five of them,
+/// and no error.
 #[test]
 fn a_restored_store_tells_a_place_of_the_history_it_lost() {
     let (disk, copy, back) = (MemDisk::new(), MemDisk::new(), MemDisk::new());

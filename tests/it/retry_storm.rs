@@ -1,7 +1,7 @@
 //! Commands with keys from eight threads, over a disk that dies again and again: each is applied once.
 //!
-//! Whoever gets an error repeats its command with the same key once the store is open again; now and then somebody
-//! repeats one that was answered long ago. `ANNALS_STORM` says how many commands there are.
+//! A thread that gets an error repeats its command with the same key once the store is open again. Now and
+//! then a thread repeats a command that was answered long ago. `ANNALS_STORM` sets the number of commands.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +29,9 @@ struct Client {
     found: u64,
 }
 
-/// From one opening to the next death of the disk, which comes so many operations after so many commands. Operations
-/// alone would not do: the longer the log, the more of them a load takes that finds no cached state.
+/// From one opening to the next death of the disk: a number of commands, and then a number of operations.
+/// Operations alone would not do: the longer the log, the more of them a load takes that finds no cached
+/// state.
 struct Round {
     disk: SimDisk,
     commands_left: AtomicU64,
@@ -71,7 +72,8 @@ impl Client {
     }
 }
 
-/// Each command is another deposit, whose content depends on the state: a retry decides otherwise, if it is asked.
+/// Each command is another deposit, whose content depends on the state: a retry decides otherwise, if it is
+/// asked.
 fn command(store: &Store, id: u64) -> Result<Outcome, Error> {
     let account = format!("account:{}", id % ACCOUNTS);
     let deposit = Do { id, ..Do::new(What::Deposit(id)) };
@@ -159,7 +161,7 @@ fn every_key_is_applied_once() {
     assert!(report.is_clean(), "{report}");
     let mut applied: HashMap<u64, u64> = HashMap::new();
     for event in all(store.read(Query::all())) {
-        let AccountEvent::Deposited { id, .. } = event.to().unwrap() else { panic!("nobody withdraws") };
+        let AccountEvent::Deposited { id, .. } = event.to().unwrap() else { panic!("no test withdraws") };
         *applied.entry(id).or_default() += 1;
     }
     for id in 0..commands {

@@ -1,5 +1,5 @@
-//! Stopped after every operation of the simulated disk while segments are rewritten: nothing is lost, nothing comes
-//! back, and what was to go is gone in the end.
+//! Erasing and compacting, stopped after every operation of the simulated disk. No event is lost, none comes
+//! back, and all that was to go is gone in the end.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -88,7 +88,7 @@ pub(crate) fn with_secrets(planned: &Planned) -> Append {
     planned.key.iter().fold(append.unwrap(), Append::key)
 }
 
-/// What of an event stays whatever happens.
+/// The parts of an event that every rewrite keeps.
 pub(crate) fn public(event: &RecordedEvent) -> String {
     format!(
         "{} {} {} {} {} {} {:?} {:?} {:?}",
@@ -189,7 +189,8 @@ fn sweep(work: &Work, workloads: u64, appends: u64, torn: u64) {
     IMAGES.add(work.name, images, started);
 }
 
-/// Opens an image, looks at it, does what was to be done, and stops that again at times. Gives the number of images.
+/// Opens an image, looks at it, does what was to be done, and stops that again at times. Gives the number of
+/// images.
 fn visit(
     work: &Work,
     before: &[RecordedEvent],

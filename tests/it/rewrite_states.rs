@@ -1,5 +1,6 @@
-//! States that were folded while history is being changed are void afterwards: in this process, after an opening, after a
-//! crash, and for who reads along. And history is another one once, not once for each segment.
+//! States that were folded during a change of history are void afterwards. This holds in this process, after
+//! an opening or a crash, and for a reader beside the writer. And history is another one once, not once for
+//! each segment.
 
 use std::io::ErrorKind as ErrorKindOfIo;
 use std::ops::ControlFlow;
@@ -74,7 +75,7 @@ fn naive(events: &[RecordedEvent]) -> Seen {
     seen
 }
 
-/// Somebody wants states, and keeps one of all in the file: what is there just now is folded, and saved.
+/// Loads states, and saves one of them in the file, folded from the events of this moment.
 fn look(store: &Store) -> Result<(), Error> {
     for entity in ENTITIES {
         store.load::<Seen>(entity)?;
@@ -142,7 +143,7 @@ fn history_is_another_one_once_and_at_the_end() {
     assert_eq!(history(&disk), (before.0 + 2, false));
 }
 
-/// How a compaction ends that somebody folds states in the middle of.
+/// How a compaction ends during which states are folded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Done,
@@ -152,7 +153,7 @@ enum End {
     Closed,
 }
 
-/// Compacts; when so many events were rewritten, looks, and ends it so.
+/// Compacts; folds states in the middle, and ends the compaction as `end` says.
 fn compact(disk: &SimDisk, store: &Store, end: End, reader: &Store) {
     let is_half_done = AtomicBool::new(false);
     let compaction = compaction(store)
@@ -227,7 +228,7 @@ fn check_stops(disk: &SimDisk, begun: usize, end: End) {
 }
 
 #[test]
-fn a_state_in_the_file_that_nobody_has_asked_for_is_void_too() {
+fn a_state_in_the_file_that_was_never_asked_for_is_void_too() {
     let (disk, store) = filled(6);
     look(&store).unwrap();
     store.close().unwrap();

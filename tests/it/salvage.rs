@@ -158,7 +158,7 @@ fn several_holes_are_all_listed_and_all_else_is_read() {
 }
 
 #[test]
-fn nothing_to_salvage_and_somebody_writing_are_refused() {
+fn nothing_to_salvage_and_an_open_writer_are_refused() {
     let disk = SimDisk::new(1);
     assert_eq!(Store::on(disk.clone()).salvage().unwrap_err().kind(), ErrorKind::Invalid);
     let store = Store::on(disk.clone()).open().unwrap();

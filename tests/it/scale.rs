@@ -1,5 +1,5 @@
-//! What does not grow with the log: what opening reads, what lies in memory; and index files, which may be
-//! missing, damaged, old, or somebody else's: answers are the same.
+//! What does not grow with the log: the bytes that opening reads, and the memory. Index files may be missing,
+//! damaged, old, or those of another store: answers are the same.
 
 use std::ops::ControlFlow;
 
@@ -44,7 +44,7 @@ fn write(store: &Store, random: &mut Random, appends: u64) {
     }
 }
 
-/// Every way to ask; of at most so many events, the last ones, what they caused and belong to.
+/// The answers to every kind of query. Of the last `closely` events also their effects and correlations.
 fn answers_with(store: &Store, closely: u64) -> Result<Vec<String>, Error> {
     let mut answers = vec![format!("{:?}", store.head()?), format!("{} entities", store.stats().entities)];
     let say = |event: &RecordedEvent| format!("{} {} {}", event.position(), event.id(), event.version());
@@ -160,7 +160,7 @@ fn answers_do_not_depend_on_index_files() {
 
 // A damaged segment is met by who reads it; with an index of its own the others, and appends, go on.
 #[test]
-fn damage_in_a_sealed_segment_keeps_nobody_from_the_rest() {
+fn damage_in_a_sealed_segment_does_not_hide_the_rest() {
     let disk = SimDisk::new(2);
     let store = builder(&disk).open().unwrap();
     for number in 0..60_u64 {
@@ -196,7 +196,7 @@ fn damage_in_a_sealed_segment_keeps_nobody_from_the_rest() {
     }
 }
 
-/// Of so many sealed segments opening reads header and seal.
+/// Opening reads header and seal of this number of sealed segments.
 const NEWEST: usize = 64;
 
 #[test]
@@ -282,8 +282,8 @@ fn appends_are_decided_by_what_lies_in_sealed_segments() {
     }
 }
 
-// A command that waits while two segments are filled: what its caller looked up reaches no further than what the
-// writer still knows begins, so the writer looks again.
+// A command waits while two segments are filled. Then the look-up of its caller ends before the part that the
+// writer still knows, so the writer looks again.
 #[test]
 fn a_command_that_waited_while_two_segments_were_filled() {
     let disk = GatedDisk::new();
@@ -378,7 +378,7 @@ fn an_index_of_an_earlier_close_is_not_believed() {
     assert!(store_killed.open_report().bytes_read > 100_000);
 }
 
-// However many sealed segments are read, no more than so many files are open.
+// The number of open files has a bound, for any number of sealed segments that are read.
 #[test]
 fn descriptors_are_closed_again() {
     let directory = tempfile::tempdir().unwrap();
@@ -454,7 +454,7 @@ fn segments_that_are_read_often_lie_in_memory() {
     }
 }
 
-/// Where all is read alike, those in memory stay: loading others in their place would help nobody.
+/// If all segments are read equally often, those in memory stay: loading others would gain nothing.
 fn stay_in_memory(spy: &Spy, read_all: impl Fn()) {
     let loads = || {
         let is_load =

@@ -2,8 +2,9 @@
 //! surrounding.
 //!
 //! A new shape is one line in `shapes!`. Each is appended as a derived event, as a `Raw` payload and as
-//! metadata, is exported and imported, and is kept as a state that is saved and loaded anew; plainly, and
-//! inside flatten, tag, tag and content, and untagged, where serde reads values through a buffer of its own.
+//! metadata. Each is exported and imported, and kept as a state that is saved and loaded again. Each comes
+//! plainly, and inside flatten, tag, tag and content, and untagged, where serde reads values through a buffer
+//! of its own.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;

@@ -1,8 +1,8 @@
-//! A simulated disk that is watched: who did what to which file, and whether the rules were kept; and on which
-//! something can be done at a certain call, as if somebody else did it just then.
+//! A simulated disk that records every call and checks the rules. A test can run code at a certain call, as
+//! another process would at that moment.
 //!
-//! Rules: a file whose sync failed is never synced again through the same handle; once
-//! [`Spy::freeze`] was called (the store has said that it is poisoned), nothing is changed.
+//! Rules: a file whose sync failed is never synced again through the same handle. After [`Spy::freeze`], when
+//! the store has reported that it is poisoned, nothing is changed.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -67,11 +67,11 @@ struct Seen {
     trap: Option<Trap>,
     /// From this call on there is so much room, and no more.
     full: Option<(usize, u64)>,
-    meanwhile: Option<(ThreadId, Meanwhile)>,
+    interleaved: Option<(ThreadId, Interleaved)>,
 }
 
 type Trap = (What, &'static str, Fault);
-type Meanwhile = Box<dyn FnMut(What, &str) + Send>;
+type Interleaved = Box<dyn FnMut(What, &str) + Send>;
 
 impl Spy {
     pub(crate) fn new(disk: SimDisk) -> Spy {
@@ -87,7 +87,7 @@ impl Spy {
         self.lock().trap = Some((what, path, fault));
     }
 
-    /// Leaves so many bytes free from the nth call on, counted from now.
+    /// Leaves `room` bytes free from the nth call on, counted from now.
     pub(crate) fn fill(&self, nth: usize, room: u64) {
         let mut seen = self.lock();
         seen.full = Some((seen.calls.len() + nth, room));
@@ -101,14 +101,14 @@ impl Spy {
         self.disk.set_capacity(None);
     }
 
-    /// Does something before each call of this thread. What it calls itself is not told of.
-    pub(crate) fn meanwhile(&self, act: impl FnMut(What, &str) + Send + 'static) {
-        self.lock().meanwhile = Some((thread::current().id(), Box::new(act)));
+    /// Runs `act` before each call of this thread. Calls that `act` makes do not run it.
+    pub(crate) fn interleave(&self, act: impl FnMut(What, &str) + Send + 'static) {
+        self.lock().interleaved = Some((thread::current().id(), Box::new(act)));
     }
 
     /// No more of that.
     pub(crate) fn alone(&self) {
-        self.lock().meanwhile = None;
+        self.lock().interleaved = None;
     }
 
     /// Nothing may be changed from here on, until [`Spy::thaw`].
@@ -138,12 +138,12 @@ impl Spy {
         self.seen.0.lock().unwrap()
     }
 
-    /// What was to be done meanwhile is done now.
+    /// Runs the code that the test has set for the calls of this thread.
     fn interrupt(&self, what: What, path: &str) {
-        let meanwhile = self.lock().meanwhile.take_if(|(own, _)| *own == thread::current().id());
-        if let Some((own, mut act)) = meanwhile {
+        let interleaved = self.lock().interleaved.take_if(|(own, _)| *own == thread::current().id());
+        if let Some((own, mut act)) = interleaved {
             act(what, path);
-            self.lock().meanwhile = Some((own, act));
+            self.lock().interleaved = Some((own, act));
         }
     }
 

@@ -24,17 +24,18 @@ pub(crate) fn heavy() -> u64 {
     number_from("ANNALS_HEAVY").unwrap_or(1)
 }
 
-/// Whether to do everything: `.ci/run` sets `ANNALS_HEAVY`, which is 1 or more. Without, a share of it is done.
+/// Whether to do everything: `.ci/run` sets `ANNALS_HEAVY`, which is 1 or more. Without, a share of it is
+/// done.
 pub(crate) fn is_full() -> bool {
     number_from("ANNALS_HEAVY").is_some()
 }
 
-/// How much to do: `full` times `ANNALS_HEAVY`, or `quick` where that is not set.
+/// The size of a workload: `full` times `ANNALS_HEAVY`, or `quick` if that is not set.
 pub(crate) fn sized(quick: u64, full: u64) -> u64 {
     if is_full() { full * heavy() } else { quick }
 }
 
-/// 1 if everything is to be done, otherwise `quick`: one case of so many is taken.
+/// A test runs one case of this many: every case with `ANNALS_HEAVY`, one of `quick` without it.
 pub(crate) fn one_of(quick: usize) -> usize {
     if is_full() { 1 } else { quick }
 }
@@ -108,8 +109,8 @@ impl Rng {
     }
 }
 
-/// The injected clock. Each reading is a millisecond later, and now and then one goes back. While
-/// it is held, the writer waits in it: so what is submitted meanwhile becomes one group.
+/// The injected clock. Each reading is a millisecond later, and now and then one goes back. While the clock
+/// is held, the writer waits in it, so that all appends submitted until then become one group.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<(Mutex<GateState>, Condvar)>);
 
@@ -264,9 +265,9 @@ pub(crate) fn dump(store: &Store) -> Result<Vec<RecordedEvent>, Error> {
     store.read(Query::all()).collect()
 }
 
-/// Submits appends while the clock is held, so that they become one group (or as many as the shape
-/// makes of it), and waits for all answers. `answered` is told each number at the very moment the
-/// writer answers, on the writer's thread.
+/// Submits appends while the clock is held, and waits for all answers. They become one group, or as many as
+/// the shape makes of it. `answered` is told each number at the very moment the writer answers, on the
+/// writer's thread.
 pub(crate) fn commit_group(
     store: &Store,
     gate: &Gate,

@@ -92,7 +92,7 @@ fn a_state_goes_along_with_its_stream() {
     fill(&store, "a", 2);
     let loaded = check::<Sum>(&store, "a");
     assert_eq!((loaded.version().get(), loaded.position().get(), loaded.events), (8, 11, 8));
-    assert_eq!(kept.events, 5, "whoever holds a state keeps it as it was");
+    assert_eq!(kept.events, 5, "a state that a caller holds does not change");
     assert_eq!(store.load::<Last>("a").unwrap().0, Some(1));
     assert_eq!(store.load::<Last>(String::from("b")).unwrap().0, Some(2));
 }
@@ -224,7 +224,7 @@ fn a_panic_leaves_nothing_half_folded() {
     IS_ARMED.store(true, Ordering::SeqCst);
     for _ in 0..2 {
         let panic = catch_unwind(AssertUnwindSafe(|| drop(store.load::<Fragile>("a"))));
-        assert!(panic.is_err(), "it reaches whoever loads");
+        assert!(panic.is_err(), "it reaches the caller that loads");
     }
     IS_ARMED.store(false, Ordering::SeqCst);
     assert_eq!(store.load::<Fragile>("a").unwrap().0, 13);
@@ -250,7 +250,7 @@ thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Loads its own entity while it is folded. Nobody should; but it must not hang.
+/// Loads its own entity while it is folded. A mistake, but it must not hang.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Nested(u64);
 
@@ -286,7 +286,7 @@ fn a_projection_may_load_itself() {
 }
 
 #[test]
-fn a_projection_that_sleeps_holds_up_nobody_else() {
+fn a_projection_that_sleeps_holds_up_no_other() {
     static IS_ASLEEP: AtomicBool = AtomicBool::new(false);
     static MAY_WAKE: AtomicBool = AtomicBool::new(false);
     #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -297,7 +297,7 @@ fn a_projection_that_sleeps_holds_up_nobody_else() {
         fn apply(&mut self, _: Filled, meta: &Meta<'_>) {
             self.0 += 1;
             if meta.entity() == "a" && !IS_ASLEEP.swap(true, Ordering::SeqCst) {
-                eventually("somebody wakes it", || MAY_WAKE.load(Ordering::SeqCst));
+                eventually("it is woken", || MAY_WAKE.load(Ordering::SeqCst));
             }
         }
     }

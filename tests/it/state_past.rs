@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::state::{Filled, Sum, fill_at_once, naive};
 use crate::support::{at, fill, kind_of};
 
-/// A store whose events are a second apart, from second 1 on: those of `a` at odd positions, of `b` at even ones.
+/// A store whose events are a second apart, from second 1 on: those of `a` at odd positions, of `b` at even
+/// ones.
 fn alternating(events: u64) -> Store {
     let clock = AtomicU64::new(0);
     let clock = move || at(i64::try_from(clock.fetch_add(1, Ordering::SeqCst) + 1).unwrap() * 1_000_000);
@@ -56,8 +57,8 @@ fn the_past_is_found_in_four_ways() {
     assert_eq!(store.load_at::<Sum>("a", At::Time(at(-1))).unwrap().events, 0);
     assert_eq!(kind_of(store.load_at::<Sum>("a", At::Version(Version::from(21)))), ErrorKind::Invalid);
     assert_eq!(kind_of(store.load_at::<Sum>("a", At::Position(Position::from(41)))), ErrorKind::Invalid);
-    let nobodys = EventId::from(uuid::Uuid::from_u128(7));
-    assert_eq!(kind_of(store.load_at::<Sum>("a", At::Event(nobodys))), ErrorKind::Invalid);
+    let unknown = EventId::from(uuid::Uuid::from_u128(7));
+    assert_eq!(kind_of(store.load_at::<Sum>("a", At::Event(unknown))), ErrorKind::Invalid);
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn a_history_is_every_state() {
         let loaded = store.load_at::<Sum>("a", At::Version(Version::from(version))).unwrap();
         assert_eq!(**moment, *loaded, "kept while the history went on");
     }
-    assert_eq!(store.history::<Sum>("nobody").count(), 0);
+    assert_eq!(store.history::<Sum>("unknown").count(), 0);
     store.append("a", &Raw("unheard.of", &1)).unwrap();
     let mut history = store.history::<Sum>("a").skip(10);
     assert_eq!(kind_of(history.next().unwrap()), ErrorKind::Undecodable);
@@ -99,7 +100,7 @@ fn bisect_finds_the_first_event() {
     let found = store.bisect::<Sum>("a", |sum| sum.events == 7).unwrap().unwrap();
     assert_eq!(found.event().position().get(), 13);
     assert!(store.bisect::<Sum>("a", |_| false).unwrap().is_none());
-    assert!(store.bisect::<Sum>("nobody", |_| true).unwrap().is_none());
+    assert!(store.bisect::<Sum>("unknown", |_| true).unwrap().is_none());
 }
 
 #[test]
@@ -129,7 +130,7 @@ fn differences_have_paths() {
         raw: vec![1, 0xAB],
         pair: (true, ()),
     };
-    assert!(diff(&old, &old.clone()).unwrap().is_empty(), "whatever order a HashMap has");
+    assert!(diff(&old, &old.clone()).unwrap().is_empty(), "the order of a HashMap does not matter");
     let mut new = old.clone();
     new.status = Status::Shipped { by: "sea".into() };
     new.lines = vec![1, 7];

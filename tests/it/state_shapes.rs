@@ -1,7 +1,7 @@
 //! States saved by code whose projection had another shape, and no other `REVISION`: they are folded anew.
 //!
 //! serde fills in a new field that has a default, and passes over one that is gone. So a saved state once
-//! came back with a 0 that folding from the first event does not give, and new events were added to it.
+//! came back with a 0 that folding does not give, and new events were added to it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;

@@ -41,9 +41,9 @@ fn a_store_that_was_recovered_and_closed_is_found_closed() {
 }
 
 /// Found by crash.rs. A writer was killed after it had created a segment and before it had synced the
-/// directory. The next one went on in that segment and acknowledged, and the power failed: the file
-/// had no name, and nine acknowledged events were gone without a word. MANIFEST of a store being
-/// created could be lost in the same way, and then nothing opened any more.
+/// directory. The next one acknowledged appends in that segment, and the power failed. The file had no name,
+/// and nine acknowledged events were gone without an error. MANIFEST of a store being created could be lost
+/// in the same way, and then nothing opened any more.
 #[test]
 fn names_that_a_killed_writer_left_unsynced_are_synced_before_anything_is_acknowledged() {
     let disk = SimDisk::new(1);
@@ -121,8 +121,8 @@ fn a_long_torn_tail_is_kept_in_pieces() {
     assert!(most <= 2 << 20, "{most} bytes at once");
 }
 
-/// Found by maintenance_faults.rs. A backup that was brought up to date after events had been erased removed their old
-/// segments and said that it was done; the power failed, and they were back: the names had not been synced.
+/// Found by maintenance_faults.rs. A backup was brought up to date after an erasure. It removed the old
+/// segments and reported success. The power failed, and they were back: the names had not been synced.
 #[test]
 fn what_was_erased_does_not_come_back_into_a_backup() {
     let disk = SimDisk::new(1);
@@ -140,18 +140,18 @@ fn what_was_erased_does_not_come_back_into_a_backup() {
     assert!(dump(&reader).unwrap().iter().all(annals::RecordedEvent::is_erased));
 }
 
-/// Found by maintenance_faults.rs. While a segment was rewritten, an append found no descriptor for the log's next one. There
-/// were some again, but the rewritten segment was refused for want of space, as everything would have been until somebody
-/// appended.
+/// Found by maintenance_faults.rs. While a segment was rewritten, an append found no descriptor for the log's
+/// next one. There were some again, but the rewritten segment was refused for want of space, as everything
+/// would have been until the next append.
 #[test]
-fn a_segment_that_could_not_be_begun_keeps_nobody_from_erasing() {
+fn a_segment_that_could_not_be_begun_does_not_prevent_an_erasure() {
     let spy = Spy::new(SimDisk::new(1));
     let store = Store::on(spy.clone()).segment_bytes_max(1000).unsynced_bytes_max(1000).open().unwrap();
     let filler = "x".repeat(300);
     (0..2).for_each(|_| drop(store.append("user:2", &Raw("p", &filler)).unwrap()));
     store.append("user:1", &Raw("p", &filler)).unwrap();
     let (beside, trapped, mut is_first) = (store.clone(), spy.clone(), true);
-    spy.meanwhile(move |what, path| {
+    spy.interleave(move |what, path| {
         if is_first && what == What::Sync && path.ends_with(".seg.tmp") {
             is_first = false;
             trapped.trap(What::Create, "segments/", Fault::Error(ErrorKind::Other));
@@ -164,8 +164,8 @@ fn a_segment_that_could_not_be_begun_keeps_nobody_from_erasing() {
     assert!(store.verify().unwrap().is_clean());
 }
 
-/// Found from outside. A sync had failed; the first to open the store afterwards was told `NoSpace: cannot sync before
-/// recovery`, the second was let in: the kernel tells of a failed write once, at the next sync.
+/// Found from outside. A sync had failed. The first open afterwards failed with `NoSpace: cannot sync before
+/// recovery`, and the second succeeded. The kernel reports a failed write once, at the next sync.
 #[test]
 fn opening_after_a_failed_sync_is_not_told_of_it() {
     let disk = SimDisk::new(1);
@@ -187,8 +187,8 @@ fn opening_after_a_failed_sync_is_not_told_of_it() {
     }
 }
 
-/// Found from outside. SPEC said that every failed sync of a file poisons; one of MANIFEST.tmp that finds no space does
-/// not, and need not: it is thrown away, and the next one is another file.
+/// Found from outside. SPEC said that every failed sync of a file poisons. A sync of MANIFEST.tmp that finds
+/// no space does not, and need not: the file is thrown away, and the next one is another file.
 #[test]
 fn a_manifest_that_finds_no_room_is_made_later() {
     for (kind, is_full) in

@@ -13,7 +13,7 @@ use annals::{
     Store, Version,
 };
 
-/// Longer than anything takes; whoever waits so long waits for ever.
+/// Longer than any call takes. A call that takes this long hangs.
 pub const FOREVER: Duration = Duration::from_secs(20);
 
 /// Runs a scenario in memory: once in one segment, once with a segment per append.
@@ -29,8 +29,8 @@ pub const FOREVER: Duration = Duration::from_secs(20);
 /// reopen
 /// ```
 ///
-/// Events are kinds, with a payload behind `:` where it matters; `expect` takes `any`, `none`,
-/// `exists` and `v7`; `read` takes `all`, or an entity, then `after=1`, `limit=2`, `backwards`.
+/// Events are kinds, with a payload behind `:` where it matters. `expect` takes `any`, `none`, `exists` and
+/// `v7`. `read` takes `all`, or an entity, then `after=1`, `limit=2`, `backwards`.
 pub fn check(script: &str) {
     for segment_bytes_max in [1 << 20, 0] {
         let disk = MemDisk::new();
@@ -165,8 +165,8 @@ pub fn positions(read: annals::Read) -> Vec<u64> {
     all(read).iter().map(|event| event.position().get()).collect()
 }
 
-/// The id the store derives for an event, as SPEC.md "Event id" says. Where the event brought one along no door shows it,
-/// but old notes may hold it, and it is found by it.
+/// The id the store derives for an event, as SPEC.md "Event id" says. Where the event brought one along no
+/// door shows it, but old notes may hold it, and it is found by it.
 pub fn derived_id(event: &RecordedEvent) -> EventId {
     let micros = event.recorded_at().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros();
     let (chain, position) = (event.chain(), event.position().get());
@@ -190,7 +190,7 @@ impl EventData for Bytes<'_> {
     }
 }
 
-/// The time so many microseconds after 1970, or before.
+/// The time `micros` microseconds after 1970, or before.
 pub fn at(micros: i64) -> SystemTime {
     let distance = Duration::from_micros(micros.unsigned_abs());
     if micros < 0 { SystemTime::UNIX_EPOCH - distance } else { SystemTime::UNIX_EPOCH + distance }
@@ -286,7 +286,7 @@ struct GateState {
     is_held: bool,
     /// Syncs that reached the gate.
     arrived: u64,
-    /// What happens to those that pass it, and to those after so many.
+    /// What happens to the syncs that pass the gate, and to those after a number of them.
     behind: Behind,
     later: Option<(u64, Behind)>,
 }
@@ -321,7 +321,7 @@ impl GatedDisk {
         self.other_syncs.load(Ordering::SeqCst)
     }
 
-    /// From now on there are only so many random numbers; `None` is no limit.
+    /// Limits the random numbers from now on; `None` is no limit.
     pub fn limit_random(&self, numbers: Option<u64>) {
         *self.random_left.lock().unwrap() = numbers;
     }
@@ -504,7 +504,7 @@ pub fn within<T: Send + 'static>(
     }
 }
 
-/// Waits until something is so that nobody tells us of.
+/// Waits until a condition holds that no wake-up reports.
 pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + FOREVER;
     while !is_so() {

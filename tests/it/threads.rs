@@ -1,4 +1,4 @@
-//! Many appenders and readers; the order of tickets; no lost acknowledgement; nobody waits for ever.
+//! Many appenders and readers; the order of tickets; no lost acknowledgement; no thread waits for ever.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +81,7 @@ fn many_appenders_share_one_order() {
     assert!(store.stats().events_per_group() >= 2.0);
 }
 
-/// Reads the sum, and appends it increased, until nobody came between.
+/// Reads the sum and appends it increased, again and again until no other append came between.
 fn increment(store: &Store, by: u64) -> u64 {
     let mut tries = 0;
     loop {
@@ -242,8 +242,8 @@ fn closing_during_appends_loses_no_acknowledgement() {
 }
 
 #[test]
-fn a_failing_disk_loses_no_acknowledgement_and_stops_nobody() {
-    let mut random = Random::for_test("a_failing_disk_loses_no_acknowledgement_and_stops_nobody");
+fn a_failing_disk_loses_no_acknowledgement_and_stops_no_thread() {
+    let mut random = Random::for_test("a_failing_disk_loses_no_acknowledgement_and_stops_no_thread");
     let mut acknowledged = 0;
     for round in 0..40 {
         let disk = SimDisk::new(random.next());

@@ -124,7 +124,8 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
-/// The code of the library. That of the command needs no layers: it is a user, and the compiler keeps it outside.
+/// The code of the library. That of the command needs no layers: it is a user, and the compiler keeps it
+/// outside.
 fn sources() -> Vec<Source> {
     sources_in("src")
 }
@@ -208,7 +209,8 @@ fn a_room_uses_only_rooms_above_it_and_what_they_export() {
     assert_eq!(modules, ROOMS.into_iter().collect(), "lib.rs and ROOMS name the same modules");
 }
 
-/// The names that a room's `mod.rs`, or its only file, exports: what it defines or names, re-exports included.
+/// The names that a room's `mod.rs`, or its only file, exports: what it defines or names, re-exports
+/// included.
 fn exports_of(sources: &[Source], room: &str) -> BTreeSet<String> {
     let paths = [format!("{room}/mod.rs"), format!("{room}.rs")];
     let source = sources.iter().find(|source| paths.contains(&source.path));
@@ -239,7 +241,7 @@ fn each_outside_thing_has_its_door() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     let doors: BTreeSet<_> =
         DOORS.iter().flat_map(|(thing, doors)| doors.iter().map(|door| (*thing, *door))).collect();
-    assert_eq!(used, doors, "a door that nobody uses is to be closed");
+    assert_eq!(used, doors, "a door without users is to be closed");
 }
 
 #[test]

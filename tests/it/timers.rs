@@ -1,4 +1,4 @@
-//! Timers: what is set fires once, whoever runs them, and whatever stops in between.
+//! Timers: a timer fires once, under any runner and after any stop.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn timers_fire_once_in_the_order_in_which_they_came_due() {
     assert_eq!(store.fire_timers().unwrap(), 0);
     clock.advance(Duration::from_micros(1));
     assert_eq!(store.fire_timers().unwrap(), 1);
-    // Nobody runs timers for a while, and the store is closed and opened.
+    // No runner fires timers for a while, and the store is closed and opened.
     store.close().unwrap();
     clock.advance(MINUTE * 5);
     let store = open(&disk, &clock);
@@ -125,8 +125,8 @@ fn a_timer_is_part_of_the_append_that_sets_it_and_of_no_answer() {
     assert_eq!(expired.decode::<String>().unwrap(), "order:1");
 }
 
-/// A reactor that is late sets its timer behind what was to cancel it: the order was paid at once, and expired all the
-/// same.
+/// A reactor that is late sets its timer behind what was to cancel it: the order was paid at once, and
+/// expired all the same.
 #[test]
 fn a_reaction_counts_from_the_event_it_reacts_to() {
     let (disk, clock) = (MemDisk::new(), Clock::new());

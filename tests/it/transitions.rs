@@ -152,7 +152,7 @@ fn only_one_of_two_who_hold_an_entity_moves_it() {
     let one = store.apply(one, &Placed).unwrap();
     let error = store.apply(other, &Placed).unwrap_err();
     assert_eq!(error.conflict().unwrap().actual.get(), 1);
-    // Somebody else's remark is a conflict as well; the log says that nothing is lost.
+    // A remark of another caller is a conflict as well; the log shows that nothing is lost.
     store.append("order:1", &Noted).unwrap();
     assert_eq!(kind_of(store.apply(one, &Cancelled)), ErrorKind::Conflict);
     let again = store.in_state::<Open>("order:1").unwrap().unwrap();
@@ -201,7 +201,7 @@ fn an_event_that_the_next_state_does_not_name_is_refused() {
 fn a_transition_can_be_told_more() {
     let store = Store::in_memory().unwrap();
     let place = || {
-        // Whoever repeats the whole of it has the version from before.
+        // A caller that repeats the whole transition has the version from before.
         let order = store.in_state::<New>("order:1")?;
         order
             .map(|order| store.apply_with(order, &Placed, |append| append.key("req-1").tag("web")))

@@ -102,7 +102,7 @@ fn a_variant_may_be_renamed_and_become_a_struct() {
     enum Renamed {
         Last,
         #[event(kind = "account.opened")]
-        #[serde(rename = "whatever")]
+        #[serde(rename = "ignored")]
         Begun {
             owner: String,
         },
@@ -419,7 +419,7 @@ fn names_on_disk_are_serdes() {
     assert_eq!(empty.to::<Shape>().unwrap(), Shape::Default { a: 0, b: 7 });
 }
 
-/// Whatever says "nothing" is a variant without fields; fields that were dropped are passed over.
+/// Every payload that means "nothing" is a variant without fields. Dropped fields are passed over.
 #[test]
 fn a_variant_without_fields_reads_what_holds_nothing_for_it() {
     for bytes in [&b"\xc0"[..], b"\x90", b"\x80", b"\x81\xa1x\x92\x01\x02"] {
@@ -658,7 +658,8 @@ fn the_macro_depends_on_no_name_in_scope() {
     assert_eq!(recorded(&Strings(7)).kind(), "strange.kind, with \"quotes\" and {braces}");
 }
 
-/// Random and damaged payloads: an error or a value, and never more than that. What is nested without end is an error, too.
+/// Random and damaged payloads: an error or a value, and never more than that. What is nested without end is
+/// an error, too.
 #[test]
 fn no_payload_is_too_strange() {
     let mut random = Random::for_test("no_payload_is_too_strange");

@@ -407,7 +407,7 @@ enum Shape {
     },
 }
 
-/// Whatever serde can ask for is made up, every variant of what is inside as well.
+/// Values are invented for every type that serde can ask for, and for every variant inside.
 #[test]
 fn values_are_made_up() {
     let dir = Dir::new();

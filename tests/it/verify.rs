@@ -247,7 +247,7 @@ fn damage_is_found_in_the_background() {
     assert!(scrub().bytes > 10_000, "{:?}", scrub());
     store.append("e:1", &Raw("x", &"after")).unwrap();
     store.close().unwrap();
-    // Nothing is read where nobody asked for it.
+    // Without a request nothing is read.
     let quiet = builder().open().unwrap();
     assert_eq!(quiet.stats().scrub, annals::ScrubStats::default());
 }

@@ -53,7 +53,7 @@ fn a_cause_that_is_not_there_is_listed() {
         caused(&store, "d", Cause::Event(wrong));
     }
     store.close().unwrap();
-    assert!(Store::on(disk.clone()).verify().unwrap().is_clean(), "nobody asked");
+    assert!(Store::on(disk.clone()).verify().unwrap().is_clean(), "causes were not asked for");
     for report in both(&disk) {
         assert!(!report.is_clean() && report.findings.is_empty(), "{report}");
         let found: Vec<_> = report

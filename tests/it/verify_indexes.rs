@@ -1,4 +1,5 @@
-//! Index files against the log: forged under right checksums, damaged, exchanged, gone, of a part of their segment.
+//! Index files against the log: forged under right checksums, damaged, exchanged, gone, of a part of their
+//! segment.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -176,7 +177,7 @@ fn an_index_that_is_whole_and_lies_is_found_and_placed() {
                     "{what}: {flaw} not in {place:?}"
                 );
             }
-            // Nobody asked, nobody looks.
+            // Without a request, indexes are not compared.
             assert!(Store::on(disk.clone()).verify().unwrap().is_clean());
             disk.set_contents(path, Some(bytes));
         }
@@ -289,7 +290,7 @@ fn indexes_are_compared_in_parts_and_not_behind_a_break() {
     assert_eq!(report.indexes_compared, paths.len() - 1);
 }
 
-/// The head behind so many segments more than one.
+/// The head behind the first segment and `segments` more.
 fn head_behind(disk: &SimDisk, segments: usize) -> Option<Head> {
     let store = builder(disk).open_read_only().unwrap();
     let paths: Vec<String> = disk.paths().into_iter().filter(|path| path.ends_with(".seg")).collect();
@@ -321,7 +322,7 @@ fn the_index_of_a_part_is_compared_up_to_where_it_ends() {
     assert_eq!((closed.indexes_compared, closed.indexes.len()), (1, 0), "{closed}");
     let right = disk.contents(&path).unwrap();
     forge(&disk, &path, misplace_one);
-    assert!(only_flaw(&verify(&disk)).is_believed, "whoever opens it goes on from there");
+    assert!(only_flaw(&verify(&disk)).is_believed, "the next opening goes on from there");
     let store = builder().open().unwrap();
     fill(&store, "e:2", 10);
     let report = Verify::new().indexes().run(&store).unwrap();
@@ -330,7 +331,7 @@ fn the_index_of_a_part_is_compared_up_to_where_it_ends() {
     assert!(disk.contents(&path).unwrap() == right, "built again, up to where it ended");
     assert!(Verify::new().indexes().run(&store).unwrap().indexes.is_empty());
     store.close().unwrap();
-    // MARK is behind it now, so nobody believes it, whatever it says.
+    // MARK is behind it now, so no reader believes it.
     assert!(verify(&disk).indexes.is_empty());
     forge(&disk, &path, misplace_one);
     let report = verify(&disk);

@@ -1,4 +1,5 @@
-//! Verifying what was compacted several times, merged, erased, set back and forked: whole, in parts, against heads of before, and damaged.
+//! Verifying what was compacted several times, merged, erased, set back and forked: whole, in parts, against
+//! heads of before, and damaged.
 
 use annals::disk::SimDisk;
 use annals::{Append, GroupBy, Head, KeyWindow, Position, Query, Raw, Store, Verify, VerifyReport};
@@ -24,7 +25,8 @@ fn fill(store: &Store, random: &mut Random, appends: u64) -> Vec<Head> {
     (0..appends).map(|number| one(number, random)).collect()
 }
 
-/// A store of segments of several generations with attestations at all places, closed; the heads behind each append, of before and of after.
+/// A store of segments of several generations with attestations at all places, closed; the heads behind each
+/// append, of before and of after.
 fn rewritten(seed: u64) -> (SimDisk, Vec<Head>) {
     let disk = SimDisk::new(seed);
     let mut random = Random::new(seed);

@@ -1,7 +1,7 @@
 //! Other processes: to die without closing, to have memory of their own, and to be looked at from outside.
 //!
-//! This program starts itself as `child ACTION PEER DIRECTORY ...`. What a child has to say is one line that begins with
-//! `@`, since some peers print lines of their own. By hand, for strace:
+//! This program starts itself as `child ACTION PEER DIRECTORY ...`. What a child has to say is one line that
+//! begins with `@`, since some peers print lines of their own. By hand, for strace:
 //!
 //! ```text
 //! strace -f -e trace=fdatasync,fsync,write,pwrite64 .../annals-peers child append tephra /tmp/x synced 200
@@ -59,7 +59,7 @@ fn do_as_told(arguments: &[&str]) -> Result<(), Failure> {
         ["fill-and-wait", peer, directory, size] => {
             let store = fill(peer, directory, size.parse()?)?;
             say(&json!({}))?;
-            // The end of its input ends it, if nobody kills it before.
+            // Waits until the parent kills this process or closes its input.
             io::copy(&mut io::stdin(), &mut io::sink())?;
             drop(store);
             Ok(())
@@ -96,8 +96,8 @@ pub fn open_store(peer: &str, directory: &Path, size: u64) -> Result<Opened, Fai
     Ok(Opened { millis: figure("millis")?, resident_bytes: figure("resident_bytes")? })
 }
 
-/// One event each append, as most are, with many on their way; that is how an event store lays them out on its
-/// disk. Databases, whose trees are the same however the rows came in, commit a hundred at a time.
+/// One event each append, as most are, with many on their way; that is how an event store lays them out on
+/// its disk. Databases, whose trees are the same however the rows came in, commit a hundred at a time.
 fn fill(peer: &str, directory: &str, size: u64) -> Result<Box<dyn Peer>, Failure> {
     let store = opened(peer, directory, Opening::Filled)?;
     let sample = Sample::new(entities(size));
@@ -123,7 +123,7 @@ fn fill(peer: &str, directory: &str, size: u64) -> Result<Box<dyn Peer>, Failure
     Ok(store)
 }
 
-/// So many that each has a thousand events.
+/// The number of entities, so that each has a thousand events.
 pub fn entities(size: u64) -> u64 {
     size.div_ceil(1_000)
 }
@@ -144,7 +144,7 @@ fn open(peer: &str, directory: &str, size: u64) -> Result<(), Failure> {
     store.close()
 }
 
-/// Appends single events, so that somebody can watch the syncs.
+/// Appends single events, so that strace can show the syncs.
 fn append(peer: &str, directory: &str, opening: &str, events: u64) -> Result<(), Failure> {
     let opening = match opening {
         "synced" => Opening::Synced,

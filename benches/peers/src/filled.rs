@@ -20,7 +20,7 @@ impl Filled {
         Filled { parent: place.join("filled"), stores: RefCell::new(HashMap::new()) }
     }
 
-    /// The directory of a peer's store with so many events, whose process ended so.
+    /// The directory of a peer's store with `size` events, whose process ended as `end` says.
     pub fn store(&self, kind: &Kind, size: u64, end: End) -> Result<PathBuf, Failure> {
         let directory = self.parent.join(format!("{}-{size}-{}", kind.name, end.name()));
         let mut stores = self.stores.borrow_mut();

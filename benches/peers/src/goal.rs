@@ -5,19 +5,19 @@ use crate::peers;
 use crate::results::{CAL, Results};
 use crate::rows::Row;
 
-/// What the machine would allow if a store cost nothing; measured in the same run.
+/// The limit of the machine, as if a store cost nothing; measured in the same run.
 #[derive(Clone, Copy, Debug)]
 pub enum Limit {
     Fixed(f64),
-    /// So many events in each "cal" (a rate).
+    /// This number of events in each "cal" (a rate).
     PerCal(f64),
-    /// So many "cal" (a time).
+    /// This number of "cal" (a time).
     Cals(f64),
-    /// So many events in each sync of 32 KiB (a rate).
+    /// This number of events in each sync of 32 KiB (a rate).
     PerSync32k(f64),
     /// An event in the sum of these times (a rate).
     PerNanos(&'static [&'static str]),
-    /// This time, so many times.
+    /// A multiple of this time.
     Nanos(&'static str, f64),
     /// A sleeping thread's answer, there and back.
     WakeUp,
@@ -52,11 +52,11 @@ pub enum Goal {
     AtMostIfResident(f64),
     /// Events per "cal".
     PerCal(f64),
-    /// At most so many "cal" and microseconds.
+    /// At most this number of "cal" and of microseconds.
     WithinCals(f64, f64),
-    /// So many times as good as that peer.
+    /// As good as this peer, times a factor.
     AheadOf(&'static str, f64),
-    /// So many times as good as the best event store.
+    /// As good as the best event store, times a factor.
     AheadOfStores(f64),
 }
 

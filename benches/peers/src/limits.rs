@@ -153,7 +153,8 @@ fn memcpy() -> f64 {
     median(&rounds)
 }
 
-/// A message to a sleeping thread and its answer, in microseconds: what it costs to hand work to another thread.
+/// A message to a sleeping thread and its answer, in microseconds: what it costs to hand work to another
+/// thread.
 fn wake_up(times: u32) -> Result<f64, Failure> {
     let (ask, asked) = mpsc::channel::<()>();
     let (answer, answered) = mpsc::channel::<()>();
@@ -185,7 +186,7 @@ fn per_call<T>(mut call: impl FnMut() -> T) -> f64 {
     median(&batches)
 }
 
-/// A new file of so many zeros, all of them written and synced.
+/// A new file of `length` zeros, all of them written and synced.
 fn zeros(path: &Path, length: u64) -> Result<File, Failure> {
     let file = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
     let zeros = vec![0; 1 << 20];

@@ -39,10 +39,10 @@ pub fn date() -> String {
     date_of(since.as_secs() / 86_400)
 }
 
-/// The date so many days after 1970 began.
+/// The date, given in days since 1 January 1970.
 fn date_of(days_since_1970: u64) -> String {
-    // Days are counted from the first of March of year 0, so that a leap day is the last of its year
-    // (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    // Days count from the first of March of year 0, so that a leap day is the last of its year. See Howard
+    // Hinnant, "chrono-compatible low-level date algorithms".
     let days = days_since_1970 + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;

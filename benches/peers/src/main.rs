@@ -1,12 +1,13 @@
-//! annals beside its peers: the same operations on the same events with the same promise, in one process, in turns.
+//! annals beside its peers: the same operations on the same events with the same promise, in one process, in
+//! turns.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/peers/Cargo.toml -- --rounds 3
 //! ```
 //!
-//! [`peer`] is what is asked of a store, [`peers`] is how each of them answers, [`cells`] is what is measured, [`rows`]
-//! what of it stands in the table, with the goals. [`accounts`] compares states and reactions, which only batpak has,
-//! too.
+//! [`peer`] is the interface of a store, [`peers`] its implementations. [`cells`] has the measurements,
+//! [`rows`] the rows of the table with their goals. [`accounts`] compares states and reactions, which only
+//! batpak has as well.
 
 mod accounts;
 mod cells;

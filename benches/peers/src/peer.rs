@@ -105,7 +105,7 @@ pub trait Peer: Sync {
         Ok(None)
     }
 
-    /// The ids of so many different events, all over a store of `events`, in no visible order.
+    /// The ids of `count` different events, spread over a store of `events`, in no visible order.
     fn ids(&self, _count: u64, _events: u64) -> Can<Vec<Id>> {
         Ok(None)
     }

@@ -68,8 +68,8 @@ pub fn bytes_on_disk(directory: &Path) -> io::Result<u64> {
         .sum()
 }
 
-/// Copies a directory, and waits until the disk has it: a store that is opened finds its files in the
-/// page cache, and nothing left to write.
+/// Copies a directory, and waits until the disk has it. A store that is opened then finds its files in the
+/// page cache, and nothing is left to write.
 pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {

@@ -212,7 +212,8 @@ fn shown(unit: Unit, value: f64) -> String {
     }
 }
 
-/// Prints rows of cells as Markdown, columns below one another: the first to the left, the others to the right.
+/// Prints rows of cells as Markdown, columns below one another: the first to the left, the others to the
+/// right.
 fn table(out: &mut dyn Write, rows: &[Vec<String>]) -> io::Result<()> {
     let columns = rows.first().map_or(0, Vec::len);
     let width =

@@ -12,8 +12,8 @@ use crate::peers;
 use crate::report::Journal;
 use crate::results::{CAL, MACHINE, Results};
 
-/// Rounds are the outer loop, so that a bad second of the device or of a neighbour hits one round of a few
-/// cells and not all rounds of one. Whoever comes first may find the disk busier: every other round goes the other way.
+/// Rounds are the outer loop. So a bad second of the device hits one round of a few cells, and not all rounds
+/// of one. The first peer of a round may find the disk busier, so every other round has the reverse order.
 pub fn run(bench: &Bench<'_>, cells: &[Cell], journal: &mut Journal) -> Result<Results, Failure> {
     let options = bench.options;
     let mut results = Results::default();

@@ -44,7 +44,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Events of so many entities, in turns.
+    /// Events of `entities` entities, in turns.
     pub fn new(entities: u64) -> Sample {
         let sample = Sample {
             orders: (0..ORDERS).map(order).collect(),
@@ -61,7 +61,7 @@ impl Sample {
         (&self.entities[at(self.entities.len())], &self.orders[at(self.orders.len())])
     }
 
-    /// So many events with consecutive numbers.
+    /// `events` events with consecutive numbers.
     pub fn batch(&self, first: u64, events: u64) -> Vec<(&str, &Order)> {
         (first..first + events).map(|number| self.event(number)).collect()
     }

@@ -1,4 +1,5 @@
-//! The `annals` command where something is wrong: bad places and calls, damage, pipes, signals, full disks, many at once.
+//! The `annals` command in bad surroundings: wrong directories and calls, damage, pipes, signals, full disks,
+//! many processes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// What stands where a store should be.
+/// Directories and files without a store.
 fn bad_places() -> Vec<(&'static str, Site)> {
     let (missing, file, empty, foreign) = (Site::new(), Site::new(), Site::new(), Site::new());
     fs::write(&file.store, "a letter").unwrap();
@@ -35,7 +36,7 @@ fn bad_places() -> Vec<(&'static str, Site)> {
     ]
 }
 
-/// How a command ends where there is no store as it should be, and a word of what it says.
+/// The exit code of a command without a store, and a part of its message.
 fn expected(place: &str, line: &str) -> (i32, &'static str) {
     let creates = line == "init" || line.ends_with("--create");
     match place {
@@ -111,7 +112,7 @@ fn wrong_calls_are_told_what_to_change() {
         ("append order:1 order.paid {", USAGE, "is no JSON"),
         ("append order:1 order.paid hello", USAGE, "quotes"),
         ("append order:1 order.paid 1 --expect two", USAGE, "is no expectation"),
-        ("append order:1 order.paid 1 --cause nobody", USAGE, "is no cause"),
+        ("append order:1 order.paid 1 --cause unknown", USAGE, "is no cause"),
         ("append order:1 order.paid 1 --metadata {", USAGE, "--metadata"),
         ("append $x order.paid 1", USAGE, "$"),
         ("append order:1 order.paid @nowhere.json", USAGE, "nowhere.json"),
@@ -119,7 +120,7 @@ fn wrong_calls_are_told_what_to_change() {
         ("append order:1 order.paid 1 --expect 1", NO, "version 2"),
         ("append order:1 order.paid 1 --expect none", NO, "expected no stream"),
         ("consumers resume mail", USAGE, "is not halted"),
-        ("consumers resume nobody", USAGE, "no consumer nobody"),
+        ("consumers resume unknown", USAGE, "no consumer unknown"),
         ("consumers skip mail 900 --reason x", USAGE, "durable up to"),
         ("read --durability soon", USAGE, "say synced"),
         ("read --wait x", USAGE, "is no time"),
@@ -204,7 +205,7 @@ fn a_closed_pipe_ends_it_quietly() {
         let mut first = String::new();
         out.read_line(&mut first).unwrap();
         drop(out);
-        // Whoever follows notices with the next event.
+        // A follower notices with the next event.
         if line.contains("follow") {
             site.out("append e k");
         }
@@ -229,7 +230,7 @@ fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
     assert_eq!(output.status.code(), Some(INTERRUPTED));
     assert_eq!(text(&output.stderr), "annals: interrupted; go on with --after 3\n");
 
-    // Lines come one by one, and each is acknowledged; then there is no more for a while.
+    // Lines come one by one, and each is acknowledged. Then the input pauses.
     let mut child = site.start("append log:1 line.seen --lines -");
     let mut input = child.stdin.take().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -252,11 +253,12 @@ fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
     assert_eq!(store.version("log:1").unwrap().get(), 5);
     store.close().unwrap();
 
-    // In the middle of many: what was acknowledged is there, and what is there is a beginning.
+    // In the middle of many lines: the store has every acknowledged line, and its lines are a prefix of the
+    // input.
     let mut child = site.start("append log:2 line.seen --lines - --json");
     let mut input = child.stdin.take().unwrap();
     let feeder = std::thread::spawn(move || {
-        // Until nobody reads any more.
+        // Until the command stops reading.
         (0_u64..).take_while(|n| writeln!(input, "{n}").is_ok()).count()
     });
     let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -274,7 +276,7 @@ fn ctrl_c_leaves_everything_whole_and_says_where_to_go_on() {
     store.close().unwrap();
 }
 
-/// Of some 100 kB each; verifying tells how far it is about every MiB.
+/// A store with segments of about 100 kB. `verify` reports its progress about every MiB.
 fn of_many_segments() -> Site {
     let site = Site::new();
     let store = Store::builder(&site.store).segment_bytes_max(100_000).open().unwrap();
@@ -285,7 +287,7 @@ fn of_many_segments() -> Site {
     site
 }
 
-/// Until a process has read so much.
+/// Waits until a process has read more than `bytes` bytes.
 fn until_read(child: &std::process::Child, bytes: u64) {
     let read = || {
         let io = fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap_or_default();
@@ -320,7 +322,7 @@ fn verifying_breaks_off_and_goes_on_where_it_was() {
     let (rest, all) = (events(&format!("verify {go_on} --json")), events("verify --json"));
     assert!(rest > 0 && rest + 80 < all, "{rest} of {all}");
 
-    // What was found by then is told, or nobody would ever hear of it.
+    // A stopped run still prints what it found.
     change(&site, |bytes| bytes[5_000] ^= 1);
     let go_on = broken_off("DAMAGED");
     assert!(site.out(&format!("verify {go_on}")).starts_with("clean"));
@@ -343,7 +345,7 @@ fn compacting_breaks_off_and_is_run_again() {
     assert!(store.open_report().clean, "it was closed");
     drop(store);
 
-    // No room for what is written anew: nothing is lost, and the next one does it.
+    // No room for the rewritten segment: no event is lost, and the next compaction succeeds.
     let script = format!("ulimit -f 40; trap '' XFSZ; exec {PROGRAM} {compact}");
     let output = Command::new("bash").args(["-c", &script]).env("ANNALS_DIR", &site.store).output().unwrap();
     let said = text(&output.stderr);
@@ -355,7 +357,7 @@ fn compacting_breaks_off_and_is_run_again() {
     assert!(site.out(&format!("verify --head {head}")).starts_with("clean"));
 }
 
-/// Beyond the limit every write fails as on a full disk.
+/// Beyond the limit of the shell every write fails, as on a full disk.
 #[test]
 fn a_full_disk_loses_nothing_and_a_rerun_continues() {
     let site = Site::filled();
@@ -391,15 +393,15 @@ fn a_full_disk_loses_nothing_and_a_rerun_continues() {
     assert_eq!(site.out("read --entity order:1").lines().count(), 2, "and what was there is there");
 }
 
-/// Whatever a command does when nothing can be written, or nobody reads, or somebody is impatient: the store is whole
-/// afterwards, and what was there is there.
+/// The output cannot be written, is not read, or the operator is impatient: after each command the store is
+/// whole, and no event is missing.
 #[test]
 fn no_command_is_undone_by_its_surroundings() {
     let site = Site::filled();
     let events = site.out("export");
     let is_whole = |what: &str| {
         assert!(site.out("verify").starts_with("clean"), "{what}");
-        // What a command appended comes behind, and what it erased says so.
+        // Appended events come at the end, and erased ones are marked.
         let kept = site.out("export");
         let ids = |text: &str| {
             text.lines().map(|line| line.split("\"entity\"").next().unwrap().to_owned()).collect::<Vec<_>>()
@@ -442,7 +444,7 @@ fn no_command_is_undone_by_its_surroundings() {
         interrupt(&child);
         let code = child.wait_with_output().unwrap().status.code();
         let is_usage = code == Some(USAGE) && line.starts_with("consumers");
-        // None: the signal came before anybody waited for it.
+        // None: the signal came before the command handled signals.
         assert!(
             matches!(code, None | Some(YES | NO | INTERRUPTED)) || is_usage,
             "{line} interrupted: {code:?}"
@@ -489,7 +491,7 @@ fn hooks_take_turns() {
     store.close().unwrap();
 }
 
-/// Whatever the umask says.
+/// Under any umask.
 #[test]
 fn files_are_their_owners_only() {
     let site = Site::new();
@@ -557,7 +559,7 @@ fn what_is_left_of_a_damaged_store_is_copied() {
     assert!(copied.verify().unwrap().is_clean());
 }
 
-/// `tests/it/open_checked.rs` asks the same of the library.
+/// `tests/it/open_checked.rs` tests the same for the library.
 #[test]
 fn commands_that_write_refuse_a_broken_sealed_segment() {
     let site = Site::new();

@@ -1,4 +1,5 @@
-//! The `annals` command as operators call it: bad lines, typing errors, what help and the manual say, terminals that go.
+//! The `annals` command as operators call it: bad lines, typing errors, help and manual, and terminals that
+//! close.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use crate::support::*;
 
 const GOOD: &str = "{\"entity\":\"a\",\"kind\":\"k\",\"payload\":1}\n";
 
-/// What came before it went in, and is told; so the rest can follow, and nothing goes in twice.
+/// The lines before a bad one are in, and the report says so. The rest can follow, and no line is in twice.
 #[test]
 fn lines_before_a_bad_one_are_told() {
     let long = vec![b'x'; (64 << 20) + 1];
@@ -33,7 +34,7 @@ fn lines_before_a_bad_one_are_told() {
         assert!(said.contains("everything up to line 3 is in"), "{said}");
         let kept = site.out("read --entity a").lines().count();
         assert_eq!(text(&output.stdout).lines().count(), kept, "{word}: what is in is acknowledged");
-        // The line behind it was under way at the same moment, and stands for itself.
+        // The line behind it was submitted at the same time, and is an append of its own.
         let is_behind = word.starts_with("expected version");
         assert_eq!(
             (kept, said.contains("and behind it line 5")),
@@ -75,7 +76,7 @@ fn error(output: &Output) -> Value {
     said["error"].clone()
 }
 
-/// Also what clap finds wrong.
+/// Errors of clap have the same form.
 #[test]
 fn a_wrong_call_is_an_error_in_json_too() {
     let site = Site::filled();
@@ -102,7 +103,7 @@ fn a_wrong_call_is_an_error_in_json_too() {
     }
 }
 
-/// A cell may hold what it likes: it stays a cell, and tells a terminal nothing.
+/// A cell with any text stays one cell, and sends no control character to a terminal.
 #[test]
 fn what_is_shown_stays_in_its_place() {
     let site = Site::filled();
@@ -135,7 +136,7 @@ fn large_payloads_of_a_program_can_be_rescued_and_imported() {
     assert_eq!(payload(&imported.store), 5 << 20);
 }
 
-/// What is there and cannot be read is damage, whoever asks, and not a store that could be created.
+/// A store that cannot be read is damage to every command, and not a store that could be created.
 #[test]
 fn a_store_without_its_segments_is_damaged() {
     type Spoil = fn(&Site);
@@ -185,7 +186,7 @@ fn what_the_system_refuses_has_its_code() {
     }
 }
 
-/// The bench's directory lies beside the store, also if that is named by a dot.
+/// The directory of the bench is beside the store, also if `.` names the store.
 #[test]
 fn a_terminal_that_goes_leaves_nothing_behind() {
     let site = Site::filled();
@@ -198,7 +199,7 @@ fn a_terminal_that_goes_leaves_nothing_behind() {
     assert_eq!(beside(), 1, "the workshop is gone");
 }
 
-/// `nohup` goes on.
+/// A command under `nohup` continues.
 #[test]
 fn who_is_told_to_ignore_it_does() {
     let site = Site::filled();
@@ -208,7 +209,7 @@ fn who_is_told_to_ignore_it_does() {
     let caught = || {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let bits = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-        // SIGINT: it has been set up.
+        // The handler of SIGINT is installed.
         u64::from_str_radix(bits.trim(), 16).unwrap() & 2 != 0 && status.contains("Name:\tannals")
     };
     eventually("it waits for signals", caught);
@@ -235,7 +236,7 @@ fn help_and_the_manual_leave_nothing_out() {
     for word in ["Who does it, for the record", "stopped: the terminal is gone"] {
         assert_eq!(man.matches(word).count(), 1, "{word}");
     }
-    // An option without words: a name, and then at once the next.
+    // An option without a help text: a name, and directly behind it the next name.
     let lines: Vec<&str> = man.lines().collect();
     let silent =
         lines.windows(3).find(|lines| lines[0] == ".TP" && lines[1].contains("\\-\\-") && lines[2] == ".TP");

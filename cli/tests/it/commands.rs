@@ -1,5 +1,5 @@
-//! The `annals` command, family by family: a scripted tour with its golden text, JSON, payloads, lines, consumers,
-//! indexes, archives.
+//! The `annals` command, family by family: a scripted tour with its golden text, JSON, payloads, lines,
+//! consumers, indexes, archives.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -34,7 +34,7 @@ fn a_tour_looks_as_it_did() {
     assert!(now == TOUR, "the tour is another one; ANNALS_GOLDEN=write writes it anew\n{now}");
 }
 
-/// What differs from run to run, by its form.
+/// Replaces the values that differ from run to run, by their form.
 fn settled(text: &str, site: &Site) -> String {
     let text = text.replace(site.store.to_str().unwrap(), "STORE");
     let (mut settled, mut word) = (String::new(), String::new());
@@ -63,7 +63,7 @@ fn settle_word(word: &str) -> String {
     let settled = match core.len() {
         36 if is_hex(core) => "ID",
         64 if is_hex(core) => "CHAIN",
-        // An export leaves zeros at the end of a fraction out.
+        // An export omits zeros at the end of a fraction.
         21..=27 if core.ends_with('Z') && core.as_bytes()[10] == b'T' => "TIME",
         10 if is_digits(core) && core.as_bytes()[4] == b'-' => "DATE",
         8 if is_digits(core) && core.as_bytes()[2] == b':' => "CLOCK",
@@ -116,7 +116,7 @@ fn everything_speaks_json() {
     }
 }
 
-/// Each payload, as JSON, comes back as it went in.
+/// Each payload is shown as the JSON that was appended.
 #[test]
 fn payloads_come_back() {
     let site = Site::new();
@@ -192,7 +192,7 @@ fn lines_go_in_one_by_one_or_at_once() {
     assert_eq!(events[1]["occurred_at"], "2020-01-01T00:00:00.000000Z");
     assert_eq!(events[2]["schema_version"], 3);
 
-    // The key of the first line makes it a replay; the second meets what it did itself.
+    // The key makes the first line a replay. The second line conflicts with its own event.
     let output = site.fed("append --lines -", lines);
     assert_eq!(output.status.code(), Some(NO));
     let said = text(&output.stderr);
@@ -301,7 +301,7 @@ fn what_is_erased_is_gone_and_the_old_head_still_holds() {
 }
 
 #[test]
-fn what_nobody_needs_goes_and_the_old_head_still_holds() {
+fn compaction_removes_unneeded_events_and_the_old_head_still_holds() {
     let site = Site::new();
     let store = Store::builder(&site.store).segment_bytes_max(4_000).open().unwrap();
     for n in 0..90_u64 {
@@ -355,7 +355,7 @@ fn what_nobody_needs_goes_and_the_old_head_still_holds() {
     let again = &json(&format!("{compact} --even-unhandled --yes --json"))[0];
     assert_eq!((&again["removed"], &again["position"]), (&0.into(), &Value::Null), "once");
 
-    // The ends of what was printed, and more than one head at a time.
+    // Heads that `verify` printed, and several heads at a time.
     let verified = json("verify --json")[0]["verified"].as_str().unwrap().to_owned();
     assert_eq!(verified, site.out("head").trim());
     let both = format!("verify --head {head} --head {verified} --bytes-per-second 1000000000 --json");
@@ -374,13 +374,13 @@ fn a_halted_reactor_is_seen_and_moved() {
     let worker =
         store.react("letters", Query::all(), |_: &RecordedEvent, _: &mut Reaction<'_>| Ok(())).unwrap();
     assert!(store.wait_for("letters", store.head().unwrap().position(), FOREVER).unwrap());
-    // Stopped, it acknowledges what it has handled; halted, it would not any more.
+    // A stopped worker acknowledges the events that it handled. A halted one would not.
     assert!(matches!(worker.stop(), StopReason::Stopped));
     store.consumer_control("letters").by("anna").halt("the printer is on fire").unwrap();
     store.close().unwrap();
 
     let output = site.run("consumers");
-    assert_eq!(output.status.code(), Some(NO), "somebody has to decide");
+    assert_eq!(output.status.code(), Some(NO), "an operator has to decide");
     assert!(text(&output.stdout).contains("halted by anna: the printer is on fire"));
     let doctor = site.run("doctor");
     assert_eq!(doctor.status.code(), Some(NO));
@@ -487,7 +487,7 @@ fn a_store_is_backed_up_restored_forked_and_set_back() {
     };
     let path = |name: &str| site.beside(name).display().to_string();
 
-    // Beside a writer, and again what is new.
+    // Beside a writer, and a second backup with the new events.
     let store = Store::open(&site.store).unwrap();
     let first = json(&site, &format!("backup {} --json", path("backup")));
     assert_eq!(first["to"], path("backup"));

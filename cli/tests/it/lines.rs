@@ -1,5 +1,5 @@
-//! `annals append --lines`, `import` and `export`: whatever stops them, standard error tells which lines are in, and
-//! following its advice neither loses nor doubles one.
+//! `annals append --lines`, `import` and `export`: after every stop, standard error tells which lines are in.
+//! An operator who follows its advice neither loses nor doubles a line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// How often each line is in, by its number.
+/// The number of events of each line, by its number.
 fn counts(site: &Site) -> BTreeMap<u64, usize> {
     let store = Store::open_read_only(&site.store).unwrap();
     let mut counts = BTreeMap::new();
@@ -25,7 +25,7 @@ fn good(number: u64) -> String {
     format!("{{\"entity\":\"line\",\"kind\":\"k\",\"payload\":{number}}}\n")
 }
 
-/// A line that is refused when it is appended: only then it is known.
+/// A line whose append is refused. Reading the line does not show that.
 fn conflicting(number: u64) -> String {
     good(number).replace("\"payload\"", "\"expect\":999999,\"payload\"")
 }
@@ -47,8 +47,9 @@ fn pairs(error: &Value, name: &str) -> Vec<(u64, u64)> {
     runs.iter().map(|run| (run[0].as_u64().unwrap(), run[1].as_u64().unwrap())).collect()
 }
 
-/// 1,000 lines, line 10 expects what is not so: 999 were in, 9 acknowledged, and "everything up to line 9 is in; go on with the
-/// line after it". Who did so had 990 of them twice.
+/// 1,000 lines, and the expectation of line 10 does not hold. 999 were in, 9 were acknowledged, and the
+/// advice was "everything up to line 9 is in; go on with the line after it". An operator who did so had 990
+/// of them twice.
 #[test]
 fn following_the_advice_neither_loses_nor_doubles_a_line() {
     type Spoil = fn(u64) -> String;
@@ -79,7 +80,7 @@ fn following_the_advice_neither_loses_nor_doubles_a_line() {
     });
 }
 
-/// As an operator who mends lines does, until all are in.
+/// Mends lines as an operator does, until all are in.
 fn follow(site: &Site, lines: Vec<String>, place: &str) {
     let (file, mut from, total) = (site.beside("lines"), 0, lines.len());
     let mut rounds = 0;
@@ -104,7 +105,8 @@ fn follow(site: &Site, lines: Vec<String>, place: &str) {
         assert_eq!(named as usize, told, "{place}: {error}");
         assert!(is_in.iter().flat_map(|(from, to)| *from..=*to).eq(numbers), "{place}: {error}");
         let next = error["lines"]["next"].as_u64().unwrap();
-        // Lines in front of others that are in are mended, and appended alone; where to go on may be bad, too.
+        // Rejected lines in front of committed ones are mended and appended alone. The next line may be bad
+        // as well.
         let alone = out.iter().flat_map(|(from, to)| *from..=*to).filter(|line| *line < next);
         for line in alone {
             let number = from as u64 + line;
@@ -168,7 +170,7 @@ fn what_is_in_is_said_in_words() {
     assert!(!append(&[1], 1).contains("done:"), "nothing is in");
 }
 
-/// Nothing behind what could be told is appended, and what is in and was not told is named.
+/// After an output error no more lines are appended. The report names the lines that are in.
 #[test]
 fn lines_whose_acknowledgements_are_lost_are_named() {
     for (form, is_closed) in [("", false), (" --json", false), ("", true), (" --json", true)] {
@@ -195,7 +197,7 @@ fn lines_whose_acknowledgements_are_lost_are_named() {
     }
 }
 
-/// Lines come without end, and a signal comes: the line that is named is the last that is in.
+/// A signal comes among endless lines. The report names the last line that is in.
 #[test]
 fn a_signal_among_lines_names_the_last_that_is_in() {
     std::thread::scope(|scope| {
@@ -206,7 +208,7 @@ fn a_signal_among_lines_names_the_last_that_is_in() {
                     let mut child = site.start(&format!("append --create --lines -{form}"));
                     let mut input = child.stdin.take().unwrap();
                     let feeder = std::thread::spawn(move || {
-                        // Until nobody reads any more.
+                        // Until the command stops reading.
                         (1_u64..).take_while(|n| input.write_all(good(*n).as_bytes()).is_ok()).count()
                     });
                     let (mut out, mut some) = (child.stdout.take().unwrap(), [0; 20_000]);
@@ -230,7 +232,7 @@ fn a_signal_among_lines_names_the_last_that_is_in() {
     });
 }
 
-/// An import that is stopped goes on, by its name, behind what is in.
+/// A stopped import continues, by its name, behind the last line that is in.
 #[test]
 fn a_signal_among_imported_lines_loses_and_doubles_none() {
     for (name, code) in [("TERM", 143), ("INT", 130)] {
@@ -238,7 +240,7 @@ fn a_signal_among_imported_lines_loses_and_doubles_none() {
         site.out("init");
         let mut child = site.start("import - --name lines");
         let mut input = child.stdin.take().unwrap();
-        // More are to come, and do not.
+        // The input stays open, and no more lines come.
         input.write_all((1..=5_000).map(good).collect::<String>().as_bytes()).unwrap();
         eventually("some are in", || !counts(&site).is_empty());
         signal(&child, name);
@@ -253,7 +255,7 @@ fn a_signal_among_imported_lines_loses_and_doubles_none() {
     }
 }
 
-/// An export that is stopped names the last event whose whole append was written.
+/// A stopped export names the last event whose whole append was written.
 #[test]
 fn an_export_that_is_stopped_goes_on_where_it_was() {
     let site = Site::new();
@@ -280,7 +282,7 @@ fn an_export_that_is_stopped_goes_on_where_it_was() {
     }
 }
 
-/// A last line without its end may still grow; anything else that was rejected is not rejected again.
+/// A last line without a line end may still grow. No other rejected line is rejected again.
 #[test]
 fn what_was_rejected_last_is_not_rejected_again() {
     let site = Site::new();

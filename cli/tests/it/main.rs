@@ -3,12 +3,12 @@
 
 #[path = "../../../tests/it/samples.rs"]
 mod samples; // hidden characters, and JSON that is kept or refused; shared with the library's tests
-mod support; // a store in a directory, the calls of the command, exit codes, every command in one line
+mod support; // a store in a directory, calls of the command, exit codes, every command in one line
 
-mod bad; // bad places and calls, damage, a wrong clock, pipes, signals, full disks, hooks
-mod calls; // bad lines, typing errors, help and manual, terminals that go
+mod bad; // wrong directories and calls, damage, a wrong clock, pipes, signals, full disks, hooks
+mod calls; // bad lines, typing errors, help and manual, terminals that close
 mod commands; // a tour, JSON, payloads, lines, consumers, indexes, archives
-mod lines; // which lines are in, and how to go on, whatever stopped the command
-mod matrix; // every command, however it ends: exit code, store, words
-mod values; // values and names in and out, in every form
-mod words; // the command's own words, wrong inputs by their names, counts, columns
+mod lines; // which lines are in, and how to continue, after every stop
+mod matrix; // every command at every end: exit code, store, message
+mod values; // values and names, through every input and in every output format
+mod words; // messages of the command, wrong inputs by their names, counts, columns

@@ -1,5 +1,5 @@
-//! The `annals` command, every command of it, however it ends: its output cannot be written, is read no more, a signal
-//! comes, it is refused. What happened, is it in, what now: the exit code, the store, and standard error agree.
+//! Every command at every end: its output cannot be written or is not read, a signal comes, or it is refused.
+//! Exit code, store and standard error must agree.
 //!
 //! A new command is a row of [`ROWS`].
 
@@ -15,19 +15,19 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// A command, and what it changes.
+/// A command, and its change.
 struct Row {
     line: &'static str,
     changes: Option<Change>,
 }
 
 struct Change {
-    /// A part of what standard error says is in.
+    /// A part of the change, as standard error reports it.
     done: &'static str,
-    /// A command that shows it, and a part of what that prints once it is in.
+    /// A command that shows the change, and a part of its output after the change.
     shown_by: &'static str,
     shows: &'static str,
-    /// Whether the command needs the lock.
+    /// True if the command needs the lock.
     locks: bool,
 }
 
@@ -39,7 +39,7 @@ const fn writes(line: &'static str, done: &'static str, shown_by: &'static str, 
     Row { line, changes: Some(Change { done, shown_by, shows, locks: true }) }
 }
 
-/// Makes something elsewhere, and needs no lock here.
+/// A command that writes to another directory, and needs no lock of the store.
 const fn makes(line: &'static str, done: &'static str, shown_by: &'static str, shows: &'static str) -> Row {
     Row { line, changes: Some(Change { done, shown_by, shows, locks: false }) }
 }
@@ -164,7 +164,7 @@ const ROWS: [Row; 52] = [
     reads("completions bash"),
 ];
 
-/// What has no store, and so no row above that meets one.
+/// Commands without a store, which have no row above.
 const WITHOUT_STORE: [&str; 1] = ["man"];
 
 const LINES: &str = "{\"entity\":\"line:1\",\"kind\":\"line.read\",\"payload\":1}\n";
@@ -193,7 +193,7 @@ static TEMPLATE: LazyLock<(Site, String)> = LazyLock::new(|| {
     (site, head)
 });
 
-/// A site of its own for a row, and how its lines read there.
+/// A site for one row, with the paths in its command line.
 struct Stage {
     site: Site,
 }
@@ -214,13 +214,13 @@ impl Stage {
         self.site.command(&format!("{}{form}", self.line(line)))
     }
 
-    /// Whether what a row changes is in the store.
+    /// True if the store has the change of a row.
     fn is_in(&self, change: &Change) -> bool {
         let output = self.command(change.shown_by, "").output().unwrap();
         text(&output.stdout).contains(&self.line(change.shows))
     }
 
-    /// That standard error tells what is in.
+    /// Checks that standard error reports the change.
     fn check_told(&self, row: &Row, form: &str, code: i32, stderr: &str) {
         let change = row.changes.as_ref().unwrap();
         let wanted = self.line(change.done);
@@ -257,8 +257,8 @@ fn closed() -> Stdio {
     std::io::pipe().unwrap().1.into()
 }
 
-/// `annals append a:1 a.x 1 >/dev/full` was in, ended with 3 and said "free space and repeat the command": who did so had
-/// two events.
+/// `annals append a:1 a.x 1 >/dev/full` appended the event, ended with 3 and said "free space and repeat the
+/// command". An operator who did so had two events.
 #[test]
 fn what_is_in_and_cannot_be_told_is_not_to_be_repeated() {
     each_row(|_, row| {
@@ -288,12 +288,12 @@ fn what_is_in_and_cannot_be_told_is_not_to_be_repeated() {
     });
 }
 
-/// Opening to write and closing writes MARK anew.
+/// An opening to write and a close write MARK again.
 fn opens_to_write(line: &str) -> bool {
     ["init", "import", "compact"].iter().any(|word| line.starts_with(word))
 }
 
-/// A pipe that takes nothing more.
+/// A full pipe.
 fn stuck() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let flags = rustix::fs::fcntl_getfl(writer.as_fd()).unwrap();
@@ -306,7 +306,7 @@ fn stuck() -> (PipeReader, PipeWriter) {
 
 const SIGNALS: [(&str, i32); 3] = [("TERM", 143), ("INT", 130), ("HUP", 129)];
 
-/// The command has done all it does, and hangs in its output.
+/// The command has made its change, and hangs in its output.
 #[test]
 fn a_signal_behind_the_change_is_told_what_is_in() {
     each_row(|index, row| {
@@ -333,14 +333,15 @@ fn a_signal_behind_the_change_is_told_what_is_in() {
     });
 }
 
-/// Its main thread waits in a write to a pipe: as the kernel calls that, or by the number of the call (x86-64, arm64).
+/// True if the main thread waits in a write to a pipe. The test knows the name in the kernel, and the numbers
+/// of the call on x86-64 and arm64.
 fn has_come_to_its_output(process: u32) -> bool {
     let about = |name: &str| fs::read_to_string(format!("/proc/{process}/{name}")).unwrap_or_default();
     let syscall = about("syscall");
     about("wchan").contains("pipe_write") || syscall.starts_with("1 0x1 ") || syscall.starts_with("64 0x1 ")
 }
 
-/// Another writer has the lock, so the command waits, and has done nothing.
+/// Another writer has the lock, so the command waits and has changed nothing.
 #[test]
 fn a_signal_in_front_of_the_change_changes_nothing() {
     each_row(|index, row| {
@@ -361,7 +362,7 @@ fn a_signal_in_front_of_the_change_changes_nothing() {
             assert_eq!(output.status.code(), Some(code), "{}{form}: {stderr}", row.line);
             assert!(output.stdout.is_empty(), "{}{form}", row.line);
             match form {
-                // Once it waits, a rollback says how it is gone on with.
+                // A rollback that waits says how to continue.
                 "" if row.line.starts_with("rollback") && stderr.contains("--cut") => {}
                 "" => assert_eq!(stderr, "annals: interrupted; nothing was changed\n", "{}", row.line),
                 _ => {
@@ -385,7 +386,7 @@ fn catches_signals(process: u32) -> bool {
     u64::from_str_radix(bits.trim(), 16).unwrap_or(0) & 0x4003 == 0x4003 && status.contains("Name:\tannals")
 }
 
-/// A line that is refused, its exit code, and a part of what it says.
+/// A command line that is refused, its exit code, and a part of its message.
 const REFUSED: [(&str, i32, &str); 23] = [
     ("init --dir LINES", USAGE, "is a file"),
     ("append order:1 order.placed 1 --expect none", NO, "--expect the version you saw"),
@@ -399,7 +400,7 @@ const REFUSED: [(&str, i32, &str); 23] = [
     ("get 99", NO, "no event"),
     ("consumers resume mail", USAGE, "is not halted"),
     ("consumers skip mail 900 --reason x", USAGE, "durable up to"),
-    ("consumers rewind nobody 1 --reason x", USAGE, "no consumer"),
+    ("consumers rewind unknown 1 --reason x", USAGE, "no consumer"),
     ("checkpoint $x --reason x", USAGE, "$x"),
     ("backup BACKUP/..", USAGE, "choose an empty directory"),
     ("restore DEST NEW", USAGE, "no backup"),

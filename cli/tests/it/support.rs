@@ -1,5 +1,5 @@
-//! What the tests of the command share: a store in a directory of its own, the calls of the command, exit codes,
-//! and every command in one line.
+//! Shared by the tests of the command: a store in a directory of its own, calls, exit codes, and every
+//! command in one line.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +36,7 @@ impl Site {
         Site { _directory: directory, store }
     }
 
-    /// Everything of it, once more.
+    /// A copy of the site.
     pub fn copied(&self) -> Site {
         let copy = Site::new();
         copy_all(self.store.parent().unwrap(), copy.store.parent().unwrap());
@@ -114,7 +114,7 @@ pub fn command(store: &Path, words: &[String]) -> Command {
     command
 }
 
-/// As a shell takes a line apart, with single quotes only.
+/// Splits a line as a shell does, with single quotes only.
 pub fn words(line: &str) -> Vec<String> {
     let (mut words, mut quoted, mut word) = (Vec::new(), false, None::<String>);
     for sign in line.chars() {
@@ -135,7 +135,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Every file below a directory but the lock, whose text is for people.
+/// Every file below a directory except the lock, whose text varies.
 pub fn files(directory: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let (mut found, mut left) = (BTreeMap::new(), vec![directory.to_owned()]);
     while let Some(path) = left.pop() {
@@ -182,7 +182,7 @@ pub const READING: [&str; 27] = [
     "export --after 1",
 ];
 
-/// Commands that make another store, or look before they cut.
+/// Commands that create another store, or print the head before they cut.
 pub const ARCHIVING: [&str; 3] =
     ["backup DEST", "fork DEST.fork --until @1", "rollback @1 --reason 'a broken file'"];
 
@@ -220,7 +220,7 @@ pub fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
-/// Longer than anything takes: a test that waits this long has failed.
+/// Longer than any command takes. A test that waits this long has failed.
 pub const FOREVER: Duration = Duration::from_secs(20);
 
 /// Waits until a condition holds that sends no signal.

@@ -1,4 +1,4 @@
-//! The `annals` command: values and names, in by every door and out in every form.
+//! The `annals` command: values and names, through every input and in every output format.
 
 use std::fs;
 use std::process::{Output, Stdio};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::samples::{HIDDEN, KEPT, NOT_KEPT, SEEN, first_hidden, hidden_in_names};
 use crate::support::*;
 
-/// A store whose every name, text and reason holds what cannot be seen, at a place of such a name.
+/// A store with hidden characters in its path and in every name, text and reason.
 fn hidden_store() -> Site {
     let mut site = Site::new();
     site.store = site.beside(&format!("st{}\u{1b}[31m\u{9b}31more", hidden_in_names()));
@@ -80,7 +80,7 @@ fn no_command_prints_what_cannot_be_seen() {
         "rollback @1 --reason '\u{202e}\u{9b}'",
         &format!("erase --entity '{name}' --reason '{name}'"),
         &format!("compact --remove --entity '{name}' --even-unhandled --reason '{name}' --dry-run"),
-        // Refused, with names in what is said.
+        // Refused, with names in the message.
         &format!("{append} --expect none"),
         &format!("{append} --cause '{name}'"),
         &format!("{append} --occurred '\u{202e}\u{9b}'"),
@@ -126,7 +126,7 @@ fn no_command_prints_what_cannot_be_seen() {
     );
 }
 
-/// What is in where the output cannot be written, and how to go on, has names and paths in it, too.
+/// If the output cannot be written, the report of the change also has names and paths.
 #[test]
 fn what_is_in_is_told_without_what_cannot_be_seen() {
     let site = hidden_store();
@@ -151,7 +151,7 @@ fn what_is_in_is_told_without_what_cannot_be_seen() {
     }
 }
 
-/// One way in: the command that takes a JSON text as the payload or the metadata of an event.
+/// An input: a command that takes a JSON text as the payload or the metadata of an event.
 const DOORS: [(&str, &str); 8] = [
     ("argument", "append a k 'JSON' --create"),
     ("standard input", "append a k - --create"),
@@ -163,14 +163,14 @@ const DOORS: [(&str, &str); 8] = [
     ("import", "import EVENTS --create"),
 ];
 
-/// Gives a JSON text in by a door.
+/// Gives a JSON text to an input.
 fn given(site: &Site, line: &str, json: &str) -> Output {
     let (file, events) = (site.beside("json"), site.beside("events"));
     fs::write(&file, json).unwrap();
     fs::write(&events, format!("{{\"entity\":\"a\",\"kind\":\"k\",\"payload\":{json}}}")).unwrap();
     let line = line.replace("JSON", json).replace("FILE", file.to_str().unwrap());
     let line = line.replace("EVENTS", events.to_str().unwrap());
-    // A command that reads nothing may be gone before all of it is written.
+    // A command that reads nothing may end before the whole text is written.
     if line.contains(" - ") { site.fed(&line, json) } else { site.run(&line) }
 }
 
@@ -179,7 +179,7 @@ fn given(site: &Site, line: &str, json: &str) -> Output {
 fn every_door_keeps_json_exactly_or_refuses_it() {
     let mut refused = 0;
     for (door, line) in DOORS {
-        // All of them by one door; by the others what is of another kind each.
+        // All texts through one input, and one of each kind through the others.
         let few = |number: usize| door == "argument" || number.is_multiple_of(5);
         for (_, json) in KEPT.iter().enumerate().filter(|(number, _)| few(*number)) {
             let site = Site::new();
@@ -221,7 +221,7 @@ fn every_door_keeps_json_exactly_or_refuses_it() {
     ] {
         assert_eq!(site.fed("append --lines -", line).status.code(), Some(USAGE), "{line}");
     }
-    // A name that serde_json keeps for itself is a name like others here. (This test would misread it, too.)
+    // serde_json reserves this name, and here it is a name like others. (This test would misread it as well.)
     let odd = r#"{"$serde_json::private::RawValue":"[1]"}"#;
     site.out(&format!("append a k '{odd}'"));
     let shown = site.out("get 1 --json");
@@ -272,14 +272,14 @@ fn times_at_the_ends_go_in_and_out_of_every_door() {
         assert_eq!(output.status.code(), Some(YES), "{}", text(&output.stderr));
         let map = "import - --name mapped --map-entity a --map-kind k --map-time /occurred_at";
         let output = site.fed(map, &line);
-        // The same source: see the test of names.
+        // Refused as the same source; see the test of names.
         let output = if output.status.success() {
             output
         } else {
             site.fed(&format!("{map} --even-if-imported"), &line)
         };
         assert_eq!(output.status.code(), Some(YES), "{}", text(&output.stderr));
-        // What went out comes in again, as another event.
+        // The exported line is imported again, as another event.
         let mut exported: Value = serde_json::from_str(&site.out("export --entity a --after 3")).unwrap();
         exported.as_object_mut().unwrap().retain(|field, _| field != "id" && field != "version");
         let output = site.fed("import - --name again", &exported.to_string());
@@ -342,7 +342,7 @@ fn a_file_goes_in_under_one_name() {
     assert_eq!(site.out("read").lines().count(), 11, "asked for, it is in again");
 }
 
-/// Numbers that a program wrote with more digits than a float has go in when that is asked for.
+/// `--round-numbers` imports numbers with more digits than a float has.
 #[test]
 fn an_import_rounds_when_it_is_told_to() {
     let site = Site::new();

@@ -1,4 +1,5 @@
-//! The `annals` command's words: what a wrong input is, its own options instead of the library's calls, counts, columns.
+//! Messages of the `annals` command: the name of a wrong input, options instead of calls of the library,
+//! counts, columns.
 
 use std::fs;
 
@@ -12,7 +13,8 @@ fn utf_16(text: &str, mark: &[u8], to_bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
     [mark.to_vec(), text.encode_utf16().flat_map(to_bytes).collect()].concat()
 }
 
-/// They were "expected value at line 1 column 1"; on standard input the exit code was 8, in a file of lines 2.
+/// The message was "expected value at line 1 column 1". The exit code was 8 on standard input, and 2 in a
+/// file of lines.
 #[test]
 fn what_is_no_text_is_named_for_what_it_is() {
     let inputs: [(Vec<u8>, &str); 11] = [
@@ -47,7 +49,7 @@ fn what_is_no_text_is_named_for_what_it_is() {
         ] {
             let output = site.command(&line).stdin(fs::File::open(&file).unwrap()).output().unwrap();
             let said = text(&output.stderr);
-            // A single line that is no UTF-8 is the library's to reject.
+            // The library rejects a single line that is no UTF-8.
             if line.starts_with("import") && word.starts_with("no UTF-8") {
                 assert!(matches!(output.status.code(), Some(USAGE | NO)), "{line}: {said}");
                 continue;
@@ -60,7 +62,7 @@ fn what_is_no_text_is_named_for_what_it_is() {
     assert_eq!(site.out("export"), events, "nothing of it is in");
 }
 
-/// `cat` of files that begin with byte order marks; an array in place of lines; words of the JSON reader.
+/// Concatenated files with byte order marks; an array in place of lines; messages of serde_json.
 #[test]
 fn what_is_no_line_says_what_to_do() {
     let site = Site::new();
@@ -92,7 +94,7 @@ fn what_is_no_line_says_what_to_do() {
     }
 }
 
-/// A rotated file got "mend the line".
+/// For a rotated file the hint was "mend the line".
 #[test]
 fn a_source_that_changed_is_not_a_bad_line() {
     let site = Site::new();
@@ -115,7 +117,7 @@ fn a_source_that_changed_is_not_a_bad_line() {
     assert!(text(&full.stderr).contains("free space and run it again"), "{}", text(&full.stderr));
 }
 
-/// A program calls `Store::open`, an operator does not.
+/// Messages name options of the command, and not calls such as `Store::open`.
 #[test]
 fn the_command_speaks_of_its_own_options() {
     let site = Site::filled();
@@ -203,7 +205,7 @@ fn one_is_one() {
     assert!(!said.contains("0 B of them copied"), "{said}");
 }
 
-/// A sign of East Asia takes two columns.
+/// An East Asian character takes two columns.
 #[test]
 fn wide_signs_take_their_columns() {
     let site = Site::new();
@@ -215,7 +217,7 @@ fn wide_signs_take_their_columns() {
     assert!(wide > 30, "{line}");
 }
 
-/// It said that the store is damaged, and to restore a backup.
+/// The message was that the store is damaged, and the hint to restore a backup.
 #[test]
 fn a_newer_store_is_not_salvaged_as_damaged() {
     let site = Site::filled();

@@ -1,10 +1,8 @@
-//! A read model in SQLite that is never wrong: its rows and the place they stand at change in one
-//! transaction.
+//! A read model in SQLite that handles each event exactly once.
 //!
-//! What to learn: keep the resume token of the last event beside what was made of the events. After a crash
-//! the rows go on behind it, and each event was handled exactly once. If the store was restored or set back
-//! in between, the token is of another history: the store says so, and the rows are made anew instead of
-//! missing events in silence.
+//! What to learn: one transaction changes the rows and the resume token of the last event. After a crash the
+//! program continues behind that token. If the store was restored or set back, the token belongs to another
+//! history. The store reports this, and the program builds the rows again, so that it misses no event.
 
 use annals::{ErrorKind, Query, Raw, ResumeToken, Store, Until, restore};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -14,12 +12,12 @@ type Failed = Box<dyn std::error::Error>;
 const TABLES: &str = "CREATE TABLE balances (account TEXT PRIMARY KEY, cents INTEGER NOT NULL);
                       CREATE TABLE place (token TEXT NOT NULL);";
 
-/// Takes in what is there, at most `most` events.
+/// Handles at most `most` events, and returns how many there were.
 fn run(store: &Store, rows: &mut Connection, most: usize) -> Result<usize, Failed> {
     let token: Option<String> = rows.query_row("SELECT token FROM place", [], |row| row.get(0)).optional()?;
     let token: ResumeToken = token.map(|token| token.parse()).transpose()?.unwrap_or_default();
     let deposits = Query::all().kinds(["account.deposited", "account.withdrawn"]);
-    // Only what survives a power cut: no row knows of an event that the store has lost.
+    // Durable events only: a power cut must not take an event that a row already counts.
     let mut events = store.subscribe(deposits).durable().resume(token);
     for came in 0..most {
         let Some(event) = events.try_next()? else { return Ok(came) };
@@ -38,7 +36,7 @@ fn run(store: &Store, rows: &mut Connection, most: usize) -> Result<usize, Faile
     Ok(most)
 }
 
-/// The same, and from the beginning if the rows are of another history.
+/// Handles all events; from the beginning if the rows belong to another history.
 fn keep_up(store: &Store, rows: &mut Connection) -> Result<usize, Failed> {
     match run(store, rows, usize::MAX) {
         Err(error) if is_rolled_back(&error) => {

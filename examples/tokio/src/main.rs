@@ -1,8 +1,9 @@
 //! annals under tokio: tasks append by awaiting tickets, and follow without a thread of their own.
 //!
 //! What to learn: a `Ticket` is a future for any executor, and appends in flight share one sync.
-//! `Subscription::next_async` waits for the next event and reads it on the task's own thread. That takes a few
-//! microseconds if the page cache has the event. Long reads and `close` block, so they belong in `spawn_blocking`.
+//! `Subscription::next_async` waits for the next event and reads it on the task's own thread. That takes a
+//! few microseconds if the page cache has the event. Long reads and `close` block, so they belong in
+//! `spawn_blocking`.
 
 use annals::{Append, Error, Query, Raw, Store};
 

@@ -225,8 +225,8 @@ fn spread(tree: &UseTree, before: &mut Vec<String>, found: &mut impl FnMut(Strin
     }
 }
 
-/// The items, and those that a macro of the same file writes. Only macros of one arm that takes names or types
-/// and repeats nothing are expanded: others write nothing public, or the snapshot says less than it could.
+/// The items, and those that a macro of the same file writes. Only macros of one arm that takes names or
+/// types and repeats nothing are expanded. Others write nothing public, or the snapshot lacks their items.
 fn expanded(items: Vec<Item>) -> Vec<Item> {
     let mut rules = BTreeMap::new();
     for item in &items {

@@ -3,8 +3,8 @@
 use quote::ToTokens;
 use syn::{Generics, Signature};
 
-/// Tokens as text. Paths from `crate`, `self` and `super` are cut to their last names, because the layout of the
-/// crate is no part of its API.
+/// Tokens as text. Paths from `crate`, `self` and `super` are cut to their last names, because the layout of
+/// the crate is no part of its API.
 pub(super) fn printed(tokens: &impl ToTokens) -> String {
     const SPACES: [(&str, &str); 20] = [
         (" :: ", "::"),

@@ -1,19 +1,19 @@
 //! Which file uses which, and which top module uses which.
 //!
-//! What counts as an edge between **top modules**: any path in any file, re-exports included, from the top
-//! module of the file to the top module that the path names. The layer rule reads the same paths.
+//! An edge between **top modules** is any path in any file, re-exports included. It leads from the top module
+//! of the file to the top module that the path names. The layer rule reads the same paths.
 //!
-//! What counts as an edge between **files**: a path to an item, from the file that needs the item to the file
+//! An edge between **files** is a path to an item. It leads from the file that needs the item to the file
 //! that defines the item. A name that a `use` statement only passes on leads to its definition, so:
 //!
-//! - `mod child;` is no edge, and neither is `pub(crate) use child::Item` in a parent that does not name `Item`
-//!   anywhere else;
-//! - `super::Item` in a child is an edge to the parent only if the parent defines `Item`. If the parent imports
-//!   `Item` from another child, the edge leads there.
+//! - `mod child;` is no edge, and neither is `pub(crate) use child::Item` in a parent that does not name
+//!   `Item` anywhere else;
+//! - `super::Item` in a child is an edge to the parent only if the parent defines `Item`. If the parent
+//!   imports `Item` from another child, the edge leads there.
 //!
-//! So a parent and its child are a cycle only if each needs an item that the other one defines. A folder often
-//! keeps what its files share in `mod.rs`, so cycles are counted twice: without the edges from a file to the
-//! modules that the file is in (house.md counts so), and with them.
+//! So a parent and its child are a cycle only if each needs an item that the other one defines. A folder
+//! often keeps what its files share in `mod.rs`, so cycles are counted twice. One count leaves out the edges
+//! from a file to the modules that the file is in, as house.md does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -32,8 +32,8 @@ pub(super) fn comments<'a>(pieces: &[Piece<'a>]) -> Vec<Line<'a>> {
 
 /// The sentences of a text in Markdown, without code, headings and tables.
 ///
-/// A full stop, a question mark or an exclamation mark ends a sentence, if a space and no small letter follows.
-/// An empty line and a new item of a list end one as well.
+/// A full stop, a question mark or an exclamation mark ends a sentence, if a space and no small letter
+/// follows. An empty line and a new item of a list end one as well.
 pub(super) fn sentences(lines: &[Line<'_>]) -> Vec<Sentence> {
     let mut found = Vec::new();
     let mut open = Sentence { line: 0, words: 0 };

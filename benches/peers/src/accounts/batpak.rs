@@ -1,9 +1,9 @@
 //! batpak 0.10, each time in the fastest way that its documentation offers.
 //!
-//! States: the built-in cache on disk, incremental replay, raw MessagePack instead of JSON values. (Its other index
-//! topologies keep states in memory, too, but loads are 3 to 6 times as slow with them.) Single durable appends: a
-//! sync after every event, without metadata, and a gate that waits for it. A batch is always synced before it is
-//! seen, a reaction is a batch, and the sync covers what stands before.
+//! States: the built-in cache on disk, incremental replay, raw MessagePack instead of JSON values. (Its other
+//! index topologies keep states in memory, too, but loads are 3 to 6 times as slow with them.) Single durable
+//! appends: a sync after every event, without metadata, and a gate that waits for it. A batch is always
+//! synced before it is seen, a reaction is a batch, and the sync covers what stands before.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Peer for Batpak {
     }
 
     fn close(self) -> Result<(), Failure> {
-        Arc::into_inner(self.store).ok_or("somebody still uses the store")?.close()?;
+        Arc::into_inner(self.store).ok_or("the store is still in use")?.close()?;
         Ok(())
     }
 

@@ -334,7 +334,7 @@ impl Bench<'_> {
     }
 }
 
-/// What an account holds that was filled with so many events.
+/// The balance of an account that has `events` events.
 fn sum(events: u64) -> u64 {
     events * events.saturating_sub(1) / 2
 }

@@ -28,7 +28,7 @@ pub enum Opening {
 pub enum Pace {
     /// As the crate has it.
     Default,
-    /// With so many reactions on their way to the disk at once, if the crate can.
+    /// With at most this many reactions in flight, if the crate can.
     InFlight(usize),
 }
 
@@ -53,7 +53,7 @@ pub trait Peer: Sized {
     fn audits(&self) -> Audits;
 }
 
-/// So many events in batches of 256, the largest that batpak takes.
+/// `events` events in batches of 256, the largest that batpak takes.
 pub fn batches(events: u64) -> impl Iterator<Item = Range<u64>> {
     (0..events).step_by(256).map(move |first| first..events.min(first + 256))
 }

@@ -1,4 +1,4 @@
-//! W9: from the call of an append until somebody who follows is awake with it.
+//! W9: from the call of an append until a follower is awake with its event.
 //!
 //! One thread appends and waits until the follower, on a thread of its own, says when it was woken.
 
@@ -12,7 +12,7 @@ use super::{Bench, Cell};
 use crate::measure::{Figures, Latency};
 use crate::peer::{Can, Failure, Kind, Opening, PATIENCE};
 
-/// Events that somebody is woken for.
+/// Events that wake the follower.
 const EVENTS: u32 = 2_000;
 
 pub fn cells() -> Vec<Cell> {

@@ -1,4 +1,5 @@
-//! What is measured. Each cell makes its own store, or opens one that was filled before, and checks what it reads.
+//! What is measured. Each cell makes its own store, or opens one that was filled before, and checks what it
+//! reads.
 
 mod follow;
 mod open;

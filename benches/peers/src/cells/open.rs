@@ -1,8 +1,9 @@
-//! W8, W11: opening after a clean close and after kill -9, what it takes of memory, what the store takes of the disk.
+//! W8, W11: opening after a clean close and after kill -9, what it takes of memory, what the store takes of
+//! the disk.
 //!
-//! Each peer's store is filled once per size and end, in a process of its own, and made durable before that closes it
-//! or dies. Each measurement opens a copy of it in a new process, so that it is as it was left, and so that
-//! nothing but opening is in its time and memory. The copy is in the page cache.
+//! Each peer's store is filled once per size and end, in a process of its own, and made durable before that
+//! closes it or dies. Each measurement opens a fresh copy of it in a new process. So its time and memory are
+//! those of opening alone. The copy is in the page cache.
 
 use serde_json::json;
 

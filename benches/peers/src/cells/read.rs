@@ -1,7 +1,7 @@
 //! W5-W7: replay, streams, single events by id.
 //!
-//! One store per peer, filled once and closed. A measurement opens it, and nobody appends meanwhile. Its pages are in
-//! the page cache, and whatever a peer keeps in memory is warm after its replays.
+//! One store per peer, filled once and closed. A measurement opens it and appends nothing. The pages of the
+//! store are in the page cache, and the caches of a peer are warm after its replays.
 
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
 //! W1-W4: how many events go in, one by one from one thread and many, in batches, in flight.
 //!
-//! Every measurement has a new store. Times run from before an append is encoded until it is acknowledged. The first
-//! tenth of the time is not counted. Afterwards the store must have all that was acknowledged.
+//! Every measurement has a new store. Times run from before an append is encoded until it is acknowledged.
+//! The first tenth of the time is not counted. Afterwards the store must have all that was acknowledged.
 
 use std::sync::Barrier;
 use std::thread;
@@ -92,7 +92,7 @@ struct Race {
     appends: u64,
     /// Those that counted.
     counted: u64,
-    /// Of those; of none if nobody waited for each.
+    /// The latency of those appends; empty if the threads did not wait for each.
     latency: Latency,
 }
 

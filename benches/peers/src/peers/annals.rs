@@ -1,7 +1,7 @@
 //! annals, as its documentation has it.
 //!
-//! strace, per durable append: pwrite64 of the segment, fdatasync of it, pwrite64 of MARK; then the acknowledgement. (The mark says
-//! how much is proven durable, and is not synced itself.)
+//! strace, per durable append: pwrite64 of the segment, fdatasync of it, pwrite64 of MARK; then the
+//! acknowledgement. (The mark says how much is proven durable, and is not synced itself.)
 
 use std::path::Path;
 use std::time::Duration;
@@ -114,7 +114,7 @@ fn tally(
     Ok(tally)
 }
 
-/// What somebody has ordered so far.
+/// The sum of the orders of a customer.
 #[derive(Clone, Default, Serialize, Deserialize)]
 struct Spent {
     cents: u64,

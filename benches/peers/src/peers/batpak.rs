@@ -109,7 +109,7 @@ impl Peer for Batpak {
     }
 
     fn follow(&self) -> Can<Follower> {
-        // It notifies before the sync, whatever an append waits for: no promise to compare with.
+        // batpak notifies before the sync, also if an append waits for it: there is no promise to compare.
         if self.opening == Opening::Synced {
             return Ok(None);
         }
@@ -145,7 +145,7 @@ fn orders() -> Region {
     Region::all().with_fact(KindFilter::Exact(Order::KIND))
 }
 
-/// What somebody has ordered so far.
+/// The sum of the orders of a customer.
 #[derive(Default, Serialize, Deserialize)]
 struct Spent {
     cents: u64,

@@ -1,8 +1,9 @@
 //! fjall as an event store: payloads under (entity, version), and positions that point at them.
 //!
-//! So a stream is one range scan, and a replay looks each event up; with payloads under positions it would be the
-//! other way round, and with both there twice as many bytes. Durable is a batch with `SyncData`, buffered one
-//! without, which fjall hands to the operating system at once. It has no group commit. Its block cache has 256 MiB.
+//! So a stream is one range scan, and a replay looks each event up. With payloads under positions it would be
+//! the other way round. With both there would be twice as many bytes. Durable is a batch with `SyncData`,
+//! buffered one without, which fjall hands to the operating system at once. It has no group commit. Its block
+//! cache has 256 MiB.
 //!
 //! strace, per durable batch: write and fdatasync of the journal, then the acknowledgement.
 

@@ -1,7 +1,8 @@
 //! okaywal: a bare log, no store. It shows what a log costs that has no index, no streams and no readers.
 //!
-//! As it comes: segments of 1 MiB, handed back and written over when they are full, so that its file system never has to
-//! find new blocks. What it held is gone then, so nothing is read and nothing is reopened.
+//! The default: segments of 1 MiB, which are handed back and overwritten when they are full. So the file
+//! system never has to find new blocks. What it held is gone then, so nothing is read and nothing is
+//! reopened.
 //!
 //! strace, per entry: write and fdatasync of the segment, then the acknowledgement.
 

@@ -1,9 +1,9 @@
 //! redb as an event store: payloads under (entity, version), and positions that point at them.
 //!
 //! So a stream is one range scan, and a replay looks each event up (as with fjall). Durable is
-//! `Durability::Immediate`. Buffered is `Durability::None`, which promises *less* than the others' buffered: until
-//! the next durable commit the events are in this process's memory only, and kill -9 takes them. One
-//! write transaction at a time, no group commit. Its cache has the 1 GiB it takes by default.
+//! `Durability::Immediate`. Buffered is `Durability::None`, which promises *less* than the others' buffered.
+//! Until the next durable commit the events are only in the memory of this process, and kill -9 takes them.
+//! One write transaction at a time, no group commit. Its cache has the 1 GiB it takes by default.
 //!
 //! strace, per durable commit: pwrite64 of pages and of the header, fdatasync, then the acknowledgement.
 

@@ -1,12 +1,14 @@
 //! SQLite as an event table: one connection behind a lock, WAL, statements prepared once.
 //!
-//! Durable is `synchronous = FULL` (the log is synced in every commit), buffered is `NORMAL` (only at checkpoints; kill
-//! -9 loses nothing, a power cut may). It has no group commit: threads commit one after the other. An application
-//! could put a queue in front and commit for many; that is not measured. Its page cache has 256 MiB.
+//! Durable is `synchronous = FULL` (the log is synced in every commit), buffered is `NORMAL` (only at
+//! checkpoints; kill -9 loses nothing, a power cut may). It has no group commit: threads commit one after the
+//! other. An application could put a queue in front and commit for many; that is not measured. Its page cache
+//! has 256 MiB.
 //!
-//! strace, per durable commit: pwrite64 of WAL frames, fsync of the WAL, then the acknowledgement. fsync rather than fdatasync is how
-//! rusqlite's bundled SQLite is compiled; `LIBSQLITE3_FLAGS=-DHAVE_FDATASYNC=1` in cargo's environment changes it.
-//! Tried on ext4, three times each: W1 p50 131-146 us with fsync, 132-144 us with fdatasync.
+//! strace, per durable commit: pwrite64 of WAL frames, fsync of the WAL, then the acknowledgement. The
+//! bundled SQLite of rusqlite is compiled to use fsync, and not fdatasync.
+//! `LIBSQLITE3_FLAGS=-DHAVE_FDATASYNC=1` in the environment of cargo changes that. Tried on ext4, three times
+//! each: W1 p50 131-146 us with fsync, 132-144 us with fdatasync.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};

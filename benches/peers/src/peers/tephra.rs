@@ -1,8 +1,8 @@
 //! tephra 0.4.1: an entity is a tag, a kind is an event type, an append has no condition.
 //!
-//! It is always durable: one fdatasync per group, then the replies. Segments are 256 MiB where appends are measured
-//! (its README's size; no roll-over falls into a measurement) and 64 MiB where a store is filled to be
-//! read and opened, because it opens those several times faster.
+//! It is always durable: one fdatasync per group, then the replies. Segments are 256 MiB where appends are
+//! measured: the size in its README, and no roll-over falls into a measurement. They are 64 MiB where a store
+//! is read and opened, because it opens those several times faster.
 //!
 //! strace, per append: write and fdatasync of the segment, then the acknowledgement.
 

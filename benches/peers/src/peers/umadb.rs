@@ -1,10 +1,12 @@
 //! UmaDB's core, as its server uses it: its own writer thread, fed through its channel, which commits groups.
 //!
-//! An entity is a tag, a kind is an event type, an append has no condition. It is always durable. It caches no
-//! pages by default; where it is read, it has the cache of 512 MB that makes it several times faster. A replay asks for 5,000
-//! events at a time, the most that its server hands out. A follower waits for its head and does not read the event.
+//! An entity is a tag, a kind is an event type, an append has no condition. It is always durable. It caches
+//! no pages by default; where it is read, it has the cache of 512 MB that makes it several times faster. A
+//! replay asks for 5,000 events at a time, the most that its server hands out. A follower waits for its head
+//! and does not read the event.
 //!
-//! strace, per append: pwrite64 of pages, fdatasync, pwrite64 of a header, fdatasync; then the acknowledgement.
+//! strace, per append: pwrite64 of pages, fdatasync, pwrite64 of a header, fdatasync; then the
+//! acknowledgement.
 
 use std::path::Path;
 use std::sync::Arc;

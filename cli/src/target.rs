@@ -1,4 +1,4 @@
-//! Which store is meant, and opening it.
+//! Which store the command acts on, and how the command opens it.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,55 +13,56 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::progress::Bar;
 
-/// Which store is meant, and with which options.
-pub struct Place {
+/// The store that the command line names, with its options.
+pub struct Target {
     global: Global,
 }
 
-/// What is at a place.
+/// What is under a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum Content {
+    /// Not even a directory.
     Nothing,
     EmptyDirectory,
-    /// A directory with other things.
+    /// A directory with other content.
     Foreign,
-    /// Or the beginning of one.
+    /// A store, or the beginning of one.
     Store,
 }
 
-/// What a store has from its first moment on.
-const SIGNS: [&str; 4] = ["MANIFEST", "MARK", "segments", "LOCK"];
+/// Names that a store creates first. Two of them identify a store.
+const STORE_NAMES: [&str; 4] = ["MANIFEST", "MARK", "segments", "LOCK"];
 
-impl Place {
-    pub fn new(global: Global) -> Place {
-        Place { global }
+impl Target {
+    pub fn new(global: Global) -> Target {
+        Target { global }
     }
 
-    /// Its directory.
+    /// The directory: `--dir`, else `ANNALS_DIR`.
     pub fn path(&self) -> Result<PathBuf, Failure> {
         let named = self.global.dir.clone().or_else(|| std::env::var_os("ANNALS_DIR").map(PathBuf::from));
         let unnamed = || Failure::usage("which store? name its directory with --dir, or with ANNALS_DIR");
         named.filter(|path| !path.as_os_str().is_empty()).ok_or_else(unnamed)
     }
 
-    /// How long to wait for another writer.
+    /// How long a command that writes waits for another writer.
     pub fn wait(&self) -> Duration {
         self.global.wait
     }
 
-    /// Whether appends are acknowledged before they are synced.
+    /// True if appends are acknowledged before they are synced.
     pub fn is_buffered(&self) -> bool {
         let named = || std::env::var("ANNALS_DURABILITY").ok()?.parse().ok();
         matches!(self.global.durability.or_else(named), Some(Durability::Buffered { .. }))
     }
 
-    /// Who does it, for the record.
+    /// Who acts, as the store records it.
     pub fn by(&self) -> String {
         let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
         self.global.by.clone().or_else(user).unwrap_or_else(|| "the annals command".to_owned())
     }
 
-    /// The options of the environment, and over them those of the command line.
+    /// The options: those of the command line win over those of the environment.
     pub fn builder(&self, path: &Path) -> Result<Builder, Failure> {
         let mut builder = Store::builder(path).env()?;
         if let Some(durability) = self.global.durability {
@@ -76,46 +77,47 @@ impl Place {
         if self.global.allow_network_file_system {
             builder = builder.allow_network_file_system();
         }
-        // What another store took can be imported, and appended.
+        // The limits of the format: events of any other store can be imported and appended.
         Ok(with_progress(builder.operator(self.by()).limits(Limits::FORMAT)))
     }
 
-    /// Its directory, in which there is a store in any state.
+    /// The directory, if it holds a store; the store may be damaged.
     pub fn existing(&self) -> Result<PathBuf, Failure> {
         let path = self.path()?;
-        let (shown, init) = (path.display(), "`annals init` creates a store");
-        match look(&path)? {
-            Found::Store => Ok(path),
-            Found::Nothing => Err(Failure::usage(format!("there is no directory {shown}")).hint(init)),
-            Found::EmptyDirectory => {
+        let shown = path.display();
+        let init = "`annals init` creates a store";
+        match inspect(&path)? {
+            Content::Store => Ok(path),
+            Content::Nothing => Err(Failure::usage(format!("there is no directory {shown}")).hint(init)),
+            Content::EmptyDirectory => {
                 Err(Failure::usage(format!("there is no store in {shown}, which is empty")).hint(init))
             }
-            Found::Foreign => {
+            Content::Foreign => {
                 let text = format!("there is no store in {shown}, only other things");
                 Err(Failure::usage(text).hint("name another directory with --dir"))
             }
         }
     }
 
-    /// Opens it to read: beside a writer, and writing nothing.
+    /// Opens the store to read: needs no lock, and writes nothing.
     pub fn to_read(&self) -> Result<Store, Failure> {
         let path = self.existing()?;
         let opened = self.builder(&path)?.open_read_only();
         opened.map_err(|error| Failure::from(error).at(&path.display().to_string()))
     }
 
-    /// Opens it to write. It is closed when the command is interrupted.
+    /// Opens the store to write. The signal thread closes it if the command is stopped.
     pub fn to_write(&self) -> Result<Store, Failure> {
         let path = self.existing()?;
         self.open(&path)
     }
 
-    /// Opens it to write, and creates it if there is none; not among other things.
+    /// Opens the store to write, and creates it if there is none. A directory with other content is refused.
     pub fn to_create(&self) -> Result<Store, Failure> {
         let path = self.path()?;
-        match look(&path)? {
-            Found::Nothing | Found::EmptyDirectory | Found::Store => self.open(&path),
-            Found::Foreign => {
+        match inspect(&path)? {
+            Content::Nothing | Content::EmptyDirectory | Content::Store => self.open(&path),
+            Content::Foreign => {
                 let text =
                     format!("{} holds other things; a store wants a directory of its own", path.display());
                 Err(Failure::usage(text))
@@ -126,50 +128,50 @@ impl Place {
     fn open(&self, path: &Path) -> Result<Store, Failure> {
         let opened = self.builder(path)?.open_within(self.wait());
         let store = opened.map_err(|error| Failure::from(error).at(&path.display().to_string()))?;
-        interrupt::note(|now| {
-            now.effect.has_created = store.open_report().created;
-            now.store = Some(store.clone());
+        interrupt::note(|plan| {
+            plan.effect.has_created = store.open_report().created;
+            plan.store = Some(store.clone());
         });
         Ok(store)
     }
 }
 
-/// Closes a store that was opened to write, and says what dropping it could not.
+/// Closes a store that was opened to write. A drop would hide the error.
 pub fn close(store: Store) -> Result<(), Failure> {
-    let _whole = interrupt::whole();
-    interrupt::note(|now| now.store = None);
+    let _section = interrupt::critical_section();
+    interrupt::note(|plan| plan.store = None);
     store.close()?;
-    interrupt::note(|now| now.effect.is_unsynced = false);
+    interrupt::note(|plan| plan.effect.is_unsynced = false);
     Ok(())
 }
 
-/// What is there, without opening anything.
-pub fn look(path: &Path) -> Result<Found, Failure> {
+/// What is under a path. Opens no file.
+pub fn inspect(path: &Path) -> Result<Content, Failure> {
     let failed = |error| Failure::system(&format!("cannot look at {}", path.display()), &error);
     let mut entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Content::Nothing),
         Err(error) if error.kind() == ErrorKind::NotADirectory => {
             let text = format!("{} is a file; a store is a directory", path.display());
             return Err(Failure::usage(text).hint("name the directory it lies in, or another, with --dir"));
         }
         Err(error) => return Err(failed(error)),
     };
-    let is_there = |name: &&&str| path.join(name).symlink_metadata().is_ok();
-    if SIGNS.iter().filter(is_there).count() >= 2 {
-        return Ok(Found::Store);
+    let exists = |name: &&&str| path.join(name).symlink_metadata().is_ok();
+    if STORE_NAMES.iter().filter(exists).count() >= 2 {
+        return Ok(Content::Store);
     }
-    // Another process may be creating one just now, or was stopped at it.
-    let is_ours = |name: &str| SIGNS.contains(&name) || name.starts_with("MANIFEST.");
-    let mut found = Found::EmptyDirectory;
+    // Another process may be creating a store here, or was stopped while it did.
+    let is_ours = |name: &str| STORE_NAMES.contains(&name) || name.starts_with("MANIFEST.");
+    let mut found = Content::EmptyDirectory;
     for entry in &mut entries {
         let is_ours = entry.map_err(failed)?.file_name().to_str().is_some_and(is_ours);
-        found = if is_ours { Found::Store } else { return Ok(Found::Foreign) };
+        found = if is_ours { Content::Store } else { return Ok(Content::Foreign) };
     }
     Ok(found)
 }
 
-/// Shows how far opening is, if it takes long enough to be asked about.
+/// Shows the progress of an opening that takes longer than a moment.
 fn with_progress(builder: Builder) -> Builder {
     let bar = Bar::bytes("opening");
     builder.on_open_progress(move |progress| {

@@ -1,4 +1,4 @@
-//! What can be said to commands that act on a store as a whole.
+//! The arguments of commands that act on a store as a whole.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use annals::Position;
 use clap::{Args, ValueEnum};
 
 use super::Filter;
-use crate::values::{Ending, age};
+use crate::values::{UntilArg, age};
 
 #[derive(Args)]
 pub struct Checkpoint {
@@ -57,7 +57,7 @@ pub struct Restore {
     pub to: PathBuf,
     /// Up to where: end, @POSITION, a time, checkpoint:NAME
     #[arg(long, value_name = "PLACE", default_value = "end")]
-    pub until: Ending,
+    pub until: UntilArg,
     /// Why, for the record
     #[arg(long)]
     pub reason: Option<String>,
@@ -69,7 +69,7 @@ pub struct Fork {
     pub to: PathBuf,
     /// Up to where: end, @POSITION, a time, checkpoint:NAME
     #[arg(long, value_name = "PLACE", default_value = "end")]
-    pub until: Ending,
+    pub until: UntilArg,
     /// Why, for the record
     #[arg(long)]
     pub reason: Option<String>,
@@ -79,7 +79,7 @@ pub struct Fork {
 pub struct Rollback {
     /// To where: @POSITION, a time, checkpoint:NAME
     #[arg(value_name = "PLACE")]
-    pub to: Ending,
+    pub to: UntilArg,
     /// Does it: the head that the store has, as `annals head` prints it
     #[arg(long, value_name = "HEAD")]
     pub cut: Option<annals::Head>,
@@ -113,7 +113,7 @@ pub struct Compact {
     /// In front of this position
     #[arg(long, value_name = "POSITION", requires = "remove")]
     pub before: Option<Position>,
-    /// Not among the newest so many
+    /// Not among this many newest
     #[arg(long, value_name = "EVENTS", requires_all = ["remove", "per"])]
     pub keep_newest: Option<u64>,
     /// Of what the newest are counted
@@ -195,7 +195,7 @@ pub struct Import {
     /// Creates the store if there is none
     #[arg(long)]
     pub create: bool,
-    /// Of lines that are somebody else's: the entity, with {/pointers} to what is in the line
+    /// For lines of another format: the entity, with {/pointers} to values in the line
     #[arg(long, value_name = "TEXT", requires = "map_kind")]
     pub map_entity: Option<String>,
     /// The kind, likewise

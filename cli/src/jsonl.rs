@@ -1,28 +1,27 @@
-//! Events as lines of JSON, out and in.
+//! `annals export` and `annals import`: events as lines of JSON.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::ops::ControlFlow;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::rc::Rc;
 
 use annals::{ErrorKind, Imported, Mapping, Store};
 use serde_json::json;
 
 use crate::append::open_lines;
 use crate::args::{Export, Import, TimeForm};
-use crate::failure::{Done, Failure};
+use crate::failure::{Answer, Failure};
 use crate::interrupt;
-use crate::output::{Form, Output, counted};
-use crate::place::{self, Place};
+use crate::output::{Format, Output, counted};
 use crate::progress::Bar;
+use crate::target::{self, Target};
 use crate::words;
 
-/// To standard output, whatever form other commands have.
-pub fn export(export: &Export, place: &Place) -> Result<Done, Failure> {
-    let store = place.to_read()?;
-    // Between lines on the same terminal it would only be in the way.
+/// Writes JSONL to standard output, with and without `--json`.
+pub fn export(export: &Export, target: &Target) -> Result<Answer, Failure> {
+    let store = target.to_read()?;
+    // A bar among lines on the same terminal would make both unreadable.
     let bar = if io::stdout().is_terminal() { Bar::hidden() } else { Bar::events("exporting") };
     let lines = store.export(export.filter.query()).after(export.after).on_progress(|progress| {
         let after = progress.after.get();
@@ -30,40 +29,48 @@ pub fn export(export: &Export, place: &Place) -> Result<Done, Failure> {
         bar.set(progress.position.get().saturating_sub(after), total);
         ControlFlow::Continue(())
     });
-    let mut out = WholeLines(io::stdout().lock(), None);
+    let mut out = AppendWriter { inner: io::stdout().lock(), error: None };
     match lines.write_to(&mut out) {
-        Ok(_) => Ok(Done::Yes),
-        Err(error) => Err(out.1.map_or_else(|| Failure::from(error), |error| Failure::output(&error))),
+        Ok(_) => Ok(Answer::Yes),
+        Err(error) => match out.error {
+            Some(error) => Err(Failure::output(&error)),
+            None => Err(error.into()),
+        },
     }
 }
 
-/// Is given whole appends, and is not interrupted in the middle of them; keeps what went wrong.
-struct WholeLines<W>(W, Option<io::Error>);
+/// Writes appends of an export. Each call of [`Write::write`] gets whole appends.
+///
+/// A signal does not stop the command in the middle of a call, and the first error is kept.
+struct AppendWriter<W> {
+    inner: W,
+    error: Option<io::Error>,
+}
 
-impl<W: Write> Write for WholeLines<W> {
+impl<W: Write> Write for AppendWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _whole = interrupt::whole();
-        match self.0.write_all(bytes) {
+        let _section = interrupt::critical_section();
+        match self.inner.write_all(bytes) {
             Ok(()) => {
                 if let Some(position) = last_position(bytes) {
-                    interrupt::rest(format!("go on with --after {position}"));
+                    interrupt::to_continue(format!("go on with --after {position}"));
                 }
                 Ok(bytes.len())
             }
             Err(error) => {
                 let kind = error.kind();
-                self.1 = Some(error);
+                self.error = Some(error);
                 Err(kind.into())
             }
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.inner.flush()
     }
 }
 
-/// The position of the last of some lines, which begin with it.
+/// The position in the last of some lines of an export. Each line begins with its position.
 fn last_position(lines: &[u8]) -> Option<u64> {
     let last = lines.strip_suffix(b"\n")?.rsplit(|byte| *byte == b'\n').next()?;
     let rest = last.strip_prefix(b"{\"position\":")?;
@@ -71,35 +78,33 @@ fn last_position(lines: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-pub fn import(import: Import, place: &Place, out: &mut Output) -> Result<Done, Failure> {
+pub fn import(import: Import, target: &Target, out: &mut Output) -> Result<Answer, Failure> {
     let opened = opened(&import.file)?;
     let name = name(&import)?;
     let mapping = mapping(&import)?;
     if !import.create {
-        place.existing()?;
+        target.existing()?;
     }
-    let bar = Rc::new(bar(&import.file));
-    let source = source(&import.file, opened, bar.clone())?;
-    let store = if import.create { place.to_create()? } else { place.to_write()? };
-    let is_unsynced = place.is_buffered();
-    interrupt::note(|now| now.effect.is_unsynced = is_unsynced);
+    let source = source(&import.file, opened)?;
+    let store = if import.create { target.to_create()? } else { target.to_write()? };
+    let is_unsynced = target.is_buffered();
+    interrupt::note(|plan| plan.effect.is_unsynced = is_unsynced);
     let rejects = import.skip_bad.as_deref().map(|path| rejects(path, &import.file)).transpose()?;
-    interrupt::rest(AGAIN);
-    interrupt::breaks_off();
-    let imported = run(&import, &store, &name, source, mapping, rejects, &bar);
+    interrupt::to_continue(AGAIN);
+    interrupt::will_poll();
+    let imported = run(&import, &store, &name, source, mapping, rejects);
     let imported = imported.map_err(|error| failed(error, &shown(&import.file)))?;
     if imported.events > 0 || imported.rejected > 0 {
         let events = counted(imported.events, "event is", "events are");
         interrupt::done(format!("{events} in, from {}", counted(imported.lines, "line", "lines")));
-        interrupt::rest(AGAIN);
+        interrupt::to_continue(AGAIN);
     }
-    drop(bar);
-    place::close(store)?;
+    target::close(store)?;
     show(&imported, &name, out)?;
-    Ok(if imported.rejected > 0 { Done::No } else { Done::Yes })
+    Ok(if imported.rejected > 0 { Answer::No } else { Answer::Yes })
 }
 
-/// How an import goes on, however it ended.
+/// How the operator continues an import, at every end of it.
 const AGAIN: &str = "run it again: it goes on behind what went in";
 
 fn run(
@@ -109,7 +114,6 @@ fn run(
     source: Source,
     mapping: Option<Mapping>,
     rejects: Option<File>,
-    bar: &Bar,
 ) -> Result<Imported, annals::Error> {
     let mut lines = store.import(name, source);
     if let Some(mapping) = mapping {
@@ -127,16 +131,16 @@ fn run(
     if import.even_if_imported {
         lines = lines.even_if_imported();
     }
-    lines.on_progress(|_| bar.asked()).run()
+    lines.on_progress(|_| interrupt::poll()).run()
 }
 
-/// What went in stays; what to do depends on whether a line is wrong, or the source, or something else.
+/// Adds a hint: a wrong line, another source and every other failure need different steps.
 fn failed(error: annals::Error, shown: &str) -> Failure {
     use std::error::Error as _;
-    // What is wrong with a line holds the line's own error.
+    // Only the error of a line wraps another error of the library.
     let is_of_line = error.source().is_some_and(|cause| cause.is::<annals::Error>());
-    let said = error.to_string();
-    let is_inexact = said.contains("would come back as") || said.contains("would be rounded");
+    let text = error.to_string();
+    let is_inexact = text.contains("would come back as") || text.contains("would be rounded");
     let hint = match error.kind() {
         ErrorKind::Invalid if is_of_line && is_inexact => {
             "what came before it is in; mend the line and run it again, take the nearest float: \
@@ -145,7 +149,7 @@ fn failed(error: annals::Error, shown: &str) -> Failure {
         ErrorKind::Invalid | ErrorKind::TooLarge | ErrorKind::Denied if is_of_line => {
             "what came before it is in; mend the line and run it again, or pass over it: --skip-bad FILE"
         }
-        ErrorKind::Invalid if said.contains("that were imported as") => {
+        ErrorKind::Invalid if text.contains("that were imported as") => {
             "nothing went in; go on under that name: --name NAME; or have it in twice: --even-if-imported"
         }
         ErrorKind::Invalid => {
@@ -157,17 +161,18 @@ fn failed(error: annals::Error, shown: &str) -> Failure {
     failure.without_space("what came before it is in; free space and run it again").at(shown)
 }
 
-/// Lines, and a bar that shows how far they are read.
-type Source = BufReader<Watched>;
+/// The lines of an import.
+type Source = BufReader<ProgressReader>;
 
-struct Watched {
+/// Counts the bytes that are read, and shows them in a bar.
+struct ProgressReader {
     source: Box<dyn Read>,
     read: u64,
     total: u64,
-    bar: Rc<Bar>,
+    bar: Bar,
 }
 
-impl Read for Watched {
+impl Read for ProgressReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
         self.read = self.read.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
@@ -184,7 +189,7 @@ fn shown(file: &Path) -> String {
     if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() }
 }
 
-/// The length of a file; a pipe has none.
+/// The length of a regular file; a pipe has none.
 fn length(file: &Path) -> Option<u64> {
     let about = std::fs::metadata(file).ok().filter(|about| about.is_file() && !is_stdin(file));
     about.map(|about| about.len())
@@ -198,17 +203,14 @@ fn bar(file: &Path) -> Bar {
 }
 
 fn opened(file: &Path) -> Result<Box<dyn Read>, Failure> {
-    Ok(match is_stdin(file) {
-        true => Box::new(io::stdin()),
-        false => Box::new(open_lines(file)?),
-    })
+    if is_stdin(file) { Ok(Box::new(io::stdin())) } else { Ok(Box::new(open_lines(file)?)) }
 }
 
-/// Looks at the first bytes, before a store is opened or made.
-fn source(file: &Path, source: Box<dyn Read>, bar: Rc<Bar>) -> Result<Source, Failure> {
+/// Refuses compressed, UTF-16 and list input by its first bytes, before a store is opened or created.
+fn source(file: &Path, source: Box<dyn Read>) -> Result<Source, Failure> {
     let shown = shown(file);
-    let watched = Watched { source, read: 0, total: length(file).unwrap_or(0), bar };
-    let mut source = BufReader::with_capacity(256 << 10, watched);
+    let reader = ProgressReader { source, read: 0, total: length(file).unwrap_or(0), bar: bar(file) };
+    let mut source = BufReader::with_capacity(256 << 10, reader);
     let failed = |error| Failure::system(&format!("cannot read {shown}"), &error);
     let first = source.fill_buf().map_err(failed)?;
     if let Some(wrong) = words::unreadable(first) {
@@ -225,14 +227,14 @@ fn name(import: &Import) -> Result<String, Failure> {
         stdin if stdin == "-" => None,
         _ => import.file.file_name().map(|name| name.to_string_lossy().into_owned()),
     });
-    let what = "an import has a name, by which it goes on when it is run again: --name NAME";
-    named.ok_or_else(|| Failure::usage(what))
+    let text = "an import has a name, by which it goes on when it is run again: --name NAME";
+    named.ok_or_else(|| Failure::usage(text))
 }
 
-/// May have been there: an import that was stopped may reject its last bad lines again.
+/// Opens the file of rejected lines, to append. A stopped import may append its last rejects again.
 fn rejects(path: &Path, source: &Path) -> Result<File, Failure> {
     let identity = |path: &Path| std::fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    // Each rejected line would be read, and rejected, again.
+    // If both were one file, the import would read each line that it rejects, without end.
     if identity(path).is_some_and(|found| identity(source) == Some(found)) {
         return Err(Failure::usage(format!("{} is what is imported; name another file", path.display())));
     }
@@ -272,11 +274,11 @@ fn form(form: TimeForm) -> annals::TimeForm {
 
 fn show(imported: &Imported, name: &str, out: &mut Output) -> Result<(), Failure> {
     let Imported { events, appends, lines, lines_before, rejected, reasons, .. } = imported;
-    match out.form() {
-        Form::Json => out.document(&json!({
+    match out.format() {
+        Format::Json => out.document(&json!({
             "name": name, "events": events, "appends": appends, "lines": lines,
             "lines_before": lines_before, "rejected": rejected, "reasons": reasons,
         })),
-        Form::Plain | Form::Table => out.text(&imported.to_string()),
+        Format::Plain | Format::Table => out.text(&imported.to_string()),
     }
 }
