@@ -1,4 +1,4 @@
-//! From attributes to a model of the event type, or to all that is wrong with them.
+//! Reads the attributes of an event type into a model, or reports all errors in them.
 
 use syn::ext::IdentExt;
 use syn::meta::ParseNestedMeta;
@@ -8,22 +8,22 @@ use syn::{Attribute, Data, DataEnum, DeriveInput, Error, Fields, Ident, LitInt, 
 
 use crate::names::{self, Taken};
 
-/// An event type: everything the code is written from.
+/// The model of an event type, from which the code is written.
 pub(crate) struct Events {
     pub(crate) name: Ident,
-    /// Where annals is, seen from the program.
+    /// The path of annals in the program.
     pub(crate) annals: Path,
     pub(crate) form: Form,
     pub(crate) kinds: Vec<Kind>,
 }
 
-/// How values are written and read.
+/// The form in which values are stored.
 pub(crate) enum Form {
     /// An enum: the variant's fields.
     Enum,
     /// A struct without fields: no fields.
     Unit,
-    /// Any other struct, in the form that serde gives it.
+    /// Any other struct: as serde stores it.
     Struct,
 }
 
@@ -33,9 +33,9 @@ pub(crate) struct Kind {
     pub(crate) variant: Option<Ident>,
     pub(crate) kind: LitStr,
     pub(crate) version: u16,
-    /// Of a variant that is not written any more.
+    /// Whether the variant is read but not written any more.
     pub(crate) is_former: bool,
-    /// From version 1 to 2, from 2 to 3, and so on up to `version`.
+    /// The upcasters from version 1 to 2, from 2 to 3, and so on up to `version`.
     pub(crate) upcasters: Vec<Path>,
     pub(crate) aliases: Vec<Alias>,
 }
@@ -47,24 +47,24 @@ pub(crate) struct Alias {
     pub(crate) own: Option<(Vec<Path>, u16)>,
 }
 
-/// What `#[event(..)]` says, wherever it stands.
+/// The contents of `#[event(..)]` above the type or a variant.
 #[derive(Default)]
-struct Said {
+struct EventAttributes {
     prefix: Option<LitStr>,
     kind: Option<LitStr>,
     version: Option<LitInt>,
     upcasters: Vec<(LitInt, LitStr)>,
-    aliases: Vec<SaidAlias>,
+    aliases: Vec<AliasAttributes>,
     annals: Option<LitStr>,
 }
 
-struct SaidAlias {
+struct AliasAttributes {
     kind: LitStr,
     upcasters: Vec<(LitInt, LitStr)>,
     to: Option<LitInt>,
 }
 
-/// Errors are gathered, so that one look at them is enough.
+/// All errors, so that the compiler shows them at once.
 #[derive(Default)]
 struct Problems(Option<Error>);
 
@@ -83,7 +83,7 @@ impl Problems {
 
 pub(crate) fn events(input: &DeriveInput) -> Result<Events, Error> {
     let mut problems = Problems::default();
-    let said = problems.keep(Said::read(&input.attrs)).unwrap_or_default();
+    let said = problems.keep(EventAttributes::read(&input.attrs)).unwrap_or_default();
     check_generics(input, &mut problems);
     let annals = said.annals.as_ref().map(LitStr::parse).unwrap_or_else(|| syn::parse_str("::annals"));
     let annals = problems.keep(annals);
@@ -123,10 +123,15 @@ fn check_generics(input: &DeriveInput, problems: &mut Problems) {
     }
 }
 
-/// Words of serde's that make a type go through another.
+/// The serde attributes that make a type go through another type.
 const CONVERSIONS: &[&str] = &["from", "try_from", "into", "remote"];
 
-fn of_enum(input: &DeriveInput, data: &DataEnum, said: &Said, problems: &mut Problems) -> Vec<Kind> {
+fn of_enum(
+    input: &DeriveInput,
+    data: &DataEnum,
+    said: &EventAttributes,
+    problems: &mut Problems,
+) -> Vec<Kind> {
     let misplaced = [
         ("kind", said.kind.as_ref().map(LitStr::span)),
         ("version", said.version.as_ref().map(LitInt::span)),
@@ -152,7 +157,7 @@ fn of_enum(input: &DeriveInput, data: &DataEnum, said: &Said, problems: &mut Pro
     for variant in &data.variants {
         check_serde_of_variant(&variant.attrs, problems);
         check_fields(&variant.fields, "the variant", problems);
-        let Some(of_variant) = problems.keep(Said::read(&variant.attrs)) else { continue };
+        let Some(of_variant) = problems.keep(EventAttributes::read(&variant.attrs)) else { continue };
         let prefix_span = of_variant.prefix.as_ref().or(of_variant.annals.as_ref()).map(LitStr::span);
         if let Some(span) = prefix_span {
             problems.add(Error::new(
@@ -183,7 +188,7 @@ fn of_enum(input: &DeriveInput, data: &DataEnum, said: &Said, problems: &mut Pro
     kinds
 }
 
-fn of_struct(input: &DeriveInput, said: &Said, problems: &mut Problems) -> Vec<Kind> {
+fn of_struct(input: &DeriveInput, said: &EventAttributes, problems: &mut Problems) -> Vec<Kind> {
     if let Some(prefix) = &said.prefix {
         problems.add(Error::new(
             prefix.span(),
@@ -199,9 +204,9 @@ fn of_struct(input: &DeriveInput, said: &Said, problems: &mut Problems) -> Vec<K
     said.kind(None, kind, problems).into_iter().collect()
 }
 
-impl Said {
-    fn read(attributes: &[Attribute]) -> Result<Said, Error> {
-        let mut said = Said::default();
+impl EventAttributes {
+    fn read(attributes: &[Attribute]) -> Result<EventAttributes, Error> {
+        let mut said = EventAttributes::default();
         for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("event")) {
             attribute.parse_nested_meta(|meta| said.read_word(&meta))?;
         }
@@ -229,7 +234,7 @@ impl Said {
         }
     }
 
-    /// Checks what was said of one kind.
+    /// Checks the attributes of one kind.
     fn kind(&self, variant: Option<Ident>, kind: LitStr, problems: &mut Problems) -> Option<Kind> {
         problems.keep(names::check("the kind", &kind));
         let version = problems.keep(self.version.as_ref().map_or(Ok(1), version))?;
@@ -243,7 +248,7 @@ impl Said {
     }
 }
 
-impl SaidAlias {
+impl AliasAttributes {
     fn checked(&self, version: u16) -> Result<Alias, Error> {
         let own = match (&self.to, self.upcasters.is_empty()) {
             (None, true) => None,
@@ -307,7 +312,7 @@ fn old_ones(last: u16) -> String {
     }
 }
 
-/// The upcasters from version 1 up to `version`, if they are all there and no others.
+/// The upcasters from version 1 up to `version`. A missing or extra upcaster is an error.
 fn chain(said: &[(LitInt, LitStr)], version: u16, kind: &LitStr) -> Result<Vec<Path>, Error> {
     let mut functions: Vec<Option<Path>> = vec![None; usize::from(version) - 1];
     for (from, function) in said {
@@ -373,11 +378,13 @@ fn steps(meta: &ParseNestedMeta<'_>) -> Result<Vec<(LitInt, LitStr)>, Error> {
 }
 
 /// `= "former.kind"`, or `(kind = "former.kind", upcast(1 = "path"), to = 1)`.
-fn alias(meta: &ParseNestedMeta<'_>) -> Result<SaidAlias, Error> {
+fn alias(meta: &ParseNestedMeta<'_>) -> Result<AliasAttributes, Error> {
     if meta.input.peek(Token![=]) {
-        return Ok(SaidAlias { kind: text(meta)?, upcasters: Vec::new(), to: None });
+        return Ok(AliasAttributes { kind: text(meta)?, upcasters: Vec::new(), to: None });
     }
-    let (mut kind, mut upcasters, mut to) = (None, Vec::new(), None);
+    let mut kind = None;
+    let mut upcasters = Vec::new();
+    let mut to = None;
     meta.parse_nested_meta(|inner| {
         let word = inner.path.get_ident().map(Ident::to_string).unwrap_or_default();
         match word.as_str() {
@@ -391,7 +398,7 @@ fn alias(meta: &ParseNestedMeta<'_>) -> Result<SaidAlias, Error> {
         }
     })?;
     let kind = kind.ok_or_else(|| meta.error("which kind was it? Add kind = \"former.kind\""))?;
-    Ok(SaidAlias { kind, upcasters, to })
+    Ok(AliasAttributes { kind, upcasters, to })
 }
 
 fn check_fields(fields: &Fields, owner: &str, problems: &mut Problems) {
@@ -404,7 +411,7 @@ fn check_fields(fields: &Fields, owner: &str, problems: &mut Problems) {
     }
 }
 
-/// What stands in `#[serde(..)]`. What does not parse is for serde to complain about.
+/// The attributes in `#[serde(..)]`. serde reports those that do not parse.
 fn serde_words(attributes: &[Attribute]) -> Vec<Path> {
     let serde = attributes.iter().filter(|attribute| attribute.path().is_ident("serde"));
     let parsed = serde.filter_map(|attribute| {
