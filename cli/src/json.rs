@@ -96,7 +96,8 @@ pub fn parse_exact(text: &str) -> Result<Value, JsonProblem> {
             Ok(_) => JsonProblem::Inexact(error.to_string()),
             Err(no_json) => JsonProblem::NoJson(words::no_json(text, &no_json)),
         })?;
-    // Through `annals::Value`: serde_json alone gives an object with one of its private names another meaning.
+    // Through `annals::Value`: serde_json alone gives an object with one of its private names another
+    // meaning.
     serde_json::to_value(&value).map_err(|error| JsonProblem::Inexact(error.to_string()))
 }
 

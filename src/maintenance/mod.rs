@@ -29,6 +29,8 @@ pub use extent::Until;
 pub(crate) use rewriting::rebuild_indexes;
 pub use rollback::RollbackReport;
 pub(crate) use salvage::salvage;
-pub(crate) use throttle::{OnProgress, RewriteThrottle, or_cancelled};
+#[cfg(feature = "jsonl")]
+pub(crate) use throttle::or_cancelled;
+pub(crate) use throttle::{OnProgress, RewriteThrottle};
 pub use verify::Verify;
 pub(crate) use verify::{verify_files_as, verify_open};

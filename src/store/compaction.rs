@@ -17,7 +17,7 @@ use crate::types::{
     time_of,
 };
 
-use super::{Builder, Store};
+use super::Store;
 
 /// Which events go from a store, and how; see [`Store::compaction`].
 ///
@@ -81,54 +81,6 @@ impl Store {
             unhandled: UnhandledEvents::Stay,
             on_progress: None,
         }
-    }
-}
-
-impl Builder {
-    /// Compacts periodically while the store is open for writing (default: never). `policy` gets a
-    /// [`Compaction`] and adds the rules. Called several times, it adds several policies, which run one at a
-    /// time. The reason is recorded.
-    ///
-    /// The first run begins `every` after opening, each further one `every` after the last has ended. A run
-    /// takes the segments that are sealed by then. So an event goes once its segment is full
-    /// ([`Builder::segment_bytes_max`]) or after a run by hand. Each run reads all sealed segments: let it be
-    /// seldom, and set a rate ([`Compaction::bytes_per_second`]) and a threshold ([`Compaction::worth`]). If
-    /// nothing is to go, nothing is written.
-    ///
-    /// [`Stats::compactions`](crate::Stats::compactions) has the result. An error is logged and kept there,
-    /// and the next run tries again: a consumer that is behind, a full disk, damage. A run is skipped while
-    /// other segments are being rewritten. Closing the store ends a run; segments that were rewritten stay
-    /// so. `policy` and its rules run on a thread of the store. They must not keep a clone of the [`Store`]:
-    /// such a store never closes. A policy that panics does not run again.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use annals::{GroupBy, Query, Store, disk::MemDisk};
-    ///
-    /// const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-    /// let store = Store::on(MemDisk::new())
-    ///     .compact_every(DAY, "measurements are kept for a month", |compaction| {
-    ///         compaction
-    ///             .remove(Query::all().kind("sensor.measured"))
-    ///             .older_than(30 * DAY)
-    ///             .worth(20)
-    ///             .bytes_per_second(10 << 20)
-    ///     })
-    ///     .compact_every(7 * DAY, "fewer, larger segments", |compaction| compaction.replaced_checkpoints().merge())
-    ///     .open()?;
-    /// assert_eq!(store.stats().compactions.len(), 2);
-    /// # Ok::<(), annals::Error>(())
-    /// ```
-    pub fn compact_every(
-        self,
-        every: Duration,
-        reason: impl Into<String>,
-        policy: impl for<'a> Fn(Compaction<'a>) -> Compaction<'a> + Send + Sync + 'static,
-    ) -> Builder {
-        let reason = reason.into();
-        let of_run = reason.clone();
-        let run = move |store: &Store| policy(store.compaction(&of_run)).run_beside();
-        self.with_policy(Policy::new(every, reason, Box::new(run)))
     }
 }
 
@@ -326,7 +278,7 @@ fn watchers(store: &Store) -> Result<Vec<Watcher>, Error> {
 pub(crate) type RunPolicy = Box<dyn Fn(&Store) -> Result<Option<Compacted>, Error> + Send + Sync>;
 
 /// A compaction that runs periodically.
-pub(crate) struct Policy {
+pub(super) struct Policy {
     every: Duration,
     reason: String,
     run: RunPolicy,

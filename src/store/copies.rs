@@ -195,7 +195,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// As [`Builder::rollback`], and [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `tell` breaks it off.
+    /// As [`Builder::rollback`], and [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) if `tell` breaks
+    /// it off.
     pub fn rollback_watched(
         self,
         until: impl Into<Until>,

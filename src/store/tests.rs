@@ -1,5 +1,5 @@
-//! What no user can bring about alone: the index knows events before they are published, and no answer may show
-//! them; events of the store's own stay out of answers to those who do not ask for them.
+//! What no user can bring about alone: the index knows events before they are published, and no answer may
+//! show them; events of the store's own stay out of answers to those who do not ask for them.
 
 use std::sync::Arc;
 

@@ -78,7 +78,8 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 /// ```
 #[must_use]
 pub fn visible_json(json: &str) -> Cow<'_, str> {
-    // Outside texts JSON is ASCII, and its only characters below U+0020 are white space, which must stay as it is.
+    // Outside texts JSON is ASCII, and its only characters below U+0020 are white space, which must stay as
+    // it is.
     escaped(
         json,
         |sign| sign > ' ' && is_hidden(sign),

@@ -153,7 +153,8 @@ pub(crate) fn unreadable_field(
         let wide = unmoved.iter().find(|value| payload[value.at..].starts_with(&[0xC4, 16]));
         wide.or(unmoved.first()).copied()
     } else {
-        // The field is the one that is read last. If two values are spoilt, the error is that of the one read first.
+        // The field is the one that is read last. If two values are spoilt, the error is that of the one read
+        // first.
         moved.into_iter().reduce(|one, other| {
             let both = read(&spoilt(payload, &[one, other])).unwrap_or_default();
             if both == spoilt_error(one) { other } else { one }
