@@ -113,7 +113,7 @@
 //! ```
 //!
 //! **State** is folded from events and cached; it is never the record. [`Store::load`] folds a [`Projection`]
-//! of one entity, [`Store::load_at`] folds it as it was, [`Store::history`] gives each state on the way, and
+//! of one entity, and [`Store::load_at`] folds it as it was. [`Store::history`] gives each state on the way.
 //! [`Store::project`] keeps the state of a query up to date. An [`Aggregate`] decides: [`Store::execute`]
 //! loads it and lets it answer a command. [`Store::decide`] decides on the events of any query, across
 //! entities. A [`Gate`] judges every append and knows its caller. A [`Transition`] turns events in the wrong
@@ -152,7 +152,8 @@
 //! # The code
 //!
 //! Fourteen rooms, from the bottom up. A room uses only rooms above it in this list, and only what their
-//! `mod.rs` exports; a test checks both. docs/architecture.md walks through an append, a read and a reaction.
+//! `mod.rs` exports; a test checks both. The document docs/architecture.md walks through an append, a read
+//! and a reaction.
 //!
 //! | room | what is in it |
 //! |---|---|

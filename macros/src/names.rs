@@ -30,7 +30,7 @@ pub(crate) fn check(what: &str, name: &LitStr) -> Result<(), Error> {
 ///
 /// The table is a copy of the one in annals (`types/text.rs` and `types/coordinate.rs`). A crate of its own
 /// for both would be one more crate to publish. A check in the generated code, by a `const fn` of annals,
-/// would lose the span of the attribute in the error. tests/it/typed.rs compares the two tables.
+/// would lose the span of the attribute in the error. A test (tests/it/typed.rs) compares the two tables.
 fn is_visible(character: char) -> bool {
     let is_invisible = matches!(
         character,

@@ -19,10 +19,10 @@ const NAMES_MAX: u64 = 1024;
 
 /// Names being listed, in the order of their bytes: an iterator, and until its first item a builder.
 ///
-/// It sees the store as it was at its first item. Names that begin with `$` are reserved for the store and
-/// left out, unless the prefix begins with `$`. The cost is that of the names it returns, in each segment.
-/// The first listing or prefix query of the segment being written also sorts its names, which then take
-/// memory twice.
+/// It sees the store as it was at its first item. Names that begin with `$` are reserved for the store. They
+/// are left out, unless the prefix begins with `$` too. The cost is that of the names it returns, in each
+/// segment. The first listing or prefix query of the segment being written also sorts its names, which then
+/// take memory twice.
 ///
 /// ```
 /// use annals::{Raw, Store};

@@ -151,9 +151,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The errors of [`Store::execute`]; [`ErrorKind::KeyReused`] if the key belongs to an append that has no
-    /// event of this entity; [`ErrorKind::Busy`] if looking up the key takes longer than the deadline for
-    /// acknowledgements.
+    /// - The errors of [`Store::execute`].
+    /// - [`ErrorKind::KeyReused`]: the key belongs to an append that has no event of this entity.
+    /// - [`ErrorKind::Busy`]: looking up the key takes longer than the deadline for acknowledgements.
     pub fn execute_with<A: Aggregate>(
         &self,
         address: impl TryInto<Coordinate, Error: Into<Error>>,

@@ -159,10 +159,11 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Refused::Domain`] with the error of `decide`; [`Refused::Store`] with the errors of reading and of
-    /// [`Append::commit`]; [`ErrorKind::Invalid`] if the query asks for a correlation, which no condition
-    /// may; [`ErrorKind::CommitUnknown`] also if the events were appended, but the state after them cannot be
-    /// folded.
+    /// - [`Refused::Domain`] with the error of `decide`.
+    /// - [`Refused::Store`] with the errors of reading and of [`Append::commit`].
+    /// - [`ErrorKind::Invalid`]: the query asks for a correlation, which no condition may.
+    /// - [`ErrorKind::CommitUnknown`] also if the events were appended, but the state after them cannot be
+    ///   folded.
     pub fn decide<S, R, E>(
         &self,
         query: Query,

@@ -28,8 +28,8 @@ pub enum Freshness {
 impl Store {
     /// Loads the state of an entity, up to its last event.
     ///
-    /// annals keeps recently used states in memory, and saves states in the store's directory `cache/`
-    /// ([`Builder::cache_disk_bytes`](crate::Builder::cache_disk_bytes) says when). A load starts at such a
+    /// Recently used states are kept in memory. States are also saved in the store's directory `cache/`;
+    /// [`Builder::cache_disk_bytes`](crate::Builder::cache_disk_bytes) says when. A load starts at such a
     /// state and folds only the events after it. It folds from the first event if there is no such state.
     ///
     /// One thread at a time folds the state of an entity. Other callers wait for it up to 100 ms, and then
@@ -58,9 +58,10 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// The errors of reading; [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if an event does not
-    /// decode, or the projection does not know its kind; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if
-    /// another projection has the same name.
+    /// - The errors of reading.
+    /// - [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable): an event does not decode, or the
+    ///   projection does not know its kind.
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): another projection has the same name.
     ///
     /// # Panics
     ///

@@ -22,12 +22,13 @@ use crate::types::{Error, ErrorKind, Position, Version, text};
 /// annals saves states so that later loads fold fewer events. A state must come back from its encoded form
 /// (serde, MessagePack) as it was: a field that serde skips (`#[serde(skip)]`) is lost.
 ///
-/// Each saved state has a fingerprint of everything serde shows: the names of fields, also of those left out,
-/// the variants, the types of numbers, and the contents. The order of entries in lists and maps does not
-/// matter. A saved state whose fingerprint is another one today is folded anew from its first event.
+/// Each saved state has a fingerprint of everything serde shows. That is the names of fields, also of those
+/// left out, the variants, the types of numbers, and the contents. The order of entries in lists and maps
+/// does not matter. A saved state whose fingerprint is another one today is folded anew from its first event.
 ///
-/// The fingerprint does not show a new meaning of the same fields, a field that serde always skips, or a
-/// change of a type inside empty lists, maps and options. Raise [`Projection::REVISION`] for these.
+/// The fingerprint does not show a new meaning of the same fields, or a field that serde always skips. Nor
+/// does it show a change of a type inside empty lists, maps and options. Raise [`Projection::REVISION`] for
+/// these.
 pub trait Projection: Default + Clone + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The events it folds.
     type Event: DomainEvent;

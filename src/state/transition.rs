@@ -1,8 +1,8 @@
 //! Transitions: each state of an entity is a type, and the compiler accepts only events that may follow in
 //! it.
 //!
-//! A forbidden order does not compile. Two facts are checked against the log at run time: in which state the
-//! entity is after a restart, and that no other caller has moved it.
+//! A forbidden order does not compile. Two facts are checked against the log at run time. One is the state of
+//! the entity after a restart. The other is that no other caller has moved it.
 
 use std::any::TypeId;
 use std::fmt;
@@ -176,8 +176,8 @@ impl Store {
         self.apply_with(entity, transition, |append| append)
     }
 
-    /// As [`Store::apply`], where `with` adds to the append before it is committed: key, cause, correlation,
-    /// metadata, tags, context for gates, durability, and events of other entities.
+    /// As [`Store::apply`], where `with` adds to the append before it is committed. It may add key, cause,
+    /// correlation, metadata, tags, context for gates, durability, and events of other entities.
     ///
     /// # Errors
     ///

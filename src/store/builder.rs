@@ -66,7 +66,8 @@ impl Builder {
     }
 
     /// How far back idempotency keys are recognised (default: 1,048,576 positions). A new key costs its
-    /// caller a look into the filter of each segment that far back, some 30 ns each, and 16 bytes in the log.
+    /// caller a look into the filter of each segment that far back, some 30 ns each. It takes 16 bytes in the
+    /// log.
     pub fn key_window(mut self, window: KeyWindow) -> Builder {
         self.options.key_window = window;
         self

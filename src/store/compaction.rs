@@ -22,8 +22,11 @@ use super::Store;
 /// Which events go from a store, and how; see [`Store::compaction`].
 ///
 /// Rules add up: an event goes if all of them name it. The store's own events never go. Three kinds of events
-/// lose only payload and metadata: the last event of a stream, events of an append whose idempotency key is
-/// still recognised, and events of an append of which another event stays.
+/// lose only payload and metadata:
+///
+/// - the last event of a stream;
+/// - events of an append whose idempotency key is still recognised;
+/// - events of an append of which another event stays.
 #[must_use = "a compaction does nothing until it is run"]
 pub struct Compaction<'a> {
     store: &'a Store,
@@ -143,8 +146,8 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Leaves a segment as it is if less than this percentage of its bytes would go (default: 0, every
-    /// segment from which an event goes is rewritten).
+    /// Leaves a segment as it is if less than this percentage of its bytes would go. By default (0) every
+    /// segment from which an event goes is rewritten.
     ///
     /// A segment is rewritten as a whole, so without a threshold one event can cost 64 MiB of writing. Events
     /// of a segment that is left stay until more goes with them. They do not count, neither in a dry run nor

@@ -323,7 +323,8 @@ impl StoreCopy {
     /// # Errors
     ///
     /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): the directory is within the store, or holds other
-    ///   files, another store, or for a restore or fork any store; or the place does not exist.
+    ///   files or another store. Also: it holds any store, for a restore or fork; or the place does not
+    ///   exist.
     /// - [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack): the earlier backup is not the beginning of
     ///   this store.
     /// - [`ErrorKind::Locked`](crate::ErrorKind::Locked): the directory has a writer.

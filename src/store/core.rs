@@ -82,10 +82,10 @@ impl Store {
         let owner = CacheOwner { store_id: engine.store_id, history: engine.view.history() };
         let disk = engine.disk.clone();
         let view = engine.view.clone();
-        let housekeeper = engine.background.clone();
+        let background = engine.background.clone();
         let memory_bytes = options.cache_memory_bytes;
         let clock = options.clock.clone();
-        let cache = Cache::new(memory_bytes, file_bytes, disk, owner, view, housekeeper, clock);
+        let cache = Cache::new(memory_bytes, file_bytes, disk, owner, view, background, clock);
         let scrub = scrub::SharedScrubStats::default();
         if options.scrub_bytes_per_second > 0 && !engine.is_read_only() {
             let job = scrub::job(engine.view.clone(), options.scrub_bytes_per_second, scrub.clone());

@@ -1,7 +1,7 @@
 //! Crash tests: an application's code on a simulated disk, crashed after each operation of the disk.
 //!
 //! The work runs once, on a simulated disk that records its operations. Then, for each point between two
-//! operations, the disk is rebuilt as a crash could leave it, the store is opened on it, and the check is
+//! operations, the disk is rebuilt as a crash could leave it. The store is opened on it, and the check is
 //! called.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -64,8 +64,8 @@ pub enum Cause {
     PreviousInStream,
 }
 
-/// "No event matches this query after this position": the consistency boundary of a decision that rests on
-/// the events of a query, in one stream or in many.
+/// "No event matches this query after this position". It is the consistency boundary of a decision that rests
+/// on the events of a query, in one stream or in many.
 ///
 /// Note the head, read the events of the query, decide, and append under the condition that no new event
 /// matches. If one does, the append fails with [`ErrorKind::Conflict`](crate::ErrorKind::Conflict). Then read

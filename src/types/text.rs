@@ -24,8 +24,8 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..end]
 }
 
-/// Whether a character is invisible, or changes how its neighbours are shown: control characters, separators
-/// of lines and paragraphs, and the characters that Unicode calls `Default_Ignorable_Code_Point`.
+/// Whether a character is invisible, or changes how its neighbours are shown. These are control characters,
+/// separators of lines and paragraphs, and the characters that Unicode calls `Default_Ignorable_Code_Point`.
 pub(crate) fn is_hidden(sign: char) -> bool {
     sign.is_control()
         || matches!(
@@ -53,9 +53,9 @@ pub(crate) fn is_hidden(sign: char) -> bool {
 /// Escapes the hidden characters of a text as `\u{202e}`, for a terminal, a log or a message.
 ///
 /// Hidden characters are control characters other than the line feed, and characters that are invisible or
-/// change how their neighbours are shown: zero-width, bidirectional, tags, variation selectors. A name may
-/// hold them, so two names may look alike, or reverse the line in which they stand. annals escapes its errors
-/// and all other texts for people.
+/// change how their neighbours are shown. Examples of the latter are zero-width and bidirectional characters,
+/// tags and variation selectors. A name may hold them, so two names may look alike, or reverse the line in
+/// which they stand. All errors of annals, and all its other texts for people, are escaped.
 ///
 /// A backslash is not escaped, so the text cannot be parsed back. The cost is one pass over the text.
 ///

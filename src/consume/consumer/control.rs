@@ -112,9 +112,9 @@ impl ConsumerControl {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if it is not that far, or if there is no such
-    /// consumer; [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack) if the durable log ends before the
-    /// position; those of [`Append::commit`](crate::Append::commit).
+    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid): it is not that far, or there is no such consumer.
+    /// - [`ErrorKind::RolledBack`](crate::ErrorKind::RolledBack): the durable log ends before the position.
+    /// - The errors of [`Append::commit`](crate::Append::commit).
     pub fn rewind(&self, position: Position, reason: &str) -> Result<(), Error> {
         self.move_to(kinds::REWOUND, position, reason, |from| {
             let durable = self.store.durable_head()?.position();

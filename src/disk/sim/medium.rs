@@ -3,8 +3,9 @@
 //! - each number has one name: a second name of a file has a number of its own, and no bytes;
 //! - files keep their numbers and are never dropped: an open handle, or a removal that is not durable yet,
 //!   may still need them;
-//! - names have three forms: as the cache shows them, as the medium keeps them, and the changes that no sync
-//!   of their directory has covered yet. `durable` with `pending` applied in order is `cached`;
+//! - names have three forms. They are the names that the cache shows, those that the medium keeps, and the
+//!   changes that no sync of their directory has covered yet. `durable` with `pending` applied in order is
+//!   `cached`;
 //! - a file has one name at most, so to rename it is one change, kept or lost as a whole.
 
 use std::collections::BTreeMap;

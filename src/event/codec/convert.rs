@@ -38,8 +38,8 @@ impl Value {
     }
 
     /// An upcaster that changes nothing: `upcast(1 = "annals::Value::unchanged")`. It is for a new version
-    /// whose type reads the old shape as it is, because a field with a default was added, or a field was
-    /// dropped.
+    /// whose type reads the old shape as it is. That is so if a field with a default was added, or a field
+    /// was dropped.
     ///
     /// # Errors
     ///

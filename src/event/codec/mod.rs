@@ -39,8 +39,8 @@ pub use value::Value;
 /// `try_from` that refuses them. An event that derives [`DomainEvent`](crate::DomainEvent) is read back
 /// instead, and may hold every value that comes back. A reader accepts 255 nested levels.
 ///
-/// Use `serde_bytes` types for byte strings. serde encodes a plain `Vec<u8>` as an array of numbers, which
-/// takes half as many bytes more and ten times as long.
+/// Use `serde_bytes` types for byte strings. A plain `Vec<u8>` is an array of numbers to serde, which takes
+/// half as many bytes more and ten times as long.
 ///
 /// ```
 /// use annals::{Raw, Store};

@@ -101,8 +101,8 @@ fn key_text(key: &[u8]) -> String {
     }
 }
 
-/// Why serde cannot read the entries of a flattened struct, if it cannot: a key comes twice, or its type is
-/// one that flatten does not read everywhere.
+/// Why serde cannot read the entries of a flattened struct, if it cannot. Either a key comes twice, or its
+/// type is one that flatten does not read everywhere.
 pub(super) fn odd_keys(mut entries: &[u8]) -> Option<String> {
     let mut keys = Vec::new();
     while let Some(length) = length_of(entries) {

@@ -1,13 +1,14 @@
 //! Reads a payload: the texts and numbers of a struct by hand, and every other value by rmp-serde.
 //!
-//! Decoding is most of the cost of a replay, and most payloads are a struct of texts and numbers. serde gives
-//! the names of the fields in their order, and the type of each. So a name is compared with the expected one
-//! as bytes, and not read as text first. A field of another type is measured, and rmp-serde reads its bytes.
-//! Invariant: every result is the result of rmp-serde, errors included; `payload/tests.rs` compares the two.
+//! Decoding is most of the cost of a replay, and most payloads are a struct of texts and numbers. From serde
+//! come the names of the fields in their order, and the type of each. So a name is compared with the expected
+//! one as bytes, and not read as text first. A field of another type is measured, and rmp-serde reads its
+//! bytes. Invariant: every result is the result of rmp-serde, errors included; `payload/tests.rs` compares
+//! the two.
 //!
-//! An event's enum is read without a tag, because the kind of the event names the variant. serde asks for the
-//! variant and gets its number; serde then asks for the fields and gets the payload. The user's type needs no
-//! generated copy, so every serde attribute works. `DomainEvent` has the table of forms.
+//! An event's enum is read without a tag, because the kind of the event names the variant. First serde asks
+//! for the variant and gets its number. Then it asks for the fields and gets the payload. The user's type
+//! needs no generated copy, so every serde attribute works. `DomainEvent` has the table of forms.
 
 #[cfg(test)]
 mod tests;

@@ -79,8 +79,8 @@ pub use known::KnownKind;
 /// come back is [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), and the error names the field. This costs
 /// about as much as reading the event and encoding it once more.
 ///
-/// - A field is refused that the type does not read back, or reads back with other fields: an integer of 128
-///   bits inside flatten, a value that `try_from` refuses.
+/// - A field is refused that the type does not read back, or reads back with other fields. Examples are an
+///   integer of 128 bits inside flatten, and a value that `try_from` refuses.
 /// - Refused in every event are `Some(None)`, `Some(())`, more than 127 nested levels, and a `Serialize` that
 ///   gives more or fewer values than it announced.
 /// - The bytes are compared. If they differ, the keys and the kinds of values are compared, in any order. A
@@ -103,8 +103,8 @@ pub use known::KnownKind;
 ///
 /// # When a type changes
 ///
-/// Stored events stay as they are. Raise the version, and name an upcaster for the old version. annals calls
-/// it each time an old event is read as this type, also by projections and reactors.
+/// Stored events stay as they are. Raise the version, and name an upcaster for the old version. The upcaster
+/// is called each time an old event is read as this type, also by projections and reactors.
 ///
 /// An upcaster is a `fn(Value) -> Result<Value, E>`, where `E` implements `Display`; see
 /// [`Value`](crate::Value). It runs on the thread that reads. A panic in it is a panic of that thread, and an
@@ -179,7 +179,7 @@ pub trait DomainEvent: EventData + Sized {
     /// # Errors
     ///
     /// [`ErrorKind::Undecodable`](crate::ErrorKind::Undecodable) if the type does not know the event's kind
-    /// or version, if the bytes are of another type, or if an upcaster fails; [`Error::undecodable`] has the
+    /// or version, if the bytes are of another type, or if an upcaster fails. [`Error::undecodable`] has the
     /// details. [`ErrorKind::Erased`](crate::ErrorKind::Erased) if the payload was erased.
     fn from_recorded(event: &RecordedEvent) -> Result<Self, Error>;
 }

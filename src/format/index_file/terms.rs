@@ -260,8 +260,9 @@ pub(crate) fn filter_for(terms: usize) -> Vec<u8> {
 
 /// The bytes of a term's block in a filter, and the bit in each word of the block. The filter is not empty.
 ///
-/// A split block Bloom filter (Putze, Sanders, Singler: "Cache-, Hash- and Space-Efficient Bloom Filters",
-/// 2007; with the constants of Apache Parquet's BloomFilter.md): one cache line a term.
+/// A split block Bloom filter, one cache line a term. It is the one of Putze, Sanders and Singler ("Cache-,
+/// Hash- and Space-Efficient Bloom Filters", 2007). The constants are those of Apache Parquet's
+/// BloomFilter.md.
 fn filter_bits(filter: &[u8], hash: TermHash) -> (Range<usize>, [u32; 8]) {
     let blocks = filter.len().checked_div(FILTER_BLOCK).unwrap_or_default();
     let start = scale((hash.0 >> 32).into(), blocks, 32).saturating_mul(FILTER_BLOCK);

@@ -120,10 +120,12 @@ impl Story {
         out
     }
 
-    /// A JSON object: `correlation`, `is_cut`, and `events` in order of position, each with `position`,
-    /// `id`, `entity`, `version`, `scope`, `kind`, `tags`, `recorded_at_micros` and
-    /// `occurred_at_micros` (since 1970, the second may be null), and `cause` (the position of
-    /// its cause) and `gap_micros`, both null for roots. Payloads are left out.
+    /// A JSON object: `correlation`, `is_cut`, and `events` in order of position. Payloads are left out. Each
+    /// event has:
+    ///
+    /// - `position`, `id`, `entity`, `version`, `scope`, `kind` and `tags`;
+    /// - `recorded_at_micros` and `occurred_at_micros`, since 1970; the second may be null;
+    /// - `cause` (the position of its cause) and `gap_micros`, both null for roots.
     ///
     /// ```
     /// # use annals::{Raw, Store};

@@ -94,7 +94,7 @@ impl<'a, R: BufRead> Import<'a, R> {
     }
 
     /// Assigns new versions, as any append does. By default an event with a version gets that version, or the
-    /// import stops with a conflict: the export left events out, or the entity has other events here.
+    /// import stops with a conflict. Then the export left events out, or the entity has other events here.
     pub fn renumber(mut self) -> Import<'a, R> {
         self.versions = VersionRule::Assigned;
         self

@@ -22,9 +22,12 @@ impl Value {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the column in bytes from 1: for text that is
-    /// no JSON or has more than 127 levels; for an object with a key twice; for a whole number beyond 64
-    /// bits; and for a number with a point or an exponent that would come back with another value.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid), with the column in bytes from 1, for:
+    ///
+    /// - text that is no JSON or has more than 127 levels;
+    /// - an object with a key twice;
+    /// - a whole number beyond 64 bits;
+    /// - a number with a point or an exponent that would come back with another value.
     ///
     /// ```
     /// use annals::{Raw, Store, Value};

@@ -2,7 +2,7 @@
 //!
 //! An export writes one event a line, with everything known of the event. An import reads such lines, or
 //! foreign ones by a [`Mapping`]. How far an import is stands in the same append as its events, so it can be
-//! repeated after any stop. docs/jsonl.md has the schema and the promises. Tested by tests/it/jsonl.rs.
+//! repeated after any stop. The schema and the promises are in docs/jsonl.md. Tested by tests/it/jsonl.rs.
 
 mod export;
 mod import;

@@ -8,8 +8,8 @@ use crate::store::Store;
 use crate::types::system::import::{PREFIX, REACHED};
 use crate::types::{Error, ErrorKind, Query, to_u64};
 
-/// The payload of `$import.reached`: lines, bytes and digest of the source so far; then position and time of
-/// recording of the last event in its own store, 0 where the line has none.
+/// The payload of `$import.reached`. First come lines, bytes and digest of the source so far. Then come
+/// position and time of recording of the last event in its own store, 0 where the line has none.
 pub(super) type ImportedUpTo = (u64, u64, u64, u64, i64);
 
 /// The source of an import, and how far it is read.

@@ -174,8 +174,8 @@ fn parse(text: &str) -> Option<i64> {
     i64::try_from(micros.checked_add(cycles)?).ok()
 }
 
-/// Maps a year with a sign and six digits to the same year of the cycle from 2000, and returns how many
-/// cycles away it is.
+/// Maps a year with a sign and six digits to the same year of the cycle from 2000. Returns how many cycles
+/// away it is.
 fn in_calendar(text: &str) -> Option<(i64, String)> {
     if !text.starts_with(['+', '-']) {
         return Some((0, text.to_owned()));

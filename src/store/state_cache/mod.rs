@@ -86,7 +86,7 @@ pub(crate) enum StateOrigin {
 /// The cache of one store.
 pub(crate) struct Cache {
     shared: Arc<CacheInner>,
-    housekeeper: Arc<BackgroundThread>,
+    background: Arc<BackgroundThread>,
     /// The process that opened the store. A process forked from it has no background thread, and saves
     /// nothing.
     process: u32,
@@ -127,7 +127,7 @@ impl Cache {
         disk: Arc<dyn Disk>,
         owner: CacheOwner,
         view: Arc<LogView>,
-        housekeeper: Arc<BackgroundThread>,
+        background: Arc<BackgroundThread>,
         clock: ClockFn,
     ) -> Cache {
         let file = (file_bytes > 0).then(|| CacheFile::new(disk, owner, file_bytes));
@@ -142,7 +142,7 @@ impl Cache {
             counters: Default::default(),
         };
         let shared = Arc::new(shared);
-        Cache { shared, housekeeper, process: std::process::id() }
+        Cache { shared, background, process: std::process::id() }
     }
 
     /// Forgets states of an earlier history. Callers pass the history of their snapshot before they trust a
@@ -208,7 +208,7 @@ impl Cache {
     fn schedule(&self) {
         if !self.shared.is_scheduled.swap(true, Ordering::Relaxed) {
             let shared = self.shared.clone();
-            self.housekeeper.run_in(SAVE_EVERY, Box::new(move || shared.save()));
+            self.background.run_in(SAVE_EVERY, Box::new(move || shared.save()));
         }
     }
 
@@ -231,7 +231,7 @@ impl Cache {
         }
         let claims: Vec<EndModel> = self.shared.claims.lock().values().cloned().collect();
         claims.iter().for_each(|end| end());
-        self.housekeeper.close();
+        self.background.close();
         let Some(file) = &self.shared.file else { return };
         self.shared.save_all();
         if !self.shared.waiting.lock().is_empty() {

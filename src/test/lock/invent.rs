@@ -1,9 +1,9 @@
-//! A deserializer that invents the values it is asked for, so that a type can be inspected without a value of
-//! it.
+//! A deserializer that invents the values it is asked for. So a type can be inspected without a value of it.
 //!
-//! serde says which type it wants next, and the deserializer gives a number, a text, one element, one
-//! variant. If the try fails, the plan changes (`plan.rs`), and the next try goes another way. Types that
-//! accept certain values only (an e-mail address) may fail all tries; then the test gives a sample.
+//! At each step serde says which type it wants next, and the deserializer gives a number, a text, one
+//! element, one variant. If the try fails, the plan changes (`plan.rs`), and the next try goes another way.
+//! Types that accept certain values only (an e-mail address) may fail all tries; then the test gives a
+//! sample.
 
 use serde::de::value::{BorrowedStrDeserializer, U32Deserializer};
 use serde::de::{
