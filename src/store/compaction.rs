@@ -234,7 +234,7 @@ impl<'a> Compaction<'a> {
 
     /// Compacts the segments that are sealed now; `None` if segments are being rewritten already. Closing the
     /// store ends it.
-    fn run_beside(mut self) -> Result<Option<Compacted>, Error> {
+    pub(super) fn run_beside(mut self) -> Result<Option<Compacted>, Error> {
         let unhandled = self.unhandled;
         let rewriter = self.store.engine().rewrite_thread.clone();
         let mut on_progress = self.on_progress.take();
