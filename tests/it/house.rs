@@ -32,7 +32,7 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("paths past the top of another room", 294, 0),
     ("files in src", 218, 175),
     ("code lines of the engine", 21_235, 17_500),
-    ("code lines of the library", 34_804, 30_000),
+    ("code lines of the library", 34_799, 30_000),
     ("lines a file, max", 500, 500),
     // Goals, though the values of the day are lower: a function that tells a story may be longer than one
     // that is short by packing.
@@ -48,7 +48,7 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("doc lines over 110 characters", 17, 0),
     ("words a sentence of comments, p90", 20, 25),
     ("words a sentence of README.md, p90", 25, 25),
-    ("sentences of comments over 25 words", 1, 0),
+    ("sentences of comments over 25 words", 0, 0),
     ("sentences of documents over 25 words", 2, 0),
     ("dialect in comments", 0, 0),
     ("dialect in messages", 1, 0),

@@ -36,12 +36,12 @@ pub(crate) enum Verdict {
 // `unsynced_bytes_max` bytes and a seal are ever unsynced, so no byte of a torn tail lies further out. (MARK
 // is no such bound: MARK itself may be old.)
 //
-// marked > end | repeated > end | bytes beyond the reach of a torn tail | bytes | verdict
-// yes          | any            | any                                   | any   | Corrupt: MARK proves more
-// no           | yes            | any                                   | any   | Corrupt: a later frame proves more
-// no           | no             | yes                                   | yes   | Corrupt: too far out to be torn
-// no           | no             | no                                    | no    | Clean
-// no           | no             | no                                    | yes   | Torn
+// | marked > end | repeated > end | bytes beyond the reach of a torn tail | bytes | verdict
+// | yes          | any            | any                                   | any   | Corrupt: MARK proves more
+// | no           | yes            | any                                   | any   | Corrupt: a later frame proves more
+// | no           | no             | yes                                   | yes   | Corrupt: too far out to be torn
+// | no           | no             | no                                    | no    | Clean
+// | no           | no             | no                                    | yes   | Torn
 pub(crate) fn judge(evidence: &Evidence) -> Verdict {
     if evidence.marked.is_some_and(|marked| marked > evidence.end) {
         return Verdict::Corrupt(
