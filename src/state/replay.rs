@@ -13,7 +13,7 @@ use super::projection::{Projection, fold, panicked};
 use crate::event::{DomainEvent, RecordedEvent, Value};
 use crate::read::Listing;
 use crate::store::{Folded, Store};
-use crate::types::{Error, ErrorKind, EventId, Position, Version, counted, visible};
+use crate::types::{Error, ErrorKind, EventId, Position, Version, counted, to_u64, visible};
 
 /// The number of events between two reports of progress.
 const EVENTS_PER_REPORT: u64 = 4096;
@@ -242,7 +242,7 @@ impl ReplayRun {
         // Read after the kept states: one of them may already hold events that came after this version.
         let version = store.version(entity)?;
         kept.retain(|(_, folded)| folded.reached.version <= version);
-        self.report.kept += u64::try_from(kept.len()).expect("a length fits 64 bits");
+        self.report.kept += to_u64(kept.len());
         let mut once = P::default();
         let mut last = None;
         for event in store.stream(entity).versions(..=version.get()) {

@@ -31,8 +31,8 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("cycles among files, with parents", 5, 0),
     ("paths past the top of another room", 294, 0),
     ("files in src", 218, 175),
-    ("code lines of the engine", 21_235, 17_500),
-    ("code lines of the library", 34_799, 30_000),
+    ("code lines of the engine", 21_234, 17_500),
+    ("code lines of the library", 34_798, 30_000),
     ("lines a file, max", 500, 500),
     // Goals, though the values of the day are lower: a function that tells a story may be longer than one
     // that is short by packing.

@@ -16,7 +16,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::event::RecordedEvent;
 use crate::store::{RunnerState, Trouble};
 use crate::threads::WorkerThread;
-use crate::types::{Error, Position};
+use crate::types::{Error, Position, to_u64};
 
 use super::reaction::HandlerError;
 use super::retry::Retry;
@@ -235,7 +235,7 @@ impl Lanes {
     fn dispatch(&self, event: RecordedEvent) -> Result<(), RecordedEvent> {
         let mut hasher = DefaultHasher::new();
         event.entity().hash(&mut hasher);
-        let lanes = u64::try_from(self.senders.len()).expect("a count fits 64 bits");
+        let lanes = to_u64(self.senders.len());
         let lane = usize::try_from(hasher.finish() % lanes).expect("less than a count");
         self.senders[lane].try_send(event).map_err(|refused| match refused {
             TrySendError::Full(event) | TrySendError::Disconnected(event) => event,

@@ -14,7 +14,7 @@ use crate::consume::consumer::record;
 use crate::engine::{Append, Ticket};
 use crate::event::RecordedEvent;
 use crate::store::{Store, Trouble};
-use crate::types::{Error, ErrorKind, Position};
+use crate::types::{Error, ErrorKind, Position, to_u64};
 
 use super::reaction::{Reaction, Reactor};
 use super::retry::{FailureCounts, Retry};
@@ -96,7 +96,7 @@ impl<R: Reactor> SerialProcessor<R> {
             });
         }
         let appends_ahead = self.in_flight.iter().filter(|other| other.ticket.is_some()).count();
-        let appends_ahead = u64::try_from(appends_ahead).expect("a count fits 64 bits");
+        let appends_ahead = to_u64(appends_ahead);
         let reaction = runner.checkpoint.reaction_to(event, depth, appends_ahead);
         Ok(Some(reaction.and(output.inherit(event))))
     }

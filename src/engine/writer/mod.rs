@@ -68,8 +68,10 @@ pub(crate) struct Writer {
     pub(crate) restarts: u32,
 }
 
-/// Whether the writer takes appends. `DiskFull` stays until a restart, and refuses nothing once its time has
-/// passed. The last two are final, but that a panic may follow a poisoning.
+/// Whether the writer takes appends.
+///
+/// `DiskFull` refuses nothing once its time has passed. `Poisoned` and `Panicked` are final; a poisoned writer
+/// may still panic.
 pub(crate) enum Lifecycle {
     Working,
     /// The disk was full. The writer refuses appends with this error until a time comes; without one, for
@@ -281,7 +283,6 @@ impl Writer {
         match self.heads.decide(&proposal, first, violated) {
             Ok(Decision::Accepted { first_version, version_table }) => {
                 let offset = self.log.staged().offset;
-                let first = Position::from(self.log.staged().position).plus(1);
                 let header = self.log.stage(&NewFrame {
                     body: &request.body,
                     body_checksum: request.body_checksum,

@@ -10,7 +10,7 @@ use crate::event::Appended;
 use crate::format::Frame;
 use crate::log::Log;
 use crate::read::LogView;
-use crate::types::{Error, Position};
+use crate::types::{Error, Position, to_u64};
 
 /// The reply to a decided command, which waits until the group is committed.
 pub(super) enum PendingReply {
@@ -63,7 +63,7 @@ pub(super) fn accepted(pending: &[PendingReply]) -> Accepted {
             let request = &requester.request;
             all.appends += 1;
             all.events += u64::try_from(receipt.events()).expect("at most 65,535");
-            all.event_bytes += u64::try_from(request.body.len()).expect("a length fits 64 bits");
+            all.event_bytes += to_u64(request.body.len());
             all.latencies.extend(request.encoded_at.map(|encoded| encoded.elapsed()));
         }
     }

@@ -13,9 +13,11 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
+use crate::types::to_u64;
+
 use super::messagepack::{
-    EncodeError, NIL, OPEN_BYTES, byte_string, extension, list_head, long, map_head, marked, open_head,
-    refused, signed, text, unsigned,
+    EncodeError, NIL, OPEN_BYTES, byte_string, extension, list_head, map_head, marked, open_head, refused,
+    signed, text, unsigned,
 };
 use super::path::{duplicate_key, odd_keys, path_to};
 use super::payload::{EXTENSION, LEVELS_READ};
@@ -110,14 +112,14 @@ impl<'a> Encoder<'a> {
     #[inline]
     fn map(mut self, entries: usize, values: u64) -> Result<EncoderGroup<'a>, EncodeError> {
         self.descend()?;
-        map_head(self.out, long(entries))?;
+        map_head(self.out, to_u64(entries))?;
         Ok(self.group(GroupEnd::At(values)))
     }
 
     fn list(mut self, values: usize) -> Result<EncoderGroup<'a>, EncodeError> {
         self.descend()?;
-        list_head(self.out, long(values))?;
-        Ok(self.group(GroupEnd::At(long(values))))
+        list_head(self.out, to_u64(values))?;
+        Ok(self.group(GroupEnd::At(to_u64(values))))
     }
 
     /// Opens a list or a map whose length is known only at its end.
@@ -377,14 +379,14 @@ impl<'a> Serializer for Encoder<'a> {
 
     fn serialize_map(self, length: Option<usize>) -> Result<EncoderGroup<'a>, EncodeError> {
         match length {
-            Some(length) => self.map(length, long(length).saturating_mul(2)),
+            Some(length) => self.map(length, to_u64(length).saturating_mul(2)),
             None => self.open(true),
         }
     }
 
     #[inline]
     fn serialize_struct(self, _: &'static str, length: usize) -> Result<EncoderGroup<'a>, EncodeError> {
-        self.map(length, long(length))
+        self.map(length, to_u64(length))
     }
 
     fn serialize_struct_variant(
@@ -395,7 +397,7 @@ impl<'a> Serializer for Encoder<'a> {
         length: usize,
     ) -> Result<EncoderGroup<'a>, EncodeError> {
         self.variant(variant)?;
-        self.map(length, long(length))
+        self.map(length, to_u64(length))
     }
 }
 

@@ -23,6 +23,8 @@ use super::path::push_key;
 use super::payload::decode;
 use super::value::{Node, Value};
 
+use crate::types::to_u64;
+
 /// The fingerprint of a value; `None` if its `Serialize` fails.
 pub(crate) fn fingerprint_of<T: Serialize + ?Sized>(value: &T) -> Option<u64> {
     value.serialize(Fingerprinter).ok()
@@ -44,7 +46,7 @@ fn hash(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    let length = u64::try_from(bytes.len()).expect("a length fits 64 bits");
+    let length = to_u64(bytes.len());
     let sum = words.iter().fold(length, |sum, word| mix(sum, u64::from_le_bytes(*word)));
     mix(sum, u64::from_le_bytes(last))
 }

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::types::to_u64;
+
 pub(super) const NIL: u8 = 0xC0;
 pub(super) const FALSE: u8 = 0xC2;
 pub(super) const TRUE: u8 = 0xC3;
@@ -57,10 +59,6 @@ fn short(length: u64) -> Result<u32, EncodeError> {
     short.ok_or_else(|| refused("it is longer than MessagePack can say; split it"))
 }
 
-pub(super) fn long(length: usize) -> u64 {
-    u64::try_from(length).expect("a length fits 64 bits")
-}
-
 /// Writes the head of a value with a length. The length goes into the first byte if it is below `small.1`,
 /// else after one of the markers for 8, 16 and 32 bits.
 #[inline]
@@ -92,13 +90,13 @@ pub(super) fn list_head(out: &mut Vec<u8>, values: u64) -> Result<(), EncodeErro
 
 #[inline]
 pub(super) fn text(out: &mut Vec<u8>, text: &str) -> Result<(), EncodeError> {
-    head(out, short(long(text.len()))?, (0xA0, 32), [0xD9, 0xDA, 0xDB]);
+    head(out, short(to_u64(text.len()))?, (0xA0, 32), [0xD9, 0xDA, 0xDB]);
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
 
 pub(super) fn byte_string(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), EncodeError> {
-    head(out, short(long(bytes.len()))?, (0, 0), [0xC4, 0xC5, 0xC6]);
+    head(out, short(to_u64(bytes.len()))?, (0, 0), [0xC4, 0xC5, 0xC6]);
     out.extend_from_slice(bytes);
     Ok(())
 }
@@ -155,7 +153,7 @@ pub(super) fn extension(out: &mut Vec<u8>, at: usize) -> Result<(), EncodeError>
         4 => out.push(0xD6),
         8 => out.push(0xD7),
         16 => out.push(0xD8),
-        length => head(out, short(long(length))?, (0, 0), [0xC7, 0xC8, 0xC9]),
+        length => head(out, short(to_u64(length))?, (0, 0), [0xC7, 0xC8, 0xC9]),
     }
     out.extend_from_slice(&kind.to_be_bytes());
     out.extend_from_slice(&bytes);
