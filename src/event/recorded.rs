@@ -27,7 +27,8 @@ use crate::types::{
 /// store.append(("account:alice", "branch:7"), &Raw("account.deposited", &500))?;
 ///
 /// let event = store.stream("account:alice").next().unwrap()?;
-/// assert_eq!((event.entity(), event.scope(), event.kind()), ("account:alice", "branch:7", "account.deposited"));
+/// assert_eq!((event.entity(), event.scope()), ("account:alice", "branch:7"));
+/// assert_eq!(event.kind(), "account.deposited");
 /// assert_eq!((event.version().get(), event.position().get()), (1, 1));
 /// assert_eq!(event.decode::<u64>()?, 500);
 /// # Ok::<(), annals::Error>(())

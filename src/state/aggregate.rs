@@ -25,7 +25,9 @@ use crate::types::{Coordinate, Error, ErrorKind, Version};
 /// # struct Withdrawn { cents: u64 }
 /// # impl EventData for Withdrawn {
 /// #     fn kind(&self) -> &str { "account.withdrawn" }
-/// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { annals::Raw(self.kind(), self).encode(out) }
+/// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+/// #         annals::Raw(self.kind(), self).encode(out)
+/// #     }
 /// # }
 /// # impl DomainEvent for Withdrawn {
 /// #     fn knows(kind: &str) -> bool { kind == "account.withdrawn" }
@@ -118,14 +120,17 @@ impl Store {
     /// [`Store::execute_once`] adds it. Looking up a key is a round trip to the writer.
     ///
     /// ```
-    /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Outcome, Projection, RecordedEvent, Store};
+    /// # use annals::{Aggregate, DomainEvent, Error, EventData, Meta, Outcome};
+    /// # use annals::{Projection, RecordedEvent, Store};
     /// # use serde::{Deserialize, Serialize};
     /// # #[derive(Clone, Default, Serialize, Deserialize)]
     /// # struct Counter { count: u64 }
     /// # struct Counted;
     /// # impl EventData for Counted {
     /// #     fn kind(&self) -> &str { "counter.counted" }
-    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { annals::Raw(self.kind(), &()).encode(out) }
+    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+    /// #         annals::Raw(self.kind(), &()).encode(out)
+    /// #     }
     /// # }
     /// # impl DomainEvent for Counted {
     /// #     fn knows(kind: &str) -> bool { kind == "counter.counted" }
@@ -142,7 +147,8 @@ impl Store {
     /// #     fn decide(&self, _: &()) -> Result<Vec<Counted>, Self::Error> { Ok(vec![Counted]) }
     /// # }
     /// let store = Store::in_memory()?;
-    /// let count = || store.execute_with::<Counter>("counter:1", &(), |append| append.key("req-17").tag("web"));
+    /// let with_key = |append: annals::Append| append.key("req-17").tag("web");
+    /// let count = || store.execute_with::<Counter>("counter:1", &(), with_key);
     /// assert_eq!(count().unwrap().outcome(), Outcome::Applied);
     /// let again = count().unwrap();
     /// assert_eq!((again.outcome(), again.count), (Outcome::AlreadyApplied, 1));
@@ -206,7 +212,9 @@ impl Store {
     /// # struct Counted;
     /// # impl EventData for Counted {
     /// #     fn kind(&self) -> &str { "counter.counted" }
-    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { annals::Raw(self.kind(), &()).encode(out) }
+    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+    /// #         annals::Raw(self.kind(), &()).encode(out)
+    /// #     }
     /// # }
     /// # impl DomainEvent for Counted {
     /// #     fn knows(kind: &str) -> bool { kind == "counter.counted" }
@@ -220,7 +228,9 @@ impl Store {
     /// # impl Aggregate for Counter {
     /// #     type Command = u64;
     /// #     type Error = std::convert::Infallible;
-    /// #     fn decide(&self, times: &u64) -> Result<Vec<Counted>, Self::Error> { Ok((0..*times).map(|_| Counted).collect()) }
+    /// #     fn decide(&self, times: &u64) -> Result<Vec<Counted>, Self::Error> {
+    /// #         Ok((0..*times).map(|_| Counted).collect())
+    /// #     }
     /// # }
     /// use annals::{ErrorKind, Outcome, Store};
     ///

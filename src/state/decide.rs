@@ -126,7 +126,9 @@ impl Store {
     /// # struct Claimed;
     /// # impl EventData for Claimed {
     /// #     fn kind(&self) -> &str { "email.claimed" }
-    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { annals::Raw(self.kind(), &()).encode(out) }
+    /// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+    /// #         annals::Raw(self.kind(), &()).encode(out)
+    /// #     }
     /// # }
     /// # impl DomainEvent for Claimed {
     /// #     fn knows(kind: &str) -> bool { kind == "email.claimed" }

@@ -19,12 +19,16 @@ use crate::types::{Coordinate, Error, EventData, Position, Version};
 /// # struct Placed;
 /// # impl EventData for Placed {
 /// #     fn kind(&self) -> &str { "order.placed" }
-/// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { Raw(self.kind(), &()).encode(out) }
+/// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+/// #         Raw(self.kind(), &()).encode(out)
+/// #     }
 /// # }
 /// # struct Paid { cents: u64 }
 /// # impl EventData for Paid {
 /// #     fn kind(&self) -> &str { "order.paid" }
-/// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { Raw(self.kind(), &self.cents).encode(out) }
+/// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+/// #         Raw(self.kind(), &self.cents).encode(out)
+/// #     }
 /// # }
 ///
 /// struct New;                         // an order without events
@@ -57,7 +61,9 @@ use crate::types::{Coordinate, Error, EventData, Position, Version};
 /// # struct Paid;
 /// # impl EventData for Paid {
 /// #     fn kind(&self) -> &str { "order.paid" }
-/// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> { Raw(self.kind(), &()).encode(out) }
+/// #     fn encode(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+/// #         Raw(self.kind(), &()).encode(out)
+/// #     }
 /// # }
 /// # struct New;
 /// # struct Open;

@@ -162,7 +162,8 @@ impl Builder {
     ///
     /// let store = Store::on(MemDisk::new())
     ///     .on_open_progress(|progress| {
-    ///         println!("{} of {} bytes, {:?} left", progress.bytes, progress.bytes_total, progress.remaining());
+    ///         let left = progress.remaining();
+    ///         println!("{} of {} bytes, {left:?} left", progress.bytes, progress.bytes_total);
     ///         ControlFlow::Continue(())
     ///     })
     ///     .open()?;
@@ -402,7 +403,9 @@ impl Builder {
     ///             .worth(20)
     ///             .bytes_per_second(10 << 20)
     ///     })
-    ///     .compact_every(7 * DAY, "fewer, larger segments", |compaction| compaction.replaced_checkpoints().merge())
+    ///     .compact_every(7 * DAY, "fewer, larger segments", |compaction| {
+    ///         compaction.replaced_checkpoints().merge()
+    ///     })
     ///     .open()?;
     /// assert_eq!(store.stats().compactions.len(), 2);
     /// # Ok::<(), annals::Error>(())

@@ -102,7 +102,8 @@ impl Store {
     /// let store = Store::in_memory()?;
     /// store.append("order:1", &Raw("order.placed", &()))?;
     /// store.append(("order:2", "tenant:acme"), &Raw("order.placed", &()))?;
-    /// let names: Vec<String> = store.scopes().map(|scope| Ok(scope?.name)).collect::<Result<_, annals::Error>>()?;
+    /// let names = store.scopes().map(|scope| Ok(scope?.name));
+    /// let names: Vec<String> = names.collect::<Result<_, annals::Error>>()?;
     /// assert_eq!(names, ["default", "tenant:acme"]);
     /// # Ok::<(), annals::Error>(())
     /// ```

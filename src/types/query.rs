@@ -18,7 +18,8 @@ use crate::types::version::EventId;
 /// ```
 /// use annals::Query;
 ///
-/// let open_orders = Query::entity_prefix("order:").scope("tenant:acme").kinds(["order.placed", "order.paid"]);
+/// let orders = Query::entity_prefix("order:").scope("tenant:acme");
+/// let open_orders = orders.kinds(["order.placed", "order.paid"]);
 /// let one_student = Query::all().tag("student:7").tag("course:math");
 /// let both = open_orders.or(one_student);
 /// # let _ = both;

@@ -45,7 +45,7 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("public methods of Store", 75, 40),
     ("public methods of Builder", 38, 38),
     ("public methods of Append", 21, 21),
-    ("doc lines over 110 characters", 17, 0),
+    ("doc lines over 110 characters", 0, 0),
     ("words a sentence of comments, p90", 20, 25),
     ("words a sentence of README.md, p90", 25, 25),
     ("sentences of comments over 25 words", 0, 0),

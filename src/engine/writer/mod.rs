@@ -70,8 +70,8 @@ pub(crate) struct Writer {
 
 /// Whether the writer takes appends.
 ///
-/// `DiskFull` refuses nothing once its time has passed. `Poisoned` and `Panicked` are final; a poisoned writer
-/// may still panic.
+/// `DiskFull` refuses nothing once its time has passed. `Poisoned` and `Panicked` are final; a poisoned
+/// writer may still panic.
 pub(crate) enum Lifecycle {
     Working,
     /// The disk was full. The writer refuses appends with this error until a time comes; without one, for

@@ -94,9 +94,9 @@ pub use known::KnownKind;
 /// | enum | `prefix = "account"` | the beginning of its variants' kinds |
 /// | struct, variant | `kind = "account.opened"` | the kind; a struct needs it |
 /// | struct, variant | `version = 2` | the version of the payload's shape (default: 1) |
-/// | struct, variant | `upcast(1 = "path::to::function")` | the upcaster from version 1 to 2; one for each old version |
+/// | struct, variant | `upcast(1 = "path::function")` | the upcaster from version 1 to 2; one a version |
 /// | struct, variant | `alias = "account.created"` | a former kind, with the versions of the new kind |
-/// | struct, variant | `alias(kind = "..", upcast(1 = "path"), to = 2)` | a former kind with upcasters of its own |
+/// | struct, variant | `alias(kind = "..", upcast(1 = "path"), to = 2)` | a former kind with upcasters |
 /// | enum, struct | `crate = "path::to::annals"` | the path of annals, if it is not `::annals` |
 ///
 /// The upcasters of a former kind lead to the version `to` of the new kind, whose own upcasters then follow.
@@ -141,7 +141,8 @@ pub use known::KnownKind;
 /// store.append("customer:7", &Raw("customer.registered", &Version1 { name: "Ada Lovelace".to_owned() }))?;
 /// store.append("customer:7", &Raw("customer.relocated", &Relocated { to: "London".to_owned() }))?;
 ///
-/// let events: Vec<CustomerEvent> = store.stream("customer:7").map(|event| event?.to()).collect::<Result<_, _>>()?;
+/// let stream = store.stream("customer:7");
+/// let events: Vec<CustomerEvent> = stream.map(|event| event?.to()).collect::<Result<_, _>>()?;
 /// assert_eq!(events, [
 ///     CustomerEvent::Registered { first: "Ada".to_owned(), last: "Lovelace".to_owned(), country: None },
 ///     CustomerEvent::Moved { to: "London".to_owned() },
@@ -151,7 +152,7 @@ pub use known::KnownKind;
 ///
 /// | to | do |
 /// |---|---|
-/// | add a field | raise the version; `Value::unchanged` if it has a serde default, else an upcaster that sets it |
+/// | add a field | raise the version; `Value::unchanged` if it has a serde default, else an upcaster |
 /// | drop a field | raise the version; `Value::unchanged` |
 /// | rename, split or merge fields, change a type | raise the version; an upcaster |
 /// | rename a variant | write its old kind out with `kind` |
