@@ -93,7 +93,8 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
     let segment = segment();
     let mut story = Story::default();
     let mut versions = std::collections::HashMap::from([("e:1", 5), ("f", 100)]);
-    let (mut offset, mut next) = (144, 0);
+    let mut offset = 144;
+    let mut next = 0;
     for number in 0..frames {
         if random.chance(removed) {
             offset += u32::try_from(8 * random.below(20)).unwrap();
@@ -276,7 +277,8 @@ fn matches(item: &Item, event: &Known, is_own: bool) -> bool {
 
 #[test]
 fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
-    let (segment, mut index) = (segment(), LiveIndex::new(144));
+    let segment = segment();
+    let mut index = LiveIndex::new(144);
     let known = |entity, tags| Known {
         entity,
         version: 1,

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, if_there};
 use crate::engine::Engine;
 use crate::format::{Hash, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, manifest, mark};
 use crate::log::{SegmentFile, list, read_manifest, read_mark};
@@ -89,13 +89,10 @@ fn part(
     };
     let mut part = StoreFile { name: name.to_owned(), files: 0, bytes: 0, why };
     for path in paths {
-        match disk.open(&path, Access::Read).and_then(|file| file.length()) {
-            Ok(bytes) => {
-                part.files += 1;
-                part.bytes = part.bytes.saturating_add(bytes);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("cannot look at", &path, error)),
+        let length = if_there(disk.open(&path, Access::Read).and_then(|file| file.length()));
+        if let Some(bytes) = length.map_err(|error| Error::io("cannot look at", &path, error))? {
+            part.files += 1;
+            part.bytes = part.bytes.saturating_add(bytes);
         }
     }
     Ok((part.files > 0).then_some(part))

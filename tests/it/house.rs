@@ -32,7 +32,7 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("paths past the top of another room", 294, 0),
     ("files in src", 218, 175),
     ("code lines of the engine", 21_234, 17_500),
-    ("code lines of the library", 34_798, 30_000),
+    ("code lines of the library", 34_790, 30_000),
     ("lines a file, max", 500, 500),
     // Goals, though the values of the day are lower: a function that tells a story may be longer than one
     // that is short by packing.
@@ -40,7 +40,7 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("lines a function, p90", 25, 25),
     ("lines a function, max", 70, 70),
     ("tuple statements", 0, 0),
-    ("tuple statements of tests in src", 20, 0),
+    ("tuple statements of tests in src", 0, 0),
     ("names at the root of the crate", 139, 139),
     ("public methods of Store", 75, 40),
     ("public methods of Builder", 38, 38),

@@ -26,7 +26,8 @@ fn overhead_is_within_the_budget() {
     const MORE: usize = 104;
     let single = (0..16).map(|payload| overhead(1, 1, payload)).max().unwrap();
     let further = |entities| (overhead(entities, 4 + MORE, 9) - overhead(entities, 4, 9)).div_ceil(MORE);
-    let (further, several) = (further(1), further(2));
+    let several = further(2);
+    let further = further(1);
     println!(
         "overhead per single-event append: {single} bytes of 128; per further event: {several} of 56 \
         ({further} if all belong to one entity)"

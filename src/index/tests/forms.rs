@@ -168,7 +168,8 @@ fn check_streams(random: &mut Random, case: &Case<'_>) {
             let bound = |random: &mut Random| first.saturating_sub(3) + random.below(200);
             let versions = bound(random)..bound(random);
             let inside = |(version, _): &&(u64, u32)| versions.contains(version);
-            let (first, last) = (own.iter().find(inside), own.iter().rev().find(inside));
+            let first = own.iter().find(inside);
+            let last = own.iter().rev().find(inside);
             let right = first.zip(last).map_or(0..0, |(first, last)| first.1..last.1 + 1);
             assert_eq!(answers.window_of(entity, &versions).unwrap(), right, "{form} {entity} {versions:?}");
         }
@@ -239,7 +240,8 @@ fn naive_listing(
 fn the_last_append_with_a_key_counts() {
     let some = build(&mut Random(7), 1, 0).events.remove(0);
     let segment = segment();
-    let (mut offset, mut frames) = (144, Vec::new());
+    let mut offset = 144;
+    let mut frames = Vec::new();
     for (number, key) in [[1; 16], [2; 16], [1; 16]].into_iter().enumerate() {
         let ordinal = u32::try_from(number).unwrap();
         let version = u64::from(ordinal) + 1;
@@ -249,7 +251,8 @@ fn the_last_append_with_a_key_counts() {
         offset += u32::try_from(bytes.len()).unwrap();
     }
     let story = Story { frames, events: Vec::new() };
-    let (first, second) = (story.index(0..2), story.index(2..3));
+    let first = story.index(0..2);
+    let second = story.index(2..3);
     let joined = LiveIndex::concat(&in_file(&first), &second).unwrap();
     let forms: [&dyn SegmentIndex; 3] = [&story.index(0..3), &joined, &whole(&joined)];
     for form in forms {

@@ -44,7 +44,10 @@ pub(super) fn questions(ids: &[EventId], entities: &[&'static str]) -> Vec<Quest
         queries.into_iter().flat_map(|query| [(query.clone(), 0..u32::MAX), (query, 5..60)])
     {
         let all = (query, window);
-        let (counted, there, forward, backward) = (all.clone(), all.clone(), all.clone(), all);
+        let counted = all.clone();
+        let there = all.clone();
+        let forward = all.clone();
+        let backward = all;
         questions.push(ask(move |form| form.count(&counted.0, &counted.1, &|_| Some(4))));
         questions.push(ask(move |form| form.exists(&there.0, &there.1, &|_| Some(4))));
         questions.push(ask(move |form| {
@@ -88,7 +91,9 @@ fn every_flipped_byte_is_found_or_harmless() {
         let bytes = index.encode(&bound).unwrap();
         let questions = questions(&[id(1), id(103), id(7)], &["e:1", "f"]);
         let right = answers(&questions, &index);
-        let (mut found, mut refused, mut harmless) = (0, 0, 0);
+        let mut found = 0;
+        let mut refused = 0;
+        let mut harmless = 0;
         for at in (0..bytes.len()).step_by(step) {
             let mut flipped = bytes.clone();
             flipped[at] ^= 1 << (at % 8);
@@ -259,7 +264,9 @@ fn what_cannot_be_is_refused() {
 fn forged_files_do_no_harm() {
     let mut random = Random(20_260_106);
     let questions = questions(&[id(1), id(103), id(7)], &["e:1", "f"]);
-    let (mut usable, mut refused, mut thawed) = (0, 0, 0);
+    let mut usable = 0;
+    let mut refused = 0;
+    let mut thawed = 0;
     for (frames, removed, rounds) in [(3, 60, 3_000), (30, 30, 3_000), (300, 10, 300)] {
         let story = build(&mut random, frames, removed);
         let index = story.index(0..frames);
@@ -318,7 +325,8 @@ fn forge(random: &mut Random, bytes: &mut [u8]) {
         }
         // Something from elsewhere in the file.
         _ => {
-            let (from, to) = (place(random, HEADER, end - 16), place(random, HEADER, end - 16));
+            let from = place(random, HEADER, end - 16);
+            let to = place(random, HEADER, end - 16);
             bytes.copy_within(from..from + 16, to);
         }
     }

@@ -142,11 +142,13 @@ fn a_look_up_takes_at_most_four_reads_whatever_the_size() {
 #[test]
 fn the_filter_knows_all_that_is_there_and_little_else() {
     let index = regular(20_000, 20_000, false);
-    let (whole, file) = (whole(&index), in_file(&index));
+    let whole = whole(&index);
+    let file = in_file(&index);
     let store = bound(&index).store_id;
     let mut wrong = 0;
     for number in 0..20_000 {
-        let (there, absent) = (format!("account:{number:06}"), format!("account:{number:07}"));
+        let there = format!("account:{number:06}");
+        let absent = format!("account:{number:07}");
         assert!(whole.may_have(TermHash::entity(&store, &there)));
         assert!(file.may_have(TermHash::entity(&store, &there)));
         wrong += u32::from(file.may_have(TermHash::entity(&store, &absent)));

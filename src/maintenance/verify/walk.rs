@@ -8,7 +8,7 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, if_there};
 use crate::format::{Attestation, Damage, Frame, Hash, Manifest, Record, Seal, SegmentId, tags};
 use crate::log::{
     CHAIN_BROKEN, Evidence, LogEnd, SEAL_MISFITS, SegmentCursor, SegmentFile, SegmentItem, Verdict, Window,
@@ -178,12 +178,10 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     pub(super) fn file(&mut self, disk: &dyn Disk, id: SegmentId, end: ExpectedEnd) -> Result<(), Error> {
         let path = id.path();
         self.first = id.first_position;
-        let file = match disk.open(&path, Access::Read) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                self.add_unreadable(id, missing_text(id));
-                return Ok(());
-            }
-            opened => opened.map_err(|error| Error::io("cannot open", &path, error))?,
+        let opened = if_there(disk.open(&path, Access::Read));
+        let Some(file) = opened.map_err(|error| Error::io("cannot open", &path, error))? else {
+            self.add_unreadable(id, missing_text(id));
+            return Ok(());
         };
         let header = match SegmentFile::read_header(file.as_ref(), &path)? {
             Ok(header) => header,

@@ -83,7 +83,8 @@ fn a_loss_keeps_its_place() {
             let groups: [&[u64]; 6] = [&[1], &[2, 3], &[4], &[5], &[6, 7, 8, 9, 10, 11, 12, 13, 14], &[15]];
             groups.map(|group| Notice::Events(events(group))).to_vec()
         } else {
-            let (one, four) = (Notice::Events(events(&[1])), Notice::Events(events(&[4])));
+            let one = Notice::Events(events(&[1]));
+            let four = Notice::Events(events(&[4]));
             vec![one, lagged(2, 1), four, lagged(11, 4)]
         };
         assert_eq!(found, right);

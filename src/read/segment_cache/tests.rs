@@ -21,7 +21,8 @@ fn held(slots: &[Arc<LruSlot<u64>>]) -> Vec<Option<u64>> {
 
 #[test]
 fn the_least_recently_used_is_evicted_first() {
-    let (pool, slots) = (LruPool::new(10), slots(4));
+    let pool = LruPool::new(10);
+    let slots = slots(4);
     for (number, slot) in (0..).zip(&slots[..3]) {
         make(&pool, slot, number, 3);
     }
@@ -51,7 +52,8 @@ fn the_least_recently_used_is_evicted_first() {
 
 #[test]
 fn what_is_used_keeps_its_slot() {
-    let (pool, slots) = (LruPool::new(10), slots(3));
+    let pool = LruPool::new(10);
+    let slots = slots(3);
     for (number, slot) in (0..).zip(&slots[..2]) {
         make(&pool, slot, number, 4);
     }
@@ -67,14 +69,18 @@ fn what_is_used_keeps_its_slot() {
 
 #[test]
 fn a_failure_leaves_the_slot_empty() {
-    let (pool, slots) = (LruPool::new(10), slots(1));
+    let pool = LruPool::new(10);
+    let slots = slots(1);
     assert_eq!(pool.get_or_make(&slots[0], || Err::<(u64, u64), _>("no")), Err("no"));
     assert_eq!(make(&pool, &slots[0], 7, 1), 7);
 }
 
 #[test]
 fn a_value_is_made_once_by_concurrent_callers() {
-    let (pool, slots, made, start) = (LruPool::new(10), slots(1), AtomicU64::new(0), Barrier::new(8));
+    let pool = LruPool::new(10);
+    let slots = slots(1);
+    let made = AtomicU64::new(0);
+    let start = Barrier::new(8);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -89,7 +95,9 @@ fn a_value_is_made_once_by_concurrent_callers() {
 
 #[test]
 fn a_pool_never_exceeds_its_size() {
-    let (pool, slots, mut state) = (LruPool::new(100), slots(20), 7_u64);
+    let pool = LruPool::new(100);
+    let slots = slots(20);
+    let mut state = 7_u64;
     let sizes: Vec<u64> = (0..20).map(|slot| slot * 3 + 1).collect();
     for _ in 0..10_000 {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -102,7 +102,8 @@ fn it_never_differs_from_the_files() {
     let mut random = Random::for_test();
     for row @ (bytes_max, group_max, segment_bytes) in TABLE {
         let tail = TailCache::new(bytes_max);
-        let (mut files, mut found) = (vec![File::new(1)], 0);
+        let mut files = vec![File::new(1)];
+        let mut found = 0;
         // Everything before this was evicted.
         let mut cleared = (files[0].id, 0);
         for step in 0..2_000 {
@@ -155,7 +156,8 @@ fn small_groups_share_chunks_and_large_ones_have_their_own() {
     }
     // 204 of them fit into 64 KiB; reading all of them takes five calls.
     assert_eq!((tail.chunks(), tail.memory()), (4, 5 * CHUNK_BYTES));
-    let (mut at, mut asked) = (144, 0);
+    let mut at = 144;
+    let mut asked = 0;
     while at < 144 + 320_000 {
         let block = tail.block(segment, &(at..at + 320), &(at..at + 320_000)).unwrap();
         (at, asked) = (block.start + to_u32(block.bytes.len()), asked + 1);

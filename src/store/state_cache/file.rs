@@ -18,7 +18,7 @@ use redb::{Database, StorageBackend};
 
 use super::Folded;
 use super::table::{self, CacheChanges, CacheFailure, CacheOwner, CacheWritten, Saving, StateKey};
-use crate::disk::{Access, Disk, DiskFile, read_full, write_all};
+use crate::disk::{Access, Disk, DiskFile, if_there, read_full, remove_if_there, write_all};
 use crate::types::Error;
 
 const DIRECTORY: &str = "cache";
@@ -216,10 +216,7 @@ impl CacheFile {
     }
 
     fn try_open(&self, state: &FileInner, opener: Opener) -> Result<FileStatus, CacheFailure> {
-        let found = match self.disk.open(FILE, Access::Write) {
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            found => Some(found?),
-        };
+        let found = if_there(self.disk.open(FILE, Access::Write))?;
         let (file, is_new) = match (found, opener) {
             (Some(file), _) => (file, false),
             (None, Opener::Reader) => return Ok(FileStatus::Absent),
@@ -304,10 +301,10 @@ impl CacheFile {
 
 /// Removes both files, if they exist.
 pub(super) fn remove(disk: &dyn Disk) -> Result<(), Error> {
-    [FILE, OPENING_FILE].iter().try_for_each(|name| match disk.remove(name) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("cannot remove", name, error)),
-        _ => Ok(()),
-    })
+    for name in [FILE, OPENING_FILE] {
+        remove_if_there(disk, name).map_err(|error| Error::io("cannot remove", name, error))?;
+    }
+    Ok(())
 }
 
 /// Turns a panic into a failure.
