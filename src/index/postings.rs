@@ -4,8 +4,8 @@
 //! first match costs no more than finding it. Cursors work on ranks, which are ordinals in the order in which
 //! they come, so that one code serves both directions.
 //!
-//! The ordinals of a segment and the versions of a stream mostly follow one another. They have gaps only where
-//! frames were removed on purpose, so only the numbers behind a gap (jumps) take memory.
+//! The ordinals of a segment and the versions of a stream mostly follow one another. They have gaps only
+//! where frames were removed on purpose, so only the numbers behind a gap (jumps) take memory.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

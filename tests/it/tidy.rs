@@ -56,7 +56,7 @@ const DOORS: [(&str, &[&str]); 22] = [
             "engine/writer/mod.rs",
             "engine/writer/direct.rs",
             "read/notification/channel.rs",
-            "read/reader/ahead.rs",
+            "read/reader/mod.rs",
             "consume/reactor/partitioned.rs",
         ],
     ),

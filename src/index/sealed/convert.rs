@@ -1,9 +1,10 @@
-//! Between the two forms: an index in memory becomes an index file, and a file an index in memory.
+//! Converts between the two forms: an index in memory to an index file, and a file to an index in memory.
 //!
-//! The format is in docs/index-file.md. A file is read back when its segment gets more frames: the index of
-//! the segment is then the file's, concatenated with that of the new frames.
-//! Invariants: the same events make the same bytes: terms are sorted, so the order of the hash maps does not
-//! matter. An index that was a file is as good as one made of the segment's frames: all of it is checked.
+//! The format is in docs/index-file.md. A file is converted back when its segment has more frames by now: the
+//! indexes of both parts are then concatenated.
+//!
+//! Invariant: the same events make the same bytes. Terms are sorted, so the order of the hash maps does not
+//! matter. Everything in a file is checked before it is in memory.
 
 use crate::format::index_file::{
     ANCHOR_STRIDE, Bound, HEADER, Header, JUMP, Layout, NO_TERM, NUMBER, SLOT, Term, TermHash, TermKind,

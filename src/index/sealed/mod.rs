@@ -44,6 +44,9 @@ enum IndexSource {
     File { file: Arc<dyn DiskFile>, filter: Vec<u8>, checksums: Vec<u8> },
 }
 
+/// The bytes that [`SealedIndex::defect`] reads at once.
+const PIECE: usize = 64 * BLOCK;
+
 /// A defect of an index file, and its offset.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum IndexDefect {
@@ -197,9 +200,6 @@ impl SealedIndex {
         Error::new(ErrorKind::Corrupt, text)
     }
 }
-
-/// The bytes that a verification reads at once.
-const PIECE: usize = 64 * BLOCK;
 
 const DAMAGED_BLOCK: &str = "a block of the index does not fit its checksum";
 
