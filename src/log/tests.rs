@@ -9,7 +9,6 @@
     reason = "a test fails by panicking, and prints what it tried"
 )]
 
-mod preallocate;
 mod recovery;
 mod rewritten;
 mod walk;
