@@ -6,6 +6,8 @@
 mod read;
 mod write;
 
+#[cfg(test)]
+pub(crate) use read::PREFIX;
 pub(crate) use read::{
     Record, RecordFields, RecordShape, SALT, ends_well, lay_out, read, read_in, records, start_of, tags,
 };

@@ -11,7 +11,7 @@ pub(super) const PRIVATE_BYTES_AT: usize = 0;
 pub(super) const PUBLIC_BYTES_AT: usize = PRIVATE_BYTES_AT + 4;
 pub(super) const FORM_AT: usize = PUBLIC_BYTES_AT + 2;
 const PREFIX_ZERO_AT: usize = FORM_AT + 1;
-pub(super) const PREFIX: usize = PREFIX_ZERO_AT + 1;
+pub(crate) const PREFIX: usize = PREFIX_ZERO_AT + 1;
 
 /// The offset of each field of the fixed public part. Its last byte is zero.
 const FLAGS_AT: usize = 0;
