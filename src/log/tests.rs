@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and prints what it tried"
 )]
 
+mod preallocate;
 mod recovery;
 mod rewritten;
 mod walk;
