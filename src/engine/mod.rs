@@ -387,7 +387,8 @@ impl Engine {
 
     /// How far the recorded-at of the newest event is ahead of the clock. Zero if the event cannot be read.
     fn recorded_ahead(&self, snapshot: &Snapshot) -> Duration {
-        let newest = reader::with_frame(snapshot, snapshot.head.position, |header, _| header.recorded_at());
+        let newest =
+            reader::with_frame(snapshot, snapshot.head.position, |newest| newest.header.recorded_at());
         let recorded_at = newest.ok().flatten().unwrap_or_default();
         options::ahead(recorded_at, options::read(&self.options.clock))
     }

@@ -9,7 +9,7 @@ use crate::engine::append::{Brought, Keyed, Request};
 use crate::engine::decide::{KeyHash, LookedUp, StreamHead};
 use crate::engine::errors::id_taken;
 use crate::event::{EventIds, belongs_to, matches};
-use crate::format::{Frame, Record, records};
+use crate::format::{Frame, Record};
 use crate::read::{LogView, Snapshot, first_match};
 use crate::types::{Durability, Error, ErrorKind, EventId, FailedCondition, KeyWindow, Position, Query};
 
@@ -221,7 +221,7 @@ fn check_ids_free(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
 fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) -> Option<Position> {
     let first_ids = || EventIds::of_first(frame, first);
     let is_match = |record: &Record<'_>| matches(query, record, |id| belongs_to(id, record, first_ids));
-    let events = (0..).zip(records(frame.body, frame.header.events()));
+    let events = (0..).zip(frame.records());
     let positions = events.filter(|(_, record)| record.as_ref().is_ok_and(is_match));
     positions.map(|(index, _)| first.plus(index)).find(|position| *position > after)
 }

@@ -16,7 +16,7 @@ use crate::engine::decide::KeyHash;
 use crate::engine::errors::{key_of_other_append, key_of_other_command, unanswered};
 use crate::engine::queue::{Answer, Queue, Reply};
 use crate::event::Appended;
-use crate::format::{Record, RecordFields, records};
+use crate::format::{BodyLayout, Frame, Record, RecordFields, records};
 use crate::read::{LogView, reader};
 use crate::types::system::gate::BYPASSED;
 use crate::types::{Error, EventId, Position, SYSTEM_SCOPE};
@@ -175,20 +175,20 @@ fn receipt_if(
     position: Position,
     is_right: impl FnOnce(&GivenEvents<'_>) -> bool,
 ) -> Result<Option<Appended>, Error> {
-    let found = reader::with_frame(&view.snapshot(), position, |header, body| {
-        let events = GivenEvents::of_frame(body, header.events());
+    let found = reader::with_frame(&view.snapshot(), position, |frame| {
+        let events = GivenEvents::of_frame(frame);
         if !is_right(&events) {
             return None;
         }
-        let receipt = Appended::new(header, position).bringing(foreign_ids(body, header.events()));
+        let receipt = Appended::new(&frame.header, position, frame.versions()).bringing(foreign_ids(frame));
         Some(receipt.into_replayed().without_last(events.system))
     })?;
     Ok(found.flatten())
 }
 
 /// The foreign ids of an append's events, each with the index of its event.
-fn foreign_ids(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
-    let ids = records(body, events).map(|record| record.ok()?.foreign_id());
+fn foreign_ids(frame: &Frame<'_>) -> Vec<(u16, EventId)> {
+    let ids = frame.records().map(|record| record.ok()?.foreign_id());
     ids.zip(0..).filter_map(|(id, index)| Some((index, id?))).collect()
 }
 
@@ -196,7 +196,7 @@ fn foreign_ids(body: &[u8], events: u16) -> Vec<(u16, EventId)> {
 /// gave, and a retry may bypass other gates.
 struct GivenEvents<'a> {
     body: &'a [u8],
-    count: u16,
+    layout: BodyLayout,
     /// How many events at the end are system events.
     system: u16,
     /// How many of these record bypassed gates.
@@ -207,16 +207,16 @@ impl<'a> GivenEvents<'a> {
     fn of_request(request: &'a Request) -> GivenEvents<'a> {
         GivenEvents {
             body: &request.body,
-            count: request.events,
+            layout: request.layout(),
             system: request.system_events,
             bypass: request.bypass_events,
         }
     }
 
-    fn of_frame(body: &'a [u8], count: u16) -> GivenEvents<'a> {
+    fn of_frame(frame: &Frame<'a>) -> GivenEvents<'a> {
         let mut system = 0_u16;
         let mut bypass = 0_u16;
-        for record in records(body, count) {
+        for record in frame.records() {
             let (is_system, is_bypass) = match record {
                 Ok(record) if record.scope() == SYSTEM_SCOPE => (true, record.kind() == BYPASSED),
                 _ => (false, false),
@@ -225,24 +225,24 @@ impl<'a> GivenEvents<'a> {
             system = if is_system { system.saturating_add(1) } else { 0 };
             bypass = if is_bypass { bypass.saturating_add(1) } else { 0 };
         }
-        GivenEvents { body, count, system, bypass }
+        GivenEvents { body: frame.body, layout: frame.header.layout(), system, bypass }
     }
 
     /// How many events the caller gave.
     fn given(&self) -> u16 {
-        self.count.saturating_sub(self.bypass)
+        self.layout.events.saturating_sub(self.bypass)
     }
 
     /// Whether this append may carry out the command of another append with its key, if that one has a
     /// command.
     fn may_be_of(&self, key: Option<KeyHash>, command: Option<CommandHash>) -> bool {
         let Some((command, key)) = command.zip(key) else { return true };
-        let first = records(self.body, self.count).next();
+        let first = records(self.body, self.layout).next();
         first.is_some_and(|first| first.is_ok_and(|first| command.may_be_of(&key, &first)))
     }
 
     fn is_same(&self, other: &GivenEvents<'_>) -> bool {
-        let pairs = records(self.body, self.count).zip(records(other.body, other.count));
+        let pairs = records(self.body, self.layout).zip(records(other.body, other.layout));
         self.given() == other.given()
             && pairs
                 .take(self.given().into())

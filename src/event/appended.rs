@@ -24,7 +24,7 @@ pub struct Appended {
     events: u16,
     first_version: Version,
     /// The version of each event, 8 bytes each, if the append has events of several entities; else empty.
-    version_table: Box<[u8]>,
+    versions: Box<[u8]>,
     /// The ids that events were imported with, each with the index of its event. Most appends have none.
     brought: Box<[(u16, EventId)]>,
     recorded_at: u64,
@@ -33,12 +33,13 @@ pub struct Appended {
 }
 
 impl Appended {
-    pub(crate) fn new(header: &FrameHeader<'_>, first: Position) -> Appended {
+    /// The receipt of an append whose first event is at `first`. `versions` are those of [`Frame::versions`].
+    pub(crate) fn new(header: &FrameHeader<'_>, first: Position, versions: Vec<u8>) -> Appended {
         Appended {
             first,
             events: header.events(),
             first_version: header.first_version().into(),
-            version_table: header.version_table().into(),
+            versions: versions.into(),
             brought: Box::default(),
             recorded_at: header.recorded_at(),
             chain: header.chain(),
@@ -135,7 +136,7 @@ impl Appended {
 
     fn version_of(&self, index: u64) -> Version {
         let at = usize::try_from(index).expect("at most 65,535");
-        match self.version_table.chunks_exact(8).nth(at) {
+        match self.versions.chunks_exact(8).nth(at) {
             Some(version) => crate::format::u64_at(version, 0).into(),
             None => self.first_version.plus(index),
         }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use crate::event::codec;
-use crate::format::{Frame, FrameHeader, Record, RecordShape, record, records, tags};
+use crate::format::{Frame, FrameHeader, Record, RecordShape, record, tags};
 use crate::types::{
     Cause, Coordinate, Error, ErrorKind, EventId, Item, Name, Position, Query, ResumeToken, SYSTEM_SCOPE,
     Undecodable, UndecodableReason, Version, time_of, to_usize,
@@ -83,7 +83,7 @@ impl RecordedEvent {
     /// The version of the event in its stream.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.header().version(self.index.into()).into()
+        self.header().version(self.index.into(), &self.record()).into()
     }
 
     /// The entity of the event.
@@ -259,9 +259,10 @@ impl RecordedEvent {
         if self.index == index {
             return Some(self.clone());
         }
+        let layout = self.header().layout();
         let body = to_usize(self.frame) + self.header().header_bytes();
-        let start = body + record::start_of(&self.block[body..], index)?;
-        let record = record::read(&self.block[start..], 0).ok()?;
+        let start = body + record::start_of(&self.block[body..], index, layout)?;
+        let record = record::read(&self.block, start, layout).ok()?;
         Some(RecordedEvent { record: short(start), index, shape: record.shape(), ..self.clone() })
     }
 
@@ -373,7 +374,7 @@ pub(crate) struct EventIds {
 impl EventIds {
     /// The ids of the first event of an append, whose position is `first`.
     pub(crate) fn of_first(frame: &Frame<'_>, first: Position) -> EventIds {
-        let record = records(frame.body, frame.header.events()).next().and_then(Result::ok);
+        let record = frame.records().next().and_then(Result::ok);
         EventIds {
             derived: frame.header.event_id(first),
             brought: record.and_then(|record| record.foreign_id()),

@@ -6,14 +6,14 @@
 use std::fmt;
 use std::slice::SliceIndex;
 
-/// Frames, headers and records start at multiples of this.
+/// Frames, seals and attestations start at multiples of this.
 pub(crate) const ALIGN: usize = 8;
 
 /// The highest sequence of MARK and MANIFEST. No store is written so often; a higher one is damage.
 pub(crate) const SEQUENCE_MAX: u64 = u64::MAX / 2;
 
-/// The largest body of a frame: 16 MiB.
-pub(crate) const BODY_BYTES_MAX: usize = 16 << 20;
+/// The largest body of a frame: 16 MiB less 4 bytes. The length of a private part fits into 24 bits.
+pub(crate) const BODY_BYTES_MAX: usize = (16 << 20) - 4;
 
 /// Why bytes are not what they should be. The log adds the file and the offset.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -44,7 +44,8 @@ pub(crate) fn body_content(contents: &[Hash]) -> Hash {
     }
 }
 
-/// The content hash of a frame. `extension` is the key and the version table of its header, or empty.
+/// The content hash of a frame. `extension` is the key and the versions (8 bytes each) of those frames that
+/// have them; else empty.
 pub(crate) fn extended_content(content: &Hash, extension: &[u8]) -> Hash {
     if extension.is_empty() { *content } else { prefixed(EXTENDED, &[content, extension]) }
 }

@@ -19,19 +19,19 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use bytes::{ALIGN, BODY_BYTES_MAX, Damage, aligned, array, checksum, u32_at, u64_at};
+pub(crate) use bytes::{ALIGN, BODY_BYTES_MAX, Damage, array, checksum, u32_at, u64_at};
 #[cfg(test)]
 pub(crate) use bytes::{preamble, put, u16_at};
 pub(crate) use chain::{Assigned, Hash, body_content, extended_content, genesis, link};
 pub(crate) use frame::{
-    FRAME_FIXED_BYTES, Frame, FrameHeader, HEADER_BYTES_MAX, KEY_BYTES, NewFrameHeader, bytes_needed,
-    read_header,
+    FRAME_FIXED_BYTES, Frame, FrameHeader, FramePlace, HEADER_BYTES_MAX, KEY_BYTES, NewFrameHeader,
+    bytes_needed, padded_body_bytes, read_header,
 };
 pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
 #[cfg(test)]
 pub(crate) use record::write;
-pub(crate) use record::{NewRecord, Record, RecordFields, RecordShape, SALT, records, tags};
+pub(crate) use record::{BodyLayout, NewRecord, Record, RecordFields, RecordShape, SALT, records, tags};
 pub(crate) use segment::{
     Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
 };

@@ -9,6 +9,7 @@ use super::bytes::{
     put, sum, u32_at, u64_at,
 };
 use super::chain::Hash;
+use super::frame::FramePlace;
 
 const MAGIC: &[u8; 8] = b"ANNALSEG";
 
@@ -155,6 +156,11 @@ impl SegmentHeader {
     /// The mark of a frame at `offset`.
     pub(crate) fn frame_mark(&self, offset: u64) -> u64 {
         self.salt ^ offset
+    }
+
+    /// The place of a frame at `offset`.
+    pub(crate) fn frame_place(&self, offset: u32) -> FramePlace {
+        FramePlace { salt: self.salt, offset: offset.into(), first_position: self.id.first_position }
     }
 
     fn seal_mark(&self, offset: u64) -> u64 {

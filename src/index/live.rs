@@ -8,7 +8,7 @@ use std::ops::{Bound, ControlFlow, Range};
 use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 
-use crate::format::{Damage, Frame, KEY_BYTES, Record, SegmentId, records, tags};
+use crate::format::{Damage, Frame, KEY_BYTES, Record, SegmentId, tags};
 use crate::log::SegmentFile;
 use crate::types::{Cause, Error, EventId};
 
@@ -153,11 +153,11 @@ impl LiveIndex {
         if let Some(key) = header.key() {
             self.keys.insert(key, first);
         }
-        for (ordinal, (index, record)) in (first..).zip(records(frame.body, header.events()).enumerate()) {
+        for (ordinal, (index, record)) in (first..).zip(frame.records().enumerate()) {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
             self.ordinals.push(ordinal.into());
             self.offsets.push(offset);
-            let version = header.version(index);
+            let version = header.version(index, &record);
             if !self.insert_version(record.entity(), version, ordinal, segment.header.id) {
                 return Err(segment.damaged(offset.into(), &WRONG_VERSION));
             }

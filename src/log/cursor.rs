@@ -10,7 +10,6 @@ use crate::disk::read_full;
 use crate::format::{
     Assigned, Attestation, BODY_BYTES_MAX, Damage, Frame, Hash, Mark, Record, SEAL_BYTES,
     SEGMENT_HEADER_BYTES, Seal, SegmentEntry, SegmentHeader, body_content, extended_content, frame, link,
-    records,
 };
 use crate::types::{Error, to_u32, to_u64, to_usize};
 
@@ -189,16 +188,21 @@ pub(crate) fn chain_and_records(
     mut visit: impl FnMut(usize, &Record<'_>),
 ) -> Result<Hash, Damage> {
     let header = &frame.header;
-    let mut contents = records(frame.body, header.events()).enumerate().map(|(index, record)| {
-        let record = record?;
-        visit(index, &record);
-        Ok(record.content())
-    });
-    let content = match header.events() {
-        1 => contents.next().expect("a frame has an event")?,
-        _ => body_content(&contents.collect::<Result<Vec<_>, Damage>>()?),
+    // The key and the versions, as they enter the chain.
+    let mut extension = header.key().map_or_else(Vec::new, |key| key.to_vec());
+    let content = {
+        let mut contents = frame.records().enumerate().map(|(index, record)| {
+            let record = record?;
+            visit(index, &record);
+            extension.extend(record.version().into_iter().flat_map(u64::to_le_bytes));
+            Ok(record.content())
+        });
+        match header.events() {
+            1 => contents.next().expect("a frame has an event")?,
+            _ => body_content(&contents.collect::<Result<Vec<_>, Damage>>()?),
+        }
     };
-    let content = extended_content(&content, header.extension());
+    let content = extended_content(&content, &extension);
     let assigned = Assigned {
         position,
         recorded_at: header.recorded_at(),
@@ -358,6 +362,7 @@ impl<'a> SegmentCursor<'a> {
 fn item_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<SegmentItem<'a>, Error> {
     let header = &window.segment.header;
     let at = u64::from(offset);
+    let place = header.frame_place(offset);
     let mark = header.frame_mark(at);
     let head = window.at(offset, frame::FRAME_FIXED_BYTES)?;
     if header.is_seal(head, at) {
@@ -384,7 +389,8 @@ fn item_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<SegmentItem<'a
     // more, and a file that changed between the two reads must not pass.
     let is_in_memory = window.holds(offset, frame_bytes);
     let bytes = window.at(offset, frame_bytes)?;
-    let read = if is_in_memory { frame::read_behind_header(bytes) } else { frame::read(bytes, mark) };
+    let read =
+        if is_in_memory { frame::read_behind_header(bytes, &place) } else { frame::read(bytes, &place) };
     Ok(read.map_or_else(SegmentItem::Invalid, SegmentItem::Frame))
 }
 
@@ -399,7 +405,7 @@ pub(crate) struct Window<'a> {
 
 /// What one read fetches, in bytes, unless a frame needs more.
 const WINDOW_BYTES: usize = 1 << 20;
-/// The largest frame: header, key, version table, body.
+/// The largest frame: header and body.
 const FRAME_BYTES_MAX: usize = frame::HEADER_BYTES_MAX + BODY_BYTES_MAX;
 
 impl<'a> Window<'a> {

@@ -7,15 +7,15 @@ use super::cursor::LogEnd;
 
 /// An append, ready to become a frame.
 pub(crate) struct NewFrame<'a> {
+    /// The records, bound to no place, and the zeros behind them.
     pub(crate) body: &'a [u8],
-    pub(crate) body_checksum: u32,
     /// The content hash of the body.
     pub(crate) content: Hash,
     pub(crate) events: u16,
     pub(crate) key: Option<[u8; 16]>,
     pub(crate) first_version: u64,
-    /// A version for each event, if the append addresses several entities; else empty.
-    pub(crate) version_table: &'a [u8],
+    /// A version for each event, 8 bytes each, if the append addresses several entities; else empty.
+    pub(crate) versions: &'a [u8],
     /// The writer's clock, in microseconds since 1970.
     pub(crate) now: u64,
 }
@@ -33,17 +33,15 @@ impl NewFrame<'_> {
         let recorded_at = end.recorded_at.max(self.now);
         let position = end.position + 1;
         let position_offset = u32::try_from(position - segment.id.first_position);
-        let flags = NewFrameHeader::flags_for(self.key.is_some(), !self.version_table.is_empty());
+        let flags = NewFrameHeader::flags_for(self.key.is_some(), !self.versions.is_empty());
         let first_version = self.first_version;
         let assigned = Assigned { position, recorded_at, first_version, events: self.events, flags };
         let content = match self.key {
-            Some(key) => extended_content(&self.content, &[key.as_slice(), self.version_table].concat()),
-            None => extended_content(&self.content, self.version_table),
+            Some(key) => extended_content(&self.content, &[key.as_slice(), self.versions].concat()),
+            None => extended_content(&self.content, self.versions),
         };
         let start = out.len();
         NewFrameHeader {
-            body_bytes: to_u32(self.body.len()),
-            body_checksum: self.body_checksum,
             position_offset: position_offset.expect("a segment holds fewer than 2^32 events"),
             durable_end,
             events: self.events,
@@ -52,10 +50,8 @@ impl NewFrame<'_> {
             first_version,
             chain: link(&end.chain, &content, &assigned),
             key: self.key,
-            version_table: self.version_table,
         }
-        .write(out, segment.frame_mark(end.offset.into()));
-        out.extend_from_slice(self.body);
+        .write(out, &segment.frame_place(end.offset), self.body, self.versions);
         let header = FrameHeader::known(&out[start..]);
         LogEnd {
             // The log checks a frame against the segment's limits before it stages the frame.

@@ -192,16 +192,20 @@ impl Block {
         if self.is_known {
             return Ok(Frame::known(bytes));
         }
-        let mark = segment.header.frame_mark(offset.into());
-        frame::read(bytes, mark).map_err(|damage| segment.damaged(offset.into(), &damage))
+        let place = segment.header.frame_place(offset);
+        frame::read(bytes, &place).map_err(|damage| segment.damaged(offset.into(), &damage))
     }
 
     /// The frame at `offset`, if a whole frame lies there in the block.
     #[inline(always)]
     pub(crate) fn frame_if_whole(&self, segment: &SegmentFile, offset: u32) -> Option<Frame<'_>> {
         let bytes = self.bytes.get(self.at(offset)..)?;
-        let mark = segment.header.frame_mark(offset.into());
-        if self.is_known { frame::known_if_whole(bytes, mark) } else { frame::read(bytes, mark).ok() }
+        let place = segment.header.frame_place(offset);
+        if self.is_known {
+            frame::known_if_whole(bytes, segment.header.frame_mark(offset.into()))
+        } else {
+            frame::read(bytes, &place).ok()
+        }
     }
 
     /// Checks the header of the frame at `offset`. The body need not lie in the block.

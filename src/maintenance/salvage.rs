@@ -11,7 +11,7 @@ use foldhash::{HashMap, HashMapExt};
 
 use crate::disk::{Access, Disk, Holder};
 use crate::engine::Readable;
-use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentId, manifest, mark, records};
+use crate::format::{Frame, SEGMENTS_DIRECTORY, SegmentId, manifest, mark};
 use crate::log::{LogEnd, SegmentFile, list, read_manifest, read_mark};
 use crate::read::{ChainPosition, Segment};
 use crate::types::{Error, ErrorKind, OpenProgress, OpenReport, OpenWatcher, VerifyProgress, to_u64};
@@ -126,12 +126,12 @@ impl Salvaged {
     /// Whether every record is whole, and every version is greater than the last one of its stream.
     fn learn_versions(&mut self, frame: &Frame<'_>) -> bool {
         let header = &frame.header;
-        let all = records(frame.body, header.events()).enumerate();
+        let all = frame.records().enumerate();
         let mut learnt = HashMap::new();
         for (index, record) in all {
             let Ok(record) = record else { return false };
             let entity = record.entity();
-            let version = header.version(index);
+            let version = header.version(index, &record);
             let before = learnt.get(entity).or_else(|| self.versions.get(entity)).copied().unwrap_or(0);
             if version <= before {
                 return false;

@@ -55,15 +55,14 @@ impl<'a> TailSegment<'a> {
             Some(beginning) => self.write_beginning(beginning, &mut out, work)?,
             None => (LogEnd::before(&self.header), 0),
         };
-        let Request { body, body_checksum, content, events, .. } = &self.entry;
+        let Request { body, content, events, .. } = &self.entry;
         let entry = NewFrame {
             body,
-            body_checksum: *body_checksum,
             content: *content,
             events: *events,
             key: None,
             first_version: self.version,
-            version_table: &[],
+            versions: &[],
             now: self.now,
         };
         tip = entry.write(&self.header, &tip, tip.offset, &mut out.bytes);
@@ -86,6 +85,7 @@ impl<'a> TailSegment<'a> {
     ) -> Result<(LogEnd, u32), Error> {
         let source: &SegmentFile = &beginning.file;
         let mut cursor = SegmentCursor::new(source, beginning.tip.offset)?;
+        let mut body = Vec::new();
         let mut born = 0;
         let mut told = 0;
         while cursor.end().offset < beginning.tip.offset {
@@ -93,10 +93,10 @@ impl<'a> TailSegment<'a> {
             match cursor.advance()? {
                 Advance::Frame { frame, .. } => {
                     born += streams_begun(&frame);
-                    let mark = self.header.frame_mark(offset.into());
-                    NewFrameHeader { durable_end: offset, ..frame.header.fields() }
-                        .write(&mut out.bytes, mark);
-                    out.bytes.extend_from_slice(frame.body);
+                    frame.unbound_body(&source.header.frame_place(offset), &mut body);
+                    let header = NewFrameHeader { durable_end: offset, ..frame.header.fields() };
+                    let place = self.header.frame_place(offset);
+                    header.write(&mut out.bytes, &place, &body, &frame.versions());
                 }
                 Advance::Attestation { attestation, .. } => {
                     out.bytes.extend_from_slice(&attestation.write(&self.header, offset.into()));
@@ -118,7 +118,8 @@ impl<'a> TailSegment<'a> {
 
 /// How many streams begin in a frame.
 fn streams_begun(frame: &Frame<'_>) -> u32 {
-    let first = (0..usize::from(frame.header.events())).filter(|index| frame.header.version(*index) == 1);
+    let records = frame.records().map_while(Result::ok).enumerate();
+    let first = records.filter(|(index, record)| frame.header.version(*index, record) == 1);
     u32::try_from(first.count()).expect("at most 65,535")
 }
 

@@ -8,7 +8,9 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::engine::decide::{KeyHash, LookedUp, StreamTarget};
-use crate::format::{BODY_BYTES_MAX, Hash, NewRecord, RecordFields, aligned, body_content, checksum, record};
+use crate::format::{
+    BODY_BYTES_MAX, BodyLayout, Hash, NewRecord, RecordFields, body_content, padded_body_bytes, record,
+};
 use crate::types::{
     Cause, DEFAULT_SCOPE, Durability, Error, ErrorKind, EventId, Expected, Limits, Position, is_system,
 };
@@ -39,8 +41,14 @@ pub(crate) struct Request {
     /// When a sampled append was encoded. To time each would cost a good part of encoding.
     pub(crate) encoded_at: Option<Instant>,
     pub(crate) body: Vec<u8>,
-    pub(crate) body_checksum: u32,
     pub(crate) content: Hash,
+}
+
+impl Request {
+    /// How many records the body has, and whether they have room for versions.
+    pub(crate) fn layout(&self) -> BodyLayout {
+        BodyLayout { events: self.events, has_versions: self.targets.len() > 1 }
+    }
 }
 
 /// The foreign ids of an append. No other event may have one of them.
@@ -61,14 +69,15 @@ impl AppendDraft {
         let command = self.key_and_command()?;
         let mut body = Vec::with_capacity(self.bytes.len() + 128 * self.count());
         let mut contents = Vec::with_capacity(self.count());
+        let layout = BodyLayout { events: narrow(self.count()), has_versions: self.targets.len() > 1 };
         for event in self.all() {
             let start = body.len();
-            self.write_record(event, &mut body)?;
+            self.write_record(event, &mut body, layout)?;
             // Only the first record of the append carries the trace of the command.
             let command = command.as_ref().filter(|_| start == 0);
-            contents.push(seal_record(event, &mut body, start, salts, command));
+            contents.push(seal_record(event, &mut body, start, layout, salts, command));
         }
-        body.resize(aligned(body.len()), 0);
+        body.resize(padded_body_bytes(body.len(), self.key.is_some(), layout.events), 0);
         if body.len() > BODY_BYTES_MAX {
             return Err(Error::too_large("the append", body.len(), "the format", BODY_BYTES_MAX));
         }
@@ -78,7 +87,7 @@ impl AppendDraft {
             _ => self.all().map(|event| narrow(event.target)).collect(),
         };
         Ok(Request {
-            events: narrow(self.count()),
+            events: layout.events,
             system_events: narrow(self.system.len()),
             bypass_events: self.bypass_events,
             targets: self.targets,
@@ -88,9 +97,8 @@ impl AppendDraft {
             known: LookedUp::default(),
             conditions: self.conditions,
             durability: self.durability,
-            encoded_at: is_sampled(&body).then(Instant::now),
+            encoded_at: is_sampled(&body, layout).then(Instant::now),
             brought,
-            body_checksum: checksum(&[&body]),
             content: body_content(&contents),
             body,
         })
@@ -181,7 +189,7 @@ impl AppendDraft {
         }
     }
 
-    fn write_record(&self, event: &NewEvent, body: &mut Vec<u8>) -> Result<(), Error> {
+    fn write_record(&self, event: &NewEvent, body: &mut Vec<u8>, layout: BodyLayout) -> Result<(), Error> {
         let attributes = event.attributes();
         let new = NewRecord {
             fields: RecordFields {
@@ -199,34 +207,37 @@ impl AppendDraft {
             metadata: &attributes.metadata,
             payload: &self.bytes[event.payload.clone()],
         };
-        record::write(body, &new)
+        record::write(body, &new, layout.has_versions)
             .map_err(|long| Error::too_large(long.what, long.bytes, "the format", long.max))
     }
 }
 
-/// Fills in the salt of the record at `start`, and returns the content hash that goes into the chain.
+/// Fills in salt and checksum of the record at `start`, and returns the content hash that goes into the chain.
 fn seal_record(
     event: &NewEvent,
     body: &mut Vec<u8>,
     start: usize,
+    layout: BodyLayout,
     salts: &Salts,
     command: Option<&(KeyHash, CommandHash)>,
 ) -> Hash {
     if let Some(hash) = &event.attributes().erased {
-        record::leave_hash(body, start, hash);
-        return record::read(body, start).expect("written just before").content();
+        record::leave_hash(body, start, layout, hash);
+        record::seal(&mut body[start..]);
+        return record::read(body, start, layout).expect("written just before").content();
     }
-    let salt = record::salt_place(body, start);
+    let salt = record::salt_place(body, start, layout);
     salts.fill(&mut body[salt.clone()]);
     if let Some((key, command)) = command {
         command.sign(key, &mut body[salt]);
     }
-    record::content(&body[start..])
+    record::seal(&mut body[start..]);
+    record::content(&body[start..], layout)
 }
 
 /// One append in sixteen, by its first random byte.
-fn is_sampled(body: &[u8]) -> bool {
-    body.get(record::salt_place(body, 0).start).is_some_and(|random| *random < 16)
+fn is_sampled(body: &[u8], layout: BodyLayout) -> bool {
+    body.get(record::salt_place(body, 0, layout).start).is_some_and(|random| *random < 16)
 }
 
 fn check_size(what: &str, size: usize, limit: &str, max: usize) -> Result<(), Error> {

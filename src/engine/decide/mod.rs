@@ -59,7 +59,7 @@ pub(crate) struct Proposal<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// It gets this version for its first event, and a version for each event if there are several targets.
-    Accepted { first_version: Version, version_table: Vec<u8> },
+    Accepted { first_version: Version, versions: Vec<u8> },
     /// An append with this key exists; its first event is at this position.
     KeyKnown(Position),
     /// A stream is not at the expected version.
@@ -193,23 +193,23 @@ impl Heads {
         let before = self.recent.heads[slot].version;
         let count = u64::from(events);
         self.stage(slot, StreamHead { version: before.plus(count), last: next.plus(count - 1) });
-        Decision::Accepted { first_version: before.plus(1), version_table: Vec::new() }
+        Decision::Accepted { first_version: before.plus(1), versions: Vec::new() }
     }
 
     fn stage_several(&mut self, targets: &[StreamTarget], target_of: &[u16], next: Position) -> Decision {
         let slots: Vec<usize> = targets.iter().map(|target| self.slot(target)).collect();
-        let mut version_table = Vec::with_capacity(target_of.len() * 8);
+        let mut versions = Vec::with_capacity(target_of.len() * 8);
         let mut first_version = Version::EMPTY;
         for (offset, target) in (0_u64..).zip(target_of) {
             let slot = slots[usize::from(*target)];
             let version = self.recent.heads[slot].version.plus(1);
             self.stage(slot, StreamHead { version, last: next.plus(offset) });
-            version_table.extend_from_slice(&version.get().to_le_bytes());
+            versions.extend_from_slice(&version.get().to_le_bytes());
             if offset == 0 {
                 first_version = version;
             }
         }
-        Decision::Accepted { first_version, version_table }
+        Decision::Accepted { first_version, versions }
     }
 
     /// The slot of the target's recent head. A stream without one gets one, from its older head.

@@ -96,7 +96,7 @@ impl Model {
         let table = if ask.targets.len() == 1 { &[] } else { versions.as_slice() };
         Decision::Accepted {
             first_version: versions[0],
-            version_table: table.iter().flat_map(|version| version.get().to_le_bytes()).collect(),
+            versions: table.iter().flat_map(|version| version.get().to_le_bytes()).collect(),
         }
     }
 }

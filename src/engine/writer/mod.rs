@@ -281,19 +281,18 @@ impl Writer {
             violated_condition(request, &self.view.snapshot(), written, staged)
         };
         match self.heads.decide(&proposal, first, violated) {
-            Ok(Decision::Accepted { first_version, version_table }) => {
+            Ok(Decision::Accepted { first_version, versions }) => {
                 let offset = self.log.staged().offset;
                 let header = self.log.stage(&NewFrame {
                     body: &request.body,
-                    body_checksum: request.body_checksum,
                     content: request.content,
                     events: request.events,
                     key: request.key,
                     first_version: first_version.get(),
-                    version_table: &version_table,
+                    versions: &versions,
                     now: self.group.now,
                 });
-                let receipt = Appended::new(&header, first);
+                let receipt = Appended::new(&header, first, versions);
                 self.ask_durability(request.durability);
                 PendingReply::Accepted { offset, receipt, requester }
             }

@@ -21,8 +21,7 @@ impl Writer {
     /// Makes room for the frame of an append: begins a new segment or syncs, if the log needs it.
     pub(super) fn make_room(&mut self, request: &Request) -> Result<(), Error> {
         self.check_working()?;
-        let version_table = request.target_of.len() * 8;
-        let bytes = frame::FRAME_FIXED_BYTES + frame::KEY_BYTES + version_table + request.body.len();
+        let bytes = frame::HEADER_BYTES_MAX + request.body.len();
         let max = usize::try_from(self.log.frame_bytes_max(bytes)).unwrap_or(usize::MAX);
         if bytes > max {
             return Err(Error::too_large("the append", bytes, "unsynced_bytes_max", max));

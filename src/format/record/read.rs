@@ -2,35 +2,36 @@
 //!
 //! SPEC.md "Record".
 
-use crate::format::bytes::{ALIGN, Damage, array, i64_at, part, sum, u16_at, u32_at};
+use crate::format::bytes::{ALIGN, Damage, array, checksum, i64_at, part, sum, u16_at, u32_at, u64_at};
 use crate::format::chain::{self, Hash};
+use crate::format::frame::RecordPlace;
 use crate::types::{Cause, DEFAULT_SCOPE, ENTITY_BYTES_CAP, EventId, to_u32, to_usize};
 
-/// The offset of each field of the prefix. Its last byte is zero.
-pub(super) const PRIVATE_BYTES_AT: usize = 0;
-pub(super) const PUBLIC_BYTES_AT: usize = PRIVATE_BYTES_AT + 4;
-pub(super) const FORM_AT: usize = PUBLIC_BYTES_AT + 2;
-const PREFIX_ZERO_AT: usize = FORM_AT + 1;
-pub(crate) const PREFIX: usize = PREFIX_ZERO_AT + 1;
+/// The offset of each field of the prefix. The version follows it, where the frame says so.
+pub(super) const CHECKSUM_AT: usize = 0;
+pub(super) const PRIVATE_BYTES_AT: usize = CHECKSUM_AT + 4;
+pub(super) const FORM_AT: usize = PRIVATE_BYTES_AT + 3;
+pub(super) const PUBLIC_BYTES_AT: usize = FORM_AT + 1;
+pub(super) const VERSION_AT: usize = PUBLIC_BYTES_AT + 2;
+pub(super) const VERSION_BYTES: usize = 6;
+pub(crate) const PREFIX: usize = VERSION_AT;
+const PREFIX_WITH_VERSION: usize = VERSION_AT + VERSION_BYTES;
 
-/// The offset of each field of the fixed public part. Its last byte is zero.
+/// The offset of each field of the fixed public part.
 const FLAGS_AT: usize = 0;
-const SCHEMA_VERSION_AT: usize = FLAGS_AT + 2;
-const ENTITY_BYTES_AT: usize = SCHEMA_VERSION_AT + 2;
+const ENTITY_BYTES_AT: usize = FLAGS_AT + 2;
 const SCOPE_BYTES_AT: usize = ENTITY_BYTES_AT + 2;
 const KIND_BYTES_AT: usize = SCOPE_BYTES_AT + 1;
-const TAGS_AT: usize = KIND_BYTES_AT + 1;
-const PUBLIC_FIXED: usize = TAGS_AT + 1 + 1;
+const PUBLIC_FIXED: usize = KIND_BYTES_AT + 1;
 
-/// The offset of the names in a record: entity, scope, kind and tags, one after the other.
-const NAMES: usize = PREFIX + PUBLIC_FIXED;
 /// The length of the random bytes that a private part begins with.
 pub(crate) const SALT: usize = 16;
 /// The length of the hash that erasure leaves of a private part.
 pub(super) const ERASED_BYTES: usize = size_of::<Hash>();
 const ID_BYTES: usize = 16;
+const SCHEMA_VERSION_BYTES: usize = 2;
 
-const FORM_WHOLE: u8 = 0;
+pub(super) const FORM_WHOLE: u8 = 0;
 pub(super) const FORM_ERASED: u8 = 1;
 
 pub(super) const CORRELATION: u16 = 1;
@@ -42,10 +43,29 @@ const CAUSE_MASK: u16 = 0b11 << CAUSE_SHIFT;
 pub(super) const CAUSE_EVENT: u16 = 1;
 pub(super) const CAUSE_IN_APPEND: u16 = 2;
 pub(super) const CAUSE_PREVIOUS: u16 = 3;
+/// The schema version stands behind the names. Without it the version is 1.
+pub(super) const SCHEMA_VERSION: u16 = 0x0100;
+/// The count of tags stands in front of the tags. Without it there are none.
+pub(super) const TAGS: u16 = 0x0200;
 /// A reader that does not know one of these bits must not read on.
-const CRITICAL: u16 = 0xFF00;
+const CRITICAL: u16 = 0xFC00;
 /// A reader that does not know one of these bits skips what it adds to the end of the public part.
 const ANCILLARY: u16 = 0x00C0;
+
+/// What a frame's header says of its body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BodyLayout {
+    pub(crate) events: u16,
+    /// Whether the version of each event stands in its record: the append has events of several entities.
+    pub(crate) has_versions: bool,
+}
+
+impl BodyLayout {
+    /// The length of the prefix of each record.
+    pub(super) fn prefix(self) -> usize {
+        if self.has_versions { PREFIX_WITH_VERSION } else { PREFIX }
+    }
+}
 
 /// A checked record: its bytes, and the places of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +78,7 @@ pub(crate) struct Record<'a> {
 /// so that no record is parsed twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecordShape {
+    has_version: bool,
     flags: u16,
     public: u16,
     entity: u16,
@@ -78,7 +99,7 @@ pub(crate) struct RecordFields<'a> {
     /// Empty for the default scope.
     pub(crate) scope: &'a str,
     pub(crate) kind: &'a str,
-    /// Length-prefixed (one byte each), `tags` of them.
+    /// Length-prefixed, one byte each.
     pub(crate) tag_bytes: &'a [u8],
     pub(crate) correlation: Option<EventId>,
     pub(crate) occurred_at: Option<i64>,
@@ -89,19 +110,26 @@ pub(crate) struct RecordFields<'a> {
 
 /// Reads and checks the record at `start`.
 #[inline(always)]
-pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
+pub(crate) fn read(body: &[u8], start: usize, layout: BodyLayout) -> Result<Record<'_>, Damage> {
     let bytes = body.get(start..).ok_or(LONG)?;
-    let shape = RecordShape::of(bytes)?;
-    Ok(Record { bytes: part(bytes, ..shape.bytes()), shape })
+    let shape = RecordShape::of(bytes, layout)?;
+    let record = Record { bytes: part(bytes, ..shape.bytes()), shape };
+    if shape.flags & CAUSE_MASK == CAUSE_IN_APPEND << CAUSE_SHIFT
+        && let Some(Cause::InAppend(index)) = record.cause()
+        && index >= layout.events
+    {
+        return Err(Damage::Bad("an event's cause is one that its append does not have"));
+    }
+    Ok(record)
 }
 
-/// The records of a body, in order: exactly `events` of them, then zeros up to the alignment.
-pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<Record<'_>, Damage>> {
+/// The records of a body, in order: exactly as many as the layout says, then zeros up to the alignment.
+pub(crate) fn records(body: &[u8], layout: BodyLayout) -> impl Iterator<Item = Result<Record<'_>, Damage>> {
     let mut start = 0;
-    let mut left = events;
+    let mut left = layout.events;
     std::iter::from_fn(move || {
         left = left.checked_sub(1)?;
-        let record = read_in(body, start, events).and_then(|record| {
+        let record = read(body, start, layout).and_then(|record| {
             start = sum([start, record.bytes.len()]);
             if left == 0 {
                 ends_well(body, start)?
@@ -115,49 +143,63 @@ pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<R
     })
 }
 
-/// The offsets of the records of a body, exactly `events` of them. It reads their lengths only.
-pub(crate) fn lay_out(body: &[u8], events: u16, starts: &mut Vec<usize>) -> Result<(), Damage> {
+/// The offsets of the records of a body, as many as the layout says. It reads their lengths only.
+pub(crate) fn lay_out(body: &[u8], layout: BodyLayout, starts: &mut Vec<usize>) -> Result<(), Damage> {
     starts.clear();
     let mut start = 0;
-    for _ in 0..events {
+    for _ in 0..layout.events {
         starts.push(start);
-        let prefix = body.get(start..).and_then(|rest| rest.first_chunk::<PREFIX>()).ok_or(LONG)?;
-        start = sum([
-            start,
-            PREFIX,
-            u16_at(prefix, PUBLIC_BYTES_AT).into(),
-            to_usize(u32_at(prefix, PRIVATE_BYTES_AT)),
-        ]);
+        start = sum([start, length_at(body, start, layout).ok_or(LONG)?]);
     }
     ends_well(body, start)
 }
 
 /// The offset of the record at `index` of a checked body. It reads only the lengths of the records before it.
-pub(crate) fn start_of(body: &[u8], index: u16) -> Option<usize> {
-    let mut start = 0;
-    for _ in 0..index {
-        let prefix = body.get(start..)?.first_chunk::<PREFIX>()?;
-        start = sum([
-            start,
-            PREFIX,
-            u16_at(prefix, PUBLIC_BYTES_AT).into(),
-            to_usize(u32_at(prefix, PRIVATE_BYTES_AT)),
-        ]);
-    }
-    Some(start)
+pub(crate) fn start_of(body: &[u8], index: u16, layout: BodyLayout) -> Option<usize> {
+    (0..index).try_fold(0, |start, _| Some(sum([start, length_at(body, start, layout)?])))
 }
 
-/// Reads and checks the record at `start` of a body with `events` records.
-#[inline(always)]
-pub(crate) fn read_in(body: &[u8], start: usize, events: u16) -> Result<Record<'_>, Damage> {
-    let record = read(body, start)?;
-    if record.shape.flags & CAUSE_MASK == CAUSE_IN_APPEND << CAUSE_SHIFT
-        && let Some(Cause::InAppend(index)) = record.cause()
-        && index >= events
-    {
-        return Err(Damage::Bad("an event's cause is one that its append does not have"));
+/// The length in bytes of the record at `start`, if the body is long enough for it.
+#[inline]
+pub(in crate::format) fn length_at(body: &[u8], start: usize, layout: BodyLayout) -> Option<usize> {
+    let rest = body.get(start..)?;
+    let prefix = rest.first_chunk::<PREFIX>()?;
+    let bytes =
+        sum([layout.prefix(), u16_at(prefix, PUBLIC_BYTES_AT).into(), to_usize(private_bytes(prefix))]);
+    (bytes <= rest.len()).then_some(bytes)
+}
+
+/// The version in the record at `start`; `None` if the layout has none, or the body ends before it.
+pub(in crate::format) fn version_at(body: &[u8], start: usize, layout: BodyLayout) -> Option<u64> {
+    let prefix = body.get(start..)?.first_chunk::<PREFIX_WITH_VERSION>()?;
+    layout.has_versions.then(|| version_in(prefix))
+}
+
+fn version_in(prefix: &[u8]) -> u64 {
+    // The two bytes in front of the version are shifted out.
+    u64_at(prefix, VERSION_AT.saturating_sub(2)) >> 16
+}
+
+fn private_bytes(prefix: &[u8]) -> u32 {
+    // The form stands in the highest of four bytes.
+    u32_at(prefix, PRIVATE_BYTES_AT) & 0x00FF_FFFF
+}
+
+/// Checks the checksum of a whole record that was read from `place`.
+pub(crate) fn check(record: &[u8], place: &RecordPlace<'_>) -> Result<(), Damage> {
+    if unbound_checksum(record) ^ place.checksum() == u32_at(record, CHECKSUM_AT) {
+        Ok(())
+    } else {
+        Err(Damage::Bad("an event record does not fit its checksum"))
     }
-    Ok(record)
+}
+
+/// The checksum of a record that is bound to no place: of everything behind it but the version, which the
+/// place has.
+pub(super) fn unbound_checksum(record: &[u8]) -> u32 {
+    let prefix = part(record, PRIVATE_BYTES_AT..VERSION_AT);
+    let parts = sum([u16_at(record, PUBLIC_BYTES_AT).into(), to_usize(private_bytes(record))]);
+    checksum(&[prefix, part(record, record.len().saturating_sub(parts)..)])
 }
 
 /// Checks that only the zeros of the alignment follow the last record.
@@ -173,25 +215,26 @@ pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
     if padding.unwrap_or(0) == 0 { Ok(()) } else { Err(MORE) }
 }
 
-const LONG: Damage = Damage::Bad("an event record is longer than its frame");
+pub(in crate::format) const LONG: Damage = Damage::Bad("an event record is longer than its frame");
 const SHORT: Damage = Damage::Bad("an event record's public part is too short");
 
 impl RecordShape {
     /// Checks the record at the start of `bytes`, which may be longer.
     #[inline(always)]
-    fn of(bytes: &[u8]) -> Result<RecordShape, Damage> {
-        let (prefix, rest) = bytes.split_first_chunk::<PREFIX>().ok_or(LONG)?;
-        let private = u32_at(prefix, PRIVATE_BYTES_AT);
+    fn of(bytes: &[u8], layout: BodyLayout) -> Result<RecordShape, Damage> {
+        let (prefix, rest) = bytes.split_at_checked(layout.prefix()).ok_or(LONG)?;
+        let private = private_bytes(prefix);
         let public = u16_at(prefix, PUBLIC_BYTES_AT);
         let (public_part, rest) = rest.split_at_checked(public.into()).ok_or(LONG)?;
         let private_part = rest.get(..to_usize(private)).ok_or(LONG)?;
-        let is_erased = match (prefix[FORM_AT], prefix[PREFIX_ZERO_AT]) {
-            (FORM_WHOLE, 0) if private_part.len() >= SALT => false,
-            (FORM_ERASED, 0) if private_part.len() == ERASED_BYTES => true,
-            (FORM_WHOLE | FORM_ERASED, _) => {
+        let is_erased = match part(prefix, FORM_AT..) {
+            [FORM_WHOLE, ..] if private_part.len() >= SALT => false,
+            [FORM_ERASED, ..] if private_part.len() == ERASED_BYTES => true,
+            [FORM_WHOLE | FORM_ERASED, ..] => {
                 return Err(Damage::Bad("an event record's private part has a wrong length"));
             }
-            (form, _) => return Err(Damage::Newer(format!("event record form {form}"))),
+            [form, ..] => return Err(Damage::Newer(format!("event record form {form}"))),
+            [] => return Err(LONG),
         };
         let (fixed, rest) = public_part.split_first_chunk::<PUBLIC_FIXED>().ok_or(SHORT)?;
         let flags = u16_at(fixed, FLAGS_AT);
@@ -202,18 +245,35 @@ impl RecordShape {
         let scope = fixed[SCOPE_BYTES_AT];
         let kind = fixed[KIND_BYTES_AT];
         let rest = check_names(rest, [entity, scope.into(), kind.into()])?;
-        let (tags, rest) = check_tags(rest, fixed[TAGS_AT])?;
+        let rest = check_schema_version(rest, flags)?;
+        let (tags, rest) = if flags & TAGS == 0 { (0, rest) } else { check_tags(rest)? };
         let rest = rest.get(sum([optional_bytes(flags), cause_bytes(flags)])..).ok_or(SHORT)?;
         if flags & ANCILLARY == 0 && !rest.is_empty() {
             return Err(Damage::Bad("an event record's public part is longer than its fields"));
         }
         let payload = if is_erased { 0 } else { check_private(private_part, private, flags)? };
-        Ok(RecordShape { flags, public, entity, scope, kind, tags, is_erased, private, payload })
+        let has_version = layout.has_versions;
+        Ok(RecordShape { has_version, flags, public, entity, scope, kind, tags, is_erased, private, payload })
+    }
+
+    /// The length of the prefix, with the version if the record has one.
+    fn prefix(&self) -> usize {
+        if self.has_version { PREFIX_WITH_VERSION } else { PREFIX }
+    }
+
+    /// The offset of the names in the record: entity, scope and kind, one after the other.
+    fn names_at(&self) -> usize {
+        sum([self.prefix(), PUBLIC_FIXED])
+    }
+
+    /// The offset behind the names.
+    fn names_end(&self) -> usize {
+        sum([self.names_at(), self.entity.into(), self.scope.into(), self.kind.into()])
     }
 
     /// The length of the record in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        sum([PREFIX, self.public.into(), to_usize(self.private)])
+        sum([self.prefix(), self.public.into(), to_usize(self.private)])
     }
 }
 
@@ -235,11 +295,27 @@ fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Damage> {
     if borders_are_clean { Ok(rest) } else { Err(BAD) }
 }
 
-/// Checks `count` tags at the start of `public`. Returns their length in bytes, and the bytes behind them.
+/// Checks the schema version at the start of `public`, if the flags announce one. Returns the bytes behind it.
 #[inline(always)]
-fn check_tags(public: &[u8], count: u8) -> Result<(u16, &[u8]), Damage> {
-    let mut rest = public;
-    for _ in 0..count {
+fn check_schema_version(public: &[u8], flags: u16) -> Result<&[u8], Damage> {
+    if flags & SCHEMA_VERSION == 0 {
+        return Ok(public);
+    }
+    let (version, rest) = public.split_at_checked(SCHEMA_VERSION_BYTES).ok_or(SHORT)?;
+    if u16_at(version, 0) == 1 {
+        return Err(Damage::Forbidden("an event spells out the schema version 1"));
+    }
+    Ok(rest)
+}
+
+/// Checks the count of tags at the start of `public`, and that many tags. Returns the length of both in bytes,
+/// and the bytes behind them.
+fn check_tags(public: &[u8]) -> Result<(u16, &[u8]), Damage> {
+    let (count, mut rest) = public.split_first().ok_or(SHORT)?;
+    if *count == 0 {
+        return Err(Damage::Forbidden("an event is said to have tags, and has none"));
+    }
+    for _ in 0..*count {
         let (length, behind) = rest.split_first().ok_or(SHORT)?;
         let (tag, behind) = behind.split_at_checked(usize::from(*length)).ok_or(SHORT)?;
         if tag.is_empty() {
@@ -307,9 +383,14 @@ impl<'a> Record<'a> {
         self.bytes
     }
 
+    /// The version of the event, if it stands in the record. Else the frame says it.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.shape.has_version.then(|| version_in(self.bytes))
+    }
+
     /// The part that outlives erasure.
     pub(crate) fn public(&self) -> &'a [u8] {
-        part(self.bytes, PREFIX..self.private_at())
+        part(self.bytes, self.shape.prefix()..self.private_at())
     }
 
     /// Salt, metadata and payload; `None` once erased.
@@ -326,7 +407,8 @@ impl<'a> Record<'a> {
     }
 
     pub(crate) fn schema_version(&self) -> u16 {
-        u16_at(self.bytes, PREFIX + SCHEMA_VERSION_AT)
+        let is_stored = self.shape.flags & SCHEMA_VERSION != 0;
+        if is_stored { u16_at(self.bytes, self.shape.names_end()) } else { 1 }
     }
 
     pub(crate) fn entity(&self) -> &'a str {
@@ -335,7 +417,8 @@ impl<'a> Record<'a> {
 
     /// The bytes of the entity's name, for comparisons.
     pub(crate) fn entity_bytes(&self) -> &'a [u8] {
-        part(self.bytes, NAMES..sum([NAMES, self.shape.entity.into()]))
+        let start = self.shape.names_at();
+        part(self.bytes, start..sum([start, self.shape.entity.into()]))
     }
 
     /// Empty for the default scope.
@@ -358,8 +441,9 @@ impl<'a> Record<'a> {
 
     /// The tags, length-prefixed; [`tags`] iterates over them.
     pub(crate) fn tag_bytes(&self) -> &'a [u8] {
-        let end = self.optional_at();
-        part(self.bytes, end.saturating_sub(self.shape.tags.into())..end)
+        let tags = part(self.bytes, self.tags_at()..self.optional_at());
+        // The count stands in front of them.
+        tags.get(1..).unwrap_or_default()
     }
 
     pub(crate) fn correlation(&self) -> Option<EventId> {
@@ -419,19 +503,24 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn private_at(&self) -> usize {
-        sum([PREFIX, self.shape.public.into()])
+        sum([self.shape.prefix(), self.shape.public.into()])
     }
 
     fn name(&self, skip: usize, length: usize) -> &'a str {
-        let start = sum([NAMES, skip]);
+        let start = sum([self.shape.names_at(), skip]);
         let name = part(self.bytes, start..sum([start, length]));
         std::str::from_utf8(name).expect("checked when the record was read")
     }
 
+    /// The offset of the tags, with their count.
+    fn tags_at(&self) -> usize {
+        let schema_version = if self.shape.flags & SCHEMA_VERSION == 0 { 0 } else { SCHEMA_VERSION_BYTES };
+        sum([self.shape.names_end(), schema_version])
+    }
+
     /// The offset of the optional fields.
     fn optional_at(&self) -> usize {
-        let RecordShape { entity, scope, kind, tags, .. } = self.shape;
-        sum([NAMES, entity.into(), scope.into(), kind.into(), tags.into()])
+        sum([self.tags_at(), self.shape.tags.into()])
     }
 
     /// The offset of the optional field of this flag.

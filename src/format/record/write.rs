@@ -4,14 +4,15 @@
 
 use std::ops::Range;
 
-use crate::format::bytes::{BODY_BYTES_MAX, part, put, sum, u16_at};
+use crate::format::bytes::{BODY_BYTES_MAX, part, put, sum, u16_at, u32_at};
 use crate::format::chain::{self, Hash};
 use crate::types::{Cause, to_u32};
 
 use super::read::{
-    CAUSE_EVENT, CAUSE_IN_APPEND, CAUSE_PREVIOUS, CAUSE_SHIFT, CORRELATION, ERASED_BYTES, FOREIGN_ID,
-    FORM_AT, FORM_ERASED, METADATA, OCCURRED_AT, PREFIX, PRIVATE_BYTES_AT, PUBLIC_BYTES_AT, Record,
-    RecordFields, SALT, tags,
+    BodyLayout, CAUSE_EVENT, CAUSE_IN_APPEND, CAUSE_PREVIOUS, CAUSE_SHIFT, CHECKSUM_AT, CORRELATION,
+    ERASED_BYTES, FOREIGN_ID, FORM_ERASED, FORM_WHOLE, METADATA, OCCURRED_AT, PRIVATE_BYTES_AT,
+    PUBLIC_BYTES_AT, Record, RecordFields, SALT, SCHEMA_VERSION, TAGS, VERSION_AT, VERSION_BYTES, length_at,
+    tags, unbound_checksum,
 };
 
 /// The contents of a record to be written. The salt is written as zeros; [`salt_place`] finds its place.
@@ -29,12 +30,13 @@ pub(crate) struct TooLong {
     pub(crate) max: usize,
 }
 
-/// Appends a record to `out`.
+/// Appends a record to `out`, without its checksum. With `has_version` there is room for the version.
 ///
 /// The caller has checked each name against the format's caps. Together the names may still be too long.
-pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), TooLong> {
+pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>, has_version: bool) -> Result<(), TooLong> {
     let start = out.len();
-    out.extend_from_slice(&[0; PREFIX]);
+    let layout = BodyLayout { events: 1, has_versions: has_version };
+    out.resize(sum([start, layout.prefix()]), 0);
     let public_at = out.len();
     write_public(out, &new.fields);
     let private = out.len();
@@ -48,13 +50,45 @@ pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>) -> Result<(), TooLon
     let public = private.saturating_sub(public_at);
     let too_long = |_| TooLong { what: "the event's names and tags", bytes: public, max: u16::MAX.into() };
     let public_bytes = u16::try_from(public).map_err(too_long)?;
-    put(out, sum([start, PRIVATE_BYTES_AT]), &private_bytes.to_le_bytes());
+    set_private(out, start, private_bytes, FORM_WHOLE);
     put(out, sum([start, PUBLIC_BYTES_AT]), &public_bytes.to_le_bytes());
     Ok(())
 }
 
+/// Sets the length of the private part, and the form. They share four bytes.
+fn set_private(out: &mut [u8], start: usize, bytes: u32, form: u8) {
+    let both = bytes | u32::from(form) << 24;
+    put(out, sum([start, PRIVATE_BYTES_AT]), &both.to_le_bytes());
+}
+
+/// Gives the record, which is complete but for its version, its checksum. It is bound to no place yet.
+pub(crate) fn seal(record: &mut [u8]) {
+    let checksum = unbound_checksum(record).to_le_bytes();
+    put(record, CHECKSUM_AT, &checksum);
+}
+
+/// Takes the checksum of the record at `start` to a place or back from it, by XOR with the place's.
+pub(in crate::format) fn toggle_checksum(body: &mut [u8], start: usize, place: u32) {
+    let at = sum([start, CHECKSUM_AT]);
+    let toggled = u32_at(body, at) ^ place;
+    put(body, at, &toggled.to_le_bytes());
+}
+
+/// Writes the versions, 8 bytes each, into the records of a body. Without versions it changes nothing.
+pub(in crate::format) fn write_versions(body: &mut [u8], versions: &[u8]) {
+    let (versions, _) = versions.as_chunks::<8>();
+    let layout = BodyLayout { events: 0, has_versions: true };
+    let mut start = 0;
+    for version in versions {
+        let bytes = length_at(body, start, layout).expect("the caller has written the records");
+        put(body, sum([start, VERSION_AT]), part(version, ..VERSION_BYTES));
+        start = sum([start, bytes]);
+    }
+}
+
 fn length(what: &'static str, bytes: usize) -> Result<u32, TooLong> {
-    u32::try_from(bytes).map_err(|_| TooLong { what, bytes, max: BODY_BYTES_MAX })
+    let fits = u32::try_from(bytes).ok().filter(|_| bytes <= BODY_BYTES_MAX);
+    fits.ok_or(TooLong { what, bytes, max: BODY_BYTES_MAX })
 }
 
 fn write_public(out: &mut Vec<u8>, fields: &RecordFields<'_>) {
@@ -62,15 +96,21 @@ fn write_public(out: &mut Vec<u8>, fields: &RecordFields<'_>) {
     let length = |text: &str| u8::try_from(text.len()).expect("names are checked against 255 bytes");
     let entity = u16::try_from(fields.entity.len()).expect("entities are checked against 4,096 bytes");
     out.extend_from_slice(&[0; 2]);
-    out.extend_from_slice(&fields.schema_version.to_le_bytes());
     out.extend_from_slice(&entity.to_le_bytes());
-    let tags = u8::try_from(tags(fields.tag_bytes).count()).expect("tags are checked against 255");
-    out.extend_from_slice(&[length(fields.scope), length(fields.kind), tags, 0]);
+    out.extend_from_slice(&[length(fields.scope), length(fields.kind)]);
     for text in [fields.entity, fields.scope, fields.kind] {
         out.extend_from_slice(text.as_bytes());
     }
-    out.extend_from_slice(fields.tag_bytes);
     let mut flags = 0;
+    if fields.schema_version != 1 {
+        flags |= SCHEMA_VERSION;
+        out.extend_from_slice(&fields.schema_version.to_le_bytes());
+    }
+    if !fields.tag_bytes.is_empty() {
+        flags |= TAGS;
+        out.push(u8::try_from(tags(fields.tag_bytes).count()).expect("tags are checked against 255"));
+        out.extend_from_slice(fields.tag_bytes);
+    }
     if let Some(id) = fields.correlation {
         flags |= CORRELATION;
         out.extend_from_slice(id.as_bytes());
@@ -106,26 +146,26 @@ fn write_cause(out: &mut Vec<u8>, cause: Cause) -> u16 {
     }
 }
 
-/// The place in `body` of the salt of the record at `start`.
-pub(crate) fn salt_place(body: &[u8], start: usize) -> Range<usize> {
+/// The place in `body` of the salt of the record at `start`, which was written whole.
+pub(crate) fn salt_place(body: &[u8], start: usize, layout: BodyLayout) -> Range<usize> {
     let public = u16_at(part(body, start..), PUBLIC_BYTES_AT);
-    let place = sum([start, PREFIX, public.into()]);
+    let place = sum([start, layout.prefix(), public.into()]);
     place..sum([place, SALT])
 }
 
 /// The content hash of a record that was written whole, for the chain.
-pub(crate) fn content(record: &[u8]) -> Hash {
-    let (public, private) = part(record, PREFIX..).split_at(usize::from(u16_at(record, PUBLIC_BYTES_AT)));
+pub(crate) fn content(record: &[u8], layout: BodyLayout) -> Hash {
+    let parts = part(record, layout.prefix()..);
+    let (public, private) = parts.split_at(usize::from(u16_at(record, PUBLIC_BYTES_AT)));
     chain::record_content(public, blake3::hash(private).as_bytes())
 }
 
 /// Erases the private part of the last record in `out`, which begins at `start`. `private` is the hash that
 /// stays.
-pub(crate) fn leave_hash(out: &mut Vec<u8>, start: usize, private: &Hash) {
-    out.truncate(salt_place(out, start).start);
+pub(crate) fn leave_hash(out: &mut Vec<u8>, start: usize, layout: BodyLayout, private: &Hash) {
+    out.truncate(salt_place(out, start, layout).start);
     out.extend_from_slice(private);
-    put(out, sum([start, PRIVATE_BYTES_AT]), &to_u32(ERASED_BYTES).to_le_bytes());
-    put(out, sum([start, FORM_AT]), &[FORM_ERASED]);
+    set_private(out, start, to_u32(ERASED_BYTES), FORM_ERASED);
 }
 
 impl Record<'_> {
@@ -145,13 +185,16 @@ impl Record<'_> {
         sum([self.private_at(), ERASED_BYTES])
     }
 
-    /// Appends the record without its private part: the public part, and the hash that the chain needs.
-    pub(crate) fn write_erased(&self, out: &mut Vec<u8>) {
+    /// Appends the record without its private part: the public part, and the hash that the chain needs. Its
+    /// checksum is bound to no place.
+    pub(crate) fn write_erased(&self, layout: BodyLayout, out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(self.bytes);
         if !self.shape.is_erased {
             let hash = blake3::hash(part(self.bytes, self.private_at()..));
-            leave_hash(out, start, hash.as_bytes());
+            leave_hash(out, start, layout, hash.as_bytes());
         }
+        let (_, record) = out.split_at_mut(start);
+        seal(record);
     }
 }

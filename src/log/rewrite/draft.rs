@@ -6,8 +6,8 @@ use blake3::Hasher;
 
 use crate::disk::{Access, Disk, DiskFile, remove_if_there, write_all};
 use crate::format::{
-    Annotations, Attestation, Frame, Hash, NewFrameHeader, SEGMENTS_DIRECTORY, Seal, SegmentEntry,
-    SegmentHeader, SegmentId, aligned, checksum, records, u64_at,
+    Annotations, Attestation, Frame, FramePlace, Hash, NewFrameHeader, SEGMENTS_DIRECTORY, Seal,
+    SegmentEntry, SegmentHeader, SegmentId, padded_body_bytes, u64_at,
 };
 use crate::log::cursor::{LogEnd, SegmentCursor, SegmentEnd};
 use crate::log::manifest_file::Effect;
@@ -160,13 +160,15 @@ impl<'a> DraftWriter<'a> {
 
     fn add(&mut self, piece: &RewritePiece<'_>) -> Result<(), Error> {
         match piece {
-            RewritePiece::Frame { frame, first, fates } if fates.iter().all(|fate| *fate == Fate::Remove) => {
+            RewritePiece::Frame { frame, first, fates, .. }
+                if fates.iter().all(|fate| *fate == Fate::Remove) =>
+            {
                 self.remove(frame, *first);
                 Ok(())
             }
-            RewritePiece::Frame { frame, first, fates } => {
+            RewritePiece::Frame { frame, place, first, fates } => {
                 self.attest()?;
-                self.frame(frame, *first, fates)
+                self.frame(frame, place, *first, fates)
             }
             RewritePiece::Attestation(attestation) => {
                 self.attest()?;
@@ -218,33 +220,36 @@ impl<'a> DraftWriter<'a> {
         self.grow(bytes.len())
     }
 
-    fn frame(&mut self, frame: &Frame<'_>, first: u64, fates: &[Fate]) -> Result<(), Error> {
+    /// Writes a frame that lies at `place` of its source.
+    fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        place: &FramePlace,
+        first: u64,
+        fates: &[Fate],
+    ) -> Result<(), Error> {
         let is_whole = fates.iter().all(|fate| *fate == Fate::Keep);
-        let mut erased = std::mem::take(&mut self.body);
+        let mut body = std::mem::take(&mut self.body);
+        frame.unbound_body(place, &mut body);
         if !is_whole {
-            erase(frame, fates, &mut erased);
+            body = erase(&Frame { body: &body, ..*frame }, fates);
         }
-        let body = if is_whole { frame.body } else { erased.as_slice() };
         let fields = frame.header.fields();
-        let checksum = if is_whole { fields.body_checksum } else { checksum(&[body]) };
         let position = u32::try_from(first.saturating_sub(self.header.id.first_position));
         let before = self.buffer.len();
         NewFrameHeader {
-            body_bytes: u32::try_from(body.len()).map_err(|_| too_long())?,
-            body_checksum: checksum,
             position_offset: position.map_err(|_| too_long())?,
             durable_end: self.end.offset,
             ..fields
         }
-        .write(&mut self.buffer, self.header.frame_mark(self.end.offset.into()));
-        self.buffer.extend_from_slice(body);
+        .write(&mut self.buffer, &self.header.frame_place(self.end.offset), &body, &frame.versions());
         let length = self.buffer.len().saturating_sub(before);
         self.continue_behind(frame, first);
         self.end.frames = self.end.frames.saturating_add(1);
         self.end.events = self.end.events.saturating_add(frame.header.events().into());
-        hash_kept(&mut self.kept, &self.end, &Frame { header: frame.header, body });
+        hash_kept(&mut self.kept, &self.end, &Frame { body: &body, ..*frame });
         self.is_changed |= !is_whole;
-        self.body = erased;
+        self.body = body;
         self.grow(length)
     }
 
@@ -278,17 +283,19 @@ impl<'a> DraftWriter<'a> {
     }
 }
 
-/// Writes to `body` the body of a frame without the private parts that are erased.
-fn erase(frame: &Frame<'_>, fates: &[Fate], body: &mut Vec<u8>) {
-    body.clear();
-    for (record, fate) in records(frame.body, frame.header.events()).zip(fates) {
+/// The body of a frame without the private parts that are erased. Its records are bound to no place.
+fn erase(frame: &Frame<'_>, fates: &[Fate]) -> Vec<u8> {
+    let header = &frame.header;
+    let mut body = Vec::with_capacity(frame.body.len());
+    for (record, fate) in frame.records().zip(fates) {
         let record = record.expect("the chain was recomputed");
         match fate {
             Fate::Keep => body.extend_from_slice(record.bytes()),
-            Fate::Erase | Fate::Remove => record.write_erased(body),
+            Fate::Erase | Fate::Remove => record.write_erased(header.layout(), &mut body),
         }
     }
-    body.resize(aligned(body.len()), 0);
+    body.resize(padded_body_bytes(body.len(), header.key().is_some(), header.events()), 0);
+    body
 }
 
 /// Adds to a hash what must be read back of a frame that stays. Its chain stands for its contents.
@@ -296,7 +303,7 @@ fn hash_kept(into: &mut Hasher, behind: &LogEnd, frame: &Frame<'_>) {
     into.update(&behind.position.to_le_bytes());
     into.update(&frame.header.events().to_le_bytes());
     into.update(&frame.header.chain());
-    for record in records(frame.body, frame.header.events()) {
+    for record in frame.records() {
         into.update(&[u8::from(record.is_ok_and(|record| record.is_erased()))]);
     }
 }

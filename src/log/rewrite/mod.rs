@@ -15,7 +15,7 @@ mod draft;
 use std::sync::Arc;
 
 use crate::event::{EventIds, RecordedEvent, belongs_to};
-use crate::format::{Attestation, Damage, Frame, FrameHeader, Record, records};
+use crate::format::{Attestation, Damage, Frame, FrameHeader, FramePlace, Record};
 use crate::types::{Error, EventId};
 
 use super::cursor::{Advance, SegmentCursor, SegmentEnd};
@@ -51,7 +51,7 @@ impl Candidate<'_> {
     }
 
     pub(crate) fn version(&self) -> u64 {
-        self.frame.header.version(self.index.into())
+        self.frame.header.version(self.index.into(), &self.record)
     }
 
     pub(crate) fn header(&self) -> &FrameHeader<'_> {
@@ -89,7 +89,7 @@ pub(crate) trait Judge {
 
 /// A frame or attestation of a segment, with the fates of its events.
 enum RewritePiece<'a> {
-    Frame { frame: Frame<'a>, first: u64, fates: &'a [Fate] },
+    Frame { frame: Frame<'a>, place: FramePlace, first: u64, fates: &'a [Fate] },
     Attestation(Attestation<'a>),
 }
 
@@ -117,7 +117,8 @@ fn judge_segment(
             Advance::Frame { frame, before, .. } => {
                 let first = before.position.saturating_add(1);
                 judge_frame(&frame, first, judge, &mut fates)?;
-                take(&RewritePiece::Frame { frame, first, fates: &fates })?;
+                let place = source.header.frame_place(offset);
+                take(&RewritePiece::Frame { frame, place, first, fates: &fates })?;
             }
             Advance::Attestation { attestation, .. } => take(&RewritePiece::Attestation(attestation))?,
             Advance::End(SegmentEnd::Sealed(_)) => return Ok(()),
@@ -141,8 +142,7 @@ fn judge_frame(
     let header = &frame.header;
     let candidates = || {
         let mut end = 0_usize;
-        let records = records(frame.body, header.events());
-        (0..).zip(records).map(move |(index, record)| {
+        (0..).zip(frame.records()).map(move |(index, record)| {
             let start = end;
             let record = record.expect("the chain was recomputed");
             end = start.saturating_add(record.bytes().len());

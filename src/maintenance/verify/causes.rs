@@ -5,7 +5,7 @@
 
 use foldhash::{HashMap, HashSet, HashSetExt};
 
-use crate::format::{Frame, records};
+use crate::format::Frame;
 use crate::types::{Cause, EventId};
 
 /// How many missing causes a report lists.
@@ -60,7 +60,7 @@ impl Causes {
             return;
         }
         ids(frame, first).for_each(|id| self.add(id));
-        let whole = records(frame.body, frame.header.events()).map_while(Result::ok);
+        let whole = frame.records().map_while(Result::ok);
         for (position, record) in (first..).zip(whole) {
             if let Some(Cause::Event(id)) = record.cause()
                 && position >= self.since
@@ -116,7 +116,7 @@ impl WantedCauses {
 
 /// The ids of a frame's events: the store's own, and the foreign ones.
 pub(super) fn ids<'a>(frame: &'a Frame<'_>, first: u64) -> impl Iterator<Item = EventId> + 'a {
-    let whole = records(frame.body, frame.header.events()).map_while(Result::ok);
+    let whole = frame.records().map_while(Result::ok);
     (first..).zip(whole).flat_map(|(position, record)| {
         [Some(frame.header.event_id(position.into())), record.foreign_id()].into_iter().flatten()
     })

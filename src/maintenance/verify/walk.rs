@@ -311,7 +311,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         let mut wrong = None;
         let chain = chain_and_records(&tip.chain, first, frame, |index, record| {
             let position = first.saturating_add(to_u64(index));
-            let version = frame.header.version(index);
+            let version = frame.header.version(index, record);
             walk.born = walk.born.saturating_add((version == 1).into());
             wrong = wrong.or_else(|| self.fault_of(frame, index, position, record));
             let step = self.versions.note_event(record.entity_bytes(), version, position);
@@ -347,16 +347,16 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         position: u64,
         record: &Record<'_>,
     ) -> Option<&'static str> {
-        let version = frame.header.version(index);
+        let version = frame.header.version(index, record);
         if version == 0 || version > position {
             return Some("an event has a version that it cannot have");
         }
-        if frame.header.version_table().is_empty() {
+        if record.version().is_none() {
             if index == 0 {
                 self.entity.clear();
                 self.entity.extend_from_slice(record.entity_bytes());
             } else if self.entity != record.entity_bytes() {
-                return Some("an append of several entities has no version table");
+                return Some("an append of several entities has no versions in its records");
             }
         }
         let own = tags(record.tag_bytes());

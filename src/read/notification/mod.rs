@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::event::{EventIds, belongs_to, matches};
-use crate::format::{Frame, records};
+use crate::format::Frame;
 use crate::types::{Error, Position, Query, to_u64};
 
 use super::view::LogView;
@@ -243,8 +243,8 @@ impl Listeners {
         let mut batches: Vec<ReceiverBatch<'_>> =
             list.iter().map(|sender| ReceiverBatch::new(sender)).collect();
         for (first, frame) in frames {
-            let Frame { header, body } = frame;
-            for (index, record) in (0..).zip(records(body, header.events())) {
+            let header = frame.header;
+            for (index, record) in (0..).zip(frame.records()) {
                 let record = record.expect("a record that was just encoded can be read");
                 let belongs = |id| belongs_to(id, &record, || EventIds::of_first(&frame, first));
                 let mut made = None;

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use crate::event::RecordedEvent;
-use crate::format::{Damage, Frame, Record, RecordShape, record};
+use crate::format::{BodyLayout, Damage, Frame, Record, RecordShape, record};
 use crate::index::EventLocation;
 use crate::log::Block;
 use crate::read::segment::Segment;
@@ -41,7 +41,7 @@ impl CheckedEvent {
 pub(super) struct CheckedFrame {
     /// The frame's offset in its segment. 0, where no frame can be, means none.
     offset: u32,
-    events: u16,
+    layout: BodyLayout,
     position_offset: u32,
     /// The range of its records in the block.
     body: Range<usize>,
@@ -73,11 +73,11 @@ impl CheckedFrame {
             .ordinal
             .checked_sub(self.position_offset)
             .and_then(|index| u16::try_from(index).ok())
-            .filter(|index| *index < self.events)
+            .filter(|index| *index < self.layout.events)
             .ok_or_else(|| damaged(Damage::Bad("the frame is not the one the index knows")))?;
         let start = self.starts[usize::from(index)];
         let body = &block.bytes[self.body.clone()];
-        let record = record::read_in(body, start, self.events).map_err(damaged)?;
+        let record = record::read(body, start, self.layout).map_err(damaged)?;
         Ok(CheckedEvent {
             frame: block.at(offset),
             record: self.body.start + start,
@@ -93,10 +93,10 @@ impl CheckedFrame {
         let frame = block.frame(file, offset)?;
         let header = &frame.header;
         let start = block.at(offset) + header.header_bytes();
-        self.events = header.events();
+        self.layout = header.layout();
         self.position_offset = header.position_offset();
         self.body = start..start + frame.body.len();
-        record::lay_out(frame.body, self.events, &mut self.starts)
+        record::lay_out(frame.body, self.layout, &mut self.starts)
             .map_err(|damage| file.damaged(offset.into(), &damage))?;
         // Last: a frame that fails a check must not count as checked.
         self.offset = offset;
@@ -123,7 +123,7 @@ struct SequentialFrame {
     bytes: Range<u32>,
     /// The ordinal of its first event.
     first: u32,
-    events: u16,
+    layout: BodyLayout,
     /// How many of its events were taken.
     taken: u16,
     /// The offset in the body of the next event.
@@ -238,7 +238,7 @@ impl SequentialFrame {
         *self = SequentialFrame {
             bytes: offset..offset + frame_bytes,
             first: header.position_offset(),
-            events: header.events(),
+            layout: header.layout(),
             taken: 0,
             start: 0,
             body: body..body + frame.body.len(),
@@ -249,7 +249,7 @@ impl SequentialFrame {
     #[inline(always)]
     fn take<'a>(&mut self, block: &'a Block) -> Result<Record<'a>, Damage> {
         let body = &block.bytes[self.body.clone()];
-        let record = record::read_in(body, self.start, self.events)?;
+        let record = record::read(body, self.start, self.layout)?;
         self.start += record.shape().bytes();
         self.taken += 1;
         if self.is_taken() {
@@ -259,7 +259,7 @@ impl SequentialFrame {
     }
 
     fn is_taken(&self) -> bool {
-        self.taken == self.events
+        self.taken == self.layout.events
     }
 
     fn next_ordinal(&self) -> u32 {
@@ -267,7 +267,7 @@ impl SequentialFrame {
     }
 
     fn last_ordinal(&self) -> u32 {
-        self.first.saturating_add(self.events.saturating_sub(1).into())
+        self.first.saturating_add(self.layout.events.saturating_sub(1).into())
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::format::FrameHeader;
+use crate::format::Frame;
 use crate::index::{Direction, EventLocation};
 use crate::log::Block;
 use crate::read::segment::{Segment, SelfCorrelations};
@@ -90,13 +90,13 @@ pub(crate) fn event_with(snapshot: &Snapshot, id: EventId) -> Result<Option<Reco
 pub(crate) fn with_frame<T>(
     snapshot: &Snapshot,
     position: Position,
-    look: impl FnOnce(&FrameHeader<'_>, &[u8]) -> T,
+    look: impl FnOnce(&Frame<'_>) -> T,
 ) -> Result<Option<T>, Error> {
     let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
     let Some(location) = segment.locate(position)? else { return Ok(None) };
     let block = snapshot.block(segment, &location.frame)?;
     let frame = block.frame(segment.file()?, location.frame.start)?;
-    Ok(Some(look(&frame.header, frame.body)))
+    Ok(Some(look(&frame)))
 }
 
 /// The first position recorded at `micros` or later; behind the head if there is none. Recorded times never
