@@ -1,6 +1,5 @@
-//! All files and names of a simulated disk, the changes to them, and their record. A test can stop the disk at
-//! any change. The record is replayed through [`Medium::apply`], as the disk itself goes, so the two cannot
-//! disagree. Invariants:
+//! All files and names of a simulated disk, the changes to them, and the trace of all changes. A trace is
+//! replayed through [`Medium::apply`], which the disk itself uses, so the two cannot disagree. Invariants:
 //! - a change is complete in itself: the same changes from the same beginning lead to the same medium;
 //! - each number has one name: a second name of a file has a number of its own, and no bytes;
 //! - files keep their numbers and are never dropped: an open handle, or a removal that is not durable yet,
@@ -132,8 +131,9 @@ pub(super) struct NameChange {
 /// Sorted, so that the random numbers meet the names in the same order on every machine.
 type NameMap = BTreeMap<Arc<str>, NameTarget>;
 
-/// All names of the disk: those that the cache shows, those that the medium keeps, and the changes that no sync
-/// of their directory has covered yet. `durable` with `pending` applied in order is `cached`.
+/// All names of the disk, in three forms. They are the names that the cache shows, those that the medium
+/// keeps, and the changes that no sync of their directory has covered yet. `durable` with `pending` applied
+/// in order is `cached`.
 #[derive(Clone, Default)]
 pub(super) struct NameTable {
     cached: NameMap,
@@ -234,7 +234,8 @@ pub enum CrashMode {
     Torn(u64),
 }
 
-/// A record of the operations that changed a [`SimDisk`](super::SimDisk), and of the notes taken between them.
+/// A record of the operations that changed a [`SimDisk`](super::SimDisk), and of the notes taken between
+/// them.
 ///
 /// These operations are recorded: creating, renaming and removing names, writing, setting a length, syncing
 /// (also when it fails) and dropping the cache. Other operations that failed, and those that only read, are
@@ -270,8 +271,7 @@ impl Trace {
         self.notes.iter().take_while(move |(taken_at, _)| *taken_at <= point).map(|(_, note)| *note)
     }
 
-    /// What the disk holds after a stop, and a seed for what becomes of it. [`Trace::image`] makes a disk of
-    /// them.
+    /// What the disk holds after a stop, and the seed of the disk that [`Trace::image`] makes of it.
     pub(super) fn stopped(&self, point: usize, mode: CrashMode) -> (Medium, u64) {
         let mut medium = Medium::clone(&self.base);
         self.changes[..point].iter().for_each(|change| medium.apply(change));

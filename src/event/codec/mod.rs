@@ -1,8 +1,8 @@
 //! Payloads: MessagePack with field names. No other code touches the payload serializer.
 //!
 //! The bytes of a payload go from here to the disk and back unchanged. [`Raw`] makes them of any serde value,
-//! and [`Value`] is a payload without a type. A `Value` is converted from and to the types of a program by
-//! encoding and decoding, so that it is exactly what would have been stored.
+//! and [`Value`] is a payload without a type. A conversion between a `Value` and the types of a program
+//! encodes and decodes. So a `Value` is exactly what would have been stored.
 
 mod encode;
 mod fingerprint;

@@ -22,8 +22,8 @@ const HEAD: &str = "\
 # An entry that no longer fits the code means that stored events no longer fit it: raise the version, write an upcaster.
 ";
 
-/// The lock file: everything that was ever stored, as entries in the order of kind and version. Its text reads
-/// well in a diff:
+/// The lock file: everything that was ever stored, as entries in the order of kind and version. Its text
+/// reads well in a diff:
 ///
 /// ```text
 /// order.placed 2
