@@ -1,11 +1,10 @@
 //! The public builder of an append. Everything here runs on the caller's thread.
 //!
 //! `draft` holds the append while it is built, and `encode` turns it into the writer's [`Request`].
-//! `key` has the idempotency keys, `system` the appends of the store itself, and `proposed` what gates see.
+//! `system` has the appends of the store itself, and `proposed` what gates see.
 
 mod draft;
 mod encode;
-mod key;
 mod proposed;
 mod system;
 
@@ -22,8 +21,8 @@ use crate::types::{
 };
 
 use draft::{AppendDraft, Attributes};
+pub(crate) use draft::{CommandHash, Keyed};
 pub(crate) use encode::{Brought, Request, Salts};
-pub(crate) use key::{CommandHash, Keyed};
 pub use proposed::{Proposed, ProposedEvent};
 
 /// One atomic append: one event or many, to one entity or several.

@@ -9,9 +9,8 @@ use crate::types::system::gate::BYPASSED;
 use crate::types::{Cause, ClockFn, Error, EventData, EventId, Expected, Limits, SYSTEM_SCOPE, options};
 
 use super::Append;
-use super::draft::{AppendDraft, NewEvent};
+use super::draft::{AppendDraft, Keyed, NewEvent};
 use super::encode::{Request, Salts};
-use super::key::Keyed;
 use super::proposed::Proposed;
 
 /// The payload of an event that records a bypassed gate.
