@@ -18,8 +18,7 @@ use std::time::{Duration, Instant};
 use flume::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 
-use crate::engine::errors::poisoned;
-use crate::engine::queue::{Caller, Command};
+use crate::engine::queue::{Caller, Command, poisoned};
 use crate::log::Failure;
 use crate::read::{CloseReason, LogView, build_last_index, build_pending_indexes};
 use crate::types::{Durability, Error};

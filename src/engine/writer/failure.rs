@@ -6,8 +6,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use crate::engine::errors::{poisoned, writer_panicked};
 use crate::engine::open::{Writable, load_to_write};
+use crate::engine::queue::{poisoned, writer_panicked};
 use crate::log::Failure;
 use crate::read::{ChainPosition, CloseReason};
 use crate::types::{Error, ErrorKind, RestartPolicy};
