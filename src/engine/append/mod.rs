@@ -1,7 +1,7 @@
 //! The builder of an append: what users call, and then what only the crate may do with an append.
 //!
-//! Everything here runs on the caller's thread. `draft` holds the append while it is built, and `encode` turns
-//! it into the writer's [`Request`]. `proposed` is what gates see.
+//! Everything here runs on the caller's thread. `draft` holds the append while it is built, and `encode`
+//! turns it into the writer's [`Request`]. `proposed` is what gates see.
 
 mod draft;
 mod encode;
