@@ -5,7 +5,6 @@
 
 mod partitioned;
 mod reaction;
-mod retry;
 mod runner;
 mod serial;
 mod worker;
@@ -17,7 +16,7 @@ use crate::types::{Error, Query};
 
 use partitioned::{Lanes, PartitionedProcessor};
 pub use reaction::{Reaction, Reactor};
-pub use retry::Retry;
+pub use runner::Retry;
 use runner::{ConsumerRunner, start};
 use serial::{OwnEvents, ReactorOptions, SerialProcessor};
 pub use worker::{StopReason, Worker};

@@ -17,8 +17,9 @@ use crate::store::{Store, Trouble};
 use crate::types::{Error, ErrorKind, Position, to_u64};
 
 use super::reaction::{Reaction, Reactor};
-use super::retry::{FailureCounts, Retry};
-use super::runner::{ConsumerRunner, EventProcessor, HandlerFailure, UNWRITTEN_PAUSE, call_handler};
+use super::runner::{
+    ConsumerRunner, EventProcessor, FailureCounts, HandlerFailure, Retry, UNWRITTEN_PAUSE, call_handler,
+};
 use super::worker::StopReason;
 
 /// What a reactor does with events that it has itself brought about.
