@@ -6,8 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::load::shape;
-use super::projection::{Loaded, Projection, fold};
+use super::projection::{Loaded, Projection, fold, shape};
 use crate::event::{Meta, RecordedEvent};
 use crate::read::{Read, Snapshot};
 use crate::store::{Folded, Reached, Store};
