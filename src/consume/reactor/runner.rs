@@ -17,7 +17,6 @@ use crate::store::{RunnerCommand, Store, WeakStore};
 use crate::threads::WorkerThread;
 use crate::types::{Error, ErrorKind, Position, text};
 
-use super::reaction::HandlerError;
 use super::worker::{StopReason, Worker, WorkerStatus};
 
 /// The time until a checkpoint is written again that the store did not take, for a full disk for example.
@@ -74,6 +73,9 @@ impl HandlerFailure {
         HandlerFailure { reason: error.to_string(), panicked: false, is_final: false }
     }
 }
+
+/// The error of a handler: any error.
+pub(super) type HandlerError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Calls a handler, and turns its panic into a failure.
 pub(super) fn call_handler(handler: impl FnOnce() -> Result<(), HandlerError>) -> Result<(), HandlerFailure> {
