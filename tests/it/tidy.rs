@@ -54,7 +54,7 @@ const DOORS: [(&str, &[&str]); 22] = [
         &[
             "engine/queue.rs",
             "engine/writer/mod.rs",
-            "engine/writer/direct.rs",
+            "engine/writer/shared.rs",
             "read/notification/channel.rs",
             "read/reader/mod.rs",
             "consume/reactor/partitioned.rs",
