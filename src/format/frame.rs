@@ -55,10 +55,10 @@ impl FramePlace {
     }
 }
 
-/// Where a record lies, and what its frame says of it: 48 bytes that are nowhere stored. The checksum of the
+/// Where a record lies, and what its frame says of it: 72 bytes that are nowhere stored. The checksum of the
 /// record covers them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RecordPlace<'a> {
+pub(crate) struct RecordPlace {
     pub(crate) salt: u64,
     /// The offset of the record in the segment.
     pub(crate) offset: u32,
@@ -68,13 +68,13 @@ pub(crate) struct RecordPlace<'a> {
     pub(crate) position: u64,
     pub(crate) version: u64,
     pub(crate) recorded_at: u64,
-    pub(crate) chain: &'a Hash,
+    pub(crate) chain: Hash,
 }
 
-impl RecordPlace<'_> {
+impl RecordPlace {
     /// The checksum of the place. The checksum of a record is that of its bytes XOR this one.
     pub(crate) fn checksum(&self) -> u32 {
-        let mut place = [0; 48];
+        let mut place = [0; 72];
         put(&mut place, 0, &self.salt.to_le_bytes());
         put(&mut place, 8, &self.offset.to_le_bytes());
         put(&mut place, 12, &self.index.to_le_bytes());
@@ -82,7 +82,7 @@ impl RecordPlace<'_> {
         put(&mut place, 16, &self.position.to_le_bytes());
         put(&mut place, 24, &self.version.to_le_bytes());
         put(&mut place, 32, &self.recorded_at.to_le_bytes());
-        put(&mut place, 40, part(self.chain, ..8));
+        put(&mut place, 40, &self.chain);
         checksum(&[&place])
     }
 }
@@ -286,13 +286,7 @@ impl<'a> FrameHeader<'a> {
 
     /// The place of the record at `index`, which begins at `start` of the body. `own` is the version that
     /// stands in the record, if it has one.
-    fn record_place(
-        &self,
-        place: &FramePlace,
-        index: u16,
-        start: usize,
-        own: Option<u64>,
-    ) -> RecordPlace<'a> {
+    fn record_place(&self, place: &FramePlace, index: u16, start: usize, own: Option<u64>) -> RecordPlace {
         let offset = place.offset.saturating_add(to_u64(sum([self.0.len(), start])));
         let position = place.first_position.saturating_add(self.position_offset().into());
         RecordPlace {
@@ -304,7 +298,7 @@ impl<'a> FrameHeader<'a> {
             position: position.saturating_add(index.into()),
             version: own.unwrap_or_else(|| self.first_version().saturating_add(index.into())),
             recorded_at: self.recorded_at(),
-            chain: part(self.0, CHAIN_AT..).first_chunk().expect("it is a part of every header"),
+            chain: self.chain(),
         }
     }
 

@@ -8,9 +8,10 @@ use std::ops::{Bound, ControlFlow, Range};
 use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 
+use crate::format::index_file::{LARGE_FRAME_BYTES_MIN, LargeFrame};
 use crate::format::{Damage, Frame, KEY_BYTES, Record, SegmentId, tags};
 use crate::log::SegmentFile;
-use crate::types::{Cause, Error, EventId};
+use crate::types::{Cause, Error, EventId, SYSTEM_SCOPE, to_u32};
 
 use super::IndexForm;
 use super::postings::{EventLocation, GappedSequence, gallop};
@@ -23,8 +24,10 @@ use super::query::{NameField, PostingLists, to_ordinal};
 pub(crate) struct LiveIndex {
     /// The ordinals of all events.
     pub(super) ordinals: GappedSequence,
-    /// The offset of each event's frame, slot by slot.
+    /// The offset of each event's frame, slot by slot; in a large frame, of its record.
     pub(super) offsets: Vec<u32>,
+    /// The large frames, in order.
+    pub(super) large_frames: Vec<LargeFrame>,
     /// The bytes between frames where frames were removed.
     pub(super) removed: Vec<Range<u32>>,
     /// The offset behind the last frame.
@@ -63,6 +66,7 @@ impl LiveIndex {
         LiveIndex {
             ordinals: GappedSequence::default(),
             offsets: Vec::new(),
+            large_frames: Vec::new(),
             removed: Vec::new(),
             end: start,
             entities: NameDictionary::new(),
@@ -153,10 +157,16 @@ impl LiveIndex {
         if let Some(key) = header.key() {
             self.keys.insert(key, first);
         }
+        let frame_bytes = u32::try_from(header.frame_bytes()).expect("the walk checked that it fits");
+        let is_large = is_read_by_record(frame);
+        let mut has_foreign_ids = false;
+        let mut start = offset.saturating_add(to_u32(header.header_bytes()));
         for (ordinal, (index, record)) in (first..).zip(frame.records().enumerate()) {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
             self.ordinals.push(ordinal.into());
-            self.offsets.push(offset);
+            self.offsets.push(if is_large { start } else { offset });
+            start = start.saturating_add(to_u32(record.bytes().len()));
+            has_foreign_ids |= record.foreign_id().is_some();
             let version = header.version(index, &record);
             if !self.insert_version(record.entity(), version, ordinal, segment.header.id) {
                 return Err(segment.damaged(offset.into(), &WRONG_VERSION));
@@ -175,8 +185,21 @@ impl LiveIndex {
         if !sharing.is_empty() {
             self.correlations.entry(id_at(0)).or_default().extend(sharing);
         }
+        if is_large {
+            self.large_frames.push(LargeFrame {
+                offset,
+                bytes: frame_bytes,
+                first,
+                events: header.events(),
+                has_versions: header.layout().has_versions,
+                has_foreign_ids,
+                recorded_at: header.recorded_at(),
+                first_version: header.first_version(),
+                chain: header.chain(),
+            });
+        }
         self.frames += 1;
-        self.end = offset + u32::try_from(header.frame_bytes()).expect("the walk checked that it fits");
+        self.end = offset + frame_bytes;
         Ok(())
     }
 
@@ -329,13 +352,39 @@ impl LiveIndex {
     /// The location of the event at a slot of the ordinals.
     fn location_at(&self, slot: usize) -> Option<EventLocation> {
         let (start, rest) = self.offsets.get(slot..)?.split_first()?;
+        let ordinal = to_ordinal(self.ordinals.at(slot));
+        if let Some(frame) = self.large_frame_of(ordinal) {
+            return Some(EventLocation::in_large_frame(
+                ordinal,
+                *start,
+                rest.first().copied(),
+                frame.clone(),
+            ));
+        }
         // Events of one append lie in one frame, which ends where the next frame, or a removed range, begins.
         let same = gallop(rest.len(), |at| rest[at] == *start);
-        let next = rest.get(same).copied().unwrap_or(self.end);
+        let next = rest.get(same).map_or(self.end, |offset| {
+            let next = to_ordinal(self.ordinals.at(slot + 1 + same));
+            self.large_frame_of(next).map_or(*offset, |frame| frame.offset)
+        });
         let removed = self.removed.binary_search_by_key(&next, |removed| removed.end).ok();
         let end = removed.map_or(next, |removed| self.removed[removed].start);
-        Some(EventLocation { ordinal: to_ordinal(self.ordinals.at(slot)), frame: *start..end })
+        Some(EventLocation { ordinal, frame: *start..end, record: None })
     }
+
+    /// The large frame that an event lies in, if it lies in one.
+    fn large_frame_of(&self, ordinal: u32) -> Option<&LargeFrame> {
+        let later = self.large_frames.partition_point(|frame| frame.first <= ordinal);
+        self.large_frames.get(later.checked_sub(1)?).filter(|frame| frame.holds(ordinal))
+    }
+}
+
+/// Whether the events of a frame are found by their records. Events of the store's own are read with their
+/// whole append: the first event of it says why they are there.
+fn is_read_by_record(frame: &Frame<'_>) -> bool {
+    let is_system = |record: &Record<'_>| record.scope() == SYSTEM_SCOPE;
+    frame.header.frame_bytes() >= LARGE_FRAME_BYTES_MIN
+        && frame.records().all(|record| record.is_ok_and(|record| !is_system(&record)))
 }
 
 fn push_name(postings: &mut NameDictionary<Vec<u32>>, name: &str, ordinal: u32) {

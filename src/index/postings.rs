@@ -12,6 +12,7 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::ops::Range;
 
+use crate::format::index_file::LargeFrame;
 use crate::types::to_u64;
 
 /// Where an event lies in its segment.
@@ -20,6 +21,32 @@ pub(crate) struct EventLocation {
     pub(crate) ordinal: u32,
     /// The bytes of its frame in the segment.
     pub(crate) frame: Range<u32>,
+    /// Of an event in a large frame: its record, which can be read alone.
+    pub(crate) record: Option<RecordLocation>,
+}
+
+/// Where a record lies in its segment, and what its frame says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordLocation {
+    /// The record, and perhaps more bytes behind it.
+    pub(crate) bytes: Range<u32>,
+    pub(crate) frame: LargeFrame,
+}
+
+impl EventLocation {
+    /// The location of an event in a large frame, whose record begins at `start`. `next` is the offset of the
+    /// next event in the segment, if there is one.
+    pub(super) fn in_large_frame(
+        ordinal: u32,
+        start: u32,
+        next: Option<u32>,
+        frame: LargeFrame,
+    ) -> EventLocation {
+        let range = frame.range();
+        // The next event may lie in another frame. Then the zeros at the end of this one are read as well.
+        let end = next.map_or(range.end, |next| next.min(range.end));
+        EventLocation { ordinal, frame: range, record: Some(RecordLocation { bytes: start..end, frame }) }
+    }
 }
 
 /// Sorted ordinals: a slice of the live index, bytes of an index file, or consecutive numbers.

@@ -8,24 +8,25 @@ mod terms;
 
 use std::ops::Range;
 
-use super::bytes::{Damage, array, checksum, part, preamble, put, sum, u32_at, u64_at};
+use super::bytes::{Damage, array, checksum, part, preamble, put, sum, u16_at, u32_at, u64_at};
 use super::chain::Hash;
 use super::segment::SegmentId;
 use crate::types::to_usize;
 
 pub(crate) use terms::{
-    JUMP, NO_TERM, SLOT, Term, TermHash, TermKind, filter_for, filter_holds, filter_insert, read_jump,
-    read_slot, slots_for, write_jump, write_slot,
+    GAP, JUMP, NO_TERM, SLOT, Term, TermHash, TermKind, filter_for, filter_holds, filter_insert, read_gap,
+    read_jump, read_slot, slots_for, write_gap, write_jump, write_slot,
 };
 
 use terms::FILTER_BLOCK;
 
 const MAGIC: &[u8; 8] = b"ANNALIDX";
 
-const SECTIONS: usize = 8;
-/// The length of a section's entry in bytes: filter, slots, anchors, terms (which have no fixed size), jumps,
-/// removed, offsets, lists.
-const ENTRIES: [usize; SECTIONS] = [FILTER_BLOCK, SLOT, NUMBER, 1, JUMP, 8, NUMBER, NUMBER];
+const SECTIONS: usize = 10;
+/// The length of a section's entry in bytes: filter, slots, anchors, terms (which have no fixed size), gaps,
+/// jumps, removed, large frames, offsets, lists.
+const ENTRIES: [usize; SECTIONS] =
+    [FILTER_BLOCK, SLOT, NUMBER, 1, GAP, JUMP, 8, LargeFrame::BYTES, NUMBER, NUMBER];
 /// The length of an entry that is one number.
 pub(crate) const NUMBER: usize = 4;
 
@@ -41,13 +42,12 @@ const FIRST_ORDINAL_AT: usize = EVENTS_AT + 4;
 const ORDINALS_END_AT: usize = FIRST_ORDINAL_AT + 4;
 const STREAMS_AT: usize = ORDINALS_END_AT + 4;
 const TERMS_AT: usize = STREAMS_AT + 4;
-const GAPS_AT: usize = TERMS_AT + 4;
 /// The length of each section in bytes.
-const SECTIONS_AT: usize = GAPS_AT + 4;
+const SECTIONS_AT: usize = TERMS_AT + 4;
 /// The checksum of the table of checksums.
 const TABLE_CHECKSUM_AT: usize = SECTIONS_AT + 4 * SECTIONS;
 const FRAMES_AT: usize = TABLE_CHECKSUM_AT + 4;
-const CHECKSUM_AT: usize = FRAMES_AT + 4 + 12;
+const CHECKSUM_AT: usize = FRAMES_AT + 4 + 8;
 pub(crate) const HEADER: usize = CHECKSUM_AT + 4;
 const _: () = assert!(HEADER == 192);
 
@@ -72,6 +72,92 @@ pub(crate) struct Bound {
     /// The last position before that offset, and the chain there.
     pub(crate) last_position: u64,
     pub(crate) chain: Hash,
+}
+
+/// A frame of at least this many bytes has an entry of its own, and its events are found by the offsets of
+/// their records.
+pub(crate) const LARGE_FRAME_BYTES_MIN: usize = 4097;
+
+/// What a reader must know of a large frame to read one of its records alone. None of it is believed: the
+/// checksum of the record covers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LargeFrame {
+    pub(crate) offset: u32,
+    pub(crate) bytes: u32,
+    /// The ordinal of its first event.
+    pub(crate) first: u32,
+    pub(crate) events: u16,
+    /// Whether the versions stand in its records.
+    pub(crate) has_versions: bool,
+    /// Whether an event of it was imported with an id. Then an event that leaves out its correlation, or names
+    /// a cause in its append, cannot be read alone.
+    pub(crate) has_foreign_ids: bool,
+    pub(crate) recorded_at: u64,
+    pub(crate) first_version: u64,
+    pub(crate) chain: Hash,
+}
+
+/// The offset of each field of a large frame's entry.
+const LARGE_BYTES_AT: usize = 4;
+const LARGE_EVENTS_AT: usize = LargeFrame::FIRST_AT + 4;
+const LARGE_FLAGS_AT: usize = LARGE_EVENTS_AT + 2;
+const LARGE_RECORDED_AT_AT: usize = LARGE_FLAGS_AT + 2;
+const LARGE_FIRST_VERSION_AT: usize = LARGE_RECORDED_AT_AT + 8;
+const LARGE_CHAIN_AT: usize = LARGE_FIRST_VERSION_AT + 8;
+
+const LARGE_HAS_VERSIONS: u16 = 1;
+const LARGE_HAS_FOREIGN_IDS: u16 = 1 << 1;
+
+impl LargeFrame {
+    pub(crate) const BYTES: usize = LARGE_CHAIN_AT + size_of::<Hash>();
+    /// The offset of the ordinal in an entry, for searches.
+    pub(crate) const FIRST_AT: usize = LARGE_BYTES_AT + 4;
+
+    pub(crate) fn write(&self) -> [u8; LargeFrame::BYTES] {
+        let mut flags = 0;
+        if self.has_versions {
+            flags |= LARGE_HAS_VERSIONS;
+        }
+        if self.has_foreign_ids {
+            flags |= LARGE_HAS_FOREIGN_IDS;
+        }
+        let mut out = [0; LargeFrame::BYTES];
+        put(&mut out, 0, &self.offset.to_le_bytes());
+        put(&mut out, LARGE_BYTES_AT, &self.bytes.to_le_bytes());
+        put(&mut out, LargeFrame::FIRST_AT, &self.first.to_le_bytes());
+        put(&mut out, LARGE_EVENTS_AT, &self.events.to_le_bytes());
+        put(&mut out, LARGE_FLAGS_AT, &flags.to_le_bytes());
+        put(&mut out, LARGE_RECORDED_AT_AT, &self.recorded_at.to_le_bytes());
+        put(&mut out, LARGE_FIRST_VERSION_AT, &self.first_version.to_le_bytes());
+        put(&mut out, LARGE_CHAIN_AT, &self.chain);
+        out
+    }
+
+    /// Reads an entry. Every value is possible: the checksum of the record decides.
+    pub(crate) fn read(bytes: &[u8; LargeFrame::BYTES]) -> LargeFrame {
+        let flags = u16_at(bytes, LARGE_FLAGS_AT);
+        LargeFrame {
+            offset: u32_at(bytes, 0),
+            bytes: u32_at(bytes, LARGE_BYTES_AT),
+            first: u32_at(bytes, LargeFrame::FIRST_AT),
+            events: u16_at(bytes, LARGE_EVENTS_AT),
+            has_versions: flags & LARGE_HAS_VERSIONS != 0,
+            has_foreign_ids: flags & LARGE_HAS_FOREIGN_IDS != 0,
+            recorded_at: u64_at(bytes, LARGE_RECORDED_AT_AT),
+            first_version: u64_at(bytes, LARGE_FIRST_VERSION_AT),
+            chain: array(bytes, LARGE_CHAIN_AT),
+        }
+    }
+
+    /// The bytes of the frame in its segment.
+    pub(crate) fn range(&self) -> Range<u32> {
+        self.offset..self.offset.saturating_add(self.bytes)
+    }
+
+    /// Whether an event is one of this frame's.
+    pub(crate) fn holds(&self, ordinal: u32) -> bool {
+        ordinal.checked_sub(self.first).is_some_and(|index| index < self.events.into())
+    }
 }
 
 /// The place of a section in the file, and its entries.
@@ -102,8 +188,12 @@ pub(crate) struct Layout {
     pub(crate) slots: Section,
     pub(crate) anchors: Section,
     pub(crate) terms: Section,
+    /// The gaps in the ordinals.
+    pub(crate) gaps: Section,
+    /// The gaps in the versions of entities.
     pub(crate) jumps: Section,
     pub(crate) removed: Section,
+    pub(crate) large_frames: Section,
     pub(crate) offsets: Section,
     pub(crate) lists: Section,
     /// The checksums, up to the file's end.
@@ -120,8 +210,6 @@ pub(crate) struct Header {
     /// How many streams have their first version here.
     pub(crate) born: u32,
     pub(crate) terms: u32,
-    /// How many of the jumps are gaps in the ordinals; these are the first ones.
-    pub(crate) gaps: u32,
     /// The length of each section in bytes, without the zeros behind it.
     pub(crate) sections: [u32; SECTIONS],
     pub(crate) table_checksum: u32,
@@ -139,7 +227,7 @@ impl Header {
         put(&mut out, END_AT, &self.bound.end.to_le_bytes());
         put(&mut out, LAST_POSITION_AT, &self.bound.last_position.to_le_bytes());
         put(&mut out, CHAIN_AT, &self.bound.chain);
-        let counts = [self.events, self.ordinals.start, self.ordinals.end, self.born, self.terms, self.gaps];
+        let counts = [self.events, self.ordinals.start, self.ordinals.end, self.born, self.terms];
         for (at, number) in (EVENTS_AT..).step_by(4).zip(counts.iter().chain(&self.sections)) {
             put(&mut out, at, &number.to_le_bytes());
         }
@@ -175,7 +263,6 @@ impl Header {
             ordinals: u32_at(bytes, FIRST_ORDINAL_AT)..u32_at(bytes, ORDINALS_END_AT),
             born: u32_at(bytes, STREAMS_AT),
             terms: u32_at(bytes, TERMS_AT),
-            gaps: u32_at(bytes, GAPS_AT),
             sections,
             table_checksum: u32_at(bytes, TABLE_CHECKSUM_AT),
             frames: u32_at(bytes, FRAMES_AT),
@@ -185,7 +272,7 @@ impl Header {
 
     /// Whether the counts fit each other, so that every place in the layout lies in its section.
     fn check(&self) -> bool {
-        let Layout { filter, slots, jumps, offsets, .. } = self.layout();
+        let Layout { filter, slots, offsets, .. } = self.layout();
         let are_whole =
             self.sections.iter().zip(ENTRIES).all(|(bytes, entry)| to_usize(*bytes).is_multiple_of(entry));
         let ordinals = self.ordinals.end.checked_sub(self.ordinals.start);
@@ -195,7 +282,6 @@ impl Header {
             && (self.events > 0 || ordinals == Some(0))
             && self.born <= self.events
             && self.frames <= self.events
-            && to_usize(self.gaps) <= jumps.count
             && filter.count > 0
             && slots.count > to_usize(self.terms)
     }
@@ -209,10 +295,10 @@ impl Header {
             start = aligned(sum([start, to_usize(*bytes)]));
             section
         });
-        let [filter, slots, anchors, terms, jumps, removed, offsets, lists] =
+        let [filter, slots, anchors, terms, gaps, jumps, removed, large_frames, offsets, lists] =
             std::array::from_fn(|_| sections.next().expect("there is an entry for each section"));
         let table = start..sum([start, start.div_ceil(BLOCK).saturating_mul(4)]);
-        Layout { filter, slots, anchors, terms, jumps, removed, offsets, lists, table }
+        Layout { filter, slots, anchors, terms, gaps, jumps, removed, large_frames, offsets, lists, table }
     }
 }
 

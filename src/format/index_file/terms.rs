@@ -154,19 +154,30 @@ impl Term {
     }
 }
 
-/// A gap in growing numbers: slot, 4 bytes of zero, number.
-pub(crate) const JUMP: usize = JUMP_NUMBER_AT + 8;
-const JUMP_NUMBER_AT: usize = 4 + 4;
+/// A gap in the ordinals: slot, then ordinal.
+pub(crate) const GAP: usize = NUMBER_AT + 4;
+/// A gap in the versions of an entity: slot, then version.
+pub(crate) const JUMP: usize = NUMBER_AT + 8;
+const NUMBER_AT: usize = 4;
+
+pub(crate) fn write_gap(out: &mut Vec<u8>, slot: u32, ordinal: u32) {
+    out.extend_from_slice(&slot.to_le_bytes());
+    out.extend_from_slice(&ordinal.to_le_bytes());
+}
+
+/// Slot and ordinal of the gap at the start of `bytes`.
+pub(crate) fn read_gap(bytes: &[u8; GAP]) -> (u32, u32) {
+    (u32_at(bytes, 0), u32_at(bytes, NUMBER_AT))
+}
 
 pub(crate) fn write_jump(out: &mut Vec<u8>, slot: u32, number: u64) {
     out.extend_from_slice(&slot.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&number.to_le_bytes());
 }
 
 /// Slot and number of the jump at the start of `bytes`.
 pub(crate) fn read_jump(bytes: &[u8; JUMP]) -> (u32, u64) {
-    (u32_at(bytes, 0), u64_at(bytes, JUMP_NUMBER_AT))
+    (u32_at(bytes, 0), u64_at(bytes, NUMBER_AT))
 }
 
 /// The hash of a term. It is the same in every index file of a store, so a reader computes it once for all.

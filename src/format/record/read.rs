@@ -186,7 +186,7 @@ fn private_bytes(prefix: &[u8]) -> u32 {
 }
 
 /// Checks the checksum of a whole record that was read from `place`.
-pub(crate) fn check(record: &[u8], place: &RecordPlace<'_>) -> Result<(), Damage> {
+pub(crate) fn check(record: &[u8], place: &RecordPlace) -> Result<(), Damage> {
     if unbound_checksum(record) ^ place.checksum() == u32_at(record, CHECKSUM_AT) {
         Ok(())
     } else {

@@ -7,8 +7,9 @@
 //! matter. Everything in a file is checked before it is in memory.
 
 use crate::format::index_file::{
-    ANCHOR_STRIDE, Bound, HEADER, Header, JUMP, Layout, NO_TERM, NUMBER, SLOT, Term, TermHash, TermKind,
-    aligned, block_place, filter_for, filter_insert, read_slot, slots_for, write_jump, write_slot,
+    ANCHOR_STRIDE, Bound, HEADER, Header, JUMP, LargeFrame, Layout, NO_TERM, NUMBER, SLOT, Term, TermHash,
+    TermKind, aligned, block_place, filter_for, filter_insert, read_slot, slots_for, write_gap, write_jump,
+    write_slot,
 };
 use crate::format::{Damage, checksum, u32_at};
 use crate::index::IndexForm;
@@ -37,10 +38,10 @@ impl LiveIndex {
     pub(crate) fn encode(&self, bound: &Bound) -> Option<Vec<u8>> {
         assert_eq!(bound.end, self.end, "an index file ends where its index does");
         let mut terms_out = TermSections::default();
-        for (slot, number) in self.ordinals.jumps() {
-            write_jump(&mut terms_out.jumps, u32::try_from(*slot).ok()?, *number);
+        let mut gaps = Vec::new();
+        for (slot, ordinal) in self.ordinals.jumps() {
+            write_gap(&mut gaps, u32::try_from(*slot).ok()?, u32::try_from(*ordinal).ok()?);
         }
-        let gaps = u32::try_from(self.ordinals.jumps().len()).ok()?;
         for (kind, name, postings) in self.terms() {
             terms_out.hashes.push((TermHash::of(&bound.store_id, kind, name), terms_out.next_offset()?));
             match postings {
@@ -60,8 +61,9 @@ impl LiveIndex {
             .collect();
         let offsets: Vec<u8> = self.offsets.iter().flat_map(|offset| offset.to_le_bytes()).collect();
         let TermSections { terms, anchors, jumps, lists, hashes } = terms_out;
-        let sections = [filter, slots, anchors, terms, jumps, removed, offsets, lists];
-        let mut bytes = [0; 8];
+        let large_frames: Vec<u8> = self.large_frames.iter().flat_map(LargeFrame::write).collect();
+        let sections = [filter, slots, anchors, terms, gaps, jumps, removed, large_frames, offsets, lists];
+        let mut bytes = [0; 10];
         for (bytes, section) in bytes.iter_mut().zip(&sections) {
             *bytes = u32::try_from(section.len()).ok()?;
         }
@@ -71,7 +73,6 @@ impl LiveIndex {
             ordinals: IndexForm::ordinals(self),
             born: self.streams_created,
             terms: u32::try_from(hashes.len()).ok()?,
-            gaps,
             sections: bytes,
             table_checksum: 0,
             frames: self.frames,
@@ -180,7 +181,7 @@ impl TermSections {
 }
 
 /// The whole file: the header, the sections, and the table of the blocks' checksums.
-fn assemble(mut header: Header, sections: &[Vec<u8>; 8]) -> Option<Vec<u8>> {
+fn assemble(mut header: Header, sections: &[Vec<u8>; 10]) -> Option<Vec<u8>> {
     let table = header.layout().table;
     u32::try_from(table.end).ok()?;
     let mut out = Vec::with_capacity(table.end);
@@ -221,6 +222,7 @@ impl LiveIndex {
         );
         self.ordinals.extend(&other.ordinals);
         self.offsets.extend_from_slice(&other.offsets);
+        self.large_frames.extend_from_slice(&other.large_frames);
         self.removed.extend_from_slice(&other.removed);
         self.end = other.end;
         self.streams_created += other.streams_created;
@@ -283,7 +285,7 @@ impl SealedIndex {
 impl IndexReader<'_> {
     fn to_live(&self) -> Result<LiveIndex, Error> {
         let header = &self.sealed.header;
-        let Layout { offsets, removed, .. } = &self.sealed.layout;
+        let Layout { offsets, removed, large_frames, .. } = &self.sealed.layout;
         let mut index = LiveIndex::new(header.bound.end);
         index.streams_created = header.born;
         index.frames = header.frames;
@@ -294,6 +296,13 @@ impl IndexReader<'_> {
             self.piece(offsets.range())?.chunks_exact(NUMBER).map(|offset| u32_at(offset, 0)).collect();
         if !index.offsets.is_sorted() || index.offsets.last().is_some_and(|last| *last >= index.end) {
             return Err(self.sealed.damaged(offsets.start, "an event of the index lies where none can"));
+        }
+        let entries = self.piece(large_frames.range())?;
+        let (entries, _) = entries.as_chunks::<{ LargeFrame::BYTES }>();
+        index.large_frames = entries.iter().map(LargeFrame::read).collect();
+        if !large_frames_fit(&index) {
+            let what = "the large frames of the index do not fit its events";
+            return Err(self.sealed.damaged(large_frames.start, what));
         }
         let ranges = self.piece(removed.range())?;
         index.removed = ranges.chunks_exact(8).map(|range| u32_at(range, 0)..u32_at(range, 4)).collect();
@@ -323,6 +332,22 @@ fn removed_ranges_fit(index: &LiveIndex) -> bool {
         let apart = end <= removed.start && removed.start < removed.end && removed.end <= index.end;
         end = removed.end;
         apart && before(removed.start) == before(removed.end)
+    })
+}
+
+/// Whether the large frames lie apart, in order, and hold just the events whose offsets lie in them.
+fn large_frames_fit(index: &LiveIndex) -> bool {
+    let mut end = 0;
+    let mut next = 0;
+    index.large_frames.iter().all(|frame| {
+        let range = frame.range();
+        let after = frame.first.saturating_add(frame.events.into());
+        let before = |offset: u32| index.offsets.partition_point(|own| *own < offset);
+        let slots = index.ordinals.below(frame.first.into())..index.ordinals.below(after.into());
+        let apart = end <= range.start && next <= frame.first && range.end <= index.end;
+        end = range.end;
+        next = after;
+        apart && !slots.is_empty() && slots == (before(range.start.saturating_add(1))..before(range.end))
     })
 }
 

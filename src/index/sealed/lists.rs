@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, ControlFlow, Range};
 
-use crate::format::index_file::{BLOCK, JUMP, NUMBER, Term, TermKind, read_jump};
+use crate::format::index_file::{BLOCK, JUMP, LargeFrame, NUMBER, Term, TermKind, read_jump};
 use crate::format::{KEY_BYTES, u32_at};
 use crate::index::IndexForm;
 use crate::index::postings::{EventLocation, GappedSequence, Jumps, PostingList, gallop, partition_point};
@@ -106,17 +106,35 @@ impl PostingLists for IndexReader<'_> {
         let Some(behind) = ordinals.count().checked_sub(slot).and_then(|left| left.checked_sub(1)) else {
             return Ok(None);
         };
+        let ordinal = |slot: usize| to_ordinal(ordinals.at(slot));
         let offset = |slot: usize| self.number(self.sealed.layout.offsets.at(slot));
         let start = offset(slot);
+        let bound = self.sealed.header.bound.end;
+        let impossible = || {
+            let offset = self.sealed.layout.offsets.at(slot);
+            self.sealed.damaged(offset, "an event of the index lies where none can")
+        };
+        if let Some(frame) = self.large_frame_of(ordinal(slot))? {
+            let next = (behind > 0).then(|| offset(slot + 1));
+            let location = EventLocation::in_large_frame(ordinal(slot), start, next, frame);
+            let is_inside = location.record.as_ref().is_some_and(|record| {
+                location.frame.start < start && start < record.bytes.end && location.frame.end <= bound
+            });
+            return if is_inside { Ok(Some(location)) } else { Err(impossible()) };
+        }
         // Events of one append lie in one frame, which ends where the next frame, or a removed range, begins.
         let same = gallop(behind, |next| offset(slot + 1 + next) == start);
-        let next = if same < behind { offset(slot + 1 + same) } else { self.sealed.header.bound.end };
+        let next = if same < behind {
+            let next = slot + 1 + same;
+            self.large_frame_of(ordinal(next))?.map_or_else(|| offset(next), |frame| frame.offset)
+        } else {
+            bound
+        };
         let end = self.removed_before(next).unwrap_or(next);
-        if start >= end || end > self.sealed.header.bound.end {
-            let offset = self.sealed.layout.offsets.at(slot);
-            return Err(self.sealed.damaged(offset, "an event of the index lies where none can"));
+        if start >= end || end > bound {
+            return Err(impossible());
         }
-        Ok(Some(EventLocation { ordinal: to_ordinal(ordinals.at(slot)), frame: start..end }))
+        Ok(Some(EventLocation { ordinal: ordinal(slot), frame: start..end, record: None }))
     }
 
     fn locate_all(&self, ordinals: impl Iterator<Item = u32>) -> Result<Vec<EventLocation>, Error> {
@@ -177,6 +195,17 @@ impl IndexReader<'_> {
             at = located.end;
         }
         Ok(())
+    }
+
+    /// The large frame that an event lies in, if it lies in one.
+    fn large_frame_of(&self, ordinal: u32) -> Result<Option<LargeFrame>, Error> {
+        let frames = &self.sealed.layout.large_frames;
+        let first = |at: usize| self.number(frames.at(at) + LargeFrame::FIRST_AT);
+        let later = partition_point(0..frames.count, |at| first(at) <= ordinal);
+        let Some(at) = later.checked_sub(1) else { return Ok(None) };
+        let entry = self.piece(frames.at(at)..frames.at(at + 1))?;
+        let frame = LargeFrame::read(entry.first_chunk().expect("a piece has the length that was asked for"));
+        Ok(frame.holds(ordinal).then_some(frame))
     }
 
     /// The end of the last frame before the removed range that ends at `offset`, if there is one.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::disk::{DiskFile, read_full};
 use crate::format::index_file::{
-    BLOCK, Bound, HEADER, Header, JUMP, Layout, TermHash, block_place, filter_holds, read_jump,
+    BLOCK, Bound, GAP, HEADER, Header, Layout, TermHash, block_place, filter_holds, read_gap,
 };
 use crate::format::{Damage, checksum, u32_at};
 use crate::types::{Error, ErrorKind, to_u64, to_usize};
@@ -81,7 +81,7 @@ impl SealedIndex {
         for block in 0..table.start.div_ceil(BLOCK) {
             check_block(checksums, block, &bytes[block_place(block, table.start)])?;
         }
-        let ordinals = read_gaps(&header, &bytes[layout.jumps.range()])?;
+        let ordinals = read_gaps(&header, &bytes[layout.gaps.range()])?;
         let source = IndexSource::Whole(bytes);
         Ok(SealedIndex { path: path.to_owned(), header, layout, ordinals, source, reads: AtomicU64::new(0) })
     }
@@ -245,21 +245,23 @@ fn check_block(checksums: &[u8], block: usize, bytes: &[u8]) -> Result<(), Damag
     if right == Some(checksum(&[bytes])) { Ok(()) } else { Err(Damage::Bad(DAMAGED_BLOCK)) }
 }
 
-/// The ordinals of the events. Their gaps are the first entries of the section of jumps.
-fn read_gaps(header: &Header, jumps: &[u8]) -> Result<GappedSequence<OrdinalJumps>, Damage> {
+/// The ordinals of the events.
+fn read_gaps(header: &Header, section: &[u8]) -> Result<GappedSequence<OrdinalJumps>, Damage> {
     const WRONG: Damage = Damage::Bad("the ordinals of the index do not fit its counts");
-    let (jumps, _) = jumps.as_chunks::<JUMP>();
+    let (section, _) = section.as_chunks::<GAP>();
     let mut gaps = Vec::new();
     let mut slot = 0;
     let mut ordinal = u64::from(header.ordinals.start);
-    for jump in jumps.get(..to_usize(header.gaps)).ok_or(WRONG)? {
-        let (next_slot, next) = read_jump(jump);
+    for gap in section {
+        let (next_slot, next) = read_gap(gap);
         let run = next_slot.checked_sub(slot).filter(|run| *run > 0 && next_slot < header.events);
         let run_end = ordinal + u64::from(run.ok_or(WRONG)?);
-        let gap = u32::try_from(next).ok().filter(|_| next > run_end).ok_or(WRONG)?;
-        gaps.push((next_slot, gap));
+        if u64::from(next) <= run_end {
+            return Err(WRONG);
+        }
+        gaps.push((next_slot, next));
         slot = next_slot;
-        ordinal = next;
+        ordinal = next.into();
     }
     if ordinal + u64::from(header.events - slot) != u64::from(header.ordinals.end) {
         return Err(WRONG);
@@ -269,12 +271,15 @@ fn read_gaps(header: &Header, jumps: &[u8]) -> Result<GappedSequence<OrdinalJump
 
 /// The name of the section at an offset.
 fn section(layout: &Layout, at: usize) -> &'static str {
-    let Layout { filter, slots, anchors, terms, jumps, removed, offsets, lists, .. } = layout;
+    let Layout { filter, slots, anchors, terms, gaps, jumps, removed, large_frames, offsets, lists, .. } =
+        layout;
     let sections = [
         (lists, "lists of events"),
-        (offsets, "offsets of frames"),
+        (offsets, "offsets of events"),
+        (large_frames, "large frames"),
         (removed, "removed frames"),
-        (jumps, "gaps"),
+        (jumps, "gaps in versions"),
+        (gaps, "gaps"),
         (terms, "terms"),
         (anchors, "anchors of terms"),
         (slots, "slots of terms"),

@@ -59,10 +59,10 @@ impl SealedIndex {
 
     /// Reads the parts that every question needs: the filter and the jumps of the ordinals.
     fn read_filter_and_ordinals(mut self) -> Result<Result<SealedIndex, Damage>, Error> {
-        let Layout { filter, jumps, .. } = &self.layout;
+        let Layout { filter, gaps, .. } = &self.layout;
         let reader = IndexReader::new(&self);
         let read = reader.piece(filter.range()).and_then(|filter| {
-            let gaps = reader.piece(jumps.start..jumps.at(to_usize(self.header.gaps)))?;
+            let gaps = reader.piece(gaps.range())?;
             Ok((filter.to_vec(), read_gaps(&self.header, &gaps)))
         });
         let (read_filter, ordinals) = match read {
