@@ -12,7 +12,7 @@ use crate::log::{LogEnd, SegmentCursor, SegmentFile, read_manifest};
 use crate::read::{ChainPosition, SealedSegment, Segment, Snapshot};
 use crate::types::{Error, ErrorKind, Position, micros_of, to_u64};
 
-use super::checkpoint;
+use super::record;
 
 /// How much of a store's history.
 ///
@@ -172,7 +172,7 @@ fn bound(engine: &Engine, snapshot: &Snapshot, until: &Until) -> Result<ExtentBo
             let recorded_at = u64::try_from(micros_of(*time)).unwrap_or(0);
             Ok(ExtentBound { recorded_at, ..up_to(durable) })
         }
-        Until::Checkpoint(name) => checkpoint::named(engine, name).map(up_to),
+        Until::Checkpoint(name) => record::checkpoint_position(engine, name).map(up_to),
     }
 }
 
