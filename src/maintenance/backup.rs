@@ -26,9 +26,8 @@ use crate::types::{Error, ErrorKind, Head, Options, Query, counted, options, sys
 
 use super::copy::{Copier, CopyCounts, CopyWork, mark_of, place_file};
 use super::directory::CopyTarget;
-use super::extent::{Extent, Until};
+use super::extent::{Extent, TailSegment, Until};
 use super::record::{self, Figures, LedgerRecord};
-use super::tail_segment::TailSegment;
 
 /// What copying a store did: a backup, a restore or a fork.
 ///
@@ -211,7 +210,8 @@ fn make_store<F: Figures>(
     let mut image = Copier::new(source.disk.as_ref(), disk.as_ref(), target, work, history)?;
     let base = Manifest { is_cut: false, previous: [0; 32], sealed: Vec::new(), ..manifest };
     image.place_whole(history, &base)?;
-    let listing = image.place_made(ending.header.id, |file, work| ending.write(file, work))?;
+    let listing = image
+        .place_made(ending.header.id, |file, work| ending.write(file, &mut |bytes| work.advance(bytes)))?;
     let tip: LogEnd = LogEnd::of_sealed(&listing);
     let mark = mark_of(base.store_id, listing.id, &tip, false);
     let mut sealed = history.listings();
@@ -367,7 +367,9 @@ fn replace_history(
         let text = "the store has new appends since its head was read; nothing was cut, look at what would be cut now";
         return Err(Error::new(ErrorKind::Invalid, text));
     }
-    let listing = place_file(disk, ending.header.id, |file| ending.write(file, work)).map_err(nothing_cut)?;
+    let listing =
+        place_file(disk, ending.header.id, |file| ending.write(file, &mut |bytes| work.advance(bytes)))
+            .map_err(nothing_cut)?;
     let mut sealed = history.listings();
     sealed.push(listing);
     let next = Manifest {

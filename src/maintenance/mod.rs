@@ -13,7 +13,6 @@ mod record;
 mod rewriting;
 mod salvage;
 pub(crate) mod scrub;
-mod tail_segment;
 mod throttle;
 mod verify;
 
