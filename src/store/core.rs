@@ -157,10 +157,8 @@ impl Store {
     /// Asks the gates about an append, and returns the append that may be sent.
     #[inline]
     fn admit(&self, append: Append) -> Result<Append, Error> {
-        match &self.core.admission {
-            None => Ok(append),
-            Some(admission) => admission(append, self),
-        }
+        let Some(admission) = &self.core.admission else { return Ok(append) };
+        admission(append, self)
     }
 }
 

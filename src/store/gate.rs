@@ -139,7 +139,7 @@ impl Gates {
     pub(super) fn check(&self, limits: &Limits) -> Result<(), Error> {
         for (at, gate) in self.all.iter().enumerate() {
             check_name("gate's name", &gate.name, NAME_BYTES_MAX)?;
-            let stream = gate.stream();
+            let stream = stream_of(&gate.name);
             if stream.len() > limits.entity_bytes_max {
                 let max = limits.entity_bytes_max;
                 return Err(Error::too_large("a gate's stream", stream.len(), "entity_bytes_max", max));
@@ -166,12 +166,7 @@ impl Gates {
     }
 }
 
-impl NamedGate {
-    fn stream(&self) -> String {
-        stream_of(&self.name)
-    }
-}
-
+/// The stream in which denials of a gate, and appends past it, are recorded.
 fn stream_of(gate: &str) -> String {
     format!("{PREFIX}{gate}")
 }
@@ -216,7 +211,8 @@ impl Gates {
         store.engine().check_writable()?;
         let Some(proposed) = append.proposed() else { return Ok(append) };
         if append.is_bypassing() {
-            return Ok(self.all.iter().fold(append, |append, gate| append.record_bypass(&gate.stream())));
+            let streams = self.all.iter().map(|gate| stream_of(&gate.name));
+            return Ok(streams.fold(append, |append, stream| append.record_bypass(&stream)));
         }
         match self.ask(&proposed, store) {
             Ok(conditions) => Ok(conditions.into_iter().fold(append, Append::condition)),
@@ -232,11 +228,8 @@ impl Gates {
             return Ok(append.only_as_replay());
         }
         let Some(proposed) = append.proposed() else { return Ok(append) };
-        let remark = match self.records_denials {
-            true => record_denial(engine, &proposed, &denial),
-            false => String::new(),
-        };
-        Err(Error::denied(&summary(&proposed), denial, &remark))
+        let remark = self.records_denials.then(|| record_denial(engine, &proposed, &denial));
+        Err(Error::denied(&summary(&proposed), denial, &remark.unwrap_or_default()))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Facts that are stored twice must agree: MANIFEST and segments, MARK and log, heads kept elsewhere and the
-//! chain, the causes that events name and the events themselves.
+//! Facts that are stored twice must agree: MANIFEST and segments, MARK and log, heads and the chain. The
+//! causes that events name must exist.
 //!
 //! Causes that the walk did not meet are looked for by reading the log again. Tested by tests/it/checking.rs
 //! and tests/it/verify_causes.rs.

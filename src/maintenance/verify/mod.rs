@@ -1,8 +1,9 @@
 //! Verifying: reads a whole store and checks it, from the first byte to the last.
 //!
-//! Changes nothing. This file has the request and the entry points: an open store is verified, a closed one,
-//! or one that another process writes to. `walk.rs` has the walk through the segments. SPEC.md "Checking a store" lists every check, its verdict, and the place that it
-//! names. Tested by tests/it/corrupt.rs, tests/it/checking.rs and the modules tests/it/verify*.rs.
+//! Changes nothing. This file has the request and the entry points; `walk.rs` has the walk through the
+//! segments. A store that other threads or another process write to is verified up to a place that no longer
+//! changes. SPEC.md "Checking a store" lists every check, its verdict, and the place that it names. Tested by
+//! tests/it/corrupt.rs, tests/it/checking.rs and the modules tests/it/verify*.rs.
 
 mod cross_checks;
 mod remembered;

@@ -1,4 +1,4 @@
-//! Files beside the segments that speak of the log, MARK and index files: whether the walk meets what they say.
+//! The files beside the segments that speak of the log: MARK and the index files.
 //!
 //! MARK names places, and the walk must pass them. The walk builds the index of each segment again in memory,
 //! up to the end that its index file states. Then the two are compared. Tested by tests/it/checking.rs and
