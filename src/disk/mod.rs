@@ -12,7 +12,6 @@ mod sim;
 mod subdirectory;
 
 pub use mem::MemDisk;
-use mem::ProcessLock;
 pub use os::{Allow, OsDisk};
 #[cfg(feature = "test-kit")]
 pub use sim::{CrashMode, Fault, SimDisk, Trace};

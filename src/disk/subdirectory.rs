@@ -4,7 +4,8 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
-use super::{Access, Disk, DiskFile, FileInfo, Lock, ProcessLock};
+use super::mem::ProcessLock;
+use super::{Access, Disk, DiskFile, FileInfo, Lock};
 
 /// A directory of another [`Disk`], as a disk of its own. A store in it can be opened like any other, for
 /// example one that [`Builder::rollback`](crate::Builder::rollback) has put into `quarantine/`.

@@ -6,7 +6,6 @@
 mod append;
 mod counters;
 mod decide;
-mod errors;
 mod follower;
 mod open;
 mod precheck;
@@ -23,11 +22,12 @@ use parking_lot::Mutex;
 
 use crate::disk::{Disk, Lock};
 use crate::engine::counters::Counters;
-use crate::engine::errors::{key_not_looked_up, not_acknowledged, poisoned, unanswered, writer_ended};
 use crate::engine::follower::Follower;
 use crate::engine::open::{Writable, load_to_write};
 use crate::engine::precheck::{KeyLookup, precheck};
-use crate::engine::queue::{Caller, Command, Queue};
+use crate::engine::queue::{
+    Caller, Command, Queue, key_not_looked_up, not_acknowledged, poisoned, unanswered, writer_ended,
+};
 use crate::engine::ticket::receipt_of;
 use crate::engine::writer::{CommitGroup, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
 use crate::event::Appended;

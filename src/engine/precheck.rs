@@ -7,7 +7,6 @@
 
 use crate::engine::append::{Brought, Keyed, Request};
 use crate::engine::decide::{KeyHash, LookedUp, StreamHead};
-use crate::engine::errors::id_taken;
 use crate::event::{EventIds, belongs_to, matches};
 use crate::format::{Frame, Record, records};
 use crate::read::{LogView, Snapshot, first_match};
@@ -224,4 +223,12 @@ fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) 
     let events = (0..).zip(records(frame.body, frame.header.events()));
     let positions = events.filter(|(_, record)| record.as_ref().is_ok_and(is_match));
     positions.map(|(index, _)| first.plus(index)).find(|position| *position > after)
+}
+
+/// Another event already has a foreign id of the append.
+pub(crate) fn id_taken(id: EventId, position: Position) -> Error {
+    Error::invalid(format!(
+        "the id {id} that an event brings along is that of the event at position {position} already; an id names one event: \
+         leave out what is in the store, or give it another id"
+    ))
 }

@@ -1,6 +1,10 @@
 //! The queue between callers and the writer: bounded in commands and in bytes.
 //!
 //! The writer stops when the channel is disconnected. There is no stop message, so none can be lost.
+//!
+//! The errors at the end are what a caller hears when its command cannot be answered. Their kind says what a
+//! caller can rely on. `Poisoned` and `Busy`: nothing was written. `CommitUnknown`: the append may be in the
+//! log.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +15,10 @@ use oneshot::Sender as ReplySender;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::engine::append::Request;
-use crate::engine::errors::{poisoned, queue_full};
 use crate::engine::precheck::KeyLookup;
 use crate::event::Appended;
 use crate::log::Exchange;
-use crate::types::{Error, Position};
+use crate::types::{Error, ErrorKind, Position};
 
 /// What callers ask of the writer.
 pub(crate) enum Command {
@@ -318,4 +321,58 @@ impl Budget {
         self.used.lock().is_over = true;
         self.freed.notify_all();
     }
+}
+
+/// The store refuses an append because the writer failed before, for `reason`.
+pub(crate) fn poisoned(reason: &Error) -> Error {
+    let text =
+        format!("the store takes no more appends ({reason}); this one was not written; reopen the store");
+    Error::with_source(ErrorKind::Poisoned, text, reason.clone())
+}
+
+/// The write or sync of the append's own group failed for `reason`.
+pub(crate) fn durability_unknown(reason: &Error) -> Error {
+    let text = format!(
+        "it is not known whether this append is durable ({reason}); reopen the store and read back, or retry with its key"
+    );
+    Error::with_source(ErrorKind::CommitUnknown, text, reason.clone())
+}
+
+/// The writer ended without a reply to the append.
+pub(crate) fn unanswered(reason: Option<&Error>) -> Error {
+    let reason = reason.map_or_else(|| "the writer ended".to_owned(), Error::to_string);
+    let text = format!(
+        "it is not known whether this append was written ({reason}); reopen the store and read back, or retry with its key"
+    );
+    Error::new(ErrorKind::CommitUnknown, text)
+}
+
+/// The writer ended without a reply to a command that is not an append.
+pub(crate) fn writer_ended() -> Error {
+    Error::new(ErrorKind::CommitUnknown, "the writer ended")
+}
+
+/// A panic ended the writer's work.
+pub(crate) fn writer_panicked() -> Error {
+    let text = "the writer panicked; this is a bug in annals, or in the disk it was given";
+    Error::new(ErrorKind::CommitUnknown, text)
+}
+
+/// The append has no reply within the deadline for acknowledgements.
+pub(crate) fn not_acknowledged(deadline: Duration) -> Error {
+    let text = format!(
+        "the append was not acknowledged within {deadline:?}; it may still be written: read back, or retry with its key"
+    );
+    Error::new(ErrorKind::CommitUnknown, text)
+}
+
+/// The key has no reply within the deadline for acknowledgements.
+pub(crate) fn key_not_looked_up() -> Error {
+    let text = "the idempotency key was not looked up within the deadline for acknowledgements; nothing was written, try again later";
+    Error::new(ErrorKind::Busy, text)
+}
+
+/// The queue is full, and the caller cannot or may no longer wait.
+fn queue_full() -> Error {
+    Error::new(ErrorKind::Busy, "the queue to the writer is full; nothing was written, try again later")
 }

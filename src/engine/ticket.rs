@@ -13,13 +13,12 @@ use oneshot::{AsyncReceiver, Receiver, RecvTimeoutError};
 
 use crate::engine::append::{CommandHash, Keyed, Request};
 use crate::engine::decide::KeyHash;
-use crate::engine::errors::{key_of_other_append, key_of_other_command, unanswered};
-use crate::engine::queue::{Answer, Queue, Reply};
+use crate::engine::queue::{Answer, Queue, Reply, unanswered};
 use crate::event::Appended;
 use crate::format::{Record, RecordFields, records};
 use crate::read::{LogView, reader};
 use crate::types::system::gate::BYPASSED;
-use crate::types::{Error, EventId, Position, SYSTEM_SCOPE};
+use crate::types::{Error, ErrorKind, EventId, Position, SYSTEM_SCOPE};
 
 /// An append that was submitted.
 ///
@@ -184,6 +183,22 @@ fn receipt_if(
         Some(receipt.into_replayed().without_last(events.system))
     })?;
     Ok(found.flatten())
+}
+
+/// The key belongs to an append with other content.
+fn key_of_other_append(position: Position) -> Error {
+    let text = format!(
+        "the idempotency key belongs to another append, at position {position}; use a new key for new content"
+    );
+    Error::new(ErrorKind::KeyReused, text)
+}
+
+/// The key belongs to an append that carries out another command.
+fn key_of_other_command(position: Position) -> Error {
+    let text = format!(
+        "the idempotency key belongs to another command, whose append is at position {position}; use a new key for a new command"
+    );
+    Error::new(ErrorKind::KeyReused, text)
 }
 
 /// The foreign ids of an append's events, each with the index of its event.

@@ -4,7 +4,7 @@
 //! 6962). The caller's thread hashes the content; the writer adds one block of 64 bytes for each frame.
 //! SPEC.md "Chain".
 
-use super::{put, sum};
+use super::bytes::{put, sum};
 
 /// A BLAKE3 hash.
 pub(crate) type Hash = [u8; 32];

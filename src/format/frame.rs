@@ -6,11 +6,11 @@
 
 use crate::types::{EventId, Position};
 
-use super::chain::Hash;
-use super::{
+use super::bytes::{
     ALIGN, BEHIND_CHECKSUM, BODY_BYTES_MAX, CHECKSUM_AT, Damage, MARK_AT, array, checksum, own_checksum,
     part, put, sum, u16_at, u32_at, u64_at,
 };
+use super::chain::Hash;
 
 /// The offset of each field of the fixed part, after mark and checksum. Key and version table follow it.
 const BODY_BYTES_AT: usize = BEHIND_CHECKSUM;

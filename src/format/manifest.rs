@@ -3,9 +3,9 @@
 //! The file is replaced as a whole and never changed in place. It may lag behind: opening finds sealed
 //! segments that it does not list yet. SPEC.md "MANIFEST".
 
+use super::bytes::{Damage, SEQUENCE_MAX, array, preamble, put, sum, u16_at, u32_at, u64_at};
 use super::chain::Hash;
 use super::segment::{Seal, SegmentHeader, SegmentId};
-use super::{Damage, SEQUENCE_MAX, array, preamble, put, sum, u16_at, u32_at, u64_at};
 
 pub(crate) const NAME: &str = "MANIFEST";
 /// The name of the new file until it is whole.

@@ -3,9 +3,9 @@
 //! A slot is written only after a sync has returned, so it never names data that is not durable. It is
 //! evidence against silent loss. It is never the authority for where the log ends. SPEC.md "MARK".
 
+use super::bytes::{Damage, SEQUENCE_MAX, array, checksum, part, preamble, put, u32_at, u64_at};
 use super::chain::Hash;
 use super::segment::SegmentId;
-use super::{Damage, SEQUENCE_MAX, array, checksum, part, preamble, put, u32_at, u64_at};
 
 pub(crate) const NAME: &str = "MARK";
 /// The second slot begins here: in another sector and another page than the first.

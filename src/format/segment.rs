@@ -4,11 +4,11 @@
 //! Frames, seals and attestations begin with a mark: the segment's random salt combined with the offset. No
 //! payload can forge a mark, and a copy at another place has a wrong one. SPEC.md "Segment".
 
-use super::chain::Hash;
-use super::{
+use super::bytes::{
     BEHIND_CHECKSUM, CHECKSUM_AT, Damage, MARK_AT, aligned, array, checksum, own_checksum, part, preamble,
     put, sum, u32_at, u64_at,
 };
+use super::chain::Hash;
 
 const MAGIC: &[u8; 8] = b"ANNALSEG";
 

@@ -5,8 +5,7 @@ use std::ops::{ControlFlow, Range};
 use crate::format::KEY_BYTES;
 use crate::types::{Error, EventId, Item, Name, Query, SYSTEM_SCOPE, to_u64};
 
-use super::numbers::{GappedSequence, Jumps};
-use super::postings::{Direction, EventLocation, PostingCursor, PostingList};
+use super::postings::{Direction, EventLocation, GappedSequence, Jumps, PostingCursor, PostingList};
 
 /// A field of an event whose values are indexed as names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,8 +32,7 @@ pub(crate) use recovery::scan_dir::{
     HEADERS_CHECKED_MAX, Outline, Stamp, could_be_new, is_leftover, list, manifest_stamp, read_manifest,
     read_mark, read_slots, unlisted_text,
 };
-pub(crate) use recovery::truncate::{evidence, finish_cut, remove_mark};
-pub(crate) use recovery::verdict::{Evidence, Verdict, judge};
+pub(crate) use recovery::tail::{Evidence, Verdict, evidence, finish_cut, judge, remove_mark};
 pub(crate) use recovery::{Purpose, Recovered, recover};
 pub(crate) use rewrite::{Candidate, Fate, Judge, RewritePlan, SegmentDraft, judge_all, remove};
 pub(crate) use segment::{Block, Failure, SegmentFile, damaged, missing, missing_text};

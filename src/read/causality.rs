@@ -12,8 +12,7 @@ use crate::event::RecordedEvent;
 use crate::types::{Cause, Error, EventId, Position, Query};
 
 use super::reader::{EventLookup, Read, event_with};
-use super::snapshot::Snapshot;
-use super::view::LogView;
+use super::view::{LogView, Snapshot};
 
 /// The causes of an event, nearest first: an iterator over the cause, its cause, and so on.
 ///

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use crate::index::{NameField, NameFilter, NameSummary};
 use crate::types::{Error, Position};
 
-use super::snapshot::Snapshot;
-use super::view::LogView;
+use super::view::{LogView, Snapshot};
 
 /// The number of names taken from a segment at first, and at most. It doubles each time.
 const FIRST_NAMES: u64 = 32;

@@ -1,5 +1,4 @@
 //! The tail cache: the bytes written last, in memory, for readers of recent events.
-//! events.
 //!
 //! Groups are collected in chunks. Readers copy the frames they ask for from the chunk that is being filled;
 //! a full chunk is shared and never changes again. So a small group costs no allocation, and a reader of a

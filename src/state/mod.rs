@@ -5,8 +5,6 @@
 
 mod aggregate;
 mod decide;
-mod diff;
-mod load;
 mod past;
 mod projection;
 mod read_model;
@@ -15,10 +13,8 @@ mod transition;
 
 pub use aggregate::Aggregate;
 pub use decide::{Executed, Outcome, Refused};
-pub use diff::{Change, Diff, diff};
-pub use load::Freshness;
-pub use past::{At, History, StateAt};
-pub use projection::{Loaded, Projection};
+pub use past::{At, Change, Diff, History, StateAt, diff};
+pub use projection::{Freshness, Loaded, Projection};
 pub use read_model::{CatchUp, ReadModel, ReadModelStatus};
 pub use replay::{Divergence, DivergenceKind, ReplayCheck, ReplayProgress, ReplayReport};
 pub use transition::{EntityState, InState, Transition};

@@ -7,9 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::diff::Diff;
-use super::load::shape;
-use super::projection::{Projection, fold, panicked};
+use super::past::Diff;
+use super::projection::{Projection, fold, panicked, shape};
 use crate::event::{DomainEvent, RecordedEvent, Value};
 use crate::read::Listing;
 use crate::store::{Folded, Store};

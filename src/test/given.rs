@@ -9,8 +9,7 @@ use crate::state::{Aggregate, Loaded, Projection};
 use crate::store::Store;
 use crate::types::{Coordinate, Error, EventData, Query};
 
-use super::clock::store;
-use super::difference;
+use super::{difference, difference_of_lines, store};
 
 /// The events that happened before: the beginning of a test of an [`Aggregate`] or a [`Projection`].
 ///
@@ -139,7 +138,7 @@ where
             Err(error) => panic!("expected events, but the command was refused: {error:#?}"),
             Ok(events) if stored(events) == stored(expected) => self,
             Ok(events) => {
-                let difference = difference::values(expected, events.as_slice());
+                let difference = difference(expected, events.as_slice());
                 panic!("other events were decided (- expected, + decided):\n{difference}")
             }
         }
@@ -167,7 +166,7 @@ where
             Ok(events) => panic!("expected {expected:?}, but these events were decided: {events:#?}"),
             Err(error) if error == expected => self,
             Err(error) => {
-                let difference = difference::values(expected, error);
+                let difference = difference(expected, error);
                 panic!("it was refused for another reason (- expected, + given):\n{difference}")
             }
         }
@@ -216,7 +215,7 @@ fn load<P: Projection>(store: &Store) -> Loaded<P> {
 
 fn check_state<P: PartialEq + Debug>(expected: &P, actual: &P) {
     if expected != actual {
-        panic!("the state is another (- expected, + folded):\n{}", difference::values(expected, actual));
+        panic!("the state is another (- expected, + folded):\n{}", difference(expected, actual));
     }
 }
 
@@ -328,7 +327,7 @@ impl<R: Reactor> Reacted<R> {
             Ok(events) => events,
             Err(failure) => panic!("expected a reaction, but the reactor failed: {failure}"),
         };
-        let expected_store = super::clock::store();
+        let expected_store = store();
         for (entity, event) in expected {
             if let Err(error) = Append::to(*entity).event(*event).commit(&expected_store) {
                 panic!("the expected event {} cannot be stored: {error}", event.kind());
@@ -341,7 +340,7 @@ impl<R: Reactor> Reacted<R> {
             .collect();
         let events: Vec<_> = events.iter().map(event_line).collect();
         if wanted != events {
-            let difference = difference::lines(&wanted.join("\n"), &events.join("\n"));
+            let difference = difference_of_lines(&wanted.join("\n"), &events.join("\n"));
             panic!("the reaction is another (- expected, + appended):\n{difference}");
         }
         self

@@ -6,11 +6,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::types::coordinate::{
-    ENTITY_BYTES_CAP, KIND_BYTES_CAP, SCOPE_BYTES_CAP, TAG_BYTES_CAP, check_visible,
-};
 use crate::types::error::Error;
-use crate::types::event::micros_of;
+use crate::types::event::{
+    ENTITY_BYTES_CAP, KIND_BYTES_CAP, SCOPE_BYTES_CAP, TAG_BYTES_CAP, check_visible, micros_of,
+};
 use crate::types::report::OpenProgress;
 
 /// When an append is acknowledged.

@@ -1,6 +1,6 @@
 //! Every name that belongs to the store itself: its own streams, and the kinds of the events in them.
 //!
-//! All of them begin with `$`, which no name of a user may: [`check_name`](super::coordinate::check_name)
+//! All of them begin with `$`, which no name of a user may: [`check_name`](super::event::check_name)
 //! refuses it. They are on disk in every store, so none of them may ever change.
 
 /// Names of the store's own streams begin with this character.

@@ -54,9 +54,9 @@ const DOORS: [(&str, &[&str]); 22] = [
         &[
             "engine/queue.rs",
             "engine/writer/mod.rs",
-            "engine/writer/direct.rs",
+            "engine/writer/shared.rs",
             "read/notification/channel.rs",
-            "read/reader/ahead.rs",
+            "read/reader/mod.rs",
             "consume/reactor/partitioned.rs",
         ],
     ),

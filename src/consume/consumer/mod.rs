@@ -4,9 +4,8 @@
 //! [`ConsumerCheckpoint`] and [`PendingEvents`].
 
 mod checkpoint;
-mod control;
+mod operator;
 pub(crate) mod record;
-mod status;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +18,9 @@ use crate::store::{Store, WeakStore};
 use crate::types::{Error, ErrorKind, Position, Query, ResumeToken};
 
 pub(crate) use checkpoint::{CheckpointChange, ConsumerCheckpoint, PendingEvents};
-pub use control::ConsumerControl;
+pub(crate) use operator::status;
+pub use operator::{ConsumerControl, ConsumerState, ConsumerStatus};
 pub use record::Halt;
-pub(crate) use status::status;
-pub use status::{ConsumerState, ConsumerStatus};
 
 /// The events that a query matches, behind the checkpoint of a name: a [`Subscription`](crate::Subscription)
 /// whose position the store keeps.

@@ -3,6 +3,7 @@
 //! Each event holds the complete record, so the last one is enough. Only the query is kept apart: the last
 //! `$consumer.registered` holds it.
 
+use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::RecordedEvent;
 use crate::store::Store;
 use crate::types::system::consumer::{PREFIX, REACTED, REGISTERED, RESET, REWOUND, SKIPPED};
-use crate::types::{Error, ErrorKind, Position, Query, Version, check_name, text, time_of};
+use crate::types::{Error, ErrorKind, Position, Query, Version, check_name, text, time_of, visible};
 
 /// Whether an event of this kind moves the checkpoint on an operator's behalf.
 pub(super) fn is_move(kind: &str) -> bool {
@@ -87,6 +88,15 @@ impl From<&HaltRecord> for Halt {
             since: time_of(record.since),
             by: record.by.clone(),
         }
+    }
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(at) = self.at {
+            write!(f, "at {at} ")?;
+        }
+        write!(f, "by {}: {}", visible(&self.by), visible(&self.reason))
     }
 }
 

@@ -4,8 +4,6 @@
 //! event. The outputs of a reactor and the checkpoint are one append, so a crash leaves both or neither.
 
 mod partitioned;
-mod reaction;
-mod retry;
 mod runner;
 mod serial;
 mod worker;
@@ -16,10 +14,10 @@ use crate::store::Store;
 use crate::types::{Error, Query};
 
 use partitioned::{Lanes, PartitionedProcessor};
-pub use reaction::{Reaction, Reactor};
-pub use retry::Retry;
+pub use runner::Retry;
 use runner::{ConsumerRunner, start};
 use serial::{OwnEvents, ReactorOptions, SerialProcessor};
+pub use serial::{Reaction, Reactor};
 pub use worker::{StopReason, Worker};
 
 impl Store {

@@ -18,9 +18,9 @@ use crate::store::{RunnerState, Trouble};
 use crate::threads::WorkerThread;
 use crate::types::{Error, Position, to_u64};
 
-use super::reaction::HandlerError;
-use super::retry::Retry;
-use super::runner::{ConsumerRunner, EventProcessor, HandlerFailure, UNWRITTEN_PAUSE, call_handler};
+use super::runner::{
+    ConsumerRunner, EventProcessor, HandlerError, HandlerFailure, Retry, UNWRITTEN_PAUSE, call_handler,
+};
 use super::worker::StopReason;
 
 /// How many events may be dispatched and behind the checkpoint: those come again after a crash.

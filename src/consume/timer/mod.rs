@@ -3,7 +3,6 @@
 //! A timer is a stream of the store's own, `$timer/<name>`: set, then fired, cancelled or failed. The last
 //! event counts. The thread that fires timers (`service.rs`) keeps nothing that is not in the log.
 
-mod record;
 mod schedule;
 mod service;
 
@@ -15,8 +14,7 @@ use crate::store::Store;
 use crate::types::system::timer::{CANCELLED, FAILED, SET};
 use crate::types::{Error, Expected, Query, check_name, micros_of};
 
-use record::{TimerDue, TimerEnd, TimerSetting, entity_of, events_of};
-use schedule::TimerSchedule;
+use schedule::{TimerDue, TimerEnd, TimerSchedule, TimerSetting, entity_of, events_of};
 
 pub use schedule::TimerStatus;
 pub use service::Timers;

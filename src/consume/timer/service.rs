@@ -18,8 +18,7 @@ use crate::threads::{Signal, WorkerThread};
 use crate::types::system::timer::{CANCELLED, FAILED, FIRED, PREFIX};
 use crate::types::{AppendCondition, Cause, Error, ErrorKind, Expected, Position, Query, is_system, options};
 
-use super::record::{TimerEnd, TimerSetting, append_of, entity_of};
-use super::schedule::{ScheduledTimer, TimerSchedule};
+use super::schedule::{ScheduledTimer, TimerEnd, TimerSchedule, TimerSetting, append_of, entity_of};
 
 /// While a timer is pending, the thread reads the clock at least this often: the clock may be set forward.
 const CLOCK_READ_EVERY: Duration = Duration::from_secs(1);

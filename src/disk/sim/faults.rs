@@ -1,9 +1,13 @@
-//! Which operations of a simulated disk fail, and the random numbers that decide what survives.
+//! What goes wrong on a simulated disk: which operations fail, and which bytes of a file a failed sync or a
+//! power failure leaves.
 //!
-//! All randomness comes from `SplitMix64`, which gives the same numbers on every machine.
+//! All randomness is here. It comes from `SplitMix64`, which gives the same numbers on every machine.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::{io, mem};
 
 use crate::types::to_u64;
 
@@ -57,6 +61,204 @@ impl Faults {
             None => Ok(usize::MAX),
         }
     }
+}
+
+/// How many bytes a medium writes as a whole, nearly always.
+const SECTOR: usize = 512;
+
+/// The bytes of one file: as the cache shows them, and as the medium keeps them. Between the two are the
+/// changes that no sync has covered yet. Invariants:
+///
+/// - `durable` with `pending` applied in order is `cached`, except for bytes that a failed sync lost. The
+///   lengths are always equal;
+/// - `lost` are the places that a failed sync lost. Bytes written there again never reach the medium, after
+///   any number of syncs. Only a dropped cache or a truncated file ends that (measured on ext4:
+///   docs/decisions.md);
+/// - a power failure leaves in a sector the result of some of the writes to it, in order, and never other
+///   bytes.
+#[derive(Clone, Default)]
+pub(super) struct StoredFile {
+    cached: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
+    pending: Vec<PendingChange>,
+    lost: Vec<Range<usize>>,
+}
+
+/// A change that no sync has covered yet. A write behind the end is two changes: the length may become
+/// durable without the bytes.
+#[derive(Clone)]
+enum PendingChange {
+    Length(usize),
+    Write { offset: usize, bytes: Arc<[u8]> },
+}
+
+impl StoredFile {
+    /// A file without pending changes.
+    pub(super) fn new(bytes: Vec<u8>) -> StoredFile {
+        let cached = Arc::new(bytes);
+        StoredFile { durable: cached.clone(), cached, pending: Vec::new(), lost: Vec::new() }
+    }
+
+    /// The bytes that reads see.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.cached
+    }
+
+    pub(super) fn write(&mut self, offset: usize, bytes: Arc<[u8]>) {
+        let end = offset + bytes.len();
+        if end > self.cached.len() {
+            self.change(PendingChange::Length(end));
+        }
+        let written = PendingChange::Write { offset, bytes: bytes.clone() };
+        if self.lost.is_empty() {
+            return self.change(written);
+        }
+        written.apply(Arc::make_mut(&mut self.cached));
+        for part in outside(&self.lost, offset..end) {
+            let bytes = bytes[part.start - offset..part.end - offset].into();
+            self.pending.push(PendingChange::Write { offset: part.start, bytes });
+        }
+    }
+
+    pub(super) fn set_length(&mut self, bytes: usize) {
+        self.forget_lost(bytes);
+        self.change(PendingChange::Length(bytes));
+    }
+
+    pub(super) fn sync(&mut self) {
+        if !self.pending.is_empty() {
+            let durable = Arc::make_mut(&mut self.durable);
+            self.pending.drain(..).for_each(|change| change.apply(durable));
+        }
+    }
+
+    /// A sync fails. Linux marks pages as clean that it failed to write: reads still see them, and no later
+    /// sync writes them. The sectors that were written stay pending, because the medium's own cache may hold
+    /// them until the next sync. The length stays pending as well: the file system writes it by itself.
+    pub(super) fn fail_sync(&mut self, random: &mut SeededRandom) {
+        for change in mem::take(&mut self.pending) {
+            match change {
+                PendingChange::Length(_) => self.pending.push(change),
+                PendingChange::Write { offset, bytes } => {
+                    self.lost.push(offset..offset + bytes.len());
+                    for part in survivors(offset..offset + bytes.len(), random) {
+                        let bytes = bytes[part.start - offset..part.end - offset].into();
+                        self.pending.push(PendingChange::Write { offset: part.start, bytes });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has reads from `offset` on see the medium, and the changes that are still on their way to it.
+    pub(super) fn drop_cache(&mut self, offset: usize) {
+        self.forget_lost(offset);
+        let mut medium = self.durable.clone();
+        if !self.pending.is_empty() {
+            let medium = Arc::make_mut(&mut medium);
+            self.pending.iter().for_each(|change| change.apply(medium));
+        }
+        if medium.get(offset..) != self.cached.get(offset..) {
+            Arc::make_mut(&mut self.cached)[offset..].copy_from_slice(&medium[offset..]);
+        }
+    }
+
+    /// The power fails before any pending change is on its way to the medium.
+    pub(super) fn lose(&mut self) {
+        self.pending.clear();
+        self.lost.clear();
+        self.cached = self.durable.clone();
+    }
+
+    /// The power fails while all pending changes are on their way to the medium. Sectors survive in any
+    /// order. The length has one of its former values, because file systems log lengths in order, or is
+    /// between two of them.
+    pub(super) fn tear(&mut self, random: &mut SeededRandom) {
+        let lengths = self.pending.iter().filter(|change| matches!(change, PendingChange::Length(_))).count();
+        let survive = random.share_of(lengths);
+        let mut seen = 0;
+        for change in mem::take(&mut self.pending) {
+            let durable = Arc::make_mut(&mut self.durable);
+            match change {
+                PendingChange::Write { offset, bytes } => tear_write(durable, offset, &bytes, random),
+                PendingChange::Length(length) => {
+                    tear_length(durable, length, seen.cmp(&survive), random);
+                    seen += 1;
+                }
+            }
+        }
+        self.lost.clear();
+        self.cached = self.durable.clone();
+    }
+
+    fn forget_lost(&mut self, from: usize) {
+        self.lost.iter_mut().for_each(|place| place.end = place.end.min(from));
+        self.lost.retain(|place| !place.is_empty());
+    }
+
+    fn change(&mut self, change: PendingChange) {
+        change.apply(Arc::make_mut(&mut self.cached));
+        self.pending.push(change);
+    }
+}
+
+impl PendingChange {
+    fn apply(&self, to: &mut Vec<u8>) {
+        match self {
+            PendingChange::Length(length) => to.resize(*length, 0),
+            PendingChange::Write { offset, bytes } => {
+                to[*offset..*offset + bytes.len()].copy_from_slice(bytes)
+            }
+        }
+    }
+}
+
+/// `rank` compares the place of this change of the length with the number of changes that survive.
+fn tear_length(durable: &mut Vec<u8>, length: usize, rank: Ordering, random: &mut SeededRandom) {
+    match (rank, length.checked_sub(durable.len())) {
+        (Ordering::Less, _) => durable.resize(length, 0),
+        // File systems lengthen a file as its bytes arrive, but truncate it in one step.
+        (Ordering::Equal, Some(growth)) => durable.resize(durable.len() + random.share_of(growth), 0),
+        (Ordering::Equal | Ordering::Greater, _) => {}
+    }
+}
+
+fn tear_write(durable: &mut [u8], offset: usize, bytes: &[u8], random: &mut SeededRandom) {
+    for part in survivors(offset..offset + bytes.len(), random) {
+        let end = part.end.min(durable.len());
+        if let Some(torn) = durable.get_mut(part.start..end) {
+            torn.copy_from_slice(&bytes[part.start - offset..end - offset]);
+        }
+    }
+}
+
+/// The parts of a write that reach the medium: each sector or not, and rarely a part of one.
+fn survivors(place: Range<usize>, random: &mut SeededRandom) -> impl Iterator<Item = Range<usize>> {
+    let odds = random.share_of(CERTAIN);
+    let some_torn = odds != 0 && odds != CERTAIN;
+    sectors(place).filter_map(move |sector| {
+        if some_torn && random.odds(1) {
+            let start = sector.start + random.up_to(sector.len());
+            return Some(start..start + random.up_to(sector.end - start));
+        }
+        random.odds(odds).then_some(sector)
+    })
+}
+
+/// `place`, split at the borders of sectors.
+fn sectors(place: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let first = place.start / SECTOR;
+    let end = place.end.div_ceil(SECTOR);
+    (first..end).map(move |n| (n * SECTOR).max(place.start)..((n + 1) * SECTOR).min(place.end))
+}
+
+/// The parts of `place` that lie in none of the `holes`. Holes may overlap.
+fn outside(holes: &[Range<usize>], place: Range<usize>) -> Vec<Range<usize>> {
+    holes.iter().fold(vec![place], |parts, hole| {
+        let around =
+            |part: Range<usize>| [part.start..part.end.min(hole.start), part.start.max(hole.end)..part.end];
+        parts.into_iter().flat_map(around).filter(|part| !part.is_empty()).collect()
+    })
 }
 
 const SPLIT_MIX_STEP: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -1,19 +1,17 @@
-//! All files and names of a simulated disk, and the changes to them. Invariants:
+//! All files and names of a simulated disk, the changes to them, and the trace of all changes. A trace is
+//! replayed through [`Medium::apply`], which the disk itself uses, so the two cannot disagree. Invariants:
 //! - a change is complete in itself: the same changes from the same beginning lead to the same medium;
 //! - each number has one name: a second name of a file has a number of its own, and no bytes;
 //! - files keep their numbers and are never dropped: an open handle, or a removal that is not durable yet,
 //!   may still need them;
-//! - names have three forms. They are the names that the cache shows, those that the medium keeps, and the
-//!   changes that no sync of their directory has covered yet. `durable` with `pending` applied in order is
-//!   `cached`;
 //! - a file has one name at most, so to rename it is one change, kept or lost as a whole.
 
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 
-use super::faults::{CERTAIN, SeededRandom};
-use super::file::StoredFile;
+use super::faults::{CERTAIN, SeededRandom, StoredFile};
+use crate::types::to_u64;
 
 /// One operation that changed the medium.
 #[derive(Clone)]
@@ -133,7 +131,9 @@ pub(super) struct NameChange {
 /// Sorted, so that the random numbers meet the names in the same order on every machine.
 type NameMap = BTreeMap<Arc<str>, NameTarget>;
 
-/// All names of the disk.
+/// All names of the disk, in three forms. They are the names that the cache shows, those that the medium
+/// keeps, and the changes that no sync of their directory has covered yet. `durable` with `pending` applied
+/// in order is `cached`.
 #[derive(Clone, Default)]
 pub(super) struct NameTable {
     cached: NameMap,
@@ -216,5 +216,102 @@ impl NameChange {
             to.retain(|_, other| *other != target);
         }
         to.insert(self.path.clone(), target);
+    }
+}
+
+/// What becomes of unsynced changes when a [`Trace`] is stopped.
+#[derive(Clone, Copy, Debug)]
+pub enum CrashMode {
+    /// Only the process dies. All written bytes are there, but no more durable than before, so a later power
+    /// failure may still take them. Bytes that a failed sync lost are there until
+    /// [`drop_cache`](crate::disk::DiskFile::drop_cache).
+    Keep,
+    /// The power fails, and no unsynced change survives: no bytes, lengths or names.
+    Drop,
+    /// The power fails while unsynced changes are on their way. Any 512-byte sectors of each write survive,
+    /// in any order and rarely in part. Each file has an older length, the newest one, or one between; it has
+    /// zeros where bytes did not survive. Each change of a name survives or not. The seed decides.
+    Torn(u64),
+}
+
+/// A record of the operations that changed a [`SimDisk`](super::SimDisk), and of the notes taken between
+/// them.
+///
+/// These operations are recorded: creating, renaming and removing names, writing, setting a length, syncing
+/// (also when it fails) and dropping the cache. Other operations that failed, and those that only read, are
+/// not. A *point* is a number of operations from the beginning, so there is one more point than operations:
+/// `0..=trace.len()`.
+///
+/// A clone is cheap. A trace is a snapshot: it does not grow.
+#[derive(Clone)]
+pub struct Trace {
+    seed: u64,
+    base: Arc<Medium>,
+    changes: Arc<Vec<MediumChange>>,
+    /// Each note with the point at which it was taken, sorted by the points.
+    notes: Arc<Vec<(usize, u64)>>,
+}
+
+impl Trace {
+    /// The number of operations: the last point.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Whether there is no operation.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The notes taken before the operation that follows `point`, the oldest first. A test compares them with
+    /// the [`image`](Trace::image) of that point.
+    pub fn notes_before(&self, point: usize) -> impl Iterator<Item = u64> {
+        self.notes.iter().take_while(move |(taken_at, _)| *taken_at <= point).map(|(_, note)| *note)
+    }
+
+    /// What the disk holds after a stop, and the seed of the disk that [`Trace::image`] makes of it.
+    pub(super) fn stopped(&self, point: usize, mode: CrashMode) -> (Medium, u64) {
+        let mut medium = Medium::clone(&self.base);
+        self.changes[..point].iter().for_each(|change| medium.apply(change));
+        let mut random = SeededRandom::new(self.image_seed(point, mode));
+        match mode {
+            CrashMode::Keep => {}
+            CrashMode::Drop => medium.lose(),
+            CrashMode::Torn(_) => medium.tear(&mut random),
+        }
+        (medium, random.next())
+    }
+
+    pub(super) fn new(base: Arc<Medium>, seed: u64) -> Trace {
+        Trace { seed, base, changes: Arc::default(), notes: Arc::default() }
+    }
+
+    pub(super) fn push(&mut self, change: MediumChange) {
+        Arc::make_mut(&mut self.changes).push(change);
+    }
+
+    pub(super) fn note(&mut self, value: u64) {
+        let point = self.len();
+        Arc::make_mut(&mut self.notes).push((point, value));
+    }
+
+    /// Starts anew from `base`. All notes so far come before the first operation.
+    pub(super) fn restart(&mut self, base: Arc<Medium>) {
+        let notes = self.notes.iter().map(|(_, note)| (0, *note)).collect();
+        *self = Trace { notes: Arc::new(notes), ..Trace::new(base, self.seed) };
+    }
+
+    /// Differs for every image. A salt drawn before the stop must not be drawn again after it. One seed must
+    /// not tear the same way at every point.
+    fn image_seed(&self, point: usize, mode: CrashMode) -> u64 {
+        let (kind, torn) = match mode {
+            CrashMode::Keep => (0, 0),
+            CrashMode::Drop => (1, 0),
+            CrashMode::Torn(seed) => (2, seed),
+        };
+        let point = to_u64(point);
+        SeededRandom::seed_of(&[self.seed, point, kind, torn])
     }
 }

@@ -8,18 +8,15 @@
 //! - every change goes through [`Medium::apply`] and into the trace, so every past state of the disk can be
 //!   restored.
 //!
-//! `medium` is what the disk holds, `file` the bytes of one file, `faults` what fails and all randomness, and
-//! `trace` stops the disk anywhere.
+//! `medium` is what the disk holds, and its trace; `faults` is what fails, and what is lost then.
 
 mod faults;
-mod file;
 mod medium;
 #[cfg(test)]
 mod tests;
-mod trace;
 
 pub use faults::Fault;
-pub use trace::{CrashMode, Trace};
+pub use medium::{CrashMode, Trace};
 
 use std::any::Any;
 use std::io;
@@ -27,7 +24,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Access, Disk, DiskFile, FileInfo, Lock, ProcessLock, path_of};
+use super::mem::ProcessLock;
+use super::{Access, Disk, DiskFile, FileInfo, Lock, path_of};
 use crate::types::to_u64;
 use faults::{Faults, SeededRandom};
 use medium::{Medium, MediumChange, NameChange, NameTarget, parent};
@@ -151,6 +149,24 @@ impl SimDisk {
             capacity: None,
             lock: ProcessLock::default(),
         })))
+    }
+}
+
+impl Trace {
+    /// The disk as a restart could find it if the machine, or only the process, had stopped right after the
+    /// first `point` operations.
+    ///
+    /// The new disk is not locked, has no faults and no limit of its capacity. After a power failure no
+    /// change is pending on it. It has a trace of its own that starts empty, so it can be stopped again. The
+    /// same trace, point and mode give the same disk, bit for bit.
+    ///
+    /// # Panics
+    ///
+    /// If `point` is greater than [`len`](Trace::len).
+    #[must_use]
+    pub fn image(&self, point: usize, mode: CrashMode) -> SimDisk {
+        let (medium, seed) = self.stopped(point, mode);
+        SimDisk::from_medium(medium, seed)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The simulated disk against its promises. Here are tables of cases with one outcome; `torn` has those that
-//! depend on random numbers, `model` random operations.
+//! The simulated disk against its promises. Here are tables of cases with one outcome; `random` has those that
+//! depend on random numbers.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -7,8 +7,7 @@ use std::io::{self, ErrorKind};
 use super::*;
 use crate::disk::Holder;
 
-mod model;
-mod torn;
+mod random;
 
 /// Runs one command a line. Right of `=>` is the error that it must give, or the contents of the disk
 /// afterwards: if the process dies, `|`, and if the power fails. `.` in contents is a zero; as a directory it

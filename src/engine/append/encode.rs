@@ -13,8 +13,7 @@ use crate::types::{
     Cause, DEFAULT_SCOPE, Durability, Error, ErrorKind, EventId, Expected, Limits, Position, is_system,
 };
 
-use super::draft::{AppendDraft, Conditions, NewEvent};
-use super::key::CommandHash;
+use super::draft::{AppendDraft, CommandHash, Conditions, NewEvent};
 
 /// An encoded append, as the writer gets it.
 pub(crate) struct Request {

@@ -1,7 +1,7 @@
 //! The writer: it takes a group of commands, decides each append, appends, syncs, publishes and replies.
 //!
 //! [`Writer::commit_group`] tells the story from top to bottom. The writer thread runs it, or a caller that
-//! commits directly (direct.rs). Invariants:
+//! commits directly (shared.rs). Invariants:
 //! - an event is visible only when it is as durable as its append asks, and acknowledged only when it is
 //!   visible;
 //! - a refused group leaves no trace, on the disk or in [`Heads`];
@@ -10,12 +10,10 @@
 //! The writer runs code of the user in two places: the clock, once per group, and wakers, in replies and
 //! after them.
 
-mod direct;
 mod failure;
-mod group_delay;
 mod replies;
 mod roll;
-mod segment_check;
+mod shared;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,19 +25,18 @@ use crate::disk::Disk;
 use crate::engine::append::Request;
 use crate::engine::counters::Counters;
 use crate::engine::decide::{Decision, Heads, Proposal};
-use crate::engine::errors::{id_taken, poisoned};
-use crate::engine::precheck::{KeyLookup, look_up, violated_condition};
-use crate::engine::queue::{Answer, Caller, Command, Queue, Weight};
+use crate::engine::precheck::{KeyLookup, id_taken, look_up, violated_condition};
+use crate::engine::queue::{Answer, Caller, Command, Queue, Weight, poisoned};
 use crate::event::Appended;
 use crate::log::{Failure, Log, NewFrame};
 use crate::read::{ChainPosition, Listeners, LogView, Segment, SegmentCache};
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, RECORDED_AHEAD_MAX, options};
 
-pub(crate) use direct::SharedWriter;
-use group_delay::AnsweredGroup;
+pub(crate) use failure::check_older_segments;
 use replies::{Outbox, OutgoingReply, PendingReply, Requester, accepted, staged_frames};
-pub(crate) use segment_check::check_older_segments;
+use shared::AnsweredGroup;
+pub(crate) use shared::SharedWriter;
 
 /// Everything that writing needs. Only the owner of the [`SharedWriter`]'s lock uses it.
 pub(crate) struct Writer {

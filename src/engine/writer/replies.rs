@@ -4,8 +4,7 @@ use oneshot::Sender;
 
 use crate::engine::append::Request;
 use crate::engine::counters::Accepted;
-use crate::engine::errors::{durability_unknown, poisoned};
-use crate::engine::queue::{Answer, Reply};
+use crate::engine::queue::{Answer, Reply, durability_unknown, poisoned};
 use crate::event::Appended;
 use crate::format::Frame;
 use crate::log::Log;

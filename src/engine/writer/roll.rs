@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::append::Request;
-use crate::engine::errors::poisoned;
-use crate::engine::queue::Maintenance;
+use crate::engine::queue::{Maintenance, poisoned};
 use crate::format::frame;
 use crate::log::Failure;
 use crate::read::{Segment, build_pending_indexes};

@@ -4,7 +4,6 @@
 //! events calls [`DomainEvent::from_recorded`], so that no reader misses an upcaster.
 
 pub mod derive;
-mod known;
 
 use std::time::SystemTime;
 
@@ -13,10 +12,10 @@ use serde::Deserialize;
 use crate::event::recorded::RecordedEvent;
 use crate::types::{Cause, Coordinate, Error, EventData, EventId, Position, Version};
 
-pub(crate) use derive::unknown_kind;
 #[cfg(feature = "test-kit")]
-pub(crate) use known::Form;
-pub use known::KnownKind;
+pub(crate) use derive::Form;
+pub use derive::KnownKind;
+pub(crate) use derive::unknown_kind;
 
 /// An event type of an application: its values can be appended, and events can be read back as its values.
 ///

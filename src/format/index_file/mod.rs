@@ -8,9 +8,9 @@ mod terms;
 
 use std::ops::Range;
 
+use super::bytes::{Damage, array, checksum, part, preamble, put, sum, u32_at, u64_at};
 use super::chain::Hash;
 use super::segment::SegmentId;
-use super::{Damage, array, checksum, part, preamble, put, sum, u32_at, u64_at};
 use crate::types::to_usize;
 
 pub(crate) use terms::{

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use crate::format::{Damage, part, put, sum, u16_at, u32_at, u64_at};
+use crate::format::bytes::{Damage, part, put, sum, u16_at, u32_at, u64_at};
 
 /// What a term is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

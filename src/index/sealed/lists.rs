@@ -4,9 +4,8 @@ use std::ops::{Bound, ControlFlow, Range};
 
 use crate::format::index_file::{BLOCK, JUMP, NUMBER, Term, TermKind, read_jump};
 use crate::format::{KEY_BYTES, u32_at};
-use crate::index::answers::IndexForm;
-use crate::index::numbers::{GappedSequence, Jumps};
-use crate::index::postings::{EventLocation, PostingList, gallop, partition_point};
+use crate::index::IndexForm;
+use crate::index::postings::{EventLocation, GappedSequence, Jumps, PostingList, gallop, partition_point};
 use crate::index::query::{NameField, PostingLists, to_ordinal};
 use crate::types::{Error, EventId, to_usize};
 

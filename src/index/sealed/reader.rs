@@ -15,8 +15,7 @@ use crate::format::index_file::{
     self, BLOCK, HEADER, Layout, NO_TERM, NUMBER, Term, TermHash, TermKind, block_place, read_slot,
 };
 use crate::format::{Damage, u32_at};
-use crate::index::numbers::GappedSequence;
-use crate::index::postings::partition_point;
+use crate::index::postings::{GappedSequence, partition_point};
 use crate::types::{Error, ErrorKind, to_usize};
 
 use super::{

@@ -6,8 +6,7 @@
 //! segment. SPEC.md "Recovery". Tested by tests/it/crash.rs, fault.rs and corrupt.rs.
 
 pub(super) mod scan_dir;
-pub(super) mod truncate;
-pub(super) mod verdict;
+pub(super) mod tail;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,8 +24,9 @@ use scan_dir::{
     check_continues, check_listed, check_uninitialised, could_be_new, is_leftover, list, other_names,
     read_manifest, read_mark, unlisted,
 };
-use truncate::{cut, evidence, finish_cut, quarantine, reread_from_device, sync_names, truncate_to_seal};
-use verdict::{Verdict, judge};
+use tail::{
+    Verdict, cut, evidence, finish_cut, judge, quarantine, reread_from_device, sync_names, truncate_to_seal,
+};
 
 /// What recovery found: enough to read, and to start writing.
 pub(crate) struct Recovered {

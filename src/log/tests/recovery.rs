@@ -1,7 +1,6 @@
 //! The recovery table: as a function, and row by row on real files.
 
-use super::super::recovery::truncate::evidence;
-use super::super::recovery::verdict::{Evidence, Verdict, judge, repeated_in};
+use super::super::recovery::tail::{Evidence, Verdict, evidence, judge, repeated_in};
 use super::*;
 use crate::format::{
     Mark, NewFrameHeader, SEAL_BYTES, Seal, SegmentHeader, SegmentId, checksum, frame, mark,

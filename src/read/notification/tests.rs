@@ -8,8 +8,7 @@ use parking_lot::Mutex;
 
 use super::channel::{ChannelReceiver, ChannelSender, ChannelStep, channel};
 use super::{Notice, Notification};
-use crate::read::snapshot::ChainPosition;
-use crate::read::view::LogView;
+use crate::read::view::{ChainPosition, LogView};
 use crate::types::{Position, Query};
 
 fn ends() -> (ChannelSender, ChannelReceiver) {

@@ -8,10 +8,9 @@ use crate::event::RecordedEvent;
 use crate::format::{Damage, Frame, Record, RecordShape, record};
 use crate::index::EventLocation;
 use crate::log::Block;
-use crate::types::{Error, Position, SYSTEM_SCOPE};
-
 use crate::read::segment::Segment;
-use crate::read::snapshot::Snapshot;
+use crate::read::view::Snapshot;
+use crate::types::{Error, Position, SYSTEM_SCOPE};
 
 /// The size of the first window of a segment, in ordinals or in matches.
 pub(super) const FIRST_WINDOW: u32 = 256;

@@ -9,27 +9,25 @@
 //! memory).
 
 mod active;
-mod ahead;
-mod count;
 mod cursor;
-mod plan;
-mod single;
+mod lookup;
 
+use std::iter::FusedIterator;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::event::RecordedEvent;
+use crate::threads::WorkerThread;
 use crate::types::{Error, Position, Query, ResumeToken};
 
 use super::view::LogView;
-use active::ActiveRead;
-use plan::ReadPlan;
+use active::{ActiveRead, ReadPlan, half_open, half_open_micros, in_micros};
 
-pub use ahead::ReadAhead;
-pub(crate) use count::{by_either_id, count_in, exists, first_in, last};
-pub(crate) use plan::Origin;
-pub(crate) use single::{EventLookup, event_at, event_with, with_frame};
+pub(crate) use active::Origin;
+pub(crate) use lookup::{
+    EventLookup, by_either_id, count_in, event_at, event_with, exists, first_in, last, with_frame,
+};
 
 /// Events being read: an iterator, and until its first item a builder of what to read.
 ///
@@ -108,22 +106,21 @@ impl Read {
             self.refused =
                 Some(Error::invalid("versions(..) counts within one stream; read store.stream(entity)"));
         }
-        self.plan.versions =
-            Some(plan::half_open(&versions, 0, u64::MAX, |version| version.saturating_add(1)));
+        self.plan.versions = Some(half_open(&versions, 0, u64::MAX, |version| version.saturating_add(1)));
         self
     }
 
     /// Only events recorded in this range of time, compared in whole microseconds. Costs a few reads to find
     /// both ends, then as much as the events it returns.
     pub fn between(mut self, times: impl RangeBounds<SystemTime>) -> Read {
-        self.plan.between = Some(plan::half_open_micros(&times));
+        self.plan.between = Some(half_open_micros(&times));
         self
     }
 
     /// Only events whose occurred-at lies in this range of time, compared in whole microseconds. This is a
     /// filter: the read also reads the events it drops.
     pub fn occurred(mut self, times: impl RangeBounds<SystemTime>) -> Read {
-        self.plan.occurred = Some(plan::in_micros(&times));
+        self.plan.occurred = Some(in_micros(&times));
         self
     }
 
@@ -137,6 +134,28 @@ impl Read {
     pub fn limit(mut self, events: u64) -> Read {
         self.plan.limit = events;
         self
+    }
+
+    /// Reads and checks on a thread of its own, up to some thousand events ahead of the caller.
+    ///
+    /// For long replays with work for each event (decoding, folding). With a spare core they take about a
+    /// third less time, and the caller does not wait for a slow disk. It costs about 1 MiB and a thread,
+    /// which starts at the first event and is joined at the end or on drop. For a few events it does not pay.
+    ///
+    /// ```
+    /// use annals::{Query, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// for cents in [500, 700, 900] {
+    ///     store.append("account:alice", &Raw("account.deposited", &cents))?;
+    /// }
+    /// let all = store.read(Query::all()).read_ahead();
+    /// let cents: u64 = all.map(|event| event?.decode::<u64>()).sum::<Result<u64, annals::Error>>()?;
+    /// assert_eq!(cents, 2100);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn read_ahead(self) -> ReadAhead {
+        ReadAhead { state: AheadState::NotStarted(Box::new(self)), batch: Vec::new().into_iter() }
     }
 
     /// Begins again, with the events after one position of this log and up to another.
@@ -183,7 +202,122 @@ impl Iterator for Read {
     }
 }
 
-impl std::iter::FusedIterator for Read {}
+impl FusedIterator for Read {}
+
+type Item = Result<RecordedEvent, Error>;
+
+/// The most events sent at once.
+const BATCH_EVENTS_MAX: usize = 4096;
+/// The batches that may wait in the channel: enough that neither side often waits for the other.
+const BATCHES_WAITING_MAX: usize = 4;
+
+/// A [`Read`] that runs ahead on a thread of its own; see [`Read::read_ahead`].
+#[must_use = "a read does nothing until it is iterated"]
+pub struct ReadAhead {
+    state: AheadState,
+    batch: std::vec::IntoIter<Item>,
+}
+
+enum AheadState {
+    NotStarted(Box<Read>),
+    Running { batches: flume::Receiver<Vec<Item>>, thread: WorkerThread },
+    Ended,
+}
+
+impl ReadAhead {
+    /// The next batch; an empty one at the end.
+    fn next_batch(&mut self) -> Vec<Item> {
+        self.state = match std::mem::replace(&mut self.state, AheadState::Ended) {
+            AheadState::NotStarted(read) => match start_thread(*read) {
+                Ok(running) => running,
+                Err(error) => return vec![Err(error)],
+            },
+            state => state,
+        };
+        let AheadState::Running { batches, .. } = &self.state else { return Vec::new() };
+        batches.recv().unwrap_or_else(|_| {
+            self.end();
+            Vec::new()
+        })
+    }
+
+    /// Joins the thread. It ends because its channel has no receiver any more.
+    fn end(&mut self) {
+        if let AheadState::Running { batches, thread } = std::mem::replace(&mut self.state, AheadState::Ended)
+        {
+            // Before the join: the thread may be waiting for room in the channel.
+            drop(batches);
+            if let Some(Err(panic)) = thread.join()
+                && !std::thread::panicking()
+            {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+fn start_thread(read: Read) -> Result<AheadState, Error> {
+    let (sender, batches) = flume::bounded(BATCHES_WAITING_MAX);
+    let thread = WorkerThread::new("annals-read-ahead");
+    let started = thread.start(move || {
+        let mut batches = BlockBatches { read, next: None };
+        while let Some(batch) = batches.next() {
+            if sender.send(batch).is_err() {
+                return;
+            }
+        }
+    });
+    started.map_err(|error| Error::io("cannot start", "the thread that reads ahead", error))?;
+    Ok(AheadState::Running { batches, thread })
+}
+
+/// Splits a read into batches at the ends of its blocks. All events of a block share its reference count. If
+/// this thread took events out of a block while the caller drops others, the two would contend for that
+/// count.
+struct BlockBatches {
+    read: Read,
+    /// The first item of the next batch.
+    next: Option<Item>,
+}
+
+impl BlockBatches {
+    fn next(&mut self) -> Option<Vec<Item>> {
+        let mut batch = vec![self.next.take().or_else(|| self.read.next())?];
+        for item in self.read.by_ref() {
+            let is_of_batch = match (&batch[0], &item) {
+                (Ok(first), Ok(event)) => event.shares_block_with(first) && batch.len() < BATCH_EVENTS_MAX,
+                _ => false,
+            };
+            if !is_of_batch {
+                self.next = Some(item);
+                break;
+            }
+            batch.push(item);
+        }
+        Some(batch)
+    }
+}
+
+impl Iterator for ReadAhead {
+    type Item = Item;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Item> {
+        if let Some(item) = self.batch.next() {
+            return Some(item);
+        }
+        self.batch = self.next_batch().into_iter();
+        self.batch.next()
+    }
+}
+
+impl FusedIterator for ReadAhead {}
+
+impl Drop for ReadAhead {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
 
 /// The token of a position. If its event was removed, the token of the last event before it.
 ///

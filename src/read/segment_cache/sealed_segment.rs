@@ -14,8 +14,9 @@ use crate::log::{Block, SegmentFile, damaged, missing};
 use crate::threads::once;
 use crate::types::{Error, to_u64, to_usize};
 
-use super::lru::{LazyFile, LruSlot, PinnedFile};
-use super::{SealedMeta, SegmentCache, encode_index_of, walk, write_index_file};
+use super::{
+    LazyFile, LruSlot, PinnedFile, SealedMeta, SegmentCache, encode_index_of, walk, write_index_file,
+};
 
 /// A segment that does not change any more, or the part of one that an index file covers. Opens its file and
 /// its index when they are first used.

@@ -4,7 +4,6 @@
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lru::{LruPool, LruSlot};
 use super::*;
 
 fn slots(count: usize) -> Vec<Arc<LruSlot<u64>>> {

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::load::shape;
-use super::projection::{Loaded, Projection};
+use super::projection::{Loaded, Projection, shape};
 use crate::read::event_at;
 use crate::store::{Folded, StateKey, Store};
 use crate::threads::WorkerThread;

@@ -1,21 +1,113 @@
-//! Compares the event types of the program with the entries of the lock file.
+//! The lock file, and the comparison of its entries with the event types of the program.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::event::{DomainEvent, KnownKind, RecordedEvent, codec};
 use crate::store::Store;
-use crate::test::difference;
+use crate::test::difference_of_lines;
 use crate::types::{Error, EventData};
 
-use super::book::{LockEntry, LockFile};
 use super::invent::invent_values;
 use super::shape::KindShape;
 
 pub(super) const NOT_DERIVED: &str =
     "says nothing of its kinds (DomainEvent::KINDS is empty); derive DomainEvent";
+
+const HEAD: &str = "\
+# What stored events look like. annals::test::EventsLock writes this file; keep it under version control.
+# An entry that no longer fits the code means that stored events no longer fit it: raise the version, write an upcaster.
+";
+
+/// The lock file: everything that was ever stored, as entries in the order of kind and version. Its text
+/// reads well in a diff:
+///
+/// ```text
+/// order.placed 2
+///     address: fields
+///     address.city: string
+///     cents: u64
+///     sample 82a7616464...
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct LockFile(BTreeMap<(String, u16), LockEntry>);
+
+/// One version of one kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct LockEntry {
+    /// The lines of the shape, one for each field.
+    lines: Vec<String>,
+    /// Payloads as they were stored.
+    samples: Vec<Vec<u8>>,
+}
+
+impl LockFile {
+    /// Reads the text of a file. An error names the wrong line, and the reason.
+    pub(super) fn parse(text: &str) -> Result<LockFile, String> {
+        let mut entries: BTreeMap<(String, u16), LockEntry> = BTreeMap::new();
+        let mut current = None;
+        for (number, line) in text.lines().enumerate() {
+            let at = |problem: &str| format!("line {}: {problem}: {line:?}", number + 1);
+            if line.trim().is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if !line.starts_with(char::is_whitespace) {
+                let key = heading(line)
+                    .ok_or_else(|| at("this is no kind with a version (a merge that is not resolved?)"))?;
+                if entries.insert(key.clone(), LockEntry::default()).is_some() {
+                    return Err(at(
+                        "this kind and version is here twice; delete the entry that is not in use",
+                    ));
+                }
+                current = Some(key);
+                continue;
+            }
+            let entry = current.as_ref().and_then(|key| entries.get_mut(key));
+            let entry = entry.ok_or_else(|| at("this belongs to no kind"))?;
+            match line.trim().strip_prefix("sample ") {
+                Some(hex) => entry
+                    .samples
+                    .push(bytes_of(hex).ok_or_else(|| at("this is no sample in hexadecimal digits"))?),
+                None => entry.lines.push(line.trim().to_owned()),
+            }
+        }
+        Ok(LockFile(entries))
+    }
+
+    pub(super) fn print(&self) -> String {
+        let mut text = HEAD.to_owned();
+        for ((kind, version), entry) in &self.0 {
+            let _ = writeln!(text, "\n{kind} {version}");
+            for line in &entry.lines {
+                let _ = writeln!(text, "    {line}");
+            }
+            for sample in &entry.samples {
+                text.push_str("    sample ");
+                for byte in sample {
+                    let _ = write!(text, "{byte:02x}");
+                }
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+/// A kind may hold spaces; the version is the last word.
+fn heading(line: &str) -> Option<(String, u16)> {
+    let (kind, version) = line.trim_end().rsplit_once(' ')?;
+    Some((kind.to_owned(), version.parse().ok()?))
+}
+
+fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    let pairs = hex.trim().as_bytes().chunks(2);
+    pairs
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok().filter(|_| pair.len() == 2))
+        .collect()
+}
 
 /// An event type of the program.
 pub(super) struct EventType {
@@ -163,7 +255,7 @@ fn compare_entry(kind: &KnownKind, now: &LockEntry, old: &LockFile, found: &mut 
     match old.0.get(&key) {
         Some(before) if before.lines == now.lines => {}
         Some(before) => {
-            let difference = difference::lines(&before.lines.join("\n"), &now.lines.join("\n"));
+            let difference = difference_of_lines(&before.lines.join("\n"), &now.lines.join("\n"));
             let next = version.saturating_add(1);
             let known = if version > 1 { "..., " } else { "" };
             found.problems.push(format!(

@@ -6,7 +6,6 @@
 //! without a format. It tries one text only, the empty one, so a UUID or an address needs a sample;
 //! `invent.rs` tries thirteen.
 
-mod book;
 mod compare;
 mod invent;
 mod plan;
@@ -22,8 +21,7 @@ use serde::de::DeserializeOwned;
 
 use crate::event::DomainEvent;
 
-use book::LockFile;
-use compare::{EventType, KindSamples, NOT_DERIVED};
+use compare::{EventType, KindSamples, LockFile, NOT_DERIVED};
 
 /// A test of one line that fails if the shape of stored events changes and their version does not.
 ///

@@ -1,44 +1,79 @@
-//! The single steps of recovery: gather evidence, quarantine the torn tail, truncate, seal.
+//! The end of the last segment: the evidence, the verdict on it, and the steps that follow from the verdict.
 //!
-//! Each step can be interrupted anywhere and done again. The parent module says when to take which step.
+//! [`judge`] is pure: it decides whether the log ends cleanly, in a torn tail, or in damage to acknowledged
+//! data. Torn tail and damage look alike from inside a segment. Evidence of what was durable tells them apart:
+//! MARK, and the durable end that every later frame header repeats. SPEC.md "Recovery" has the table and its
+//! reasons.
+//!
+//! Each step (quarantine, truncate, seal) can be interrupted anywhere and done again. The parent module says
+//! when to take which step.
 
 use std::io;
 
 use crate::disk::{Access, Disk, DiskFile, if_there, remove_if_there, write_all};
 use crate::format::{
-    Hash, Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentId, frame, mark,
+    ALIGN, Hash, Manifest, Mark, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader,
+    SegmentId, frame, mark,
 };
-use crate::types::{Error, ErrorKind, to_usize};
+use crate::types::{Error, ErrorKind, to_u64, to_usize};
 
 use super::super::cursor::{LogEnd, Window};
 use super::super::manifest_file::replace_manifest;
 use super::super::mark_file::open_or_create;
 use super::super::segment::{Failure, SegmentFile};
 use super::scan_dir::{list, read_mark};
-use super::verdict::{Evidence, repeated_in};
 
-/// Makes what the last writer wrote durable as far as it can be, and drops the cache, so that recovery reads
-/// the device. After a failed sync the cache may hold bytes that the device never got.
-///
-/// The kernel reports a failed write once, at the next sync. That may be this sync, for a write of the last
-/// writer. So after an error the sync is made once more through a new handle. Nothing rests on the first
-/// sync, because recovery reads the device afterwards; a device that keeps failing refuses the second sync as
-/// well.
-pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
-    let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
-    let sync_again = || disk.open(&segment.path, Access::Write).and_then(|file| file.sync());
-    segment.file.sync().or_else(|_| sync_again()).map_err(failed)?;
-    sync_names(disk)?;
-    segment.file.drop_cache(0).map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
+/// What is known about the last segment after the walk has ended at `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    /// The first offset at which no whole frame begins.
+    pub(crate) end: u32,
+    /// MARK's durable end, if MARK names this segment.
+    pub(crate) marked: Option<u32>,
+    /// The highest durable end that any whole header behind `end` repeats; 0 without such a header.
+    pub(crate) repeated: u32,
+    /// The offset behind the last byte that is not zero, if there is one at `end` or later.
+    pub(crate) last_nonzero: Option<u32>,
+    /// From the segment's header: the most bytes that are ever unsynced, without a seal.
+    pub(crate) unsynced_bytes_max: u64,
 }
 
-/// Makes durable every name that an earlier process created before it was stopped. It tries twice, as
-/// [`reread_from_device`] does.
-pub(super) fn sync_names(disk: &dyn Disk) -> Result<(), Error> {
-    let sync = || disk.sync_directory(SEGMENTS_DIRECTORY).and_then(|()| disk.sync_directory(""));
-    sync()
-        .or_else(|_| sync())
-        .map_err(|error| Error::io("cannot sync before recovery", SEGMENTS_DIRECTORY, error))
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Only zeros follow.
+    Clean,
+    /// No writer acknowledged what follows as durable: cut it.
+    Torn,
+    /// Acknowledged data is damaged or missing: touch nothing.
+    Corrupt(&'static str),
+}
+
+// Durable bytes are whole. So if the tail is torn, the durable end lies at `end` or before it. At most
+// `unsynced_bytes_max` bytes and a seal are ever unsynced, so no byte of a torn tail lies further out. (MARK
+// is no such bound: MARK itself may be old.)
+//
+// | marked > end | repeated > end | bytes beyond the reach of a torn tail | bytes | verdict
+// | yes          | any            | any                                   | any   | Corrupt: MARK proves more
+// | no           | yes            | any                                   | any   | Corrupt: a later frame proves more
+// | no           | no             | yes                                   | yes   | Corrupt: too far out to be torn
+// | no           | no             | no                                    | no    | Clean
+// | no           | no             | no                                    | yes   | Torn
+pub(crate) fn judge(evidence: &Evidence) -> Verdict {
+    if evidence.marked.is_some_and(|marked| marked > evidence.end) {
+        return Verdict::Corrupt(
+            "acknowledged data is damaged or missing: MARK proves that the log went on here",
+        );
+    }
+    if evidence.repeated > evidence.end {
+        return Verdict::Corrupt("acknowledged data is damaged: a later append proves that it was durable");
+    }
+    let Some(last_nonzero) = evidence.last_nonzero else { return Verdict::Clean };
+    let seal = to_u64(SEAL_BYTES);
+    let reach = u64::from(evidence.end).saturating_add(evidence.unsynced_bytes_max).saturating_add(seal);
+    if u64::from(last_nonzero) > reach {
+        return Verdict::Corrupt("data is damaged, and too much follows for a torn tail");
+    }
+    Verdict::Torn
 }
 
 /// Gathers what is known about the end of the last segment. `end` is the offset behind its last whole frame.
@@ -62,6 +97,57 @@ pub(crate) fn evidence(segment: &SegmentFile, mark: Option<&Mark>, end: u32) -> 
         last_nonzero,
         unsynced_bytes_max: segment.header.unsynced_bytes_max,
     })
+}
+
+/// The highest durable end that a whole frame header repeats. It looks at headers that begin in the first
+/// `places` bytes of `bytes`; these lie at `offset` of the segment.
+///
+/// A header counts even if its body is torn: its durable end was true when the writer built the header.
+/// `left` is how many bytes of headers can still follow. Frames do not overlap, so a file with more of them
+/// was forged to keep recovery busy. Then the answer is `u32::MAX`, which proves damage.
+pub(crate) fn repeated_in(
+    header: &SegmentHeader,
+    bytes: &[u8],
+    offset: u64,
+    places: usize,
+    left: &mut usize,
+) -> u32 {
+    let mut repeated = 0;
+    for (place, at) in (offset..).step_by(ALIGN).zip((0..bytes.len().min(places)).step_by(ALIGN)) {
+        let bytes = &bytes[at..];
+        let mark = header.frame_mark(place);
+        let Some(needed) = frame::bytes_needed(bytes, mark) else { continue };
+        match left.checked_sub(needed) {
+            Some(rest) => *left = rest,
+            None => return u32::MAX,
+        }
+        repeated = repeated.max(frame::repeated_durable_end(bytes, mark).unwrap_or(0));
+    }
+    repeated
+}
+
+/// Makes what the last writer wrote durable as far as it can be, and drops the cache, so that recovery reads
+/// the device. After a failed sync the cache may hold bytes that the device never got.
+///
+/// The kernel reports a failed write once, at the next sync. That may be this sync, for a write of the last
+/// writer. So after an error the sync is made once more through a new handle. Nothing rests on the first
+/// sync, because recovery reads the device afterwards; a device that keeps failing refuses the second sync as
+/// well.
+pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
+    let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
+    let sync_again = || disk.open(&segment.path, Access::Write).and_then(|file| file.sync());
+    segment.file.sync().or_else(|_| sync_again()).map_err(failed)?;
+    sync_names(disk)?;
+    segment.file.drop_cache(0).map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
+}
+
+/// Makes durable every name that an earlier process created before it was stopped. It tries twice, as
+/// [`reread_from_device`] does.
+pub(super) fn sync_names(disk: &dyn Disk) -> Result<(), Error> {
+    let sync = || disk.sync_directory(SEGMENTS_DIRECTORY).and_then(|()| disk.sync_directory(""));
+    sync()
+        .or_else(|_| sync())
+        .map_err(|error| Error::io("cannot sync before recovery", SEGMENTS_DIRECTORY, error))
 }
 
 /// Copies the torn tail into `quarantine/`, for the operator, and returns the path. On a full disk it returns

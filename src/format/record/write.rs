@@ -4,11 +4,11 @@
 
 use std::ops::Range;
 
+use crate::format::bytes::{BODY_BYTES_MAX, part, put, sum, u16_at};
 use crate::format::chain::{self, Hash};
-use crate::format::{BODY_BYTES_MAX, part, put, sum, u16_at};
 use crate::types::{Cause, to_u32};
 
-use super::{
+use super::read::{
     CAUSE_EVENT, CAUSE_IN_APPEND, CAUSE_PREVIOUS, CAUSE_SHIFT, CORRELATION, ERASED_BYTES, FOREIGN_ID,
     FORM_AT, FORM_ERASED, METADATA, OCCURRED_AT, PREFIX, PRIVATE_BYTES_AT, PUBLIC_BYTES_AT, Record,
     RecordFields, SALT, tags,

@@ -1,12 +1,8 @@
 //! The writer behind its lock: the writer thread uses it, or a caller that commits its append directly.
 //!
-//! A command that goes through the queue wakes two sleeping threads, for 5 to 40 us each. That is most of the
-//! cost of a buffered append. So a caller that waits anyway may do the writer's work itself. The lock must be
-//! free, and the queue must hold nothing that the caller would overtake. This pays only where no other append
-//! could share the group:
-//! - for a buffered append always, because it takes microseconds;
-//! - for a synced append after its thread was the only one to append for a while
-//!   ([`EXCLUSIVE_AFTER_GROUPS`]).
+//! Three policies save waiting: a direct commit ([`SharedWriter::try_commit_direct`]), a delay after a synced
+//! group ([`GroupDelay`]), and a spin after a buffered one ([`LINGER`]). Each says what it gains. The figures
+//! are medians of `benches/append.rs` with and without the policy, on 2 cores, 2026-11-30.
 //!
 //! Invariants: the appends of one thread keep their order. The writer thread does the work that is due later,
 //! and a direct commit wakes it for that.
@@ -18,13 +14,11 @@ use std::time::{Duration, Instant};
 use flume::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 
-use crate::engine::errors::poisoned;
-use crate::engine::queue::{Caller, Command};
+use crate::engine::queue::{Caller, Command, poisoned};
 use crate::log::Failure;
 use crate::read::{CloseReason, LogView, build_last_index, build_pending_indexes};
 use crate::types::{Durability, Error};
 
-use super::group_delay::{AnsweredGroup, GroupDelay};
 use super::{Lifecycle, Session, Writer};
 
 /// After this many groups of one append each, all by one thread, that thread is the exclusive caller.
@@ -33,8 +27,17 @@ const EXCLUSIVE_AFTER_GROUPS: u32 = 8;
 /// How long the thread spins after a buffered group of at least [`LINGER_AFTER_COMMANDS`]. Its callers keep
 /// many appends in flight, and the next ones are on their way. To write them one by one costs more than to
 /// spin. So does to sleep: a caller pays for the wake-up. After a synced group, [`GroupDelay`] decides.
+///
+/// Gain: buffered appends through tickets make 1.12 times as many events a second.
 const LINGER: Duration = Duration::from_micros(50);
 const LINGER_AFTER_COMMANDS: usize = 16;
+
+/// A group of more callers than this is not delayed.
+const CALLERS_MAX: usize = 16;
+/// The longest delay. A delay is also at most three quarters of what the sync took.
+const DELAY_MAX: Duration = Duration::from_micros(150);
+/// After a delay in vain, the writer skips at most this many groups.
+const SKIP_MAX: u32 = 1024;
 
 /// MARK is made durable after this long without an append.
 const SYNC_MARK_AFTER: Duration = Duration::from_millis(100);
@@ -113,6 +116,17 @@ impl SharedWriter {
 
     /// Commits an append on the current thread, if that is allowed and pays. If not, returns the command,
     /// which must then go through the queue.
+    ///
+    /// A command that goes through the queue wakes two sleeping threads, for 5 to 40 us each. That is most of
+    /// the cost of a buffered append. So a caller that waits anyway may do the writer's work itself. The lock
+    /// must be free, and the queue must hold nothing that the caller would overtake. A direct commit pays
+    /// only where no other append could share the group:
+    /// - for a buffered append always, because it takes microseconds;
+    /// - for a synced append after its thread was the only one to append for a while
+    ///   ([`EXCLUSIVE_AFTER_GROUPS`]).
+    ///
+    /// Gain: one caller makes 14 times as many buffered events a second (`buffered/1`). One caller makes 1.30
+    /// times as many synced events a second (`durable/1`).
     pub(crate) fn try_commit_direct(&self, command: Command) -> Option<Command> {
         let Command::Append(request, Some(caller), _) = &command else { return Some(command) };
         let caller = caller.number();
@@ -159,6 +173,72 @@ fn linger() {
     let began = Instant::now();
     while began.elapsed() < LINGER {
         std::hint::spin_loop();
+    }
+}
+
+/// A synced group whose callers have their replies.
+#[derive(Clone, Copy)]
+pub(super) struct AnsweredGroup {
+    /// The callers of the group, and those that were queued by the end of it.
+    pub(super) callers: usize,
+    /// How long the sync took.
+    pub(super) sync: Duration,
+}
+
+/// The group-commit delay: after a synced group, the writer waits briefly for the same callers to append
+/// again. Whether the last delays paid decides whether the next group gets one.
+///
+/// A few callers that append, wait and append again fall into two halves. The writer syncs one half while the
+/// other hears its replies, so each half pays for a sync of its own. A moment after the replies, all callers
+/// are there, and one sync covers them. Many callers need no delay: to reply to them takes longer than a
+/// sync. Callers that do other work between their appends do not come back at once, and the writer waits for
+/// them less and less often.
+///
+/// Gain: two callers make 1.26 times as many synced events a second (`durable/2`). Eight callers make 1.09
+/// times as many (`durable/8`). With other numbers of callers the gain is within noise.
+#[derive(Default)]
+struct GroupDelay {
+    /// How many groups go without a delay from now on.
+    skip: u32,
+    /// How many groups went without after the last delay in vain.
+    skipped: u32,
+}
+
+impl GroupDelay {
+    /// Waits until all callers of the group are queued again, if that may pay.
+    fn wait(&mut self, answered: AnsweredGroup, queued: impl Fn() -> usize) {
+        let Some(delay) = self.delay(answered) else { return };
+        let began = Instant::now();
+        while queued() < answered.callers && began.elapsed() < delay {
+            // The callers need the processor more than this thread does.
+            std::thread::yield_now();
+        }
+        // After a yield this thread may be away for long: a caller computes. Then the delay was in vain, even
+        // if all callers are queued by now.
+        self.note(began.elapsed() < delay);
+    }
+
+    /// How long to wait for the group's callers, if at all.
+    fn delay(&mut self, answered: AnsweredGroup) -> Option<Duration> {
+        if !(2..=CALLERS_MAX).contains(&answered.callers) {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        Some(DELAY_MAX.min(answered.sync * 3 / 4))
+    }
+
+    /// Notes whether a delay paid: each one in vain doubles how many groups are skipped.
+    fn note(&mut self, has_paid: bool) {
+        if has_paid {
+            self.skipped /= 2;
+            self.skip = 0;
+        } else {
+            self.skipped = (2 * self.skipped).clamp(1, SKIP_MAX);
+            self.skip = self.skipped;
+        }
     }
 }
 
@@ -261,5 +341,61 @@ impl Session {
     fn exclusive_caller(&self) -> u64 {
         let is_exclusive = self.exclusive_groups >= EXCLUSIVE_AFTER_GROUPS;
         self.last_caller.filter(|_| is_exclusive).map_or(0, Caller::number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{AnsweredGroup, GroupDelay};
+
+    const SYNC: Duration = Duration::from_micros(100);
+
+    fn after(callers: usize, sync: Duration) -> AnsweredGroup {
+        AnsweredGroup { callers, sync }
+    }
+
+    #[test]
+    fn a_few_callers_are_waited_for_as_long_as_it_can_be_worth_it() {
+        let table = [
+            (1, SYNC, None),
+            (2, SYNC, Some(75)),
+            (16, SYNC, Some(75)),
+            (17, SYNC, None),
+            (8, 10 * SYNC, Some(150)),
+            (8, Duration::ZERO, Some(0)),
+        ];
+        for (callers, sync, expected) in table {
+            let delay = GroupDelay::default().delay(after(callers, sync));
+            assert_eq!(delay, expected.map(Duration::from_micros), "{callers} callers, {sync:?}");
+        }
+    }
+
+    /// How many groups are skipped before the next delay.
+    fn skipped(group_delay: &mut GroupDelay) -> u32 {
+        let mut groups = 0;
+        while group_delay.delay(after(8, SYNC)).is_none() {
+            groups += 1;
+        }
+        groups
+    }
+
+    #[test]
+    fn those_who_do_not_come_are_waited_for_more_and_more_rarely() {
+        let mut group_delay = GroupDelay::default();
+        for expected in [0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024] {
+            assert_eq!(skipped(&mut group_delay), expected);
+            group_delay.note(false);
+        }
+        assert_eq!(skipped(&mut group_delay), 1024);
+        // Once a delay pays, none is skipped; it takes a while until the delays in vain are forgotten.
+        group_delay.note(true);
+        assert_eq!(skipped(&mut group_delay), 0);
+        group_delay.note(false);
+        assert_eq!(skipped(&mut group_delay), 1024);
+        (0..11).for_each(|_| group_delay.note(true));
+        group_delay.note(false);
+        assert_eq!(skipped(&mut group_delay), 1);
     }
 }

@@ -1,0 +1,447 @@
+//! Reads records: the layout of the public and the private part, and every check of hostile bytes.
+//!
+//! SPEC.md "Record".
+
+use crate::format::bytes::{ALIGN, Damage, array, i64_at, part, sum, u16_at, u32_at};
+use crate::format::chain::{self, Hash};
+use crate::types::{Cause, DEFAULT_SCOPE, ENTITY_BYTES_CAP, EventId, to_u32, to_usize};
+
+/// The offset of each field of the prefix. Its last byte is zero.
+pub(super) const PRIVATE_BYTES_AT: usize = 0;
+pub(super) const PUBLIC_BYTES_AT: usize = PRIVATE_BYTES_AT + 4;
+pub(super) const FORM_AT: usize = PUBLIC_BYTES_AT + 2;
+const PREFIX_ZERO_AT: usize = FORM_AT + 1;
+pub(crate) const PREFIX: usize = PREFIX_ZERO_AT + 1;
+
+/// The offset of each field of the fixed public part. Its last byte is zero.
+const FLAGS_AT: usize = 0;
+const SCHEMA_VERSION_AT: usize = FLAGS_AT + 2;
+const ENTITY_BYTES_AT: usize = SCHEMA_VERSION_AT + 2;
+const SCOPE_BYTES_AT: usize = ENTITY_BYTES_AT + 2;
+const KIND_BYTES_AT: usize = SCOPE_BYTES_AT + 1;
+const TAGS_AT: usize = KIND_BYTES_AT + 1;
+const PUBLIC_FIXED: usize = TAGS_AT + 1 + 1;
+
+/// The offset of the names in a record: entity, scope, kind and tags, one after the other.
+const NAMES: usize = PREFIX + PUBLIC_FIXED;
+/// The length of the random bytes that a private part begins with.
+pub(crate) const SALT: usize = 16;
+/// The length of the hash that erasure leaves of a private part.
+pub(super) const ERASED_BYTES: usize = size_of::<Hash>();
+const ID_BYTES: usize = 16;
+
+const FORM_WHOLE: u8 = 0;
+pub(super) const FORM_ERASED: u8 = 1;
+
+pub(super) const CORRELATION: u16 = 1;
+pub(super) const OCCURRED_AT: u16 = 1 << 1;
+pub(super) const METADATA: u16 = 1 << 2;
+pub(super) const FOREIGN_ID: u16 = 1 << 3;
+pub(super) const CAUSE_SHIFT: u16 = 4;
+const CAUSE_MASK: u16 = 0b11 << CAUSE_SHIFT;
+pub(super) const CAUSE_EVENT: u16 = 1;
+pub(super) const CAUSE_IN_APPEND: u16 = 2;
+pub(super) const CAUSE_PREVIOUS: u16 = 3;
+/// A reader that does not know one of these bits must not read on.
+const CRITICAL: u16 = 0xFF00;
+/// A reader that does not know one of these bits skips what it adds to the end of the public part.
+const ANCILLARY: u16 = 0x00C0;
+
+/// A checked record: its bytes, and the places of its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) shape: RecordShape,
+}
+
+/// The lengths of the parts of a checked record. It is small enough to be kept with every event that is read,
+/// so that no record is parsed twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RecordShape {
+    flags: u16,
+    public: u16,
+    entity: u16,
+    scope: u8,
+    kind: u8,
+    tags: u16,
+    pub(super) is_erased: bool,
+    private: u32,
+    /// The length of the payload, which ends the private part.
+    payload: u32,
+}
+
+/// The fields of the public part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordFields<'a> {
+    pub(crate) schema_version: u16,
+    pub(crate) entity: &'a str,
+    /// Empty for the default scope.
+    pub(crate) scope: &'a str,
+    pub(crate) kind: &'a str,
+    /// Length-prefixed (one byte each), `tags` of them.
+    pub(crate) tag_bytes: &'a [u8],
+    pub(crate) correlation: Option<EventId>,
+    pub(crate) occurred_at: Option<i64>,
+    pub(crate) foreign_id: Option<EventId>,
+    pub(crate) cause: Option<Cause>,
+    pub(crate) has_metadata: bool,
+}
+
+/// Reads and checks the record at `start`.
+#[inline(always)]
+pub(crate) fn read(body: &[u8], start: usize) -> Result<Record<'_>, Damage> {
+    let bytes = body.get(start..).ok_or(LONG)?;
+    let shape = RecordShape::of(bytes)?;
+    Ok(Record { bytes: part(bytes, ..shape.bytes()), shape })
+}
+
+/// The records of a body, in order: exactly `events` of them, then zeros up to the alignment.
+pub(crate) fn records(body: &[u8], events: u16) -> impl Iterator<Item = Result<Record<'_>, Damage>> {
+    let mut start = 0;
+    let mut left = events;
+    std::iter::from_fn(move || {
+        left = left.checked_sub(1)?;
+        let record = read_in(body, start, events).and_then(|record| {
+            start = sum([start, record.bytes.len()]);
+            if left == 0 {
+                ends_well(body, start)?
+            }
+            Ok(record)
+        });
+        if record.is_err() {
+            left = 0;
+        }
+        Some(record)
+    })
+}
+
+/// The offsets of the records of a body, exactly `events` of them. It reads their lengths only.
+pub(crate) fn lay_out(body: &[u8], events: u16, starts: &mut Vec<usize>) -> Result<(), Damage> {
+    starts.clear();
+    let mut start = 0;
+    for _ in 0..events {
+        starts.push(start);
+        let prefix = body.get(start..).and_then(|rest| rest.first_chunk::<PREFIX>()).ok_or(LONG)?;
+        start = sum([
+            start,
+            PREFIX,
+            u16_at(prefix, PUBLIC_BYTES_AT).into(),
+            to_usize(u32_at(prefix, PRIVATE_BYTES_AT)),
+        ]);
+    }
+    ends_well(body, start)
+}
+
+/// The offset of the record at `index` of a checked body. It reads only the lengths of the records before it.
+pub(crate) fn start_of(body: &[u8], index: u16) -> Option<usize> {
+    let mut start = 0;
+    for _ in 0..index {
+        let prefix = body.get(start..)?.first_chunk::<PREFIX>()?;
+        start = sum([
+            start,
+            PREFIX,
+            u16_at(prefix, PUBLIC_BYTES_AT).into(),
+            to_usize(u32_at(prefix, PRIVATE_BYTES_AT)),
+        ]);
+    }
+    Some(start)
+}
+
+/// Reads and checks the record at `start` of a body with `events` records.
+#[inline(always)]
+pub(crate) fn read_in(body: &[u8], start: usize, events: u16) -> Result<Record<'_>, Damage> {
+    let record = read(body, start)?;
+    if record.shape.flags & CAUSE_MASK == CAUSE_IN_APPEND << CAUSE_SHIFT
+        && let Some(Cause::InAppend(index)) = record.cause()
+        && index >= events
+    {
+        return Err(Damage::Bad("an event's cause is one that its append does not have"));
+    }
+    Ok(record)
+}
+
+/// Checks that only the zeros of the alignment follow the last record.
+#[inline(always)]
+pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
+    const MORE: Damage = Damage::Bad("a frame's body holds more than its events");
+    let rest = body.get(end..).ok_or(LONG)?;
+    let used = ALIGN.checked_sub(rest.len()).filter(|used| *used > 0).ok_or(MORE)?;
+    // The last eight bytes at once: one by one they would take a tenth of the time that reading an event
+    // takes.
+    let last = body.last_chunk().map_or(0, |last| u64::from_le_bytes(*last));
+    let padding = u32::try_from(used).ok().and_then(|used| last.checked_shr(used.saturating_mul(8)));
+    if padding.unwrap_or(0) == 0 { Ok(()) } else { Err(MORE) }
+}
+
+const LONG: Damage = Damage::Bad("an event record is longer than its frame");
+const SHORT: Damage = Damage::Bad("an event record's public part is too short");
+
+impl RecordShape {
+    /// Checks the record at the start of `bytes`, which may be longer.
+    #[inline(always)]
+    fn of(bytes: &[u8]) -> Result<RecordShape, Damage> {
+        let (prefix, rest) = bytes.split_first_chunk::<PREFIX>().ok_or(LONG)?;
+        let private = u32_at(prefix, PRIVATE_BYTES_AT);
+        let public = u16_at(prefix, PUBLIC_BYTES_AT);
+        let (public_part, rest) = rest.split_at_checked(public.into()).ok_or(LONG)?;
+        let private_part = rest.get(..to_usize(private)).ok_or(LONG)?;
+        let is_erased = match (prefix[FORM_AT], prefix[PREFIX_ZERO_AT]) {
+            (FORM_WHOLE, 0) if private_part.len() >= SALT => false,
+            (FORM_ERASED, 0) if private_part.len() == ERASED_BYTES => true,
+            (FORM_WHOLE | FORM_ERASED, _) => {
+                return Err(Damage::Bad("an event record's private part has a wrong length"));
+            }
+            (form, _) => return Err(Damage::Newer(format!("event record form {form}"))),
+        };
+        let (fixed, rest) = public_part.split_first_chunk::<PUBLIC_FIXED>().ok_or(SHORT)?;
+        let flags = u16_at(fixed, FLAGS_AT);
+        if flags & CRITICAL != 0 {
+            return Err(Damage::Newer(format!("event record flags {flags:#06x}")));
+        }
+        let entity = u16_at(fixed, ENTITY_BYTES_AT);
+        let scope = fixed[SCOPE_BYTES_AT];
+        let kind = fixed[KIND_BYTES_AT];
+        let rest = check_names(rest, [entity, scope.into(), kind.into()])?;
+        let (tags, rest) = check_tags(rest, fixed[TAGS_AT])?;
+        let rest = rest.get(sum([optional_bytes(flags), cause_bytes(flags)])..).ok_or(SHORT)?;
+        if flags & ANCILLARY == 0 && !rest.is_empty() {
+            return Err(Damage::Bad("an event record's public part is longer than its fields"));
+        }
+        let payload = if is_erased { 0 } else { check_private(private_part, private, flags)? };
+        Ok(RecordShape { flags, public, entity, scope, kind, tags, is_erased, private, payload })
+    }
+
+    /// The length of the record in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        sum([PREFIX, self.public.into(), to_usize(self.private)])
+    }
+}
+
+/// Checks the names at the start of `public`. Returns the bytes behind them.
+#[inline(always)]
+fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Damage> {
+    const BAD: Damage = Damage::Bad("a name is not UTF-8");
+    let [entity, scope, kind] = lengths.map(usize::from);
+    let (names, rest) = public.split_at_checked(sum([entity, scope, kind])).ok_or(SHORT)?;
+    if entity == 0 || entity > ENTITY_BYTES_CAP || kind == 0 {
+        return Err(Damage::Forbidden("an event's entity or kind has an impossible length"));
+    }
+    if names.get(entity..sum([entity, scope])) == Some(DEFAULT_SCOPE.as_bytes()) {
+        return Err(Damage::Forbidden("an event spells out the default scope"));
+    }
+    // One check of all names is faster than three. It proves each name if no character crosses a border.
+    let names = std::str::from_utf8(names).map_err(|_| BAD)?;
+    let borders_are_clean = names.is_char_boundary(entity) && names.is_char_boundary(sum([entity, scope]));
+    if borders_are_clean { Ok(rest) } else { Err(BAD) }
+}
+
+/// Checks `count` tags at the start of `public`. Returns their length in bytes, and the bytes behind them.
+#[inline(always)]
+fn check_tags(public: &[u8], count: u8) -> Result<(u16, &[u8]), Damage> {
+    let mut rest = public;
+    for _ in 0..count {
+        let (length, behind) = rest.split_first().ok_or(SHORT)?;
+        let (tag, behind) = behind.split_at_checked(usize::from(*length)).ok_or(SHORT)?;
+        if tag.is_empty() {
+            return Err(Damage::Forbidden("an event has an empty tag"));
+        }
+        std::str::from_utf8(tag).map_err(|_| Damage::Bad("a name is not UTF-8"))?;
+        rest = behind;
+    }
+    let bytes = u16::try_from(public.len().saturating_sub(rest.len())).map_err(|_| LONG)?;
+    Ok((bytes, rest))
+}
+
+/// Checks a private part of `bytes` bytes. Returns the length of the payload at its end.
+fn check_private(part: &[u8], bytes: u32, flags: u16) -> Result<u32, Damage> {
+    const BAD: Damage = Damage::Bad("an event's metadata is longer than its record");
+    let salt = to_u32(SALT);
+    let behind = bytes.checked_sub(salt).ok_or(BAD)?;
+    if flags & METADATA == 0 {
+        return Ok(behind);
+    }
+    let length = u32_at(part.get(SALT..SALT + 4).ok_or(BAD)?, 0);
+    if length == 0 {
+        return Err(Damage::Forbidden("an event is said to have metadata, and has none"));
+    }
+    behind.checked_sub(4).and_then(|rest| rest.checked_sub(length)).ok_or(BAD)
+}
+
+/// The length of the optional fields that these flags announce, without the cause. The fields stand in the
+/// order of their bits, so the fields in front of one are those of the lower bits.
+fn optional_bytes(flags: u16) -> usize {
+    let sizes = [(CORRELATION, ID_BYTES), (OCCURRED_AT, 8), (FOREIGN_ID, ID_BYTES)];
+    sizes.iter().map(|(flag, bytes)| if flags & flag != 0 { *bytes } else { 0 }).sum()
+}
+
+fn cause_bytes(flags: u16) -> usize {
+    match (flags & CAUSE_MASK) >> CAUSE_SHIFT {
+        CAUSE_EVENT => ID_BYTES,
+        CAUSE_IN_APPEND => 2,
+        _ => 0,
+    }
+}
+
+/// The tags in length-prefixed bytes. The bytes were checked when they were read or written.
+pub(crate) fn tags(mut bytes: &[u8]) -> impl Iterator<Item = &str> + Clone {
+    std::iter::from_fn(move || {
+        let (length, rest) = bytes.split_first()?;
+        let (tag, rest) = rest.split_at_checked(usize::from(*length))?;
+        bytes = rest;
+        Some(std::str::from_utf8(tag).unwrap_or_default())
+    })
+}
+
+impl<'a> Record<'a> {
+    /// The record at `start`. The caller has checked it there before and kept its shape.
+    pub(crate) fn known(bytes: &'a [u8], start: usize, shape: RecordShape) -> Record<'a> {
+        Record { bytes: part(bytes, start..sum([start, shape.bytes()])), shape }
+    }
+
+    pub(crate) fn shape(&self) -> RecordShape {
+        self.shape
+    }
+
+    /// All bytes of the record.
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The part that outlives erasure.
+    pub(crate) fn public(&self) -> &'a [u8] {
+        part(self.bytes, PREFIX..self.private_at())
+    }
+
+    /// Salt, metadata and payload; `None` once erased.
+    pub(crate) fn private(&self) -> Option<&'a [u8]> {
+        (!self.shape.is_erased).then(|| part(self.bytes, self.private_at()..))
+    }
+
+    /// The content hash of the record, for the chain. It needs the hash of the private part only, so erasure
+    /// does not change it.
+    pub(crate) fn content(&self) -> Hash {
+        let private = part(self.bytes, self.private_at()..);
+        let hash = if self.shape.is_erased { array(private, 0) } else { *blake3::hash(private).as_bytes() };
+        chain::record_content(self.public(), &hash)
+    }
+
+    pub(crate) fn schema_version(&self) -> u16 {
+        u16_at(self.bytes, PREFIX + SCHEMA_VERSION_AT)
+    }
+
+    pub(crate) fn entity(&self) -> &'a str {
+        self.name(0, self.shape.entity.into())
+    }
+
+    /// The bytes of the entity's name, for comparisons.
+    pub(crate) fn entity_bytes(&self) -> &'a [u8] {
+        part(self.bytes, NAMES..sum([NAMES, self.shape.entity.into()]))
+    }
+
+    /// Empty for the default scope.
+    pub(crate) fn scope(&self) -> &'a str {
+        self.name(self.shape.entity.into(), self.shape.scope.into())
+    }
+
+    /// The scope by its name, also for the default scope.
+    pub(crate) fn scope_or_default(&self) -> &'a str {
+        match self.scope() {
+            "" => DEFAULT_SCOPE,
+            scope => scope,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> &'a str {
+        let RecordShape { entity, scope, kind, .. } = self.shape;
+        self.name(sum([entity.into(), scope.into()]), kind.into())
+    }
+
+    /// The tags, length-prefixed; [`tags`] iterates over them.
+    pub(crate) fn tag_bytes(&self) -> &'a [u8] {
+        let end = self.optional_at();
+        part(self.bytes, end.saturating_sub(self.shape.tags.into())..end)
+    }
+
+    pub(crate) fn correlation(&self) -> Option<EventId> {
+        self.optional(CORRELATION).map(|at| self.id(at))
+    }
+
+    pub(crate) fn occurred_at(&self) -> Option<i64> {
+        self.optional(OCCURRED_AT).map(|at| i64_at(self.bytes, at))
+    }
+
+    pub(crate) fn foreign_id(&self) -> Option<EventId> {
+        self.optional(FOREIGN_ID).map(|at| self.id(at))
+    }
+
+    pub(crate) fn cause(&self) -> Option<Cause> {
+        let at = sum([self.optional_at(), optional_bytes(self.shape.flags)]);
+        match (self.shape.flags & CAUSE_MASK) >> CAUSE_SHIFT {
+            CAUSE_EVENT => Some(Cause::Event(self.id(at))),
+            CAUSE_IN_APPEND => Some(Cause::InAppend(u16_at(self.bytes, at))),
+            CAUSE_PREVIOUS => Some(Cause::PreviousInStream),
+            _ => None,
+        }
+    }
+
+    /// The random bytes that the private part begins with; `None` once erased.
+    pub(crate) fn salt(&self) -> Option<&'a [u8]> {
+        self.private()?.get(..SALT)
+    }
+
+    /// The metadata, empty if there is none; `None` once erased.
+    pub(crate) fn metadata(&self) -> Option<&'a [u8]> {
+        let before = self.private()?.len().checked_sub(to_usize(self.shape.payload))?;
+        // Salt, length of the metadata, metadata. Without metadata there is only the salt.
+        Some(self.private()?.get(SALT + 4..before).unwrap_or_default())
+    }
+
+    /// The payload; `None` once erased.
+    pub(crate) fn payload(&self) -> Option<&'a [u8]> {
+        let start = self.bytes.len().saturating_sub(to_usize(self.shape.payload));
+        (!self.shape.is_erased).then(|| part(self.bytes, start..))
+    }
+
+    /// The fields of the public part.
+    pub(crate) fn fields(&self) -> RecordFields<'a> {
+        RecordFields {
+            schema_version: self.schema_version(),
+            entity: self.entity(),
+            scope: self.scope(),
+            kind: self.kind(),
+            tag_bytes: self.tag_bytes(),
+            correlation: self.correlation(),
+            occurred_at: self.occurred_at(),
+            foreign_id: self.foreign_id(),
+            cause: self.cause(),
+            has_metadata: self.shape.flags & METADATA != 0,
+        }
+    }
+
+    pub(super) fn private_at(&self) -> usize {
+        sum([PREFIX, self.shape.public.into()])
+    }
+
+    fn name(&self, skip: usize, length: usize) -> &'a str {
+        let start = sum([NAMES, skip]);
+        let name = part(self.bytes, start..sum([start, length]));
+        std::str::from_utf8(name).expect("checked when the record was read")
+    }
+
+    /// The offset of the optional fields.
+    fn optional_at(&self) -> usize {
+        let RecordShape { entity, scope, kind, tags, .. } = self.shape;
+        sum([NAMES, entity.into(), scope.into(), kind.into(), tags.into()])
+    }
+
+    /// The offset of the optional field of this flag.
+    fn optional(&self, flag: u16) -> Option<usize> {
+        let flags = self.shape.flags;
+        let before = flags & flag.saturating_sub(1);
+        (flags & flag != 0).then(|| sum([self.optional_at(), optional_bytes(before)]))
+    }
+
+    fn id(&self, at: usize) -> EventId {
+        EventId::from_bytes(array(self.bytes, at))
+    }
+}
