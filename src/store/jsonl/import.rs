@@ -31,7 +31,7 @@ impl Store {
     /// The name belongs to the import. Run again with the same source, it goes on behind what went in, and
     /// appends nothing twice. If the source has grown, another run imports what is new.
     ///
-    /// Ids become foreign ids. VersionRule are kept, or the import stops ([`Import::renumber`]). The time at
+    /// Ids become foreign ids. Versions are kept, or the import stops ([`Import::renumber`]). The time at
     /// which an event happened stays; without one, the time at which it was recorded takes its place.
     /// docs/jsonl.md has the details.
     ///
