@@ -47,7 +47,7 @@ const DOORS: [(&str, &[&str]); 22] = [
     ("std::os", &["disk/os/calls.rs"]),
     ("rustix", &["disk/os/calls.rs"]),
     ("getrandom", &["disk/os/calls.rs"]),
-    ("crc32c", &["format/mod.rs"]),
+    ("crc32c", &["format/bytes.rs"]),
     ("rmp_serde", &["event/codec/payload.rs"]),
     (
         "flume",
