@@ -16,7 +16,7 @@ use crate::log::{
     Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list, read_manifest,
     recover,
 };
-use crate::read::{Budgets, ChainPosition, SealedMeta, SealedSegment, Segment, SegmentCache};
+use crate::read::{Budgets, ChainPosition, SealedMeta, SealedSegment, Segment, SegmentCache, reader};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options};
 
@@ -256,8 +256,8 @@ fn end_at_mark(
     let index = SealedIndex::open(Arc::from(index), &path, &bound).ok()?.ok()?;
     let last = index.ordinals().end.checked_sub(1)?;
     let place = index.locate(last).ok()??;
-    let block = file.block(place.frame.clone()).ok()?;
-    let header = block.frame(file, place.frame.start).ok()?.header;
+    let block = file.block(reader::header_of(&place.frame)).ok()?;
+    let header = block.header(file, place.frame.start).ok()?;
     let is_last = place.frame.end == mark.durable_end && header.chain() == mark.chain;
     let tip = LogEnd {
         offset: mark.durable_end,

@@ -9,7 +9,7 @@ use crate::engine::append::{Brought, Keyed, Request};
 use crate::engine::decide::{KeyHash, LookedUp, StreamHead};
 use crate::event::{EventIds, belongs_to, matches};
 use crate::format::{Frame, Record};
-use crate::read::{LogView, Snapshot, first_match};
+use crate::read::{LogView, Snapshot, first_match, reader};
 use crate::types::{Durability, Error, ErrorKind, EventId, FailedCondition, KeyWindow, Position, Query};
 
 /// On the caller's thread: looks up what the writer does not know, and refuses an append that cannot go in.
@@ -139,7 +139,7 @@ fn derived_id_at(position: Position, snapshot: &Snapshot) -> Result<Option<Event
     }
     let Some(segment) = snapshot.segment_of(position) else { return Ok(None) };
     let Some(place) = segment.locate(position)? else { return Ok(None) };
-    let block = snapshot.block(segment, &place.frame)?;
+    let block = snapshot.block(segment, &reader::header_of(&place.frame))?;
     Ok(Some(block.header(segment.file()?, place.frame.start)?.event_id(position)))
 }
 

@@ -35,9 +35,9 @@ use crate::types::{
 /// ```
 #[derive(Clone)]
 pub struct RecordedEvent {
-    /// Holds the whole frame, whose checksums were checked.
+    /// Holds the whole frame, or the record alone and the header of its frame. Their checksums were checked.
     block: Arc<Vec<u8>>,
-    /// The offsets of the frame and of the event's record in the block.
+    /// The offsets of the frame's header and of the event's record in the block.
     frame: u32,
     record: u32,
     /// The position of the append's first event, and the event's index in the append.
@@ -258,6 +258,10 @@ impl RecordedEvent {
     fn of_append(&self, index: u16) -> Option<RecordedEvent> {
         if self.index == index {
             return Some(self.clone());
+        }
+        if self.header().is_detached() {
+            // It was read alone, so its append has no event that this answer could depend on.
+            return None;
         }
         let layout = self.header().layout();
         let body = to_usize(self.frame) + self.header().header_bytes();

@@ -13,6 +13,7 @@ use super::bytes::{
     part, put, sum, u16_at, u32_at, u64_at,
 };
 use super::chain::Hash;
+use super::index_file::LargeFrame;
 use super::record::{self, BodyLayout, Record};
 
 /// The offset of each field of the fixed part, after mark and checksum. Key and body checksum follow it.
@@ -50,7 +51,7 @@ pub(crate) struct FramePlace {
 }
 
 impl FramePlace {
-    fn mark(&self) -> u64 {
+    pub(crate) fn mark(&self) -> u64 {
         self.salt ^ self.offset
     }
 }
@@ -270,6 +271,27 @@ impl<'a> FrameHeader<'a> {
         record.version().unwrap_or_else(|| self.first_version().saturating_add(to_u64(index)))
     }
 
+    /// The length of a header that stands beside a record that was read alone: it has no key.
+    pub(crate) const DETACHED_BYTES: usize = FRAME_FIXED_BYTES + BODY_CHECKSUM_BYTES;
+
+    /// Writes the header of a large frame as far as the index knows it. It says that there is no body: the
+    /// other records are not there.
+    pub(crate) fn write_detached(out: &mut [u8], frame: &LargeFrame) {
+        out.fill(0);
+        let flags = NewFrameHeader::flags_for(false, frame.has_versions);
+        put(out, POSITION_OFFSET_AT, &frame.first.to_le_bytes());
+        put(out, EVENTS_AT, &frame.events.to_le_bytes());
+        put(out, FLAGS_AT, &flags.to_le_bytes());
+        put(out, RECORDED_AT_AT, &frame.recorded_at.to_le_bytes());
+        put(out, FIRST_VERSION_AT, &frame.first_version.to_le_bytes());
+        put(out, CHAIN_AT, &frame.chain);
+    }
+
+    /// Whether the header stands beside a record that was read alone. The other records are not there.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.body_bytes() == 0
+    }
+
     pub(crate) fn bytes(&self) -> &'a [u8] {
         self.0
     }
@@ -286,7 +308,13 @@ impl<'a> FrameHeader<'a> {
 
     /// The place of the record at `index`, which begins at `start` of the body. `own` is the version that
     /// stands in the record, if it has one.
-    fn record_place(&self, place: &FramePlace, index: u16, start: usize, own: Option<u64>) -> RecordPlace {
+    pub(crate) fn record_place(
+        &self,
+        place: &FramePlace,
+        index: u16,
+        start: usize,
+        own: Option<u64>,
+    ) -> RecordPlace {
         let offset = place.offset.saturating_add(to_u64(sum([self.0.len(), start])));
         let position = place.first_position.saturating_add(self.position_offset().into());
         RecordPlace {

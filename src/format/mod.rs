@@ -25,7 +25,7 @@ pub(crate) use bytes::{preamble, put, u16_at};
 pub(crate) use chain::{Assigned, Hash, body_content, extended_content, genesis, link};
 pub(crate) use frame::{
     FRAME_FIXED_BYTES, Frame, FrameHeader, FramePlace, HEADER_BYTES_MAX, KEY_BYTES, NewFrameHeader,
-    bytes_needed, padded_body_bytes, read_header,
+    RecordPlace, bytes_needed, padded_body_bytes, read_header,
 };
 pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};

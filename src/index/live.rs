@@ -30,6 +30,8 @@ pub(crate) struct LiveIndex {
     pub(super) large_frames: Vec<LargeFrame>,
     /// The bytes between frames where frames were removed.
     pub(super) removed: Vec<Range<u32>>,
+    /// The offset that the index begins at.
+    start: u32,
     /// The offset behind the last frame.
     pub(super) end: u32,
     pub(super) entities: NameDictionary<Stream>,
@@ -68,6 +70,7 @@ impl LiveIndex {
             offsets: Vec::new(),
             large_frames: Vec::new(),
             removed: Vec::new(),
+            start,
             end: start,
             entities: NameDictionary::new(),
             scopes: NameDictionary::new(),
@@ -97,6 +100,11 @@ impl LiveIndex {
     /// The offset behind the last frame.
     pub(crate) fn end(&self) -> u32 {
         self.end
+    }
+
+    /// The bytes of the segment that the index covers.
+    pub(crate) fn bytes_covered(&self) -> u32 {
+        self.end - self.start
     }
 
     /// The entities that have events here, each with the version and the ordinal of its last one.

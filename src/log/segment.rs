@@ -114,13 +114,19 @@ impl SegmentFile {
     pub(crate) fn block_over(&self, old: Option<Block>, range: Range<u32>) -> Result<Block, Error> {
         let mut memory = memory(old, to_usize(range.end - range.start));
         let bytes = Arc::get_mut(&mut memory).expect("the memory is not shared");
-        let read = read_full(self.file.as_ref(), bytes, range.start.into())
+        self.read_at(range.start, bytes)?;
+        Ok(Block { bytes: memory, start: range.start, is_known: false })
+    }
+
+    /// Reads bytes that must be there.
+    pub(crate) fn read_at(&self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
+        let read = read_full(self.file.as_ref(), bytes, offset.into())
             .map_err(|error| Error::io("cannot read", &self.path, error))?;
         if read < bytes.len() {
-            let end = u64::from(range.start) + to_u64(read);
+            let end = u64::from(offset) + to_u64(read);
             return Err(Error::corrupt(&self.path, end, "the file ends where events were"));
         }
-        Ok(Block { bytes: memory, start: range.start, is_known: false })
+        Ok(())
     }
 
     /// Damage at an offset of this file, as an error.
@@ -174,6 +180,11 @@ impl Block {
     /// again.
     pub(crate) fn known(bytes: Arc<Vec<u8>>, start: u32) -> Block {
         Block { bytes, start, is_known: true }
+    }
+
+    /// Whether its frames need not be checked.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known
     }
 
     pub(crate) fn holds(&self, range: &Range<u32>) -> bool {

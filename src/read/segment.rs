@@ -128,6 +128,23 @@ impl Segment {
         }
     }
 
+    /// The whole segment, if it is in memory.
+    pub(super) fn resident(&self) -> Option<Block> {
+        self.as_sealed().and_then(SealedSegment::resident_block)
+    }
+
+    /// Reads bytes of the file that must be there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Segment::file`], and of reading.
+    pub(super) fn read_at(&self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
+        match &self.form {
+            SegmentForm::Live(live) => live.file.read_at(offset, bytes),
+            SegmentForm::Sealed(sealed) => sealed.read_at(offset, bytes),
+        }
+    }
+
     /// The sealed segment, if this part does not change any more.
     pub(crate) fn as_sealed(&self) -> Option<&SealedSegment> {
         match &self.form {

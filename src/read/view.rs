@@ -110,6 +110,16 @@ impl Snapshot {
         }
     }
 
+    /// A block in memory that holds `frame`, and perhaps more of `run`.
+    pub(crate) fn block_in_memory(
+        &self,
+        segment: &Segment,
+        frame: &Range<u32>,
+        run: &Range<u32>,
+    ) -> Option<Block> {
+        self.tail.block(segment.id(), frame, run).or_else(|| segment.resident())
+    }
+
     /// The segment that holds a position.
     pub(crate) fn segment_of(&self, position: Position) -> Option<&Arc<Segment>> {
         let later = self.segments.partition_point(|segment| segment.first_position() <= position.get());

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use super::bytes::{Damage, array, checksum, part, preamble, put, sum, u16_at, u32_at, u64_at};
 use super::chain::Hash;
+use super::record::BodyLayout;
 use super::segment::SegmentId;
 use crate::types::to_usize;
 
@@ -147,6 +148,11 @@ impl LargeFrame {
             first_version: u64_at(bytes, LARGE_FIRST_VERSION_AT),
             chain: array(bytes, LARGE_CHAIN_AT),
         }
+    }
+
+    /// How its body is laid out.
+    pub(crate) fn layout(&self) -> BodyLayout {
+        BodyLayout { events: self.events, has_versions: self.has_versions }
     }
 
     /// The bytes of the frame in its segment.

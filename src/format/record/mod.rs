@@ -11,8 +11,9 @@ pub(crate) use read::PREFIX;
 #[cfg(test)]
 pub(crate) use read::PREFIX;
 pub(crate) use read::{
-    BodyLayout, Record, RecordFields, RecordShape, SALT, ends_well, lay_out, read, records, start_of, tags,
+    BodyLayout, Record, RecordFields, RecordShape, SALT, check, ends_well, lay_out, read, records, start_of,
+    tags,
 };
-pub(super) use read::{LONG, check, length_at, version_at};
+pub(super) use read::{LONG, length_at, version_at};
 pub(crate) use write::{NewRecord, content, leave_hash, salt_place, seal, write};
 pub(super) use write::{toggle_checksum, write_versions};

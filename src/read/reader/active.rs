@@ -13,11 +13,10 @@ use crate::read::segment::SelfCorrelations;
 use crate::read::view::{LogView, Snapshot};
 use crate::types::{Effort, Error, ErrorKind, Position, Query, ResumeToken, micros_of};
 
+use super::batch::{EventBatch, GAP_BYTES};
 use super::cursor::{CheckedEvent, CheckedFrame, FIRST_WINDOW, RUN_BYTES_MAX, SequentialCursor};
 use super::lookup::{by_either_id, event_at, position_at_time, self_correlations};
 
-/// Frames closer together than this are read with one read, gap included.
-const GAP_BYTES: u32 = 4 << 10;
 /// The widest window. Its matches are kept in memory, and the index is locked while it is asked.
 const WINDOW_MAX: u32 = 16 << 10;
 /// The widest window of a query that looks up many lists for each window: wider, so that there are few
@@ -38,6 +37,8 @@ pub(super) struct ReadPlan {
     pub(super) occurred: Option<(Bound<i64>, Bound<i64>)>,
     pub(super) backwards: bool,
     pub(super) limit: u64,
+    /// Reads the frame of each event whole: the caller asks the events for others of their append.
+    pub(super) whole_appends: bool,
 }
 
 impl ReadPlan {
@@ -125,7 +126,11 @@ pub(super) struct ActiveRead {
     block: Option<Block>,
     /// The frame in the block that was checked last.
     frame: CheckedFrame,
+    /// Events that were read alone, into a block of their own.
+    batch: EventBatch,
     found: CheckedEvent,
+    /// Whether the event that was found last lies in the block of the batch.
+    is_in_batch: bool,
     /// Set if all events come in order: they need no index to be found.
     sequential: Option<SequentialCursor>,
     /// The events that may still come under the limit.
@@ -159,7 +164,9 @@ impl ActiveRead {
             locations: Vec::new().into_iter(),
             block: None,
             frame: CheckedFrame::default(),
+            batch: EventBatch::default(),
             found: CheckedEvent::default(),
+            is_in_batch: false,
             sequential: plan.is_sequential().then(SequentialCursor::default),
             left: plan.limit,
         };
@@ -171,7 +178,7 @@ impl ActiveRead {
     #[inline(always)]
     pub(super) fn find(&mut self, plan: &ReadPlan) -> Result<bool, Error> {
         while self.left > 0 {
-            if !self.find_in_window()? {
+            if !self.find_in_window(plan)? {
                 if !self.find_more(plan)? {
                     return Ok(false);
                 }
@@ -185,10 +192,10 @@ impl ActiveRead {
 
     /// Finds the next event of the window that was looked up, or of the sequential read; `false` at its end.
     #[inline(always)]
-    fn find_in_window(&mut self) -> Result<bool, Error> {
+    fn find_in_window(&mut self, plan: &ReadPlan) -> Result<bool, Error> {
         let Some(cursor) = &mut self.sequential else {
             let Some(location) = self.locations.next() else { return Ok(false) };
-            return self.find_at(&location).map(|()| true);
+            return self.find_at(plan, &location).map(|()| true);
         };
         // A store read beside a writer that has acknowledged nothing yet has no segment.
         let Some(segment) = self.snapshot.segments.get(self.segment) else { return Ok(false) };
@@ -198,8 +205,11 @@ impl ActiveRead {
     /// The event that was found last.
     #[inline(always)]
     pub(super) fn event(&self) -> RecordedEvent {
+        if self.is_in_batch {
+            return self.found.in_block(self.batch.block());
+        }
         let block = self.block.as_ref().expect("a found event lies in a block");
-        self.found.in_block(block)
+        self.found.in_block(&block.bytes)
     }
 
     #[cold]
@@ -229,6 +239,7 @@ impl ActiveRead {
         self.window = FIRST_WINDOW;
         self.block = None;
         self.frame.forget();
+        self.batch.leave_segment();
         if let Some(cursor) = &mut self.sequential {
             cursor.leave_segment();
         }
@@ -277,20 +288,37 @@ impl ActiveRead {
         Ok(())
     }
 
-    /// Finds the event at a location. Reads its frame, with those that follow, unless the block holds it.
+    /// Finds the event at a location: in memory, among the events that were read alone, or by reading it, with
+    /// those that follow.
     #[inline(always)]
-    fn find_at(&mut self, location: &EventLocation) -> Result<(), Error> {
+    fn find_at(&mut self, plan: &ReadPlan, location: &EventLocation) -> Result<(), Error> {
+        if let Some(event) = self.batch.next(location.ordinal) {
+            self.found = event;
+            self.is_in_batch = true;
+            return Ok(());
+        }
         let segment = &self.snapshot.segments[self.segment];
-        let block = match &mut self.block {
-            Some(block) if block.holds(&location.frame) => block,
-            block => {
-                self.frame.forget();
-                let run = run_of(location, self.locations.as_slice());
-                let old = block.take();
-                block.insert(self.snapshot.next_block(segment, &location.frame, &run, old)?)
+        if !self.block.as_ref().is_some_and(|block| block.holds(&location.frame)) {
+            let others = self.locations.as_slice();
+            let run = run_of(location, others);
+            self.frame.forget();
+            let old = self.block.take();
+            self.block = self.snapshot.block_in_memory(segment, &location.frame, &run);
+            if self.block.is_none() && !plan.whole_appends {
+                self.batch.fill(segment, location, others)?;
+                if let Some(event) = self.batch.next(location.ordinal) {
+                    self.found = event;
+                    self.is_in_batch = true;
+                    return Ok(());
+                }
             }
-        };
+            if self.block.is_none() {
+                self.block = Some(segment.block(&run, old)?);
+            }
+        }
+        let block = self.block.as_ref().expect("it was just read");
         self.found = self.frame.find(segment, block, location)?;
+        self.is_in_batch = false;
         Ok(())
     }
 }

@@ -3,19 +3,22 @@
 //! A frame is checked against its checksums once, when its first event is taken.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::format::{BodyLayout, Damage, Frame, Record, RecordShape, record};
+use crate::format::{BodyLayout, Damage, Frame, Record, RecordShape, frame, record};
 use crate::index::EventLocation;
 use crate::log::Block;
 use crate::read::segment::Segment;
 use crate::read::view::Snapshot;
-use crate::types::{Error, Position, SYSTEM_SCOPE};
+use crate::types::{Error, Position, SYSTEM_SCOPE, to_u32, to_usize};
 
 /// The size of the first window of a segment, in ordinals or in matches.
 pub(super) const FIRST_WINDOW: u32 = 256;
 /// The most bytes of one read, unless a single frame is larger.
 pub(super) const RUN_BYTES_MAX: u32 = 256 << 10;
+
+pub(super) const NOT_THE_FRAME: Damage = Damage::Bad("the frame is not the one the index knows");
 
 /// A checked event, as offsets into a block.
 #[derive(Default)]
@@ -31,8 +34,8 @@ pub(super) struct CheckedEvent {
 impl CheckedEvent {
     /// The event itself; it keeps the block's bytes in memory.
     #[inline(always)]
-    pub(super) fn in_block(&self, block: &Block) -> RecordedEvent {
-        RecordedEvent::new(&block.bytes, self.frame, self.record, self.first, self.index, self.shape)
+    pub(super) fn in_block(&self, block: &Arc<Vec<u8>>) -> RecordedEvent {
+        RecordedEvent::new(block, self.frame, self.record, self.first, self.index, self.shape)
     }
 }
 
@@ -64,6 +67,11 @@ impl CheckedFrame {
         location: &EventLocation,
     ) -> Result<CheckedEvent, Error> {
         let offset = location.frame.start;
+        if block.is_known()
+            && let Some(found) = in_known_frame(segment, block, location)
+        {
+            return Ok(found);
+        }
         if self.offset != offset {
             self.check(segment, block, offset)?;
         }
@@ -74,7 +82,7 @@ impl CheckedFrame {
             .checked_sub(self.position_offset)
             .and_then(|index| u16::try_from(index).ok())
             .filter(|index| *index < self.layout.events)
-            .ok_or_else(|| damaged(Damage::Bad("the frame is not the one the index knows")))?;
+            .ok_or_else(|| damaged(NOT_THE_FRAME))?;
         let start = self.starts[usize::from(index)];
         let body = &block.bytes[self.body.clone()];
         let record = record::read(body, start, self.layout).map_err(damaged)?;
@@ -102,6 +110,31 @@ impl CheckedFrame {
         self.offset = offset;
         Ok(())
     }
+}
+
+/// The event at a location in a large frame that need not be checked. Its record is, because the index is not
+/// believed. `None` if it is not there: who lays out the frame learns why.
+fn in_known_frame(segment: &Segment, block: &Block, location: &EventLocation) -> Option<CheckedEvent> {
+    let own = location.record.as_ref()?;
+    let offset = location.frame.start;
+    let segment_header = &segment.file().ok()?.header;
+    let place = segment_header.frame_place(offset);
+    let header = frame::known_if_whole(block.bytes.get(block.at(offset)..)?, place.mark())?.header;
+    let layout = header.layout();
+    let index = location.ordinal.checked_sub(header.position_offset())?;
+    let index = u16::try_from(index).ok().filter(|index| *index < layout.events)?;
+    let start = own.bytes.start.checked_sub(offset)?.checked_sub(to_u32(header.header_bytes()))?;
+    let at = block.at(own.bytes.start);
+    let record = record::read(&block.bytes, at, layout).ok()?;
+    let place = header.record_place(&place, index, to_usize(start), record.version());
+    record::check(record.bytes(), &place).ok()?;
+    Some(CheckedEvent {
+        frame: block.at(offset),
+        record: at,
+        first: segment.position(header.position_offset()).into(),
+        index,
+        shape: record.shape(),
+    })
 }
 
 /// Reads all events of a segment in order. Each frame begins where the one before it ends.
@@ -211,8 +244,7 @@ impl SequentialCursor {
         let frame = block.frame(file, location.frame.start)?;
         self.frame.set(block, location.frame.start, &frame);
         if !(self.frame.first..=self.frame.last_ordinal()).contains(&location.ordinal) {
-            let damage = Damage::Bad("the frame is not the one the index knows");
-            return Err(damaged(segment, location.frame.start, &damage));
+            return Err(damaged(segment, location.frame.start, &NOT_THE_FRAME));
         }
         Ok(true)
     }

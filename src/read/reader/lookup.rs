@@ -9,13 +9,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::format::Frame;
+use crate::format::{Frame, HEADER_BYTES_MAX};
 use crate::index::{Direction, EventLocation};
 use crate::log::Block;
 use crate::read::segment::{Segment, SelfCorrelations};
 use crate::read::view::Snapshot;
-use crate::types::{Error, EventId, Item, Position, Query};
+use crate::types::{Error, EventId, Item, Position, Query, to_u32};
 
+use super::batch::EventBatch;
 use super::cursor::CheckedFrame;
 
 /// Looks up single events, and keeps the frame it read last. Events that cause one another are often in one
@@ -68,12 +69,25 @@ impl EventLookup {
             Some((own, block)) if Arc::ptr_eq(own, segment) && block.holds(&location.frame) => block,
             read => {
                 self.frame.forget();
-                let block = snapshot.block(segment, &location.frame)?;
+                let block = match snapshot.block_in_memory(segment, &location.frame, &location.frame) {
+                    Some(block) => block,
+                    None => match read_alone(segment, location)? {
+                        Some(event) => return Ok(event),
+                        None => segment.block(&location.frame, None)?,
+                    },
+                };
                 &mut read.insert((segment.clone(), block)).1
             }
         };
-        self.frame.find(segment, block, location).map(|found| found.in_block(block))
+        self.frame.find(segment, block, location).map(|found| found.in_block(&block.bytes))
     }
+}
+
+/// The event at a location, read from the file without the rest of its append. `None` if that cannot be.
+fn read_alone(segment: &Segment, location: &EventLocation) -> Result<Option<RecordedEvent>, Error> {
+    let mut batch = EventBatch::default();
+    batch.fill(segment, location, &[])?;
+    Ok(batch.next(location.ordinal).map(|event| event.in_block(batch.block())))
 }
 
 /// The event at a position, if it is published.
@@ -119,10 +133,15 @@ pub(super) fn position_at_time(snapshot: &Snapshot, micros: i64) -> Result<u64, 
     Ok(segment.position(low))
 }
 
+/// The bytes of a frame's header, or a few more.
+pub(crate) fn header_of(frame: &Range<u32>) -> Range<u32> {
+    frame.start..frame.end.min(frame.start.saturating_add(to_u32(HEADER_BYTES_MAX)))
+}
+
 /// When the first event at or behind `ordinal` was recorded, in microseconds.
 fn recorded_at(snapshot: &Snapshot, segment: &Segment, ordinal: u32) -> Result<u64, Error> {
     let Some(location) = segment.ask(|index| index.locate_from(ordinal))? else { return Ok(u64::MAX) };
-    let block = snapshot.block(segment, &location.frame)?;
+    let block = snapshot.block(segment, &header_of(&location.frame))?;
     Ok(block.header(segment.file()?, location.frame.start)?.recorded_at())
 }
 

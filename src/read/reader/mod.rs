@@ -9,6 +9,7 @@
 //! memory).
 
 mod active;
+mod batch;
 mod cursor;
 mod lookup;
 
@@ -26,7 +27,7 @@ use active::{ActiveRead, ReadPlan, half_open, half_open_micros, in_micros};
 
 pub(crate) use active::Origin;
 pub(crate) use lookup::{
-    EventLookup, by_either_id, count_in, event_at, event_with, exists, first_in, last, with_frame,
+    EventLookup, by_either_id, count_in, event_at, event_with, exists, first_in, header_of, last, with_frame,
 };
 
 /// Events being read: an iterator, and until its first item a builder of what to read.
@@ -68,6 +69,7 @@ impl Read {
             occurred: None,
             backwards: false,
             limit: u64::MAX,
+            whole_appends: false,
         };
         Read { plan, active: None, ended: false, refused: None }
     }
@@ -156,6 +158,12 @@ impl Read {
     /// ```
     pub fn read_ahead(self) -> ReadAhead {
         ReadAhead { state: AheadState::NotStarted(Box::new(self)), batch: Vec::new().into_iter() }
+    }
+
+    /// Reads whole appends, so that an event finds the others of its append and their idempotency key.
+    pub(crate) fn whole_appends(mut self) -> Read {
+        self.plan.whole_appends = true;
+        self
     }
 
     /// Begins again, with the events after one position of this log and up to another.

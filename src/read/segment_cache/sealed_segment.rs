@@ -12,7 +12,7 @@ use crate::disk::{Access, DiskFile};
 use crate::index::{Bound, SealedIndex, SegmentIndex, TermHash};
 use crate::log::{Block, SegmentFile, damaged, missing};
 use crate::threads::once;
-use crate::types::{Error, to_u64, to_usize};
+use crate::types::{Error, to_u32, to_u64, to_usize};
 
 use super::{
     LazyFile, LruSlot, PinnedFile, SealedMeta, SegmentCache, encode_index_of, walk, write_index_file,
@@ -162,15 +162,36 @@ impl SealedSegment {
     ///
     /// Those of [`SealedSegment::file`], and of reading.
     pub(crate) fn block(&self, run: &Range<u32>, old: Option<Block>) -> Result<Block, Error> {
-        if let Some(block) = self.resident.block(&self.cache) {
+        if let Some(block) = self.resident_block() {
             return Ok(block);
         }
         let file = self.file()?;
         let block = file.block_over(old, run.clone())?;
-        if !self.is_retired() {
-            self.resident.record_read(run, &self.cache, file, &self.meta.bound);
-        }
+        self.record_read(run.end - run.start, file);
         Ok(block)
+    }
+
+    /// The whole segment, if it is resident.
+    pub(crate) fn resident_block(&self) -> Option<Block> {
+        self.resident.block(&self.cache)
+    }
+
+    /// Reads bytes of the file that must be there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SealedSegment::file`], and of reading.
+    pub(crate) fn read_at(&self, offset: u32, bytes: &mut [u8]) -> Result<(), Error> {
+        let file = self.file()?;
+        file.read_at(offset, bytes)?;
+        self.record_read(to_u32(bytes.len()), file);
+        Ok(())
+    }
+
+    fn record_read(&self, bytes: u32, file: &Arc<SegmentFile>) {
+        if !self.is_retired() {
+            self.resident.record_read(bytes, &self.cache, file, &self.meta.bound);
+        }
     }
 
     /// The bytes of the segment that are in memory.
@@ -367,14 +388,7 @@ impl ResidentSegment {
     }
 
     /// Counts a read from the file, and has the segment loaded once the reads have cost enough.
-    fn record_read(
-        &self,
-        run: &Range<u32>,
-        cache: &Arc<SegmentCache>,
-        file: &Arc<SegmentFile>,
-        bound: &Bound,
-    ) {
-        let bytes = run.end - run.start;
+    fn record_read(&self, bytes: u32, cache: &Arc<SegmentCache>, file: &Arc<SegmentFile>, bound: &Bound) {
         let whole = u64::from(bound.end);
         if !cache.segments.could_hold(whole) {
             return;

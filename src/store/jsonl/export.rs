@@ -92,7 +92,7 @@ impl<'a> Export<'a> {
             appends: 0,
             began: Instant::now(),
         };
-        run.write(self.store.read(self.query).after(self.after))
+        run.write(self.store.read(self.query).whole_appends().after(self.after))
     }
 }
 
