@@ -8,6 +8,7 @@
 mod support;
 
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use annals::{Error, EventId, Position, Query, RecordedEvent, Store};
@@ -38,18 +39,77 @@ const IDS: u64 = 100_000;
 fn main() -> Result<(), Failure> {
     let options = Options::from_command_line();
     let place = Place::new(&options.directory, BENCH.name)?;
-    let directory = place.store("store");
-    let store = open_buffered(&directory)?;
-    Sample::new().fill(&store, options.events)?;
-    let stored = Stored { store: &store, events: options.events, time: options.time };
-    let mut cells = stored.cells()?;
-    for cell in &mut cells {
-        cell.parameters.insert("size_events".to_owned(), options.events.into());
+    let sizes = &options.append_sizes;
+    let stores = sizes.iter().map(|size| SizedStore::fill(&place, &options, *size));
+    let stores = stores.collect::<Result<Vec<_>, Failure>>()?;
+    let mut cells = Vec::new();
+    for sized in &stores {
+        cells.extend(sized.cells(&options)?);
     }
-    let disk = float(bytes_in(&directory)?) / float(options.events);
-    cells.push(cell("disk", None, move || Ok(vec![("bytes_per_event", disk)])));
     run(&BENCH, &options, &place, cells)?;
-    Ok(store.close()?)
+    Ok(())
+}
+
+/// A store that was filled by appends of one size, closed, and opened again: whole, and with no segment in
+/// memory. The index is.
+struct SizedStore {
+    append_size: u64,
+    directory: PathBuf,
+    resident: Store,
+    from_file: Store,
+}
+
+impl SizedStore {
+    fn fill(place: &Place, options: &Options, append_size: u64) -> Result<SizedStore, Failure> {
+        let directory = place.store(&format!("store-{append_size}"));
+        let store = open_buffered(&directory)?;
+        Sample::new().fill_by(&store, options.events, append_size)?;
+        store.close()?;
+        let open = |segment_bytes| {
+            Store::builder(&directory).segment_memory_bytes(segment_bytes).open_read_only()
+        };
+        let resident = open(u64::MAX)?;
+        let from_file = open(0)?;
+        Ok(SizedStore { append_size, directory, resident, from_file })
+    }
+
+    fn cells(&self, options: &Options) -> Result<Vec<Cell<'_>>, Failure> {
+        let events = options.events;
+        let time = options.time;
+        let resident = Stored { store: &self.resident, events, time };
+        let from_file = Stored { store: &self.from_file, events, time };
+        let ids = resident.ids()?;
+        let ids_from_file = ids.clone();
+        let mut cells = resident.cells(ids)?;
+        cells.push(from_file.stream("stream/raw-from-file", raw));
+        cells.push(cell("get-from-file", None, move || from_file.get(&ids_from_file)));
+        cells.push(cell("replay/raw-from-file", None, move || from_file.replay(raw)));
+        let directory = &self.directory;
+        cells.push(cell("open", None, move || open_again_and_again(directory, time)));
+        let disk = float(bytes_in(&self.directory)?) / float(events);
+        cells.push(cell("disk", None, move || Ok(vec![("bytes_per_event", disk)])));
+        for cell in &mut cells {
+            if self.append_size > 1 {
+                cell.name = format!("{}/append-{}", cell.name, self.append_size);
+            }
+            cell.parameters.insert("size_events".to_owned(), events.into());
+            cell.parameters.insert("append_size".to_owned(), self.append_size.into());
+        }
+        Ok(cells)
+    }
+}
+
+/// Opens the store for writing and closes it, again and again until the time is up.
+fn open_again_and_again(directory: &Path, time: Duration) -> Result<Figures, Error> {
+    let mut latency = Latency::new();
+    let deadline = Instant::now() + time;
+    while latency.count() == 0 || Instant::now() < deadline {
+        let began = Instant::now();
+        let store = Store::open(directory)?;
+        latency.record(began.elapsed());
+        store.close()?;
+    }
+    Ok(latency.figures())
 }
 
 fn cell<'a>(
@@ -75,9 +135,8 @@ struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    fn cells(self) -> Result<Vec<Cell<'a>>, Error> {
+    fn cells(self, ids: Vec<EventId>) -> Result<Vec<Cell<'a>>, Error> {
         let decoded = Goal { figure: "events_per_s", at_least: 3e6 };
-        let ids = self.ids()?;
         Ok(vec![
             cell("replay/raw", None, move || self.replay(raw)),
             cell("replay/decoded", None, move || self.replay(owned)),

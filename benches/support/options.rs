@@ -22,6 +22,8 @@ pub struct Options {
     pub only: String,
     /// Events in the store that is read or opened.
     pub events: u64,
+    /// How many events an append of the read bench has; one store for each.
+    pub append_sizes: Vec<u64>,
     /// Where the JSON lines go; `-` is standard output, and then the text goes to standard error.
     pub json: Option<String>,
 }
@@ -33,6 +35,7 @@ cargo bench --bench <append | read | open | scale | growth | mixed | follow | re
   --rounds N     rounds; cells are interleaved, the table shows medians (default: 3)
   --only TEXT    only cells whose name contains it
   --size EVENTS  events in the store to read or open (default: 1000000)
+  --append-size LIST  events an append of the store to read, comma-separated (read only; default: 1)
   --json FILE    one JSON object per line and measurement; - for standard output";
 
 impl Options {
@@ -58,6 +61,7 @@ impl Options {
             time: Duration::from_millis(10),
             rounds: 1,
             events: 2_000,
+            append_sizes: vec![1, 100],
             ..Options::bench()
         }
     }
@@ -70,6 +74,7 @@ impl Options {
             rounds: 3,
             only: String::new(),
             events: 1_000_000,
+            append_sizes: vec![1],
             json: None,
         }
     }
@@ -86,6 +91,7 @@ impl Options {
                 "--json" => options.json = Some(value),
                 "--seconds" => options.time = seconds(&value).ok_or_else(wrong)?,
                 "--rounds" => options.rounds = positive(&value).ok_or_else(wrong)?,
+                "--append-size" => options.append_sizes = sizes(&value).ok_or_else(wrong)?,
                 "--size" => options.events = positive(&value).ok_or_else(wrong)?,
                 _ => return Err(format!("{name} is no option")),
             }
@@ -96,6 +102,10 @@ impl Options {
 
 fn seconds(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse().ok()?).ok().filter(|time| !time.is_zero())
+}
+
+fn sizes(text: &str) -> Option<Vec<u64>> {
+    text.split(',').map(positive).collect()
 }
 
 fn positive<N: std::str::FromStr + Default + PartialOrd>(text: &str) -> Option<N> {

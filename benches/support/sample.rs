@@ -99,6 +99,22 @@ impl Sample {
 
     /// Fills a new store, round-robin, and makes that durable.
     pub fn fill(&self, store: &Store, events: u64) -> Result<(), Error> {
+        self.fill_by(store, events, 1)
+    }
+
+    /// Fills a new store by appends of several events each, of as many entities.
+    pub fn fill_by(&self, store: &Store, events: u64, append_size: u64) -> Result<(), Error> {
+        if append_size > 1 {
+            for first in (0..events).step_by(usize::try_from(append_size).expect("it is at most 65,535")) {
+                let size = append_size.min(events - first);
+                let append = (first + 1..first + size).fold(self.append(first), |append, number| {
+                    let (entity, order) = self.of(number);
+                    append.and_to(entity.as_str()).event(&Raw(KIND, order))
+                });
+                append.commit(store)?;
+            }
+            return store.sync().map(drop);
+        }
         let mut flight = Flight::new(store);
         for number in 0..events {
             flight.submit(self.append(number))?;
