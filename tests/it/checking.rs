@@ -9,7 +9,7 @@ use annals::disk::{CrashMode, SimDisk};
 use annals::{Append, ErrorKind, Raw, Store, VerifyReport};
 
 use crate::corrupt::{parts, u32_at, u64_at};
-use crate::forge::{body, crc, put, rechain, records, refit};
+use crate::forge::{body, crc, put, rechain, records, refit, refit_header};
 use crate::sim_support::dump;
 
 /// A store of three sealed segments of four events each and a last one of two, closed.
@@ -564,6 +564,33 @@ fn each_damage_is_named_as_the_chapter_says() {
     assert!(opened > 10);
 }
 
+/// Rows 16 and 19: an append of several events has a checksum over its body, and each record its own. A reader in
+/// order checks the first; verify checks both.
+#[test]
+fn each_record_of_an_append_is_checked() {
+    let disk = SimDisk::new(7);
+    let store = Store::on(disk.clone()).open().unwrap();
+    Append::to("e:1").event(&Raw("x", &1)).event(&Raw("x", &2)).event(&Raw("x", &3)).commit(&store).unwrap();
+    store.close().unwrap();
+    let world = World::of(&disk);
+    let frame = world.part(0, 1);
+    let all = records(&world.image().contents(world.path(0)).unwrap(), frame.start);
+    assert_eq!(all.len(), 3);
+    for (index, record) in all.iter().enumerate() {
+        for at in [record.whole.start, record.public, record.private, record.whole.end - 1] {
+            let disk = world.image();
+            world.edit(&disk, world.path(0), |bytes| bytes[at] ^= 1);
+            let here = |words| vec![(world.path(0).to_owned(), frame.start, 1, words)];
+            let report = Store::on(disk.clone()).verify().unwrap();
+            check(&report, &here("body does not fit its checksum"), "a bit of the body");
+            // The checksums of body and header fit again, and the record's is wrong.
+            world.edit(&disk, world.path(0), |bytes| refit_header(bytes, &frame));
+            let report = Store::on(disk).verify().unwrap();
+            check(&report, &here("record does not fit its checksum"), &format!("record {index} at {at}"));
+        }
+    }
+}
+
 /// MARK without a valid slot is no break: a copy that was stopped leaves a store so. The report says so.
 #[test]
 fn a_lost_mark_is_noted() {
@@ -867,6 +894,14 @@ fn what_is_whole_is_never_cut_as_torn() {
     let torn = killed.image();
     killed.edit(&torn, killed.path(0), |bytes| bytes[frame.end - 9] ^= 1);
     assert_eq!(Store::on(torn.clone()).verify().unwrap().findings, [], "a torn tail");
+    assert!(opens(&torn).unwrap().cut.is_some());
+    // The zeros behind the only record are a part of the frame.
+    let torn = killed.image();
+    killed.edit(&torn, killed.path(0), |bytes| {
+        assert!(records(bytes, frame.start)[0].whole.end < frame.end, "the frame has padding");
+        bytes[frame.end - 1] = 1;
+    });
+    assert_eq!(Store::on(torn.clone()).verify().unwrap().findings, [], "torn in the padding");
     assert!(opens(&torn).unwrap().cut.is_some());
     for (name, at, value) in [("no events", 24, [0, 0]), ("a length that is no multiple of 8", 12, [1, 0])] {
         let forged = killed.image();

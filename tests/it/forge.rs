@@ -86,7 +86,6 @@ pub(crate) fn refit(bytes: &mut [u8], part: &Range<usize>) {
         let sum = crc(&[&bytes[..140]]);
         return put(bytes, 140, &sum);
     }
-    let mut header_end = part.end;
     if part.len() != 72 {
         for (index, record) in records(bytes, start).iter().enumerate() {
             let parts = [
@@ -97,6 +96,15 @@ pub(crate) fn refit(bytes: &mut [u8], part: &Range<usize>) {
             let sum = own ^ place_checksum(bytes, start, index, record);
             put(bytes, record.whole.start, &sum.to_le_bytes());
         }
+    }
+    refit_header(bytes, part);
+}
+
+/// Has the checksums of a frame but those of its records, or the checksum of a seal, fit what is in it.
+pub(crate) fn refit_header(bytes: &mut [u8], part: &Range<usize>) {
+    let start = part.start;
+    let mut header_end = part.end;
+    if part.len() != 72 {
         header_end = body(bytes, start).min(bytes.len());
         if events_of(bytes, start) > 1 {
             let end = bytes.len().min(header_end.saturating_add(u32_at(bytes, start + 12)));
