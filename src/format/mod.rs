@@ -29,9 +29,11 @@ pub(crate) use frame::{
 };
 pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
-#[cfg(test)]
-pub(crate) use record::write;
 pub(crate) use record::{BodyLayout, NewRecord, Record, RecordFields, RecordShape, SALT, records, tags};
+#[cfg(test)]
+pub(crate) use record::{seal, write};
 pub(crate) use segment::{
     Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
 };
+#[cfg(test)]
+pub(crate) use tests::forge::{header_alone, repair, repair_header};

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
-use crate::format::{Frame, NewFrameHeader, NewRecord, RecordFields, SegmentHeader, SegmentId, write};
+use crate::format::{
+    Frame, NewFrameHeader, NewRecord, RecordFields, SegmentHeader, SegmentId, padded_body_bytes, seal, write,
+};
 use crate::log::SegmentFile;
 use crate::types::{Cause, Error, ErrorKind, EventId, Item, Name, Position, Query, SYSTEM_SCOPE};
 
@@ -195,6 +197,7 @@ fn in_file(index: &LiveIndex) -> SealedIndex {
 
 fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], number: u64) -> Vec<u8> {
     let mut body = Vec::new();
+    let has_versions = events.len() > 1;
     for event in events {
         let tags: Vec<u8> = event
             .tags
@@ -213,28 +216,27 @@ fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], numb
             cause: event.cause,
             has_metadata: false,
         };
-        assert!(write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }).is_ok());
+        let start = body.len();
+        assert!(write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }, has_versions).is_ok());
+        seal(&mut body[start..]);
     }
-    body.resize(crate::format::aligned(body.len()), 0);
-    let table: Vec<u8> = events.iter().flat_map(|event| event.version.to_le_bytes()).collect();
-    let table = if events.len() > 1 { table.as_slice() } else { &[] };
+    let versions: Vec<u8> = events.iter().flat_map(|event| event.version.to_le_bytes()).collect();
+    let versions = if has_versions { versions.as_slice() } else { &[] };
     let key = events[0].key;
+    let count = events.len().try_into().unwrap();
+    body.resize(padded_body_bytes(body.len(), key.is_some(), count), 0);
     let header = NewFrameHeader {
-        body_bytes: body.len().try_into().unwrap(),
-        body_checksum: 0,
         position_offset: first,
         durable_end: 0,
-        events: events.len().try_into().unwrap(),
-        flags: NewFrameHeader::flags_for(key.is_some(), !table.is_empty()),
+        events: count,
+        flags: NewFrameHeader::flags_for(key.is_some(), has_versions),
         recorded_at: number * 1_000_000,
         first_version: events[0].version,
         chain: *blake3::hash(&number.to_le_bytes()).as_bytes(),
         key,
-        version_table: table,
     };
     let mut bytes = Vec::new();
-    header.write(&mut bytes, segment.header.frame_mark(offset.into()));
-    bytes.extend_from_slice(&body);
+    header.write(&mut bytes, &segment.header.frame_place(offset), &body, versions);
     bytes
 }
 

@@ -142,36 +142,26 @@ impl<'a> Notes<'a> {
 
     pub(crate) fn frame(&mut self) {
         self.part("frame: header");
-        let start = self.at;
         self.take(8, "mark: salt XOR offset");
         self.take(4, "header checksum");
         let body = self.int(4, "body length");
-        self.take(4, "body checksum");
         self.int(4, "position offset");
         self.int(4, "durable end");
         let events = self.int(2, "events");
-        let flags = le(&self.bytes[self.at..self.at + 2]);
-        let (key, table) = (flags & 0x0100 != 0, flags & 0x0200 != 0);
-        let named: Vec<&str> =
-            [(key, "key"), (table, "version table")].iter().filter(|f| f.0).map(|f| f.1).collect();
-        self.take(
-            2,
-            &format!("flags: {}", if named.is_empty() { "none".to_owned() } else { named.join(", ") }),
-        );
+        let flags = self.flags(&[(0x0100, "key"), (0x0200, "versions in the records")]);
         self.int(8, "recorded-at");
         self.int(8, "first version");
         self.take(32, "chain");
-        if key {
+        if flags & 0x0100 != 0 {
             self.take(16, "key");
         }
-        for event in 0..if table { events } else { 0 } {
-            self.int(8, &format!("version of event {event}"));
+        if events > 1 {
+            self.take(4, "body checksum");
         }
         let body_start = self.at;
-        assert!(body_start > start);
         for event in 0..events {
             self.part(&format!("frame: record of event {event}"));
-            self.record();
+            self.record(flags & 0x0200 != 0);
         }
         let rest = body_start + body - self.at;
         if rest > 0 {
@@ -179,37 +169,47 @@ impl<'a> Notes<'a> {
         }
     }
 
-    fn record(&mut self) {
-        let private = self.int(4, "private length");
-        self.int(2, "public length");
+    /// Names two bytes of flags, and says which of the named ones are set.
+    fn flags(&mut self, names: &[(u64, &str)]) -> u64 {
+        let flags = le(&self.bytes[self.at..self.at + 2]);
+        let set: Vec<&str> =
+            names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
+        let set = if set.is_empty() { "none".to_owned() } else { set.join(", ") };
+        self.take(2, &format!("flags: {set}"));
+        flags
+    }
+
+    fn record(&mut self, has_version: bool) {
+        self.take(4, "checksum, with that of the place");
+        let private = self.int(3, "private length");
         let form = self.bytes[self.at];
         self.take(1, ["form: whole", "form: erased"][usize::from(form)]);
-        self.take(1, "zero");
-        let flags = le(&self.bytes[self.at..self.at + 2]);
-        let bits = ["correlation", "occurred-at", "metadata", "foreign id"];
-        let mut named: Vec<&str> = bits
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| flags & (1 << bit) != 0)
-            .map(|(_, name)| *name)
-            .collect();
-        let cause = usize::try_from(flags >> 4 & 0b11).expect("two bits");
-        named.extend(
-            [None, Some("cause: an event"), Some("cause: in the append"), Some("cause: previous")][cause],
-        );
-        self.take(
-            2,
-            &format!("flags: {}", if named.is_empty() { "none".to_owned() } else { named.join(", ") }),
-        );
-        self.int(2, "schema version");
+        self.int(2, "public length");
+        if has_version {
+            self.int(6, "version");
+        }
+        let cause = self.bytes[self.at] >> 4 & 0b11;
+        let cause_name =
+            ["", "cause: an event", "cause: in the append", "cause: previous"][usize::from(cause)];
+        let flags = self.flags(&[
+            (0x0001, "correlation"),
+            (0x0002, "occurred-at"),
+            (0x0004, "metadata"),
+            (0x0008, "foreign id"),
+            (0x0030, cause_name),
+            (0x0100, "schema version"),
+            (0x0200, "tags"),
+        ]);
         let entity = self.int(2, "entity length");
         let scope = self.int(1, "scope length");
         let kind = self.int(1, "kind length");
-        let tags = self.int(1, "tags");
-        self.take(1, "zero");
         self.string(entity, "entity");
         self.string(scope, "scope");
         self.string(kind, "kind");
+        if flags & 0x0100 != 0 {
+            self.int(2, "schema version");
+        }
+        let tags = if flags & 0x0200 == 0 { 0 } else { self.int(1, "tags") };
         for _ in 0..tags {
             let length = self.int(1, "tag length");
             self.string(length, "tag");

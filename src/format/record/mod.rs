@@ -8,8 +8,6 @@ mod write;
 
 #[cfg(test)]
 pub(crate) use read::PREFIX;
-#[cfg(test)]
-pub(crate) use read::PREFIX;
 pub(crate) use read::{
     BodyLayout, Record, RecordFields, RecordShape, SALT, check, ends_well, lay_out, read, records, start_of,
     tags,
