@@ -258,7 +258,7 @@ fn golden_mark() {
         store_id: GoldenSegment::read().header.store_id,
         sequence: 11,
         segment: SegmentId { first_position: 10, generation: 0 },
-        durable_end: 744,
+        durable_end: 728,
         position: 11,
         chain: newest.chain,
         clean: true,
@@ -498,7 +498,7 @@ fn attestation(original: &GoldenSegment) -> Attestation<'static> {
 }
 
 fn rewritten_seal(original: &GoldenSegment) -> Seal {
-    Seal { length: 1008, frames: 2, events: 4, ..Seal::read(original.seal_bytes()).unwrap() }
+    Seal { length: 992, frames: 2, events: 4, ..Seal::read(original.seal_bytes()).unwrap() }
 }
 
 fn rewritten_manifest() -> Manifest {
