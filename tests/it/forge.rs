@@ -71,10 +71,10 @@ fn place_checksum(bytes: &[u8], frame: usize, index: usize, record: &RecordPlace
         &position.wrapping_add(index as u64).to_le_bytes(),
         &version.to_le_bytes(),
         &bytes[frame + 28..frame + 36],
-        &bytes[frame + 44..frame + 52],
+        &bytes[frame + 44..frame + 76],
     ]
     .concat();
-    assert_eq!(place.len(), 48);
+    assert_eq!(place.len(), 72);
     crc32c::crc32c(&place)
 }
 

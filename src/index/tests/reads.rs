@@ -72,6 +72,8 @@ pub(super) fn regular(events: u32, entities: u32, with_ids: bool) -> LiveIndex {
             key: with_ids.then(|| *numbered(ordinal).as_bytes()),
             ordinal,
             frame: 0..0,
+            record: None,
+            payload: 0,
         };
         let bytes = encode(&segment, offset, ordinal, &[event], u64::from(ordinal));
         index.insert(&segment, offset, &Frame::known(&bytes)).unwrap();
