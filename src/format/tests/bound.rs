@@ -1,10 +1,10 @@
 //! Records are bound to their places: a record that was changed or moved does not fit its own checksum, a
 //! frame that moves takes its records along, and one record can be erased alone.
 
-use super::forge::{record_prefix, record_ranges, repair, repair_but_records};
+use super::forge::{checksum_bytes, record_prefix, record_ranges, repair, repair_but_records};
 use super::*;
 use crate::format::frame::RecordPlace;
-use crate::format::{Damage, FRAME_FIXED_BYTES, FrameHeader, u32_at, u64_at};
+use crate::format::{Damage, u32_at, u64_at};
 
 const PLACE: FramePlace = FramePlace { salt: 0xA11A_5EED_0102_0304, offset: 4_096, first_position: 1_000 };
 const CHAIN: Hash = *b"the chain of the frame, 32 bytes";
@@ -128,21 +128,19 @@ fn checksums_are_what_the_specification_says() {
         assert!(bytes.len().is_multiple_of(8), "{sample:?}");
         lengths.insert(frame::read(&bytes, &PLACE).unwrap().header.header_bytes());
         let mut by_hand = bytes.clone();
-        let mut checksums = vec![8..12];
-        let records = record_ranges(&bytes);
-        checksums.extend(records.iter().map(|record| record.start..record.start + 4));
-        if let [first, _, ..] = records.as_slice() {
-            checksums.push(first.start - 4..first.start);
+        for (byte, _) in
+            by_hand.iter_mut().zip(checksum_bytes(&bytes)).filter(|(_, is_checksum)| *is_checksum)
+        {
+            *byte = 0xEE;
         }
-        checksums.into_iter().for_each(|checksum| by_hand[checksum].fill(0xEE));
         repair(&mut by_hand, &PLACE);
         assert_eq!(by_hand, bytes, "{sample:?}");
     }
     assert_eq!(lengths.into_iter().collect::<Vec<_>>(), [76, 80, 92, 96]);
 }
 
-/// Whoever reads the frame finds any changed bit, by the checksum of the body or by those of the records. So
-/// does whoever reads one record alone; the other records stay readable.
+/// A reader of a frame finds any changed bit of the body by the checksum of the body, and once more by those
+/// of the records. A reader of one record finds any changed bit of that record, and can read the others.
 #[test]
 fn every_flipped_bit_is_found_with_and_without_the_body_checksum() {
     let mut flips = 0;
@@ -275,18 +273,15 @@ fn a_frame_that_moves_there_and_back_is_the_same() {
             there.unbound_body(&place, &mut again);
             assert_eq!(again, unbound, "{sample:?} {place:?}");
             assert_eq!(sample.write_body_at(&PLACE, &again), bytes, "{sample:?} {place:?}");
-            let (header, ranges) = (frame.header.header_bytes(), record_ranges(&bytes));
-            let may_differ = |at: &usize| {
-                let is_of_record = ranges.iter().any(|record| (record.start..record.start + 4).contains(at));
-                *at < 12 || (FRAME_FIXED_BYTES..header).contains(at) || is_of_record
-            };
+            let is_checksum = checksum_bytes(&bytes);
+            let may_differ = |at: &usize| *at < 8 || is_checksum[*at];
             assert!(differences(&bytes, &moved).iter().all(may_differ), "{sample:?} {place:?}");
         }
     }
 }
 
-/// Checks that only the checksums of an unbound body differ from the frame's, and that each is of the record's
-/// own bytes, without the version.
+/// Checks that only the checksums of an unbound body differ from the frame's. Each is of the record's own
+/// bytes, without the version.
 fn check_unbound(sample: &Sample, frame: &[u8], unbound: &[u8]) {
     let prefix = record_prefix(frame);
     let header = frame.len() - unbound.len();
@@ -337,13 +332,12 @@ fn erasing_one_record_changes_no_other() {
                 continue;
             }
             as_long += 1;
-            let record = record_ranges(&bytes)[erased].clone();
-            let header = FrameHeader::known(&bytes).header_bytes();
-            let may_differ = |at: &usize| match at.checked_sub(record.start) {
-                Some(at_record) if *at < record.end => {
-                    matches!(at_record, 0..4 | 7) || *at >= record.end - 32
-                }
-                _ => matches!(at, 8..12) || sample.payloads.len() > 1 && (header - 4..header).contains(at),
+            let ranges = record_ranges(&bytes);
+            let record = ranges[erased].clone();
+            let is_checksum = checksum_bytes(&bytes);
+            let may_differ = |at: &usize| {
+                let is_own_checksum = is_checksum[*at] && (*at < ranges[0].start || record.contains(at));
+                is_own_checksum || *at == record.start + 7 || (record.end - 32..record.end).contains(at)
             };
             let differences = differences(&bytes, &after_bytes);
             assert!(differences.iter().all(may_differ), "{sample:?}, {erased} erased: {differences:?}");

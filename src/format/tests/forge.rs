@@ -1,6 +1,8 @@
 //! Frames by hand, from the tables of the specification and not with the code under test: headers without a
 //! body, and checksums that fit bytes that no writer writes.
 
+use std::ops::Range;
+
 use crate::format::{FramePlace, NewFrameHeader, u16_at, u32_at, u64_at};
 
 /// The header of a frame at `place`, alone. It claims a body of `body_bytes` bytes, whose checksum is 0.
@@ -64,7 +66,7 @@ fn header_bytes(frame: &[u8]) -> usize {
 }
 
 /// The records of a frame, as far as their lengths lie within it: the range of each.
-pub(super) fn record_ranges(frame: &[u8]) -> Vec<std::ops::Range<usize>> {
+pub(super) fn record_ranges(frame: &[u8]) -> Vec<Range<usize>> {
     let prefix = record_prefix(frame);
     let mut start = header_bytes(frame);
     let mut ranges = Vec::new();
@@ -81,6 +83,20 @@ pub(super) fn record_ranges(frame: &[u8]) -> Vec<std::ops::Range<usize>> {
         start = end;
     }
     ranges
+}
+
+/// Which bytes of a frame are checksums: of the header, of the body, of a record.
+pub(super) fn checksum_bytes(frame: &[u8]) -> Vec<bool> {
+    let mut is_checksum = vec![false; frame.len()];
+    is_checksum[8..12].fill(true);
+    let records = record_ranges(frame);
+    for record in &records {
+        is_checksum[record.start..record.start + 4].fill(true);
+    }
+    if let [first, _, ..] = records.as_slice() {
+        is_checksum[first.start - 4..first.start].fill(true);
+    }
+    is_checksum
 }
 
 /// The length of what stands in front of a record's public part: 10 bytes, and the version if there is one.

@@ -1,7 +1,7 @@
 //! Flipped bits, cut ends, and values that no writer writes, under checksums that fit: readers say so, and
 //! never panic. What a reader cannot see is named here, with the reason why that does no harm.
 
-use super::forge::{record_ranges, repair};
+use super::forge::{checksum_bytes, header_alone, repair};
 use super::*;
 use crate::format::{BODY_BYTES_MAX, Damage, preamble, u32_at};
 
@@ -147,20 +147,6 @@ fn passes(bytes: &[u8], place: &FramePlace, before: &Hash) -> bool {
     let Ok(frame) = frame::read(bytes, place) else { return false };
     let position = 1 + u64::from(frame.header.position_offset());
     crate::log::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain())
-}
-
-/// Which bytes of a frame are checksums: of the header, of the body, of a record.
-fn checksum_bytes(frame: &[u8]) -> Vec<bool> {
-    let mut is_checksum = vec![false; frame.len()];
-    is_checksum[8..12].fill(true);
-    let records = record_ranges(frame);
-    for record in &records {
-        is_checksum[record.start..record.start + 4].fill(true);
-    }
-    if let [first, _, ..] = records.as_slice() {
-        is_checksum[first.start - 4..first.start].fill(true);
-    }
-    is_checksum
 }
 
 /// The frame of one event with some bytes of it overwritten, under right checksums.
@@ -383,6 +369,36 @@ fn limits_hold_to_the_byte() {
         let text = "t".repeat(text_bytes);
         let bytes = Attestation { text: &text, ..attestation(&story) }.write(&story.header, 144);
         assert_eq!(Attestation::read(&bytes).is_ok(), fits, "{text_bytes}");
+    }
+}
+
+/// Header and body end at a multiple of 8, so the longest body depends on the length of the header.
+#[test]
+fn the_longest_body_holds_to_the_byte_for_every_header() {
+    let story = GoldenSegment::read();
+    let place = story.place(0);
+    let impossible = Damage::Forbidden("a frame's header holds an impossible length or count");
+    for (events, key, header_bytes, longest) in [
+        (1, None, 76, 16_777_212),
+        (2, None, 80, 16_777_208),
+        (1, Some([1; 16]), 92, 16_777_212),
+        (u16::MAX, Some([1; 16]), 96, 16_777_208),
+    ] {
+        let flags = NewFrameHeader::flags_for(key.is_some(), false);
+        let new = NewFrameHeader { events, key, flags, ..story.frame(0).header.fields() };
+        for (body_bytes, fits) in [
+            (longest, true),
+            (longest - 8, true),
+            (longest - 4, false),
+            (longest + 4, false),
+            (longest + 8, false),
+        ] {
+            let bytes = header_alone(&new, &place, body_bytes);
+            assert_eq!(bytes.len(), header_bytes);
+            let found = frame::read_header(&bytes, story.header.frame_mark(place.offset));
+            let right = if fits { Ok(body_bytes) } else { Err(impossible.clone()) };
+            assert_eq!(found.map(|header| header.body_bytes()), right, "{header_bytes} {body_bytes}");
+        }
     }
 }
 

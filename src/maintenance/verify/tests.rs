@@ -28,7 +28,7 @@ fn segment(bytes: usize, fill: impl FnOnce(&SegmentHeader, &mut Vec<u8>)) -> Seg
     SegmentFile { header, path: "segment".to_owned(), file }
 }
 
-/// Appends the header of so many events. Those of several have a key and versions.
+/// Appends the header of a frame of this many events. A frame of several has a key and versions.
 fn add_header(header: &SegmentHeader, contents: &mut Vec<u8>, events: u16) {
     let is_long = events > 1;
     let new = NewFrameHeader {
