@@ -354,12 +354,22 @@ impl Notes<'_> {
         self.int(4, "ordinals end");
         self.int(4, "born");
         self.int(4, "terms");
-        self.int(4, "gaps");
-        let names = ["filter", "slots", "anchors", "terms", "jumps", "removed", "offsets", "lists"];
+        let names = [
+            "filter",
+            "slots",
+            "anchors",
+            "terms",
+            "gaps",
+            "jumps",
+            "removed",
+            "large frames",
+            "offsets",
+            "lists",
+        ];
         let bytes = names.map(|name| self.int(4, &format!("bytes of {name}")));
         self.take(4, "checksum of the table of checksums");
         self.int(4, "frames");
-        self.take(12, "zero");
+        self.take(8, "zero");
         self.take(4, "checksum of 0..188");
         for (name, bytes) in names.into_iter().zip(bytes) {
             let end = self.at + bytes;
@@ -394,18 +404,33 @@ impl Notes<'_> {
             }
             "anchors" => _ = self.int(4, &format!("the first term at or behind {} begins at", entry * 1024)),
             "terms" => self.term(),
+            "gaps" => {
+                self.int(4, "slot");
+                self.int(4, "ordinal");
+            }
             "jumps" => {
                 self.int(4, "slot");
-                self.take(4, "zero");
-                self.int(8, "number");
+                self.int(8, "version");
             }
+            "large frames" => self.large_frame(),
             "removed" => {
                 self.int(4, "removed from");
                 self.int(4, "up to");
             }
-            "offsets" => _ = self.int(4, &format!("offset of the frame of event {entry}")),
+            "offsets" => _ = self.int(4, &format!("offset of event {entry}")),
             _ => _ = self.int(4, &format!("entry {entry}: ordinal")),
         }
+    }
+
+    fn large_frame(&mut self) {
+        self.int(4, "offset");
+        self.int(4, "bytes");
+        self.int(4, "first ordinal");
+        self.int(2, "events");
+        self.int(2, "flags");
+        self.int(8, "recorded-at");
+        self.int(8, "first version");
+        self.take(32, "chain");
     }
 
     fn term(&mut self) {

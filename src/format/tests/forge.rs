@@ -114,7 +114,7 @@ fn repair_records(frame: &mut [u8], place: &FramePlace) {
 }
 
 /// The 48 bytes of the place of the record at `start` of the frame.
-fn record_place(frame: &[u8], place: &FramePlace, index: u16, start: usize) -> [u8; 48] {
+fn record_place(frame: &[u8], place: &FramePlace, index: u16, start: usize) -> [u8; 72] {
     let offset = place.offset + u64::try_from(start).unwrap();
     let position = place.first_position + u64::from(u32_at(frame, 16)) + u64::from(index);
     let counted = u64_at(frame, 36).saturating_add(index.into());
@@ -128,7 +128,7 @@ fn record_place(frame: &[u8], place: &FramePlace, index: u16, start: usize) -> [
         &position.to_le_bytes(),
         &version.to_le_bytes(),
         &frame[28..36],
-        &frame[44..52],
+        &frame[44..76],
     ];
     fields.concat().try_into().unwrap()
 }
