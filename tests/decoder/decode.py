@@ -442,7 +442,7 @@ def whole_body(segment, at, header, body):
         piece = Piece(body, start, flags & 0x0200, fail)
         version = first_version + index if piece.version is None else piece.version
         bound = struct.pack(
-            "<QIHHQQQ8s",
+            "<QIHHQQQ32s",
             segment.salt,
             at + len(header) + start,
             index,
@@ -450,7 +450,7 @@ def whole_body(segment, at, header, body):
             first_position + index,
             version & 0xFFFFFFFFFFFFFFFF,
             integer(header, 28, 8),
-            header[44:52],
+            header[44:76],
         )
         if not piece.fits(bound):
             fail("a record does not fit its checksum")
