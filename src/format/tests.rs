@@ -15,6 +15,7 @@
 mod annotate;
 mod hostile;
 mod size;
+mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
