@@ -4,7 +4,6 @@
 //! `store/`.
 
 pub(crate) mod backup;
-pub(crate) mod checkpoint;
 mod compact;
 mod copy;
 mod directory;
@@ -12,22 +11,20 @@ pub(crate) mod erase;
 mod extent;
 mod record;
 mod rewriting;
-pub(crate) mod rollback;
 mod salvage;
 pub(crate) mod scrub;
-mod tail_segment;
 mod throttle;
 mod verify;
 
-pub use backup::CopyReport;
-pub use checkpoint::Checkpoint;
+pub use backup::{CopyReport, RollbackReport};
 pub use compact::GroupBy;
 pub(crate) use compact::{CompactionTask, Remainder, Rules, Watcher};
 pub(crate) use copy::{CopyOptions, CopyWork};
 pub(crate) use directory::describe;
 pub use extent::Until;
+pub use record::Checkpoint;
+pub(crate) use record::{checkpoints, take_checkpoint};
 pub(crate) use rewriting::rebuild_indexes;
-pub use rollback::RollbackReport;
 pub(crate) use salvage::salvage;
 #[cfg(feature = "jsonl")]
 pub(crate) use throttle::or_cancelled;

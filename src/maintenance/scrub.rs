@@ -1,7 +1,7 @@
 //! Verifies the log of an open store in the background, slice by slice, again and again.
 //!
 //! A slice is short, because other jobs of the background thread wait for it. Findings go to the counters.
-//! VersionChecks, heads and index files are left to [`verify`](super::verify). Tested by tests/it/verify.rs.
+//! Versions, heads and index files are left to [`verify`](super::verify). Tested by tests/it/verify.rs.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -338,7 +338,7 @@ impl Builder {
         self.options.check()?;
         self.gates.check(&self.options.limits)?;
         let disk = self.place.disk(true)?;
-        let store = Store::around(Engine::open(disk, self.options, wait)?, self.gates);
+        let store = Store::around(Engine::open(disk, self.options, wait)?, self.gates.into_admission());
         store.finish_erasing();
         store.follow(self.policies);
         Ok(store)
@@ -352,7 +352,7 @@ impl Builder {
     pub fn open_read_only(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
         let loaded = load_to_read(&disk, &self.options)?;
-        Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates))
+        Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates.into_admission()))
     }
 
     /// Opens what is left of a damaged store for reading: every whole append, with its positions, versions
@@ -371,7 +371,7 @@ impl Builder {
     pub fn salvage(self) -> Result<Store, Error> {
         let disk = self.place.disk(false)?;
         let loaded = salvage(disk.as_ref(), self.options.open_watcher.as_ref())?;
-        Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates))
+        Ok(Store::around(Engine::to_read(disk, loaded, self.options), self.gates.into_admission()))
     }
 
     /// Compacts periodically while the store is open for writing (default: never). `policy` gets a

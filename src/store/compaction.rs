@@ -4,10 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::event::RecordedEvent;
 use crate::maintenance::{CompactionTask, GroupBy, OnProgress, Remainder, RewriteThrottle, Rules, Watcher};
@@ -286,9 +283,6 @@ pub(super) struct Policy {
     reason: String,
     run: RunPolicy,
 }
-
-/// The results of each policy, in the order in which they were added.
-pub(super) type SharedCompactionStats = Arc<Mutex<Vec<CompactionStats>>>;
 
 /// The least pause: without one a policy would keep a core busy.
 const EVERY_LEAST: Duration = Duration::from_millis(1);

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::disk::{Allow, Disk, OsDisk};
 use crate::maintenance::{
-    Checkpoint, CopyOptions, CopyReport, CopyWork, RollbackReport, Until, backup, checkpoint, rollback,
+    Checkpoint, CopyOptions, CopyReport, CopyWork, RollbackReport, Until, backup, checkpoints,
+    take_checkpoint,
 };
 use crate::types::{CopyProgress, Error, Head};
 
@@ -106,7 +107,7 @@ impl Store {
     /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for a bad name (allowed: 1 to 255 bytes without
     /// control characters, not beginning with `$`); those of [`Store::append`].
     pub fn checkpoint(&self, name: &str, reason: &str) -> Result<Checkpoint, Error> {
-        checkpoint::take(self.engine(), name, reason)
+        take_checkpoint(self.engine(), name, reason)
     }
 
     /// All checkpoints, in the order they were taken.
@@ -115,7 +116,7 @@ impl Store {
     ///
     /// As [`Store::get`].
     pub fn checkpoints(&self) -> Result<Vec<Checkpoint>, Error> {
-        checkpoint::all(self.engine())
+        checkpoints(self.engine())
     }
 
     fn copy(&self, to: Location, verb: CopyVerb) -> StoreCopy {
@@ -210,7 +211,7 @@ impl Builder {
             reason: Some(reason.to_owned()),
             ..CopyOptions::default()
         });
-        rollback::rollback(&disk, options, &until.into(), cut, &mut work)
+        backup::rollback(&disk, options, &until.into(), cut, &mut work)
     }
 }
 

@@ -9,12 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 
-use crate::engine::{Append, Proposed, ProposedEvent};
+use crate::engine::{Append, Engine, Proposed, ProposedEvent};
 use crate::event::Raw;
 use crate::types::system::gate::{DENIED, PREFIX};
 use crate::types::{AppendCondition, Cause, Denial, Error, Expected, Limits, check_name, text};
 
 use super::Store;
+use super::core::Admission;
 
 /// A policy of the store that permits or denies an append. Closures are gates.
 ///
@@ -103,7 +104,7 @@ impl GateDecision {
 
 /// The gates of a store, in the order in which they are asked.
 #[derive(Default)]
-pub(crate) struct Gates {
+pub(super) struct Gates {
     all: Vec<NamedGate>,
     records_denials: bool,
 }
@@ -138,7 +139,7 @@ impl Gates {
     pub(super) fn check(&self, limits: &Limits) -> Result<(), Error> {
         for (at, gate) in self.all.iter().enumerate() {
             check_name("gate's name", &gate.name, NAME_BYTES_MAX)?;
-            let stream = gate.stream();
+            let stream = stream_of(&gate.name);
             if stream.len() > limits.entity_bytes_max {
                 let max = limits.entity_bytes_max;
                 return Err(Error::too_large("a gate's stream", stream.len(), "entity_bytes_max", max));
@@ -165,12 +166,7 @@ impl Gates {
     }
 }
 
-impl NamedGate {
-    fn stream(&self) -> String {
-        stream_of(&self.name)
-    }
-}
-
+/// The stream in which denials of a gate, and appends past it, are recorded.
 fn stream_of(gate: &str) -> String {
     format!("{PREFIX}{gate}")
 }
@@ -202,55 +198,54 @@ fn panicked(panic: &(dyn Any + Send)) -> Denial {
     Denial::new(format!("the gate panicked ({text}), and nothing passes a broken gate"))
 }
 
-impl Store {
-    /// Asks the gates about an append, and returns the append that may be sent.
-    #[inline]
-    pub(super) fn admit(&self, append: Append) -> Result<Append, Error> {
-        if self.core.gates.all.is_empty() { Ok(append) } else { self.pass_gates(append) }
+impl Gates {
+    /// What judges the appends of a store with these gates; `None` if there are no gates.
+    pub(super) fn into_admission(self) -> Option<Admission> {
+        if self.all.is_empty() {
+            return None;
+        }
+        Some(Box::new(move |append, store| self.admit(append, store)))
     }
 
-    fn pass_gates(&self, append: Append) -> Result<Append, Error> {
-        let gates = &self.core.gates;
-        self.engine().check_writable()?;
+    fn admit(&self, append: Append, store: &Store) -> Result<Append, Error> {
+        store.engine().check_writable()?;
         let Some(proposed) = append.proposed() else { return Ok(append) };
         if append.is_bypassing() {
-            return Ok(gates.all.iter().fold(append, |append, gate| append.record_bypass(&gate.stream())));
+            let streams = self.all.iter().map(|gate| stream_of(&gate.name));
+            return Ok(streams.fold(append, |append, stream| append.record_bypass(&stream)));
         }
-        match gates.ask(&proposed, self) {
+        match self.ask(&proposed, store) {
             Ok(conditions) => Ok(conditions.into_iter().fold(append, Append::condition)),
-            Err(denial) => self.denied(append, denial),
+            Err(denial) => self.denied(append, denial, store.engine()),
         }
     }
 
     /// Denies an append, unless it is a retry of one that went in.
-    fn denied(&self, append: Append, denial: Denial) -> Result<Append, Error> {
+    fn denied(&self, append: Append, denial: Denial, engine: &Engine) -> Result<Append, Error> {
         if let Some(keyed) = append.keyed()?
-            && self.engine().find_key(keyed)?.is_some()
+            && engine.find_key(keyed)?.is_some()
         {
             return Ok(append.only_as_replay());
         }
         let Some(proposed) = append.proposed() else { return Ok(append) };
-        let remark = match self.core.gates.records_denials {
-            true => self.record_denial(&proposed, &denial),
-            false => String::new(),
-        };
-        Err(Error::denied(&summary(&proposed), denial, &remark))
+        let remark = self.records_denials.then(|| record_denial(engine, &proposed, &denial));
+        Err(Error::denied(&summary(&proposed), denial, &remark.unwrap_or_default()))
     }
+}
 
-    /// Records a denial. Returns what the caller's error adds if that fails.
-    fn record_denial(&self, proposed: &Proposed<'_>, denial: &Denial) -> String {
-        let record = DenialRecord::new(proposed, denial);
-        let append = Append::of_system(&stream_of(&denial.gate), Expected::Any, &Raw(DENIED, &record));
-        let first = proposed.events().next();
-        // An index within the denied append means nothing in its record.
-        let cause = first.and_then(|event| event.cause()).filter(|cause| matches!(cause, Cause::Event(_)));
-        let append = append.belonging(cause, first.and_then(|event| event.correlation()));
-        match self.engine().commit(append) {
-            Ok(_) => String::new(),
-            Err(error) => {
-                tracing::error!(%error, gate = denial.gate, "a denial could not be recorded");
-                format!(" (and this could not be recorded: {error})")
-            }
+/// Records a denial. Returns what the caller's error adds if that fails.
+fn record_denial(engine: &Engine, proposed: &Proposed<'_>, denial: &Denial) -> String {
+    let record = DenialRecord::new(proposed, denial);
+    let append = Append::of_system(&stream_of(&denial.gate), Expected::Any, &Raw(DENIED, &record));
+    let first = proposed.events().next();
+    // An index within the denied append means nothing in its record.
+    let cause = first.and_then(|event| event.cause()).filter(|cause| matches!(cause, Cause::Event(_)));
+    let append = append.belonging(cause, first.and_then(|event| event.correlation()));
+    match engine.commit(append) {
+        Ok(_) => String::new(),
+        Err(error) => {
+            tracing::error!(%error, gate = denial.gate, "a denial could not be recorded");
+            format!(" (and this could not be recorded: {error})")
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The facade: [`Store`], the handle to an open store, and the methods that send an [`Append`].
+//! The facade: the methods of [`Store`] that open, append, read and ask.
 //!
-//! `builder.rs` opens stores, `core.rs` has what handles share, and the other files hold the public methods
-//! by topic. The registry, the decision queue and the state cache serve `consume/` and `state/`.
+//! `core.rs` has the handle and what handles share, `builder.rs` opens stores, and the other files hold the
+//! public methods by topic. The registry, the decision queue and the state cache serve `consume/` and
+//! `state/`.
 
 mod builder;
 mod compaction;
@@ -13,7 +14,6 @@ mod gate;
 #[cfg(feature = "jsonl")]
 mod jsonl;
 mod maintain;
-mod queries;
 mod registry;
 mod state_cache;
 #[cfg(test)]
@@ -23,9 +23,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Disk, MemDisk};
-use crate::engine::{Append, Handover, Ticket};
+use crate::engine::Append;
 use crate::event::{Appended, RecordedEvent};
-use crate::read::{Notifications, Read, Subscription, reader};
+use crate::index::NameField;
+use crate::read::{
+    Ancestors, Descendants, Listing, Notifications, Read, Story, Subscription, causality, reader, story,
+};
 use crate::types::{
     Coordinate, Error, EventData, EventId, Head, OpenReport, Position, Query, Stats, Version, WriterState,
 };
@@ -33,8 +36,8 @@ use crate::types::{
 pub use builder::Builder;
 pub use compaction::Compaction;
 pub use copies::{StoreCopy, restore};
+pub use core::Store;
 pub(crate) use core::WeakStore;
-use core::{CloseOnDrop, Core};
 pub use gate::{Gate, GateDecision};
 #[cfg(feature = "jsonl")]
 pub use jsonl::{
@@ -46,32 +49,6 @@ pub(crate) use state_cache::{
     AnyState, Folded, KnownState, ModelLease, Reached, Reservation, Reserve, Saving, Shape, StateKey,
     StateOrigin,
 };
-
-/// A store of events: one directory, one writer.
-///
-/// Clones are cheap handles to the same store, for any thread. When the last one is dropped, everything
-/// accepted is written and made durable, and the writer thread ends. [`Store::close`] does the same and
-/// reports errors.
-///
-/// ```
-/// use annals::{Raw, Store};
-///
-/// # let path = std::env::temp_dir().join(format!("annals-doc-store-{}", std::process::id()));
-/// let store = Store::open(&path)?;
-/// store.append("account:alice", &Raw("account.deposited", &500))?;
-/// for event in store.stream("account:alice") {
-///     println!("{:?}", event?);
-/// }
-/// # store.close()?;
-/// # std::fs::remove_dir_all(path).unwrap();
-/// # Ok::<(), annals::Error>(())
-/// ```
-#[derive(Clone)]
-pub struct Store {
-    core: Arc<Core>,
-    /// Set in the application's handles, `None` in those of the store's own threads.
-    _close_on_drop: Option<Arc<CloseOnDrop>>,
-}
 
 impl Store {
     /// Opens the store in a directory, and creates one if there is none.
@@ -252,50 +229,237 @@ impl Store {
     }
 }
 
-impl std::fmt::Debug for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("head", &self.engine().view.snapshot().head.position.get())
-            .finish_non_exhaustive()
+/// Questions that the index answers.
+impl Store {
+    /// How many events a query matches.
+    ///
+    /// Reads no event, save one for each correlation in the query. A query for one term (an entity, a kind, a
+    /// tag) costs the same for any number of events. Several terms, or queries joined by [`Query::or`], cost
+    /// in proportion to the rarest term.
+    ///
+    /// ```
+    /// use annals::{Query, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.append("order:1", &Raw("order.placed", &()))?;
+    /// store.append("order:2", &Raw("order.placed", &()))?;
+    /// store.append("order:1", &Raw("order.paid", &()))?;
+    /// assert_eq!(store.count(Query::all().kind("order.placed"))?, 2);
+    /// assert_eq!(store.count(Query::entity("order:1").kind("order.shipped"))?, 0);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed); for a correlation also the errors of [`Store::get`].
+    pub fn count(&self, query: Query) -> Result<u64, Error> {
+        let snapshot = self.engine().snapshot()?;
+        reader::count_in(&snapshot, &query, Position::START, snapshot.head.position)
+    }
+
+    /// The newest event a query matches, or `None`. Reads only that event.
+    ///
+    /// ```
+    /// use annals::{Query, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.append("order:1", &Raw("order.placed", &"a book"))?;
+    /// store.append("order:1", &Raw("order.paid", &20))?;
+    /// let last = store.last(Query::entity("order:1"))?.unwrap();
+    /// assert_eq!(last.kind(), "order.paid");
+    /// assert!(store.last(Query::entity("order:1").kind("order.shipped"))?.is_none());
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub fn last(&self, query: Query) -> Result<Option<RecordedEvent>, Error> {
+        reader::last(&self.engine().snapshot()?, &query)
+    }
+
+    /// Whether any event matches a query. Reads no event, save one for each correlation in the query.
+    ///
+    /// Another append may come between the answer and the caller's own append. To append only if there is no
+    /// match, use [`AppendCondition`](crate::AppendCondition).
+    ///
+    /// ```
+    /// use annals::{Query, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.append("user:1", &Raw("user.registered", &"alice@example.org"))?;
+    /// assert!(store.exists(Query::entity("user:1"))?);
+    /// assert!(!store.exists(Query::entity("user:2"))?);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::count`].
+    pub fn exists(&self, query: Query) -> Result<bool, Error> {
+        reader::exists(&self.engine().snapshot()?, &query)
+    }
+
+    /// All entities, each with its number of events and its first and last position.
+    ///
+    /// ```
+    /// use annals::{Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.append("order:1", &Raw("order.placed", &()))?;
+    /// store.append("order:1", &Raw("order.paid", &()))?;
+    /// let order = store.entities().next().unwrap()?;
+    /// assert_eq!((order.name.as_str(), order.events, order.last.get()), ("order:1", 2, 2));
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn entities(&self) -> Listing {
+        Listing::new(self.engine().readable(), NameField::Entity)
+    }
+
+    /// All scopes, as [`Store::entities`]. Events without a scope are in `default`.
+    ///
+    /// ```
+    /// use annals::{Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.append("order:1", &Raw("order.placed", &()))?;
+    /// store.append(("order:2", "tenant:acme"), &Raw("order.placed", &()))?;
+    /// let names = store.scopes().map(|scope| Ok(scope?.name));
+    /// let names: Vec<String> = names.collect::<Result<_, annals::Error>>()?;
+    /// assert_eq!(names, ["default", "tenant:acme"]);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn scopes(&self) -> Listing {
+        Listing::new(self.engine().readable(), NameField::Scope)
+    }
+
+    /// All kinds, as [`Store::entities`].
+    ///
+    /// ```
+    /// use annals::{Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.append("order:1", &Raw("order.placed", &()))?;
+    /// store.append("order:2", &Raw("order.placed", &()))?;
+    /// let placed = store.kinds().prefix("order.").next().unwrap()?;
+    /// assert_eq!((placed.name.as_str(), placed.events), ("order.placed", 2));
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn kinds(&self) -> Listing {
+        Listing::new(self.engine().readable(), NameField::Kind)
+    }
+
+    /// All tags, as [`Store::entities`].
+    ///
+    /// ```
+    /// use annals::{Append, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// Append::to("course:1").event(&Raw("student.enrolled", &())).tag("student:7").commit(&store)?;
+    /// assert_eq!(store.tags().next().unwrap()?.name, "student:7");
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    pub fn tags(&self) -> Listing {
+        Listing::new(self.engine().readable(), NameField::Tag)
     }
 }
 
-impl Append {
-    /// Sends the append, and returns once it is acknowledged.
-    ///
-    /// # Errors
-    ///
-    /// - [`ErrorKind::Conflict`](crate::ErrorKind::Conflict): a stream is not as expected. Read the new
-    ///   events and decide again.
-    /// - [`ErrorKind::KeyReused`](crate::ErrorKind::KeyReused): the key belongs to another append.
-    /// - [`ErrorKind::Denied`](crate::ErrorKind::Denied): a [`Gate`] denied the append.
-    /// - [`ErrorKind::Invalid`](crate::ErrorKind::Invalid),
-    ///   [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge): fix the call.
-    /// - [`ErrorKind::Busy`](crate::ErrorKind::Busy), [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace):
-    ///   nothing was written, try again later.
-    /// - [`ErrorKind::CommitUnknown`](crate::ErrorKind::CommitUnknown): the append may have been written.
-    ///   Read it back, or retry with a key.
-    /// - [`ErrorKind::Poisoned`](crate::ErrorKind::Poisoned),
-    ///   [`ErrorKind::Closed`](crate::ErrorKind::Closed): open the store again.
-    pub fn commit(self, store: &Store) -> Result<Appended, Error> {
-        store.engine().commit(store.admit(self)?)
+/// Queries by cause and correlation.
+impl Store {
+    /// The causes of an event, nearest first. Empty if no event has this id.
+    pub fn ancestors(&self, id: EventId) -> Ancestors {
+        Ancestors::new(self.engine().readable(), id)
     }
 
-    /// Hands the append to the writer and returns at once. If the queue is full, it waits for a place.
+    /// The events that an event caused, directly or through others, in order of position. Empty if no event
+    /// has this id.
     ///
-    /// # Errors
-    ///
-    /// Those of [`Append::commit`] that arise before the writer has the append.
-    pub fn submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine().submit(store.admit(self)?, Handover::Queue)
+    /// Costs the returned events, times the segments asked for each.
+    pub fn descendants(&self, id: EventId) -> Descendants {
+        Descendants::new(self.engine().readable(), id)
     }
 
-    /// Like [`Append::submit`], but returns [`ErrorKind::Busy`](crate::ErrorKind::Busy) if the queue is full.
+    /// The events of a correlation as a tree by cause, at most the first 10,000; [`Story::is_cut`] says if
+    /// there are more. Without events the story is empty.
     ///
     /// # Errors
     ///
-    /// As [`Append::submit`].
-    pub fn try_submit(self, store: &Store) -> Result<Ticket, Error> {
-        store.engine().submit(store.admit(self)?, Handover::TryQueue)
+    /// As [`Store::get`].
+    pub fn story(&self, correlation: EventId) -> Result<Story, Error> {
+        self.story_limited(correlation, story::EVENTS_MAX)
+    }
+
+    /// As [`Store::story`], with at most this many events. All of them stay in memory, with the blocks they
+    /// were read in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub fn story_limited(&self, correlation: EventId, events: u64) -> Result<Story, Error> {
+        Story::read(self.engine().readable(), correlation, events)
+    }
+
+    /// An event with its causes in the same entity, oldest first. In an entity whose events branch, this is
+    /// the way from the root to one leaf. Empty if no event has this id.
+    ///
+    /// An event names its cause with [`Cause::Event`](crate::Cause::Event), by the id that the store gave or
+    /// by the foreign id. The path ends before a cause in another entity.
+    ///
+    /// ```
+    /// use annals::{Append, Cause, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let say = |text: &str, parent: Option<annals::EventId>| {
+    ///     let append = Append::to("chat:1").event(&Raw("said", &text));
+    ///     let append = parent.into_iter().map(Cause::Event).fold(append, Append::cause);
+    ///     append.commit(&store).map(|receipt| receipt.ids().next().unwrap())
+    /// };
+    /// let question = say("question", None)?;
+    /// say("an answer", Some(question))?;
+    /// let other = say("another answer", Some(question))?;
+    /// let path = store.path(other)?;
+    /// let texts: Vec<&str> = path.iter().map(|event| event.decode()).collect::<Result<_, _>>()?;
+    /// assert_eq!(texts, ["question", "another answer"]);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub fn path(&self, leaf: EventId) -> Result<Vec<RecordedEvent>, Error> {
+        causality::path(self.engine().readable(), leaf)
+    }
+
+    /// The ids of an entity's leaves, oldest first: the events that no other event of the entity names as its
+    /// cause. In a conversation that was continued from earlier points, the leaves are the ends of the
+    /// branches. [`Store::path`] leads to each. Events that cause one another in a circle have no leaf.
+    ///
+    /// An event without a cause continues nothing, not even the event before it. Say
+    /// [`Cause::PreviousInStream`](crate::Cause::PreviousInStream) where it does. Reads the entity's events
+    /// once, and looks up the cause of each.
+    ///
+    /// ```
+    /// use annals::{Append, Cause, EventId, Raw, Store};
+    ///
+    /// let store = Store::in_memory()?;
+    /// let say = |text: &str, cause: Cause| -> Result<EventId, annals::Error> {
+    ///     let receipt = Append::to("chat:1").event(&Raw("said", &text)).cause(cause).commit(&store)?;
+    ///     Ok(receipt.ids().next().unwrap())
+    /// };
+    /// let question = say("question", Cause::PreviousInStream)?;
+    /// let answer = say("answer", Cause::PreviousInStream)?;
+    /// let other = say("another answer", Cause::Event(question))?;
+    /// let thanks = say("thanks", Cause::PreviousInStream)?;
+    /// assert_eq!(store.leaves("chat:1")?, [answer, thanks]);
+    /// let path = store.path(thanks)?;
+    /// assert_eq!(path.iter().map(|event| event.id()).collect::<Vec<_>>(), [question, other, thanks]);
+    /// # Ok::<(), annals::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::get`].
+    pub fn leaves(&self, entity: &str) -> Result<Vec<EventId>, Error> {
+        causality::leaves(self.engine().readable(), entity)
     }
 }

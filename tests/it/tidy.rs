@@ -47,7 +47,7 @@ const DOORS: [(&str, &[&str]); 23] = [
     ("std::os", &["disk/os/calls.rs"]),
     ("rustix", &["disk/os/calls.rs"]),
     ("getrandom", &["disk/os/calls.rs"]),
-    ("crc32c", &["format/mod.rs"]),
+    ("crc32c", &["format/bytes.rs"]),
     ("sha2", &["format/tree/mod.rs"]),
     ("rmp_serde", &["event/codec/payload.rs"]),
     (

@@ -1,7 +1,5 @@
 //! Firing timers: on a thread of its own, or once on the caller's thread.
 //!
-//!
-//!
 //! Invariant: the events of a timer and `$timer.fired` are one append, which expects the version that the
 //! timer's stream had before. So a timer fires once with any number of runners. A second one meets a
 //! conflict, and reads from the log what the first has done.

@@ -1,9 +1,9 @@
 //! The end of the last segment: the evidence, the verdict on it, and the steps that follow from the verdict.
 //!
 //! [`judge`] is pure: it decides whether the log ends cleanly, in a torn tail, or in damage to acknowledged
-//! data. Torn tail and damage look alike from inside a segment. Evidence of what was durable tells them apart:
-//! MARK, and the durable end that every later frame header repeats. SPEC.md "Recovery" has the table and its
-//! reasons.
+//! data. Torn tail and damage look alike from inside a segment. Evidence of what was durable tells them
+//! apart: MARK, and the durable end that every later frame header repeats. SPEC.md "Recovery" has the table
+//! and its reasons.
 //!
 //! Each step (quarantine, truncate, seal) can be interrupted anywhere and done again. The parent module says
 //! when to take which step.

@@ -1,30 +1,35 @@
 //! Verifying: reads a whole store and checks it, from the first byte to the last.
 //!
-//! Changes nothing. This file holds the request; `files.rs` has the entry points and `walk.rs` the walk
-//! through the segments. SPEC.md "Checking a store" lists every check, its verdict, and the place that it
-//! names. Tested by tests/it/corrupt.rs, tests/it/checking.rs and the modules tests/it/verify*.rs.
+//! Changes nothing. This file has the request and the entry points; `walk.rs` has the walk through the
+//! segments. A store that other threads or another process write to is verified up to a place that no longer
+//! changes. SPEC.md "Checking a store" lists every check, its verdict, and the place that it names. Tested by
+//! tests/it/corrupt.rs, tests/it/checking.rs and the modules tests/it/verify*.rs.
 
-mod causes;
 mod cross_checks;
-mod files;
-mod indexes;
-mod marks;
-mod reread;
+mod remembered;
 mod search;
+mod side_files;
 #[cfg(test)]
 mod tests;
-mod versions;
 mod walk;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use crate::types::{Error, Head, VerifyProgress};
+use crate::disk::{Access, Disk, if_there};
+use crate::engine::Engine;
+use crate::format::{Hash, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId};
+use crate::log::{SegmentFile, is_leftover, list, missing_text, read_manifest, read_slots, unlisted_text};
+use crate::read::{Segment, Snapshot};
+use crate::types::{Error, ErrorKind, Head, VerifyProgress, VerifyReport};
 
-use super::throttle::OnProgress;
-use causes::{CAUSE_LIMITS, CauseLimits};
-
-pub(crate) use files::{verify_files_as, verify_open};
+use super::throttle::{OnProgress, Throttle};
+use cross_checks::Reread;
+use remembered::{CAUSE_LIMITS, CauseLimits, VersionLookup};
+use side_files::{Indexes, MarkSlots, TrustedIndex};
 pub(crate) use walk::FrameVisitor;
+use walk::{ExpectedEnd, Verifier, known};
 
 /// Options of verifying a store: how fast, from where, against which heads.
 ///
@@ -53,12 +58,12 @@ pub(crate) use walk::FrameVisitor;
 #[derive(Default)]
 #[must_use = "nothing is verified until it is run"]
 pub struct Verify<'a> {
-    pub(crate) after: Option<Head>,
-    pub(crate) expected: Vec<Head>,
-    pub(crate) rate_max: Option<u64>,
-    pub(crate) indexes: bool,
-    pub(crate) causes: Option<CauseLimits>,
-    pub(crate) on_progress: Option<OnProgress<'a, VerifyProgress>>,
+    after: Option<Head>,
+    expected: Vec<Head>,
+    rate_max: Option<u64>,
+    indexes: bool,
+    causes: Option<CauseLimits>,
+    on_progress: Option<OnProgress<'a, VerifyProgress>>,
 }
 
 impl<'a> Verify<'a> {
@@ -130,7 +135,7 @@ impl<'a> Verify<'a> {
         self
     }
 
-    pub(super) fn check(&self) -> Result<(), Error> {
+    fn check(&self) -> Result<(), Error> {
         let Some(after) = self.after else { return Ok(()) };
         match self.expected.iter().find(|head| head.position() < after.position()) {
             Some(head) => Err(Error::invalid(format!(
@@ -139,4 +144,260 @@ impl<'a> Verify<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Not shown to callers: the report says that verifying was broken off, and keeps its findings.
+const CANCELLED: &str = "verifying was broken off, as asked";
+
+/// Verifies an open store.
+///
+/// A store that is open for reading is verified by its files, with the same verdict as a closed one. A store
+/// that this process writes to is verified up to its head; its segments may be rewritten at the same time.
+pub(crate) fn verify_open(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Error> {
+    asked.check()?;
+    if !engine.is_read_only() {
+        return verify_written(engine, asked);
+    }
+    let snapshot = engine.snapshot()?;
+    let version_at = |entity: &str, position| version_at(&snapshot, entity, position);
+    verify_by_names(engine.disk.as_ref(), &mut |_, _, _, _| {}, asked, Some(&version_at))
+}
+
+/// The version of an entity's last event up to a position, from the index of a snapshot.
+fn version_at(snapshot: &Snapshot, entity: &str, position: u64) -> Result<u64, Error> {
+    if position > snapshot.head.position.get() {
+        return Err(Error::invalid("the index does not go as far as the log does by now"));
+    }
+    Ok(snapshot.stream_head_at(entity, position.into())?.0.get())
+}
+
+fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Error> {
+    let disk = engine.disk.as_ref();
+    let manifest = read_manifest(disk);
+    // MARK is read before the snapshot: so the snapshot holds every append that MARK names.
+    let slots = read_slots(disk);
+    let snapshot = engine.snapshot()?;
+    let missing = missing(engine, &snapshot)?;
+    let version_at = |entity: &str, position| version_at(&snapshot, entity, position);
+    let manifest_known = known(&manifest);
+    let marks = slots.clone().unwrap_or_default();
+    let visit: &mut FrameVisitor<'_> = &mut |_, _, _, _| {};
+    let mut throttle = Throttle::new(asked.on_progress, asked.rate_max, CANCELLED);
+    let bytes = snapshot.bytes();
+    throttle.restart(bytes);
+    let mut verifier = Verifier::new(
+        manifest_known.as_ref(),
+        MarkSlots::of(&marks),
+        visit,
+        &mut throttle,
+        Some(&version_at),
+    );
+    verifier.check_small_files(manifest, &slots)?;
+    verifier.set_goals(asked.after, asked.expected, asked.causes);
+    if asked.indexes {
+        let part = snapshot.segments.iter().filter_map(|part| part.as_sealed()).find(|part| !part.is_whole());
+        let part = part.map(|part| (part.meta().bound.segment, part.meta().bound.end));
+        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), TrustedIndex::EndsAt(part));
+    }
+    let files: Vec<&[Arc<Segment>]> =
+        snapshot.segments.chunk_by(|one, other| one.shares_file(other)).collect();
+    let ends: Vec<&Arc<Segment>> = files.iter().filter_map(|parts| parts.last()).collect();
+    let mut limits = Vec::with_capacity(ends.len());
+    for (index, last) in ends.iter().enumerate() {
+        let next = files.get(index + 1).and_then(|parts| parts.first()).map(|next| next.first_position());
+        // Behind the published end of the live segment the writer may be writing just now.
+        let end = if next.is_none() { ExpectedEnd::At(last.end()) } else { ExpectedEnd::Seal };
+        limits.push(end.limit());
+        if verifier.passes_over(next) {
+            verifier.slots.note_skipped(last.id());
+            continue;
+        }
+        if missing.contains(&last.id()) {
+            verifier.add_unreadable(last.id(), missing_text(last.id()));
+            continue;
+        }
+        match last.file() {
+            // Opening refuses this segment. Its whole frames still count, so its file is read directly.
+            Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NeedsNewer) => {
+                verifier.file(disk, last.id(), end)?;
+            }
+            file => verifier.segment(file?, end)?,
+        }
+        if verifier.report.broken_off {
+            return Ok(verifier.into_report());
+        }
+    }
+    // If MARK changed, segments may have been replaced between reading MARK and taking the snapshot.
+    if read_slots(disk).is_ok_and(|now| now == marks) {
+        verifier.check_slots();
+    }
+    let open = |index: usize| ends[index].file().cloned();
+    verifier.look_for_causes(&Reread { bytes, limits: &limits, open: &open })?;
+    Ok(verifier.into_report())
+}
+
+/// Segments whose files are gone although no rewriting replaced them.
+fn missing(engine: &Engine, snapshot: &Snapshot) -> Result<BTreeSet<SegmentId>, Error> {
+    let names = list(engine.disk.as_ref(), SEGMENTS_DIRECTORY)?;
+    let there: BTreeSet<SegmentId> = names.iter().filter_map(|name| SegmentId::parse(name)).collect();
+    let ids = |snapshot: &Snapshot| snapshot.segments.iter().map(|part| part.id()).collect::<BTreeSet<_>>();
+    let still = ids(&engine.snapshot()?);
+    Ok(ids(snapshot).into_iter().filter(|id| still.contains(id) && !there.contains(id)).collect())
+}
+
+/// Verifies the files of a store that need not open. What opening would refuse is a finding; what opening
+/// would repair is none. `visit` sees every whole frame.
+pub(crate) fn verify_files_as(
+    disk: &dyn Disk,
+    visit: &mut FrameVisitor<'_>,
+    asked: Verify<'_>,
+) -> Result<VerifyReport, Error> {
+    verify_by_names(disk, visit, asked, None)
+}
+
+/// Beside a writer only what MARK proves durable is verified. If files are replaced during the run, it runs
+/// again.
+fn verify_by_names(
+    disk: &dyn Disk,
+    visit: &mut FrameVisitor<'_>,
+    mut asked: Verify<'_>,
+    version_at: Option<VersionLookup<'_>>,
+) -> Result<VerifyReport, Error> {
+    const TRIES: usize = 5;
+    asked.check()?;
+    let mut throttle = Throttle::new(asked.on_progress.take(), asked.rate_max, CANCELLED);
+    for _ in 1..TRIES {
+        let manifest = read_manifest(disk);
+        let is_written = is_written(disk)?;
+        let digest =
+            |read: &ManifestRead| read.as_ref().ok().and_then(|read| read.as_ref().map(|(_, hash)| *hash));
+        let before = digest(&manifest);
+        let again = Verify { expected: asked.expected.clone(), on_progress: None, ..asked };
+        let report = verify_once(disk, manifest, is_written, visit, &mut throttle, again, version_at);
+        let is_clean = report.as_ref().is_ok_and(VerifyReport::is_clean);
+        if is_clean || !is_written || digest(&read_manifest(disk)) == before {
+            return report;
+        }
+    }
+    let is_written = is_written(disk)?;
+    verify_once(disk, read_manifest(disk), is_written, visit, &mut throttle, asked, version_at)
+}
+
+fn is_written(disk: &dyn Disk) -> Result<bool, Error> {
+    disk.is_locked().map_err(|error| Error::io("cannot look at", "LOCK", error))
+}
+
+type ManifestRead = Result<Option<(Manifest, Hash)>, Error>;
+
+fn verify_once(
+    disk: &dyn Disk,
+    manifest: ManifestRead,
+    is_written: bool,
+    visit: &mut FrameVisitor<'_>,
+    throttle: &mut Throttle<'_, VerifyProgress>,
+    asked: Verify<'_>,
+    version_at: Option<VersionLookup<'_>>,
+) -> Result<VerifyReport, Error> {
+    let slots = read_slots(disk);
+    let manifest_known = known(&manifest);
+    let mut marks = slots.clone().unwrap_or_default();
+    // After a cut the slots may name appends that were cut.
+    if manifest_known.as_ref().is_some_and(|known| known.is_cut) {
+        marks.clear();
+    }
+    let mut verifier =
+        Verifier::new(manifest_known.as_ref(), MarkSlots::of(&marks), visit, throttle, version_at);
+    verifier.check_small_files(manifest, &slots)?;
+    verifier.set_goals(asked.after, asked.expected, asked.causes);
+    if asked.indexes {
+        let part = match is_written {
+            true => TrustedIndex::Unknown,
+            false => TrustedIndex::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
+        };
+        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
+    }
+    let names = list(disk, SEGMENTS_DIRECTORY)?;
+    let mut ids = verifier.ids(&names);
+    let others = match &manifest_known {
+        Some(manifest) => others(disk, manifest, &names, &ids)?,
+        None => Vec::new(),
+    };
+    // Behind the place that MARK names the writer may be writing just now.
+    let written = marks.first().filter(|_| is_written);
+    if let Some(mark) = written {
+        ids.retain(|id| id.first_position <= mark.segment.first_position);
+    }
+    if ids.is_empty() {
+        verifier.add_finding(SEGMENTS_DIRECTORY, 0, "the store's first segment is missing");
+    }
+    let bytes = bytes_of(disk, &ids)?;
+    verifier.throttle.restart(bytes);
+    let mut limits = Vec::with_capacity(ids.len());
+    for (index, id) in ids.iter().enumerate() {
+        let next = ids.get(index + 1).map(|next| next.first_position);
+        let end = end_of(&verifier, *id, next.is_none(), written);
+        limits.push(end.limit());
+        if verifier.passes_over(next) {
+            verifier.slots.note_skipped(*id);
+            if !names.contains(&id.file_name()) {
+                verifier.add_finding_at(id.first_position, &id.path(), 0, missing_text(*id));
+            }
+            continue;
+        }
+        verifier.file(disk, *id, end)?;
+        if verifier.report.broken_off {
+            return Ok(verifier.into_report());
+        }
+    }
+    for id in others {
+        verifier.add_finding_at(id.first_position, &id.path(), 0, unlisted_text());
+    }
+    verifier.check_slots();
+    let open = |index: usize| SegmentFile::open(disk, ids[index], Access::Read).map(Arc::new);
+    verifier.look_for_causes(&Reread { bytes, limits: &limits, open: &open })?;
+    Ok(verifier.into_report())
+}
+
+/// Files named like segments that are neither part of the log nor left by a stop. They keep a writer from
+/// opening.
+///
+/// `own` is sorted.
+fn others(
+    disk: &dyn Disk,
+    manifest: &Manifest,
+    names: &[String],
+    own: &[SegmentId],
+) -> Result<Vec<SegmentId>, Error> {
+    let mut others = Vec::new();
+    for name in names.iter().filter(|_| !manifest.is_cut) {
+        let Some(id) = SegmentId::parse(name).filter(|id| own.binary_search(id).is_err()) else { continue };
+        if !is_leftover(disk, manifest, name)? {
+            others.push(id);
+        }
+    }
+    Ok(others)
+}
+
+/// `written` is MARK, if the store has a writer. A segment that MANIFEST lists has no writer.
+fn end_of(
+    verifier: &Verifier<'_, '_, '_>,
+    id: SegmentId,
+    is_last: bool,
+    written: Option<&Mark>,
+) -> ExpectedEnd {
+    let durable = written.filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
+    match durable {
+        _ if verifier.listed(id).is_some() => ExpectedEnd::Seal,
+        Some(durable) => ExpectedEnd::At(durable),
+        None if is_last => ExpectedEnd::Last,
+        None => ExpectedEnd::Seal,
+    }
+}
+
+fn bytes_of(disk: &dyn Disk, ids: &[SegmentId]) -> Result<u64, Error> {
+    let length = |id: &SegmentId| {
+        let length = if_there(disk.open(&id.path(), Access::Read).and_then(|file| file.length()));
+        Ok(length.map_err(|error| Error::io("cannot open", &id.path(), error))?.unwrap_or(0))
+    };
+    ids.iter().map(length).sum()
 }

@@ -1,8 +1,7 @@
 //! Following the log behind damage; versions; causes.
 
-use super::causes::CauseLimits;
+use super::remembered::{CauseLimits, VersionChecks};
 use super::search::Search;
-use super::versions::VersionChecks;
 use super::{Verify, verify_files_as};
 use crate::disk::{Access, Disk, MemDisk};
 use crate::format::{HEADER_BYTES_MAX, NewFrameHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};

@@ -17,11 +17,9 @@ use crate::log::{
 use crate::types::{Error, Finding, Head, VerifyProgress, VerifyReport, to_u64};
 
 use super::super::throttle::Throttle;
-use super::causes::Causes;
-use super::indexes::Indexes;
-use super::marks::MarkSlots;
+use super::remembered::{Causes, VersionChecks, VersionLookup, VersionStep};
 use super::search::{Search, behind};
-use super::versions::{VersionChecks, VersionLookup, VersionStep};
+use super::side_files::{Indexes, MarkSlots};
 
 /// Called for every whole frame: its segment, its offset, and the end of the log behind it.
 pub(crate) type FrameVisitor<'a> = dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) + 'a;
@@ -74,6 +72,16 @@ pub(super) enum ExpectedEnd {
     Last,
     /// Not checked: nothing behind this offset is read.
     At(u32),
+}
+
+impl ExpectedEnd {
+    /// Bytes behind this offset are not read.
+    pub(super) fn limit(self) -> u32 {
+        match self {
+            ExpectedEnd::At(limit) => limit,
+            ExpectedEnd::Seal | ExpectedEnd::Last => u32::MAX,
+        }
+    }
 }
 
 /// The walk through one segment.

@@ -1,19 +1,19 @@
-//! Export: writes events as lines.
+//! Export: the public builder, its progress and result, and the run that writes events as lines.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::line::{self, LineNames, PlaceInAppend};
-use super::report::{ExportProgress, Exported};
 use crate::event::RecordedEvent;
 use crate::maintenance::{OnProgress, or_cancelled};
 use crate::read::{EventLookup, Read, Snapshot, cause_of};
 use crate::store::Store;
 #[cfg(doc)]
 use crate::types::ErrorKind;
-use crate::types::{Cause, Error, EventId, Position, Query, to_u64};
+use crate::types::{Cause, Error, EventId, Position, Query, counted, to_u64};
 
 /// Events between two progress reports.
 const REPORT_EVENTS: u64 = 4096;
@@ -93,6 +93,58 @@ impl<'a> Export<'a> {
             began: Instant::now(),
         };
         run.write(self.store.read(self.query).after(self.after))
+    }
+}
+
+/// How far an export is; see [`Export::on_progress`](Export::on_progress).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportProgress {
+    /// Events exported so far.
+    pub events: u64,
+    /// Bytes of their lines.
+    pub bytes: u64,
+    /// The position behind which the export began.
+    pub after: Position,
+    /// The position of the last exported event.
+    pub position: Position,
+    /// The position at which the export ends.
+    pub head: Position,
+    /// Time since the export began.
+    pub elapsed: Duration,
+}
+
+impl ExportProgress {
+    /// The time left if matching events stay as dense as so far; `None` before the first.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let done = self.position.get().saturating_sub(self.after.get());
+        let rest = self.head.get().saturating_sub(self.position.get());
+        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(done.into())?;
+        u64::try_from(nanos).ok().map(Duration::from_nanos)
+    }
+}
+
+/// What an export wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Exported {
+    /// Exported events, one a line.
+    pub events: u64,
+    /// The appends they belong to.
+    pub appends: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// The position of the last event. A later export [`after`](Export::after) it goes on from there.
+    pub position: Position,
+}
+
+impl fmt::Display for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Exported { events, appends, bytes, position } = self;
+        let events = counted(*events, "event", "events");
+        let appends = counted(*appends, "append", "appends");
+        write!(f, "{events} of {appends} in {}, up to position {position}", counted(*bytes, "byte", "bytes"))
     }
 }
 

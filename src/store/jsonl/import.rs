@@ -9,10 +9,9 @@ use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::import_run::{IN_FLIGHT, ImportRun, VersionRule};
+use super::import_run::{IN_FLIGHT, ImportProgress, ImportRun, Imported, VersionRule};
 use super::json::NumberRule;
-use super::mapping::Mapping;
-use super::report::{ImportProgress, Imported};
+use super::line::Mapping;
 use super::source::{ImportedUpTo, LineSource, refuse_known};
 use crate::maintenance::OnProgress;
 use crate::store::Store;
@@ -25,13 +24,14 @@ use crate::types::{Error, Query, Version, check_name};
 const NAME_BYTES_MAX: usize = 255;
 /// More than an export can write: 16 MiB of characters that JSON writes with six, and names.
 const LINE_BYTES_MAX: usize = 128 << 20;
+
 impl Store {
     /// Imports lines that [`Store::export`] wrote, or foreign lines by a [`Mapping`].
     ///
     /// The name belongs to the import. Run again with the same source, it goes on behind what went in, and
     /// appends nothing twice. If the source has grown, another run imports what is new.
     ///
-    /// Ids become foreign ids. VersionRule are kept, or the import stops ([`Import::renumber`]). The time at
+    /// Ids become foreign ids. Versions are kept, or the import stops ([`Import::renumber`]). The time at
     /// which an event happened stays; without one, the time at which it was recorded takes its place.
     /// docs/jsonl.md has the details.
     ///

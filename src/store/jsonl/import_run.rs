@@ -1,20 +1,20 @@
-//! One run of an import: reads lines, puts the events of an append together, and appends them in order.
+//! One run of an import: reads lines, puts the events of an append together, and appends them in order. Its
+//! progress and result.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{BufRead, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::json::NumberRule;
-use super::line::{self, Incoming, LineContent, PlaceInAppend};
-use super::mapping::Mapping;
-use super::report::{ImportProgress, Imported};
+use super::line::{self, Incoming, LineContent, Mapping, PlaceInAppend};
 use super::source::{ImportedUpTo, LineRead, LineSource, cannot_reject, json_of};
 use crate::engine::{Append, Ticket};
 use crate::event::Raw;
 use crate::maintenance::{OnProgress, or_cancelled};
 use crate::store::Store;
 use crate::types::system::import::REACHED;
-use crate::types::{Cause, Error, ErrorKind, EventData, Expected, Version, time_of, to_u64};
+use crate::types::{Cause, Error, ErrorKind, EventData, Expected, Version, counted, time_of, to_u64};
 
 /// How many appends are in flight before the oldest is waited for. They share syncs.
 pub(super) const IN_FLIGHT: usize = 1024;
@@ -22,6 +22,72 @@ pub(super) const IN_FLIGHT: usize = 1024;
 const REPORT_LINES: u64 = 4096;
 /// How many reasons of rejected lines are kept.
 const REASONS_MAX: usize = 20;
+
+/// How far an import is; see [`Import::on_progress`](super::Import::on_progress).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImportProgress {
+    /// Lines read, including those of earlier runs.
+    pub lines: u64,
+    /// Bytes of those lines; compare with the length of the source.
+    pub bytes: u64,
+    /// Bytes that earlier runs had imported, and this run skipped.
+    pub bytes_before: u64,
+    /// Events handed to the store by this run.
+    pub events: u64,
+    /// Time since this run began.
+    pub elapsed: Duration,
+}
+
+impl ImportProgress {
+    /// The time left for a source of this many bytes, at the rate so far; `None` before anything was
+    /// imported.
+    #[must_use]
+    pub fn remaining(&self, bytes_total: u64) -> Option<Duration> {
+        let done = self.bytes.saturating_sub(self.bytes_before);
+        let rest = bytes_total.saturating_sub(self.bytes);
+        let nanos = self.elapsed.as_nanos().checked_mul(rest.into())?.checked_div(done.into())?;
+        u64::try_from(nanos).ok().map(Duration::from_nanos)
+    }
+}
+
+/// What an import did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Imported {
+    /// Events appended by this run.
+    pub events: u64,
+    /// Appends made by this run.
+    pub appends: u64,
+    /// Lines read by this run, including blank ones.
+    pub lines: u64,
+    /// Lines that earlier runs had read.
+    pub lines_before: u64,
+    /// Lines rejected by this run; see [`Import::skip_bad`](super::Import::skip_bad).
+    pub rejected: u64,
+    /// The reasons, for the first 20 rejected lines.
+    pub reasons: Vec<String>,
+}
+
+impl fmt::Display for Imported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = |count| counted(count, "line", "lines");
+        let events = counted(self.events, "event", "events");
+        let appends = counted(self.appends, "append", "appends");
+        write!(f, "{events} in {appends}, from {}", lines(self.lines))?;
+        if self.lines_before > 0 {
+            let were = if self.lines_before == 1 { "was" } else { "were" };
+            write!(f, "; {} {were} imported before", lines(self.lines_before))?;
+        }
+        if self.rejected > 0 {
+            write!(f, "; {} rejected", lines(self.rejected))?;
+        }
+        for reason in &self.reasons {
+            write!(f, "\n{reason}")?;
+        }
+        Ok(())
+    }
+}
 
 /// A running import.
 pub(super) struct ImportRun<'a, R> {

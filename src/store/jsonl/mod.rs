@@ -9,13 +9,11 @@ mod import;
 mod import_run;
 mod json;
 mod line;
-mod mapping;
-mod report;
 mod source;
 mod time;
 
-pub use export::Export;
+pub use export::{Export, ExportProgress, Exported};
 pub use import::Import;
-pub use mapping::Mapping;
-pub use report::{ExportProgress, Exported, ImportProgress, Imported};
+pub use import_run::{ImportProgress, Imported};
+pub use line::Mapping;
 pub use time::{TimeForm, Timestamp};

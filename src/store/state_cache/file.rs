@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use redb::{Database, StorageBackend};
 
-use super::Folded;
+use super::memory::Folded;
 use super::table::{self, CacheChanges, CacheFailure, CacheOwner, CacheWritten, Saving, StateKey};
 use crate::disk::{Access, Disk, DiskFile, if_there, read_full, remove_if_there, write_all};
 use crate::types::Error;

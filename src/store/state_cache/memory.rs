@@ -1,4 +1,4 @@
-//! The recently used states, in memory.
+//! States and the places up to which they were folded; the recently used ones, in memory.
 //!
 //! A state that a thread folds on is taken out and reserved. So the thread owns it alone, and nothing is
 //! copied. Other threads wait for it a moment, and then fold for themselves: the application's code runs
@@ -6,16 +6,18 @@
 //!
 //! No code of the application runs under the lock: states are cloned, encoded and dropped outside.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use parking_lot::{Condvar, Mutex};
 
-use super::{AnyState, Folded, Reached, Shape};
+use crate::event::RecordedEvent;
+use crate::format::Hash;
 use crate::types::{ClockFn, Error, Position, Version, check_visible, options};
 
 /// How long a thread waits for a state that another thread folds on.
@@ -28,6 +30,49 @@ pub(crate) const WORTH_SAVING: u64 = 32;
 const LEAVING_SHARE: usize = 4;
 /// A state is measured again when it has grown by this many events, or by a quarter.
 const WEIGH_EVERY: u64 = 64;
+
+/// A state of any type.
+pub(crate) type AnyState = Arc<dyn Any + Send + Sync>;
+
+/// What the cache knows of a projection.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) of: TypeId,
+    pub(crate) type_name: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) revision: u32,
+    /// Encodes a state; `None` if that fails. Panics of the application's code are caught.
+    pub(crate) encode: fn(&(dyn Any + Send + Sync)) -> Option<Vec<u8>>,
+}
+
+/// The last event that was folded into a state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) version: Version,
+    pub(crate) position: Position,
+    pub(crate) chain: Hash,
+}
+
+impl Reached {
+    pub(crate) fn at(event: &RecordedEvent) -> Reached {
+        Reached { version: event.version(), position: event.position(), chain: event.chain() }
+    }
+}
+
+/// A state, and the last event folded into it.
+#[derive(Clone, Default)]
+pub(crate) struct Folded<S> {
+    pub(crate) state: S,
+    pub(crate) reached: Reached,
+}
+
+impl Folded<AnyState> {
+    /// The state as its own type.
+    pub(crate) fn typed<P: Send + Sync + 'static>(self) -> Option<Folded<Arc<P>>> {
+        let state = self.state.downcast::<P>().ok()?;
+        Some(Folded { state, reached: self.reached })
+    }
+}
 
 /// States in memory, up to a budget in bytes; the least recently used go first.
 pub(crate) struct Memory {

@@ -11,7 +11,6 @@ mod file;
 mod memory;
 mod table;
 
-use std::any::{Any, TypeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,14 +19,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
-use crate::event::RecordedEvent;
-use crate::format::Hash;
 use crate::read::{LogView, Visibility};
 use crate::threads::BackgroundThread;
 use crate::types::{CacheStats, ClockFn, Error, Position, Version, check_visible, to_u64};
 
 use file::CacheFile;
-pub(crate) use memory::{KnownState, Memory, Reservation, Reserve};
+pub(crate) use memory::{AnyState, Folded, KnownState, Memory, Reached, Reservation, Reserve, Shape};
 use memory::{Unsaved, WORTH_SAVING};
 pub(crate) use table::{CacheOwner, Saving, StateKey};
 
@@ -37,43 +34,6 @@ const SAVE_EVERY: Duration = Duration::from_millis(250);
 const WAITING_MAX: usize = 1024;
 /// About how many bytes one transaction saves.
 const BATCH_BYTES: usize = 4 << 20;
-
-/// A state of any type.
-pub(crate) type AnyState = Arc<dyn Any + Send + Sync>;
-
-/// What the cache knows of a projection.
-#[derive(Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) of: TypeId,
-    pub(crate) type_name: &'static str,
-    pub(crate) name: &'static str,
-    pub(crate) revision: u32,
-    /// Encodes a state; `None` if that fails. Panics of the application's code are caught.
-    pub(crate) encode: fn(&(dyn Any + Send + Sync)) -> Option<Vec<u8>>,
-}
-
-/// The last event that was folded into a state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reached {
-    pub(crate) version: Version,
-    pub(crate) position: Position,
-    pub(crate) chain: Hash,
-}
-
-/// A state, and the last event folded into it.
-#[derive(Clone, Default)]
-pub(crate) struct Folded<S> {
-    pub(crate) state: S,
-    pub(crate) reached: Reached,
-}
-
-impl Folded<AnyState> {
-    /// The state as its own type.
-    pub(crate) fn typed<P: Send + Sync + 'static>(self) -> Option<Folded<Arc<P>>> {
-        let state = self.state.downcast::<P>().ok()?;
-        Some(Folded { state, reached: self.reached })
-    }
-}
 
 /// Where a loaded state came from.
 #[derive(Clone, Copy)]
@@ -377,11 +337,5 @@ impl CacheInner {
 impl Unsaved {
     fn key(&self) -> StateKey {
         StateKey::of_entity(self.shape.name, self.shape.revision, &self.entity)
-    }
-}
-
-impl Reached {
-    pub(crate) fn at(event: &RecordedEvent) -> Reached {
-        Reached { version: event.version(), position: event.position(), chain: event.chain() }
     }
 }

@@ -15,7 +15,7 @@ use redb::{
     WriteTransaction,
 };
 
-use super::{Folded, Reached};
+use super::memory::{Folded, Reached};
 use crate::format::{checksum, u64_at};
 use crate::types::{Position, Version, to_u64};
 
