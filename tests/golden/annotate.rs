@@ -416,7 +416,7 @@ impl Notes<'_> {
         let mut leaf = first - 1;
         while leaf < last {
             let mut leaves = 1;
-            while leaf % (2 * leaves) == 0 && leaf + 2 * leaves <= last {
+            while leaf.is_multiple_of(2 * leaves) && leaf + 2 * leaves <= last {
                 leaves *= 2;
             }
             self.take(32, &format!("of positions {} to {}", leaf + 1, leaf + leaves));

@@ -1,8 +1,8 @@
 //! Ranges of leaves as subtrees: which ones cover a range, and their roots as the leaves come.
 //!
-//! The **cover** of a range is the sequence of the largest complete, aligned subtrees within it, left to right.
-//! There is one for each range. For n leaves it has at most 2 log2 n subtrees: they grow, and then shrink.
-//! Leaves 3 to 12, the end excluded, are `3`, `4-7`, `8-11`.
+//! The **cover** of a range is the sequence of the largest complete, aligned subtrees within it, in order.
+//! Each range has one. For n leaves it has at most 2 log2 n subtrees: they grow, and then shrink. The leaves
+//! from 3 to 11 have the cover `3`, `4 to 7`, `8 to 11`.
 
 use std::ops::Range;
 
@@ -54,7 +54,7 @@ impl Subtree {
 }
 
 /// The cover of a range of leaves.
-pub(crate) fn cover(leaves: Range<u64>) -> impl Iterator<Item = Subtree> + Clone {
+pub(crate) fn cover_of(leaves: Range<u64>) -> impl Iterator<Item = Subtree> + Clone {
     let largest_at = move |start: u64| {
         let level = leaves.end.checked_sub(start)?.checked_ilog2()?;
         // The first leaf of a subtree is a multiple of its size; 0 is one of all sizes.
@@ -112,12 +112,12 @@ impl Cover {
     ///
     /// # Errors
     ///
-    /// [`Damage::Forbidden`] if the cover of so many leaves has another number of roots.
+    /// [`Damage::Forbidden`] if the cover of these leaves has another number of roots.
     pub(crate) fn push_run(&mut self, leaves: u64, roots: &[TreeHash]) -> Result<(), Damage> {
         const MISFIT: Damage = Damage::Forbidden("removed positions have another number of roots");
         let start = self.leaves().end;
         let end = start.checked_add(leaves).ok_or(MISFIT)?;
-        let subtrees = cover(start..end);
+        let subtrees = cover_of(start..end);
         if subtrees.clone().count() != roots.len() {
             return Err(MISFIT);
         }
@@ -127,8 +127,8 @@ impl Cover {
         Ok(())
     }
 
-    /// Takes all that another cover has. It begins where this one ends. Both are then covered by at most as
-    /// many roots as the two had, since a root is only added where it is not joined to others.
+    /// Takes all that another cover has; the other one begins where this one ends. The result has at most as
+    /// many roots as both had: each root either stays, or becomes a part of another.
     pub(crate) fn append(&mut self, next: &Cover) {
         assert_eq!(next.start, self.leaves().end, "the caller appends neighbours");
         for (subtree, root) in &next.parts {

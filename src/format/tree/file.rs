@@ -1,9 +1,9 @@
 //! A tree file: the hashes of one segment's part of the tree, so that a proof need not read whole segments.
 //!
 //! It belongs to the frames before an offset, as an index file does, and holds nothing that the log does not
-//! hold. So a process that meets a damaged, stale or unknown tree file builds it again. The **pieces** are the
-//! roots of tiles, which are subtrees of 256 leaves. Tiles do not respect segments, so the first and the last
-//! tile of a segment may be in several pieces. docs/tree-file.md.
+//! hold. So a process that meets a damaged, stale or unknown tree file builds it again. The **pieces** are
+//! the roots of tiles, which are subtrees of 256 leaves. Tiles do not respect segments, so the first and the
+//! last tile of a segment may be in several pieces. docs/tree-file.md.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::super::bytes::{Damage, array, checksum, part, preamble, put, sum, u32
 use super::super::chain::Hash;
 use super::super::index_file::Bound;
 use super::super::segment::SegmentId;
-use super::{Cover, Subtree, TreeHash, cover};
+use super::{Cover, Subtree, TreeHash, cover_of};
 use crate::types::to_usize;
 
 const MAGIC: &[u8; 8] = b"ANNALTRE";
@@ -41,8 +41,8 @@ const LARGE: usize = 8 + ROOT;
 /// A tile has 2^8 leaves.
 pub(crate) const TILE_LEVEL: u32 = 8;
 
-/// A record of more bytes has its leaf in the file. So a proof hashes at most 1 MiB of records, those of the
-/// small events of one tile.
+/// A record of more bytes has its leaf in the file. So a proof reads at most 1 MiB of records for its leaf,
+/// and as much for each of its sizes: the small events of one tile.
 pub(crate) const SMALL_BYTES_MAX: usize = 4096;
 
 /// Positions have 48 bits, so no segment has more roots.
@@ -75,7 +75,7 @@ impl TreeHead {
         let header = bytes.first_chunk::<HEADER>().ok_or(SHORT)?;
         let bound = read_bound(header);
         let leaves = leaves_of(&bound).ok_or(MISFIT)?;
-        let subtrees = cover(leaves.clone());
+        let subtrees = cover_of(leaves.clone());
         let root_bytes = subtrees.clone().count().saturating_mul(ROOT);
         let roots = bytes.get(HEADER..sum([HEADER, root_bytes])).ok_or(SHORT)?;
         if checksum(&[part(header, ..CHECKSUM_AT), roots]) != u32_at(header, CHECKSUM_AT) {

@@ -2,8 +2,8 @@
 //!
 //! The leaf of an event has the index position - 1, and the store's own events are leaves too. A leaf holds
 //! what erasing and compacting keep, so the root of a size never changes. Recovery and `verify` rely on the
-//! BLAKE3 chain. The tree serves proofs for readers who do not have the log: with a root that a reader keeps
-//! elsewhere, the store can prove an event, and that a later root extends the kept one.
+//! BLAKE3 chain. The tree serves readers who have no log, only a root that they kept. To them the store
+//! proves that an event is there, and that a later root extends the kept one.
 //!
 //! A **size** is a number of leaves: the tree of size 5 has the events up to position 5. A **subtree** is
 //! complete and aligned: 2^level leaves, the first of them at a multiple of 2^level. Of removed events only
@@ -16,7 +16,7 @@ mod cover;
 mod file;
 mod proof;
 
-pub(crate) use cover::{Cover, Subtree, cover};
+pub(crate) use cover::{Cover, Subtree, cover_of};
 pub(crate) use file::{TreeFile, TreeHead};
 pub(crate) use proof::{Gone, Subtrees, consistency, consistency_holds, inclusion, inclusion_holds, root};
 

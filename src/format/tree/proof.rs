@@ -1,17 +1,17 @@
 //! Proofs of inclusion and of consistency, from the roots of complete subtrees, and their verification.
 //!
-//! A proof is a list of hashes in the order of RFC 9162, 2.1.3 and 2.1.4: from the leaf, or from the old tree,
-//! upwards. The sizes and the index of the leaf belong to it and are not in it. There is one proof for each
-//! question: a verifier refuses one with a hash more, a hash less, or another hash.
+//! A proof is a list of hashes in the order of RFC 9162, 2.1.3 and 2.1.4, upwards from the leaf or from the
+//! old tree. The sizes and the index of the leaf belong to it and are not in it. Each question has one proof:
+//! a verifier refuses a list with a hash more, a hash less, or another hash.
 //!
-//! Which proofs outlive removal: a question is `Gone` only if a size of it lies strictly inside a removed
-//! subtree, or its leaf lies in one. For every hash in a proof has a parent with the leaf, or with the last
-//! leaf of a size. If the hash were inside a removed subtree, then its parent would be, too. So between sizes
-//! that are positions of events that are kept, everything can be proven.
+//! **Which proofs outlive removal.** A question is [`Gone`] only if its leaf lies in a removed subtree, or
+//! one of its sizes lies strictly inside of one. The reason: each hash of a proof is the child of a node that
+//! has the leaf, or the last leaf of a size. If the hash were inside a removed subtree, the node would be in
+//! it, and that leaf too. So between positions of kept events, everything can be proven.
 
 use std::ops::Range;
 
-use super::{Subtree, TreeHash, cover, empty, node, root_of_cover};
+use super::{Subtree, TreeHash, cover_of, empty, node, root_of_cover};
 
 /// Why a question has no answer: only the root of a larger subtree is left of what it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,8 +189,8 @@ impl Path {
     }
 }
 
-/// The two children of a range that is a node of the tree: the left one is as large as a complete subtree in
-/// front of another leaf can be. `None` for a leaf.
+/// The two children of a range that is a node of the tree; `None` for a leaf. The left child is the largest
+/// complete subtree that leaves something for the right one.
 fn halves(leaves: &Range<u64>) -> Option<(Range<u64>, Range<u64>)> {
     let last = leaves.end.checked_sub(leaves.start)?.checked_sub(1)?;
     let left = 1_u64.checked_shl(last.checked_ilog2()?)?;
@@ -200,6 +200,6 @@ fn halves(leaves: &Range<u64>) -> Option<(Range<u64>, Range<u64>)> {
 
 /// The root of a node of the tree, which is a complete subtree or the last node of its row.
 fn range_root<S: Subtrees>(subtrees: &S, leaves: Range<u64>) -> Result<TreeHash, S::Error> {
-    let roots = cover(leaves).map(|subtree| subtrees.root(subtree)).collect::<Result<Vec<_>, _>>()?;
+    let roots = cover_of(leaves).map(|subtree| subtrees.root(subtree)).collect::<Result<Vec<_>, _>>()?;
     Ok(root_of_cover(&roots))
 }
