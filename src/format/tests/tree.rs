@@ -397,6 +397,10 @@ fn every_tree_is_proven_to_extend_every_earlier_one() {
         let is_same = old == new;
         assert_eq!(consistency_holds(old, &new_root, new, &old_root, &proof), is_same, "{old} to {new}");
         assert_eq!(consistency_holds(new, &new_root, old, &old_root, &proof), is_same, "{new} to {old}");
+        // The same proof shows nothing of larger trees, nor equal roots anything of two sizes.
+        let is_shown = consistency_holds(old, &old_root, 4 * new + 1, &new_root, &proof);
+        assert_eq!(is_shown, old == 0, "{old} to {new}");
+        assert_eq!(consistency_holds(new, &new_root, old, &new_root, &[]), is_same, "{new} to {old}");
         let other = leaf(b"another");
         assert!(!consistency_holds(old, &other, new, &new_root, &proof), "{old} to {new}");
         if old > 0 {

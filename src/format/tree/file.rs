@@ -41,8 +41,8 @@ const LARGE: usize = 8 + ROOT;
 /// A tile has 2^8 leaves.
 pub(crate) const TILE_LEVEL: u32 = 8;
 
-/// A record of more bytes has its leaf in the file. So a proof reads at most 1 MiB of records for its leaf,
-/// and as much for each of its sizes: the small events of one tile.
+/// A record of more bytes has its leaf in the file. So the small events of a tile have at most 1 MiB. A proof
+/// reads one tile for its leaf, and one for each of its sizes.
 pub(crate) const SMALL_BYTES_MAX: usize = 4096;
 
 /// Positions have 48 bits, so no segment has more roots.
