@@ -383,20 +383,6 @@ impl Notes<'_> {
         }
     }
 
-    pub(crate) fn tree_leaf(&mut self) {
-        self.part("the entry");
-        self.string(4, "an event, layout 1:");
-        self.int(2, "index in its append");
-        self.int(2, "events of the append");
-        self.int(8, "position");
-        self.int(8, "recorded-at");
-        self.int(8, "version");
-        self.take(32, "record: its content hash");
-        self.take(32, "chain of its frame");
-        self.part("SHA-256(00, entry)");
-        self.take(32, "the leaf");
-    }
-
     pub(crate) fn tree_file(&mut self) {
         self.part("header");
         self.preamble();

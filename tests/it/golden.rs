@@ -608,6 +608,7 @@ fn annotated(path: &str, bytes: &[u8]) -> String {
         "MANIFEST" => notes.manifest(),
         "MARK" => notes.mark_file(),
         _ if path.ends_with(".idx") => notes.index_file(),
+        _ if path.ends_with(".tree") => notes.tree_file(),
         _ => notes.segment(),
     }
     notes.finish()

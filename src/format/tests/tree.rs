@@ -793,25 +793,30 @@ fn golden_leaves() -> Vec<Leaf> {
 
 #[test]
 fn golden_tree_leaf() {
-    let leaves = golden_leaves();
-    let third = leaves[2];
-    let entry = [
-        &b"ev01"[..],
-        &third.index.to_le_bytes(),
-        &third.events.to_le_bytes(),
-        &third.position.to_le_bytes(),
-        &third.recorded_at.to_le_bytes(),
-        &third.version.to_le_bytes(),
-        &third.record,
-        &third.chain,
-    ]
-    .concat();
-    assert_eq!((third.index, third.events, third.position), (1, 3, 3));
+    let third = golden_leaves()[2];
+    let at = format!("recorded-at: {}", third.recorded_at);
+    let fields: [(&[u8], &str); 8] = [
+        (b"ev01", "an event, layout 1: \"ev01\""),
+        (&third.index.to_le_bytes(), "index in its append: 1"),
+        (&third.events.to_le_bytes(), "events of the append: 3"),
+        (&third.position.to_le_bytes(), "position: 3"),
+        (&third.recorded_at.to_le_bytes(), &at),
+        (&third.version.to_le_bytes(), "version: 1"),
+        (&third.record, "record: its content hash"),
+        (&third.chain, "chain of its frame"),
+    ];
+    let entry = fields.map(|(bytes, _)| bytes).concat();
+    assert_eq!((third.index, third.events, third.position, third.version), (1, 3, 3, 1));
     assert_eq!(third.entry().as_slice(), entry);
     assert_eq!(third.hash(), sha256(&[&[0], &entry]));
     let bytes = [&entry[..], &third.hash()].concat();
     let title = format!("The leaf of the event at position 3 of store/{FIRST}");
-    check_text("tree-leaf", &title, 0, &bytes, Notes::tree_leaf);
+    check_text("tree-leaf", &title, 0, &bytes, |notes| {
+        notes.part("the entry");
+        fields.iter().for_each(|(bytes, name)| _ = notes.take(bytes.len(), name));
+        notes.part("SHA-256(00, entry)");
+        notes.take(32, "the leaf");
+    });
 }
 
 #[test]
