@@ -18,6 +18,7 @@ pub(super) mod forge;
 mod hostile;
 mod optional;
 mod size;
+mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -393,6 +393,46 @@ impl Notes<'_> {
         }
     }
 
+    pub(crate) fn tree_file(&mut self) {
+        self.part("header");
+        self.preamble();
+        self.take(16, "store id");
+        let first = self.int(8, "segment: first position");
+        self.int(4, "segment: generation");
+        self.int(4, "end");
+        let last = self.int(8, "last position");
+        self.take(32, "chain");
+        let pieces = self.int(4, "pieces");
+        let large = self.int(4, "large events");
+        self.take(4, "checksum of pieces and levels");
+        self.take(4, "checksum of large events");
+        self.take(12, "zero");
+        self.take(4, "checksum of 0..140 and the roots");
+        self.part("roots");
+        let mut leaf = first - 1;
+        while leaf < last {
+            let mut leaves = 1;
+            while leaf.is_multiple_of(2 * leaves) && leaf + 2 * leaves <= last {
+                leaves *= 2;
+            }
+            self.take(32, &format!("of positions {} to {}", leaf + 1, leaf + leaves));
+            leaf += leaves;
+        }
+        self.part("pieces");
+        for piece in 0..pieces {
+            self.take(32, &format!("piece {piece}"));
+        }
+        self.part("levels");
+        for piece in 0..pieces {
+            self.int(1, &format!("of piece {piece}"));
+        }
+        for _ in 0..large {
+            self.part("large event");
+            self.int(8, "position");
+            self.take(32, "leaf");
+        }
+    }
+
     fn index_entry(&mut self, section: &str, entry: usize) {
         match section {
             "filter" => _ = self.take(32, &format!("block {entry}: eight words")),
