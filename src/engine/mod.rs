@@ -32,7 +32,7 @@ use crate::engine::ticket::receipt_of;
 use crate::engine::writer::{CommitGroup, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
 use crate::event::Appended;
 use crate::read::{
-    Listeners, LogView, Notifications, SegmentCache, Snapshot, Subscription, build_pending_indexes,
+    Listeners, LogView, Notifications, PartIndexer, SegmentCache, Snapshot, Subscription, build_pending_indexes,
     index_is_pending, reader,
 };
 use crate::threads::{BackgroundThread, WorkerThread, once};
@@ -120,6 +120,7 @@ impl Engine {
             zeroing: BackgroundThread::new("annals-zeros"),
             listeners: listeners.clone(),
             segment,
+            part_indexer: PartIndexer::new(view.clone(), segment_cache.clone(), background.clone()),
             queue: queue.clone(),
             commands: commands.clone(),
             counters: counters.clone(),
