@@ -65,9 +65,8 @@ impl SizedStore {
         let store = open_buffered(&directory)?;
         Sample::new().fill_by(&store, options.events, append_size)?;
         store.close()?;
-        let open = |segment_bytes| {
-            Store::builder(&directory).segment_memory_bytes(segment_bytes).open_read_only()
-        };
+        let open =
+            |segment_bytes| Store::builder(&directory).segment_memory_bytes(segment_bytes).open_read_only();
         let resident = open(u64::MAX)?;
         let from_file = open(0)?;
         Ok(SizedStore { append_size, directory, resident, from_file })

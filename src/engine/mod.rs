@@ -32,8 +32,8 @@ use crate::engine::ticket::receipt_of;
 use crate::engine::writer::{CommitGroup, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
 use crate::event::Appended;
 use crate::read::{
-    Listeners, LogView, Notifications, PartIndexer, SegmentCache, Snapshot, Subscription, build_pending_indexes,
-    index_is_pending, reader,
+    Listeners, LogView, Notifications, PartIndexer, SegmentCache, Snapshot, Subscription,
+    build_pending_indexes, index_is_pending, reader,
 };
 use crate::threads::{BackgroundThread, WorkerThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};

@@ -14,8 +14,8 @@ use crate::engine::decide::Heads;
 use crate::format::{Damage, Frame, FrameHeader, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, genesis};
 use crate::index::{Bound, SealedIndex, SegmentIndex};
 use crate::log::{
-    FRAME_BYTES_MAX, Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list, read_manifest,
-    recover,
+    FRAME_BYTES_MAX, Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list,
+    read_manifest, recover,
 };
 use crate::read::{Budgets, ChainPosition, SealedMeta, SealedSegment, Segment, SegmentCache};
 use crate::threads::BackgroundThread;

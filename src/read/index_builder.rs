@@ -111,7 +111,9 @@ fn with_index<T>(parts: &[Arc<Segment>], look: impl FnOnce(&LiveIndex) -> T) -> 
     let Some(first) = parts.first().and_then(|first| first.as_sealed()) else { return Ok(look(&last)) };
     let joined = match LiveIndex::concat(first.index()?.as_ref(), &last) {
         // The index file of the part is damaged. The segment has everything that it had.
-        Err(error) if error.kind() == ErrorKind::Corrupt => LiveIndex::concat(first.rebuild()?.as_ref(), &last)?,
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            LiveIndex::concat(first.rebuild()?.as_ref(), &last)?
+        }
         joined => joined?,
     };
     Ok(look(&joined))

@@ -5,8 +5,9 @@
 //! from the segment's file: the live index has a lock that the writer needs for every group. It takes no more
 //! than a tenth of one processor.
 //!
-//! Invariants: the index covers only durable frames, so MARK proves all of it; once the segment is sealed or
-//! the store is closed, no part replaces the index of all frames. Tested by tests/it/part_index.rs.
+//! Invariants: the index covers only durable frames, so MARK proves all of it; no part replaces the index of
+//! a segment that is sealed. Closing ends the thread before it writes the last index. Tested by
+//! tests/it/part_index.rs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::format::SEGMENT_HEADER_BYTES;
 use crate::index::LiveIndex;
 use crate::log::{LogEnd, SegmentCursor, SegmentFile};
 use crate::threads::{BackgroundThread, Job};
-use crate::types::{Error, to_u32};
+use crate::types::{Error, ErrorKind, to_u32};
 
 use super::segment_cache::{SealedMeta, SealedSegment, SegmentCache};
 use super::view::LogView;
@@ -57,7 +58,6 @@ struct PartRequests {
     /// The part whose index was written last.
     written: Option<SegmentPart>,
     is_scheduled: bool,
-    is_stopped: bool,
 }
 
 impl PartIndexer {
@@ -90,11 +90,6 @@ impl PartIndexer {
             self.background.run_in(Duration::ZERO, PartWork::job(self.work.clone()));
         }
     }
-
-    /// No part is written any more: the store is being closed, or another writer takes over.
-    pub(crate) fn stop(&self) {
-        self.work.requests.lock().is_stopped = true;
-    }
 }
 
 /// The part of the last segment that the view has from an index file.
@@ -124,7 +119,7 @@ impl PartWork {
         let began = Instant::now();
         let (part, written) = {
             let mut requests = self.requests.lock();
-            let Some(part) = requests.newest.take().filter(|_| !requests.is_stopped) else {
+            let Some(part) = requests.newest.take() else {
                 requests.is_scheduled = false;
                 return None;
             };
@@ -133,7 +128,8 @@ impl PartWork {
         let before = written.filter(|written| Arc::ptr_eq(&written.file, &part.file));
         match self.write(&part, before.as_ref()) {
             Ok(()) => self.requests.lock().written = Some(part),
-            Err(error) => tracing::debug!(%error, "the index of the durable part was not written"),
+            Err(error) if error.kind() == ErrorKind::Cancelled => return None,
+            Err(error) => tracing::warn!(%error, "the index of the durable part was not written"),
         }
         Some(began.elapsed() * PAUSE_FACTOR)
     }
@@ -149,13 +145,10 @@ impl PartWork {
             Some((_, first)) => LiveIndex::concat(first, &rest)?,
             None => rest,
         };
-        self.go_on()?;
         let bound = SealedMeta::up_to(&part.end, &part.file, *origin).bound;
         let Some(bytes) = index.encode(&bound) else { return Ok(()) };
         let _alone = self.cache.lock_index_builds();
-        // Under the lock: the index of all frames, which is written when the segment is sealed or the store
-        // is closed, must not be replaced.
-        self.go_on()?;
+        // Under the lock: the segment may be sealed by now, and the index of all its frames written.
         let snapshot = self.view.snapshot();
         if snapshot.segments.last().is_some_and(|last| last.is_live_in(&part.file)) {
             self.cache.write_index_bytes(bound.segment, &bytes);
@@ -181,7 +174,8 @@ impl PartWork {
         Ok(index)
     }
 
+    /// Breaks off once the store is being closed, which waits for this thread.
     fn go_on(&self) -> Result<(), Error> {
-        if self.requests.lock().is_stopped { Err(Error::cancelled()) } else { Ok(()) }
+        if self.cache.background().go_on().is_break() { Err(Error::cancelled()) } else { Ok(()) }
     }
 }

@@ -151,7 +151,6 @@ impl Writer {
         check_older_segments(&self.view, &self.queue, &self.background);
         self.log = log;
         self.heads = heads;
-        self.part_indexer.stop();
         self.part_indexer =
             PartIndexer::new(self.view.clone(), segment_cache.clone(), self.background.clone());
         self.segment_cache = segment_cache;

@@ -328,7 +328,6 @@ impl Writer {
         }
         self.log.close()?;
         self.log.check_names(true).map_err(Failure::into_error)?;
-        self.part_indexer.stop();
         build_pending_indexes(&self.view, &self.segment_cache);
         build_last_index(&self.view, &self.segment_cache, self.log.written());
         // Closing made the buffered appends durable. Readers that wait for the durable head must see it.

@@ -279,7 +279,8 @@ impl Recovery<'_, '_> {
         }
         let mut segment = self.open_segment(id)?;
         let is_clean = self.is_cleanly_closed(&segment)?;
-        let marked = self.recovered.mark.as_ref().filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
+        let marked =
+            self.recovered.mark.as_ref().filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
         let must_reread = self.purpose == Purpose::Write && !is_clean;
         if must_reread {
             sync_last_segment(self.disk, &segment)?;
