@@ -13,24 +13,28 @@
 
 #[path = "../../tests/golden/annotate.rs"]
 mod annotate;
+mod bound;
+pub(super) mod forge;
 mod hostile;
+mod optional;
 mod size;
+mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link};
-use super::frame::{self, Frame, NewFrameHeader};
+use super::checksum;
+use super::frame::{self, Frame, FramePlace, NewFrameHeader, padded_body_bytes};
 use super::manifest::{Lineage, Manifest, SegmentEntry};
 use super::mark::{self, Mark};
-use super::record::{self, NewRecord, Record, RecordFields, records};
+use super::record::{self, BodyLayout, NewRecord, Record, RecordFields, records};
 use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
-use super::{aligned, checksum};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};
 use crate::index::{Bound, LiveIndex, SealedIndex, SegmentIndex, TermHash};
 use crate::log::SegmentFile;
-use crate::types::{Cause, EventId, to_u64};
+use crate::types::{Cause, EventId, to_u32, to_u64};
 use crate::{Query, Raw, Store};
 use annotate::{Notes, strip};
 
@@ -60,7 +64,7 @@ impl GoldenSegment {
         let mut offsets = vec![SEGMENT_HEADER_BYTES];
         loop {
             let at = *offsets.last().unwrap();
-            let Ok(frame) = frame::read(&bytes[at..], header.frame_mark(to_u64(at))) else { break };
+            let Ok(frame) = frame::read(&bytes[at..], &header.frame_place(to_u32(at))) else { break };
             offsets.push(at + frame.header.frame_bytes());
         }
         GoldenSegment { bytes, header, offsets }
@@ -70,12 +74,12 @@ impl GoldenSegment {
         &self.bytes[self.offsets[index]..self.offsets[index + 1]]
     }
 
-    fn mark(&self, index: usize) -> u64 {
-        self.header.frame_mark(to_u64(self.offsets[index]))
+    fn place(&self, index: usize) -> FramePlace {
+        self.header.frame_place(to_u32(self.offsets[index]))
     }
 
     fn frame(&self, index: usize) -> Frame<'_> {
-        frame::read(self.frame_bytes(index), self.mark(index)).unwrap()
+        frame::read(self.frame_bytes(index), &self.place(index)).unwrap()
     }
 
     fn seal_bytes(&self) -> &[u8] {
@@ -117,8 +121,6 @@ fn golden_frame_of_one_event() {
     );
     let frame = story.frame(0);
     let expected = NewFrameHeader {
-        body_bytes: 80,
-        body_checksum: checksum(&[frame.body]),
         position_offset: 0,
         durable_end: 144,
         events: 1,
@@ -127,9 +129,9 @@ fn golden_frame_of_one_event() {
         first_version: 1,
         chain: frame.header.chain(),
         key: None,
-        version_table: &[],
     };
     assert_eq!(frame.header.fields(), expected);
+    assert_eq!((frame.header.header_bytes(), frame.header.body_bytes()), (76, 76));
     check_encoding(&story, 0);
     let record = record_at(&frame, 0);
     assert_eq!(record.fields(), fields("account:alice", "account.opened"));
@@ -151,8 +153,6 @@ fn golden_frame_with_everything() {
     let versions: Vec<u8> = [2_u64, 1, 2].iter().flat_map(|version| version.to_le_bytes()).collect();
     let key: Hash = *blake3::hash(b"transfer-17").as_bytes();
     let expected = NewFrameHeader {
-        body_bytes: 320,
-        body_checksum: checksum(&[frame.body]),
         position_offset: 1,
         durable_end: u32::try_from(story.offsets[1]).unwrap(),
         events: 3,
@@ -161,10 +161,11 @@ fn golden_frame_with_everything() {
         first_version: 2,
         chain: frame.header.chain(),
         key: key.first_chunk().copied(),
-        version_table: &versions,
     };
     assert_eq!(frame.header.fields(), expected);
-    assert_eq!([0, 1, 2].map(|index| frame.header.version(index)), [2, 1, 2]);
+    assert_eq!((frame.header.header_bytes(), frame.header.body_bytes()), (96, 336));
+    assert_eq!([0, 1, 2].map(|index| frame.header.version(index, &record_at(&frame, index))), [2, 1, 2]);
+    assert_eq!(frame.versions(), versions);
     check_encoding(&story, 1);
 
     let first = EventId::derive(START + SECOND, 1.into(), &story.frame(0).header.chain());
@@ -258,7 +259,7 @@ fn golden_mark() {
         store_id: GoldenSegment::read().header.store_id,
         sequence: 11,
         segment: SegmentId { first_position: 10, generation: 0 },
-        durable_end: 744,
+        durable_end: 728,
         position: 11,
         chain: newest.chain,
         clean: true,
@@ -364,7 +365,7 @@ fn golden_chain() {
     let only = record_at(&one, 0);
     let contents = [0, 1, 2].map(|index| record_at(&full, index).content());
     let body = body_content(&contents);
-    let extended = extended_content(&body, full.header.extension());
+    let extended = extended_content(&body, &extension(&full));
     let private = blake3::hash(only.private().unwrap());
     let pieces: [(&[u8], &str); 12] = [
         (&start, "genesis: BLAKE3(03, store id)"),
@@ -376,7 +377,7 @@ fn golden_chain() {
         (&contents[1], "content of event 1"),
         (&contents[2], "content of event 2"),
         (&body, "content of the body: BLAKE3(01, the three)"),
-        (&extended, "extended content: BLAKE3(02, content of the body, key, version table)"),
+        (&extended, "extended content: BLAKE3(02, content of the body, key, versions)"),
         (&block(&extended, &assigned(&full, 2)), "the block: extended content, assigned fields, zeros"),
         (&full.header.chain(), "chain: BLAKE3 of the block, keyed by the chain before"),
     ];
@@ -397,7 +398,7 @@ fn golden_chain() {
     let content = hash(&[&[0], only.public(), &hash(&[only.private().unwrap()])]);
     let first: Hash = blake3::keyed_hash(&start, &block(&content, &assigned(&one, 1))).into();
     assert_eq!(one.header.chain(), first);
-    let content = hash(&[&[2], &hash(&[&[1], contents.as_flattened()]), full.header.extension()]);
+    let content = hash(&[&[2], &hash(&[&[1], contents.as_flattened()]), &extension(&full)]);
     let second: Hash = blake3::keyed_hash(&first, &block(&content, &assigned(&full, 2))).into();
     assert_eq!(full.header.chain(), second);
     assert_eq!(chain_of(&full, 2, &first), second);
@@ -453,16 +454,13 @@ fn rewritten_segment(original: &GoldenSegment) -> Vec<u8> {
     };
     let mut out = header.write().to_vec();
     let erased = erased_body(&original.frame(0));
-    for (index, body) in [erased, original.frame(1).body.to_vec()].iter().enumerate() {
-        let place = out.len();
-        let moved = NewFrameHeader {
-            body_bytes: u32::try_from(body.len()).unwrap(),
-            body_checksum: checksum(&[body]),
-            durable_end: u32::try_from(place).unwrap(),
-            ..original.frame(index).header.fields()
-        };
-        moved.write(&mut out, header.frame_mark(to_u64(place)));
-        out.extend_from_slice(body);
+    let mut kept = Vec::new();
+    original.frame(1).unbound_body(&original.place(1), &mut kept);
+    for (index, body) in [erased, kept].iter().enumerate() {
+        let durable_end = to_u32(out.len());
+        let frame = original.frame(index);
+        let moved = NewFrameHeader { durable_end, ..frame.header.fields() };
+        moved.write(&mut out, &header.frame_place(durable_end), body, &frame.versions());
     }
     let place = to_u64(out.len());
     out.extend(attestation(original).write(&header, place));
@@ -471,14 +469,16 @@ fn rewritten_segment(original: &GoldenSegment) -> Vec<u8> {
     out
 }
 
-/// The one record of a frame, without its private part.
+/// The one record of a frame, without its private part and bound to no place.
 fn erased_body(frame: &Frame<'_>) -> Vec<u8> {
     let record = record_at(frame, 0);
     let public_bytes = u16::try_from(record.public().len()).unwrap();
-    let mut body =
-        [&32_u32.to_le_bytes()[..], &public_bytes.to_le_bytes(), &[1, 0], record.public()].concat();
-    body.extend_from_slice(blake3::hash(record.private().unwrap()).as_bytes());
-    body.resize(aligned(body.len()), 0);
+    let private_hash = blake3::hash(record.private().unwrap());
+    let covered =
+        [&[32, 0, 0, 1], &public_bytes.to_le_bytes()[..], record.public(), private_hash.as_bytes()].concat();
+    let mut body = [&crc32c::crc32c(&covered).to_le_bytes(), covered.as_slice()].concat();
+    // The header has 76 bytes.
+    body.resize((76 + body.len()).next_multiple_of(8) - 76, 0);
     body
 }
 
@@ -499,7 +499,7 @@ fn attestation(original: &GoldenSegment) -> Attestation<'static> {
 }
 
 fn rewritten_seal(original: &GoldenSegment) -> Seal {
-    Seal { length: 1008, frames: 2, events: 4, ..Seal::read(original.seal_bytes()).unwrap() }
+    Seal { length: 992, frames: 2, events: 4, ..Seal::read(original.seal_bytes()).unwrap() }
 }
 
 fn rewritten_manifest() -> Manifest {
@@ -530,26 +530,35 @@ fn rewritten_manifest() -> Manifest {
 /// What the encoder makes of a frame's parts is the frame.
 fn check_encoding(story: &GoldenSegment, index: usize) {
     let frame = story.frame(index);
-    let mut out = Vec::new();
-    frame.header.fields().write(&mut out, story.mark(index));
-    assert_eq!(out.len(), frame.header.header_bytes());
-    let body = out.len();
-    for found in records(frame.body, frame.header.events()) {
+    let layout = frame.header.layout();
+    let mut body = Vec::new();
+    for found in frame.records() {
         let found = found.unwrap();
         let metadata = found.metadata().unwrap();
         let payload = found.payload().unwrap();
-        let start = out.len() - body;
-        record::write(&mut out, &NewRecord { fields: found.fields(), metadata, payload }).unwrap();
-        let salt = record::salt_place(&out[body..], start);
-        out[body..][salt].copy_from_slice(&found.private().unwrap()[..record::SALT]);
-        assert_eq!(out.len() - body - start, found.shape().bytes());
+        let start = body.len();
+        let new = NewRecord { fields: found.fields(), metadata, payload };
+        record::write(&mut body, &new, layout.has_versions).unwrap();
+        let salt = record::salt_place(&body, start, layout);
+        body[salt].copy_from_slice(&found.private().unwrap()[..record::SALT]);
+        record::seal(&mut body[start..]);
+        assert_eq!(body.len() - start, found.shape().bytes());
     }
-    out.resize(aligned(out.len()), 0);
+    body.resize(padded_body_bytes(body.len(), frame.header.key().is_some(), layout.events), 0);
+    let mut out = Vec::new();
+    frame.header.fields().write(&mut out, &story.place(index), &body, &frame.versions());
     assert_eq!(out, story.frame_bytes(index));
 }
 
 fn record_at<'a>(frame: &Frame<'a>, index: usize) -> Record<'a> {
-    records(frame.body, frame.header.events()).nth(index).unwrap().unwrap()
+    frame.records().nth(index).unwrap().unwrap()
+}
+
+/// What a frame's key and versions add to its content, for the chain.
+fn extension(frame: &Frame<'_>) -> Vec<u8> {
+    let mut extension = frame.header.key().map_or_else(Vec::new, |key| key.to_vec());
+    extension.extend(frame.versions());
+    extension
 }
 
 fn assigned(frame: &Frame<'_>, position: u64) -> Assigned {
@@ -565,9 +574,8 @@ fn assigned(frame: &Frame<'_>, position: u64) -> Assigned {
 
 /// The chain a frame at `position` has, recomputed from its bytes.
 fn chain_of(frame: &Frame<'_>, position: u64, before: &Hash) -> Hash {
-    let contents: Vec<Hash> =
-        records(frame.body, frame.header.events()).map(|record| record.unwrap().content()).collect();
-    let content = extended_content(&body_content(&contents), frame.header.extension());
+    let contents: Vec<Hash> = frame.records().map(|record| record.unwrap().content()).collect();
+    let content = extended_content(&body_content(&contents), &extension(frame));
     link(before, &content, &assigned(frame, position))
 }
 

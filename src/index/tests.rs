@@ -10,7 +10,11 @@ use std::sync::Arc;
 
 use super::*;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
-use crate::format::{Frame, NewFrameHeader, NewRecord, RecordFields, SegmentHeader, SegmentId, write};
+use crate::format::index_file::LargeFrame;
+use crate::format::{
+    Frame, NewFrameHeader, NewRecord, Record, RecordFields, SegmentHeader, SegmentId, padded_body_bytes,
+    seal, write,
+};
 use crate::log::SegmentFile;
 use crate::types::{Cause, Error, ErrorKind, EventId, Item, Name, Position, Query, SYSTEM_SCOPE};
 
@@ -54,6 +58,9 @@ struct Known {
     key: Option<[u8; 16]>,
     ordinal: u32,
     frame: Range<u32>,
+    /// Of an event in a large frame.
+    record: Option<RecordLocation>,
+    payload: usize,
 }
 
 fn id(number: u64) -> EventId {
@@ -120,6 +127,8 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
                 key: (at == 0 && random.chance(10)).then(|| *id(random.below(200)).as_bytes()),
                 ordinal: 0,
                 frame: 0..0,
+                record: None,
+                payload: if random.chance(8) { 4_200 } else { 0 },
             });
         }
         let bytes = encode(&segment, offset, next, &new, u64::try_from(number).unwrap());
@@ -127,7 +136,9 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
         let end = offset + u32::try_from(bytes.len()).unwrap();
         let first = Position::from(FIRST_POSITION + u64::from(next));
         let shared = EventId::derive(frame.header.recorded_at(), first, &frame.header.chain());
-        for mut event in new {
+        let records = record_locations(&frame, offset, next);
+        for (mut event, record) in new.into_iter().zip(records) {
+            event.record = record;
             (event.frame, event.ordinal) = (offset..end, next);
             next += 1;
             event.correlation = event.correlation.or((count > 1).then_some(shared));
@@ -141,6 +152,37 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
         offset = end;
     }
     story
+}
+
+/// Where the records of a frame at `offset` lie, if they are found one by one.
+fn record_locations(frame: &Frame<'_>, offset: u32, first: u32) -> Vec<Option<RecordLocation>> {
+    let header = &frame.header;
+    let records: Vec<Record<'_>> = frame.records().map(Result::unwrap).collect();
+    let bytes = u32::try_from(header.frame_bytes()).unwrap();
+    let is_system = |record: &Record<'_>| record.scope() == SYSTEM_SCOPE;
+    if bytes <= 4_096 || records.iter().any(is_system) {
+        return vec![None; records.len()];
+    }
+    let large = LargeFrame {
+        offset,
+        bytes,
+        first,
+        events: header.events(),
+        has_versions: header.events() > 1,
+        has_foreign_ids: records.iter().any(|record| record.foreign_id().is_some()),
+        recorded_at: header.recorded_at(),
+        first_version: header.first_version(),
+        chain: header.chain(),
+    };
+    let mut start = offset + u32::try_from(header.header_bytes()).unwrap();
+    let mut locations = Vec::new();
+    for (index, record) in records.iter().enumerate() {
+        let next = start + u32::try_from(record.bytes().len()).unwrap();
+        let end = if index + 1 == records.len() { offset + bytes } else { next };
+        locations.push(Some(RecordLocation { bytes: start..end, frame: large.clone() }));
+        start = next;
+    }
+    locations
 }
 
 impl Story {
@@ -195,6 +237,7 @@ fn in_file(index: &LiveIndex) -> SealedIndex {
 
 fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], number: u64) -> Vec<u8> {
     let mut body = Vec::new();
+    let has_versions = events.len() > 1;
     for event in events {
         let tags: Vec<u8> = event
             .tags
@@ -213,28 +256,29 @@ fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], numb
             cause: event.cause,
             has_metadata: false,
         };
-        assert!(write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }).is_ok());
+        let start = body.len();
+        let payload = vec![9; event.payload];
+        let new = NewRecord { fields, metadata: &[], payload: &payload };
+        assert!(write(&mut body, &new, has_versions).is_ok());
+        seal(&mut body[start..]);
     }
-    body.resize(crate::format::aligned(body.len()), 0);
-    let table: Vec<u8> = events.iter().flat_map(|event| event.version.to_le_bytes()).collect();
-    let table = if events.len() > 1 { table.as_slice() } else { &[] };
+    let versions: Vec<u8> = events.iter().flat_map(|event| event.version.to_le_bytes()).collect();
+    let versions = if has_versions { versions.as_slice() } else { &[] };
     let key = events[0].key;
+    let count = events.len().try_into().unwrap();
+    body.resize(padded_body_bytes(body.len(), key.is_some(), count), 0);
     let header = NewFrameHeader {
-        body_bytes: body.len().try_into().unwrap(),
-        body_checksum: 0,
         position_offset: first,
         durable_end: 0,
-        events: events.len().try_into().unwrap(),
-        flags: NewFrameHeader::flags_for(key.is_some(), !table.is_empty()),
+        events: count,
+        flags: NewFrameHeader::flags_for(key.is_some(), has_versions),
         recorded_at: number * 1_000_000,
         first_version: events[0].version,
         chain: *blake3::hash(&number.to_le_bytes()).as_bytes(),
         key,
-        version_table: table,
     };
     let mut bytes = Vec::new();
-    header.write(&mut bytes, segment.header.frame_mark(offset.into()));
-    bytes.extend_from_slice(&body);
+    header.write(&mut bytes, &segment.header.frame_place(offset), &body, versions);
     bytes
 }
 
@@ -290,6 +334,8 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
         cause: None,
         key: None,
         frame: 0..0,
+        record: None,
+        payload: 0,
         ordinal: 0,
     };
     let events =

@@ -193,21 +193,19 @@ class Segment:
 
     def header_at(self, offset):
         """A frame header whose mark and checksum fit; `None` if there is none."""
-        fixed = self.bytes[offset : offset + 80]
-        if len(fixed) < 80 or fixed[:8] != self.mark(offset):
+        fixed = self.bytes[offset : offset + 76]
+        if len(fixed) < 76 or fixed[:8] != self.mark(offset):
             return None
-        flags, events = integer(fixed, 30, 2), integer(fixed, 28, 2)
-        size = 80 + (16 if flags & 0x0100 else 0) + (8 * events if flags & 0x0200 else 0)
+        flags, events = integer(fixed, 26, 2), integer(fixed, 24, 2)
+        size = 76 + (16 if flags & 0x0100 else 0) + (4 if events > 1 else 0)
         header = self.bytes[offset : offset + size]
         if len(header) < size or checksum(header[:8], header[12:]) != integer(header, 8, 4):
             raise Damaged(self.name, offset, "the frame header does not fit its checksum")
         if flags & 0xFF00 & ~0x0300:
             raise Newer(self.name, offset, f"unknown frame flags {flags:04x} need a newer reader")
         body = integer(header, 12, 4)
-        if body % 8 or body > 16 << 20 or events == 0:
+        if (size + body) % 8 or body > (16 << 20) - 4 or events == 0:
             raise Forbidden(self.name, offset, "impossible length or count in a frame header")
-        if flags & 0x0200 and header[-8 * events :][:8] != header[40:48]:
-            raise Forbidden(self.name, offset, "the first version is not the one in the version table")
         return header
 
 
@@ -229,24 +227,35 @@ class Gap:
         self.removed = events
 
 
-class Record:
-    """One event in a body, and where the next one starts."""
+class Piece:
+    """The bytes of one record in a body: what its lengths say, and nothing of its fields."""
 
-    def __init__(self, body, start, fail):
-        prefix = body[start : start + 8]
-        if len(prefix) < 8:
+    def __init__(self, body, start, has_version, fail):
+        size = 16 if has_version else 10
+        self.prefix = body[start : start + size]
+        if len(self.prefix) < size:
             fail("a record is cut off")
-        private_length, public_length = integer(prefix, 0, 4), integer(prefix, 4, 2)
-        public = body[start + 8 : start + 8 + public_length]
-        private = body[start + 8 + public_length : start + 8 + public_length + private_length]
-        if len(public) < public_length or len(private) < private_length:
+        middle = start + size + integer(self.prefix, 8, 2)
+        self.end = middle + integer(self.prefix, 4, 3)
+        if self.end > len(body):
             fail("a record is longer than its body")
-        form = prefix[6]
+        self.public, self.private = body[start + size : middle], body[middle : self.end]
+        self.version = integer(self.prefix, 10, 6) if has_version else None
+
+    def fits(self, place):
+        own = checksum(self.prefix[4:10], self.public, self.private)
+        return own ^ checksum(place) == integer(self.prefix, 0, 4)
+
+
+class Record:
+    """One event, read from the bytes of its record."""
+
+    def __init__(self, piece, fail):
+        form, public, private = piece.prefix[7], piece.public, piece.private
         if form > 1:
             fail(f"record form {form} needs a newer reader")
-        if prefix[7] or (private_length < 16 if form == 0 else private_length != 32):
+        if len(private) < 16 if form == 0 else len(private) != 32:
             fail("a record's private part has a wrong length")
-        self.end = start + 8 + public_length + private_length
         self.read_public(public, fail)
         self.metadata = self.payload = None
         if form == 0:
@@ -254,12 +263,12 @@ class Record:
         self.content = blake3(b"\x00", public, blake3(private) if form == 0 else private)
 
     def read_public(self, public, fail):
-        if len(public) < 10:
+        if len(public) < 6:
             fail("a public part is too short")
-        flags, self.schema_version, entity, scope, kind, tags, _ = struct.unpack("<HHHBBBB", public[:10])
-        if flags & 0xFF00:
+        flags, entity, scope, kind = struct.unpack("<HHBB", public[:6])
+        if flags & 0xFC00:
             fail(f"unknown record flags {flags:04x} need a newer reader")
-        rest = public[10:]
+        rest = public[6:]
 
         def take(size):
             nonlocal rest
@@ -277,6 +286,10 @@ class Record:
         if not 1 <= entity <= 4096 or kind == 0 or rest[entity : entity + scope] == b"default":
             fail("a name has an impossible length, or the default scope is spelled out")
         self.entity, self.scope, self.kind = name(entity), name(scope) or "default", name(kind)
+        self.schema_version = integer(take(2), 0, 2) if flags & 0x0100 else 1
+        tags = take(1)[0] if flags & 0x0200 else 0
+        if (flags & 0x0100 and self.schema_version == 1) or (flags & 0x0200 and tags == 0):
+            fail("what goes without saying is spelled out")
         self.tags = [name(take(1)[0]) for _ in range(tags)]
         if "" in self.tags or len(set(self.tags)) < len(self.tags):
             fail("a tag is empty, or comes twice")
@@ -405,51 +418,91 @@ def read_attestation(segment, place, events):
     return None
 
 
+def whole_body(segment, at, header, body):
+    """The records of a body, each with a right checksum."""
+    count, flags = integer(header, 24, 2), integer(header, 26, 2)
+
+    def torn(what):
+        raise Invalid(Damaged(segment.name, at, what))
+
+    def fail(what):
+        # The body checksum of several events is right: nothing is torn.
+        raise Damaged(segment.name, at, what)
+
+    if len(body) < integer(header, 12, 4):
+        torn("the body is cut off")
+    if count == 1:
+        fail = torn
+    elif checksum(body) != integer(header, len(header) - 4, 4):
+        torn("the body does not fit its checksum")
+    first_version = integer(header, 36, 8)
+    first_position = segment.id[0] + integer(header, 16, 4)
+    pieces, start = [], 0
+    for index in range(count):
+        piece = Piece(body, start, flags & 0x0200, fail)
+        version = first_version + index if piece.version is None else piece.version
+        bound = struct.pack(
+            "<QIHHQQQ32s",
+            segment.salt,
+            at + len(header) + start,
+            index,
+            count,
+            first_position + index,
+            version & 0xFFFFFFFFFFFFFFFF,
+            integer(header, 28, 8),
+            header[44:76],
+        )
+        if not piece.fits(bound):
+            fail("a record does not fit its checksum")
+        pieces.append(piece)
+        start = piece.end
+    if len(body) - start > 7 or body[start:].strip(b"\0"):
+        fail("the body holds more than its events")
+    return pieces
+
+
 def read_frame(segment, place, header, events):
     at = place.offset
-    body = segment.bytes[at + len(header) : at + len(header) + integer(header, 12, 4)]
-    if len(body) < integer(header, 12, 4) or checksum(body) != integer(header, 16, 4):
-        raise Invalid(Damaged(segment.name, at, "the body is cut off or does not fit its checksum"))
 
     def fail(what):
         raise Damaged(segment.name, at, what)
 
-    position = segment.id[0] + integer(header, 20, 4)
-    count, flags = integer(header, 28, 2), integer(header, 30, 2)
-    recorded_at, first_version, chain = integer(header, 32, 8), integer(header, 40, 8), header[48:80]
+    position = segment.id[0] + integer(header, 16, 4)
+    count, flags = integer(header, 24, 2), integer(header, 26, 2)
+    recorded_at, first_version, chain = integer(header, 28, 8), integer(header, 36, 8), header[44:76]
+    body = segment.bytes[at + len(header) : at + len(header) + integer(header, 12, 4)]
+    pieces = whole_body(segment, at, header, body)
+    if flags & 0x0200 and pieces[0].version != first_version:
+        raise Forbidden(segment.name, at, "the first version is not the one in the first record")
     if position != place.position + 1:
         fail("the frame has another position than the one that comes next")
     if recorded_at < place.recorded_at:
         fail("the frame was recorded before the one in front of it")
     if position + count - 1 >= 1 << 48:
         fail("no event can have such a position")
-    if integer(header, 24, 4) > at:
+    if integer(header, 20, 4) > at:
         fail("the frame claims that more was durable than was written")
 
-    records, start = [], 0
-    for _ in range(count):
-        records.append(Record(body, start, fail))
-        start = records[-1].end
-    if len(body) - start > 7 or body[start:].strip(b"\0"):
-        fail("the body holds more than its events")
+    records = [Record(piece, fail) for piece in pieces]
     content = records[0].content
     if count > 1:
         content = blake3(b"\x01", *(record.content for record in records))
-    if len(header) > 80:
-        content = blake3(b"\x02", content, header[80:])
+    key = header[76:92] if flags & 0x0100 else b""
+    own_versions = [struct.pack("<Q", piece.version) for piece in pieces if piece.version is not None]
+    if key or own_versions:
+        content = blake3(b"\x02", content, key, *own_versions)
     block = content + struct.pack("<QQQHHI", position, recorded_at, first_version, count, flags, 0)
     if blake3(block, key=place.chain) != chain:
         fail("the frame does not continue the chain")
 
     derived = [event_id(recorded_at, position + index, chain) for index in range(count)]
     ids = [record.foreign_id or own for record, own in zip(records, derived)]
-    table = header[len(header) - 8 * count :] if flags & 0x0200 else None
-    if not table and len({record.entity for record in records}) > 1:
-        fail("several entities, and no version table")
+    if not own_versions and len({record.entity for record in records}) > 1:
+        fail("several entities, and no versions in the records")
     for index, record in enumerate(records):
         record.position, record.recorded_at, record.chain = position + index, recorded_at, chain
         record.id, record.derived = ids[index], derived[index]
-        record.version = integer(table, 8 * index, 8) if table else first_version + index
+        record.version = pieces[index].version if own_versions else first_version + index
         record.correlation = record.correlation or ids[0]
         if isinstance(record.cause, int):
             if record.cause >= count:
@@ -601,7 +654,7 @@ class Store:
             except Damaged as damaged:
                 is_whole = isinstance(damaged, (Newer, Forbidden))
             if is_whole:
-                greatest = max(greatest, integer(segment.bytes, offset + 24, 4))
+                greatest = max(greatest, integer(segment.bytes, offset + 20, 4))
         return greatest
 
     def check_versions(self):

@@ -11,7 +11,9 @@ import sys
 from decode import Damaged, blake3, check_preamble, checksum, integer
 
 HEADER, BLOCK = 192, 4096
-SECTIONS = ("filter", "slots", "anchors", "terms", "jumps", "removed", "offsets", "lists")
+SECTIONS = (
+    "filter", "slots", "anchors", "terms", "gaps", "jumps", "removed", "large frames", "offsets", "lists"
+)
 KINDS = ("entity", "scope", "kind", "tag", "correlation", "foreign", "cause", "follower", "key")
 SALTS = (0x47B6137B, 0x44974D91, 0x8824AD5B, 0xA2B7289D, 0x705495C7, 0x2DF1424B, 0x9EFC4947, 0x5C6BFB31)
 
@@ -22,11 +24,11 @@ class Index:
         self.expect(checksum(bytes_[:188]) == integer(bytes_, 188, 4), 188, "the header's checksum")
         check_preamble(bytes_, b"ANNALIDX", file)
         self.store_id, self.end = bytes_[40:56], integer(bytes_, 68, 4)
-        numbers = [integer(bytes_, at, 4) for at in range(112, 136, 4)]
-        self.events, self.first, self.ordinals_end, self.born, self.terms, self.gaps = numbers
+        numbers = [integer(bytes_, at, 4) for at in range(112, 132, 4)]
+        self.events, self.first, self.ordinals_end, self.born, self.terms = numbers
         at, self.places = HEADER, {}
         for number, name in enumerate(SECTIONS):
-            size = integer(bytes_, 136 + 4 * number, 4)
+            size = integer(bytes_, 132 + 4 * number, 4)
             self.places[name] = (at, at + size)
             rounded = -(-(at + size) // 16) * 16
             self.expect(not any(bytes_[at + size : rounded]), at + size, f"zeros behind {name}")
@@ -34,7 +36,7 @@ class Index:
         blocks = [bytes_[max(start, HEADER) : min(start + BLOCK, at)] for start in range(0, at, BLOCK)]
         table = b"".join(checksum(block).to_bytes(4, "little") for block in blocks)
         self.expect(bytes_[at:] == table, at, "the table of checksums")
-        self.expect(checksum(table) == integer(bytes_, 168, 4), 168, "the checksum of the table")
+        self.expect(checksum(table) == integer(bytes_, 172, 4), 172, "the checksum of the table")
         self.expect(len(self.section("offsets")) == 4 * self.events, 112, "the number of events")
 
     def expect(self, is_right, offset, what):
@@ -45,27 +47,41 @@ class Index:
         start, end = self.places[name]
         return self.bytes[start:end]
 
-    def numbers(self, first, count, jumps):
-        """Numbers that follow each other, but for jumps."""
-        table, found = self.section("jumps"), []
-        jumps = {integer(table, 16 * at, 4): integer(table, 16 * at + 8, 8) for at in jumps}
+    def numbers(self, first, count, section, size, entries):
+        """Numbers that follow each other, but for those that entries of a section name."""
+        table, found = self.section(section), []
+        jumps = {integer(table, size * at, 4): integer(table, size * at + 4, size - 4) for at in entries}
         for slot in range(count):
             found.append(jumps.get(slot, found[-1] + 1 if found else first))
         return found
 
     def ordinals(self):
-        ordinals = self.numbers(self.first, self.events, range(self.gaps))
+        gaps = range(len(self.section("gaps")) // 8)
+        ordinals = self.numbers(self.first, self.events, "gaps", 8, gaps)
         self.expect((ordinals[-1] + 1 if ordinals else 0) == self.ordinals_end, 120, "ordinals end")
         return ordinals
 
     def events_places(self):
-        """Each event's ordinal, and where its frame begins and ends."""
-        table = self.section("offsets")
+        """Each event's ordinal, and where its frame begins and ends; in a large frame, its record."""
+        table, large = self.section("offsets"), self.section("large frames")
         offsets = [integer(table, 4 * slot, 4) for slot in range(self.events)]
+        frames = [[integer(large, at + field, 4) for field in (0, 4, 8)] for at in range(0, len(large), 64)]
+        counts = [integer(large, at + 12, 2) for at in range(0, len(large), 64)]
+        of = {}
+        for (offset, size, first), count in zip(frames, counts):
+            of.update((ordinal, (offset, offset + size)) for ordinal in range(first, first + count))
+        ordinals = self.ordinals()
+        # Where the frame of each event begins.
+        starts = [of.get(ordinal, (offset,))[0] for ordinal, offset in zip(ordinals, offsets)]
         removed = self.section("removed")
         removed = {integer(removed, at + 4, 4): integer(removed, at, 4) for at in range(0, len(removed), 8)}
-        for slot, (ordinal, offset) in enumerate(zip(self.ordinals(), offsets)):
-            behind = [other for other in offsets[slot:] if other != offset]
+        for slot, (ordinal, offset) in enumerate(zip(ordinals, offsets)):
+            if ordinal in of:
+                start, end = of[ordinal]
+                self.expect(start < offset < end, slot, "the record of an event")
+                yield ordinal, offset, min([end] + offsets[slot + 1 : slot + 2])
+                continue
+            behind = [other for other in starts[slot:] if other != offset]
             end = behind[0] if behind else self.end
             yield ordinal, offset, removed.get(end, end)
 
@@ -91,7 +107,7 @@ class Index:
                 own_jumps, at = range(integer(table, at, 4), integer(table, at + 4, 4)), at + 8
             name, at = table[at : at + length], at + length
             kind = flags & 15
-            versions = self.numbers(first_version, count, own_jumps) if kind == 0 else None
+            versions = self.numbers(first_version, count, "jumps", 12, own_jumps) if kind == 0 else None
             yield start, kind, name, ordinals, versions
 
     def find(self, kind, name):

@@ -142,36 +142,26 @@ impl<'a> Notes<'a> {
 
     pub(crate) fn frame(&mut self) {
         self.part("frame: header");
-        let start = self.at;
         self.take(8, "mark: salt XOR offset");
         self.take(4, "header checksum");
         let body = self.int(4, "body length");
-        self.take(4, "body checksum");
         self.int(4, "position offset");
         self.int(4, "durable end");
         let events = self.int(2, "events");
-        let flags = le(&self.bytes[self.at..self.at + 2]);
-        let (key, table) = (flags & 0x0100 != 0, flags & 0x0200 != 0);
-        let named: Vec<&str> =
-            [(key, "key"), (table, "version table")].iter().filter(|f| f.0).map(|f| f.1).collect();
-        self.take(
-            2,
-            &format!("flags: {}", if named.is_empty() { "none".to_owned() } else { named.join(", ") }),
-        );
+        let flags = self.flags(&[(0x0100, "key"), (0x0200, "versions in the records")]);
         self.int(8, "recorded-at");
         self.int(8, "first version");
         self.take(32, "chain");
-        if key {
+        if flags & 0x0100 != 0 {
             self.take(16, "key");
         }
-        for event in 0..if table { events } else { 0 } {
-            self.int(8, &format!("version of event {event}"));
+        if events > 1 {
+            self.take(4, "body checksum");
         }
         let body_start = self.at;
-        assert!(body_start > start);
         for event in 0..events {
             self.part(&format!("frame: record of event {event}"));
-            self.record();
+            self.record(flags & 0x0200 != 0);
         }
         let rest = body_start + body - self.at;
         if rest > 0 {
@@ -179,37 +169,47 @@ impl<'a> Notes<'a> {
         }
     }
 
-    fn record(&mut self) {
-        let private = self.int(4, "private length");
-        self.int(2, "public length");
+    /// Names two bytes of flags, and says which of the named ones are set.
+    fn flags(&mut self, names: &[(u64, &str)]) -> u64 {
+        let flags = le(&self.bytes[self.at..self.at + 2]);
+        let set: Vec<&str> =
+            names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
+        let set = if set.is_empty() { "none".to_owned() } else { set.join(", ") };
+        self.take(2, &format!("flags: {set}"));
+        flags
+    }
+
+    fn record(&mut self, has_version: bool) {
+        self.take(4, "checksum, with that of the place");
+        let private = self.int(3, "private length");
         let form = self.bytes[self.at];
         self.take(1, ["form: whole", "form: erased"][usize::from(form)]);
-        self.take(1, "zero");
-        let flags = le(&self.bytes[self.at..self.at + 2]);
-        let bits = ["correlation", "occurred-at", "metadata", "foreign id"];
-        let mut named: Vec<&str> = bits
-            .iter()
-            .enumerate()
-            .filter(|(bit, _)| flags & (1 << bit) != 0)
-            .map(|(_, name)| *name)
-            .collect();
-        let cause = usize::try_from(flags >> 4 & 0b11).expect("two bits");
-        named.extend(
-            [None, Some("cause: an event"), Some("cause: in the append"), Some("cause: previous")][cause],
-        );
-        self.take(
-            2,
-            &format!("flags: {}", if named.is_empty() { "none".to_owned() } else { named.join(", ") }),
-        );
-        self.int(2, "schema version");
+        self.int(2, "public length");
+        if has_version {
+            self.int(6, "version");
+        }
+        let cause = self.bytes[self.at] >> 4 & 0b11;
+        let cause_name =
+            ["", "cause: an event", "cause: in the append", "cause: previous"][usize::from(cause)];
+        let flags = self.flags(&[
+            (0x0001, "correlation"),
+            (0x0002, "occurred-at"),
+            (0x0004, "metadata"),
+            (0x0008, "foreign id"),
+            (0x0030, cause_name),
+            (0x0100, "schema version"),
+            (0x0200, "tags"),
+        ]);
         let entity = self.int(2, "entity length");
         let scope = self.int(1, "scope length");
         let kind = self.int(1, "kind length");
-        let tags = self.int(1, "tags");
-        self.take(1, "zero");
         self.string(entity, "entity");
         self.string(scope, "scope");
         self.string(kind, "kind");
+        if flags & 0x0100 != 0 {
+            self.int(2, "schema version");
+        }
+        let tags = if flags & 0x0200 == 0 { 0 } else { self.int(1, "tags") };
         for _ in 0..tags {
             let length = self.int(1, "tag length");
             self.string(length, "tag");
@@ -354,12 +354,22 @@ impl Notes<'_> {
         self.int(4, "ordinals end");
         self.int(4, "born");
         self.int(4, "terms");
-        self.int(4, "gaps");
-        let names = ["filter", "slots", "anchors", "terms", "jumps", "removed", "offsets", "lists"];
+        let names = [
+            "filter",
+            "slots",
+            "anchors",
+            "terms",
+            "gaps",
+            "jumps",
+            "removed",
+            "large frames",
+            "offsets",
+            "lists",
+        ];
         let bytes = names.map(|name| self.int(4, &format!("bytes of {name}")));
         self.take(4, "checksum of the table of checksums");
         self.int(4, "frames");
-        self.take(12, "zero");
+        self.take(8, "zero");
         self.take(4, "checksum of 0..188");
         for (name, bytes) in names.into_iter().zip(bytes) {
             let end = self.at + bytes;
@@ -383,6 +393,46 @@ impl Notes<'_> {
         }
     }
 
+    pub(crate) fn tree_file(&mut self) {
+        self.part("header");
+        self.preamble();
+        self.take(16, "store id");
+        let first = self.int(8, "segment: first position");
+        self.int(4, "segment: generation");
+        self.int(4, "end");
+        let last = self.int(8, "last position");
+        self.take(32, "chain");
+        let pieces = self.int(4, "pieces");
+        let large = self.int(4, "large events");
+        self.take(4, "checksum of pieces and levels");
+        self.take(4, "checksum of large events");
+        self.take(12, "zero");
+        self.take(4, "checksum of 0..140 and the roots");
+        self.part("roots");
+        let mut leaf = first - 1;
+        while leaf < last {
+            let mut leaves = 1;
+            while leaf.is_multiple_of(2 * leaves) && leaf + 2 * leaves <= last {
+                leaves *= 2;
+            }
+            self.take(32, &format!("of positions {} to {}", leaf + 1, leaf + leaves));
+            leaf += leaves;
+        }
+        self.part("pieces");
+        for piece in 0..pieces {
+            self.take(32, &format!("piece {piece}"));
+        }
+        self.part("levels");
+        for piece in 0..pieces {
+            self.int(1, &format!("of piece {piece}"));
+        }
+        for _ in 0..large {
+            self.part("large event");
+            self.int(8, "position");
+            self.take(32, "leaf");
+        }
+    }
+
     fn index_entry(&mut self, section: &str, entry: usize) {
         match section {
             "filter" => _ = self.take(32, &format!("block {entry}: eight words")),
@@ -394,18 +444,33 @@ impl Notes<'_> {
             }
             "anchors" => _ = self.int(4, &format!("the first term at or behind {} begins at", entry * 1024)),
             "terms" => self.term(),
+            "gaps" => {
+                self.int(4, "slot");
+                self.int(4, "ordinal");
+            }
             "jumps" => {
                 self.int(4, "slot");
-                self.take(4, "zero");
-                self.int(8, "number");
+                self.int(8, "version");
             }
+            "large frames" => self.large_frame(),
             "removed" => {
                 self.int(4, "removed from");
                 self.int(4, "up to");
             }
-            "offsets" => _ = self.int(4, &format!("offset of the frame of event {entry}")),
+            "offsets" => _ = self.int(4, &format!("offset of event {entry}")),
             _ => _ = self.int(4, &format!("entry {entry}: ordinal")),
         }
+    }
+
+    fn large_frame(&mut self) {
+        self.int(4, "offset");
+        self.int(4, "bytes");
+        self.int(4, "first ordinal");
+        self.int(2, "events");
+        self.int(2, "flags");
+        self.int(8, "recorded-at");
+        self.int(8, "first version");
+        self.take(32, "chain");
     }
 
     fn term(&mut self) {

@@ -9,6 +9,7 @@ use annals::disk::{CrashMode, SimDisk};
 use annals::{Append, ErrorKind, Raw, Store, VerifyReport};
 
 use crate::corrupt::{parts, u32_at, u64_at};
+use crate::forge::{body, crc, put, rechain, records, refit, refit_header};
 use crate::sim_support::dump;
 
 /// A store of three sealed segments of four events each and a last one of two, closed.
@@ -95,77 +96,6 @@ impl World {
             refit(bytes, &range);
         });
     }
-}
-
-pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    bytes[at..at + value.len()].copy_from_slice(value);
-}
-
-fn crc(pieces: &[&[u8]]) -> [u8; 4] {
-    pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece)).to_le_bytes()
-}
-
-/// Where a frame's body begins.
-fn body(bytes: &[u8], frame: &Range<usize>) -> usize {
-    let (events, flags) = (u32_at(bytes, frame.start + 28) & 0xFFFF, u32_at(bytes, frame.start + 28) >> 16);
-    let key = if flags & 0x100 != 0 { 16 } else { 0 };
-    frame.start + 80 + key + if flags & 0x200 != 0 { 8 * events } else { 0 }
-}
-
-/// Makes the checksums of a header, a frame or a seal fit.
-pub(crate) fn refit(bytes: &mut [u8], part: &Range<usize>) {
-    let start = part.start;
-    if start == 0 {
-        let sum = crc(&[&bytes[..140]]);
-        return put(bytes, 140, &sum);
-    }
-    let mut header_end = part.end;
-    if part.len() != 72 {
-        header_end = body(bytes, part).min(part.end);
-        let sum = crc(&[&bytes[header_end..part.end]]);
-        put(bytes, start + 16, &sum);
-    }
-    let sum = crc(&[&bytes[start..start + 8], &bytes[start + 12..header_end]]);
-    put(bytes, start + 8, &sum);
-}
-
-/// Has the chain of a frame, and its checksums, fit its content; `before` is the frame in front of it.
-fn rechain(bytes: &mut [u8], frame: &Range<usize>, before: &Range<usize>) -> [u8; 32] {
-    let (start, records) = (frame.start, body(bytes, frame));
-    let events = u32_at(bytes, start + 28) & 0xFFFF;
-    let (mut at, mut contents) = (records, Vec::new());
-    for _ in 0..events {
-        let (private, public) = (u32_at(bytes, at), u32_at(bytes, at + 4) & 0xFFFF);
-        let middle = at + 8 + public;
-        let hash = blake3::hash(&bytes[middle..middle + private]);
-        contents.push(hash_of(&[&[0], &bytes[at + 8..middle], hash.as_bytes()]));
-        at = middle + private;
-    }
-    let mut content = contents[0];
-    if events > 1 {
-        content = hash_of(&[&[1], contents.as_flattened()]);
-    }
-    if records > start + 80 {
-        content = hash_of(&[&[2], &content, &bytes[start + 80..records]]);
-    }
-    let position = u64_at(bytes, 56) + u32_at(bytes, start + 20) as u64;
-    let block = [
-        &content,
-        position.to_le_bytes().as_slice(),
-        &bytes[start + 32..start + 48],
-        &bytes[start + 28..start + 32],
-        &[0; 4],
-    ]
-    .concat();
-    let key: [u8; 32] = bytes[before.start + 48..before.start + 80].try_into().unwrap();
-    let chain = *blake3::keyed_hash(&key, &block).as_bytes();
-    put(bytes, start + 48, &chain);
-    refit(bytes, frame);
-    chain
-}
-
-fn hash_of(pieces: &[&[u8]]) -> [u8; 32] {
-    *blake3::hash(&pieces.concat()).as_bytes()
 }
 
 /// Makes MANIFEST's digest fit.
@@ -393,7 +323,7 @@ const CASES: &[(&str, &str, Damage, Expected)] = &[
             let frame = world.part(1, 2);
             world.edit(disk, world.path(1), |bytes| bytes[frame.end - 9] ^= 1);
         },
-        |world| vec![(world.path(1).into(), world.part(1, 2).start, 6, "body does not fit its checksum")],
+        |world| vec![(world.path(1).into(), world.part(1, 2).start, 6, "record does not fit its checksum")],
     ),
     (
         "16 19",
@@ -412,7 +342,7 @@ const CASES: &[(&str, &str, Damage, Expected)] = &[
     (
         "16 19",
         "a flag of a newer version",
-        |world, disk| world.forge(disk, 1, 2, 31, &[4]),
+        |world, disk| world.forge(disk, 1, 2, 27, &[4]),
         |world| {
             vec![
                 (world.path(1).into(), world.part(1, 2).start, 6, "needs a newer annals"),
@@ -460,7 +390,7 @@ const CASES: &[(&str, &str, Damage, Expected)] = &[
     (
         "19",
         "another position",
-        |world, disk| world.forge(disk, 1, 2, 20, &[2]),
+        |world, disk| world.forge(disk, 1, 2, 16, &[2]),
         |world| {
             vec![
                 (
@@ -481,7 +411,7 @@ const CASES: &[(&str, &str, Damage, Expected)] = &[
     (
         "19",
         "recorded earlier",
-        |world, disk| world.forge(disk, 1, 2, 32, &[0; 8]),
+        |world, disk| world.forge(disk, 1, 2, 28, &[0; 8]),
         |world| {
             vec![(world.path(1).into(), world.part(1, 2).start, 6, "recorded before the one in front of it")]
         },
@@ -489,7 +419,7 @@ const CASES: &[(&str, &str, Damage, Expected)] = &[
     (
         "19",
         "a chain that is not",
-        |world, disk| world.forge(disk, 1, 2, 48, &[1, 2, 3]),
+        |world, disk| world.forge(disk, 1, 2, 44, &[1, 2, 3]),
         |world| {
             vec![
                 (world.path(1).into(), world.part(1, 2).start, 6, "does not continue the hash chain"),
@@ -498,7 +428,7 @@ const CASES: &[(&str, &str, Damage, Expected)] = &[
         },
     ),
     (
-        "19",
+        "16",
         "a record that is longer than its body",
         |world, disk| world.forge(disk, 1, 2, 80, &[0xFF, 0xFF]),
         |world| vec![(world.path(1).into(), world.part(1, 2).start, 6, "longer than its frame")],
@@ -634,6 +564,33 @@ fn each_damage_is_named_as_the_chapter_says() {
     assert!(opened > 10);
 }
 
+/// Rows 16 and 19: an append of several events has a checksum over its body, and each record its own. A reader in
+/// order checks the first; verify checks both.
+#[test]
+fn each_record_of_an_append_is_checked() {
+    let disk = SimDisk::new(7);
+    let store = Store::on(disk.clone()).open().unwrap();
+    Append::to("e:1").event(&Raw("x", &1)).event(&Raw("x", &2)).event(&Raw("x", &3)).commit(&store).unwrap();
+    store.close().unwrap();
+    let world = World::of(&disk);
+    let frame = world.part(0, 1);
+    let all = records(&world.image().contents(world.path(0)).unwrap(), frame.start);
+    assert_eq!(all.len(), 3);
+    for (index, record) in all.iter().enumerate() {
+        for at in [record.whole.start, record.public, record.private, record.whole.end - 1] {
+            let disk = world.image();
+            world.edit(&disk, world.path(0), |bytes| bytes[at] ^= 1);
+            let here = |words| vec![(world.path(0).to_owned(), frame.start, 1, words)];
+            let report = Store::on(disk.clone()).verify().unwrap();
+            check(&report, &here("body does not fit its checksum"), "a bit of the body");
+            // The checksums of body and header fit again, and the record's is wrong.
+            world.edit(&disk, world.path(0), |bytes| refit_header(bytes, &frame));
+            let report = Store::on(disk).verify().unwrap();
+            check(&report, &here("record does not fit its checksum"), &format!("record {index} at {at}"));
+        }
+    }
+}
+
 /// MARK without a valid slot is no break: a copy that was stopped leaves a store so. The report says so.
 #[test]
 fn a_lost_mark_is_noted() {
@@ -726,39 +683,39 @@ fn what_no_writer_writes_is_found_although_all_checksums_fit() {
     }
     let forgeries: &[Forgery] = &[
         (
-            "first version is not the table's",
+            "first version is not the first record's",
             several,
-            |bytes, frame, _| bytes[frame + 40] += 1,
-            "version table",
+            |bytes, frame, _| bytes[frame + 36] += 1,
+            "not the one in its first record",
             true,
         ),
         (
-            "the table's first is not first version",
+            "the first record's version is not first version",
             several,
-            |bytes, frame, _| bytes[frame + 80] += 1,
-            "version table",
+            |bytes, _, record| bytes[record + 10] += 1,
+            "not the one in its first record",
             true,
         ),
         (
             "metadata of no length",
             || one().metadata("m"),
-            |bytes, _, record| {
-                let private = record + 8 + (u32_at(bytes, record + 4) & 0xFFFF);
+            |bytes, frame, _| {
+                let private = records(bytes, frame)[0].private;
                 put(bytes, private + 16, &[0; 4]);
             },
             "metadata",
             true,
         ),
         (
-            "two entities without a table",
+            "two entities without versions in the records",
             two,
-            |bytes, _, record| {
-                let second = record + 8 + (u32_at(bytes, record + 4) & 0xFFFF) + u32_at(bytes, record);
+            |bytes, frame, _| {
+                let entity = records(bytes, frame)[1].public + 6;
                 // e:2 has one event, so that the version that comes is its next one.
-                assert_eq!(&bytes[second + 18..second + 21], b"e:1");
-                bytes[second + 20] = b'2';
+                assert_eq!(&bytes[entity..entity + 3], b"e:1");
+                bytes[entity + 2] = b'2';
             },
-            "several entities has no version table",
+            "several entities has no versions in its records",
             false,
         ),
         (
@@ -795,21 +752,44 @@ fn what_no_writer_writes_is_found_although_all_checksums_fit() {
             "an empty tag",
             || one().tag("ab"),
             |bytes, _, record| {
-                let tag = record + 18 + 3 + 7;
-                assert_eq!(&bytes[tag..tag + 3], b"\x02ab");
-                put(bytes, tag, &[1, b'a', 0]);
-                bytes[record + 16] = 2;
+                let tags = record + 16 + 3 + 7;
+                assert_eq!(&bytes[tags..tags + 4], b"\x01\x02ab");
+                put(bytes, tags, &[2, 1, b'a', 0]);
             },
             "empty tag",
+            true,
+        ),
+        (
+            "a count of no tags",
+            one,
+            |bytes, _, record| {
+                // The last byte of the kind becomes the count.
+                bytes[record + 11] |= 2;
+                bytes[record + 15] -= 1;
+                bytes[record + 16 + 3 + 6] = 0;
+            },
+            "is said to have tags",
+            true,
+        ),
+        (
+            "schema version 1 spelled out",
+            one,
+            |bytes, _, record| {
+                // The last two bytes of the kind become the schema version.
+                bytes[record + 11] |= 1;
+                bytes[record + 15] -= 2;
+                put(bytes, record + 16 + 3 + 5, &[1, 0]);
+            },
+            "spells out the schema version 1",
             true,
         ),
         (
             "a tag that comes twice",
             tagged,
             |bytes, _, record| {
-                let tag = record + 18 + 3 + 7;
-                assert_eq!(&bytes[tag..tag + 4], b"\x01a\x01b");
-                bytes[tag + 3] = b'a';
+                let tags = record + 16 + 3 + 7;
+                assert_eq!(&bytes[tags..tags + 5], b"\x02\x01a\x01b");
+                bytes[tags + 4] = b'a';
             },
             "a tag twice",
             false,
@@ -817,35 +797,35 @@ fn what_no_writer_writes_is_found_although_all_checksums_fit() {
         (
             "no version",
             one,
-            |bytes, frame, _| put(bytes, frame + 40, &[0; 8]),
+            |bytes, frame, _| put(bytes, frame + 36, &[0; 8]),
             "a version that it cannot have",
             true,
         ),
         (
             "a version beyond its position",
             one,
-            |bytes, frame, _| bytes[frame + 42] = 1,
+            |bytes, frame, _| bytes[frame + 38] = 1,
             "a version that it cannot have",
             true,
         ),
         (
             "a version that is left out",
             one,
-            |bytes, frame, _| bytes[frame + 40] += 1,
+            |bytes, frame, _| bytes[frame + 36] += 1,
             "goes from version",
             false,
         ),
         (
             "a version that came before",
             one,
-            |bytes, frame, _| bytes[frame + 40] -= 1,
+            |bytes, frame, _| bytes[frame + 36] -= 1,
             "goes from version",
             false,
         ),
         (
             "no events",
             one,
-            |bytes, frame, _| put(bytes, frame + 28, &[0; 2]),
+            |bytes, frame, _| put(bytes, frame + 24, &[0; 2]),
             "impossible length or count",
             true,
         ),
@@ -863,9 +843,9 @@ fn what_no_writer_writes_is_found_although_all_checksums_fit() {
         let (frame, before) = (world.part(0, 3), world.part(0, 2));
         let mut chain = [0; 32];
         world.edit(&disk, world.path(0), |bytes| {
-            let record = body(bytes, &frame);
+            let record = body(bytes, frame.start);
             forge(bytes, frame.start, record);
-            if u32_at(bytes, frame.start + 28) & 0xFFFF > 0 {
+            if u32_at(bytes, frame.start + 24) & 0xFFFF > 0 {
                 chain = rechain(bytes, &frame, &before);
             } else {
                 refit(bytes, &frame);
@@ -915,13 +895,19 @@ fn what_is_whole_is_never_cut_as_torn() {
     killed.edit(&torn, killed.path(0), |bytes| bytes[frame.end - 9] ^= 1);
     assert_eq!(Store::on(torn.clone()).verify().unwrap().findings, [], "a torn tail");
     assert!(opens(&torn).unwrap().cut.is_some());
-    for (name, at, value) in [("no events", 28, [0, 0]), ("a length that is no multiple of 8", 12, [1, 0])] {
+    // The zeros behind the only record are a part of the frame.
+    let torn = killed.image();
+    killed.edit(&torn, killed.path(0), |bytes| {
+        assert!(records(bytes, frame.start)[0].whole.end < frame.end, "the frame has padding");
+        bytes[frame.end - 1] = 1;
+    });
+    assert_eq!(Store::on(torn.clone()).verify().unwrap().findings, [], "torn in the padding");
+    assert!(opens(&torn).unwrap().cut.is_some());
+    for (name, at, value) in [("no events", 24, [0, 0]), ("a length that is no multiple of 8", 12, [1, 0])] {
         let forged = killed.image();
         killed.edit(&forged, killed.path(0), |bytes| {
             put(bytes, frame.start + at, &value);
-            let sum =
-                crc(&[&bytes[frame.start..frame.start + 8], &bytes[frame.start + 12..frame.start + 80]]);
-            put(bytes, frame.start + 8, &sum);
+            refit(bytes, &frame);
         });
         let report = Store::on(forged.clone()).verify().unwrap();
         assert_eq!(places(&report)[0], (killed.path(0).to_owned(), frame.start, 2), "{name}: {report}");

@@ -7,6 +7,7 @@ use std::time::Instant;
 use annals::disk::{CrashMode, SimDisk};
 use annals::{Durability, Error, ErrorKind, Store};
 
+use crate::forge::body;
 use crate::sim_spy::Spy;
 use crate::sim_support::*;
 use crate::support::eventually;
@@ -207,10 +208,7 @@ pub(crate) fn parts(segment: &[u8]) -> Vec<Range<usize>> {
         if mark == u64::from_le_bytes(*b"SEALSEAL") {
             parts.push(start..start + 72);
         } else if mark == 0 {
-            let (events, flags) = (u32_at(segment, start + 28) & 0xFFFF, u32_at(segment, start + 28) >> 16);
-            let key = if flags & 0x100 != 0 { 16 } else { 0 };
-            let versions = if flags & 0x200 != 0 { events * 8 } else { 0 };
-            parts.push(start..start + 80 + key + versions + u32_at(segment, start + 12));
+            parts.push(start..body(segment, start) + u32_at(segment, start + 12));
         } else {
             return parts;
         }

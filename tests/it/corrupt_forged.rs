@@ -2,46 +2,17 @@
 //!
 //! No call panics, hangs, or allocates without bound. The hash chain shows what the checksums do not.
 
-use std::ops::Range;
 use std::time::Instant;
 
 use annals::disk::{CrashMode, SimDisk};
 use annals::{ErrorKind, Query, Store};
 
 use crate::corrupt::*;
+use crate::forge::{crc, put, refit};
 use crate::sim_spy::{Spy, What};
 use crate::sim_support::*;
 
 static FORGED: Tally = Tally::new("forgeries and broken frames", "all found, 0 panics");
-
-fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    bytes[at..at + value.len()].copy_from_slice(value);
-}
-
-fn checksum(pieces: &[&[u8]]) -> [u8; 4] {
-    pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece)).to_le_bytes()
-}
-
-/// Where the header of a frame ends and its body begins.
-fn body(bytes: &[u8], frame: &Range<usize>) -> usize {
-    frame.end - u32_at(bytes, frame.start + 12).min(frame.len())
-}
-
-/// Makes the checksums of a part fit what is in it now; `whole` is the part before it was changed.
-fn reseal(bytes: &mut [u8], part: &Range<usize>, body_start: usize) {
-    let start = part.start;
-    if start == 0 {
-        let crc = checksum(&[&bytes[..140]]);
-        return put(bytes, 140, &crc);
-    }
-    let header_end = if part.len() == 72 { part.end } else { body_start };
-    if part.len() != 72 {
-        let crc = checksum(&[&bytes[body_start..part.end]]);
-        put(bytes, start + 16, &crc);
-    }
-    let crc = checksum(&[&bytes[start..start + 8], &bytes[start + 12..header_end]]);
-    put(bytes, start + 8, &crc);
-}
 
 /// Values that a length, a count, an offset or a time should not have.
 fn extremes(bytes: &[u8], at: usize, width: usize) -> Vec<Vec<u8>> {
@@ -113,7 +84,6 @@ fn fields_with_impossible_values_and_right_checksums() {
         for path in state.segments() {
             let pristine = state.bytes(path);
             for part in parts(pristine) {
-                let body_start = if part.start == 0 { 144 } else { body(pristine, &part) };
                 for at in (part.start..part.end).step_by(2) {
                     for width in [2, 4, 8] {
                         // A checksum itself is made to fit again, so changing it says nothing.
@@ -123,7 +93,7 @@ fn fields_with_impossible_values_and_right_checksums() {
                         for value in some_extremes(pristine, at, width) {
                             let mut bytes = pristine.to_vec();
                             put(&mut bytes, at, &value);
-                            reseal(&mut bytes, &part, body_start);
+                            refit(&mut bytes, &part);
                             let disk = state.image();
                             disk.set_contents(path, Some(bytes));
                             let cut = path == state.last && at >= state.proven.0;
@@ -157,8 +127,8 @@ fn small_files_with_impossible_values_and_right_checksums() {
                         match path {
                             "MANIFEST" => put(&mut bytes, ends, &digest),
                             _ => [0, 4096].into_iter().for_each(|slot| {
-                                let crc = checksum(&[&bytes[slot..slot + 124]]);
-                                put(&mut bytes, slot + 124, &crc);
+                                let sum = crc(&[&bytes[slot..slot + 124]]);
+                                put(&mut bytes, slot + 124, &sum);
                             }),
                         }
                         let disk = state.image();

@@ -86,7 +86,7 @@ fn the_golden_stores_hold_exactly_the_expected_events() {
 /// A document shows a golden structure letter by letter, or SPEC.md links to it.
 #[test]
 fn every_golden_structure_stands_in_the_specification() {
-    const SHOWN: [(&str, &[&str]); 2] = [
+    const SHOWN: [(&str, &[&str]); 3] = [
         (
             "SPEC.md",
             &[
@@ -100,6 +100,7 @@ fn every_golden_structure_stands_in_the_specification() {
             ],
         ),
         ("docs/index-file.md", &["index-file.hex"]),
+        ("docs/tree-file.md", &["tree-leaf.hex", "tree-file.hex"]),
     ];
     const LINKED: [&str; 6] = [
         "attestation.hex",
@@ -202,11 +203,11 @@ fn the_walk_over_an_attested_segment_is_the_golden_one() {
     loop {
         let (what, length) = match (int(at, 8) ^ int(72, 8) ^ u64::try_from(at).unwrap()).to_le_bytes() {
             [0, 0, 0, 0, 0, 0, 0, 0] => {
-                let (events, flags) = (int(at + 28, 2), int(at + 30, 2));
-                let header = 80 + 16 * (flags >> 8 & 1) + 8 * events * (flags >> 9 & 1);
-                let form = if bytes[at + place(header) + 6] == 1 { ", the first erased" } else { "" };
-                let last = int(56, 8) + int(at + 20, 4) + events - 1;
-                let held = held(last, int(at + 32, 8), at + 48);
+                let (events, flags) = (int(at + 24, 2), int(at + 26, 2));
+                let header = 76 + 16 * (flags >> 8 & 1) + if events > 1 { 4 } else { 0 };
+                let form = if bytes[at + place(header) + 7] == 1 { ", the first erased" } else { "" };
+                let last = int(56, 8) + int(at + 16, 4) + events - 1;
+                let held = held(last, int(at + 28, 8), at + 44);
                 (format!("frame, events: {events}{form}; {held}"), header + int(at + 12, 4))
             }
             mark if mark == *b"ATTESTED" => {
@@ -311,7 +312,7 @@ fn the_second_decoder_reads_the_index_file() {
     };
     let store = Store::on(disk_of(&golden_store("store"))).open_read_only().unwrap();
     let events: Vec<RecordedEvent> = store.read(Query::all()).limit(6).map(Result::unwrap).collect();
-    let frames = ["144..304", "304..744", "304..744", "304..744", "744..952", "744..952"];
+    let frames = ["144..296", "296..728", "296..728", "296..728", "728..928", "728..928"];
     let mut expected: Vec<String> = (0..).zip(frames).map(|(at, frame)| format!("{at} {frame}")).collect();
     expected.extend(terms(&events));
     assert_eq!(decoded.lines().collect::<Vec<_>>(), expected);
@@ -607,6 +608,7 @@ fn annotated(path: &str, bytes: &[u8]) -> String {
         "MANIFEST" => notes.manifest(),
         "MARK" => notes.mark_file(),
         _ if path.ends_with(".idx") => notes.index_file(),
+        _ if path.ends_with(".tree") => notes.tree_file(),
         _ => notes.segment(),
     }
     notes.finish()

@@ -30,9 +30,9 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("cycles among files", 0, 0),
     ("cycles among files, with parents", 0, 0),
     ("paths past the top of another room", 277, 0),
-    ("files in src", 175, 175),
-    ("code lines of the engine", 21_086, 17_500),
-    ("code lines of the library", 34_532, 30_000),
+    ("files in src", 179, 175),
+    ("code lines of the engine", 21_630, 17_500),
+    ("code lines of the library", 35_076, 30_000),
     ("lines a file, max", 500, 500),
     // Goals, though the values of the day are lower: a function that tells a story may be longer than one
     // that is short by packing.

@@ -1,6 +1,7 @@
 //! Every test of annals through its public API: one binary, one link, parallel threads.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod forge; // checksums and chains that fit what was changed in a segment
 mod maintenance; // maintenance on a disk that fails, and what must hold afterwards
 mod obedient; // another process that has a store open, and does what a test says
 #[cfg(feature = "jsonl")]

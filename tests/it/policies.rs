@@ -421,7 +421,7 @@ fn segments_that_are_not_worth_it_are_left() {
         // Of the first segment's events few go, of later ones more and more.
         for number in 0..150_u64 {
             let entity = if number % 15 < number / 10 { "user:1" } else { "user:2" };
-            store.append(entity, &Raw("made", &(number, "x".repeat(60)))).unwrap();
+            store.append(entity, &Raw("made", &(number, "x".repeat(68)))).unwrap();
         }
         let before = shares(&disk, &all(store.read(Query::all())));
         let by =

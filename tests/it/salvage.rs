@@ -12,8 +12,8 @@ use crate::sim_support::*;
 
 /// The events of a frame, by index into all events of the store.
 fn events_of(segment: &[u8], part: &Range<usize>) -> Range<usize> {
-    let first = u64_at(segment, 56) as usize + u32_at(segment, part.start + 20) - 1;
-    first..first + (u32_at(segment, part.start + 28) & 0xFFFF)
+    let first = u64_at(segment, 56) as usize + u32_at(segment, part.start + 16) - 1;
+    first..first + (u32_at(segment, part.start + 24) & 0xFFFF)
 }
 
 /// A segment's frames. (A seal has 72 bytes, fewer than any frame.)

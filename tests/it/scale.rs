@@ -205,7 +205,7 @@ fn opening_reads_as_much_however_long_the_log_is() {
         let disk = SimDisk::new(3);
         let store = builder(&disk).open().unwrap();
         for number in 0..appends {
-            store.append(format!("e:{}", number % 7), &Raw("k", &"x".repeat(100))).unwrap();
+            store.append(format!("e:{}", number % 7), &Raw("k", &"x".repeat(108))).unwrap();
         }
         store.sync().unwrap();
         let killed = copy(&disk);

@@ -37,7 +37,7 @@ const OPEN_MODULES: [&str; 2] = [
 ];
 
 /// Each outside thing, and the files that may touch it.
-const DOORS: [(&str, &[&str]); 22] = [
+const DOORS: [(&str, &[&str]); 23] = [
     ("redb", &["store/state_cache/file.rs", "store/state_cache/table.rs"]),
     ("lru", &["store/state_cache/memory.rs"]),
     ("serde_json", &["store/jsonl/json.rs", "store/jsonl/line.rs"]),
@@ -48,6 +48,7 @@ const DOORS: [(&str, &[&str]); 22] = [
     ("rustix", &["disk/os/calls.rs"]),
     ("getrandom", &["disk/os/calls.rs"]),
     ("crc32c", &["format/bytes.rs"]),
+    ("sha2", &["format/tree/mod.rs"]),
     ("rmp_serde", &["event/codec/payload.rs"]),
     (
         "flume",
@@ -74,7 +75,8 @@ const DOORS: [(&str, &[&str]); 22] = [
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
-const CRATES_MAX: usize = 50;
+/// One of them is `annals-macros`. Six serve the tree: `sha2` and the crates that only it needs.
+const CRATES_MAX: usize = 51;
 
 const LICENCES: [&str; 12] = [
     "0BSD",

@@ -211,7 +211,7 @@ impl AppendDraft {
     }
 }
 
-/// Fills in salt and checksum of the record at `start`, and returns the content hash that goes into the chain.
+/// Fills in salt and checksum of the record at `start`. Returns the content hash, which goes into the chain.
 fn seal_record(
     event: &NewEvent,
     body: &mut Vec<u8>,

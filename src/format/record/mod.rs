@@ -3,11 +3,10 @@
 //! The caller's thread encodes and hashes records; the writer copies the bytes and never looks inside. A body
 //! is a sequence of records, and zeros up to the alignment. SPEC.md "Record".
 
+mod checks;
 mod read;
 mod write;
 
-#[cfg(test)]
-pub(crate) use read::PREFIX;
 #[cfg(test)]
 pub(crate) use read::PREFIX;
 pub(crate) use read::{

@@ -5,7 +5,9 @@
 use crate::format::bytes::{ALIGN, Damage, array, checksum, i64_at, part, sum, u16_at, u32_at, u64_at};
 use crate::format::chain::{self, Hash};
 use crate::format::frame::RecordPlace;
-use crate::types::{Cause, DEFAULT_SCOPE, ENTITY_BYTES_CAP, EventId, to_u32, to_usize};
+use crate::types::{Cause, DEFAULT_SCOPE, EventId, to_usize};
+
+use super::checks::{check_names, check_private, check_schema_version, check_tags};
 
 /// The offset of each field of the prefix. The version follows it, where the frame says so.
 pub(super) const CHECKSUM_AT: usize = 0;
@@ -29,7 +31,7 @@ pub(crate) const SALT: usize = 16;
 /// The length of the hash that erasure leaves of a private part.
 pub(super) const ERASED_BYTES: usize = size_of::<Hash>();
 const ID_BYTES: usize = 16;
-const SCHEMA_VERSION_BYTES: usize = 2;
+pub(super) const SCHEMA_VERSION_BYTES: usize = 2;
 
 pub(super) const FORM_WHOLE: u8 = 0;
 pub(super) const FORM_ERASED: u8 = 1;
@@ -216,7 +218,7 @@ pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
 }
 
 pub(in crate::format) const LONG: Damage = Damage::Bad("an event record is longer than its frame");
-const SHORT: Damage = Damage::Bad("an event record's public part is too short");
+pub(super) const SHORT: Damage = Damage::Bad("an event record's public part is too short");
 
 impl RecordShape {
     /// Checks the record at the start of `bytes`, which may be longer.
@@ -275,72 +277,6 @@ impl RecordShape {
     pub(crate) fn bytes(&self) -> usize {
         sum([self.prefix(), self.public.into(), to_usize(self.private)])
     }
-}
-
-/// Checks the names at the start of `public`. Returns the bytes behind them.
-#[inline(always)]
-fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Damage> {
-    const BAD: Damage = Damage::Bad("a name is not UTF-8");
-    let [entity, scope, kind] = lengths.map(usize::from);
-    let (names, rest) = public.split_at_checked(sum([entity, scope, kind])).ok_or(SHORT)?;
-    if entity == 0 || entity > ENTITY_BYTES_CAP || kind == 0 {
-        return Err(Damage::Forbidden("an event's entity or kind has an impossible length"));
-    }
-    if names.get(entity..sum([entity, scope])) == Some(DEFAULT_SCOPE.as_bytes()) {
-        return Err(Damage::Forbidden("an event spells out the default scope"));
-    }
-    // One check of all names is faster than three. It proves each name if no character crosses a border.
-    let names = std::str::from_utf8(names).map_err(|_| BAD)?;
-    let borders_are_clean = names.is_char_boundary(entity) && names.is_char_boundary(sum([entity, scope]));
-    if borders_are_clean { Ok(rest) } else { Err(BAD) }
-}
-
-/// Checks the schema version at the start of `public`, if the flags announce one. Returns the bytes behind it.
-#[inline(always)]
-fn check_schema_version(public: &[u8], flags: u16) -> Result<&[u8], Damage> {
-    if flags & SCHEMA_VERSION == 0 {
-        return Ok(public);
-    }
-    let (version, rest) = public.split_at_checked(SCHEMA_VERSION_BYTES).ok_or(SHORT)?;
-    if u16_at(version, 0) == 1 {
-        return Err(Damage::Forbidden("an event spells out the schema version 1"));
-    }
-    Ok(rest)
-}
-
-/// Checks the count of tags at the start of `public`, and that many tags. Returns the length of both in bytes,
-/// and the bytes behind them.
-fn check_tags(public: &[u8]) -> Result<(u16, &[u8]), Damage> {
-    let (count, mut rest) = public.split_first().ok_or(SHORT)?;
-    if *count == 0 {
-        return Err(Damage::Forbidden("an event is said to have tags, and has none"));
-    }
-    for _ in 0..*count {
-        let (length, behind) = rest.split_first().ok_or(SHORT)?;
-        let (tag, behind) = behind.split_at_checked(usize::from(*length)).ok_or(SHORT)?;
-        if tag.is_empty() {
-            return Err(Damage::Forbidden("an event has an empty tag"));
-        }
-        std::str::from_utf8(tag).map_err(|_| Damage::Bad("a name is not UTF-8"))?;
-        rest = behind;
-    }
-    let bytes = u16::try_from(public.len().saturating_sub(rest.len())).map_err(|_| LONG)?;
-    Ok((bytes, rest))
-}
-
-/// Checks a private part of `bytes` bytes. Returns the length of the payload at its end.
-fn check_private(part: &[u8], bytes: u32, flags: u16) -> Result<u32, Damage> {
-    const BAD: Damage = Damage::Bad("an event's metadata is longer than its record");
-    let salt = to_u32(SALT);
-    let behind = bytes.checked_sub(salt).ok_or(BAD)?;
-    if flags & METADATA == 0 {
-        return Ok(behind);
-    }
-    let length = u32_at(part.get(SALT..SALT + 4).ok_or(BAD)?, 0);
-    if length == 0 {
-        return Err(Damage::Forbidden("an event is said to have metadata, and has none"));
-    }
-    behind.checked_sub(4).and_then(|rest| rest.checked_sub(length)).ok_or(BAD)
 }
 
 /// The length of the optional fields that these flags announce, without the cause. The fields stand in the

@@ -1,8 +1,9 @@
 //! Flipped bits, cut ends, and values that no writer writes, under checksums that fit: readers say so, and
 //! never panic. What a reader cannot see is named here, with the reason why that does no harm.
 
+use super::forge::{checksum_bytes, header_alone, repair};
 use super::*;
-use crate::format::{BODY_BYTES_MAX, Damage, preamble, u16_at, u32_at};
+use crate::format::{BODY_BYTES_MAX, Damage, preamble, u32_at};
 
 type Decoder = Box<dyn Fn(&[u8]) -> Result<(), Damage>>;
 
@@ -18,8 +19,8 @@ fn structures() -> Vec<Structure> {
     let rewritten = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
     let structure = |name, bytes: &[u8], read| Structure { name, bytes: bytes.to_vec(), read };
     let frame = |story: &GoldenSegment, index| -> Decoder {
-        let mark = story.mark(index);
-        Box::new(move |bytes| frame::read(bytes, mark).map(drop))
+        let place = story.place(index);
+        Box::new(move |bytes| frame::read(bytes, &place).map(drop))
     };
     let seal_at = to_u64(*story.offsets.last().unwrap());
     let seal_header = story.header.clone();
@@ -108,7 +109,7 @@ fn mark_survives_one_damaged_slot() {
     }
 }
 
-/// The chain finds a changed bit under two repaired checksums.
+/// The chain finds a changed bit under repaired checksums of record, body and header.
 #[test]
 fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
     let story = GoldenSegment::read();
@@ -124,15 +125,16 @@ fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
     let mut changes = 0;
     for (story, index, before) in frames {
         let bytes = story.frame_bytes(index);
-        let mark = story.mark(index);
+        let place = story.place(index);
+        let is_checksum = checksum_bytes(bytes);
         for bit in 0..bytes.len() * 8 {
             let mut changed = bytes.to_vec();
             changed[bit / 8] ^= 1 << (bit % 8);
-            repair(&mut changed);
-            let kept = passes(&changed, mark, &before);
-            // Evidence for recovery while the frame was new; no part of history. And the two
+            repair(&mut changed, &place);
+            let kept = passes(&changed, &place, &before);
+            // The durable end: evidence for recovery while the frame was new; no part of history. And the
             // checksums themselves, which were repaired again.
-            let is_harmless = matches!(bit / 8, 8..12 | 16..20 | 24..28);
+            let is_harmless = matches!(bit / 8, 20..24) || is_checksum[bit / 8];
             assert_eq!(kept, is_harmless, "frame {index}, byte {}", bit / 8);
             changes += 1;
         }
@@ -141,28 +143,10 @@ fn every_changed_bit_under_right_checksums_is_found_by_the_chain() {
 }
 
 /// Whether a frame is whole and continues the chain.
-fn passes(bytes: &[u8], mark: u64, before: &Hash) -> bool {
-    let Ok(frame) = frame::read(bytes, mark) else { return false };
+fn passes(bytes: &[u8], place: &FramePlace, before: &Hash) -> bool {
+    let Ok(frame) = frame::read(bytes, place) else { return false };
     let position = 1 + u64::from(frame.header.position_offset());
     crate::log::chain_after(before, position, &frame).is_ok_and(|chain| chain == frame.header.chain())
-}
-
-/// Makes both checksums of a frame fit again, as far as its lengths lie within it.
-fn repair(frame: &mut [u8]) {
-    let flags = u16_at(frame, 30);
-    let events = usize::from(u16_at(frame, 28));
-    let key = if flags & 0x0100 != 0 { 16 } else { 0 };
-    let table = if flags & 0x0200 != 0 { 8 * events } else { 0 };
-    let header = frame::FRAME_FIXED_BYTES + key + table;
-    let body_bytes = usize::try_from(u32_at(frame, 12)).unwrap();
-    if let Some(body) = frame.get(header..).and_then(|rest| rest.get(..body_bytes)) {
-        let crc = checksum(&[body]);
-        frame[16..20].copy_from_slice(&crc.to_le_bytes());
-    }
-    if let Some(rest) = frame.get(12..header) {
-        let crc = checksum(&[&frame[..8], rest]);
-        frame[8..12].copy_from_slice(&crc.to_le_bytes());
-    }
 }
 
 /// The frame of one event with some bytes of it overwritten, under right checksums.
@@ -170,38 +154,40 @@ fn with(at: usize, value: &[u8]) -> Result<(), Damage> {
     let story = GoldenSegment::read();
     let mut bytes = story.frame_bytes(0).to_vec();
     bytes[at..at + value.len()].copy_from_slice(value);
-    repair(&mut bytes);
-    let frame = frame::read(&bytes, story.mark(0))?;
-    records(frame.body, frame.header.events()).try_for_each(|record| record.map(drop))
+    repair(&mut bytes, &story.place(0));
+    let frame = frame::read(&bytes, &story.place(0))?;
+    frame.records().try_for_each(|record| record.map(drop))
 }
 
 #[test]
 fn impossible_values_under_right_checksums_are_refused() {
     let body = frame::FRAME_FIXED_BYTES;
     let public = body + record::PREFIX;
-    let too_large = u32::try_from(BODY_BYTES_MAX + 8).unwrap();
-    let cases: [(&str, usize, &[u8]); 23] = [
-        ("body length 2^32 - 8", 12, &(u32::MAX - 7).to_le_bytes()),
-        ("body length beyond the format", 12, &too_large.to_le_bytes()),
-        ("body length within the format, beyond the input", 12, &(1_u32 << 24).to_le_bytes()),
-        ("body length no multiple of 8", 12, &79_u32.to_le_bytes()),
+    let largest = u32::try_from(BODY_BYTES_MAX).unwrap();
+    let cases: [(&str, usize, &[u8]); 25] = [
+        ("body length 2^32 - 4", 12, &(u32::MAX - 3).to_le_bytes()),
+        ("body length beyond the format", 12, &(largest + 8).to_le_bytes()),
+        ("body length within the format, beyond the input", 12, &largest.to_le_bytes()),
+        ("header and body no multiple of 8", 12, &72_u32.to_le_bytes()),
         ("body length 0", 12, &0_u32.to_le_bytes()),
-        ("no events", 28, &0_u16.to_le_bytes()),
-        ("more events than records", 28, &2_u16.to_le_bytes()),
-        ("65,535 events", 28, &u16::MAX.to_le_bytes()),
-        ("65,535 events with a version table", 28, &[0xFF, 0xFF, 0x00, 0x02]),
-        ("private length 2^32 - 1", body, &u32::MAX.to_le_bytes()),
-        ("private length less than the salt", body, &15_u32.to_le_bytes()),
-        ("private length into the padding", body, &30_u32.to_le_bytes()),
-        ("private length 1 short", body, &20_u32.to_le_bytes()),
-        ("public length 65,535", body + 4, &u16::MAX.to_le_bytes()),
-        ("public length 0", body + 4, &0_u16.to_le_bytes()),
-        ("erased, with another length than a hash", body + 6, &[1]),
-        ("a byte that must be zero", body + 7, &[1]),
-        ("entity length 65,535", public + 4, &u16::MAX.to_le_bytes()),
-        ("entity one shorter than its public part", public + 4, &12_u16.to_le_bytes()),
-        ("255 tags", public + 8, &[255]),
-        ("an entity that is not UTF-8", public + 10, &[0xFF]),
+        ("body length less than a record's prefix", 12, &4_u32.to_le_bytes()),
+        ("no events", 24, &0_u16.to_le_bytes()),
+        ("more events than records", 24, &2_u16.to_le_bytes()),
+        ("65,535 events", 24, &u16::MAX.to_le_bytes()),
+        ("65,535 events with versions", 24, &[0xFF, 0xFF, 0x00, 0x02]),
+        ("versions where there are none", 26, &0x0200_u16.to_le_bytes()),
+        ("private length 2^24 - 1", body + 4, &[0xFF, 0xFF, 0xFF]),
+        ("private length less than the salt", body + 4, &[15, 0, 0]),
+        ("private length into the padding", body + 4, &[30, 0, 0]),
+        ("private length 1 short", body + 4, &[20, 0, 0]),
+        ("public length 65,535", body + 8, &u16::MAX.to_le_bytes()),
+        ("public length 0", body + 8, &0_u16.to_le_bytes()),
+        ("erased, with another length than a hash", body + 7, &[1]),
+        ("entity length 65,535", public + 2, &u16::MAX.to_le_bytes()),
+        ("entity one shorter than its public part", public + 2, &12_u16.to_le_bytes()),
+        ("tags where there are none", public, &0x0200_u16.to_le_bytes()),
+        ("a schema version where there is none", public, &0x0100_u16.to_le_bytes()),
+        ("an entity that is not UTF-8", public + 6, &[0xFF]),
         ("metadata where there is none", public, &4_u16.to_le_bytes()),
         ("a correlation where there is none", public, &1_u16.to_le_bytes()),
     ];
@@ -224,34 +210,38 @@ fn what_only_a_newer_version_knows_is_refused_as_such() {
     let public = frame::FRAME_FIXED_BYTES + record::PREFIX;
     for bit in 0..16 {
         let flag = 1_u16 << bit;
-        // Of a frame: the key and the version table are known, and not there.
-        let frame_flag = with(30, &flag.to_le_bytes());
+        // Of a frame: the key and the versions are known, and not there.
+        let frame_flag = with(26, &flag.to_le_bytes());
         assert_eq!(newer(frame_flag.clone()), bit >= 10, "frame flag {flag:#06x}: {frame_flag:?}");
         assert_eq!(frame_flag == Ok(()), bit < 8, "frame flag {flag:#06x}: {frame_flag:?}");
-        // Of a record: bits 6 and 7 are passed over, and may bring fields along.
+        // Of a record: bits 6 and 7 are passed over, and may bring fields along. Schema version and tags are
+        // known, and not there.
         let record_flag = with(public, &flag.to_le_bytes());
-        assert_eq!(newer(record_flag.clone()), bit >= 8, "record flag {flag:#06x}: {record_flag:?}");
+        assert_eq!(newer(record_flag.clone()), bit >= 10, "record flag {flag:#06x}: {record_flag:?}");
         assert_eq!(record_flag == Ok(()), matches!(bit, 6 | 7), "record flag {flag:#06x}: {record_flag:?}");
     }
     for form in 2..=255 {
-        assert!(newer(with(frame::FRAME_FIXED_BYTES + 6, &[form])), "record form {form}");
+        assert!(newer(with(frame::FRAME_FIXED_BYTES + 7, &[form])), "record form {form}");
     }
 }
+
+/// The layout of a body of one record without a version.
+const ONE: BodyLayout = BodyLayout { events: 1, has_versions: false };
 
 #[test]
 fn fields_of_ancillary_flags_are_passed_over() {
     let mut body = Vec::new();
     let fields = fields("a", "b");
-    record::write(&mut body, &NewRecord { fields, metadata: &[], payload: b"p" }).unwrap();
-    let public_end = record::PREFIX + 12;
+    record::write(&mut body, &NewRecord { fields, metadata: &[], payload: b"p" }, false).unwrap();
+    let public_end = record::PREFIX + 8;
     body.splice(public_end..public_end, [0; 3]);
-    body[4] += 3;
+    body[8] += 3;
     assert!(
-        matches!(record::read(&body, 0), Err(Damage::Bad(_) | Damage::Forbidden(_))),
+        matches!(record::read(&body, 0, ONE), Err(Damage::Bad(_) | Damage::Forbidden(_))),
         "more than the fields"
     );
     body[record::PREFIX] = 0x40;
-    let found = record::read(&body, 0).unwrap();
+    let found = record::read(&body, 0, ONE).unwrap();
     assert_eq!((found.fields(), found.shape().bytes()), (fields, body.len()));
     assert_eq!((found.metadata(), found.payload()), (Some(&[][..]), Some(&b"p"[..])));
 }
@@ -339,35 +329,32 @@ fn impossible_lengths_in_an_attestation_are_refused() {
     }
 }
 
-/// A frame with this body, under right checksums.
+/// A frame of one event with this body, under right checksums.
 fn frame_of(body: &[u8]) -> Result<(), Damage> {
     let story = GoldenSegment::read();
-    let frame = NewFrameHeader {
-        body_bytes: u32::try_from(body.len()).unwrap(),
-        body_checksum: checksum(&[body]),
-        ..story.frame(0).header.fields()
-    };
+    let place = story.place(0);
     let mut bytes = Vec::new();
-    frame.write(&mut bytes, 7);
-    bytes.extend_from_slice(body);
-    let frame = frame::read(&bytes, 7)?;
-    records(frame.body, 1).try_for_each(|record| record.map(drop))
+    story.frame(0).header.fields().write(&mut bytes, &place, body, &[]);
+    let frame = frame::read(&bytes, &place)?;
+    frame.records().try_for_each(|record| record.map(drop))
 }
 
 fn body_of(cause: Option<Cause>, payload_bytes: usize) -> Vec<u8> {
     let mut body = Vec::new();
     let fields = RecordFields { cause, ..fields("a", "b") };
-    record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &vec![1; payload_bytes] }).unwrap();
-    body.resize(aligned(body.len()), 0);
+    let payload = vec![1; payload_bytes];
+    record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &payload }, false).unwrap();
+    record::seal(&mut body);
+    body.resize(padded_body_bytes(body.len(), false, 1), 0);
     body
 }
 
 #[test]
 fn limits_hold_to_the_byte() {
     let bad = |result: Result<(), Damage>| matches!(result, Err(Damage::Bad(_) | Damage::Forbidden(_)));
-    // 36 bytes of a record are no payload.
-    assert_eq!(frame_of(&body_of(None, BODY_BYTES_MAX - 36)), Ok(()));
-    assert!(bad(frame_of(&body_of(None, BODY_BYTES_MAX - 35))), "a body of more than 16 MiB");
+    // 34 bytes of a record are no payload.
+    assert_eq!(frame_of(&body_of(None, BODY_BYTES_MAX - 34)), Ok(()));
+    assert!(bad(frame_of(&body_of(None, BODY_BYTES_MAX - 33))), "a body of 16 MiB");
     for payload_bytes in 0..8 {
         let mut body = body_of(None, payload_bytes);
         assert_eq!(frame_of(&body), Ok(()));
@@ -382,6 +369,36 @@ fn limits_hold_to_the_byte() {
         let text = "t".repeat(text_bytes);
         let bytes = Attestation { text: &text, ..attestation(&story) }.write(&story.header, 144);
         assert_eq!(Attestation::read(&bytes).is_ok(), fits, "{text_bytes}");
+    }
+}
+
+/// Header and body end at a multiple of 8, so the longest body depends on the length of the header.
+#[test]
+fn the_longest_body_holds_to_the_byte_for_every_header() {
+    let story = GoldenSegment::read();
+    let place = story.place(0);
+    let impossible = Damage::Forbidden("a frame's header holds an impossible length or count");
+    for (events, key, header_bytes, longest) in [
+        (1, None, 76, 16_777_212),
+        (2, None, 80, 16_777_208),
+        (1, Some([1; 16]), 92, 16_777_212),
+        (u16::MAX, Some([1; 16]), 96, 16_777_208),
+    ] {
+        let flags = NewFrameHeader::flags_for(key.is_some(), false);
+        let new = NewFrameHeader { events, key, flags, ..story.frame(0).header.fields() };
+        for (body_bytes, fits) in [
+            (longest, true),
+            (longest - 8, true),
+            (longest - 4, false),
+            (longest + 4, false),
+            (longest + 8, false),
+        ] {
+            let bytes = header_alone(&new, &place, body_bytes);
+            assert_eq!(bytes.len(), header_bytes);
+            let found = frame::read_header(&bytes, story.header.frame_mark(place.offset));
+            let right = if fits { Ok(body_bytes) } else { Err(impossible.clone()) };
+            assert_eq!(found.map(|header| header.body_bytes()), right, "{header_bytes} {body_bytes}");
+        }
     }
 }
 
@@ -407,10 +424,11 @@ fn random_values_under_right_checksums_never_panic() {
             let at = 12 + next() % (changed.len() - 12);
             changed[at] = [0, 1, 0x7F, 0x80, 0xFF, changed[at].wrapping_add(8)][next() % 6];
         }
-        repair(&mut changed);
+        let place = story.place(index);
+        repair(&mut changed, &place);
         // But for what no chain covers, see above.
-        changed[24..28].copy_from_slice(&bytes[24..28]);
-        repair(&mut changed);
-        assert_eq!(passes(&changed, story.mark(index), &before), changed == bytes, "round {round}");
+        changed[20..24].copy_from_slice(&bytes[20..24]);
+        repair(&mut changed, &place);
+        assert_eq!(passes(&changed, &place, &before), changed == bytes, "round {round}");
     }
 }

@@ -40,7 +40,12 @@ fn cases<'a>(random: &mut Random, story: &'a Story) -> Vec<Case<'a>> {
 }
 
 fn places(events: &[&Known]) -> Vec<EventLocation> {
-    events.iter().map(|event| EventLocation { ordinal: event.ordinal, frame: event.frame.clone() }).collect()
+    let place = |event: &&Known| EventLocation {
+        ordinal: event.ordinal,
+        frame: event.frame.clone(),
+        record: event.record.clone(),
+    };
+    events.iter().map(place).collect()
 }
 
 /// Bounds anywhere, also beyond what there is.

@@ -199,7 +199,7 @@ fn reseal(bytes: &mut [u8]) {
         put(bytes, table.start + block * 4, &sum);
     }
     let sum = checksum(&[&bytes[table]]).to_le_bytes();
-    put(bytes, 168, &sum);
+    put(bytes, 172, &sum);
     let sum = checksum(&[&bytes[..188]]).to_le_bytes();
     put(bytes, 188, &sum);
 }
@@ -213,8 +213,8 @@ fn what_cannot_be_is_refused() {
     let bound = bound(&index);
     let bytes = index.encode(&bound).unwrap();
     let header = Header::read(&bytes).unwrap();
-    let gaps = usize::try_from(header.gaps).unwrap();
-    let Layout { jumps, removed, offsets, lists, terms, .. } = header.layout();
+    let Layout { gaps, removed, large_frames, offsets, lists, terms, .. } = header.layout();
+    assert!(large_frames.count > 1, "there are large frames");
     let forged = |at: usize, value: &[u8]| {
         let mut forged = bytes.clone();
         put(&mut forged, at, value);
@@ -222,11 +222,11 @@ fn what_cannot_be_is_refused() {
         opened(&forged, &bound)
     };
     let at_opening: [(&str, usize, u32); 8] = [
-        ("a gap before the second event", jumps.at(0), 0),
-        ("a gap behind the last event", jumps.at(gaps - 1), u32::MAX),
-        ("gaps in another order", jumps.at(1), 1),
-        ("a gap backwards", jumps.at(1) + 8, 0),
-        ("a gap too far", jumps.at(0) + 12, 1),
+        ("a gap before the second event", gaps.at(0), 0),
+        ("a gap behind the last event", gaps.at(gaps.count - 1), u32::MAX),
+        ("gaps in another order", gaps.at(1), 1),
+        ("a gap backwards", gaps.at(1) + 4, 0),
+        ("a gap too far", gaps.at(gaps.count - 1) + 4, u32::MAX),
         ("more events than offsets", 112, index.events() + 1),
         ("fewer ordinals than events", 120, 1),
         ("more born than there are", 124, u32::MAX),
@@ -236,13 +236,20 @@ fn what_cannot_be_is_refused() {
     }
     let swapped = [&bytes[lists.at(1)..lists.at(2)], &bytes[lists.at(0)..lists.at(1)]].concat();
     let last_offset = &bytes[offsets.at(offsets.count - 1)..offsets.at(offsets.count)];
-    let when_thawed: [(&str, usize, &[u8]); 7] = [
+    let swapped_frames =
+        [&bytes[large_frames.at(1)..large_frames.at(2)], &bytes[large_frames.at(0)..large_frames.at(1)]]
+            .concat();
+    let when_thawed: [(&str, usize, &[u8]); 11] = [
         ("a list in another order", lists.at(0), &swapped),
         ("a list of what was removed", lists.at(0), &u32::MAX.to_le_bytes()),
         ("something removed backwards", removed.at(0), &u32::MAX.to_le_bytes()),
         ("an event in what was removed", removed.at(0), &0_u32.to_le_bytes()),
         ("offsets in another order", offsets.at(0), last_offset),
         ("an event behind the end", offsets.at(offsets.count - 1), &u32::MAX.to_le_bytes()),
+        ("large frames in another order", large_frames.at(0), &swapped_frames),
+        ("a large frame that ends before its events", large_frames.at(0) + 4, &1_u32.to_le_bytes()),
+        ("a large frame of no event", large_frames.at(0) + 12, &[0, 0]),
+        ("a large frame of more events than lie in it", large_frames.at(0) + 12, &[0xFF, 0xFF]),
         // Its first term is an entity with a list and gaps in its versions: its head has 27 bytes.
         ("a name that is no UTF-8", terms.at(27), &[0xFF]),
     ];
@@ -310,7 +317,7 @@ fn forge(random: &mut Random, bytes: &mut [u8]) {
     match random.below(4) {
         // A count or a length in the header.
         0 => {
-            let at = 112 + 4 * place(random, 0, 14);
+            let at = 112 + 4 * place(random, 0, 15);
             let value = random.pick(&[0, 1, 2, 100, 0x7FFF_FFFF, u32::MAX - 1, u32::MAX]);
             put(bytes, at, &value.to_le_bytes());
         }

@@ -3,7 +3,8 @@
 use super::super::recovery::tail::{Evidence, Verdict, evidence, judge, repeated_in};
 use super::*;
 use crate::format::{
-    Mark, NewFrameHeader, SEAL_BYTES, Seal, SegmentHeader, SegmentId, checksum, frame, mark,
+    HEADER_BYTES_MAX, Mark, NewFrameHeader, SEAL_BYTES, Seal, SegmentHeader, SegmentId, frame, header_alone,
+    mark, repair_header,
 };
 
 const HEADER_32: u32 = 144;
@@ -50,7 +51,7 @@ fn later_headers_are_evidence() {
     let disk = written(2);
     let (_, bytes) = last_segment(&disk);
     let header = SegmentHeader::read(&bytes).unwrap();
-    let first = frame::read(&bytes[SEGMENT_HEADER_BYTES..], header.frame_mark(144)).unwrap();
+    let first = frame::read(&bytes[SEGMENT_HEADER_BYTES..], &header.frame_place(144)).unwrap();
     let second_at = SEGMENT_HEADER_BYTES + first.header.frame_bytes();
     let second =
         frame::read_header(&bytes[second_at..], header.frame_mark(u64::try_from(second_at).unwrap()));
@@ -68,15 +69,11 @@ fn later_headers_are_evidence() {
     torn.truncate(second_at + frame::FRAME_FIXED_BYTES - 1);
     assert_eq!(repeated(&torn), 0, "a header that is cut off");
     let mut newer = bytes.clone();
-    newer[second_at + 31] = 0x80;
-    let crc = checksum(&[
-        &newer[second_at..second_at + 8],
-        &newer[second_at + 12..second_at + frame::FRAME_FIXED_BYTES],
-    ]);
-    newer[second_at + 8..second_at + 12].copy_from_slice(&crc.to_le_bytes());
+    newer[second_at + 27] = 0x80;
+    repair_header(&mut newer[second_at..]);
     assert_eq!(repeated(&newer), proven, "with a flag only a newer version knows");
     let mut changed = bytes.clone();
-    changed[second_at + 24] ^= 8;
+    changed[second_at + 20] ^= 8;
     assert_eq!(repeated(&changed), 144, "a header that does not fit its checksum; the first one is left");
     let mut moved = bytes.clone();
     moved.splice(second_at..second_at, [0; 8]);
@@ -88,25 +85,23 @@ fn later_headers_are_evidence() {
 #[test]
 fn the_longest_header_is_found_wherever_it_lies() {
     const PIECE: usize = 1 << 19;
-    let table = vec![7; 8 * 65_535];
     for behind in [PIECE - 8, PIECE - 80, PIECE - 96, PIECE, 8] {
         let segment = walk::segment(0, |header| {
             let mut bytes = vec![1; behind];
-            let place = SEGMENT_HEADER_BYTES + behind;
+            let offset = u32::try_from(SEGMENT_HEADER_BYTES + behind).unwrap();
             let longest = NewFrameHeader {
-                body_bytes: 8,
-                body_checksum: 0,
                 position_offset: 0,
-                durable_end: u32::try_from(place).unwrap(),
+                durable_end: offset,
                 events: u16::MAX,
                 flags: NewFrameHeader::flags_for(true, true),
                 recorded_at: 0,
                 first_version: 1,
                 chain: [0; 32],
                 key: Some([0; 16]),
-                version_table: &table,
             };
-            longest.write(&mut bytes, header.frame_mark(u64::try_from(place).unwrap()));
+            let longest = header_alone(&longest, &header.frame_place(offset), 8);
+            assert_eq!(longest.len(), HEADER_BYTES_MAX);
+            bytes.extend(longest);
             bytes
         });
         let found = evidence(&segment, None, HEADER_32).unwrap();
@@ -114,7 +109,7 @@ fn the_longest_header_is_found_wherever_it_lies() {
     }
 }
 
-/// Hostile files: marks everywhere, each with a header of half a megabyte to check.
+/// Hostile files: marks everywhere, each with the longest header to check.
 #[test]
 fn a_file_full_of_marks_is_not_worth_its_while() {
     let segment = walk::segment(0, |header| {
@@ -122,7 +117,7 @@ fn a_file_full_of_marks_is_not_worth_its_while() {
         for at in (0..bytes.len() - 80).step_by(80) {
             let mark = header.frame_mark(u64::try_from(SEGMENT_HEADER_BYTES + at).unwrap());
             bytes[at..at + 8].copy_from_slice(&mark.to_le_bytes());
-            bytes[at + 28..at + 32].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]);
+            bytes[at + 24..at + 28].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]);
         }
         bytes
     });
@@ -271,10 +266,10 @@ fn something_newer_refused_as_such() {
     let case = TailCase::new();
     let mut bytes = case.disk.contents(&case.path).unwrap();
     let header = SegmentHeader::read(&bytes).unwrap();
-    let first = frame::read(&bytes[SEGMENT_HEADER_BYTES..], header.frame_mark(144)).unwrap().header.fields();
-    let newer = NewFrameHeader { flags: 0x0400, body_bytes: 0, body_checksum: checksum(&[]), ..first };
-    let mut frame = Vec::new();
-    newer.write(&mut frame, header.frame_mark(u64::try_from(case.end).unwrap()));
+    let first =
+        frame::read(&bytes[SEGMENT_HEADER_BYTES..], &header.frame_place(144)).unwrap().header.fields();
+    let newer = NewFrameHeader { flags: 0x0400, ..first };
+    let frame = header_alone(&newer, &header.frame_place(u32::try_from(case.end).unwrap()), 4);
     bytes[case.end..case.end + frame.len()].copy_from_slice(&frame);
     case.disk.set_contents(&case.path, Some(bytes));
     case.refused(ErrorKind::NeedsNewer, "0x0400");

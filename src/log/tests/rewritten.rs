@@ -5,7 +5,7 @@ use super::super::segment::SegmentFile;
 use super::*;
 use crate::disk::MemDisk;
 use crate::format::{Attestation, Frame, NewFrameHeader, Seal, SegmentHeader, SegmentId, frame};
-use crate::types::to_usize;
+use crate::types::{to_u32, to_usize};
 use crate::{Append, RecordedEvent};
 
 const ENTITIES: [&str; 3] = ["a", "b", "c"];
@@ -36,7 +36,7 @@ fn original() -> SimDisk {
 fn rewritten(
     disk: &SimDisk,
     removed: &[usize],
-    change: impl Fn(usize, &mut NewFrameHeader<'_>),
+    change: impl Fn(usize, &mut NewFrameHeader),
 ) -> (SimDisk, Vec<u64>) {
     let copy = disk.trace();
     let copy = copy.image(copy.len(), CrashMode::Keep);
@@ -51,18 +51,18 @@ fn rewritten(
     let mut out = header.write().to_vec();
     let mut at = SEGMENT_HEADER_BYTES;
     let mut positions = Vec::new();
+    let mut body = Vec::new();
     for number in 0.. {
-        let mark = from.frame_mark(at.try_into().unwrap());
-        let Ok(frame) = frame::read(&bytes[at..], mark) else { break };
-        let place = u64::try_from(out.len()).unwrap();
+        let place = from.frame_place(to_u32(at));
+        let Ok(frame) = frame::read(&bytes[at..], &place) else { break };
+        let offset = to_u32(out.len());
         if removed.contains(&number) {
-            out.extend(attestation(&frame, &tip).write(&header, place));
+            out.extend(attestation(&frame, &tip).write(&header, offset.into()));
         } else {
-            let mut moved =
-                NewFrameHeader { durable_end: place.try_into().unwrap(), ..frame.header.fields() };
+            frame.unbound_body(&place, &mut body);
+            let mut moved = NewFrameHeader { durable_end: offset, ..frame.header.fields() };
             change(number, &mut moved);
-            moved.write(&mut out, header.frame_mark(place));
-            out.extend_from_slice(frame.body);
+            moved.write(&mut out, &header.frame_place(offset), &body, &frame.versions());
             positions.extend((tip.position + 1..).take(frame.header.events().into()));
             tip.frames += 1;
             tip.events += u32::from(frame.header.events());

@@ -9,7 +9,7 @@ use super::*;
 use crate::disk::{DiskFile, MemDisk};
 use crate::format::{
     Attestation, Damage, NewFrameHeader, NewRecord, RecordFields, SEAL_BYTES, Seal, SegmentHeader, SegmentId,
-    checksum, frame, genesis, record,
+    genesis, padded_body_bytes, record, repair, repair_header,
 };
 
 /// A segment in memory with these bytes behind its header.
@@ -31,6 +31,11 @@ pub(super) fn segment(generation: u32, behind: impl FnOnce(&SegmentHeader) -> Ve
     segment
 }
 
+/// The offset in its segment of what lies `behind` bytes behind the header.
+fn offset(behind: usize) -> u32 {
+    u32::try_from(SEGMENT_HEADER_BYTES + behind).unwrap()
+}
+
 /// A whole frame of this many events, `behind` bytes behind the header. Its chain is arbitrary.
 fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events: u16) -> Vec<u8> {
     let mut body = Vec::new();
@@ -47,12 +52,12 @@ fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events:
             cause: None,
             has_metadata: false,
         };
-        record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }).unwrap();
+        let start = body.len();
+        record::write(&mut body, &NewRecord { fields, metadata: &[], payload: &[] }, false).unwrap();
+        record::seal(&mut body[start..]);
     }
-    body.resize(body.len().next_multiple_of(8), 0);
+    body.resize(padded_body_bytes(body.len(), false, events), 0);
     let frame = NewFrameHeader {
-        body_bytes: u32::try_from(body.len()).unwrap(),
-        body_checksum: checksum(&[&body]),
         position_offset,
         durable_end: 0,
         events,
@@ -61,11 +66,9 @@ fn frame_at(header: &SegmentHeader, behind: usize, position_offset: u32, events:
         first_version: 1,
         chain: [9; 32],
         key: None,
-        version_table: &[],
     };
     let mut out = Vec::new();
-    frame.write(&mut out, header.frame_mark(u64::try_from(SEGMENT_HEADER_BYTES + behind).unwrap()));
-    out.extend_from_slice(&body);
+    frame.write(&mut out, &header.frame_place(offset(behind)), &body, &[]);
     out
 }
 
@@ -96,13 +99,12 @@ fn attestation(first_position: u64, last_position: u64) -> Attestation<'static> 
     }
 }
 
-/// A segment with one frame of two events, changed by `change` under a right checksum, and a seal.
+/// A segment with one frame of two events, changed by `change` under right checksums, and a seal.
 fn one_frame(change: impl FnOnce(&mut Vec<u8>), seal: impl FnOnce(&mut Seal)) -> SegmentFile {
     segment(0, |header| {
         let mut bytes = frame_at(header, 0, 0, 2);
         change(&mut bytes);
-        let crc = checksum(&[&bytes[..8], &bytes[12..frame::FRAME_FIXED_BYTES]]);
-        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        repair(&mut bytes, &header.frame_place(offset(0)));
         let place = SEGMENT_HEADER_BYTES + bytes.len();
         let mut found = Seal {
             length: u32::try_from(place + SEAL_BYTES).unwrap(),
@@ -124,13 +126,13 @@ fn a_whole_frame_must_fit_its_place() {
     let whole = walked(&one_frame(|_| (), |_| ())).unwrap();
     assert!(matches!(whole.ending, SegmentEnd::Sealed(_)));
     let wrong: [(&str, usize, u8); 3] =
-        [("another position", 20, 1), ("more durable than written", 24, 145), ("of another time", 32, 6)];
+        [("another position", 16, 1), ("more durable than written", 20, 145), ("of another time", 28, 6)];
     for (name, at, value) in wrong {
         let mut segment = one_frame(|frame| frame[at] = value, |_| ());
         segment.header.recorded_before = 7;
         assert_eq!(walked(&segment).err().unwrap().kind(), ErrorKind::Corrupt, "{name}");
     }
-    let exact = one_frame(|frame| frame[24] = 144, |_| ());
+    let exact = one_frame(|frame| frame[20] = 144, |_| ());
     assert!(
         matches!(walked(&exact).unwrap().ending, SegmentEnd::Sealed(_)),
         "all in front of it was durable"
@@ -164,9 +166,8 @@ fn a_walk_steps_over_an_attestation() {
             );
             let mut last = frame_at(header, bytes.len(), next, 1);
             if recorded {
-                last[32] = 8;
-                let crc = checksum(&[&last[..8], &last[12..frame::FRAME_FIXED_BYTES]]);
-                last[8..12].copy_from_slice(&crc.to_le_bytes());
+                last[28] = 8;
+                repair(&mut last, &header.frame_place(offset(bytes.len())));
             }
             bytes.extend(last);
             bytes
@@ -244,8 +245,7 @@ fn a_walk_reads_no_more_than_there_is() {
         let segment = segment(0, |header| {
             let mut frame = frame_at(header, 0, 0, 1);
             change(&mut frame);
-            let crc = checksum(&[&frame[..8], &frame[12..frame::FRAME_FIXED_BYTES]]);
-            frame[8..12].copy_from_slice(&crc.to_le_bytes());
+            repair_header(&mut frame);
             frame
         });
         let length = usize::try_from(segment.length().unwrap()).unwrap();
@@ -256,7 +256,10 @@ fn a_walk_reads_no_more_than_there_is() {
         assert!(is_refused, "{:?}", found.ending);
         assert!(most.load(Ordering::Relaxed) <= length, "{most:?} of {length}");
     };
-    huge(|frame| frame[12..16].copy_from_slice(&(16_u32 << 20).to_le_bytes()));
-    huge(|frame| frame[12..16].copy_from_slice(&(u32::MAX - 7).to_le_bytes()));
-    huge(|frame| frame[28..32].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]));
+    huge(|frame| frame[12..16].copy_from_slice(&((16_u32 << 20) - 4).to_le_bytes()));
+    huge(|frame| frame[12..16].copy_from_slice(&(u32::MAX - 3).to_le_bytes()));
+    huge(|frame| {
+        frame[12..16].copy_from_slice(&((16_u32 << 20) - 8).to_le_bytes());
+        frame[24..28].copy_from_slice(&[0xFF, 0xFF, 0x00, 0x03]);
+    });
 }

@@ -325,9 +325,10 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             let step = self.versions.note_event(record.entity_bytes(), version, position);
             steps.extend(step.map(|step| (record.entity().to_owned(), step)));
         });
-        let placed = tip.after_frame(segment, frame, false).and_then(|next| match chain? {
-            chain if chain == next.chain => Ok(next),
-            _ => Err(CHAIN_BROKEN),
+        let placed = tip.after_frame(segment, frame, false).and_then(|next| {
+            // The body checksum of several events was right; each record must be right alone, too.
+            frame.check_records(&segment.header.frame_place(tip.offset))?;
+            if chain? == next.chain { Ok(next) } else { Err(CHAIN_BROKEN) }
         });
         let next = placed.unwrap_or_else(|damage| {
             self.add_break(segment, &tip, &damage);

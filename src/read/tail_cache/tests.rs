@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 use super::*;
-use crate::format::{FRAME_FIXED_BYTES, NewFrameHeader};
+use crate::format::{ALIGN, FRAME_FIXED_BYTES, FramePlace, NewFrameHeader, header_alone};
 
 /// SplitMix64; the tests of the library have no other crate's numbers.
 struct Random(u64);
@@ -32,6 +32,8 @@ struct File {
 }
 
 const HEADER: usize = 144;
+/// The shortest frame, as far as the window looks at it.
+const FRAME_BYTES_MIN: usize = FRAME_FIXED_BYTES.next_multiple_of(ALIGN);
 
 impl File {
     fn new(first_position: u64) -> File {
@@ -44,8 +46,8 @@ impl File {
         let start = self.bytes.len();
         while self.bytes.len() < start + group_bytes {
             let left = start + group_bytes - self.bytes.len();
-            let frame = FRAME_FIXED_BYTES + 8 * random.below(200);
-            let frame = if left < frame + FRAME_FIXED_BYTES { left.max(FRAME_FIXED_BYTES) } else { frame };
+            let frame = FRAME_BYTES_MIN + 8 * random.below(200);
+            let frame = if left < frame + FRAME_BYTES_MIN { left.max(FRAME_BYTES_MIN) } else { frame };
             let begin = self.bytes.len();
             write_frame(&mut self.bytes, frame, u8::try_from(random.below(256)).unwrap());
             self.frames.push(to_u32(begin)..to_u32(begin + frame));
@@ -58,8 +60,6 @@ impl File {
 fn write_frame(out: &mut Vec<u8>, bytes: usize, content: u8) {
     let end = out.len() + bytes;
     let header = NewFrameHeader {
-        body_bytes: to_u32(bytes - FRAME_FIXED_BYTES),
-        body_checksum: 0,
         position_offset: 0,
         durable_end: 0,
         events: 1,
@@ -68,9 +68,9 @@ fn write_frame(out: &mut Vec<u8>, bytes: usize, content: u8) {
         first_version: 1,
         chain: [content; 32],
         key: None,
-        version_table: &[],
     };
-    header.write(out, 0);
+    let place = FramePlace { salt: 0, offset: 0, first_position: 1 };
+    out.extend(header_alone(&header, &place, to_u32(bytes - FRAME_FIXED_BYTES)));
     out.resize(end, content);
 }
 
