@@ -247,8 +247,8 @@ struct IndexedPart {
 
 /// The part of the last segment that its index file covers.
 ///
-/// `None` if there is no such file, if MARK does not prove all of the part, or if the frame in front of its
-/// end is not the one that the file names. Then the segment is walked from its beginning.
+/// `None` if there is no such file, or if MARK does not prove all of the part. `None` also if the frame in
+/// front of the end is not the one that the file names. Then the segment is walked from its beginning.
 fn indexed_part(
     disk: &Arc<dyn Disk>,
     manifest: &Manifest,

@@ -1,8 +1,8 @@
 //! Opens the files of a store: finds where the log ends, and repairs its end if that is allowed.
 //!
 //! Invariants: acknowledged data is never cut; damage changes nothing on disk and lets no writer in; every
-//! repair can be interrupted anywhere and done again. After an unclean stop recovery reads the device and not
-//! the cache behind MARK: a failed sync may have left pages that the device never got. The log then continues
+//! repair can be interrupted anywhere and done again. Behind MARK a writer reads the device and not the cache:
+//! a failed sync may have left pages there that the device never got. After an unclean stop the log continues
 //! in a new segment. SPEC.md "Recovery". Tested by tests/it/crash.rs, fault.rs, corrupt.rs and part_index.rs.
 
 pub(super) mod scan_dir;
