@@ -192,11 +192,12 @@ fn mark_decides_how_much_of_an_index_counts() {
             let place = format!("MARK {number}, index up to {end}");
             let is_proven = mark.is_some_and(|mark| end <= marked(mark)) && end > 0;
             let bytes_read = check_and_go_on(&disk, made.prints.len(), &place);
-            let slack = 1 << 20;
             if is_proven {
-                assert!(bytes_read < whole - u64::from(end) + slack, "{place}: {bytes_read} of {whole}");
+                // A frame that goes beyond a piece is read again with the next piece.
+                let most = whole - u64::from(end) + (2 << 20);
+                assert!(bytes_read < most, "{place}: {bytes_read} of {whole}");
             } else {
-                assert!(bytes_read + slack > whole, "{place}: {bytes_read} of {whole}");
+                assert!(bytes_read + (1 << 20) > whole, "{place}: {bytes_read} of {whole}");
             }
             used += u64::from(is_proven);
         }
@@ -414,7 +415,7 @@ fn readers_begin_behind_an_index_as_well() {
     let whole = disk.contents(SEGMENT).unwrap().len() as u64;
     let reader = Store::on(disk.clone()).open_read_only().unwrap();
     assert_eq!(check(&reader, "after kill -9"), made.prints.len());
-    let rest = whole - u64::from(end_of(&made.indexes[1])) + (1 << 20);
+    let rest = whole - u64::from(end_of(&made.indexes[1])) + (2 << 20);
     assert!(reader.open_report().bytes_read < rest, "{}", reader.open_report());
     assert!(disk.trace().is_empty(), "reading changed something");
 

@@ -148,7 +148,7 @@ fn an_index_that_is_whole_and_lies_is_found_and_placed() {
         // How many entities begin here, how many terms and how many frames there are.
         ("counts", |bytes| flip(bytes, 124), None),
         ("counts", |bytes| flip(bytes, 128), None),
-        ("counts", |bytes| put(bytes, 172, &(u32_at(bytes, 172) - 1).to_le_bytes()), None),
+        ("counts", |bytes| put(bytes, 176, &(u32_at(bytes, 176) - 1).to_le_bytes()), None),
         // The first event of a term.
         ("terms", |bytes| flip(bytes, section(bytes, TERMS).start + 3), Some(TERMS)),
     ];
