@@ -69,6 +69,7 @@ mod racing; // a writer comes while a read-only open is looking
 mod reactors; // reactors: outputs, failures and halts, moves, cycles, the end of the store
 mod reactors_crash; // an order system of two reactors, stopped at every operation of the disk
 mod read; // order, ranges, queries, backwards, limits, reading while writing
+mod read_alone; // events of large appends, read without the rest of them
 mod read_along; // a store opened to read goes along with its writer
 mod read_beside; // opened to read while the writer rewrites, and while it appends to a damaged store
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending

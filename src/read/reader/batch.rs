@@ -9,6 +9,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::event::RecordedEvent;
 use crate::format::index_file::LargeFrame;
 use crate::format::{Damage, FrameHeader, Record, RecordPlace, SegmentHeader, frame, record};
 use crate::index::{EventLocation, RecordLocation};
@@ -60,6 +61,35 @@ impl<'a> EventSource<'a> {
             EventSource::SmallFrame(frame) => frame.start,
             EventSource::Record(record) => record.frame.offset,
         }
+    }
+}
+
+/// The event at a location, read into a block of its own. `None` if it cannot be read alone, or is damaged:
+/// who reads its frame whole learns what is wrong with it.
+///
+/// # Errors
+///
+/// Those of reading.
+pub(super) fn read_one(segment: &Segment, location: &EventLocation) -> Result<Option<RecordedEvent>, Error> {
+    let source = EventSource::of(location);
+    let run = source.bytes();
+    let length = to_usize(run.end - run.start);
+    let mut block = vec![0; length + FrameHeader::DETACHED_BYTES];
+    segment.read_at(run.start, &mut block[..length])?;
+    let runs = [(run.clone(), 0)];
+    let header = &segment.file()?.header;
+    let mut reading = BlockReader {
+        segment,
+        header,
+        block: &mut block,
+        runs: &runs,
+        run: 0,
+        header_at: length,
+        last: None,
+    };
+    match reading.event(location) {
+        Ok(Some(event)) => Ok(Some(event.in_block(&Arc::new(block)))),
+        Ok(None) | Err(_) => Ok(None),
     }
 }
 
