@@ -1,5 +1,5 @@
 //! The index file of the segment that is being written: what opening takes from it after any stop. MARK decides
-//! how much of it counts. Whatever state the file is in, no event is lost and no damage is made up.
+//! how much of it counts. In every state of the file no event is lost, and no damage is made up.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -20,7 +20,7 @@ const PART: u32 = 4 << 20;
 const LARGE: u64 = 42;
 const BLOCK: usize = 4096;
 
-/// A store that was filled in one segment, and whose index was written twice meanwhile.
+/// A store that was filled in one segment, and whose index was written twice in that time.
 struct Made {
     trace: Trace,
     prints: Vec<u64>,

@@ -322,7 +322,7 @@ fn a_segment_that_is_closed_and_goes_on() {
             .for_each(|ticket| drop(ticket.wait().unwrap()));
     };
     let store = open();
-    fill(&store, 4095);
+    fill(&store, 1000);
     store.close().unwrap();
     assert_eq!(disk.contents(path), None, "not worth it");
     let mut written = Vec::new();
