@@ -61,6 +61,7 @@ mod open; // locks, reports, permissions, links, read-only
 mod open_checked; // what is checked of sealed segments before a writer is let in, and right after
 mod owner; // whose the files are when root works on another user's store
 mod ownership; // who may write: LOCK, the directory, a file, a process goes away; forks; readers that look
+mod part_index; // the index of the open segment: every MARK beside every index, stops, damage, readers
 mod policies; // compacting that runs by itself; segments that are not worth it
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names
