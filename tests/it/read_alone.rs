@@ -234,7 +234,7 @@ fn a_damaged_record_costs_that_event_and_no_other() {
     }
 }
 
-/// The index file is not believed. Whatever it says of a large append under right checksums, a reader returns
+/// The index file is not believed. Under right checksums it may say anything of a large append; a reader returns
 /// the event of that position or an error.
 #[test]
 fn an_index_that_lies_about_a_large_append_misleads_no_reader() {
