@@ -8,7 +8,7 @@ use annals::disk::{CrashMode, Fault, SimDisk, Trace};
 use annals::{Append, ErrorKind, Query, Raw, RecordedEvent, Store, Verify};
 
 use crate::sim_spy::{Spy, What};
-use crate::sim_support::{dump, fingerprint};
+use crate::sim_support::{dump, fingerprint, one_of};
 use crate::support::eventually;
 
 const SEGMENT: &str = "segments/00000000000000000001.0.seg";
@@ -211,11 +211,10 @@ fn a_stop_while_the_index_is_written_loses_nothing() {
     let made = made();
     let mut images = 0;
     for points in &made.written {
-        for point in points.clone() {
+        for point in points.clone().step_by(one_of(12)) {
             let promised = made.trace.notes_before(point).last().unwrap();
             let modes = [CrashMode::Keep, CrashMode::Drop, CrashMode::Torn(0), CrashMode::Torn(1)];
-            let step = if point % 3 == 0 { modes.len() } else { 1 };
-            for mode in modes.into_iter().take(step) {
+            for mode in modes {
                 let disk = made.trace.image(point, mode);
                 let place = format!("point {point}, {mode:?}");
                 let store = Store::on(disk.clone()).open();
