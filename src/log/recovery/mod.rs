@@ -284,13 +284,14 @@ impl Recovery<'_, '_> {
         let must_reread = self.purpose == Purpose::Write && !is_clean;
         if must_reread {
             sync_last_segment(self.disk, &segment)?;
-        }
-        if must_reread && marked.is_none() {
-            drop_cache(&segment, 0)?;
-            // The cache had the header, but the device may never have got it.
-            if self.take_unfinished(id)? {
-                return Ok(());
+            if marked.is_none() {
+                drop_cache(&segment, 0)?;
+                // The cache had the header, but the device may never have got it.
+                if self.take_unfinished(id)? {
+                    return Ok(());
+                }
             }
+            // A handle whose sync failed is never synced again, and repairs will sync.
             segment = self.open_segment(id)?;
         }
         let mut from = self.begin_behind_index(&segment);
