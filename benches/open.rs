@@ -104,7 +104,7 @@ fn cell_of_open(mebibytes: u64, idle: u64, place: &Place) -> Cell<'_> {
     }
 }
 
-/// Fills a segment of so many MiB, kills its process, and lets another one open it.
+/// Fills a segment of that number of MiB, kills its process, and lets another one open it.
 fn measure_open(place: &Place, mebibytes: u64, idle: u64) -> Result<Measured, Failure> {
     let directory = place.store("store");
     let path = directory.to_str().ok_or("the directory's name is not UTF-8")?;
@@ -233,7 +233,7 @@ fn fill(directory: &str, events: &str) -> Result<Store, Failure> {
     Ok(store)
 }
 
-/// Fills one segment, nearly up to so many MiB, and makes every thousand events durable.
+/// Fills one segment, nearly up to that many MiB, and makes every thousand events durable.
 fn fill_segment(directory: &str, mebibytes: &str) -> Result<Store, Failure> {
     /// More than a thousand events take. The segment must not be sealed.
     const MARGIN_BYTES: u64 = 512 << 10;

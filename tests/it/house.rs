@@ -29,10 +29,10 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("cycles among rooms", 0, 0),
     ("cycles among files", 0, 0),
     ("cycles among files, with parents", 0, 0),
-    ("paths past the top of another room", 277, 0),
-    ("files in src", 179, 175),
-    ("code lines of the engine", 21_630, 17_500),
-    ("code lines of the library", 35_076, 30_000),
+    ("paths past the top of another room", 295, 0),
+    ("files in src", 183, 175),
+    ("code lines of the engine", 22_645, 17_500),
+    ("code lines of the library", 36_098, 30_000),
     ("lines a file, max", 500, 500),
     // Goals, though the values of the day are lower: a function that tells a story may be longer than one
     // that is short by packing.
@@ -59,7 +59,7 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("bytes of docs/architecture.md", 12_000, 12_000),
     ("bytes of docs/benchmarks.md", 16_384, 16_384),
     ("bytes of docs/command.md", 11_000, 11_000),
-    ("bytes of docs/decisions.md", 30_000, 30_000),
+    ("bytes of docs/decisions.md", 36_000, 36_000),
 ];
 
 static OURS: LazyLock<House> =

@@ -279,8 +279,8 @@ impl Recovery<'_, '_> {
         }
         let mut segment = self.open_segment(id)?;
         let is_clean = self.is_cleanly_closed(&segment)?;
-        let marked =
-            self.recovered.mark.as_ref().filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
+        let mark = self.recovered.mark.as_ref();
+        let marked = mark.filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
         let must_reread = self.purpose == Purpose::Write && !is_clean;
         if must_reread {
             sync_last_segment(self.disk, &segment)?;
@@ -291,14 +291,13 @@ impl Recovery<'_, '_> {
                     return Ok(());
                 }
             }
-            // A handle whose sync failed is never synced again, and repairs will sync.
+            // Repairs sync, and a handle whose sync failed is never synced again.
             segment = self.open_segment(id)?;
         }
         let mut from = self.begin_behind_index(&segment);
         if must_reread && let Some(marked) = marked {
-            // MARK proves these frames, so the cache has them as the device does.
+            // MARK proves these frames, so the cache has them as the device does. Behind MARK it may not.
             (from, _) = self.read_frames(&segment, from, marked)?;
-            // Nothing behind MARK may come from the cache.
             drop_cache(&segment, from.offset)?;
         }
         let limit = match marked {
