@@ -18,9 +18,7 @@ pub(crate) mod record;
 mod segment;
 #[cfg(test)]
 mod tests;
-// Nothing asks for the tree yet: the tree file's writer and the store's proofs come next.
-#[cfg_attr(not(test), expect(dead_code, unused_imports))]
-mod tree;
+pub(crate) mod tree;
 
 pub(crate) use bytes::{ALIGN, BODY_BYTES_MAX, Damage, array, checksum, u32_at, u64_at};
 #[cfg(test)]
@@ -37,6 +35,7 @@ pub(crate) use record::{BodyLayout, NewRecord, Record, RecordFields, RecordShape
 pub(crate) use record::{seal, write};
 pub(crate) use segment::{
     Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
+    TEMPORARY,
 };
 #[cfg(test)]
 pub(crate) use tests::forge::{header_alone, repair, repair_header};

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::super::bytes::Damage;
-use super::{TreeHash, node, root_of_cover};
+use super::{TreeHash, node};
 
 /// A complete subtree: 2^level leaves from the leaf index x 2^level on. Its last leaf is before 2^64 - 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,7 @@ impl Subtree {
         self.level
     }
 
+    #[cfg(test)]
     pub(crate) fn index(self) -> u64 {
         self.index
     }
@@ -158,9 +159,10 @@ impl Cover {
     }
 
     /// The root of the tree that has these leaves and no others; `None` if leaves before them are missing.
+    #[cfg(test)]
     pub(crate) fn tree_root(&self) -> Option<TreeHash> {
         let roots: Vec<TreeHash> = self.joined().roots().copied().collect();
-        (self.start == 0).then(|| root_of_cover(&roots))
+        (self.start == 0).then(|| super::root_of_cover(&roots))
     }
 
     /// The root of a subtree; `None` if the cover does not have all parts of it.
@@ -178,7 +180,25 @@ impl Cover {
         }
     }
 
+    /// The roots that cover some of the leaves. `Err` has the first part that is only partly among them.
+    pub(crate) fn within(&self, leaves: &Range<u64>) -> Result<Cover, Subtree> {
+        let from = self.parts.partition_point(|(part, _)| part.leaves().end <= leaves.start);
+        let mut within = Cover::new(leaves.start);
+        for (part, root) in self.parts.iter().skip(from) {
+            let own = part.leaves();
+            if own.start >= leaves.end {
+                break;
+            }
+            if own.start < leaves.start || own.end > leaves.end {
+                return Err(*part);
+            }
+            within.push(*part, *root);
+        }
+        Ok(within)
+    }
+
     /// The part that has a leaf.
+    #[cfg(test)]
     pub(crate) fn part_with(&self, leaf: u64) -> Option<Subtree> {
         let at = self.parts.partition_point(|(part, _)| part.leaves().end <= leaf);
         let (part, _) = self.parts.get(at)?;

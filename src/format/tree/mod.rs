@@ -17,7 +17,7 @@ mod file;
 mod proof;
 
 pub(crate) use cover::{Cover, Subtree, cover_of};
-pub(crate) use file::{TreeFile, TreeHead};
+pub(crate) use file::{POSITIONS_END, TILE_LEVEL, TreeFile, TreeFileHead};
 pub(crate) use proof::{Gone, Subtrees, consistency, consistency_holds, inclusion, inclusion_holds, root};
 
 use sha2::{Digest, Sha256};
