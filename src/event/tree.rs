@@ -1,15 +1,15 @@
-//! What proves to a reader without the log that an event is in it: heads, leaves and proofs of the tree, as plain
-//! data. Checking them needs no store.
+//! Heads, leaves and proofs of the tree over all events, as plain data. With them, a reader without the log
+//! checks what the log holds. Checking needs no store.
 
-use crate::format::tree;
+use crate::format::{Leaf, consistency_holds, inclusion_holds};
 use crate::types::{Position, Version};
 
 /// The root of the tree over the first `size` events of a store.
 ///
-/// With a head that was kept elsewhere, the store can prove that nothing up to it was changed, moved, regrouped
-/// or put in between, and which events were there. The tree does **not** prove that an event that was never
-/// appended did not happen, that [`TreeLeaf::recorded_at`] is true, or that a removal was allowed. One reader's
-/// head does not prove that other readers were shown the same.
+/// With a head that was kept elsewhere, the store proves which events were there. It also proves that nothing
+/// up to the head was changed, moved, regrouped or put in between. The tree does **not** prove that
+/// [`TreeLeaf::recorded_at`] is true, or that a removal was allowed. Nor does it prove that what was never
+/// appended did not happen, or that other readers were shown the same head.
 ///
 /// The tree is that of RFC 6962 and RFC 9162 with SHA-256, over positions; the store's own events are in it.
 /// Erasing, merging, backups, forks and restores keep the root of a size. docs/tree-file.md has every byte.
@@ -48,14 +48,14 @@ impl TreeHead {
     pub fn includes(&self, proof: &TreeProof) -> bool {
         let Some(leaf) = proof.leaf.position.get().checked_sub(1) else { return false };
         proof.size == self.size
-            && tree::inclusion_holds(&proof.leaf.hash(), leaf, self.size, &proof.hashes, &self.root)
+            && inclusion_holds(&proof.leaf.hash(), leaf, self.size, &proof.hashes, &self.root)
     }
 
     /// Whether the hashes show that this tree begins with the tree of an earlier head. They are those of
     /// [`Store::tree_consistency`](crate::Store::tree_consistency).
     #[must_use]
     pub fn extends(&self, earlier: &TreeHead, hashes: &[[u8; 32]]) -> bool {
-        tree::consistency_holds(earlier.size, &earlier.root, self.size, &self.root, hashes)
+        consistency_holds(earlier.size, &earlier.root, self.size, &self.root, hashes)
     }
 }
 
@@ -82,7 +82,7 @@ impl TreeLeaf {
     /// The hash of the leaf.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        let leaf = tree::Leaf {
+        let leaf = Leaf {
             index: self.index,
             events: self.events,
             position: self.position.get(),

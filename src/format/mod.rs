@@ -18,7 +18,7 @@ pub(crate) mod record;
 mod segment;
 #[cfg(test)]
 mod tests;
-pub(crate) mod tree;
+mod tree;
 
 pub(crate) use bytes::{ALIGN, BODY_BYTES_MAX, Damage, array, checksum, u32_at, u64_at};
 #[cfg(test)]
@@ -39,3 +39,8 @@ pub(crate) use segment::{
 };
 #[cfg(test)]
 pub(crate) use tests::forge::{header_alone, repair, repair_header};
+pub(crate) use tree::{
+    Cover, Gone, Leaf, POSITIONS_END, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeFileHead, TreeHash,
+    consistency as tree_consistency, consistency_holds, inclusion as tree_inclusion, inclusion_holds,
+    root as tree_root,
+};

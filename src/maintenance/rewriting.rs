@@ -255,7 +255,8 @@ impl<'a> Rewriting<'a> {
     }
 }
 
-/// Builds all index files and the existing tree files again, and returns how many segments have them. Segments that were sealed a moment ago are included.
+/// Builds all index files and the existing tree files again, and returns how many segments have them.
+/// Segments that were sealed a moment ago are included.
 pub(crate) fn rebuild_indexes<'a>(
     engine: &Engine,
     on_progress: OnProgress<'a, IndexProgress>,

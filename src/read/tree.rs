@@ -1,8 +1,8 @@
 //! The tree of the log up to its durable head, from the trees of its segments.
 //!
-//! Nothing is hashed before the first question. A sealed segment has its hashes in its tree file; without one,
-//! the file is built. Of the segment that is still written to, the durable frames are hashed and remembered, so
-//! the next question hashes only what is new. Tested by tests/it/tree.rs.
+//! Nothing is hashed before the first question. A sealed segment has its hashes in its tree file; without
+//! one, the file is built. Of the segment that is still written to, the durable frames are hashed and
+//! remembered, so the next question hashes only what is new. Tested by tests/it/tree.rs.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,8 +11,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::event::{TreeHead, TreeProof};
-use crate::format::SegmentId;
-use crate::format::tree::{self, Cover, Gone, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeHash};
+use crate::format::{
+    Cover, Gone, SegmentId, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeHash, tree_consistency,
+    tree_inclusion, tree_root,
+};
 use crate::types::{Error, Position};
 
 use super::reader::EventLookup;
@@ -46,7 +48,7 @@ impl LogTree {
     pub(crate) fn head(&self, snapshot: &Snapshot) -> Result<TreeHead, Error> {
         let roots = self.roots(snapshot)?;
         let ChainPosition { position, chain } = snapshot.durable;
-        Ok(TreeHead { size: position.get(), root: tree::root(&roots, position.get())?, chain })
+        Ok(TreeHead { size: position.get(), root: tree_root(&roots, position.get())?, chain })
     }
 
     /// The proof that an event is in the tree of a size.
@@ -64,7 +66,7 @@ impl LogTree {
         })?;
         let roots = self.roots(snapshot)?;
         let event = EventLookup::default().event_at(snapshot, position)?.ok_or_else(|| removed(position))?;
-        Ok(TreeProof { leaf: event.tree_leaf(), size, hashes: tree::inclusion(&roots, leaf, size)? })
+        Ok(TreeProof { leaf: event.tree_leaf(), size, hashes: tree_inclusion(&roots, leaf, size)? })
     }
 
     /// The proof that the tree of size `new` begins with the tree of size `old`.
@@ -80,7 +82,7 @@ impl LogTree {
                 "the tree of size {old} is larger than the one of size {new}"
             )));
         }
-        tree::consistency(&self.roots(snapshot)?, old, new)
+        tree_consistency(&self.roots(snapshot)?, old, new)
     }
 
     /// Forgets everything: the tree files may be others now.

@@ -123,8 +123,8 @@ pub fn verify_backup(backup: impl AsRef<Path>, head: &Head) -> Result<VerifyRepo
 
 /// Index files, and where everything is.
 impl Store {
-    /// Builds the index files of all sealed segments again, and their tree files if they have any. Returns how
-    /// many segments there are. Readers and appends go on.
+    /// Builds the index files of all sealed segments again, and their tree files if they have any. Returns
+    /// how many segments there are. Readers and appends go on.
     ///
     /// A store never needs this: a reader that finds an index missing or damaged builds it. This method
     /// builds all of them now.

@@ -13,8 +13,7 @@ use crate::types::version::{Expected, Position, Version};
 
 /// The error of a call: its cause, and what the caller can do about it.
 ///
-/// Programs use [`Error::kind`]. `Display` is for people: it names the entity, segment and offset if there
-/// are any, and the remedy.
+/// Programs use [`Error::kind`]. `Display` is for people: it names entity, segment, offset and remedy.
 ///
 /// ```
 /// use annals::{ErrorKind, Raw, Store};
@@ -91,8 +90,7 @@ pub enum ErrorKind {
     Corrupt,
     /// The payload was erased on purpose. The rest of the event remains.
     Erased,
-    /// The event, or the root of this tree size, went with removed events. Ask for another size:
-    /// [`Error::nearest_sizes`].
+    /// The event or the root of this size was removed. Ask for another: [`Error::nearest_sizes`].
     Gone,
     /// The store uses a feature that this version of annals does not know. Update annals.
     NeedsNewer,

@@ -68,8 +68,8 @@ impl TreeFileHead {
     /// No header with its roots is longer.
     pub(crate) const BYTES_MAX: usize = HEADER + ROOTS_MAX * ROOT;
 
-    /// Reads and checks the beginning of a file. `bytes` has at least [`TreeFileHead::BYTES_MAX`] bytes, or all
-    /// that the file has.
+    /// Reads and checks the beginning of a file. `bytes` has at least [`TreeFileHead::BYTES_MAX`] bytes, or
+    /// all that the file has.
     pub(crate) fn read(bytes: &[u8]) -> Result<TreeFileHead, Damage> {
         const SHORT: Damage = Damage::Bad("the tree file's beginning is cut off");
         const MISFIT: Damage = Damage::Bad("the tree file's positions do not fit each other");

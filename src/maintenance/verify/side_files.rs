@@ -1,14 +1,13 @@
 //! The files beside the segments that speak of the log: MARK, the index files and the tree files.
 //!
 //! MARK names places, and the walk must pass them. The walk builds the index of each segment again in memory,
-//! up to the end that its index file states. Then the two are compared. So are the hashes of a tree file. Tested by tests/it/checking.rs and
-//! tests/it/verify_indexes.rs.
+//! up to the end that its index file states. Then the two are compared. So are the hashes of a tree file.
+//! Tested by tests/it/checking.rs and tests/it/verify_indexes.rs.
 
 use std::sync::Arc;
 
 use crate::disk::{Access, Disk, DiskFile, if_there, read_full};
-use crate::format::tree::{POSITIONS_END, TreeFile, TreeFileHead};
-use crate::format::{Frame, Manifest, Mark, SegmentId};
+use crate::format::{Frame, Manifest, Mark, POSITIONS_END, SegmentId, TreeFile, TreeFileHead};
 use crate::index::{Bound, IndexDefect, LiveIndex, SealedIndex};
 use crate::log::{LogEnd, SegmentFile};
 use crate::types::{Error, IndexFlaw, VerifyReport, to_u64};
@@ -170,8 +169,8 @@ impl<'a> Indexes<'a> {
         Ok(())
     }
 
-    /// Ends a segment at `tip`, and reports what is wrong with its index and tree file. `seal` is the offset of
-    /// the seal.
+    /// Ends a segment at `tip`, and reports what is wrong with its index and tree file. `seal` is the offset
+    /// of the seal.
     pub(super) fn end(&mut self, seal: Option<u32>, id: SegmentId, tip: &LogEnd, report: &mut VerifyReport) {
         const OTHER: &str = "the index belongs to another segment, or another state of it";
         if let Some(tree) = self.tree.take() {

@@ -1,11 +1,10 @@
 //! The tree of one segment: from its tree file, or hashed from its frames.
 //!
-//! A tree file holds nothing that its segment does not hold. One that is missing, damaged, or of another state of
-//! the segment is built again. Tested by tests/it/tree.rs.
+//! A tree file holds nothing that its segment does not hold. One that is missing, damaged, or of another
+//! state of the segment is built again. Tested by tests/it/tree.rs.
 
 use crate::disk::{Access, DiskFile, if_there, read_full, remove_if_there};
-use crate::format::tree::{Cover, TreeFile, TreeFileHead};
-use crate::format::{Attestation, Damage};
+use crate::format::{Attestation, Cover, Damage, TreeFile, TreeFileHead};
 use crate::log::{Advance, LogEnd, SegmentCursor, SegmentFile};
 use crate::types::{Error, to_u64};
 
@@ -24,8 +23,8 @@ impl SegmentTree {
         SegmentTree { hashes: TreeFile::new(segment.header.id), end: LogEnd::start(segment) }
     }
 
-    /// Hashes the frames up to a position, which is the last one of a frame. The caller compares the chain there
-    /// with one that it knows: that one proves all chains before.
+    /// Hashes the frames up to a position, which is the last one of a frame. The caller compares the chain
+    /// there with one that it knows: that one proves all chains before.
     ///
     /// # Errors
     ///
@@ -66,8 +65,8 @@ fn push_removed(hashes: &mut TreeFile, attestation: &Attestation<'_>) -> Result<
 
 /// The tree of a whole segment.
 impl SealedSegment {
-    /// The roots that cover the segment's leaves. `begun` are hashes of a beginning of the segment, if the caller
-    /// has any.
+    /// The roots that cover the segment's leaves. `begun` are hashes of a beginning of the segment, if the
+    /// caller has any.
     ///
     /// # Errors
     ///
