@@ -107,7 +107,7 @@ fn table(description: &Description, out: &mut Output) -> Result<(), Failure> {
     let Description { place, store_id, line, head, durable_head, writer, parts, options, .. } = description;
     let facts = [
         ("store", store_id.clone()),
-        ("line", line.clone()),
+        ("line", line.clone().unwrap_or_else(|| "not known".to_owned())),
         ("in", place.clone()),
         ("head", head.to_string()),
         ("durable head", durable_head.to_string()),

@@ -42,5 +42,4 @@ pub(crate) use tests::forge::{header_alone, repair, repair_header};
 pub(crate) use tree::{
     Cover, Gone, Leaf, POSITIONS_END, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeFileHead, TreeHash,
     consistency as tree_consistency, consistency_holds, inclusion as tree_inclusion, inclusion_holds,
-    root as tree_root,
 };

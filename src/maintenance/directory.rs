@@ -51,7 +51,8 @@ const PARTS: [(&str, bool, &str); 9] = [
 pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     let snapshot = engine.snapshot()?;
     let disk = engine.disk.as_ref();
-    let (manifest, _) = read_manifest(disk)?.ok_or_else(Error::no_store)?;
+    // What is left of a damaged store is described, too.
+    let manifest = read_manifest(disk).ok().flatten();
     let mut parts = Vec::new();
     for (name, is_directory, why) in PARTS {
         parts.extend(part(disk, name, is_directory, why)?);
@@ -64,7 +65,7 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     Ok(Description {
         place: disk.place(),
         store_id: uuid::Uuid::from_bytes(engine.store_id).to_string(),
-        line: manifest.line.iter().map(|byte| format!("{byte:02x}")).collect(),
+        line: manifest.map(|(manifest, _)| manifest.line.iter().map(|byte| format!("{byte:02x}")).collect()),
         head: snapshot.head.position,
         durable_head: snapshot.durable.position,
         writer: engine.writer()?,

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::event::{TreeHead, TreeProof};
 use crate::format::{
     Cover, Gone, SegmentId, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeHash, tree_consistency,
-    tree_inclusion, tree_root,
+    tree_inclusion,
 };
 use crate::types::{Error, Position};
 
@@ -48,7 +48,11 @@ impl LogTree {
     pub(crate) fn head(&self, snapshot: &Snapshot) -> Result<TreeHead, Error> {
         let roots = self.roots(snapshot)?;
         let ChainPosition { position, chain } = snapshot.durable;
-        Ok(TreeHead { size: position.get(), root: tree_root(&roots, position.get())?, chain })
+        // Not from subtrees: those end within segments, and their roots are in other places.
+        let mut cover = Cover::new(0);
+        roots.parts.iter().for_each(|(_, part)| cover.append(&part.cover));
+        let root = cover.tree_root().expect("the first part begins at the first event");
+        Ok(TreeHead { size: position.get(), root, chain })
     }
 
     /// The proof that an event is in the tree of a size.
@@ -107,16 +111,16 @@ impl LogTree {
             && end.position < durable.position
         {
             if Some(segment.id().first_position) != end.position.get().checked_add(1) {
-                return Err(Error::invalid(format!(
-                    "events behind position {} are missing, so the store has no tree",
-                    end.position
-                )));
+                return Err(missing(end.position));
             }
             let next = files.peek().and_then(|next| next.first());
             let last = next.map_or(u64::MAX, |next| next.first_position().saturating_sub(1));
             let part = part_of(segment, last, durable, known.remove(&segment.id()))?;
             end = part.end;
             parts.push((segment.clone(), part));
+        }
+        if end != durable {
+            return Err(missing(end.position));
         }
         *remembered = parts.iter().map(|(_, part)| part.clone()).collect();
         Ok(LogRoots { snapshot, parts })
@@ -146,6 +150,9 @@ fn part_of(
                 Ok(Arc::new(TreePart { id, end, cover: sealed.tree_cover(begun)?, growing: None }))
             }
         };
+    }
+    if let Some(part) = known.as_ref().filter(|part| part.growing.is_some() && part.end == durable) {
+        return Ok(part.clone());
     }
     let file = segment.file()?;
     let begun = known.and_then(|part| Arc::unwrap_or_clone(part).growing);
@@ -234,6 +241,11 @@ fn check_size(snapshot: &Snapshot, size: u64) -> Result<(), Error> {
     Err(Error::invalid(format!(
         "the durable head is at position {durable}; there is no tree of size {size} yet"
     )))
+}
+
+/// What is left of a damaged store has no tree.
+fn missing(position: Position) -> Error {
+    Error::invalid(format!("events behind position {position} are missing, so the store has no tree"))
 }
 
 fn removed(position: Position) -> Error {

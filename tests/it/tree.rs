@@ -227,6 +227,7 @@ impl World {
         }
         lines.sort();
         lines.dedup();
+        assert!(lines.iter().all(|line| line.as_ref().is_some_and(|line| line.len() == 32)), "{lines:?}");
         assert_eq!(lines.len(), 3, "a fork and a restored store have lines of their own");
     }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::super::bytes::Damage;
-use super::{TreeHash, node};
+use super::{TreeHash, node, root_of_cover};
 
 /// A complete subtree: 2^level leaves from the leaf index x 2^level on. Its last leaf is before 2^64 - 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,10 +159,9 @@ impl Cover {
     }
 
     /// The root of the tree that has these leaves and no others; `None` if leaves before them are missing.
-    #[cfg(test)]
     pub(crate) fn tree_root(&self) -> Option<TreeHash> {
         let roots: Vec<TreeHash> = self.joined().roots().copied().collect();
-        (self.start == 0).then(|| super::root_of_cover(&roots))
+        (self.start == 0).then(|| root_of_cover(&roots))
     }
 
     /// The root of a subtree; `None` if the cover does not have all parts of it.

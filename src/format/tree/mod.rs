@@ -18,7 +18,9 @@ mod proof;
 
 pub(crate) use cover::{Cover, Subtree, cover_of};
 pub(crate) use file::{POSITIONS_END, TILE_LEVEL, TreeFile, TreeFileHead};
-pub(crate) use proof::{Gone, Subtrees, consistency, consistency_holds, inclusion, inclusion_holds, root};
+#[cfg(test)]
+pub(crate) use proof::root;
+pub(crate) use proof::{Gone, Subtrees, consistency, consistency_holds, inclusion, inclusion_holds};
 
 use sha2::{Digest, Sha256};
 
