@@ -213,7 +213,9 @@ pub use crate::{
         Timer, TimerStatus, Timers, Worker, WorkerBuilder,
     },
     engine::{Append, Pending, Proposed, ProposedEvent, Ticket},
-    event::{Appended, DomainEvent, KnownKind, Meta, Raw, RecordedEvent, Value},
+    event::{
+        Appended, DomainEvent, KnownKind, Meta, Raw, RecordedEvent, TreeHead, TreeLeaf, TreeProof, Value,
+    },
     maintenance::{Checkpoint, CopyReport, GroupBy, RollbackReport, Until, Verify},
     read::{
         Ancestors, Descendants, Listing, NameCount, NextEvent, NextNotice, Notice, Notification,

@@ -104,9 +104,10 @@ impl<'a> StoreFileRow<'a> {
 }
 
 fn table(description: &Description, out: &mut Output) -> Result<(), Failure> {
-    let Description { place, store_id, head, durable_head, writer, parts, options, .. } = description;
+    let Description { place, store_id, line, head, durable_head, writer, parts, options, .. } = description;
     let facts = [
         ("store", store_id.clone()),
+        ("line", line.clone().unwrap_or_else(|| "not known".to_owned())),
         ("in", place.clone()),
         ("head", head.to_string()),
         ("durable head", durable_head.to_string()),
@@ -121,12 +122,12 @@ fn table(description: &Description, out: &mut Output) -> Result<(), Failure> {
 }
 
 fn document(description: &Description) -> Value {
-    let Description { place, store_id, head, durable_head, writer, parts, options, .. } = description;
+    let Description { place, store_id, line, head, durable_head, writer, parts, options, .. } = description;
     let parts: Vec<StoreFileRow<'_>> = parts.iter().map(StoreFileRow::new).collect();
     let options: Map<String, Value> =
         options.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
     json!({
-        "place": place, "store_id": store_id, "head": head.get(), "durable_head": durable_head.get(),
+        "place": place, "store_id": store_id, "line": line, "head": head.get(), "durable_head": durable_head.get(),
         "writer": format!("{writer:?}"), "parts": parts, "options": options,
     })
 }

@@ -209,6 +209,7 @@ fn code_of(kind: ErrorKind) -> u8 {
         ErrorKind::CommitUnknown | ErrorKind::Forked => UNKNOWN,
         ErrorKind::Corrupt
         | ErrorKind::Erased
+        | ErrorKind::Gone
         | ErrorKind::RolledBack
         | ErrorKind::Undecodable
         | ErrorKind::Poisoned => DAMAGED,

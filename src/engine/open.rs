@@ -147,7 +147,8 @@ fn new_segment_cache(
     let writes = background.is_some();
     let background = background.cloned().unwrap_or_default();
     let stores = stores_of(&recovered.manifest);
-    Arc::new(SegmentCache::new(disk.clone(), stores, writes, budgets, background))
+    let has_trees = writes && options.tree;
+    Arc::new(SegmentCache::new(disk.clone(), stores, writes, has_trees, budgets, background))
 }
 
 /// The stores that a log's segments may belong to, oldest first.

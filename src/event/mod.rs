@@ -3,6 +3,7 @@
 mod appended;
 pub(crate) mod codec;
 mod recorded;
+mod tree;
 mod typed;
 
 pub use appended::Appended;
@@ -10,6 +11,7 @@ pub(crate) use codec::Node;
 pub use codec::{Raw, Value};
 pub use recorded::RecordedEvent;
 pub(crate) use recorded::{EventIds, belongs_to, matches};
+pub use tree::{TreeHead, TreeLeaf, TreeProof};
 #[cfg(feature = "test-kit")]
 pub(crate) use typed::Form;
 #[doc(hidden)]

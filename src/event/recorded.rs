@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use crate::event::codec;
+use crate::event::tree::TreeLeaf;
 use crate::format::{Frame, FrameHeader, Record, RecordShape, record, tags};
 use crate::types::{
     Cause, Coordinate, Error, ErrorKind, EventId, Item, Name, Position, Query, ResumeToken, SYSTEM_SCOPE,
@@ -163,6 +164,21 @@ impl RecordedEvent {
     #[must_use]
     pub fn resume_token(&self) -> ResumeToken {
         ResumeToken::new(self.position(), &self.chain())
+    }
+
+    /// What the tree over all events holds of this event; see [`TreeHead`](crate::TreeHead).
+    #[must_use]
+    pub fn tree_leaf(&self) -> TreeLeaf {
+        let header = self.header();
+        TreeLeaf {
+            index: self.index,
+            events: header.events(),
+            position: self.position(),
+            recorded_at: header.recorded_at(),
+            version: self.version(),
+            record: self.record().content(),
+            chain: header.chain(),
+        }
     }
 
     /// Whether payload and metadata were erased; see [`Store::erase`](crate::Store::erase). The rest of the

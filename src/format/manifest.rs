@@ -19,10 +19,11 @@ const SEQUENCE_AT: usize = STORE_ID_AT + 16;
 const HISTORY_REVISION_AT: usize = SEQUENCE_AT + 8;
 const CREATED_AT_AT: usize = HISTORY_REVISION_AT + 8;
 const PREVIOUS_AT: usize = CREATED_AT_AT + 8;
-const SEGMENTS_AT: usize = PREVIOUS_AT + size_of::<Hash>();
+const LINE_AT: usize = PREVIOUS_AT + size_of::<Hash>();
+const SEGMENTS_AT: usize = LINE_AT + 16;
 const LINEAGES_AT: usize = SEGMENTS_AT + 4;
 const FIXED: usize = LINEAGES_AT + 4;
-const _: () = assert!(FIXED == 120);
+const _: () = assert!(FIXED == 136);
 
 /// An entry of the lineage: store id, then the last position of that store's events.
 const UP_TO_AT: usize = 16;
@@ -69,6 +70,9 @@ pub(crate) struct Manifest {
     pub(crate) created_at: u64,
     /// The digest of the MANIFEST before this one.
     pub(crate) previous: Hash,
+    /// Names this course of history: drawn at creation, and anew by rollback, restore and fork. A backup
+    /// keeps it.
+    pub(crate) line: [u8; 16],
     /// The stores that this one was forked from, oldest first. Events up to each position are theirs.
     pub(crate) lineage: Vec<Lineage>,
     /// In order of position.
@@ -101,7 +105,7 @@ pub(crate) struct SegmentEntry {
 pub(crate) struct Annotations([u8; ANNOTATIONS]);
 
 impl Manifest {
-    pub(crate) fn new(store_id: [u8; 16], created_at: u64) -> Manifest {
+    pub(crate) fn new(store_id: [u8; 16], line: [u8; 16], created_at: u64) -> Manifest {
         Manifest {
             minor: 0,
             compatible: 0,
@@ -112,6 +116,7 @@ impl Manifest {
             history_revision: 0,
             created_at,
             previous: [0; 32],
+            line,
             lineage: Vec::new(),
             sealed: Vec::new(),
         }
@@ -143,6 +148,7 @@ impl Manifest {
         put(&mut out, HISTORY_REVISION_AT, &self.history_revision.to_le_bytes());
         put(&mut out, CREATED_AT_AT, &self.created_at.to_le_bytes());
         put(&mut out, PREVIOUS_AT, &self.previous);
+        put(&mut out, LINE_AT, &self.line);
         put(&mut out, SEGMENTS_AT, &count(self.sealed.len()));
         put(&mut out, LINEAGES_AT, &count(self.lineage.len()));
         for lineage in &self.lineage {
@@ -186,6 +192,7 @@ impl Manifest {
             history_revision: u64_at(bytes, HISTORY_REVISION_AT),
             created_at: u64_at(bytes, CREATED_AT_AT),
             previous: array(bytes, PREVIOUS_AT),
+            line: array(bytes, LINE_AT),
             lineage: lineage
                 .chunks_exact(LINEAGE)
                 .map(|entry| Lineage { store_id: array(entry, 0), up_to: u64_at(entry, UP_TO_AT) })

@@ -19,8 +19,6 @@ pub(crate) mod record;
 mod segment;
 #[cfg(test)]
 mod tests;
-// Nothing asks for the tree yet: the tree file's writer and the store's proofs come next.
-#[cfg_attr(not(test), expect(dead_code, unused_imports))]
 mod tree;
 
 pub(crate) use bytes::{ALIGN, BODY_BYTES_MAX, Damage, array, checksum, u32_at, u64_at};
@@ -39,6 +37,11 @@ pub(crate) use record::{NewRecord, Record, RecordFields, RecordShape, SALT, reco
 pub(crate) use record::{seal, write};
 pub(crate) use segment::{
     Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
+    TEMPORARY,
 };
 #[cfg(test)]
 pub(crate) use tests::forge::{header_alone, repair, repair_header};
+pub(crate) use tree::{
+    Cover, Gone, Leaf, POSITIONS_END, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeFileHead, TreeHash,
+    consistency as tree_consistency, consistency_holds, inclusion as tree_inclusion, inclusion_holds,
+};

@@ -46,9 +46,14 @@ impl SegmentId {
         format!("{SEGMENTS_DIRECTORY}/{:020}.{}.idx", self.first_position, self.generation)
     }
 
-    /// The path of an index file until it is whole.
-    pub(crate) fn index_temporary(self) -> String {
-        format!("{}.tmp", self.index_path())
+    /// The path of the segment's tree file, from the store's directory.
+    pub(crate) fn tree_path(self) -> String {
+        format!("{SEGMENTS_DIRECTORY}/{:020}.{}.tree", self.first_position, self.generation)
+    }
+
+    /// The paths of the files beside the segment that are built from it, and may be deleted.
+    pub(crate) fn side_paths(self) -> [String; 2] {
+        [self.index_path(), self.tree_path()]
     }
 
     /// The segment of a file, by exactly the name that [`SegmentId::file_name`] gives.
@@ -57,11 +62,13 @@ impl SegmentId {
         (id.file_name() == name).then_some(id)
     }
 
-    /// The segment of an index file, whole or temporary, by the exact name of the file inside `segments/`.
-    pub(crate) fn parse_index(name: &str) -> Option<SegmentId> {
-        let is_it = |path: String| path.split_once('/').is_some_and(|(_, own)| own == name);
-        let id = SegmentId::parse_any(name, "idx").or_else(|| SegmentId::parse_any(name, "idx.tmp"))?;
-        (is_it(id.index_path()) || is_it(id.index_temporary())).then_some(id)
+    /// The segment of an index or tree file, whole or temporary, by the exact name of the file inside
+    /// `segments/`.
+    pub(crate) fn parse_side_file(name: &str) -> Option<SegmentId> {
+        let whole = name.strip_suffix(TEMPORARY).unwrap_or(name);
+        let id = SegmentId::parse_any(whole, "idx").or_else(|| SegmentId::parse_any(whole, "tree"))?;
+        let is_it = |path: &String| path.split_once('/').is_some_and(|(_, own)| own == whole);
+        id.side_paths().iter().any(is_it).then_some(id)
     }
 
     fn parse_any(name: &str, extension: &str) -> Option<SegmentId> {
@@ -72,6 +79,8 @@ impl SegmentId {
     }
 }
 
+/// What the name of a file ends with until the file is whole.
+pub(crate) const TEMPORARY: &str = ".tmp";
 /// The directory of the segment files.
 pub(crate) const SEGMENTS_DIRECTORY: &str = "segments";
 

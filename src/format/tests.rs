@@ -523,6 +523,7 @@ fn rewritten_manifest() -> Manifest {
         history_revision: 1,
         created_at: START + 10 * SECOND,
         previous,
+        line: *b"a line of events",
         lineage: vec![Lineage { store_id: origin.store_id, up_to: origin.sealed[1].last_position }],
         sealed: vec![first, origin.sealed[1].clone()],
     }

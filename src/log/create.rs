@@ -2,7 +2,8 @@
 
 use crate::disk::{Disk, remove_if_there, write_all};
 use crate::format::{
-    Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentHeader, SegmentId, genesis, mark, u64_at,
+    Manifest, Mark, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, SegmentHeader, SegmentId, array, genesis, mark,
+    u64_at,
 };
 use crate::types::{Error, to_u32};
 
@@ -19,16 +20,23 @@ pub(crate) struct LogOptions {
     pub(crate) unsynced_bytes_max: u64,
 }
 
-/// A random id for a new store.
-pub(crate) fn new_store_id(disk: &dyn Disk) -> Result<[u8; 16], Error> {
+/// A random id for a new store, and its line.
+pub(crate) fn new_store_id(disk: &dyn Disk) -> Result<([u8; 16], [u8; 16]), Error> {
     let random = disk.random().map_err(|error| Error::io("cannot create", "a store id", error))?;
-    Ok(*uuid::Builder::from_random_bytes(crate::format::array(&random, 0)).as_uuid().as_bytes())
+    let store_id = *uuid::Builder::from_random_bytes(array(&random, 0)).as_uuid().as_bytes();
+    Ok((store_id, array(&random, size_of_val(&store_id))))
+}
+
+/// A line for a history that gives positions again: after a rollback or a restore.
+pub(crate) fn new_line(disk: &dyn Disk) -> Result<[u8; 16], Error> {
+    let random = disk.random().map_err(|error| Error::io("cannot get random bytes for", "a line", error))?;
+    Ok(array(&random, 0))
 }
 
 /// Creates the files of a new store. A stop at any moment leaves no store, or a whole one.
 pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> Result<(), Error> {
     let failed = |what: &'static str| move |error| Error::io("cannot create", what, error);
-    let store_id = new_store_id(disk)?;
+    let (store_id, line) = new_store_id(disk)?;
     disk.create_directory(SEGMENTS_DIRECTORY).map_err(failed(SEGMENTS_DIRECTORY))?;
     remove_if_there(disk, mark::NAME).map_err(failed(mark::NAME))?;
     let header = next_header(disk, options, store_id, None, now)?;
@@ -50,7 +58,7 @@ pub(crate) fn create_store(disk: &dyn Disk, options: &LogOptions, now: u64) -> R
     let file_bytes = new_segment_bytes(disk, options.segment_bytes_max);
     SegmentFile::create(disk, header, file_bytes).map_err(Failure::into_error)?;
     // MANIFEST comes last: where it is, the other files once were, and a missing one is damage.
-    replace_manifest(disk, &Manifest::new(store_id, now).write().0).map_err(Failure::into_error)?;
+    replace_manifest(disk, &Manifest::new(store_id, line, now).write().0).map_err(Failure::into_error)?;
     // Only now is the name of MANIFEST durable. Before this slot, opening recovers the store.
     write_mark(Mark { sequence: 2, clean: true, ..first })
 }

@@ -18,7 +18,7 @@ mod segment;
 mod tests;
 
 pub(crate) use append::Log;
-pub(crate) use create::{LogOptions, create_store, new_store_id};
+pub(crate) use create::{LogOptions, create_store, new_line, new_store_id};
 #[cfg(test)]
 pub(crate) use cursor::chain_after;
 pub(crate) use cursor::{

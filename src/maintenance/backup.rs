@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{Disk, OsDisk, Subdirectory};
 use crate::engine::{Engine, load_to_read, lock};
 use crate::format::{Lineage, Manifest};
-use crate::log::{Failure, LogEnd, finish_cut, new_store_id, read_manifest, read_mark, replace_manifest};
+use crate::log::{
+    Failure, LogEnd, finish_cut, new_line, new_store_id, read_manifest, read_mark, replace_manifest,
+};
 use crate::read::{ChainPosition, Read, reader};
 use crate::types::{Error, ErrorKind, Head, Options, Query, counted, options, system};
 
@@ -167,7 +169,8 @@ pub(crate) fn restore(
     // If the restored history is shorter, saved states may hold events that are left out.
     let is_cut = history.end() != backup.snapshot()?.durable;
     let history_revision = history.manifest.history_revision.saturating_add(u64::from(is_cut));
-    let manifest = Manifest { history_revision, ..history.manifest.clone() };
+    let line = new_line(disk.as_ref())?;
+    let manifest = Manifest { history_revision, line, ..history.manifest.clone() };
     make_store(backup, disk, &history, manifest, &figures, work)
 }
 
@@ -181,12 +184,12 @@ pub(crate) fn fork(
     engine.check_whole()?;
     let history = Extent::of(engine, until)?;
     let head = Head::new(history.end(), engine.store_id);
-    let store_id = new_store_id(disk.as_ref())?;
+    let (store_id, line) = new_store_id(disk.as_ref())?;
     let figures = Forked { origin: head.to_string(), fork: uuid::Uuid::from_bytes(store_id).to_string() };
     let mut lineage = history.manifest.lineage.clone();
     lineage.push(Lineage { store_id: engine.store_id, up_to: head.position().get() });
     let created_at = options::read(&engine.options.clock);
-    let manifest = Manifest { store_id, lineage, created_at, ..history.manifest.clone() };
+    let manifest = Manifest { store_id, line, lineage, created_at, ..history.manifest.clone() };
     let report = make_store(engine, disk, &history, manifest, &figures, work)?;
     if !engine.is_read_only() {
         record::append(engine, work.reason.as_deref(), &figures)?;
@@ -376,6 +379,7 @@ fn replace_history(
         is_cut: true,
         sequence: manifest.sequence.saturating_add(1),
         previous: digest,
+        line: new_line(disk)?,
         history_revision: manifest.history_revision.saturating_add(1),
         sealed,
         ..manifest

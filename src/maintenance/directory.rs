@@ -19,8 +19,9 @@ pub(crate) const ERASING_FILE: &str = "ERASING";
 pub(super) const CACHE: &str = "cache";
 /// The directory of what recovery and rollback set aside.
 const QUARANTINE: &str = "quarantine";
-/// Index files stand among the segments.
+/// Index files and tree files stand among the segments.
 const INDEXES: &str = "segments/*.idx";
+const TREES: &str = "segments/*.tree";
 
 /// Every name that annals gives a file or directory of a store.
 const KNOWN: [&str; 8] = [
@@ -35,13 +36,14 @@ const KNOWN: [&str; 8] = [
 ];
 
 /// The parts of a store for [`describe`]: name, whether it is a directory, and its purpose.
-const PARTS: [(&str, bool, &str); 8] = [
+const PARTS: [(&str, bool, &str); 9] = [
     ("LOCK", false, "locked by the one writer; holds its process id, for people; never deleted"),
     ("MANIFEST", false, "the segments that are sealed; replaced as a whole when one more is"),
     ("MARK", false, "how far the log is proven durable; written after each sync"),
     ("ERASING", false, "an erasure may be unfinished; the next opening for writing finishes it"),
     ("segments", true, "the events, the only truth; keep every file"),
     (INDEXES, true, "indexes of the segments; may be deleted, costs only time"),
+    (TREES, true, "hashes of the segments' events, for proofs; may be deleted, costs only time"),
     ("quarantine", true, "torn tails that recovery cut, and history that rollback set aside; may be deleted"),
     ("cache", true, "states folded from events; may be deleted, costs only time"),
 ];
@@ -49,6 +51,8 @@ const PARTS: [(&str, bool, &str); 8] = [
 pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     let snapshot = engine.snapshot()?;
     let disk = engine.disk.as_ref();
+    // What is left of a damaged store is described, too.
+    let manifest = read_manifest(disk).ok().flatten();
     let mut parts = Vec::new();
     for (name, is_directory, why) in PARTS {
         parts.extend(part(disk, name, is_directory, why)?);
@@ -61,6 +65,7 @@ pub(crate) fn describe(engine: &Engine) -> Result<Description, Error> {
     Ok(Description {
         place: disk.place(),
         store_id: uuid::Uuid::from_bytes(engine.store_id).to_string(),
+        line: manifest.map(|(manifest, _)| manifest.line.iter().map(|byte| format!("{byte:02x}")).collect()),
         head: snapshot.head.position,
         durable_head: snapshot.durable.position,
         writer: engine.writer()?,
@@ -80,9 +85,9 @@ fn part(
         true => {
             let directory = name.split('/').next().unwrap_or(name);
             let mut files = list(disk, directory)?;
-            files.retain(|file| {
-                (name == INDEXES) == (directory == SEGMENTS_DIRECTORY && file.contains(".idx"))
-            });
+            if directory == SEGMENTS_DIRECTORY {
+                files.retain(|file| kind_of(file) == name);
+            }
             files.into_iter().map(|file| format!("{directory}/{file}")).collect()
         }
         false => vec![name.to_owned()],
@@ -96,6 +101,15 @@ fn part(
         }
     }
     Ok((part.files > 0).then_some(part))
+}
+
+/// The part that a file among the segments belongs to.
+fn kind_of(file: &str) -> &'static str {
+    match file {
+        _ if file.contains(".idx") => INDEXES,
+        _ if file.contains(".tree") => TREES,
+        _ => SEGMENTS_DIRECTORY,
+    }
 }
 
 fn options(options: &Options) -> Vec<(&'static str, String)> {
@@ -121,6 +135,7 @@ fn options(options: &Options) -> Vec<(&'static str, String)> {
         ("cache_disk_bytes", options.cache_disk_bytes.to_string()),
         ("index_memory_bytes", options.index_memory_bytes.to_string()),
         ("segment_memory_bytes", options.segment_memory_bytes.to_string()),
+        ("tree", options.tree.to_string()),
         ("operator", options.operator.clone().unwrap_or_else(|| "the process".to_owned())),
         ("scrub", format!("{} bytes a second", options.scrub_bytes_per_second)),
     ]
@@ -184,7 +199,7 @@ impl CopyTarget {
                 (Some(id), _) if may_belong_to(disk, id, source)? => drop(target.segments.insert(id)),
                 (Some(_), _) => return refused(format!("holds {name}, a segment of another store")),
                 (None, Some(_)) => remove(disk, &format!("{SEGMENTS_DIRECTORY}/{name}"))?,
-                (None, None) if SegmentId::parse_index(&name).is_some() => {}
+                (None, None) if SegmentId::parse_side_file(&name).is_some() => {}
                 (None, None) => {
                     return refused(format!("holds {SEGMENTS_DIRECTORY}/{name}, which is not of annals"));
                 }

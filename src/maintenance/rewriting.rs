@@ -22,7 +22,7 @@ use crate::index::LiveIndex;
 use crate::log::{
     Effect, Exchange, Failure, Judge, LogEnd, RewritePlan, SegmentDraft, read_manifest, remove,
 };
-use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, build_pending_indexes};
+use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, build_pending_indexes, build_trees};
 use crate::types::{Error, ErrorKind, IndexProgress, options};
 
 use super::throttle::{OnProgress, Throttle};
@@ -167,10 +167,14 @@ impl<'a> Rewriting<'a> {
             .inspect_err(|error| self.remove_unlisted(with.id, error))?;
         let listed = SealedMeta::sealed(&with, *self.segment_cache.origin(), chain_before);
         let new = Segment::sealed(SealedSegment::new(self.segment_cache.clone(), listed));
-        let replaced = engine.view.replace_rewritten(&ids, Arc::new(new), effect);
+        let new = Arc::new(new);
+        let replaced = engine.view.replace_rewritten(&ids, new.clone(), effect);
         let all = replaced.iter().chain(old.iter().map(|(segment, _)| segment));
         all.filter_map(|segment| segment.as_sealed()).for_each(SealedSegment::retire);
         ids.iter().for_each(|id| self.remove(*id));
+        if self.segment_cache.has_trees {
+            build_trees(&[new]);
+        }
         Ok(Rewritten::Replaced(with.length))
     }
 
@@ -202,12 +206,14 @@ impl<'a> Rewriting<'a> {
         let uncertain = [ErrorKind::Poisoned, ErrorKind::CommitUnknown, ErrorKind::Closed, ErrorKind::Forked];
         if !uncertain.contains(&error.kind()) {
             let disk = self.engine.disk.as_ref();
-            [id.path(), id.index_path()].iter().for_each(|path| drop(remove(disk, path)));
+            drop(remove(disk, &id.path()));
+            id.side_paths().iter().for_each(|path| drop(remove(disk, path)));
         }
     }
 
     fn remove(&mut self, id: SegmentId) {
-        for path in [id.path(), id.index_path()] {
+        let [index, tree] = id.side_paths();
+        for path in [id.path(), index, tree] {
             if let Err(error) = remove(self.engine.disk.as_ref(), &path) {
                 tracing::warn!(%error, "a rewritten segment's file was not removed; the next opening tries again");
                 self.unremoved.push(path);
@@ -249,7 +255,8 @@ impl<'a> Rewriting<'a> {
     }
 }
 
-/// Builds all index files again, and returns how many. Segments that were sealed a moment ago are included.
+/// Builds all index files and the existing tree files again, and returns how many segments have them.
+/// Segments that were sealed a moment ago are included.
 pub(crate) fn rebuild_indexes<'a>(
     engine: &Engine,
     on_progress: OnProgress<'a, IndexProgress>,
@@ -272,6 +279,7 @@ pub(crate) fn rebuild_indexes<'a>(
     for segment in &sealed {
         throttle.report()?;
         segment.rebuild()?;
+        segment.rebuild_tree()?;
         throttle.progress.segments += 1;
         throttle.add(indexed_bytes(segment));
     }

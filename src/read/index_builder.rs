@@ -1,4 +1,4 @@
-//! Moves the indexes of sealed segments from memory to index files.
+//! Moves the indexes of sealed segments from memory to index files, and writes tree files.
 //!
 //! This runs on a background thread. Readers continue with the index they have; later ones use the file. A
 //! failure only costs time later: the index is then built from its segment. Tested by tests/it/scale.rs.
@@ -26,14 +26,31 @@ pub(crate) fn index_is_pending(view: &LogView) -> bool {
 
 /// Writes the index file of every sealed segment that has none, and puts the sealed form into the view.
 pub(crate) fn build_pending_indexes(view: &LogView, cache: &Arc<SegmentCache>) {
-    let _alone = cache.lock_index_builds();
+    let alone = cache.lock_index_builds();
+    let mut built = Vec::new();
     while let Some((parts, next)) = first_pending(&view.snapshot().segments) {
         match build_index(&parts, &next, cache) {
-            Ok(segment) => view.replace_parts(&parts, segment),
+            Ok(segment) => {
+                view.replace_parts(&parts, segment.clone());
+                built.push(segment);
+            }
             Err(error) => {
                 tracing::warn!(%error, "the index of a segment was not written");
-                return;
+                break;
             }
+        }
+    }
+    drop(alone);
+    if cache.has_trees {
+        build_trees(&built);
+    }
+}
+
+/// Writes the tree files of whole segments.
+pub(crate) fn build_trees(segments: &[Arc<Segment>]) {
+    for sealed in segments.iter().filter_map(|segment| segment.as_sealed()) {
+        if let Err(error) = sealed.tree_cover(None) {
+            tracing::warn!(%error, "the tree file of a segment was not written");
         }
     }
 }

@@ -14,13 +14,14 @@ mod segment_cache;
 pub(crate) mod story;
 mod subscription;
 mod tail_cache;
+mod tree;
 mod view;
 mod watch;
 
 #[cfg(feature = "jsonl")]
 pub(crate) use causality::cause_of;
 pub use causality::{Ancestors, Descendants};
-pub(crate) use index_builder::{build_last_index, build_pending_indexes, index_is_pending};
+pub(crate) use index_builder::{build_last_index, build_pending_indexes, build_trees, index_is_pending};
 pub use listing::{Listing, NameCount};
 pub(crate) use notification::Listeners;
 pub use notification::{NextNotice, Notice, Notification, Notifications};
@@ -34,5 +35,6 @@ pub(crate) use segment_cache::{Budgets, SealedMeta, SealedSegment, SegmentCache}
 pub use story::{Story, StoryEvent};
 pub(crate) use subscription::next_batch;
 pub use subscription::{NextEvent, Subscription};
+pub(crate) use tree::LogTree;
 pub(crate) use view::{ChainPosition, LogView, Snapshot, first_match};
 pub(crate) use watch::{CloseReason, Visibility};

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::engine::{Append, Engine, Handover, Ticket};
 use crate::event::Appended;
 use crate::maintenance::scrub;
+use crate::read::LogTree;
 use crate::store::decision_queue::DecisionQueue;
 use crate::store::registry::Registry;
 use crate::store::state_cache::{Cache, CacheOwner};
@@ -54,6 +55,7 @@ pub(super) struct Core {
     /// `None` if the store has no gates.
     admission: Option<Admission>,
     decision_queue: DecisionQueue,
+    pub(super) tree: LogTree,
     /// The consumers that run in this process.
     running: Arc<Registry>,
     /// The findings of background verifying.
@@ -127,6 +129,7 @@ impl Store {
             engine,
             admission,
             decision_queue: DecisionQueue::default(),
+            tree: LogTree::default(),
             running: Arc::default(),
             scrub,
             compactions: Mutex::default(),

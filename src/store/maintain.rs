@@ -123,7 +123,8 @@ pub fn verify_backup(backup: impl AsRef<Path>, head: &Head) -> Result<VerifyRepo
 
 /// Index files, and where everything is.
 impl Store {
-    /// Builds the index files of all sealed segments again, and returns how many. Readers and appends go on.
+    /// Builds the index files of all sealed segments again, and their tree files if they have any. Returns
+    /// how many segments there are. Readers and appends go on.
     ///
     /// A store never needs this: a reader that finds an index missing or damaged builds it. This method
     /// builds all of them now.
@@ -154,7 +155,9 @@ impl Store {
         &self,
         tell: impl FnMut(&IndexProgress) -> ControlFlow<()>,
     ) -> Result<usize, Error> {
-        rebuild_indexes(self.engine(), Box::new(tell))
+        let rebuilt = rebuild_indexes(self.engine(), Box::new(tell));
+        self.core.tree.forget();
+        rebuilt
     }
 
     /// Describes the store for people: where everything is, what it is for, sizes, options. Print it.

@@ -18,6 +18,7 @@ mod registry;
 mod state_cache;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::path::Path;
 use std::sync::Arc;

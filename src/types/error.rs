@@ -13,8 +13,7 @@ use crate::types::version::{Expected, Position, Version};
 
 /// The error of a call: its cause, and what the caller can do about it.
 ///
-/// Programs use [`Error::kind`]. `Display` is for people: it names the entity, segment and offset if there
-/// are any, and the remedy.
+/// Programs use [`Error::kind`]. `Display` is for people: it names entity, segment, offset and remedy.
 ///
 /// ```
 /// use annals::{ErrorKind, Raw, Store};
@@ -42,6 +41,7 @@ enum Detail {
     Conflict(Conflict),
     Condition(FailedCondition),
     Denied(Denial),
+    Gone([u64; 2]),
     Holder(u32),
     Undecodable(Box<Undecodable>, Option<Box<dyn std::error::Error + Send + Sync>>),
     Source(Box<dyn std::error::Error + Send + Sync>),
@@ -90,6 +90,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The payload was erased on purpose. The rest of the event remains.
     Erased,
+    /// The event or the root of this size was removed. Ask for another: [`Error::nearest_sizes`].
+    Gone,
     /// The store uses a feature that this version of annals does not know. Update annals.
     NeedsNewer,
     /// The directory or a file in it is not safe to use (permissions, links, owner).
@@ -298,6 +300,10 @@ impl Error {
         Error::with_detail(ErrorKind::Denied, text, Detail::Denied(denial))
     }
 
+    pub(crate) fn gone(text: String, nearest: Option<[u64; 2]>) -> Error {
+        Error::with_detail(ErrorKind::Gone, text, nearest.map_or(Detail::None, Detail::Gone))
+    }
+
     pub(crate) fn locked(holder: Holder) -> Error {
         let (process, text) = match holder {
             Holder::ThisProcess => {
@@ -410,6 +416,15 @@ impl Error {
     pub fn denial(&self) -> Option<&Denial> {
         match &self.0.detail {
             Detail::Denied(denial) => Some(denial),
+            _ => None,
+        }
+    }
+
+    /// The nearest smaller and larger tree sizes that can be proven, for [`ErrorKind::Gone`].
+    #[must_use]
+    pub fn nearest_sizes(&self) -> Option<[u64; 2]> {
+        match &self.0.detail {
+            Detail::Gone(sizes) => Some(*sizes),
             _ => None,
         }
     }

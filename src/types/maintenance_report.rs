@@ -42,9 +42,9 @@ pub struct VerifyReport {
     /// before, or the store has more than 1,800,000 entities (50 MB), at which all remembered versions are
     /// dropped.
     pub versions_unchecked: u64,
-    /// Index files that were compared with the log ([`Verify::indexes`](crate::Verify::indexes)).
+    /// Index and tree files that were compared with the log ([`Verify::indexes`](crate::Verify::indexes)).
     pub indexes_compared: usize,
-    /// The index files among them that do not agree with their segments.
+    /// The files among them that do not agree with their segments.
     pub indexes: Vec<IndexFlaw>,
     /// Whether MARK has a valid slot. Without one, no file proves which append was acknowledged last, and a
     /// torn tail looks like damage. A copy that was stopped leaves such a store. The next writer writes MARK
@@ -110,7 +110,7 @@ pub struct Finding {
     pub what: String,
 }
 
-/// An index file that does not agree with its segment. The log is not affected.
+/// An index or tree file that does not agree with its segment. The log is not affected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IndexFlaw {
@@ -120,8 +120,8 @@ pub struct IndexFlaw {
     pub offset: u64,
     /// What is wrong.
     pub what: String,
-    /// Whether readers accept the file, and so get wrong answers. The first reader that rejects an index file
-    /// builds it again. [`Store::rebuild_indexes`](crate::Store::rebuild_indexes) builds all of them again.
+    /// Whether readers accept the file, and so get wrong answers. The first reader that rejects a file builds
+    /// it again. [`Store::rebuild_indexes`](crate::Store::rebuild_indexes) builds all of them again.
     pub is_believed: bool,
 }
 

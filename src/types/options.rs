@@ -227,6 +227,8 @@ pub(crate) struct Options {
     pub(crate) index_memory_bytes: u64,
     pub(crate) segment_memory_bytes: u64,
     pub(crate) operator: Option<String>,
+    /// Whether sealed segments get tree files.
+    pub(crate) tree: bool,
     pub(crate) scrub_bytes_per_second: u64,
 }
 
@@ -263,6 +265,7 @@ impl Default for Options {
             index_memory_bytes: 256 << 20,
             segment_memory_bytes: 256 << 20,
             operator: None,
+            tree: false,
             scrub_bytes_per_second: 0,
         }
     }

@@ -333,6 +333,9 @@ pub struct Description {
     pub place: String,
     /// The store's id, as a UUID.
     pub store_id: String,
+    /// The line, 16 bytes in hex: a name of this course of history. Rollback, restore and fork give positions
+    /// again, and draw another line. A backup has the line of its source. `None` if MANIFEST cannot be read.
+    pub line: Option<String>,
     /// The newest readable position.
     pub head: Position,
     /// The newest position that survives a power cut.
@@ -361,8 +364,9 @@ pub struct StoreFile {
 
 impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Description { place, store_id, head, durable_head, writer, .. } = self;
+        let Description { place, store_id, line, head, durable_head, writer, .. } = self;
         writeln!(f, "store {store_id} in {}", visible(place))?;
+        line.iter().try_for_each(|line| writeln!(f, "line {line}"))?;
         writeln!(f, "head {head}, durable up to {durable_head}, writer: {writer:?}")?;
         for StoreFile { name, files, bytes, why } in &self.parts {
             let files_word = if *files == 1 { "file " } else { "files" };

@@ -151,18 +151,18 @@ def read_mark(file):
 
 class Manifest:
     def __init__(self, file):
-        if len(file) < 152:
+        if len(file) < 168:
             raise Damaged("MANIFEST", 0, "cut off")
         if blake3(file[:-32]) != file[-32:]:
             raise Damaged("MANIFEST", 0, "the digest is wrong")
         check_preamble(file, b"ANNALMAN", "MANIFEST", known=1, known_read_only=1)
         self.is_cut = bool(integer(file, 16, 8) & 1)
         self.store_id = file[40:56]
-        segments, lineages = integer(file, 112, 4), integer(file, 116, 4)
-        if len(file) != 120 + 24 * lineages + 136 * segments + 32:
-            raise Damaged("MANIFEST", 112, "the counts do not fit the length")
-        self.origins = [file[at : at + 16] for at in range(120, 120 + 24 * lineages, 24)]
-        start = 120 + 24 * lineages
+        segments, lineages = integer(file, 128, 4), integer(file, 132, 4)
+        if len(file) != 136 + 24 * lineages + 136 * segments + 32:
+            raise Damaged("MANIFEST", 128, "the counts do not fit the length")
+        self.origins = [file[at : at + 16] for at in range(136, 136 + 24 * lineages, 24)]
+        start = 136 + 24 * lineages
         self.listed = [file[at : at + 80] for at in range(start, start + 136 * segments, 136)]
 
 

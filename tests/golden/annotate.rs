@@ -311,6 +311,7 @@ impl<'a> Notes<'a> {
         self.int(8, "history revision");
         self.int(8, "created-at");
         self.take(32, "BLAKE3 of the manifest before");
+        self.take(16, "line");
         let segments = self.int(4, "segments");
         let lineages = self.int(4, "lineages");
         for index in 0..lineages {

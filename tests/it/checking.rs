@@ -129,7 +129,7 @@ fn forge_manifest(world: &World, disk: &SimDisk, at: usize, value: &[u8]) {
 
 /// Where the entry of a segment begins in a MANIFEST without a lineage.
 fn entry(segment: usize) -> usize {
-    120 + 136 * segment
+    136 + 136 * segment
 }
 
 type Damage = fn(&World, &SimDisk);
@@ -197,8 +197,8 @@ const CASES: &[(&str, &str, Damage, Expected)] = &[
         |world, disk| {
             (0..4).for_each(|segment| disk.set_contents(world.path(segment), None));
             world.edit(disk, "MANIFEST", |bytes| {
-                bytes.drain(120..bytes.len() - 32);
-                put(bytes, 112, &[0; 4]);
+                bytes.drain(136..bytes.len() - 32);
+                put(bytes, 128, &[0; 4]);
                 redigest(bytes);
             });
         },

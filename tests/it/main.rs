@@ -90,6 +90,7 @@ mod threads; // many appenders and readers; no thread waits for ever after a fai
 mod tidy; // layers, doors, ratchets, licences
 mod timers; // set, fired, cancelled, failed; once, by any runner and after any stop
 mod transitions; // entities in states: chains, restarts, what only the log can say
+mod tree; // heads and proofs of the tree over all events, tree files in every state, the line
 mod typed; // #[derive(DomainEvent)]: bytes, shapes, upcasters, errors
 mod typed_lock; // the lock of stored shapes
 mod verify; // against heads, in parts, slowly, beside a writer, in the background

@@ -297,8 +297,8 @@ fn impossible_counts_in_a_manifest_are_refused() {
     for (segments, lineages) in [(u32::MAX, 0), (0, u32::MAX), (u32::MAX, u32::MAX), (3, 0), (1, 1), (0, 8)] {
         let mut bytes = golden_bytes("rewritten/MANIFEST");
         let end = bytes.len() - 32;
-        bytes[112..116].copy_from_slice(&segments.to_le_bytes());
-        bytes[116..120].copy_from_slice(&lineages.to_le_bytes());
+        bytes[128..132].copy_from_slice(&segments.to_le_bytes());
+        bytes[132..136].copy_from_slice(&lineages.to_le_bytes());
         let digest = blake3::hash(&bytes[..end]);
         bytes[end..].copy_from_slice(digest.as_bytes());
         assert!(

@@ -136,3 +136,20 @@ fn only_a_segments_own_name_is_parsed() {
         assert_eq!(SegmentId::parse(name), None, "{name}");
     }
 }
+
+#[test]
+fn only_a_segments_own_side_files_are_parsed() {
+    let id = SegmentId { first_position: 42, generation: 7 };
+    for name in ["idx", "tree", "idx.tmp", "tree.tmp"].map(|end| format!("00000000000000000042.7.{end}")) {
+        assert_eq!(SegmentId::parse_side_file(&name), Some(id), "{name}");
+    }
+    for name in ["42.7.tree", "00000000000000000042.07.tree", "00000000000000000042.7.tree.tmp.tmp", "..tree"]
+    {
+        assert_eq!(SegmentId::parse_side_file(name), None, "{name}");
+    }
+    for name in
+        ["00000000000000000042.7.seg", "00000000000000000042.7.seg.tmp", "00000000000000000042.7.tmp", ""]
+    {
+        assert_eq!(SegmentId::parse_side_file(name), None, "{name}");
+    }
+}

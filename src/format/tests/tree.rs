@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 use crate::format::Damage;
 use crate::format::tree::{
-    Cover, Gone, Leaf, Subtree, Subtrees, TreeFile, TreeHash, TreeHead, consistency, consistency_holds,
+    Cover, Gone, Leaf, Subtree, Subtrees, TreeFile, TreeFileHead, TreeHash, consistency, consistency_holds,
     cover_of, empty, inclusion, inclusion_holds, leaf, root,
 };
 
@@ -586,8 +586,8 @@ fn a_tree_file_is_read_as_it_was_written() {
         assert_eq!((&head.bound, &found), (&bound(&leaves), &file), "case {case}, {leaves:?}");
         assert_eq!(found.check(&head), Ok(()));
         assert_eq!(head.file_bytes(), bytes.len());
-        let beginning = &bytes[..bytes.len().min(TreeHead::BYTES_MAX)];
-        assert_eq!(TreeHead::read(beginning).as_ref(), Ok(&head), "case {case}, {leaves:?}");
+        let beginning = &bytes[..bytes.len().min(TreeFileHead::BYTES_MAX)];
+        assert_eq!(TreeFileHead::read(beginning).as_ref(), Ok(&head), "case {case}, {leaves:?}");
         let subtrees: Vec<Subtree> = head.cover.parts().iter().map(|(subtree, _)| *subtree).collect();
         assert_eq!(subtrees, cover_of(leaves.clone()).collect::<Vec<_>>(), "case {case}, {leaves:?}");
     }
@@ -644,7 +644,7 @@ fn every_flipped_bit_and_every_cut_end_of_a_tree_file_is_found() {
     }
     for length in 0..whole.len() {
         assert!(matches!(TreeFile::read(&whole[..length]), Err(Damage::Bad(_))), "{length} bytes");
-        let head = TreeHead::read(&whole[..length]);
+        let head = TreeFileHead::read(&whole[..length]);
         assert_eq!(head.is_ok(), length >= 144 + 4 * 32, "{length} bytes");
     }
     let longer = [&whole[..], &[0]].concat();

@@ -35,6 +35,7 @@ impl Subtree {
         self.level
     }
 
+    #[cfg(test)]
     pub(crate) fn index(self) -> u64 {
         self.index
     }
@@ -178,7 +179,25 @@ impl Cover {
         }
     }
 
+    /// The roots that cover some of the leaves. `Err` has the first part that is only partly among them.
+    pub(crate) fn within(&self, leaves: &Range<u64>) -> Result<Cover, Subtree> {
+        let from = self.parts.partition_point(|(part, _)| part.leaves().end <= leaves.start);
+        let mut within = Cover::new(leaves.start);
+        for (part, root) in self.parts.iter().skip(from) {
+            let own = part.leaves();
+            if own.start >= leaves.end {
+                break;
+            }
+            if own.start < leaves.start || own.end > leaves.end {
+                return Err(*part);
+            }
+            within.push(*part, *root);
+        }
+        Ok(within)
+    }
+
     /// The part that has a leaf.
+    #[cfg(test)]
     pub(crate) fn part_with(&self, leaf: u64) -> Option<Subtree> {
         let at = self.parts.partition_point(|(part, _)| part.leaves().end <= leaf);
         let (part, _) = self.parts.get(at)?;

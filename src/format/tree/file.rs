@@ -9,9 +9,10 @@ use std::ops::Range;
 
 use super::super::bytes::{Damage, array, checksum, part, preamble, put, sum, u32_at, u64_at};
 use super::super::chain::Hash;
+use super::super::frame::Frame;
 use super::super::index_file::Bound;
 use super::super::segment::SegmentId;
-use super::{Cover, Subtree, TreeHash, cover_of};
+use super::{Cover, Leaf, Subtree, TreeHash, cover_of};
 use crate::types::to_usize;
 
 const MAGIC: &[u8; 8] = b"ANNALTRE";
@@ -46,14 +47,14 @@ pub(crate) const TILE_LEVEL: u32 = 8;
 pub(crate) const SMALL_BYTES_MAX: usize = 4096;
 
 /// Positions have 48 bits, so no segment has more roots.
-const POSITIONS_END: u64 = 1 << 48;
+pub(crate) const POSITIONS_END: u64 = 1 << 48;
 const ROOTS_MAX: usize = 2 * 47;
 
 /// The beginning of a tree file: what the file belongs to, and the roots of the whole segment.
 ///
 /// The root of a store's head needs nothing else of its segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TreeHead {
+pub(crate) struct TreeFileHead {
     pub(crate) bound: Bound,
     /// The cover of all leaves of the segment up to the end.
     pub(crate) cover: Cover,
@@ -63,13 +64,13 @@ pub(crate) struct TreeHead {
     large_checksum: u32,
 }
 
-impl TreeHead {
+impl TreeFileHead {
     /// No header with its roots is longer.
     pub(crate) const BYTES_MAX: usize = HEADER + ROOTS_MAX * ROOT;
 
-    /// Reads and checks the beginning of a file. `bytes` has at least [`TreeHead::BYTES_MAX`] bytes, or all
-    /// that the file has.
-    pub(crate) fn read(bytes: &[u8]) -> Result<TreeHead, Damage> {
+    /// Reads and checks the beginning of a file. `bytes` has at least [`TreeFileHead::BYTES_MAX`] bytes, or
+    /// all that the file has.
+    pub(crate) fn read(bytes: &[u8]) -> Result<TreeFileHead, Damage> {
         const SHORT: Damage = Damage::Bad("the tree file's beginning is cut off");
         const MISFIT: Damage = Damage::Bad("the tree file's positions do not fit each other");
         let header = bytes.first_chunk::<HEADER>().ok_or(SHORT)?;
@@ -86,7 +87,7 @@ impl TreeHead {
         for (subtree, root) in subtrees.zip(roots.as_chunks().0) {
             cover.push(subtree, *root);
         }
-        Ok(TreeHead {
+        Ok(TreeFileHead {
             bound,
             cover,
             pieces: u32_at(header, PIECES_AT),
@@ -159,6 +160,25 @@ impl TreeFile {
         TreeFile { pieces: Cover::in_tiles(start, TILE_LEVEL), large: Vec::new() }
     }
 
+    /// Takes the events of a frame, which come after the position `before`.
+    pub(crate) fn push_frame(&mut self, frame: &Frame<'_>, before: u64) -> Result<(), Damage> {
+        let header = &frame.header;
+        for (index, record) in (0..).zip(frame.records()) {
+            let record = record?;
+            let leaf = Leaf {
+                index,
+                events: header.events(),
+                position: before.saturating_add(u64::from(index)).saturating_add(1),
+                recorded_at: header.recorded_at(),
+                version: header.version(index.into(), &record),
+                record: record.content(),
+                chain: header.chain(),
+            };
+            self.push_event(leaf.hash(), record.bytes().len());
+        }
+        Ok(())
+    }
+
     /// Takes the next event: its leaf, and the length of its record.
     pub(crate) fn push_event(&mut self, leaf: TreeHash, record_bytes: usize) {
         self.pieces.push_leaf(leaf);
@@ -199,7 +219,7 @@ impl TreeFile {
             large.extend_from_slice(leaf);
         }
         let count = |entries: usize| u32::try_from(entries).expect("a segment has less than 2^32 bytes");
-        let head = TreeHead {
+        let head = TreeFileHead {
             bound: bound.clone(),
             cover: self.pieces.joined(),
             pieces: count(self.pieces.parts().len()),
@@ -215,8 +235,8 @@ impl TreeFile {
 
     /// Reads and checks a whole file: that its bytes are those that were written, and that its counts, levels
     /// and positions fit. [`TreeFile::check`] says whether the hashes fit each other.
-    pub(crate) fn read(bytes: &[u8]) -> Result<(TreeHead, TreeFile), Damage> {
-        let head = TreeHead::read(bytes)?;
+    pub(crate) fn read(bytes: &[u8]) -> Result<(TreeFileHead, TreeFile), Damage> {
+        let head = TreeFileHead::read(bytes)?;
         // From here on no count is more than the bytes that are there.
         if head.file_bytes() != bytes.len() {
             return Err(Damage::Bad("the tree file is not as long as its header says"));
@@ -243,7 +263,7 @@ impl TreeFile {
     }
 
     /// Checks that the roots in the beginning of the file are those of the pieces.
-    pub(crate) fn check(&self, head: &TreeHead) -> Result<(), Damage> {
+    pub(crate) fn check(&self, head: &TreeFileHead) -> Result<(), Damage> {
         match self.pieces.joined() == head.cover {
             true => Ok(()),
             false => Err(Damage::Bad("the tree file's roots are not those of its pieces")),

@@ -17,8 +17,10 @@ mod file;
 mod proof;
 
 pub(crate) use cover::{Cover, Subtree, cover_of};
-pub(crate) use file::{TreeFile, TreeHead};
-pub(crate) use proof::{Gone, Subtrees, consistency, consistency_holds, inclusion, inclusion_holds, root};
+pub(crate) use file::{POSITIONS_END, TILE_LEVEL, TreeFile, TreeFileHead};
+#[cfg(test)]
+pub(crate) use proof::root;
+pub(crate) use proof::{Gone, Subtrees, consistency, consistency_holds, inclusion, inclusion_holds};
 
 use sha2::{Digest, Sha256};
 

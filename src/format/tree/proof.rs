@@ -39,6 +39,7 @@ pub(crate) trait Subtrees {
 }
 
 /// The root of the tree of a size.
+#[cfg(test)]
 pub(crate) fn root<S: Subtrees>(subtrees: &S, size: u64) -> Result<TreeHash, S::Error> {
     range_root(subtrees, 0..size)
 }

@@ -139,7 +139,7 @@ struct Recovery<'a, 'v> {
     mark_met: bool,
     /// Files to be removed after it is certain that nothing is damaged.
     leftovers: Vec<String>,
-    /// Index files that belong to no segment.
+    /// Index and tree files that belong to no segment.
     stale_indexes: Vec<String>,
     recovered: Recovered,
 }
@@ -155,7 +155,7 @@ impl Recovery<'_, '_> {
         let mut present = BTreeSet::new();
         let mut indexes = Vec::new();
         for name in list(self.disk, SEGMENTS_DIRECTORY)? {
-            match (SegmentId::parse(&name), SegmentId::parse_index(&name)) {
+            match (SegmentId::parse(&name), SegmentId::parse_side_file(&name)) {
                 (Some(id), _) if listed.contains(&id) || is_later(&id) => drop(present.insert(id)),
                 (None, Some(id)) => indexes.push((id, name)),
                 _ if is_leftover(self.disk, manifest, &name)? => {
@@ -167,8 +167,9 @@ impl Recovery<'_, '_> {
             }
         }
         for (id, name) in indexes {
-            if !present.contains(&id) || id.index_path() != format!("{SEGMENTS_DIRECTORY}/{name}") {
-                self.stale_indexes.push(format!("{SEGMENTS_DIRECTORY}/{name}"));
+            let path = format!("{SEGMENTS_DIRECTORY}/{name}");
+            if !present.contains(&id) || !id.side_paths().contains(&path) {
+                self.stale_indexes.push(path);
             }
         }
         let (leftovers, unknown) = other_names(self.disk)?;

@@ -243,8 +243,9 @@ pub(crate) fn finish_cut(
     disk.sync_directory("").map_err(failed)?;
     let is_listed = |id| manifest.sealed.iter().any(|sealed| sealed.id == id);
     for name in list(disk, SEGMENTS_DIRECTORY)? {
-        let id =
-            SegmentId::parse(&name).or(SegmentId::parse_index(&name)).or(SegmentId::parse_temporary(&name));
+        let id = SegmentId::parse(&name)
+            .or(SegmentId::parse_side_file(&name))
+            .or(SegmentId::parse_temporary(&name));
         if id.is_some_and(|id| !is_listed(id)) {
             disk.remove(&format!("{SEGMENTS_DIRECTORY}/{name}")).map_err(failed)?;
         }

@@ -262,7 +262,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         self.report.segments += 1;
         self.report.bytes += u64::from(walk.tip.offset);
         if let Some(indexes) = &mut self.indexes {
-            indexes.end(walk.sealed_at, &mut self.report);
+            indexes.end(walk.sealed_at, segment.header.id, &walk.tip, &mut self.report);
         }
         self.passed(segment, &walk.tip);
         Ok(())

@@ -10,6 +10,7 @@
 mod sealed_segment;
 #[cfg(test)]
 mod tests;
+mod tree_file;
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,13 +19,14 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::disk::{Access, Disk, DiskFile, create_anew, write_all};
-use crate::format::{Frame, Hash, SEAL_BYTES, Seal, SegmentEntry, SegmentId};
+use crate::format::{Frame, Hash, SEAL_BYTES, Seal, SegmentEntry, TEMPORARY};
 use crate::index::{Bound, LiveIndex, SealedIndex};
 use crate::log::{Block, LogEnd, Outline, SegmentCursor, SegmentEnd, SegmentFile};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, to_u32};
 
 pub(crate) use sealed_segment::SealedSegment;
+pub(crate) use tree_file::SegmentTree;
 
 /// The most open files of sealed segments and their indexes.
 const DESCRIPTORS_MAX: u64 = 64;
@@ -34,12 +36,15 @@ pub(crate) struct SegmentCache {
     disk: Arc<dyn Disk>,
     /// The ids that the log's segments may carry: the store that began the log first, this store last.
     stores: Vec<[u8; 16]>,
-    /// Whether index files may be written.
+    /// Whether index and tree files may be written.
     writes: bool,
+    /// Whether each sealed segment gets a tree file before one is asked for.
+    pub(crate) has_trees: bool,
     descriptors: Arc<LruPool<Box<dyn DiskFile>>>,
     indexes: LruPool<SealedIndex>,
     segments: LruPool<Block>,
     index_builds: Mutex<()>,
+    tree_builds: Mutex<()>,
     background: Arc<BackgroundThread>,
 }
 
@@ -56,6 +61,7 @@ impl SegmentCache {
         disk: Arc<dyn Disk>,
         stores: Vec<[u8; 16]>,
         writes: bool,
+        has_trees: bool,
         budgets: Budgets,
         background: Arc<BackgroundThread>,
     ) -> SegmentCache {
@@ -63,10 +69,12 @@ impl SegmentCache {
             disk,
             stores,
             writes,
+            has_trees,
             descriptors: Arc::new(LruPool::new(DESCRIPTORS_MAX)),
             indexes: LruPool::new(budgets.index_bytes),
             segments: LruPool::new(budgets.segment_bytes),
             index_builds: Mutex::new(()),
+            tree_builds: Mutex::new(()),
             background,
         }
     }
@@ -93,7 +101,9 @@ impl SegmentCache {
     pub(crate) fn write_index(&self, index: &LiveIndex, bound: &Bound) -> Option<Vec<u8>> {
         let bytes = index.encode(bound);
         match &bytes {
-            Some(bytes) if self.writes => write_index_file(self.disk.as_ref(), bound.segment, bytes),
+            Some(bytes) if self.writes => {
+                write_side_file(self.disk.as_ref(), &bound.segment.index_path(), bytes)
+            }
             Some(_) => {}
             None => tracing::warn!(segment = bound.segment.path(), "the index is too large for a file"),
         }
@@ -191,21 +201,20 @@ impl SealedMeta {
     }
 }
 
-/// Writes an index file under a temporary name and renames it, so that a reader finds the old file or the new
-/// one.
+/// Writes an index or tree file under a temporary name and renames it, so that a reader finds the old file or
+/// the new one.
 ///
 /// The file is not synced: one that does not reach the disk whole fails its checksums and is built again.
-fn write_index_file(disk: &dyn Disk, segment: SegmentId, bytes: &[u8]) {
-    let path = segment.index_path();
-    let temporary = segment.index_temporary();
+fn write_side_file(disk: &dyn Disk, path: &str, bytes: &[u8]) {
+    let temporary = format!("{path}{TEMPORARY}");
     let write = || {
         let file = create_anew(disk, &temporary)?;
         write_all(file.as_ref(), bytes, 0)?;
-        disk.rename(&temporary, &path)
+        disk.rename(&temporary, path)
     };
     if let Err(error) = write() {
-        tracing::warn!(path, %error, "an index file was not written; the index is built again when it is needed");
-        // Half an index must not take the space of a full disk.
+        tracing::warn!(path, %error, "the file was not written; what it holds is built again when it is needed");
+        // Half a file must not take the space of a full disk.
         let _ = disk.remove(&temporary);
     }
 }

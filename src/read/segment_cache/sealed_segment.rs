@@ -15,14 +15,14 @@ use crate::threads::once;
 use crate::types::{Error, to_u32, to_u64, to_usize};
 
 use super::{
-    LazyFile, LruSlot, PinnedFile, SealedMeta, SegmentCache, encode_index_of, walk, write_index_file,
+    LazyFile, LruSlot, PinnedFile, SealedMeta, SegmentCache, encode_index_of, walk, write_side_file,
 };
 
 /// A segment that does not change any more, or the part of one that an index file covers. Opens its file and
 /// its index when they are first used.
 pub(crate) struct SealedSegment {
-    cache: Arc<SegmentCache>,
-    meta: SealedMeta,
+    pub(super) cache: Arc<SegmentCache>,
+    pub(super) meta: SealedMeta,
     file: OnceLock<Arc<SegmentFile>>,
     /// The index file of a part. It stays open, because the writer gives its name to other index files.
     index_file: Option<Arc<dyn DiskFile>>,
@@ -120,7 +120,7 @@ impl SealedSegment {
         self.resident.clear(&self.cache);
     }
 
-    fn is_retired(&self) -> bool {
+    pub(super) fn is_retired(&self) -> bool {
         self.retired.get().is_some()
     }
 
@@ -308,7 +308,7 @@ impl SealedSegment {
     pub(crate) fn rebuild_part(&self, _alone: &MutexGuard<'_, ()>) -> Result<Arc<SealedIndex>, Error> {
         let bytes = encode_index_of(self.file()?, &self.meta.bound)?;
         if self.cache.writes {
-            write_index_file(self.cache.disk.as_ref(), self.meta.bound.segment, &bytes);
+            write_side_file(self.cache.disk.as_ref(), &self.meta.bound.segment.index_path(), &bytes);
         }
         Ok(self.keep(self.read_built(bytes)?))
     }
@@ -324,7 +324,7 @@ impl SealedSegment {
         let bytes = encode_index_of(self.file()?, &self.meta.bound)?;
         // Not for a part of a segment: its index file may by now be the one of the whole segment.
         if self.cache.writes && self.is_whole() && !self.is_retired() {
-            write_index_file(self.cache.disk.as_ref(), self.meta.bound.segment, &bytes);
+            write_side_file(self.cache.disk.as_ref(), &self.meta.bound.segment.index_path(), &bytes);
         }
         self.read_built(bytes)
     }
