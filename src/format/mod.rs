@@ -18,7 +18,7 @@ pub(crate) mod record;
 mod segment;
 #[cfg(test)]
 mod tests;
-// Nothing asks for the tree yet: the tree file's writer and the store's proofs come next.
+// Only attestations use the tree yet: the tree file's writer and the store's proofs come next.
 #[cfg_attr(not(test), expect(dead_code, unused_imports))]
 mod tree;
 
@@ -32,7 +32,9 @@ pub(crate) use frame::{
 };
 pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
-pub(crate) use record::{BodyLayout, NewRecord, Record, RecordFields, RecordShape, SALT, records, tags};
+pub(crate) use record::{
+    AnyRecord, BodyLayout, NewRecord, Record, RecordFields, RecordShape, SALT, all_records, tags,
+};
 #[cfg(test)]
 pub(crate) use record::{seal, write};
 pub(crate) use segment::{
@@ -40,3 +42,4 @@ pub(crate) use segment::{
 };
 #[cfg(test)]
 pub(crate) use tests::forge::{header_alone, repair, repair_header};
+pub(crate) use tree::{Cover, Leaf};

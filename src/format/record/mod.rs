@@ -1,17 +1,20 @@
 //! A record: one event in a frame's body. Its public part outlives erasure, its private part does not.
 //!
 //! The caller's thread encodes and hashes records; the writer copies the bytes and never looks inside. A body
-//! is a sequence of records, and zeros up to the alignment. SPEC.md "Record".
+//! is a sequence of records, and zeros up to the alignment. Where compaction removed an event and another one
+//! of its append stays, the hash of the record is left. SPEC.md "Record".
 
 mod checks;
+mod gone;
 mod read;
 mod write;
 
+pub(crate) use gone::AnyRecord;
 #[cfg(test)]
 pub(crate) use read::PREFIX;
 pub(crate) use read::{
-    BodyLayout, Record, RecordFields, RecordShape, SALT, check, ends_well, lay_out, read, records, start_of,
-    tags,
+    BodyLayout, Record, RecordFields, RecordShape, SALT, all_records, check, ends_well, events_left, lay_out,
+    read, records, start_of, tags,
 };
 pub(super) use read::{LONG, length_at, version_at};
 pub(crate) use write::{NewRecord, content, leave_hash, salt_place, seal, write};

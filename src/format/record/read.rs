@@ -8,6 +8,7 @@ use crate::format::frame::RecordPlace;
 use crate::types::{Cause, DEFAULT_SCOPE, EventId, to_usize};
 
 use super::checks::{check_names, check_private, check_schema_version, check_tags};
+use super::gone::AnyRecord;
 
 /// The offset of each field of the prefix. The version follows it, where the frame says so.
 pub(super) const CHECKSUM_AT: usize = 0;
@@ -35,6 +36,8 @@ pub(super) const SCHEMA_VERSION_BYTES: usize = 2;
 
 pub(super) const FORM_WHOLE: u8 = 0;
 pub(super) const FORM_ERASED: u8 = 1;
+/// The event is gone, and only the content hash of its record is left.
+pub(super) const FORM_GONE: u8 = 2;
 
 pub(super) const CORRELATION: u16 = 1;
 pub(super) const OCCURRED_AT: u16 = 1 << 1;
@@ -66,6 +69,11 @@ impl BodyLayout {
     /// The length of the prefix of each record.
     pub(super) fn prefix(self) -> usize {
         if self.has_versions { PREFIX_WITH_VERSION } else { PREFIX }
+    }
+
+    /// The length of a record whose event is gone.
+    pub(crate) fn gone_bytes(self) -> usize {
+        sum([self.prefix(), size_of::<Hash>()])
     }
 }
 
@@ -110,7 +118,11 @@ pub(crate) struct RecordFields<'a> {
     pub(crate) has_metadata: bool,
 }
 
-/// Reads and checks the record at `start`.
+/// Reads and checks the record of an event at `start`.
+///
+/// # Errors
+///
+/// Damage also if the event is gone: the caller asks only for an event that the index has.
 #[inline(always)]
 pub(crate) fn read(body: &[u8], start: usize, layout: BodyLayout) -> Result<Record<'_>, Damage> {
     let bytes = body.get(start..).ok_or(LONG)?;
@@ -125,14 +137,18 @@ pub(crate) fn read(body: &[u8], start: usize, layout: BodyLayout) -> Result<Reco
     Ok(record)
 }
 
-/// The records of a body, in order: exactly as many as the layout says, then zeros up to the alignment.
-pub(crate) fn records(body: &[u8], layout: BodyLayout) -> impl Iterator<Item = Result<Record<'_>, Damage>> {
+/// The records of a body in order, gone ones included: exactly as many as the layout says, then zeros up to
+/// the alignment.
+pub(crate) fn all_records(
+    body: &[u8],
+    layout: BodyLayout,
+) -> impl Iterator<Item = Result<AnyRecord<'_>, Damage>> {
     let mut start = 0;
     let mut left = layout.events;
     std::iter::from_fn(move || {
         left = left.checked_sub(1)?;
-        let record = read(body, start, layout).and_then(|record| {
-            start = sum([start, record.bytes.len()]);
+        let record = AnyRecord::read(body, start, layout).and_then(|record| {
+            start = sum([start, record.bytes().len()]);
             if left == 0 {
                 ends_well(body, start)?
             }
@@ -143,6 +159,30 @@ pub(crate) fn records(body: &[u8], layout: BodyLayout) -> impl Iterator<Item = R
         }
         Some(record)
     })
+}
+
+/// The records of the events that are there, in order, each with its index in the append.
+pub(crate) fn records(
+    body: &[u8],
+    layout: BodyLayout,
+) -> impl Iterator<Item = Result<(u16, Record<'_>), Damage>> {
+    (0..).zip(all_records(body, layout)).filter_map(|(index, record)| match record {
+        Ok(record) => record.event().map(|record| Ok((index, record))),
+        Err(damage) => Some(Err(damage)),
+    })
+}
+
+/// How many events of a checked body are there. It reads lengths and forms only.
+pub(crate) fn events_left(body: &[u8], layout: BodyLayout) -> u16 {
+    let mut start = 0;
+    let mut left = 0_u16;
+    for _ in 0..layout.events {
+        let Some(bytes) = length_at(body, start, layout) else { break };
+        let is_gone = body.get(sum([start, FORM_AT])) == Some(&FORM_GONE);
+        left = left.saturating_add((!is_gone).into());
+        start = sum([start, bytes]);
+    }
+    left
 }
 
 /// The offsets of the records of a body, as many as the layout says. It reads their lengths only.
@@ -234,6 +274,9 @@ impl RecordShape {
             [FORM_ERASED, ..] if private_part.len() == ERASED_BYTES => true,
             [FORM_WHOLE | FORM_ERASED, ..] => {
                 return Err(Damage::Bad("an event record's private part has a wrong length"));
+            }
+            [FORM_GONE, ..] => {
+                return Err(Damage::Bad("an event is gone from the place where one should be"));
             }
             [form, ..] => return Err(Damage::Newer(format!("event record form {form}"))),
             [] => return Err(LONG),

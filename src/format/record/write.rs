@@ -10,7 +10,7 @@ use crate::types::{Cause, to_u32};
 
 use super::read::{
     BodyLayout, CAUSE_EVENT, CAUSE_IN_APPEND, CAUSE_PREVIOUS, CAUSE_SHIFT, CHECKSUM_AT, CORRELATION,
-    ERASED_BYTES, FOREIGN_ID, FORM_ERASED, FORM_WHOLE, METADATA, OCCURRED_AT, PRIVATE_BYTES_AT,
+    ERASED_BYTES, FOREIGN_ID, FORM_ERASED, FORM_GONE, FORM_WHOLE, METADATA, OCCURRED_AT, PRIVATE_BYTES_AT,
     PUBLIC_BYTES_AT, Record, RecordFields, SALT, SCHEMA_VERSION, TAGS, VERSION_AT, VERSION_BYTES, length_at,
     tags, unbound_checksum,
 };
@@ -194,6 +194,17 @@ impl Record<'_> {
             let hash = blake3::hash(part(self.bytes, self.private_at()..));
             leave_hash(out, start, layout, hash.as_bytes());
         }
+        let (_, record) = out.split_at_mut(start);
+        seal(record);
+    }
+
+    /// Appends what is left of the record once its event is gone: the hash that chain and tree need. Its
+    /// checksum is bound to no place.
+    pub(crate) fn write_gone(&self, layout: BodyLayout, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(sum([start, layout.prefix()]), 0);
+        out.extend_from_slice(&self.content());
+        set_private(out, start, to_u32(size_of::<Hash>()), FORM_GONE);
         let (_, record) = out.split_at_mut(start);
         seal(record);
     }

@@ -108,7 +108,7 @@ impl<'a> CompactionTask<'a> {
     ///
     /// As [`CompactionTask::run`].
     pub(crate) fn run_beside(self) -> Result<Option<Compacted>, Error> {
-        let rewriting = Rewriting::try_begin(self.engine, self.attribution())?;
+        let rewriting = Rewriting::try_begin(self.engine)?;
         rewriting.map(|rewriting| self.carry_out(rewriting)).transpose()
     }
 
@@ -132,7 +132,10 @@ impl<'a> CompactionTask<'a> {
         let reason = self.reason;
         // Announced only when something goes: a policy without room on the disk tries often, and would fill
         // the ledger.
-        rewriting.announce_with(Box::new(move || record::append(engine, Some(reason), &figures).map(drop)));
+        rewriting.announce_with(Box::new(move || {
+            let announced = record::append(engine, Some(reason), &figures)?;
+            Ok(announced.position())
+        }));
         self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
         rewriting.raise_history()?;
         rewriting.check_removed()?;
@@ -152,11 +155,7 @@ impl<'a> CompactionTask<'a> {
     }
 
     fn begin(&self) -> Result<Rewriting<'a>, Error> {
-        Rewriting::begin(self.engine, self.attribution())
-    }
-
-    fn attribution(&self) -> String {
-        record::attribution(&self.engine.options, self.reason)
+        Rewriting::begin(self.engine)
     }
 
     /// Asks the rules about every sealed event.

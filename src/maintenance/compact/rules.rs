@@ -5,7 +5,8 @@
 //! - events of an append whose idempotency key is still recognised;
 //! - the last event of each stream, which keeps the stream's version.
 //!
-//! Of the last two payload and metadata go.
+//! Of the last two payload and metadata go. Of an event that goes while another one of its append stays, the
+//! hash of its record is left.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -51,7 +52,7 @@ pub(crate) struct Rules<'a> {
 /// What is left of an event that goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Remainder {
-    /// Nothing but an attestation, where possible.
+    /// Nothing but an attestation, or the hash of a record.
     #[default]
     Nothing,
     /// Everything but payload and metadata.
@@ -213,6 +214,11 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         Ok((version.get(), position.get()))
     }
 
+    /// Whether the idempotency key of the event's append is still recognised.
+    fn knows_key_of(&self, event: &Candidate<'_>) -> bool {
+        event.header().key().is_some() && event.first() >= self.keys_since
+    }
+
     /// Whether the rules name an event. The most expensive rules come last.
     fn is_selected(&mut self, event: &Candidate<'_>) -> Result<bool, Error> {
         let position = event.position();
@@ -286,14 +292,17 @@ impl Judge for Compactor<'_, '_, '_> {
         if record.scope() == SYSTEM_SCOPE {
             let is_kind = self.rules.replaced.is_some_and(|kind| record.kind() == kind);
             let is_replaced = is_kind && self.head(record.entity())?.1 != event.position();
-            return Ok(if is_replaced { Fate::Remove } else { Fate::Keep });
+            return Ok(match is_replaced {
+                true if self.knows_key_of(event) => Fate::Erase,
+                true => Fate::Remove,
+                false => Fate::Keep,
+            });
         }
         if !self.is_selected(event)? {
             return Ok(Fate::Keep);
         }
-        let is_key_known = event.header().key().is_some() && event.first() >= self.keys_since;
         let stays = self.rules.leaves == Remainder::Tombstone
-            || is_key_known
+            || self.knows_key_of(event)
             || self.head(record.entity())?.1 == event.position();
         Ok(if stays { Fate::Erase } else { Fate::Remove })
     }
@@ -301,7 +310,7 @@ impl Judge for Compactor<'_, '_, '_> {
     fn decided(&mut self, event: &Candidate<'_>, fate: Fate, freed: u64) {
         let (removed, erased) = match fate {
             Fate::Keep => return,
-            Fate::Remove => (1, 0),
+            Fate::Remove | Fate::Gone => (1, 0),
             Fate::Erase => (0, 1),
         };
         let tally = &mut self.tally;

@@ -156,8 +156,8 @@ impl Causes {
             return;
         }
         event_ids(frame, first).for_each(|id| self.add(id));
-        let whole = frame.records().map_while(Result::ok);
-        for (position, record) in (first..).zip(whole) {
+        for (index, record) in frame.records().map_while(Result::ok) {
+            let position = first.saturating_add(index.into());
             if let Some(Cause::Event(id)) = record.cause()
                 && position >= self.since
             {
@@ -213,7 +213,8 @@ impl WantedCauses {
 /// The ids of a frame's events: the store's own, and the foreign ones.
 pub(super) fn event_ids<'a>(frame: &'a Frame<'_>, first: u64) -> impl Iterator<Item = EventId> + 'a {
     let whole = frame.records().map_while(Result::ok);
-    (first..).zip(whole).flat_map(|(position, record)| {
+    whole.flat_map(move |(index, record)| {
+        let position = first.saturating_add(index.into());
         [Some(frame.header.event_id(position.into())), record.foreign_id()].into_iter().flatten()
     })
 }
