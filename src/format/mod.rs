@@ -42,4 +42,6 @@ pub(crate) use segment::{
 };
 #[cfg(test)]
 pub(crate) use tests::forge::{header_alone, repair, repair_header};
+#[cfg(test)]
+pub(crate) use tree::cover_of;
 pub(crate) use tree::{Cover, Leaf};

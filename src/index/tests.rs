@@ -157,7 +157,7 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
 /// Where the records of a frame at `offset` lie, if they are found one by one.
 fn record_locations(frame: &Frame<'_>, offset: u32, first: u32) -> Vec<Option<RecordLocation>> {
     let header = &frame.header;
-    let records: Vec<Record<'_>> = frame.records().map(Result::unwrap).collect();
+    let records: Vec<Record<'_>> = frame.records().map(|record| record.unwrap().1).collect();
     let bytes = u32::try_from(header.frame_bytes()).unwrap();
     let is_system = |record: &Record<'_>| record.scope() == SYSTEM_SCOPE;
     if bytes <= 4_096 || records.iter().any(is_system) {

@@ -782,7 +782,7 @@ fn golden_leaves() -> Vec<Leaf> {
                 events: frame.header.events(),
                 position: 1 + to_u64(leaves.len()),
                 recorded_at: frame.header.recorded_at(),
-                version: frame.header.version(event.into(), &record_at(&frame, event.into())),
+                version: frame.header.version(event, &record_at(&frame, event.into())),
                 record: record_at(&frame, event.into()).content(),
                 chain: frame.header.chain(),
             });
