@@ -39,9 +39,8 @@ pub(crate) use record::{
 pub(crate) use record::{seal, write};
 pub(crate) use segment::{
     Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
+    attestation_bytes,
 };
 #[cfg(test)]
 pub(crate) use tests::forge::{header_alone, repair, repair_header};
-#[cfg(test)]
-pub(crate) use tree::cover_of;
-pub(crate) use tree::{Cover, Leaf};
+pub(crate) use tree::{Cover, Leaf, cover_of};

@@ -12,6 +12,7 @@
 //! Tested by tests/it/erase.rs and tests/it/compact.rs.
 
 mod draft;
+mod forecast;
 
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ use super::cursor::{Advance, SegmentCursor, SegmentEnd};
 use super::segment::SegmentFile;
 
 pub(crate) use draft::{RewritePlan, SegmentDraft, remove};
+pub(crate) use forecast::Forecast;
+use forecast::Forecaster;
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +99,19 @@ enum RewritePiece<'a> {
     Attestation(Attestation),
 }
 
-/// Has the judge see every event of a sealed segment, and changes nothing.
+/// Has the judge see every event of a sealed segment, and changes nothing. Says how long the segment would
+/// become.
 ///
 /// # Errors
 ///
 /// Those of reading, damage included, and what the judge gives.
-pub(crate) fn judge_all(source: &SegmentFile, judge: &mut dyn Judge) -> Result<(), Error> {
-    judge_segment(source, judge, &mut |_| Ok(()))
+pub(crate) fn judge_all(source: &SegmentFile, judge: &mut dyn Judge) -> Result<Forecast, Error> {
+    let mut forecaster = Forecaster::new();
+    judge_segment(source, judge, &mut |piece| {
+        forecaster.add(piece);
+        Ok(())
+    })?;
+    Ok(forecaster.finish())
 }
 
 /// Reads a sealed segment, checks all of it, and hands each piece to `take` with the fates of its events.

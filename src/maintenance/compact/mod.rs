@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
 use crate::format::{SEAL_BYTES, SEGMENT_HEADER_BYTES};
-use crate::log::judge_all;
+use crate::log::{Forecast, judge_all};
 use crate::read::by_either_id;
-use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system};
+use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system, to_u64};
 
 use super::record::{self, Figures};
 use super::rewriting::{Rewriting, Rewritten, SealedEntry};
@@ -26,6 +26,8 @@ pub(crate) use rules::{Remainder, Rules, Watcher};
 
 #[derive(Serialize, Deserialize)]
 struct CompactionBegun {
+    /// The rules, for people. Attestations name this event, so it says once why the events went.
+    rules: String,
     removed: u64,
     erased: u64,
     bytes: u64,
@@ -75,6 +77,8 @@ struct PlannedSegment {
     bytes: u64,
     /// Whether any event goes.
     changes: bool,
+    /// The bytes of frames that would hold what is left, if it were appended to an empty store.
+    anew: u64,
 }
 
 impl<'a> CompactionTask<'a> {
@@ -85,7 +89,11 @@ impl<'a> CompactionTask<'a> {
     /// Those of reading; `Cancelled`.
     pub(crate) fn plan(mut self) -> Result<CompactionPlan, Error> {
         let rewriting = self.begin()?;
-        Ok(self.plan_segments(&rewriting)?.0)
+        let (mut plan, planned) = self.plan_segments(&rewriting)?;
+        for group in groups(&planned, self.merge_up_to) {
+            plan.bytes = plan.bytes.saturating_add(ENVELOPE_BYTES * to_u64(group.len() - 1));
+        }
+        Ok(plan)
     }
 
     /// Removes what the rules name, unless a consumer has not handled some of it.
@@ -121,13 +129,14 @@ impl<'a> CompactionTask<'a> {
             segments_after: planned.len(),
             bytes_before: plan.bytes_total,
             bytes_after: plan.bytes_total,
+            would_take: plan.would_take,
             ..Compacted::default()
         };
         if groups.is_empty() {
             return Ok(done);
         }
         let CompactionPlan { removed, erased, bytes, .. } = plan;
-        let figures = CompactionBegun { removed, erased, bytes };
+        let figures = CompactionBegun { rules: self.rules.to_string(), removed, erased, bytes };
         let engine = self.engine;
         let reason = self.reason;
         // Announced only when something goes: a policy without room on the disk tries often, and would fill
@@ -182,21 +191,32 @@ impl<'a> CompactionTask<'a> {
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
             compactor.report()?;
-            if compactor.has_rules() {
-                judge_all(entry.0.file()?, &mut compactor)?;
-            }
             let listed = &entry.1;
             let length = u64::from(listed.length);
+            // Without rules nothing is read. Such a segment counts as it is.
+            let unread = length.saturating_sub(ENVELOPE_BYTES);
+            let mut forecast = Forecast { rewritten: length, left_anew: unread, now_anew: unread };
+            if compactor.has_rules() {
+                forecast = judge_all(entry.0.file()?, &mut compactor)?;
+            }
             let tally = compactor.take_tally();
-            let changes = tally.is_worth(worth, length);
-            let bytes = if changes { length.saturating_sub(tally.freed) } else { length };
+            let changes = tally.is_worth(worth, length, forecast.rewritten);
+            let (bytes, anew) = match changes {
+                true => (forecast.rewritten, forecast.left_anew),
+                false => (length, forecast.now_anew),
+            };
             let positions = listed.id.first_position..=listed.last_position;
-            planned.push(PlannedSegment { entry: Some(entry), positions, length, bytes, changes });
+            planned.push(PlannedSegment { entry: Some(entry), positions, length, bytes, changes, anew });
             if changes {
                 all.add(tally);
             }
         }
         all.fill(&self.watchers, &mut plan);
+        plan.bytes = planned.iter().map(|one| one.length).sum::<u64>();
+        plan.bytes = plan.bytes.saturating_sub(planned.iter().map(|one| one.bytes).sum());
+        let anew = planned.iter().map(|one| one.anew).sum::<u64>();
+        let segments = anew.div_ceil(self.engine.options.segment_bytes_max.into());
+        plan.would_take = anew.saturating_add(segments.saturating_mul(ENVELOPE_BYTES));
         Ok((plan, planned))
     }
 

@@ -9,6 +9,7 @@
 //! hash of its record is left.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::engine::Engine;
@@ -16,7 +17,7 @@ use crate::event::{RecordedEvent, matches};
 use crate::log::{Candidate, Fate, Judge};
 use crate::read::{Read, Snapshot};
 use crate::types::{
-    CompactionPlan, CompactionShare, Error, KeyWindow, Position, Query, SYSTEM_SCOPE, Unhandled,
+    CompactionPlan, CompactionShare, Error, KeyWindow, Position, Query, SYSTEM_SCOPE, Unhandled, text,
 };
 
 use super::RewriteThrottle;
@@ -73,6 +74,27 @@ impl Rules<'_> {
     }
 }
 
+/// The rules as one line, for the ledger.
+impl fmt::Display for Rules<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rules { query, predicate, recorded_before, before, newest, leaves, replaced } = self;
+        let mut rules = Vec::new();
+        rules.extend(query.as_ref().map(|query| format!("remove {query}")));
+        rules.extend(predicate.as_ref().map(|_| "that the application names".to_owned()));
+        rules.extend(recorded_before.map(|limit| format!("recorded before {limit} us")));
+        rules.extend(before.map(|before| format!("before position {before}")));
+        for (count, per) in newest {
+            rules.push(format!("but the newest {count} per {}", format!("{per:?}").to_lowercase()));
+        }
+        rules.extend((*leaves == Remainder::Tombstone).then(|| "leave tombstones".to_owned()));
+        rules.extend(replaced.map(|kind| format!("replaced {kind}")));
+        f.write_str(text::cut(&rules.join(", "), RULES_BYTES_MAX))
+    }
+}
+
+/// How much of the rules as text is kept, in bytes.
+const RULES_BYTES_MAX: usize = 1000;
+
 /// A consumer that must have handled an event before it goes.
 pub(crate) struct Watcher {
     pub(crate) name: String,
@@ -80,12 +102,11 @@ pub(crate) struct Watcher {
     pub(crate) query: Query,
 }
 
-/// The events that go: how many, and how many bytes.
+/// The events that go: how many, and how many bytes of each kind and scope.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) removed: u64,
     pub(super) erased: u64,
-    pub(super) freed: u64,
     kinds: BTreeMap<String, CompactionShare>,
     scopes: BTreeMap<String, CompactionShare>,
     /// By index of the consumer: how many events it has not handled, and the first position of them.
@@ -93,9 +114,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Whether a segment of this length is worth rewriting: something goes, and at least this percentage.
-    pub(super) fn is_worth(&self, percent: u8, length: u64) -> bool {
-        let is_enough = self.freed.saturating_mul(100) >= length.saturating_mul(percent.into());
+    /// Whether a segment of this length is worth rewriting, which gives it a new length: something goes, and
+    /// the segment becomes shorter by at least this percentage.
+    pub(super) fn is_worth(&self, percent: u8, length: u64, rewritten: u64) -> bool {
+        let shorter = length.saturating_sub(rewritten);
+        let is_enough = shorter.saturating_mul(100) >= length.saturating_mul(percent.into());
         self.removed + self.erased > 0 && is_enough
     }
 
@@ -103,7 +126,6 @@ impl Tally {
     pub(super) fn add(&mut self, other: Tally) {
         self.removed += other.removed;
         self.erased += other.erased;
-        self.freed += other.freed;
         for (shares, others) in [(&mut self.kinds, other.kinds), (&mut self.scopes, other.scopes)] {
             for (name, share) in others {
                 let sum = shares.entry(name).or_default();
@@ -120,7 +142,6 @@ impl Tally {
     pub(super) fn fill(self, watchers: &[Watcher], plan: &mut CompactionPlan) {
         plan.removed = self.removed;
         plan.erased = self.erased;
-        plan.bytes = self.freed;
         plan.kinds = self.kinds;
         plan.scopes = self.scopes;
         let unhandled = self.unhandled.into_iter().filter_map(|(watcher, (events, first))| {
@@ -317,7 +338,6 @@ impl Judge for Compactor<'_, '_, '_> {
         let record = &event.record;
         tally.removed += removed;
         tally.erased += erased;
-        tally.freed += freed;
         for (shares, name) in
             [(&mut tally.kinds, record.kind()), (&mut tally.scopes, record.scope_or_default())]
         {

@@ -255,6 +255,8 @@ impl Verifier<'_, '_, '_> {
             }
         }
         self.report.versions_unchecked = self.versions.unchecked;
+        let end = self.report.verified.map_or(0, |verified| verified.position().get());
+        self.report.removed_without_order = self.removals.without_order(end);
         self.report
     }
 }

@@ -17,7 +17,7 @@ use crate::log::{
 use crate::types::{Error, Finding, Head, VerifyProgress, VerifyReport};
 
 use super::super::throttle::Throttle;
-use super::remembered::{Causes, VersionChecks, VersionLookup, VersionStep};
+use super::remembered::{Causes, Removals, VersionChecks, VersionLookup, VersionStep};
 use super::search::{Search, behind};
 use super::side_files::{Indexes, MarkSlots};
 
@@ -32,6 +32,7 @@ pub(super) struct Verifier<'a, 'v, 'p> {
     pub(super) visit: &'a mut FrameVisitor<'v>,
     pub(super) throttle: &'a mut Throttle<'p, VerifyProgress>,
     pub(super) versions: VersionChecks<'a>,
+    pub(super) removals: Removals,
     /// Set if index files are compared.
     pub(super) indexes: Option<Indexes<'a>>,
     /// Set if causes are looked for.
@@ -111,6 +112,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             visit,
             throttle,
             versions: VersionChecks::new(known),
+            removals: Removals::default(),
             indexes: None,
             causes: None,
             heads: Vec::new(),
@@ -326,6 +328,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             let position = first.saturating_add(index.into());
             let version = frame.header.version(index, record);
             walk.born = walk.born.saturating_add((version == 1).into());
+            self.removals.note_event(position, record);
             wrong = wrong.or_else(|| self.fault_of(frame, index, position, record));
             let step = self.versions.note_event(record.entity_bytes(), version, position);
             steps.extend(step.map(|step| (record.entity().to_owned(), step)));
@@ -359,6 +362,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         self.report.events += u64::from(frame.header.events().saturating_sub(gone));
         walk.removed = walk.removed.saturating_add(gone.into());
         self.versions.note_missing(gone.into());
+        self.report.removed += u64::from(gone);
         if gone > 0 && segment.header.id.generation == 0 {
             let what = "events are gone from a segment that was never rewritten";
             self.add_finding(&segment.path, walk.tip.offset.into(), what);
@@ -408,6 +412,8 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         walk.removed = walk.removed.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
         self.check_heads(segment, &tip, &next);
         self.versions.note_missing(removed);
+        self.report.removed += removed;
+        self.removals.note_attestation(found);
         walk.tip = next;
     }
 
