@@ -9,7 +9,7 @@ use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 
 use crate::format::index_file::{LARGE_FRAME_BYTES_MIN, LargeFrame};
-use crate::format::{AnyRecord, Damage, Frame, KEY_BYTES, Record, SegmentId, tags};
+use crate::format::{AnyRecord, Damage, Frame, FrameHeader, KEY_BYTES, Record, SegmentId, tags};
 use crate::log::SegmentFile;
 use crate::types::{Cause, Error, EventId, SYSTEM_SCOPE, to_u32};
 
@@ -206,17 +206,7 @@ impl LiveIndex {
             self.correlations.entry(id_at(0)).or_default().extend(sharing);
         }
         if is_large {
-            self.large_frames.push(LargeFrame {
-                offset,
-                bytes: frame_bytes,
-                first,
-                events: header.events(),
-                has_versions: header.layout().has_versions,
-                has_foreign_ids,
-                recorded_at: header.recorded_at(),
-                first_version: header.first_version(),
-                chain: header.chain(),
-            });
+            self.large_frames.push(large_frame(header, offset, frame_bytes, has_foreign_ids));
         }
         self.frames += 1;
         self.end = offset + frame_bytes;
@@ -396,6 +386,21 @@ impl LiveIndex {
     fn large_frame_of(&self, ordinal: u32) -> Option<&LargeFrame> {
         let later = self.large_frames.partition_point(|frame| frame.first <= ordinal);
         self.large_frames.get(later.checked_sub(1)?).filter(|frame| frame.holds(ordinal))
+    }
+}
+
+/// What the index keeps of a large frame.
+fn large_frame(header: &FrameHeader<'_>, offset: u32, bytes: u32, has_foreign_ids: bool) -> LargeFrame {
+    LargeFrame {
+        offset,
+        bytes,
+        first: header.position_offset(),
+        events: header.events(),
+        has_versions: header.layout().has_versions,
+        has_foreign_ids,
+        recorded_at: header.recorded_at(),
+        first_version: header.first_version(),
+        chain: header.chain(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::format::bytes::{Damage, array, part, sum, u16_at};
 use crate::format::chain::Hash;
 
 use super::read::{
-    BodyLayout, FORM_AT, FORM_GONE, LONG, PUBLIC_BYTES_AT, Record, length_at, read, version_at,
+    BodyLayout, FORM_AT, FORM_GONE, LONG, PUBLIC_BYTES_AT, Record, ends_well, length_at, read, version_at,
 };
 
 /// A checked record of a body, whether or not its event is there.
@@ -23,6 +23,54 @@ pub(crate) enum AnyRecord<'a> {
 pub(crate) struct GoneRecord<'a> {
     bytes: &'a [u8],
     layout: BodyLayout,
+}
+
+/// The records of a body in order, gone ones included: exactly as many as the layout says, then zeros up to
+/// the alignment.
+pub(crate) fn all_records(
+    body: &[u8],
+    layout: BodyLayout,
+) -> impl Iterator<Item = Result<AnyRecord<'_>, Damage>> {
+    let mut start = 0;
+    let mut left = layout.events;
+    std::iter::from_fn(move || {
+        left = left.checked_sub(1)?;
+        let record = AnyRecord::read(body, start, layout).and_then(|record| {
+            start = sum([start, record.bytes().len()]);
+            if left == 0 {
+                ends_well(body, start)?
+            }
+            Ok(record)
+        });
+        if record.is_err() {
+            left = 0;
+        }
+        Some(record)
+    })
+}
+
+/// The records of the events that are there, in order, each with its index in the append.
+pub(crate) fn records(
+    body: &[u8],
+    layout: BodyLayout,
+) -> impl Iterator<Item = Result<(u16, Record<'_>), Damage>> {
+    (0..).zip(all_records(body, layout)).filter_map(|(index, record)| match record {
+        Ok(record) => record.event().map(|record| Ok((index, record))),
+        Err(damage) => Some(Err(damage)),
+    })
+}
+
+/// How many events of a checked body are there. It reads lengths and forms only.
+pub(crate) fn events_left(body: &[u8], layout: BodyLayout) -> u16 {
+    let mut start = 0;
+    let mut left = 0_u16;
+    for _ in 0..layout.events {
+        let Some(bytes) = length_at(body, start, layout) else { break };
+        let is_gone = body.get(sum([start, FORM_AT])) == Some(&FORM_GONE);
+        left = left.saturating_add((!is_gone).into());
+        start = sum([start, bytes]);
+    }
+    left
 }
 
 impl<'a> AnyRecord<'a> {

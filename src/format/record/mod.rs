@@ -9,12 +9,11 @@ mod gone;
 mod read;
 mod write;
 
-pub(crate) use gone::AnyRecord;
+pub(crate) use gone::{AnyRecord, all_records, events_left, records};
 #[cfg(test)]
 pub(crate) use read::PREFIX;
 pub(crate) use read::{
-    BodyLayout, Record, RecordFields, RecordShape, SALT, all_records, check, ends_well, events_left, lay_out,
-    read, records, start_of, tags,
+    BodyLayout, Record, RecordFields, RecordShape, SALT, check, ends_well, lay_out, read, start_of, tags,
 };
 pub(super) use read::{LONG, length_at, version_at};
 pub(crate) use write::{NewRecord, content, leave_hash, salt_place, seal, write};

@@ -8,7 +8,6 @@ use crate::format::frame::RecordPlace;
 use crate::types::{Cause, DEFAULT_SCOPE, EventId, to_usize};
 
 use super::checks::{check_names, check_private, check_schema_version, check_tags};
-use super::gone::AnyRecord;
 
 /// The offset of each field of the prefix. The version follows it, where the frame says so.
 pub(super) const CHECKSUM_AT: usize = 0;
@@ -135,54 +134,6 @@ pub(crate) fn read(body: &[u8], start: usize, layout: BodyLayout) -> Result<Reco
         return Err(Damage::Bad("an event's cause is one that its append does not have"));
     }
     Ok(record)
-}
-
-/// The records of a body in order, gone ones included: exactly as many as the layout says, then zeros up to
-/// the alignment.
-pub(crate) fn all_records(
-    body: &[u8],
-    layout: BodyLayout,
-) -> impl Iterator<Item = Result<AnyRecord<'_>, Damage>> {
-    let mut start = 0;
-    let mut left = layout.events;
-    std::iter::from_fn(move || {
-        left = left.checked_sub(1)?;
-        let record = AnyRecord::read(body, start, layout).and_then(|record| {
-            start = sum([start, record.bytes().len()]);
-            if left == 0 {
-                ends_well(body, start)?
-            }
-            Ok(record)
-        });
-        if record.is_err() {
-            left = 0;
-        }
-        Some(record)
-    })
-}
-
-/// The records of the events that are there, in order, each with its index in the append.
-pub(crate) fn records(
-    body: &[u8],
-    layout: BodyLayout,
-) -> impl Iterator<Item = Result<(u16, Record<'_>), Damage>> {
-    (0..).zip(all_records(body, layout)).filter_map(|(index, record)| match record {
-        Ok(record) => record.event().map(|record| Ok((index, record))),
-        Err(damage) => Some(Err(damage)),
-    })
-}
-
-/// How many events of a checked body are there. It reads lengths and forms only.
-pub(crate) fn events_left(body: &[u8], layout: BodyLayout) -> u16 {
-    let mut start = 0;
-    let mut left = 0_u16;
-    for _ in 0..layout.events {
-        let Some(bytes) = length_at(body, start, layout) else { break };
-        let is_gone = body.get(sum([start, FORM_AT])) == Some(&FORM_GONE);
-        left = left.saturating_add((!is_gone).into());
-        start = sum([start, bytes]);
-    }
-    left
 }
 
 /// The offsets of the records of a body, as many as the layout says. It reads their lengths only.
