@@ -358,6 +358,7 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
         frame: 0..0,
         record: None,
         payload: 0,
+        is_gone: false,
         ordinal: 0,
     };
     let events =

@@ -24,8 +24,8 @@ use super::cursor::{Advance, SegmentCursor, SegmentEnd};
 use super::segment::SegmentFile;
 
 pub(crate) use draft::{RewritePlan, SegmentDraft, remove};
-pub(crate) use forecast::Forecast;
 use forecast::Forecaster;
+pub(crate) use forecast::{ENVELOPE_BYTES, Forecast};
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,10 +11,9 @@ use std::ops::{Range, RangeInclusive};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::format::{SEAL_BYTES, SEGMENT_HEADER_BYTES};
-use crate::log::{Forecast, judge_all};
+use crate::log::{ENVELOPE_BYTES, Forecast, judge_all};
 use crate::read::by_either_id;
-use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system, to_u64};
+use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system};
 
 use super::record::{self, Figures};
 use super::rewriting::{Rewriting, Rewritten, SealedEntry};
@@ -77,8 +76,7 @@ struct PlannedSegment {
     bytes: u64,
     /// Whether any event goes.
     changes: bool,
-    /// The bytes of frames that would hold what is left, if it were appended to an empty store.
-    anew: u64,
+    forecast: Forecast,
 }
 
 impl<'a> CompactionTask<'a> {
@@ -91,7 +89,8 @@ impl<'a> CompactionTask<'a> {
         let rewriting = self.begin()?;
         let (mut plan, planned) = self.plan_segments(&rewriting)?;
         for group in groups(&planned, self.merge_up_to) {
-            plan.bytes = plan.bytes.saturating_add(ENVELOPE_BYTES * to_u64(group.len() - 1));
+            let forecasts = planned[group].iter().map(|one| &one.forecast);
+            plan.bytes = plan.bytes.saturating_add(Forecast::saved_by_merging(forecasts));
         }
         Ok(plan)
     }
@@ -187,6 +186,7 @@ impl<'a> CompactionTask<'a> {
         }
         let worth = self.worth;
         let mut all = Tally::default();
+        let mut anew = 0;
         let mut compactor = self.compactor()?;
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -194,19 +194,16 @@ impl<'a> CompactionTask<'a> {
             let listed = &entry.1;
             let length = u64::from(listed.length);
             // Without rules nothing is read. Such a segment counts as it is.
-            let unread = length.saturating_sub(ENVELOPE_BYTES);
-            let mut forecast = Forecast { rewritten: length, left_anew: unread, now_anew: unread };
-            if compactor.has_rules() {
-                forecast = judge_all(entry.0.file()?, &mut compactor)?;
-            }
+            let forecast = match compactor.has_rules() {
+                true => judge_all(entry.0.file()?, &mut compactor)?,
+                false => Forecast::unread(length),
+            };
             let tally = compactor.take_tally();
             let changes = tally.is_worth(worth, length, forecast.rewritten);
-            let (bytes, anew) = match changes {
-                true => (forecast.rewritten, forecast.left_anew),
-                false => (length, forecast.now_anew),
-            };
+            anew += if changes { forecast.left_anew } else { forecast.now_anew };
+            let bytes = if changes { forecast.rewritten } else { length };
             let positions = listed.id.first_position..=listed.last_position;
-            planned.push(PlannedSegment { entry: Some(entry), positions, length, bytes, changes, anew });
+            planned.push(PlannedSegment { entry: Some(entry), positions, length, bytes, changes, forecast });
             if changes {
                 all.add(tally);
             }
@@ -214,8 +211,7 @@ impl<'a> CompactionTask<'a> {
         all.fill(&self.watchers, &mut plan);
         plan.bytes = planned.iter().map(|one| one.length).sum::<u64>();
         plan.bytes = plan.bytes.saturating_sub(planned.iter().map(|one| one.bytes).sum());
-        let anew = planned.iter().map(|one| one.anew).sum::<u64>();
-        let segments = anew.div_ceil(self.engine.options.segment_bytes_max.into());
+        let segments = u64::div_ceil(anew, self.engine.options.segment_bytes_max.into());
         plan.would_take = anew.saturating_add(segments.saturating_mul(ENVELOPE_BYTES));
         Ok((plan, planned))
     }
@@ -247,10 +243,6 @@ impl<'a> CompactionTask<'a> {
         Ok(())
     }
 }
-
-/// The bytes of header and seal.
-const ENVELOPE_BYTES: u64 = 144 + 72;
-const _: () = assert!(SEGMENT_HEADER_BYTES + SEAL_BYTES == 216);
 
 /// Refuses to remove events that a consumer has not handled: it would miss them.
 fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {
