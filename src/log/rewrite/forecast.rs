@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use crate::format::{SEAL_BYTES, SEGMENT_HEADER_BYTES, attestation_bytes, cover_of, padded_body_bytes};
-use crate::types::to_u64;
+use crate::log::segment::SegmentFile;
+use crate::types::{Error, to_u64};
 
-use super::{Fate, RewritePiece};
+use super::{Fate, Judge, RewritePiece, judge_segment};
 
 /// The lengths of a segment after a rewrite, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +51,21 @@ impl Forecast {
     }
 }
 
+/// Has the judge see every event of a sealed segment, and changes nothing. Says how long the segment would
+/// become.
+///
+/// # Errors
+///
+/// Those of reading, damage included, and what the judge gives.
+pub(crate) fn judge_all(source: &SegmentFile, judge: &mut dyn Judge) -> Result<Forecast, Error> {
+    let mut forecaster = Forecaster::new();
+    judge_segment(source, judge, &mut |piece| {
+        forecaster.add(piece);
+        Ok(())
+    })?;
+    Ok(forecaster.finish())
+}
+
 /// The length of header and seal.
 pub(crate) const ENVELOPE_BYTES: u64 = 144 + 72;
 const _: () = assert!(SEGMENT_HEADER_BYTES + SEAL_BYTES == 216);
@@ -60,19 +76,19 @@ fn run_bytes(leaves: &Range<u64>) -> u64 {
 }
 
 /// Adds up a forecast, piece by piece.
-pub(super) struct Forecaster {
+struct Forecaster {
     forecast: Forecast,
     /// Removed leaves that follow one another, up to the last piece.
     removed: Range<u64>,
 }
 
 impl Forecaster {
-    pub(super) fn new() -> Forecaster {
+    fn new() -> Forecaster {
         let forecast = Forecast { rewritten: ENVELOPE_BYTES, is_empty: true, ..Forecast::default() };
         Forecaster { forecast, removed: 0..0 }
     }
 
-    pub(super) fn add(&mut self, piece: &RewritePiece<'_>) {
+    fn add(&mut self, piece: &RewritePiece<'_>) {
         match piece {
             RewritePiece::Attestation(attestation) => self.remove(attestation.cover.leaves()),
             RewritePiece::Frame { frame, first, fates, .. } => {
@@ -130,7 +146,7 @@ impl Forecaster {
         }
     }
 
-    pub(super) fn finish(mut self) -> Forecast {
+    fn finish(mut self) -> Forecast {
         let last_run = self.removed.clone();
         self.attest();
         Forecast { last_run, ..self.forecast }

@@ -99,21 +99,6 @@ enum RewritePiece<'a> {
     Attestation(Attestation),
 }
 
-/// Has the judge see every event of a sealed segment, and changes nothing. Says how long the segment would
-/// become.
-///
-/// # Errors
-///
-/// Those of reading, damage included, and what the judge gives.
-pub(crate) fn judge_all(source: &SegmentFile, judge: &mut dyn Judge) -> Result<Forecast, Error> {
-    let mut forecaster = Forecaster::new();
-    judge_segment(source, judge, &mut |piece| {
-        forecaster.add(piece);
-        Ok(())
-    })?;
-    Ok(forecaster.finish())
-}
-
 /// Reads a sealed segment, checks all of it, and hands each piece to `take` with the fates of its events.
 fn judge_segment(
     source: &SegmentFile,
