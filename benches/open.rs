@@ -5,6 +5,10 @@
 //! with SIGKILL. The second opens it, so that nothing but opening is in its time and memory. The
 //! page cache is warm; what was not durable in it is read again from the device.
 //!
+//! `after-kill-9/64-MiB` is a full segment, synced every thousand events, by a process that then does nothing
+//! for two seconds. In these it writes the index of what is durable. `after-kill-9/64-MiB/at-once` does not
+//! wait, so its index is as old as one is under load.
+//!
 //! What opening costs by the number of segments is measured on stores of one event a segment, closed cleanly.
 //! They are made in memory and copied, once for all rounds; each measurement is the median of a few
 //! processes.
@@ -18,7 +22,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use annals::disk::{Access, Disk, MemDisk};
 use annals::{Raw, Store};
@@ -50,6 +54,7 @@ enum End {
 /// What a child process is told to do: the first argument, then the store's directory.
 const FILL_AND_CLOSE: &str = "--fill-and-close";
 const FILL_AND_WAIT: &str = "--fill-and-wait";
+const FILL_SEGMENT_AND_WAIT: &str = "--fill-segment-and-wait";
 const OPEN: &str = "--open";
 
 fn main() -> Result<(), Failure> {
@@ -57,6 +62,11 @@ fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [FILL_AND_CLOSE, directory, events] => Ok(fill(directory, events)?.close()?),
         [FILL_AND_WAIT, directory, events] => wait_for_the_end(fill(directory, events)?),
+        [FILL_SEGMENT_AND_WAIT, directory, mebibytes, idle] => {
+            let store = fill_segment(directory, mebibytes)?;
+            std::thread::sleep(Duration::from_secs(idle.parse()?));
+            wait_for_the_end(store)
+        }
         [OPEN, directory] => open(directory),
         _ => measure_all(&Options::from_command_line()),
     }
@@ -71,7 +81,39 @@ fn measure_all(options: &Options) -> Result<(), Failure> {
         Scale::Smoke => [1, 10, 100],
     };
     let segments = segments.map(|segments| cell_of_segments(segments, &place));
-    run(&BENCH, options, &place, ends.into_iter().chain(segments).collect())
+    let open_segments = match options.scale {
+        Scale::Bench => vec![(1, IDLE), (16, IDLE), (64, IDLE), (64, 0)],
+        Scale::Smoke => vec![(1, 0)],
+    };
+    let open_segments =
+        open_segments.into_iter().map(|(mebibytes, idle)| cell_of_open(mebibytes, idle, &place));
+    run(&BENCH, options, &place, ends.into_iter().chain(open_segments).chain(segments).collect())
+}
+
+/// How many seconds a process does nothing before it is killed.
+const IDLE: u64 = 2;
+
+fn cell_of_open(mebibytes: u64, idle: u64, place: &Place) -> Cell<'_> {
+    let is_idle = if idle == 0 { "/at-once" } else { "" };
+    Cell {
+        name: format!("after-kill-9/{mebibytes}-MiB{is_idle}"),
+        parameters: serde_json::Map::from_iter([("size_mebibytes".to_owned(), mebibytes.into())]),
+        goal: None,
+        is_durable: false,
+        measure: Box::new(move || measure_open(place, mebibytes, idle)),
+    }
+}
+
+/// Fills a segment of so many MiB, kills its process, and lets another one open it.
+fn measure_open(place: &Place, mebibytes: u64, idle: u64) -> Result<Measured, Failure> {
+    let directory = place.store("store");
+    let path = directory.to_str().ok_or("the directory's name is not UTF-8")?;
+    let filling = [FILL_SEGMENT_AND_WAIT, path, &mebibytes.to_string(), &idle.to_string()];
+    let events = Process::start(&filling)?.kill_when_ready()?;
+    let opened = Process::start(&[OPEN, path])?.finish()?;
+    let measured = Opened(serde_json::from_str(&opened)?).measured(events)?;
+    place.clear(&directory)?;
+    Ok(measured)
 }
 
 fn cell_of_segments(segments: u64, place: &Place) -> Cell<'_> {
@@ -141,7 +183,7 @@ fn measure(place: &Place, events: u64, end: End) -> Result<Measured, Failure> {
     let path = directory.to_str().ok_or("the directory's name is not UTF-8")?;
     match end {
         End::Closed => drop(Process::start(&[FILL_AND_CLOSE, path, &events.to_string()])?.finish()?),
-        End::Killed => Process::start(&[FILL_AND_WAIT, path, &events.to_string()])?.kill_when_ready()?,
+        End::Killed => drop(Process::start(&[FILL_AND_WAIT, path, &events.to_string()])?.kill_when_ready()?),
     }
     let opened = Process::start(&[OPEN, path])?.finish()?;
     let measured = Opened(serde_json::from_str(&opened)?).measured(events)?;
@@ -171,18 +213,19 @@ impl Process {
         if status.success() { Ok(said) } else { Err(format!("a child ended: {status}").into()) }
     }
 
-    /// Waits for its first line, then kills it with SIGKILL.
-    fn kill_when_ready(mut self) -> Result<(), Failure> {
+    /// Waits for its first line, then kills it with SIGKILL. Returns how many events it has appended.
+    fn kill_when_ready(mut self) -> Result<u64, Failure> {
         let mut line = String::new();
         self.says.read_line(&mut line)?;
         self.child.kill()?;
         let status = self.child.wait()?;
-        if line == READY { Ok(()) } else { Err(format!("a child did not get ready: {status}").into()) }
+        let events = line.strip_prefix(READY).and_then(|events| events.trim().parse().ok());
+        events.ok_or_else(|| format!("a child did not get ready: {status}").into())
     }
 }
 
-/// What a filling process says before it waits to be killed.
-const READY: &str = "ready\n";
+/// What a filling process says before it waits to be killed. The number of events follows.
+const READY: &str = "ready ";
 
 fn fill(directory: &str, events: &str) -> Result<Store, Failure> {
     let store = open_buffered(Path::new(directory))?;
@@ -190,9 +233,27 @@ fn fill(directory: &str, events: &str) -> Result<Store, Failure> {
     Ok(store)
 }
 
+/// Fills one segment, nearly up to so many MiB, and makes every thousand events durable.
+fn fill_segment(directory: &str, mebibytes: &str) -> Result<Store, Failure> {
+    /// More than a thousand events take. The segment must not be sealed.
+    const MARGIN_BYTES: u64 = 512 << 10;
+    let store = open_buffered(Path::new(directory))?;
+    let sample = Sample::new();
+    let bytes = mebibytes.parse::<u64>()? << 20;
+    let mut number = 0;
+    while store.stats().bytes + MARGIN_BYTES < bytes {
+        for _ in 0..1000 {
+            sample.append(number).commit(&store)?;
+            number += 1;
+        }
+        store.sync()?;
+    }
+    Ok(store)
+}
+
 /// Waits with the store open, until the parent kills this process or closes its input.
 fn wait_for_the_end(store: Store) -> Result<(), Failure> {
-    print!("{READY}");
+    println!("{READY}{}", store.stats().events);
     io::Write::flush(&mut io::stdout())?;
     io::copy(&mut io::stdin(), &mut io::sink())?;
     drop(store);

@@ -94,7 +94,7 @@ fn memory_is_asked_for_so_often() {
     counted.push(count("get, just written", 1.05, || get(&store)));
     store.close().unwrap();
     let store = open(0);
-    counted.push(count("get, from the file", 3.05, || get(&store)));
+    counted.push(count("get, from the file", 2.05, || get(&store)));
 
     for Counted { what, per_event, most } in &counted {
         println!("{what}: {per_event:.3} times per event (at most {most})");

@@ -266,7 +266,8 @@ pub trait DiskFile: Send + Sync {
     /// the writes before the first. So annals never calls it again on that open file.
     fn sync(&self) -> io::Result<()>;
 
-    /// Forgets cached, unmodified bytes from `offset` on, so that reads see the medium itself.
+    /// Forgets cached, unmodified bytes from `offset` on, so that reads see the medium itself. It may forget
+    /// others as well.
     ///
     /// # Errors
     ///

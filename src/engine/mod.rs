@@ -32,8 +32,8 @@ use crate::engine::ticket::receipt_of;
 use crate::engine::writer::{CommitGroup, Lifecycle, Session, SharedWriter, Writer, check_older_segments};
 use crate::event::Appended;
 use crate::read::{
-    Listeners, LogView, Notifications, SegmentCache, Snapshot, Subscription, build_pending_indexes,
-    index_is_pending, reader,
+    Listeners, LogView, Notifications, PartIndexer, SegmentCache, Snapshot, Subscription,
+    build_pending_indexes, index_is_pending, reader,
 };
 use crate::threads::{BackgroundThread, WorkerThread, once};
 use crate::types::{Error, ErrorKind, OpenReport, Options, Position, Query, Stats, WriterState, options};
@@ -102,12 +102,7 @@ impl Engine {
         let counters = Arc::new(Mutex::new(Counters::new(store_id, streams)));
         let salt = disk.random().map_err(|error| Error::io("cannot get random bytes for", "salts", error))?;
         let listeners = Arc::<Listeners>::default();
-        if index_is_pending(&view) {
-            let view = view.clone();
-            let segment_cache = segment_cache.clone();
-            background
-                .run_in(BUILD_INDEXES_AFTER, once(move || build_pending_indexes(&view, &segment_cache)));
-        }
+        build_indexes_later(&view, &segment_cache, &background);
         let writer = Arc::new(SharedWriter::new(Writer {
             disk: disk.clone(),
             options: options.clone(),
@@ -120,6 +115,7 @@ impl Engine {
             zeroing: BackgroundThread::new("annals-zeros"),
             listeners: listeners.clone(),
             segment,
+            part_indexer: PartIndexer::new(view.clone(), segment_cache.clone(), background.clone()),
             queue: queue.clone(),
             commands: commands.clone(),
             counters: counters.clone(),
@@ -435,11 +431,20 @@ impl Drop for Engine {
     }
 }
 
+/// Builds the indexes that an unclean stop has left to build, a little later, so that opening is quick.
+fn build_indexes_later(view: &Arc<LogView>, cache: &Arc<SegmentCache>, background: &BackgroundThread) {
+    if index_is_pending(view) {
+        let view = view.clone();
+        let cache = cache.clone();
+        background.run_in(BUILD_INDEXES_AFTER, once(move || build_pending_indexes(&view, &cache)));
+    }
+}
+
 fn rewrite_thread() -> Arc<BackgroundThread> {
     Arc::new(BackgroundThread::new("annals-rewriter"))
 }
 
-/// After an unclean stop, opening leaves indexes to build. They are built later, so that opening is quick.
+/// How long after opening indexes are built.
 const BUILD_INDEXES_AFTER: Duration = Duration::from_millis(100);
 /// How often a waiting open tries again.
 const LOCK_RETRY: Duration = Duration::from_millis(2);

@@ -3,22 +3,25 @@
 //!
 //! The room `log` decides what is valid in a log, and what is repaired.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, DiskFile};
 use crate::engine::decide::Heads;
 use crate::format::{Damage, Frame, FrameHeader, Manifest, Mark, SEGMENTS_DIRECTORY, SegmentId, genesis};
 use crate::index::{Bound, SealedIndex, SegmentIndex};
 use crate::log::{
-    Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list, read_manifest,
-    recover,
+    FRAME_BYTES_MAX, Log, LogEnd, LogOptions, Purpose, Recovered, SegmentFile, Stamp, create_store, list,
+    read_manifest, recover,
 };
-use crate::read::{Budgets, ChainPosition, SealedMeta, SealedSegment, Segment, SegmentCache, reader};
+use crate::read::{Budgets, ChainPosition, SealedMeta, SealedSegment, Segment, SegmentCache};
 use crate::threads::BackgroundThread;
-use crate::types::{Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options};
+use crate::types::{
+    Error, KeyWindow, OpenProgress, OpenReport, OpenWatcher, Options, Position, options, to_usize,
+};
 
 /// A store that was loaded to write.
 pub(crate) struct Writable {
@@ -94,8 +97,7 @@ pub(crate) fn load_to_write(
 /// The position from which on the walk has seen every event.
 fn first_seen(recovered: &Recovered) -> Position {
     let listed = recovered.manifest.sealed.last().map_or(0, |last| last.last_position);
-    let seen = recovered.end.filter(|_| recovered.is_indexed).map_or(listed, |tip| tip.position);
-    Position::from(seen).plus(1)
+    Position::from(recovered.indexed.map_or(listed, |indexed| indexed.position)).plus(1)
 }
 
 /// Opens for reading, and changes nothing. Beside a writer, reads up to the end that MARK says is durable.
@@ -218,56 +220,81 @@ fn walk(
         Some(watcher) => Some(ProgressReport::new(disk.as_ref(), watcher.clone())?),
         None => None,
     };
-    let mut loader = SegmentLoader { segments: Vec::new(), streams: 0, progress };
-    let streams_up_to_mark = Cell::new(0);
-    let at_mark = |manifest: &Manifest, file: &Arc<SegmentFile>, mark: &Mark| {
-        let (tip, streams) = end_at_mark(disk, manifest, file, mark)?;
-        streams_up_to_mark.set(streams);
-        Some(tip)
+    let loader = SegmentLoader { segments: Vec::new(), indexed: None, streams: 0, progress };
+    let loader = RefCell::new(loader);
+    let indexed_end = |manifest: &Manifest, file: &Arc<SegmentFile>, mark: &Mark| {
+        let part = indexed_part(disk, manifest, file, mark)?;
+        let end = part.end;
+        loader.borrow_mut().begin_behind(part);
+        Some(end)
     };
-    let recovered = recover(disk.as_ref(), purpose, &at_mark, &mut |segment, offset, frame, tip| {
-        loader.visit(segment, offset, frame, tip.position)
+    let recovered = recover(disk.as_ref(), purpose, &indexed_end, &mut |segment, offset, frame, tip| {
+        loader.borrow_mut().visit(segment, offset, frame, tip.position)
     })?;
-    loader.progress = None;
-    loader.streams += u64::from(streams_up_to_mark.get());
+    let loader = SegmentLoader { progress: None, ..loader.into_inner() };
     Ok(recovered.map(|recovered| (recovered, loader)))
 }
 
-/// The end of the log at MARK and the number of streams that begin in its segment, from the segment's index
-/// file.
+/// The part of the last segment that its index file covers.
+struct IndexedPart {
+    file: Arc<SegmentFile>,
+    /// Open, because the writer replaces the name.
+    index_file: Arc<dyn DiskFile>,
+    end: LogEnd,
+    /// How many streams begin in the part.
+    streams_created: u32,
+}
+
+/// The part of the last segment that its index file covers.
 ///
-/// `None` if the segment was not closed with its index, or if its last frame is not the one that MARK names.
-/// Then the segment must be walked.
-fn end_at_mark(
+/// `None` if there is no such file, or if MARK does not prove all of the part. `None` also if the frame in
+/// front of the end is not the one that the file names. Then the segment is walked from its beginning.
+fn indexed_part(
     disk: &Arc<dyn Disk>,
     manifest: &Manifest,
     file: &Arc<SegmentFile>,
     mark: &Mark,
-) -> Option<(LogEnd, u32)> {
+) -> Option<IndexedPart> {
     let path = mark.segment.index_path();
-    let index = disk.open(&path, Access::Read).ok()?;
-    let bound = Bound {
-        store_id: *stores_of(manifest).first()?,
-        segment: mark.segment,
-        end: mark.durable_end,
-        last_position: mark.position,
-        chain: mark.chain,
+    let index_file: Arc<dyn DiskFile> = Arc::from(disk.open(&path, Access::Read).ok()?);
+    let bound = SealedIndex::bound_of(index_file.as_ref(), &path).ok()?.ok()?;
+    let is_of_segment = bound.store_id == *stores_of(manifest).first()? && bound.segment == mark.segment;
+    // An index vouches for nothing. What MARK does not prove must be walked.
+    let is_proven = match bound.end.cmp(&mark.durable_end) {
+        Ordering::Less => bound.last_position < mark.position,
+        Ordering::Equal => (bound.last_position, bound.chain) == (mark.position, mark.chain),
+        Ordering::Greater => false,
     };
-    let index = SealedIndex::open(Arc::from(index), &path, &bound).ok()?.ok()?;
-    let last = index.ordinals().end.checked_sub(1)?;
-    let place = index.locate(last).ok()??;
-    let block = file.block(reader::header_of(&place.frame)).ok()?;
-    let header = block.header(file, place.frame.start).ok()?;
-    let is_last = place.frame.end == mark.durable_end && header.chain() == mark.chain;
-    let tip = LogEnd {
-        offset: mark.durable_end,
-        position: mark.position,
-        recorded_at: header.recorded_at(),
-        chain: mark.chain,
+    if !is_of_segment || !is_proven {
+        return None;
+    }
+    let index = SealedIndex::open(index_file.clone(), &path, &bound).ok()?.ok()?;
+    let end = LogEnd {
+        offset: bound.end,
+        position: bound.last_position,
+        recorded_at: recorded_at_end(&index, file, &bound)?,
+        chain: bound.chain,
         frames: index.frames(),
         events: index.events(),
     };
-    is_last.then_some((tip, index.streams_created()))
+    Some(IndexedPart { file: file.clone(), index_file, end, streams_created: index.streams_created() })
+}
+
+/// When the last frame in front of the end of an index was recorded. `None` if no whole frame ends there with
+/// the position and the chain that the index names.
+fn recorded_at_end(index: &SealedIndex, file: &Arc<SegmentFile>, bound: &Bound) -> Option<u64> {
+    let last = index.ordinals().end.checked_sub(1)?;
+    let range = index.locate(last).ok()??.frame;
+    if range.end != bound.end || to_usize(range.end.checked_sub(range.start)?) > FRAME_BYTES_MAX {
+        return None;
+    }
+    let block = file.block(range.clone()).ok()?;
+    let header = block.frame(file, range.start).ok()?.header;
+    let first_position = file.header.id.first_position.saturating_add(header.position_offset().into());
+    let is_last = header.frame_bytes() == range.len()
+        && header.chain() == bound.chain
+        && first_position.saturating_add(header.events().into()) == bound.last_position.saturating_add(1);
+    is_last.then_some(header.recorded_at())
 }
 
 /// Reports the progress of a walk to the caller that opens the store.
@@ -319,6 +346,8 @@ impl ProgressReport {
 pub(crate) struct SegmentLoader {
     /// The segments of the walk so far.
     segments: Vec<Arc<Segment>>,
+    /// The part of the last segment in front of the walk.
+    indexed: Option<IndexedPart>,
     /// How many streams there are.
     streams: u64,
     progress: Option<ProgressReport>,
@@ -329,6 +358,10 @@ impl SegmentLoader {
     fn heads(&self, window: KeyWindow, since: Position) -> Heads {
         let mut heads = Heads::new(window, since);
         for segment in &self.segments {
+            // In front of `since` the heads look into the indexes.
+            if segment.first_position() < since.get() {
+                continue;
+            }
             let Some((_, index)) = segment.as_live() else { continue };
             let index = index.read();
             for (entity, version, ordinal) in index.heads() {
@@ -351,21 +384,30 @@ impl SegmentLoader {
         if let Some(segment) = self.segments.last().filter(|segment| segment.is_live_in(file)) {
             return segment.clone();
         }
-        let segment = Arc::new(Segment::live(file.clone(), &LogEnd::start(file)));
+        let segment = Arc::new(Segment::live(file.clone(), &self.walk_start(file)));
         self.segments.push(segment.clone());
         segment
     }
 
-    /// How many streams begin in a walked segment.
+    /// Begins the walk of a segment behind the part that its index file covers.
+    fn begin_behind(&mut self, part: IndexedPart) {
+        self.streams += u64::from(part.streams_created);
+        self.indexed = Some(part);
+    }
+
+    /// Where the walk of a segment begins.
+    fn walk_start(&self, file: &Arc<SegmentFile>) -> LogEnd {
+        let indexed = self.indexed.as_ref().filter(|part| Arc::ptr_eq(&part.file, file));
+        indexed.map_or_else(|| LogEnd::start(file), |part| part.end)
+    }
+
+    /// How many streams begin in a segment behind those that MANIFEST lists.
     fn streams_begun_in(&self, id: SegmentId) -> u32 {
-        for segment in &self.segments {
-            if let Some((file, index)) = segment.as_live()
-                && file.header.id == id
-            {
-                return index.read().streams_created();
-            }
-        }
-        0
+        let indexed = self.indexed.iter().filter(|part| part.file.header.id == id);
+        let walked = self.segments.iter().filter_map(|segment| segment.as_live());
+        let walked = walked.filter(|(file, _)| file.header.id == id);
+        indexed.map(|part| part.streams_created).sum::<u32>()
+            + walked.map(|(_, index)| index.read().streams_created()).sum::<u32>()
     }
 
     /// All segments as readers see them: those that MANIFEST lists, and those of the walk.
@@ -378,21 +420,18 @@ impl SegmentLoader {
             chain_before = sealed.chain;
             self.streams += u64::from(sealed.annotations.streams_created().unwrap_or(0));
         }
-        let mut met = self.segments.drain(..).peekable();
+        let mut walked = std::mem::take(&mut self.segments).into_iter().peekable();
         for file in &recovered.segments {
-            let is_met = |segment: &Arc<Segment>| segment.is_live_in(file);
-            match (met.next_if(is_met), recovered.end.filter(|_| recovered.is_indexed)) {
-                (Some(segment), _) => all.push(segment),
-                (None, Some(tip)) => {
-                    let listed = SealedMeta::up_to(&tip, file, *segment_cache.origin());
-                    let stored = SealedSegment::with_file(segment_cache.clone(), listed, file.clone());
-                    all.push(Arc::new(Segment::sealed(stored)));
-                    all.push(Arc::new(Segment::live(file.clone(), &tip)));
-                }
-                (None, None) => all.push(Arc::new(Segment::live(file.clone(), &LogEnd::start(file)))),
+            let start = self.walk_start(file);
+            if let Some(part) = self.indexed.take_if(|part| Arc::ptr_eq(&part.file, file)) {
+                let meta = SealedMeta::up_to(&part.end, file, *segment_cache.origin());
+                let stored =
+                    SealedSegment::with_files(segment_cache.clone(), meta, part.file, part.index_file);
+                all.push(Arc::new(Segment::sealed(stored)));
             }
+            let met = walked.next_if(|segment| segment.is_live_in(file));
+            all.push(met.unwrap_or_else(|| Arc::new(Segment::live(file.clone(), &start))));
         }
-        drop(met);
         self.segments.extend(all.last().cloned());
         all
     }

@@ -14,6 +14,7 @@ pub(crate) mod frame;
 pub(crate) mod index_file;
 pub(crate) mod manifest;
 pub(crate) mod mark;
+mod place;
 pub(crate) mod record;
 mod segment;
 #[cfg(test)]
@@ -27,14 +28,13 @@ pub(crate) use bytes::{ALIGN, BODY_BYTES_MAX, Damage, array, checksum, u32_at, u
 pub(crate) use bytes::{preamble, put, u16_at};
 pub(crate) use chain::{Assigned, Hash, body_content, extended_content, genesis, link};
 pub(crate) use frame::{
-    FRAME_FIXED_BYTES, Frame, FrameHeader, FramePlace, HEADER_BYTES_MAX, KEY_BYTES, NewFrameHeader,
-    RecordPlace, bytes_needed, padded_body_bytes, read_header,
+    FRAME_FIXED_BYTES, Frame, FrameHeader, HEADER_BYTES_MAX, KEY_BYTES, NewFrameHeader, bytes_needed,
+    padded_body_bytes, read_header,
 };
 pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
-pub(crate) use record::{
-    AnyRecord, BodyLayout, NewRecord, Record, RecordFields, RecordShape, SALT, all_records, tags,
-};
+pub(crate) use place::{BodyLayout, FramePlace, RecordPlace};
+pub(crate) use record::{AnyRecord, NewRecord, Record, RecordFields, RecordShape, SALT, all_records, tags};
 #[cfg(test)]
 pub(crate) use record::{seal, write};
 pub(crate) use segment::{

@@ -9,7 +9,7 @@ use super::bytes::{
     u32_at, u64_at,
 };
 use super::chain::Hash;
-use super::frame::FramePlace;
+use super::place::FramePlace;
 use super::tree::{Cover, TreeHash};
 
 const MAGIC: &[u8; 8] = b"ANNALSEG";

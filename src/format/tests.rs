@@ -26,10 +26,11 @@ use std::time::{Duration, SystemTime};
 
 use super::chain::{Assigned, Hash, body_content, extended_content, genesis, link};
 use super::checksum;
-use super::frame::{self, Frame, FramePlace, NewFrameHeader, padded_body_bytes};
+use super::frame::{self, Frame, NewFrameHeader, padded_body_bytes};
 use super::manifest::{Lineage, Manifest, SegmentEntry};
 use super::mark::{self, Mark};
-use super::record::{self, BodyLayout, NewRecord, Record, RecordFields, records};
+use super::place::{BodyLayout, FramePlace};
+use super::record::{self, NewRecord, Record, RecordFields, records};
 use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
 use super::tree::{Cover, Leaf};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};

@@ -2,8 +2,8 @@
 //!
 //! It is an inverted index. Each term (an entity, a scope, a kind, a tag, an id, a key) has a posting list of
 //! ordinals. An ordinal is an event's position, counted from the segment's first position. Ordinals grow
-//! without gaps, unless frames were removed on purpose. An offset table maps each ordinal to its frame, or to its record if the frame
-//! is large.
+//! without gaps, unless frames were removed on purpose. An offset table maps each ordinal to its frame, or to
+//! its record if the frame is large.
 //!
 //! [`LiveIndex`] is in memory and grows frame by frame; [`SealedIndex`] is an immutable file. Each provides
 //! its posting lists. The questions and their answers, [`SegmentIndex`], are here, once for both forms.

@@ -409,7 +409,7 @@ pub(crate) struct Window<'a> {
 /// What one read fetches, in bytes, unless a frame needs more.
 const WINDOW_BYTES: usize = 1 << 20;
 /// The largest frame: header and body.
-const FRAME_BYTES_MAX: usize = frame::HEADER_BYTES_MAX + BODY_BYTES_MAX;
+pub(crate) const FRAME_BYTES_MAX: usize = frame::HEADER_BYTES_MAX + BODY_BYTES_MAX;
 
 impl<'a> Window<'a> {
     /// `limit` is an offset at which the file ends for this window; `u32::MAX` for all of it.

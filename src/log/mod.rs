@@ -22,8 +22,8 @@ pub(crate) use create::{LogOptions, create_store, new_store_id};
 #[cfg(test)]
 pub(crate) use cursor::chain_after;
 pub(crate) use cursor::{
-    Advance, CHAIN_BROKEN, LogEnd, POSITION_MAX, SEAL_MISFITS, SegmentCursor, SegmentEnd, SegmentItem,
-    Window, chain_and_records,
+    Advance, CHAIN_BROKEN, FRAME_BYTES_MAX, LogEnd, POSITION_MAX, SEAL_MISFITS, SegmentCursor, SegmentEnd,
+    SegmentItem, Window, chain_and_records,
 };
 pub(crate) use frame_writer::NewFrame;
 pub(crate) use manifest_file::{Effect, Exchange, replace_manifest};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::format::SEAL_BYTES;
 use crate::index::{Bound, LiveIndex};
 use crate::log::LogEnd;
-use crate::types::{Error, to_u32};
+use crate::types::{Error, ErrorKind, to_u32};
 
 use super::segment::Segment;
 use super::segment_cache::{SealedMeta, SealedSegment, SegmentCache};
@@ -108,8 +108,13 @@ fn with_index<T>(parts: &[Arc<Segment>], look: impl FnOnce(&LiveIndex) -> T) -> 
     let (_, last) = parts.last().and_then(|last| last.as_live()).expect("a segment's last part is in memory");
     // The segment is sealed, so no writer waits for this lock.
     let last = last.read();
-    match parts.first().and_then(|first| first.as_sealed()) {
-        Some(first) => Ok(look(&LiveIndex::concat(first.index()?.as_ref(), &last)?)),
-        None => Ok(look(&last)),
-    }
+    let Some(first) = parts.first().and_then(|first| first.as_sealed()) else { return Ok(look(&last)) };
+    let joined = match LiveIndex::concat(first.index()?.as_ref(), &last) {
+        // The index file of the part is damaged. The segment has everything that it had.
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            LiveIndex::concat(first.rebuild()?.as_ref(), &last)?
+        }
+        joined => joined?,
+    };
+    Ok(look(&joined))
 }

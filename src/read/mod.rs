@@ -7,6 +7,7 @@ pub(crate) mod causality;
 mod index_builder;
 mod listing;
 mod notification;
+mod part_index;
 pub(crate) mod reader;
 mod segment;
 mod segment_cache;
@@ -23,6 +24,7 @@ pub(crate) use index_builder::{build_last_index, build_pending_indexes, index_is
 pub use listing::{Listing, NameCount};
 pub(crate) use notification::Listeners;
 pub use notification::{NextNotice, Notice, Notification, Notifications};
+pub(crate) use part_index::PartIndexer;
 #[cfg(feature = "jsonl")]
 pub(crate) use reader::EventLookup;
 pub use reader::{Read, ReadAhead};

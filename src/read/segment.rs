@@ -35,7 +35,7 @@ pub(crate) struct Segment {
 enum SegmentForm {
     /// Being written, or sealed and without an index file yet.
     Live(Box<LiveSegment>),
-    Sealed(SealedSegment),
+    Sealed(Box<SealedSegment>),
 }
 
 struct LiveSegment {
@@ -63,7 +63,7 @@ impl Segment {
     pub(crate) fn sealed(sealed: SealedSegment) -> Segment {
         let first = sealed.meta().bound.segment.first_position;
         let recorded_before = sealed.meta().recorded_before;
-        Segment { first, file_first: first, recorded_before, form: SegmentForm::Sealed(sealed) }
+        Segment { first, file_first: first, recorded_before, form: SegmentForm::Sealed(Box::new(sealed)) }
     }
 
     /// The first position this part can hold.

@@ -235,6 +235,8 @@ fn a_large_damaged_frame_is_passed_quickly() {
     append(3 << 20);
     append(10);
     store.clone().close().unwrap();
+    // With an index opening would read only the frame in front of its end.
+    disk.set_contents("segments/00000000000000000001.0.idx", None);
     let path = "segments/00000000000000000001.0.seg";
     let mut bytes = disk.contents(path).unwrap();
     bytes[144 + 30] ^= 1;

@@ -157,7 +157,8 @@ fn reading_in_order_reads_large_blocks_and_reading_one_event_reads_it_once() {
     let found = store.stream("e:7").count();
     let reads = disk.reads();
     assert_eq!(found, 500);
-    assert!(reads <= 5, "{reads} reads for 5 appends of 100 events");
+    // One for each append, and one more where a window of the index ends within an append.
+    assert!(reads <= 6, "{reads} reads for 5 appends of 100 events");
 
     for event in read.iter().step_by(997) {
         assert_eq!(store.get(event.id()).unwrap().unwrap().position(), event.position());

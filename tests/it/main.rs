@@ -61,6 +61,7 @@ mod open; // locks, reports, permissions, links, read-only
 mod open_checked; // what is checked of sealed segments before a writer is let in, and right after
 mod owner; // whose the files are when root works on another user's store
 mod ownership; // who may write: LOCK, the directory, a file, a process goes away; forks; readers that look
+mod part_index; // the index of the open segment: every MARK beside every index, stops, damage, readers
 mod policies; // compacting that runs by itself; segments that are not worth it
 mod processes; // two processes; kill -9 with crash_me
 mod queries; // counts, last and exists, windows both ways, listings of names
@@ -68,6 +69,7 @@ mod racing; // a writer comes while a read-only open is looking
 mod reactors; // reactors: outputs, failures and halts, moves, cycles, the end of the store
 mod reactors_crash; // an order system of two reactors, stopped at every operation of the disk
 mod read; // order, ranges, queries, backwards, limits, reading while writing
+mod read_alone; // events of large appends, read without the rest of them
 mod read_along; // a store opened to read goes along with its writer
 mod read_beside; // opened to read while the writer rewrites, and while it appends to a damaged store
 mod read_models; // the state of a query: keeping up, rebuilding, failing, ending

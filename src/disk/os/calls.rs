@@ -227,7 +227,12 @@ pub(super) fn unlock(file: impl AsFd) -> rustix::io::Result<()> {
 #[cfg(target_os = "linux")]
 pub(super) fn drop_cache(file: impl AsFd, offset: u64) -> rustix::io::Result<()> {
     use rustix::fs::Advice;
-    repeat(|| rustix::fs::fadvise(&file, offset, None, Advice::DontNeed))?;
+    // Linux keeps a large page that begins in front of the range. A page begins at a multiple of its size.
+    // On x86-64 a page of a file has at most 2 MiB, and the page cache cannot hold one of more than 8 MiB.
+    // Elsewhere the sizes differ, so all of the file is dropped.
+    const PAGE_BYTES_MAX: u64 = if cfg!(target_arch = "x86_64") { 8 << 20 } else { u64::MAX };
+    let from = offset - offset % PAGE_BYTES_MAX;
+    repeat(|| rustix::fs::fadvise(&file, from, None, Advice::DontNeed))?;
     // Recovery reads the file next. The device begins to read ahead while the first part is checked.
     repeat(|| rustix::fs::fadvise(&file, offset, None, Advice::WillNeed))
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::engine::open::{Writable, load_to_write};
 use crate::engine::queue::{Queue, poisoned, writer_panicked};
 use crate::log::{Failure, HEADERS_CHECKED_MAX};
-use crate::read::{ChainPosition, CloseReason, LogView, SealedSegment, Segment};
+use crate::read::{ChainPosition, CloseReason, LogView, PartIndexer, SealedSegment, Segment};
 use crate::threads::BackgroundThread;
 use crate::types::{Error, ErrorKind, RestartPolicy};
 
@@ -151,6 +151,8 @@ impl Writer {
         check_older_segments(&self.view, &self.queue, &self.background);
         self.log = log;
         self.heads = heads;
+        self.part_indexer =
+            PartIndexer::new(self.view.clone(), segment_cache.clone(), self.background.clone());
         self.segment_cache = segment_cache;
         self.streams_at_start = streams;
         self.counters.lock().entities = streams;

@@ -29,7 +29,7 @@ use crate::engine::precheck::{KeyLookup, id_taken, look_up, violated_condition};
 use crate::engine::queue::{Answer, Caller, Command, Queue, Weight, poisoned};
 use crate::event::Appended;
 use crate::log::{Failure, Log, NewFrame};
-use crate::read::{ChainPosition, Listeners, LogView, Segment, SegmentCache};
+use crate::read::{ChainPosition, Listeners, LogView, PartIndexer, Segment, SegmentCache};
 use crate::threads::{BackgroundThread, once};
 use crate::types::{Durability, Error, Options, Position, RECORDED_AHEAD_MAX, options};
 
@@ -55,6 +55,7 @@ pub(crate) struct Writer {
     pub(crate) listeners: Arc<Listeners>,
     /// The segment that is written to, as readers see it.
     pub(crate) segment: Arc<Segment>,
+    pub(crate) part_indexer: PartIndexer,
     pub(crate) queue: Arc<Queue>,
     pub(crate) commands: Receiver<Command>,
     pub(crate) counters: Arc<Mutex<Counters>>,
@@ -364,6 +365,7 @@ impl Writer {
             let started = Instant::now();
             self.log.sync()?;
             let took = started.elapsed();
+            self.part_indexer.note_durable(self.log.segment(), self.log.durable());
             self.counters.lock().synced(took);
             self.group.sync_took = Some(took);
         }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::bytes::{Damage, array, checksum, part, preamble, put, sum, u16_at, u32_at, u64_at};
 use super::chain::Hash;
-use super::record::BodyLayout;
+use super::place::BodyLayout;
 use super::segment::SegmentId;
 use crate::types::to_usize;
 
@@ -90,8 +90,8 @@ pub(crate) struct LargeFrame {
     pub(crate) events: u16,
     /// Whether the versions stand in its records.
     pub(crate) has_versions: bool,
-    /// Whether an event of it was imported with an id. Then an event that leaves out its correlation, or names
-    /// a cause in its append, cannot be read alone.
+    /// Whether an event of it was imported with an id. Then an event that leaves out its correlation, or
+    /// names a cause in its append, cannot be read alone.
     pub(crate) has_foreign_ids: bool,
     pub(crate) recorded_at: u64,
     pub(crate) first_version: u64,

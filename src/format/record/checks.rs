@@ -5,7 +5,14 @@
 use crate::format::bytes::{Damage, sum, u16_at, u32_at};
 use crate::types::{DEFAULT_SCOPE, ENTITY_BYTES_CAP, to_u32};
 
-use super::read::{LONG, METADATA, SALT, SCHEMA_VERSION, SCHEMA_VERSION_BYTES, SHORT};
+pub(in crate::format) const LONG: Damage = Damage::Bad("an event record is longer than its frame");
+pub(super) const SHORT: Damage = Damage::Bad("an event record's public part is too short");
+pub(super) const METADATA: u16 = 1 << 2;
+/// The length of the random bytes that a private part begins with.
+pub(crate) const SALT: usize = 16;
+/// The schema version stands behind the names. Without it the version is 1.
+pub(super) const SCHEMA_VERSION: u16 = 0x0100;
+pub(super) const SCHEMA_VERSION_BYTES: usize = 2;
 
 /// Checks the names at the start of `public`. Returns the bytes behind them.
 #[inline(always)]
@@ -25,7 +32,8 @@ pub(super) fn check_names(public: &[u8], lengths: [u16; 3]) -> Result<&[u8], Dam
     if borders_are_clean { Ok(rest) } else { Err(BAD) }
 }
 
-/// Checks the schema version at the start of `public`, if the flags announce one. Returns the bytes behind it.
+/// Checks the schema version at the start of `public`, if the flags announce one. Returns the bytes behind
+/// it.
 #[inline(always)]
 pub(super) fn check_schema_version(public: &[u8], flags: u16) -> Result<&[u8], Damage> {
     if flags & SCHEMA_VERSION == 0 {
@@ -38,8 +46,8 @@ pub(super) fn check_schema_version(public: &[u8], flags: u16) -> Result<&[u8], D
     Ok(rest)
 }
 
-/// Checks the count of tags at the start of `public`, and that many tags. Returns the length of both in bytes,
-/// and the bytes behind them.
+/// Checks the count of tags at the start of `public`, and that many tags. Returns the length of both in
+/// bytes, and the bytes behind them.
 #[inline]
 pub(super) fn check_tags(public: &[u8]) -> Result<(u16, &[u8]), Damage> {
     let (count, mut rest) = public.split_first().ok_or(SHORT)?;

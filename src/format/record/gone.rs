@@ -6,9 +6,12 @@
 
 use crate::format::bytes::{Damage, array, part, sum, u16_at};
 use crate::format::chain::Hash;
+use crate::format::place::BodyLayout;
 
+use super::checks::LONG;
 use super::read::{
-    BodyLayout, FORM_AT, FORM_GONE, LONG, PUBLIC_BYTES_AT, Record, ends_well, length_at, read, version_at,
+    FORM_AT, FORM_GONE, PUBLIC_BYTES_AT, Record, ends_well, gone_bytes, length_at, prefix_bytes, read,
+    version_at,
 };
 
 /// A checked record of a body, whether or not its event is there.
@@ -113,7 +116,7 @@ impl<'a> AnyRecord<'a> {
     pub(crate) fn content(&self) -> Hash {
         match self {
             AnyRecord::Event(record) => record.content(),
-            AnyRecord::Gone(gone) => array(gone.bytes, gone.layout.prefix()),
+            AnyRecord::Gone(gone) => array(gone.bytes, prefix_bytes(gone.layout)),
         }
     }
 }
@@ -124,7 +127,7 @@ impl<'a> GoneRecord<'a> {
         const BAD: Damage = Damage::Bad("a record whose event is gone has a wrong length");
         let bytes = length_at(body, start, layout).ok_or(LONG)?;
         let gone = part(body, start..sum([start, bytes]));
-        if bytes != layout.gone_bytes() || u16_at(gone, PUBLIC_BYTES_AT) != 0 {
+        if bytes != gone_bytes(layout) || u16_at(gone, PUBLIC_BYTES_AT) != 0 {
             return Err(BAD);
         }
         Ok(GoneRecord { bytes: gone, layout })

@@ -9,12 +9,14 @@ mod gone;
 mod read;
 mod write;
 
+pub(super) use checks::LONG;
+pub(crate) use checks::SALT;
 pub(crate) use gone::{AnyRecord, all_records, events_left, records};
 #[cfg(test)]
 pub(crate) use read::PREFIX;
 pub(crate) use read::{
-    BodyLayout, Record, RecordFields, RecordShape, SALT, check, ends_well, lay_out, read, start_of, tags,
+    Record, RecordFields, RecordShape, check, ends_well, gone_bytes, lay_out, read, start_of, tags,
 };
-pub(super) use read::{LONG, length_at, version_at};
+pub(super) use read::{length_at, version_at};
 pub(crate) use write::{NewRecord, content, leave_hash, salt_place, seal, write};
 pub(super) use write::{toggle_checksum, write_versions};

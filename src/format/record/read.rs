@@ -4,10 +4,13 @@
 
 use crate::format::bytes::{ALIGN, Damage, array, checksum, i64_at, part, sum, u16_at, u32_at, u64_at};
 use crate::format::chain::{self, Hash};
-use crate::format::frame::RecordPlace;
+use crate::format::place::{BodyLayout, RecordPlace};
 use crate::types::{Cause, DEFAULT_SCOPE, EventId, to_usize};
 
-use super::checks::{check_names, check_private, check_schema_version, check_tags};
+use super::checks::{
+    LONG, METADATA, SALT, SCHEMA_VERSION, SCHEMA_VERSION_BYTES, SHORT, check_names, check_private,
+    check_schema_version, check_tags,
+};
 
 /// The offset of each field of the prefix. The version follows it, where the frame says so.
 pub(super) const CHECKSUM_AT: usize = 0;
@@ -17,7 +20,7 @@ pub(super) const PUBLIC_BYTES_AT: usize = FORM_AT + 1;
 pub(super) const VERSION_AT: usize = PUBLIC_BYTES_AT + 2;
 pub(super) const VERSION_BYTES: usize = 6;
 pub(crate) const PREFIX: usize = VERSION_AT;
-const PREFIX_WITH_VERSION: usize = VERSION_AT + VERSION_BYTES;
+pub(super) const PREFIX_WITH_VERSION: usize = VERSION_AT + VERSION_BYTES;
 
 /// The offset of each field of the fixed public part.
 const FLAGS_AT: usize = 0;
@@ -26,12 +29,9 @@ const SCOPE_BYTES_AT: usize = ENTITY_BYTES_AT + 2;
 const KIND_BYTES_AT: usize = SCOPE_BYTES_AT + 1;
 const PUBLIC_FIXED: usize = KIND_BYTES_AT + 1;
 
-/// The length of the random bytes that a private part begins with.
-pub(crate) const SALT: usize = 16;
 /// The length of the hash that erasure leaves of a private part.
 pub(super) const ERASED_BYTES: usize = size_of::<Hash>();
 const ID_BYTES: usize = 16;
-pub(super) const SCHEMA_VERSION_BYTES: usize = 2;
 
 pub(super) const FORM_WHOLE: u8 = 0;
 pub(super) const FORM_ERASED: u8 = 1;
@@ -40,41 +40,18 @@ pub(super) const FORM_GONE: u8 = 2;
 
 pub(super) const CORRELATION: u16 = 1;
 pub(super) const OCCURRED_AT: u16 = 1 << 1;
-pub(super) const METADATA: u16 = 1 << 2;
 pub(super) const FOREIGN_ID: u16 = 1 << 3;
 pub(super) const CAUSE_SHIFT: u16 = 4;
 const CAUSE_MASK: u16 = 0b11 << CAUSE_SHIFT;
 pub(super) const CAUSE_EVENT: u16 = 1;
 pub(super) const CAUSE_IN_APPEND: u16 = 2;
 pub(super) const CAUSE_PREVIOUS: u16 = 3;
-/// The schema version stands behind the names. Without it the version is 1.
-pub(super) const SCHEMA_VERSION: u16 = 0x0100;
 /// The count of tags stands in front of the tags. Without it there are none.
 pub(super) const TAGS: u16 = 0x0200;
 /// A reader that does not know one of these bits must not read on.
 const CRITICAL: u16 = 0xFC00;
 /// A reader that does not know one of these bits skips what it adds to the end of the public part.
 const ANCILLARY: u16 = 0x00C0;
-
-/// What a frame's header says of its body.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BodyLayout {
-    pub(crate) events: u16,
-    /// Whether the version of each event stands in its record: the append has events of several entities.
-    pub(crate) has_versions: bool,
-}
-
-impl BodyLayout {
-    /// The length of the prefix of each record.
-    pub(super) fn prefix(self) -> usize {
-        if self.has_versions { PREFIX_WITH_VERSION } else { PREFIX }
-    }
-
-    /// The length of a record whose event is gone.
-    pub(crate) fn gone_bytes(self) -> usize {
-        sum([self.prefix(), size_of::<Hash>()])
-    }
-}
 
 /// A checked record: its bytes, and the places of its parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +92,16 @@ pub(crate) struct RecordFields<'a> {
     pub(crate) foreign_id: Option<EventId>,
     pub(crate) cause: Option<Cause>,
     pub(crate) has_metadata: bool,
+}
+
+/// The length of the prefix of each record.
+pub(super) fn prefix_bytes(layout: BodyLayout) -> usize {
+    if layout.has_versions { PREFIX_WITH_VERSION } else { PREFIX }
+}
+
+/// The length of a record whose event is gone.
+pub(crate) fn gone_bytes(layout: BodyLayout) -> usize {
+    sum([prefix_bytes(layout), size_of::<Hash>()])
 }
 
 /// Reads and checks the record of an event at `start`.
@@ -158,7 +145,7 @@ pub(in crate::format) fn length_at(body: &[u8], start: usize, layout: BodyLayout
     let rest = body.get(start..)?;
     let prefix = rest.first_chunk::<PREFIX>()?;
     let bytes =
-        sum([layout.prefix(), u16_at(prefix, PUBLIC_BYTES_AT).into(), to_usize(private_bytes(prefix))]);
+        sum([prefix_bytes(layout), u16_at(prefix, PUBLIC_BYTES_AT).into(), to_usize(private_bytes(prefix))]);
     (bytes <= rest.len()).then_some(bytes)
 }
 
@@ -208,14 +195,11 @@ pub(crate) fn ends_well(body: &[u8], end: usize) -> Result<(), Damage> {
     if padding.unwrap_or(0) == 0 { Ok(()) } else { Err(MORE) }
 }
 
-pub(in crate::format) const LONG: Damage = Damage::Bad("an event record is longer than its frame");
-pub(super) const SHORT: Damage = Damage::Bad("an event record's public part is too short");
-
 impl RecordShape {
     /// Checks the record at the start of `bytes`, which may be longer.
     #[inline(always)]
     fn of(bytes: &[u8], layout: BodyLayout) -> Result<RecordShape, Damage> {
-        let (prefix, rest) = bytes.split_at_checked(layout.prefix()).ok_or(LONG)?;
+        let (prefix, rest) = bytes.split_at_checked(prefix_bytes(layout)).ok_or(LONG)?;
         let private = private_bytes(prefix);
         let public = u16_at(prefix, PUBLIC_BYTES_AT);
         let (public_part, rest) = rest.split_at_checked(public.into()).ok_or(LONG)?;

@@ -6,13 +6,14 @@ use std::ops::Range;
 
 use crate::format::bytes::{BODY_BYTES_MAX, part, put, sum, u16_at, u32_at};
 use crate::format::chain::{self, Hash};
+use crate::format::place::BodyLayout;
 use crate::types::{Cause, to_u32};
 
+use super::checks::{METADATA, SALT, SCHEMA_VERSION};
 use super::read::{
-    BodyLayout, CAUSE_EVENT, CAUSE_IN_APPEND, CAUSE_PREVIOUS, CAUSE_SHIFT, CHECKSUM_AT, CORRELATION,
-    ERASED_BYTES, FOREIGN_ID, FORM_ERASED, FORM_GONE, FORM_WHOLE, METADATA, OCCURRED_AT, PRIVATE_BYTES_AT,
-    PUBLIC_BYTES_AT, Record, RecordFields, SALT, SCHEMA_VERSION, TAGS, VERSION_AT, VERSION_BYTES, length_at,
-    tags, unbound_checksum,
+    CAUSE_EVENT, CAUSE_IN_APPEND, CAUSE_PREVIOUS, CAUSE_SHIFT, CHECKSUM_AT, CORRELATION, ERASED_BYTES,
+    FOREIGN_ID, FORM_ERASED, FORM_GONE, FORM_WHOLE, OCCURRED_AT, PRIVATE_BYTES_AT, PUBLIC_BYTES_AT, Record,
+    RecordFields, TAGS, VERSION_AT, VERSION_BYTES, length_at, prefix_bytes, tags, unbound_checksum,
 };
 
 /// The contents of a record to be written. The salt is written as zeros; [`salt_place`] finds its place.
@@ -36,7 +37,7 @@ pub(crate) struct TooLong {
 pub(crate) fn write(out: &mut Vec<u8>, new: &NewRecord<'_>, has_version: bool) -> Result<(), TooLong> {
     let start = out.len();
     let layout = BodyLayout { events: 1, has_versions: has_version };
-    out.resize(sum([start, layout.prefix()]), 0);
+    out.resize(sum([start, prefix_bytes(layout)]), 0);
     let public_at = out.len();
     write_public(out, &new.fields);
     let private = out.len();
@@ -149,13 +150,13 @@ fn write_cause(out: &mut Vec<u8>, cause: Cause) -> u16 {
 /// The place in `body` of the salt of the record at `start`, which was written whole.
 pub(crate) fn salt_place(body: &[u8], start: usize, layout: BodyLayout) -> Range<usize> {
     let public = u16_at(part(body, start..), PUBLIC_BYTES_AT);
-    let place = sum([start, layout.prefix(), public.into()]);
+    let place = sum([start, prefix_bytes(layout), public.into()]);
     place..sum([place, SALT])
 }
 
 /// The content hash of a record that was written whole, for the chain.
 pub(crate) fn content(record: &[u8], layout: BodyLayout) -> Hash {
-    let parts = part(record, layout.prefix()..);
+    let parts = part(record, prefix_bytes(layout)..);
     let (public, private) = parts.split_at(usize::from(u16_at(record, PUBLIC_BYTES_AT)));
     chain::record_content(public, blake3::hash(private).as_bytes())
 }
@@ -202,7 +203,7 @@ impl Record<'_> {
     /// checksum is bound to no place.
     pub(crate) fn write_gone(&self, layout: BodyLayout, out: &mut Vec<u8>) {
         let start = out.len();
-        out.resize(sum([start, layout.prefix()]), 0);
+        out.resize(sum([start, prefix_bytes(layout)]), 0);
         out.extend_from_slice(&self.content());
         set_private(out, start, to_u32(size_of::<Hash>()), FORM_GONE);
         let (_, record) = out.split_at_mut(start);

@@ -3,7 +3,7 @@
 
 use super::forge::{checksum_bytes, record_prefix, record_ranges, repair, repair_but_records};
 use super::*;
-use crate::format::frame::RecordPlace;
+use crate::format::place::RecordPlace;
 use crate::format::{Damage, u32_at, u64_at};
 
 const PLACE: FramePlace = FramePlace { salt: 0xA11A_5EED_0102_0304, offset: 4_096, first_position: 1_000 };

@@ -1,9 +1,9 @@
 //! Opens the files of a store: finds where the log ends, and repairs its end if that is allowed.
 //!
 //! Invariants: acknowledged data is never cut; damage changes nothing on disk and lets no writer in; every
-//! repair can be interrupted anywhere and done again. After an unclean stop recovery reads the device and not
-//! the cache: a failed sync may have left pages that the device never got. The log then continues in a new
-//! segment. SPEC.md "Recovery". Tested by tests/it/crash.rs, fault.rs and corrupt.rs.
+//! repair can be interrupted anywhere and done again. Behind MARK a writer reads the device and not the
+//! cache: a failed sync may have left pages there that the device never got. After an unclean stop the log
+//! continues in a new segment. SPEC.md "Recovery". Tested by tests/it/{crash,fault,corrupt,part_index}.rs.
 
 pub(super) mod scan_dir;
 pub(super) mod tail;
@@ -25,7 +25,8 @@ use scan_dir::{
     read_manifest, read_mark, unlisted,
 };
 use tail::{
-    Verdict, cut, evidence, finish_cut, judge, quarantine, reread_from_device, sync_names, truncate_to_seal,
+    Verdict, cut, drop_cache, evidence, finish_cut, judge, quarantine, sync_last_segment, sync_names,
+    truncate_to_seal,
 };
 
 /// What recovery found: enough to read, and to start writing.
@@ -41,8 +42,9 @@ pub(crate) struct Recovered {
     pub(crate) end: Option<LogEnd>,
     /// Whether the last segment takes further frames as it is.
     pub(crate) is_appendable: bool,
-    /// Whether the last segment was closed with its index file, so that recovery did not read its frames.
-    pub(crate) is_indexed: bool,
+    /// The end of the part of the last segment that its index file covers, if recovery did not read that
+    /// part.
+    pub(crate) indexed: Option<LogEnd>,
     pub(crate) report: OpenReport,
 }
 
@@ -50,7 +52,7 @@ pub(crate) struct Recovered {
 pub(crate) type FrameVisitor<'a> =
     dyn FnMut(&Arc<SegmentFile>, u32, &Frame<'_>, &LogEnd) -> Result<(), Error> + 'a;
 
-/// Finds the end of the last segment from MARK and the index file, if the segment was closed with its index.
+/// The end of the part of a segment that its index file covers. MARK names the segment and proves that part.
 pub(crate) type IndexedEnd<'a> = dyn Fn(&Manifest, &Arc<SegmentFile>, &Mark) -> Option<LogEnd> + 'a;
 
 /// How to open.
@@ -108,7 +110,7 @@ pub(crate) fn recover(
             newly_sealed: Vec::new(),
             end: None,
             is_appendable: false,
-            is_indexed: false,
+            indexed: None,
             report,
         },
     };
@@ -248,7 +250,7 @@ impl Recovery<'_, '_> {
 
     fn open_sealed_segment(&mut self, id: SegmentId) -> Result<(), Error> {
         let segment = self.open_segment(id)?;
-        let (end, segment_end) = self.read_frames(&segment, u32::MAX)?;
+        let (end, segment_end) = self.read_frames(&segment, LogEnd::start(&segment), u32::MAX)?;
         match segment_end {
             SegmentEnd::Sealed(seal) if segment.length()? == u64::from(seal.length) => {
                 self.keep_sealed(segment, &end, &seal);
@@ -277,23 +279,33 @@ impl Recovery<'_, '_> {
         }
         let mut segment = self.open_segment(id)?;
         let is_clean = self.is_cleanly_closed(&segment)?;
-        if self.purpose == Purpose::Write && !is_clean {
-            reread_from_device(self.disk, &segment)?;
+        let marked =
+            self.recovered.mark.as_ref().filter(|mark| mark.segment == id).map(|mark| mark.durable_end);
+        let must_reread = self.purpose == Purpose::Write && !is_clean;
+        if must_reread {
+            sync_last_segment(self.disk, &segment)?;
+        }
+        if must_reread && marked.is_none() {
+            drop_cache(&segment, 0)?;
             // The cache had the header, but the device may never have got it.
             if self.take_unfinished(id)? {
                 return Ok(());
             }
             segment = self.open_segment(id)?;
         }
-        if is_clean && self.take_indexed_end(&segment) {
-            self.recovered.segments.push(segment);
-            return Ok(());
+        let mut from = self.begin_behind_index(&segment);
+        if must_reread && let Some(marked) = marked {
+            // MARK proves these frames, so the cache has them as the device does.
+            (from, _) = self.read_frames(&segment, from, marked)?;
+            // Nothing behind MARK may come from the cache.
+            drop_cache(&segment, from.offset)?;
         }
-        let limit = match (&self.recovered.mark, self.purpose) {
-            (Some(mark), Purpose::ReadBesideWriter) if mark.segment == segment.header.id => mark.durable_end,
+        let limit = match marked {
+            // Only zeros follow, as `is_cleanly_closed` has seen.
+            Some(marked) if is_clean || self.purpose == Purpose::ReadBesideWriter => marked,
             _ => u32::MAX,
         };
-        let (end, segment_end) = self.read_frames(&segment, limit)?;
+        let (end, segment_end) = self.read_frames(&segment, from, limit)?;
         self.recovered.end = Some(end);
         let ends_at_mark = self.recovered.mark.as_ref().is_some_and(|mark| mark.durable_end == end.offset);
         match &segment_end {
@@ -322,19 +334,17 @@ impl Recovery<'_, '_> {
         Ok(())
     }
 
-    /// Takes the end of a segment that was closed with its index file, and says whether it was.
-    fn take_indexed_end(&mut self, segment: &Arc<SegmentFile>) -> bool {
+    /// Where the walk of the last segment begins: behind the part that its index file covers, if MARK proves
+    /// that part.
+    fn begin_behind_index(&mut self, segment: &Arc<SegmentFile>) -> LogEnd {
         let recovered = &mut self.recovered;
-        let Some(mark) = &recovered.mark else { return false };
-        let Some(end) = (self.indexed_end)(&recovered.manifest, segment, mark) else { return false };
-        self.mark_met = true;
-        recovered.end = Some(end);
-        recovered.is_appendable = true;
-        recovered.is_indexed = true;
-        recovered.report.clean = true;
+        let mark = recovered.mark.as_ref().filter(|mark| mark.segment == segment.header.id);
+        let indexed = mark.and_then(|mark| (self.indexed_end)(&recovered.manifest, segment, mark));
+        let Some(end) = indexed else { return LogEnd::start(segment) };
+        recovered.indexed = Some(end);
         recovered.report.appends += u64::from(end.frames);
         recovered.report.events += u64::from(end.events);
-        true
+        end
     }
 
     /// Whether the last writer closed the segment, and nothing lies behind the end that it marked.
@@ -448,17 +458,23 @@ impl Recovery<'_, '_> {
         synced.map_err(|error| Error::io("cannot sync", SEGMENTS_DIRECTORY, error))
     }
 
-    /// Shows the visitor every frame up to `limit`. Returns the place behind the last one, and how the
-    /// segment ends there.
-    fn read_frames(&mut self, segment: &Arc<SegmentFile>, limit: u32) -> Result<(LogEnd, SegmentEnd), Error> {
+    /// Shows the visitor every frame between `from` and `limit`. Returns the place behind the last one, and
+    /// how the segment ends there.
+    fn read_frames(
+        &mut self,
+        segment: &Arc<SegmentFile>,
+        from: LogEnd,
+        limit: u32,
+    ) -> Result<(LogEnd, SegmentEnd), Error> {
         let mark = self.recovered.mark.as_ref().filter(|mark| mark.segment == segment.header.id);
         // Behind MARK only the checksums vouch for a frame, so there the chain is recomputed.
         let verify_chain_from = mark.map_or(0, |mark| mark.durable_end);
         let is_at_mark = |end: &LogEnd| mark.is_some_and(|mark| end.is_at(mark));
-        let mut mark_met = is_at_mark(&LogEnd::start(segment));
+        let mut mark_met = is_at_mark(&from);
         let report = &mut self.recovered.report;
         let visit = &mut self.visit;
-        let mut cursor = SegmentCursor::new(segment, limit)?.verifying_chain_from(verify_chain_from);
+        let cursor = SegmentCursor::new(segment, limit)?;
+        let mut cursor = cursor.starting_at(from).verifying_chain_from(verify_chain_from);
         let segment_end = cursor.visit_frames(|offset, frame, after| {
             mark_met |= is_at_mark(after);
             report.appends += 1;

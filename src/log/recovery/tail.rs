@@ -126,23 +126,28 @@ pub(crate) fn repeated_in(
     repeated
 }
 
-/// Makes what the last writer wrote durable as far as it can be, and drops the cache, so that recovery reads
-/// the device. After a failed sync the cache may hold bytes that the device never got.
+/// Makes what the last writer wrote durable as far as it can be.
 ///
 /// The kernel reports a failed write once, at the next sync. That may be this sync, for a write of the last
 /// writer. So after an error the sync is made once more through a new handle. Nothing rests on the first
 /// sync, because recovery reads the device afterwards; a device that keeps failing refuses the second sync as
 /// well.
-pub(super) fn reread_from_device(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
+pub(super) fn sync_last_segment(disk: &dyn Disk, segment: &SegmentFile) -> Result<(), Error> {
     let failed = |error| Error::io("cannot sync before recovery", &segment.path, error);
     let sync_again = || disk.open(&segment.path, Access::Write).and_then(|file| file.sync());
     segment.file.sync().or_else(|_| sync_again()).map_err(failed)?;
-    sync_names(disk)?;
-    segment.file.drop_cache(0).map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
+    sync_names(disk)
+}
+
+/// Drops the cache from `offset` on, so that recovery reads the device there. After a failed sync the cache
+/// may hold bytes that the device never got.
+pub(super) fn drop_cache(segment: &SegmentFile, offset: u32) -> Result<(), Error> {
+    let dropped = segment.file.drop_cache(offset.into());
+    dropped.map_err(|error| Error::io("cannot drop the cache of", &segment.path, error))
 }
 
 /// Makes durable every name that an earlier process created before it was stopped. It tries twice, as
-/// [`reread_from_device`] does.
+/// [`sync_last_segment`] does.
 pub(super) fn sync_names(disk: &dyn Disk) -> Result<(), Error> {
     let sync = || disk.sync_directory(SEGMENTS_DIRECTORY).and_then(|()| disk.sync_directory(""));
     sync()

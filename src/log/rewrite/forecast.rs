@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use crate::format::{SEAL_BYTES, SEGMENT_HEADER_BYTES, attestation_bytes, cover_of, padded_body_bytes};
+use crate::format::{
+    SEAL_BYTES, SEGMENT_HEADER_BYTES, attestation_bytes, cover_of, padded_body_bytes, record,
+};
 use crate::log::segment::SegmentFile;
 use crate::types::{Error, to_u64};
 
@@ -98,7 +100,7 @@ impl Forecaster {
                 let mut now = 0;
                 for (record, fate) in frame.all_records().zip(*fates) {
                     let record = record.expect("the chain was recomputed");
-                    let gone = header.layout().gone_bytes();
+                    let gone = record::gone_bytes(header.layout());
                     let Some(event) = record.event() else {
                         body += gone;
                         continue;

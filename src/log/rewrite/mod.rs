@@ -17,15 +17,14 @@ mod forecast;
 use std::sync::Arc;
 
 use crate::event::{EventIds, RecordedEvent, belongs_to};
-use crate::format::{Attestation, Damage, Frame, FrameHeader, FramePlace, Record};
+use crate::format::{Attestation, Damage, Frame, FrameHeader, FramePlace, Record, record};
 use crate::types::{Cause, Error, EventId, to_u64};
 
 use super::cursor::{Advance, SegmentCursor, SegmentEnd};
 use super::segment::SegmentFile;
 
 pub(crate) use draft::{RewritePlan, SegmentDraft, remove};
-use forecast::Forecaster;
-pub(crate) use forecast::{ENVELOPE_BYTES, Forecast};
+pub(crate) use forecast::{ENVELOPE_BYTES, Forecast, judge_all};
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +158,7 @@ fn judge_frame(
         let freed = match fate {
             Fate::Keep => 0,
             Fate::Erase => bytes.saturating_sub(candidate.record.erased_bytes()),
-            Fate::Gone => bytes.saturating_sub(header.layout().gone_bytes()),
+            Fate::Gone => bytes.saturating_sub(record::gone_bytes(header.layout())),
             Fate::Remove => bytes.saturating_add(own_header),
         };
         judge.decided(&candidate, *fate, to_u64(freed));

@@ -195,9 +195,8 @@ fn verify_written(engine: &Engine, asked: Verify<'_>) -> Result<VerifyReport, Er
     verifier.check_small_files(manifest, &slots)?;
     verifier.set_goals(asked.after, asked.expected, asked.causes);
     if asked.indexes {
-        let part = snapshot.segments.iter().filter_map(|part| part.as_sealed()).find(|part| !part.is_whole());
-        let part = part.map(|part| (part.meta().bound.segment, part.meta().bound.end));
-        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), TrustedIndex::EndsAt(part));
+        let trusted = TrustedIndex::of_marks(&marks);
+        verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), trusted);
     }
     let files: Vec<&[Arc<Segment>]> =
         snapshot.segments.chunk_by(|one, other| one.shares_file(other)).collect();
@@ -312,7 +311,7 @@ fn verify_once(
     if asked.indexes {
         let part = match is_written {
             true => TrustedIndex::Unknown,
-            false => TrustedIndex::EndsAt(marks.first().map(|mark| (mark.segment, mark.durable_end))),
+            false => TrustedIndex::of_marks(&marks),
         };
         verifier.indexes = Indexes::of(disk, manifest_known.as_ref(), part);
     }

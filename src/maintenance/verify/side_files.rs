@@ -80,10 +80,17 @@ enum IndexCheck {
 
 /// Which index of the live segment readers trust.
 pub(super) enum TrustedIndex {
-    /// Only the one that ends at this place, if there is one.
-    EndsAt(Option<(SegmentId, u32)>),
+    /// Only one that ends at the place that MARK names, or before it.
+    EndsUpTo(Option<(SegmentId, u32)>),
     /// Another process has the store open, and may have begun with any.
     Unknown,
+}
+
+impl TrustedIndex {
+    /// Of a store that no other process writes to. `marks` are the valid slots of MARK, the newer one first.
+    pub(super) fn of_marks(marks: &[Mark]) -> TrustedIndex {
+        TrustedIndex::EndsUpTo(marks.first().map(|mark| (mark.segment, mark.durable_end)))
+    }
 }
 
 impl<'a> Indexes<'a> {
@@ -161,7 +168,9 @@ impl<'a> Indexes<'a> {
         let Some(IndexFile { id, path, end, state, .. }) = self.file.take() else { return };
         let is_believed = match (seal, &self.part) {
             (Some(seal), _) => end == seal,
-            (None, TrustedIndex::EndsAt(part)) => *part == Some((id, end)),
+            (None, TrustedIndex::EndsUpTo(marked)) => {
+                marked.is_some_and(|(segment, durable_end)| segment == id && end <= durable_end)
+            }
             (None, TrustedIndex::Unknown) => true,
         };
         let flaw = match state {

@@ -288,8 +288,8 @@ impl ActiveRead {
         Ok(())
     }
 
-    /// Finds the event at a location: in memory, among the events that were read alone, or by reading it, with
-    /// those that follow.
+    /// Finds the event at a location: in memory, among the events that were read alone, or by reading it,
+    /// with those that follow.
     #[inline(always)]
     fn find_at(&mut self, plan: &ReadPlan, location: &EventLocation) -> Result<(), Error> {
         if let Some(event) = self.batch.next(location.ordinal) {

@@ -1,14 +1,15 @@
 //! Reads events that lie apart from the file: some of them into one block, each checked alone.
 //!
 //! Of a small frame the whole frame is read, of a large one only the record. What lies close together is read
-//! at once. The checksum of a record covers its place and what its frame says of it. So an event that was read
-//! alone is as certain as one of a frame that was read whole; of the rest of its append it says nothing. The
-//! block holds the header of its frame as well, put together from the index, so the event finds its time, id
+//! at once. The checksum of a record covers its place and what its frame says of it. So an event that was
+//! read alone is as certain as one of a frame that was read whole. It says nothing of the rest of its append.
+//! The block holds the header of the frame as well, put together from the index: the event finds its time, id
 //! and version there.
 
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::event::RecordedEvent;
 use crate::format::index_file::LargeFrame;
 use crate::format::{Damage, FrameHeader, Record, RecordPlace, SegmentHeader, frame, record};
 use crate::index::{EventLocation, RecordLocation};
@@ -21,8 +22,8 @@ use crate::read::segment::Segment;
 pub(super) const GAP_BYTES: u32 = 4 << 10;
 /// The most bytes of a block of events that lie apart, unless a single event is larger.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
-/// The most events of a block. The first block of a read has one event, the next four times as many.
-const EVENTS_MAX: usize = 256;
+/// The most reads for a block. For the first block of a read there is one, for the next four times as many.
+const RUNS_MAX: usize = 256;
 
 /// Events that were read into one block, in the order in which they come.
 #[derive(Default)]
@@ -31,8 +32,8 @@ pub(super) struct EventBatch {
     events: std::vec::IntoIter<(u32, CheckedEvent)>,
     /// What is read at once, and where it begins in the block.
     runs: Vec<(Range<u32>, usize)>,
-    /// How many events the last batch was to have.
-    size: usize,
+    /// How many reads the last block could take.
+    runs_max: usize,
 }
 
 /// What to read of an event.
@@ -63,11 +64,40 @@ impl<'a> EventSource<'a> {
     }
 }
 
+/// The event at a location, read into a block of its own. `None` if it cannot be read alone, or is damaged:
+/// the reader of its whole frame learns what is wrong.
+///
+/// # Errors
+///
+/// Those of reading.
+pub(super) fn read_one(segment: &Segment, location: &EventLocation) -> Result<Option<RecordedEvent>, Error> {
+    let source = EventSource::of(location);
+    let run = source.bytes();
+    let length = to_usize(run.end - run.start);
+    let mut block = vec![0; length + FrameHeader::DETACHED_BYTES];
+    segment.read_at(run.start, &mut block[..length])?;
+    let runs = [(run.clone(), 0)];
+    let header = &segment.file()?.header;
+    let mut reading = BlockReader {
+        segment,
+        header,
+        block: &mut block,
+        runs: &runs,
+        run: 0,
+        header_at: length,
+        last: None,
+    };
+    match reading.event(location) {
+        Ok(Some(event)) => Ok(Some(event.in_block(&Arc::new(block)))),
+        Ok(None) | Err(_) => Ok(None),
+    }
+}
+
 impl EventBatch {
     /// Forgets its events: the next ones are in another segment.
     pub(super) fn leave_segment(&mut self) {
         self.events = Vec::new().into_iter();
-        self.size = 0;
+        self.runs_max = 0;
     }
 
     /// The bytes that its events lie in.
@@ -85,22 +115,22 @@ impl EventBatch {
         self.events.next().map(|(_, event)| event)
     }
 
-    /// Reads the first event and some of the others. Without an event afterwards, the first one cannot be read
-    /// alone: its frame must be read whole.
+    /// Reads the first event and some of the others. Without an event afterwards, the first one cannot be
+    /// read alone: its frame must be read whole.
     ///
     /// # Errors
     ///
-    /// Those of reading. An event that is damaged, or not where the index says, ends the batch and is no error
-    /// here: who reads its frame whole learns what is wrong with it.
+    /// Those of reading. An event that is damaged, or not where the index says, ends the batch. It is no
+    /// error here: the reader of its whole frame learns what is wrong with it.
     pub(super) fn fill(
         &mut self,
         segment: &Segment,
         first: &EventLocation,
         others: &[EventLocation],
     ) -> Result<(), Error> {
-        self.size = (self.size * 4).clamp(1, EVENTS_MAX);
+        self.runs_max = (self.runs_max * 4).clamp(1, RUNS_MAX);
         let sources = || std::iter::once(first).chain(others);
-        let (count, headers, bytes) = self.lay_out(sources().take(self.size).map(EventSource::of));
+        let (count, headers, bytes) = self.lay_out(sources().map(EventSource::of));
         let block = writable(&mut self.block, bytes + headers * FrameHeader::DETACHED_BYTES);
         for (run, start) in &self.runs {
             let length = to_usize(run.end - run.start);
@@ -129,11 +159,13 @@ impl EventBatch {
         for source in sources {
             let own = source.bytes();
             let length = to_usize(own.end - own.start);
+            let is_full = self.runs.len() == self.runs_max;
             match self.runs.last_mut().and_then(|(run, start)| Some((joined(run, own)?, run, start))) {
                 Some((both, run, start)) if fits(&both, *start) => {
                     bytes = *start + to_usize(both.end - both.start);
                     *run = both;
                 }
+                _ if is_full => break,
                 _ if count > 0 && bytes + length > BLOCK_BYTES_MAX => break,
                 _ => {
                     self.runs.push((own.clone(), bytes));

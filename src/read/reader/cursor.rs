@@ -113,7 +113,7 @@ impl CheckedFrame {
 }
 
 /// The event at a location in a large frame that need not be checked. Its record is, because the index is not
-/// believed. `None` if it is not there: who lays out the frame learns why.
+/// believed. `None` if it is not there: the caller that lays out the frame learns why.
 fn in_known_frame(segment: &Segment, block: &Block, location: &EventLocation) -> Option<CheckedEvent> {
     let own = location.record.as_ref()?;
     let offset = location.frame.start;

@@ -16,7 +16,7 @@ use crate::read::segment::{Segment, SelfCorrelations};
 use crate::read::view::Snapshot;
 use crate::types::{Error, EventId, Item, Position, Query, to_u32};
 
-use super::batch::EventBatch;
+use super::batch::read_one;
 use super::cursor::CheckedFrame;
 
 /// Looks up single events, and keeps the frame it read last. Events that cause one another are often in one
@@ -71,7 +71,7 @@ impl EventLookup {
                 self.frame.forget();
                 let block = match snapshot.block_in_memory(segment, &location.frame, &location.frame) {
                     Some(block) => block,
-                    None => match read_alone(segment, location)? {
+                    None => match read_one(segment, location)? {
                         Some(event) => return Ok(event),
                         None => segment.block(&location.frame, None)?,
                     },
@@ -81,13 +81,6 @@ impl EventLookup {
         };
         self.frame.find(segment, block, location).map(|found| found.in_block(&block.bytes))
     }
-}
-
-/// The event at a location, read from the file without the rest of its append. `None` if that cannot be.
-fn read_alone(segment: &Segment, location: &EventLocation) -> Result<Option<RecordedEvent>, Error> {
-    let mut batch = EventBatch::default();
-    batch.fill(segment, location, &[])?;
-    Ok(batch.next(location.ordinal).map(|event| event.in_block(batch.block())))
 }
 
 /// The event at a position, if it is published.

@@ -161,6 +161,7 @@ impl Read {
     }
 
     /// Reads whole appends, so that an event finds the others of its append and their idempotency key.
+    #[cfg(feature = "jsonl")]
     pub(crate) fn whole_appends(mut self) -> Read {
         self.plan.whole_appends = true;
         self

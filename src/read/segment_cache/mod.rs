@@ -100,6 +100,18 @@ impl SegmentCache {
         bytes
     }
 
+    /// Writes the index file of a segment, from bytes that were encoded before.
+    pub(crate) fn write_index_bytes(&self, segment: SegmentId, bytes: &[u8]) {
+        write_index_file(self.disk.as_ref(), segment, bytes);
+    }
+
+    /// The index file of a segment, if it is there and has this bound.
+    pub(crate) fn open_index(&self, bound: &Bound) -> Option<SealedIndex> {
+        let path = bound.segment.index_path();
+        let file = self.disk.open(&path, Access::Read).ok()?;
+        SealedIndex::open(Arc::from(file), &path, bound).ok()?.ok()
+    }
+
     /// Whether a segment with this store id belongs to the log.
     fn knows(&self, store_id: &[u8; 16]) -> bool {
         self.stores.contains(store_id)

@@ -24,6 +24,8 @@ pub(crate) struct SealedSegment {
     cache: Arc<SegmentCache>,
     meta: SealedMeta,
     file: OnceLock<Arc<SegmentFile>>,
+    /// The index file of a part. It stays open, because the writer gives its name to other index files.
+    index_file: Option<Arc<dyn DiskFile>>,
     index: Arc<LruSlot<SealedIndex>>,
     resident: ResidentSegment,
     /// Set once the segment was rewritten and the names of its files are removed.
@@ -37,22 +39,24 @@ impl SealedSegment {
             cache,
             meta,
             file: OnceLock::new(),
+            index_file: None,
             index: Arc::default(),
             resident: ResidentSegment::default(),
             retired: PinnedFile::default(),
         }
     }
 
-    /// A segment whose file is open.
-    pub(crate) fn with_file(
+    /// The part of a segment that an index file covers. Both files are open.
+    pub(crate) fn with_files(
         cache: Arc<SegmentCache>,
         meta: SealedMeta,
         file: Arc<SegmentFile>,
+        index_file: Arc<dyn DiskFile>,
     ) -> SealedSegment {
-        let sealed = SealedSegment::new(cache, meta);
-        // Cannot fail: the segment is new, so no file is set.
-        let _ = sealed.file.set(file);
-        sealed
+        let mut part = SealedSegment::new(cache, meta);
+        part.file = OnceLock::from(file);
+        part.index_file = Some(index_file);
+        part
     }
 
     /// A segment whose index was just encoded to `bytes`. The cache keeps the index like any other.
@@ -237,10 +241,12 @@ impl SealedSegment {
     pub(crate) fn index(&self) -> Result<Arc<SealedIndex>, Error> {
         self.cache.indexes.get_or_make(&self.index, || {
             let path = self.meta.bound.segment.index_path();
-            let descriptors = self.cache.descriptors.clone();
-            let file =
-                LazyFile::new(self.cache.disk.clone(), path.clone(), descriptors, PinnedFile::default());
-            let index = match SealedIndex::open(Arc::new(file), &path, &self.meta.bound) {
+            let lazy = || {
+                let descriptors = self.cache.descriptors.clone();
+                LazyFile::new(self.cache.disk.clone(), path.clone(), descriptors, PinnedFile::default())
+            };
+            let file = self.index_file.clone().unwrap_or_else(|| Arc::new(lazy()));
+            let index = match SealedIndex::open(file, &path, &self.meta.bound) {
                 Ok(Ok(index)) if index.whole_bytes() <= READ_WHOLE_MAX => index.load()?.unwrap_or(index),
                 Ok(Ok(index)) => index,
                 Ok(Err(damage)) => {
