@@ -69,6 +69,7 @@ pub fn is_damage(kind: ErrorKind) -> bool {
 
 fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
     let breaks: Vec<Value> = report.findings.iter().map(finding_json).collect();
+    let runs = report.removed_without_order.iter().map(|run| json!([run.start().get(), run.end().get()]));
     let document = json!({
         "clean": report.is_clean(), "segments": report.segments, "appends": report.appends,
         "events": report.events, "bytes": report.bytes, "breaks": breaks,
@@ -78,6 +79,8 @@ fn show(report: &VerifyReport, out: &mut Output) -> Result<(), Failure> {
         "mark_found": report.mark_found, "causes_compared": report.causes_compared,
         "causes_removed": report.causes_removed, "causes_missing": report.causes_missing,
         "causes": report.causes.iter().map(cause_json).collect::<Vec<Value>>(),
+        "removed": report.removed,
+        "removed_without_order": runs.collect::<Vec<Value>>(),
     });
     if out.format() == Format::Json {
         return out.document(&document);

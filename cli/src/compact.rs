@@ -191,7 +191,16 @@ fn show_plan(plan: &CompactionPlan, segments: usize, out: &mut Output) -> Result
 }
 
 fn show_done(done: &Compacted, out: &mut Output) -> Result<Answer, Failure> {
-    let Compacted { removed, erased, segments_before, segments_after, bytes_before, bytes_after, .. } = done;
+    let Compacted {
+        removed,
+        erased,
+        segments_before,
+        segments_after,
+        bytes_before,
+        bytes_after,
+        would_take,
+        ..
+    } = done;
     let position = done.id.map(|_| done.position.get());
     let receipt = position.map_or_else(|| "none: there was nothing to do".to_owned(), |at| at.to_string());
     let facts = [
@@ -199,12 +208,13 @@ fn show_done(done: &Compacted, out: &mut Output) -> Result<Answer, Failure> {
         ("payloads removed", erased.to_string()),
         ("sealed segments", format!("{segments_before}, now {segments_after}")),
         ("bytes", format!("{}, now {}", bytes(*bytes_before), bytes(*bytes_after))),
+        ("written anew", format!("about {}", bytes(*would_take))),
         ("receipt at", receipt),
     ];
     let document = json!({
         "done": true, "removed": removed, "erased": erased, "segments_before": segments_before,
         "segments_after": segments_after, "bytes_before": bytes_before, "bytes_after": bytes_after,
-        "position": position,
+        "would_take": would_take, "position": position,
     });
     out.facts(&facts, &document)?;
     Ok(Answer::Yes)

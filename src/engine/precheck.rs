@@ -220,9 +220,8 @@ fn check_ids_free(brought: &Brought, snapshot: &Snapshot) -> Result<(), Error> {
 fn first_in(frame: &Frame<'_>, first: Position, query: &Query, after: Position) -> Option<Position> {
     let first_ids = || EventIds::of_first(frame, first);
     let is_match = |record: &Record<'_>| matches(query, record, |id| belongs_to(id, record, first_ids));
-    let events = (0..).zip(frame.records());
-    let positions = events.filter(|(_, record)| record.as_ref().is_ok_and(is_match));
-    positions.map(|(index, _)| first.plus(index)).find(|position| *position > after)
+    let events = frame.records().filter_map(Result::ok).filter(|(_, record)| is_match(record));
+    events.map(|(index, _)| first.plus(index.into())).find(|position| *position > after)
 }
 
 /// Another event already has a foreign id of the append.

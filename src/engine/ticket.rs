@@ -15,7 +15,7 @@ use crate::engine::append::{CommandHash, Keyed, Request};
 use crate::engine::decide::KeyHash;
 use crate::engine::queue::{Answer, Queue, Reply, unanswered};
 use crate::event::Appended;
-use crate::format::{BodyLayout, Frame, Record, RecordFields, records};
+use crate::format::{AnyRecord, BodyLayout, Frame, Record, RecordFields, all_records};
 use crate::read::{LogView, reader};
 use crate::types::system::gate::BYPASSED;
 use crate::types::{Error, ErrorKind, EventId, Position, SYSTEM_SCOPE};
@@ -203,8 +203,8 @@ fn key_of_other_command(position: Position) -> Error {
 
 /// The foreign ids of an append's events, each with the index of its event.
 fn foreign_ids(frame: &Frame<'_>) -> Vec<(u16, EventId)> {
-    let ids = frame.records().map(|record| record.ok()?.foreign_id());
-    ids.zip(0..).filter_map(|(id, index)| Some((index, id?))).collect()
+    let whole = frame.records().filter_map(Result::ok);
+    whole.filter_map(|(index, record)| Some((index, record.foreign_id()?))).collect()
 }
 
 /// The events of an append. The last ones may record bypassed gates: they are no part of what the caller
@@ -231,9 +231,10 @@ impl<'a> GivenEvents<'a> {
     fn of_frame(frame: &Frame<'a>) -> GivenEvents<'a> {
         let mut system = 0_u16;
         let mut bypass = 0_u16;
-        for record in frame.records() {
+        for record in frame.all_records() {
+            let record = record.ok().and_then(AnyRecord::event);
             let (is_system, is_bypass) = match record {
-                Ok(record) if record.scope() == SYSTEM_SCOPE => (true, record.kind() == BYPASSED),
+                Some(record) if record.scope() == SYSTEM_SCOPE => (true, record.kind() == BYPASSED),
                 _ => (false, false),
             };
             // Only those at the end count: another event in between starts the count again.
@@ -252,16 +253,20 @@ impl<'a> GivenEvents<'a> {
     /// command.
     fn may_be_of(&self, key: Option<KeyHash>, command: Option<CommandHash>) -> bool {
         let Some((command, key)) = command.zip(key) else { return true };
-        let first = records(self.body, self.layout).next();
-        first.is_some_and(|first| first.is_ok_and(|first| command.may_be_of(&key, &first)))
+        self.records().next().flatten().is_some_and(|first| command.may_be_of(&key, &first))
+    }
+
+    /// The records in order. `None` for one that is gone: nothing is left to compare.
+    fn records(&self) -> impl Iterator<Item = Option<Record<'a>>> + use<'a> {
+        all_records(self.body, self.layout).map(|record| record.ok()?.event())
     }
 
     fn is_same(&self, other: &GivenEvents<'_>) -> bool {
-        let pairs = records(self.body, self.layout).zip(records(other.body, other.layout));
+        let pairs = self.records().zip(other.records());
         self.given() == other.given()
             && pairs
                 .take(self.given().into())
-                .all(|pair| matches!(pair, (Ok(one), Ok(other)) if is_same(&one, &other)))
+                .all(|pair| matches!(pair, (Some(one), Some(other)) if is_same(&one, &other)))
     }
 }
 

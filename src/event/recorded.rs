@@ -84,7 +84,7 @@ impl RecordedEvent {
     /// The version of the event in its stream.
     #[must_use]
     pub fn version(&self) -> Version {
-        self.header().version(self.index.into(), &self.record()).into()
+        self.header().version(self.index, &self.record()).into()
     }
 
     /// The entity of the event.
@@ -265,12 +265,18 @@ impl RecordedEvent {
         Some(if id == derived { brought } else { derived })
     }
 
-    /// The first event of the same append, unless this is the first.
+    /// The first event of the same append, unless this is the first, or the first is gone.
     pub(crate) fn first_of_append(&self) -> Option<RecordedEvent> {
         if self.index == 0 { None } else { self.of_append(0) }
     }
 
-    /// The event at `index` of the same append.
+    /// The id of the first event of the same append, unless this is the first. If the first is gone, its
+    /// derived id.
+    pub(crate) fn id_of_first(&self) -> Option<EventId> {
+        (self.index > 0).then(|| self.first_of_append().map_or(self.id_at(0), |first| first.id()))
+    }
+
+    /// The event at `index` of the same append, if it is there.
     fn of_append(&self, index: u16) -> Option<RecordedEvent> {
         if self.index == index {
             return Some(self.clone());
@@ -394,10 +400,9 @@ pub(crate) struct EventIds {
 impl EventIds {
     /// The ids of the first event of an append, whose position is `first`.
     pub(crate) fn of_first(frame: &Frame<'_>, first: Position) -> EventIds {
-        let record = frame.records().next().and_then(Result::ok);
         EventIds {
             derived: frame.header.event_id(first),
-            brought: record.and_then(|record| record.foreign_id()),
+            brought: frame.first_record().and_then(|record| record.foreign_id()),
         }
     }
 }

@@ -40,11 +40,6 @@ pub(crate) fn checksum(pieces: &[&[u8]]) -> u32 {
     pieces.iter().fold(0, |crc, piece| crc32c::crc32c_append(crc, piece))
 }
 
-/// The next multiple of [`ALIGN`].
-pub(crate) const fn aligned(bytes: usize) -> usize {
-    bytes.next_multiple_of(ALIGN)
-}
-
 /// Frames, seals and attestations begin with their mark, and then a checksum of all their other bytes.
 pub(super) const MARK_AT: usize = 0;
 pub(super) const CHECKSUM_AT: usize = MARK_AT + 8;

@@ -13,9 +13,8 @@ use super::bytes::{
     part, put, sum, u16_at, u32_at, u64_at,
 };
 use super::chain::Hash;
-use super::index_file::LargeFrame;
-use super::place::{BodyLayout, FramePlace, RecordPlace};
-use super::record::{self, Record};
+use super::place::{BodyLayout, FramePlace, LargeFrame, RecordPlace};
+use super::record::{self, AnyRecord, Record};
 
 /// The offset of each field of the fixed part, after mark and checksum. Key and body checksum follow it.
 const BODY_BYTES_AT: usize = BEHIND_CHECKSUM;
@@ -219,8 +218,13 @@ impl<'a> FrameHeader<'a> {
     }
 
     /// The version of the event at `index` of the frame, whose record this is.
-    pub(crate) fn version(&self, index: usize, record: &Record<'_>) -> u64 {
-        record.version().unwrap_or_else(|| self.first_version().saturating_add(to_u64(index)))
+    pub(crate) fn version(&self, index: u16, record: &Record<'_>) -> u64 {
+        self.version_or(index, record.version())
+    }
+
+    /// The version of the event at `index` of the frame. `own` is the one in its record, if it has one.
+    pub(crate) fn version_or(&self, index: u16, own: Option<u64>) -> u64 {
+        own.unwrap_or_else(|| self.first_version().saturating_add(index.into()))
     }
 
     /// The length of a header that stands beside a record that was read alone: it has no key.
@@ -276,7 +280,7 @@ impl<'a> FrameHeader<'a> {
             index,
             events: self.events(),
             position: position.saturating_add(index.into()),
-            version: own.unwrap_or_else(|| self.first_version().saturating_add(index.into())),
+            version: self.version_or(index, own),
             recorded_at: self.recorded_at(),
             chain: self.chain(),
         }
@@ -321,9 +325,24 @@ impl<'a> Frame<'a> {
         Frame { header, body: part(bytes, header.header_bytes()..header.frame_bytes()) }
     }
 
-    /// The records of the frame, in order.
-    pub(crate) fn records(&self) -> impl Iterator<Item = Result<Record<'a>, Damage>> + use<'a> {
+    /// The records of the events that are there, in order, each with its index in the append.
+    pub(crate) fn records(&self) -> impl Iterator<Item = Result<(u16, Record<'a>), Damage>> + use<'a> {
         record::records(self.body, self.header.layout())
+    }
+
+    /// All records of the frame in order, gone ones included: for chain, tree and checksums.
+    pub(crate) fn all_records(&self) -> impl Iterator<Item = Result<AnyRecord<'a>, Damage>> + use<'a> {
+        record::all_records(self.body, self.header.layout())
+    }
+
+    /// The record of the append's first event, unless that event is gone.
+    pub(crate) fn first_record(&self) -> Option<Record<'a>> {
+        self.all_records().next()?.ok()?.event()
+    }
+
+    /// How many of the frame's events are there.
+    pub(crate) fn events_left(&self) -> u16 {
+        record::events_left(self.body, self.header.layout())
     }
 
     /// The version of each event, 8 bytes each, if the versions stand in the records; else empty.
@@ -331,7 +350,7 @@ impl<'a> Frame<'a> {
         if !self.header.layout().has_versions {
             return Vec::new();
         }
-        let versions = self.records().filter_map(|record| record.ok()?.version());
+        let versions = self.all_records().filter_map(|record| record.ok()?.version());
         versions.flat_map(u64::to_le_bytes).collect()
     }
 

@@ -32,16 +32,17 @@ pub(crate) use frame::{
 pub(crate) use manifest::{Annotations, Lineage, Manifest, SegmentEntry};
 pub(crate) use mark::{MARK_SLOT_BYTES, Mark, NAME};
 pub(crate) use place::{BodyLayout, FramePlace, RecordPlace};
-pub(crate) use record::{NewRecord, Record, RecordFields, RecordShape, SALT, records, tags};
+pub(crate) use record::{AnyRecord, NewRecord, Record, RecordFields, RecordShape, SALT, all_records, tags};
 #[cfg(test)]
 pub(crate) use record::{seal, write};
 pub(crate) use segment::{
     Attestation, SEAL_BYTES, SEGMENT_HEADER_BYTES, SEGMENTS_DIRECTORY, Seal, SegmentHeader, SegmentId,
-    TEMPORARY,
+    TEMPORARY, attestation_bytes,
 };
 #[cfg(test)]
 pub(crate) use tests::forge::{header_alone, repair, repair_header};
 pub(crate) use tree::{
     Cover, Gone, Leaf, POSITIONS_END, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeFileHead, TreeHash,
-    consistency as tree_consistency, consistency_holds, inclusion as tree_inclusion, inclusion_holds,
+    consistency as tree_consistency, consistency_holds, cover_of, frame_leaves, inclusion as tree_inclusion,
+    inclusion_holds,
 };

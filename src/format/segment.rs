@@ -5,11 +5,12 @@
 //! payload can forge a mark, and a copy at another place has a wrong one. SPEC.md "Segment".
 
 use super::bytes::{
-    BEHIND_CHECKSUM, CHECKSUM_AT, Damage, MARK_AT, aligned, array, checksum, own_checksum, part, preamble,
-    put, sum, u32_at, u64_at,
+    BEHIND_CHECKSUM, CHECKSUM_AT, Damage, MARK_AT, array, checksum, own_checksum, part, preamble, put, sum,
+    u32_at, u64_at,
 };
 use super::chain::Hash;
 use super::place::FramePlace;
+use super::tree::{Cover, TreeHash};
 
 const MAGIC: &[u8; 8] = b"ANNALSEG";
 
@@ -98,7 +99,6 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = HEADER_CHECKSUM_AT + 4;
 const _: () = assert!(SEGMENT_HEADER_BYTES == 144);
 
 /// Identity, salt, limits, and how the segment continues the one before it.
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) store_id: [u8; 16],
@@ -244,95 +244,131 @@ impl Seal {
     }
 }
 
-/// The offset of each field of an attestation, after mark and checksum. The text follows, padded with zeros.
-const LENGTH_AT: usize = BEHIND_CHECKSUM;
-const REMOVED_FIRST_AT: usize = LENGTH_AT + 4;
-const REMOVED_LAST_AT: usize = REMOVED_FIRST_AT + 8;
-const REMOVED_EVENTS_AT: usize = REMOVED_LAST_AT + 8;
-const TEXT_BYTES_AT: usize = REMOVED_EVENTS_AT + 4;
-const MADE_AT_AT: usize = TEXT_BYTES_AT + 4;
-const LAST_RECORDED_AT_AT: usize = MADE_AT_AT + 8;
-const CHAIN_BEFORE_REMOVED_AT: usize = LAST_RECORDED_AT_AT + 8;
-const CHAIN_AFTER_AT: usize = CHAIN_BEFORE_REMOVED_AT + size_of::<Hash>();
-const DIGEST_AT: usize = CHAIN_AFTER_AT + size_of::<Hash>();
-const ATTESTATION_FIXED: usize = DIGEST_AT + size_of::<Hash>();
-const _: () = assert!(ATTESTATION_FIXED == 152);
-/// The longest text, in bytes: reason and author, for people.
-const ATTESTATION_TEXT_MAX: usize = 4096;
+/// The offset of each field of an attestation, after mark and checksum. The roots follow.
+const POSITIONS_AT: usize = BEHIND_CHECKSUM;
+const ORDER_AT: usize = POSITIONS_AT + 4;
+const ORDER_BYTES: usize = 6;
+const ROOTS_AT: usize = ORDER_AT + ORDER_BYTES;
+const ATTESTATION_FLAGS_AT: usize = ROOTS_AT + 1;
+const LAST_RECORDED_AT_AT: usize = ATTESTATION_FLAGS_AT + 1;
+const CHAIN_AFTER_AT: usize = LAST_RECORDED_AT_AT + 8;
+const ATTESTATION_FIXED: usize = CHAIN_AFTER_AT + size_of::<Hash>();
+const _: () = assert!(ATTESTATION_FIXED == 64);
+const ROOT_BYTES: usize = size_of::<TreeHash>();
+/// Positions are counted in 32 bits, so the cover of a run has fewer roots than this.
+const ROOTS_MAX: usize = 63;
 
-/// The record in place of frames that were removed on purpose. Only a rewritten segment may have one.
+/// The record in place of positions that were removed on purpose. Only a rewritten segment may have one.
+///
+/// Its first position and the chain in front of it follow from what stands in front. The checksum covers both,
+/// and the file has neither.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Attestation<'a> {
-    pub(crate) first_position: u64,
-    pub(crate) last_position: u64,
-    pub(crate) events: u32,
-    pub(crate) made_at: u64,
-    /// When the last removed frame was recorded. Later frames have this time or a later one.
-    pub(crate) last_recorded_at: u64,
+pub(crate) struct Attestation {
+    /// The chain in front of the removed frames.
     pub(crate) chain_before: Hash,
     pub(crate) chain_after: Hash,
-    /// BLAKE3 over the chains of the removed frames, in order.
-    pub(crate) digest: Hash,
-    /// Why and by whom.
-    pub(crate) text: &'a str,
+    /// When the last removed frame was recorded. Later frames have this time or a later one.
+    pub(crate) last_recorded_at: u64,
+    /// The position of the event that ordered the removal; of joined ones, the newest such event.
+    pub(crate) order: u64,
+    /// The removed positions as leaves, and the roots that are left of them.
+    pub(crate) cover: Cover,
 }
 
-impl<'a> Attestation<'a> {
+impl Attestation {
     /// The longest attestation.
-    pub(crate) const BYTES_MAX: usize = ATTESTATION_FIXED + ATTESTATION_TEXT_MAX;
+    pub(crate) const BYTES_MAX: usize = ATTESTATION_FIXED + ROOTS_MAX * ROOT_BYTES;
 
-    /// Reads and checks the attestation at the start of `bytes`, which may be longer. Also returns its
-    /// length.
-    pub(crate) fn read(bytes: &'a [u8]) -> Result<(Attestation<'a>, usize), Damage> {
+    /// Reads and checks the attestation at the start of `bytes`, which may be longer. In front of it stand
+    /// this position, and this chain.
+    pub(crate) fn read(
+        bytes: &[u8],
+        position_before: u64,
+        chain_before: &Hash,
+    ) -> Result<Attestation, Damage> {
         const SHORT: Damage = Damage::Bad("an attestation is cut off");
         let fixed = bytes.first_chunk::<ATTESTATION_FIXED>().ok_or(SHORT)?;
-        let text_bytes = usize::try_from(u32_at(fixed, TEXT_BYTES_AT)).unwrap_or(usize::MAX);
-        if text_bytes > ATTESTATION_TEXT_MAX {
-            return Err(Damage::Bad("an attestation's text is longer than one can be"));
+        let roots = usize::from(*fixed.get(ROOTS_AT).ok_or(SHORT)?);
+        let whole = bytes.get(..attestation_bytes(roots)).ok_or(SHORT)?;
+        let in_front = in_front(position_before, chain_before);
+        if own_checksum(whole) ^ in_front != u32_at(fixed, CHECKSUM_AT) {
+            return Err(Damage::Bad(
+                "an attestation does not fit its checksum, or what stands in front of it",
+            ));
         }
-        let text = ATTESTATION_FIXED..sum([ATTESTATION_FIXED, text_bytes]);
-        let length = aligned(text.end);
-        let whole = bytes.get(..length).ok_or(SHORT)?;
-        if own_checksum(whole) != u32_at(fixed, CHECKSUM_AT) {
-            return Err(Damage::Bad("an attestation does not fit its checksum"));
+        let flags = fixed.get(ATTESTATION_FLAGS_AT).copied().unwrap_or_default();
+        if flags != 0 {
+            return Err(Damage::Newer(format!("attestation flags {flags:#04x}")));
         }
-        if usize::try_from(u32_at(fixed, LENGTH_AT)) != Ok(length) {
-            return Err(Damage::Forbidden("an attestation has another length than its text makes"));
+        let positions = u32_at(fixed, POSITIONS_AT);
+        if positions == 0 {
+            return Err(Damage::Forbidden("an attestation removes no position"));
         }
-        let attestation = Attestation {
-            first_position: u64_at(fixed, REMOVED_FIRST_AT),
-            last_position: u64_at(fixed, REMOVED_LAST_AT),
-            events: u32_at(fixed, REMOVED_EVENTS_AT),
-            made_at: u64_at(fixed, MADE_AT_AT),
-            last_recorded_at: u64_at(fixed, LAST_RECORDED_AT_AT),
-            chain_before: array(fixed, CHAIN_BEFORE_REMOVED_AT),
+        let mut cover = Cover::new(position_before);
+        let (roots, _) = part(whole, ATTESTATION_FIXED..).as_chunks();
+        cover.push_run(positions.into(), roots)?;
+        Ok(Attestation {
+            chain_before: *chain_before,
             chain_after: array(fixed, CHAIN_AFTER_AT),
-            digest: array(fixed, DIGEST_AT),
-            text: std::str::from_utf8(part(whole, text))
-                .map_err(|_| Damage::Forbidden("an attestation's text is not UTF-8"))?,
-        };
-        Ok((attestation, length))
+            last_recorded_at: u64_at(fixed, LAST_RECORDED_AT_AT),
+            // The two bytes in front of the order are shifted out.
+            order: u64_at(fixed, ORDER_AT.saturating_sub(2)) >> 16,
+            cover,
+        })
     }
 
     /// The bytes of this attestation at `offset` of a segment.
     pub(crate) fn write(&self, header: &SegmentHeader, offset: u64) -> Vec<u8> {
-        let mut out = vec![0; aligned(sum([ATTESTATION_FIXED, self.text.len()]))];
-        let length = |bytes: usize| u32::try_from(bytes).expect("an attestation is small").to_le_bytes();
+        let mut out = vec![0; ATTESTATION_FIXED];
+        let positions = u32::try_from(self.positions()).expect("a segment holds fewer than 2^32 positions");
+        let roots = self.cover.roots();
+        let count = u8::try_from(roots.len()).expect("the cover of a run has at most 63 roots");
         put(&mut out, MARK_AT, &header.attestation_mark(offset).to_le_bytes());
-        let own_length = length(out.len());
-        put(&mut out, LENGTH_AT, &own_length);
-        put(&mut out, REMOVED_FIRST_AT, &self.first_position.to_le_bytes());
-        put(&mut out, REMOVED_LAST_AT, &self.last_position.to_le_bytes());
-        put(&mut out, REMOVED_EVENTS_AT, &self.events.to_le_bytes());
-        put(&mut out, TEXT_BYTES_AT, &length(self.text.len()));
-        put(&mut out, MADE_AT_AT, &self.made_at.to_le_bytes());
+        put(&mut out, POSITIONS_AT, &positions.to_le_bytes());
+        put(&mut out, ORDER_AT, part(&self.order.to_le_bytes(), ..ORDER_BYTES));
+        put(&mut out, ROOTS_AT, &[count]);
         put(&mut out, LAST_RECORDED_AT_AT, &self.last_recorded_at.to_le_bytes());
-        put(&mut out, CHAIN_BEFORE_REMOVED_AT, &self.chain_before);
         put(&mut out, CHAIN_AFTER_AT, &self.chain_after);
-        put(&mut out, DIGEST_AT, &self.digest);
-        put(&mut out, ATTESTATION_FIXED, self.text.as_bytes());
-        let crc = own_checksum(&out);
+        roots.for_each(|root| out.extend_from_slice(root));
+        let crc = own_checksum(&out) ^ in_front(self.first_position().saturating_sub(1), &self.chain_before);
         put(&mut out, CHECKSUM_AT, &crc.to_le_bytes());
         out
     }
+
+    /// The length in bytes, a multiple of 8.
+    pub(crate) fn bytes(&self) -> usize {
+        attestation_bytes(self.cover.parts().len())
+    }
+
+    pub(crate) fn first_position(&self) -> u64 {
+        self.cover.leaves().start.saturating_add(1)
+    }
+
+    pub(crate) fn last_position(&self) -> u64 {
+        self.cover.leaves().end
+    }
+
+    /// How many positions were removed.
+    pub(crate) fn positions(&self) -> u64 {
+        let leaves = self.cover.leaves();
+        leaves.end.saturating_sub(leaves.start)
+    }
+
+    /// Takes in the attestation right behind this one. The result is at most as long as both were.
+    pub(crate) fn join(&mut self, next: &Attestation) {
+        self.cover.append(&next.cover);
+        self.order = self.order.max(next.order);
+        self.last_recorded_at = next.last_recorded_at;
+        self.chain_after = next.chain_after;
+    }
+}
+
+/// The length of an attestation with this many roots.
+pub(crate) fn attestation_bytes(roots: usize) -> usize {
+    sum([ATTESTATION_FIXED, roots.saturating_mul(ROOT_BYTES)])
+}
+
+/// The checksum of what stands in front of an attestation: the first position that it removes, and the chain.
+fn in_front(position_before: u64, chain: &Hash) -> u32 {
+    checksum(&[&position_before.saturating_add(1).to_le_bytes(), chain])
 }

@@ -32,6 +32,7 @@ use super::mark::{self, Mark};
 use super::place::{BodyLayout, FramePlace};
 use super::record::{self, NewRecord, Record, RecordFields, records};
 use super::segment::{Attestation, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, SegmentId};
+use super::tree::{Cover, Leaf};
 use crate::disk::{Access, Disk, MemDisk, SimDisk};
 use crate::index::{Bound, LiveIndex, SealedIndex, SegmentIndex, TermHash};
 use crate::log::SegmentFile;
@@ -165,7 +166,10 @@ fn golden_frame_with_everything() {
     };
     assert_eq!(frame.header.fields(), expected);
     assert_eq!((frame.header.header_bytes(), frame.header.body_bytes()), (96, 336));
-    assert_eq!([0, 1, 2].map(|index| frame.header.version(index, &record_at(&frame, index))), [2, 1, 2]);
+    assert_eq!(
+        [0, 1, 2].map(|index| frame.header.version(index, &record_at(&frame, index.into()))),
+        [2, 1, 2]
+    );
     assert_eq!(frame.versions(), versions);
     check_encoding(&story, 1);
 
@@ -287,8 +291,9 @@ fn golden_manifest() {
 fn golden_attestation() {
     let story = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
     let at = *story.offsets.last().unwrap();
-    let (found, length) = Attestation::read(&story.bytes[at..]).unwrap();
-    let bytes = &story.bytes[at..at + length];
+    let before = story.frame(1).header.chain();
+    let found = Attestation::read(&story.bytes[at..], 4, &before).unwrap();
+    let bytes = &story.bytes[at..at + found.bytes()];
     let title = format!("The attestation in rewritten/{REWRITTEN}");
     check_text("attestation", &title, at, bytes, Notes::attestation);
     assert!(story.header.is_attestation(bytes, to_u64(at)));
@@ -317,6 +322,30 @@ fn golden_erased_event() {
     assert_eq!(after.content(), before.content());
     assert_eq!(erased.header.chain(), whole.header.chain());
     assert_eq!(chain_of(&erased, 1, &original.header.chain_before), whole.header.chain());
+}
+
+#[test]
+fn golden_gone_event() {
+    let story = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    check_text(
+        "frame-gone",
+        &format!("The frame of three events, of which the second is gone, in rewritten/{REWRITTEN}"),
+        story.offsets[1],
+        story.frame_bytes(1),
+        Notes::frame,
+    );
+    let original = GoldenSegment::read();
+    let whole = original.frame(1);
+    let reduced = story.frame(1);
+    let indexes: Vec<u16> = reduced.records().map(|record| record.unwrap().0).collect();
+    assert_eq!((indexes, reduced.events_left()), (vec![0, 2], 2));
+    for (before, after) in whole.all_records().zip(reduced.all_records()) {
+        let before = before.unwrap();
+        let after = after.unwrap();
+        assert_eq!((after.content(), after.version()), (before.content(), before.version()));
+    }
+    assert_eq!(reduced.versions(), whole.versions());
+    assert_eq!(chain_of(&reduced, 2, &original.frame(0).header.chain()), whole.header.chain());
 }
 
 #[test]
@@ -420,7 +449,7 @@ fn block(content: &Hash, assigned: &Assigned) -> [u8; 64] {
 }
 
 /// A store as maintenance will leave one, made by hand from the golden store: a fork whose first
-/// segment was rewritten (one event erased, one append removed), and that went on by itself.
+/// segment was rewritten (one event erased, one gone, one append removed), and that went on by itself.
 #[test]
 fn golden_rewritten_store() {
     let disk = SimDisk::new(3);
@@ -455,9 +484,10 @@ fn rewritten_segment(original: &GoldenSegment) -> Vec<u8> {
     };
     let mut out = header.write().to_vec();
     let erased = erased_body(&original.frame(0));
-    let mut kept = Vec::new();
-    original.frame(1).unbound_body(&original.place(1), &mut kept);
-    for (index, body) in [erased, kept].iter().enumerate() {
+    let mut whole = Vec::new();
+    original.frame(1).unbound_body(&original.place(1), &mut whole);
+    let reduced = gone_body(&Frame { body: &whole, ..original.frame(1) });
+    for (index, body) in [erased, reduced].iter().enumerate() {
         let durable_end = to_u32(out.len());
         let frame = original.frame(index);
         let moved = NewFrameHeader { durable_end, ..frame.header.fields() };
@@ -483,24 +513,52 @@ fn erased_body(frame: &Frame<'_>) -> Vec<u8> {
     body
 }
 
-fn attestation(original: &GoldenSegment) -> Attestation<'static> {
-    let before = original.frame(1).header;
-    let removed = original.frame(2).header;
+/// The records of a frame of three, whose second event is gone. They are bound to no place.
+fn gone_body(frame: &Frame<'_>) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (index, record) in frame.all_records().map(Result::unwrap).enumerate() {
+        if index != 1 {
+            body.extend_from_slice(record.bytes());
+            continue;
+        }
+        let covered = [&[32, 0, 0, 2, 0, 0][..], &record.content()].concat();
+        body.extend_from_slice(&crc32c::crc32c(&covered).to_le_bytes());
+        body.extend_from_slice(&covered[..6]);
+        body.extend_from_slice(&record.version().unwrap().to_le_bytes()[..6]);
+        body.extend_from_slice(&covered[6..]);
+    }
+    body.resize((96 + body.len()).next_multiple_of(8) - 96, 0);
+    body
+}
+
+fn attestation(original: &GoldenSegment) -> Attestation {
+    let removed = original.frame(2);
+    let header = removed.header;
+    let mut cover = Cover::new(4);
+    for index in 0..2 {
+        let record = record_at(&removed, index.into());
+        let leaf = Leaf {
+            index,
+            events: 2,
+            position: 5 + u64::from(index),
+            recorded_at: header.recorded_at(),
+            version: header.version(index, &record),
+            record: record.content(),
+            chain: header.chain(),
+        };
+        cover.push_leaf(leaf.hash());
+    }
     Attestation {
-        first_position: 5,
-        last_position: 6,
-        events: 2,
-        made_at: START + 10 * SECOND,
-        last_recorded_at: removed.recorded_at(),
-        chain_before: before.chain(),
-        chain_after: removed.chain(),
-        digest: *blake3::hash(&removed.chain()).as_bytes(),
-        text: "orders are kept for a year; by admin",
+        chain_before: original.frame(1).header.chain(),
+        chain_after: header.chain(),
+        last_recorded_at: header.recorded_at(),
+        order: 12,
+        cover,
     }
 }
 
 fn rewritten_seal(original: &GoldenSegment) -> Seal {
-    Seal { length: 992, frames: 2, events: 4, ..Seal::read(original.seal_bytes()).unwrap() }
+    Seal { length: 864, frames: 2, events: 3, ..Seal::read(original.seal_bytes()).unwrap() }
 }
 
 fn rewritten_manifest() -> Manifest {
@@ -535,7 +593,7 @@ fn check_encoding(story: &GoldenSegment, index: usize) {
     let layout = frame.header.layout();
     let mut body = Vec::new();
     for found in frame.records() {
-        let found = found.unwrap();
+        let (_, found) = found.unwrap();
         let metadata = found.metadata().unwrap();
         let payload = found.payload().unwrap();
         let start = body.len();
@@ -553,7 +611,7 @@ fn check_encoding(story: &GoldenSegment, index: usize) {
 }
 
 fn record_at<'a>(frame: &Frame<'a>, index: usize) -> Record<'a> {
-    frame.records().nth(index).unwrap().unwrap()
+    frame.all_records().nth(index).unwrap().unwrap().event().unwrap()
 }
 
 /// What a frame's key and versions add to its content, for the chain.
@@ -576,7 +634,7 @@ fn assigned(frame: &Frame<'_>, position: u64) -> Assigned {
 
 /// The chain a frame at `position` has, recomputed from its bytes.
 fn chain_of(frame: &Frame<'_>, position: u64, before: &Hash) -> Hash {
-    let contents: Vec<Hash> = frame.records().map(|record| record.unwrap().content()).collect();
+    let contents: Vec<Hash> = frame.all_records().map(|record| record.unwrap().content()).collect();
     let content = extended_content(&body_content(&contents), &extension(frame));
     link(before, &content, &assigned(frame, position))
 }

@@ -9,7 +9,7 @@ use foldhash::{HashMap, HashMapExt};
 use parking_lot::Mutex;
 
 use crate::format::index_file::{LARGE_FRAME_BYTES_MIN, LargeFrame};
-use crate::format::{Damage, Frame, KEY_BYTES, Record, SegmentId, tags};
+use crate::format::{AnyRecord, Damage, Frame, FrameHeader, KEY_BYTES, Record, SegmentId, tags};
 use crate::log::SegmentFile;
 use crate::types::{Cause, Error, EventId, SYSTEM_SCOPE, to_u32};
 
@@ -142,7 +142,8 @@ impl LiveIndex {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if a record or a version in the frame is impossible.
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if a record or a version in the frame is impossible,
+    /// or events are gone where none can be.
     pub(crate) fn insert(
         &mut self,
         segment: &SegmentFile,
@@ -162,18 +163,22 @@ impl LiveIndex {
         // Events of one append that name no correlation share the first one's id. A lone event needs no list:
         // it is found by its own id.
         let mut sharing = Vec::new();
-        if let Some(key) = header.key() {
-            self.keys.insert(key, first);
-        }
         let frame_bytes = u32::try_from(header.frame_bytes()).expect("the walk checked that it fits");
         let is_large = is_read_by_record(frame);
         let mut has_foreign_ids = false;
         let mut start = offset.saturating_add(to_u32(header.header_bytes()));
-        for (ordinal, (index, record)) in (first..).zip(frame.records().enumerate()) {
+        let mut has_gone = false;
+        for (index, record) in (0..).zip(frame.all_records()) {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
-            self.ordinals.push(ordinal.into());
-            self.offsets.push(if is_large { start } else { offset });
+            let record_start = start;
             start = start.saturating_add(to_u32(record.bytes().len()));
+            let AnyRecord::Event(record) = record else {
+                has_gone = true;
+                continue;
+            };
+            let ordinal = first.saturating_add(index.into());
+            self.ordinals.push(ordinal.into());
+            self.offsets.push(if is_large { record_start } else { offset });
             has_foreign_ids |= record.foreign_id().is_some();
             let version = header.version(index, &record);
             if !self.insert_version(record.entity(), version, ordinal, segment.header.id) {
@@ -190,21 +195,18 @@ impl LiveIndex {
                 Some(Cause::PreviousInStream) => self.followers.push(ordinal),
             }
         }
+        if has_gone && (segment.header.id.generation == 0 || frame.events_left() == 0) {
+            return Err(segment.damaged(offset.into(), &Damage::Bad("events are gone where none can be")));
+        }
+        // What is left of an append cannot be compared with a retry of it. Its key is no longer recognised.
+        if let Some(key) = header.key().filter(|_| !has_gone) {
+            self.keys.insert(key, first);
+        }
         if !sharing.is_empty() {
             self.correlations.entry(id_at(0)).or_default().extend(sharing);
         }
         if is_large {
-            self.large_frames.push(LargeFrame {
-                offset,
-                bytes: frame_bytes,
-                first,
-                events: header.events(),
-                has_versions: header.layout().has_versions,
-                has_foreign_ids,
-                recorded_at: header.recorded_at(),
-                first_version: header.first_version(),
-                chain: header.chain(),
-            });
+            self.large_frames.push(large_frame(header, offset, frame_bytes, has_foreign_ids));
         }
         self.frames += 1;
         self.end = offset + frame_bytes;
@@ -387,12 +389,27 @@ impl LiveIndex {
     }
 }
 
+/// What the index keeps of a large frame.
+fn large_frame(header: &FrameHeader<'_>, offset: u32, bytes: u32, has_foreign_ids: bool) -> LargeFrame {
+    LargeFrame {
+        offset,
+        bytes,
+        first: header.position_offset(),
+        events: header.events(),
+        has_versions: header.layout().has_versions,
+        has_foreign_ids,
+        recorded_at: header.recorded_at(),
+        first_version: header.first_version(),
+        chain: header.chain(),
+    }
+}
+
 /// Whether the events of a frame are found by their records. Events of the store's own are read with their
 /// whole append: the first event of it says why they are there.
 fn is_read_by_record(frame: &Frame<'_>) -> bool {
     let is_system = |record: &Record<'_>| record.scope() == SYSTEM_SCOPE;
     frame.header.frame_bytes() >= LARGE_FRAME_BYTES_MIN
-        && frame.records().all(|record| record.is_ok_and(|record| !is_system(&record)))
+        && frame.records().all(|record| record.is_ok_and(|(_, record)| !is_system(&record)))
 }
 
 fn push_name(postings: &mut NameDictionary<Vec<u32>>, name: &str, ordinal: u32) {

@@ -12,8 +12,8 @@ use super::*;
 use crate::disk::{Access, Disk, DiskFile, MemDisk};
 use crate::format::index_file::LargeFrame;
 use crate::format::{
-    Frame, NewFrameHeader, NewRecord, Record, RecordFields, SegmentHeader, SegmentId, padded_body_bytes,
-    seal, write,
+    AnyRecord, BodyLayout, Frame, NewFrameHeader, NewRecord, Record, RecordFields, SegmentHeader, SegmentId,
+    padded_body_bytes, record, seal, write,
 };
 use crate::log::SegmentFile;
 use crate::types::{Cause, Error, ErrorKind, EventId, Item, Name, Position, Query, SYSTEM_SCOPE};
@@ -61,6 +61,8 @@ struct Known {
     /// Of an event in a large frame.
     record: Option<RecordLocation>,
     payload: usize,
+    /// The event was removed, and only its record's hash is left.
+    is_gone: bool,
 }
 
 fn id(number: u64) -> EventId {
@@ -95,7 +97,7 @@ struct Story {
 
 /// Some thousand events. Streams begin at different versions, as they do in a segment that is not the first.
 /// In some of a hundred places, as many as the caller says, frames were removed: there ordinals and versions
-/// have gaps, and the bytes hold something else.
+/// have gaps, and the bytes hold something else. As often an event of an append of several is gone.
 fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
     let segment = segment();
     let mut story = Story::default();
@@ -129,7 +131,13 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
                 frame: 0..0,
                 record: None,
                 payload: if random.chance(8) { 4_200 } else { 0 },
+                // One of them stays, and it is not always the first.
+                is_gone: at != u64::try_from(number).unwrap() % count && random.chance(removed),
             });
+        }
+        if new.iter().any(|event| event.is_gone) {
+            // The key is no longer recognised.
+            new[0].key = None;
         }
         let bytes = encode(&segment, offset, next, &new, u64::try_from(number).unwrap());
         let frame = Frame::known(&bytes);
@@ -146,7 +154,9 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
                 Some(Cause::InAppend(_)) => Some(Cause::Event(shared)),
                 other => other,
             };
-            story.events.push(event);
+            if !event.is_gone {
+                story.events.push(event);
+            }
         }
         story.frames.push((offset, bytes));
         offset = end;
@@ -154,13 +164,15 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
     story
 }
 
-/// Where the records of a frame at `offset` lie, if they are found one by one.
+/// Where the records of a frame at `offset` lie, if they are found one by one: each up to the next event that is
+/// there.
 fn record_locations(frame: &Frame<'_>, offset: u32, first: u32) -> Vec<Option<RecordLocation>> {
     let header = &frame.header;
-    let records: Vec<Record<'_>> = frame.records().map(Result::unwrap).collect();
+    let records: Vec<AnyRecord<'_>> = frame.all_records().map(Result::unwrap).collect();
+    let events: Vec<Record<'_>> = records.iter().filter_map(|record| record.event()).collect();
     let bytes = u32::try_from(header.frame_bytes()).unwrap();
     let is_system = |record: &Record<'_>| record.scope() == SYSTEM_SCOPE;
-    if bytes <= 4_096 || records.iter().any(is_system) {
+    if bytes <= 4_096 || events.iter().any(is_system) {
         return vec![None; records.len()];
     }
     let large = LargeFrame {
@@ -169,18 +181,23 @@ fn record_locations(frame: &Frame<'_>, offset: u32, first: u32) -> Vec<Option<Re
         first,
         events: header.events(),
         has_versions: header.events() > 1,
-        has_foreign_ids: records.iter().any(|record| record.foreign_id().is_some()),
+        has_foreign_ids: events.iter().any(|record| record.foreign_id().is_some()),
         recorded_at: header.recorded_at(),
         first_version: header.first_version(),
         chain: header.chain(),
     };
     let mut start = offset + u32::try_from(header.header_bytes()).unwrap();
-    let mut locations = Vec::new();
+    let mut locations: Vec<Option<RecordLocation>> = Vec::new();
+    let mut last: Option<usize> = None;
     for (index, record) in records.iter().enumerate() {
-        let next = start + u32::try_from(record.bytes().len()).unwrap();
-        let end = if index + 1 == records.len() { offset + bytes } else { next };
-        locations.push(Some(RecordLocation { bytes: start..end, frame: large.clone() }));
-        start = next;
+        let is_event = record.event().is_some();
+        if let Some(last) = last.filter(|_| is_event) {
+            locations[last].as_mut().unwrap().bytes.end = start;
+        }
+        last = if is_event { Some(index) } else { last };
+        let location = RecordLocation { bytes: start..offset + bytes, frame: large.clone() };
+        locations.push(is_event.then_some(location));
+        start += u32::try_from(record.bytes().len()).unwrap();
     }
     locations
 }
@@ -261,6 +278,11 @@ fn encode(segment: &SegmentFile, offset: u32, first: u32, events: &[Known], numb
         let new = NewRecord { fields, metadata: &[], payload: &payload };
         assert!(write(&mut body, &new, has_versions).is_ok());
         seal(&mut body[start..]);
+        if event.is_gone {
+            let layout = BodyLayout { events: events.len().try_into().unwrap(), has_versions };
+            let whole = body.split_off(start);
+            record::read(&whole, 0, layout).unwrap().write_gone(layout, &mut body);
+        }
     }
     let versions: Vec<u8> = events.iter().flat_map(|event| event.version.to_le_bytes()).collect();
     let versions = if has_versions { versions.as_slice() } else { &[] };
@@ -336,6 +358,7 @@ fn names_of_the_store_are_listed_only_to_who_asks_for_them() {
         frame: 0..0,
         record: None,
         payload: 0,
+        is_gone: false,
         ordinal: 0,
     };
     let events =

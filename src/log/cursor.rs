@@ -8,7 +8,7 @@
 
 use crate::disk::read_full;
 use crate::format::{
-    Assigned, Attestation, BODY_BYTES_MAX, Damage, Frame, Hash, Mark, Record, SEAL_BYTES,
+    AnyRecord, Assigned, Attestation, BODY_BYTES_MAX, Damage, Frame, Hash, Mark, SEAL_BYTES,
     SEGMENT_HEADER_BYTES, Seal, SegmentEntry, SegmentHeader, body_content, extended_content, frame, link,
 };
 use crate::types::{Error, to_u32, to_u64, to_usize};
@@ -34,7 +34,7 @@ pub(crate) struct LogEnd {
     pub(crate) recorded_at: u64,
     /// The hash chain after the last frame.
     pub(crate) chain: Hash,
-    /// Frames and events of this segment only.
+    /// Frames of this segment, and events that are there. Positions whose event is gone do not count.
     pub(crate) frames: u32,
     pub(crate) events: u32,
 }
@@ -128,17 +128,16 @@ impl LogEnd {
             recorded_at: header.recorded_at(),
             chain: header.chain(),
             frames: self.frames.saturating_add(1),
-            events: self.events.saturating_add(header.events().into()),
+            events: self.events.saturating_add(events_left(segment, frame)?.into()),
         })
     }
 
-    /// The place behind an attestation of `length` bytes, if it continues the log here. That place has the
-    /// last position and the chain of the removed frames.
+    /// The place behind an attestation that was read here, if it continues the log. That place has the last
+    /// position and the chain of the removed frames.
     pub(crate) fn after_attestation(
         &self,
         segment: &SegmentFile,
-        attestation: &Attestation<'_>,
-        length: usize,
+        attestation: &Attestation,
     ) -> Result<LogEnd, Damage> {
         let id = segment.header.id;
         if id.generation == 0 {
@@ -146,30 +145,33 @@ impl LogEnd {
                 "an attestation of removed frames stands in a segment that was never rewritten",
             ));
         }
-        if attestation.chain_before != self.chain
-            || attestation.first_position != self.position.saturating_add(1)
-            || attestation.last_position < attestation.first_position
-            || attestation.last_position.saturating_sub(id.first_position) > u32::MAX.into()
-            || attestation.last_position > POSITION_MAX
+        let last = attestation.last_position();
+        if last.saturating_sub(id.first_position) > u32::MAX.into()
+            || last > POSITION_MAX
             || attestation.last_recorded_at < self.recorded_at
         {
             return Err(Damage::Bad("an attestation does not continue the log"));
         }
-        // Positions follow one another: as many events were removed as there are positions without one.
-        let removed = attestation.last_position.saturating_sub(self.position);
-        if u64::from(attestation.events) != removed {
-            return Err(Damage::Bad(
-                "an attestation counts other events than those whose positions it names",
-            ));
-        }
-        let end = u32::try_from(length).ok().and_then(|length| self.offset.checked_add(length));
+        let end = u32::try_from(attestation.bytes()).ok().and_then(|bytes| self.offset.checked_add(bytes));
         Ok(LogEnd {
             offset: end.ok_or(SEGMENT_TOO_LONG)?,
-            position: attestation.last_position,
+            position: last,
             recorded_at: attestation.last_recorded_at,
             chain: attestation.chain_after,
             ..*self
         })
+    }
+}
+
+/// How many events of a frame are there. Only a rewritten segment can have gone records, so no other walk
+/// looks for them.
+fn events_left(segment: &SegmentFile, frame: &Frame<'_>) -> Result<u16, Damage> {
+    if segment.header.id.generation == 0 {
+        return Ok(frame.header.events());
+    }
+    match frame.events_left() {
+        0 => Err(Damage::Forbidden("a frame stands where all its events are gone")),
+        left => Ok(left),
     }
 }
 
@@ -178,20 +180,20 @@ pub(crate) fn chain_after(before: &Hash, position: u64, frame: &Frame<'_>) -> Re
     chain_and_records(before, position, frame, |_, _| {})
 }
 
-/// Computes the chain hash as [`chain_after`] does, and shows `visit` each record with its index in the
-/// frame.
+/// Computes the chain hash as [`chain_after`] does, and shows `visit` each record with its index in the frame,
+/// gone ones included.
 #[inline]
 pub(crate) fn chain_and_records(
     before: &Hash,
     position: u64,
     frame: &Frame<'_>,
-    mut visit: impl FnMut(usize, &Record<'_>),
+    mut visit: impl FnMut(u16, &AnyRecord<'_>),
 ) -> Result<Hash, Damage> {
     let header = &frame.header;
     // The key and the versions, as they enter the chain.
     let mut extension = header.key().map_or_else(Vec::new, |key| key.to_vec());
     let content = {
-        let mut contents = frame.records().enumerate().map(|(index, record)| {
+        let mut contents = (0..).zip(frame.all_records()).map(|(index, record)| {
             let record = record?;
             visit(index, &record);
             extension.extend(record.version().into_iter().flat_map(u64::to_le_bytes));
@@ -216,8 +218,8 @@ pub(crate) fn chain_and_records(
 /// What lies at an offset of a segment, whole, but not compared with what came before it.
 pub(crate) enum SegmentItem<'a> {
     Frame(Frame<'a>),
-    /// An attestation and its length in bytes.
-    Attestation(Attestation<'a>, usize),
+    /// An attestation that fits what the walk knows of the log in front of it.
+    Attestation(Attestation),
     Seal(Seal),
     /// Only zeros from here to the end of the file.
     Zeros,
@@ -245,7 +247,7 @@ pub(crate) enum Advance<'a> {
         after: LogEnd,
     },
     Attestation {
-        attestation: Attestation<'a>,
+        attestation: Attestation,
         after: LogEnd,
     },
     /// The cursor stays where it is.
@@ -305,7 +307,7 @@ impl<'a> SegmentCursor<'a> {
 
     /// What lies where the cursor stands. The cursor does not move.
     pub(crate) fn peek(&mut self) -> Result<SegmentItem<'_>, Error> {
-        item_at(&mut self.window, self.end.offset)
+        item_at(&mut self.window, &self.end)
     }
 
     /// Moves behind the next frame or attestation.
@@ -319,15 +321,15 @@ impl<'a> SegmentCursor<'a> {
         let segment = self.window.segment;
         let before = self.end;
         let damaged = |damage: Damage| segment.damaged(before.offset.into(), &damage);
-        match item_at(&mut self.window, before.offset)? {
+        match item_at(&mut self.window, &before)? {
             SegmentItem::Frame(frame) => {
                 let verify_chain = before.offset >= self.verify_chain_from;
                 let after = before.after_frame(segment, &frame, verify_chain).map_err(damaged)?;
                 self.end = after;
                 Ok(Advance::Frame { frame, before, after })
             }
-            SegmentItem::Attestation(attestation, length) => {
-                let after = before.after_attestation(segment, &attestation, length).map_err(damaged)?;
+            SegmentItem::Attestation(attestation) => {
+                let after = before.after_attestation(segment, &attestation).map_err(damaged)?;
                 self.end = after;
                 Ok(Advance::Attestation { attestation, after })
             }
@@ -359,7 +361,10 @@ impl<'a> SegmentCursor<'a> {
     }
 }
 
-fn item_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<SegmentItem<'a>, Error> {
+/// What lies at a place. An attestation is read with the position and the chain in front of it: where the walk
+/// does not know these, an attestation does not fit.
+fn item_at<'a>(window: &'a mut Window<'_>, end: &LogEnd) -> Result<SegmentItem<'a>, Error> {
+    let offset = end.offset;
     let header = &window.segment.header;
     let at = u64::from(offset);
     let place = header.frame_place(offset);
@@ -370,11 +375,9 @@ fn item_at<'a>(window: &'a mut Window<'_>, offset: u32) -> Result<SegmentItem<'a
         return Ok(read.map_or_else(SegmentItem::Invalid, SegmentItem::Seal));
     }
     if header.is_attestation(head, at) {
-        let read = Attestation::read(window.at(offset, Attestation::BYTES_MAX)?);
-        return Ok(match read {
-            Ok((attestation, length)) => SegmentItem::Attestation(attestation, length),
-            Err(damage) => SegmentItem::Invalid(damage),
-        });
+        let bytes = window.at(offset, Attestation::BYTES_MAX)?;
+        let read = Attestation::read(bytes, end.position, &end.chain);
+        return Ok(read.map_or_else(SegmentItem::Invalid, SegmentItem::Attestation));
     }
     let Some(header_bytes) = frame::bytes_needed(head, mark) else {
         let is_end = window.is_zero_from(offset)?;

@@ -34,5 +34,7 @@ pub(crate) use recovery::scan_dir::{
 };
 pub(crate) use recovery::tail::{Evidence, Verdict, evidence, finish_cut, judge, remove_mark};
 pub(crate) use recovery::{Purpose, Recovered, recover};
-pub(crate) use rewrite::{Candidate, Fate, Judge, RewritePlan, SegmentDraft, judge_all, remove};
+pub(crate) use rewrite::{
+    Candidate, ENVELOPE_BYTES, Fate, Forecast, Judge, RewritePlan, SegmentDraft, judge_all, remove,
+};
 pub(crate) use segment::{Block, Failure, SegmentFile, damaged, missing, missing_text};

@@ -70,7 +70,7 @@ pub(crate) fn erase(
     throttle: &mut RewriteThrottle<'_>,
 ) -> Result<Erasure, Error> {
     check(&query)?;
-    let mut rewriting = Rewriting::begin(engine, record::attribution(&engine.options, reason))?;
+    let mut rewriting = Rewriting::begin(engine)?;
     create_erasing_file(engine.disk.as_ref(), &rewriting)?;
     let asked = record::append(engine, Some(reason), &ErasureBegun { query })?;
     let mut erasure = Erasure::default();
@@ -96,7 +96,7 @@ pub(crate) fn resume(
     forget_states: ForgetStates<'_>,
     throttle: &mut RewriteThrottle<'_>,
 ) -> Result<bool, Error> {
-    let Some(mut rewriting) = Rewriting::try_begin(engine, String::new())? else { return Ok(false) };
+    let Some(mut rewriting) = Rewriting::try_begin(engine)? else { return Ok(false) };
     for order in unfinished(engine)? {
         carry_out(engine, forget_states, &order, &mut rewriting, throttle)?;
     }

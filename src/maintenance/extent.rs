@@ -328,7 +328,7 @@ impl<'a> TailSegment<'a> {
 
 /// How many streams begin in a frame.
 fn streams_begun(frame: &Frame<'_>) -> u32 {
-    let records = frame.records().map_while(Result::ok).enumerate();
+    let records = frame.records().map_while(Result::ok);
     let first = records.filter(|(index, record)| frame.header.version(*index, record) == 1);
     u32::try_from(first.count()).expect("at most 65,535")
 }

@@ -49,12 +49,6 @@ impl<F> LedgerRecord<F> {
     }
 }
 
-/// Who acted and why, as one text for attestations.
-pub(crate) fn attribution(options: &Options, reason: &str) -> String {
-    let LedgerRecord { by, .. } = LedgerRecord::new(options, None, ());
-    format!("{}; by {}", text::cut(reason, REASON_BYTES_MAX), text::cut(&by, REASON_BYTES_MAX))
-}
-
 /// Appends a record, durably.
 pub(crate) fn append<F: Figures>(
     engine: &Engine,

@@ -23,7 +23,7 @@ use crate::log::{
     Effect, Exchange, Failure, Judge, LogEnd, RewritePlan, SegmentDraft, read_manifest, remove,
 };
 use crate::read::{SealedMeta, SealedSegment, Segment, SegmentCache, build_pending_indexes, build_trees};
-use crate::types::{Error, ErrorKind, IndexProgress, options};
+use crate::types::{Error, ErrorKind, IndexProgress, Position, options};
 
 use super::throttle::{OnProgress, Throttle};
 
@@ -34,19 +34,19 @@ pub(crate) type SealedEntry = (Arc<Segment>, SegmentEntry);
 pub(crate) struct Rewriting<'a> {
     engine: &'a Engine,
     segment_cache: &'a Arc<SegmentCache>,
-    /// Who and why, for attestations.
-    why: String,
+    /// The position of the event that ordered removals, once it is announced.
+    order: u64,
     /// Files of replaced segments that could not be removed.
     unremoved: Vec<String>,
     /// Events were removed or erased, and the history revision is not raised yet.
     has_changed: bool,
-    /// Called before the first segment is replaced.
+    /// Called before the first segment is written anew.
     announce: Option<Announce<'a>>,
     _alone: MutexGuard<'a, ()>,
 }
 
-/// Announces that events will go. An error keeps them.
-pub(crate) type Announce<'a> = Box<dyn FnOnce() -> Result<(), Error> + 'a>;
+/// Announces that events will go, and returns the position of the announcement. An error keeps the events.
+pub(crate) type Announce<'a> = Box<dyn FnOnce() -> Result<Position, Error> + 'a>;
 
 /// Raises the history revision on every way out: after an error, a cancellation or a panic, too.
 impl Drop for Rewriting<'_> {
@@ -72,24 +72,24 @@ impl<'a> Rewriting<'a> {
     /// # Errors
     ///
     /// Those of a store that takes no appends.
-    pub(crate) fn begin(engine: &'a Engine, why: String) -> Result<Rewriting<'a>, Error> {
+    pub(crate) fn begin(engine: &'a Engine) -> Result<Rewriting<'a>, Error> {
         engine.check_writable()?;
-        Ok(Rewriting::alone(engine, why, engine.rewriting.lock()))
+        Ok(Rewriting::alone(engine, engine.rewriting.lock()))
     }
 
     /// As [`Rewriting::begin`] without waiting; `None` if another rewriting runs.
-    pub(crate) fn try_begin(engine: &'a Engine, why: String) -> Result<Option<Rewriting<'a>>, Error> {
+    pub(crate) fn try_begin(engine: &'a Engine) -> Result<Option<Rewriting<'a>>, Error> {
         engine.check_writable()?;
-        Ok(engine.rewriting.try_lock().map(|alone| Rewriting::alone(engine, why, alone)))
+        Ok(engine.rewriting.try_lock().map(|alone| Rewriting::alone(engine, alone)))
     }
 
-    fn alone(engine: &'a Engine, why: String, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
+    fn alone(engine: &'a Engine, alone: MutexGuard<'a, ()>) -> Rewriting<'a> {
         let segment_cache =
             engine.segment_cache.as_ref().expect("a store that can be written to has a segment cache");
         Rewriting {
             engine,
             segment_cache,
-            why,
+            order: 0,
             unremoved: Vec::new(),
             has_changed: false,
             announce: None,
@@ -97,8 +97,8 @@ impl<'a> Rewriting<'a> {
         }
     }
 
-    /// Sets what is called once, when the first new segment is whole and before it replaces others. Without
-    /// room on the disk for that segment, nothing is announced.
+    /// Sets what is called once, before the first new segment is written: attestations name the announcement.
+    /// Without room on the disk for that segment, nothing is announced.
     pub(crate) fn announce_with(&mut self, announce: Announce<'a>) {
         self.announce = Some(announce);
     }
@@ -142,13 +142,18 @@ impl<'a> Rewriting<'a> {
         let engine = self.engine;
         let disk = engine.disk.as_ref();
         let files = old.iter().map(|(segment, _)| segment.file().cloned());
-        let plan = RewritePlan {
+        let mut plan = RewritePlan {
             disk,
             sources: &files.collect::<Result<Vec<_>, Error>>()?,
             streams_created: old.iter().map(|(_, listed)| listed.annotations.streams_created()).sum(),
-            why: &self.why,
+            order: self.order,
             now: options::read(&engine.options.clock),
         };
+        plan.check_space()?;
+        if let Some(announce) = self.announce.take() {
+            self.order = announce()?.get();
+            plan.order = self.order;
+        }
         let draft = plan.write(judge)?;
         if draft.effect() == Effect::None && old.len() == 1 {
             return Ok(Rewritten::Unchanged);
@@ -156,7 +161,6 @@ impl<'a> Rewriting<'a> {
         let effect = draft.effect();
         let chain_before = draft.header().chain_before;
         self.check_and_index(&draft)?;
-        self.announce.take().map_or(Ok(()), |announce| announce())?;
         let with = self.name_draft(draft)?;
         let ids: Vec<SegmentId> = old.iter().map(|(segment, _)| segment.id()).collect();
         let exchange = Exchange { old: ids.clone(), with: with.clone(), effect };

@@ -119,17 +119,16 @@ impl Salvaged {
         if last.insert(std::iter::once((offset, *frame))).is_ok() {
             self.head = ChainPosition { position: tip.position.into(), chain: tip.chain };
             self.appends += 1;
-            self.events += u64::from(header.events());
+            self.events += u64::from(frame.events_left());
         }
     }
 
     /// Whether every record is whole, and every version is greater than the last one of its stream.
     fn learn_versions(&mut self, frame: &Frame<'_>) -> bool {
         let header = &frame.header;
-        let all = frame.records().enumerate();
         let mut learnt = HashMap::new();
-        for (index, record) in all {
-            let Ok(record) = record else { return false };
+        for record in frame.records() {
+            let Ok((index, record)) = record else { return false };
             let entity = record.entity();
             let version = header.version(index, &record);
             let before = learnt.get(entity).or_else(|| self.versions.get(entity)).copied().unwrap_or(0);

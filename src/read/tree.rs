@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 
 use crate::event::{TreeHead, TreeProof};
 use crate::format::{
-    Cover, Gone, SegmentId, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeHash, tree_consistency,
-    tree_inclusion,
+    Cover, Damage, Gone, SegmentId, Subtree, Subtrees, TILE_LEVEL, TreeFile, TreeHash, frame_leaves,
+    tree_consistency, tree_inclusion,
 };
+use crate::log::{Advance, SegmentCursor, SegmentFile};
 use crate::types::{Error, Position};
 
 use super::reader::EventLookup;
@@ -210,12 +211,15 @@ impl LogRoots<'_> {
         match hashes.pieces().within(&leaves) {
             Ok(cover) => Ok(cover),
             Err(piece) if piece.level() > TILE_LEVEL => Err(Gone::within(piece).into()),
-            Err(_) => self.hash_leaves(hashes, leaves),
+            Err(_) => match self.hash_leaves(hashes, leaves.clone())? {
+                Some(cover) => Ok(cover),
+                None => walk_leaves(segment.file()?, leaves),
+            },
         }
     }
 
-    /// Reads events of one tile, and hashes them. Large events are not read.
-    fn hash_leaves(&self, hashes: &TreeFile, leaves: Range<u64>) -> Result<Cover, Error> {
+    /// Reads events of one tile, and hashes them. Large events are not read. `None` if an event was removed.
+    fn hash_leaves(&self, hashes: &TreeFile, leaves: Range<u64>) -> Result<Option<Cover>, Error> {
         let mut lookup = EventLookup::default();
         let mut cover = Cover::new(leaves.start);
         for leaf in leaves {
@@ -223,14 +227,51 @@ impl LogRoots<'_> {
             let hash = match hashes.large_leaf(position.get()) {
                 Some(hash) => *hash,
                 None => {
-                    let event = lookup.event_at(self.snapshot, position)?;
-                    event.ok_or_else(|| removed(position))?.tree_leaf().hash()
+                    let Some(event) = lookup.event_at(self.snapshot, position)? else { return Ok(None) };
+                    event.tree_leaf().hash()
                 }
             };
             cover.push_leaf(hash);
         }
-        Ok(cover)
+        Ok(Some(cover))
     }
+}
+
+/// The cover of some leaves of a segment from which events were removed: walks it from its beginning.
+///
+/// # Errors
+///
+/// If it is damaged or cannot be read; [`ErrorKind::Gone`] if the leaves begin or end within a removed subtree.
+fn walk_leaves(file: &SegmentFile, leaves: Range<u64>) -> Result<Cover, Error> {
+    let mut cover = Cover::new(leaves.start);
+    let mut cursor = SegmentCursor::new(file, u32::MAX)?.trusting_chain();
+    while cover.leaves().end < leaves.end {
+        let offset = cursor.end().offset;
+        let damaged = |damage: Damage| file.damaged(offset.into(), &damage);
+        match cursor.advance()? {
+            Advance::Frame { frame, before, after } if after.position > leaves.start => {
+                for (leaf, hash) in (before.position..).zip(frame_leaves(&frame, before.position + 1)) {
+                    let (hash, _) = hash.map_err(damaged)?;
+                    if leaves.contains(&leaf) {
+                        cover.push_leaf(hash);
+                    }
+                }
+            }
+            Advance::Attestation { attestation, .. } => {
+                for (subtree, root) in attestation.cover.parts() {
+                    let own = subtree.leaves();
+                    if leaves.start <= own.start && own.end <= leaves.end {
+                        cover.push_subtree(*subtree, *root);
+                    } else if own.start < leaves.end && leaves.start < own.end {
+                        return Err(Gone::within(*subtree).into());
+                    }
+                }
+            }
+            Advance::Frame { .. } => {}
+            Advance::End(_) => return Err(damaged(Damage::Bad("the segment ends before its last event"))),
+        }
+    }
+    Ok(cover)
 }
 
 fn check_size(snapshot: &Snapshot, size: u64) -> Result<(), Error> {

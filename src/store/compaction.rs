@@ -23,7 +23,7 @@ use super::Store;
 ///
 /// - the last event of a stream;
 /// - events of an append whose idempotency key is still recognised;
-/// - events of an append of which another event stays.
+/// - events with an id of their own that another event of their append has as its correlation or cause.
 #[must_use = "a compaction does nothing until it is run"]
 pub struct Compaction<'a> {
     store: &'a Store,
@@ -47,8 +47,9 @@ impl Store {
     /// Begins a compaction; nothing happens before [`Compaction::run`]. The reason is recorded.
     ///
     /// Positions, versions, ids, heads and the chain stay as they are. The positions of removed events stay
-    /// empty. An attestation in their place says how many events went, and `reason; by operator`. Conditions
-    /// and decisions see what is left.
+    /// empty. An attestation in their place says how many went, and names the event in `$ledger` that has
+    /// operator, reason and rules. Where another event of the append stays, the hash of the record is left.
+    /// Conditions and decisions see what is left.
     ///
     /// Segments are rewritten one after the other, beside appends and reads. Each is checked before it
     /// replaces the old one. A stop at any moment leaves the old segment or the new one. The disk needs room
@@ -143,8 +144,9 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Leaves a segment as it is if less than this percentage of its bytes would go. By default (0) every
-    /// segment from which an event goes is rewritten.
+    /// Leaves a segment as it is if it would become shorter by less than this percentage. What is left of
+    /// removed events counts. By default (0) every segment from which an event goes is rewritten, also if
+    /// nothing is gained.
     ///
     /// A segment is rewritten as a whole, so without a threshold one event can cost 64 MiB of writing. Events
     /// of a segment that is left stay until more goes with them. They do not count, neither in a dry run nor
@@ -192,7 +194,8 @@ impl<'a> Compaction<'a> {
         self
     }
 
-    /// Counts what would go from the segments that are sealed now, by kind and by scope. Changes nothing.
+    /// Counts what would go from the segments that are sealed now, by kind and by scope, and what would come
+    /// in its place. Changes nothing.
     /// Reads all sealed segments. ([`Compaction::run`] also seals the live segment.)
     ///
     /// ```

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use crate::types::head::Head;
@@ -58,6 +59,12 @@ pub struct VerifyReport {
     pub causes_missing: u64,
     /// The first 10,000 missing causes, in order of position.
     pub causes: Vec<MissingCause>,
+    /// Positions whose events were removed on purpose.
+    pub removed: u64,
+    /// Runs of removed positions without an order: the event that should have ordered the removal is not a
+    /// `$ledger.compacting` event behind them. At most 100 for each event named as order. An order behind the
+    /// end of the log is unknown, and no such run: a restored or forked store may end before it.
+    pub removed_without_order: Vec<RangeInclusive<Position>>,
 }
 
 /// The progress of verifying a store; see [`Verify::on_progress`](crate::Verify::on_progress).
@@ -177,6 +184,12 @@ impl fmt::Display for VerifyReport {
             let VerifyReport { causes_compared, causes_removed, causes_missing, .. } = self;
             write!(f, "; of {causes_compared} causes {causes_removed} removed, {causes_missing} missing")?;
         }
+        if self.removed > 0 {
+            write!(f, "; {} removed", counted(self.removed, "position", "positions"))?;
+        }
+        for run in &self.removed_without_order {
+            write!(f, "; no order for the removal of {} to {}", run.start(), run.end())?;
+        }
         if !self.mark_found {
             f.write_str("; MARK is missing or damaged: nothing proves what was acknowledged last")?;
         }
@@ -276,12 +289,15 @@ pub struct CompactionPlan {
     pub removed: u64,
     /// Events whose payload and metadata would be erased.
     pub erased: u64,
-    /// Bytes that both would free. The attestations, about 200 bytes for each run of removed appends, are not
-    /// subtracted.
+    /// Bytes by which the segments would become shorter. What is left of removed events is counted:
+    /// attestations, and hashes of records. Index files become shorter as well, and are not counted.
     pub bytes: u64,
-    /// The same by kind.
+    /// Bytes that the segments would take if what is left were appended to an empty store. Without rules the
+    /// segments are not read, and count as they are.
+    pub would_take: u64,
+    /// The events by kind.
     pub kinds: BTreeMap<String, CompactionShare>,
-    /// The same by scope.
+    /// The events by scope.
     pub scopes: BTreeMap<String, CompactionShare>,
     /// Consumers that have not handled some of the events to remove.
     pub unhandled: Vec<Unhandled>,
@@ -295,7 +311,7 @@ pub struct CompactionShare {
     pub removed: u64,
     /// Events whose payload and metadata would be erased.
     pub erased: u64,
-    /// Bytes that both would free.
+    /// Bytes of these events that would go. What is left of removed events is not subtracted.
     pub bytes: u64,
 }
 
@@ -356,6 +372,9 @@ pub struct Compacted {
     pub bytes_before: u64,
     /// Bytes of the sealed segments after.
     pub bytes_after: u64,
+    /// Bytes that they would take if what is left were appended to an empty store; an estimate. If it is far
+    /// below `bytes_after`, a fresh store of an export would be smaller.
+    pub would_take: u64,
     /// The position of the event in `$ledger` that records the compaction; [`Position::START`] if there was
     /// nothing to do.
     pub position: Position,

@@ -3,12 +3,15 @@
 
     python3 decode.py DIR            prints `position id chain` for every event
     python3 decode.py --events DIR   prints everything an event holds
+    python3 decode.py --roots FIRST LAST DIR
+                                     prints the roots that an attestation of these positions would have
 
 Written from the specification ("Format 1: every byte on disk"), not from the Rust code, to show that the
 specification is enough. Standard library only; no writer should have the store open.
 Ends with 1 and a message if anything is damaged, missing or not known, with 2 if called wrongly.
 """
 
+import hashlib
 import os
 import struct
 import sys
@@ -312,6 +315,15 @@ class Record:
             self.metadata, self.payload = self.payload[4 : 4 + size], self.payload[4 + size :]
 
 
+class Gone:
+    """What is left of an event that compaction removed: the content hash."""
+
+    def __init__(self, piece, fail):
+        if piece.public or len(piece.private) != 32:
+            fail("a record whose event is gone has a wrong length")
+        self.content, self.foreign_id = piece.private, None
+
+
 def event_id(recorded_at, position, chain):
     bits = (recorded_at // 1000 & (1 << 48) - 1) << 80 | 7 << 76 | (position >> 36 & 0xFFF) << 64
     bits |= 0b10 << 62 | (position & (1 << 36) - 1) << 26 | int.from_bytes(chain[:4], "big") & (1 << 26) - 1
@@ -384,38 +396,63 @@ def read_seal(segment, place):
 
 def read_attestation(segment, place, events):
     at = place.offset
-    fixed = segment.bytes[at : at + 152]
-    length, text = integer(fixed, 12, 4), integer(fixed, 36, 4)
-    whole = segment.bytes[at : at - (-(152 + text) // 8) * 8]
-    if (
-        len(fixed) < 152
-        or text > 4096
-        or len(whole) < 152 + text
-        or checksum(whole[:8], whole[12:]) != integer(whole, 8, 4)
-    ):
+    count = integer(segment.bytes, at + 22, 1)
+    whole = segment.bytes[at : at + 64 + 32 * count]
+    in_front = checksum(struct.pack("<Q", place.position + 1), place.chain)
+    if len(whole) < 64 + 32 * count or checksum(whole[:8], whole[12:]) ^ in_front != integer(whole, 8, 4):
         raise Invalid(Damaged(segment.name, at, "the attestation is damaged"))
-    if length != len(whole):
-        raise Forbidden(segment.name, at, "the attestation has another length than its text makes")
-    try:
-        whole[152 : 152 + text].decode("utf-8")
-    except UnicodeDecodeError:
-        raise Forbidden(segment.name, at, "the attestation's text is not UTF-8") from None
-    first, last, recorded_at = integer(whole, 16, 8), integer(whole, 24, 8), integer(whole, 48, 8)
+    if whole[23]:
+        raise Newer(segment.name, at, f"unknown attestation flags {whole[23]:02x} need a newer reader")
+    positions, recorded_at = integer(whole, 12, 4), integer(whole, 24, 8)
+    last = place.position + positions
+    if positions == 0 or len(cover(place.position, last)) != count:
+        raise Forbidden(segment.name, at, "the attestation has another number of roots than its positions make")
     if (
         segment.id[1] == 0
-        or first != place.position + 1
-        or last < first
         or last - segment.id[0] >= 1 << 32
         or last >= 1 << 48
         or recorded_at < place.recorded_at
-        or whole[56:88] != place.chain
-        or integer(whole, 32, 4) != last - first + 1
     ):
         raise Damaged(segment.name, at, "the attestation does not continue the log")
-    events.append(Gap(last - first + 1))
-    place.offset, place.position, place.recorded_at = at + length, last, recorded_at
-    place.chain = whole[88:120]
+    events.append(Gap(positions))
+    place.offset, place.position, place.recorded_at = at + len(whole), last, recorded_at
+    place.chain = whole[32:64]
     return None
+
+
+def cover(start, end):
+    """The sizes of the largest complete, aligned subtrees of these leaves, left to right."""
+    sizes = []
+    while start < end:
+        size = 1 << (end - start).bit_length() - 1
+        while start % size:
+            size //= 2
+        sizes.append(size)
+        start += size
+    return sizes
+
+
+def roots(events, first, last):
+    """The roots that an attestation of these positions has, while their events are there."""
+    leaves = [leaf(event) for event in events if first <= event.position <= last]
+    found = []
+    for size in cover(first - 1, last):
+        found.append(subtree_root(leaves[:size]))
+        leaves = leaves[size:]
+    return found
+
+
+def leaf(event):
+    numbers = struct.pack("<HHQQQ", *event.in_append, event.position, event.recorded_at, event.version)
+    return hashlib.sha256(b"\x00ev01" + numbers + event.content + event.chain).digest()
+
+
+def subtree_root(leaves):
+    if len(leaves) == 1:
+        return leaves[0]
+    middle = len(leaves) // 2
+    halves = subtree_root(leaves[:middle]) + subtree_root(leaves[middle:])
+    return hashlib.sha256(b"\x01" + halves).digest()
 
 
 def whole_body(segment, at, header, body):
@@ -483,7 +520,10 @@ def read_frame(segment, place, header, events):
     if integer(header, 20, 4) > at:
         fail("the frame claims that more was durable than was written")
 
-    records = [Record(piece, fail) for piece in pieces]
+    records = [(Gone if piece.prefix[7] == 2 else Record)(piece, fail) for piece in pieces]
+    left = [record for record in records if isinstance(record, Record)]
+    if len(left) < count and (segment.id[1] == 0 or not left):
+        raise Forbidden(segment.name, at, "events are gone where none can be")
     content = records[0].content
     if count > 1:
         content = blake3(b"\x01", *(record.content for record in records))
@@ -497,9 +537,13 @@ def read_frame(segment, place, header, events):
 
     derived = [event_id(recorded_at, position + index, chain) for index in range(count)]
     ids = [record.foreign_id or own for record, own in zip(records, derived)]
-    if not own_versions and len({record.entity for record in records}) > 1:
+    if not own_versions and len({record.entity for record in left}) > 1:
         fail("several entities, and no versions in the records")
     for index, record in enumerate(records):
+        if isinstance(record, Gone):
+            events.append(Gap(1))
+            continue
+        record.in_append = index, count
         record.position, record.recorded_at, record.chain = position + index, recorded_at, chain
         record.id, record.derived = ids[index], derived[index]
         record.version = pieces[index].version if own_versions else first_version + index
@@ -512,7 +556,7 @@ def read_frame(segment, place, header, events):
         events.append(record)
     place.offset = at + len(header) + len(body)
     place.position, place.recorded_at, place.chain = position + count - 1, recorded_at, chain
-    place.frames, place.events = place.frames + 1, place.events + count
+    place.frames, place.events = place.frames + 1, place.events + len(left)
     return None
 
 
@@ -695,6 +739,9 @@ def line(event, everything):
 
 
 def main(arguments):
+    run = None
+    if arguments[:1] == ["--roots"] and len(arguments) == 4:
+        run, arguments = (int(arguments[1]), int(arguments[2])), arguments[3:]
     everything = "--events" in arguments
     directories = [argument for argument in arguments if argument != "--events"]
     if len(directories) != 1 or directories[0].startswith("-"):
@@ -708,6 +755,10 @@ def main(arguments):
         return 1
     for note in store.notes:
         print(note, file=sys.stderr)
+    if run:
+        for root in roots(store.events, *run):
+            print(root.hex())
+        return 0
     for event in store.events:
         print(line(event, everything))
     return 0

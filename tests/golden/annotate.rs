@@ -183,10 +183,14 @@ impl<'a> Notes<'a> {
         self.take(4, "checksum, with that of the place");
         let private = self.int(3, "private length");
         let form = self.bytes[self.at];
-        self.take(1, ["form: whole", "form: erased"][usize::from(form)]);
+        self.take(1, ["form: whole", "form: erased", "form: gone"][usize::from(form)]);
         self.int(2, "public length");
         if has_version {
             self.int(6, "version");
+        }
+        if form == 2 {
+            self.take(32, "content hash of the record that was here");
+            return;
         }
         let cause = self.bytes[self.at] >> 4 & 0b11;
         let cause_name =
@@ -258,23 +262,16 @@ impl<'a> Notes<'a> {
 
     pub(crate) fn attestation(&mut self) {
         self.part("attestation");
-        let start = self.at;
         self.take(8, "mark: salt XOR offset XOR \"ATTESTED\"");
-        self.take(4, "checksum");
-        let length = self.int(4, "length");
-        self.int(8, "first position");
-        self.int(8, "last position");
-        self.int(4, "events");
-        let text = self.int(4, "text length");
-        self.int(8, "made-at");
+        self.take(4, "checksum, with that of what stands in front");
+        self.int(4, "positions");
+        self.int(6, "order");
+        let roots = self.int(1, "roots");
+        self.take(1, "flags: none");
         self.int(8, "last recorded-at");
-        self.take(32, "chain before");
         self.take(32, "chain after");
-        self.take(32, "digest of the removed chains");
-        self.string(text, "text");
-        let rest = start + length - self.at;
-        if rest > 0 {
-            self.take(rest, "zeros up to a multiple of 8");
+        for root in 0..roots {
+            self.take(32, &format!("root {root}"));
         }
     }
 

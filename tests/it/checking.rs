@@ -639,27 +639,42 @@ fn a_seal_at_the_end_of_the_log_is_looked_at() {
 fn attestations_are_compared_with_what_they_stand_for() {
     let world = World::compacted();
     let bytes = world.image().contents(world.path(0)).unwrap();
-    // Header, the frame of position 1, then the attestation of positions 2 and 3.
+    // Header, the frame of position 1, then the attestation of positions 2 and 3: two roots.
     let start = world.part(0, 1).end;
-    let length = u32_at(&bytes, start + 12);
+    let length = 64 + 32 * usize::from(bytes[start + 22]);
+    assert_eq!((u32_at(&bytes, start + 12), length), (2, 128));
+    let first = world.part(0, 1).start;
+    let in_front = u32::from_le_bytes(crc(&[&2_u64.to_le_bytes(), &bytes[first + 44..first + 76]]));
     let forged = |at: usize, value: &[u8]| {
         let disk = world.image();
         world.edit(&disk, world.path(0), |bytes| {
             put(bytes, start + at, value);
             let sum = crc(&[&bytes[start..start + 8], &bytes[start + 12..start + length]]);
-            put(bytes, start + 8, &sum);
+            put(bytes, start + 8, &(u32::from_le_bytes(sum) ^ in_front).to_le_bytes());
         });
         Store::on(disk).verify().unwrap()
     };
-    check(&forged(16, &[2]), &[], "as it was");
-    let here = |words| vec![(world.path(0).to_owned(), start, 2, words)];
-    check(&forged(32, &[1]), &here("counts other events"), "fewer events than positions");
-    check(&forged(32, &[3]), &here("counts other events"), "more events than positions");
-    assert_eq!(places(&forged(152, &[0xFF]))[0], (world.path(0).to_owned(), start, 2));
-    assert!(forged(152, &[0xFF]).findings[0].what.contains("not UTF-8"));
-    assert!(forged(12, &[0]).findings[0].what.contains("another length"));
-    assert!(forged(56, &[1, 2]).findings[0].what.contains("does not continue the log"));
-    assert!(forged(24, &[9]).findings[0].what.contains("counts other events"));
+    let order = u64_at(&bytes, start + 14) >> 16;
+    let right = forged(22, &[2]);
+    check(&right, &[], "as it was");
+    assert_eq!((right.removed, right.removed_without_order.len()), (2, 0), "{right}");
+    // Another number of positions, or of roots.
+    for forgery in [(12, 1_u8), (12, 4), (12, 6), (22, 1)] {
+        let report = forged(forgery.0, &[forgery.1]);
+        assert_eq!(places(&report)[0], (world.path(0).to_owned(), start, 2), "{forgery:?}");
+    }
+    assert!(forged(12, &[1]).findings[0].what.contains("another number of roots"));
+    assert!(forged(23, &[1]).findings[0].what.contains("attestation flags"));
+    assert!(forged(24, &[0; 8]).findings[0].what.contains("does not continue the log"));
+    // Another chain behind: the frame there does not continue it.
+    assert!(forged(32, &[1, 2]).findings[0].what.contains("does not continue the hash chain"));
+    // An event that orders nothing stands there, or the order stands in front of what it orders. Behind the
+    // end of the log, it is unknown.
+    for (named, is_known) in [(order, true), (order - 1, false), (1, false), (1 << 40, true)] {
+        let report = forged(16, &named.to_le_bytes()[..6]);
+        check(&report, &[], "the order is no part of the log");
+        assert_eq!(report.removed_without_order.is_empty(), is_known, "{named}: {report}");
+    }
 }
 
 /// A forged last append, with every checksum, the chain and MARK refitted. Reading refuses all that the

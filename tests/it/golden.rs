@@ -87,22 +87,21 @@ fn the_golden_stores_hold_exactly_the_expected_events() {
 #[test]
 fn every_golden_structure_stands_in_the_specification() {
     const SHOWN: [(&str, &[&str]); 3] = [
-        (
-            "SPEC.md",
-            &["chain.hex", "event-id.hex", "frame-single.hex", "seal.hex", "segment-header.hex"],
-        ),
+        ("SPEC.md", &["chain.hex", "event-id.hex", "frame-single.hex", "segment-header.hex"]),
         ("docs/index-file.md", &["index-file.hex"]),
         ("docs/tree-file.md", &["tree-leaf.hex", "tree-file.hex"]),
     ];
-    const LINKED: [&str; 8] = [
+    const LINKED: [&str; 10] = [
         "attestation.hex",
         "attested-walk.txt",
         "cut-manifest.hex",
         "cut-mark.hex",
         "frame-erased.hex",
         "frame-full.hex",
+        "frame-gone.hex",
         "manifest.hex",
         "mark.hex",
+        "seal.hex",
     ];
     for (document, names) in SHOWN {
         let path = document_path(document);
@@ -176,6 +175,27 @@ fn a_store_that_is_cut_has_the_bytes_of_the_golden_one() {
     same_as_golden("cut-mark.hex", &mark.finish());
 }
 
+/// The second decoder computes the roots of removed positions from the events of the store that still has
+/// them.
+#[test]
+fn the_second_decoder_finds_the_roots_of_an_attestation() {
+    let root = tempfile::tempdir().unwrap();
+    for (path, bytes) in golden_store("store") {
+        let path = root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let script = "import decode, sys\nassert decode.main(['--roots', '5', '6', sys.argv[1]]) == 0";
+    let Some(found) = python(script, &[root.path().to_owned()]) else { return };
+    let bytes = &golden_store("rewritten")["segments/00000000000000000001.1.seg"];
+    let mark = u64::from_le_bytes(bytes[72..80].try_into().unwrap()) ^ u64::from_le_bytes(*b"ATTESTED");
+    let is_attestation =
+        |at: &usize| bytes[*at..at + 8] == (mark ^ u64::try_from(*at).unwrap()).to_le_bytes();
+    let at = (144..bytes.len() - 8).step_by(8).find(is_attestation).unwrap();
+    assert_eq!(bytes[at + 22], 1, "two positions of one subtree");
+    assert_eq!(found.trim(), hex(&bytes[at + 64..at + 96]));
+}
+
 /// What a walk meets in a segment from which an append was removed.
 #[test]
 fn the_walk_over_an_attested_segment_is_the_golden_one() {
@@ -194,19 +214,35 @@ fn the_walk_over_an_attested_segment_is_the_golden_one() {
     };
     writeln!(text, "0000  header: {}", held(int(56, 8) - 1, int(128, 8), 96)).unwrap();
     let mut at = 144;
+    let mut position = 0;
     loop {
         let (what, length) = match (int(at, 8) ^ int(72, 8) ^ u64::try_from(at).unwrap()).to_le_bytes() {
             [0, 0, 0, 0, 0, 0, 0, 0] => {
                 let (events, flags) = (int(at + 24, 2), int(at + 26, 2));
                 let header = 76 + 16 * (flags >> 8 & 1) + if events > 1 { 4 } else { 0 };
-                let form = if bytes[at + place(header) + 7] == 1 { ", the first erased" } else { "" };
+                let mut forms = String::new();
+                let mut record = at + place(header);
+                let prefix = if flags & 0x0200 != 0 { 16 } else { 10 };
+                for index in 0..events {
+                    forms += match bytes[record + 7] {
+                        1 => ", one erased",
+                        2 => ", one gone",
+                        _ => "",
+                    };
+                    assert!(record < at + place(header + int(at + 12, 4)), "record {index}");
+                    record += prefix + place(int(record + 8, 2) + int(record + 4, 3));
+                }
                 let last = int(56, 8) + int(at + 16, 4) + events - 1;
                 let held = held(last, int(at + 28, 8), at + 44);
-                (format!("frame, events: {events}{form}; {held}"), header + int(at + 12, 4))
+                position = last;
+                (format!("frame, events: {events}{forms}; {held}"), header + int(at + 12, 4))
             }
             mark if mark == *b"ATTESTED" => {
-                let held = held(int(at + 24, 8), int(at + 48, 8), at + 88);
-                (format!("attestation, removed: {}; {held}", int(at + 32, 4)), int(at + 12, 4))
+                let removed = int(at + 12, 4);
+                let roots = int(at + 22, 1);
+                position += removed;
+                let held = held(position, int(at + 24, 8), at + 32);
+                (format!("attestation, removed: {removed}, roots: {roots}; {held}"), 64 + 32 * roots)
             }
             mark if mark == *b"SEALSEAL" => {
                 let (frames, events, length) = (int(at + 32, 4), int(at + 36, 4), int(at + 12, 4));

@@ -81,6 +81,7 @@ mod rewrite_states; // states folded while history is changed, and how often it 
 mod salvage; // what can be read of a damaged store
 mod scale; // what does not grow with the log, and index files in every state
 mod shapes; // every form serde knows, in every surrounding: it comes back, or is refused
+mod shrink; // what a store takes after events were removed, and what a dry run says before
 mod state; // loading states: the same as folding from the first event
 mod state_disk; // states in cache/: found again, never believed; flips, crashes, budgets
 mod state_past; // states as they were, differences, checking by replay

@@ -213,8 +213,10 @@ fn cause_of(set: &RecordedEvent) -> Option<Cause> {
     if set.cause().is_some() {
         return set.cause();
     }
-    let first = set.first_of_append().filter(|first| !is_system(first.entity()));
-    first.map(|first| Cause::Event(first.id()))
+    if set.first_of_append().is_some_and(|first| is_system(first.entity())) {
+        return None;
+    }
+    set.id_of_first().map(Cause::Event)
 }
 
 /// Events after this position can cancel a timer through `unless`. A reactor sets a timer some time after the

@@ -8,12 +8,12 @@ mod terms;
 
 use std::ops::Range;
 
-use super::bytes::{Damage, array, checksum, part, preamble, put, sum, u16_at, u32_at, u64_at};
+use super::bytes::{Damage, array, checksum, part, preamble, put, sum, u32_at, u64_at};
 use super::chain::Hash;
-use super::place::BodyLayout;
 use super::segment::SegmentId;
 use crate::types::to_usize;
 
+pub(crate) use super::place::{LARGE_FRAME_BYTES_MIN, LargeFrame};
 pub(crate) use terms::{
     GAP, JUMP, NO_TERM, SLOT, Term, TermHash, TermKind, filter_for, filter_holds, filter_insert, read_gap,
     read_jump, read_slot, slots_for, write_gap, write_jump, write_slot,
@@ -73,97 +73,6 @@ pub(crate) struct Bound {
     /// The last position before that offset, and the chain there.
     pub(crate) last_position: u64,
     pub(crate) chain: Hash,
-}
-
-/// A frame of at least this many bytes has an entry of its own, and its events are found by the offsets of
-/// their records.
-pub(crate) const LARGE_FRAME_BYTES_MIN: usize = 4097;
-
-/// What a reader must know of a large frame to read one of its records alone. None of it is believed: the
-/// checksum of the record covers it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LargeFrame {
-    pub(crate) offset: u32,
-    pub(crate) bytes: u32,
-    /// The ordinal of its first event.
-    pub(crate) first: u32,
-    pub(crate) events: u16,
-    /// Whether the versions stand in its records.
-    pub(crate) has_versions: bool,
-    /// Whether an event of it was imported with an id. Then an event that leaves out its correlation, or
-    /// names a cause in its append, cannot be read alone.
-    pub(crate) has_foreign_ids: bool,
-    pub(crate) recorded_at: u64,
-    pub(crate) first_version: u64,
-    pub(crate) chain: Hash,
-}
-
-/// The offset of each field of a large frame's entry.
-const LARGE_BYTES_AT: usize = 4;
-const LARGE_EVENTS_AT: usize = LargeFrame::FIRST_AT + 4;
-const LARGE_FLAGS_AT: usize = LARGE_EVENTS_AT + 2;
-const LARGE_RECORDED_AT_AT: usize = LARGE_FLAGS_AT + 2;
-const LARGE_FIRST_VERSION_AT: usize = LARGE_RECORDED_AT_AT + 8;
-const LARGE_CHAIN_AT: usize = LARGE_FIRST_VERSION_AT + 8;
-
-const LARGE_HAS_VERSIONS: u16 = 1;
-const LARGE_HAS_FOREIGN_IDS: u16 = 1 << 1;
-
-impl LargeFrame {
-    pub(crate) const BYTES: usize = LARGE_CHAIN_AT + size_of::<Hash>();
-    /// The offset of the ordinal in an entry, for searches.
-    pub(crate) const FIRST_AT: usize = LARGE_BYTES_AT + 4;
-
-    pub(crate) fn write(&self) -> [u8; LargeFrame::BYTES] {
-        let mut flags = 0;
-        if self.has_versions {
-            flags |= LARGE_HAS_VERSIONS;
-        }
-        if self.has_foreign_ids {
-            flags |= LARGE_HAS_FOREIGN_IDS;
-        }
-        let mut out = [0; LargeFrame::BYTES];
-        put(&mut out, 0, &self.offset.to_le_bytes());
-        put(&mut out, LARGE_BYTES_AT, &self.bytes.to_le_bytes());
-        put(&mut out, LargeFrame::FIRST_AT, &self.first.to_le_bytes());
-        put(&mut out, LARGE_EVENTS_AT, &self.events.to_le_bytes());
-        put(&mut out, LARGE_FLAGS_AT, &flags.to_le_bytes());
-        put(&mut out, LARGE_RECORDED_AT_AT, &self.recorded_at.to_le_bytes());
-        put(&mut out, LARGE_FIRST_VERSION_AT, &self.first_version.to_le_bytes());
-        put(&mut out, LARGE_CHAIN_AT, &self.chain);
-        out
-    }
-
-    /// Reads an entry. Every value is possible: the checksum of the record decides.
-    pub(crate) fn read(bytes: &[u8; LargeFrame::BYTES]) -> LargeFrame {
-        let flags = u16_at(bytes, LARGE_FLAGS_AT);
-        LargeFrame {
-            offset: u32_at(bytes, 0),
-            bytes: u32_at(bytes, LARGE_BYTES_AT),
-            first: u32_at(bytes, LargeFrame::FIRST_AT),
-            events: u16_at(bytes, LARGE_EVENTS_AT),
-            has_versions: flags & LARGE_HAS_VERSIONS != 0,
-            has_foreign_ids: flags & LARGE_HAS_FOREIGN_IDS != 0,
-            recorded_at: u64_at(bytes, LARGE_RECORDED_AT_AT),
-            first_version: u64_at(bytes, LARGE_FIRST_VERSION_AT),
-            chain: array(bytes, LARGE_CHAIN_AT),
-        }
-    }
-
-    /// How its body is laid out.
-    pub(crate) fn layout(&self) -> BodyLayout {
-        BodyLayout { events: self.events, has_versions: self.has_versions }
-    }
-
-    /// The bytes of the frame in its segment.
-    pub(crate) fn range(&self) -> Range<u32> {
-        self.offset..self.offset.saturating_add(self.bytes)
-    }
-
-    /// Whether an event is one of this frame's.
-    pub(crate) fn holds(&self, ordinal: u32) -> bool {
-        ordinal.checked_sub(self.first).is_some_and(|index| index < self.events.into())
-    }
 }
 
 /// The place of a section in the file, and its entries.

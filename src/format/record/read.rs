@@ -35,6 +35,8 @@ const ID_BYTES: usize = 16;
 
 pub(super) const FORM_WHOLE: u8 = 0;
 pub(super) const FORM_ERASED: u8 = 1;
+/// The event is gone, and only the content hash of its record is left.
+pub(super) const FORM_GONE: u8 = 2;
 
 pub(super) const CORRELATION: u16 = 1;
 pub(super) const OCCURRED_AT: u16 = 1 << 1;
@@ -97,7 +99,16 @@ pub(super) fn prefix_bytes(layout: BodyLayout) -> usize {
     if layout.has_versions { PREFIX_WITH_VERSION } else { PREFIX }
 }
 
-/// Reads and checks the record at `start`.
+/// The length of a record whose event is gone.
+pub(crate) fn gone_bytes(layout: BodyLayout) -> usize {
+    sum([prefix_bytes(layout), size_of::<Hash>()])
+}
+
+/// Reads and checks the record of an event at `start`.
+///
+/// # Errors
+///
+/// Damage also if the event is gone: the caller asks only for an event that the index has.
 #[inline(always)]
 pub(crate) fn read(body: &[u8], start: usize, layout: BodyLayout) -> Result<Record<'_>, Damage> {
     let bytes = body.get(start..).ok_or(LONG)?;
@@ -110,26 +121,6 @@ pub(crate) fn read(body: &[u8], start: usize, layout: BodyLayout) -> Result<Reco
         return Err(Damage::Bad("an event's cause is one that its append does not have"));
     }
     Ok(record)
-}
-
-/// The records of a body, in order: exactly as many as the layout says, then zeros up to the alignment.
-pub(crate) fn records(body: &[u8], layout: BodyLayout) -> impl Iterator<Item = Result<Record<'_>, Damage>> {
-    let mut start = 0;
-    let mut left = layout.events;
-    std::iter::from_fn(move || {
-        left = left.checked_sub(1)?;
-        let record = read(body, start, layout).and_then(|record| {
-            start = sum([start, record.bytes.len()]);
-            if left == 0 {
-                ends_well(body, start)?
-            }
-            Ok(record)
-        });
-        if record.is_err() {
-            left = 0;
-        }
-        Some(record)
-    })
 }
 
 /// The offsets of the records of a body, as many as the layout says. It reads their lengths only.
@@ -218,6 +209,9 @@ impl RecordShape {
             [FORM_ERASED, ..] if private_part.len() == ERASED_BYTES => true,
             [FORM_WHOLE | FORM_ERASED, ..] => {
                 return Err(Damage::Bad("an event record's private part has a wrong length"));
+            }
+            [FORM_GONE, ..] => {
+                return Err(Damage::Bad("an event is gone from the place where one should be"));
             }
             [form, ..] => return Err(Damage::Newer(format!("event record form {form}"))),
             [] => return Err(LONG),

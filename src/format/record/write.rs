@@ -12,7 +12,7 @@ use crate::types::{Cause, to_u32};
 use super::checks::{METADATA, SALT, SCHEMA_VERSION};
 use super::read::{
     CAUSE_EVENT, CAUSE_IN_APPEND, CAUSE_PREVIOUS, CAUSE_SHIFT, CHECKSUM_AT, CORRELATION, ERASED_BYTES,
-    FOREIGN_ID, FORM_ERASED, FORM_WHOLE, OCCURRED_AT, PRIVATE_BYTES_AT, PUBLIC_BYTES_AT, Record,
+    FOREIGN_ID, FORM_ERASED, FORM_GONE, FORM_WHOLE, OCCURRED_AT, PRIVATE_BYTES_AT, PUBLIC_BYTES_AT, Record,
     RecordFields, TAGS, VERSION_AT, VERSION_BYTES, length_at, prefix_bytes, tags, unbound_checksum,
 };
 
@@ -195,6 +195,17 @@ impl Record<'_> {
             let hash = blake3::hash(part(self.bytes, self.private_at()..));
             leave_hash(out, start, layout, hash.as_bytes());
         }
+        let (_, record) = out.split_at_mut(start);
+        seal(record);
+    }
+
+    /// Appends what is left of the record once its event is gone: the hash that chain and tree need. Its
+    /// checksum is bound to no place.
+    pub(crate) fn write_gone(&self, layout: BodyLayout, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(sum([start, prefix_bytes(layout)]), 0);
+        out.extend_from_slice(&self.content());
+        set_private(out, start, to_u32(size_of::<Hash>()), FORM_GONE);
         let (_, record) = out.split_at_mut(start);
         seal(record);
     }

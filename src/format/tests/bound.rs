@@ -312,8 +312,8 @@ fn erasing_one_record_changes_no_other() {
             assert_eq!(after.header.fields(), frame.header.fields());
             let mut unbound_after = Vec::new();
             after.unbound_body(&PLACE, &mut unbound_after);
-            let before_records = records(&unbound, sample.layout()).map(Result::unwrap);
-            let after_records = records(&unbound_after, sample.layout()).map(Result::unwrap);
+            let before_records = records(&unbound, sample.layout()).map(|record| record.unwrap().1);
+            let after_records = records(&unbound_after, sample.layout()).map(|record| record.unwrap().1);
             for (index, (before, after)) in before_records.zip(after_records).enumerate() {
                 assert_eq!(before.content(), after.content(), "{sample:?}, {erased} erased, record {index}");
                 if index != erased {
@@ -348,9 +348,9 @@ fn erasing_one_record_changes_no_other() {
 /// An unbound body without the private part of the record at `erased`.
 fn erase(sample: &Sample, unbound: &[u8], erased: usize) -> Vec<u8> {
     let mut body = Vec::new();
-    for (index, record) in records(unbound, sample.layout()).enumerate() {
-        let record = record.unwrap();
-        if index == erased {
+    for record in records(unbound, sample.layout()) {
+        let (index, record) = record.unwrap();
+        if usize::from(index) == erased {
             record.write_erased(sample.layout(), &mut body);
         } else {
             body.extend_from_slice(record.bytes());

@@ -3,7 +3,7 @@
 
 use super::forge::{checksum_bytes, header_alone, repair};
 use super::*;
-use crate::format::{BODY_BYTES_MAX, Damage, preamble, u32_at};
+use crate::format::{BODY_BYTES_MAX, Damage, preamble};
 
 type Decoder = Box<dyn Fn(&[u8]) -> Result<(), Damage>>;
 
@@ -26,6 +26,7 @@ fn structures() -> Vec<Structure> {
     let seal_header = story.header.clone();
     let at = *rewritten.offsets.last().unwrap();
     let header = rewritten.header.clone();
+    let chain_before = rewritten.frame(1).header.chain();
     let newest = mark::newest(&golden_bytes("store/MARK")).unwrap().unwrap();
     const ELSE: Damage = Damage::Bad("the mark is another");
     vec![
@@ -38,6 +39,7 @@ fn structures() -> Vec<Structure> {
         structure("frame with everything", story.frame_bytes(1), frame(&story, 1)),
         structure("frame of two events", story.frame_bytes(2), frame(&story, 2)),
         structure("erased frame", rewritten.frame_bytes(0), frame(&rewritten, 0)),
+        structure("frame with a gone event", rewritten.frame_bytes(1), frame(&rewritten, 1)),
         structure(
             "seal",
             story.seal_bytes(),
@@ -48,9 +50,9 @@ fn structures() -> Vec<Structure> {
         ),
         structure(
             "attestation",
-            &rewritten.bytes[at..at + 192],
+            &rewritten.bytes[at..at + 96],
             Box::new(move |bytes| match header.is_attestation(bytes, to_u64(at)) {
-                true => Attestation::read(bytes).map(drop),
+                true => Attestation::read(bytes, 4, &chain_before).map(drop),
                 false => Err(ELSE),
             }),
         ),
@@ -156,7 +158,7 @@ fn with(at: usize, value: &[u8]) -> Result<(), Damage> {
     bytes[at..at + value.len()].copy_from_slice(value);
     repair(&mut bytes, &story.place(0));
     let frame = frame::read(&bytes, &story.place(0))?;
-    frame.records().try_for_each(|record| record.map(drop))
+    frame.all_records().try_for_each(|record| record.map(drop))
 }
 
 #[test]
@@ -164,7 +166,7 @@ fn impossible_values_under_right_checksums_are_refused() {
     let body = frame::FRAME_FIXED_BYTES;
     let public = body + record::PREFIX;
     let largest = u32::try_from(BODY_BYTES_MAX).unwrap();
-    let cases: [(&str, usize, &[u8]); 25] = [
+    let cases: [(&str, usize, &[u8]); 26] = [
         ("body length 2^32 - 4", 12, &(u32::MAX - 3).to_le_bytes()),
         ("body length beyond the format", 12, &(largest + 8).to_le_bytes()),
         ("body length within the format, beyond the input", 12, &largest.to_le_bytes()),
@@ -183,6 +185,7 @@ fn impossible_values_under_right_checksums_are_refused() {
         ("public length 65,535", body + 8, &u16::MAX.to_le_bytes()),
         ("public length 0", body + 8, &0_u16.to_le_bytes()),
         ("erased, with another length than a hash", body + 7, &[1]),
+        ("gone, with another length than a hash", body + 7, &[2]),
         ("entity length 65,535", public + 2, &u16::MAX.to_le_bytes()),
         ("entity one shorter than its public part", public + 2, &12_u16.to_le_bytes()),
         ("tags where there are none", public, &0x0200_u16.to_le_bytes()),
@@ -220,7 +223,7 @@ fn what_only_a_newer_version_knows_is_refused_as_such() {
         assert_eq!(newer(record_flag.clone()), bit >= 10, "record flag {flag:#06x}: {record_flag:?}");
         assert_eq!(record_flag == Ok(()), matches!(bit, 6 | 7), "record flag {flag:#06x}: {record_flag:?}");
     }
-    for form in 2..=255 {
+    for form in 3..=255 {
         assert!(newer(with(frame::FRAME_FIXED_BYTES + 7, &[form])), "record form {form}");
     }
 }
@@ -308,25 +311,102 @@ fn impossible_counts_in_a_manifest_are_refused() {
     }
 }
 
-#[test]
-fn impossible_lengths_in_an_attestation_are_refused() {
+/// The golden attestation, changed, under a right checksum for its length.
+fn changed_attestation(change: impl Fn(&mut Vec<u8>)) -> Result<Attestation, Damage> {
     let story = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
     let at = *story.offsets.last().unwrap();
-    for (field, value) in [(12, 0), (12, 8), (12, 184), (12, 200), (12, u32::MAX), (36, u32::MAX), (36, 4097)]
-    {
-        for length in [192, 4248, 8192] {
-            let mut bytes = story.bytes[at..at + 192].to_vec();
-            bytes.resize(length, b' ');
-            bytes[field..field + 4].copy_from_slice(&u32::to_le_bytes(value));
-            let covered = usize::try_from(u32_at(&bytes, 12)).unwrap().clamp(12, bytes.len());
-            let crc = checksum(&[&bytes[..8], &bytes[12..covered]]);
-            bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-            assert!(
-                matches!(Attestation::read(&bytes), Err(Damage::Bad(_) | Damage::Forbidden(_))),
-                "{field} {value} {length}"
-            );
+    let before = story.frame(1).header.chain();
+    let mut bytes = story.bytes[at..at + 96].to_vec();
+    change(&mut bytes);
+    let covered = (64 + 32 * usize::from(bytes[22])).min(bytes.len());
+    let in_front = checksum(&[&5_u64.to_le_bytes(), &before]);
+    let crc = checksum(&[&bytes[..8], &bytes[12..covered]]) ^ in_front;
+    bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+    Attestation::read(&bytes, 4, &before)
+}
+
+#[test]
+fn impossible_counts_in_an_attestation_are_refused() {
+    assert!(changed_attestation(|_| ()).is_ok());
+    for positions in [0, 1, 3, 4, 1 << 31, u32::MAX] {
+        for roots in [0, 1, 2, 63, 64, 255] {
+            for length in [64, 96, 128, 64 + 32 * 255] {
+                let found = changed_attestation(|bytes| {
+                    bytes.resize(length, 7);
+                    bytes[12..16].copy_from_slice(&u32::to_le_bytes(positions));
+                    bytes[22] = roots;
+                });
+                let text = format!("{positions} {roots} {length}");
+                // Position 5 is one leaf of its own; so are positions 5, 6 and 7 two subtrees.
+                let is_right = [(1, 1), (3, 2), (4, 1)].contains(&(positions, usize::from(roots)));
+                let is_whole = 64 + 32 * usize::from(roots) <= length;
+                if is_right && is_whole {
+                    assert_eq!(found.unwrap().positions(), u64::from(positions), "{text}");
+                } else {
+                    assert!(matches!(found, Err(Damage::Bad(_) | Damage::Forbidden(_))), "{text}");
+                }
+            }
         }
     }
+    for flags in 1..=255 {
+        let found = changed_attestation(|bytes| bytes[23] = flags);
+        assert!(matches!(found, Err(Damage::Newer(_))), "flags {flags}");
+    }
+}
+
+/// The checksum covers what stands in front: neither another position nor another chain there passes.
+#[test]
+fn an_attestation_fits_one_place_only() {
+    let story = GoldenSegment::of(golden_bytes(&format!("rewritten/{REWRITTEN}")));
+    let bytes = &story.bytes[*story.offsets.last().unwrap()..];
+    let before = story.frame(1).header.chain();
+    assert!(Attestation::read(bytes, 4, &before).is_ok());
+    for position in (0..200).filter(|position| *position != 4) {
+        assert!(matches!(Attestation::read(bytes, position, &before), Err(Damage::Bad(_))), "{position}");
+    }
+    for bit in 0..256 {
+        let mut other = before;
+        other[bit / 8] ^= 1 << (bit % 8);
+        assert!(matches!(Attestation::read(bytes, 4, &other), Err(Damage::Bad(_))), "bit {bit}");
+    }
+}
+
+/// Joining is associative, and what is joined is never longer than its parts were.
+#[test]
+fn attestations_join_into_one_that_is_never_longer() {
+    let run = |start: u64, end: u64| {
+        let mut cover = Cover::new(start);
+        for leaf in start..end {
+            cover.push_leaf(*blake3::hash(&leaf.to_le_bytes()).as_bytes());
+        }
+        let [before, after] = [start, end].map(|place| *blake3::hash(&place.to_le_bytes()).as_bytes());
+        // The newest order is not always the last one.
+        let order = 1000 + end % 7;
+        Attestation { chain_before: before, chain_after: after, last_recorded_at: end, order, cover }
+    };
+    let mut shorter = 0;
+    for start in 0..20 {
+        for first in start + 1..start + 18 {
+            for second in first + 1..first + 9 {
+                let end = second + 1 + (start + first * second) % 33;
+                let parts = [run(start, first), run(first, second), run(second, end)];
+                let mut left = parts[0].clone();
+                left.join(&parts[1]);
+                left.join(&parts[2]);
+                let mut behind = parts[1].clone();
+                behind.join(&parts[2]);
+                let mut right = parts[0].clone();
+                right.join(&behind);
+                assert_eq!(left, right);
+                let newest = parts.iter().map(|part| part.order).max().unwrap();
+                assert_eq!(left, Attestation { order: newest, ..run(start, end) });
+                let before: usize = parts.iter().map(Attestation::bytes).sum();
+                assert!(left.bytes() <= before - 128, "{start} {first} {second} {end}");
+                shorter += usize::from(left.bytes() < before - 128);
+            }
+        }
+    }
+    assert!(shorter > 100, "{shorter} of them lost roots as well");
 }
 
 /// A frame of one event with this body, under right checksums.
@@ -336,7 +416,7 @@ fn frame_of(body: &[u8]) -> Result<(), Damage> {
     let mut bytes = Vec::new();
     story.frame(0).header.fields().write(&mut bytes, &place, body, &[]);
     let frame = frame::read(&bytes, &place)?;
-    frame.records().try_for_each(|record| record.map(drop))
+    frame.all_records().try_for_each(|record| record.map(drop))
 }
 
 fn body_of(cause: Option<Cause>, payload_bytes: usize) -> Vec<u8> {
@@ -363,13 +443,6 @@ fn limits_hold_to_the_byte() {
     }
     assert_eq!(frame_of(&body_of(Some(Cause::InAppend(0)), 0)), Ok(()));
     assert!(bad(frame_of(&body_of(Some(Cause::InAppend(1)), 0))), "the second cause of one");
-
-    let story = GoldenSegment::read();
-    for (text_bytes, fits) in [(0, true), (4096, true), (4097, false)] {
-        let text = "t".repeat(text_bytes);
-        let bytes = Attestation { text: &text, ..attestation(&story) }.write(&story.header, 144);
-        assert_eq!(Attestation::read(&bytes).is_ok(), fits, "{text_bytes}");
-    }
 }
 
 /// Header and body end at a multiple of 8, so the longest body depends on the length of the header.

@@ -120,16 +120,13 @@ fn versions_stand_in_the_records() {
     }
     let frame = frame::read(&bytes, &PLACE).unwrap();
     assert_eq!(frame.check_records(&PLACE), Ok(()));
-    let found: Vec<u64> = frame
-        .records()
-        .enumerate()
-        .map(|(index, record)| frame.header.version(index, &record.unwrap()))
-        .collect();
+    let records = frame.records().map(Result::unwrap);
+    let found: Vec<u64> = records.map(|(index, record)| frame.header.version(index, &record)).collect();
     assert_eq!(found, versions);
     // Where they do not, the events count on from the first one.
     let counted = GoldenSegment::read();
     let frame = counted.frame(2);
-    let found = [0, 1].map(|index| frame.header.version(index, &record_at(&frame, index)));
+    let found = [0, 1].map(|index| frame.header.version(index, &record_at(&frame, index.into())));
     assert_eq!(found, [frame.header.first_version(), frame.header.first_version() + 1]);
     assert_eq!((frame.versions(), record_at(&frame, 0).version()), (Vec::new(), None));
 }

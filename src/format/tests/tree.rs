@@ -563,7 +563,9 @@ fn tree_file(random: &mut Random, leaves: &Range<u64>) -> TreeFile {
         if random.below(3) == 0 {
             let roots: Vec<TreeHash> =
                 cover_of(start..end).map(|part| leaf(&part.index().to_le_bytes())).collect();
-            file.push_removed(end - start, &roots).unwrap();
+            let mut removed = Cover::new(start);
+            removed.push_run(end - start, &roots).unwrap();
+            file.push_removed(&removed);
             continue;
         }
         for index in start..end {
@@ -625,7 +627,9 @@ fn small_tree_file() -> (TreeFile, Vec<u8>) {
     let mut file = TreeFile::new(bound(&leaves).segment);
     file.push_event(leaf(b"one"), 5000);
     file.push_event(leaf(b"two"), 50);
-    file.push_removed(512, &[leaf(b"removed")]).unwrap();
+    let mut removed = Cover::new(file.pieces().leaves().end);
+    removed.push_run(512, &[leaf(b"removed")]).unwrap();
+    file.push_removed(&removed);
     file.push_event(leaf(b"three"), 5000);
     file.push_event(leaf(b"four"), 50);
     file.push_event(leaf(b"five"), 50);
@@ -782,7 +786,7 @@ fn golden_leaves() -> Vec<Leaf> {
                 events: frame.header.events(),
                 position: 1 + to_u64(leaves.len()),
                 recorded_at: frame.header.recorded_at(),
-                version: frame.header.version(event.into(), &record_at(&frame, event.into())),
+                version: frame.header.version(event, &record_at(&frame, event.into())),
                 record: record_at(&frame, event.into()).content(),
                 chain: frame.header.chain(),
             });

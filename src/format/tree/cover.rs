@@ -128,6 +128,12 @@ impl Cover {
         Ok(())
     }
 
+    /// Takes a subtree that begins where the cover ends.
+    pub(crate) fn push_subtree(&mut self, subtree: Subtree, root: TreeHash) {
+        assert_eq!(subtree.leaves().start, self.leaves().end, "the caller appends neighbours");
+        self.push(subtree, root);
+    }
+
     /// Takes all that another cover has; the other one begins where this one ends. The result has at most as
     /// many roots as both had: each root either stays, or becomes a part of another.
     pub(crate) fn append(&mut self, next: &Cover) {

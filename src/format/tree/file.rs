@@ -12,7 +12,7 @@ use super::super::chain::Hash;
 use super::super::frame::Frame;
 use super::super::index_file::Bound;
 use super::super::segment::SegmentId;
-use super::{Cover, Leaf, Subtree, TreeHash, cover_of};
+use super::{Cover, Subtree, TreeHash, cover_of, frame_leaves};
 use crate::types::to_usize;
 
 const MAGIC: &[u8; 8] = b"ANNALTRE";
@@ -162,19 +162,9 @@ impl TreeFile {
 
     /// Takes the events of a frame, which come after the position `before`.
     pub(crate) fn push_frame(&mut self, frame: &Frame<'_>, before: u64) -> Result<(), Damage> {
-        let header = &frame.header;
-        for (index, record) in (0..).zip(frame.records()) {
-            let record = record?;
-            let leaf = Leaf {
-                index,
-                events: header.events(),
-                position: before.saturating_add(u64::from(index)).saturating_add(1),
-                recorded_at: header.recorded_at(),
-                version: header.version(index.into(), &record),
-                record: record.content(),
-                chain: header.chain(),
-            };
-            self.push_event(leaf.hash(), record.bytes().len());
+        for leaf in frame_leaves(frame, before.saturating_add(1)) {
+            let (leaf, record_bytes) = leaf?;
+            self.push_event(leaf, record_bytes);
         }
         Ok(())
     }
@@ -188,12 +178,8 @@ impl TreeFile {
     }
 
     /// Takes the next positions, which were removed, and the roots that their attestation holds.
-    ///
-    /// # Errors
-    ///
-    /// As [`Cover::push_run`].
-    pub(crate) fn push_removed(&mut self, positions: u64, roots: &[TreeHash]) -> Result<(), Damage> {
-        self.pieces.push_run(positions, roots)
+    pub(crate) fn push_removed(&mut self, removed: &Cover) {
+        self.pieces.append(removed);
     }
 
     /// The roots of tiles, of parts of tiles at both ends, and of removed subtrees of more than a tile.

@@ -24,8 +24,9 @@ pub(crate) use proof::{Gone, Subtrees, consistency, consistency_holds, inclusion
 
 use sha2::{Digest, Sha256};
 
-use super::bytes::put;
+use super::bytes::{Damage, put};
 use super::chain::Hash;
+use super::frame::Frame;
 
 /// A SHA-256 hash: of a leaf or of a subtree.
 pub(crate) type TreeHash = [u8; 32];
@@ -84,6 +85,28 @@ impl Leaf {
     pub(crate) fn hash(&self) -> TreeHash {
         leaf(&self.entry())
     }
+}
+
+/// The leaf of each record of a frame whose first event is at `first`, gone ones included, and the length of the
+/// record.
+pub(crate) fn frame_leaves<'a>(
+    frame: &'a Frame<'_>,
+    first: u64,
+) -> impl Iterator<Item = Result<(TreeHash, usize), Damage>> + use<'a> {
+    let header = &frame.header;
+    (0..).zip(frame.all_records()).map(move |(index, record)| {
+        let record = record?;
+        let leaf = Leaf {
+            index,
+            events: header.events(),
+            position: first.saturating_add(index.into()),
+            recorded_at: header.recorded_at(),
+            version: header.version_or(index, record.version()),
+            record: record.content(),
+            chain: header.chain(),
+        };
+        Ok((leaf.hash(), record.bytes().len()))
+    })
 }
 
 /// The root of the tree without leaves.

@@ -74,6 +74,7 @@ pub(super) fn regular(events: u32, entities: u32, with_ids: bool) -> LiveIndex {
             frame: 0..0,
             record: None,
             payload: 0,
+            is_gone: false,
         };
         let bytes = encode(&segment, offset, ordinal, &[event], u64::from(ordinal));
         index.insert(&segment, offset, &Frame::known(&bytes)).unwrap();

@@ -6,8 +6,8 @@ use blake3::Hasher;
 
 use crate::disk::{Access, Disk, DiskFile, remove_if_there, write_all};
 use crate::format::{
-    Annotations, Attestation, Frame, FramePlace, Hash, NewFrameHeader, SEGMENTS_DIRECTORY, Seal,
-    SegmentEntry, SegmentHeader, SegmentId, padded_body_bytes, u64_at,
+    Annotations, AnyRecord, Attestation, Cover, Frame, FramePlace, Hash, NewFrameHeader, SEGMENTS_DIRECTORY,
+    Seal, SegmentEntry, SegmentHeader, SegmentId, frame_leaves, padded_body_bytes, u64_at,
 };
 use crate::log::cursor::{LogEnd, SegmentCursor, SegmentEnd};
 use crate::log::manifest_file::Effect;
@@ -28,8 +28,8 @@ pub(crate) struct RewritePlan<'a> {
     pub(crate) sources: &'a [Arc<SegmentFile>],
     /// How many streams begin in them, if MANIFEST says it.
     pub(crate) streams_created: Option<u32>,
-    /// The reason that attestations name.
-    pub(crate) why: &'a str,
+    /// The position of the event that orders removals, for attestations.
+    pub(crate) order: u64,
     pub(crate) now: u64,
 }
 
@@ -53,7 +53,6 @@ impl RewritePlan<'_> {
     /// Those of reading and writing, and what the judge gives. After an error no file is left.
     pub(crate) fn write(&self, judge: &mut dyn Judge) -> Result<SegmentDraft<'_>, Error> {
         let header = self.header()?;
-        self.check_space()?;
         let path = header.id.temporary();
         remove(self.disk, &path)?;
         let file = self.disk.open(&path, Access::CreateNew);
@@ -93,9 +92,13 @@ impl RewritePlan<'_> {
         })
     }
 
-    /// Checks that the disk has room: the new segment is at most as long as its sources, and lies beside them
-    /// until MANIFEST lists it.
-    fn check_space(&self) -> Result<(), Error> {
+    /// Checks that the disk has room: the new segment is about as long as its sources at most, and lies beside
+    /// them until MANIFEST lists it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NoSpace`](crate::ErrorKind::NoSpace) if there is too little room.
+    pub(crate) fn check_space(&self) -> Result<(), Error> {
         let lengths = self.sources.iter().map(|source| source.length());
         let needed = lengths.sum::<Result<u64, Error>>()?.saturating_add(SPARE_BYTES);
         match self.disk.free_bytes() {
@@ -114,13 +117,6 @@ pub(crate) fn remove(disk: &dyn Disk, path: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removed frames that follow one another: one attestation stands for all of them.
-struct RemovedFrames {
-    before: LogEnd,
-    events: u32,
-    chains: Hasher,
-}
-
 /// The file of the new segment while it is written.
 struct DraftWriter<'a> {
     file: Box<dyn DiskFile>,
@@ -131,7 +127,8 @@ struct DraftWriter<'a> {
     end: LogEnd,
     buffer: Vec<u8>,
     body: Vec<u8>,
-    removed: Option<RemovedFrames>,
+    /// Removed positions that follow one another, up to the last piece. One attestation stands for all of them.
+    removed: Option<Attestation>,
     /// Whether an event was erased or removed.
     is_changed: bool,
     kept: Hasher,
@@ -161,7 +158,7 @@ impl<'a> DraftWriter<'a> {
     fn add(&mut self, piece: &RewritePiece<'_>) -> Result<(), Error> {
         match piece {
             RewritePiece::Frame { frame, first, fates, .. }
-                if fates.iter().all(|fate| *fate == Fate::Remove) =>
+                if fates.iter().all(|fate| matches!(fate, Fate::Remove | Fate::Gone)) =>
             {
                 self.remove(frame, *first);
                 Ok(())
@@ -171,51 +168,51 @@ impl<'a> DraftWriter<'a> {
                 self.frame(frame, place, *first, fates)
             }
             RewritePiece::Attestation(attestation) => {
-                self.attest()?;
-                self.attestation(attestation)
+                self.join(attestation);
+                Ok(())
             }
         }
     }
 
     fn remove(&mut self, frame: &Frame<'_>, first: u64) {
-        let before = self.end;
-        let removed =
-            self.removed.get_or_insert_with(|| RemovedFrames { before, events: 0, chains: Hasher::new() });
-        removed.events = removed.events.saturating_add(frame.header.events().into());
-        removed.chains.update(&frame.header.chain());
+        let header = &frame.header;
+        let mut cover = Cover::new(first.saturating_sub(1));
+        for leaf in frame_leaves(frame, first) {
+            let (leaf, _) = leaf.expect("the chain was recomputed");
+            cover.push_leaf(leaf);
+        }
         self.is_changed = true;
-        self.continue_behind(frame, first);
+        self.join(&Attestation {
+            chain_before: self.end.chain,
+            chain_after: header.chain(),
+            last_recorded_at: header.recorded_at(),
+            order: self.plan.order,
+            cover,
+        });
     }
 
-    /// Continues position, time and chain behind a frame, written or removed.
+    /// Continues position, time and chain behind a frame that was written.
     fn continue_behind(&mut self, frame: &Frame<'_>, first: u64) {
         self.end.position = first.saturating_add(u64::from(frame.header.events()).saturating_sub(1));
         self.end.recorded_at = frame.header.recorded_at();
         self.end.chain = frame.header.chain();
     }
 
-    /// Writes the attestation of the frames removed last, if there are any.
-    fn attest(&mut self) -> Result<(), Error> {
-        let Some(RemovedFrames { before, events, chains }) = self.removed.take() else { return Ok(()) };
-        let behind = self.end;
-        self.attestation(&Attestation {
-            first_position: before.position.saturating_add(1),
-            last_position: behind.position,
-            events,
-            made_at: self.plan.now,
-            last_recorded_at: behind.recorded_at,
-            chain_before: before.chain,
-            chain_after: behind.chain,
-            digest: *chains.finalize().as_bytes(),
-            text: self.plan.why,
-        })
+    /// Joins removed positions with those in front of them, and continues behind them.
+    fn join(&mut self, removed: &Attestation) {
+        self.end.position = removed.last_position();
+        self.end.recorded_at = removed.last_recorded_at;
+        self.end.chain = removed.chain_after;
+        match &mut self.removed {
+            Some(before) => before.join(removed),
+            None => self.removed = Some(removed.clone()),
+        }
     }
 
-    fn attestation(&mut self, attestation: &Attestation<'_>) -> Result<(), Error> {
-        let bytes = attestation.write(&self.header, self.end.offset.into());
-        self.end.position = attestation.last_position;
-        self.end.recorded_at = attestation.last_recorded_at;
-        self.end.chain = attestation.chain_after;
+    /// Writes the attestation of the positions removed last, if there are any.
+    fn attest(&mut self) -> Result<(), Error> {
+        let Some(removed) = self.removed.take() else { return Ok(()) };
+        let bytes = removed.write(&self.header, self.end.offset.into());
         self.buffer.extend_from_slice(&bytes);
         self.grow(bytes.len())
     }
@@ -228,11 +225,11 @@ impl<'a> DraftWriter<'a> {
         first: u64,
         fates: &[Fate],
     ) -> Result<(), Error> {
-        let is_whole = fates.iter().all(|fate| *fate == Fate::Keep);
+        let is_whole = frame.events_left() == count_of(fates, &[Fate::Keep]);
         let mut body = std::mem::take(&mut self.body);
         frame.unbound_body(place, &mut body);
         if !is_whole {
-            body = erase(&Frame { body: &body, ..*frame }, fates);
+            body = reduce(&Frame { body: &body, ..*frame }, fates);
         }
         let fields = frame.header.fields();
         let position = u32::try_from(first.saturating_sub(self.header.id.first_position));
@@ -246,7 +243,8 @@ impl<'a> DraftWriter<'a> {
         let length = self.buffer.len().saturating_sub(before);
         self.continue_behind(frame, first);
         self.end.frames = self.end.frames.saturating_add(1);
-        self.end.events = self.end.events.saturating_add(frame.header.events().into());
+        let left = count_of(fates, &[Fate::Keep, Fate::Erase]);
+        self.end.events = self.end.events.saturating_add(left.into());
         hash_kept(&mut self.kept, &self.end, &Frame { body: &body, ..*frame });
         self.is_changed |= !is_whole;
         self.body = body;
@@ -283,15 +281,22 @@ impl<'a> DraftWriter<'a> {
     }
 }
 
-/// The body of a frame without the private parts that are erased. Its records are bound to no place.
-fn erase(frame: &Frame<'_>, fates: &[Fate]) -> Vec<u8> {
+/// How many of the fates are one of these.
+fn count_of(fates: &[Fate], of: &[Fate]) -> u16 {
+    let count = fates.iter().filter(|fate| of.contains(fate)).count();
+    u16::try_from(count).expect("an append has at most 65,535 events")
+}
+
+/// The body of a frame without what is erased or gone. Its records are bound to no place.
+fn reduce(frame: &Frame<'_>, fates: &[Fate]) -> Vec<u8> {
     let header = &frame.header;
+    let layout = header.layout();
     let mut body = Vec::with_capacity(frame.body.len());
-    for (record, fate) in frame.records().zip(fates) {
-        let record = record.expect("the chain was recomputed");
-        match fate {
-            Fate::Keep => body.extend_from_slice(record.bytes()),
-            Fate::Erase | Fate::Remove => record.write_erased(header.layout(), &mut body),
+    for (record, fate) in frame.all_records().zip(fates) {
+        match (record.expect("the chain was recomputed"), fate) {
+            (AnyRecord::Event(record), Fate::Erase) => record.write_erased(layout, &mut body),
+            (AnyRecord::Event(record), Fate::Remove | Fate::Gone) => record.write_gone(layout, &mut body),
+            (record, _) => body.extend_from_slice(record.bytes()),
         }
     }
     body.resize(padded_body_bytes(body.len(), header.key().is_some(), header.events()), 0);
@@ -303,8 +308,12 @@ fn hash_kept(into: &mut Hasher, behind: &LogEnd, frame: &Frame<'_>) {
     into.update(&behind.position.to_le_bytes());
     into.update(&frame.header.events().to_le_bytes());
     into.update(&frame.header.chain());
-    for record in frame.records() {
-        into.update(&[u8::from(record.is_ok_and(|record| record.is_erased()))]);
+    for record in frame.all_records() {
+        let form = match record {
+            Ok(AnyRecord::Event(record)) => u8::from(record.is_erased()),
+            Ok(AnyRecord::Gone(_)) | Err(_) => 2,
+        };
+        into.update(&[form]);
     }
 }
 

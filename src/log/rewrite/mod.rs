@@ -4,24 +4,27 @@
 //! was meant. Only then it gets its name, and it is part of the log once MANIFEST lists it. A stop at any
 //! moment leaves a file that the next writer removes. Invariants:
 //! - what stays keeps position, version, id, time and chain;
-//! - a frame is removed as a whole or not at all, and an attestation stands in its place;
+//! - a frame is removed as a whole, and an attestation stands in its place; or gone records are left in it;
+//! - attestations that touch are joined, so a rewrite never makes the removed positions longer;
 //! - nothing is written anew that was not checked, chain included;
 //! - memory holds one window of what is read and one of what is written.
 //!
 //! Tested by tests/it/erase.rs and tests/it/compact.rs.
 
 mod draft;
+mod forecast;
 
 use std::sync::Arc;
 
 use crate::event::{EventIds, RecordedEvent, belongs_to};
-use crate::format::{Attestation, Damage, Frame, FrameHeader, FramePlace, Record};
-use crate::types::{Error, EventId};
+use crate::format::{Attestation, Damage, Frame, FrameHeader, FramePlace, Record, record};
+use crate::types::{Cause, Error, EventId, to_u64};
 
 use super::cursor::{Advance, SegmentCursor, SegmentEnd};
 use super::segment::SegmentFile;
 
 pub(crate) use draft::{RewritePlan, SegmentDraft, remove};
+pub(crate) use forecast::{ENVELOPE_BYTES, Forecast, judge_all};
 
 /// What becomes of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +32,10 @@ pub(crate) enum Fate {
     Keep,
     /// Its private part is erased.
     Erase,
-    /// It is removed if all events of its append are removed. Else its private part is erased.
+    /// It is removed. Where another event of its append stays, its record is left as gone.
     Remove,
+    /// Only the hash of its record is left, or was left before. No judge answers this.
+    Gone,
 }
 
 /// An event to be judged.
@@ -51,7 +56,7 @@ impl Candidate<'_> {
     }
 
     pub(crate) fn version(&self) -> u64 {
-        self.frame.header.version(self.index.into(), &self.record)
+        self.frame.header.version(self.index, &self.record)
     }
 
     pub(crate) fn header(&self) -> &FrameHeader<'_> {
@@ -90,16 +95,7 @@ pub(crate) trait Judge {
 /// A frame or attestation of a segment, with the fates of its events.
 enum RewritePiece<'a> {
     Frame { frame: Frame<'a>, place: FramePlace, first: u64, fates: &'a [Fate] },
-    Attestation(Attestation<'a>),
-}
-
-/// Has the judge see every event of a sealed segment, and changes nothing.
-///
-/// # Errors
-///
-/// Those of reading, damage included, and what the judge gives.
-pub(crate) fn judge_all(source: &SegmentFile, judge: &mut dyn Judge) -> Result<(), Error> {
-    judge_segment(source, judge, &mut |_| Ok(()))
+    Attestation(Attestation),
 }
 
 /// Reads a sealed segment, checks all of it, and hands each piece to `take` with the fates of its events.
@@ -131,7 +127,8 @@ fn judge_segment(
     }
 }
 
-/// Asks the judge for the fates of the events of a frame. A frame is removed as a whole or not at all.
+/// Asks the judge for the fates of the events of a frame. A frame is removed as a whole or not at all. Where
+/// another event of the append stays, the record of a removed one is left as gone.
 fn judge_frame(
     frame: &Frame<'_>,
     first: u64,
@@ -140,32 +137,65 @@ fn judge_frame(
 ) -> Result<(), Error> {
     fates.clear();
     let header = &frame.header;
-    let candidates = || {
-        let mut end = 0_usize;
-        (0..).zip(frame.records()).map(move |(index, record)| {
-            let start = end;
-            let record = record.expect("the chain was recomputed");
-            end = start.saturating_add(record.bytes().len());
-            Candidate { frame, first, index, start, record }
-        })
-    };
-    for candidate in candidates() {
-        fates.push(judge.fate(&candidate)?);
+    fates.resize(header.events().into(), Fate::Gone);
+    for candidate in candidates(frame, first) {
+        fates[usize::from(candidate.index)] = judge.fate(&candidate)?;
     }
-    let removes_all = fates.iter().all(|fate| *fate == Fate::Remove);
-    for (candidate, fate) in candidates().zip(fates) {
+    let removes_all = fates.iter().all(|fate| matches!(fate, Fate::Remove | Fate::Gone));
+    let named = if removes_all { Vec::new() } else { named_by_index(frame, first, fates) };
+    let mut is_first = true;
+    for candidate in candidates(frame, first) {
+        let fate = &mut fates[usize::from(candidate.index)];
+        let is_named = named.contains(&candidate.index);
         *fate = match *fate {
             Fate::Remove if removes_all => Fate::Remove,
+            Fate::Remove if !is_named => Fate::Gone,
             Fate::Remove | Fate::Erase if !candidate.record.is_erased() => Fate::Erase,
-            Fate::Remove | Fate::Erase | Fate::Keep => Fate::Keep,
+            Fate::Remove | Fate::Erase | Fate::Keep | Fate::Gone => Fate::Keep,
         };
-        let own_header = if candidate.index == 0 { header.header_bytes() } else { 0 };
+        let own_header = if std::mem::take(&mut is_first) { header.header_bytes() } else { 0 };
+        let bytes = candidate.record.bytes().len();
         let freed = match fate {
             Fate::Keep => 0,
-            Fate::Erase => candidate.record.bytes().len().saturating_sub(candidate.record.erased_bytes()),
-            Fate::Remove => candidate.record.bytes().len().saturating_add(own_header),
+            Fate::Erase => bytes.saturating_sub(candidate.record.erased_bytes()),
+            Fate::Gone => bytes.saturating_sub(record::gone_bytes(header.layout())),
+            Fate::Remove => bytes.saturating_add(own_header),
         };
-        judge.decided(&candidate, *fate, u64::try_from(freed).unwrap_or(u64::MAX));
+        judge.decided(&candidate, *fate, to_u64(freed));
     }
     Ok(())
+}
+
+/// The events of a frame that are there.
+fn candidates<'a>(frame: &'a Frame<'a>, first: u64) -> impl Iterator<Item = Candidate<'a>> {
+    let mut end = 0_usize;
+    (0..).zip(frame.all_records()).filter_map(move |(index, record)| {
+        let record = record.expect("the chain was recomputed");
+        let start = end;
+        end = start.saturating_add(record.bytes().len());
+        Some(Candidate { frame, first, index, start, record: record.event()? })
+    })
+}
+
+/// The events with an id of their own that one that stays names by its place in the append. The correlation or
+/// cause of that one is this id, so the record that has the id must stay.
+fn named_by_index(frame: &Frame<'_>, first: u64, fates: &[Fate]) -> Vec<u16> {
+    let stays = |candidate: &Candidate<'_>| fates.get(usize::from(candidate.index)) != Some(&Fate::Remove);
+    let has_own_id = |index: u16| {
+        let mut all = candidates(frame, first);
+        all.any(|candidate| candidate.index == index && candidate.record.foreign_id().is_some())
+    };
+    let mut named = Vec::new();
+    for candidate in candidates(frame, first).filter(stays) {
+        let correlation = candidate.record.correlation().is_none().then_some(0);
+        let cause = match candidate.record.cause() {
+            Some(Cause::InAppend(index)) => Some(index),
+            _ => None,
+        };
+        named.extend(correlation.into_iter().chain(cause));
+    }
+    named.sort_unstable();
+    named.dedup();
+    named.retain(|index| has_own_id(*index));
+    named
 }

@@ -4,7 +4,7 @@ use super::super::cursor::LogEnd;
 use super::super::segment::SegmentFile;
 use super::*;
 use crate::disk::MemDisk;
-use crate::format::{Attestation, Frame, NewFrameHeader, Seal, SegmentHeader, SegmentId, frame};
+use crate::format::{Attestation, Cover, Frame, NewFrameHeader, Seal, SegmentHeader, SegmentId, frame};
 use crate::types::{to_u32, to_usize};
 use crate::{Append, RecordedEvent};
 
@@ -84,17 +84,15 @@ fn rewritten(
 }
 
 /// What stands for one frame behind `tip`.
-fn attestation(frame: &Frame<'_>, tip: &LogEnd) -> Attestation<'static> {
+fn attestation(frame: &Frame<'_>, tip: &LogEnd) -> Attestation {
+    let mut cover = Cover::new(tip.position);
+    (0..frame.header.events()).for_each(|_| cover.push_leaf([7; 32]));
     Attestation {
-        first_position: tip.position + 1,
-        last_position: tip.position + u64::from(frame.header.events()),
-        events: frame.header.events().into(),
-        made_at: 0,
-        last_recorded_at: frame.header.recorded_at(),
         chain_before: tip.chain,
         chain_after: frame.header.chain(),
-        digest: [0; 32],
-        text: "by admin",
+        last_recorded_at: frame.header.recorded_at(),
+        order: 1 << 40,
+        cover,
     }
 }
 

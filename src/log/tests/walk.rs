@@ -8,8 +8,8 @@ use super::super::segment::{Failure, SegmentFile};
 use super::*;
 use crate::disk::{DiskFile, MemDisk};
 use crate::format::{
-    Attestation, Damage, NewFrameHeader, NewRecord, RecordFields, SEAL_BYTES, Seal, SegmentHeader, SegmentId,
-    genesis, padded_body_bytes, record, repair, repair_header,
+    Attestation, Cover, Damage, NewFrameHeader, NewRecord, RecordFields, SEAL_BYTES, Seal, SegmentHeader,
+    SegmentId, cover_of, genesis, padded_body_bytes, record, repair, repair_header,
 };
 
 /// A segment in memory with these bytes behind its header.
@@ -84,19 +84,13 @@ fn walked(segment: &SegmentFile) -> Result<Walked, Error> {
     Ok(Walked { end: *cursor.end(), ending })
 }
 
-fn attestation(first_position: u64, last_position: u64) -> Attestation<'static> {
-    Attestation {
-        first_position,
-        last_position,
-        events: u32::try_from(last_position.saturating_add(1).saturating_sub(first_position))
-            .unwrap_or(u32::MAX),
-        made_at: 0,
-        last_recorded_at: 8,
-        chain_before: [9; 32],
-        chain_after: [10; 32],
-        digest: [0; 32],
-        text: "because",
-    }
+/// What stands for these positions. Its roots are arbitrary.
+fn attestation(first_position: u64, last_position: u64) -> Attestation {
+    let mut cover = Cover::new(first_position - 1);
+    let positions = last_position + 1 - first_position;
+    let roots = vec![[5; 32]; cover_of(first_position - 1..last_position).count()];
+    cover.push_run(positions, &roots).unwrap();
+    Attestation { chain_before: [9; 32], chain_after: [10; 32], last_recorded_at: 8, order: 1 << 40, cover }
 }
 
 /// A segment with one frame of two events, changed by `change` under right checksums, and a seal.
@@ -158,7 +152,7 @@ fn every_field_of_a_seal_must_fit_what_it_seals() {
 /// Removed frames leave a gap in the middle of a segment, and the walk goes on behind it.
 #[test]
 fn a_walk_steps_over_an_attestation() {
-    let build = |generation: u32, attestation: Attestation<'static>, next: u32, recorded: bool| {
+    let build = |generation: u32, attestation: Attestation, next: u32, recorded: bool| {
         segment(generation, |header| {
             let mut bytes = frame_at(header, 0, 0, 2);
             bytes.extend(
@@ -182,10 +176,7 @@ fn a_walk_steps_over_an_attestation() {
 
     let wrong = [
         ("in a segment that was never rewritten", build(0, attestation(3, 10), 10, true)),
-        ("at another position", build(1, attestation(4, 10), 10, true)),
-        ("that ends before it begins", build(1, attestation(3, 2), 2, true)),
-        ("further than a segment reaches", build(1, attestation(3, 1 << 33), 10, true)),
-        ("of another chain", build(1, Attestation { chain_before: [8; 32], ..attestation(3, 10) }, 10, true)),
+        ("further than a segment reaches", build(1, attestation(3, (1 << 32) + 1), 10, true)),
         (
             "that goes back in time",
             build(1, Attestation { last_recorded_at: 6, ..attestation(3, 10) }, 10, true),
@@ -195,6 +186,16 @@ fn a_walk_steps_over_an_attestation() {
     ];
     for (name, segment) in wrong {
         assert_eq!(walked(&segment).err().unwrap().kind(), ErrorKind::Corrupt, "an attestation {name}");
+    }
+    // Position and chain in front are in the checksum only.
+    let misfits = [
+        ("at another position", build(1, attestation(4, 10), 10, true)),
+        ("of another chain", build(1, Attestation { chain_before: [8; 32], ..attestation(3, 10) }, 10, true)),
+    ];
+    for (name, segment) in misfits {
+        let found = walked(&segment).unwrap();
+        assert!(matches!(found.ending, SegmentEnd::Invalid(Damage::Bad(_))), "an attestation {name}");
+        assert_eq!(found.end.position, 2, "an attestation {name}");
     }
 }
 

@@ -11,8 +11,7 @@ use std::ops::{Range, RangeInclusive};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::format::{SEAL_BYTES, SEGMENT_HEADER_BYTES};
-use crate::log::judge_all;
+use crate::log::{ENVELOPE_BYTES, Forecast, judge_all};
 use crate::read::by_either_id;
 use crate::types::{Compacted, CompactionPlan, Error, Position, Unhandled, system};
 
@@ -26,6 +25,8 @@ pub(crate) use rules::{Remainder, Rules, Watcher};
 
 #[derive(Serialize, Deserialize)]
 struct CompactionBegun {
+    /// The rules, for people. Attestations name this event, so it says once why the events went.
+    rules: String,
     removed: u64,
     erased: u64,
     bytes: u64,
@@ -75,6 +76,7 @@ struct PlannedSegment {
     bytes: u64,
     /// Whether any event goes.
     changes: bool,
+    forecast: Forecast,
 }
 
 impl<'a> CompactionTask<'a> {
@@ -85,7 +87,12 @@ impl<'a> CompactionTask<'a> {
     /// Those of reading; `Cancelled`.
     pub(crate) fn plan(mut self) -> Result<CompactionPlan, Error> {
         let rewriting = self.begin()?;
-        Ok(self.plan_segments(&rewriting)?.0)
+        let (mut plan, planned) = self.plan_segments(&rewriting)?;
+        for group in groups(&planned, self.merge_up_to) {
+            let forecasts = planned[group].iter().map(|one| &one.forecast);
+            plan.bytes = plan.bytes.saturating_add(Forecast::saved_by_merging(forecasts));
+        }
+        Ok(plan)
     }
 
     /// Removes what the rules name, unless a consumer has not handled some of it.
@@ -108,7 +115,7 @@ impl<'a> CompactionTask<'a> {
     ///
     /// As [`CompactionTask::run`].
     pub(crate) fn run_beside(self) -> Result<Option<Compacted>, Error> {
-        let rewriting = Rewriting::try_begin(self.engine, self.attribution())?;
+        let rewriting = Rewriting::try_begin(self.engine)?;
         rewriting.map(|rewriting| self.carry_out(rewriting)).transpose()
     }
 
@@ -121,18 +128,22 @@ impl<'a> CompactionTask<'a> {
             segments_after: planned.len(),
             bytes_before: plan.bytes_total,
             bytes_after: plan.bytes_total,
+            would_take: plan.would_take,
             ..Compacted::default()
         };
         if groups.is_empty() {
             return Ok(done);
         }
         let CompactionPlan { removed, erased, bytes, .. } = plan;
-        let figures = CompactionBegun { removed, erased, bytes };
+        let figures = CompactionBegun { rules: self.rules.to_string(), removed, erased, bytes };
         let engine = self.engine;
         let reason = self.reason;
         // Announced only when something goes: a policy without room on the disk tries often, and would fill
         // the ledger.
-        rewriting.announce_with(Box::new(move || record::append(engine, Some(reason), &figures).map(drop)));
+        rewriting.announce_with(Box::new(move || {
+            let announced = record::append(engine, Some(reason), &figures)?;
+            Ok(announced.position())
+        }));
         self.rewrite(&mut rewriting, &mut planned, &groups, &mut done)?;
         rewriting.raise_history()?;
         rewriting.check_removed()?;
@@ -152,11 +163,7 @@ impl<'a> CompactionTask<'a> {
     }
 
     fn begin(&self) -> Result<Rewriting<'a>, Error> {
-        Rewriting::begin(self.engine, self.attribution())
-    }
-
-    fn attribution(&self) -> String {
-        record::attribution(&self.engine.options, self.reason)
+        Rewriting::begin(self.engine)
     }
 
     /// Asks the rules about every sealed event.
@@ -179,25 +186,33 @@ impl<'a> CompactionTask<'a> {
         }
         let worth = self.worth;
         let mut all = Tally::default();
+        let mut anew = 0;
         let mut compactor = self.compactor()?;
         let mut planned = Vec::with_capacity(entries.len());
         for entry in entries {
             compactor.report()?;
-            if compactor.has_rules() {
-                judge_all(entry.0.file()?, &mut compactor)?;
-            }
             let listed = &entry.1;
             let length = u64::from(listed.length);
+            // Without rules nothing is read. Such a segment counts as it is.
+            let forecast = match compactor.has_rules() {
+                true => judge_all(entry.0.file()?, &mut compactor)?,
+                false => Forecast::unread(length),
+            };
             let tally = compactor.take_tally();
-            let changes = tally.is_worth(worth, length);
-            let bytes = if changes { length.saturating_sub(tally.freed) } else { length };
+            let changes = tally.is_worth(worth, length, forecast.rewritten);
+            anew += if changes { forecast.left_anew } else { forecast.now_anew };
+            let bytes = if changes { forecast.rewritten } else { length };
             let positions = listed.id.first_position..=listed.last_position;
-            planned.push(PlannedSegment { entry: Some(entry), positions, length, bytes, changes });
+            planned.push(PlannedSegment { entry: Some(entry), positions, length, bytes, changes, forecast });
             if changes {
                 all.add(tally);
             }
         }
         all.fill(&self.watchers, &mut plan);
+        plan.bytes = planned.iter().map(|one| one.length).sum::<u64>();
+        plan.bytes = plan.bytes.saturating_sub(planned.iter().map(|one| one.bytes).sum());
+        let segments = u64::div_ceil(anew, self.engine.options.segment_bytes_max.into());
+        plan.would_take = anew.saturating_add(segments.saturating_mul(ENVELOPE_BYTES));
         Ok((plan, planned))
     }
 
@@ -228,10 +243,6 @@ impl<'a> CompactionTask<'a> {
         Ok(())
     }
 }
-
-/// The bytes of header and seal.
-const ENVELOPE_BYTES: u64 = 144 + 72;
-const _: () = assert!(SEGMENT_HEADER_BYTES + SEAL_BYTES == 216);
 
 /// Refuses to remove events that a consumer has not handled: it would miss them.
 fn check_handled(plan: &CompactionPlan) -> Result<(), Error> {

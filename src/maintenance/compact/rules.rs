@@ -5,9 +5,11 @@
 //! - events of an append whose idempotency key is still recognised;
 //! - the last event of each stream, which keeps the stream's version.
 //!
-//! Of the last two payload and metadata go.
+//! Of the last two payload and metadata go. Of an event that goes while another one of its append stays, the
+//! hash of its record is left.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::engine::Engine;
@@ -15,7 +17,7 @@ use crate::event::{RecordedEvent, matches};
 use crate::log::{Candidate, Fate, Judge};
 use crate::read::{Read, Snapshot};
 use crate::types::{
-    CompactionPlan, CompactionShare, Error, KeyWindow, Position, Query, SYSTEM_SCOPE, Unhandled,
+    CompactionPlan, CompactionShare, Error, KeyWindow, Position, Query, SYSTEM_SCOPE, Unhandled, text,
 };
 
 use super::RewriteThrottle;
@@ -51,7 +53,7 @@ pub(crate) struct Rules<'a> {
 /// What is left of an event that goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Remainder {
-    /// Nothing but an attestation, where possible.
+    /// Nothing but an attestation, or the hash of a record.
     #[default]
     Nothing,
     /// Everything but payload and metadata.
@@ -72,6 +74,27 @@ impl Rules<'_> {
     }
 }
 
+/// The rules as one line, for the ledger.
+impl fmt::Display for Rules<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rules { query, predicate, recorded_before, before, newest, leaves, replaced } = self;
+        let mut rules = Vec::new();
+        rules.extend(query.as_ref().map(|query| format!("remove {query}")));
+        rules.extend(predicate.as_ref().map(|_| "that the application names".to_owned()));
+        rules.extend(recorded_before.map(|limit| format!("recorded before {limit} us")));
+        rules.extend(before.map(|before| format!("before position {before}")));
+        for (count, per) in newest {
+            rules.push(format!("but the newest {count} per {}", format!("{per:?}").to_lowercase()));
+        }
+        rules.extend((*leaves == Remainder::Tombstone).then(|| "leave tombstones".to_owned()));
+        rules.extend(replaced.map(|kind| format!("replaced {kind}")));
+        f.write_str(text::cut(&rules.join(", "), RULES_BYTES_MAX))
+    }
+}
+
+/// How much of the rules as text is kept, in bytes.
+const RULES_BYTES_MAX: usize = 1000;
+
 /// A consumer that must have handled an event before it goes.
 pub(crate) struct Watcher {
     pub(crate) name: String,
@@ -79,12 +102,11 @@ pub(crate) struct Watcher {
     pub(crate) query: Query,
 }
 
-/// The events that go: how many, and how many bytes.
+/// The events that go: how many, and how many bytes of each kind and scope.
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) removed: u64,
     pub(super) erased: u64,
-    pub(super) freed: u64,
     kinds: BTreeMap<String, CompactionShare>,
     scopes: BTreeMap<String, CompactionShare>,
     /// By index of the consumer: how many events it has not handled, and the first position of them.
@@ -92,9 +114,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Whether a segment of this length is worth rewriting: something goes, and at least this percentage.
-    pub(super) fn is_worth(&self, percent: u8, length: u64) -> bool {
-        let is_enough = self.freed.saturating_mul(100) >= length.saturating_mul(percent.into());
+    /// Whether a segment of this length is worth rewriting, which gives it a new length: something goes, and
+    /// the segment becomes shorter by at least this percentage.
+    pub(super) fn is_worth(&self, percent: u8, length: u64, rewritten: u64) -> bool {
+        let shorter = length.saturating_sub(rewritten);
+        let is_enough = shorter.saturating_mul(100) >= length.saturating_mul(percent.into());
         self.removed + self.erased > 0 && is_enough
     }
 
@@ -102,7 +126,6 @@ impl Tally {
     pub(super) fn add(&mut self, other: Tally) {
         self.removed += other.removed;
         self.erased += other.erased;
-        self.freed += other.freed;
         for (shares, others) in [(&mut self.kinds, other.kinds), (&mut self.scopes, other.scopes)] {
             for (name, share) in others {
                 let sum = shares.entry(name).or_default();
@@ -119,7 +142,6 @@ impl Tally {
     pub(super) fn fill(self, watchers: &[Watcher], plan: &mut CompactionPlan) {
         plan.removed = self.removed;
         plan.erased = self.erased;
-        plan.bytes = self.freed;
         plan.kinds = self.kinds;
         plan.scopes = self.scopes;
         let unhandled = self.unhandled.into_iter().filter_map(|(watcher, (events, first))| {
@@ -213,6 +235,11 @@ impl<'a, 'r, 'p> Compactor<'a, 'r, 'p> {
         Ok((version.get(), position.get()))
     }
 
+    /// Whether the idempotency key of the event's append is still recognised.
+    fn knows_key_of(&self, event: &Candidate<'_>) -> bool {
+        event.header().key().is_some() && event.first() >= self.keys_since
+    }
+
     /// Whether the rules name an event. The most expensive rules come last.
     fn is_selected(&mut self, event: &Candidate<'_>) -> Result<bool, Error> {
         let position = event.position();
@@ -286,14 +313,17 @@ impl Judge for Compactor<'_, '_, '_> {
         if record.scope() == SYSTEM_SCOPE {
             let is_kind = self.rules.replaced.is_some_and(|kind| record.kind() == kind);
             let is_replaced = is_kind && self.head(record.entity())?.1 != event.position();
-            return Ok(if is_replaced { Fate::Remove } else { Fate::Keep });
+            return Ok(match is_replaced {
+                true if self.knows_key_of(event) => Fate::Erase,
+                true => Fate::Remove,
+                false => Fate::Keep,
+            });
         }
         if !self.is_selected(event)? {
             return Ok(Fate::Keep);
         }
-        let is_key_known = event.header().key().is_some() && event.first() >= self.keys_since;
         let stays = self.rules.leaves == Remainder::Tombstone
-            || is_key_known
+            || self.knows_key_of(event)
             || self.head(record.entity())?.1 == event.position();
         Ok(if stays { Fate::Erase } else { Fate::Remove })
     }
@@ -301,14 +331,13 @@ impl Judge for Compactor<'_, '_, '_> {
     fn decided(&mut self, event: &Candidate<'_>, fate: Fate, freed: u64) {
         let (removed, erased) = match fate {
             Fate::Keep => return,
-            Fate::Remove => (1, 0),
+            Fate::Remove | Fate::Gone => (1, 0),
             Fate::Erase => (0, 1),
         };
         let tally = &mut self.tally;
         let record = &event.record;
         tally.removed += removed;
         tally.erased += erased;
-        tally.freed += freed;
         for (shares, name) in
             [(&mut tally.kinds, record.kind()), (&mut tally.scopes, record.scope_or_default())]
         {

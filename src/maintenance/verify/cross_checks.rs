@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::format::{
-    Frame, Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis, manifest, mark,
+    AnyRecord, Frame, Mark, SEGMENTS_DIRECTORY, Seal, SegmentEntry, SegmentId, genesis, manifest, mark,
 };
 use crate::log::{LogEnd, POSITION_MAX, SegmentCursor, SegmentFile, SegmentItem};
 use crate::types::{Error, ErrorKind, Head, MissingCause, Position, VerifyReport, to_u64};
@@ -255,6 +255,8 @@ impl Verifier<'_, '_, '_> {
             }
         }
         self.report.versions_unchecked = self.versions.unchecked;
+        let end = self.report.verified.map_or(0, |verified| verified.position().get());
+        self.report.removed_without_order = self.removals.without_order(end);
         self.report
     }
 }
@@ -358,12 +360,18 @@ impl Verifier<'_, '_, '_> {
                     let offset = frame.header.position_offset().into();
                     let first = segment.header.id.first_position.saturating_add(offset);
                     show(&frame, first);
+                    note_gone(&frame, first, removed);
                     behind(tip.offset, first, &frame.header, &tip)
                 }
-                SegmentItem::Attestation(attestation, length) => {
-                    removed.push(attestation.first_position..=attestation.last_position);
-                    let bytes = u32::try_from(length).unwrap_or(u32::MAX);
-                    LogEnd { offset: tip.offset.saturating_add(bytes), ..tip }
+                SegmentItem::Attestation(attestation) => {
+                    removed.push(attestation.first_position()..=attestation.last_position());
+                    let bytes = u32::try_from(attestation.bytes()).unwrap_or(u32::MAX);
+                    LogEnd {
+                        offset: tip.offset.saturating_add(bytes),
+                        position: attestation.last_position(),
+                        chain: attestation.chain_after,
+                        ..tip
+                    }
                 }
                 SegmentItem::Seal(_) | SegmentItem::Zeros => return Ok(()),
                 SegmentItem::Invalid(_) => match search.resume(cursor.window(), &tip)? {
@@ -371,6 +379,15 @@ impl Verifier<'_, '_, '_> {
                     None => return Ok(()),
                 },
             };
+        }
+    }
+}
+
+/// Notes the positions of a frame whose events are gone.
+fn note_gone(frame: &Frame<'_>, first: u64, removed: &mut Vec<RangeInclusive<u64>>) {
+    for (position, record) in (first..).zip(frame.all_records()) {
+        if matches!(record, Ok(AnyRecord::Gone(_))) {
+            removed.push(position..=position);
         }
     }
 }

@@ -8,13 +8,15 @@
 //! whole batch at once (`cross_checks.rs`). The events decide: no index is asked. Tested by
 //! tests/it/verify_causes.rs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
+use std::ops::RangeInclusive;
 
 use foldhash::quality::RandomState;
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 
-use crate::format::Frame;
-use crate::types::{Cause, Error, EventId};
+use crate::format::{Attestation, Frame, Record};
+use crate::types::{Cause, Error, EventId, Position, SYSTEM_SCOPE, system};
 
 /// Some 50 MB of memory.
 const ENTITIES_MAX: usize = 1_800_000;
@@ -156,8 +158,8 @@ impl Causes {
             return;
         }
         event_ids(frame, first).for_each(|id| self.add(id));
-        let whole = frame.records().map_while(Result::ok);
-        for (position, record) in (first..).zip(whole) {
+        for (index, record) in frame.records().map_while(Result::ok) {
+            let position = first.saturating_add(index.into());
             if let Some(Cause::Event(id)) = record.cause()
                 && position >= self.since
             {
@@ -213,7 +215,48 @@ impl WantedCauses {
 /// The ids of a frame's events: the store's own, and the foreign ones.
 pub(super) fn event_ids<'a>(frame: &'a Frame<'_>, first: u64) -> impl Iterator<Item = EventId> + 'a {
     let whole = frame.records().map_while(Result::ok);
-    (first..).zip(whole).flat_map(|(position, record)| {
+    whole.flat_map(move |(index, record)| {
+        let position = first.saturating_add(index.into());
         [Some(frame.header.event_id(position.into())), record.foreign_id()].into_iter().flatten()
     })
+}
+
+/// Removed positions, and the events that ordered their removal.
+#[derive(Default)]
+pub(super) struct Removals {
+    /// The positions of the events that order removals.
+    orders: BTreeSet<u64>,
+    /// By the position that attestations name as their order.
+    runs: BTreeMap<u64, Vec<RangeInclusive<u64>>>,
+}
+
+/// How many runs are remembered for each order.
+const RUNS_MAX: usize = 100;
+
+impl Removals {
+    /// Notes an event if it orders a removal.
+    pub(super) fn note_event(&mut self, position: u64, record: &Record<'_>) {
+        if record.scope() == SYSTEM_SCOPE && record.kind() == system::ledger::COMPACTING {
+            self.orders.insert(position);
+        }
+    }
+
+    pub(super) fn note_attestation(&mut self, attestation: &Attestation) {
+        let runs = self.runs.entry(attestation.order).or_default();
+        if runs.len() < RUNS_MAX {
+            runs.push(attestation.first_position()..=attestation.last_position());
+        }
+    }
+
+    /// The runs whose order is none, in a log that ends at this position. An order behind the end is unknown.
+    pub(super) fn without_order(&self, end: u64) -> Vec<RangeInclusive<Position>> {
+        let known = self.runs.iter().filter(|(order, _)| **order <= end);
+        let mut runs: Vec<RangeInclusive<Position>> = known
+            .flat_map(|(order, runs)| runs.iter().map(move |run| (order, run)))
+            .filter(|(order, run)| !self.orders.contains(order) || *order <= run.end())
+            .map(|(_, run)| Position::from(*run.start())..=Position::from(*run.end()))
+            .collect();
+        runs.sort_by_key(|run| *run.start());
+        runs
+    }
 }

@@ -9,15 +9,15 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::disk::{Access, Disk, if_there};
-use crate::format::{Attestation, Damage, Frame, Hash, Manifest, Record, Seal, SegmentId, tags};
+use crate::format::{AnyRecord, Attestation, Damage, Frame, Hash, Manifest, Record, Seal, SegmentId, tags};
 use crate::log::{
     CHAIN_BROKEN, Evidence, LogEnd, SEAL_MISFITS, SegmentCursor, SegmentFile, SegmentItem, Verdict, Window,
     chain_and_records, could_be_new, evidence, judge, missing_text,
 };
-use crate::types::{Error, Finding, Head, VerifyProgress, VerifyReport, to_u64};
+use crate::types::{Error, Finding, Head, VerifyProgress, VerifyReport};
 
 use super::super::throttle::Throttle;
-use super::remembered::{Causes, VersionChecks, VersionLookup, VersionStep};
+use super::remembered::{Causes, Removals, VersionChecks, VersionLookup, VersionStep};
 use super::search::{Search, behind};
 use super::side_files::{Indexes, MarkSlots};
 
@@ -32,6 +32,7 @@ pub(super) struct Verifier<'a, 'v, 'p> {
     pub(super) visit: &'a mut FrameVisitor<'v>,
     pub(super) throttle: &'a mut Throttle<'p, VerifyProgress>,
     pub(super) versions: VersionChecks<'a>,
+    pub(super) removals: Removals,
     /// Set if index files are compared.
     pub(super) indexes: Option<Indexes<'a>>,
     /// Set if causes are looked for.
@@ -92,7 +93,7 @@ pub(super) struct SegmentWalk {
     pub(super) evidence: Option<Evidence>,
     /// Bytes counted by the throttle so far.
     pub(super) told: u32,
-    /// Events of version 1, and events that attestations report as removed.
+    /// Events of version 1, and positions whose event was removed.
     pub(super) born: u32,
     pub(super) removed: u32,
     pub(super) sealed_at: Option<u32>,
@@ -111,6 +112,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             visit,
             throttle,
             versions: VersionChecks::new(known),
+            removals: Removals::default(),
             indexes: None,
             causes: None,
             heads: Vec::new(),
@@ -236,8 +238,8 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
                     self.frame(segment, &mut walk, &frame);
                     true
                 }
-                SegmentItem::Attestation(attestation, length) => {
-                    self.attestation(segment, &mut walk, &attestation, length);
+                SegmentItem::Attestation(attestation) => {
+                    self.attestation(segment, &mut walk, &attestation);
                     true
                 }
                 SegmentItem::Seal(found) => {
@@ -312,19 +314,26 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     fn frame(&mut self, segment: &Arc<SegmentFile>, walk: &mut SegmentWalk, frame: &Frame<'_>) {
         let tip = walk.tip;
         self.report.appends += 1;
-        self.report.events += u64::from(frame.header.events());
         let first = segment.header.id.first_position.saturating_add(frame.header.position_offset().into());
         // Each record is parsed once, for the chain and for all other checks.
+        self.entity.clear();
         let mut steps = Vec::new();
         let mut wrong = None;
+        let mut gone = 0_u16;
         let chain = chain_and_records(&tip.chain, first, frame, |index, record| {
-            let position = first.saturating_add(to_u64(index));
+            let AnyRecord::Event(record) = record else {
+                gone = gone.saturating_add(1);
+                return;
+            };
+            let position = first.saturating_add(index.into());
             let version = frame.header.version(index, record);
             walk.born = walk.born.saturating_add((version == 1).into());
+            self.removals.note_event(position, record);
             wrong = wrong.or_else(|| self.fault_of(frame, index, position, record));
             let step = self.versions.note_event(record.entity_bytes(), version, position);
             steps.extend(step.map(|step| (record.entity().to_owned(), step)));
         });
+        self.note_gone(segment, walk, gone, frame);
         let placed = tip.after_frame(segment, frame, false).and_then(|next| {
             // The body checksum of several events was right; each record must be right alone, too.
             frame.check_records(&segment.header.frame_place(tip.offset))?;
@@ -348,11 +357,23 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
         walk.tip = next;
     }
 
+    /// Counts the events of a frame, and those that are gone from it.
+    fn note_gone(&mut self, segment: &SegmentFile, walk: &mut SegmentWalk, gone: u16, frame: &Frame<'_>) {
+        self.report.events += u64::from(frame.header.events().saturating_sub(gone));
+        walk.removed = walk.removed.saturating_add(gone.into());
+        self.versions.note_missing(gone.into());
+        self.report.removed += u64::from(gone);
+        if gone > 0 && segment.header.id.generation == 0 {
+            let what = "events are gone from a segment that was never rewritten";
+            self.add_finding(&segment.path, walk.tip.offset.into(), what);
+        }
+    }
+
     /// What no writer writes, in an event whose record is whole.
     fn fault_of(
         &mut self,
         frame: &Frame<'_>,
-        index: usize,
+        index: u16,
         position: u64,
         record: &Record<'_>,
     ) -> Option<&'static str> {
@@ -361,8 +382,7 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
             return Some("an event has a version that it cannot have");
         }
         if record.version().is_none() {
-            if index == 0 {
-                self.entity.clear();
+            if self.entity.is_empty() {
                 self.entity.extend_from_slice(record.entity_bytes());
             } else if self.entity != record.entity_bytes() {
                 return Some("an append of several entities has no versions in its records");
@@ -375,28 +395,25 @@ impl<'a, 'v, 'p> Verifier<'a, 'v, 'p> {
     }
 
     /// Checks an attestation of removed frames. The walk goes on where the attestation says.
-    fn attestation(
-        &mut self,
-        segment: &SegmentFile,
-        walk: &mut SegmentWalk,
-        found: &Attestation<'_>,
-        length: usize,
-    ) {
+    fn attestation(&mut self, segment: &SegmentFile, walk: &mut SegmentWalk, found: &Attestation) {
         let tip = walk.tip;
-        let next = tip.after_attestation(segment, found, length).unwrap_or_else(|damage| {
+        let next = tip.after_attestation(segment, found).unwrap_or_else(|damage| {
             self.add_break(segment, &tip, &damage);
             walk.is_damaged = true;
             LogEnd {
-                offset: tip.offset.saturating_add(u32::try_from(length).unwrap_or(u32::MAX)),
-                position: found.last_position,
+                offset: tip.offset.saturating_add(u32::try_from(found.bytes()).unwrap_or(u32::MAX)),
+                position: found.last_position(),
                 recorded_at: found.last_recorded_at,
                 chain: found.chain_after,
                 ..tip
             }
         });
-        walk.removed = walk.removed.saturating_add(found.events);
+        let removed = found.positions();
+        walk.removed = walk.removed.saturating_add(u32::try_from(removed).unwrap_or(u32::MAX));
         self.check_heads(segment, &tip, &next);
-        self.versions.note_missing(found.events.into());
+        self.versions.note_missing(removed);
+        self.report.removed += removed;
+        self.removals.note_attestation(found);
         walk.tip = next;
     }
 

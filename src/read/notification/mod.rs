@@ -244,8 +244,8 @@ impl Listeners {
             list.iter().map(|sender| ReceiverBatch::new(sender)).collect();
         for (first, frame) in frames {
             let header = frame.header;
-            for (index, record) in (0..).zip(frame.records()) {
-                let record = record.expect("a record that was just encoded can be read");
+            for record in frame.records() {
+                let (index, record) = record.expect("a record that was just encoded can be read");
                 let belongs = |id| belongs_to(id, &record, || EventIds::of_first(&frame, first));
                 let mut made = None;
                 for batch in &mut batches {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::RecordedEvent;
-use crate::format::{BodyLayout, Damage, Frame, Record, RecordShape, frame, record};
+use crate::format::{AnyRecord, BodyLayout, Damage, Frame, Record, RecordShape, frame, record};
 use crate::index::EventLocation;
 use crate::log::Block;
 use crate::read::segment::Segment;
@@ -198,6 +198,7 @@ impl SequentialCursor {
                 continue;
             }
             ordinals.start = ordinal + 1;
+            let Some(record) = record else { continue };
             // System events come only to queries that select them, and those do not read sequentially.
             if record.scope() != SYSTEM_SCOPE {
                 *found = CheckedEvent {
@@ -277,17 +278,17 @@ impl SequentialFrame {
         };
     }
 
-    /// Takes the next event of the frame.
+    /// Takes the next event of the frame; `None` if that event is gone.
     #[inline(always)]
-    fn take<'a>(&mut self, block: &'a Block) -> Result<Record<'a>, Damage> {
+    fn take<'a>(&mut self, block: &'a Block) -> Result<Option<Record<'a>>, Damage> {
         let body = &block.bytes[self.body.clone()];
-        let record = record::read(body, self.start, self.layout)?;
-        self.start += record.shape().bytes();
+        let record = AnyRecord::read(body, self.start, self.layout)?;
+        self.start += record.bytes().len();
         self.taken += 1;
         if self.is_taken() {
             record::ends_well(body, self.start)?;
         }
-        Ok(record)
+        Ok(record.event())
     }
 
     fn is_taken(&self) -> bool {

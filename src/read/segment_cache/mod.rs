@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::disk::{Access, Disk, DiskFile, create_anew, write_all};
-use crate::format::{Frame, Hash, SEAL_BYTES, Seal, SegmentEntry, TEMPORARY};
+use crate::format::{Frame, Hash, SEAL_BYTES, Seal, SegmentEntry, SegmentId, TEMPORARY};
 use crate::index::{Bound, LiveIndex, SealedIndex};
 use crate::log::{Block, LogEnd, Outline, SegmentCursor, SegmentEnd, SegmentFile};
 use crate::threads::BackgroundThread;
@@ -112,7 +112,7 @@ impl SegmentCache {
 
     /// Writes the index file of a segment, from bytes that were encoded before.
     pub(crate) fn write_index_bytes(&self, segment: SegmentId, bytes: &[u8]) {
-        write_index_file(self.disk.as_ref(), segment, bytes);
+        write_side_file(self.disk.as_ref(), &segment.index_path(), bytes);
     }
 
     /// The index file of a segment, if it is there and has this bound.

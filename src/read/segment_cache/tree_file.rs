@@ -4,7 +4,7 @@
 //! state of the segment is built again. Tested by tests/it/tree.rs.
 
 use crate::disk::{Access, DiskFile, if_there, read_full, remove_if_there};
-use crate::format::{Attestation, Cover, Damage, TreeFile, TreeFileHead};
+use crate::format::{Cover, Damage, TreeFile, TreeFileHead};
 use crate::log::{Advance, LogEnd, SegmentCursor, SegmentFile};
 use crate::types::{Error, to_u64};
 
@@ -40,8 +40,7 @@ impl SegmentTree {
                     self.end = after;
                 }
                 Advance::Attestation { attestation, after } => {
-                    push_removed(&mut self.hashes, &attestation)
-                        .map_err(|_| no_hashes_of_removed(&segment.path, offset))?;
+                    self.hashes.push_removed(&attestation.cover);
                     self.end = after;
                 }
                 Advance::End(_) => return Err(damaged(ENDS_EARLY)),
@@ -56,12 +55,6 @@ impl SegmentTree {
 }
 
 const ENDS_EARLY: Damage = Damage::Bad("the segment does not end where its events should end");
-
-/// Takes the positions that an attestation stands for. This is the only place where an attestation enters the
-/// tree. In this version an attestation keeps no roots, so the tree refuses it.
-fn push_removed(hashes: &mut TreeFile, attestation: &Attestation<'_>) -> Result<(), Damage> {
-    hashes.push_removed(attestation.events.into(), &[])
-}
 
 /// The tree of a whole segment.
 impl SealedSegment {
@@ -155,12 +148,6 @@ impl SealedSegment {
         let (_, hashes) = usable(&path, TreeFile::read(&bytes))?;
         Some(hashes)
     }
-}
-
-fn no_hashes_of_removed(path: &str, offset: u32) -> Error {
-    let text =
-        "events were removed here, and their attestation keeps no hashes of them, so the store has no tree";
-    Error::invalid(format!("{path}, offset {offset}: {text}"))
 }
 
 /// What was read; logs why a tree file is not usable.
