@@ -1,4 +1,5 @@
-//! Where frames and records lie: what their marks and checksums are bound to, and what the index says of that.
+//! Where frames and records lie: what their marks and checksums are bound to, and what the index says of
+//! that.
 
 use std::ops::Range;
 

@@ -260,8 +260,8 @@ const ROOTS_MAX: usize = 63;
 
 /// The record in place of positions that were removed on purpose. Only a rewritten segment may have one.
 ///
-/// Its first position and the chain in front of it follow from what stands in front. The checksum covers both,
-/// and the file has neither.
+/// Its first position and the chain in front of it follow from what stands in front. The checksum covers
+/// both, and the file has neither.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attestation {
     /// The chain in front of the removed frames.

@@ -164,8 +164,8 @@ fn build(random: &mut Random, frames: usize, removed: u64) -> Story {
     story
 }
 
-/// Where the records of a frame at `offset` lie, if they are found one by one: each up to the next event that is
-/// there.
+/// Where the records of a frame at `offset` lie, if they are found one by one: each up to the next event that
+/// is there.
 fn record_locations(frame: &Frame<'_>, offset: u32, first: u32) -> Vec<Option<RecordLocation>> {
     let header = &frame.header;
     let records: Vec<AnyRecord<'_>> = frame.all_records().map(Result::unwrap).collect();

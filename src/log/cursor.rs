@@ -180,8 +180,8 @@ pub(crate) fn chain_after(before: &Hash, position: u64, frame: &Frame<'_>) -> Re
     chain_and_records(before, position, frame, |_, _| {})
 }
 
-/// Computes the chain hash as [`chain_after`] does, and shows `visit` each record with its index in the frame,
-/// gone ones included.
+/// Computes the chain hash as [`chain_after`] does, and shows `visit` each record with its index in the
+/// frame, gone ones included.
 #[inline]
 pub(crate) fn chain_and_records(
     before: &Hash,
@@ -361,8 +361,8 @@ impl<'a> SegmentCursor<'a> {
     }
 }
 
-/// What lies at a place. An attestation is read with the position and the chain in front of it: where the walk
-/// does not know these, an attestation does not fit.
+/// What lies at a place. An attestation is read with the position and the chain in front of it. Where the
+/// walk does not know these, an attestation does not fit.
 fn item_at<'a>(window: &'a mut Window<'_>, end: &LogEnd) -> Result<SegmentItem<'a>, Error> {
     let offset = end.offset;
     let header = &window.segment.header;

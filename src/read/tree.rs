@@ -241,7 +241,8 @@ impl LogRoots<'_> {
 ///
 /// # Errors
 ///
-/// If it is damaged or cannot be read; [`ErrorKind::Gone`] if the leaves begin or end within a removed subtree.
+/// If it is damaged or cannot be read; [`ErrorKind::Gone`] if the leaves begin or end within a removed
+/// subtree.
 fn walk_leaves(file: &SegmentFile, leaves: Range<u64>) -> Result<Cover, Error> {
     let mut cover = Cover::new(leaves.start);
     let mut cursor = SegmentCursor::new(file, u32::MAX)?.trusting_chain();

@@ -15,8 +15,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// As [`Store::get`]; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if events were removed by
-    /// compaction: this version keeps no hashes of them.
+    /// As [`Store::get`]; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a part of a damaged store is
+    /// missing.
     pub fn tree_head(&self) -> Result<TreeHead, Error> {
         self.core.tree.head(&self.engine().snapshot()?)
     }

@@ -29,10 +29,10 @@ const BUDGETS: [(&str, usize, usize); 35] = [
     ("cycles among rooms", 0, 0),
     ("cycles among files", 0, 0),
     ("cycles among files, with parents", 0, 0),
-    ("paths past the top of another room", 295, 0),
-    ("files in src", 183, 175),
-    ("code lines of the engine", 22_645, 17_500),
-    ("code lines of the library", 36_098, 30_000),
+    ("paths past the top of another room", 303, 0),
+    ("files in src", 189, 175),
+    ("code lines of the engine", 23_550, 17_500),
+    ("code lines of the library", 37_200, 30_000),
     ("lines a file, max", 500, 500),
     // Goals, though the values of the day are lower: a function that tells a story may be longer than one
     // that is short by packing.

@@ -87,8 +87,8 @@ impl Leaf {
     }
 }
 
-/// The leaf of each record of a frame whose first event is at `first`, gone ones included, and the length of the
-/// record.
+/// The leaf of each record of a frame whose first event is at `first`, gone ones included, and the length of
+/// the record.
 pub(crate) fn frame_leaves<'a>(
     frame: &'a Frame<'_>,
     first: u64,

@@ -1,9 +1,8 @@
 //! Opens the files of a store: finds where the log ends, and repairs its end if that is allowed.
 //!
-//! Invariants: acknowledged data is never cut; damage changes nothing on disk and lets no writer in; every
-//! repair can be interrupted anywhere and done again. Behind MARK a writer reads the device and not the
-//! cache: a failed sync may have left pages there that the device never got. After an unclean stop the log
-//! continues in a new segment. SPEC.md "Recovery". Tested by tests/it/{crash,fault,corrupt,part_index}.rs.
+//! Acknowledged data is never cut. Damage changes nothing on disk and lets no writer in. Every repair can be
+//! done again after a stop. Behind MARK a writer reads the device: after a failed sync the cache may have
+//! what the device has not. SPEC.md "Recovery". Tested by tests/it/{crash,fault,corrupt,part_index}.rs.
 
 pub(super) mod scan_dir;
 pub(super) mod tail;

@@ -92,8 +92,8 @@ impl RewritePlan<'_> {
         })
     }
 
-    /// Checks that the disk has room: the new segment is about as long as its sources at most, and lies beside
-    /// them until MANIFEST lists it.
+    /// Checks that the disk has room. The new segment is about as long as its sources at most, and lies
+    /// beside them until MANIFEST lists it.
     ///
     /// # Errors
     ///
@@ -127,7 +127,8 @@ struct DraftWriter<'a> {
     end: LogEnd,
     buffer: Vec<u8>,
     body: Vec<u8>,
-    /// Removed positions that follow one another, up to the last piece. One attestation stands for all of them.
+    /// Removed positions that follow one another, up to the last piece. One attestation stands for all of
+    /// them.
     removed: Option<Attestation>,
     /// Whether an event was erased or removed.
     is_changed: bool,

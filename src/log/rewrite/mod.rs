@@ -177,8 +177,8 @@ fn candidates<'a>(frame: &'a Frame<'a>, first: u64) -> impl Iterator<Item = Cand
     })
 }
 
-/// The events with an id of their own that one that stays names by its place in the append. The correlation or
-/// cause of that one is this id, so the record that has the id must stay.
+/// The events with an id of their own that one that stays names by its place in the append. The correlation
+/// or cause of that one is this id, so the record that has the id must stay.
 fn named_by_index(frame: &Frame<'_>, first: u64, fates: &[Fate]) -> Vec<u16> {
     let stays = |candidate: &Candidate<'_>| fates.get(usize::from(candidate.index)) != Some(&Fate::Remove);
     let has_own_id = |index: u16| {

@@ -114,8 +114,8 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Whether a segment of this length is worth rewriting, which gives it a new length: something goes, and
-    /// the segment becomes shorter by at least this percentage.
+    /// Whether a segment of this length is worth rewriting: something goes, and its new length is shorter by
+    /// at least this percentage.
     pub(super) fn is_worth(&self, percent: u8, length: u64, rewritten: u64) -> bool {
         let shorter = length.saturating_sub(rewritten);
         let is_enough = shorter.saturating_mul(100) >= length.saturating_mul(percent.into());
