@@ -147,7 +147,7 @@ fn every_second_append_removed_frees_three_tenths() {
     // Thinned again and again, a store is never longer than before.
     let mut last = now;
     for modulus in [3, 5, 7, 2] {
-        let some = |event: &RecordedEvent| event.position().get() % modulus == 0;
+        let some = |event: &RecordedEvent| event.position().get().is_multiple_of(modulus);
         store.compaction("thinned").remove_if(some).run().unwrap();
         check_clean(&store);
         let next = bytes(&disk);
