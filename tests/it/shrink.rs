@@ -3,7 +3,6 @@
 //! `ANNALS_HEAVY=1` takes the full numbers of events. `--nocapture` prints what was measured.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
 
 use annals::disk::{Access, Disk, MemDisk, SimDisk};
 use annals::{
@@ -301,6 +300,7 @@ fn copies_of_a_store_with_gone_events_verify_clean() {
 }
 
 /// An export has what is left, so a fresh store of it is as small as one can be.
+#[cfg(feature = "jsonl")]
 #[test]
 fn an_export_of_what_is_left_has_no_gone_events() {
     let store = Store::in_memory().unwrap();
@@ -310,7 +310,7 @@ fn an_export_of_what_is_left_has_no_gone_events() {
     let mut lines = Vec::new();
     store.export(Query::all()).write_to(&mut lines).unwrap();
     let fresh = Store::in_memory().unwrap();
-    fresh.import("moved", Cursor::new(lines)).renumber().run().unwrap();
+    fresh.import("moved", std::io::Cursor::new(lines)).renumber().run().unwrap();
     let ids = |store: &Store| all(store.read(Query::all())).iter().map(RecordedEvent::id).collect::<Vec<_>>();
     assert_eq!(ids(&fresh), ids(&store));
 }
