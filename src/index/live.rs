@@ -168,7 +168,7 @@ impl LiveIndex {
         let mut has_foreign_ids = false;
         let mut start = offset.saturating_add(to_u32(header.header_bytes()));
         let mut has_gone = false;
-        for (index, record) in (0..).zip(frame.all_records()) {
+        for (record, index) in frame.all_records().zip(0..) {
             let record = record.map_err(|damage| segment.damaged(offset.into(), &damage))?;
             let record_start = start;
             start = start.saturating_add(to_u32(record.bytes().len()));

@@ -193,7 +193,7 @@ pub(crate) fn chain_and_records(
     // The key and the versions, as they enter the chain.
     let mut extension = header.key().map_or_else(Vec::new, |key| key.to_vec());
     let content = {
-        let mut contents = (0..).zip(frame.all_records()).map(|(index, record)| {
+        let mut contents = frame.all_records().zip(0..).map(|(record, index)| {
             let record = record?;
             visit(index, &record);
             extension.extend(record.version().into_iter().flat_map(u64::to_le_bytes));

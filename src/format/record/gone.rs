@@ -57,7 +57,8 @@ pub(crate) fn records(
     body: &[u8],
     layout: BodyLayout,
 ) -> impl Iterator<Item = Result<(u16, Record<'_>), Damage>> {
-    (0..).zip(all_records(body, layout)).filter_map(|(index, record)| match record {
+    // The numbers come second: there is no index behind that of the last of 65,535 events.
+    all_records(body, layout).zip(0..).filter_map(|(record, index)| match record {
         Ok(record) => record.event().map(|record| Ok((index, record))),
         Err(damage) => Some(Err(damage)),
     })

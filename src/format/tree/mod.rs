@@ -94,7 +94,8 @@ pub(crate) fn frame_leaves<'a>(
     first: u64,
 ) -> impl Iterator<Item = Result<(TreeHash, usize), Damage>> + use<'a> {
     let header = &frame.header;
-    (0..).zip(frame.all_records()).map(move |(index, record)| {
+    // The numbers come second: there is no index behind that of the last of 65,535 events.
+    frame.all_records().zip(0..).map(move |(record, index)| {
         let record = record?;
         let leaf = Leaf {
             index,

@@ -169,7 +169,7 @@ fn judge_frame(
 /// The events of a frame that are there.
 fn candidates<'a>(frame: &'a Frame<'a>, first: u64) -> impl Iterator<Item = Candidate<'a>> {
     let mut end = 0_usize;
-    (0..).zip(frame.all_records()).filter_map(move |(index, record)| {
+    frame.all_records().zip(0..).filter_map(move |(record, index)| {
         let record = record.expect("the chain was recomputed");
         let start = end;
         end = start.saturating_add(record.bytes().len());
