@@ -211,7 +211,9 @@ impl<'a> CompactionTask<'a> {
         all.fill(&self.watchers, &mut plan);
         plan.bytes = planned.iter().map(|one| one.length).sum::<u64>();
         plan.bytes = plan.bytes.saturating_sub(planned.iter().map(|one| one.bytes).sum());
-        let segments = u64::div_ceil(anew, self.engine.options.segment_bytes_max.into());
+        // A segment may be set to any length, 0 included: then each append has one of its own.
+        let segment_bytes = u64::from(self.engine.options.segment_bytes_max).max(ENVELOPE_BYTES);
+        let segments = anew.div_ceil(segment_bytes);
         plan.would_take = anew.saturating_add(segments.saturating_mul(ENVELOPE_BYTES));
         Ok((plan, planned))
     }
