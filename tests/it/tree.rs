@@ -271,7 +271,7 @@ impl World {
 #[test]
 fn roots_and_proofs_of_random_stores() {
     let started = Instant::now();
-    let stores = sized(150, 100_000);
+    let stores = sized(150, 1_000);
     for number in 0..stores {
         let mut world = World::new(seed().wrapping_add(number * 10));
         let mut store = world.open();

@@ -307,7 +307,7 @@ fn covers_that_join_have_no_more_roots_than_both_had() {
         leaves[at(range.start)..at(range.end)].iter().for_each(|leaf| cover.push_leaf(*leaf));
         cover
     };
-    for case in 0..sized(300, 20_000) {
+    for case in 0..sized(300, 2_000) {
         let longest = [10, 100, 1000][at(case % 3)];
         let start = random.below(1000);
         let middle = start + random.below(longest);
@@ -354,7 +354,7 @@ fn every_leaf_is_proven_in_every_tree() {
     let leaves = leaves(5000);
     let kept = Kept::all(&leaves);
     let few = (1..=130).flat_map(|size| (0..size).map(move |leaf| (leaf, size)));
-    let many = (0..sized(40, 3000)).map(|_| {
+    let many = (0..sized(40, 400)).map(|_| {
         let size = 1 + random.below(5000);
         (random.below(size), size)
     });
@@ -381,7 +381,7 @@ fn every_tree_is_proven_to_extend_every_earlier_one() {
     let leaves = leaves(5000);
     let kept = Kept::all(&leaves);
     let few = (0..=130).flat_map(|new| (0..=new).map(move |old| (old, new)));
-    let many = (0..sized(40, 3000)).map(|_| {
+    let many = (0..sized(40, 400)).map(|_| {
         let new = 1 + random.below(5000);
         (1 + random.below(new), new)
     });
@@ -497,7 +497,7 @@ fn what_can_be_proven_after_removal() {
     let all = leaves(700);
     let mut gone = 0;
     let mut proven = 0;
-    for case in 0..sized(3_000, 100_000) {
+    for case in 0..sized(3_000, 10_000) {
         let most = if case % 50 == 0 { 700 } else { 70 };
         let count = 1 + random.below(most);
         let (kept, leaves) = thinned(&mut random, &all[..at(count)]);
@@ -579,7 +579,7 @@ fn tree_file(random: &mut Random, leaves: &Range<u64>) -> TreeFile {
 #[test]
 fn a_tree_file_is_read_as_it_was_written() {
     let mut random = Random::seeded("tree files");
-    for case in 0..sized(60, 2000) {
+    for case in 0..sized(60, 300) {
         let start = random.below([1, 300, 1 << 40][at(case % 3)]);
         let leaves = start..start + random.below([2, 600, 9000][at(case / 3 % 3)]);
         let file = tree_file(&mut random, &leaves);
