@@ -63,6 +63,15 @@ pub(crate) struct BodyLayout {
     pub(crate) has_versions: bool,
 }
 
+impl BodyLayout {
+    /// The index of an event in a frame whose first event has the ordinal `first`; `None` if the event lies
+    /// elsewhere.
+    pub(crate) fn index_of(&self, first: u32, ordinal: u32) -> Option<u16> {
+        let index = u16::try_from(ordinal.checked_sub(first)?).ok()?;
+        (index < self.events).then_some(index)
+    }
+}
+
 /// A frame of at least this many bytes has an entry of its own, and its events are found by the offsets of
 /// their records.
 pub(crate) const LARGE_FRAME_BYTES_MIN: usize = 4097;
@@ -150,6 +159,6 @@ impl LargeFrame {
 
     /// Whether an event is one of this frame's.
     pub(crate) fn holds(&self, ordinal: u32) -> bool {
-        ordinal.checked_sub(self.first).is_some_and(|index| index < self.events.into())
+        self.layout().index_of(self.first, ordinal).is_some()
     }
 }

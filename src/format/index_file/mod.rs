@@ -31,14 +31,16 @@ const ENTRIES: [usize; SECTIONS] =
 /// The length of an entry that is one number.
 pub(crate) const NUMBER: usize = 4;
 
-/// The offset of each field of the header, after the preamble. The bytes behind the frames are zero.
+/// The offset of each field of the bound, which follows the preamble.
 const STORE_ID_AT: usize = preamble::SIZE;
 const FIRST_POSITION_AT: usize = STORE_ID_AT + 16;
 const GENERATION_AT: usize = FIRST_POSITION_AT + 8;
 const END_AT: usize = GENERATION_AT + 4;
 const LAST_POSITION_AT: usize = END_AT + 4;
 const CHAIN_AT: usize = LAST_POSITION_AT + 8;
-const EVENTS_AT: usize = CHAIN_AT + size_of::<Hash>();
+
+/// The offset of each field of the header, after the bound. The bytes behind the frames are zero.
+const EVENTS_AT: usize = Bound::END;
 const FIRST_ORDINAL_AT: usize = EVENTS_AT + 4;
 const ORDINALS_END_AT: usize = FIRST_ORDINAL_AT + 4;
 const STREAMS_AT: usize = ORDINALS_END_AT + 4;
@@ -61,7 +63,7 @@ const ALIGN: usize = 16;
 /// An anchor says where the next term begins; there is one for each stretch of this many bytes of the terms.
 pub(crate) const ANCHOR_STRIDE: usize = 1024;
 
-/// The frames that an index file belongs to: those of a segment up to an offset.
+/// The frames that an index file or a tree file belongs to: those of a segment up to an offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
     /// The id of the store that the log began in. It keys the hashes of terms, also in stores that were
@@ -73,6 +75,34 @@ pub(crate) struct Bound {
     /// The last position before that offset, and the chain there.
     pub(crate) last_position: u64,
     pub(crate) chain: Hash,
+}
+
+impl Bound {
+    /// The offset behind the bound in the header of either file.
+    pub(crate) const END: usize = CHAIN_AT + size_of::<Hash>();
+
+    pub(crate) fn write(&self, header: &mut [u8]) {
+        put(header, STORE_ID_AT, &self.store_id);
+        put(header, FIRST_POSITION_AT, &self.segment.first_position.to_le_bytes());
+        put(header, GENERATION_AT, &self.segment.generation.to_le_bytes());
+        put(header, END_AT, &self.end.to_le_bytes());
+        put(header, LAST_POSITION_AT, &self.last_position.to_le_bytes());
+        put(header, CHAIN_AT, &self.chain);
+    }
+
+    /// Reads the bound of a header, which has at least [`Bound::END`] bytes.
+    pub(crate) fn read(header: &[u8]) -> Bound {
+        Bound {
+            store_id: array(header, STORE_ID_AT),
+            segment: SegmentId {
+                first_position: u64_at(header, FIRST_POSITION_AT),
+                generation: u32_at(header, GENERATION_AT),
+            },
+            end: u32_at(header, END_AT),
+            last_position: u64_at(header, LAST_POSITION_AT),
+            chain: array(header, CHAIN_AT),
+        }
+    }
 }
 
 /// The place of a section in the file, and its entries.
@@ -136,12 +166,7 @@ impl Header {
     pub(crate) fn write(&self) -> [u8; HEADER] {
         let mut out = [0; HEADER];
         preamble::write(&mut out, MAGIC);
-        put(&mut out, STORE_ID_AT, &self.bound.store_id);
-        put(&mut out, FIRST_POSITION_AT, &self.bound.segment.first_position.to_le_bytes());
-        put(&mut out, GENERATION_AT, &self.bound.segment.generation.to_le_bytes());
-        put(&mut out, END_AT, &self.bound.end.to_le_bytes());
-        put(&mut out, LAST_POSITION_AT, &self.bound.last_position.to_le_bytes());
-        put(&mut out, CHAIN_AT, &self.bound.chain);
+        self.bound.write(&mut out);
         let counts = [self.events, self.ordinals.start, self.ordinals.end, self.born, self.terms];
         for (at, number) in (EVENTS_AT..).step_by(4).zip(counts.iter().chain(&self.sections)) {
             put(&mut out, at, &number.to_le_bytes());
@@ -164,16 +189,7 @@ impl Header {
             *section = u32_at(bytes, at);
         }
         let header = Header {
-            bound: Bound {
-                store_id: array(bytes, STORE_ID_AT),
-                segment: SegmentId {
-                    first_position: u64_at(bytes, FIRST_POSITION_AT),
-                    generation: u32_at(bytes, GENERATION_AT),
-                },
-                end: u32_at(bytes, END_AT),
-                last_position: u64_at(bytes, LAST_POSITION_AT),
-                chain: array(bytes, CHAIN_AT),
-            },
+            bound: Bound::read(bytes),
             events: u32_at(bytes, EVENTS_AT),
             ordinals: u32_at(bytes, FIRST_ORDINAL_AT)..u32_at(bytes, ORDINALS_END_AT),
             born: u32_at(bytes, STREAMS_AT),

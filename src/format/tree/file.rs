@@ -8,7 +8,6 @@
 use std::ops::Range;
 
 use super::super::bytes::{Damage, array, checksum, part, preamble, put, sum, u32_at, u64_at};
-use super::super::chain::Hash;
 use super::super::frame::Frame;
 use super::super::index_file::Bound;
 use super::super::segment::SegmentId;
@@ -17,14 +16,8 @@ use crate::types::to_usize;
 
 const MAGIC: &[u8; 8] = b"ANNALTRE";
 
-/// The offset of each field of the header, after the preamble. The bytes behind the checksums are zero.
-const STORE_ID_AT: usize = preamble::SIZE;
-const FIRST_POSITION_AT: usize = STORE_ID_AT + 16;
-const GENERATION_AT: usize = FIRST_POSITION_AT + 8;
-const END_AT: usize = GENERATION_AT + 4;
-const LAST_POSITION_AT: usize = END_AT + 4;
-const CHAIN_AT: usize = LAST_POSITION_AT + 8;
-const PIECES_AT: usize = CHAIN_AT + size_of::<Hash>();
+/// The offset of each field of the header, after the bound. The bytes behind the checksums are zero.
+const PIECES_AT: usize = Bound::END;
 const LARGE_AT: usize = PIECES_AT + 4;
 const PIECES_CHECKSUM_AT: usize = LARGE_AT + 4;
 const LARGE_CHECKSUM_AT: usize = PIECES_CHECKSUM_AT + 4;
@@ -74,7 +67,7 @@ impl TreeFileHead {
         const SHORT: Damage = Damage::Bad("the tree file's beginning is cut off");
         const MISFIT: Damage = Damage::Bad("the tree file's positions do not fit each other");
         let header = bytes.first_chunk::<HEADER>().ok_or(SHORT)?;
-        let bound = read_bound(header);
+        let bound = Bound::read(header);
         let leaves = leaves_of(&bound).ok_or(MISFIT)?;
         let subtrees = cover_of(leaves.clone());
         let root_bytes = subtrees.clone().count().saturating_mul(ROOT);
@@ -107,12 +100,7 @@ impl TreeFileHead {
     fn write(&self) -> Vec<u8> {
         let mut out = vec![0; HEADER];
         preamble::write(&mut out, MAGIC);
-        put(&mut out, STORE_ID_AT, &self.bound.store_id);
-        put(&mut out, FIRST_POSITION_AT, &self.bound.segment.first_position.to_le_bytes());
-        put(&mut out, GENERATION_AT, &self.bound.segment.generation.to_le_bytes());
-        put(&mut out, END_AT, &self.bound.end.to_le_bytes());
-        put(&mut out, LAST_POSITION_AT, &self.bound.last_position.to_le_bytes());
-        put(&mut out, CHAIN_AT, &self.bound.chain);
+        self.bound.write(&mut out);
         put(&mut out, PIECES_AT, &self.pieces.to_le_bytes());
         put(&mut out, LARGE_AT, &self.large.to_le_bytes());
         put(&mut out, PIECES_CHECKSUM_AT, &self.pieces_checksum.to_le_bytes());
@@ -122,19 +110,6 @@ impl TreeFileHead {
         put(&mut out, CHECKSUM_AT, &crc.to_le_bytes());
         out.extend_from_slice(roots.as_flattened());
         out
-    }
-}
-
-fn read_bound(header: &[u8]) -> Bound {
-    Bound {
-        store_id: array(header, STORE_ID_AT),
-        segment: SegmentId {
-            first_position: u64_at(header, FIRST_POSITION_AT),
-            generation: u32_at(header, GENERATION_AT),
-        },
-        end: u32_at(header, END_AT),
-        last_position: u64_at(header, LAST_POSITION_AT),
-        chain: array(header, CHAIN_AT),
     }
 }
 

@@ -288,8 +288,8 @@ fn section(layout: &Layout, at: usize) -> &'static str {
     sections.iter().find(|(section, _)| section.start <= at).map_or("counts", |(_, name)| name)
 }
 
-/// The offset of the counts in the header.
-const COUNTS: usize = 112;
+/// The offset of the counts in the header: behind the bound.
+const COUNTS: usize = Bound::END;
 
 /// The offset at which a piece of the file first differs from the right bytes. The header is left out.
 fn difference(bytes: &[u8], right: &[u8], piece: Range<usize>) -> Option<usize> {

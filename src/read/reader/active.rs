@@ -13,7 +13,7 @@ use crate::read::segment::SelfCorrelations;
 use crate::read::view::{LogView, Snapshot};
 use crate::types::{Effort, Error, ErrorKind, Position, Query, ResumeToken, micros_of};
 
-use super::batch::{EventBatch, GAP_BYTES};
+use super::batch::{EventBatch, joined};
 use super::cursor::{CheckedEvent, CheckedFrame, FIRST_WINDOW, RUN_BYTES_MAX, SequentialCursor};
 use super::lookup::{by_either_id, event_at, position_at_time, self_correlations};
 
@@ -327,12 +327,10 @@ impl ActiveRead {
 fn run_of(first: &EventLocation, others: &[EventLocation]) -> Range<u32> {
     let mut run = first.frame.clone();
     for EventLocation { frame, .. } in others {
-        let joined = run.start.min(frame.start)..run.end.max(frame.end);
-        let gap = frame.start.saturating_sub(run.end).max(run.start.saturating_sub(frame.end));
-        if gap > GAP_BYTES || joined.end - joined.start > RUN_BYTES_MAX {
-            break;
+        match joined(&run, frame) {
+            Some(both) if both.end - both.start <= RUN_BYTES_MAX => run = both,
+            _ => break,
         }
-        run = joined;
     }
     run
 }

@@ -19,7 +19,7 @@ use super::cursor::{CheckedEvent, NOT_THE_FRAME, RUN_BYTES_MAX};
 use crate::read::segment::Segment;
 
 /// Bytes closer together than this are read with one read, gap included.
-pub(super) const GAP_BYTES: u32 = 4 << 10;
+const GAP_BYTES: u32 = 4 << 10;
 /// The most bytes of a block of events that lie apart, unless a single event is larger.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
 /// The most reads for a block. For the first block of a read there is one, for the next four times as many.
@@ -77,16 +77,7 @@ pub(super) fn read_one(segment: &Segment, location: &EventLocation) -> Result<Op
     let mut block = vec![0; length + FrameHeader::DETACHED_BYTES];
     segment.read_at(run.start, &mut block[..length])?;
     let runs = [(run.clone(), 0)];
-    let header = &segment.file()?.header;
-    let mut reading = BlockReader {
-        segment,
-        header,
-        block: &mut block,
-        runs: &runs,
-        run: 0,
-        header_at: length,
-        last: None,
-    };
+    let mut reading = BlockReader::new(segment, &mut block, &runs, length)?;
     match reading.event(location) {
         Ok(Some(event)) => Ok(Some(event.in_block(&Arc::new(block)))),
         Ok(None) | Err(_) => Ok(None),
@@ -137,9 +128,7 @@ impl EventBatch {
             segment.read_at(run.start, &mut block[*start..*start + length])?;
         }
         let mut events = Vec::with_capacity(count);
-        let header = &segment.file()?.header;
-        let mut reading =
-            BlockReader { segment, header, block, runs: &self.runs, run: 0, header_at: bytes, last: None };
+        let mut reading = BlockReader::new(segment, block, &self.runs, bytes)?;
         for location in sources().take(count) {
             let Ok(Some(event)) = reading.event(location) else { break };
             events.push((location.ordinal, event));
@@ -185,7 +174,7 @@ impl EventBatch {
 }
 
 /// Both ranges and the gap between them, if the gap is small.
-fn joined(run: &Range<u32>, own: &Range<u32>) -> Option<Range<u32>> {
+pub(super) fn joined(run: &Range<u32>, own: &Range<u32>) -> Option<Range<u32>> {
     let gap = own.start.saturating_sub(run.end).max(run.start.saturating_sub(own.end));
     (gap <= GAP_BYTES).then(|| run.start.min(own.start)..run.end.max(own.end))
 }
@@ -222,7 +211,18 @@ struct BlockReader<'a> {
     last: Option<(u32, usize)>,
 }
 
-impl BlockReader<'_> {
+impl<'a> BlockReader<'a> {
+    /// `header_at` is the place behind the runs, where the headers go.
+    fn new(
+        segment: &'a Segment,
+        block: &'a mut [u8],
+        runs: &'a [(Range<u32>, usize)],
+        header_at: usize,
+    ) -> Result<BlockReader<'a>, Error> {
+        let header = &segment.file()?.header;
+        Ok(BlockReader { segment, header, block, runs, run: 0, header_at, last: None })
+    }
+
     /// The event at a location; `None` if it cannot be read alone.
     fn event(&mut self, location: &EventLocation) -> Result<Option<CheckedEvent>, Damage> {
         let source = EventSource::of(location);
@@ -264,8 +264,7 @@ impl BlockReader<'_> {
         let header =
             if is_known { FrameHeader::known(bytes) } else { frame::read_header(bytes, frame_place.mark())? };
         let layout = header.layout();
-        let index = ordinal.checked_sub(header.position_offset()).and_then(|index| u16::try_from(index).ok());
-        let index = index.filter(|index| *index < layout.events).ok_or(NOT_THE_FRAME)?;
+        let index = layout.index_of(header.position_offset(), ordinal).ok_or(NOT_THE_FRAME)?;
         let body = bytes.get(header.header_bytes()..header.frame_bytes()).ok_or(NOT_THE_FRAME)?;
         let start = record::start_of(body, index, layout).ok_or(NOT_THE_FRAME)?;
         let found = record::read(body, start, layout)?;
@@ -286,9 +285,9 @@ impl BlockReader<'_> {
         ordinal: u32,
     ) -> Result<Option<CheckedEvent>, Damage> {
         let LargeFrame { first, events, first_version, recorded_at, chain, .. } = location.frame;
-        let index = ordinal.checked_sub(first).and_then(|index| u16::try_from(index).ok());
-        let index = index.ok_or(NOT_THE_FRAME)?;
-        let found = record::read(&self.block[place.clone()], 0, location.frame.layout())?;
+        let layout = location.frame.layout();
+        let index = layout.index_of(first, ordinal).ok_or(NOT_THE_FRAME)?;
+        let found = record::read(&self.block[place.clone()], 0, layout)?;
         record::check(
             found.bytes(),
             &RecordPlace {

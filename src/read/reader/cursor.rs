@@ -77,12 +77,8 @@ impl CheckedFrame {
         }
         let file = segment.file()?;
         let damaged = |damage: Damage| file.damaged(offset.into(), &damage);
-        let index = location
-            .ordinal
-            .checked_sub(self.position_offset)
-            .and_then(|index| u16::try_from(index).ok())
-            .filter(|index| *index < self.layout.events)
-            .ok_or_else(|| damaged(NOT_THE_FRAME))?;
+        let index = self.layout.index_of(self.position_offset, location.ordinal);
+        let index = index.ok_or_else(|| damaged(NOT_THE_FRAME))?;
         let start = self.starts[usize::from(index)];
         let body = &block.bytes[self.body.clone()];
         let record = record::read(body, start, self.layout).map_err(damaged)?;
@@ -121,8 +117,7 @@ fn in_known_frame(segment: &Segment, block: &Block, location: &EventLocation) ->
     let place = segment_header.frame_place(offset);
     let header = frame::known_if_whole(block.bytes.get(block.at(offset)..)?, place.mark())?.header;
     let layout = header.layout();
-    let index = location.ordinal.checked_sub(header.position_offset())?;
-    let index = u16::try_from(index).ok().filter(|index| *index < layout.events)?;
+    let index = layout.index_of(header.position_offset(), location.ordinal)?;
     let start = own.bytes.start.checked_sub(offset)?.checked_sub(to_u32(header.header_bytes()))?;
     let at = block.at(own.bytes.start);
     let record = record::read(&block.bytes, at, layout).ok()?;
