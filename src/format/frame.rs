@@ -3,8 +3,8 @@
 //! The checksum of the header covers the body's length, and the mark binds the header to its place. So a
 //! wrong length never misleads a reader, and a frame that was copied elsewhere is not read as one there. Each
 //! record has a checksum that is bound to its place as well, so one record can be read alone. A body of
-//! several records has one checksum more: who reads in order checks that one, which is three times as fast.
-//! SPEC.md "Frame".
+//! several records has one checksum more: a reader of the whole frame checks only that one, three times as
+//! fast. SPEC.md "Frame".
 
 use crate::types::{EventId, Position, to_u32, to_u64};
 

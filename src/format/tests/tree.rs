@@ -39,7 +39,7 @@ fn number_from(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} is {text:?}, not a number")))
 }
 
-/// How many cases: all with `ANNALS_HEAVY`, so many times; a share without.
+/// The number of cases: `quick`, or with `ANNALS_HEAVY=n` in the environment `n` times `full`.
 fn sized(quick: u64, full: u64) -> u64 {
     number_from("ANNALS_HEAVY").map_or(quick, |heavy| full * heavy)
 }

@@ -10,17 +10,15 @@ use crate::types::{Error, to_u32, to_u64};
 
 /// Bounds the cost of searching behind the breaks of one segment.
 ///
-/// A forged segment can hold a frame mark at every place, each with a header that claims half a mebibyte of
-/// versions.
-///
-/// Checking all of them would take hours. So long headers are checked only while that costs a few passes over
-/// the segment. Accidental damage stays far below: it would have to hit the length in a header.
+/// A forged segment can hold a frame mark at every place, so that each header overlaps the next ones. Headers
+/// longer than [`SHORT`] are checked only while that costs a few passes over the segment. Accidental damage
+/// stays far below.
 pub(super) struct Search {
     /// How many bytes of headers longer than [`SHORT`] may still be checked.
     pub(super) left: u64,
 }
 
-/// A header with a key and without versions.
+/// A header with a key and without a body checksum.
 const SHORT: usize = FRAME_FIXED_BYTES + KEY_BYTES;
 
 impl Search {
